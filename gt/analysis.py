@@ -1,0 +1,106 @@
+"""What a trained network does: its predictions, and how far away its attention looks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gt.attention.dense import dense_weights
+from gt.graph import GraphBatch
+from gt.hops import hop_distances
+from gt.layers import attention_layers
+
+LONGEST = 512  # graphs above this are left out of the attention analysis: it looks at all pairs
+
+
+@torch.no_grad()
+def predictions(net: nn.Module, batches: Iterable[GraphBatch], most: int) -> tuple[Tensor, Tensor]:
+    """Predictions (rows, outputs) and targets of the first batches, until there are ``most`` rows; on the CPU."""
+    found: list[Tensor] = []
+    targets: list[Tensor] = []
+    rows = 0
+    for batch in batches:
+        if batch.y is None or rows >= most:
+            break
+        found.append(net(batch.to(_device(net))).float().cpu())
+        targets.append(batch.y.cpu())
+        rows += len(batch.y)
+    return torch.cat(found), torch.cat(targets)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far attention looks.
+
+    Attributes:
+        layers: the name of each attention layer.
+        share: (layers, heads, most + 2), the mean share of a node's attention that goes to nodes 0, 1, ..., ``most``
+            hops away, and in the last place to nodes further away or out of reach.
+        even: (layers, most + 2), the same if each node read all that its mask allows alike.
+    """
+
+    layers: list[str]
+    share: Tensor
+    even: Tensor
+
+
+def distance_matrix(batch: GraphBatch, most: int) -> Tensor:
+    """(B, L, L) hops from reader i to source j, ``most + 1`` for whatever is further away."""
+    keys, hops = hop_distances(batch, most)
+    target, source = keys // batch.num_nodes, keys % batch.num_nodes
+    size = batch.max_nodes
+    dense = torch.full((batch.num_graphs * size * size,), most + 1, dtype=torch.long, device=batch.device)
+    dense[batch.slot[target] * size + batch.position[source]] = hops
+    return dense.view(batch.num_graphs, size, size)
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
+@torch.no_grad()
+def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6) -> Reach | None:
+    """Where each head's attention goes, by hop distance, over some batches; None for a network without attention."""
+    layers = attention_layers(net)
+    if not layers:
+        return None
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def remember(name: str) -> Any:
+        return lambda module, args: seen.__setitem__(name, args)
+
+    hooks = [layer.register_forward_pre_hook(remember(name)) for name, layer in layers]
+    share = torch.zeros(len(layers), layers[0][1].heads, most + 2, dtype=torch.float64)
+    even = torch.zeros(len(layers), most + 2, dtype=torch.float64)
+    readers = 0
+    try:
+        for batch in batches:
+            if batch.max_nodes > LONGEST:
+                continue
+            batch = batch.to(_device(net))
+            net(batch)
+            distance = distance_matrix(batch, most)
+            readers += batch.num_nodes
+            for place, (name, layer) in enumerate(layers):
+                x, pairs, encodings = seen[name]
+                q, k, _ = layer.queries_keys_values(x, pairs, encodings)
+                allowed = pairs.dense
+                weights = dense_weights(q.float(), k.float(), pairs) * allowed  # padding and masked rows count nothing
+                alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+                share[place] += _by_distance(weights, distance, most + 2).cpu()
+                even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not readers:
+        return None
+    return Reach([name for name, _ in layers], share / readers, even / readers)
+
+
+def _by_distance(weights: Tensor, distance: Tensor, bins: int) -> Tensor:
+    """(B, H, L, L) weights to (H, bins) totals by the distance (B, L, L) of each pair."""
+    heads = weights.shape[1]
+    flat = weights.transpose(0, 1).reshape(heads, -1).double()
+    return flat.new_zeros(heads, bins).index_add(1, distance.reshape(-1), flat)

@@ -1,0 +1,79 @@
+"""From configuration to network, and from a checkpoint back to a trained task."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from gt.errors import UserError
+from gt.metrics import metrics
+from gt.schema import Schema
+from gt.task import Task
+
+PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network
+TRUSTED = ("gt.", "torch.nn.")  # what a checkpoint may ask to be called
+
+
+def network_config(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a configuration that defines the network, resolved, in plain containers."""
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return {part: resolved[part] for part in PARTS}
+
+
+def encodings_of(config: Mapping[str, Any] | DictConfig) -> list[Any]:
+    """The encodings of a configuration, in the order of their names' appearance."""
+    return [instantiate(entry, _convert_="all") for entry in (config["encoding"] or {}).values() if entry is not None]
+
+
+def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
+    """The network of a configuration for data of a given schema, weights fresh.
+
+    Raises:
+        UserError: the parts do not fit together.
+    """
+    mask = config["mask"]
+    made = [instantiate(m, _convert_="all") for m in mask] if isinstance(mask, list | ListConfig) else instantiate(mask, _convert_="all")
+    try:
+        return instantiate(config["model"], _convert_="all")(schema, mask=made, encodings=encodings_of(config))
+    except ValueError as error:
+        raise UserError(f"this model cannot be built: {error}") from error
+
+
+def _targets(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield str(config["_target_"])
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from _targets(value)
+
+
+def load(path: str | Path, trust: bool = False) -> Task:
+    """A trained task from a checkpoint, on the CPU and in eval mode.
+
+    Nothing is unpickled, and of the names that the file asks to be built only those of this package and of
+    ``torch.nn`` are, unless ``trust`` says that the file may call anything.
+
+    Raises:
+        UserError: no such file, not a checkpoint of this program, or an untrusted name in it.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint at {path}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        config, schema = saved["hyper_parameters"]["config"], Schema.from_dict(saved["hyper_parameters"]["schema"])
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
+    foreign = [name for name in _targets(config) if not name.startswith(TRUSTED)]
+    if foreign and not trust:
+        raise UserError(f"{path} asks to call {foreign[0]}: pass trust=True if you know where the file comes from")
+    task = Task(build(config, schema), schema, *metrics(schema), config=config)
+    prefix = "net."
+    state = {name.removeprefix(prefix): value for name, value in saved["state_dict"].items() if name.startswith(prefix)}
+    task.net.load_state_dict(state)
+    return task.eval()

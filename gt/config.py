@@ -1,0 +1,194 @@
+"""Every key and value of a configuration held against what will receive it, before any data is touched.
+
+There is no second list of options to keep: what a section with a ``_target_`` may hold is read off the signature and
+the type hints of the function or class that it names.
+"""
+
+import difflib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gt.errors import UserError
+
+OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
+
+
+@dataclass
+class Config:
+    """The top level: sections are built from their ``_target_``; those of many parts hold one a name."""
+
+    data: dict[str, Any]
+    mask: dict[str, Any] | list[Any]
+    model: dict[str, Any]
+    optim: dict[str, Any]
+    trainer: dict[str, Any]
+    encoding: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    seed: int = 0
+    resume: str | None = None
+
+
+FILLED = ("monitor", "mode", "dirpath", "save_dir", "name")  # null here: only the run knows them and fills them in
+MANY = ("encoding", "callbacks", "logger")  # sections whose entries each have a name of their own
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that ends an error message: the known name that looks most alike, or all of them."""
+    names = sorted(known)
+    alike = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if alike:
+        return f"did you mean '{alike[0]}'?"
+    return f"there are {', '.join(names)}" if names else "nothing may be set here"
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, Any]:
+    """The names that a function or class takes, each with its type hint (``Any`` where it has none)."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.signature(target)
+    return {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand for a type hint; a section with a ``_target_`` may stand for any object."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is typing.Annotated:
+        return fits(value, arguments[0])
+    if value is None or hint in (None, type(None)):
+        return value is None and hint in (None, type(None))
+    if isinstance(value, Mapping):
+        return "_target_" in value or hint in (dict, object) or origin is not None and issubclass(origin, Mapping)
+    if hint is bool or isinstance(value, bool):
+        return isinstance(value, bool) and hint in (bool, object)
+    if hint is float:
+        return isinstance(value, int | float)
+    if hint in (int, str):
+        return isinstance(value, hint)
+    if isinstance(value, list):
+        if origin is tuple and arguments and arguments[-1] is not ...:
+            return len(value) == len(arguments) and all(map(fits, value, arguments))
+        is_sequence = inspect.isclass(origin or hint) and issubclass(list, origin or hint) or origin is tuple
+        return bool(is_sequence) and all(fits(item, arguments[0]) for item in value if arguments)
+    if hint is Path:
+        return isinstance(value, str)
+    return isinstance(value, hint) if inspect.isclass(hint) else False
+
+
+def shown(hint: Any) -> str:
+    """A type hint as a person would say it."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(shown(argument) for argument in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if hint in (None, type(None)):
+        return "null"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
+        hint, str(getattr(hint, "__name__", hint)).replace("typing.", "")
+    )
+
+
+def check_section(path: str, section: Mapping[str, Any]) -> None:
+    """Hold a section with a ``_target_``, and all below it, against the signatures of what they name.
+
+    Raises:
+        UserError: naming the key, what is wrong with it and the nearest right name.
+    """
+    name = section["_target_"]
+    try:
+        known = parameters(pkgutil.resolve_name(name))
+    except Exception:
+        raise UserError(f"{path}._target_: there is nothing called '{name}' to import") from None
+    for key, value in section.items():
+        if key in OPTIONS or (key in FILLED and value is None and key in known):
+            continue
+        if key not in known:
+            raise UserError(f"unknown key '{path}.{key}': {nearest(key, known)}")
+        check_value(f"{path}.{key}", value, known[key])
+
+
+def check_value(path: str, value: Any, hint: Any) -> None:
+    """Hold a value against a type hint, sections and lists all the way down."""
+    if not fits(value, hint):
+        raise UserError(f"{path}={value!r} has the wrong type: it should be {shown(hint)}")
+    if isinstance(value, Mapping) and "_target_" in value:
+        check_section(path, value)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for place, item in enumerate(value):
+            check_value(f"{path}[{place}]", item, Any)
+
+
+def check(cfg: DictConfig) -> None:
+    """Check a whole configuration.
+
+    Raises:
+        UserError: one line for the first thing that is wrong.
+    """
+    known = {entry.name: entry.type for entry in fields(Config)}
+    for key in map(str, cfg):
+        if key not in known:
+            raise UserError(f"unknown key '{key}': {nearest(key, known)}")
+    for missing in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{missing} is not set: give {missing}=VALUE")
+    try:
+        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    for key, value in plain.items():
+        if key in MANY:
+            for name, entry in (value or {}).items():
+                if entry is not None and (not isinstance(entry, Mapping) or "_target_" not in entry):
+                    others = [other for other in value if other != name]
+                    raise UserError(f"'{key}.{name}' says not what it is (no _target_): {nearest(name, others)}")
+                if entry is not None:
+                    check_section(f"{key}.{name}", entry)
+        elif isinstance(value, Mapping) and "_target_" not in value:
+            raise UserError(f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
+        else:
+            check_value(key, value, known[key])
+
+
+def check_path(cfg: Any, key: str) -> bool:
+    """Whether a dotted key stands in a configuration; False where it does not but its section would take it.
+
+    Raises:
+        UserError: naming the first part that does not, and the nearest right one.
+    """
+    node: Any = cfg
+    done: list[str] = []
+    for part in key.split("."):
+        if isinstance(node, ListConfig):
+            return True
+        if not isinstance(node, DictConfig):
+            raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
+        known = {str(name) for name in node}
+        if "_target_" in known:
+            known |= set(parameters(pkgutil.resolve_name(node["_target_"])))
+        if part not in known:
+            at = ".".join([*done, part])
+            raise UserError(f"unknown key '{at}': {nearest(part, known - OPTIONS)}")
+        if part not in node:
+            return False
+        done.append(part)
+        node = None if OmegaConf.is_missing(node, part) else node[part]
+    return True

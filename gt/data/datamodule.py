@@ -1,0 +1,154 @@
+"""What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics import MetricCollection
+
+from gt import metrics
+from gt.data.batching import Batches, GraphDataset, tensor
+from gt.data.store import Graphs, fingerprint, open_or_build
+from gt.encodings import Encoding, attach
+from gt.graph import GraphBatch
+from gt.masks import Mask
+from gt.metrics import Criterion
+from gt.schema import Schema
+
+
+def _whole(batch: GraphBatch) -> GraphBatch:
+    """Datasets make whole batches: nothing is left to collate."""
+    return batch
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Loaders for the splits of one dataset.
+
+    Args:
+        batch_size: graphs (or blocks of text) in a training batch, on each process.
+        eval_batch_size: the same for validation and test; None takes twice the training batch.
+        workers: processes that make batches; 0 makes them in the training process.
+        seed: what the order of training batches is drawn from.
+    """
+
+    schema: Schema
+
+    def __init__(self, batch_size: int, eval_batch_size: int | None, workers: int, seed: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
+        self.workers, self.seed = workers, seed
+        self.masks: Sequence[Mask] = ()
+
+    @abstractmethod
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        """Make the data ready, building what is missing on disk, and set ``schema``."""
+
+    @abstractmethod
+    def dataset(self, split: str) -> Any:
+        """The samples of ``train``, ``valid`` or ``test``; a list of items of it gives a batch, ``sizes`` its nodes."""
+
+    @abstractmethod
+    def has(self, split: str) -> bool:
+        """Whether there are samples in a split."""
+
+    @abstractmethod
+    def targets(self, split: str) -> Tensor:
+        """Every target of a split, in any order."""
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        """The metrics, and which of them says what is best."""
+        return metrics.metrics(self.schema)
+
+    def batches(self, split: str, **place: int) -> Batches:
+        """Which samples go together."""
+        train = split == "train"
+        size = self.batch_size if train else self.eval_batch_size
+        return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, **place)
+
+    def loader(self, split: str) -> DataLoader[GraphBatch]:
+        """A loader of the batches of a split: this process's share of them."""
+        place = {}
+        if self.trainer is not None:
+            place = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+            if split == "train":
+                place |= self._progress(self.trainer)
+        return DataLoader(
+            self.dataset(split),
+            batch_sampler=self.batches(split, **place),
+            collate_fn=_whole,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+        )
+
+    @staticmethod
+    def _progress(trainer: pl.Trainer) -> dict[str, int]:
+        """Where training stands: the epoch, and how many of its batches a resumed run has already seen."""
+        loop = trainer.fit_loop
+        seen = loop.epoch_loop.batch_progress.current
+        # a run stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done
+        return {"epoch": trainer.current_epoch, "first": seen.processed if loop.restarting else 0}
+
+    def train_dataloader(self) -> DataLoader[GraphBatch]:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[GraphBatch]:
+        return self.loader("valid")
+
+    def test_dataloader(self) -> DataLoader[GraphBatch]:
+        return self.loader("test")
+
+
+class GraphDataModule(DataModule):
+    """Many graphs, kept in a store that is built once under ``root``."""
+
+    def __init__(
+        self, name: str, root: str, batch_size: int, eval_batch_size: int | None, workers: int, seed: int
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, workers, seed)
+        self.name, self.root = name, Path(root)
+        self.graphs: Graphs | None = None
+
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """JSON-able facts that the store depends on; another key is another store."""
+
+    @abstractmethod
+    def build(self) -> Graphs:
+        """Read the source."""
+
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        folder = self.root / "stores" / f"{self.name}-{fingerprint(self.key())}"
+        self.graphs = attach(open_or_build(folder, self.build), folder, encodings)
+        self.schema = self.graphs.schema
+
+    def _opened(self) -> Graphs:
+        if self.graphs is None:
+            raise RuntimeError("open() the data before use")
+        return self.graphs
+
+    def has(self, split: str) -> bool:
+        return len(self._opened().splits.get(split, ())) > 0
+
+    def dataset(self, split: str) -> GraphDataset:
+        graphs = self._opened()
+        return GraphDataset(graphs, graphs.splits[split], self.masks)
+
+    def targets(self, split: str) -> Tensor:
+        graphs = self._opened()
+        ids = np.asarray(graphs.splits[split])
+        return tensor(graphs.graphs["y"][ids])
+
+
+def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """The same items, with a progress bar on the terminal."""
+    return track(items, description=what)

@@ -1,0 +1,126 @@
+"""Eigenvectors of the graph Laplacian: the sines and cosines of a graph. On a path they are the familiar ones.
+
+path of 5:   lambda_0  + + + + +     lambda_1  + + 0 - -     lambda_2  + 0 - 0 +
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from gt.data.store import Arrays, Graphs
+from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
+from gt.encodings.pieces import pieces
+from gt.encodings.spectrum import smallest_modes
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.schema import Schema
+
+
+@dataclass(frozen=True)
+class Laplacian(Encoding):
+    """LapPE: the k smallest eigenvalues of each graph's Laplacian and a node's entries in their eigenvectors.
+
+    The Laplacian is that of the undirected simple graph. A disconnected graph has the modes of all its parts, each
+    zero outside its part, with a zero mode for every part, the largest part first; an isolated node is a part. Graphs
+    with fewer modes are filled up with NaN, which the module passes over.
+
+    Attributes:
+        k: number of eigenvectors; the precomputed arrays are (N, k), eigenvalues repeated for the nodes of a graph.
+        dim: channels of the node embedding that it fills.
+        zero: keep the modes of eigenvalue 0, as GPS does; they tell a node's degree and its part, no position.
+        normalised: D^(-1/2) (D - A) D^(-1/2) rather than D - A, which GPS takes for the Peptides.
+    """
+
+    k: int = 8
+    dim: int = 16
+    zero: bool = True
+    normalised: bool = True
+
+    arrays: ClassVar[tuple[str, ...]] = ("laplacian_vectors", "laplacian_values")
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.dim < 1:
+            raise UserError(f"a Laplacian encoding needs k and dim of 1 or more, not {self.k} and {self.dim}")
+
+    def key(self) -> dict[str, Any]:
+        return {"name": "laplacian", "version": 1, "k": self.k, "zero": self.zero, "normalised": self.normalised}
+
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # for small matrices a team of threads costs more than it gains
+    def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
+        skip = 0 if self.zero else 1  # every part has exactly one zero mode, its first
+        nodes = int(graphs.node_ptr[-1])
+        part_of = np.zeros(nodes, np.int64)
+        entries = np.zeros((nodes, self.k), np.float32)
+        spectra, owner, sizes, parts = [], [], [], 0
+        for batch in pieces(graphs, progress):
+            count, size = batch.nodes.shape
+            values, vectors = smallest_modes(batch.links, count, self.k + skip, self.normalised)
+            known = values.shape[1] - skip
+            entries[batch.nodes, :known] = vectors[..., skip:]
+            part_of[batch.nodes] = parts + np.arange(count)[:, None]
+            parts += count
+            spectra.append(np.pad(values[:, skip:], ((0, 0), (0, self.k - known)), constant_values=np.inf))
+            owner.append(np.searchsorted(graphs.node_ptr, batch.nodes[:, 0], side="right") - 1)
+            sizes.append(np.full(count, size))
+        values, column = merge(np.concatenate(spectra), np.concatenate(owner), np.concatenate(sizes), len(graphs))
+        values = values.repeat(graphs.sizes, axis=0)
+        vectors = np.where(np.isnan(values), np.float32(np.nan), np.float32(0))
+        for mode in range(self.k):
+            place = column[part_of, mode]
+            kept = np.flatnonzero(place >= 0)
+            vectors[kept, place[kept]] = entries[kept, mode]
+        return {"laplacian_vectors": vectors, "laplacian_values": values}
+
+    def module(self, width: int, schema: Schema) -> "LaplacianModule":
+        return LaplacianModule(self.dim, width)
+
+
+def merge(spectra: np.ndarray, owner: np.ndarray, size: np.ndarray, graphs: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest eigenvalues of each graph, out of those of its parts.
+
+    Args:
+        spectra: (C, k) ascending eigenvalues of each part, inf where it has fewer.
+        owner, size: (C,) the graph and the nodes of each part; of equal eigenvalues the larger part's comes first.
+        graphs: number of graphs G.
+
+    Returns:
+        values: (G, k) float32, NaN where a graph has fewer.
+        column: (C, k) which of its graph's k each mode of a part is, -1 where it is none.
+    """
+    k = spectra.shape[1]
+    flat, graph = spectra.ravel(), owner.repeat(k)
+    order = np.lexsort((-size.repeat(k), flat, graph))
+    graph, first = graph[order], np.searchsorted(graph[order], np.arange(graphs))
+    rank = np.arange(len(order)) - first[graph]
+    kept = (rank < k) & np.isfinite(flat[order])
+    values = np.full((graphs, k), np.nan, np.float32)
+    values[graph[kept], rank[kept]] = flat[order][kept]
+    column = np.full(len(order), -1)
+    column[order[kept]] = rank[kept]
+    return values, column.reshape(-1, k)
+
+
+class LaplacianModule(EncodingModule):
+    """The DeepSet of GPS (Rampasek et al. 2022): a sum over modes of MLP(entry, eigenvalue); concatenates (N, dim).
+
+    An eigenvector's sign means nothing. In training each one of each graph is flipped at random at every step
+    (Dwivedi et al. 2020), by PyTorch's global random numbers; in evaluation none is.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__(width, concat=dim)
+        self.mlp = nn.Sequential(nn.Linear(2, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU())
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        entries = precomputed(batch, "laplacian_vectors")  # (N, k)
+        values = precomputed(batch, "laplacian_values")  # (N, k)
+        absent = entries.isnan()[..., None]
+        if self.training:
+            signs = 1 - 2 * torch.randint(2, (batch.num_graphs, entries.shape[1]), device=entries.device)
+            entries = entries * signs.index_select(0, batch.batch)
+        modes = torch.stack([entries, values], dim=-1).masked_fill(absent, 0.0)  # (N, k, 2)
+        return self.mlp(modes).masked_fill(absent, 0.0).sum(1)

@@ -1,0 +1,129 @@
+"""Positions for graphs whose node order carries meaning: text, and syntax trees in pre-order.
+
+All go by a node's place within its graph, so that renumbering the nodes of a molecule would change what they say.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gt.encodings.base import Encoding, EncodingModule
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.schema import Schema
+
+
+def angles(count: int, channels: int, base: float, device: torch.device) -> Tensor:
+    """(count, ceil(channels / 2)) float32: position p times the i-th frequency, base^(-2i / channels)."""
+    exponent = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
+    position = torch.arange(count, device=device, dtype=torch.float32)
+    return position[:, None] * base**-exponent
+
+
+@dataclass(frozen=True)
+class Sinusoidal(Encoding):
+    """Sines and cosines of the position at geometric wavelengths (Vaswani et al. 2017); any length, no parameters.
+
+    Attributes:
+        base: the longest wavelength is 2 pi times this.
+    """
+
+    base: float = 10000.0
+
+    def module(self, width: int, schema: Schema) -> "SinusoidalModule":
+        return SinusoidalModule(self.base, width)
+
+
+class SinusoidalModule(EncodingModule):
+    """Channel 2i the sine and 2i + 1 the cosine of the i-th frequency; adds (N, d)."""
+
+    def __init__(self, base: float, width: int) -> None:
+        super().__init__(width)
+        self.base = base
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        angle = angles(batch.max_nodes, self.width, self.base, batch.device)  # (L, ceil(d / 2))
+        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, : self.width]
+        return table.index_select(0, batch.position)
+
+
+@dataclass(frozen=True)
+class LearnedPositions(Encoding):
+    """One trained vector for each position (Gehring et al. 2017; GPT).
+
+    Attributes:
+        length: rows of the table; None takes the largest graph of the dataset.
+    """
+
+    length: int | None = None
+
+    def module(self, width: int, schema: Schema) -> "LearnedPositionsModule":
+        length = schema.max_nodes if self.length is None else self.length
+        if length < 1:
+            raise UserError(f"a table of {length} positions holds nothing: set the encoding's length to 1 or more")
+        _check_fits(schema.max_nodes, length)
+        return LearnedPositionsModule(length, width)
+
+
+def _check_fits(nodes: int, length: int) -> None:
+    if nodes > length:
+        raise UserError(f"a graph of {nodes} nodes goes beyond the table of {length} positions: set a larger length")
+
+
+class LearnedPositionsModule(EncodingModule):
+    """A table (length, d); adds (N, d).
+
+    Raises:
+        UserError: a batch with a graph longer than the table.
+    """
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__(width)
+        self.table = nn.Embedding(length, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        _check_fits(batch.max_nodes, self.table.num_embeddings)
+        return self.table(batch.position)
+
+
+@dataclass(frozen=True)
+class Rotary(Encoding):
+    """RoPE: turn queries and keys by their position, so that scores depend on differences alone (Su et al. 2021).
+
+    Attributes:
+        base: the longest wavelength is 2 pi times this.
+    """
+
+    base: float = 10000.0
+
+    def module(self, width: int, schema: Schema) -> "RotaryModule":
+        return RotaryModule(self.base, width)
+
+
+class RotaryModule(EncodingModule):
+    """Turns channels (2i, 2i + 1) of each head by the i-th frequency times the position; no parameters.
+
+    Raises:
+        UserError: heads with an odd number of channels.
+    """
+
+    def __init__(self, base: float, width: int) -> None:
+        super().__init__(width)
+        self.base = base
+
+    def rotate(self, q: Tensor, k: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        channels = q.shape[-1]
+        if channels % 2:
+            raise UserError(f"rotary positions turn pairs of channels: {channels} channels a head must be made even")
+        angle = angles(batch.max_nodes, channels, self.base, batch.device)  # (L, D / 2)
+        cos, sin = (t.index_select(0, batch.position)[:, None] for t in (angle.cos(), angle.sin()))  # (N, 1, D / 2)
+        return _turn(q, cos, sin), _turn(k, cos, sin)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(N, H, D) with each pair of channels turned; half precision is turned in float32."""
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.flatten(-2).type_as(x)

@@ -1,0 +1,110 @@
+"""How likely a random walk is to be back where it began: a structural encoding that needs no choice of sign.
+
+triangle 0-1-2 with a tail 2-3:  after 2 steps node 3 is back with 1/3, after 3 steps with 0: no odd cycle near
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from gt.data.store import Arrays, Graphs
+from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
+from gt.encodings.pieces import ENTRIES, pieces, to_dense
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.schema import Schema
+
+WHOLE = 2048  # nodes up to which all powers of a walk matrix are held in full
+
+
+def return_probabilities(links: csr_matrix, count: int, steps: int) -> np.ndarray:
+    """Diagonals of P, P^2, ..., P^steps for B = ``count`` pieces of n nodes: (B, n, steps) float32.
+
+    P[j, i] is the chance of a walker on j to go to i, along an edge j -> i: edges from j to i over edges from j. A
+    node without a way out keeps a row of zeros.
+
+    Args:
+        links: (B * n, B * n), as in `gt.encodings.pieces.Pieces`: P transposed, before it is normalised.
+    """
+    out_degree = np.bincount(links.indices, weights=links.data, minlength=links.shape[0])
+    chance = (links.data / out_degree[links.indices]).astype(np.float32)
+    walk = csr_matrix((chance, links.indices, links.indptr), links.shape)
+    return _whole(walk, count, steps) if links.shape[0] <= count * WHOLE else _by_columns(walk, steps)[None]
+
+
+def _whole(walk: csr_matrix, count: int, steps: int) -> np.ndarray:
+    """diag(P^(a + b))_i = sum_j P^a[i, j] P^b[j, i]: half of the powers say it all."""
+    power = to_dense(walk, count)
+    rows, shape = (walk.shape[0], power.shape[1]), power.shape
+    back = np.empty((*shape[:2], steps), np.float32)
+    back[..., 0] = np.einsum("bii->bi", power)
+    for step in range(2, steps + 1):
+        last = power
+        if step % 2:
+            power = (walk @ power.reshape(rows)).reshape(shape)
+        back[..., step - 1] = np.einsum("bij,bji->bi", power, last)
+    return back
+
+
+def _by_columns(walk: csr_matrix, steps: int) -> np.ndarray:
+    """The same for one graph whose powers do not fit: walkers start from a few nodes at a time."""
+    nodes = walk.shape[0]
+    back = np.empty((nodes, steps), np.float32)
+    width = max(1, 4 * ENTRIES // nodes)
+    for low in range(0, nodes, width):
+        start = np.arange(low, min(low + width, nodes))
+        walkers = np.zeros((nodes, len(start)), np.float32)
+        walkers[start, start - low] = 1
+        for step in range(steps):
+            walkers = walk @ walkers
+            back[start, step] = walkers[start, start - low]
+    return back
+
+
+@dataclass(frozen=True)
+class RandomWalk(Encoding):
+    """RWSE: diag(P^k) for k = 1..steps, P = D^-1 A (Dwivedi et al. 2022, as used in GPS).
+
+    The walker goes along the edges as they are stored, and D is the out-degree, which is how GraphGPS and PyG read a
+    directed graph too; on an undirected one the direction does not matter. Repeated edges count.
+
+    Attributes:
+        steps: longest walk K; the precomputed array is (N, K).
+        dim: channels of the node embedding that it fills.
+    """
+
+    steps: int = 16
+    dim: int = 16
+
+    arrays: ClassVar[tuple[str, ...]] = ("random_walk",)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.dim < 1:
+            raise UserError(f"a random walk needs steps and dim of 1 or more, not {self.steps} and {self.dim}")
+
+    def key(self) -> dict[str, Any]:
+        return {"name": "random walk", "version": 1, "steps": self.steps}
+
+    def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
+        back = np.zeros((int(graphs.node_ptr[-1]), self.steps), np.float32)
+        for part in pieces(graphs, progress):
+            back[part.nodes] = return_probabilities(part.links, len(part.nodes), self.steps)
+        return {"random_walk": back}
+
+    def module(self, width: int, schema: Schema) -> "RandomWalkModule":
+        return RandomWalkModule(self.steps, self.dim, width)
+
+
+class RandomWalkModule(EncodingModule):
+    """Batch norm of the raw probabilities, then a linear map (Rampasek et al. 2022): concatenates (N, dim)."""
+
+    def __init__(self, steps: int, dim: int, width: int) -> None:
+        super().__init__(width, concat=dim)
+        self.norm = nn.BatchNorm1d(steps)
+        self.linear = nn.Linear(steps, dim)
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        return self.linear(self.norm(precomputed(batch, "random_walk")))

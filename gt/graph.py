@@ -1,0 +1,184 @@
+"""`GraphBatch`: many graphs as one, the only thing that flows from data to model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+if TYPE_CHECKING:
+    from gt.masks import Mask, Pairs
+
+
+@dataclass
+class GraphBatch:
+    """B graphs with N nodes and E edges in all, packed without padding; field names are PyG's.
+
+    Attributes:
+        ptr: (B + 1,) int64; graph b owns nodes ``ptr[b]:ptr[b + 1]``.
+        edge_index: (2, E) int64, row 0 the source that is read, row 1 the target that reads, sorted by target.
+        max_nodes: nodes of the largest graph, a Python int so that shapes never wait for a device.
+        equal_sizes: every graph has ``max_nodes`` nodes: the dense view is then a reshape.
+        x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph or a node.
+        node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
+        extras: any other tensor with a row a node, such as a precomputed encoding.
+        pairs: what masks said of this batch, kept so that each is asked once.
+    """
+
+    ptr: Tensor
+    edge_index: Tensor
+    max_nodes: int
+    equal_sizes: bool = False
+    x: Tensor | None = None
+    edge_attr: Tensor | None = None
+    y: Tensor | None = None
+    node_mask: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    pairs: dict[Mask, Pairs] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_graphs(self) -> int:
+        return self.ptr.numel() - 1
+
+    @cached_property
+    def num_nodes(self) -> int:
+        return self.batch.numel()
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.ptr.device
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(B,) nodes of each graph."""
+        return self.ptr.diff()
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """(N,) the graph of each node."""
+        graphs = torch.arange(self.num_graphs, device=self.device)
+        return graphs.repeat_interleave(self.sizes)
+
+    @cached_property
+    def position(self) -> Tensor:
+        """(N,) the place of each node within its graph, from 0."""
+        return torch.arange(self.num_nodes, device=self.device) - self.ptr[self.batch]
+
+    @cached_property
+    def slot(self) -> Tensor:
+        """(N,) the row of each node in the dense view (B * L, ...), L = max_nodes."""
+        return self.batch * self.max_nodes + self.position
+
+    @cached_property
+    def in_degree(self) -> Tensor:
+        """(N,) int64, edges that each node reads."""
+        return self.rowptr.diff()
+
+    @cached_property
+    def rowptr(self) -> Tensor:
+        """(N + 1,) offsets into the edges of each target."""
+        nodes = torch.arange(self.num_nodes + 1, device=self.device)
+        return torch.searchsorted(self.edge_index[1].contiguous(), nodes)
+
+    def to_dense(self, values: Tensor) -> Tensor:
+        """(N, ...) packed rows to (B, L, ...), zeros where a graph is shorter than L."""
+        shape = (self.num_graphs, self.max_nodes, *values.shape[1:])
+        if self.equal_sizes:
+            return values.reshape(shape)
+        rows = values.new_zeros(self.num_graphs * self.max_nodes, *values.shape[1:])
+        return rows.index_copy(0, self.slot, values).view(shape)
+
+    def to_packed(self, dense: Tensor) -> Tensor:
+        """(B, L, ...) to (N, ...): the inverse of `to_dense`."""
+        rows = dense.reshape(self.num_graphs * self.max_nodes, *dense.shape[2:])
+        return rows if self.equal_sizes else rows.index_select(0, self.slot)
+
+    def finish(self) -> GraphBatch:
+        """Compute every index a model asks for, so that no layer does and no device is waited for; returns self."""
+        _ = self.slot, self.rowptr, self.in_degree
+        return self
+
+    def _map(self, move: Any) -> GraphBatch:
+        """The same batch with ``move`` applied to every tensor, those already derived included."""
+        tensors = {k: move(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        out = replace(self, **{k: v for k, v in tensors.items() if k in self.__dataclass_fields__})
+        out.extras = {k: move(v) for k, v in self.extras.items()}
+        vars(out).update(tensors)  # cached properties live in the instance's dictionary
+        vars(out)["num_nodes"] = self.num_nodes
+        out.pairs = {mask: pairs.moved(out, move) for mask, pairs in self.pairs.items()}
+        return out
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> GraphBatch:
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    @classmethod
+    def from_data_list(cls, graphs: Sequence[Data]) -> GraphBatch:
+        """Pack PyG graphs; fields beyond x, edge_index, edge_attr and y with a row a node become extras.
+
+        Raises:
+            ValueError: no graphs, or an edge that points outside its graph.
+        """
+        if not graphs:
+            raise ValueError("a batch needs at least one graph")
+        sizes = [int(graph.num_nodes or 0) for graph in graphs]
+        ptr = torch.tensor([0, *sizes]).cumsum(0)
+        indices = []
+        for number, (graph, size) in enumerate(zip(graphs, sizes, strict=True)):
+            index = graph.edge_index if graph.edge_index is not None else torch.empty(2, 0, dtype=torch.long)
+            if index.numel() and (int(index.min()) < 0 or int(index.max()) >= size):
+                raise ValueError(f"graph {number} has an edge to a node outside 0..{size - 1}")
+            indices.append(index + ptr[number])
+        edge_index = torch.cat(indices, dim=1)
+        order = (edge_index[1] * int(ptr[-1]) + edge_index[0]).argsort(stable=True)
+
+        def joined(name: str) -> Tensor | None:
+            values = [graph[name] for graph in graphs if name in graph and graph[name] is not None]
+            return torch.cat(values) if len(values) == len(graphs) else None
+
+        known = {"x", "edge_index", "edge_attr", "y", "ptr", "batch"}
+        extras = {
+            name: torch.cat([graph[name] for graph in graphs])
+            for name in graphs[0].keys()
+            if name not in known and all(graph.is_node_attr(name) for graph in graphs)
+        }
+        edge_attr = joined("edge_attr")
+        return cls(
+            ptr=ptr,
+            edge_index=edge_index[:, order],
+            max_nodes=max(sizes),
+            equal_sizes=len(set(sizes)) == 1,
+            x=joined("x"),
+            edge_attr=None if edge_attr is None else edge_attr[order],
+            y=joined("y"),
+            extras=extras,
+        ).finish()
+
+    def to_data_list(self) -> list[Data]:
+        """One PyG graph for each graph of the batch, edges numbered from 0 again."""
+        graphs = []
+        starts = self.ptr.tolist()
+        edge_ptr = self.rowptr[self.ptr].tolist()
+        for b, (low, high) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+            edges = slice(edge_ptr[b], edge_ptr[b + 1])
+            data = Data(edge_index=self.edge_index[:, edges] - low, num_nodes=high - low)
+            for name, values in (("x", self.x), *self.extras.items()):
+                if values is not None:
+                    data[name] = values[low:high]
+            if self.edge_attr is not None:
+                data.edge_attr = self.edge_attr[edges]
+            if self.y is not None:
+                data.y = self.y[low:high] if len(self.y) == self.num_nodes else self.y[b : b + 1]
+            graphs.append(data)
+        return graphs

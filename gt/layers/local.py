@@ -1,0 +1,84 @@
+"""Local branches: message passing along a batch's edges, ``forward(x, e, batch) -> (x, e)``.
+
+``x`` is (N, width), ``e`` (E, width) or None where edges carry nothing; edges are sorted by target. A layer that is
+``residual`` holds its own normalisation, dropout and skip connection, and a block adds none.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gt.graph import GraphBatch
+
+
+def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
+    """(E, width) messages to (N, width) sums over the edges that each node reads."""
+    out = messages.new_zeros(batch.num_nodes, messages.shape[1])
+    return out.index_add(0, batch.edge_index[1], messages)
+
+
+class GCN(nn.Module):
+    """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
+
+    ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree.
+    """
+
+    residual = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
+        scale = (batch.in_degree + 1).to(x.dtype).rsqrt()[:, None]
+        sent = x * scale
+        read = sum_to_targets(sent.index_select(0, batch.edge_index[0]), batch) + sent
+        return self.linear(read * scale), e
+
+
+class GINE(nn.Module):
+    """Graph isomorphism layer with edge features (Hu et al. 2020): ``MLP((1 + eps) x_i + sum_j ReLU(x_j + e_ij))``."""
+
+    residual = False
+
+    def __init__(self, width: int, eps: float = 0.0) -> None:
+        super().__init__()
+        self.eps = eps
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
+        messages = x.index_select(0, batch.edge_index[0])
+        messages = (messages if e is None else messages + e).relu()
+        return self.mlp((1 + self.eps) * x + sum_to_targets(messages, batch)), e
+
+
+class GatedGCN(nn.Module):
+    """Residual gated graph convolution with an edge stream (Bresson & Laurent 2018), as GPS and the benchmarks use it.
+
+    ``ê_ij = D x_i + E x_j + C e_ij``, ``x_i' = x_i + ReLU(BN(A x_i + sum_j s(ê_ij) B x_j / (sum_j s(ê_ij) + 1e-6)))``,
+    ``e_ij' = e_ij + ReLU(BN(ê_ij))``, s the sigmoid. Edges that carry nothing start at zero.
+    """
+
+    residual = True
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
+        self.of_edge = nn.Linear(width, width)  # C
+        self.norm_x, self.norm_e = nn.BatchNorm1d(width), nn.BatchNorm1d(width)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
+        source, target = batch.edge_index
+        if e is None:
+            e = x.new_zeros(batch.num_edges, x.shape[1])
+        own, key, sent = self.of_node(x).split([x.shape[1], x.shape[1], 2 * x.shape[1]], dim=1)
+        value, query = sent.index_select(0, source).chunk(2, dim=1)
+        edge = key.index_select(0, target) + query + self.of_edge(e)  # (E, width)
+        gate = edge.sigmoid()
+        read = sum_to_targets(torch.cat([gate * value, gate], dim=1), batch)
+        weighted, total = read.chunk(2, dim=1)
+        new_x = self.norm_x(own + weighted / (total + 1e-6)).relu()
+        new_e = self.norm_e(edge).relu() if len(edge) > 1 or not self.training else edge.relu()
+        drop = self.dropout if self.training else 0.0
+        return x + F.dropout(new_x, drop), e + F.dropout(new_e, drop)

@@ -1,0 +1,130 @@
+"""The model, whole: embed, blocks under their masks, read out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gt.encodings import Encoding
+from gt.graph import GraphBatch
+from gt.heads import Head
+from gt.masks import Complete, Mask
+from gt.schema import Schema
+
+
+class Features(nn.Module):
+    """Embeds the columns of ``x`` or ``edge_attr``: a table a column, summed; or a linear map of real numbers."""
+
+    def __init__(self, vocab: Sequence[int], floats: int, width: int) -> None:
+        super().__init__()
+        if vocab:
+            self.table = nn.EmbeddingBag(sum(vocab), width, mode="sum")
+            nn.init.normal_(self.table.weight, std=len(vocab) ** -0.5)  # the sum then has variance 1
+            self.register_buffer("offsets", torch.tensor([0, *vocab[:-1]]).cumsum(0), persistent=False)
+        else:
+            self.linear = nn.Linear(floats, width)
+        self.categorical = bool(vocab)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(rows, columns) to (rows, width)."""
+        return self.table(values + self.offsets) if self.categorical else self.linear(values)
+
+
+class GraphTransformer(nn.Module):
+    """Everything between a GNN and a Transformer.
+
+    Args:
+        schema: what the data hold and what is to be predicted.
+        width: channels of a node.
+        depth: number of blocks.
+        block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
+        mask: who reads whom, in every block; or a list with one mask for each.
+        encodings: positional and structural encodings.
+        head: makes the read-out from the width and the schema.
+        norm: makes a last normalisation of the node states, for pre-norm blocks.
+        dropout: on the embedded nodes.
+        init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
+            stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        width: int = 64,
+        depth: int = 4,
+        block: Callable[[int], nn.Module] | Sequence[Callable[[int], nn.Module]] = (),
+        mask: Mask | Sequence[Mask] = Complete(),  # noqa: B008  masks are frozen values
+        encodings: Sequence[Encoding] = (),
+        head: Callable[[int, Schema], nn.Module] = Head,
+        norm: Callable[[int], nn.Module] | None = None,
+        dropout: float = 0.0,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        blocks = list(block) if isinstance(block, Sequence) else [block]
+        if depth and not blocks:
+            raise ValueError("a model with a depth needs a block to repeat")
+        self.masks = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        if len(self.masks) != depth:
+            raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
+        self.schema, self.width = schema, width
+        self.encodings = nn.ModuleList(encoding.module(width, schema) for encoding in encodings)
+        taken = sum(encoding.concat for encoding in self.encodings)
+        if taken >= width:
+            raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
+        self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
+        self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
+        has_edges = schema.edge_vocab or schema.edge_floats
+        reads_edges = any(getattr(b, "local", True) is not None for b in self.blocks)
+        self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
+        self.dropout = nn.Dropout(dropout)
+        self.norm = norm(width) if norm else nn.Identity()
+        self.head = head(width, schema)
+        if init_std is not None:
+            self._draw(init_std, depth)
+        if getattr(self.head, "tied", False):
+            self.head.mlp[-1].weight = self.nodes.table.weight
+
+    def _draw(self, std: float, depth: int) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
+                back = "project_out" in name
+                nn.init.normal_(module.weight, std=std / (2 * depth) ** 0.5 if back else std)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+
+    def embed(self, batch: GraphBatch) -> Tensor:
+        """(N, width): features and encodings."""
+        if batch.x is None:
+            raise ValueError("a model needs node features; this batch has none")
+        x = self.nodes(batch.x)
+        hints = [(encoding, encoding.nodes(batch)) for encoding in self.encodings]
+        beside = [hint for encoding, hint in hints if encoding.concat]
+        x = torch.cat([x, *beside], dim=1) if beside else x
+        for encoding, hint in hints:
+            if hint is not None and not encoding.concat:
+                x = x + hint
+        return self.dropout(x)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""
+        x = self.embed(batch)
+        e = self.edges(batch.edge_attr) if self.edges is not None else None
+        for block, mask in zip(self.blocks, self.masks, strict=True):
+            x, e = block(x, e, batch, mask(batch), self.encodings)
+        return self.head(self.norm(x), batch)
+
+    @property
+    def masks_in_use(self) -> set[Mask]:
+        """The masks that some attention layer reads by."""
+        return {m for m, b in zip(self.masks, self.blocks, strict=True) if getattr(b, "attention", None) is not None}
+
+    def parameter_count(self) -> int:
+        """Trained numbers, tied ones once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def blend_weights(self) -> list[float]:
+        """The share of the global branch in each block that blends two."""
+        blends: list[Any] = [b.blend for b in self.blocks if getattr(b, "blend", None) is not None]
+        return [float(blend.weight) for blend in blends]

@@ -1,0 +1,136 @@
+"""One run, top to bottom: data, network, fit, test, report."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from gt.checkpoint import build, encodings_of, network_config
+from gt.data.datamodule import DataModule
+from gt.errors import UserError
+from gt.logging import sync_line
+from gt.metrics import constant_prediction, loss
+from gt.report import write_report
+from gt.task import Task
+
+RESULT = "result.json"
+
+
+def made(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
+    """The objects of a section's entries; what an entry leaves null and only the run knows is filled in."""
+    entries = [entry for entry in (section or {}).values() if entry is not None]
+    return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
+
+
+def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path) -> pl.Trainer:
+    """Lightning's trainer; this project's loaders share out their samples themselves."""
+    try:
+        return instantiate(
+            config,
+            callbacks=callbacks,
+            logger=list(loggers),
+            default_root_dir=str(folder),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            _convert_="all",
+        )
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise UserError(f"the trainer cannot be set up: {str(cause).splitlines()[0]}") from error
+
+
+def baseline(data: DataModule, split: str) -> dict[str, float]:
+    """Loss and metrics of the best constant answer, learned on the training targets."""
+    measures, _ = data.measures()
+    target = data.targets(split)
+    constant = constant_prediction(data.schema, data.targets("train")).expand(len(target), -1)
+    measures.update(constant, target)
+    return {"loss": float(loss(data.schema, constant, target))} | {k: float(v) for k, v in measures.compute().items()}
+
+
+def run(cfg: DictConfig) -> float:
+    """Train, test and report as configured; returns the best validation value of the dataset's criterion."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
+    pl.seed_everything(cfg.seed, verbose=False)
+    data: DataModule = instantiate(cfg.data)
+    data.open(encodings_of(cfg))
+    measures, criterion = data.measures()
+
+    config = network_config(cfg)
+    net = build(config, data.schema)
+    data.masks = tuple(getattr(net, "masks_in_use", ()))
+    task = Task(net, data.schema, measures, criterion, instantiate(cfg.optim, _convert_="all"), config, cfg.seed)
+
+    facts = {
+        "monitor": f"valid/{criterion.name}",
+        "mode": criterion.mode,
+        "dirpath": str(folder / "checkpoints"),
+        "save_dir": str(folder),
+        "name": cfg.name or folder.name,
+    }
+    callbacks, loggers = made(cfg.callbacks, facts), made(cfg.logger, facts)
+    trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
+    say(trainer, f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples")
+
+    last = folder / "checkpoints" / "last.ckpt"
+    resume = str(last) if cfg.resume and last.exists() else None
+    trainer.fit(task, datamodule=data, ckpt_path=resume)
+
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+    split = "test" if data.has("test") else "valid"
+    evaluate = trainer.test if split == "test" else trainer.validate
+    found = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
+    if not trainer.is_global_zero:
+        return 0.0
+    scores = {name.removeprefix(f"{split}/"): value for name, value in found.items() if name.startswith(split)}
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    result = {
+        "split": split,
+        "criterion": criterion.name,
+        "mode": criterion.mode,
+        "best_valid": None if score is None else float(score),
+        "scores": scores,
+        "baseline": baseline(data, split),
+        "checkpoint": best,
+        "overrides": list(HydraConfig.get().overrides.task),
+    }
+    write_json(folder / RESULT, result)
+    report = write_report(folder, task, data, result)
+    print(summary(folder, result, report, loggers), flush=True)
+    return float(score) if score is not None else scores[criterion.name]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1))
+    os.replace(part, path)
+
+
+def say(trainer: pl.Trainer, line: str) -> None:
+    """Print on the first process only."""
+    if trainer.is_global_zero:
+        print(line, flush=True)
+
+
+def summary(folder: Path, result: dict[str, Any], report: Path, loggers: Iterable[Logger]) -> str:
+    """What a run says last: where everything is, and what it scored beside the trivial baseline."""
+    lines = ["", f"{result['split'] + ' metric':<14}{'this run':>10}{'trivial baseline':>20}"]
+    for name, value in result["scores"].items():
+        lines.append(f"{name:<14}{value:>10.4f}{result['baseline'].get(name, float('nan')):>20.4f}")
+    lines += ["", f"run folder  {folder}", f"checkpoint  {result['checkpoint'] or 'none'}", f"report      {report}"]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and (line := sync_line(logger)):
+            lines.append(f"upload with {line}")
+    return "\n".join(lines)
+

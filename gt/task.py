@@ -1,0 +1,110 @@
+"""One training task: a network, its loss, its metrics and its optimiser, for Lightning's trainer."""
+
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+
+from gt import metrics
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.metrics import Criterion
+from gt.schema import Schema
+
+
+class Optimisation(Protocol):
+    """Makes the optimiser and its schedule, such as `gt.optim.AdamW`."""
+
+    def configure(self, net: nn.Module, steps: int) -> dict[str, Any]: ...
+
+
+class Task(pl.LightningModule):
+    """Trains a network on batches and measures it.
+
+    Args:
+        net: maps a `GraphBatch` to predictions, such as `gt.model.GraphTransformer`.
+        schema: what is predicted.
+        measures: metrics, each updated with (prediction, target).
+        criterion: which of them decides.
+        optim: the optimiser and its schedule; None for a task that is only used.
+        config: plain containers that `gt.load` needs to build the same network again; kept in every checkpoint.
+        seed: what the randomness of each training step is drawn from.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        schema: Schema,
+        measures: MetricCollection,
+        criterion: Criterion,
+        optim: Optimisation | None = None,
+        config: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()})
+        self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
+        self.measures = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        return self.net(batch)
+
+    def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
+        # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
+        # it: a run that resumes anywhere draws the same numbers as one that was never stopped
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        mixed = 0
+        for part in place:
+            mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
+        torch.manual_seed(mixed)
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        loss = metrics.loss(self.schema, self.net(batch), self._target(batch))
+        often = self.device.type == "cpu" or batch_idx % self.trainer.log_every_n_steps == 0
+        if often and not torch.isfinite(loss):  # looking waits for a GPU, so there it is done now and then
+            raise UserError(
+                f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}: "
+                f"lower optim.lr (now {self.optimizers().param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
+        return loss
+
+    def _target(self, batch: GraphBatch) -> Tensor:
+        if batch.y is None:
+            raise ValueError("this batch has no targets")
+        return batch.y
+
+    def _evaluate(self, stage: str, batch: GraphBatch) -> None:
+        prediction, target = self.net(batch), self._target(batch)
+        self.losses[stage].update(metrics.loss(self.schema, prediction, target), weight=float(target.numel()))
+        self.measures[stage].update(prediction, target)
+
+    def _log(self, stage: str) -> None:
+        found = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
+        self.losses[stage].reset()
+        self.measures[stage].reset()
+        shown = f"{stage}/{self.criterion.name}"
+        for name, value in found.items():
+            self.log(name, value, prog_bar=name == shown, rank_zero_only=True)
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        self._evaluate("valid", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("valid")
+        for layer, weight in enumerate(getattr(self.net, "blend_weights", list)()):
+            self.log(f"blend/layer_{layer}", weight, rank_zero_only=True)
+
+    def test_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    def configure_optimizers(self) -> Any:
+        if self.optim is None:
+            raise ValueError("a task without an optimiser cannot be trained")
+        return self.optim.configure(self.net, int(self.trainer.estimated_stepping_batches))

@@ -1,0 +1,17 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets, named by GT_DATA; tests that need it are skipped without it."""
+    folder = os.environ.get("GT_DATA")
+    if not folder:
+        pytest.skip("set GT_DATA to a folder of real datasets to run this test")
+    return Path(folder)

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from gt import GraphBatch
+from tests.graphs import SIZES, random_batch, random_graph
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_fields_agree_with_pyg(sizes):
+    graphs = [random_graph(n, seed) for seed, n in enumerate(sizes)]
+    batch, reference = GraphBatch.from_data_list(graphs), Batch.from_data_list(graphs)
+    assert torch.equal(batch.batch, reference.batch)
+    assert torch.equal(batch.ptr, reference.ptr)
+    assert torch.equal(batch.x, reference.x)
+    assert torch.equal(batch.y, reference.y)
+    assert batch.num_graphs == len(sizes)
+    assert batch.max_nodes == max(sizes)
+    assert batch.equal_sizes == (len(set(sizes)) == 1)
+
+    def listed(b):
+        return sorted(map(tuple, torch.cat([b.edge_index.T, b.edge_attr], dim=1).tolist()))
+
+    assert listed(batch) == listed(reference)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_edges_are_sorted_by_target_and_offsets_find_them(sizes):
+    batch = random_batch(sizes)
+    source, target = batch.edge_index
+    assert (target.diff() >= 0).all()
+    for node in range(batch.num_nodes):
+        run = slice(int(batch.rowptr[node]), int(batch.rowptr[node + 1]))
+        assert (target[run] == node).all()
+        assert batch.in_degree[node] == (target == node).sum()
+    assert batch.rowptr[-1] == len(source)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_dense_view_holds_each_node_in_its_place_and_comes_back(sizes):
+    batch = random_batch(sizes)
+    values = torch.randn(batch.num_nodes, 3)
+    dense = batch.to_dense(values)
+    for b in range(batch.num_graphs):
+        nodes = values[batch.ptr[b] : batch.ptr[b + 1]]
+        assert torch.equal(dense[b, : len(nodes)], nodes)
+        assert (dense[b, len(nodes) :] == 0).all()
+    assert torch.equal(batch.to_packed(dense), values)
+
+
+def test_dense_view_of_equal_sizes_copies_nothing():
+    batch = random_batch((4, 4))
+    values = torch.randn(8, 3)
+    assert batch.to_dense(values).data_ptr() == values.data_ptr()
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_to_pyg_and_back(sizes):
+    graphs = [random_graph(n, seed) for seed, n in enumerate(sizes)]
+    again = GraphBatch.from_data_list(GraphBatch.from_data_list(graphs).to_data_list())
+    once = GraphBatch.from_data_list(graphs)
+    for name in ("ptr", "edge_index", "x", "edge_attr", "y"):
+        assert torch.equal(getattr(again, name), getattr(once, name)), name
+
+
+def test_fields_with_a_row_a_node_travel_along():
+    graphs = [Data(x=torch.ones(n, 1), edge_index=torch.empty(2, 0, dtype=torch.long), hint=torch.full((n, 2), n))
+              for n in (2, 3)]  # fmt: skip
+    batch = GraphBatch.from_data_list(graphs)
+    assert batch.extras["hint"].tolist() == [[2, 2], [2, 2], [3, 3], [3, 3], [3, 3]]
+
+
+def test_moving_keeps_what_was_derived():
+    from gt.masks import Hops
+
+    batch = random_batch((3, 5))
+    edges = Hops(2)(batch).edges
+    moved = batch.to("meta")
+    assert moved.slot.device.type == "meta"
+    assert moved.num_nodes == 8
+    assert moved.pairs[Hops(2)].edges.device.type == "meta"
+    assert moved.pairs[Hops(2)].batch is moved
+    assert torch.equal(Hops(2)(batch.to("cpu")).edges, edges)
+
+
+def test_bad_input_says_what_is_wrong():
+    with pytest.raises(ValueError, match="at least one graph"):
+        GraphBatch.from_data_list([])
+    bad = Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [2]]))
+    with pytest.raises(ValueError, match=r"graph 1 has an edge to a node outside 0\.\.1"):
+        GraphBatch.from_data_list([random_graph(2, 0), bad])

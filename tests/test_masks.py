@@ -1,0 +1,127 @@
+"""Each mask against a truth table that plain loops fill in."""
+
+import itertools
+
+import networkx as nx
+import pytest
+import torch
+
+from gt.masks import Causal, Complete, Hops, Intersection, PerHead, Union, Window
+from tests.graphs import SIZES, random_batch
+
+RULES = {
+    Complete(): lambda i, j, hops: True,
+    Causal(): lambda i, j, hops: j <= i,
+    Window(0): lambda i, j, hops: j == i,
+    Window(2): lambda i, j, hops: abs(i - j) <= 2,
+    Hops(0): lambda i, j, hops: i == j,
+    Hops(1): lambda i, j, hops: hops <= 1,
+    Hops(2): lambda i, j, hops: hops <= 2,
+    Hops(5): lambda i, j, hops: hops <= 5,
+    Hops(None): lambda i, j, hops: True,
+    Hops(1) & Causal(): lambda i, j, hops: hops <= 1 and j <= i,
+    Causal() & Hops(2): lambda i, j, hops: hops <= 2 and j <= i,
+    Window(1) & Causal(): lambda i, j, hops: i - 1 <= j <= i,
+    Hops(1) | Window(1): lambda i, j, hops: hops <= 1 or abs(i - j) <= 1,
+    (Hops(1) | Window(1)) & Causal(): lambda i, j, hops: (hops <= 1 or abs(i - j) <= 1) and j <= i,
+    Complete() | Hops(1): lambda i, j, hops: True,
+}  # fmt: skip
+
+
+def truth_table(batch, rule):
+    """(N, N) bool, [i, j] whether node i reads node j, by networkx's shortest paths and a loop over all pairs."""
+    table = torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool)
+    reads = nx.DiGraph([(int(i), int(j)) for j, i in batch.edge_index.T])  # from the reader to its source
+    reads.add_nodes_from(range(batch.num_nodes))
+    hops = dict(nx.all_pairs_shortest_path_length(reads))
+    for i, j in itertools.product(range(batch.num_nodes), repeat=2):
+        if batch.batch[i] == batch.batch[j]:
+            far = hops[i].get(j, float("inf"))
+            table[i, j] = rule(int(batch.position[i]), int(batch.position[j]), far)
+    return table
+
+
+def edges_table(pairs):
+    table = torch.zeros(pairs.batch.num_nodes, pairs.batch.num_nodes, dtype=torch.bool)
+    table[pairs.edges[1], pairs.edges[0]] = True
+    return table
+
+
+def dense_table(pairs, head=0):
+    """The dense form as (N, N), checked to be False at all padding."""
+    batch, dense = pairs.batch, pairs.dense[:, head]
+    table = torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool)
+    for b in range(batch.num_graphs):
+        low, high = int(batch.ptr[b]), int(batch.ptr[b + 1])
+        table[low:high, low:high] = dense[b, : high - low, : high - low]
+    assert dense.sum() == table.sum()
+    return table
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("mask", RULES, ids=str)
+@pytest.mark.parametrize("directed", [True, False])
+def test_edges_and_dense_form_equal_the_truth_table(mask, sizes, directed):
+    batch = random_batch(sizes, seed=3, directed=directed)
+    pairs, truth = mask(batch), truth_table(batch, RULES[mask])
+    assert torch.equal(edges_table(pairs), truth)
+    assert torch.equal(dense_table(pairs), truth)
+    assert pairs.count == truth.sum()
+    keys = pairs.edges[1] * batch.num_nodes + pairs.edges[0]
+    assert (keys.diff() > 0).all()  # sorted by (target, source), none twice
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_mask_for_each_head(sizes):
+    batch = random_batch(sizes, seed=5)
+    parts = (Hops(1), Causal(), Complete(), Window(1) & Causal())
+    for mask, expected in ((PerHead(parts), parts), (PerHead(parts) & Causal(), [p & Causal() for p in parts])):
+        pairs = mask(batch)
+        assert pairs.dense.shape[1] == pairs.heads == 4
+        for head, part in enumerate(expected):
+            assert torch.equal(dense_table(pairs, head), dense_table(part(batch)))
+            used = pairs.edges[:, pairs.edge_heads[:, head]]
+            assert torch.equal(used, part(batch).edges)
+
+
+@pytest.mark.parametrize("mask", [*RULES, PerHead((Hops(1), Causal()))], ids=str)
+def test_indices_by_target_and_by_source(mask):
+    pairs = mask(random_batch((1, 6, 4), seed=2))
+    source, target = pairs.edges
+    for node in range(pairs.batch.num_nodes):
+        assert (target[pairs.rowptr[node] : pairs.rowptr[node + 1]] == node).all()
+        run = pairs.by_source[pairs.colptr[node] : pairs.colptr[node + 1]]
+        assert (source[run] == node).all()
+        assert (target[run].diff() > 0).all()
+    assert pairs.rowptr[-1] == pairs.colptr[-1] == len(source)
+
+
+def test_a_batch_keeps_what_a_mask_said():
+    batch = random_batch((3, 4))
+    assert Hops(2)(batch) is Hops(2)(batch)
+    assert Hops(2)(batch) is not Hops(1)(batch)
+
+
+def test_equal_masks_are_equal_values():
+    assert Hops(1) | Causal() == Union([Hops(1), Causal()])
+    assert hash(Hops(1) & Window(2)) == hash(Intersection((Hops(1), Window(2))))
+    assert Hops(1) & Causal() != Hops(1) | Causal()
+
+
+def test_unbounded_hops_reach_other_components_and_bounded_ones_do_not():
+    batch = random_batch((6,), density=0.0)
+    assert Hops(None)(batch).count == 36
+    assert Hops(100)(batch).count == 6
+
+
+def test_bad_masks_are_refused():
+    with pytest.raises(ValueError, match="hops must be 0 or more, not -1"):
+        Hops(-1)
+    with pytest.raises(ValueError, match="width of a window"):
+        Window(-2)
+    with pytest.raises(ValueError, match="at least one mask"):
+        Union(())
+    with pytest.raises(ValueError, match="cannot itself tell heads apart"):
+        PerHead((PerHead((Causal(), Complete())), Causal()))
+    with pytest.raises(ValueError, match="2 and 3 heads do not combine"):
+        PerHead((Causal(),) * 2) | PerHead((Causal(),) * 3)
