@@ -53,11 +53,13 @@ def smallest_modes(links: csr_matrix, count: int, k: int, normalised: bool) -> t
     matrix, null = laplacian(links, normalised)
     if size <= TOGETHER:
         values, vectors = (found[..., :k] for found in np.linalg.eigh(to_dense(matrix, count)))
-    elif size <= DENSE:
-        each = [eigh(dense, subset_by_index=(0, k - 1)) for dense in to_dense(matrix, count)]
-        values, vectors = (np.stack(parts) for parts in zip(*each, strict=True))
     else:
-        values, vectors = (part[None] for part in _sparse_modes(matrix, null / np.linalg.norm(null), k))
+        if size <= DENSE:
+            each = [eigh(dense, subset_by_index=(0, k - 1)) for dense in to_dense(matrix, count)]
+        else:
+            blocks = [slice(low, low + size) for low in range(0, count * size, size)]
+            each = [_sparse_modes(matrix[block, block], null[block], k) for block in blocks]
+        values, vectors = (np.stack(parts) for parts in zip(*each, strict=True))
     values = np.maximum(values, np.finfo(np.float32).tiny)
     values[:, 0] = 0
     weight = np.abs(vectors)
@@ -68,9 +70,10 @@ def smallest_modes(links: csr_matrix, count: int, k: int, normalised: bool) -> t
 def _sparse_modes(matrix: csr_matrix, null: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """One large graph: the zero mode is known, the others are the largest of a flipped operator that hides it.
 
-    Lanczos iteration on the matrix itself is slow to converge only where eigenvalues crowd at 0. Such a graph has
-    small separators (Cheeger), as a path or a mesh has, and is then cheap to factorise.
+    Lanczos iteration on the matrix itself takes about the square root of ``top / gap`` steps. It fails only where
+    eigenvalues crowd at 0; such a graph has small separators (Cheeger), as a path has, and is cheap to factorise.
     """
+    null = null / np.linalg.norm(null)
     start = np.random.default_rng(0).standard_normal(len(null))
     top = 2 * matrix.diagonal().max()  # no eigenvalue is larger
 
@@ -84,7 +87,7 @@ def _sparse_modes(matrix: csr_matrix, null: np.ndarray, k: int) -> tuple[np.ndar
     values, vectors = np.zeros(1), null[:, None]
     if k > 1:
         try:
-            _, others = largest(lambda x: top * x - matrix @ x, maxiter=100)
+            _, others = largest(lambda x: top * x - matrix @ x, maxiter=int(100 * np.sqrt(top / 2)))
         except ArpackNoConvergence:
             shifted = (matrix + 1e-6 * top * identity(len(null))).tocsc()
             solve = splu(shifted, "MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
+from gt.attention.sparse import csr
 from gt.data.store import Arrays, Graphs
 from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
 from gt.encodings.pieces import ENTRIES, pieces, to_dense
@@ -32,7 +34,8 @@ def return_probabilities(links: csr_matrix, count: int, steps: int) -> np.ndarra
     out_degree = np.bincount(links.indices, weights=links.data, minlength=links.shape[0])
     chance = (links.data / out_degree[links.indices]).astype(np.float32)
     walk = csr_matrix((chance, links.indices, links.indptr), links.shape)
-    return _whole(walk, count, steps) if links.shape[0] <= count * WHOLE else _by_columns(walk, steps)[None]
+    size = links.shape[0] // count
+    return _whole(walk, count, steps) if size <= WHOLE else _by_columns(walk, steps).reshape(count, size, steps)
 
 
 def _whole(walk: csr_matrix, count: int, steps: int) -> np.ndarray:
@@ -50,16 +53,17 @@ def _whole(walk: csr_matrix, count: int, steps: int) -> np.ndarray:
 
 
 def _by_columns(walk: csr_matrix, steps: int) -> np.ndarray:
-    """The same for one graph whose powers do not fit: walkers start from a few nodes at a time."""
+    """The same where the powers of a graph do not fit, (B * n, steps): walkers start from a few nodes at a time."""
     nodes = walk.shape[0]
+    matrix = csr(*map(torch.from_numpy, (walk.indptr, walk.indices, walk.data)))  # a large product: threads pay
     back = np.empty((nodes, steps), np.float32)
-    width = max(1, 4 * ENTRIES // nodes)
+    width = max(32, 4 * ENTRIES // nodes)
     for low in range(0, nodes, width):
-        start = np.arange(low, min(low + width, nodes))
-        walkers = np.zeros((nodes, len(start)), np.float32)
+        start = torch.arange(low, min(low + width, nodes))
+        walkers = torch.zeros(nodes, len(start))
         walkers[start, start - low] = 1
         for step in range(steps):
-            walkers = walk @ walkers
+            walkers = matrix @ walkers
             back[start, step] = walkers[start, start - low]
     return back
 

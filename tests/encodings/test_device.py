@@ -1,0 +1,37 @@
+"""No encoding waits for its device: fake tensors have no values that anybody could wait for."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+
+from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary, Sinusoidal
+from gt.schema import Schema
+from tests.encodings.samples import AWKWARD, batch_of
+
+
+def fake_batch(mode, *encodings):
+    batch = batch_of(AWKWARD, *encodings)
+    return batch._map(mode.from_tensor)
+
+
+@pytest.mark.parametrize(
+    "encoding", [RandomWalk(), Laplacian(), Degree(), Sinusoidal(), LearnedPositions(), Rotary()], ids=repr
+)
+def test_forward_asks_for_no_value(encoding):
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = fake_batch(mode, encoding)
+        module = encoding.module(32, Schema(max_nodes=90)).train()
+        hint = module.nodes(batch)
+        q = torch.randn(batch.num_nodes, 4, 8)
+        assert module.rotate(q, q, batch)[0].shape == q.shape
+        if hint is not None:
+            assert hint.shape == (batch.num_nodes, module.concat or 32)
+
+
+def test_waiting_would_be_seen():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = fake_batch(mode)
+        with pytest.raises(DataDependentOutputException):
+            batch.in_degree.max().item()
+        with pytest.raises(DynamicOutputShapeException):
+            torch.bincount(batch.edge_index[0], minlength=batch.num_nodes)
