@@ -127,4 +127,4 @@ class GraphTransformer(nn.Module):
     def blend_weights(self) -> list[float]:
         """The share of the global branch in each block that blends two."""
         blends: list[Any] = [b.blend for b in self.blocks if getattr(b, "blend", None) is not None]
-        return [float(blend.weight) for blend in blends]
+        return [float(torch.as_tensor(blend.weight).detach()) for blend in blends]

@@ -1,6 +1,7 @@
 """Encodings are computed once, kept whole, and told apart by their options."""
 
 import multiprocessing
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Counted(Encoding):
 
     def compute(self, graphs, progress=iter):
         (self.notes / str(len(list(self.notes.iterdir())))).touch()
+        time.sleep(0.1)  # long enough for others to ask meanwhile
         if self.fails:
             raise RuntimeError("out of memory")
         rows = np.arange(graphs.node_ptr[-1], dtype=np.float32)[:, None]
