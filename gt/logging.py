@@ -1,6 +1,7 @@
 """Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang."""
 
 import os
+import secrets
 from pathlib import Path
 
 import wandb
@@ -19,7 +20,7 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
     if kept.exists():
         identity = kept.read_text().strip()
     else:
-        identity = wandb.util.generate_id()
+        identity = secrets.token_hex(4)
         kept.write_text(identity)
     return WandbLogger(
         project=project,
@@ -28,7 +29,9 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
         id=identity,
         resume="allow" if online() else None,
         offline=not online(),
-        settings=wandb.Settings(silent=True, console="off", init_timeout=30, x_disable_stats=True),
+        settings=wandb.Settings(
+            mode="online" if online() else "offline", silent=True, console="off", init_timeout=30, x_disable_stats=True
+        ),
     )
 
 

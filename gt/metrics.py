@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification, regression
+from torchmetrics.utilities import dim_zero_cat
 
 from gt.schema import Schema
 
@@ -39,7 +40,7 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class _Labelled(Metric):
-    """A binary metric over the pairs that have a label."""
+    """A metric over the single numbers that have a label, whichever output they belong to."""
 
     full_state_update = False
 
@@ -50,7 +51,7 @@ class _Labelled(Metric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         target = target.view_as(prediction)
         labelled = ~target.isnan()
-        self.metric.update(prediction[labelled], target[labelled].long())
+        self.metric.update(prediction[labelled], target[labelled])
 
     def compute(self) -> Any:
         return self.metric.compute()
@@ -60,25 +61,40 @@ class _Labelled(Metric):
         self.metric.reset()
 
 
+class _AUROC(classification.BinaryAUROC):
+    """The area under the ROC curve of log-odds; NaN where there was no label."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        # the base class would decide batch by batch whether it was given log-odds
+        super().update(preds.sigmoid(), target.long())
+
+    def compute(self) -> Tensor:
+        answers = dim_zero_cat(self.target)
+        return super().compute() if len(answers) else self.target[0].new_full((), torch.nan, dtype=torch.float)
+
+
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
-    """What to measure for a kind of target, and which of it counts."""
+    """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing."""
     if schema.kind == "multiclass":
         found: dict[str, Metric] = {"accuracy": classification.MulticlassAccuracy(schema.outputs, average="micro")}
         if schema.level == "graph":
             found["f1"] = classification.MulticlassF1Score(schema.outputs, average="macro")
         return MetricCollection(found), Criterion("accuracy", "max")
     if schema.kind == "binary":
-        return MetricCollection({"auroc": _Labelled(classification.BinaryAUROC())}), Criterion("auroc", "max")
-    errors = {"mae": regression.MeanAbsoluteError(schema.outputs), "rmse": regression.MeanSquaredError(squared=False)}
-    return MetricCollection(errors), Criterion("mae", "min")  # type: ignore[arg-type]
+        return MetricCollection({"auroc": _Labelled(_AUROC())}), Criterion("auroc", "max")
+    errors = {"mae": regression.MeanAbsoluteError(), "rmse": regression.MeanSquaredError(squared=False)}
+    return MetricCollection({name: _Labelled(metric) for name, metric in errors.items()}), Criterion("mae", "min")
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
-    """(outputs,) the best answer that ignores its input, learned from the training targets: the trivial baseline."""
+    """(outputs,) the best answer that ignores its input, learned from the training targets: the trivial baseline.
+
+    An output without any label is answered with even odds, or with 0.
+    """
     if schema.kind == "multiclass":
         counts = torch.bincount(target.view(-1), minlength=schema.outputs).float()
         return ((counts + 1) / (counts + 1).sum()).log()
     target = target.view(-1, schema.outputs).float()
     if schema.kind == "binary":
-        return target.nanmean(0).clamp(1e-6, 1 - 1e-6).logit()
-    return target.nanmedian(0).values
+        return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit()
+    return target.nanmedian(0).values.nan_to_num()

@@ -43,7 +43,7 @@ def history(folder: Path) -> pd.DataFrame:
 
 def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
     """Loss, the deciding metric and the learning rate over optimiser steps."""
-    rate = next((name for name in log.columns if name.startswith("lr-") and "/" not in name), None)
+    rate = next((name for name in log.columns if name.startswith("lr-")), None)
     panels = [
         ("loss", ["train/loss", "valid/loss"], "loss"),
         (criterion, [f"valid/{criterion}"], criterion if criterion != "loss" else None),
@@ -180,7 +180,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     task.eval()
     split = result["split"]
     prediction, target = predictions(task.net, data.loader(split), ROWS)
-    reach = attention_reach(task.net, itertools.islice(data.loader(split), BATCHES))
+    loader = data.loader(split)  # sorted by size: batches from all along it
+    reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights = getattr(task.net, "blend_weights", list)()
     sections = [
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),

@@ -18,13 +18,14 @@ PAIR_COST = 6
 FUSED_FROM = 80
 
 
-def choose(pairs: Pairs) -> str:
+def choose(pairs: Pairs, dropout: float = 0.0) -> str:
     """The backend expected to be fastest; decided by Python integers, so that no device is waited for."""
     batch = pairs.batch
     entries = batch.num_graphs * batch.max_nodes**2
     if PAIR_COST * pairs.count < entries:
         return "sparse"
-    return "sdpa" if batch.max_nodes >= FUSED_FROM else "dense"
+    fused = batch.max_nodes >= FUSED_FROM and not (dropout and batch.device.type == "cpu")  # there it is not fused
+    return "sdpa" if fused else "dense"
 
 
 def prepare(pairs: Pairs) -> None:
@@ -68,4 +69,4 @@ def attend(
         raise ValueError(f"attention over {pairs.batch.num_nodes} nodes cannot take {shapes}")
     if pairs.heads not in (1, q.shape[1]):
         raise ValueError(f"the mask tells {pairs.heads} heads apart, the layer has {q.shape[1]}")
-    return BACKENDS[choose(pairs) if backend == "auto" else backend](q, k, v, pairs, bias, dropout)
+    return BACKENDS[choose(pairs, dropout) if backend == "auto" else backend](q, k, v, pairs, bias, dropout)

@@ -26,7 +26,7 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     """The graphs with the given numbers, in that order, as one batch."""
-    ids = np.asarray(ids)
+    ids = np.asarray(ids, dtype=np.int64)  # a store keeps them in the smallest type, where 255 + 1 is 0
     nodes, edges = (pointer[ids + 1] - pointer[ids] for pointer in (graphs.node_ptr, graphs.edge_ptr))
     ptr = pointers(nodes)
     node_rows, edge_rows = runs(graphs.node_ptr[ids], nodes), runs(graphs.edge_ptr[ids], edges)
@@ -85,7 +85,7 @@ class Batches(Sampler[list[int]]):
         first: batches of the first epoch to skip, for a run that resumes in the middle.
     """
 
-    pool = 64
+    pool = 8
 
     def __init__(
         self,

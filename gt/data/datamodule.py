@@ -1,5 +1,6 @@
 """What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,6 +23,8 @@ from gt.graph import GraphBatch
 from gt.masks import Mask
 from gt.metrics import Criterion
 from gt.schema import Schema
+
+DEFAULT_ROOT = Path("data")
 
 
 def _whole(batch: GraphBatch) -> GraphBatch:
@@ -108,8 +112,21 @@ class DataModule(pl.LightningDataModule, ABC):
         return self.loader("test")
 
 
+def writable(folder: Path) -> bool:
+    """Whether a folder, or where it does not exist its nearest existing parent, may be written to.
+
+    One that gives nobody leave to write is read-only to root as well, though the system would let root.
+    """
+    found = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(found, os.W_OK | os.X_OK) and found.stat().st_mode & 0o222 != 0
+
+
 class GraphDataModule(DataModule):
-    """Many graphs, kept in a store that is built once under ``root``."""
+    """Many graphs, kept in a store that is built once in ``<root>/stores``.
+
+    Where that cannot be written to, as on a shared read-only disk, the store is kept in ``data/stores`` instead, under
+    the working directory, and a line says so.
+    """
 
     def __init__(
         self, name: str, root: str, batch_size: int, eval_batch_size: int | None, workers: int, seed: int
@@ -127,9 +144,17 @@ class GraphDataModule(DataModule):
         """Read the source."""
 
     def open(self, encodings: Sequence[Encoding]) -> None:
-        folder = self.root / "stores" / f"{self.name}-{fingerprint(self.key())}"
+        name = f"{self.name}-{fingerprint(self.key())}"
+        folder = self._stores() / name
         self.graphs = attach(open_or_build(folder, self.build), folder, encodings)
         self.schema = self.graphs.schema
+
+    def _stores(self) -> Path:
+        asked, spare = self.root / "stores", DEFAULT_ROOT / "stores"
+        if asked == spare or writable(asked):
+            return asked
+        rank_zero_only(print)(f"{self.root} is read-only: what is built from it is kept in {spare}", flush=True)
+        return spare
 
     def _opened(self) -> Graphs:
         if self.graphs is None:

@@ -73,12 +73,15 @@ def pointers(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
+INTEGERS = [np.dtype(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("u", "")]
+
+
 def smallest(values: np.ndarray) -> np.ndarray:
     """The same numbers in the smallest integer type that holds them; booleans and real numbers stay."""
     if values.dtype.kind not in "iu" or values.size == 0:
         return values
     low, high = int(values.min()), int(values.max())
-    return values.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)))
+    return values.astype(next(k for k in INTEGERS if np.iinfo(k).min <= low and high <= np.iinfo(k).max))
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

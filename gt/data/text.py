@@ -127,6 +127,8 @@ class Text(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, workers, seed)
+        if context < 1:
+            raise ValueError(f"context must be 1 or more, not {context}")
         if not 0 < valid < 1:
             raise ValueError(f"the share held out must lie between 0 and 1, not {valid}")
         self.path, self.context, self.valid = Path(path), context, valid
