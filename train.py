@@ -1,5 +1,6 @@
 """Train a model: ``python train.py [group=option] [key=value ...]``; ``python train.py --help`` lists both."""
 
+import os
 import sys
 
 import hydra
@@ -10,13 +11,14 @@ from gt.command import one_line, prepared
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(cfg: DictConfig) -> float:
-    with one_line():
-        from gt.run import run  # imported late: --help and a typo answer at once
+    from gt.run import run  # imported late: --help and a typo answer at once
 
+    with one_line():
         return run(cfg)
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
     with one_line():
         sys.argv[1:] = prepared(sys.argv[1:])
         main()

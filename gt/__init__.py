@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from gt import errors
 from gt.graph import GraphBatch
 
 try:
@@ -18,4 +19,4 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'gt' has no attribute '{name}'")
 
 
-__all__ = ["GraphBatch", "__version__", "load"]
+__all__ = ["GraphBatch", "__version__", "errors", "load"]

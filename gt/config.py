@@ -10,7 +10,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -20,6 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from gt.errors import UserError
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
+
+
+class WrongKey(UserError):
+    """One key of a configuration is wrong; ``key`` is its dotted path."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass
@@ -54,7 +62,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
     """The names that a function or class takes, each with its type hint (``Any`` where it has none)."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
@@ -62,6 +70,18 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(target)
     return {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
+
+
+def taken(path: str, name: Any) -> dict[str, Any]:
+    """What the function or class that a section names as its ``_target_`` takes.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    try:
+        return parameters(pkgutil.resolve_name(name))
+    except Exception:
+        raise WrongKey(f"{path}._target_", f"{path}._target_: there is nothing called '{name}' to import") from None
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -78,7 +98,7 @@ def fits(value: Any, hint: Any) -> bool:
     if value is None or hint in (None, type(None)):
         return value is None and hint in (None, type(None))
     if isinstance(value, Mapping):
-        return "_target_" in value or hint in (dict, object) or origin is not None and issubclass(origin, Mapping)
+        return "_target_" in value or hint in (dict, object) or (origin is not None and issubclass(origin, Mapping))
     if hint is bool or isinstance(value, bool):
         return isinstance(value, bool) and hint in (bool, object)
     if hint is float:
@@ -88,7 +108,7 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(value, list):
         if origin is tuple and arguments and arguments[-1] is not ...:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
-        is_sequence = inspect.isclass(origin or hint) and issubclass(list, origin or hint) or origin is tuple
+        is_sequence = (inspect.isclass(origin or hint) and issubclass(list, origin or hint)) or origin is tuple
         return bool(is_sequence) and all(fits(item, arguments[0]) for item in value if arguments)
     if hint is Path:
         return isinstance(value, str)
@@ -103,6 +123,13 @@ def shown(hint: Any) -> str:
         return " or ".join(map(str, typing.get_args(hint)))
     if hint in (None, type(None)):
         return "null"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is dict:
+        return "a section"
+    if origin is Callable:
+        return "a section with a _target_"
+    if inspect.isclass(origin) and issubclass(origin, Sequence):
+        return f"a list of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else "a list"
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
         hint, str(getattr(hint, "__name__", hint)).replace("typing.", "")
     )
@@ -114,28 +141,24 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the key, what is wrong with it and the nearest right name.
     """
-    name = section["_target_"]
-    try:
-        known = parameters(pkgutil.resolve_name(name))
-    except Exception:
-        raise UserError(f"{path}._target_: there is nothing called '{name}' to import") from None
+    known = taken(path, section["_target_"])
     for key, value in section.items():
         if key in OPTIONS or (key in FILLED and value is None and key in known):
             continue
         if key not in known:
-            raise UserError(f"unknown key '{path}.{key}': {nearest(key, known)}")
+            raise WrongKey(f"{path}.{key}", f"unknown key '{path}.{key}': {nearest(key, known)}")
         check_value(f"{path}.{key}", value, known[key])
 
 
 def check_value(path: str, value: Any, hint: Any) -> None:
     """Hold a value against a type hint, sections and lists all the way down."""
     if not fits(value, hint):
-        raise UserError(f"{path}={value!r} has the wrong type: it should be {shown(hint)}")
+        raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}")
     if isinstance(value, Mapping) and "_target_" in value:
         check_section(path, value)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for place, item in enumerate(value):
-            check_value(f"{path}[{place}]", item, Any)
+            check_value(f"{path}.{place}", item, Any)
 
 
 def check(cfg: DictConfig) -> None:
@@ -147,25 +170,41 @@ def check(cfg: DictConfig) -> None:
     known = {entry.name: entry.type for entry in fields(Config)}
     for key in map(str, cfg):
         if key not in known:
-            raise UserError(f"unknown key '{key}': {nearest(key, known)}")
-    for missing in sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(f"{missing} is not set: give {missing}=VALUE")
+            raise WrongKey(key, f"unknown key '{key}': {nearest(key, known)}")
+    for entry in fields(Config):
+        if entry.name not in cfg and entry.default is MISSING and entry.default_factory is MISSING:
+            raise UserError(f"there is no '{entry.name}': choose an option, {entry.name}=NAME")
     try:
+        for missing in sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{missing} is not set: give {missing}=VALUE")
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise WrongKey(error.full_key or "", f"{error.full_key}: {str(error).splitlines()[0]}") from None
     for key, value in plain.items():
         if key in MANY:
-            for name, entry in (value or {}).items():
-                if entry is not None and (not isinstance(entry, Mapping) or "_target_" not in entry):
-                    others = [other for other in value if other != name]
-                    raise UserError(f"'{key}.{name}' says not what it is (no _target_): {nearest(name, others)}")
-                if entry is not None:
-                    check_section(f"{key}.{name}", entry)
+            check_parts(key, value)
         elif isinstance(value, Mapping) and "_target_" not in value:
-            raise UserError(f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
+            raise WrongKey(key, f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
         else:
             check_value(key, value, known[key])
+
+
+def check_parts(key: str, parts: Any) -> None:
+    """Hold every part of a section of `MANY` against what it names; null stands for a part that was taken out.
+
+    Raises:
+        UserError: one line for the first thing that is wrong.
+    """
+    if not isinstance(parts, Mapping):
+        raise WrongKey(key, f"{key}={parts!r} has the wrong type: it should be a section with a section for each part")
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if not isinstance(part, Mapping) or "_target_" not in part:
+            others = [other for other in parts if other != name]
+            path = f"{key}.{name}"
+            raise WrongKey(path, f"'{path}' says not what it is (no _target_): {nearest(name, others)}")
+        check_section(f"{key}.{name}", part)
 
 
 def check_path(cfg: Any, key: str) -> bool:
@@ -176,19 +215,24 @@ def check_path(cfg: Any, key: str) -> bool:
     """
     node: Any = cfg
     done: list[str] = []
-    for part in key.split("."):
+    parts = key.split(".")
+    for part in parts:
+        at = ".".join([*done, part])
         if isinstance(node, ListConfig):
-            return True
-        if not isinstance(node, DictConfig):
+            present = known = {str(place) for place in range(len(node))}
+        elif isinstance(node, DictConfig):
+            present = known = {str(name) for name in node}
+            if "_target_" in known:
+                known = known | set(taken(".".join(done), node["_target_"]))
+        else:
             raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
-        known = {str(name) for name in node}
-        if "_target_" in known:
-            known |= set(parameters(pkgutil.resolve_name(node["_target_"])))
         if part not in known:
-            at = ".".join([*done, part])
             raise UserError(f"unknown key '{at}': {nearest(part, known - OPTIONS)}")
-        if part not in node:
+        if part not in present:
             return False
         done.append(part)
-        node = None if OmegaConf.is_missing(node, part) else node[part]
+        if len(done) == len(parts):
+            break  # what stands there is about to be replaced
+        place: Any = int(part) if isinstance(node, ListConfig) else part
+        node = None if OmegaConf.is_missing(node, place) else node[place]
     return True

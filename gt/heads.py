@@ -59,6 +59,8 @@ class Head(nn.Module):
         super().__init__()
         if tied and (hidden or schema.node_vocab != (schema.outputs,)):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
+        if not width >> hidden:
+            raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
         self.pool = (pool or Mean()) if schema.level == "graph" else None
         self.tied = tied
         layers: list[nn.Module] = []

@@ -1,21 +1,34 @@
 """Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang."""
 
+import netrc
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlparse
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 
+def has_key() -> bool:
+    """Whether a key for W&B is in the environment or was kept by ``wandb login``."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
 def online() -> bool:
     """Whether W&B is meant to be reached: a key is known and WANDB_MODE does not say otherwise."""
-    mode = os.environ.get("WANDB_MODE")
-    return mode == "online" or (mode is None and bool(wandb.api.api_key))
+    return os.environ.get("WANDB_MODE", "online") == "online" and has_key()
 
 
 def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
     """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
     kept = Path(save_dir) / "wandb_id"
     if kept.exists():
         identity = kept.read_text().strip()

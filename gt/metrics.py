@@ -68,22 +68,26 @@ class _AUROC(classification.BinaryAUROC):
         # the base class would decide batch by batch whether it was given log-odds
         super().update(preds.sigmoid(), target.long())
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         answers = dim_zero_cat(self.target)
         return super().compute() if len(answers) else self.target[0].new_full((), torch.nan, dtype=torch.float)
 
 
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing."""
+    found: dict[str, Metric | MetricCollection]
     if schema.kind == "multiclass":
-        found: dict[str, Metric] = {"accuracy": classification.MulticlassAccuracy(schema.outputs, average="micro")}
+        found = {"accuracy": classification.MulticlassAccuracy(schema.outputs, average="micro")}
         if schema.level == "graph":
             found["f1"] = classification.MulticlassF1Score(schema.outputs, average="macro")
         return MetricCollection(found), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"auroc": _Labelled(_AUROC())}), Criterion("auroc", "max")
-    errors = {"mae": regression.MeanAbsoluteError(), "rmse": regression.MeanSquaredError(squared=False)}
-    return MetricCollection({name: _Labelled(metric) for name, metric in errors.items()}), Criterion("mae", "min")
+    found = {
+        "mae": _Labelled(regression.MeanAbsoluteError()),
+        "rmse": _Labelled(regression.MeanSquaredError(squared=False)),
+    }
+    return MetricCollection(found), Criterion("mae", "min")
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:

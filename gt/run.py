@@ -1,18 +1,22 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
@@ -22,6 +26,22 @@ from gt.report import write_report
 from gt.task import Task
 
 RESULT = "result.json"
+
+
+def quiet() -> None:
+    """Keep Lightning's hints and warnings that say nothing to a user of this program off the terminal."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",  # making a batch takes under a millisecond
+        r".*treespec, LeafSpec.*",
+        r".*ended before the epoch ended and your dataloader is not resumable.*",  # `DataModule` resumes by itself
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Sparse CSR tensor support.*",
+        r".*Experiment logs directory .* exists.*",
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def made(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
@@ -61,6 +81,7 @@ def run(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
+    quiet()
     pl.seed_everything(cfg.seed, verbose=False)
     data: DataModule = instantiate(cfg.data)
     data.open(encodings_of(cfg))
@@ -82,10 +103,16 @@ def run(cfg: DictConfig) -> float:
     trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     say(trainer, f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples")
 
-    last = folder / "checkpoints" / "last.ckpt"
-    resume = str(last) if cfg.resume and last.exists() else None
-    trainer.fit(task, datamodule=data, ckpt_path=resume)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=str(folder / "checkpoints" / "last.ckpt") if cfg.resume else None)
+    except Interrupted as stop:
+        say(trainer, f"{stop}; go on with: python train.py resume={folder}")
+        raise SystemExit(128 + stop.signum) from None
+    return finish(trainer, task, data, folder, loggers)
 
+
+def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, loggers: list[Logger]) -> float:
+    """Test the best checkpoint, write result and report, and say where everything is."""
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     split = "test" if data.has("test") else "valid"
     evaluate = trainer.test if split == "test" else trainer.validate
@@ -96,8 +123,8 @@ def run(cfg: DictConfig) -> float:
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     result = {
         "split": split,
-        "criterion": criterion.name,
-        "mode": criterion.mode,
+        "criterion": task.criterion.name,
+        "mode": task.criterion.mode,
         "best_valid": None if score is None else float(score),
         "scores": scores,
         "baseline": baseline(data, split),
@@ -107,7 +134,8 @@ def run(cfg: DictConfig) -> float:
     write_json(folder / RESULT, result)
     report = write_report(folder, task, data, result)
     print(summary(folder, result, report, loggers), flush=True)
-    return float(score) if score is not None else scores[criterion.name]
+    wandb.finish()  # the next job of a sweep is a run of its own
+    return float(score) if score is not None else scores[task.criterion.name]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -49,7 +49,7 @@ def attend_dense(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | N
     weights = dense_weights(q, k, pairs, bias)
     if dropout:
         weights = F.dropout(weights, dropout)
-    return _unpack(pairs, weights @ pairs.batch.to_dense(v).transpose(1, 2))
+    return _unpack(pairs, weights.to(v.dtype) @ pairs.batch.to_dense(v).transpose(1, 2))
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:

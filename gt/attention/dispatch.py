@@ -36,6 +36,18 @@ def prepare(pairs: Pairs) -> None:
         _ = pairs.safe_dense, pairs.all_read
 
 
+def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
+    """Refuse a bias of neither shape that `attend` takes: a backend might read a wrong one without a complaint."""
+    graphs, size = pairs.batch.num_graphs, pairs.batch.max_nodes
+    if bias.dim() == 4:
+        fits = bias.shape[1] in (1, heads) and bias.shape == (graphs, bias.shape[1], size, size)
+    else:
+        fits = bias.shape == (pairs.edges.shape[1], heads)
+    if not fits:
+        right = f"({pairs.edges.shape[1]}, {heads}) or ({graphs}, 1 or {heads}, {size}, {size})"
+        raise ValueError(f"a bias of these pairs is {right}, not {tuple(bias.shape)}")
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -69,4 +81,6 @@ def attend(
         raise ValueError(f"attention over {pairs.batch.num_nodes} nodes cannot take {shapes}")
     if pairs.heads not in (1, q.shape[1]):
         raise ValueError(f"the mask tells {pairs.heads} heads apart, the layer has {q.shape[1]}")
+    if bias is not None:
+        check_bias(bias, pairs, q.shape[1])
     return BACKENDS[choose(pairs, dropout) if backend == "auto" else backend](q, k, v, pairs, bias, dropout)

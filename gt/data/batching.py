@@ -71,8 +71,8 @@ class GraphDataset(Dataset[GraphBatch]):
 class Batches(Sampler[list[int]]):
     """Batches of graphs of like size, so that little is padded; the same for the same seed and epoch.
 
-    Shuffled, each epoch draws anew which graphs meet: a random order is cut into pools of ``pool`` batches, each pool is
-    sorted by size and cut into batches, and the batches of all pools are shuffled. Not shuffled, all is sorted by size.
+    Shuffled, each epoch draws anew which graphs meet: a random order is cut into pools of ``pool`` batches, each pool
+    is sorted by size and cut into batches, and the batches of all pools are shuffled. Not shuffled, all is sorted.
     Of several ranks each takes every ``world``-th batch; in training all take equally many (the last few batches of an
     epoch may be left out, others each time), in evaluation every sample is seen once by one rank.
 

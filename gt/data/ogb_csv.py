@@ -17,11 +17,11 @@ Number = type[np.int64] | type[np.float64]
 
 def counts(path: Path, rows: int | None = None) -> np.ndarray:
     """(G,) nodes or edges of each graph."""
-    counts = numbers(path, 1, np.int64, rows)
-    if not len(counts):
+    values = numbers(path, 1, np.int64, rows)
+    if not len(values):
         raise UserError(f"{path} is empty: replace it by OGB's file")
-    refuse(path, counts < 0, counts, "is less than 0")
-    return counts[:, 0]
+    refuse(path, values < 0, values, "is less than 0")
+    return values[:, 0]
 
 
 def categories(path: Path, vocab: Sequence[int], rows: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from gt.data.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, hid
 from gt.errors import UserError
 from gt.schema import Schema
 
-VERSION = 1  # raise when the same files would give other samples
+VERSION = 2  # raise when the same files would give other samples
 SMALLEST, LARGEST, LONGEST = 10, 500, 512  # nodes of Python's tree at least and at most, tokens at most
 WORDS = 4000  # entries of the vocabulary
 DEEPEST = 31
@@ -90,7 +90,9 @@ def read(path: Path) -> list[Sample] | None:
     return samples
 
 
-def collect(root: Path, show: Callable[[Iterable[Any], str], Iterable[Any]]) -> tuple[dict[str, list[Sample]], dict[str, int]]:
+def collect(
+    root: Path, show: Callable[[Iterable[Any], str], Iterable[Any]]
+) -> tuple[dict[str, list[Sample]], dict[str, int]]:
     """Every distinct function by split, and counts of what was met; of equal functions the first stays."""
     paths = sources(root)
     by_split: dict[str, list[Sample]] = {"train": [], "valid": [], "test": []}

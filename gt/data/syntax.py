@@ -13,7 +13,8 @@ ANSWER, OWN_NAME = "HIDDEN_VALUE", "HIDDEN_NAME"  # what stands where something 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-SCOPES = (*FUNCTIONS, ast.Lambda, ast.ClassDef)
+DOCUMENTED = (*FUNCTIONS, ast.ClassDef)
+SCOPES = (*DOCUMENTED, ast.Lambda)
 
 # the kinds of tree nodes, in an order of this project's own; operators and contexts are not nodes of the graph
 SKIPPED = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
@@ -86,12 +87,14 @@ def hidden(function: Function) -> Iterator[Function]:
         if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom):
             put(node, "value", answer)
     for node in ast.walk(function):
-        for attribute in ("id", "attr", "name", "arg"):
+        for attribute in ("id", "attr", "name", "asname", "arg", "module", "rest", "value"):  # a string may name it too
             if getattr(node, attribute, None) == name:
                 put(node, attribute, OWN_NAME)
+        if isinstance(node, ast.Global | ast.Nonlocal) and name in node.names:
+            put(node, "names", [OWN_NAME if each == name else each for each in node.names])
         if isinstance(node, FUNCTIONS):
             put(node, "returns", None)
-        if isinstance(node, SCOPES) and not isinstance(node, ast.Lambda) and ast.get_docstring(node, clean=False):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             put(node, "body", node.body[1:] or [ast.Pass()])
     try:
         yield function

@@ -94,7 +94,9 @@ class TextDataset(Dataset[GraphBatch]):
 class TextBatches(Batches):
     """Batches of start positions: blocks end to end; in training from an offset that each epoch draws anew."""
 
-    def __init__(self, sizes: np.ndarray, context: int, batch_size: int, shuffle: bool, seed: int, **place: int) -> None:
+    def __init__(
+        self, sizes: np.ndarray, context: int, batch_size: int, shuffle: bool, seed: int, **place: int
+    ) -> None:
         # a training epoch leaves the last block out to have room for the offset
         super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **place)
         self.context = context

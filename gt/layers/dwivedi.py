@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.block import FeedForward
-from gt.layers.local import sum_to_targets
+from gt.layers.local import normalised, sum_to_targets
 from gt.masks import Pairs
 
 
@@ -54,8 +54,8 @@ class EdgeGatedBlock(nn.Module):
         source, target = batch.edge_index
         if e is None:
             e = x.new_zeros(batch.num_edges, x.shape[1])
-        q, k, v = self.project_in(x).view(len(x), 3, self.heads, -1).unbind(1)  # (N, H, D)
-        gate = self.project_edge(e).view(len(e), self.heads, -1)  # (E, H, D)
+        q, k, v = self.project_in(x).view(len(x), 3, self.heads, x.shape[1] // self.heads).unbind(1)  # (N, H, D)
+        gate = self.project_edge(e).view(len(e), *q.shape[1:])  # (E, H, D)
         scores = q[target] * k[source] / math.sqrt(q.shape[-1]) * gate
         weights = scores.sum(-1).clamp(-5, 5).exp()  # (E, H)
         total = sum_to_targets(weights, batch) + 1e-6
@@ -64,5 +64,5 @@ class EdgeGatedBlock(nn.Module):
         return self._rest("x", x, read.flatten(1)), self._rest("e", e, scores.flatten(1))
 
     def _rest(self, stream: str, old: Tensor, new: Tensor) -> Tensor:
-        old = self.norm_attention[stream](old + self.project_out[stream](self.dropout(new)))
-        return self.norm_feed_forward[stream](old + self.feed_forward[stream](old))
+        old = normalised(self.norm_attention[stream], old + self.project_out[stream](self.dropout(new)))
+        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream](old))

@@ -1,7 +1,8 @@
 """Local branches: message passing along a batch's edges, ``forward(x, e, batch) -> (x, e)``.
 
 ``x`` is (N, width), ``e`` (E, width) or None where edges carry nothing; edges are sorted by target. A layer that is
-``residual`` holds its own normalisation, dropout and skip connection, and a block adds none.
+``residual`` holds its own normalisation, dropout and skip connection, and a block adds none. One that makes no use of
+``e`` says so by ``reads_edges = False``; a model then need not embed it.
 """
 
 import torch
@@ -17,6 +18,12 @@ def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
     return out.index_add(0, batch.edge_index[1], messages)
 
 
+def normalised(norm: nn.Module, edges: Tensor) -> Tensor:
+    """``norm(edges)``; a single edge, or none, has no statistics of a batch to train on and stays as it is."""
+    too_few = len(edges) < 2 and norm.training and isinstance(norm, nn.BatchNorm1d)
+    return edges if too_few else norm(edges)
+
+
 class GCN(nn.Module):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
@@ -24,6 +31,7 @@ class GCN(nn.Module):
     """
 
     residual = False
+    reads_edges = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -79,6 +87,6 @@ class GatedGCN(nn.Module):
         read = sum_to_targets(torch.cat([gate * value, gate], dim=1), batch)
         weighted, total = read.chunk(2, dim=1)
         new_x = self.norm_x(own + weighted / (total + 1e-6)).relu()
-        new_e = self.norm_e(edge).relu() if len(edge) > 1 or not self.training else edge.relu()
+        new_e = normalised(self.norm_e, edge).relu()
         drop = self.dropout if self.training else 0.0
         return x + F.dropout(new_x, drop), e + F.dropout(new_e, drop)

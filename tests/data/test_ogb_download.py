@@ -1,0 +1,192 @@
+"""Getting a dataset of OGB, from servers that are slow, wrong or not there."""
+
+import http.server
+import shutil
+import socket
+import threading
+import zipfile
+from collections import namedtuple
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gt.data import ogb, ogb_catalogue, ogb_download
+from tests.data.ogb_files import fails, same_as_ogb, write
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "ogbg_molhiv", [0, 1, 1, 0])
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", [*ogb_download.RAW, *ogb_download.SPLITS])
+def test_missing_file(root: Path, part: str) -> None:
+    path = ogb_download.files("ogbg-molhiv", root / "ogbg_molhiv")[part]
+    path.unlink()
+    fails(lambda: ogb.build("ogbg-molhiv", root), f"{path} is missing", "data.root")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one answer, whatever is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.body = b""
+        self.headers: dict[str, str] = {}
+        self.stall = threading.Event()
+        self.asked = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hiv.zip"
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self.send_response(200)
+        for name, value in {"Content-Length": str(len(self.server.body)), **self.server.headers}.items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.server.stall.is_set() and self.server.asked > 1:
+            self.wfile.write(self.server.body[:10])
+            self.wfile.flush()
+            threading.Event().wait(1)
+        else:
+            self.wfile.write(self.server.body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on this machine that OGB's facts name as the source of ogbg-molhiv; it has a good archive."""
+    packed = tmp_path_factory.mktemp("packed")
+    write(packed / "hiv", [0, 1, 1, 0])
+    archive = shutil.make_archive(str(packed / "archive"), "zip", packed, "hiv")
+    with Server() as found:
+        found.body = Path(archive).read_bytes()
+        real = ogb_catalogue.catalogue()
+        known = real | {"ogbg-molhiv": real["ogbg-molhiv"] | {"url": found.url}}
+        monkeypatch.setattr(ogb_catalogue, "catalogue", lambda: known)
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked a question"))
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+
+
+def left_in(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if path.suffix != ".lock"]
+
+
+def test_download(server: Server, tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    before = socket.getdefaulttimeout()
+    assert ogb_download.locate("ogbg-molhiv", root) == root / "ogbg_molhiv"
+    same_as_ogb("ogbg-molhiv", root)
+    assert left_in(root) == ["ogbg_molhiv"]
+    assert socket.getdefaulttimeout() == before
+    asked = server.asked
+    ogb_download.locate("ogbg-molhiv", root)
+    assert server.asked == asked
+
+
+def test_download_replaces_what_a_failed_one_left(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "ogbg_molhiv" / "raw").mkdir(parents=True)
+    same_as_ogb("ogbg-molhiv", ogb_download.locate("ogbg-molhiv", tmp_path).parent)
+
+
+def test_several_processes_download_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched, real = [], ogb_download.download_url
+
+    def download(url: str, folder: str) -> str:
+        fetched.append(url)
+        return real(url, folder)
+
+    monkeypatch.setattr(ogb_download, "download_url", download)
+    threads = [threading.Thread(target=ogb_download.locate, args=("ogbg-molhiv", tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fetched) == 1
+    assert left_in(tmp_path) == ["ogbg_molhiv"]
+
+
+def test_no_network(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as closed:  # bound and not listening: a connection is refused
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/hiv.zip"
+        ogb_catalogue.catalogue()["ogbg-molhiv"]["url"] = url
+        for root in (tmp_path / "new", tmp_path):
+            call = partial(ogb.build, "ogbg-molhiv", root)
+            fails(call, str(root / "ogbg_molhiv"), url, "refused", "data.root", "raw")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "page", "other", "incomplete", "no size", "stalled", "disk", "short"])
+def test_failed_download_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    says = [str(tmp_path)]
+    if spoil == "truncated":
+        server.body = server.body[:-100]
+        says += ["not a zip file"]
+    elif spoil == "page":
+        server.body = b"<html>please log in</html>"
+        says += ["not a zip file"]
+    elif spoil in ("other", "incomplete"):
+        path = tmp_path / "other.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("hiv/raw/num-node-list.csv.gz" if spoil == "incomplete" else "readme", b"x")
+        server.body = path.read_bytes()
+        path.unlink()
+        says += ["holds no hiv/raw/num-" + ("edge" if spoil == "incomplete" else "node")]
+    elif spoil == "no size":
+        server.headers = {"Content-Length": ""}
+        says += ["how large"]
+    elif spoil == "stalled":
+        server.stall.set()
+        monkeypatch.setattr(ogb_download, "TIMEOUT", 0.2)
+        says += ["timed out"]
+    elif spoil == "disk":
+        usage = namedtuple("usage", "free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2 * len(server.body) - 1))
+        says += ["MiB", "data.root"]
+    else:
+        server.headers = {"Content-Length": str(len(server.body) + 5)}  # the connection ends before that
+        server.body = server.body[:200]
+    before = socket.getdefaulttimeout()
+    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path), *says)
+    assert left_in(tmp_path) == []
+    assert socket.getdefaulttimeout() == before
+
+
+def test_root_that_is_a_file(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path / "file"), "data.root")
+
+
+def test_interrupted_download_stays_an_interruption(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> str:
+        try:
+            raise KeyboardInterrupt
+        except:  # noqa: E722  OGB's code catches everything
+            raise RuntimeError("Stopped downloading due to interruption.")  # noqa: B904
+
+    monkeypatch.setattr(ogb_download, "download_url", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ogb_download.locate("ogbg-molhiv", tmp_path)
+    assert left_in(tmp_path) == []
