@@ -182,7 +182,7 @@ def check(cfg: DictConfig) -> None:
         raise WrongKey(error.full_key or "", f"{error.full_key}: {str(error).splitlines()[0]}") from None
     for key, value in plain.items():
         if key in MANY:
-            check_parts(key, value)
+            check_parts(key, {} if value is None else value)
         elif isinstance(value, Mapping) and "_target_" not in value:
             raise WrongKey(key, f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
         else:

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
+from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
@@ -70,6 +71,8 @@ def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: Iter
 def baseline(data: DataModule, split: str) -> dict[str, float]:
     """Loss and metrics of the best constant answer, learned on the training targets."""
     measures, _ = data.measures()
+    for measure in filter(lambda module: isinstance(module, Metric), measures.modules()):
+        measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
     target = data.targets(split)
     constant = constant_prediction(data.schema, data.targets("train")).expand(len(target), -1)
     measures.update(constant, target)

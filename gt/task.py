@@ -107,4 +107,17 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
-        return self.optim.configure(self.net, int(self.trainer.estimated_stepping_batches))
+        return self.optim.configure(self.net, self._steps())
+
+    def _steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        trainer: Any = self.trainer
+        if trainer.datamodule is None:
+            return int(trainer.estimated_stepping_batches)
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            return trainer.max_steps
+        # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
+        batches, limit = len(trainer.datamodule.loader("train")), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
+        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)

@@ -101,6 +101,11 @@ class Batches(Sampler[list[int]]):
         self.sizes, self.batch_size, self.shuffle = sizes, batch_size, shuffle
         self.seed, self.epoch, self.rank, self.world, self.first = seed, epoch, rank, world, first
 
+    @property
+    def sampler(self) -> "Batches":
+        """Where the trainer looks for something to tell the epoch to."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch."""
         self.epoch = epoch

@@ -98,9 +98,14 @@ class DataModule(pl.LightningDataModule, ABC):
     def _progress(trainer: pl.Trainer) -> dict[str, int]:
         """Where training stands: the epoch, and how many of its batches a resumed run has already seen."""
         loop = trainer.fit_loop
-        seen = loop.epoch_loop.batch_progress.current
-        # a run stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done
-        return {"epoch": trainer.current_epoch, "first": seen.processed if loop.restarting else 0}
+        if not loop.restarting:
+            return {"epoch": trainer.current_epoch, "first": 0}
+        seen = loop.epoch_loop.batch_progress
+        # a run stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done;
+        # stopped so at the last batch of an epoch, it goes on with the next one
+        if seen.is_last_batch and seen.current.completed < seen.current.processed:
+            return {"epoch": trainer.current_epoch + 1, "first": 0}
+        return {"epoch": trainer.current_epoch, "first": seen.current.processed}
 
     def train_dataloader(self) -> DataLoader[GraphBatch]:
         return self.loader("train")

@@ -1,0 +1,215 @@
+"""Batches: the same graphs as PyG packs, and every sample where it belongs, whatever the ranks and epochs."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_geometric.data import Batch, Data
+
+from gt.data.batching import Batches, GraphDataset, gather, runs, tensor
+from gt.data.store import Graphs, load, pointers, save
+from gt.masks import Hops
+from gt.schema import Schema
+from tests.graphs import random_graph
+
+GRAPHS = [
+    random_graph(5, 0),
+    random_graph(1, 1),
+    random_graph(9, 2, density=0.6),
+    random_graph(4, 3, density=0.0),
+    random_graph(2, 4, density=1.0),
+    random_graph(1, 5),
+    random_graph(7, 6),
+]
+
+
+def pack(graphs: list[Data], level: str = "graph") -> Graphs:
+    """PyG graphs as a store would hold them; with ``level="node"`` each node has a target."""
+    sizes = np.array([graph.num_nodes for graph in graphs])
+    edges = np.array([graph.num_edges for graph in graphs])
+    nodes = {"x": torch.cat([graph.x for graph in graphs]).numpy().astype(np.uint8)}
+    nodes["hint"] = np.arange(sizes.sum() * 2, dtype=np.float64).reshape(-1, 2)
+    by_graph = {}
+    if level == "graph":
+        by_graph["y"] = torch.cat([graph.y for graph in graphs]).numpy()
+    else:
+        nodes["y"] = np.arange(sizes.sum(), dtype=np.uint16)
+    return Graphs(
+        pointers(sizes),
+        pointers(edges),
+        torch.cat([graph.edge_index for graph in graphs], dim=1).numpy().astype(np.uint8),
+        Schema(max_nodes=int(sizes.max())),
+        nodes=nodes,
+        edges={"edge_attr": torch.cat([graph.edge_attr for graph in graphs]).numpy().astype(np.uint8)},
+        graphs=by_graph,
+    ).sort_edges()
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [[0, 1, 2, 3, 4, 5, 6], [6, 2, 4, 0], [2, 2, 0, 2], [3], [1], [1, 5], [3, 1, 5], [4, 3, 1, 2]],
+    ids=["all", "any order", "repeats", "no edges", "one node", "single nodes", "no edges at all", "mixed"],
+)
+@pytest.mark.parametrize("level", ["graph", "node"])
+def test_gathered_graphs_are_those_that_pyg_batches(ids, level):
+    packed = pack(GRAPHS, level)
+    batch, expected = gather(packed, ids).finish(), Batch.from_data_list([GRAPHS[i] for i in ids])
+    assert torch.equal(batch.ptr, expected.ptr)
+    assert torch.equal(batch.batch, expected.batch)
+    assert torch.equal(batch.x, expected.x)
+    rows = torch.cat([torch.arange(packed.node_ptr[i], packed.node_ptr[i + 1]) for i in ids])
+    assert torch.equal(batch.extras["hint"], torch.stack([2 * rows, 2 * rows + 1], dim=1).float())
+    assert torch.equal(batch.y, expected.y if level == "graph" else rows)
+    assert batch.extras.keys() == {"hint"}
+    assert batch.max_nodes == max(GRAPHS[i].num_nodes for i in ids)
+    assert isinstance(batch.max_nodes, int)
+    assert batch.equal_sizes == (len({GRAPHS[i].num_nodes for i in ids}) == 1)
+    kinds = {batch.x.dtype, batch.edge_index.dtype, batch.edge_attr.dtype, batch.y.dtype, batch.ptr.dtype}
+    assert kinds == {torch.int64}
+
+    def listed(index, attributes):
+        return [tuple(row) for row in torch.cat([index.flip(0).T, attributes], dim=1).tolist()]
+
+    edges = listed(batch.edge_index, batch.edge_attr)
+    assert edges == sorted(listed(expected.edge_index, expected.edge_attr))  # by target, then source
+    assert torch.equal(batch.in_degree, torch.bincount(expected.edge_index[1], minlength=len(expected.x)))
+
+
+def test_features_may_be_absent():
+    packed = pack(GRAPHS)
+    packed.nodes, packed.edges, packed.graphs = {}, {}, {}
+    batch = gather(packed, [2, 0])
+    assert batch.x is None
+    assert batch.edge_attr is None
+    assert batch.y is None
+    assert batch.extras == {}
+
+
+@pytest.mark.parametrize("count", [256, 257])
+def test_numbers_of_graphs_in_the_smallest_type_do_not_overflow(count, tmp_path):
+    graphs = pack([random_graph(1 + i % 3, i) for i in range(count)])
+    graphs.splits = {"test": np.array([0, count - 1])}
+    save(graphs, tmp_path / "store")
+    stored = load(tmp_path / "store")
+    dataset = GraphDataset(stored, stored.splits["test"])
+    assert torch.equal(dataset.__getitems__([1]).x, gather(graphs, [count - 1]).x)
+
+
+def test_a_dataset_gives_whole_batches_with_their_masks():
+    packed = pack(GRAPHS)
+    dataset = GraphDataset(packed, np.array([6, 3, 2]), masks=[Hops(2), Hops(None)])
+    assert len(dataset) == 3
+    assert dataset.sizes.tolist() == [7, 4, 9]
+    batch = dataset.__getitems__([2, 0])
+    assert torch.equal(batch.x, gather(packed, [2, 6]).x)
+    assert set(batch.pairs) == {Hops(2), Hops(None)}
+    assert {"slot", "rowptr", "in_degree"} <= vars(batch).keys()
+
+
+def test_runs_and_types():
+    assert runs(np.array([7, 0, 3]), np.array([2, 0, 3])).tolist() == [7, 8, 3, 4, 5]
+    types = {np.uint8: torch.int64, np.int64: torch.int64, bool: torch.int64, np.float64: torch.float32}
+    for before, after in types.items():
+        assert tensor(np.ones(2, before)).dtype == after
+
+
+# ---- which samples go together
+
+SIZES = st.lists(st.integers(1, 40), max_size=60).map(np.array)
+ANY = {"sizes": SIZES, "batch_size": st.integers(1, 9), "world": st.integers(1, 5), "seed": st.integers(0, 9)}
+
+
+class Small(Batches):
+    """Pools of two batches, so that short lists have several."""
+
+    pool = 2
+
+
+def every(sizes, batch_size, world, **options):
+    """The batches of every rank."""
+    return [list(Small(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+
+
+def members(ranks):
+    return [sample for rank in ranks for batch in rank for sample in batch]
+
+
+@given(**ANY)
+def test_evaluation_sees_each_sample_once_over_all_ranks(sizes, batch_size, world, seed):
+    ranks = every(sizes, batch_size, world, seed=seed)
+    assert sorted(members(ranks)) == list(range(len(sizes)))
+    assert sum(map(len, ranks)) == -(-len(sizes) // batch_size)
+    assert all(0 < len(batch) <= batch_size for rank in ranks for batch in rank)
+    if world == 1:
+        seen = [sizes[i] for batch in ranks[0] for i in batch]
+        assert seen == sorted(seen)
+
+
+@given(**ANY, epoch=st.integers(0, 3))
+def test_training_ranks_are_disjoint_and_take_equally_many_batches(sizes, batch_size, world, seed, epoch):
+    ranks = every(sizes, batch_size, world, seed=seed, shuffle=True, epoch=epoch)
+    assert len(set(map(len, ranks))) == 1
+    seen = members(ranks)
+    assert len(set(seen)) == len(seen)
+    left_out = -(-len(sizes) // batch_size) - sum(map(len, ranks))
+    assert 0 <= left_out < world
+    if world == 1:
+        assert sorted(seen) == list(range(len(sizes)))
+
+
+@given(**ANY, rank=st.integers(0, 4), shuffle=st.booleans(), first=st.integers(0, 12))
+def test_the_length_is_that_of_a_whole_epoch_and_a_resumed_one_skips_once(
+    sizes, batch_size, world, seed, rank, shuffle, first
+):
+    options = {"shuffle": shuffle, "seed": seed, "rank": rank % world, "world": world}
+    whole = list(Small(sizes, batch_size, **options))
+    resumed = Small(sizes, batch_size, first=first, **options)
+    assert len(resumed) == len(whole)
+    assert list(resumed) == whole[first:]
+    assert list(resumed) == whole
+    assert len(resumed) == len(whole)
+
+
+@given(sizes=SIZES, batch_size=st.integers(1, 9), seed=st.integers(0, 9), epoch=st.integers(0, 3))
+def test_the_order_depends_on_seed_and_epoch_alone(sizes, batch_size, seed, epoch):
+    first = Small(sizes, batch_size, shuffle=True, seed=seed)
+    list(first)
+    first.set_epoch(epoch)
+    assert list(first) == list(Small(sizes, batch_size, shuffle=True, seed=seed, epoch=epoch))
+
+
+def test_other_epochs_and_seeds_bring_other_graphs_together():
+    sizes = np.random.default_rng(0).integers(1, 50, 600)
+
+    def company(**options):
+        return {frozenset(batch) for batch in Batches(sizes, 8, shuffle=True, **options)}
+
+    first = company(seed=0, epoch=0)
+    for other in (company(seed=0, epoch=1), company(seed=1, epoch=0), company(seed=1, epoch=1)):
+        assert len(first & other) < len(first) / 10
+    evaluation = Batches(sizes, 8)
+    before = list(evaluation)
+    evaluation.set_epoch(3)
+    assert list(evaluation) == before
+
+
+def test_graphs_of_like_size_meet_and_little_is_padded():
+    sizes = np.random.default_rng(0).geometric(0.03, 4000)
+
+    def padding(batches):
+        return sum(len(batch) * sizes[batch].max() for batch in batches) / sizes.sum() - 1
+
+    order = np.random.default_rng(1).permutation(len(sizes))
+    at_random = padding([order[low : low + 32] for low in range(0, len(sizes), 32)])
+    assert padding(Batches(sizes, 32)) < padding(Batches(sizes, 32, shuffle=True)) < at_random / 3
+
+
+def test_batches_of_a_pool_are_runs_of_its_sizes():
+    sizes = np.arange(64)[::-1].copy()
+    batches = Batches(sizes, 4, shuffle=True, seed=3)
+    batches.pool = 16  # one pool holds all
+    plan = list(batches)
+    assert sorted(sorted(sizes[batch]) for batch in plan) == np.arange(64).reshape(16, 4).tolist()
+    firsts = [sizes[batch].min() for batch in plan]
+    assert firsts != sorted(firsts)  # but they come in any order

@@ -1,0 +1,228 @@
+"""A store holds what was put in, is whole or absent, and is built once."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gt.data import store
+from gt.data.store import Graphs, fingerprint, load, open_or_build, pointers, read_array, save, smallest, write_array
+from gt.schema import Schema
+
+ROOT = Path(__file__).parents[2]
+
+
+def sample(**changes) -> Graphs:
+    """Three graphs of 2, 1 and 3 nodes; one of them without edges."""
+    values = {
+        "node_ptr": pointers(np.array([2, 1, 3])),
+        "edge_ptr": pointers(np.array([2, 0, 3])),
+        "edge_index": np.array([[1, 0, 2, 0, 1], [0, 1, 0, 2, 2]]),
+        "schema": Schema(node_vocab=(7, 300), edge_vocab=(4,), outputs=2, names=("no", "yes"), max_nodes=3),
+        "nodes": {"x": np.arange(12).reshape(6, 2) * 27, "weight": np.linspace(0, 1, 6, dtype=np.float32)[:, None]},
+        "edges": {"edge_attr": np.arange(5)[:, None] - 2},
+        "graphs": {"y": np.array([1, 0, 70000]), "seen": np.array([True, False, True])},
+        "splits": {"train": np.array([2, 0]), "valid": np.array([1]), "test": np.array([], dtype=np.int64)},
+        "notes": {"skipped": 3, "why": {"row 7": "naïve"}},
+    }
+    return Graphs(**(values | changes))
+
+
+def arrays(graphs: Graphs) -> dict[str, np.ndarray]:
+    named = {name: getattr(graphs, name) for name in ("node_ptr", "edge_ptr", "edge_index")}
+    for group in store.GROUPS:
+        named |= {f"{group}.{name}": values for name, values in getattr(graphs, group).items()}
+    return named
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path):
+    before, folder = sample(), tmp_path / "deep" / "store"
+    save(before, folder)
+    after = load(folder)
+    assert arrays(before).keys() == arrays(after).keys()
+    for name, values in arrays(before).items():
+        np.testing.assert_array_equal(arrays(after)[name], values, err_msg=name)
+        assert arrays(after)[name].shape == values.shape
+    assert after.schema == before.schema
+    assert after.notes == before.notes
+    assert len(after) == 3
+    assert after.sizes.tolist() == [2, 1, 3]
+    assert [path.name for path in folder.parent.iterdir()] == ["store"]
+
+
+def test_numbers_take_little_room_and_stay_on_disk_until_used(tmp_path):
+    save(sample(), tmp_path / "store")
+    found = arrays(load(tmp_path / "store"))
+    types = {
+        "node_ptr": "int64",
+        "edge_ptr": "int64",
+        "edge_index": "uint8",
+        "nodes.x": "uint16",
+        "nodes.weight": "float32",
+        "edges.edge_attr": "int8",
+        "graphs.y": "uint32",
+        "graphs.seen": "bool",
+        "splits.train": "uint8",
+        "splits.test": "int64",
+    }
+    assert {name: str(values.dtype) for name, values in found.items() if name in types} == types
+    for name, values in found.items():
+        assert isinstance(values, np.memmap) == (name not in ("node_ptr", "edge_ptr")), name
+        assert not isinstance(values, np.memmap) or not values.flags.writeable
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))
+def test_the_smallest_type_holds_the_same_numbers_and_none_smaller_does(values):
+    before = np.array(values, dtype=np.int64)
+    after = smallest(before)
+    assert after.dtype.kind in "iu"
+    assert after.tolist() == values
+    for smaller in (np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")):
+        if smaller.itemsize < after.dtype.itemsize:
+            assert before.astype(smaller).tolist() != values
+
+
+def test_real_numbers_and_truth_values_keep_their_type():
+    for values in (np.ones(2, np.float32), np.ones(2, np.float64), np.ones(2, bool), np.ones(0, np.int64)):
+        assert smallest(values).dtype == values.dtype
+
+
+def test_edges_are_sorted_by_graph_target_and_source_with_their_attributes():
+    rng = np.random.default_rng(0)
+    sizes, counts = np.array([4, 1, 6, 9]), np.array([7, 0, 12, 30])
+    index = np.concatenate([rng.integers(n, size=(2, e)) for n, e in zip(sizes, counts, strict=True)], axis=1)
+    graph = np.repeat(np.arange(4), counts)
+    mark = np.arange(49)[:, None]
+    edges = sorted((int(g), int(t), int(s), int(m)) for g, s, t, m in zip(graph, *index, mark[:, 0], strict=True))
+    found = Graphs(pointers(sizes), pointers(counts), index, Schema(), edges={"edge_attr": mark}).sort_edges()
+    columns = (graph, found.edge_index[1], found.edge_index[0], found.edges["edge_attr"][:, 0])
+    assert np.stack(columns, axis=1).tolist() == [list(edge) for edge in edges]
+
+
+def test_nothing_is_pickled(tmp_path):
+    folder = tmp_path / "store"
+    save(sample(), folder)
+    assert {path.suffix for path in folder.iterdir()} == {".npy", ".json"}
+    for path in folder.glob("*.npy"):
+        np.load(path, allow_pickle=False)
+    assert json.loads((folder / "facts.json").read_text())["notes"]["skipped"] == 3
+    things = np.array([{"a": 1}, None], dtype=object)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        save(sample(graphs={"y": things}), tmp_path / "other")
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_array(tmp_path / "things.npy", things)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]  # what failed left nothing
+    np.save(tmp_path / "things.npy", things, allow_pickle=True)
+    with pytest.raises(ValueError, match="Python objects"):
+        read_array(tmp_path / "things.npy")
+
+
+def test_saving_again_replaces_all_of_a_store(tmp_path):
+    save(sample(), tmp_path / "store")
+    save(sample(nodes={"x": np.ones((6, 1), np.int64)}, notes={}), tmp_path / "store")
+    after = load(tmp_path / "store")
+    assert after.nodes.keys() == {"x"}
+    assert after.notes == {}
+
+
+@pytest.mark.parametrize("fails", ["build", "write"])
+def test_a_build_that_fails_leaves_nothing_and_can_be_tried_again(fails, tmp_path, monkeypatch):
+    folder = tmp_path / "store"
+
+    def broken(*_):
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        if fails == "write":
+            count = iter(range(4))  # some arrays are written before it fails
+            whole = write_array
+            patch.setattr(store, "write_array", lambda *a: whole(*a) if next(count, None) is not None else broken())
+        with pytest.raises(RuntimeError, match="no room"):
+            open_or_build(folder, broken if fails == "build" else sample)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.lock"]
+    assert len(open_or_build(folder, sample)) == 3
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gt.data import store
+from tests.data.test_store import sample
+
+whole, count = store.write_array, iter(range(5))
+def dies(path, values):
+    if next(count, None) is None:
+        print(path.parent, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(path, values)
+store.write_array = dies
+store.open_or_build(Path(sys.argv[1]), sample)
+"""
+
+
+def test_a_killed_build_leaves_nothing_that_counts_as_a_store(tmp_path):
+    folder = tmp_path / "store"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = Path(done.stdout.strip())
+    assert len(list(left.iterdir())) == 5  # it was killed half-way
+    assert not folder.exists()
+    assert not (left / "facts.json").exists()
+    began = time.monotonic()
+    assert len(open_or_build(folder, sample)) == 3  # the dead process's lock is free
+    assert time.monotonic() - began < 5
+
+
+def _open(folder: Path, notes: Path, start: object) -> None:
+    def build() -> Graphs:
+        (notes / str(os.getpid())).touch()
+        time.sleep(0.3)
+        return sample()
+
+    start.wait()  # type: ignore[attr-defined]
+    assert len(open_or_build(folder, build)) == 3
+
+
+def test_processes_that_ask_at_once_build_once(tmp_path):
+    (tmp_path / "notes").mkdir()
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    workers = [context.Process(target=_open, args=(tmp_path / "store", tmp_path / "notes", start)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert len(list((tmp_path / "notes").iterdir())) == 1
+
+
+def test_an_open_store_is_not_built_again(tmp_path):
+    save(sample(), tmp_path / "store")
+    assert len(open_or_build(tmp_path / "store", lambda: pytest.fail("built again"))) == 3
+
+
+def test_the_fingerprint_changes_with_every_fact_and_with_nothing_else(monkeypatch):
+    facts = {"dataset": "a", "version": 1, "view": ["x", 2], "deep": {"k": 1, "l": 2}}
+    first = fingerprint(facts)
+    assert len(first) == 16
+    assert int(first, 16) >= 0
+    assert fingerprint(dict(reversed(facts.items())) | {"deep": {"l": 2, "k": 1}}) == first
+    changed = [facts | {"dataset": "b"}, facts | {"version": 2}, facts | {"version": "1"}, facts | {"view": ["x", 3]},
+               facts | {"deep": {"k": 2, "l": 2}}, facts | {"more": None}, {}]  # fmt: skip
+    prints = [first, *map(fingerprint, changed)]
+    assert len(set(prints)) == len(prints)
+    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    assert fingerprint(facts) != first

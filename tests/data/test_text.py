@@ -1,0 +1,218 @@
+"""Text as path graphs: every token is predicted from what comes before it, none is lost, none is seen ahead."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gt.data.text import Text, TextBatches, TextDataset, characters, path_graphs, read_text
+from gt.encodings import RandomWalk, Sinusoidal
+from gt.errors import UserError
+from gt.masks import Causal
+
+DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))  # each character once: a token tells its place
+
+
+def written(folder: Path, text: str = DISTINCT) -> str:
+    path = folder / "input.txt"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def opened(folder: Path, text: str = DISTINCT, **options) -> Text:
+    data = Text(written(folder, text), **({"context": 16, "batch_size": 4, "eval_batch_size": 3} | options))
+    data.open([])
+    return data
+
+
+@given(st.text(min_size=1))
+def test_characters_come_back(text):
+    tokens, names = characters(text)
+    assert "".join(names[token] for token in tokens) == text
+    assert list(names) == sorted(set(text))
+    assert tokens.dtype == np.int64
+
+
+def test_characters_beyond_the_basic_plane_are_one_token_each(tmp_path):
+    text = "naïve 🙂🙃 \U0001d518 é\U0010ffff"
+    tokens, names = characters(read_text(Path(written(tmp_path, text))))
+    assert len(tokens) == len(text)
+    assert [names[token] for token in tokens] == list(text)
+
+
+@pytest.mark.parametrize("length", [150, 1000])
+@pytest.mark.parametrize("context", [1, 7, 16, 33])
+@pytest.mark.parametrize("valid", [0.1, 0.5])
+def test_validation_predicts_each_token_but_the_first_once(context, length, valid, tmp_path):
+    data = opened(tmp_path, DISTINCT[:length], context=context, valid=valid)
+    held_out = data.tokens["valid"].tolist()
+    targets = torch.cat([batch.y for batch in data.val_dataloader()])
+    assert sorted(targets.tolist()) == held_out[1:]
+    assert sorted(data.targets("valid").tolist()) == held_out[1:]
+    assert data.tokens["train"].tolist() + held_out == list(range(length))
+    assert len(held_out) == length - int(length * (1 - valid))
+    assert not data.has("test")
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_each_target_is_the_token_after_its_input(split, tmp_path):
+    data = opened(tmp_path)
+    batches = list(data.loader(split))
+    assert len(batches) > 2
+    for batch in batches:
+        assert batch.x.shape == (batch.num_nodes, 1)
+        assert torch.equal(batch.y, batch.x[:, 0] + 1)  # tokens are numbered in the order of the text
+        inside = batch.position > 0
+        assert torch.equal(batch.x[inside, 0], batch.y[:-1][inside[1:]])
+        assert (batch.y - batch.position == (batch.y[batch.ptr[:-1]])[batch.batch]).all()  # blocks are consecutive
+        assert batch.max_nodes <= 16
+
+
+@pytest.mark.parametrize("sizes", [(5,), (1,), (1, 1), (4, 4, 4), (3, 1, 6)])
+def test_edges_run_from_each_token_to_the_next_and_never_look_ahead(sizes):
+    batch = path_graphs(sizes)
+    expected, start = [], 0
+    for size in sizes:
+        expected += [(start + i - 1, start + i) for i in range(1, size)]
+        start += size
+    assert list(map(tuple, batch.edge_index.T.tolist())) == expected
+    assert batch.sizes.tolist() == list(sizes)
+    assert batch.max_nodes == max(sizes)
+    assert batch.equal_sizes == (len(set(sizes)) == 1)
+    assert torch.equal(batch.in_degree, (batch.position > 0).long())
+
+
+@given(length=st.integers(2, 300), context=st.integers(1, 40), seed=st.integers(0, 5), epoch=st.integers(0, 50))
+def test_training_blocks_stay_inside_the_text_and_do_not_overlap(length, context, seed, epoch):
+    if length < 2 * context + 1:
+        return
+    dataset = TextDataset(torch.arange(length), context, ())
+    batches = TextBatches(dataset.sizes, context, 3, True, seed)
+    batches.set_epoch(epoch)
+    seen = []
+    for starts in batches:
+        batch = dataset.__getitems__(starts)
+        assert torch.equal(batch.y, batch.x[:, 0] + 1)
+        seen += batch.x[:, 0].tolist()
+    assert len(set(seen)) == len(seen)
+    assert min(seen) < context
+    assert max(seen) <= length - 2
+    assert len(seen) >= length - 1 - 2 * context  # little is left out
+
+
+def test_each_epoch_cuts_the_text_elsewhere(tmp_path):
+    data = opened(tmp_path)
+    batches = data.batches("train")
+    offsets = []
+    for epoch in range(40):
+        batches.set_epoch(epoch)
+        starts = sorted(start for batch in batches for start in batch)
+        offsets.append(starts[0])
+        assert starts == list(range(starts[0], starts[0] + 16 * len(starts), 16))
+        again = data.batches("train", epoch=epoch)
+        assert list(again) == list(batches)
+    assert set(offsets) <= set(range(16))
+    assert len(set(offsets)) > 10
+    other = Text(data.path, context=16, batch_size=4, seed=1)
+    other.open([])
+    assert list(other.batches("train")) != list(data.batches("train"))
+
+
+def test_validation_is_cut_alike_in_each_epoch_and_ends_in_a_short_block():
+    dataset = TextDataset(torch.arange(24), 10, ())
+    assert dataset.sizes.tolist() == [10, 10, 3]
+    batches = TextBatches(dataset.sizes, 10, 2, False, 0)
+    first = list(batches)
+    batches.set_epoch(7)
+    assert list(batches) == first
+    assert sorted(start for batch in first for start in batch) == [0, 10, 20]
+    last = dataset.__getitems__([20, 0])
+    assert last.sizes.tolist() == [3, 10]
+    assert last.x[:3, 0].tolist() == [20, 21, 22]
+    assert last.y[:3].tolist() == [21, 22, 23]
+
+
+def test_batches_of_one_shape_share_what_depends_on_the_shape_alone():
+    dataset = TextDataset(torch.arange(100), 10, (Causal(),))
+    one, two = dataset.__getitems__([0, 20]), dataset.__getitems__([50, 3])
+    assert one.edge_index is two.edge_index
+    assert Causal()(one) is Causal()(two)
+    assert one.x[0, 0] == 0  # and tokens are their own
+    assert two.x[0, 0] == 50
+
+
+def test_the_schema_says_what_a_model_must_know(tmp_path):
+    data = opened(tmp_path, "the cat sat on the mat\n" * 20, context=8)
+    assert data.schema.names == tuple(sorted(set("the cat sat on the mat\n")))
+    assert data.schema.node_vocab == (len(data.schema.names),) == (data.schema.outputs,)
+    assert (data.schema.level, data.schema.kind, data.schema.max_nodes) == ("node", "multiclass", 8)
+
+
+def test_ranks_share_out_the_blocks(tmp_path):
+    data = opened(tmp_path)
+    for split, count in (("train", 56), ("valid", 7)):
+        seen = [s for rank in range(3) for batch in data.batches(split, rank=rank, world=3) for s in batch]
+        assert len(set(seen)) == len(seen)
+        assert count - 4 * 2 <= len(seen) <= count
+        assert split == "train" or len(seen) == count
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no text file at {path}: set data.path to an existing file"),
+        ("folder", "{path} is a folder: set data.path to one text file"),
+        (b"", "{path} is empty: set data.path to a file with text"),
+        (b" \n\t\n", "{path} is empty: set data.path to a file with text"),
+        (b"good \xff bad", "{path} is not UTF-8 text: byte 5 cannot be read; convert it first"),
+        ("Tag".encode("utf-16"), "{path} is not UTF-8 text: byte 0 cannot be read; convert it first"),
+        (b"short", "{path} has 5 characters: too few for blocks of 16; lower data.context"),
+        (b"x" * 36, "{path} has 36 characters: too few for blocks of 16; lower data.context"),
+    ],
+    ids=["missing", "folder", "empty", "blank", "latin", "utf-16", "short", "nearly long enough"],
+)
+def test_files_that_cannot_serve_are_one_line(content, said, tmp_path):
+    path = tmp_path / "input.txt"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        Text(str(path), context=16).open([])
+    assert str(caught.value) == said.format(path=path)
+
+
+def test_the_shortest_text_that_serves_does(tmp_path):
+    data = opened(tmp_path, "x" * 37, context=16)
+    assert len(list(data.train_dataloader())) == 1
+    assert len(list(data.val_dataloader())) == 1
+
+
+def test_a_path_through_a_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^cannot read .*: Not a directory$"):
+        Text(written(tmp_path) + "/more").open([])
+
+
+def test_options_out_of_range_are_refused(tmp_path):
+    for options in ({"context": 0}, {"valid": 0.0}, {"valid": 1.0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="must"):
+            Text("any", **options)
+
+
+def test_encodings_of_stored_graphs_are_refused_and_others_taken(tmp_path):
+    data = Text(written(tmp_path), context=16)
+    with pytest.raises(UserError, match="choose encoding=learned, sinusoidal or rope for text"):
+        data.open([RandomWalk(4)])
+    data.open([Sinusoidal()])
+    assert data.has("train")
+
+
+def test_tiny_shakespeare(real_data):
+    data = Text(str(real_data / "tinyshakespeare" / "input.txt"), context=64)
+    data.open([])
+    assert data.schema.outputs == 65
+    assert len(data.tokens["train"]) + len(data.tokens["valid"]) == 1_115_394
+    assert sum(len(batch) for batch in data.batches("valid")) == -(-(len(data.tokens["valid"]) - 1) // 64)
