@@ -39,10 +39,8 @@ class Progress(RichProgressBar):
         speed = self._graphs / max(time.monotonic() - self._start, 1e-9)
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         if trainer.is_global_zero:
-            print(
-                f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}  {numbers}  {speed:.0f} graphs/s",
-                flush=True,
-            )
+            where = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
+            print(f"{where}  {numbers}  {speed:.0f} graphs/s", flush=True)
 
 
 class Interrupted(Exception):

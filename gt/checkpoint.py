@@ -36,7 +36,11 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
         UserError: the parts do not fit together.
     """
     mask = config["mask"]
-    made = [instantiate(m, _convert_="all") for m in mask] if isinstance(mask, list | ListConfig) else instantiate(mask, _convert_="all")
+    made = (
+        [instantiate(m, _convert_="all") for m in mask]
+        if isinstance(mask, list | ListConfig)
+        else instantiate(mask, _convert_="all")
+    )
     try:
         return instantiate(config["model"], _convert_="all")(schema, mask=made, encodings=encodings_of(config))
     except ValueError as error:

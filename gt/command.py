@@ -172,10 +172,13 @@ def parsed(arguments: list[str]) -> list[Override]:
     """The overrides among the arguments."""
     before = ["", *arguments]
     lines = [a for a, flag in zip(arguments, before, strict=False) if not a.startswith("-") and flag not in SHOWING]
-    try:
-        return list(OverridesParser.create().parse_overrides(lines))
-    except HydraException as error:
-        raise UserError(f"{str(error).splitlines()[0]}: an override is key=value or group=option") from None
+    found = []
+    for line in lines:
+        try:
+            found += OverridesParser.create().parse_overrides([line])
+        except HydraException:
+            raise UserError(f"cannot read '{line}': an override is key=value or group=option") from None
+    return found
 
 
 def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
@@ -200,9 +203,7 @@ def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         base = _compose([*hydras, *(lines[0] for lines in choices)])
         added = additions(values, base, files.groups)
-        settings = [alternatives(override) for override in values]
-        settings = [["+" + line if o.input_line in added else line for line in lines]
-                    for o, lines in zip(values, settings, strict=True)]  # fmt: skip
+        settings = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *settings], [override.key_or_group for override in values]
         first = [lines[0] for lines in plain]
         check_run(first, len(chosen), keys, files)

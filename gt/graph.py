@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -150,7 +151,7 @@ class GraphBatch:
         known = {"x", "edge_index", "edge_attr", "y", "ptr", "batch"}
         extras = {
             name: torch.cat([graph[name] for graph in graphs])
-            for name in graphs[0].keys()
+            for name in graphs[0].keys()  # noqa: SIM118  a Data object iterates over pairs
             if name not in known and all(graph.is_node_attr(name) for graph in graphs)
         }
         edge_attr = joined("edge_attr")
@@ -170,7 +171,7 @@ class GraphBatch:
         graphs = []
         starts = self.ptr.tolist()
         edge_ptr = self.rowptr[self.ptr].tolist()
-        for b, (low, high) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for b, (low, high) in enumerate(pairwise(starts)):
             edges = slice(edge_ptr[b], edge_ptr[b + 1])
             data = Data(edge_index=self.edge_index[:, edges] - low, num_nodes=high - low)
             for name, values in (("x", self.x), *self.extras.items()):

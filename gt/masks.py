@@ -129,14 +129,14 @@ def _not_negative(what: str, value: int) -> None:
 class Complete(Band):
     """Every node reads every node of its graph, itself included: a Transformer."""
 
-    limits = (None, None)  # type: ignore[assignment]
+    limits = (None, None)
 
 
 @dataclass(frozen=True)
 class Causal(Band):
     """A node reads itself and what comes before it in its graph: GPT, on a path."""
 
-    limits = (None, 0)  # type: ignore[assignment]
+    limits = (None, 0)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from gt.schema import Schema
 class Features(nn.Module):
     """Embeds the columns of ``x`` or ``edge_attr``: a table a column, summed; or a linear map of real numbers."""
 
+    offsets: Tensor
+    table: nn.EmbeddingBag
+
     def __init__(self, vocab: Sequence[int], floats: int, width: int) -> None:
         super().__init__()
         if vocab:
@@ -69,8 +72,9 @@ class GraphTransformer(nn.Module):
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
         self.schema, self.width = schema, width
-        self.encodings = nn.ModuleList(encoding.module(width, schema) for encoding in encodings)
-        taken = sum(encoding.concat for encoding in self.encodings)
+        made = [encoding.module(width, schema) for encoding in encodings]
+        self.encodings = nn.ModuleList(made)
+        taken = sum(module.concat for module in made)
         if taken >= width:
             raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
         self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
@@ -80,18 +84,19 @@ class GraphTransformer(nn.Module):
         self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
         self.dropout = nn.Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
-        self.head = head(width, schema)
+        readout: Any = head(width, schema)
+        self.head = readout
         if init_std is not None:
             self._draw(init_std, depth)
-        if getattr(self.head, "tied", False):
-            self.head.mlp[-1].weight = self.nodes.table.weight
+        if getattr(readout, "tied", False):
+            readout.mlp[-1].weight = self.nodes.table.weight
 
     def _draw(self, std: float, depth: int) -> None:
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
                 back = "project_out" in name
                 nn.init.normal_(module.weight, std=std / (2 * depth) ** 0.5 if back else std)
-                if getattr(module, "bias", None) is not None:
+                if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
     def embed(self, batch: GraphBatch) -> Tensor:
@@ -99,7 +104,8 @@ class GraphTransformer(nn.Module):
         if batch.x is None:
             raise ValueError("a model needs node features; this batch has none")
         x = self.nodes(batch.x)
-        hints = [(encoding, encoding.nodes(batch)) for encoding in self.encodings]
+        encodings: list[Any] = list(self.encodings)
+        hints = [(encoding, encoding.nodes(batch)) for encoding in encodings]
         beside = [hint for encoding, hint in hints if encoding.concat]
         x = torch.cat([x, *beside], dim=1) if beside else x
         for encoding, hint in hints:

@@ -32,7 +32,7 @@ img { max-width: 100% } p { max-width: 46rem } code { background: #f3f3f3; paddi
 
 def history(folder: Path) -> pd.DataFrame:
     """All that was logged, one row a step; steps that a resumed run took again count once, as they were last."""
-    parts = []
+    parts: list[pd.DataFrame] = []
     for path in sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
         part = pd.read_csv(path)
         if parts and len(part):
@@ -105,7 +105,7 @@ def scores(prediction: np.ndarray, target: np.ndarray) -> Figure:
     axes = figure.subplots()
     for answer, name in ((0, "truly no"), (1, "truly yes")):
         values = chance[target[known] == answer]
-        axes.hist(values, bins=np.linspace(0, 1, 41), density=True, alpha=0.6, label=f"{name} ({len(values)})")
+        axes.hist(values, bins=np.linspace(0, 1, 41).tolist(), density=True, alpha=0.6, label=f"{name} ({len(values)})")
     axes.set(xlabel="predicted probability of yes", ylabel="density", yscale="log")
     axes.legend()
     return figure
@@ -182,7 +182,7 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     prediction, target = predictions(task.net, data.loader(split), ROWS)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
-    weights = getattr(task.net, "blend_weights", list)()
+    weights: list[float] = getattr(task.net, "blend_weights", list)()
     sections = [
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
@@ -203,14 +203,13 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
         with mpl.rc_context({"font.size": 9}):
             figure.savefig(path, dpi=130)
         picture = base64.b64encode(path.read_bytes()).decode()
-        body.append(
-            f'<h2>{title}</h2><p>{text}</p><img alt="{title.lower()}" src="data:image/png;base64,{picture}">'
-        )
+        body.append(f'<h2>{title}</h2><p>{text}</p><img alt="{title.lower()}" src="data:image/png;base64,{picture}">')
     name = html.escape(folder.name)
     overrides = html.escape(" ".join(result["overrides"]) or "none")
+    parameters = sum(p.numel() for p in task.net.parameters())
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1><p>{task.net.parameter_count():,} parameters. Overrides: <code>{overrides}</code>. "
+        f"<h1>{name}</h1><p>{parameters:,} parameters. Overrides: <code>{overrides}</code>. "
         f"Best checkpoint: <code>{html.escape(str(result['checkpoint']))}</code>.</p>"
         f"<h2>Result</h2>{metric_table(result)}{''.join(body)}</html>\n"
     )

@@ -51,7 +51,9 @@ def made(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
     return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
 
 
-def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path) -> pl.Trainer:
+def make_trainer(
+    config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
+) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
     try:
         return instantiate(
@@ -71,7 +73,8 @@ def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: Iter
 def baseline(data: DataModule, split: str) -> dict[str, float]:
     """Loss and metrics of the best constant answer, learned on the training targets."""
     measures, _ = data.measures()
-    for measure in filter(lambda module: isinstance(module, Metric), measures.modules()):
+    every: list[Any] = [module for module in measures.modules() if isinstance(module, Metric)]
+    for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
     target = data.targets(split)
     constant = constant_prediction(data.schema, data.targets("train")).expand(len(target), -1)
@@ -104,7 +107,10 @@ def run(cfg: DictConfig) -> float:
     }
     callbacks, loggers = made(cfg.callbacks, facts), made(cfg.logger, facts)
     trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
-    say(trainer, f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples")
+    say(
+        trainer,
+        f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
+    )
 
     try:
         trainer.fit(task, datamodule=data, ckpt_path=str(folder / "checkpoints" / "last.ckpt") if cfg.resume else None)
@@ -164,4 +170,3 @@ def summary(folder: Path, result: dict[str, Any], report: Path, loggers: Iterabl
         if isinstance(logger, WandbLogger) and (line := sync_line(logger)):
             lines.append(f"upload with {line}")
     return "\n".join(lines)
-

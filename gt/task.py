@@ -46,8 +46,8 @@ class Task(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()})
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
-        self.measures = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
+        self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
+        self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
     def forward(self, batch: GraphBatch) -> Tensor:
         return self.net(batch)
@@ -63,11 +63,12 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         loss = metrics.loss(self.schema, self.net(batch), self._target(batch))
-        often = self.device.type == "cpu" or batch_idx % self.trainer.log_every_n_steps == 0
+        trainer: Any = self.trainer
+        often = self.device.type == "cpu" or batch_idx % trainer.log_every_n_steps == 0
         if often and not torch.isfinite(loss):  # looking waits for a GPU, so there it is done now and then
             raise UserError(
                 f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}: "
-                f"lower optim.lr (now {self.optimizers().param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
+                f"lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
         return loss

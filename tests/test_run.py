@@ -13,6 +13,7 @@ import torch
 
 import gt
 from gt.data.text import Text
+from tests.data import ogb_files
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("model.width=32", "model.depth=2", "model.block.dropout=0.1", "data.context=16", "data.batch_size=8",
@@ -189,3 +190,18 @@ def test_bad_input_is_one_line(overrides, said, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
+
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_takes_a_step_and_reports(experiment, text, tmp_path):
+    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    source = f"data.path={text}" if "data: text" in (ROOT / f"configs/experiment/{experiment}.yaml").read_text() else ""
+    done = train(f"experiment={experiment}", source or f"data.root={tmp_path}", "logger=csv", "trainer.max_steps=1",
+                 "trainer.accelerator=cpu", "trainer.devices=1", "trainer.limit_val_batches=1",
+                 "trainer.val_check_interval=1", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    assert (tmp_path / "run" / "report.html").exists()

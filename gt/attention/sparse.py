@@ -38,9 +38,7 @@ class _SparseAttention(torch.autograd.Function):
     """softmax(Q K^T + bias) V over pairs, one head after the other; q already scaled, all tensors (N, H, D)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
         source, target = pairs.edges
         heads = q.shape[1]
         q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))  # (H, N, D)
@@ -62,7 +60,7 @@ class _SparseAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, kept = ctx.saved_tensors
         pairs: Pairs = ctx.pairs
         source, target = pairs.edges

@@ -27,7 +27,7 @@ from gt.schema import Schema
 DEFAULT_ROOT = Path("data")
 
 
-def _whole(batch: GraphBatch) -> GraphBatch:
+def _whole(batch: Any) -> Any:
     """Datasets make whole batches: nothing is left to collate."""
     return batch
 
@@ -97,7 +97,7 @@ class DataModule(pl.LightningDataModule, ABC):
     @staticmethod
     def _progress(trainer: pl.Trainer) -> dict[str, int]:
         """Where training stands: the epoch, and how many of its batches a resumed run has already seen."""
-        loop = trainer.fit_loop
+        loop: Any = trainer.fit_loop
         if not loop.restarting:
             return {"epoch": trainer.current_epoch, "first": 0}
         seen = loop.epoch_loop.batch_progress

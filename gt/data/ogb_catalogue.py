@@ -19,7 +19,8 @@ from ogb import graphproppred  # noqa: E402
 def catalogue() -> dict[str, dict[str, str]]:
     """OGB's facts about each graph-property dataset, by its name: the columns of ``master.csv``."""
     path = Path(graphproppred.__file__).with_name("master.csv")
-    return pd.read_csv(path, index_col=0, keep_default_na=False, dtype=str).to_dict()
+    table = pd.read_csv(path, index_col=0, keep_default_na=False, dtype=str)
+    return {str(name): dict(column) for name, column in table.items()}
 
 
 def facts(name: str) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchmetrics import MetricCollection
 
 from gt.attention import prepare
 from gt.data.batching import Batches
@@ -17,6 +18,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.masks import Mask
+from gt.metrics import Criterion
 from gt.schema import Schema
 
 
@@ -153,6 +155,9 @@ class Text(DataModule):
         self.schema = Schema(
             node_vocab=(len(names),), level="node", outputs=len(names), names=names, max_nodes=self.context
         )
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        return super().measures()[0], Criterion("loss", "min")
 
     def has(self, split: str) -> bool:
         return split in self.tokens

@@ -75,6 +75,10 @@ class Block(nn.Module):
         dropout: on what each branch adds to the residual stream.
     """
 
+    norm_local: nn.Module
+    norm_attention: nn.Module
+    norm_feed_forward: nn.Module
+
     def __init__(
         self,
         width: int,
