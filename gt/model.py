@@ -80,7 +80,8 @@ class GraphTransformer(nn.Module):
         self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         has_edges = schema.edge_vocab or schema.edge_floats
-        reads_edges = any(getattr(b, "local", True) is not None for b in self.blocks)
+        readers = [getattr(b, "local", b) for b in self.blocks]
+        reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
         self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
         self.dropout = nn.Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
@@ -89,6 +90,8 @@ class GraphTransformer(nn.Module):
         if init_std is not None:
             self._draw(init_std, depth)
         if getattr(readout, "tied", False):
+            if taken:
+                raise ValueError(f"a tied head shares the node embedding, which encodings narrow by {taken} channels")
             readout.mlp[-1].weight = self.nodes.table.weight
 
     def _draw(self, std: float, depth: int) -> None:

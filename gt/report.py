@@ -138,20 +138,21 @@ def blend_bars(weights: Sequence[float]) -> Figure:
 def reach_maps(reach: Reach) -> Figure:
     """Where each head's attention goes, by hops; the last row is even attention under the same mask."""
     layers, heads, bins = reach.share.shape
-    columns = min(layers, 4)
+    columns = min(layers, 2)
     rows = -(-layers // columns)
-    figure = Figure(figsize=(3.4 * columns + 0.8, rows * (1.3 + 0.32 * heads)), layout="constrained")
+    figure = Figure(figsize=(3.9 * columns + 0.8, rows * (1.3 + 0.32 * heads)), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
+    top = float(max(reach.share.max(), reach.even.max()))
     labels = [str(hop) for hop in range(bins - 1)] + [f">{bins - 2}"]
     for place, axes in enumerate(grid):
         if place >= layers:
             axes.axis("off")
             continue
         values = np.vstack([reach.share[place].numpy(), reach.even[place].numpy()[None]])
-        axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axes.imshow(values, vmin=0, vmax=top, cmap="viridis", aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             axes.text(j, i, f"{value:.2f}"[1:] if value < 0.995 else "1", ha="center", va="center", fontsize=7,
-                      color="white" if value < 0.6 else "black")  # fmt: skip
+                      color="white" if value < 0.6 * top else "black")  # fmt: skip
         axes.set_title(f"layer {place}", fontsize=9)
         axes.set_xticks(range(bins), labels, fontsize=8)
         axes.set_yticks(range(heads + 1), [f"head {h}" for h in range(heads)] + ["even"], fontsize=8)

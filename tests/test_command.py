@@ -362,7 +362,6 @@ def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
     cases = {
         "modle=gps": "error: unknown key 'modle': did you mean 'model'?",
         "-m data.view=graph,grph": "error: data.view='grph' has the wrong type: it should be graph or sequence",
-        "mask.hops=1,2": "error: mask.hops=1,2 gives several values: add -m to run them all",
         "foo": "error: cannot read 'foo': an override is key=value or group=option",
     }
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}

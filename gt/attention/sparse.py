@@ -25,6 +25,11 @@ def csr(rowptr: Tensor, columns: Tensor, values: Tensor) -> Tensor:
     return torch.sparse_csr_tensor(rowptr, columns, values, size=(nodes, nodes), check_invariants=False)
 
 
+def full_precision(device: torch.device) -> torch.autocast:
+    """Products as their operands are, whatever autocast asks for: sparse ones take no half precision."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def segment_softmax(scores: Tensor, rowptr: Tensor, target: Tensor) -> Tensor:
     """Softmax of (P, H) over the run of pairs of each target; a run of nothing but -inf gives zeros."""
     highest = torch.segment_reduce(scores, "max", offsets=rowptr, axis=0)  # (N, H)
@@ -41,19 +46,20 @@ class _SparseAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
         source, target = pairs.edges
         heads = q.shape[1]
-        q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))  # (H, N, D)
-        pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
-        scores = torch.stack(
-            [torch.sparse.sampled_addmm(pattern, q[h], k[h].T, beta=0.0).values() for h in range(heads)], dim=1
-        )  # (P, H)
-        if bias is not None:
-            scores += bias
-        if pairs.edge_heads is not None:
-            scores.masked_fill_(~pairs.edge_heads, -torch.inf)
-        weights = segment_softmax(scores, pairs.rowptr, target)
-        kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-        used = weights if kept is None else weights * kept
-        out = torch.stack([csr(pairs.rowptr, source, a) @ v[h] for h, a in enumerate(used.T.contiguous())], dim=1)
+        with full_precision(q.device):
+            q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))  # (H, N, D)
+            pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
+            scores = torch.stack(
+                [torch.sparse.sampled_addmm(pattern, q[h], k[h].T, beta=0.0).values() for h in range(heads)], dim=1
+            )  # (P, H)
+            if bias is not None:
+                scores += bias
+            if pairs.edge_heads is not None:
+                scores.masked_fill_(~pairs.edge_heads, -torch.inf)
+            weights = segment_softmax(scores, pairs.rowptr, target)
+            kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+            used = weights if kept is None else weights * kept
+            out = torch.stack([csr(pairs.rowptr, source, a) @ v[h] for h, a in enumerate(used.T.contiguous())], dim=1)
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.pairs, ctx.biased = pairs, bias is not None
         return out
@@ -65,21 +71,22 @@ class _SparseAttention(torch.autograd.Function):
         pairs: Pairs = ctx.pairs
         source, target = pairs.edges
         back, readers = pairs.by_source, target[pairs.by_source]
-        grad = grad.transpose(0, 1).contiguous()  # (H, N, D)
-        pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
-        heads = range(len(q))
-        used = weights if kept is None else weights * kept
-        grad_v = [csr(pairs.colptr, readers, used[:, h][back]) @ grad[h] for h in heads]
-        grad_used = torch.stack(
-            [torch.sparse.sampled_addmm(pattern, grad[h], v[h].T, beta=0.0).values() for h in heads], dim=1
-        )  # (P, H)
-        grad_weights = grad_used if kept is None else grad_used * kept
-        inner = grad_weights * weights
-        total = torch.zeros(len(q[0]), len(q), dtype=q.dtype, device=q.device).index_add_(0, target, inner)
-        grad_scores = inner - weights * total.index_select(0, target)
-        by_head = grad_scores.T.contiguous()
-        grad_q = [csr(pairs.rowptr, source, by_head[h]) @ k[h] for h in heads]
-        grad_k = [csr(pairs.colptr, readers, by_head[h][back]) @ q[h] for h in heads]
+        with full_precision(q.device):
+            grad = grad.transpose(0, 1).contiguous()  # (H, N, D)
+            pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
+            heads = range(len(q))
+            used = weights if kept is None else weights * kept
+            grad_v = [csr(pairs.colptr, readers, used[:, h][back]) @ grad[h] for h in heads]
+            grad_used = torch.stack(
+                [torch.sparse.sampled_addmm(pattern, grad[h], v[h].T, beta=0.0).values() for h in heads], dim=1
+            )  # (P, H)
+            grad_weights = grad_used if kept is None else grad_used * kept
+            inner = grad_weights * weights
+            total = torch.zeros(len(q[0]), len(q), dtype=q.dtype, device=q.device).index_add_(0, target, inner)
+            grad_scores = inner - weights * total.index_select(0, target)
+            by_head = grad_scores.T.contiguous()
+            grad_q = [csr(pairs.rowptr, source, by_head[h]) @ k[h] for h in heads]
+            grad_k = [csr(pairs.colptr, readers, by_head[h][back]) @ q[h] for h in heads]
         return (
             torch.stack(grad_q, dim=1),
             torch.stack(grad_k, dim=1),

@@ -18,10 +18,10 @@ def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
     return out.index_add(0, batch.edge_index[1], messages)
 
 
-def normalised(norm: nn.Module, edges: Tensor) -> Tensor:
-    """``norm(edges)``; a single edge, or none, has no statistics of a batch to train on and stays as it is."""
-    too_few = len(edges) < 2 and norm.training and isinstance(norm, nn.BatchNorm1d)
-    return edges if too_few else norm(edges)
+def normalised(norm: nn.Module, rows: Tensor) -> Tensor:
+    """``norm(rows)``; a single row, or none, has no statistics of a batch to train on and stays as it is."""
+    too_few = len(rows) < 2 and norm.training and isinstance(norm, nn.BatchNorm1d)
+    return rows if too_few else norm(rows)
 
 
 class GCN(nn.Module):
