@@ -1,0 +1,319 @@
+"""Message passing against PyG or a loop over nodes, blocks against their equations written out."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import GCNConv, GINEConv
+
+from gt.layers import (
+    GCN,
+    GINE,
+    Attention,
+    Blend,
+    EdgeGatedBlock,
+    FeedForward,
+    GatedGCN,
+    ParallelBlock,
+    SequentialBlock,
+)
+from gt.masks import Complete, Hops
+from tests.graphs import SIZES, random_batch
+
+WIDTH = 6
+SHAPES = {  # sizes, density of edges
+    **{name: (sizes, 0.3) for name, sizes in SIZES.items()},
+    "no edges": ((3, 2), 0.0),
+    "crowded": ((6, 5), 0.9),
+}
+shapes = pytest.mark.parametrize(("sizes", "density"), SHAPES.values(), ids=SHAPES)
+edge_features = pytest.mark.parametrize("with_edges", [True, False], ids=["edge features", "no edge features"])
+
+
+@pytest.fixture(autouse=True)
+def _double_and_seeded():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def streams(batch, with_edges=True):
+    """x (N, WIDTH) and e (E, WIDTH) or None, leaves that ask for gradients."""
+    x = torch.randn(batch.num_nodes, WIDTH, requires_grad=True)
+    return x, torch.randn(batch.num_edges, WIDTH, requires_grad=True) if with_edges else None
+
+
+def stirred(module):
+    """The module with every parameter drawn anew: norms and biases would start where mistakes do not show."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return module
+
+
+def assert_same(ours, theirs, leaves):
+    """Equal tensors (None where both are), and equal gradients of one random sum of them."""
+    assert [t is None for t in ours] == [t is None for t in theirs]
+    ours, theirs = ([t for t in found if t is not None] for found in (ours, theirs))
+    weights = [torch.randn_like(t) for t in ours]
+    leaves = [leaf for leaf in leaves if leaf is not None]
+    grads = []
+    for found in (ours, theirs):
+        total = sum((t * w).sum() for t, w in zip(found, weights, strict=True))
+        grads.append(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
+    for a, b in zip([*ours, *grads[0]], [*theirs, *grads[1]], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@shapes
+@edge_features
+@pytest.mark.parametrize("eps", [0.0, 0.3])
+def test_gine_equals_pyg(sizes, density, with_edges, eps):
+    batch = random_batch(sizes, density=density)
+    layer = GINE(WIDTH, eps)
+    x, e = streams(batch, with_edges)
+    nothing = torch.zeros(batch.num_edges, WIDTH)
+    expected = GINEConv(layer.mlp, eps=eps)(x, batch.edge_index, nothing if e is None else e)
+    assert_same(layer(x, e, batch), (expected, e), [x, e, *layer.parameters()])
+
+
+@shapes
+@pytest.mark.parametrize("directed", [True, False])
+def test_gcn_equals_pyg(sizes, density, directed):
+    batch = random_batch(sizes, directed=directed, density=density)
+    layer, reference = stirred(GCN(WIDTH)), GCNConv(WIDTH, WIDTH)
+    reference.lin.weight, reference.bias = layer.linear.weight, layer.linear.bias
+    x, e = streams(batch)
+    assert_same(layer(x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
+
+
+def looped_edges(batch):
+    """[(number, source, target)] in Python integers."""
+    return [(number, j, i) for number, (j, i) in enumerate(batch.edge_index.T.tolist())]
+
+
+def rows(values, width=WIDTH):
+    return torch.stack(values) if values else torch.zeros(0, width)
+
+
+def batch_norm(norm, values, training):
+    """Batch normalisation written out; too few rows to train on stay as they are."""
+    if training and len(values) < 2:
+        return values
+    mean = values.mean(0) if training else norm.running_mean
+    variance = values.var(0, correction=0) if training else norm.running_var
+    return (values - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
+
+
+def looped_gated_gcn(layer, x, e, batch, training):
+    own_weight, key_weight, value_weight, query_weight = layer.of_node.weight.split(WIDTH)
+    own_bias, key_bias, value_bias, query_bias = layer.of_node.bias.split(WIDTH)
+    edges = looped_edges(batch)
+    e = torch.zeros(len(edges), WIDTH) if e is None else e
+    mixed = {
+        n: (key_weight @ x[i] + key_bias) + (query_weight @ x[j] + query_bias) + layer.of_edge(e[n])
+        for n, j, i in edges
+    }
+    new_x = []
+    for node in range(len(x)):
+        gates = [(mixed[n].sigmoid(), j) for n, j, i in edges if i == node]
+        weighted = sum((s * (value_weight @ x[j] + value_bias) for s, j in gates), torch.zeros(WIDTH))
+        total = sum((s for s, _ in gates), torch.zeros(WIDTH))
+        new_x.append(own_weight @ x[node] + own_bias + weighted / (total + 1e-6))
+    new_x = x + batch_norm(layer.norm_x, rows(new_x), training).relu()
+    return new_x, e + batch_norm(layer.norm_e, rows([mixed[n] for n, _, _ in edges]), training).relu()
+
+
+@shapes
+@edge_features
+@pytest.mark.parametrize("training", [True, False])
+def test_gated_gcn_equals_a_loop(sizes, density, with_edges, training):
+    if training and sum(sizes) == 1:
+        pytest.skip("batch normalisation cannot train on one node")
+    batch = random_batch(sizes, density=density)
+    layer = stirred(GatedGCN(WIDTH))
+    layer(*streams(random_batch((9, 9))), random_batch((9, 9)))  # running statistics unlike those of this batch
+    layer.train(training)
+    x, e = streams(batch, with_edges)
+    assert_same(layer(x, e, batch), looped_gated_gcn(layer, x, e, batch, training), [x, e, *layer.parameters()])
+
+
+def looped_edge_gated(block, x, e, batch, training):
+    heads, channels = block.heads, WIDTH // block.heads
+    q, k, v = (w @ x.T for w in block.project_in.weight.split(WIDTH))  # (WIDTH, N)
+    edges = looped_edges(batch)
+    e = torch.zeros(len(edges), WIDTH) if e is None else e
+    score = {n: q[:, i] * k[:, j] / channels**0.5 * (block.project_edge.weight @ e[n]) for n, j, i in edges}
+    read = []
+    for node in range(len(x)):
+        out = []
+        for head in range(heads):
+            part = slice(head * channels, (head + 1) * channels)
+            weights = [(score[n][part].sum().clamp(-5, 5).exp(), j) for n, j, i in edges if i == node]
+            total = sum((w for w, _ in weights), torch.zeros(())) + 1e-6
+            out.append(sum((w * v[part, j] for w, j in weights), torch.zeros(channels)) / total)
+        read.append(torch.cat(out))
+    found = []
+    for stream, old, new in (("x", x, rows(read)), ("e", e, rows([score[n] for n, _, _ in edges]))):
+        old = batch_norm(block.norm_attention[stream], old + block.project_out[stream](new), training)
+        ff = block.feed_forward[stream]
+        new = ff.project_out(ff.expand(old).relu())
+        found.append(batch_norm(block.norm_feed_forward[stream], old + new, training))
+    return tuple(found)
+
+
+@shapes
+@edge_features
+@pytest.mark.parametrize("training", [True, False])
+def test_edge_gated_block_equals_a_loop(sizes, density, with_edges, training):
+    batch = random_batch(sizes, density=density)
+    block = stirred(EdgeGatedBlock(WIDTH, heads=2))
+    other = random_batch((9, 9))
+    block(*streams(other), other, Complete()(other))
+    block.train(training)
+    x, e = streams(batch, with_edges)
+    leaves = [x, e, *block.parameters()]
+    assert_same(block(x, e, batch, Complete()(batch)), looped_edge_gated(block, x, e, batch, training), leaves)
+
+
+@pytest.mark.parametrize("make", [GatedGCN, partial(EdgeGatedBlock, heads=2)])
+@pytest.mark.parametrize("edges", [0, 1])
+def test_training_on_hardly_any_edges_keeps_running_statistics_usable(make, edges):
+    batch = random_batch((2, 2), density=0.0)
+    if edges:
+        batch = random_batch((2, 1), seed=2, density=0.5)
+    assert batch.num_edges == edges
+    layer, (x, e) = make(WIDTH), streams(batch)
+    pairs = () if isinstance(layer, GatedGCN) else (Complete()(batch),)
+    new_x, new_e = layer(x, e, batch, *pairs)
+    (new_x.sum() + new_e.sum()).backward()
+    tensors = [*layer.buffers(), new_x, new_e, *(p.grad for p in layer.parameters() if p.grad is not None)]
+    assert all(t.isfinite().all() for t in tensors)
+
+
+def test_blend_weights():
+    assert Blend(0.0).scales() == (2, 0)
+    assert Blend(1.0).scales() == (0, 2)
+    assert Blend().scales() == (1, 1)
+    assert not list(Blend(0.3).parameters())
+    learned = Blend(0.3, learned=True)
+    torch.testing.assert_close(torch.stack(learned.scales()), torch.tensor([1.4, 0.6]), check_dtype=False)
+    (slope,) = torch.autograd.grad(learned.weight, learned.logit)
+    torch.testing.assert_close(slope, torch.tensor(0.3 * 0.7), check_dtype=False)
+    for weight, is_learned in [(-0.1, False), (1.1, False), (0.0, True), (1.0, True)]:
+        with pytest.raises(ValueError, match="blend weight cannot be"):
+            Blend(weight, is_learned)
+
+
+def local_step(block, x, e, batch):
+    """What the local branch adds to its input: a layer that is residual brought its input along."""
+    new, new_e = block.local(x, e, batch)
+    return (new - x if isinstance(block.local, GatedGCN) else new), new_e
+
+
+def fed(block, x):
+    ff = block.feed_forward
+
+    def inner(y):
+        return ff.project_out(ff.expand(y).relu())
+
+    return x + inner(block.norm_feed_forward(x)) if block.prenorm else block.norm_feed_forward(x + inner(x))
+
+
+def written_out(block, x, e, batch, pairs, w):
+    """GPS (Rampasek et al. 2022) and its relatives, w the share of the global branch."""
+    local, attention = block.norm_local, block.norm_attention
+    parallel = isinstance(block, ParallelBlock)
+    if block.prenorm:
+        step, new_e = local_step(block, local(x), e, batch)
+        middle = x + 2 * (1 - w) * step
+        return fed(block, middle + 2 * w * block.attention(attention(x if parallel else middle), pairs)), new_e
+    step, new_e = local_step(block, x, e, batch)
+    if parallel:
+        read = attention(x + block.attention(x, pairs))
+        return fed(block, 2 * (1 - w) * local(x + step) + 2 * w * read), new_e
+    middle = local(x + 2 * (1 - w) * step)
+    return fed(block, attention(middle + 2 * w * block.attention(middle, pairs))), new_e
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
+@pytest.mark.parametrize("local", [GINE, GCN, GatedGCN])
+@pytest.mark.parametrize("prenorm", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 0.8, 1.0, "learned"])
+def test_blocks_equal_their_equations(make, local, prenorm, weight):
+    batch = random_batch((4, 1, 7))
+    blend = partial(Blend, 0.7, learned=True) if weight == "learned" else partial(Blend, weight)
+    block = make(
+        WIDTH, local, partial(Attention, heads=2), FeedForward, norm=nn.BatchNorm1d, blend=blend, prenorm=prenorm
+    )
+    stirred(block)
+    x, e = streams(batch)
+    pairs = Hops(2)(batch)
+    w = block.blend.logit.sigmoid() if weight == "learned" else weight
+    leaves = [x, e, *block.parameters()]
+    assert_same(block(x, e, batch, pairs), written_out(block, x, e, batch, pairs, w), leaves)
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_a_weight_at_an_end_silences_the_other_branch(make, prenorm):
+    batch = random_batch((5, 3))
+    x, e = streams(batch)
+    for weight, silent, heard in ((0.0, "attention", "local"), (1.0, "local", "attention")):
+        block = make(WIDTH, GINE, Attention, norm=nn.LayerNorm, blend=partial(Blend, weight), prenorm=prenorm)
+        weights = torch.randn(batch.num_nodes, WIDTH)
+        (block(x, e, batch, Complete()(batch))[0] * weights).sum().backward()
+
+        def size(name, block=block):
+            return sum(p.grad.abs().sum() for p in getattr(block, name).parameters())
+
+        assert size(silent) == 0
+        assert size(heard) > 0
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_one_branch_alone_is_not_scaled(make, prenorm):
+    batch = random_batch((5, 3))
+    pairs = Complete()(batch)
+    x, e = streams(batch)
+    options = {"norm": nn.LayerNorm, "prenorm": prenorm}
+    block = make(WIDTH, local=GINE, **options)
+    assert block.blend is None
+    norm = block.norm_local
+    assert_same(
+        block(x, e, batch, pairs),
+        (x + block.local(norm(x), e, batch)[0] if prenorm else norm(x + block.local(x, e, batch)[0]), e),
+        [x, e],
+    )
+    block = make(WIDTH, attention=partial(Attention, heads=2), **options)
+    norm = block.norm_attention
+    expected = x + block.attention(norm(x), pairs) if prenorm else norm(x + block.attention(x, pairs))
+    assert_same(block(x, None, batch, pairs), (expected, None), [x])
+    block = make(WIDTH, feed_forward=FeedForward, **options)
+    assert_same(block(x, e, batch, pairs), (fed(block, x), e), [x, e])
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock, EdgeGatedBlock])
+def test_dropout_acts_in_training_alone(make):
+    batch = random_batch((5, 3))
+    x, e = streams(batch)
+    if make is EdgeGatedBlock:
+        block = make(WIDTH, heads=2, dropout=0.5)
+    else:
+        block = make(WIDTH, partial(GatedGCN, dropout=0.5), Attention, partial(FeedForward, dropout=0.5), dropout=0.5)
+    pairs = Complete()(batch)
+    a, b = (block(x, e, batch, pairs) for _ in range(2))
+    assert not torch.equal(a[0], b[0])
+    assert not torch.equal(a[1], b[1])
+    block.eval()
+    a, b = (block(x, e, batch, pairs) for _ in range(2))
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+
+
+def test_heads_must_divide_the_width():
+    for layer in (Attention, EdgeGatedBlock):
+        with pytest.raises(ValueError, match="4 heads do not divide a width of 6"):
+            layer(6, heads=4)
