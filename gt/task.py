@@ -80,7 +80,8 @@ class Task(pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: GraphBatch) -> None:
         prediction, target = self.net(batch), self._target(batch)
-        self.losses[stage].update(metrics.loss(self.schema, prediction, target), weight=float(target.numel()))
+        labelled = (~target.isnan()).sum()
+        self.losses[stage].update(metrics.loss(self.schema, prediction, target), weight=labelled)
         self.measures[stage].update(prediction, target)
 
     def _log(self, stage: str) -> None:

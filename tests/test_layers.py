@@ -22,6 +22,7 @@ from gt.masks import Complete, Hops
 from tests.graphs import SIZES, random_batch
 
 WIDTH = 6
+TwoHeads = partial(Attention, heads=2)
 SHAPES = {  # sizes, density of edges
     **{name: (sizes, 0.3) for name, sizes in SIZES.items()},
     "no edges": ((3, 2), 0.0),
@@ -244,9 +245,7 @@ def written_out(block, x, e, batch, pairs, w):
 def test_blocks_equal_their_equations(make, local, prenorm, weight):
     batch = random_batch((4, 1, 7))
     blend = partial(Blend, 0.7, learned=True) if weight == "learned" else partial(Blend, weight)
-    block = make(
-        WIDTH, local, partial(Attention, heads=2), FeedForward, norm=nn.BatchNorm1d, blend=blend, prenorm=prenorm
-    )
+    block = make(WIDTH, local, TwoHeads, FeedForward, norm=nn.BatchNorm1d, blend=blend, prenorm=prenorm)
     stirred(block)
     x, e = streams(batch)
     pairs = Hops(2)(batch)
@@ -261,7 +260,7 @@ def test_a_weight_at_an_end_silences_the_other_branch(make, prenorm):
     batch = random_batch((5, 3))
     x, e = streams(batch)
     for weight, silent, heard in ((0.0, "attention", "local"), (1.0, "local", "attention")):
-        block = make(WIDTH, GINE, Attention, norm=nn.LayerNorm, blend=partial(Blend, weight), prenorm=prenorm)
+        block = make(WIDTH, GINE, TwoHeads, norm=nn.LayerNorm, blend=partial(Blend, weight), prenorm=prenorm)
         weights = torch.randn(batch.num_nodes, WIDTH)
         (block(x, e, batch, Complete()(batch))[0] * weights).sum().backward()
 
@@ -287,7 +286,7 @@ def test_one_branch_alone_is_not_scaled(make, prenorm):
         (x + block.local(norm(x), e, batch)[0] if prenorm else norm(x + block.local(x, e, batch)[0]), e),
         [x, e],
     )
-    block = make(WIDTH, attention=partial(Attention, heads=2), **options)
+    block = make(WIDTH, attention=TwoHeads, **options)
     norm = block.norm_attention
     expected = x + block.attention(norm(x), pairs) if prenorm else norm(x + block.attention(x, pairs))
     assert_same(block(x, None, batch, pairs), (expected, None), [x])
@@ -302,7 +301,7 @@ def test_dropout_acts_in_training_alone(make):
     if make is EdgeGatedBlock:
         block = make(WIDTH, heads=2, dropout=0.5)
     else:
-        block = make(WIDTH, partial(GatedGCN, dropout=0.5), Attention, partial(FeedForward, dropout=0.5), dropout=0.5)
+        block = make(WIDTH, partial(GatedGCN, dropout=0.5), TwoHeads, partial(FeedForward, dropout=0.5), dropout=0.5)
     pairs = Complete()(batch)
     a, b = (block(x, e, batch, pairs) for _ in range(2))
     assert not torch.equal(a[0], b[0])

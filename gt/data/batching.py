@@ -125,15 +125,8 @@ class Batches(Sampler[list[int]]):
         return [batches[i] for i in draw.permutation(len(batches))]
 
     def __len__(self) -> int:
-        batches = -(-len(self.sizes) // self.batch_size) if not self.shuffle else self._shuffled_length()
-        if self.shuffle:
-            return batches // self.world
-        return len(range(self.rank, batches, self.world))
-
-    def _shuffled_length(self) -> int:
-        step = self.pool * self.batch_size
-        full, rest = divmod(len(self.sizes), step)
-        return full * self.pool + -(-rest // self.batch_size)
+        batches = -(-len(self.sizes) // self.batch_size)  # a pool is a whole number of batches
+        return batches // self.world if self.shuffle else len(range(self.rank, batches, self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self.plan()[self.rank :: self.world][: len(self)]
