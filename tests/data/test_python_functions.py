@@ -1,539 +1,541 @@
-"""The built-in dataset: labels by hand, views that hide the answer, and splits that do not mix."""
-
 import ast
-import inspect
-import json.decoder
+import io
+import itertools
 import textwrap
-from itertools import pairwise
+import tokenize
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gt.data import python_functions
-from gt.data.python_functions import PythonFunctions, build, collect, key, library, read, split_of
-from gt.data.syntax import ANSWER, CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, OWN_NAME, hidden, label, tokens, tree
+from gt.data.python_ast import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
+from gt.data.python_functions import (
+    DEEPEST,
+    LONGEST,
+    NONE,
+    UNKNOWN,
+    WORDS,
+    PythonFunctions,
+    build,
+    key,
+    sources,
+    split_of,
+)
+from gt.data.store import Graphs
 from gt.errors import UserError
 
 
 def parse(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
-    """The last function of a source, its outermost."""
-    found = ast.parse(textwrap.dedent(source)).body[-1]
-    assert isinstance(found, FUNCTIONS)
-    return found
+    node = ast.parse(textwrap.dedent(source)).body[0]
+    assert isinstance(node, FUNCTIONS)
+    return node
 
 
-def views(function: ast.AST):
-    """Both views of a function, its answer hidden."""
-    with hidden(function) as shown:
-        return tree(shown), tokens(ast.unparse(shown))
-
-
-LABELS = {
-    "generator": [
-        "def f(a):\n for i in a:\n  yield i",
-        "def f(a):\n yield from a",
-        "def f(a):\n b = yield\n return b",
-        "async def f(a):\n yield a",
-        "def f(a):\n return (yield a)",
-        "def f(a):\n return [(yield)]",
-    ],
-    "nothing": [
-        "def f(a):\n a.b = 1",
-        "def f(a):\n return",
-        "def f(a):\n return None",
-        "def f(a):\n if a: return\n return None",
-        "def f(a):\n raise ValueError(a)",
-        "def f(a):\n g = lambda: 1\n g()",
-        "def f(a):\n def g():\n  return 1\n g()",
-        "def f(a):\n def g():\n  yield 1\n g()",
-        "def f(a):\n class G:\n  def h(self):\n   return 1\n G()",
-        "def f(a):\n g = lambda: (yield)\n g()",
-    ],
-    "boolean": [
-        "def f(a): return a > 1",
-        "def f(a): return not a",
-        "def f(a): return True",
-        "def f(a): return a in b and not c or a is None",
-        "def f(a):\n if a: return False\n return a == 3",
-    ],
-    "call": [
-        "def f(a): return g(a)",
-        "def f(a): return a.b().c()",
-        "async def f(a): return await g(a)",
-        "def f(a):\n try: return g(a)\n finally: a.close()",
-    ],
-    "reference": [
-        "def f(a): return a",
-        "def f(a): return a.b.c",
-        "def f(a): return a[0]",
-        "async def f(a): return await a",
-        "def f(a):\n def g(): pass\n return g",
-        "def f(a):\n with a:\n  for b in a:\n   while b:\n    return b",
-    ],
-    "expression": [
-        "def f(a): return a + 1",
-        "def f(a): return 3",
-        "def f(a): return 'text'",
-        "def f(a): return [a]",
-        "def f(a): return a and b",
-        "def f(a): return lambda: a > 1",
-        "def f(a): return f'{a}'",
-        "def f(a): return -a",
-        "def f(a): return a if b else c",
-        "def f(a): return (a, b)",
-    ],
-    "mixed": [
-        "def f(a):\n if a: return a\n return a()",
-        "def f(a):\n if a: return\n return a",
-        "def f(a):\n match a:\n  case 1: return True\n  case _: return 2",
-        "async def f(a):\n if a: return await a()\n return None",
-    ],
-}
-
-
-@pytest.mark.parametrize(("kind", "source"), [(kind, source) for kind in LABELS for source in LABELS[kind]])
-def test_what_a_function_returns(kind, source):
-    assert CLASSES[label(parse(source))] == kind
-
-
-def test_every_class_has_an_example():
-    assert tuple(LABELS) == CLASSES
-
-
-def test_the_tree_view_of_a_small_function():
-    shown, _ = views(parse("def double(a, b=2) -> int:\n    'Doc.'\n    a = a * b\n    return double(a)\n"))
-    nodes = [
-        (NODE_TYPES[t], word, depth) for t, word, depth in zip(shown.types, shown.words, shown.depths, strict=True)
-    ]
-    assert nodes == [
-        ("FunctionDef", OWN_NAME, 0),
-        ("arguments", "", 1),
-        ("arg", "a", 2),
-        ("arg", "b", 2),
-        ("Constant", "int:2", 2),
-        ("Assign", "", 1),
-        ("Name", "a", 2),
-        ("BinOp", "Mult", 2),
-        ("Name", "a", 3),
-        ("Name", "b", 3),
-        ("Return", "", 1),
-        ("Name", ANSWER, 2),
-    ]
-    by_kind = {kind: [e[:2] for e in shown.edges if EDGE_KINDS[e[2]] == kind] for kind in EDGE_KINDS}
-    parents = [(0, 1), (1, 2), (1, 3), (1, 4), (0, 5), (5, 6), (5, 7), (7, 8), (7, 9), (0, 10), (10, 11)]
-    assert sorted(by_kind["child"]) == sorted(parents)
-    assert by_kind["next leaf"] == list(pairwise([2, 3, 4, 6, 8, 9, 11]))
-    assert sorted(by_kind["next use"]) == [(2, 6), (3, 9), (6, 8)]
-    for forth, back in zip(EDGE_KINDS[::2], EDGE_KINDS[1::2], strict=True):
-        assert by_kind[back] == [(target, source) for source, target in by_kind[forth]]
-
-
-def test_the_sequence_view_of_a_small_function():
-    source = "def double(a, b=2) -> int:\n    'Doc.'\n    if a >= 'x':\n        a **= b\n    return double(a)\n"
-    _, words = views(parse(source))
-    expected = f"def {OWN_NAME} ( a , b = 2 ) : line:1 if a >= 'x' : line:2 a **= b line:1 return {ANSWER}"
-    assert " ".join(words) == expected
-
-
-def test_tokens_keep_every_character_but_blanks_and_shorten_long_strings():
-    source = "x = f(a.b, -1.5, c[2:3]) // y != z -> w := {1: 2}\nprint('a, b', \"it's\", rb'\\'')"
-    expected = "x = f ( a . b , - 1 . 5 , c [ 2 : 3 ] ) // y != z -> w := { 1 : 2 }"
-    assert " ".join(tokens(source)) == expected + " line:0 print ( 'a, b' , \"it's\" , rb'\\'' )"
-    assert tokens("'sixteen letters!'") == ["'sixteen letters!'"]
-    assert tokens("'seventeen letters'") == ["str"]
-    assert tokens("'''a\n    b'''") == ["'''a\n    b'''"]
-
-
-# ---- nothing that was hidden shows
-
-BASE = """
-def count(self, n, *rest):
-    if n == 0:
-        return self
-    def helper(k):
-        return k + 1
-    part = count(self, n - 1) or self.count(n)
-    return self.found
-"""
-SAME = {
-    "returned value": BASE.replace("self.found", "sum(x for x in rest if (lambda: x)())"),
-    "returned nothing": BASE.replace("return self.found", "return"),
-    "returned None": BASE.replace("return self.found", "return None"),
-    "each returned value": BASE.replace("return self\n", "return not n\n").replace("self.found", "[n, n, n]"),
-    "name": BASE.replace("count", "is_ready"),
-    "return type": BASE.replace("*rest):", "*rest) -> dict[str, int]:"),
-    "docstring": BASE.replace("*rest):", "*rest):\n    '''Return whether it is.'''"),
-    "empty docstring": BASE.replace("*rest):", "*rest):\n    ''"),
-    "inner return type": BASE.replace("helper(k):", "helper(k) -> int:"),
-    "inner docstring": BASE.replace("helper(k):", "helper(k):\n        'Add one.'"),
-    "spelling": BASE.replace("self.found", "(  self\n  .found )  # a comment"),
-}
-DIFFERENT = {
-    "another test": BASE.replace("n == 0", "n == 1"),
-    "inner value": BASE.replace("k + 1", "k + 2"),
-    "inner name": BASE.replace("helper", "assistant"),
-    "argument": BASE.replace("*rest", "*others"),
-}
-
-
-@pytest.mark.parametrize("source", SAME.values(), ids=SAME)
-def test_what_is_hidden_changes_neither_view(source):
-    assert source != BASE
-    assert views(parse(source)) == views(parse(BASE))
-
-
-@pytest.mark.parametrize("source", DIFFERENT.values(), ids=DIFFERENT)
-def test_what_is_not_hidden_changes_both_views(source):
-    before, after = views(parse(BASE)), views(parse(source))
-    assert before[0] != after[0]
-    assert before[1] != after[1]
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("def f(a):\n yield a", "def f(a):\n yield a.b + 1"),
-        ("def f(a):\n yield a", "def f(a):\n yield"),
-        ("def f(a):\n yield from a", "def f(a):\n yield from g(a)"),
-        ("async def f(a):\n return await a()", "async def f(a):\n return 1"),
-        ("def f(a):\n x = yield a", "def f(a):\n x = yield"),
-        ("def f(a):\n return (yield a)", "def f(a):\n return 2"),
-        ("def f(a):\n 'Doc.'", "def f(a):\n pass"),
-        ("def f(a):\n 'Doc.'\n pass", "def f(a):\n pass"),
-        ("def f(a):\n global f\n f = a", "def g(a):\n global g\n g = a"),
-        ("def f(a):\n from m import b as f", "def g(a):\n from m import b as g"),
-        ("def f(a):\n from f import b", "def g(a):\n from g import b"),
-        ("def f(a):\n h(f=a, b='f')", "def g(a):\n h(g=a, b='g')"),
-        ("@f.setter\ndef f(a): a.f = f", "@g.setter\ndef g(a): a.g = g"),
-        ("def f(f): h(f)", "def g(g): h(g)"),
-        ("def f(a):\n def f(): f()\n class f: pass", "def g(a):\n def g(): g()\n class g: pass"),
-        ("def f(a):\n try: h()\n except E as f: pass", "def g(a):\n try: h()\n except E as g: pass"),
-        (
-            "def f(a):\n match a:\n  case {'k': 1, **f}: h(f)\n  case [*f]: h()\n  case 1 as f: h()",
-            "def g(a):\n match a:\n  case {'k': 1, **g}: h(g)\n  case [*g]: h()\n  case 1 as g: h()",
-        ),
-        ("def f(a):\n def h() -> f: pass", "def f(a):\n def h(): pass"),
-    ],
-)
-def test_yields_names_and_docstrings_show_nowhere(one, other):
-    assert one != other
-    assert views(parse(one)) == views(parse(other))
-
-
-def test_lambdas_and_inner_functions_keep_their_values():
-    source = "def f(a):\n    g = lambda: a.first\n    def h():\n        yield a.second\n    return a.third\n"
-    shown, words = views(parse(source))
-    for word in ("first", "second"):
-        assert word in words
-        assert word in shown.words
-    assert "third" not in words
-    assert "third" not in shown.words
-
-
-LIBRARY = [ast, inspect, json.decoder, textwrap]
-
-
-def library_functions():
-    for module in LIBRARY:
-        source = Path(str(module.__file__)).read_text()
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, FUNCTIONS):
-                yield node
-
-
-def test_real_functions_come_back_as_they_were():
-    for node in library_functions():
-        before = ast.dump(node, include_attributes=True)
-        with hidden(node) as shown:
-            assert ast.dump(shown, include_attributes=True) != before
-            assert shown is node
-        assert ast.dump(node, include_attributes=True) == before
-
-
-def test_a_function_comes_back_after_an_exception():
-    node = parse(BASE)
-    before = ast.dump(node)
-
-    def fail():
-        with hidden(node):
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert ast.dump(node) == before
-
-
-class Rewrite(ast.NodeTransformer):
-    """Other values where the outermost function returns or yields, and other docstrings and types everywhere."""
-
-    def __init__(self):
-        self.depth = 0
-
-    def visit_scope(self, node):
-        self.depth += 1
-        self.generic_visit(node)
-        self.depth -= 1
-        if isinstance(node, FUNCTIONS):
-            node.returns = ast.Constant("Other")
-        if not isinstance(node, ast.Lambda):
-            had = ast.get_docstring(node, clean=False) is not None
-            rest = node.body[1:] if had else node.body
-            node.body = [ast.Expr(ast.Constant("Something else.")), *(rest or [ast.Pass()])]
-        return node
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_scope
-
-    def visit_value(self, node):
-        if self.depth == 1:
-            node.value = ast.Constant(3)
-            return node
-        return self.generic_visit(node)
-
-    visit_Return = visit_Yield = visit_YieldFrom = visit_value
-
-
-def test_real_functions_show_nothing_of_what_they_return():
-    checked = 0
-    for node in library_functions():
-        if any(
-            isinstance(n, ast.Yield | ast.YieldFrom) for d in [*node.decorator_list, node.args] for n in ast.walk(d)
-        ):
-            continue
-        before = views(node)
-        Rewrite().visit(node)
-        assert views(node) == before
-        checked += 1
-    assert checked > 200
-
-
-def test_edges_of_real_trees_against_loops():
-    for node in library_functions():
-        with hidden(node):
-            found = tree(node)
-        count = len(found.types)
-        use = [i for i in range(count) if NODE_TYPES[found.types[i]] in ("Name", "arg")]
-        expected = {(i, j, 4) for i in use for j in use if i < j and found.words[i] == found.words[j]
-                    and not any(i < k < j and found.words[k] == found.words[i] for k in use)}  # fmt: skip
-        assert {edge for edge in found.edges if edge[2] == 4} == expected
-        assert {edge for edge in found.edges if edge[2] == 5} == {(j, i, 5) for i, j, _ in expected}
-        parent = {target: source for source, target, kind in found.edges if kind == 0}
-        assert set(parent) == set(range(1, count))  # a tree, parents first
-        assert all(source < target and found.depths[source] == found.depths[target] - 1
-                   for target, source in parent.items())  # fmt: skip
-        leaves = [i for i in range(count) if i not in set(parent.values())]
-        assert [edge[:2] for edge in found.edges if edge[2] == 2] == list(pairwise(leaves))
-        assert len(found.edges) == len(set(found.edges))
-
-
-# ---- files to dataset
+def views(source: str) -> tuple[Tree, list[str]]:
+    shown = hidden(parse(source))
+    return tree(shown), tokens(ast.unparse(shown))
 
 
 def silent(items, what):
     return items
 
 
-FILES = 30
+# --- what a function returns ---
+
+BODIES = {
+    "pass": "nothing",
+    "return": "nothing",
+    "return None": "nothing",
+    "raise NotImplementedError": "nothing",
+    "if a: return\n return None": "nothing",
+    "return True": "boolean",
+    "return a < b": "boolean",
+    "return a in b and not a": "boolean",
+    "if a: return False\n return a is b": "boolean",
+    "return not (a + b)": "boolean",
+    "return a or b": "expression",
+    "return a < b or a": "expression",
+    "return f(a)": "call",
+    "return a.b()(c)": "call",
+    "return a": "reference",
+    "return a.b": "reference",
+    "return a[0]": "reference",
+    "return a[b].c": "reference",
+    "return a + b": "expression",
+    "return -a": "expression",
+    "return 1": "expression",
+    "return 'text'": "expression",
+    "return a, b": "expression",
+    "return lambda: True": "expression",
+    "return [x for x in a]": "expression",
+    "return a if b else c": "expression",
+    "if a: return 1\n else: return f(a)": "mixed",
+    "if a: return None\n return a": "mixed",
+    "if a: return\n return a < b": "mixed",
+    "while a:\n  try: return a.b\n  except E: return a[1]\n  finally: pass": "reference",
+    "with a:\n  for b in c: return True\n return None": "mixed",
+    "yield": "generator",
+    "yield a": "generator",
+    "yield from a": "generator",
+    "b = yield a\n return b": "generator",
+    "return (yield a)": "generator",
+    "f([(yield a)])": "generator",
+    "def g(): return 1": "nothing",
+    "def g(): yield 1\n return g": "reference",
+    "async def g(): yield 1\n return g()": "call",
+    "class C:\n  def g(self): return 1": "nothing",
+    "h = lambda: (yield)\n return a < b": "boolean",
+}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Thirty files of three functions each, one of which they all have; two files do not parse, some do not count."""
-    (tmp_path / "package").mkdir()
-    for number in range(FILES):
-        place = tmp_path / ("package" if number % 2 else "") / f"file_{number}.py"
-        place.write_text(
-            f"def f(a):\n    b = a + file_{number}\n    return b\n\n"
-            f"class C:\n    def g(self, a):\n        while a:\n            yield file_{number}\n            a.pop()\n\n"
-            "def shared(a):\n    b = a + 1\n    return print(b)\n\n"
-            "def tiny(): pass\n\n"
-        )
-    (tmp_path / "broken.py").write_text("def f(:\n")
-    (tmp_path / "null.py").write_bytes(b"def f():\n    pass\n\0")
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "left_out.py").write_text("def f(a):\n    b = a + left_out\n    return b\n")
-    (tmp_path / "other.txt").write_text("def f(a):\n    b = a + 1\n    return b\n")
+@pytest.mark.parametrize(("body", "expected"), BODIES.items(), ids=BODIES)
+def test_label(body, expected):
+    for start in ("def f(a, b, c):\n ", "async def f(a, b, c):\n "):
+        if "yield from" in body or ("yield" in body and "return " in body):
+            start = "def f(a, b, c):\n "  # not allowed in an async function
+        assert CLASSES[label(answers(parse(start + body)))] == expected
+
+
+def test_awaited_value_decides():
+    assert CLASSES[label(answers(parse("async def f(a): return await a.b()")))] == "call"
+    assert CLASSES[label(answers(parse("async def f(a): return await a")))] == "reference"
+
+
+# --- what is hidden ---
+
+EQUAL = {
+    "value": ("def f(a): return a + 1", "def f(a): return g(a)[3]"),
+    "no value": ("def f(a): return", "def f(a): return a"),
+    "none": ("def f(a): return None", "def f(a): return not a"),
+    "lambda": ("def f(a): return lambda b: a", "def f(a): return a"),
+    "generator": ("def f(a):\n for b in a: yield b", "def f(a):\n for b in a: return b == a"),
+    "generators": ("def f(a): yield from a", "def f(a): yield"),
+    "value of a yield": ("def f(a): b = yield a", "def f(a): b = yield from g(a)"),
+    "yield in a return": ("def f(a): return (yield a)", "def f(a): return 3"),
+    "yield in an expression": ("def f(a): g((yield a), 1)", "def f(a): g((yield), 1)"),
+    "await": ("async def f(a): return await a", "async def f(a): return a"),
+    "name": ("def is_fine(a): return a", "def frobnicate(a): return a"),
+    "recursion": ("def f(a): f(f, a.f, f=a)", "def long_name(a): long_name(long_name, a.long_name, long_name=a)"),
+    "super": ("def f(self): super().f()", "def get(self): super().get()"),
+    "statements": ("def f():\n global f, g\n import f.b as f", "def h():\n global h, g\n import h.b as h"),
+    "handler": ("def f():\n try: g()\n except E as f: pass", "def h():\n try: g()\n except E as h: pass"),
+    "pattern": ("def f(a):\n match a:\n  case C(f=1) as f: pass", "def h(a):\n match a:\n  case C(h=1) as h: pass"),
+    "name in a string": ("def keys(a): getattr(a, 'keys')", "def values(a): getattr(a, 'values')"),
+    "name within a string": ("def keys(a): log('keys: no')", "def values(a): log('no values')"),
+    "name in a nested string": ("def f(a): log(f'{a} for f')", "def g(a): log(f'{a} for g')"),
+    "name inside": ("def f(a):\n def g(): return f(a)", "def h(a):\n def g(): return h(a)"),
+    "annotation": ("def f(a) -> bool: return a", "def f(a): return a"),
+    "annotation inside": ("def f(a):\n def g() -> int: pass", "def f(a):\n def g(): pass"),
+    "docstring": ("def f(a):\n 'Yields all.'\n return a", "def f(a): return a"),
+    "only a docstring": ("def f(a): 'Returns a bool.'", "def f(a): pass"),
+    "empty docstring": ("def f(a):\n ''\n return a", "def f(a): return a"),
+    "docstring inside": ("def f(a):\n class C:\n  'Of f.'\n  b = 1", "def f(a):\n class C: b = 1"),
+    "decorator": ("@contextmanager\ndef f(a): yield a", "def f(a): yield a"),
+    "property": ("@property\n@g(1)\ndef f(a): return a.b", "def f(a): return a.b"),
+    "comment": ("def f(a):\n # true\n return a", "def f(a): return a"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL.values(), ids=EQUAL)
+def test_hidden(one, other):
+    assert views(one) == views(other)
+
+
+DIFFERENT = {
+    "no return at all": ("def f(a): return", "def f(a): pass"),
+    "value of a function inside": (
+        "def f(a):\n def g(): return 1\n return g",
+        "def f(a):\n def g(): return a\n return g",
+    ),
+    "yield of a function inside": ("def f(a):\n def g(): return 1", "def f(a):\n def g(): yield 1"),
+    "value of a lambda inside": ("def f(a): b = lambda: 1", "def f(a): b = lambda: a"),
+    "decorator inside": ("def f(a):\n @b\n def g(): pass", "def f(a):\n def g(): pass"),
+    "async": ("async def f(a): return a", "def f(a): return a"),
+    "other names": ("def f(a): g(ff)", "def f(a): g(f)"),
+    "annotation of an argument": ("def f(a: int): return a", "def f(a): return a"),
+    "operator": ("def f(a): g(a + 1)", "def f(a): g(a - 1)"),
+    "comparison": ("def f(a, b): g(a < b < 1)", "def f(a, b): g(a < b > 1)"),
+    "constant": ("def f(a): g(1)", "def f(a): g('1')"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT)
+def test_not_hidden(one, other):
+    for a, b in zip(views(one), views(other), strict=True):
+        assert a != b
+
+
+def test_hiding_leaves_the_function_alone():
+    function = parse(SOURCE)
+    before = ast.dump(function, include_attributes=True)
+    hidden(function)
+    assert ast.dump(function, include_attributes=True) == before
+
+
+# --- the tree ---
+
+SOURCE = """
+def walk(self, first, *rest, last: int = limit, **named):
+    '''Docstring.'''
+    @first.check
+    def inner(last, limit=-1):
+        return last if limit else first
+    table = {first: last, limit: rest, **named}
+    while first < last <= 3 and not rest:
+        first += (last or rest)[first:last]
+        for limit, first in zip(rest, rest, strict=True):
+            yield first, last
+    with open('name') as first, last:
+        print(f'{first} {limit!r}', *rest, sep='a rather long separator')
+    return walk(first)
+"""
+
+
+def names_in_order(source: str) -> list[str]:
+    """Every name and argument by its place in the text."""
+    found = [node for node in ast.walk(parse(source)) if isinstance(node, ast.Name | ast.arg)]
+    found.sort(key=lambda node: (node.lineno, node.col_offset))
+    return [node.id if isinstance(node, ast.Name) else node.arg for node in found]
+
+
+def test_tree_holds_the_nodes_of_python():
+    shown = hidden(parse(SOURCE))
+    graph = tree(shown)
+    kept = [
+        type(node).__name__
+        for node in ast.walk(shown)
+        if not isinstance(node, ast.expr_context | ast.operator | ast.unaryop | ast.boolop | ast.cmpop)
+    ]
+    assert sorted(NODE_TYPES[number] for number in graph.types) == sorted(kept)
+
+
+def test_nodes_are_in_the_order_of_the_source():
+    source = SOURCE.replace("yield first, last", "pass").replace("return walk(first)", "pass")
+    graph = tree(hidden(parse(source)))
+    variables = [w for t, w in zip(graph.types, graph.words, strict=True) if NODE_TYPES[t] in ("Name", "arg")]
+    assert variables == names_in_order(source)
+
+
+def test_parents_and_depths():
+    graph = tree(hidden(parse(SOURCE)))
+    parents = {target: source for source, target, kind in graph.edges if EDGE_KINDS[kind] == "child"}
+    assert sorted(parents) == list(range(1, len(graph.types)))
+    for node, parent in parents.items():
+        assert parent < node  # parents first
+        assert graph.depths[node] == graph.depths[parent] + 1
+        # depth first: between a parent and its child lie descendants of the parent only
+        assert all(graph.depths[between] > graph.depths[parent] for between in range(parent + 1, node))
+    assert graph.depths[0] == 0
+
+
+def test_leaves_form_a_path():
+    graph = tree(hidden(parse(SOURCE)))
+    parents = {source for source, _, kind in graph.edges if EDGE_KINDS[kind] == "child"}
+    leaves = [node for node in range(len(graph.types)) if node not in parents]
+    found = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next leaf"]
+    assert found == list(itertools.pairwise(leaves))
+
+
+def test_same_variable_against_a_loop():
+    graph = tree(hidden(parse(SOURCE)))
+    named = [NODE_TYPES[number] in ("Name", "arg") for number in graph.types]
+    expected = []
+    for second in range(len(named)):
+        for first in reversed(range(second)):
+            if named[first] and named[second] and graph.words[first] == graph.words[second] != "HIDDEN_VALUE":
+                expected.append((first, second))
+                break
+    found = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next use"]
+    assert len(found) > 20
+    assert sorted(found) == sorted(expected)
+
+
+def test_every_edge_has_its_reverse():
+    graph = tree(hidden(parse(SOURCE)))
+    assert len(set(graph.edges)) == len(graph.edges)
+    assert {(target, source, kind ^ 1) for source, target, kind in graph.edges} == set(graph.edges)
+
+
+def test_hidden_values_are_no_variable():
+    graph = tree(hidden(parse("def f(a):\n if a: return 1\n return 2")))
+    assert [EDGE_KINDS[kind] for _, _, kind in graph.edges if kind >= 4] == ["next use", "previous use"]
+
+
+# --- the tokens ---
+
+
+def test_tokens_against_tokenize():
+    source = ast.unparse(hidden(parse(SOURCE.replace("f'{first} {limit!r}'", "b'x'").replace("a rather long ", ""))))
+    expected: list[str] = []
+    level = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            level += 1 if token.type == tokenize.INDENT else -1
+        elif token.type in (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING):
+            if expected and expected[-1] == "line":
+                expected[-1] = f"line:{level}"
+            expected.append(token.string)
+        elif token.type == tokenize.NEWLINE:
+            expected.append("line")
+    assert tokens(source) == expected[:-1]
+
+
+def test_long_strings_are_one_token():
+    found = tokens("f('''a\nb''', 'a long string, \\'quoted\\'', r\"a\\b\")\n\n    g(f'{a} and {b} and {c}')")
+    assert found == ["f", "(", "'''a\nb'''", ",", "str", ",", 'r"a\\b"', ")", "line:1", "g", "(", "str", ")"]
+
+
+# --- the dataset ---
+
+
+def fake(function: int) -> str:
+    """A function unlike those of other numbers, of a class that goes by the number."""
+    value = ("a", "g(a)", "a < 1", "None", "a + 1")[function % 5]
+    return f"def name{function}(a, b=0):\n    a.set{function}(b, {function})\n    return {value}\n\n\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Forty files with one to three functions each."""
+    root = tmp_path_factory.mktemp("library")
+    number = itertools.count()
+    for file in range(40):
+        path = root / ("inner" if file % 2 else ".") / f"file{file}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(fake(next(number)) for _ in range(1 + file % 3)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def both(folder) -> dict[str, Graphs]:
+    return {"graph": build("graph", folder, silent), "sequence": build("sequence", folder, silent)}
+
+
+def check(graphs: Graphs) -> None:
+    """Everything that any store of this dataset must hold."""
+    schema, sizes = graphs.schema, graphs.sizes
+    x, kinds = graphs.nodes["x"], graphs.edges["edge_attr"]
+    assert schema.names == CLASSES
+    assert (schema.level, schema.kind, schema.outputs) == ("graph", "multiclass", 7)
+    assert schema.max_nodes == sizes.max()
+    assert len(x) == graphs.node_ptr[-1] == sizes.sum()
+    assert len(kinds) == graphs.edge_ptr[-1] == graphs.edge_index.shape[1]
+    assert x.shape[1] == len(schema.node_vocab)
+    assert kinds.shape[1] == len(schema.edge_vocab) == 1
+    for values, count in zip((*x.T, kinds[:, 0]), (*schema.node_vocab, *schema.edge_vocab), strict=True):
+        assert values.min() >= 0
+        assert values.max() < count
+    graph = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
+    assert graphs.edge_index.min() >= 0
+    assert (graphs.edge_index < sizes[graph]).all()
+    rank = (graph * schema.max_nodes + graphs.edge_index[1]) * schema.max_nodes + graphs.edge_index[0]
+    assert (np.diff(rank) >= 0).all()
+    y = graphs.graphs["y"]
+    assert y.shape == (len(graphs),)
+    assert set(np.unique(y)) <= set(range(7))
+    ids = np.concatenate([graphs.splits[split] for split in ("train", "valid", "test")])
+    assert np.array_equal(np.sort(ids), np.arange(len(graphs)))
+
+
+@pytest.mark.parametrize("view", ["graph", "sequence"])
+def test_stores_are_sound(both, view):
+    check(both[view])
+
+
+def test_both_views_hold_the_same_functions(both):
+    graph, sequence = both["graph"], both["sequence"]
+    assert np.array_equal(graph.graphs["y"], sequence.graphs["y"])
+    for split in ("train", "valid", "test"):
+        assert np.array_equal(graph.splits[split], sequence.splits[split])
+    assert graph.notes == sequence.notes
+
+
+def test_order_split_and_labels(both, folder):
+    graphs = both["graph"]
+    expected: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    for path in sources(folder):
+        found = [node for node in ast.parse((folder / path).read_text()).body if isinstance(node, FUNCTIONS)]
+        expected[split_of(path)] += [CLASSES[label(answers(node))] for node in found]
+    assert all(expected.values())
+    for split, names in expected.items():
+        assert [CLASSES[y] for y in graphs.graphs["y"][graphs.splits[split]]] == names
+
+
+def test_split_goes_by_the_whole_path():
+    shares = {
+        name: [split_of(Path(f"folder{i}/{name}")) for i in range(1000)].count("train") for name in ("a.py", "b.py")
+    }
+    assert all(740 < share < 860 for share in shares.values())
+
+
+def test_words_come_from_training_files(both):
+    graphs = both["graph"]
+    attribute = graphs.nodes["x"][:, 0] == NODE_TYPES.index("Attribute")
+    of_train = np.repeat(np.isin(np.arange(len(graphs)), graphs.splits["train"]), graphs.sizes)
+    word = graphs.nodes["x"][:, 1]
+    assert (word[attribute & of_train] > UNKNOWN).all()  # each function sets an attribute of its own
+    assert (word[attribute & ~of_train] == UNKNOWN).all()
+    assert (word[graphs.nodes["x"][:, 0] == NODE_TYPES.index("arguments")] == NONE).all()
+
+
+def test_sequences_are_paths(both):
+    graphs = both["sequence"]
+    for g, size in enumerate(graphs.sizes):
+        own = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
+        found = {
+            (*pair, kind)
+            for *pair, kind in np.vstack([graphs.edge_index[:, own], graphs.edges["edge_attr"][own].T]).T.tolist()
+        }
+        assert found == {(i, i + 1, 0) for i in range(size - 1)} | {(i + 1, i, 1) for i in range(size - 1)}
+
+
+def test_graphs_are_the_trees(both, folder):
+    first = next(path for path in sources(folder) if split_of(path) == "train")
+    graph = tree(hidden(parse((folder / first).read_text())))
+    graphs = both["graph"]
+    count, edges = graphs.node_ptr[1], graphs.edge_ptr[1]
+    assert graphs.nodes["x"][:count, 0].tolist() == graph.types
+    assert graphs.nodes["x"][:count, 2].tolist() == graph.depths
+    stored = np.vstack([graphs.edge_index[:, :edges], graphs.edges["edge_attr"][:edges].T]).T
+    assert {tuple(edge) for edge in stored.tolist()} == set(graph.edges)
+
+
+@pytest.mark.parametrize("view", ["graph", "sequence"])
+def test_two_builds_are_equal(both, folder, view):
+    again = build(view, folder, silent)
+    assert np.array_equal(again.edge_index, both[view].edge_index)
+    for group in ("nodes", "edges", "graphs", "splits"):
+        for name, values in getattr(both[view], group).items():
+            assert np.array_equal(values, getattr(again, group)[name])
+    assert again.schema == both[view].schema
+    assert again.notes == both[view].notes
+
+
+def with_files(folder: Path, tmp_path: Path, files: dict[str, str]) -> Path:
+    """A copy of the folder with more files."""
+    for path in sources(folder):
+        files = {path.as_posix(): (folder / path).read_text(), **files}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
-def test_functions_of_a_file_share_a_split_and_duplicates_count_once(folder):
-    by_split, facts = collect(folder, silent)
-    assert facts == {
-        "files": FILES + 2,
-        "functions": 3 * FILES,
-        "duplicates": FILES - 1,
-        "files that do not parse": 2,
+def test_duplicates(both, folder, tmp_path):
+    body = "    a.set0(b, 0)\n    return "
+    files = {
+        "zz_same.py": fake(0) + fake(1),
+        "zz_name_and_docstring.py": f"def other(a, b=0) -> int:\n    'Doc.'\n{body}a",
+        "zz_other_answer.py": f"def name0(a, b=0):\n{body}b",
     }
-    of = {}
-    for split, samples in by_split.items():
-        for sample in samples:
-            for word in {word for word in sample.tokens if word.startswith("file_")}:
-                assert of.setdefault(word, split) == split
-                assert word in sample.tree.words
-    assert len(of) == FILES
-    for path in folder.rglob("file_*.py"):
-        assert of[path.stem] == split_of(path.relative_to(folder))
-    samples = [sample for split in by_split.values() for sample in split]
-    assert len(samples) == 2 * FILES + 1
-    assert len({sample.digest for sample in samples}) == len(samples)
-    names = [CLASSES[sample.label] for sample in samples]
-    assert {name: names.count(name) for name in set(names)} == {"reference": FILES, "generator": FILES, "call": 1}
+    notes = build("sequence", with_files(folder, tmp_path, files), silent).notes
+    before = both["sequence"].notes
+    assert notes["duplicates"] - before["duplicates"] == 3
+    assert notes["functions"] - before["functions"] == 4
 
 
-def test_about_a_tenth_of_files_goes_to_each_held_out_split():
-    splits = [split_of(Path(f"package/module_{i}.py")) for i in range(5000)]
-    assert abs(splits.count("valid") - 500) < 75
-    assert abs(splits.count("test") - 500) < 75
-    assert splits.count("train") == 5000 - splits.count("valid") - splits.count("test")
-
-
-def test_both_views_are_of_the_same_functions(folder):
-    shown = []
-
-    def show(items, what):
-        shown.append(what)
-        return items
-
-    graph, sequence = build("graph", folder, show), build("sequence", folder, show)
-    assert len(shown) == 2
-    assert len(graph) == len(sequence) == 2 * FILES + 1
-    np.testing.assert_array_equal(graph.graphs["y"], sequence.graphs["y"])
-    assert graph.notes == sequence.notes
-    assert graph.notes["files that do not parse"] == 2
-    assert graph.splits.keys() == {"train", "valid", "test"}
-    for split, ids in graph.splits.items():
-        np.testing.assert_array_equal(ids, sequence.splits[split])
-        assert len(ids)
-    everything = np.concatenate(list(graph.splits.values()))
-    np.testing.assert_array_equal(np.sort(everything), np.arange(len(graph)))
-    for packed in (graph, sequence):
-        assert packed.schema.names == CLASSES
-        assert packed.schema.max_nodes == packed.sizes.max()
-        for name, vocab in (("x", packed.schema.node_vocab), ("edge_attr", packed.schema.edge_vocab)):
-            values = (packed.nodes | packed.edges)[name]
-            assert values.shape[1] == len(vocab)
-            assert values.min() >= 0
-            assert (values.max(0) < vocab).all()
-        assert len(packed.nodes["x"]) == packed.node_ptr[-1]
-        assert len(packed.edges["edge_attr"]) == packed.edge_ptr[-1] == packed.edge_index.shape[1]
-    text = sequence.edge_index[:, sequence.edge_ptr[0] : sequence.edge_ptr[1]]
-    assert (np.abs(text[0] - text[1]) == 1).all()
-    kinds = sequence.edges["edge_attr"][:, 0]
-    assert (kinds == (sequence.edge_index[0] > sequence.edge_index[1])).all()
-    np.testing.assert_array_equal(np.diff(sequence.edge_ptr), 2 * (sequence.sizes - 1))
-
-
-def test_the_packed_functions_are_those_that_were_read(folder):
-    by_split, _ = collect(folder, silent)
-    samples = [sample for split in by_split.values() for sample in split]
-    graph, sequence = build("graph", folder, silent), build("sequence", folder, silent)
-    for g, sample in enumerate(samples):
-        nodes, edges = (slice(p[g], p[g + 1]) for p in (graph.node_ptr, graph.edge_ptr))
-        assert graph.nodes["x"][nodes, 0].tolist() == sample.tree.types
-        assert graph.nodes["x"][nodes, 2].tolist() == sample.tree.depths
-        rows = np.concatenate([graph.edge_index[:, edges].T, graph.edges["edge_attr"][edges]], axis=1)
-        assert sorted(map(tuple, rows.tolist())) == sorted(sample.tree.edges)
-        assert sequence.sizes[g] == len(sample.tokens)
-        assert graph.graphs["y"][g] == sample.label
-
-    def meaning(packed, column, words):
-        """What each number of the vocabulary stands for; a number may stand for one word only, but UNKNOWN."""
-        found = {}
-        for number, word in zip(packed.nodes["x"][:, column].tolist(), words, strict=True):
-            found.setdefault(number, set()).add(word)
-        return found
-
-    train = by_split["train"]
-    for packed, column, get in ((graph, 1, lambda s: s.tree.words), (sequence, 0, lambda s: s.tokens)):
-        found = meaning(packed, column, [word for sample in samples for word in get(sample)])
-        known = {word for sample in train for word in get(sample)} - {""}
-        assert found.get(0, {""}) == {""}
-        assert found[1].isdisjoint(known)  # words of held-out files that training does not have
-        assert any(word.startswith("file_") for word in found[1])
-        assert all(len(words) == 1 and words <= known for number, words in found.items() if number > 1)
-
-
-def test_the_same_files_give_the_same_dataset(folder, tmp_path_factory):
-    copy = tmp_path_factory.mktemp("copy")
-    for path in sorted(folder.rglob("*.py"), reverse=True):
-        target = copy / path.relative_to(folder)
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(path.read_bytes())
+def test_sizes_that_are_left_out(both, folder, tmp_path):
+    long = ", ".join("a" for _ in range(100))
+    body = "\n    ".join(f"g({long[:30]}, {i})" for i in range(200))
+    files = {
+        "tiny.py": "def f(): pass",
+        "large.py": f"def f(a):\n    {body}",  # over 500 nodes
+        "wide.py": f"def f(a):\n    g({', '.join(['()'] * 200)})",  # 410 nodes, over 512 tokens
+        "fits.py": f"def f(a):\n    g({', '.join(['()'] * 150)})",
+    }
+    root = with_files(folder, tmp_path, files)
     for view in ("graph", "sequence"):
-        one, two = build(view, folder, silent), build(view, copy, silent)
-        for name in ("node_ptr", "edge_ptr", "edge_index"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-        for group in ("nodes", "edges", "graphs", "splits"):
-            for name, values in getattr(one, group).items():
-                np.testing.assert_array_equal(values, getattr(two, group)[name])
-    assert key("graph", folder) == key("graph", copy)
+        assert len(build(view, root, silent)) == len(both[view]) + 1
 
 
-def test_the_key_follows_the_view_and_the_files(folder):
-    before = key("graph", folder)
-    assert key("sequence", folder) != before
-    (folder / "other.txt").unlink()
-    assert key("graph", folder) == before
-    (folder / "file_0.py").rename(folder / "file_99.py")
-    renamed = key("graph", folder)
-    assert renamed != before
-    (folder / "file_99.py").write_text("x = 1\n")
-    assert key("graph", folder) not in (before, renamed)
+def test_files_that_are_left_out(both, folder, tmp_path):
+    function = "def f(a, b, c): return a + b + c"
+    files = {
+        **{f"{name}/file.py": function for name in ("test", "inner/tests", "idlelib/idle_test", "site-packages/x")},
+        "text.txt": function,
+        "bad_syntax.py": function + "\n print 1",
+        "bad_encoding.py": "# coding: klingon\n" + function,
+    }
+    root = with_files(folder, tmp_path, files)
+    (root / "bad_bytes.py").write_bytes(b"x = '\xff'")
+    (root / "null.py").write_bytes(b"x = 1\0")
+    graphs = build("graph", root, silent)
+    assert len(graphs) == len(both["graph"])
+    assert graphs.notes["files"] == both["graph"].notes["files"] + 4
+    assert graphs.notes["files that do not parse"] == 4
+    assert both["graph"].notes["files that do not parse"] == 0
 
 
-def test_functions_of_odd_sizes_are_left_out(tmp_path):
-    long = "".join(f"    a.b{i}(a)\n" for i in range(80))
-    wordy = "".join(f"    a = [{', '.join(['1'] * 60)}]\n" for _ in range(6))
-    middle = "def middle(a):\n    b = a + 1\n    return b\n"
-    (tmp_path / "m.py").write_text(f"def tiny(): pass\n{middle}def long(a):\n{long}def wordy(a):\n{wordy}")
-    (sample,) = read(tmp_path / "m.py")
-    assert sample.tokens[:3] == ["def", OWN_NAME, "("]
-    assert "1" in sample.tokens
-    assert sum(1 for _ in ast.walk(parse(f"def wordy(a):\n{wordy}"))) <= python_functions.LARGEST
-    assert len(tokens(f"def wordy(a):\n{wordy}")) > python_functions.LONGEST
+def test_depth_is_capped(folder, tmp_path):
+    files = {"deep.py": f"def f(a):\n    g({'-' * 100}a)"}
+    graphs = build("graph", with_files(folder, tmp_path, files), silent)
+    assert graphs.nodes["x"][:, 2].max() == DEEPEST
+    check(graphs)
 
 
-def test_a_folder_without_sources_is_one_line(tmp_path):
-    for root in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UserError, match=f"^no Python sources in {root}: .*use another one$"):
-            build("graph", root, silent)
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_no_sources(tmp_path, name):
+    (tmp_path / "empty" / "test").mkdir(parents=True)
+    (tmp_path / "empty" / "test" / "file.py").write_text(fake(0))
+    for act in (build, key):
+        with pytest.raises(UserError, match=r"no Python sources in .*; use another one"):
+            act("graph", tmp_path / name)
 
 
-def test_too_few_functions_are_one_line(tmp_path):
-    (tmp_path / "m.py").write_text("def f(a):\n    b = a + 1\n    return b\n")
-    with pytest.raises(UserError, match=f"^too few functions in {tmp_path}: none fell to .* and .*$"):
+def test_too_few_functions(tmp_path):
+    (tmp_path / "file.py").write_text(fake(0))
+    with pytest.raises(UserError, match="too few functions"):
         build("graph", tmp_path, silent)
 
 
-def test_the_store_is_named_by_what_it_holds(folder, tmp_path, monkeypatch):
+def test_key(folder, tmp_path):
+    root = with_files(folder, tmp_path, {"more.py": "x = 1"})
+    first = key("graph", root)
+    assert first == key("graph", root)
+    assert first != key("sequence", root)
+    assert first != key("graph", folder)
+    (root / "more.py").write_text("x = 12")
+    assert first != key("graph", root)
+
+
+def test_module_serves_batches(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(python_functions, "library", lambda: folder)
-    for view in ("graph", "sequence"):
-        data = PythonFunctions(view, root=str(tmp_path / "root"), batch_size=4)
-        data.open([])
-        batch = next(iter(data.val_dataloader()))
-        assert batch.y.shape == (batch.num_graphs,)
-        assert data.has("test")
-    stores = [path.name for path in (tmp_path / "root" / "stores").iterdir() if path.is_dir()]
-    assert {name.rsplit("-", 1)[0] for name in stores} == {"python_functions-graph", "python_functions-sequence"}
+    data = PythonFunctions("graph", root=str(tmp_path), batch_size=4)
+    data.open([])
+    batch = next(iter(data.loader("train")))
+    assert batch.num_graphs == 4
+    assert batch.x.shape == (batch.num_nodes, 3)
+    assert set(batch.y.tolist()) <= set(range(7))
+
+
+def test_a_real_package():
+    package = python_functions.library() / "asyncio"
+    graph, sequence = build("graph", package, silent), build("sequence", package, silent)
+    check(graph)
+    check(sequence)
+    assert 400 < len(graph) < 2000
+    assert np.array_equal(graph.graphs["y"], sequence.graphs["y"])
+    assert (np.bincount(graph.graphs["y"], minlength=7) > 0).all()
 
 
 @pytest.mark.slow
 def test_the_standard_library():
-    graph, sequence = build("graph", show=silent), build("sequence", show=silent)
-    labels = graph.graphs["y"]
-    assert 10_000 < len(graph) < 20_000
-    np.testing.assert_array_equal(labels, sequence.graphs["y"])
-    shares = np.bincount(labels, minlength=len(CLASSES)) / len(labels)
-    assert 0.35 < shares.max() < 0.5
-    assert CLASSES[shares.argmax()] == "nothing"
-    assert shares.min() > 0.01
-    for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
-        np.testing.assert_array_equal(graph.splits[split], sequence.splits[split])
-        assert abs(len(graph.splits[split]) / len(graph) - share) < 0.05
-        inside = np.bincount(labels[graph.splits[split]], minlength=len(CLASSES)) / len(graph.splits[split])
-        assert np.abs(inside - shares).max() < 0.1
-    assert graph.notes["functions"] - graph.notes["duplicates"] == len(graph)
-    assert graph.notes["files that do not parse"] < graph.notes["files"] / 50
-    assert graph.sizes.max() <= 500
-    assert sequence.sizes.max() <= 512
-    assert library().is_dir()
+    graphs = build("sequence", show=silent)
+    check(graphs)
+    assert 12_000 < len(graphs) < 18_000
+    assert graphs.notes["files that do not parse"] < 5
+    assert graphs.sizes.max() <= LONGEST
+    y = graphs.graphs["y"]
+    share = np.bincount(y, minlength=7) / len(y)
+    assert 0.35 < share[CLASSES.index("nothing")] < 0.47
+    assert share.argmax() == CLASSES.index("nothing")
+    assert share.min() > 0.01
+    sizes = {split: len(ids) / len(y) for split, ids in graphs.splits.items()}
+    assert 0.75 < sizes["train"] < 0.85
+    assert min(sizes.values()) > 0.07
+    for ids in graphs.splits.values():  # splits are alike
+        assert np.abs(np.bincount(y[ids], minlength=7) / len(ids) - share).sum() < 0.2
+    token = graphs.nodes["x"][:, 0]
+    assert (token == UNKNOWN).mean() < 0.1
+    assert token.max() == WORDS - 1
