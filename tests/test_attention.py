@@ -126,7 +126,7 @@ def cases(draw):
     }
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(cases())
 def test_backends_equal_a_loop(case):
     check(**case, dtype=torch.float64, tolerance=1e-10)
@@ -170,7 +170,7 @@ def test_values_may_be_wider_than_queries(backend):
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_gradcheck_of_the_sparse_function(mask, bias, dropout):
-    pairs = mask(random_batch((1, 4, 3), seed=1))
+    pairs = mask(random_batch((1, 3, 2), seed=1))
     given = inputs(pairs, 3, 2, bias)
 
     def function(*tensors):

@@ -1,0 +1,285 @@
+"""The whole model: published parameter counts, masks and blocks by layer, tying, training."""
+
+from functools import partial
+
+import pytest
+import torch
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
+from torch import nn
+
+from gt import GraphBatch
+from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary
+from gt.heads import Head, Mean, Sum
+from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.masks import Causal, Complete, Hops, PerHead, Window
+from gt.metrics import loss
+from gt.model import GraphTransformer
+from gt.schema import Schema
+from tests.graphs import SIZES, path, random_batch, random_graph
+
+SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3)  # of the random graphs
+TwoHeads = partial(Attention, heads=2)
+
+
+def gps(local=GINE, heads=4, block=ParallelBlock, **options):
+    return partial(block, local=local, attention=partial(Attention, heads=heads), feed_forward=FeedForward, **options)
+
+
+# GraphGPS's released configurations; the papers counted with an atom table of 173 rows, OGB now makes it 174
+
+ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
+NEW_ROWS = sum(ATOMS) - 173
+MOLECULES = partial(Schema, node_vocab=ATOMS, edge_vocab=BONDS)
+WALK, MODES = RandomWalk(16, 20), Laplacian(k=10, dim=16)
+GOLDEN = {  # published count, schema, width, depth, heads, encoding, channels that it takes, layers of the head
+    "ZINC": (423_717, Schema((28,), edge_vocab=(4,), kind="regression"), 64, 10, 4, RandomWalk(20, 28), 28, 2),
+    "molhiv": (558_625, MOLECULES(kind="binary"), 64, 10, 4, RandomWalk(16, 16), 16, 2),
+    "molpcba": (9_744_496, MOLECULES(kind="binary", outputs=128), 384, 5, 4, WALK, 20, 0),
+    "Peptides-func": (504_362, MOLECULES(kind="binary", outputs=10), 96, 4, 4, MODES, 16, 0),
+    "Peptides-struct": (504_459, MOLECULES(kind="regression", outputs=11), 96, 4, 4, MODES, 16, 0),
+    "PCQM4Mv2 small": (6_152_001, MOLECULES(kind="regression"), 304, 5, 4, WALK, 20, 2),
+    "PCQM4Mv2 medium": (19_414_641, MOLECULES(kind="regression"), 384, 10, 16, WALK, 20, 2),
+    "PCQM4Mv2 deep": (13_807_345, MOLECULES(kind="regression"), 256, 16, 8, WALK, 20, 2),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_parameters_of_gps_are_as_published(name):
+    published, schema, width, depth, heads, encoding, taken, hidden = GOLDEN[name]
+    block = gps(GINE if name == "ZINC" else GatedGCN, heads)
+    with torch.device("meta"):  # counting needs no memory
+        net = GraphTransformer(schema, width, depth, block, encodings=[encoding], head=partial(Head, hidden=hidden))
+    new = NEW_ROWS * (width - taken) if schema.node_vocab == ATOMS else 0
+    assert net.parameter_count() == published + new
+
+
+def nano_gpt(depth=4):
+    layer_norm = partial(nn.LayerNorm, bias=False)
+    block = partial(
+        ParallelBlock,
+        attention=partial(Attention, bias=False),
+        feed_forward=partial(FeedForward, ratio=4, bias=False, activation=nn.GELU),
+        norm=layer_norm,
+        prenorm=True,
+    )
+    return GraphTransformer(
+        Schema((65,), level="node", outputs=65, max_nodes=64),
+        width=128,
+        depth=depth,
+        block=block,
+        mask=Causal(),
+        encodings=[LearnedPositions()],
+        head=partial(Head, hidden=0, tied=True, bias=False),
+        norm=layer_norm,
+        init_std=0.02,
+    )
+
+
+def test_parameters_of_nano_gpt():
+    assert nano_gpt().parameter_count() == 804_096
+
+
+def test_tied_head_shares_storage_and_gradient():
+    net = nano_gpt(depth=1)
+    table, out = net.nodes.table.weight, net.head.mlp[-1].weight
+    assert table is out
+    batch = GraphBatch.from_data_list([path(6)])
+    batch.x = torch.randint(0, 30, (6, 1))
+    net(batch).logsumexp(1).sum().backward()
+    assert (table.grad[40:] != 0).any()  # characters that were never read: their gradient comes from the head
+
+
+def test_narrow_initialisation_of_gpt():
+    torch.manual_seed(0)
+    net = nano_gpt(depth=8)
+    for name, parameter in net.named_parameters():
+        if parameter.dim() == 2 and parameter.numel() > 10_000:
+            expected = 0.02 / 4 if "project_out" in name else 0.02  # sqrt(2 x 8) = 4
+            assert abs(parameter.std() / expected - 1) < 0.05, name
+
+
+def test_each_layer_reads_by_its_own_mask():
+    torch.manual_seed(0)
+    masks = [Hops(0), Window(1), PerHead((Causal(), Hops(1)))]
+    block = partial(ParallelBlock, attention=TwoHeads, norm=nn.LayerNorm)
+    net = GraphTransformer(SCHEMA, 8, 3, block, mask=masks).eval()
+    assert net.masks_in_use == set(masks)
+    batch = random_batch((5, 3))
+    x = net.embed(batch)
+    for layer, mask in zip(net.blocks, masks, strict=True):
+        x, _ = layer(x, None, batch, mask(batch))
+    torch.testing.assert_close(net(batch), net.head(x, batch))
+    for other in ([Hops(0), Window(1), Complete()], [Complete(), Window(1), masks[2]]):
+        net.masks = other
+        assert not torch.allclose(net(batch), net.head(x, batch))
+
+
+def test_blocks_take_turns():
+    turns = [partial(ParallelBlock, local=GINE), partial(ParallelBlock, attention=TwoHeads), gps(GatedGCN, 2)]
+    net = GraphTransformer(SCHEMA, 8, 5, turns, mask=Hops(1))
+    kinds = [(type(b.local), type(b.attention)) for b in net.blocks]
+    local, attention, both = (GINE, type(None)), (type(None), Attention), (GatedGCN, Attention)
+    assert kinds == [local, attention, both, local, attention]
+    assert net(random_batch((3, 5))).shape == (2, 3)
+    assert net.masks_in_use == {Hops(1)}
+    assert net.blend_weights() == [0.5]
+
+
+def test_blend_weights_are_named_layer_by_layer():
+    block = gps(heads=2, blend=partial(Blend, 0.3, learned=True))
+    assert GraphTransformer(SCHEMA, 8, 2, block).blend_weights() == pytest.approx([0.3, 0.3])
+
+
+def test_masks_of_layers_without_attention_are_not_in_use():
+    assert GraphTransformer(SCHEMA, 8, 2, partial(ParallelBlock, local=GINE)).masks_in_use == set()
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("encodings take 8 channels of a width of 8: none is left", {"encodings": [RandomWalk(4, 8)]}),
+        ("encodings take 9 channels of a width of 8: none is left", {"encodings": [RandomWalk(4, 4), Laplacian(2, 5)]}),
+        ("3 masks for 2 blocks", {"mask": [Causal()] * 3}),
+        ("0 masks for 2 blocks", {"mask": []}),
+        ("a depth needs a block", {"block": []}),
+        ("3 heads do not divide a width of 8", {"block": partial(EdgeGatedBlock, heads=3)}),
+        ("a tied head needs hidden=0", {"head": partial(Head, tied=True)}),
+        ("a tied head needs hidden=0 and outputs that are", {"head": partial(Head, tied=True, hidden=0)}),
+        ("a width of 8 cannot be halved 4 times", {"head": partial(Head, hidden=4)}),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_refused(message, options):
+    given = {"width": 8, "depth": 2, "block": partial(ParallelBlock, local=GINE)} | options
+    with pytest.raises(ValueError, match=message):
+        GraphTransformer(SCHEMA, **given)
+
+
+def test_a_tied_head_needs_the_whole_embedding():
+    schema, head = Schema((5,), level="node", outputs=5), partial(Head, hidden=0, tied=True)
+    with pytest.raises(ValueError, match="encodings narrow by 3 channels"):
+        GraphTransformer(schema, 8, 0, encodings=[RandomWalk(4, 3)], head=head)
+
+
+def test_bad_batches_say_what_is_wrong():
+    net = GraphTransformer(SCHEMA, 8, 1, partial(ParallelBlock, local=GINE))
+    batch = random_batch((3,))
+    batch.x = None
+    with pytest.raises(ValueError, match="needs node features"):
+        net(batch)
+
+
+def test_edges_are_embedded_only_where_a_layer_reads_them():
+    for block, embedded in [
+        (gps(GINE, 2), True),
+        (gps(GatedGCN, 2), True),
+        (partial(EdgeGatedBlock, heads=2), True),
+        (gps(GCN, 2), False),
+        (partial(ParallelBlock, attention=TwoHeads), False),
+    ]:
+        assert (GraphTransformer(SCHEMA, 8, 2, block).edges is not None) == embedded
+        assert GraphTransformer(Schema((5, 5)), 8, 2, block).edges is None
+
+
+def test_columns_have_tables_of_their_own():
+    torch.manual_seed(0)
+    net = GraphTransformer(Schema((3, 2)), 8, 0)
+    x = torch.tensor([[2, 0], [0, 1], [2, 1]])
+    table = net.nodes.table.weight
+    torch.testing.assert_close(
+        net.nodes(x), torch.stack([table[2] + table[3], table[0] + table[4], table[2] + table[4]])
+    )
+
+
+def test_real_numbers_are_mapped_linearly():
+    net = GraphTransformer(Schema(node_floats=4, edge_floats=2, outputs=2), 8, 1, gps(GINE, 2))
+    batch = random_batch((3, 2))
+    batch.x, batch.edge_attr = torch.randn(5, 4), torch.randn(batch.num_edges, 2)
+    torch.testing.assert_close(net.embed(batch), net.nodes.linear(batch.x))
+    assert net(batch).shape == (2, 2)
+
+
+@pytest.mark.parametrize("pool", [Mean(), Sum()])
+@pytest.mark.parametrize("filled", [False, True])
+def test_pools_equal_a_loop(pool, filled):
+    batch = random_batch((3, 1, 4))
+    if filled:  # the last node of a graph only fills a static shape
+        batch.node_mask = torch.tensor([True, True, False, True, True, True, True, False])
+    x = torch.randn(8, 5)
+    kept = batch.node_mask if filled else torch.ones(8, dtype=torch.bool)
+    for graph in range(3):
+        own = x[(batch.batch == graph) & kept]
+        expected = own.mean(0) if isinstance(pool, Mean) else own.sum(0)
+        torch.testing.assert_close(pool(x, batch)[graph], expected)
+
+
+BLOCKS = {
+    "GPS": gps(GINE, 2),
+    "GPS, gated": gps(GatedGCN, 2),
+    "GPS, sequential": gps(GINE, 2, SequentialBlock),
+    "Transformer": partial(ParallelBlock, attention=TwoHeads, feed_forward=FeedForward, norm=nn.LayerNorm),
+    "GT": partial(EdgeGatedBlock, heads=2),
+    "GIN": partial(ParallelBlock, local=GINE),
+    "GCN": partial(ParallelBlock, local=GCN),
+}
+every_block = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+
+
+@every_block
+@pytest.mark.parametrize("level", ["graph", "node"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_one_row_a_graph_or_a_node(block, level, sizes):
+    schema = Schema((5, 5), edge_vocab=(3,), level=level, outputs=3)
+    batch = GraphBatch.from_data_list([random_graph(n, seed) for seed, n in enumerate(sizes)])
+    net = GraphTransformer(schema, 16, 2, block, encodings=[Degree()]).eval()
+    out = net(batch)
+    assert out.shape == (len(sizes) if level == "graph" else sum(sizes), 3)
+    assert out.isfinite().all()
+
+
+@every_block
+def test_one_batch_is_learned_by_heart(block):
+    torch.manual_seed(0)
+    batch = random_batch((6, 4, 7, 5, 9, 3, 6, 8))
+    net = GraphTransformer(SCHEMA, 32, 2, block, encodings=[Degree(), Rotary()])
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    seen = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        value = loss(SCHEMA, net(batch), batch.y)
+        value.backward()
+        optimiser.step()
+        seen.append(value.item())
+    assert seen[0] > 0.8  # about log 3 at first
+    assert seen[-1] < 0.25 * seen[0], seen
+
+
+@every_block
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse"])
+def test_mixed_precision_trains(block, backend):
+    torch.manual_seed(0)
+    batch = random_batch((6, 1, 4))
+    net = GraphTransformer(SCHEMA, 16, 2, block, mask=Hops(1), encodings=[Degree()])
+    for layer in net.modules():
+        if isinstance(layer, Attention):
+            layer.backend = backend
+    exact = net(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(batch)
+        value = loss(SCHEMA, out, batch.y)
+    value.backward()
+    torch.testing.assert_close(out.float(), exact, atol=0.1, rtol=0.1)
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+@every_block
+def test_every_parameter_is_trained(block):
+    net = GraphTransformer(SCHEMA, 16, 2, block, encodings=[Degree()])
+    net(random_batch((6, 4, 7))).square().sum().backward()
+    untrained = {name for name, p in net.named_parameters() if p.grad is None}
+    last = net.blocks[-1]
+    nobody_reads = set()  # the edge stream that the last layer leaves
+    if isinstance(last, EdgeGatedBlock):
+        nobody_reads = {n for n, _ in net.named_parameters() if n.startswith("blocks.1.") and ".e." in n}
+    elif isinstance(last.local, GatedGCN):
+        nobody_reads = {"blocks.1.local.norm_e.weight", "blocks.1.local.norm_e.bias"}
+    assert untrained == nobody_reads
