@@ -6,7 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from gt.command import one_line, prepared
+from gt.command import prepared
+from gt.errors import one_line
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")

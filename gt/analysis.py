@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gt.attention.dense import dense_weights
 from gt.graph import GraphBatch
-from gt.hops import hop_distances
+from gt.hops import hop_matrix
 from gt.layers import attention_layers
 
 LONGEST = 512  # graphs above this are left out of the attention analysis: it looks at all pairs
@@ -46,16 +46,6 @@ class Reach:
     even: Tensor
 
 
-def distance_matrix(batch: GraphBatch, most: int) -> Tensor:
-    """(B, L, L) hops from reader i to source j, ``most + 1`` for whatever is further away."""
-    keys, hops = hop_distances(batch, most)
-    target, source = keys // batch.num_nodes, keys % batch.num_nodes
-    size = batch.max_nodes
-    dense = torch.full((batch.num_graphs * size * size,), most + 1, dtype=torch.long, device=batch.device)
-    dense[batch.slot[target] * size + batch.position[source]] = hops
-    return dense.view(batch.num_graphs, size, size)
-
-
 def _device(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
@@ -81,7 +71,7 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
                 continue
             batch = batch.to(_device(net))
             net(batch)
-            distance = distance_matrix(batch, most)
+            distance = hop_matrix(batch, most)
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):
                 x, pairs, encodings = seen[name]

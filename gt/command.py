@@ -1,9 +1,7 @@
 """The command line around a run: mistakes become one line, a stopped run says how it goes on."""
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,37 +20,6 @@ from gt.config import Config, WrongKey, check, check_path, nearest
 from gt.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Whatever a user can mend ends the program with one line on standard error and an exit code other than 0."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        raise SystemExit(_say(_unwrapped(error))) from None
-    except HydraException as error:
-        cause = _unwrapped(error)
-        if not isinstance(cause, UserError | OSError | ValueError):
-            raise
-        raise SystemExit(_say(cause)) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    """What Hydra's instantiate met."""
-    while isinstance(error, HydraException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _say(error: BaseException) -> int:
-    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    what = f"{error.strerror or error}{where}" if isinstance(error, OSError) else str(error)
-    print(f"error: {what}", file=sys.stderr)
-    return 1
 
 
 def groups(configs: Path) -> dict[str, list[str]]:

@@ -47,3 +47,21 @@ def hop_distances(batch: GraphBatch, most: int | None = None) -> tuple[Tensor, T
         found, order = torch.cat([found, frontier]).sort()
         distance = torch.cat([distance, torch.full_like(frontier, hop)])[order]
     return found, distance
+
+
+def hops_between(batch: GraphBatch, source: Tensor, target: Tensor, most: int) -> Tensor:
+    """(P,) the hops from each reader (P,) to its source (P,); ``most + 1`` where that is further or out of reach."""
+    found, distance = hop_distances(batch, most)
+    wanted = target * batch.num_nodes + source
+    place = torch.searchsorted(found, wanted).clamp_(max=max(found.numel() - 1, 0))
+    return torch.where(found[place] == wanted, distance[place], most + 1)
+
+
+def hop_matrix(batch: GraphBatch, most: int) -> Tensor:
+    """(B, L, L) the hops from reader i to source j; ``most + 1`` where that is further, out of reach, or padding."""
+    keys, distance = hop_distances(batch, most)
+    target, source = keys // batch.num_nodes, keys % batch.num_nodes
+    size = batch.max_nodes
+    out = torch.full((batch.num_graphs * size * size,), most + 1, device=batch.device)
+    out[batch.slot[target] * size + batch.position[source]] = distance
+    return out.view(batch.num_graphs, size, size)

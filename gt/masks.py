@@ -16,7 +16,7 @@ A new mask is one frozen dataclass with a method ``keys``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.hops import contains, hop_distances, ranges
+from gt.hops import contains, hop_distances, hop_matrix, hops_between, ranges
 
 
 class Mask(ABC):
@@ -270,6 +270,7 @@ class Pairs:
 
     def __init__(self, batch: GraphBatch, mask: Mask) -> None:
         self.batch, self.mask = batch, mask
+        self.choices: dict[Hashable, str] = {}  # the backend for each demand
 
     @cached_property
     def edges(self) -> Tensor:
@@ -340,10 +341,32 @@ class Pairs:
             return True  # these let a node read itself
         return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
 
+    def hops(self, most: int) -> Tensor:
+        """(P,) how many hops each target is from its source; ``most + 1`` where further or out of reach."""
+        source, target = self.edges
+        return self._kept(f"hops_{most}", lambda: hops_between(self.batch, source, target, most))
+
+    def dense_hops(self, most: int) -> Tensor:
+        """(B, L, L) the same for every two nodes of a graph."""
+        return self._kept(f"dense_hops_{most}", lambda: hop_matrix(self.batch, most))
+
+    def _kept(self, name: str, made: Callable[[], Tensor]) -> Tensor:
+        if name not in vars(self):
+            vars(self)[name] = made()
+        return vars(self)[name]
+
+    @cached_property
+    def of_edges(self) -> Tensor:
+        """(E,) which pair each edge of the batch is; P where the mask does not allow it."""
+        source, target = self.edges
+        wanted = self.batch.edge_index[1] * self.batch.num_nodes + self.batch.edge_index[0]
+        keys = target * self.batch.num_nodes + source
+        return torch.where(contains(keys, wanted), torch.searchsorted(keys, wanted), keys.numel())
+
     def moved(self, batch: GraphBatch, move: Callable[[Tensor], Tensor]) -> Pairs:
         """The same pairs for a batch on another device, with every form that is already known."""
         out = Pairs(batch, self.mask)
         for name, value in vars(self).items():
-            if name not in ("batch", "mask"):
+            if name not in ("batch", "mask", "choices"):
                 vars(out)[name] = move(value) if isinstance(value, Tensor) else value
         return out

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gt.attention import Reading
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -80,7 +81,9 @@ class GraphTransformer(nn.Module):
         self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         has_edges = schema.edge_vocab or schema.edge_floats
-        readers = [getattr(b, "local", b) for b in self.blocks]
+        branches = ("local", "attention")
+        readers = [getattr(b, branch) for b in self.blocks for branch in branches if hasattr(b, branch)]
+        readers += [b for b in self.blocks if not any(hasattr(b, branch) for branch in branches)]
         reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
         self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
         self.dropout = nn.Dropout(dropout)
@@ -124,10 +127,10 @@ class GraphTransformer(nn.Module):
             x, e = block(x, e, batch, mask(batch), self.encodings)
         return self.head(self.norm(x), batch)
 
-    @property
-    def masks_in_use(self) -> set[Mask]:
-        """The masks that some attention layer reads by."""
-        return {m for m, b in zip(self.masks, self.blocks, strict=True) if getattr(b, "attention", None) is not None}
+    def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
+        """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""
+        layers = [(m, getattr(b, "attention", None)) for m, b in zip(self.masks, self.blocks, strict=True)]
+        return {(m, layer.demand(device, half)) for m, layer in layers if layer is not None}
 
     def parameter_count(self) -> int:
         """Trained numbers, tied ones once."""

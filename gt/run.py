@@ -23,6 +23,7 @@ from gt.data.datamodule import DataModule
 from gt.errors import UserError
 from gt.logging import sync_line
 from gt.metrics import constant_prediction, loss
+from gt.model import GraphTransformer
 from gt.report import write_report
 from gt.task import Task
 
@@ -95,7 +96,6 @@ def run(cfg: DictConfig) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
-    data.masks = tuple(getattr(net, "masks_in_use", ()))
     task = Task(net, data.schema, measures, criterion, instantiate(cfg.optim, _convert_="all"), config, cfg.seed)
 
     facts = {
@@ -107,6 +107,8 @@ def run(cfg: DictConfig) -> float:
     }
     callbacks, loggers = made(cfg.callbacks, facts), made(cfg.logger, facts)
     trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
+    if isinstance(net, GraphTransformer):
+        data.readings = net.readings(trainer.strategy.root_device.type, half="16" in str(trainer.precision))
     say(
         trainer,
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",

@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 torch.set_num_threads(2)
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # what was measured on this machine must not steer tests
 
 
 @pytest.fixture(scope="session")

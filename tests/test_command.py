@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gt.command import CONFIGS, alternatives, check_command, groups, one_line, parsed, prepared, resumed
-from gt.errors import UserError
+from gt.command import CONFIGS, alternatives, check_command, groups, parsed, prepared, resumed
+from gt.errors import UserError, one_line
 
 ROOT = CONFIGS.parent
 

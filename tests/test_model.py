@@ -103,7 +103,7 @@ def test_each_layer_reads_by_its_own_mask():
     masks = [Hops(0), Window(1), PerHead((Causal(), Hops(1)))]
     block = partial(ParallelBlock, attention=TwoHeads, norm=nn.LayerNorm)
     net = GraphTransformer(SCHEMA, 8, 3, block, mask=masks).eval()
-    assert net.masks_in_use == set(masks)
+    assert {mask for mask, _ in net.readings()} == set(masks)
     batch = random_batch((5, 3))
     x = net.embed(batch)
     for layer, mask in zip(net.blocks, masks, strict=True):
@@ -121,7 +121,7 @@ def test_blocks_take_turns():
     local, attention, both = (GINE, type(None)), (type(None), Attention), (GatedGCN, Attention)
     assert kinds == [local, attention, both, local, attention]
     assert net(random_batch((3, 5))).shape == (2, 3)
-    assert net.masks_in_use == {Hops(1)}
+    assert {mask for mask, _ in net.readings()} == {Hops(1)}
     assert net.blend_weights() == [0.5]
 
 
@@ -131,7 +131,7 @@ def test_blend_weights_are_named_layer_by_layer():
 
 
 def test_masks_of_layers_without_attention_are_not_in_use():
-    assert GraphTransformer(SCHEMA, 8, 2, partial(ParallelBlock, local=GINE)).masks_in_use == set()
+    assert GraphTransformer(SCHEMA, 8, 2, partial(ParallelBlock, local=GINE)).readings() == set()
 
 
 @pytest.mark.parametrize(

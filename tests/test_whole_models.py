@@ -142,7 +142,7 @@ def test_a_mask_for_each_layer_and_blocks_in_turn():
     global_only = partial(ParallelBlock, attention=Attention)
     net = GraphTransformer(SCHEMA, 16, 4, [local_only, global_only], [Hops(0), Hops(1), Hops(0), Complete()])
     assert [block.attention is None for block in net.blocks] == [True, False, True, False]
-    assert net.masks_in_use == {Hops(1), Complete()}
+    assert {mask for mask, _ in net.readings()} == {Hops(1), Complete()}
     assert net(GraphBatch.from_data_list([random_graph(4, 0), random_graph(6, 1)])).shape == (2, 3)
 
 

@@ -1,3 +1,4 @@
-from gt.attention.dispatch import BACKENDS, attend, choose, prepare
+from gt.attention.costs import Demand
+from gt.attention.dispatch import BACKENDS, Reading, attend, choose, explain, prepare
 
-__all__ = ["BACKENDS", "attend", "choose", "prepare"]
+__all__ = ["BACKENDS", "Demand", "Reading", "attend", "choose", "explain", "prepare"]

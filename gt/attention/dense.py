@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gt.attention.costs import Demand
 from gt.masks import Pairs
+
+
+def pair_bias(pairs: Pairs, bias: Tensor) -> Tensor:
+    """A bias per pair and head, (P, H) or (B, H or 1, L, L), as the former."""
+    if bias.dim() == 2:
+        return bias
+    return bias.permute(0, 2, 3, 1).reshape(-1, bias.shape[1]).index_select(0, pairs.dense_entry)
 
 
 def dense_bias(pairs: Pairs, bias: Tensor) -> Tensor:
@@ -31,28 +39,53 @@ def _unpack(pairs: Pairs, out: Tensor) -> Tensor:
     return pairs.batch.to_packed(out.transpose(1, 2))
 
 
-def dense_weights(q: Tensor, k: Tensor, pairs: Pairs, bias: Tensor | None = None) -> Tensor:
-    """The attention weights, (N, H, D) queries and keys to (B, H, L, L); rows that read nobody hold no meaning."""
-    to_dense = pairs.batch.to_dense
-    q, k = (to_dense(t).transpose(1, 2) for t in (q / math.sqrt(q.shape[-1]), k))  # (B, H, L, D)
-    scores = q @ k.transpose(-2, -1)
+def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None = None) -> Tensor:
+    """The attention weights, (N, H, D) queries and keys, or none, to (B, H, L, L).
+
+    Rows that read nobody hold no meaning.
+    """
+    scores = None
+    if q is not None and k is not None:
+        to_dense = pairs.batch.to_dense
+        q, k = (to_dense(t).transpose(1, 2) for t in (q / math.sqrt(q.shape[-1]), k))  # (B, H, L, D)
+        scores = q @ k.transpose(-2, -1)
     if bias is not None:
-        scores = scores + dense_bias(pairs, bias)
+        bias = dense_bias(pairs, bias)
+        scores = bias if scores is None else scores + bias
+    if scores is None:
+        raise ValueError("attention needs queries and keys, or a bias that stands for them")
     visible = _visible(pairs)
     if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)
     return scores.softmax(-1)
 
 
-def attend_dense(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:
+def attend_dense(
+    q: Tensor | None,
+    k: Tensor | None,
+    v: Tensor,
+    pairs: Pairs,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    pair_value: Tensor | None = None,
+) -> Tensor:
     """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D)."""
     weights = dense_weights(q, k, pairs, bias)
     if dropout:
         weights = F.dropout(weights, dropout)
-    return _unpack(pairs, weights.to(v.dtype) @ pairs.batch.to_dense(v).transpose(1, 2))
+    weights = weights.to(v.dtype)
+    out = _unpack(pairs, weights @ pairs.batch.to_dense(v).transpose(1, 2))
+    if pair_value is not None:
+        listed = pair_bias(pairs, weights)
+        if pairs.edge_heads is not None:
+            listed = listed.masked_fill(~pairs.edge_heads, 0.0)
+        out = out.index_add(0, pairs.edges[1], listed[..., None] * pair_value.to(v.dtype))
+    return out
 
 
-def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:
+def attend_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
     """PyTorch's fused attention; fastest for long sequences. (N, H, D) to (N, H, D)."""
     q, k, v = (pairs.batch.to_dense(t).transpose(1, 2) for t in (q, k, v))  # (B, H, L, D)
     # padding stands behind the real nodes, so the causal rule alone hides it from them
@@ -66,3 +99,19 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | No
         mask = visible
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     return _unpack(pairs, out)
+
+
+def sdpa_obstacle(demand: Demand) -> str | None:
+    """What PyTorch's fused attention cannot do."""
+    if demand.scored:
+        return "it scores by the scaled dot product alone"
+    if demand.pair_value:
+        return "its values have no term for a pair"
+    return None
+
+
+def sdpa_avoided(demand: Demand) -> str | None:
+    """Where it falls back to plain products and is slower than those of `attend_dense`."""
+    if demand.device == "cpu" and (demand.dropout or demand.trained):
+        return "on a CPU it is not fused with dropout or a trained bias"
+    return None

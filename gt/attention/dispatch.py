@@ -1,39 +1,77 @@
 """Which way to compute attention: one operator, several backends, the choice never changes a result."""
 
+import logging
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from gt.attention.dense import attend_dense, attend_sdpa
-from gt.attention.sparse import attend_sparse
-from gt.masks import Pairs
+from gt.attention import dense, sparse
+from gt.attention.costs import Demand, cost_table
+from gt.attention.scores import Hint, Score, score_bias
+from gt.masks import Mask, Pairs
 
-Backend = Callable[[Tensor, Tensor, Tensor, Pairs, Tensor | None, float], Tensor]
+log = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Backend] = {"dense": attend_dense, "sdpa": attend_sdpa, "sparse": attend_sparse}
-
-# Measured on 2 CPU cores, forward and backward: a listed pair costs as much as about 6 entries of a dense matrix,
-# and PyTorch's fused kernel overtakes plain matrix products at about 80 nodes a graph.
-PAIR_COST = 6
-FUSED_FROM = 80
+Reading = tuple[Mask, Demand]  # a mask, and what a layer that reads by it asks for
 
 
-def choose(pairs: Pairs, dropout: float = 0.0) -> str:
+def nothing(demand: Demand) -> None:
+    """Serves everything."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute attention.
+
+    Attributes:
+        function: computes it.
+        obstacle: why it cannot serve a demand, in a phrase, or None.
+        avoided: why it can but does so badly, likewise: ``auto`` leaves it alone.
+        padded: it works on the (B, L, L) view rather than on the list of pairs.
+    """
+
+    function: Callable[..., Tensor]
+    obstacle: Callable[[Demand], str | None] = nothing
+    avoided: Callable[[Demand], str | None] = nothing
+    padded: bool = False
+
+
+BACKENDS: dict[str, Backend] = {
+    "dense": Backend(dense.attend_dense, padded=True),
+    "sdpa": Backend(dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, padded=True),
+    "sparse": Backend(sparse.attend_sparse),
+}
+
+
+def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
+    """For each backend the seconds that it is expected to take, forward and backward, or why it is not considered."""
+    table = cost_table(demand.device)
+    found: dict[str, float | str] = {}
+    for name, backend in BACKENDS.items():
+        reason = backend.obstacle(demand) or backend.avoided(demand)
+        found[name] = reason or table.seconds(name, pairs, demand)
+    return found
+
+
+def choose(pairs: Pairs, demand: Demand) -> str:
     """The backend expected to be fastest; decided by Python integers, so that no device is waited for."""
-    batch = pairs.batch
-    entries = batch.num_graphs * batch.max_nodes**2
-    if PAIR_COST * pairs.count < entries:
-        return "sparse"
-    fused = batch.max_nodes >= FUSED_FROM and not (dropout and batch.device.type == "cpu")  # there it is not fused
-    return "sdpa" if fused else "dense"
+    if demand not in pairs.choices:
+        found = explain(pairs, demand)
+        costs = {name: cost for name, cost in found.items() if not isinstance(cost, str)}
+        pairs.choices[demand] = min(costs, key=costs.__getitem__)
+        log.debug("%s, %d pairs: %s", demand, pairs.count, found)
+    return pairs.choices[demand]
 
 
-def prepare(pairs: Pairs) -> None:
+def prepare(pairs: Pairs, demand: Demand) -> None:
     """Compute, while still on the CPU, each index that the chosen backend will ask for."""
-    if choose(pairs) == "sparse":
-        _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
-    else:
+    if BACKENDS[choose(pairs, demand)].padded:
         _ = pairs.safe_dense, pairs.all_read
+    else:
+        _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
 
 
 def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
@@ -48,39 +86,88 @@ def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
         raise ValueError(f"a bias of these pairs is {right}, not {tuple(bias.shape)}")
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    pairs: Pairs,
-    bias: Tensor | None = None,
-    dropout: float = 0.0,
-    backend: str = "auto",
-) -> Tensor:
-    """Scaled dot-product attention over allowed pairs: message passing on the graph that the mask draws.
-
-    ``out_i = sum_j softmax_j(q_i . k_j / sqrt(D) + bias_ij) v_j`` over the j that i reads (Vaswani et al. 2017).
-
-    Args:
-        q, k, v: (N, H, D) packed nodes, no padding.
-        pairs: who reads whom, ``mask(batch)``; a mask for each head needs H heads.
-        bias: added to the scores before the softmax: (P, H) in the order of ``pairs.edges``, or (B, 1 or H, L, L).
-        dropout: probability of dropping each attention weight.
-        backend: ``auto``, or one of `BACKENDS`: the numbers are the same, the speed is not.
-
-    Returns:
-        (N, H, D); zeros for a node that reads nobody.
-
-    Raises:
-        ValueError: an unknown backend, or shapes that do not fit one another.
-    """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"no backend is called '{backend}'; there are auto, {', '.join(BACKENDS)}")
+def check_shapes(
+    q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | Hint | None, pair: Tensor | None, value: Tensor | None
+) -> None:
+    """Refuse what does not fit together."""
     if q.shape != k.shape or q.shape[:2] != v.shape[:2] or q.shape[0] != pairs.batch.num_nodes:
         shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
         raise ValueError(f"attention over {pairs.batch.num_nodes} nodes cannot take {shapes}")
     if pairs.heads not in (1, q.shape[1]):
         raise ValueError(f"the mask tells {pairs.heads} heads apart, the layer has {q.shape[1]}")
-    if bias is not None:
+    if isinstance(bias, Tensor):
         check_bias(bias, pairs, q.shape[1])
-    return BACKENDS[choose(pairs, dropout) if backend == "auto" else backend](q, k, v, pairs, bias, dropout)
+    for what, found, like in (("pair", pair, k), ("pair_value", value, v)):
+        if found is not None and found.shape != (pairs.edges.shape[1], *like.shape[1:]):
+            right = (pairs.edges.shape[1], *like.shape[1:])
+            raise ValueError(f"{what} of these pairs is {right}, not {tuple(found.shape)}")
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pairs: Pairs,
+    bias: Tensor | Hint | None = None,
+    dropout: float = 0.0,
+    backend: str = "auto",
+    score: Score | None = None,
+    pair: Tensor | None = None,
+    pair_value: Tensor | None = None,
+) -> Tensor:
+    """Attention over allowed pairs: message passing on the graph that the mask draws.
+
+    ``out_i = sum_j softmax_j(score(q_i, k_j, pair_ij) + bias_ij) (v_j + pair_value_ij)`` over the j that i reads. The
+    score is ``q_i . (k_j + pair_ij) / sqrt(D)`` (Vaswani et al. 2017, Shaw et al. 2018) unless another one is given.
+
+    Args:
+        q, k, v: (N, H, D) packed nodes, no padding.
+        pairs: who reads whom, ``mask(batch)``; a mask for each head needs H heads.
+        bias: added to the scores before the softmax: (P, H) in the order of ``pairs.edges``, or (B, 1 or H, L, L), or
+            a `Hint`, which gives whichever the backend prefers.
+        dropout: probability of dropping each attention weight.
+        backend: ``auto``, or one of `BACKENDS`: the numbers are the same, the speed is not.
+        score: see `gt.attention.scores`.
+        pair: (P, H, D) features of the pairs, in the order of ``pairs.edges``; read by the score.
+        pair_value: (P, H, D) what is read of each pair beside the source's value (Ma et al. 2023).
+
+    Returns:
+        (N, H, D); zeros for a node that reads nobody.
+
+    Raises:
+        ValueError: an unknown backend or one that cannot serve here, or shapes that do not fit one another.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"no backend is called '{backend}'; there are auto, {', '.join(BACKENDS)}")
+    check_shapes(q, k, v, pairs, bias, pair, pair_value)
+    demand = Demand(
+        device=q.device.type,
+        half=q.dtype in (torch.float16, torch.bfloat16),
+        heads=q.shape[1],
+        channels=q.shape[2],
+        dropout=dropout > 0,
+        bias=bias is not None or pair is not None,
+        trained=bias is not None and (isinstance(bias, Hint) or bias.requires_grad),
+        scored=score is not None,
+        pair_value=pair_value is not None,
+    )
+    if backend == "auto":
+        backend = choose(pairs, demand)
+    elif reason := BACKENDS[backend].obstacle(demand):
+        raise ValueError(f"the backend '{backend}' cannot serve here: {reason}")
+    padded = BACKENDS[backend].padded
+    if isinstance(bias, Hint):
+        bias = bias.dense(pairs) if padded else bias.listed(pairs)
+    of_pairs = None
+    if score is not None:
+        of_pairs = score_bias(score, q, k, pairs, pair, padded)
+    elif pair is not None:
+        of_pairs = (q.index_select(0, pairs.edges[1]) * pair).sum(-1) / math.sqrt(q.shape[-1])
+    if of_pairs is not None and bias is not None:
+        form = dense.dense_bias if padded else dense.pair_bias
+        bias = form(pairs, of_pairs) + form(pairs, bias)
+    elif of_pairs is not None:
+        bias = of_pairs
+    product = (q, k) if score is None else (None, None)  # another score comes as a bias, on no product
+    values = {} if pair_value is None else {"pair_value": pair_value}
+    return BACKENDS[backend].function(*product, v, pairs, bias, dropout, **values)

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
+from gt.attention.dense import pair_bias
 from gt.masks import Pairs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -30,87 +32,127 @@ def full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def segment_softmax(scores: Tensor, rowptr: Tensor, target: Tensor) -> Tensor:
-    """Softmax of (P, H) over the run of pairs of each target; a run of nothing but -inf gives zeros."""
-    highest = torch.segment_reduce(scores, "max", offsets=rowptr, axis=0)  # (N, H)
-    highest = highest.masked_fill(highest == -torch.inf, 0.0)  # an empty run
-    weights = (scores - highest.index_select(0, target)).exp_()
-    total = torch.zeros_like(highest).index_add_(0, target, weights)
-    return weights.div_(total.index_select(0, target).clamp_min_(torch.finfo(scores.dtype).tiny))
+def by_head(rows: Tensor) -> Tensor:
+    """(N, H, D) to (H, N, D), each head in one piece."""
+    return rows.transpose(0, 1).contiguous()
 
 
-class _SparseAttention(torch.autograd.Function):
-    """softmax(Q K^T + bias) V over pairs, one head after the other; q already scaled, all tensors (N, H, D)."""
+def sampled(left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
+    """The product of each target's row of ``left`` and each source's of ``right``: two (H, N, D) to (P, H)."""
+    pattern = csr(pairs.rowptr, pairs.edges[0], left.new_zeros(pairs.edges.shape[1]))
+    products = [torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0) for a, b in zip(left, right, strict=True)]
+    return torch.stack([product.values() for product in products], dim=1)
+
+
+def to_targets(weights: Tensor, rows: Tensor, pairs: Pairs) -> Tensor:
+    """Sums over the pairs of each target of weighted rows of its sources: (P, H) and (H, N, D) to (N, H, D)."""
+    heads = zip(weights.T.contiguous(), rows, strict=True)
+    return torch.stack([csr(pairs.rowptr, pairs.edges[0], of_head) @ row for of_head, row in heads], dim=1)
+
+
+def to_sources(weights: Tensor, rows: Tensor, pairs: Pairs) -> Tensor:
+    """The same in the other direction: sums over the pairs of each source of weighted rows of its targets."""
+    back = pairs.by_source
+    heads = zip(weights.T, rows, strict=True)
+    readers = pairs.edges[1][back]
+    return torch.stack([csr(pairs.colptr, readers, of_head[back]) @ row for of_head, row in heads], dim=1)
+
+
+class _PairProducts(torch.autograd.Function):
+    """q_i . k_j for each pair: two (N, H, D) to (P, H)."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
-        source, target = pairs.edges
-        heads = q.shape[1]
-        with full_precision(q.device):
-            q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))  # (H, N, D)
-            pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
-            scores = torch.stack(
-                [torch.sparse.sampled_addmm(pattern, q[h], k[h].T, beta=0.0).values() for h in range(heads)], dim=1
-            )  # (P, H)
-            if bias is not None:
-                scores += bias
-            if pairs.edge_heads is not None:
-                scores.masked_fill_(~pairs.edge_heads, -torch.inf)
-            weights = segment_softmax(scores, pairs.rowptr, target)
-            kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-            used = weights if kept is None else weights * kept
-            out = torch.stack([csr(pairs.rowptr, source, a) @ v[h] for h, a in enumerate(used.T.contiguous())], dim=1)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.pairs, ctx.biased = pairs, bias is not None
-        return out
+    def forward(ctx: Any, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
+        q, k = by_head(q), by_head(k)
+        ctx.save_for_backward(q, k)
+        ctx.pairs = pairs
+        return sampled(q, k, pairs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, kept = ctx.saved_tensors
-        pairs: Pairs = ctx.pairs
-        source, target = pairs.edges
-        back, readers = pairs.by_source, target[pairs.by_source]
+        q, k = ctx.saved_tensors
         with full_precision(q.device):
-            grad = grad.transpose(0, 1).contiguous()  # (H, N, D)
-            pattern = csr(pairs.rowptr, source, q.new_zeros(source.numel()))
-            heads = range(len(q))
-            used = weights if kept is None else weights * kept
-            grad_v = [csr(pairs.colptr, readers, used[:, h][back]) @ grad[h] for h in heads]
-            grad_used = torch.stack(
-                [torch.sparse.sampled_addmm(pattern, grad[h], v[h].T, beta=0.0).values() for h in heads], dim=1
-            )  # (P, H)
-            grad_weights = grad_used if kept is None else grad_used * kept
-            inner = grad_weights * weights
-            total = torch.zeros(len(q[0]), len(q), dtype=q.dtype, device=q.device).index_add_(0, target, inner)
-            grad_scores = inner - weights * total.index_select(0, target)
-            by_head = grad_scores.T.contiguous()
-            grad_q = [csr(pairs.rowptr, source, by_head[h]) @ k[h] for h in heads]
-            grad_k = [csr(pairs.colptr, readers, by_head[h][back]) @ q[h] for h in heads]
-        return (
-            torch.stack(grad_q, dim=1),
-            torch.stack(grad_k, dim=1),
-            torch.stack(grad_v, dim=1),
-            grad_scores if ctx.biased else None,
-            None,
-            None,
-        )
+            return to_targets(grad, k, ctx.pairs), to_sources(grad, q, ctx.pairs), None
 
 
-def edge_bias(pairs: Pairs, bias: Tensor) -> Tensor:
-    """A bias per pair and head, (P, H) or (B, H or 1, L, L), as the former."""
-    if bias.dim() == 2:
-        return bias
-    return bias.permute(0, 2, 3, 1).reshape(-1, bias.shape[1]).index_select(0, pairs.dense_entry)
+class _PairSoftmax(torch.autograd.Function):
+    """Softmax of (P, H) over the run of pairs of each target; a run of nothing but -inf gives zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, pairs: Pairs) -> Tensor:
+        target = pairs.edges[1]
+        highest = torch.segment_reduce(scores, "max", offsets=pairs.rowptr, axis=0)  # (N, H)
+        highest = highest.masked_fill(highest == -torch.inf, 0.0)  # an empty run
+        weights = (scores - highest.index_select(0, target)).exp_()
+        total = torch.zeros_like(highest).index_add_(0, target, weights)
+        weights.div_(total.index_select(0, target).clamp_min_(torch.finfo(scores.dtype).tiny))
+        ctx.save_for_backward(weights)
+        ctx.pairs = pairs
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weights,) = ctx.saved_tensors
+        target = ctx.pairs.edges[1]
+        inner = grad * weights
+        total = weights.new_zeros(ctx.pairs.batch.num_nodes, weights.shape[1]).index_add_(0, target, inner)
+        return inner.sub_(weights * total.index_select(0, target)), None
 
 
-def attend_sparse(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:
+class _WeightedSums(torch.autograd.Function):
+    """sum_j a_ij v_j: weights (P, H) and rows (N, H, D) to (N, H, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
+        v = by_head(v)
+        ctx.save_for_backward(weights, v)
+        ctx.pairs = pairs
+        return to_targets(weights, v, pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, v = ctx.saved_tensors
+        with full_precision(v.device):
+            grad = by_head(grad)
+            return sampled(grad, v, ctx.pairs), to_sources(weights, grad, ctx.pairs), None
+
+
+def pair_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None) -> Tensor:
+    """The attention weight of each pair: (N, H, D) queries and keys, or none, to (P, H)."""
+    scores = None
+    if q is not None and k is not None:
+        scores = _PairProducts.apply(q / math.sqrt(q.shape[-1]), k, pairs)
+    if bias is not None:
+        bias = pair_bias(pairs, bias)
+        scores = bias if scores is None else scores + bias
+    if scores is None:
+        raise ValueError("attention needs queries and keys, or a bias that stands for them")
+    if pairs.edge_heads is not None:
+        scores = scores.masked_fill(~pairs.edge_heads, -torch.inf)
+    return _PairSoftmax.apply(scores, pairs)
+
+
+def attend_sparse(
+    q: Tensor | None,
+    k: Tensor | None,
+    v: Tensor,
+    pairs: Pairs,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    pair_value: Tensor | None = None,
+) -> Tensor:
     """Sparse matrix products over the pairs alone; fastest where few pairs are allowed. (N, H, D) to (N, H, D)."""
     dtype = v.dtype
-    if bias is not None:
-        bias = edge_bias(pairs, bias).expand(-1, q.shape[1])
-    q = q / math.sqrt(q.shape[-1])
-    if dtype not in (torch.float32, torch.float64):  # sparse products take no half precision
-        q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias.float()
-    return _SparseAttention.apply(q, k, v, bias, pairs, dropout).to(dtype)
+    if dtype in (torch.float16, torch.bfloat16):  # sparse products take no half precision
+        v = v.float()
+        q, k, bias, pair_value = (None if t is None else t.float() for t in (q, k, bias, pair_value))
+    with full_precision(v.device):
+        weights = pair_weights(q, k, pairs, bias).expand(-1, v.shape[1])
+        weights = F.dropout(weights, dropout) if dropout else weights
+        out = _WeightedSums.apply(weights, v, pairs)
+        if pair_value is not None:
+            out = out.index_add(0, pairs.edges[1], weights[..., None] * pair_value)
+    return out.to(dtype)

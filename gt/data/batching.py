@@ -1,15 +1,14 @@
 """From a store to batches: which graphs go together, and the gathering of their rows, without a loop over graphs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from gt.attention import prepare
+from gt.attention import Reading, prepare
 from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
-from gt.masks import Mask
 
 
 def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -50,8 +49,8 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
 class GraphDataset(Dataset[GraphBatch]):
     """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks."""
 
-    def __init__(self, graphs: Graphs, ids: np.ndarray, masks: Sequence[Mask] = ()) -> None:
-        self.graphs, self.ids, self.masks = graphs, np.asarray(ids), tuple(masks)
+    def __init__(self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = ()) -> None:
+        self.graphs, self.ids, self.readings = graphs, np.asarray(ids), tuple(readings)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,8 +62,8 @@ class GraphDataset(Dataset[GraphBatch]):
 
     def __getitems__(self, items: list[int]) -> GraphBatch:
         batch = gather(self.graphs, self.ids[items]).finish()
-        for mask in self.masks:
-            prepare(mask(batch))
+        for mask, demand in self.readings:
+            prepare(mask(batch), demand)
         return batch
 
 

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from gt import metrics
+from gt.attention import Reading
 from gt.data.batching import Batches, GraphDataset, tensor
 from gt.data.store import Graphs, fingerprint, open_or_build
 from gt.encodings import Encoding, attach
 from gt.graph import GraphBatch
-from gt.masks import Mask
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -50,7 +50,7 @@ class DataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.workers, self.seed = workers, seed
-        self.masks: Sequence[Mask] = ()
+        self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding]) -> None:
@@ -171,7 +171,7 @@ class GraphDataModule(DataModule):
 
     def dataset(self, split: str) -> GraphDataset:
         graphs = self._opened()
-        return GraphDataset(graphs, graphs.splits[split], self.masks)
+        return GraphDataset(graphs, graphs.splits[split], self.readings)
 
     def targets(self, split: str) -> Tensor:
         graphs = self._opened()

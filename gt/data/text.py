@@ -1,7 +1,7 @@
 """Language modelling on a text file: every block of text is a path graph, every character a node."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
-from gt.attention import prepare
+from gt.attention import Reading, prepare
 from gt.data.batching import Batches
 from gt.data.datamodule import DataModule
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.masks import Mask
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -65,15 +64,15 @@ def path_graphs(sizes: Sequence[int]) -> GraphBatch:
 class TextDataset(Dataset[GraphBatch]):
     """Blocks of consecutive tokens; a list of start positions gives a batch whose targets are the next tokens."""
 
-    def __init__(self, tokens: Tensor, context: int, masks: Sequence[Mask]) -> None:
-        self.tokens, self.context, self.masks = tokens, context, tuple(masks)
+    def __init__(self, tokens: Tensor, context: int, readings: Iterable[Reading]) -> None:
+        self.tokens, self.context, self.readings = tokens, context, tuple(readings)
         self.skeleton = lru_cache(maxsize=4)(self._skeleton)
 
     def _skeleton(self, sizes: tuple[int, ...]) -> GraphBatch:
         """All of a batch but its tokens: nearly every batch has the same shape, so this is made once."""
         batch = path_graphs(sizes)
-        for mask in self.masks:
-            prepare(mask(batch))
+        for mask, demand in self.readings:
+            prepare(mask(batch), demand)
         return batch
 
     @property
@@ -163,7 +162,7 @@ class Text(DataModule):
         return split in self.tokens
 
     def dataset(self, split: str) -> TextDataset:
-        return TextDataset(self.tokens[split], self.context, self.masks)
+        return TextDataset(self.tokens[split], self.context, self.readings)
 
     def targets(self, split: str) -> Tensor:
         return self.tokens[split][1:]

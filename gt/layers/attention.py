@@ -1,12 +1,33 @@
 """The global branch: multi-head attention among the pairs that a mask allows."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from gt.attention import attend
+from gt.attention import Demand, attend, choose
+from gt.attention.scores import Hint, Score
 from gt.encodings import EncodingModule
 from gt.masks import Pairs
+
+
+class PairFeatures(nn.Module):
+    """What a layer knows of each pair: the features of its edge, or one learned vector where there is none."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.no_edge = nn.Parameter(torch.randn(width))
+        self.project = nn.Linear(width, width, bias=False)
+
+    def forward(self, e: Tensor | None, pairs: Pairs) -> Tensor:
+        """(E, width) or None to (P, width); of several edges between the same nodes the features add up."""
+        count = pairs.edges.shape[1]
+        if e is None:
+            e = self.no_edge.new_zeros(pairs.batch.num_edges, self.no_edge.numel())
+        kept = torch.ones(count + 1, dtype=torch.bool, device=e.device).index_fill(0, pairs.of_edges, False)[:count]
+        rows = e.new_zeros(count + 1, e.shape[1]).index_add(0, pairs.of_edges, e)[:count]
+        return self.project(torch.where(kept[:, None], self.no_edge.to(e.dtype), rows))
 
 
 class Attention(nn.Module):
@@ -18,10 +39,24 @@ class Attention(nn.Module):
         dropout: probability of dropping an attention weight.
         bias: whether the projections have one.
         backend: how to compute it, see `gt.attention.attend`.
+        score: makes the score from the number of heads and their width, see `gt.attention.scores`; None is the scaled
+            dot product.
+        hint: makes a bias for each pair from the number of heads, such as `gt.attention.scores.HopDecay`.
+        edges: the score reads the features of each pair's edge (with the dot product: they are added to its key).
+        edge_values: the values read them too.
     """
 
     def __init__(
-        self, width: int, heads: int = 4, dropout: float = 0.0, bias: bool = True, backend: str = "auto"
+        self,
+        width: int,
+        heads: int = 4,
+        dropout: float = 0.0,
+        bias: bool = True,
+        backend: str = "auto",
+        score: Callable[[int, int], Score] | None = None,
+        hint: Callable[[int], Hint] | None = None,
+        edges: bool = False,
+        edge_values: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -29,6 +64,12 @@ class Attention(nn.Module):
         self.heads, self.dropout, self.backend = heads, dropout, backend
         self.project_in = nn.Linear(width, 3 * width, bias=bias)
         self.project_out = nn.Linear(width, width, bias=bias)
+        self.score = score(heads, width // heads) if score else None
+        self.hint = hint(heads) if hint else None
+        self.reads_edges = edges or edge_values
+        self.pairs = PairFeatures(width) if self.reads_edges else None
+        self.edges, self.edge_values = edges, edge_values
+        self.used: Counter[str] = Counter()  # batches that each backend took
 
     def queries_keys_values(
         self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule]
@@ -39,8 +80,40 @@ class Attention(nn.Module):
             q, k = encoding.rotate(q, k, pairs.batch)
         return q, k, v
 
-    def forward(self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = ()) -> Tensor:
-        """(N, width) to (N, width)."""
+    def demand(self, device: str, half: bool) -> Demand:
+        """What this layer asks of attention as things stand, so that batches can be made ready for it."""
+        return Demand(
+            device=device,
+            half=half,
+            heads=self.heads,
+            channels=self.project_in.in_features // self.heads,
+            dropout=self.dropout > 0 and self.training,
+            bias=self.hint is not None or self.edges,
+            trained=self.hint is not None or self.edges,
+            scored=self.score is not None,
+            pair_value=self.edge_values,
+        )
+
+    def forward(
+        self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = (), e: Tensor | None = None
+    ) -> Tensor:
+        """(N, width) nodes and (E, width) edges or None to (N, width)."""
         q, k, v = self.queries_keys_values(x, pairs, encodings)
-        y = attend(q, k, v, pairs, dropout=self.dropout if self.training else 0.0, backend=self.backend)
+        of_pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
+        backend = self.backend
+        if backend == "auto":
+            backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
+        self.used[backend] += 1
+        y = attend(
+            q,
+            k,
+            v,
+            pairs,
+            self.hint,
+            dropout=self.dropout if self.training else 0.0,
+            backend=backend,
+            score=self.score,
+            pair=of_pair if self.edges else None,
+            pair_value=of_pair if self.edge_values else None,
+        )
         return self.project_out(y.flatten(1))

@@ -137,7 +137,7 @@ class ParallelBlock(Block):
             step, new_e = self.local_step(self.norm_local(x) if self.prenorm else x, e, batch)
             streams.append(of_local * (step if self.prenorm else self.norm_local(x + step)))
         if self.attention is not None:
-            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings))
+            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings, e))
             streams.append(of_global * (step if self.prenorm else self.norm_attention(x + step)))
         if streams:
             total = streams[0] if len(streams) == 1 else streams[0] + streams[1]
@@ -162,7 +162,7 @@ class SequentialBlock(Block):
             step, e = self.local_step(self.norm_local(x) if self.prenorm else x, e, batch)
             x = x + of_local * step if self.prenorm else self.norm_local(x + of_local * step)
         if self.attention is not None:
-            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings))
+            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings, e))
             x = x + of_global * step if self.prenorm else self.norm_attention(x + of_global * step)
         return self.feed(x), e
 

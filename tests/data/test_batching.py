@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
+from gt.attention import Demand
 from gt.data.batching import Batches, GraphDataset, gather, runs, tensor
 from gt.data.store import Graphs, load, pointers, save
 from gt.masks import Hops
@@ -98,7 +99,7 @@ def test_numbers_of_graphs_in_the_smallest_type_do_not_overflow(count, tmp_path)
 
 def test_a_dataset_gives_whole_batches_with_their_masks():
     packed = pack(GRAPHS)
-    dataset = GraphDataset(packed, np.array([6, 3, 2]), masks=[Hops(2), Hops(None)])
+    dataset = GraphDataset(packed, np.array([6, 3, 2]), readings=[(Hops(2), Demand()), (Hops(None), Demand())])
     assert len(dataset) == 3
     assert dataset.sizes.tolist() == [7, 4, 9]
     batch = dataset.__getitems__([2, 0])

@@ -1,7 +1,6 @@
 """One operator, several ways to compute it: each against a loop over readers, and layers against PyTorch's own."""
 
 import math
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -10,28 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gt.attention import BACKENDS, attend, choose, dense, prepare
+from gt.attention import BACKENDS, attend, dense
 from gt.layers import Attention, FeedForward, ParallelBlock, SequentialBlock
-from gt.masks import Causal, Complete, Hops, Mask, PerHead, Window
+from gt.masks import Causal, Complete, Hops, PerHead, Window
+from tests.attention.masks import Neighbours, Nobody
 from tests.graphs import SIZES, random_batch
 
 EVERY = ("auto", *BACKENDS)
-
-
-@dataclass(frozen=True)
-class Neighbours(Mask):
-    """The edges alone: a node does not read itself, and one without edges reads nobody."""
-
-    def keys(self, batch):
-        return batch.edge_index[1] * batch.num_nodes + batch.edge_index[0]
-
-
-@dataclass(frozen=True)
-class Nobody(Mask):
-    """No pairs at all."""
-
-    def keys(self, batch):
-        return torch.empty(0, dtype=torch.long)
 
 
 SINGLE = [
@@ -281,41 +265,6 @@ def test_fused_kernel_gets_no_mask_where_it_can_do_without(monkeypatch, mask, si
     pairs = mask(random_batch(sizes))
     attend(*inputs(pairs, 2, 3, "none")[:3], pairs, backend="sdpa")
     assert seen == [(masked, causal)]
-
-
-CHOICES = [
-    (Hops(0), (30, 30), 0.0, "sparse"),
-    (Hops(1), (10, 200), 0.0, "sparse"),
-    (Window(2), (100,), 0.0, "sparse"),
-    (Complete(), (30, 10), 0.0, "dense"),
-    (Causal(), (100,), 0.0, "sdpa"),
-    (Causal(), (100,), 0.1, "dense"),  # on a CPU the fused kernel drops nothing
-]
-
-
-@pytest.mark.parametrize(("mask", "sizes", "dropout", "expected"), CHOICES)
-def test_choice_of_a_backend(monkeypatch, mask, sizes, dropout, expected):
-    pairs = mask(random_batch(sizes, density=0.01))
-    assert choose(pairs, dropout) == expected
-    used = []
-    for name, function in BACKENDS.items():
-        monkeypatch.setitem(BACKENDS, name, lambda *a, f=function, n=name: used.append(n) or f(*a))
-    attend(*inputs(pairs, 1, 2, "none")[:3], pairs, dropout=dropout)
-    assert used == [expected]
-
-
-@pytest.mark.parametrize(("mask", "sizes"), [(c[0], c[1]) for c in CHOICES[:5]])
-def test_prepared_pairs_wait_for_no_device(mask, sizes):
-    batch = random_batch(sizes, density=0.01)
-    prepare(mask(batch))
-    here, there = mask(batch), mask(batch.to("meta"))  # reading a value of a meta tensor raises
-    assert choose(there) == choose(here)
-    q = torch.empty(batch.num_nodes, 2, 3, device="meta")
-    if choose(here) == "sparse":  # sparse products have no meta kernel: each index that they take must be there
-        needed = ("edges", "rowptr", "by_source", "colptr", "edge_heads", "dense_entry")
-        assert all(name in vars(there) for name in needed)
-    else:
-        assert attend(q, q, q, there).shape == q.shape
 
 
 # PyTorch's own layers, on the padded view, with the same weights

@@ -1,0 +1,167 @@
+"""What each backend costs on this machine: times measured on a small grid, and read between its points.
+
+``python -m gt.lottery`` measures and keeps a table in the user's cache folder; a machine without one goes by the table
+that comes with the package.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+
+from gt.masks import Pairs
+
+SHIPPED = Path(__file__).parent / "tables"
+VERSION = 1  # raise when what is measured changes
+
+LENGTHS = (8, 24, 64, 192, 512, 1536)  # nodes a graph, L
+STACKS = (1, 8, 64, 512, 4096)  # graphs times heads, B * H
+READ = (1, 4, 16, 64, 256)  # pairs a node, P / N
+NODES = (64, 512, 4096, 32768)  # N
+HEADS = 4  # of the list of pairs: its cost grows with the heads
+CHANNELS = (16, 64)  # D
+Axes = tuple[Sequence[float], Sequence[float]]
+PADDED: Axes = (LENGTHS, STACKS)
+LISTED: Axes = (READ, NODES)
+MOST_ENTRIES, MOST_PAIRS = 4_000_000, 1_000_000  # larger cases are not measured but scaled up from smaller ones
+KINDS = ("free", "causal", "masked")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a layer asks of attention, apart from the batch.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ...
+        half: in 16 bits.
+        heads, channels: H and D.
+        dropout: weights are dropped.
+        bias: scores have a bias; trained: and it asks for a gradient.
+        scored: scores are not the scaled dot product.
+        pair_value: values have a term for each pair.
+    """
+
+    device: str = "cpu"
+    half: bool = False
+    heads: int = 4
+    channels: int = 16
+    dropout: bool = False
+    bias: bool = False
+    trained: bool = False
+    scored: bool = False
+    pair_value: bool = False
+
+
+def kind_of(pairs: Pairs, demand: Demand) -> str:
+    """``free`` where nothing is masked or padded, ``causal`` where the order alone masks, else ``masked``."""
+    if demand.bias or demand.scored:
+        return "masked"
+    if pairs.limits == (None, None) and pairs.batch.equal_sizes:
+        return "free"
+    return "causal" if pairs.limits == (None, 0) else "masked"
+
+
+def place(axis: Sequence[float], value: float) -> tuple[int, float]:
+    """The interval of a rising axis where ``value`` stands, and how far into it on a logarithmic scale, in [0, 1]."""
+    value = min(max(value, axis[0]), axis[-1])
+    low = max(i for i in range(len(axis) - 1) if axis[i] <= value)
+    return low, math.log(value / axis[low]) / math.log(axis[low + 1] / axis[low])
+
+
+def between(
+    grid: Sequence[Sequence[float]], axes: tuple[Sequence[float], Sequence[float]], at: tuple[float, float]
+) -> float:
+    """A grid of positive numbers read between its points, linear in logarithms; beyond its edges the edge's value."""
+    (i, a), (j, b) = (place(axis, value) for axis, value in zip(axes, at, strict=True))
+    low = (1 - b) * math.log(grid[i][j]) + b * math.log(grid[i][j + 1])
+    high = (1 - b) * math.log(grid[i + 1][j]) + b * math.log(grid[i + 1][j + 1])
+    return math.exp((1 - a) * low + a * high)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Measured times.
+
+    Attributes:
+        times: for each ``backend/kind/channels`` (``backend/channels`` on the list of pairs) a grid of seconds, forward
+            and backward, over `PADDED` or `LISTED`.
+        source: what was measured, when and with which torch.
+    """
+
+    times: Mapping[str, Sequence[Sequence[float]]]
+    source: Mapping[str, Any]
+
+    def seconds(self, backend: str, pairs: Pairs, demand: Demand) -> float:
+        """The time that a backend is expected to take, forward and backward; infinite where it was not measured."""
+        batch = pairs.batch
+        padded = any(name.startswith(f"{backend}/{KINDS[0]}/") for name in self.times)
+        axes, at = PADDED, (float(batch.max_nodes), float(batch.num_graphs * demand.heads))
+        if padded:
+            kind = kind_of(pairs, demand)
+            names = [f"{backend}/{kind}/{d}" for d in CHANNELS]
+            scale = max(1.0, at[0] / axes[0][-1]) ** 2 * max(1.0, at[1] / axes[1][-1])
+        else:
+            axes, at = LISTED, (pairs.count / max(batch.num_nodes, 1), float(batch.num_nodes))
+            names = [f"{backend}/{d}" for d in CHANNELS]
+            scale = max(1.0, at[0] / axes[0][-1]) * max(1.0, at[1] / axes[1][-1]) * demand.heads / HEADS
+        if not all(name in self.times for name in names):
+            return math.inf
+        narrow, wide = (between(self.times[name], axes, at) for name in names)
+        share = math.log(max(demand.channels, CHANNELS[0]) / CHANNELS[0]) / math.log(CHANNELS[1] / CHANNELS[0])
+        return scale * narrow * (wide / narrow) ** share
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps({"version": VERSION, "source": self.source, "times": self.times}, indent=1))
+        os.replace(part, path)
+
+
+def device_name(device: str) -> str:
+    """What a table belongs to: the card, or the processor and how many threads work on it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def cached_path(device: str) -> Path:
+    """Where this machine's own table is kept."""
+    name = "".join(c if c.isalnum() else "-" for c in device_name(device)).strip("-")
+    return user_cache_path("gt") / f"costs-{device}-{name}.json"
+
+
+def read_table(path: Path) -> CostTable | None:
+    """The table in a file; None where there is none, it is damaged or of another version."""
+    try:
+        found = json.loads(path.read_text())
+        return CostTable(found["times"], found["source"]) if found["version"] == VERSION else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@lru_cache
+def cost_table(device: str) -> CostTable:
+    """This machine's own table where it was measured, else the one that comes with the package."""
+    shipped = SHIPPED / f"{device}.json"
+    found = read_table(cached_path(device)) or read_table(shipped if shipped.exists() else SHIPPED / "cpu.json")
+    if found is None:
+        raise RuntimeError(f"{shipped} is damaged: install the package again")
+    return found

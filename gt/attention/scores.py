@@ -1,0 +1,154 @@
+"""How much a reader attends to a source, beyond the scaled dot product.
+
+A `Score` is a function of channels, broadcast: the same few lines score a list of pairs, (P, H, D) against (P, H, D),
+and a padded batch, (B, L, 1, H, D) against (B, 1, L, H, D). A `Hint` is a bias that the mask's pairs alone decide, such
+as the hop distance, in either form.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gt.masks import Pairs
+
+
+class Score(nn.Module, ABC):
+    """Queries, keys and, where there are any, features of the pair, each (..., H, D), to scores (..., H)."""
+
+    def __init__(self, heads: int, channels: int) -> None:
+        super().__init__()
+        self.heads, self.channels = heads, channels
+
+    @abstractmethod
+    def forward(self, q: Tensor, k: Tensor, pair: Tensor | None) -> Tensor: ...
+
+    def weights(self) -> nn.Parameter:
+        """A vector for each head, drawn as for a linear map to one number."""
+        return nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.heads, self.channels)))
+
+
+class Gated(Score):
+    """``sum_c q_c k_c pair_c / sqrt(D)``, clamped: each channel gated by the pair (Dwivedi & Bresson 2020, Exphormer).
+
+    Args:
+        heads, channels: H and D.
+        clamp: keeps scores within plus and minus this; None sets no limit.
+    """
+
+    def __init__(self, heads: int, channels: int, clamp: float | None = 5.0) -> None:
+        super().__init__(heads, channels)
+        self.clamp = clamp
+
+    def forward(self, q: Tensor, k: Tensor, pair: Tensor | None) -> Tensor:
+        product = q * k if pair is None else q * k * pair
+        scores = product.sum(-1) / math.sqrt(self.channels)
+        return scores if self.clamp is None else scores.clamp(-self.clamp, self.clamp)
+
+
+class Additive(Score):
+    """``a . LeakyReLU(q + k + pair)`` (GATv2, Brody et al. 2022; Bahdanau et al. 2015 with a tanh)."""
+
+    def __init__(self, heads: int, channels: int, slope: float = 0.2) -> None:
+        super().__init__(heads, channels)
+        self.slope, self.vector = slope, self.weights()
+
+    def forward(self, q: Tensor, k: Tensor, pair: Tensor | None) -> Tensor:
+        total = q + k if pair is None else q + k + pair
+        return (F.leaky_relu(total, self.slope) * self.vector).sum(-1)
+
+
+class Separable(Score):
+    """``LeakyReLU(a . q + b . k + c . pair)``: all readers rank sources alike (GAT, Velickovic et al. 2018)."""
+
+    def __init__(self, heads: int, channels: int, slope: float = 0.2) -> None:
+        super().__init__(heads, channels)
+        self.slope = slope
+        self.of_target, self.of_source, self.of_pair = self.weights(), self.weights(), self.weights()
+
+    def forward(self, q: Tensor, k: Tensor, pair: Tensor | None) -> Tensor:
+        total = (q * self.of_target).sum(-1) + (k * self.of_source).sum(-1)
+        if pair is not None:
+            total = total + (pair * self.of_pair).sum(-1)
+        return F.leaky_relu(total, self.slope)
+
+
+class Hint(nn.Module, ABC):
+    """A bias for each pair and head that only the place of the two nodes decides."""
+
+    @abstractmethod
+    def listed(self, pairs: Pairs) -> Tensor:
+        """(P, H), in the order of ``pairs.edges``."""
+
+    @abstractmethod
+    def dense(self, pairs: Pairs) -> Tensor:
+        """(B, H, L, L)."""
+
+
+def geometric(heads: int) -> Tensor:
+    """Slopes ``2^(-8 h / H)``, h from 1 to H, as ALiBi takes them for H a power of two."""
+    return 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
+
+
+class Decay(Hint):
+    """Weights fall off as ``exp(-a_h d)`` with the distance d of the pair; a soft mask between local and complete.
+
+    Args:
+        heads: each has a rate ``a_h >= 0`` of its own, at first ``2^(-8 h / H)``.
+        learned: whether the rates are trained.
+    """
+
+    def __init__(self, heads: int, learned: bool = True) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(geometric(heads).expm1().log(), requires_grad=learned)  # softplus gives the rates back
+
+    @property
+    def rates(self) -> Tensor:
+        """(H,) how fast each head's weights fall off; 0 a head that distance means nothing to."""
+        return F.softplus(self.raw)
+
+
+class HopDecay(Decay):
+    """`Decay` with the number of hops from reader to source; what is further than ``most`` counts as ``most + 1``.
+
+    On a path it is ALiBi (Press et al. 2022) with learned slopes, up to ``most``.
+    """
+
+    def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
+        super().__init__(heads, learned)
+        self.most = most
+
+    def listed(self, pairs: Pairs) -> Tensor:
+        return -self.rates * pairs.hops(self.most)[:, None]
+
+    def dense(self, pairs: Pairs) -> Tensor:
+        return -self.rates[:, None, None] * pairs.dense_hops(self.most)[:, None]
+
+
+class PositionDecay(Decay):
+    """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) where slopes are fixed."""
+
+    def listed(self, pairs: Pairs) -> Tensor:
+        source, target = pairs.edges
+        return -self.rates * (source - target).abs()[:, None]
+
+    def dense(self, pairs: Pairs) -> Tensor:
+        place = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
+        distance = (place[:, None] - place).abs()
+        return (-self.rates[:, None, None] * distance).expand(pairs.batch.num_graphs, -1, -1, -1)
+
+
+def score_bias(score: Score, q: Tensor, k: Tensor, pairs: Pairs, pair: Tensor | None, dense: bool) -> Tensor:
+    """The scores of all pairs as a bias: (P, H), or (B, H, L, L) where a dense one is asked for.
+
+    Args:
+        q, k: (N, H, D).
+        pair: (P, H, D) or None.
+    """
+    if dense and pair is None:
+        q, k = pairs.batch.to_dense(q), pairs.batch.to_dense(k)  # (B, L, H, D)
+        return score(q[:, :, None], k[:, None], None).permute(0, 3, 1, 2)
+    source, target = pairs.edges
+    return score(q.index_select(0, target), k.index_select(0, source), pair)

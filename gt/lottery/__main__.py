@@ -1,0 +1,138 @@
+"""``python -m gt.lottery``: measure how this machine computes attention best, keep that, and show it.
+
+Writes the cost table that ``backend=auto`` goes by into the user's cache folder, and a table (JSON) and a picture of
+every backend on a grid of workloads into a folder that it names.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from gt.attention import costs
+from gt.errors import UserError, one_line
+from gt.lottery.compare import Peaks, Row, compare, peaks
+from gt.lottery.measure import measure
+from gt.lottery.picture import draw
+from gt.lottery.workloads import densities, workloads
+
+RIVALS = ("TransformerConv", "GATv2Conv", "MultiheadAttention")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def table(rows: list[Row]) -> Table:
+    """Medians in milliseconds with their spread, what ``auto`` took, and the layers beside it."""
+    shown = Table(title="attention, forward and backward, ms (median, half the spread between quartiles)")
+    backends = sorted({name for row in rows for name in row.times})
+    layers = [
+        name
+        for name in ("gt", "TransformerConv", "GATv2Conv", "MultiheadAttention")
+        if any(name in r.layers for r in rows)
+    ]
+    shown.add_column("workload")
+    shown.add_column("density", justify="right")
+    for name in backends:
+        shown.add_column(name, justify="right")
+    shown.add_column("auto", justify="right")
+    shown.add_column("roofline", justify="right")
+    for name in layers:
+        shown.add_column(f"layer: {name}", justify="right")
+    for row in rows:
+        cells = [row.workload, f"{row.density:.1%}"]
+        cells += [ms(row.times[name]) if name in row.times else "-" for name in backends]
+        cells += [f"{row.chosen} +{row.regret:.0%}", f"{row.floor / row.median(row.best):.0%}"]
+        cells += [ms(row.layers[name]) if name in row.layers else "-" for name in layers]
+        shown.add_row(*cells)
+    return shown
+
+
+def ms(times: list[float]) -> str:
+    ranked = sorted(times)
+    spread = ranked[(3 * len(ranked)) // 4] - ranked[len(ranked) // 4]
+    return f"{ranked[len(ranked) // 2] * 1e3:.2f} ±{spread * 500:.2f}"
+
+
+def verdict(rows: list[Row]) -> list[str]:
+    """How often ``auto`` was right, and the layers against what one would run instead."""
+    within = [sum(row.regret <= most for row in rows) / len(rows) for most in (0.10, 0.25)]
+    lines = [
+        f"auto is within 10 % of the fastest backend on {within[0]:.0%} of the grid, within 25 % on {within[1]:.0%}"
+    ]
+    for name in ("TransformerConv", "GATv2Conv", "MultiheadAttention"):
+        ratios = sorted(row.median(name) / row.median("gt") for row in rows if name in row.layers)
+        if ratios:
+            lines.append(
+                f"the layer takes 1 / {ratios[len(ratios) // 2]:.1f} of {name}'s time "
+                f"(median of {len(ratios)}; {ratios[0]:.1f} at the least, {ratios[-1]:.1f} at the most)"
+            )
+    return lines
+
+
+def write(folder: Path, rows: list[Row], swept: list[Row], facts: dict[str, str], peak: Peaks) -> Path:
+    """Everything that was measured, as JSON; whole or not at all."""
+    path = folder / "lottery.json"
+    part = path.with_suffix(".part")
+    found = {
+        "machine": facts,
+        "peaks": asdict(peak),
+        "grid": [asdict(r) for r in rows],
+        "densities": [asdict(r) for r in swept],
+    }
+    part.write_text(json.dumps(found, indent=1))
+    os.replace(part, path)
+    return path
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gt.lottery", description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--out", type=Path, default=Path("runs/lottery"), help="folder of the table and the picture")
+    parser.add_argument("--table-only", action="store_true", help="measure what auto goes by and stop, in under 30 s")
+    parser.add_argument("--keep", action="store_true", help="go by the table that is there; measure the grid alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("this machine has no GPU: choose --device cpu")
+    dtype, console = DTYPES[args.dtype], Console(width=None)
+    if not args.keep:
+        found = measure(args.device, dtype, lambda cases: track(cases, description="measuring costs", console=console))
+        path = costs.cached_path(args.device)
+        found.write(path)
+        costs.cost_table.cache_clear()
+        console.print(f"auto now goes by {path}")
+    if args.table_only:
+        return
+    peak = peaks(args.device, dtype)
+    rows = [compare(w, args.device, dtype, peak) for w in track(workloads(), description="the grid", console=console)]
+    swept = [
+        compare(w, args.device, dtype, peak, layers=False)
+        for w in track(densities(), description="densities", console=console)
+    ]
+    args.out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "device": costs.device_name(args.device),
+        "torch": torch.__version__,
+        "dtype": args.dtype,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    console.print(table(rows))
+    for line in verdict(rows):
+        console.print(line)
+    console.print(f"table    {write(args.out, rows, swept, facts, peak)}")
+    console.print(f"picture  {draw(args.out, swept, facts)}")
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

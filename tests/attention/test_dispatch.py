@@ -1,0 +1,136 @@
+"""Which backend is chosen: read from a table of costs, among those that can serve, without a look at a device."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from gt.attention import BACKENDS, Demand, attend, choose, costs, dispatch, explain, prepare
+from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, between, cost_table, read_table
+from gt.data.text import path_graphs
+from gt.masks import Causal, Complete, Hops, Window
+from tests.graphs import random_batch
+
+PLAIN = Demand()
+
+
+def table_of(**seconds):
+    """A table in which each backend takes the same time wherever it is read."""
+    times = {}
+    for name, value in seconds.items():
+        padded = BACKENDS[name].padded
+        rows, columns = PADDED if padded else LISTED
+        keys = (
+            [f"{name}/{kind}/{d}" for kind in KINDS for d in CHANNELS] if padded else [f"{name}/{d}" for d in CHANNELS]
+        )
+        times |= {key: [[value] * len(columns)] * len(rows) for key in keys}
+    return CostTable(times, {})
+
+
+@pytest.fixture
+def costing(monkeypatch):
+    return lambda **seconds: monkeypatch.setattr(dispatch, "cost_table", lambda device: table_of(**seconds))
+
+
+@pytest.mark.parametrize("fastest", ["dense", "sdpa", "sparse"])
+def test_the_cheapest_takes_it(costing, monkeypatch, fastest):
+    costing(**{name: 1.0 if name == fastest else 2.0 for name in ("dense", "sdpa", "sparse")})
+    pairs = Complete()(random_batch((3, 2)))
+    assert choose(pairs, Demand(heads=2)) == fastest
+    used = []
+    for name, backend in BACKENDS.items():
+        spy = lambda *a, f=backend.function, n=name: used.append(n) or f(*a)  # noqa: E731
+        monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, padded=backend.padded))
+    q = torch.randn(5, 2, 16)
+    attend(q, q, q, pairs)
+    assert used == [fastest]
+
+
+def test_what_cannot_serve_is_not_chosen_and_says_why(costing):
+    costing(dense=2.0, sdpa=1.0, sparse=3.0)
+    pairs = Complete()(random_batch((3, 2)))
+    assert choose(pairs, PLAIN) == "sdpa"
+    for demand in (Demand(scored=True), Demand(pair_value=True), Demand(dropout=True), Demand(bias=True, trained=True)):
+        assert choose(pairs, demand) == "dense"
+        assert isinstance(explain(pairs, demand)["sdpa"], str)
+    q = torch.randn(5, 4, 16)
+    with pytest.raises(ValueError, match="the backend 'sdpa' cannot serve here: its values have no term for a pair"):
+        attend(q, q, q, pairs, pair_value=torch.randn(13, 4, 16), backend="sdpa")
+    attend(q, q, q, pairs, dropout=0.1, backend="sdpa")  # slow, but it can
+
+
+def test_a_table_is_exact_at_its_points_and_between_them_in_between():
+    draw = torch.Generator().manual_seed(0)
+    grid = torch.rand(len(PADDED[0]), len(PADDED[1]), generator=draw).add(0.1).tolist()
+    for i, row in enumerate(PADDED[0]):
+        for j, column in enumerate(PADDED[1]):
+            assert math.isclose(between(grid, PADDED, (row, column)), grid[i][j])
+    corners = [grid[i][j] for i in (1, 2) for j in (2, 3)]
+    middle = between(grid, PADDED, (math.sqrt(24 * 64), math.sqrt(64 * 512)))
+    assert math.isclose(middle, math.prod(corners) ** 0.25)  # half way on a logarithmic scale
+    assert between(grid, PADDED, (1, 10**9)) == pytest.approx(grid[0][-1])
+
+
+def test_beyond_its_edges_a_table_grows_with_the_work():
+    table = table_of(dense=1.0, sparse=1.0)
+    last = Complete()(random_batch((PADDED[0][-1],)))
+    longer = Complete()(random_batch((2 * PADDED[0][-1],)))
+    assert table.seconds("dense", longer, PLAIN) == pytest.approx(4 * table.seconds("dense", last, PLAIN))
+    few, many = (Hops(0)(path_graphs([n])) for n in (LISTED[1][-1], 3 * LISTED[1][-1]))
+    assert table.seconds("sparse", many, PLAIN) == pytest.approx(3 * table.seconds("sparse", few, PLAIN))
+    assert table.seconds("sparse", few, Demand(heads=8)) == pytest.approx(2 * table.seconds("sparse", few, PLAIN))
+    assert table.seconds("sdpa", last, PLAIN) == math.inf  # not in this table
+
+
+def test_the_shipped_table_is_whole_and_tells_the_extremes_apart():
+    table = read_table(costs.SHIPPED / "cpu.json")
+    assert {"device", "torch", "date", "dtype"} <= set(table.source)
+    for name, grid in table.times.items():
+        rows, columns = PADDED if name.count("/") == 2 else LISTED
+        assert len(grid) == len(rows)
+        assert all(len(row) == len(columns) and min(row) > 0 for row in grid)
+    cheap = Window(2)(random_batch((3000,), density=0))
+    assert table.seconds("sparse", cheap, PLAIN) < table.seconds("dense", cheap, PLAIN) / 5
+    full = Complete()(random_batch((60,) * 8))
+    assert (
+        min(table.seconds(name, full, PLAIN) for name in ("dense", "sdpa")) < table.seconds("sparse", full, PLAIN) / 2
+    )
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": -1, "times": {}, "source": {}}', '{"version": 1}'])
+def test_a_damaged_or_outdated_table_is_passed_over(tmp_path, content):
+    path = tmp_path / "costs.json"
+    assert read_table(path) is None
+    path.write_text(content)
+    assert read_table(path) is None
+
+
+def test_a_machines_own_table_goes_before_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "cached_path", lambda device: tmp_path / "sub" / "own.json")
+    cost_table.cache_clear()
+    assert (
+        cost_table("cpu").source["device"] == json.loads((costs.SHIPPED / "cpu.json").read_text())["source"]["device"]
+    )
+    table_of(sparse=1.0).write(tmp_path / "sub" / "own.json")
+    cost_table.cache_clear()
+    assert set(cost_table("cpu").times) == {"sparse/16", "sparse/64"}
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["own.json"]
+    cost_table.cache_clear()
+
+
+@pytest.mark.parametrize("fastest", ["dense", "sdpa", "sparse"])
+@pytest.mark.parametrize("mask", [Hops(0), Hops(1), Complete(), Causal()], ids=str)
+def test_prepared_pairs_wait_for_no_device(costing, mask, fastest):
+    costing(**{name: 1.0 if name == fastest else 2.0 for name in ("dense", "sdpa", "sparse")})
+    demand = Demand(device="meta", heads=2, channels=3)
+    batch = random_batch((30, 10), density=0.1)
+    prepare(mask(batch), demand)
+    there = mask(batch.to("meta"))  # reading a value of a meta tensor raises
+    assert choose(there, demand) == fastest
+    q = torch.empty(batch.num_nodes, 2, 3, device="meta")
+    if fastest == "sparse":  # sparse products have no meta kernel: each index that they take must be there
+        needed = ("edges", "rowptr", "by_source", "colptr", "edge_heads", "dense_entry")
+        assert all(name in vars(there) for name in needed)
+    else:
+        assert attend(q, q, q, there).shape == q.shape

@@ -1,0 +1,173 @@
+"""Scores beyond the dot product, hints and pair values: against a loop over readers, on every backend that serves."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gt.attention import BACKENDS, attend, choose, dispatch
+from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
+from gt.masks import Causal, Complete, Hops, PerHead, Window
+from tests.attention.masks import Neighbours, Nobody
+from tests.graphs import SIZES, random_batch
+
+HEADS, CHANNELS = 3, 4
+
+
+def gated(score, q, k, e):
+    return max(-5.0, min(5.0, sum(a * b * c for a, b, c in zip(q, k, e, strict=True)) / math.sqrt(CHANNELS)))
+
+
+def additive(score, q, k, e):
+    return sum(w * F.leaky_relu(a + b + c, 0.2) for w, a, b, c in zip(score, q, k, e, strict=True))
+
+
+def separable(score, q, k, e):
+    return F.leaky_relu(score[0] @ q + score[1] @ k + score[2] @ e, 0.2)
+
+
+def product(score, q, k, e):
+    return q @ (k + e) / math.sqrt(CHANNELS)
+
+
+def parameters_of_head(score, h):
+    if isinstance(score, Additive):
+        return score.vector[h]
+    return [score.of_target[h], score.of_source[h], score.of_pair[h]] if isinstance(score, Separable) else None
+
+
+LOOPS = {None: product, Gated: gated, Additive: additive, Separable: separable}
+
+
+def looped(q, k, v, pairs, kind, score, pair, value, bias):
+    """One reader and head at a time."""
+    source, target = pairs.edges.tolist()
+    out = torch.zeros(len(q), HEADS, v.shape[2], dtype=v.dtype)
+    rows = []
+    for i in range(len(q)):
+        for h in range(HEADS):
+            read = [p for p in range(len(source)) if target[p] == i]
+            if pairs.edge_heads is not None:
+                read = [p for p in read if pairs.edge_heads[p, h]]
+            if not read:
+                rows.append(out[i, h])
+                continue
+            own = parameters_of_head(score, h)
+            no_pair = torch.ones(CHANNELS, dtype=v.dtype) if kind is Gated else torch.zeros(CHANNELS, dtype=v.dtype)
+            scores = torch.stack([
+                torch.as_tensor(LOOPS[kind](own, q[i, h], k[source[p], h], no_pair if pair is None else pair[p, h]))
+                + (0.0 if bias is None else bias[p, h])
+                for p in read
+            ])  # fmt: skip
+            values = torch.stack([v[source[p], h] + (0.0 if value is None else value[p, h]) for p in read])
+            rows.append(scores.softmax(0) @ values)
+    return torch.stack(rows).view_as(out)
+
+
+@pytest.mark.parametrize("kind", LOOPS, ids=str)
+@pytest.mark.parametrize("with_pair", [False, True])
+@pytest.mark.parametrize("with_value", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(
+    "mask",
+    [Complete(), Neighbours(), PerHead((Hops(1), Causal(), Neighbours())), Nobody()],
+    ids=["complete", "edges", "heads", "nobody"],
+)
+def test_every_score_equals_a_loop(kind, with_pair, with_value, with_bias, mask):
+    torch.manual_seed(0)
+    pairs = mask(random_batch((1, 4, 3), density=0.4))
+    made = {"dtype": torch.float64, "requires_grad": True}
+    q, k, v = (torch.randn(8, HEADS, CHANNELS, **made) for _ in range(3))
+    pair = torch.randn(pairs.count, HEADS, CHANNELS, **made) if with_pair else None
+    value = torch.randn(pairs.count, HEADS, CHANNELS, **made) if with_value else None
+    bias = torch.randn(pairs.count, HEADS, **made) if with_bias else None
+    score = kind(HEADS, CHANNELS).double() if kind else None
+    leaves = [t for t in (q, k, v, pair, value, bias, *(score.parameters() if score else ())) if t is not None]
+    truth = looped(q, k, v, pairs, kind, score, pair, value, bias)
+    weights = torch.randn_like(truth)
+
+    def gradients(out):
+        if not out.requires_grad:
+            return [torch.zeros_like(t) for t in leaves]
+        return torch.autograd.grad((out * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
+
+    wanted = gradients(truth)
+    served = 0
+    for backend in ("auto", *BACKENDS):
+        try:
+            out = attend(q, k, v, pairs, bias, 0.0, backend, score, pair, value)
+        except ValueError as error:
+            assert "cannot serve here" in str(error)  # noqa: PT017
+            continue
+        served += 1
+        torch.testing.assert_close(out, truth, rtol=1e-10, atol=1e-10)
+        for a, b in zip(gradients(out), wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert served >= 3  # auto, dense, sparse
+
+
+@pytest.mark.parametrize("hint", [HopDecay, PositionDecay])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_decay_multiplies_weights_by_an_exponential(hint, sizes):
+    torch.manual_seed(0)
+    batch = random_batch(sizes, density=0.3)
+    pairs = Complete()(batch)
+    decay = hint(HEADS).double()
+    rates = decay.rates.detach()
+    assert torch.allclose(rates, 2.0 ** (-8 * torch.arange(1, HEADS + 1, dtype=torch.float64) / HEADS))
+    source, target = pairs.edges
+    if hint is HopDecay:
+        distance = [hops(batch, i, j, decay.most) for j, i in pairs.edges.T.tolist()]
+    else:
+        distance = (source - target).abs().tolist()
+    q, k, v = (torch.randn(batch.num_nodes, HEADS, CHANNELS, dtype=torch.float64) for _ in range(3))
+    factor = (-rates * torch.tensor(distance, dtype=torch.float64)[:, None]).exp()
+    weight = factor * ((q[target] * k[source]).sum(-1) / math.sqrt(CHANNELS)).exp()
+    total = torch.zeros(batch.num_nodes, HEADS, dtype=torch.float64).index_add(0, target, weight)
+    expected = torch.zeros_like(v).index_add(0, target, (weight / total[target])[..., None] * v[source])
+    for backend in BACKENDS:
+        if BACKENDS[backend].obstacle(dispatch.Demand(bias=True, trained=True)) is None:
+            torch.testing.assert_close(attend(q, k, v, pairs, decay, backend=backend), expected)
+
+
+def hops(batch, reader, source, most):
+    """By levels, one node after the other."""
+    level, seen, distance = {reader}, {reader}, 0
+    while source not in level and distance <= most:
+        level = {j for j, i in batch.edge_index.T.tolist() if i in level} - seen
+        seen |= level
+        distance += 1
+    return min(distance, most + 1)
+
+
+def test_a_decay_is_learned_and_its_gradient_right():
+    torch.manual_seed(0)
+    pairs = Hops(2)(random_batch((4, 3)))
+    decay = HopDecay(2).double()
+    q, k, v = (torch.randn(7, 2, 3, dtype=torch.float64) for _ in range(3))
+
+    loss = attend(q, k, v, pairs, decay, backend="sparse").square().sum()
+    (grad,) = torch.autograd.grad(loss, decay.raw)
+    step = 1e-6
+    for h in range(2):
+        shifted = []
+        for sign in (1, -1):
+            decay.raw.data[h] += sign * step
+            shifted.append(attend(q, k, v, pairs, decay, backend="dense").square().sum().item())
+            decay.raw.data[h] -= sign * step
+        assert grad[h].item() == pytest.approx((shifted[0] - shifted[1]) / (2 * step), rel=1e-4, abs=1e-8)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    pairs = Window(1)(random_batch((3, 2)))
+    q = torch.zeros(5, 2, 4)
+    right = rf"\({pairs.count}, 2, 4\)"
+    for what in ("pair", "pair_value"):
+        with pytest.raises(ValueError, match=f"{what} of these pairs is {right}, not"):
+            attend(q, q, q, pairs, **{what: torch.zeros(3, 2, 4)})
+
+
+def test_a_score_is_not_left_to_the_fused_kernel():
+    pairs = Complete()(random_batch((50,) * 4))
+    assert choose(pairs, dispatch.Demand(scored=True)) != "sdpa"
