@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gt.attention import Demand
 from gt.data.text import Text, TextBatches, TextDataset, characters, path_graphs, read_text
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
@@ -136,7 +137,7 @@ def test_validation_is_cut_alike_in_each_epoch_and_ends_in_a_short_block():
 
 
 def test_batches_of_one_shape_share_what_depends_on_the_shape_alone():
-    dataset = TextDataset(torch.arange(100), 10, (Causal(),))
+    dataset = TextDataset(torch.arange(100), 10, ((Causal(), Demand()),))
     one, two = dataset.__getitems__([0, 20]), dataset.__getitems__([50, 3])
     assert one.edge_index is two.edge_index
     assert Causal()(one) is Causal()(two)
