@@ -47,6 +47,7 @@ class GraphTransformer(nn.Module):
         encodings: positional and structural encodings.
         head: makes the read-out from the width and the schema.
         norm: makes a last normalisation of the node states, for pre-norm blocks.
+        embedding_norm: makes a normalisation of the embedded nodes (BERT).
         dropout: on the embedded nodes.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
@@ -64,6 +65,7 @@ class GraphTransformer(nn.Module):
         norm: Callable[[int], nn.Module] | None = None,
         dropout: float = 0.0,
         init_std: float | None = None,
+        embedding_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         blocks = list(block) if isinstance(block, Sequence) else [block]
@@ -86,6 +88,7 @@ class GraphTransformer(nn.Module):
         readers += [b for b in self.blocks if not any(hasattr(b, branch) for branch in branches)]
         reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
         self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
+        self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
@@ -117,7 +120,7 @@ class GraphTransformer(nn.Module):
         for encoding, hint in hints:
             if hint is not None and not encoding.concat:
                 x = x + hint
-        return self.dropout(x)
+        return self.dropout(self.embedding_norm(x))
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""

@@ -1,0 +1,176 @@
+"""GPT-2 and BERT of Hugging Face as what they are: graph transformers on the causal and on the complete graph.
+
+The weights of a ``transformers`` model go into a `GraphTransformer` that gives the same logits, whichever way attention
+is computed: by dense matrices, or by messages along the pairs that the mask lists. That package is not needed here:
+what is read are the configuration and the parameters of the model that is passed in.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gt.encodings import LearnedPositions
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.heads import Head
+from gt.layers import Attention, FeedForward, ParallelBlock
+from gt.masks import Causal, Complete
+from gt.model import GraphTransformer
+from gt.schema import Schema
+
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_new": partial(nn.GELU, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+}
+
+
+class MaskedTokenHead(nn.Module):
+    """BERT's read-out of a token: a linear map, activation and norm, then the scores of every token."""
+
+    def __init__(self, width: int, schema: Schema, activation: type[nn.Module] | Any, eps: float) -> None:
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(width, width), activation(), nn.LayerNorm(width, eps=eps))
+        self.decoder = nn.Linear(width, schema.outputs)
+
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
+        """(N, width) to (N, tokens)."""
+        return self.decoder(self.transform(x))
+
+
+def activation_of(name: str) -> Any:
+    """The activation of a Hugging Face configuration."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"no activation is called '{name}' here; there are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def block_of(heads: int, inner: int, activation: Any, eps: float, prenorm: bool, backend: str) -> Any:
+    """A Transformer's block as a factory."""
+    return partial(
+        ParallelBlock,
+        attention=partial(Attention, heads=heads, backend=backend),
+        feed_forward=lambda width: FeedForward(width, inner / width, activation=activation),
+        norm=partial(nn.LayerNorm, eps=eps),
+        prenorm=prenorm,
+    )
+
+
+def filled(net: GraphTransformer, weights: Mapping[str, Tensor]) -> GraphTransformer:
+    """The network with these parameters, each of which it must have, and no other; in eval mode."""
+    own = dict(net.named_parameters())
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or unknown:
+        raise UserError(f"these weights do not fit: missing {missing[:3]}, unknown {unknown[:3]}")
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+    return net.eval()
+
+
+def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
+    """A ``transformers.GPT2LMHeadModel`` as attention on the causal complete graph of a path (Radford et al. 2019).
+
+    Args:
+        model: the model; batches for what is returned hold one token number a node, ``x`` (N, 1).
+        backend: how attention is computed, see `gt.attention.attend`.
+
+    Returns:
+        A network whose predictions (N, tokens) are the model's logits.
+
+    Raises:
+        UserError: a configuration that changes the architecture.
+    """
+    c = model.config
+    if c.scale_attn_by_inverse_layer_idx or c.reorder_and_upcast_attn or not c.scale_attn_weights:
+        raise UserError("this GPT-2 scales its attention in a way that is not supported")
+    inner = c.n_inner or 4 * c.n_embd
+    schema = Schema(node_vocab=(c.vocab_size,), level="node", outputs=c.vocab_size, max_nodes=c.n_positions)
+    net = GraphTransformer(
+        schema,
+        c.n_embd,
+        c.n_layer,
+        block_of(c.n_head, inner, activation_of(c.activation_function), c.layer_norm_epsilon, True, backend),
+        mask=Causal(),
+        encodings=[LearnedPositions(c.n_positions)],
+        head=partial(Head, hidden=0, tied=True, bias=False),
+        norm=partial(nn.LayerNorm, eps=c.layer_norm_epsilon),
+    )
+    given = {name.removeprefix("transformer."): value for name, value in model.state_dict().items()}
+    weights = {"nodes.table.weight": given["wte.weight"], "encodings.0.table.weight": given["wpe.weight"]}
+    parts = {
+        "attention.project_in": "attn.c_attn",
+        "attention.project_out": "attn.c_proj",
+        "feed_forward.expand": "mlp.c_fc",
+        "feed_forward.project_out": "mlp.c_proj",
+        "norm_attention": "ln_1",
+        "norm_feed_forward": "ln_2",
+    }
+    for layer in range(c.n_layer):
+        for ours, theirs in parts.items():
+            weight = given[f"h.{layer}.{theirs}.weight"]  # its maps keep their weights the other way round
+            weights[f"blocks.{layer}.{ours}.weight"] = weight.T if weight.dim() == 2 else weight
+            weights[f"blocks.{layer}.{ours}.bias"] = given[f"h.{layer}.{theirs}.bias"]
+    weights |= {"norm.weight": given["ln_f.weight"], "norm.bias": given["ln_f.bias"]}
+    return filled(net, weights)
+
+
+def from_bert(model: Any, backend: str = "auto") -> GraphTransformer:
+    """A ``transformers.BertForMaskedLM`` as attention on the complete graph (Devlin et al. 2019).
+
+    Args:
+        model: the model; batches for what is returned hold a token number and a segment number, ``x`` (N, 2).
+        backend: how attention is computed, see `gt.attention.attend`.
+
+    Returns:
+        A network whose predictions (N, tokens) are the model's logits.
+    """
+    c = model.config
+    activation, norm = activation_of(c.hidden_act), partial(nn.LayerNorm, eps=c.layer_norm_eps)
+    schema = Schema(
+        node_vocab=(c.vocab_size, c.type_vocab_size),
+        level="node",
+        outputs=c.vocab_size,
+        max_nodes=c.max_position_embeddings,
+    )
+    net = GraphTransformer(
+        schema,
+        c.hidden_size,
+        c.num_hidden_layers,
+        block_of(c.num_attention_heads, c.intermediate_size, activation, c.layer_norm_eps, False, backend),
+        mask=Complete(),
+        encodings=[LearnedPositions(c.max_position_embeddings)],
+        head=partial(MaskedTokenHead, activation=activation, eps=c.layer_norm_eps),
+        embedding_norm=norm,
+    )
+    given = dict(model.state_dict())
+    embeddings = "bert.embeddings"
+    words, segments = (given[f"{embeddings}.{name}_embeddings.weight"] for name in ("word", "token_type"))
+    weights = {
+        "nodes.table.weight": torch.cat([words, segments]),
+        "encodings.0.table.weight": given[f"{embeddings}.position_embeddings.weight"],
+        "head.decoder.weight": words,
+        "head.decoder.bias": given["cls.predictions.bias"],
+    }
+    parts = {
+        "attention.project_out": "attention.output.dense",
+        "norm_attention": "attention.output.LayerNorm",
+        "feed_forward.expand": "intermediate.dense",
+        "feed_forward.project_out": "output.dense",
+        "norm_feed_forward": "output.LayerNorm",
+    }
+    for kind in ("weight", "bias"):
+        weights[f"embedding_norm.{kind}"] = given[f"{embeddings}.LayerNorm.{kind}"]
+        weights[f"head.transform.0.{kind}"] = given[f"cls.predictions.transform.dense.{kind}"]
+        weights[f"head.transform.2.{kind}"] = given[f"cls.predictions.transform.LayerNorm.{kind}"]
+        for layer in range(c.num_hidden_layers):
+            theirs, ours = f"bert.encoder.layer.{layer}", f"blocks.{layer}"
+            three = [given[f"{theirs}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            weights[f"{ours}.attention.project_in.{kind}"] = torch.cat(three)
+            for own, other in parts.items():
+                weights[f"{ours}.{own}.{kind}"] = given[f"{theirs}.{other}.{kind}"]
+    return filled(net, weights)

@@ -1,0 +1,244 @@
+"""A Transformer is a graph neural network: GPT-2, BERT and PyG's attention layers are this package's one operator."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import GATConv, GATv2Conv, GINEConv, GPSConv, TransformerConv
+
+from gt import GraphBatch
+from gt.attention import attend
+from gt.attention.scores import Additive, Separable
+from gt.data.text import path_graphs
+from gt.errors import UserError
+from gt.huggingface import from_bert, from_gpt2
+from gt.layers import GINE, Attention, FeedForward, ParallelBlock
+from gt.masks import Causal, Complete, Hops
+from tests.attention.masks import Neighbours
+from tests.graphs import random_batch
+
+BACKENDS = ("dense", "sdpa", "sparse", "auto")
+LENGTHS = [7, 1, 12]
+
+
+def scattered(model):
+    """Weights large enough that every part of the architecture shows."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return scattered(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=3, n_head=3)))
+
+
+@pytest.fixture(scope="module")
+def bert():
+    from transformers import BertConfig, BertForMaskedLM
+
+    return scattered(BertForMaskedLM(BertConfig(
+        vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
+        max_position_embeddings=16,
+    )))  # fmt: skip
+
+
+def documents(columns):
+    """Paths of several lengths with a random number in each column of each node."""
+    batch = path_graphs(LENGTHS)
+    draw = torch.Generator().manual_seed(1)
+    batch.x = torch.stack([torch.randint(top, (sum(LENGTHS),), generator=draw) for top in columns], dim=1)
+    return batch
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gpt2_is_message_passing_on_the_causal_complete_graph(gpt2, backend):
+    net, batch = from_gpt2(gpt2, backend), documents((61,))
+    assert set(net.masks) == {Causal()}
+    with torch.no_grad():
+        logits = net(batch)
+        for part, tokens in zip(logits.split(LENGTHS), batch.x[:, 0].split(LENGTHS), strict=True):
+            torch.testing.assert_close(part, gpt2(tokens[None]).logits[0], rtol=1e-4, atol=1e-4)
+    assert logits.std() > 0.1
+    assert net.parameter_count() == sum(p.numel() for p in gpt2.parameters())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bert_is_message_passing_on_the_complete_graph(bert, backend):
+    net, batch = from_bert(bert, backend), documents((61, 2))
+    assert set(net.masks) == {Complete()}
+    with torch.no_grad():
+        logits = net(batch)
+        for part, x in zip(logits.split(LENGTHS), batch.x.split(LENGTHS), strict=True):
+            theirs = bert(input_ids=x[None, :, 0], token_type_ids=x[None, :, 1]).logits[0]
+            torch.testing.assert_close(part, theirs, rtol=1e-4, atol=1e-4)
+    assert logits.std() > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+def test_models_of_real_size(backend):
+    from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    for model, build, columns in (
+        (GPT2LMHeadModel(GPT2Config()).eval(), from_gpt2, (50257,)),
+        (BertForMaskedLM(BertConfig()).eval(), from_bert, (30522, 2)),
+    ):
+        batch = path_graphs([100])
+        batch.x = torch.stack([torch.randint(top, (100,)) for top in columns], dim=1)
+        with torch.no_grad():
+            theirs = model(**dict(zip(("input_ids", "token_type_ids"), batch.x.T[:, None], strict=False))).logits[0]
+            torch.testing.assert_close(build(model, backend)(batch), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_architectures_that_differ_are_refused(gpt2):
+    import copy
+
+    other = copy.deepcopy(gpt2)
+    other.config.scale_attn_by_inverse_layer_idx = True
+    with pytest.raises(UserError, match="scales its attention"):
+        from_gpt2(other)
+    other = copy.deepcopy(gpt2)
+    other.config.activation_function = "swish"
+    with pytest.raises(UserError, match="no activation is called 'swish' here; there are gelu"):
+        from_gpt2(other)
+
+
+# ---- PyG's layers, values and gradients, on graphs where some nodes read nobody
+
+HEADS, CHANNELS, WIDTH = 3, 4, 12
+
+
+def same(ours, theirs, asked):
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(theirs)
+    own, other = (torch.autograd.grad((out * weights).sum(), asked) for out in (ours, theirs))
+    for a, b in zip(own, other, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.fixture
+def graph():
+    torch.manual_seed(0)
+    batch = random_batch((1, 6, 4), density=0.3)
+    x = torch.randn(batch.num_nodes, WIDTH, dtype=torch.float64, requires_grad=True)
+    e = torch.randn(batch.num_edges, WIDTH, dtype=torch.float64, requires_grad=True)
+    pairs = Neighbours()(batch)
+    assert torch.equal(pairs.edges, batch.edge_index)
+    return batch, pairs, x, e
+
+
+def rows(linear, x):
+    return linear(x).view(-1, HEADS, CHANNELS)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+@pytest.mark.parametrize("with_edges", [False, True])
+def test_gat(graph, backend, with_edges):
+    batch, pairs, x, e = graph
+    theirs = GATConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
+    score = Separable(HEADS, CHANNELS).double()
+    score.of_source, score.of_target = (nn.Parameter(p[0]) for p in (theirs.att_src.data, theirs.att_dst.data))
+    pair = None
+    if with_edges:
+        score.of_pair = nn.Parameter(theirs.att_edge.data[0])
+        pair = rows(theirs.lin_edge, e)
+    h = rows(theirs.lin, x)
+    ours = attend(h, h, h, pairs, backend=backend, score=score, pair=pair).flatten(1) + theirs.bias
+    asked = [x, theirs.lin.weight, *([e] if with_edges else [])]
+    same(ours, theirs(x, batch.edge_index, e if with_edges else None), asked)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+@pytest.mark.parametrize("with_edges", [False, True])
+def test_gatv2(graph, backend, with_edges):
+    batch, pairs, x, e = graph
+    theirs = GATv2Conv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
+    score = Additive(HEADS, CHANNELS).double()
+    score.vector = nn.Parameter(theirs.att.data[0])
+    pair = rows(theirs.lin_edge, e) if with_edges else None
+    sent = rows(theirs.lin_l, x)
+    ours = attend(rows(theirs.lin_r, x), sent, sent, pairs, backend=backend, score=score, pair=pair)
+    asked = [x, theirs.lin_l.weight, theirs.lin_r.weight, *([e] if with_edges else [])]
+    same(ours.flatten(1) + theirs.bias, theirs(x, batch.edge_index, e if with_edges else None), asked)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sparse", "auto"])
+@pytest.mark.parametrize("with_edges", [False, True])
+def test_transformer_conv(graph, backend, with_edges):
+    batch, pairs, x, e = graph
+    theirs = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None).double()
+    pair = rows(theirs.lin_edge, e) if with_edges else None
+    q, k, v = (rows(linear, x) for linear in (theirs.lin_query, theirs.lin_key, theirs.lin_value))
+    ours = attend(q, k, v, pairs, backend=backend, pair=pair, pair_value=pair).flatten(1) + theirs.lin_skip(x)
+    asked = [x, theirs.lin_query.weight, theirs.lin_value.weight, *([e] if with_edges else [])]
+    same(ours, theirs(x, batch.edge_index, e if with_edges else None), asked)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+def test_the_attention_layer_reads_edges_as_transformer_conv_does(graph, backend):
+    batch, _, x, e = graph
+    pairs = Hops(1)(batch)
+    layer = Attention(WIDTH, HEADS, backend=backend, edges=True, edge_values=True).double()
+    theirs = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH, root_weight=False).double()
+    for linear, weight, bias in zip(
+        (theirs.lin_query, theirs.lin_key, theirs.lin_value),
+        layer.project_in.weight.chunk(3),
+        layer.project_in.bias.chunk(3),
+        strict=True,
+    ):
+        linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    theirs.lin_edge.weight = nn.Parameter(layer.pairs.project.weight.detach())
+    loop = pairs.edges[0] == pairs.edges[1]  # a node reads itself by no edge: what it sees there is learned
+    own = torch.empty(pairs.count, WIDTH, dtype=torch.float64)
+    own[loop], own[~loop] = layer.pairs.no_edge.detach(), e.detach()
+    expected = layer.project_out(theirs(x, pairs.edges, own))
+    torch.testing.assert_close(layer(x, pairs, (), e), expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gps_conv(training):
+    torch.manual_seed(0)
+    batch = random_batch((1, 6, 4), density=0.3)
+    x = torch.randn(batch.num_nodes, WIDTH, dtype=torch.float64, requires_grad=True)
+    e = torch.randn(batch.num_edges, WIDTH, dtype=torch.float64, requires_grad=True)
+    mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+    theirs = GPSConv(WIDTH, GINEConv(mlp, train_eps=False), HEADS, norm="batch_norm").double()
+    ours = ParallelBlock(
+        WIDTH, GINE, partial(Attention, heads=HEADS), partial(FeedForward, ratio=2), nn.BatchNorm1d
+    ).double()
+    names = {
+        "local.mlp": "conv.nn",
+        "attention.project_in.weight": "attn.in_proj_weight",
+        "attention.project_in.bias": "attn.in_proj_bias",
+        "attention.project_out": "attn.out_proj",
+        "norm_local": "norm1.module",
+        "norm_attention": "norm2.module",
+        "norm_feed_forward": "norm3.module",
+        "feed_forward.expand": "mlp.0",
+        "feed_forward.project_out": "mlp.3",
+    }
+    given, state = theirs.state_dict(), ours.state_dict()
+    for name in state:
+        prefix = next((p for p in names if name.startswith(p)), None)
+        if prefix is not None:
+            state[name] = given[names[prefix] + name.removeprefix(prefix)]
+    ours.load_state_dict(state)
+    ours.train(training), theirs.train(training)
+    found, _ = ours(x, e, batch, Complete()(batch))
+    same(found, theirs(x, batch.edge_index, batch.batch, edge_attr=e), [x, e])
+
+
+def test_a_batch_from_pyg_feeds_gpt2(gpt2):
+    from torch_geometric.data import Data
+
+    tokens = torch.randint(61, (5, 1))
+    line = torch.stack([torch.arange(4), torch.arange(1, 5)])
+    batch = GraphBatch.from_data_list([Data(x=tokens, edge_index=line)])
+    with torch.no_grad():
+        torch.testing.assert_close(from_gpt2(gpt2)(batch), gpt2(tokens.T).logits[0], rtol=1e-4, atol=1e-4)
