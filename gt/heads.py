@@ -1,7 +1,10 @@
 """From node states to predictions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from gt.graph import GraphBatch
@@ -35,6 +38,17 @@ class Mean(Pool):
         return Sum()(x, batch) / counts.clamp(min=1)[:, None]
 
 
+class Max(Pool):
+    """The maximum of each channel over the nodes of each graph; zeros for a graph without nodes."""
+
+    def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor:
+        index = batch.batch
+        if batch.node_mask is not None:
+            x, index = x[batch.node_mask], index[batch.node_mask]
+        out = x.new_zeros(batch.num_graphs, x.shape[1])
+        return out.scatter_reduce(0, index[:, None].expand_as(x), x, "amax", include_self=False)
+
+
 class Head(nn.Module):
     """Predictions for each graph, or for each node (a token is a node of a path graph), as the schema asks.
 
@@ -42,7 +56,7 @@ class Head(nn.Module):
         width: channels of a node.
         schema: what is to be predicted.
         hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
-        pool: from nodes to graphs; unused where each node has a target.
+        pool: from nodes to graphs; of several the results stand side by side. Unused where each node has a target.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
         bias: whether the last map has one.
     """
@@ -52,7 +66,7 @@ class Head(nn.Module):
         width: int,
         schema: Schema,
         hidden: int = 2,
-        pool: Pool | None = None,
+        pool: Pool | Sequence[Pool] = Mean(),  # noqa: B008  pools hold no state
         tied: bool = False,
         bias: bool = True,
     ) -> None:
@@ -61,13 +75,19 @@ class Head(nn.Module):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
         if not width >> hidden:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
-        self.pool = (pool or Mean()) if schema.level == "graph" else None
+        pools = [pool] if isinstance(pool, Pool) else list(pool)
+        if not pools:
+            raise ValueError("a head needs a pool")
+        self.pools = pools if schema.level == "graph" else []
         self.tied = tied
+        widths = [width * (len(self.pools) or 1), *(width >> step for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
-        for step in range(hidden):
-            layers += [nn.Linear(width >> step, width >> (step + 1)), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(width >> hidden, schema.outputs, bias=bias))
+        for wide, narrow in pairwise(widths):
+            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], schema.outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """(N, width) to (B, outputs) or (N, outputs)."""
-        return self.mlp(x if self.pool is None else self.pool(x, batch))
+        if self.pools:
+            x = torch.cat([pool(x, batch) for pool in self.pools], dim=1)
+        return self.mlp(x)

@@ -5,6 +5,8 @@
 ``e`` says so by ``reads_edges = False``; a model then need not embed it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,11 +71,11 @@ class GatedGCN(nn.Module):
 
     residual = True
 
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
         super().__init__()
         self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
         self.of_edge = nn.Linear(width, width)  # C
-        self.norm_x, self.norm_e = nn.BatchNorm1d(width), nn.BatchNorm1d(width)
+        self.norm_x, self.norm_e = norm(width), norm(width)
         self.dropout = dropout
 
     def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
