@@ -1,0 +1,103 @@
+"""`Pairs`: what a mask says of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gt.graph import GraphBatch
+
+if TYPE_CHECKING:
+    from gt.masks.base import Mask
+
+
+class Pairs:
+    """What a mask says of one batch, in whichever form is asked for; each form is computed once.
+
+    Attributes:
+        edges: (2, P) int64, row 0 the source that is read, row 1 the target that reads, sorted by (target, source).
+        edge_heads: (P, H) bool, the heads that use each pair; None where all do.
+        dense: (B, 1 or H, L, L) bool, [b, h, i, j] True where i reads j.
+    """
+
+    def __init__(self, batch: GraphBatch, mask: Mask) -> None:
+        self.batch, self.mask = batch, mask
+
+    @cached_property
+    def edges(self) -> Tensor:
+        keys = self.mask.keys(self.batch)
+        return torch.stack([keys % self.batch.num_nodes, keys // self.batch.num_nodes])
+
+    @cached_property
+    def edge_heads(self) -> Tensor | None:
+        return self.mask.allows(self.batch, *self.edges) if self.mask.heads > 1 else None
+
+    @cached_property
+    def dense(self) -> Tensor:
+        return self.mask.dense(self.batch)
+
+    @property
+    def heads(self) -> int:
+        return self.mask.heads
+
+    @property
+    def limits(self) -> tuple[int | None, int | None] | None:
+        """How far back and ahead a node reads where position alone decides, else None."""
+        return self.mask.limits
+
+    @cached_property
+    def count(self) -> int:
+        """Number of pairs P; a Python int, so ask first on the CPU."""
+        return self.mask.count(self.batch)
+
+    @cached_property
+    def rowptr(self) -> Tensor:
+        """(N + 1,) offsets into ``edges`` of each target."""
+        nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
+        return torch.searchsorted(self.edges[1].contiguous(), nodes)
+
+    @cached_property
+    def by_source(self) -> Tensor:
+        """(P,) the order that sorts ``edges`` by (source, target)."""
+        return self.edges[0].argsort(stable=True)
+
+    @cached_property
+    def colptr(self) -> Tensor:
+        """(N + 1,) offsets into ``edges[:, by_source]`` of each source."""
+        nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
+        return torch.searchsorted(self.edges[0][self.by_source], nodes)
+
+    @cached_property
+    def dense_entry(self) -> Tensor:
+        """(P,) where each pair stands in a flattened (B, L, L)."""
+        source, target = self.edges
+        return self.batch.slot[target] * self.batch.max_nodes + self.batch.position[source]
+
+    @cached_property
+    def readers(self) -> Tensor:
+        """(B, 1 or H, L, 1) bool: nodes that read somebody; the others get zeros."""
+        return self.dense.any(-1, keepdim=True)
+
+    @cached_property
+    def safe_dense(self) -> Tensor:
+        """`dense`, with rows that read nobody opened: a softmax over nothing would be NaN. Their result is dropped."""
+        return self.dense | ~self.readers
+
+    @cached_property
+    def all_read(self) -> bool:
+        """Every real node reads somebody, under every head."""
+        if self.mask.reads_itself:
+            return True
+        return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
+
+    def moved(self, batch: GraphBatch, move: Callable[[Tensor], Tensor]) -> Pairs:
+        """The same pairs for a batch on another device, with every form that is already known."""
+        out = Pairs(batch, self.mask)
+        for name, value in vars(self).items():
+            if name not in ("batch", "mask"):
+                vars(out)[name] = move(value) if isinstance(value, Tensor) else value
+        return out
