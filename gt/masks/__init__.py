@@ -16,6 +16,21 @@ A new mask is one frozen dataclass with a method ``keys``.
 from gt.masks.base import Intersection, Mask, PerHead, Union
 from gt.masks.hops import Hops
 from gt.masks.pairs import Pairs
-from gt.masks.position import Band, Causal, Complete, Window
+from gt.masks.position import Band, Causal, Complete, Strided, Window
+from gt.masks.random import Expander, RandomEdges
 
-__all__ = ["Band", "Causal", "Complete", "Hops", "Intersection", "Mask", "Pairs", "PerHead", "Union", "Window"]
+__all__ = [
+    "Band",
+    "Causal",
+    "Complete",
+    "Expander",
+    "Hops",
+    "Intersection",
+    "Mask",
+    "Pairs",
+    "PerHead",
+    "RandomEdges",
+    "Strided",
+    "Union",
+    "Window",
+]

@@ -13,10 +13,40 @@ from gt.hops import ranges
 from gt.masks.base import Mask, at_least
 
 
-class Band(Mask):
-    """i reads j where ``-back <= j - i <= ahead``, both 0 or more; None sets no limit."""
+class Positional(Mask):
+    """Masks that go by how far apart two nodes of a graph stand, and by nothing else."""
 
     reads_itself = True
+
+    @abstractmethod
+    def within(self, offset: Tensor) -> Tensor:
+        """Whether ``j - i`` is allowed, for a tensor of any shape."""
+
+    @abstractmethod
+    def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
+        """(N,) the first node that each node reads, (N,) how many it reads, and the step from each to the next."""
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        return self.within(source - target)[:, None]
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        first, lengths, step = self.runs(batch)
+        node = torch.arange(batch.num_nodes, device=batch.device).repeat_interleave(lengths)
+        place = ranges(torch.zeros_like(lengths), lengths)
+        return node * batch.num_nodes + first[node] + place * step
+
+    def count(self, batch: GraphBatch) -> int:
+        return int(self.runs(batch)[1].sum())
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        place = torch.arange(batch.max_nodes, device=batch.device)
+        real = place < batch.sizes[:, None]  # (B, L)
+        allowed = self.within(place[None, :] - place[:, None])  # (L, L)
+        return (allowed & real[:, :, None] & real[:, None, :])[:, None]
+
+
+class Band(Positional):
+    """i reads j where ``-back <= j - i <= ahead``, both 0 or more; None sets no limit."""
 
     @property
     @abstractmethod
@@ -24,7 +54,6 @@ class Band(Mask):
         """How many positions back and ahead a node reads."""
 
     def within(self, offset: Tensor) -> Tensor:
-        """Whether ``j - i`` is allowed, for a tensor of any shape."""
         back, ahead = self.limits
         allowed = torch.ones_like(offset, dtype=torch.bool)
         if back is not None:
@@ -33,11 +62,7 @@ class Band(Mask):
             allowed &= offset <= ahead
         return allowed
 
-    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        return self.within(source - target)[:, None]
-
-    def _sources(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """(N,) the first node that each node reads, and how many it reads."""
+    def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
         back, ahead = self.limits
         node = torch.arange(batch.num_nodes, device=batch.device)
         first, last = batch.ptr[:-1][batch.batch], batch.ptr[1:][batch.batch] - 1
@@ -45,21 +70,7 @@ class Band(Mask):
             first = torch.maximum(first, node - back)
         if ahead is not None:
             last = torch.minimum(last, node + ahead)
-        return first, last - first + 1
-
-    def keys(self, batch: GraphBatch) -> Tensor:
-        first, lengths = self._sources(batch)
-        node = torch.arange(batch.num_nodes, device=batch.device)
-        return node.repeat_interleave(lengths) * batch.num_nodes + ranges(first, lengths)
-
-    def count(self, batch: GraphBatch) -> int:
-        return int(self._sources(batch)[1].sum())
-
-    def dense(self, batch: GraphBatch) -> Tensor:
-        place = torch.arange(batch.max_nodes, device=batch.device)
-        real = place < batch.sizes[:, None]  # (B, L)
-        allowed = self.within(place[None, :] - place[:, None])  # (L, L)
-        return (allowed & real[:, :, None] & real[:, None, :])[:, None]
+        return first, last - first + 1, 1
 
 
 @dataclass(frozen=True)
@@ -88,3 +99,25 @@ class Window(Band):
     @property
     def limits(self) -> tuple[int, int]:
         return self.width, self.width
+
+
+@dataclass(frozen=True)
+class Strided(Positional):
+    """A node reads every ``stride``-th position of its graph, counted from its own and to both sides.
+
+    With a window of the same width beside it, any two nodes are two readings apart (Child et al. 2019, *Sparse
+    Transformers*, whose causal pattern is ``(Window(s) | Strided(s)) & Causal()``).
+    """
+
+    stride: int
+
+    def __post_init__(self) -> None:
+        at_least(1, self.stride, "a stride")
+
+    def within(self, offset: Tensor) -> Tensor:
+        return offset % self.stride == 0
+
+    def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
+        lead = batch.position % self.stride
+        size = batch.sizes[batch.batch]
+        return batch.ptr[batch.batch] + lead, (size - lead + self.stride - 1) // self.stride, self.stride
