@@ -42,7 +42,8 @@ class GraphTransformer(nn.Module):
         width: channels of a node.
         depth: number of blocks.
         block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
-        mask: who reads whom, in every block; or a list with one mask for each.
+        mask: who reads whom, in every block; or a list with one mask for each. Where one reads virtual nodes, each
+            has a learned state to begin with, and blocks run on all nodes; encodings and the head see real ones only.
         encodings: positional and structural encodings.
         head: makes the read-out from the width and the schema.
         norm: makes a last normalisation of the node states, for pre-norm blocks.
@@ -79,6 +80,11 @@ class GraphTransformer(nn.Module):
             raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
         self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
+        self._check_heads()
+        self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)
+        std = 1.0 if init_std is None else init_std
+        drawn = torch.randn(self.virtual_nodes, width) * std
+        self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
         has_edges = schema.edge_vocab or schema.edge_floats
         readers = [getattr(b, "local", b) for b in self.blocks]
         reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
@@ -93,6 +99,12 @@ class GraphTransformer(nn.Module):
             if taken:
                 raise ValueError(f"a tied head shares the node embedding, which encodings narrow by {taken} channels")
             readout.mlp[-1].weight = self.nodes.table.weight
+
+    def _check_heads(self) -> None:
+        for place, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+            heads = getattr(getattr(block, "attention", None), "heads", mask.heads)
+            if mask.heads not in (1, heads):
+                raise ValueError(f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}")
 
     def _draw(self, std: float, depth: int) -> None:
         for name, module in self.named_modules():
@@ -120,8 +132,15 @@ class GraphTransformer(nn.Module):
         """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""
         x = self.embed(batch)
         e = self.edges(batch.edge_attr) if self.edges is not None else None
+        wide = batch.with_virtual_nodes(self.virtual_nodes)
+        if self.virtual is not None:
+            rows = self.virtual.to(x.dtype).repeat(batch.num_graphs, 1)
+            x = x.new_zeros(wide.num_nodes, self.width).index_copy(0, wide.real, x)
+            x = x.index_copy(0, wide.virtual.flatten(), rows)
         for block, mask in zip(self.blocks, self.masks, strict=True):
-            x, e = block(x, e, batch, mask(batch), self.encodings)
+            x, e = block(x, e, wide, mask(wide), self.encodings)
+        if self.virtual is not None:
+            x = x.index_select(0, wide.real)
         return self.head(self.norm(x), batch)
 
     @property

@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
+from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
 from gt.logging import sync_line
@@ -95,7 +97,7 @@ def run(cfg: DictConfig) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
-    data.masks = tuple(getattr(net, "masks_in_use", ()))
+    data.masks = Live(partial(getattr, net, "masks_in_use", ()))
     task = Task(net, data.schema, measures, criterion, instantiate(cfg.optim, _convert_="all"), config, cfg.seed)
 
     facts = {

@@ -1,6 +1,6 @@
 """From a store to batches: which graphs go together, and the gathering of their rows, without a loop over graphs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -47,11 +47,30 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     )
 
 
+class Live(Iterable[Mask]):
+    """Masks that are asked for anew each time: those of a network in training, which may change."""
+
+    def __init__(self, ask: Callable[[], Iterable[Mask]]) -> None:
+        self.ask = ask
+
+    def __iter__(self) -> Iterator[Mask]:
+        return iter(self.ask())
+
+
+def prepare_all(batch: GraphBatch, masks: Iterable[Mask]) -> GraphBatch:
+    """Compute on the CPU what attention under these masks will ask of a batch; returns the batch."""
+    masks = tuple(masks)
+    wide = batch.with_virtual_nodes(max((mask.virtual_nodes for mask in masks), default=0))
+    for mask in masks:
+        prepare(mask(wide))
+    return batch
+
+
 class GraphDataset(Dataset[GraphBatch]):
     """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks."""
 
-    def __init__(self, graphs: Graphs, ids: np.ndarray, masks: Sequence[Mask] = ()) -> None:
-        self.graphs, self.ids, self.masks = graphs, np.asarray(ids), tuple(masks)
+    def __init__(self, graphs: Graphs, ids: np.ndarray, masks: Iterable[Mask] = ()) -> None:
+        self.graphs, self.ids, self.masks = graphs, np.asarray(ids), masks
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,10 +81,7 @@ class GraphDataset(Dataset[GraphBatch]):
         return self.graphs.sizes[self.ids]
 
     def __getitems__(self, items: list[int]) -> GraphBatch:
-        batch = gather(self.graphs, self.ids[items]).finish()
-        for mask in self.masks:
-            prepare(mask(batch))
-        return batch
+        return prepare_all(gather(self.graphs, self.ids[items]).finish(), self.masks)
 
 
 class Batches(Sampler[list[int]]):

@@ -50,7 +50,7 @@ class DataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.workers, self.seed = workers, seed
-        self.masks: Sequence[Mask] = ()
+        self.masks: Iterable[Mask] = ()  # those that batches are made ready for
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding]) -> None:

@@ -1,7 +1,7 @@
 """Language modelling on a text file: every block of text is a path graph, every character a node."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
-from gt.attention import prepare
-from gt.data.batching import Batches
+from gt.data.batching import Batches, prepare_all
 from gt.data.datamodule import DataModule
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -65,16 +64,14 @@ def path_graphs(sizes: Sequence[int]) -> GraphBatch:
 class TextDataset(Dataset[GraphBatch]):
     """Blocks of consecutive tokens; a list of start positions gives a batch whose targets are the next tokens."""
 
-    def __init__(self, tokens: Tensor, context: int, masks: Sequence[Mask]) -> None:
-        self.tokens, self.context, self.masks = tokens, context, tuple(masks)
+    def __init__(self, tokens: Tensor, context: int, masks: Iterable[Mask]) -> None:
+        self.tokens, self.context, self.masks = tokens, context, masks
         self.skeleton = lru_cache(maxsize=4)(self._skeleton)
 
-    def _skeleton(self, sizes: tuple[int, ...]) -> GraphBatch:
+    @staticmethod
+    def _skeleton(sizes: tuple[int, ...], masks: frozenset[Mask]) -> GraphBatch:
         """All of a batch but its tokens: nearly every batch has the same shape, so this is made once."""
-        batch = path_graphs(sizes)
-        for mask in self.masks:
-            prepare(mask(batch))
-        return batch
+        return prepare_all(path_graphs(sizes), masks)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -87,7 +84,8 @@ class TextDataset(Dataset[GraphBatch]):
 
     def __getitems__(self, starts: list[int]) -> GraphBatch:
         last = len(self.tokens) - 1
-        batch = copy.copy(self.skeleton(tuple(min(self.context, last - start) for start in starts)))
+        sizes = tuple(min(self.context, last - start) for start in starts)
+        batch = copy.copy(self.skeleton(sizes, frozenset(self.masks)))
         place = torch.tensor(starts)[batch.batch] + batch.position
         batch.x, batch.y = self.tokens[place][:, None], self.tokens[place + 1]
         return batch

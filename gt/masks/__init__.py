@@ -18,6 +18,7 @@ from gt.masks.hops import Hops
 from gt.masks.pairs import Pairs
 from gt.masks.position import Band, Causal, Complete, Strided, Window
 from gt.masks.random import Expander, RandomEdges
+from gt.masks.virtual import VirtualNodes
 
 __all__ = [
     "Band",
@@ -32,5 +33,6 @@ __all__ = [
     "RandomEdges",
     "Strided",
     "Union",
+    "VirtualNodes",
     "Window",
 ]

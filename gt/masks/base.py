@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,20 +15,33 @@ from gt.masks.pairs import Pairs
 
 
 class Mask(ABC):
-    """A rule that says, for any batch, which node reads which; it never crosses graphs."""
+    """A rule that says, for any batch, which node reads which; it never crosses graphs.
+
+    The methods speak of the real nodes and take a batch without virtual ones. ``mask(batch)`` takes any batch.
+    """
 
     @abstractmethod
     def keys(self, batch: GraphBatch) -> Tensor:
         """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair."""
 
-    def count(self, batch: GraphBatch) -> int:
-        """Number of pairs P, a Python int: ask on the CPU."""
-        return self(batch).edges.shape[1]
+    def pair_count(self, batch: GraphBatch) -> int | None:
+        """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
+        return None
 
     @property
     def heads(self) -> int:
         """1 where all heads share the mask, else the number of heads that it tells apart."""
         return 1
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        """(heads,) how many virtual nodes of each graph each head reads, and lets read: the first so many."""
+        return (0,)
+
+    @property
+    def virtual_nodes(self) -> int:
+        """How many virtual nodes a batch needs."""
+        return max(self.through)
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
@@ -98,6 +111,10 @@ class Combined(Mask):
     def reads_itself(self) -> bool:
         return all(mask.reads_itself for mask in self.masks)
 
+    def _by_head(self) -> Iterator[tuple[int, ...]]:
+        """What each mask has in `through`, head by head."""
+        return zip(*(mask.through * (self.heads // mask.heads) for mask in self.masks), strict=True)
+
 
 class Union(Combined):
     """Allows what any of its masks allows."""
@@ -105,6 +122,10 @@ class Union(Combined):
     @property
     def reads_itself(self) -> bool:
         return any(mask.reads_itself for mask in self.masks)
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(map(max, self._by_head()))
 
     def keys(self, batch: GraphBatch) -> Tensor:
         return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
@@ -118,6 +139,10 @@ class Union(Combined):
 
 class Intersection(Combined):
     """Allows what all of its masks allow."""
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(map(min, self._by_head()))
 
     def keys(self, batch: GraphBatch) -> Tensor:
         # list the pairs of one mask, the others only filter: one that may hold every pair is listed last
@@ -144,6 +169,10 @@ class PerHead(Combined):
     @property
     def heads(self) -> int:
         return len(self.masks)
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(mask.virtual_nodes for mask in self.masks)
 
     def keys(self, batch: GraphBatch) -> Tensor:
         return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))

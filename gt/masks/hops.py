@@ -39,8 +39,8 @@ class Hops(Mask):
             return Complete().allows(batch, source, target)
         return super().allows(batch, source, target)
 
-    def count(self, batch: GraphBatch) -> int:
-        return Complete().count(batch) if self.hops is None else super().count(batch)
+    def pair_count(self, batch: GraphBatch) -> int | None:
+        return Complete().pair_count(batch) if self.hops is None else None
 
     def dense(self, batch: GraphBatch) -> Tensor:
         return Complete().dense(batch) if self.hops is None else super().dense(batch)

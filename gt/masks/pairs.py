@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gt.graph import GraphBatch
+from gt.masks.wide import wide_dense, wide_heads, wide_keys
 
 if TYPE_CHECKING:
     from gt.masks.base import Mask
@@ -18,27 +19,51 @@ if TYPE_CHECKING:
 class Pairs:
     """What a mask says of one batch, in whichever form is asked for; each form is computed once.
 
+    In a batch with virtual nodes only `VirtualNodes` says anything of these: all other masks let them read nobody and
+    be read by nobody.
+
     Attributes:
         edges: (2, P) int64, row 0 the source that is read, row 1 the target that reads, sorted by (target, source).
         edge_heads: (P, H) bool, the heads that use each pair; None where all do.
         dense: (B, 1 or H, L, L) bool, [b, h, i, j] True where i reads j.
+
+    Raises:
+        ValueError: when first asked for a form: the batch has fewer virtual nodes than the mask reads.
     """
 
     def __init__(self, batch: GraphBatch, mask: Mask) -> None:
         self.batch, self.mask = batch, mask
 
     @cached_property
+    def _real(self) -> GraphBatch:
+        """The batch without virtual nodes, which masks speak of."""
+        needed, there = self.mask.virtual_nodes, self.batch.virtual_nodes
+        if needed > there:
+            raise ValueError(
+                f"the mask reads {needed} virtual nodes of each graph and this batch has {there}: "
+                f"ask it of batch.with_virtual_nodes({needed})"
+            )
+        return self.batch.narrow or self.batch
+
+    @cached_property
     def edges(self) -> Tensor:
-        keys = self.mask.keys(self.batch)
+        keys = self.mask.keys(self._real)
+        if self.batch.virtual_nodes:
+            keys = wide_keys(self.batch, keys, self.mask.virtual_nodes)
         return torch.stack([keys % self.batch.num_nodes, keys // self.batch.num_nodes])
 
     @cached_property
     def edge_heads(self) -> Tensor | None:
-        return self.mask.allows(self.batch, *self.edges) if self.mask.heads > 1 else None
+        if self.mask.heads == 1:
+            return None
+        if not self.batch.virtual_nodes:
+            return self.mask.allows(self._real, *self.edges)
+        return wide_heads(self.batch, self.edges, self.mask)
 
     @cached_property
     def dense(self) -> Tensor:
-        return self.mask.dense(self.batch)
+        dense = self.mask.dense(self._real)
+        return wide_dense(self.batch, dense, self.mask.through) if self.batch.virtual_nodes else dense
 
     @property
     def heads(self) -> int:
@@ -47,12 +72,13 @@ class Pairs:
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
         """How far back and ahead a node reads where position alone decides, else None."""
-        return self.mask.limits
+        return None if self.batch.virtual_nodes else self.mask.limits
 
     @cached_property
     def count(self) -> int:
         """Number of pairs P; a Python int, so ask first on the CPU."""
-        return self.mask.count(self.batch)
+        known = self.mask.pair_count(self._real)
+        return self.edges.shape[1] if known is None else known
 
     @cached_property
     def rowptr(self) -> Tensor:
@@ -89,7 +115,9 @@ class Pairs:
 
     @cached_property
     def all_read(self) -> bool:
-        """Every real node reads somebody, under every head."""
+        """Every node reads somebody, under every head."""
+        if self.batch.virtual_nodes:  # one that a head leaves out reads nobody; where none is, everybody reads them
+            return min(self.mask.through) == self.batch.virtual_nodes
         if self.mask.reads_itself:
             return True
         return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
@@ -98,6 +126,6 @@ class Pairs:
         """The same pairs for a batch on another device, with every form that is already known."""
         out = Pairs(batch, self.mask)
         for name, value in vars(self).items():
-            if name not in ("batch", "mask"):
+            if name not in ("batch", "mask", "_real"):
                 vars(out)[name] = move(value) if isinstance(value, Tensor) else value
         return out

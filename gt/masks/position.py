@@ -35,7 +35,7 @@ class Positional(Mask):
         place = ranges(torch.zeros_like(lengths), lengths)
         return node * batch.num_nodes + first[node] + place * step
 
-    def count(self, batch: GraphBatch) -> int:
+    def pair_count(self, batch: GraphBatch) -> int:
         return int(self.runs(batch)[1].sum())
 
     def dense(self, batch: GraphBatch) -> Tensor:
