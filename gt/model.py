@@ -44,6 +44,7 @@ class GraphTransformer(nn.Module):
         block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
         mask: who reads whom, in every block; or a list with one mask for each. Where one reads virtual nodes, each
             has a learned state to begin with, and blocks run on all nodes; encodings and the head see real ones only.
+            Where one follows a schedule, `set_progress` says which part of it holds.
         encodings: positional and structural encodings.
         head: makes the read-out from the width and the schema.
         norm: makes a last normalisation of the node states, for pre-norm blocks.
@@ -69,7 +70,8 @@ class GraphTransformer(nn.Module):
         blocks = list(block) if isinstance(block, Sequence) else [block]
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
-        self.masks = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        self.scheduled = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        self.set_progress(0.0)
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
         self.schema, self.width = schema, width
@@ -142,6 +144,11 @@ class GraphTransformer(nn.Module):
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
         return self.head(self.norm(x), batch)
+
+    def set_progress(self, progress: float) -> None:
+        """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""
+        self.progress = progress
+        self.masks = [mask.at(progress) for mask in self.scheduled]
 
     @property
     def masks_in_use(self) -> set[Mask]:

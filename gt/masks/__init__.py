@@ -14,7 +14,7 @@ A new mask is one frozen dataclass with a method ``keys``.
 """
 
 from gt.masks.base import Intersection, Mask, PerHead, Union
-from gt.masks.hops import Hops
+from gt.masks.hops import Hops, by_head, by_layer
 from gt.masks.pairs import Pairs
 from gt.masks.position import Band, Causal, Complete, Strided, Window
 from gt.masks.random import Expander, RandomEdges
@@ -35,4 +35,6 @@ __all__ = [
     "Union",
     "VirtualNodes",
     "Window",
+    "by_head",
+    "by_layer",
 ]

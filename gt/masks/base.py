@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Mask(ABC):
     @abstractmethod
     def keys(self, batch: GraphBatch) -> Tensor:
         """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair."""
+
+    def at(self, progress: float) -> Mask:
+        """The mask when a share ``progress``, 0 to 1, of the training is done: itself unless it follows a schedule."""
+        return self
 
     def pair_count(self, batch: GraphBatch) -> int | None:
         """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
@@ -110,6 +114,9 @@ class Combined(Mask):
     @property
     def reads_itself(self) -> bool:
         return all(mask.reads_itself for mask in self.masks)
+
+    def at(self, progress: float) -> Mask:
+        return replace(self, masks=tuple(mask.at(progress) for mask in self.masks))
 
     def _by_head(self) -> Iterator[tuple[int, ...]]:
         """What each mask has in `through`, head by head."""
