@@ -8,6 +8,13 @@ In the pictures row i is the reader, column j the node that is read, on the path
     . . # .     . # # #     # # # #     # # # #     # # # .     . # # #
     . . . #     . . # #     . # # #     # # # #     # # # #     . . # #
 
+    Strided(2)  RandomEdges(1)  Expander(2)  Hops(1) | VirtualNodes(1)
+    # . # .     . # . .         . # # .      # # . . #
+    . # . #     . . . #         # . . #      # # # . #
+    # . # .     . # . .         # . . #      . # # # #
+    . # . #     # . . .         . # # .      . . # # #
+                                             # # # # #   the virtual node
+
 ``a | b`` allows what either allows, ``a & b`` what both do, `PerHead` gives each attention head a mask of its own.
 Masks are frozen values: equal masks hash alike, so a batch keeps what each of them said of it.
 A new mask is one frozen dataclass with a method ``keys``.

@@ -284,6 +284,16 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
         assert batch.wide == {2: wide}
 
 
+def test_a_prepared_batch_waits_for_no_device():
+    masks = [Hops(1) | VirtualNodes(2), VirtualNodes(1) | Complete()]
+    batch = GraphDataset(pack([random_graph(n, n) for n in (6, 3, 5)]), np.arange(3), masks).__getitems__([0, 1, 2])
+    net = GraphTransformer(Schema((5, 5), outputs=2), 8, 2, BLOCKS["attention"], masks, encodings=[Rotary()])
+    for layer in net.modules():
+        if isinstance(layer, Attention):
+            layer.backend = "dense"
+    assert net.to("meta")(batch.to("meta")).shape == (3, 2)  # reading a value of a meta tensor raises
+
+
 def test_reach_counts_virtual_nodes_as_out_of_reach():
     net = GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Hops(0) | VirtualNodes(1)).eval()
     reach = attention_reach(net, [GraphBatch.from_data_list([path(4), path(2)])], most=2)
