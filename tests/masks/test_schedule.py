@@ -25,7 +25,7 @@ from gt.run import quiet
 from gt.schema import Schema
 from gt.task import Task
 from tests.graphs import random_batch, random_graph
-from tests.masks.test_virtual import BLOCKS
+from tests.masks.test_virtual_models import BLOCKS
 
 SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=64)
 
