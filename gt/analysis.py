@@ -37,7 +37,7 @@ class Reach:
     Attributes:
         layers: the name of each attention layer.
         share: (layers, heads, most + 2), the mean share of a node's attention that goes to nodes 0, 1, ..., ``most``
-            hops away, and in the last place to nodes further away or out of reach.
+            hops away, and in the last place to nodes further away, out of reach or virtual.
         even: (layers, most + 2), the same if each node read all that its mask allows alike.
     """
 
@@ -71,12 +71,15 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
                 continue
             batch = batch.to(_device(net))
             net(batch)
-            distance = hop_matrix(batch, most)
+            wide: GraphBatch = seen[layers[0][0]][1].batch
+            distance = hop_matrix(wide, most)  # virtual nodes are out of reach
+            counted = torch.zeros(wide.num_nodes, dtype=torch.bool, device=wide.device).index_fill(0, wide.real, True)
+            real = wide.to_dense(counted)[:, None, :, None]
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):
                 x, pairs, encodings = seen[name]
                 q, k, _ = layer.queries_keys_values(x, pairs, encodings)
-                allowed = pairs.dense
+                allowed = pairs.dense & real
                 weights = dense_weights(q.float(), k.float(), pairs) * allowed  # padding and masked rows count nothing
                 alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
                 share[place] += _by_distance(weights, distance, most + 2).cpu()

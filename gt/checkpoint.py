@@ -80,4 +80,5 @@ def load(path: str | Path, trust: bool = False) -> Task:
     prefix = "net."
     state = {name.removeprefix(prefix): value for name, value in saved["state_dict"].items() if name.startswith(prefix)}
     task.net.load_state_dict(state)
+    task.on_load_checkpoint(saved)
     return task.eval()

@@ -29,6 +29,9 @@ class GraphBatch:
         node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
         extras: any other tensor with a row a node, such as a precomputed encoding.
         pairs: what masks said of this batch, kept so that each is asked once.
+        virtual_nodes: how many nodes at the end of each graph are virtual, see `with_virtual_nodes`.
+        narrow: the batch without them; None where there are none.
+        wide: this batch with virtual nodes, by their number.
     """
 
     ptr: Tensor
@@ -41,6 +44,9 @@ class GraphBatch:
     node_mask: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
     pairs: dict[Mask, Pairs] = field(default_factory=dict, repr=False)
+    virtual_nodes: int = 0
+    narrow: GraphBatch | None = field(default=None, repr=False)
+    wide: dict[int, GraphBatch] = field(default_factory=dict, repr=False)
 
     @property
     def num_graphs(self) -> int:
@@ -103,16 +109,63 @@ class GraphBatch:
         rows = dense.reshape(self.num_graphs * self.max_nodes, *dense.shape[2:])
         return rows if self.equal_sizes else rows.index_select(0, self.slot)
 
+    @cached_property
+    def real(self) -> Tensor:
+        """(nodes of the narrow batch,) their numbers in this one."""
+        narrow = self.narrow or self
+        return torch.arange(narrow.num_nodes, device=self.device) + self.virtual_nodes * narrow.batch
+
+    @cached_property
+    def virtual(self) -> Tensor:
+        """(B, virtual_nodes) the numbers of the virtual nodes."""
+        return self.ptr[1:, None] - self.virtual_nodes + torch.arange(self.virtual_nodes, device=self.device)
+
+    def with_virtual_nodes(self, count: int) -> GraphBatch:
+        """This batch with ``count`` more nodes at the end of each graph, which no edge touches; 0 is this batch itself.
+
+        It carries structure alone, no features and no targets; edges keep their order. It is made once and moves to a
+        device with this one.
+        """
+        if count == self.virtual_nodes:
+            return self
+        if self.narrow is not None:
+            return self.narrow.with_virtual_nodes(count)
+        if count not in self.wide:
+            kept = self.node_mask
+            wide = GraphBatch(
+                ptr=self.ptr + count * torch.arange(self.num_graphs + 1, device=self.device),
+                edge_index=self.edge_index + count * self.batch[self.edge_index],
+                max_nodes=self.max_nodes + count,
+                equal_sizes=self.equal_sizes,
+                virtual_nodes=count,
+                narrow=self,
+            )
+            vars(wide)["num_nodes"] = self.num_nodes + count * self.num_graphs
+            if kept is not None:
+                wide.node_mask = kept.new_ones(wide.num_nodes).index_copy(0, wide.real, kept)
+            self.wide[count] = wide.finish()
+        return self.wide[count]
+
     def finish(self) -> GraphBatch:
         """Compute every index a model asks for, so that no layer does and no device is waited for; returns self."""
         _ = self.slot, self.rowptr, self.in_degree
+        if self.virtual_nodes:
+            _ = self.real, self.virtual
         return self
 
     def _map(self, move: Any) -> GraphBatch:
-        """The same batch with ``move`` applied to every tensor, those already derived included."""
+        """The same batch with ``move`` applied to every tensor, those already derived and wide batches included."""
+        if self.narrow is not None:
+            return self.narrow._map(move).wide[self.virtual_nodes]
+        out = self._mapped(move)
+        out.wide = {count: wide._mapped(move, out) for count, wide in self.wide.items()}
+        return out
+
+    def _mapped(self, move: Any, narrow: GraphBatch | None = None) -> GraphBatch:
         tensors = {k: move(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         out = replace(self, **{k: v for k, v in tensors.items() if k in self.__dataclass_fields__})
         out.extras = {k: move(v) for k, v in self.extras.items()}
+        out.narrow = narrow
         vars(out).update(tensors)  # cached properties live in the instance's dictionary
         vars(out)["num_nodes"] = self.num_nodes
         out.pairs = {mask: pairs.moved(out, move) for mask, pairs in self.pairs.items()}

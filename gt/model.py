@@ -43,7 +43,9 @@ class GraphTransformer(nn.Module):
         width: channels of a node.
         depth: number of blocks.
         block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
-        mask: who reads whom, in every block; or a list with one mask for each.
+        mask: who reads whom, in every block; or a list with one mask for each. Where one reads virtual nodes, each
+            has a learned state to begin with, and blocks run on all nodes; encodings and the head see real ones only.
+            Where one follows a schedule, `set_progress` says which part of it holds.
         encodings: positional and structural encodings.
         head: makes the read-out from the width and the schema.
         norm: makes a last normalisation of the node states, for pre-norm blocks.
@@ -71,7 +73,8 @@ class GraphTransformer(nn.Module):
         blocks = list(block) if isinstance(block, Sequence) else [block]
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
-        self.masks = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        self.scheduled = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        self.set_progress(0.0)
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
         self.schema, self.width = schema, width
@@ -82,6 +85,11 @@ class GraphTransformer(nn.Module):
             raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
         self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
+        self._check_heads()
+        self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)
+        std = 1.0 if init_std is None else init_std
+        drawn = torch.randn(self.virtual_nodes, width) * std
+        self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
         has_edges = schema.edge_vocab or schema.edge_floats
         branches = ("local", "attention")
         readers = [getattr(b, branch) for b in self.blocks for branch in branches if hasattr(b, branch)]
@@ -99,6 +107,12 @@ class GraphTransformer(nn.Module):
             if taken:
                 raise ValueError(f"a tied head shares the node embedding, which encodings narrow by {taken} channels")
             readout.mlp[-1].weight = self.nodes.table.weight
+
+    def _check_heads(self) -> None:
+        for place, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
+            heads = getattr(getattr(block, "attention", None), "heads", mask.heads)
+            if mask.heads not in (1, heads):
+                raise ValueError(f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}")
 
     def _draw(self, std: float, depth: int) -> None:
         for name, module in self.named_modules():
@@ -126,14 +140,31 @@ class GraphTransformer(nn.Module):
         """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""
         x = self.embed(batch)
         e = self.edges(batch.edge_attr) if self.edges is not None else None
+        wide = batch.with_virtual_nodes(self.virtual_nodes)
+        if self.virtual is not None:
+            rows = self.virtual.to(x.dtype).repeat(batch.num_graphs, 1)
+            x = x.new_zeros(wide.num_nodes, self.width).index_copy(0, wide.real, x)
+            x = x.index_copy(0, wide.virtual.flatten(), rows)
         for block, mask in zip(self.blocks, self.masks, strict=True):
-            x, e = block(x, e, batch, mask(batch), self.encodings)
+            x, e = block(x, e, wide, mask(wide), self.encodings)
+        if self.virtual is not None:
+            x = x.index_select(0, wide.real)
         return self.head(self.norm(x), batch)
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""
         layers = [(m, getattr(b, "attention", None)) for m, b in zip(self.masks, self.blocks, strict=True)]
         return {(m, layer.demand(device, half)) for m, layer in layers if layer is not None}
+
+    def set_progress(self, progress: float) -> None:
+        """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""
+        self.progress = progress
+        self.masks = [mask.at(progress) for mask in self.scheduled]
+
+    @property
+    def masks_in_use(self) -> set[Mask]:
+        """The masks that some attention layer reads by."""
+        return {m for m, b in zip(self.masks, self.blocks, strict=True) if getattr(b, "attention", None) is not None}
 
     def parameter_count(self) -> int:
         """Trained numbers, tied ones once."""

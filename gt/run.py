@@ -5,6 +5,8 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
+from torch import nn
 from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
+from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
+from gt.layers import attention_layers
 from gt.logging import sync_line
 from gt.metrics import constant_prediction, loss
 from gt.model import GraphTransformer
@@ -108,7 +113,8 @@ def run(cfg: DictConfig) -> float:
     callbacks, loggers = made(cfg.callbacks, facts), made(cfg.logger, facts)
     trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
-        data.readings = net.readings(trainer.strategy.root_device.type, half="16" in str(trainer.precision))
+        device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
+        data.readings = Live(partial(net.readings, device, half))
     say(
         trainer,
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
@@ -144,7 +150,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     }
     write_json(folder / RESULT, result)
     report = write_report(folder, task, data, result)
-    print(summary(folder, result, report, loggers), flush=True)
+    print(summary(folder, result, report, loggers, backends_used(task.net)), flush=True)
     wandb.finish()  # the next job of a sweep is a run of its own
     return float(score) if score is not None else scores[task.criterion.name]
 
@@ -162,12 +168,34 @@ def say(trainer: pl.Trainer, line: str) -> None:
         print(line, flush=True)
 
 
-def summary(folder: Path, result: dict[str, Any], report: Path, loggers: Iterable[Logger]) -> str:
+def backends_used(net: nn.Module) -> list[str]:
+    """Which backend computed attention, for each run of layers that were alike, by the share of their batches."""
+    shares = []
+    for _, layer in attention_layers(net):
+        ranked = layer.used.most_common()
+        shares.append(", ".join(f"{name} {count / layer.used.total():.0%}" for name, count in ranked))
+    lines, first = [], 0
+    for share, alike in groupby(shares):
+        last = first + len(list(alike)) - 1
+        lines.append(f"attention in layer{f's {first} to {last}' if last > first else f' {first}'}: {share}")
+        first = last + 1
+    return lines
+
+
+def summary(
+    folder: Path, result: dict[str, Any], report: Path, loggers: Iterable[Logger], backends: Iterable[str] = ()
+) -> str:
     """What a run says last: where everything is, and what it scored beside the trivial baseline."""
     lines = ["", f"{result['split'] + ' metric':<14}{'this run':>10}{'trivial baseline':>20}"]
     for name, value in result["scores"].items():
         lines.append(f"{name:<14}{value:>10.4f}{result['baseline'].get(name, float('nan')):>20.4f}")
-    lines += ["", f"run folder  {folder}", f"checkpoint  {result['checkpoint'] or 'none'}", f"report      {report}"]
+    lines += [
+        "",
+        *backends,
+        f"run folder  {folder}",
+        f"checkpoint  {result['checkpoint'] or 'none'}",
+        f"report      {report}",
+    ]
     for logger in loggers:
         if isinstance(logger, WandbLogger) and (line := sync_line(logger)):
             lines.append(f"upload with {line}")

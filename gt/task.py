@@ -13,6 +13,8 @@ from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema
 
+PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
+
 
 class Optimisation(Protocol):
     """Makes the optimiser and its schedule, such as `gt.optim.AdamW`."""
@@ -52,7 +54,14 @@ class Task(pl.LightningModule):
     def forward(self, batch: GraphBatch) -> Tensor:
         return self.net(batch)
 
+    def on_train_start(self) -> None:
+        self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))
+
+    def on_train_epoch_start(self) -> None:
+        self._advance()
+
     def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
+        self._advance()
         # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
         # it: a run that resumes anywhere draws the same numbers as one that was never stopped
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -60,6 +69,22 @@ class Task(pl.LightningModule):
         for part in place:
             mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
         torch.manual_seed(mixed)
+
+    def _advance(self) -> None:
+        """Tell the network which share of the training is done: where epochs are counted, when this one began."""
+        net: Any = self.net
+        done = self.current_epoch * self._lengths[0] if self._epochs_are_counted() else self.trainer.global_step
+        progress = done / self._lengths[1]
+        if progress != getattr(net, "progress", progress):
+            net.set_progress(progress)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        net: Any = self.net
+        if hasattr(net, "progress"):
+            net.set_progress(checkpoint.get(PROGRESS, 0.0))
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         loss = metrics.loss(self.schema, self.net(batch), self._target(batch))
@@ -116,10 +141,19 @@ class Task(pl.LightningModule):
         trainer: Any = self.trainer
         if trainer.datamodule is None:
             return int(trainer.estimated_stepping_batches)
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
+        if not self._epochs_are_counted():
             return trainer.max_steps
+        steps = self._epoch_steps() * trainer.max_epochs
+        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+
+    def _epochs_are_counted(self) -> bool:
+        trainer: Any = self.trainer
+        return trainer.datamodule is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0
+
+    def _epoch_steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        trainer: Any = self.trainer
         # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
         batches, limit = len(trainer.datamodule.loader("train")), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = -(-batches // trainer.accumulate_grad_batches) * trainer.max_epochs
-        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+        return -(-batches // trainer.accumulate_grad_batches)

@@ -1,6 +1,6 @@
 """From a store to batches: which graphs go together, and the gathering of their rows, without a loop over graphs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,11 +46,30 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     )
 
 
+class Live(Iterable[Reading]):
+    """Readings that are asked for anew each time: those of a network in training, whose masks may change."""
+
+    def __init__(self, ask: Callable[[], Iterable[Reading]]) -> None:
+        self.ask = ask
+
+    def __iter__(self) -> Iterator[Reading]:
+        return iter(self.ask())
+
+
+def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
+    """Compute on the CPU what attention will ask of a batch; returns the batch."""
+    readings = tuple(readings)
+    wide = batch.with_virtual_nodes(max((mask.virtual_nodes for mask, _ in readings), default=0))
+    for mask, demand in readings:
+        prepare(mask(wide), demand)
+    return batch
+
+
 class GraphDataset(Dataset[GraphBatch]):
     """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks."""
 
     def __init__(self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = ()) -> None:
-        self.graphs, self.ids, self.readings = graphs, np.asarray(ids), tuple(readings)
+        self.graphs, self.ids, self.readings = graphs, np.asarray(ids), readings
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,10 +80,7 @@ class GraphDataset(Dataset[GraphBatch]):
         return self.graphs.sizes[self.ids]
 
     def __getitems__(self, items: list[int]) -> GraphBatch:
-        batch = gather(self.graphs, self.ids[items]).finish()
-        for mask, demand in self.readings:
-            prepare(mask(batch), demand)
-        return batch
+        return prepare_all(gather(self.graphs, self.ids[items]).finish(), self.readings)
 
 
 class Batches(Sampler[list[int]]):

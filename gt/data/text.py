@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
-from gt.attention import Reading, prepare
-from gt.data.batching import Batches
+from gt.attention import Reading
+from gt.data.batching import Batches, prepare_all
 from gt.data.datamodule import DataModule
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -65,15 +65,13 @@ class TextDataset(Dataset[GraphBatch]):
     """Blocks of consecutive tokens; a list of start positions gives a batch whose targets are the next tokens."""
 
     def __init__(self, tokens: Tensor, context: int, readings: Iterable[Reading]) -> None:
-        self.tokens, self.context, self.readings = tokens, context, tuple(readings)
+        self.tokens, self.context, self.readings = tokens, context, readings
         self.skeleton = lru_cache(maxsize=4)(self._skeleton)
 
-    def _skeleton(self, sizes: tuple[int, ...]) -> GraphBatch:
+    @staticmethod
+    def _skeleton(sizes: tuple[int, ...], readings: frozenset[Reading]) -> GraphBatch:
         """All of a batch but its tokens: nearly every batch has the same shape, so this is made once."""
-        batch = path_graphs(sizes)
-        for mask, demand in self.readings:
-            prepare(mask(batch), demand)
-        return batch
+        return prepare_all(path_graphs(sizes), readings)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -86,7 +84,8 @@ class TextDataset(Dataset[GraphBatch]):
 
     def __getitems__(self, starts: list[int]) -> GraphBatch:
         last = len(self.tokens) - 1
-        batch = copy.copy(self.skeleton(tuple(min(self.context, last - start) for start in starts)))
+        sizes = tuple(min(self.context, last - start) for start in starts)
+        batch = copy.copy(self.skeleton(sizes, frozenset(self.readings)))
         place = torch.tensor(starts)[batch.batch] + batch.position
         batch.x, batch.y = self.tokens[place][:, None], self.tokens[place + 1]
         return batch

@@ -6,7 +6,7 @@ import networkx as nx
 import pytest
 import torch
 
-from gt.masks import Causal, Complete, Hops, Intersection, PerHead, Union, Window
+from gt.masks import Causal, Complete, Expander, Hops, Intersection, PerHead, RandomEdges, Strided, Union, Window
 from tests.graphs import SIZES, random_batch
 
 RULES = {
@@ -25,6 +25,11 @@ RULES = {
     Hops(1) | Window(1): lambda i, j, hops: hops <= 1 or abs(i - j) <= 1,
     (Hops(1) | Window(1)) & Causal(): lambda i, j, hops: (hops <= 1 or abs(i - j) <= 1) and j <= i,
     Complete() | Hops(1): lambda i, j, hops: True,
+    Strided(1): lambda i, j, hops: True,
+    Strided(3): lambda i, j, hops: (i - j) % 3 == 0,
+    Strided(100): lambda i, j, hops: i == j,
+    (Window(2) | Strided(2)) & Causal(): lambda i, j, hops: j <= i and (i - j <= 2 or (i - j) % 2 == 0),
+    Strided(2) & Hops(1): lambda i, j, hops: hops <= 1 and (i - j) % 2 == 0,
 }  # fmt: skip
 
 
@@ -67,8 +72,29 @@ def test_edges_and_dense_form_equal_the_truth_table(mask, sizes, directed):
     assert torch.equal(edges_table(pairs), truth)
     assert torch.equal(dense_table(pairs), truth)
     assert pairs.count == truth.sum()
+    assert pairs.all_read == truth.any(1).all()
     keys = pairs.edges[1] * batch.num_nodes + pairs.edges[0]
     assert (keys.diff() > 0).all()  # sorted by (target, source), none twice
+
+
+DRAWN = [RandomEdges(2), Expander(4), Expander(2, seed=3)]
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("mask", DRAWN, ids=str)
+def test_every_form_of_a_drawn_mask_and_of_its_combinations_says_the_same(mask, sizes):
+    batch = random_batch(sizes, seed=3)
+    own, hops, causal = (edges_table(m(batch)) for m in (mask, Hops(1), Causal()))
+    several = {mask: own, mask | Hops(1): own | hops, Causal() & mask: own & causal}
+    several[(Hops(1) | mask) & Causal()] = (hops | own) & causal
+    for combined, expected in several.items():
+        pairs = combined(batch)
+        assert torch.equal(edges_table(pairs), expected)
+        assert torch.equal(dense_table(pairs), expected)
+        assert pairs.count == expected.sum()
+        assert pairs.all_read == expected.any(1).all()
+        reader, source = (batch.batch[:, None] == batch.batch).nonzero().T
+        assert torch.equal(combined.allows(batch, source, reader)[:, 0], expected[reader, source])
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
@@ -119,6 +145,8 @@ def test_bad_masks_are_refused():
         Hops(-1)
     with pytest.raises(ValueError, match="width of a window"):
         Window(-2)
+    with pytest.raises(ValueError, match="a stride must be 1 or more, not 0"):
+        Strided(0)
     with pytest.raises(ValueError, match="at least one mask"):
         Union(())
     with pytest.raises(ValueError, match="cannot itself tell heads apart"):

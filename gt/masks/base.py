@@ -1,0 +1,198 @@
+"""What a mask is, and masks made of masks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gt.graph import GraphBatch
+from gt.hops import contains
+from gt.masks.pairs import Pairs
+
+
+class Mask(ABC):
+    """A rule that says, for any batch, which node reads which; it never crosses graphs.
+
+    The methods speak of the real nodes and take a batch without virtual ones. ``mask(batch)`` takes any batch.
+    """
+
+    @abstractmethod
+    def keys(self, batch: GraphBatch) -> Tensor:
+        """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair."""
+
+    def at(self, progress: float) -> Mask:
+        """The mask when a share ``progress``, 0 to 1, of the training is done: itself unless it follows a schedule."""
+        return self
+
+    def pair_count(self, batch: GraphBatch) -> int | None:
+        """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
+        return None
+
+    @property
+    def heads(self) -> int:
+        """1 where all heads share the mask, else the number of heads that it tells apart."""
+        return 1
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        """(heads,) how many virtual nodes of each graph each head reads, and lets read: the first so many."""
+        return (0,)
+
+    @property
+    def virtual_nodes(self) -> int:
+        """How many virtual nodes a batch needs."""
+        return max(self.through)
+
+    @property
+    def limits(self) -> tuple[int | None, int | None] | None:
+        """How many positions back and ahead a node reads (None: without end) where that is the whole rule."""
+        return None
+
+    @property
+    def reads_itself(self) -> bool:
+        """Whether it is known that every node reads itself, under every head."""
+        return False
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        """Whether each target (P,) may read its source (P,), both of one graph: (P, heads) bool."""
+        return contains(self.keys(batch), target * batch.num_nodes + source)[:, None]
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        """(B, heads, L, L) bool, [b, h, i, j] True where i reads j; False at padding."""
+        return scatter_pairs(batch, self.keys(batch))
+
+    def __call__(self, batch: GraphBatch) -> Pairs:
+        """The pairs of this batch; the batch keeps them, so asking again costs nothing."""
+        if self not in batch.pairs:
+            batch.pairs[self] = Pairs(batch, self)
+        return batch.pairs[self]
+
+    def __or__(self, other: Mask) -> Mask:
+        return Union((self, other))
+
+    def __and__(self, other: Mask) -> Mask:
+        return Intersection((self, other))
+
+
+def at_least(least: int, value: int, what: str) -> None:
+    """Refuse a value that is too small."""
+    if value < least:
+        raise ValueError(f"{what} must be {least} or more, not {value}")
+
+
+def scatter_pairs(batch: GraphBatch, keys: Tensor) -> Tensor:
+    """(P,) keys to (B, 1, L, L) bool."""
+    target, source = keys // batch.num_nodes, keys % batch.num_nodes
+    size = batch.max_nodes
+    dense = torch.zeros(batch.num_graphs * size * size, dtype=torch.bool, device=batch.device)
+    dense[batch.slot[target] * size + batch.position[source]] = True
+    return dense.view(batch.num_graphs, 1, size, size)
+
+
+@dataclass(frozen=True)
+class Combined(Mask):
+    """Several masks taken as one."""
+
+    masks: Sequence[Mask]
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise ValueError(f"{type(self).__name__} needs at least one mask")
+        object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration would not hash
+        told_apart = {mask.heads for mask in self.masks} - {1}
+        if len(told_apart) > 1:
+            raise ValueError(f"masks for {' and '.join(map(str, sorted(told_apart)))} heads do not combine")
+
+    @property
+    def heads(self) -> int:
+        return max(mask.heads for mask in self.masks)
+
+    @property
+    def reads_itself(self) -> bool:
+        return all(mask.reads_itself for mask in self.masks)
+
+    def at(self, progress: float) -> Mask:
+        return replace(self, masks=tuple(mask.at(progress) for mask in self.masks))
+
+    def _by_head(self) -> Iterator[tuple[int, ...]]:
+        """What each mask has in `through`, head by head."""
+        return zip(*(mask.through * (self.heads // mask.heads) for mask in self.masks), strict=True)
+
+
+class Union(Combined):
+    """Allows what any of its masks allows."""
+
+    @property
+    def reads_itself(self) -> bool:
+        return any(mask.reads_itself for mask in self.masks)
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(map(max, self._by_head()))
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        return _reduce(torch.logical_or, [mask.allows(batch, source, target) for mask in self.masks])
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        return _reduce(torch.logical_or, [mask.dense(batch) for mask in self.masks])
+
+
+class Intersection(Combined):
+    """Allows what all of its masks allow."""
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(map(min, self._by_head()))
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        # list the pairs of one mask, the others only filter: one that may hold every pair is listed last
+        listed = min(self.masks, key=lambda mask: mask.limits is not None)
+        keys = listed.keys(batch)
+        allowed = self.allows(batch, keys % batch.num_nodes, keys // batch.num_nodes)
+        return keys[allowed.any(-1)]
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        return _reduce(torch.logical_and, [mask.allows(batch, source, target) for mask in self.masks])
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        return _reduce(torch.logical_and, [mask.dense(batch) for mask in self.masks])
+
+
+class PerHead(Combined):
+    """The h-th attention head reads by the h-th mask."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(mask.heads > 1 for mask in self.masks):
+            raise ValueError("a mask for one head cannot itself tell heads apart")
+
+    @property
+    def heads(self) -> int:
+        return len(self.masks)
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        return tuple(mask.virtual_nodes for mask in self.masks)
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        return torch.cat([mask.allows(batch, source, target) for mask in self.masks], dim=1)
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        return torch.cat([mask.dense(batch) for mask in self.masks], dim=1)
+
+
+def _reduce(combine: Callable[[Tensor, Tensor], Tensor], parts: list[Tensor]) -> Tensor:
+    first, *rest = parts
+    for part in rest:
+        first = combine(first, part)
+    return first

@@ -1,0 +1,79 @@
+"""The knob between a graph neural network and a Transformer: a radius in hops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gt.graph import GraphBatch
+from gt.hops import hop_distances
+from gt.masks.base import Mask, PerHead, at_least
+from gt.masks.position import Complete
+
+
+@dataclass(frozen=True)
+class Hops(Mask):
+    """A node reads all within ``hops`` hops, itself included: 0 a set, 1 the input graph, None the complete graph.
+
+    A hop follows an edge's direction: with an edge j -> i, node i reads j.
+
+    Attributes:
+        hops: the radius.
+        schedule: radii in its place that take turns, each for an equal share of the training, such as
+            ``(1, 2, None)`` from local to complete; before training begins the first one holds.
+    """
+
+    hops: int | None = None
+    schedule: Sequence[int | None] | None = None
+
+    reads_itself = True
+
+    def __post_init__(self) -> None:
+        if self.schedule is not None:
+            if self.hops is not None or not self.schedule:
+                raise ValueError("a schedule needs at least one radius, and takes the place of hops: leave hops null")
+            object.__setattr__(self, "schedule", tuple(self.schedule))  # a list from a configuration would not hash
+        for radius in self.schedule or (self.hops,):
+            if radius is not None:
+                at_least(0, radius, "hops")
+
+    def at(self, progress: float) -> Hops:
+        if self.schedule is None:
+            return self
+        turn = int(progress * len(self.schedule) + 1e-9)  # 0.29 * 100 is below 29
+        return Hops(self.schedule[min(turn, len(self.schedule) - 1)])
+
+    @property
+    def radius(self) -> int | None:
+        """The radius when training begins."""
+        return self.hops if self.schedule is None else self.schedule[0]
+
+    @property
+    def limits(self) -> tuple[None, None] | None:
+        return (None, None) if self.radius is None else None
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return Complete().keys(batch) if self.radius is None else hop_distances(batch, self.radius)[0]
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        if self.radius is None:
+            return Complete().allows(batch, source, target)
+        return super().allows(batch, source, target)
+
+    def pair_count(self, batch: GraphBatch) -> int | None:
+        return Complete().pair_count(batch) if self.radius is None else None
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        return Complete().dense(batch) if self.radius is None else super().dense(batch)
+
+
+def by_layer(hops: Sequence[int | None]) -> list[Mask]:
+    """A radius for each layer of a model, in order."""
+    return [Hops(radius) for radius in hops]
+
+
+def by_head(hops: Sequence[int | None]) -> PerHead:
+    """A radius for each head of every layer, in order."""
+    return PerHead(by_layer(hops))

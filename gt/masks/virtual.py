@@ -1,0 +1,34 @@
+"""Nodes beside those of the data, for all to meet at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gt.graph import GraphBatch
+from gt.masks.base import Mask, at_least
+
+
+@dataclass(frozen=True)
+class VirtualNodes(Mask):
+    """``count`` extra nodes of each graph read every node of it, one another and themselves; every node reads them.
+
+    Any two nodes are then two readings apart at a cost that grows with the nodes alone: the global nodes of
+    Longformer (Beltagy et al. 2020), BigBird (Zaheer et al. 2020) and Exphormer (Shirzad et al. 2023), always as
+    nodes of their own, with learned states of their own, none of the data's nodes made global. No other mask says
+    anything of virtual nodes, so that ``a & VirtualNodes()`` allows nothing.
+    """
+
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(1, self.count, "the number of virtual nodes")
+
+    @property
+    def through(self) -> tuple[int]:
+        return (self.count,)
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return torch.empty(0, dtype=torch.long, device=batch.device)

@@ -1,0 +1,50 @@
+"""Masks made of masks of masks say what sets of pairs do, on batches with and without virtual nodes."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gt.masks import Causal, Complete, Expander, Hops, Intersection, PerHead, RandomEdges, Strided, Union, VirtualNodes
+from gt.masks import Window as Near
+from tests.graphs import random_batch
+from tests.masks.test_virtual import table
+
+LEAVES = [Complete(), Hops(None), Hops(1), Hops(schedule=[2, 0]), Causal(), Near(1), Strided(2), RandomEdges(2, seed=1),
+          Expander(2), VirtualNodes(1), VirtualNodes(2)]  # fmt: skip
+PARTS = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.builds(
+        lambda kind, masks: kind(masks), st.sampled_from([Union, Intersection]), st.lists(inner, min_size=1, max_size=3)
+    ),
+    max_leaves=6,
+)
+HEADS = st.one_of(PARTS, st.builds(PerHead, st.lists(PARTS, min_size=2, max_size=2)))
+MASKS = st.one_of(HEADS, st.builds(lambda a, b: a | b, HEADS, HEADS), st.builds(lambda a, b: a & b, HEADS, HEADS))
+
+
+def of_sets(mask, batch, head):
+    """(N, N), by unions and intersections of what the innermost masks say."""
+    if isinstance(mask, PerHead):
+        return of_sets(mask.masks[head], batch, 0)
+    if not isinstance(mask, Union | Intersection):
+        return table(mask(batch))
+    parts = torch.stack([of_sets(part, batch, head) for part in mask.masks])
+    return parts.any(0) if isinstance(mask, Union) else parts.all(0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MASKS, st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 3), st.floats(0, 1))
+def test_combined_masks_are_sets_of_pairs(mask, sizes, virtual, progress):
+    batch = random_batch(tuple(sizes), seed=sum(sizes)).with_virtual_nodes(virtual)
+    pairs = mask(batch)
+    expected = torch.stack([of_sets(mask, batch, head) for head in range(mask.heads)])
+    assert torch.equal(torch.stack([table(pairs, head) for head in range(mask.heads)]), expected)
+    assert pairs.count >= expected.any(0).sum()  # a pair that no head uses in the end may be listed
+    assert pairs.all_read == expected.any(-1).all()
+    assert mask.at(0.0)(batch).count == pairs.count
+    assert mask.at(progress).virtual_nodes == mask.virtual_nodes
+    if not mask.virtual_nodes:
+        narrow = mask(batch.narrow)
+        real = batch.real
+        assert torch.equal(table(narrow), expected[0][real][:, real])
+        assert narrow.all_read == expected[:, real].any(-1).all()

@@ -1,0 +1,275 @@
+"""Masks that change while training goes on, and masks of configuration files."""
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+
+import gt
+from gt.callbacks import Interrupted
+from gt.checkpoint import build, network_config
+from gt.command import CONFIGS, one_line
+from gt.config import check
+from gt.data.batching import Live
+from gt.data.text import Text
+from gt.graph import GraphBatch
+from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer
+from gt.metrics import metrics
+from gt.model import GraphTransformer
+from gt.optim import AdamW
+from gt.run import quiet
+from gt.schema import Schema
+from gt.task import Task
+from tests.graphs import random_batch, random_graph
+from tests.masks.test_virtual_models import BLOCKS
+
+SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=64)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 7, 100])
+def test_each_radius_has_an_equal_share_of_the_training(turns):
+    mask = Hops(schedule=list(range(turns)))
+    for epochs in (turns, 10 * turns):
+        seen = [mask.at(epoch / epochs) for epoch in range(epochs)]
+        assert seen == [Hops(turn) for turn in range(turns) for _ in range(epochs // turns)]
+    assert mask.at(1.0) == Hops(turns - 1)
+
+
+def test_a_mask_without_a_schedule_stays_itself():
+    for mask in (Hops(2), Complete(), Hops(1) | Causal(), PerHead((Hops(1), Causal()))):
+        for progress in (0.0, 0.5, 1.0):
+            assert mask.at(progress) == mask
+            assert type(mask.at(progress)) is type(mask)
+
+
+def test_masks_made_of_masks_pass_the_progress_on():
+    one, other = Hops(schedule=(0, 1)), Hops(schedule=(3, 2, None))
+    assert (one | other).at(0.4) == Hops(0) | Hops(2)
+    assert (one & (other | Causal())).at(1) == Hops(1) & (Hops(None) | Causal())
+    assert PerHead((one, other)).at(0.5) == PerHead((Hops(1), Hops(2)))
+
+
+def test_a_scheduled_mask_asked_directly_is_its_first():
+    batch = random_batch((1, 7, 5), seed=1)
+    for schedule in ([1, None], [None, 1], (2,)):
+        asked, first = Hops(schedule=schedule)(batch), Hops(schedule[0])(batch)
+        assert torch.equal(asked.edges, first.edges)
+        assert torch.equal(asked.dense, first.dense)
+        assert (asked.count, asked.limits, asked.all_read) == (first.count, first.limits, True)
+
+
+def test_bad_schedules_are_refused():
+    for given in ({"hops": 1, "schedule": [1]}, {"schedule": []}):
+        with pytest.raises(ValueError, match="a schedule needs at least one radius, and takes the place of hops"):
+            Hops(**given)
+    with pytest.raises(ValueError, match="hops must be 0 or more, not -1"):
+        Hops(schedule=[1, -1])
+
+
+def scheduled_net() -> GraphTransformer:
+    torch.manual_seed(0)
+    return GraphTransformer(SCHEMA, 16, 2, BLOCKS["attention"], [Hops(schedule=[0, 1, None]), Hops(2)]).eval()
+
+
+@torch.no_grad()
+def test_a_model_reads_by_the_present_masks():
+    net, batch, outputs = scheduled_net(), random_batch((6, 9)), []
+    for progress, first in ((0.0, Hops(0)), (0.4, Hops(1)), (1.0, Hops(None)), (0.1, Hops(0))):
+        net.set_progress(progress)
+        assert net.masks == [first, Hops(2)]
+        assert net.masks_in_use == {first, Hops(2)}
+        outputs.append(net(batch))
+        net.scheduled, kept = net.masks, net.scheduled  # the same masks, for good
+        torch.testing.assert_close(net(batch), outputs[-1])
+        net.scheduled = kept
+    assert torch.equal(outputs[0], outputs[3])
+    assert not torch.allclose(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[1], outputs[2])
+
+
+def test_datasets_look_at_the_present_masks():
+    net = scheduled_net()
+    readings = Live(net.readings)
+    assert {mask for mask, _ in readings} == {Hops(0), Hops(2)}
+    net.set_progress(1.0)
+    assert {mask for mask, _ in readings} == {mask for mask, _ in readings} == {Hops(None), Hops(2)}
+
+
+class Counted:
+    """A datamodule of 5 batches."""
+
+    def loader(self, split):
+        return range(5)
+
+
+def trainer(epochs, steps, accumulate=1):
+    return SimpleNamespace(
+        datamodule=Counted(), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
+        accumulate_grad_batches=accumulate, current_epoch=0, global_step=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((4, -1), lambda epoch, step: epoch / 4),
+        ((4, -1, 2), lambda epoch, step: epoch / 4),
+        ((4, 15), lambda epoch, step: epoch / 3),
+        ((-1, 20), lambda epoch, step: step / 20),
+        ((None, 20), lambda epoch, step: step / 20),
+    ],
+)
+def test_progress_is_that_of_epochs_or_of_steps(given, expected, monkeypatch):
+    task = Task(scheduled_net(), SCHEMA, *metrics(SCHEMA))
+    fake = trainer(*given)
+    monkeypatch.setattr(Task, "trainer", property(lambda self: fake))
+    monkeypatch.setattr(Task, "current_epoch", property(lambda self: fake.current_epoch))
+    task.on_train_start()
+    for step in range(15):
+        fake.current_epoch, fake.global_step = step // 5, step // fake.accumulate_grad_batches
+        if step % 5 == 0:
+            task.on_train_epoch_start()
+        task.on_train_batch_start(None, step % 5)
+        assert task.net.progress == pytest.approx(expected(fake.current_epoch, fake.global_step))
+
+
+# ---- whole runs
+
+
+class Watch(pl.Callback):
+    """Notes by which masks each step reads and is prepared, and stops after a number of steps, leaving a checkpoint."""
+
+    def __init__(self, stop: int | None = None, path: Path | None = None) -> None:
+        self.stop, self.path = stop, path
+        self.seen, self.ready = [], []
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        self.seen.append(pl_module.net.masks[0])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.ready.append(set(batch.pairs))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.stop:
+            trainer.save_checkpoint(self.path)
+            raise Interrupted(2)
+
+
+def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
+    torch.manual_seed(0)
+    data = Text(str(text), context=16, batch_size=8)
+    data.open([])
+    net = GraphTransformer(
+        data.schema, 16, 2, BLOCKS["attention"], [Hops(schedule=[0, 1, None]), Causal()], dropout=0.1
+    )
+    data.readings = Live(net.readings)
+    task = Task(net, data.schema, *data.measures(), optim=AdamW(lr=0.01))
+    runner = pl.Trainer(
+        accelerator="cpu", callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=2,
+        **limits,
+    )  # fmt: skip
+    with contextlib.suppress(Interrupted):
+        runner.fit(task, datamodule=data, ckpt_path=ckpt_path)
+    return runner, task, data
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_steps": 12, "max_epochs": -1}], ids=str)
+def test_a_run_stopped_anywhere_resumes_to_the_same_numbers(limits, tmp_path):
+    quiet()
+    text = tmp_path / "input.txt"
+    text.write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(6) for b in range(6)))
+    whole = Watch()
+    _, task, data = fit(text, limits, whole)
+    steps = len(data.loader("train"))
+    assert steps == 4
+    assert whole.seen == [Hops(0)] * 4 + [Hops(1)] * 4 + [Hops(None)] * 4
+    assert [Hops(1) in ready for ready in whole.ready[6:8]] == [True, True]  # made ready for the masks of the day
+    for stop in (2, 4, 7, 8):  # in the middle and at the end of an epoch
+        path = tmp_path / f"{stop}.ckpt"
+        first, rest = Watch(stop, path), Watch()
+        fit(text, limits, first)
+        runner, again, data = fit(text, limits, rest, path)
+        assert first.seen + rest.seen == whole.seen
+        for name, value in task.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), name
+        runner.validate(again, datamodule=data, ckpt_path=path, verbose=False)
+        assert again.net.masks[0] == whole.seen[stop - 1]  # the masks that the checkpoint was trained with
+        assert torch.load(path, weights_only=True)["progress"] == again.net.progress
+
+
+def test_a_loaded_checkpoint_reads_as_it_did_when_it_was_saved(tmp_path):
+    schema = Schema(node_vocab=(5, 5), outputs=3)
+    cfg = configured("model=transformer", "mask=hops", "mask.schedule=[0,1,null]", "encoding=none")
+    config, batch = network_config(cfg), random_batch((6, 9))
+    for progress in (0.0, 0.4, 0.9):
+        task = Task(build(config, schema), schema, *metrics(schema), config=config).eval()
+        task.net.set_progress(progress)
+        checkpoint = {"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
+        task.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, tmp_path / "saved.ckpt")
+        loaded = gt.load(tmp_path / "saved.ckpt")
+        assert loaded.net.masks == task.net.masks
+        assert torch.equal(loaded(batch), task(batch))
+    del checkpoint["progress"]  # of a version without schedules
+    torch.save(checkpoint, tmp_path / "saved.ckpt")
+    assert gt.load(tmp_path / "saved.ckpt").net.progress == 0.0
+
+
+# ---- configuration files
+
+CHOICES = sorted(path.stem for path in (CONFIGS / "mask").glob("*.yaml"))
+
+
+def configured(*overrides: str):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=list(overrides))
+    check(cfg)
+    return cfg
+
+
+def composed(*overrides: str):
+    return build(network_config(configured("encoding=[degree]", *overrides)), SCHEMA)
+
+
+@pytest.mark.parametrize("model", ["gps", "transformer", "gcn", "gt"])
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_mask_of_a_file_takes_a_step(choice, model):
+    net = composed(f"model={model}", f"mask={choice}")
+    batch = GraphBatch.from_data_list([random_graph(n, n) for n in (12, 1, 5)])
+    out = net(batch)
+    out.square().sum().backward()
+    assert out.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_radii_by_layer_and_by_head():
+    assert by_layer([1, None]) == [Hops(1), Hops(None)]
+    assert by_head([0, 2]) == PerHead((Hops(0), Hops(2)))
+    assert composed("mask=by_layer", "mask.hops=[1,2,null]", "model.depth=3").masks == [Hops(1), Hops(2), Hops(None)]
+    assert composed("mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
+    assert composed("mask=hops", "mask.schedule=[1,null]").scheduled == [Hops(schedule=(1, None))] * 4
+    assert isinstance(composed("mask=exphormer", "mask.masks.1.degree=6").masks[0], Union)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("mask=by_layer", "mask.hops=[1,2]"), "2 masks for 4 blocks"),
+        (("mask=by_head", "mask.hops=[1,2]"), "the mask of block 0 tells 2 heads apart, its attention has 4"),
+        (("mask=by_head", "mask.hops=3"), "mask.hops=3 has the wrong type: it should be a list"),
+        (("mask=hops", "mask.schedule=[a]"), "wrong type"),
+        (("mask=hops", "mask.hops=1", "mask.schedule=[1]"), "takes the place of hops"),
+        (("mask=exphormer", "mask.masks.1.degree=3"), "must be even"),
+    ],
+)
+def test_mistakes_are_one_line(overrides, said, capsys):
+    with pytest.raises(SystemExit), one_line():
+        composed(*overrides)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line

@@ -1,0 +1,142 @@
+"""Virtual nodes: the wide batch, and what masks say of it, against loops over all pairs."""
+
+import itertools
+
+import pytest
+import torch
+
+from gt.masks import Causal, Complete, Expander, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
+from tests.graphs import SIZES, random_batch
+
+REAL = [Complete(), Hops(None), Hops(0), Hops(1), Causal(), Window(1), Strided(2), RandomEdges(2), Expander(4)]
+every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+
+
+def table(pairs, head=0):
+    """(N, N) of both forms, checked to be the same and to be False at padding."""
+    batch = pairs.batch
+    used = pairs.edges if pairs.edge_heads is None else pairs.edges[:, pairs.edge_heads[:, head]]
+    of_edges, of_dense = (torch.zeros(batch.num_nodes, batch.num_nodes, dtype=torch.bool) for _ in range(2))
+    of_edges[used[1], used[0]] = True
+    dense = pairs.dense[:, head if pairs.dense.shape[1] > 1 else 0]
+    for b, (low, high) in enumerate(itertools.pairwise(batch.ptr.tolist())):
+        of_dense[low:high, low:high] = dense[b, : high - low, : high - low]
+    assert dense.sum() == of_dense.sum()
+    assert torch.equal(of_edges, of_dense)
+    return of_edges
+
+
+def widened(batch, real_table, wide_nodes, used):
+    """(N, N) of the wide batch: real nodes as in their own table, beside them ``used`` virtual ones, pair by pair."""
+    wide = batch.with_virtual_nodes(wide_nodes)
+    expected = torch.zeros(wide.num_nodes, wide.num_nodes, dtype=torch.bool)
+    names = []  # what each node of the wide batch is: a real node, or which virtual one
+    for b, (low, high) in enumerate(itertools.pairwise(batch.ptr.tolist())):
+        names += [(b, node, None) for node in range(low, high)] + [(b, None, rank) for rank in range(wide_nodes)]
+    for (i, (graph, node, rank)), (j, (other, source, read)) in itertools.product(enumerate(names), repeat=2):
+        if graph != other:
+            continue
+        if rank is None and read is None:
+            expected[i, j] = real_table[node, source]
+        else:
+            expected[i, j] = (rank is None or rank < used) and (read is None or read < used)
+    return expected
+
+
+@every_size
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_wide_batch_has_nodes_at_the_end_of_each_graph_and_the_same_edges(sizes, count):
+    batch = random_batch(sizes)
+    wide = batch.with_virtual_nodes(count)
+    assert wide.sizes.tolist() == [size + count for size in sizes]
+    assert (wide.max_nodes, wide.equal_sizes) == (max(sizes) + count, batch.equal_sizes)
+    assert wide.num_nodes == wide.ptr[-1] == sum(sizes) + count * len(sizes)
+    assert torch.equal(wide.batch[wide.real], batch.batch)
+    assert torch.equal(wide.position[wide.real], batch.position)
+    assert torch.equal(wide.edge_index, wide.real[batch.edge_index])
+    assert (wide.edge_index[1].diff() >= 0).all()
+    assert sorted([*wide.real.tolist(), *wide.virtual.flatten().tolist()]) == list(range(wide.num_nodes))
+    assert (wide.batch[wide.virtual] == torch.arange(len(sizes))[:, None]).all()
+    assert (wide.in_degree[wide.virtual] == 0).all()
+    assert batch.with_virtual_nodes(count) is wide
+    assert wide.with_virtual_nodes(count) is wide
+    assert wide.with_virtual_nodes(0) is batch.with_virtual_nodes(0) is batch
+
+
+def test_fillers_stay_fillers():
+    batch = random_batch((2, 1))
+    batch.node_mask = torch.tensor([True, False, True])
+    assert batch.with_virtual_nodes(1).node_mask.tolist() == [True, False, True, True, True]
+
+
+@every_size
+@pytest.mark.parametrize("mask", REAL, ids=str)
+def test_masks_on_a_wide_batch(mask, sizes):
+    batch = random_batch(sizes, seed=3)
+    wide, real = batch.with_virtual_nodes(3), table(mask(batch))
+    for asked, used in ((mask, 0), (mask | VirtualNodes(1), 1), (VirtualNodes(3) | mask, 3)):
+        pairs, expected = asked(wide), widened(batch, real, 3, used)
+        assert torch.equal(table(pairs), expected)
+        assert pairs.count == expected.sum()
+        assert pairs.all_read == expected.any(1).all()
+        assert pairs.limits is None
+        keys = pairs.edges[1] * wide.num_nodes + pairs.edges[0]
+        assert (keys.diff() > 0).all()
+        assert asked.virtual_nodes == used
+
+
+@every_size
+def test_virtual_nodes_among_other_masks(sizes):
+    batch = random_batch(sizes, seed=4)
+    wide, nothing = batch.with_virtual_nodes(2), torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
+    cases = [
+        (VirtualNodes(2), nothing, 2),
+        (VirtualNodes(2) | VirtualNodes(1), nothing, 2),
+        (VirtualNodes(2) & VirtualNodes(1), nothing, 1),
+        (VirtualNodes(2) & Complete(), nothing, 0),
+        ((Window(1) | VirtualNodes(2)) & (Causal() | VirtualNodes(1)), table((Window(1) & Causal())(batch)), 1),
+    ]
+    for mask, real, used in cases:
+        assert torch.equal(table(mask(wide)), widened(batch, real, 2, used))
+        assert mask(wide).count == mask(wide).edges.shape[1]
+
+
+@every_size
+def test_each_head_reads_through_its_own_number_of_virtual_nodes(sizes):
+    batch = random_batch(sizes, seed=5)
+    parts = (Hops(1) | VirtualNodes(2), Causal(), VirtualNodes(1))
+    wide = batch.with_virtual_nodes(2)
+    for mask, used in ((PerHead(parts), (2, 0, 1)), (PerHead(parts) | VirtualNodes(1), (2, 1, 1))):
+        pairs = mask(wide)
+        assert (pairs.heads, mask.virtual_nodes) == (3, 2)
+        for head, real in enumerate((Hops(1), Causal(), None)):
+            nothing = torch.zeros(sum(sizes), sum(sizes), dtype=torch.bool)
+            expected = widened(batch, nothing if real is None else table(real(batch)), 2, used[head])
+            assert torch.equal(table(pairs, head), expected)
+        assert not pairs.all_read
+
+
+def test_too_few_virtual_nodes():
+    batch = random_batch((3, 2))
+    for asked, there in ((VirtualNodes(1), batch), (Hops(1) | VirtualNodes(3), batch.with_virtual_nodes(2))):
+        for form in ("edges", "dense", "count", "all_read"):
+            if form == "all_read" and there.virtual_nodes:
+                continue
+            with pytest.raises(ValueError, match=r"reads \d virtual nodes of each graph and this batch has \d"):
+                getattr(asked(there), form)
+    with pytest.raises(ValueError, match="number of virtual nodes must be 1 or more, not 0"):
+        VirtualNodes(0)
+
+
+def test_moving_takes_the_wide_batch_along():
+    batch = random_batch((3, 5))
+    wide = batch.with_virtual_nodes(2)
+    edges = (Hops(1) | VirtualNodes(2))(wide).edges
+    for there in (batch.to("meta").with_virtual_nodes(2), wide.to("meta")):
+        assert there.device.type == there.real.device.type == there.virtual.device.type == "meta"
+        assert there.narrow.wide[2] is there
+        assert there.narrow.device.type == "meta"
+        pairs = (Hops(1) | VirtualNodes(2))(there)
+        assert pairs.edges.shape == edges.shape
+        assert pairs.batch is there
+    assert torch.equal((Hops(1) | VirtualNodes(2))(batch.to("cpu").with_virtual_nodes(2)).edges, edges)
