@@ -57,9 +57,9 @@ def test_what_is_right_stays_as_it_is(arguments):
 
 
 def test_a_key_that_is_taken_but_not_in_the_file_is_added():
-    arguments = ["trainer.fast_dev_run=true", "-m", "model.block.norm.eps=0.1,0.2", "seed=1", "model.head.pool=null"]
+    arguments = ["trainer.fast_dev_run=true", "-m", "model.block.norm.eps=0.1,0.2", "seed=1", "model.head.bias=false"]
     expected = [
-        "+trainer.fast_dev_run=true", "-m", "+model.block.norm.eps=0.1,0.2", "seed=1", "+model.head.pool=null",
+        "+trainer.fast_dev_run=true", "-m", "+model.block.norm.eps=0.1,0.2", "seed=1", "+model.head.bias=false",
     ]  # fmt: skip
     assert check_command(arguments) == expected
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

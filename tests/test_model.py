@@ -9,7 +9,7 @@ from torch import nn
 
 from gt import GraphBatch
 from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary
-from gt.heads import Head, Mean, Sum
+from gt.heads import Head, Max, Mean, Sum
 from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from gt.metrics import loss
@@ -198,7 +198,7 @@ def test_real_numbers_are_mapped_linearly():
     assert net(batch).shape == (2, 2)
 
 
-@pytest.mark.parametrize("pool", [Mean(), Sum()])
+@pytest.mark.parametrize("pool", [Mean(), Sum(), Max()])
 @pytest.mark.parametrize("filled", [False, True])
 def test_pools_equal_a_loop(pool, filled):
     batch = random_batch((3, 1, 4))
@@ -208,7 +208,7 @@ def test_pools_equal_a_loop(pool, filled):
     kept = batch.node_mask if filled else torch.ones(8, dtype=torch.bool)
     for graph in range(3):
         own = x[(batch.batch == graph) & kept]
-        expected = own.mean(0) if isinstance(pool, Mean) else own.sum(0)
+        expected = {Mean: own.mean, Sum: own.sum, Max: own.amax}[type(pool)](0)
         torch.testing.assert_close(pool(x, batch)[graph], expected)
 
 
