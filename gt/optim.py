@@ -20,8 +20,8 @@ class AdamW:
         final: the last learning rate, as a share of ``lr``.
     """
 
-    lr: float = 2e-3
-    weight_decay: float = 0.05
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.05
     final: float = 0.0

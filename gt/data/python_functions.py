@@ -9,7 +9,6 @@ import gc
 import hashlib
 import os
 import platform
-import re
 import sysconfig
 import warnings
 from collections import Counter
@@ -27,10 +26,9 @@ from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.schema import Schema
 
-VERSION = 4  # raise when the same files would give other samples
+VERSION = 3  # raise when the same files would give other samples
 SMALLEST, LARGEST, LONGEST = 10, 500, 512  # nodes of Python's tree at least and at most, tokens at most
-WORDS = 4000  # entries of a vocabulary
-PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of an identifier, in snake_case or camelCase
+WORDS = 4000  # entries of the vocabulary
 DEEPEST = 31
 # files are few and differ: of 50 salts the one whose splits are nearest to each other in their shares of the classes
 SALT = "18"
@@ -130,39 +128,18 @@ def numbered(words: Iterable[Sequence[str]]) -> dict[str, int]:
     return {word: number for number, (word, _) in enumerate(ranked, 2)} | {"": NONE}
 
 
-def ends(word: str) -> tuple[str, str]:
-    """The first and the last part of an identifier, in lower case; empty for what is none.
-
-    Names differ from file to file, what they are made of does not: ``is_open`` and ``is_valid`` share a part.
-    """
-    parts = PART.findall(word) if word.isidentifier() else []
-    return (parts[0].lower(), parts[-1].lower()) if parts else ("", "")
-
-
-def word_columns(words: Sequence[str], train: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    """Numbers (N,) of each word, of its first part and of its last one, by the vocabularies of the training words."""
-    whole = numbered(train)
-    part = numbered([piece for word in sample for piece in set(ends(word))] for sample in train)
-    pieces = [ends(word) for word in words]
-    return [
-        np.array([whole.get(word, UNKNOWN) for word in words], np.int64),
-        np.array([part.get(first, UNKNOWN) for first, _ in pieces], np.int64),
-        np.array([part.get(last, UNKNOWN) for _, last in pieces], np.int64),
-    ]
-
-
 def flat(samples: Sequence[Sample], values: Callable[[Sample], Iterable[Any]]) -> Iterator[Any]:
     for sample in samples:
         yield from values(sample)
 
 
 def graph_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
-    """Syntax trees: x holds (type, word, its first part, its last part, depth), edge_attr the kind of each edge."""
-    words = list(flat(samples, lambda s: s.tree.words))
+    """Syntax trees: x holds (type, word, depth), edge_attr the kind of each edge."""
+    number = numbered(sample.tree.words for sample in train)
     x = np.stack(
         [
             np.fromiter(flat(samples, lambda s: s.tree.types), np.int64),
-            *word_columns(words, [sample.tree.words for sample in train]),
+            np.fromiter((number.get(word, UNKNOWN) for word in flat(samples, lambda s: s.tree.words)), np.int64),
             np.minimum(np.fromiter(flat(samples, lambda s: s.tree.depths), np.int64), DEEPEST),
         ],
         axis=1,
@@ -174,14 +151,15 @@ def graph_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, 
         "edge_index": edges[:, :2].T,
         "edges": {"edge_attr": edges[:, 2:]},
         "nodes": {"x": x},
-        "vocab": {"node_vocab": (len(NODE_TYPES), WORDS, WORDS, WORDS, DEEPEST + 1), "edge_vocab": (len(EDGE_KINDS),)},
+        "vocab": {"node_vocab": (len(NODE_TYPES), WORDS, DEEPEST + 1), "edge_vocab": (len(EDGE_KINDS),)},
     }
 
 
 def sequence_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
-    """Tokens as a path: x holds (token, its first part, its last part), edge_attr 0 to the next token and 1 back."""
+    """Tokens as a path: x holds the token, edges run to the next token (edge_attr 0) and to the one before (1)."""
+    number = numbered(sample.tokens for sample in train)
     sizes = np.array([len(sample.tokens) for sample in samples])
-    columns = word_columns(list(flat(samples, lambda s: s.tokens)), [sample.tokens for sample in train])
+    x = np.fromiter((number.get(token, UNKNOWN) for token in flat(samples, lambda s: s.tokens)), np.int64)
     place = np.concatenate([np.arange(1, size) for size in sizes])
     edges = np.stack([np.stack([place - 1, place]), np.stack([place, place - 1])], axis=2).reshape(2, -1)
     return {
@@ -189,8 +167,8 @@ def sequence_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[st
         "edge_ptr": pointers(2 * (sizes - 1)),
         "edge_index": edges,
         "edges": {"edge_attr": np.tile([0, 1], len(place))[:, None]},
-        "nodes": {"x": np.stack(columns, axis=1)},
-        "vocab": {"node_vocab": (WORDS,) * 3, "edge_vocab": (2,)},
+        "nodes": {"x": x[:, None]},
+        "vocab": {"node_vocab": (WORDS,), "edge_vocab": (2,)},
     }
 
 
