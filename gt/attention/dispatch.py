@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gt.attention import dense, sparse
+from gt.attention import dense, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.masks import Mask, Pairs
@@ -43,6 +43,7 @@ BACKENDS: dict[str, Backend] = {
     "dense": Backend(dense.attend_dense, padded=True),
     "sdpa": Backend(dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, padded=True),
     "sparse": Backend(sparse.attend_sparse),
+    "triton": Backend(triton.attend_triton, triton.triton_obstacle, triton.triton_avoided),
 }
 
 

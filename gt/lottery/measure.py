@@ -87,7 +87,7 @@ def serving(device: str, dtype: torch.dtype, padded: bool) -> list[str]:
     demand = Demand(device=device, half=dtype in (torch.float16, torch.bfloat16))
 
     def serves(backend: Backend) -> bool:
-        return backend.padded == padded and backend.obstacle(demand) is None
+        return backend.padded == padded and not (backend.obstacle(demand) or backend.avoided(demand))
 
     return [name for name, backend in BACKENDS.items() if serves(backend)]
 

@@ -20,4 +20,4 @@ class Nobody(Mask):
     """No pairs at all."""
 
     def keys(self, batch):
-        return torch.empty(0, dtype=torch.long)
+        return torch.empty(0, dtype=torch.long, device=batch.device)
