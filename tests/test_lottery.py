@@ -30,7 +30,7 @@ def test_regret_is_how_far_the_choice_is_from_the_best():
     assert row(0.1, "dense", dense=3.0, sparse=2.0).regret == pytest.approx(0.5)
     assert row(0.1, "dense", dense=3.0, sparse=2.0).best == "sparse"
     lines = program.verdict([row(0.1, "dense", dense=3.0, sparse=2.0), row(0.1, "sparse", dense=3.0, sparse=2.0)])
-    assert lines == ["auto: within 10 % of the fastest backend on 50% of the grid, within 25 % on 50%"]
+    assert lines == ["auto is within 10 % of the fastest backend on 50% of the grid, within 25 % on 50%"]
 
 
 def test_a_crossing_is_where_the_fastest_changes():

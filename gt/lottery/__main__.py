@@ -65,7 +65,7 @@ def verdict(rows: list[Row]) -> list[str]:
     lines = [
         f"auto is within 10 % of the fastest backend on {within[0]:.0%} of the grid, within 25 % on {within[1]:.0%}"
     ]
-    for name in ("TransformerConv", "GATv2Conv", "MultiheadAttention"):
+    for name in RIVALS:
         ratios = sorted(row.median(name) / row.median("gt") for row in rows if name in row.layers)
         if ratios:
             lines.append(

@@ -87,8 +87,8 @@ def workloads() -> list[Workload]:
         for mask in read:
             found.append(Workload(f"{count} texts of {length}", make, mask, 4, 32))
     for nodes, degree in ((2_000, 4), (2_000, 40), (17_000, 12)):
-        found.append(Workload(f"one graph of {nodes:,}", graphs(1, nodes, nodes, degree), Hops(1)))
-        found.append(Workload(f"one graph of {nodes:,}", graphs(1, nodes, nodes, degree), Hops(1), 8, 32))
+        name, make = f"one graph of {nodes:,}, {degree} edges a node", graphs(1, nodes, nodes, degree)
+        found += [Workload(name, make, Hops(1)), Workload(name, make, Hops(1), 8, 32)]
     return found
 
 
