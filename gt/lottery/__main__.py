@@ -31,11 +31,7 @@ def table(rows: list[Row]) -> Table:
     """Medians in milliseconds with their spread, what ``auto`` took, and the layers beside it."""
     shown = Table(title="attention, forward and backward, ms (median, half the spread between quartiles)")
     backends = sorted({name for row in rows for name in row.times})
-    layers = [
-        name
-        for name in ("gt", "TransformerConv", "GATv2Conv", "MultiheadAttention")
-        if any(name in r.layers for r in rows)
-    ]
+    layers = [name for name in ("gt", *RIVALS) if any(name in row.layers for row in rows)]
     shown.add_column("workload")
     shown.add_column("density", justify="right")
     for name in backends:
