@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.attention.dense import dense_weights
 from gt.graph import GraphBatch
 from gt.hops import hop_matrix
 from gt.layers import attention_layers
@@ -77,10 +76,9 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
             real = wide.to_dense(counted)[:, None, :, None]
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):
-                x, pairs, encodings = seen[name]
-                q, k, _ = layer.queries_keys_values(x, pairs, encodings)
+                pairs = seen[name][1]
                 allowed = pairs.dense & real
-                weights = dense_weights(q.float(), k.float(), pairs) * allowed  # padding and masked rows count nothing
+                weights = layer.weights(*seen[name]) * allowed  # padding and masked rows count nothing
                 alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
                 share[place] += _by_distance(weights, distance, most + 2).cpu()
                 even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu()

@@ -47,6 +47,7 @@ class Demand:
         bias: scores have a bias; trained: and it asks for a gradient.
         scored: scores are not the scaled dot product.
         pair_value: values have a term for each pair.
+        backend: the one that the layer insists on, or ``auto``.
     """
 
     device: str = "cpu"
@@ -58,6 +59,7 @@ class Demand:
     trained: bool = False
     scored: bool = False
     pair_value: bool = False
+    backend: str = "auto"
 
 
 def kind_of(pairs: Pairs, demand: Demand) -> str:

@@ -59,6 +59,8 @@ def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
 
 def choose(pairs: Pairs, demand: Demand) -> str:
     """The backend expected to be fastest; decided by Python integers, so that no device is waited for."""
+    if demand.backend != "auto":
+        return demand.backend
     if demand not in pairs.choices:
         found = explain(pairs, demand)
         costs = {name: cost for name, cost in found.items() if not isinstance(cost, str)}
@@ -102,6 +104,29 @@ def check_shapes(
         if found is not None and found.shape != (pairs.edges.shape[1], *like.shape[1:]):
             right = (pairs.edges.shape[1], *like.shape[1:])
             raise ValueError(f"{what} of these pairs is {right}, not {tuple(found.shape)}")
+
+
+def joined_bias(
+    q: Tensor,
+    k: Tensor,
+    pairs: Pairs,
+    bias: Tensor | Hint | None,
+    score: Score | None,
+    pair: Tensor | None,
+    padded: bool,
+) -> Tensor | None:
+    """All that is added to the scaled dot product, or stands for it where there is a score: (B, H, L, L) or (P, H)."""
+    if isinstance(bias, Hint):
+        bias = bias.dense(pairs) if padded else bias.listed(pairs)
+    of_pairs = None
+    if score is not None:
+        of_pairs = score_bias(score, q, k, pairs, pair, padded)
+    elif pair is not None:
+        of_pairs = (q.index_select(0, pairs.edges[1]) * pair).sum(-1) / math.sqrt(q.shape[-1])
+    if of_pairs is None or bias is None:
+        return bias if of_pairs is None else of_pairs
+    form = dense.dense_bias if padded else dense.pair_bias
+    return form(pairs, of_pairs) + form(pairs, bias)
 
 
 def attend(
@@ -156,19 +181,7 @@ def attend(
         backend = choose(pairs, demand)
     elif reason := BACKENDS[backend].obstacle(demand):
         raise ValueError(f"the backend '{backend}' cannot serve here: {reason}")
-    padded = BACKENDS[backend].padded
-    if isinstance(bias, Hint):
-        bias = bias.dense(pairs) if padded else bias.listed(pairs)
-    of_pairs = None
-    if score is not None:
-        of_pairs = score_bias(score, q, k, pairs, pair, padded)
-    elif pair is not None:
-        of_pairs = (q.index_select(0, pairs.edges[1]) * pair).sum(-1) / math.sqrt(q.shape[-1])
-    if of_pairs is not None and bias is not None:
-        form = dense.dense_bias if padded else dense.pair_bias
-        bias = form(pairs, of_pairs) + form(pairs, bias)
-    elif of_pairs is not None:
-        bias = of_pairs
+    bias = joined_bias(q, k, pairs, bias, score, pair, BACKENDS[backend].padded)
     product = (q, k) if score is None else (None, None)  # another score comes as a bias, on no product
     values = {} if pair_value is None else {"pair_value": pair_value}
     return BACKENDS[backend].function(*product, v, pairs, bias, dropout, **values)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gt.attention import Demand, attend, choose
+from gt.attention.dense import dense_weights
+from gt.attention.dispatch import joined_bias
 from gt.attention.scores import Hint, Score
 from gt.encodings import EncodingModule
 from gt.masks import Pairs
@@ -92,7 +94,19 @@ class Attention(nn.Module):
             trained=self.hint is not None or self.edges,
             scored=self.score is not None,
             pair_value=self.edge_values,
+            backend=self.backend,
         )
+
+    def weights(
+        self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = (), e: Tensor | None = None
+    ) -> Tensor:
+        """The attention weights that `forward` reads by, (B, H, L, L), zeros where nothing is read."""
+        q, k, _ = self.queries_keys_values(x, pairs, encodings)
+        q, k = q.float(), k.float()
+        pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
+        bias = joined_bias(q, k, pairs, self.hint, self.score, pair, padded=True)
+        scored = self.score is not None  # the bias then stands for the product
+        return dense_weights(None if scored else q, None if scored else k, pairs, bias) * pairs.dense
 
     def forward(
         self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = (), e: Tensor | None = None
@@ -100,9 +114,7 @@ class Attention(nn.Module):
         """(N, width) nodes and (E, width) edges or None to (N, width)."""
         q, k, v = self.queries_keys_values(x, pairs, encodings)
         of_pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
-        backend = self.backend
-        if backend == "auto":
-            backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
+        backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         self.used[backend] += 1
         y = attend(
             q,

@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 import gt
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, network_config
-from gt.command import CONFIGS, one_line
+from gt.command import CONFIGS
 from gt.config import check
 from gt.data.batching import Live
 from gt.data.text import Text
+from gt.errors import one_line
 from gt.graph import GraphBatch
 from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer
 from gt.metrics import metrics

@@ -132,18 +132,18 @@ def test_encodings_see_the_real_nodes_only():
 def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
     masks = {Hops(1) | VirtualNodes(2), Window(1) | VirtualNodes(1)}
     packed = pack([random_graph(n, n) for n in (6, 3, 9)])
-    batches = [
-        GraphDataset(packed, np.arange(3), masks).__getitems__([0, 1, 2]),
-        TextDataset(torch.arange(50) % 5, 8, masks).__getitems__([0, 8, 45]),
+    nets = [
+        GraphTransformer(Schema(vocab, outputs=2), 8, 2, BLOCKS["attention"], list(masks)) for vocab in ((5, 5), (5,))
     ]
-    for batch in batches:
+    batches = [
+        GraphDataset(packed, np.arange(3), nets[0].readings()).__getitems__([0, 1, 2]),
+        TextDataset(torch.arange(50) % 5, 8, nets[1].readings()).__getitems__([0, 8, 45]),
+    ]
+    for net, batch in zip(nets, batches, strict=True):
         assert not batch.pairs
         wide = batch.wide[2]
         assert set(wide.pairs) == masks
         before = {mask: set(vars(pairs)) for mask, pairs in wide.pairs.items()}
-        one, other = masks
-        vocab = (5, 5) if batch.x.shape[1] == 2 else (5,)
-        net = GraphTransformer(Schema(vocab, outputs=2), 8, 2, BLOCKS["attention"], [one, other])
         net(batch)
         assert {mask: set(vars(pairs)) for mask, pairs in wide.pairs.items()} == before
         assert batch.wide == {2: wide}
@@ -151,11 +151,12 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
 
 def test_a_prepared_batch_waits_for_no_device():
     masks = [Hops(1) | VirtualNodes(2), VirtualNodes(1) | Complete()]
-    batch = GraphDataset(pack([random_graph(n, n) for n in (6, 3, 5)]), np.arange(3), masks).__getitems__([0, 1, 2])
     net = GraphTransformer(Schema((5, 5), outputs=2), 8, 2, BLOCKS["attention"], masks, encodings=[Rotary()])
     for layer in net.modules():
         if isinstance(layer, Attention):
             layer.backend = "dense"
+    graphs = pack([random_graph(n, n) for n in (6, 3, 5)])
+    batch = GraphDataset(graphs, np.arange(3), net.readings("meta")).__getitems__([0, 1, 2])
     assert net.to("meta")(batch.to("meta")).shape == (3, 2)  # reading a value of a meta tensor raises
 
 
