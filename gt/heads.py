@@ -42,11 +42,11 @@ class Max(Pool):
     """The maximum of each channel over the nodes of each graph; zeros for a graph without nodes."""
 
     def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor:
-        index = batch.batch
         if batch.node_mask is not None:
-            x, index = x[batch.node_mask], index[batch.node_mask]
-        out = x.new_zeros(batch.num_graphs, x.shape[1])
-        return out.scatter_reduce(0, index[:, None].expand_as(x), x, "amax", include_self=False)
+            x = x.masked_fill(~batch.node_mask[:, None], -torch.inf)
+        out = x.new_full((batch.num_graphs, x.shape[1]), -torch.inf)
+        out = out.scatter_reduce(0, batch.batch[:, None].expand_as(x), x, "amax")
+        return out.masked_fill(out == -torch.inf, 0.0)
 
 
 class Head(nn.Module):

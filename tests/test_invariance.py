@@ -24,19 +24,24 @@ MODELS = {
     "GPS within one hop": ("model=gps", NONE, "mask.hops=1"),
     "GPS within two hops, gated": ("model=gps", "model/local=gated_gcn", NONE, "mask.hops=2"),
     "GPS of GCN with layer norm": ("model=gps", "model/local=gcn", "model/norm=layer", DEGREE),
+    "GPS, one branch after the other": (
+        "model=gps", DEGREE, "model.block._target_=gt.layers.SequentialBlock", "+model.block.prenorm=true",
+    ),
+    "GPS by an additive score, with hop decay": ("model=gps", NONE, "model/score=additive", "model/hint=hop_decay"),
+    "GPS gated by edges": ("model=gps", NONE, "model/score=gated", "mask.hops=2"),
     "Transformer": ("model=transformer", DEGREE),
     "Transformer within two hops": ("model=transformer", NONE, "mask.hops=2"),
     "GT": ("model=gt", DEGREE),
     "GIN": ("model=gin", DEGREE),
     "GCN": ("model=gcn", NONE),
-}
+}  # fmt: skip
 BACKENDS = ("auto", "dense", "sdpa", "sparse")
 # the backend is a matter of attention alone, so each of the others is tried once
 CASES = {
     f"{name}, {backend}": (*choices, *([f"+model.block.attention.backend={backend}"] if backend != "auto" else []))
     for name, choices in MODELS.items()
     for backend in BACKENDS
-    if backend == "auto" or name.startswith(("GPS", "Transformer"))
+    if backend == "auto" or (name.startswith(("GPS", "Transformer")) and not (backend == "sdpa" and " by " in name))
 }
 every_model = pytest.mark.parametrize("choices", CASES.values(), ids=CASES)
 
@@ -161,6 +166,8 @@ CAUSAL = {
     "GPT": ("model=gpt", "mask=causal"),
     "GPT with rotary positions": ("model=gpt", "mask=causal", "encoding=[rope]"),
     "GPT within a window": ("model=gpt", "mask=causal_window", "mask.masks.0.width=3"),
+    "GPT within two hops of a path": ("model=gpt", "mask=hops", "mask.hops=2"),
+    "GPT with ALiBi": ("model=gpt", "mask=causal", "encoding=[none]", "model/hint=position_decay"),
     "GPT and GINE along the path": ("model=gpt", "mask=causal", "+model/local=gine"),
     "GPS with layer norm": ("model=gps", "model/local=gine", "model/norm=layer", "mask=causal", "encoding=[learned]"),
     "gated GPS": ("model=gps", "model/local=gated_gcn", "model/norm=layer", "mask=causal", "encoding=[sinusoidal]"),

@@ -10,9 +10,10 @@ from gt.attention import costs
 from gt.attention.costs import CostTable
 from gt.errors import one_line
 from gt.lottery import __main__ as program
-from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks, side_by_side
+from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks
 from gt.lottery.measure import filled, measure
 from gt.lottery.picture import crossings, draw
+from gt.lottery.timing import side_by_side
 from gt.lottery.workloads import Workload, densities, random_graphs, workloads
 from gt.masks import Complete, Hops
 
@@ -92,9 +93,10 @@ def test_the_floor_counts_products_or_traffic():
 
 def test_repeats_are_taken_in_turn():
     seen = []
-    found = side_by_side({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, "cpu")
+    found = side_by_side({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, "cpu", 7, 3, 1.0)
     assert seen[:6] == ["a", "b", "a", "b", "a", "b"]
-    assert len(found["a"]) == len(found["b"]) >= 3
+    assert len(found["a"]) == len(found["b"]) == 7
+    assert len(side_by_side({"a": lambda: None}, "cpu", 7, 3, 0.0)["a"]) == 3
 
 
 def test_gaps_are_scaled_up_by_the_work():

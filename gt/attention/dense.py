@@ -39,6 +39,19 @@ def _unpack(pairs: Pairs, out: Tensor) -> Tensor:
     return pairs.batch.to_packed(out.transpose(1, 2))
 
 
+def total(product: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Scores: the scaled product of queries and keys, a bias, or their sum.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if product is None and bias is None:
+        raise ValueError("attention needs queries and keys, or a bias that stands for them")
+    if product is None or bias is None:
+        return bias if product is None else product  # type: ignore[return-value]
+    return product + bias
+
+
 def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None = None) -> Tensor:
     """The attention weights, (N, H, D) queries and keys, or none, to (B, H, L, L).
 
@@ -49,11 +62,7 @@ def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor
         to_dense = pairs.batch.to_dense
         q, k = (to_dense(t).transpose(1, 2) for t in (q / math.sqrt(q.shape[-1]), k))  # (B, H, L, D)
         scores = q @ k.transpose(-2, -1)
-    if bias is not None:
-        bias = dense_bias(pairs, bias)
-        scores = bias if scores is None else scores + bias
-    if scores is None:
-        raise ValueError("attention needs queries and keys, or a bias that stands for them")
+    scores = total(scores, None if bias is None else dense_bias(pairs, bias))
     visible = _visible(pairs)
     if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gt.attention.dense import pair_bias
+from gt.attention.dense import pair_bias, total
 from gt.masks import Pairs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -125,11 +125,7 @@ def pair_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor 
     scores = None
     if q is not None and k is not None:
         scores = _PairProducts.apply(q / math.sqrt(q.shape[-1]), k, pairs)
-    if bias is not None:
-        bias = pair_bias(pairs, bias)
-        scores = bias if scores is None else scores + bias
-    if scores is None:
-        raise ValueError("attention needs queries and keys, or a bias that stands for them")
+    scores = total(scores, None if bias is None else pair_bias(pairs, bias))
     if pairs.edge_heads is not None:
         scores = scores.masked_fill(~pairs.edge_heads, -torch.inf)
     return _PairSoftmax.apply(scores, pairs)

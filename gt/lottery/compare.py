@@ -1,10 +1,8 @@
 """Every backend, and what one would run without this package, side by side on the same workloads."""
 
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +10,15 @@ from torch.profiler import ProfilerActivity, profile
 from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.utils import to_dense_batch
 
-from gt.attention import BACKENDS, Demand, attend, choose, explain
+from gt.attention import BACKENDS, Demand, choose, explain
 from gt.layers import Attention
+from gt.lottery.timing import Step, attention_step, side_by_side, timed
 from gt.lottery.workloads import Workload, inputs
 from gt.masks import Pairs
 
-Step = Callable[[], Any]
 TOO_LONG = 3.0  # seconds that a backend is expected to take above which it is left out
 TOO_LARGE = 60_000_000  # entries of (B, L, L) above which padded ways are left out
-ROUNDS, SECONDS = 7, 1.0  # repeats of each step at least, or fewer where they take longer than this
+ROUNDS, LEAST, SECONDS = 7, 3, 1.0  # repeats of each step, or the fewer where they take longer than this
 
 
 @dataclass
@@ -60,29 +58,6 @@ class Row:
         return self.median(self.chosen) / self.median(self.best) - 1
 
 
-def wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def side_by_side(steps: dict[str, Step], device: str) -> dict[str, list[float]]:
-    """Repeats of every step in turn, so that whatever disturbs the machine disturbs all of them alike."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    start = time.perf_counter()
-    while len(next(iter(found.values()))) < ROUNDS and (
-        len(next(iter(found.values()))) < 3 or time.perf_counter() - start < SECONDS * len(steps)
-    ):
-        for name, step in steps.items():
-            wait(device)
-            begun = time.perf_counter()
-            step()
-            wait(device)
-            found[name].append(time.perf_counter() - begun)
-    return found
-
-
 def peak_memory(step: Step, device: str) -> int:
     """Bytes that a step holds at most beyond what was held before it."""
     if device == "cuda":
@@ -114,8 +89,8 @@ def peaks(device: str, dtype: torch.dtype) -> Peaks:
     a = torch.randn(size, size, device=device).to(dtype)
     big = torch.randn(1 << (28 if device == "cuda" else 25), device=device)
     out = torch.empty_like(big)
-    product = min(side_by_side({"": lambda: a @ a}, device)[""])
-    copy = min(side_by_side({"": lambda: out.copy_(big)}, device)[""])
+    product = min(timed(lambda: a @ a, device, least=5, seconds=0.2))
+    copy = min(timed(lambda: out.copy_(big), device, least=5, seconds=0.2))
     return Peaks(2 * size**3 / product, 2 * big.numel() * big.element_size() / copy)
 
 
@@ -125,12 +100,6 @@ def floor(pairs: Pairs, heads: int, channels: int, size: int, peaks: Peaks) -> f
     operations = 7 * 2 * pairs.count * heads * channels
     traffic = 8 * pairs.batch.num_nodes * heads * channels * size
     return max(operations / peaks.operations, traffic / peaks.traffic)
-
-
-def backend_step(pairs: Pairs, given: list[Tensor], backend: str) -> Step:
-    """One pass forward and backward of `attend`."""
-    q, k, v, grad = given
-    return lambda: torch.autograd.grad(attend(q, k, v, pairs, backend=backend), (q, k, v), grad)
 
 
 def layer_steps(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> dict[str, Step]:
@@ -194,16 +163,9 @@ def compare(workload: Workload, device: str, dtype: torch.dtype, peak: Peaks, la
         elif cost > TOO_LONG:
             row.left_out[name] = f"expected to take {cost:.0f} s"
         else:
-            steps[name] = backend_step(pairs, given, name)
-    row.times = side_by_side(steps, device)
+            steps[name] = attention_step(pairs, given, name)
+    row.times = side_by_side(steps, device, ROUNDS, LEAST, SECONDS)
     row.memory = {name: peak_memory(step, device) for name, step in steps.items()}
     if layers:
-        row.layers = side_by_side(layer_steps(pairs, heads, channels, dtype), device)
+        row.layers = side_by_side(layer_steps(pairs, heads, channels, dtype), device, ROUNDS, LEAST, SECONDS)
     return row
-
-
-def compare_all(
-    found: Iterable[Workload], device: str, dtype: torch.dtype, peak: Peaks, layers: bool = True
-) -> list[Row]:
-    """Measure workload by workload."""
-    return [compare(workload, device, dtype, peak, layers) for workload in found]

@@ -1,43 +1,20 @@
 """Measure the cost table of `gt.attention.costs` on this machine."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gt.attention import costs
 from gt.attention.costs import CostTable, Demand
-from gt.attention.dispatch import BACKENDS, Backend, attend
+from gt.attention.dispatch import BACKENDS, Backend
+from gt.lottery.timing import attention_step, timed
 from gt.lottery.workloads import inputs, random_graphs
 from gt.masks import Causal, Complete, Hops, Pairs
 
-BUDGET = 0.04  # seconds that the repeats of one measurement may take, beyond the first few
-REPEATS = 3
-
-
-def timed(step: Callable[[], Any], device: str, budget: float = BUDGET, least: int = REPEATS) -> list[float]:
-    """Seconds of each of some repeats of a step, after one that is thrown away."""
-    found: list[float] = []
-    step()
-    while len(found) < least or sum(found) < budget:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return found
-
-
-def step(pairs: Pairs, given: list[Tensor], backend: str) -> Callable[[], Any]:
-    """One pass forward and backward of `attend`."""
-    q, k, v, grad = given
-    return lambda: torch.autograd.grad(attend(q, k, v, pairs, backend=backend), (q, k, v), grad)
+BUDGET = 0.04  # seconds that the repeats of one measurement take at least, so that short ones are many
 
 
 def padded_cases(device: str) -> Iterator[tuple[str, int, int, Pairs, int, int]]:
@@ -109,12 +86,12 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
         given = inputs(pairs, heads, channels, dtype)
         for name in serving(device, dtype, padded=True):
             grid = times.setdefault(f"{name}/{kind}/{channels}", blank(costs.PADDED))
-            grid[i][j] = statistics.median(timed(step(pairs, given, name), device))
+            grid[i][j] = statistics.median(timed(attention_step(pairs, given, name), device, least=3, seconds=BUDGET))
     for i, j, pairs, channels in show(list(listed_cases(device))):
         given = inputs(pairs, costs.HEADS, channels, dtype)
         for name in serving(device, dtype, padded=False):
             grid = times.setdefault(f"{name}/{channels}", blank(costs.LISTED))
-            grid[i][j] = statistics.median(timed(step(pairs, given, name), device))
+            grid[i][j] = statistics.median(timed(attention_step(pairs, given, name), device, least=3, seconds=BUDGET))
     for name, grid in times.items():
         padded = name.count("/") == 2
         filled(grid, costs.PADDED if padded else costs.LISTED, 2 if padded else 1)

@@ -1,0 +1,65 @@
+"""How a step is timed, and the step that is timed most."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gt.attention import attend
+from gt.masks import Pairs
+
+Step = Callable[[], Any]
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def once(step: Step, device: str) -> float:
+    """Seconds of one run of a step."""
+    wait(device)
+    begun = time.perf_counter()
+    step()
+    wait(device)
+    return time.perf_counter() - begun
+
+
+def timed(step: Step, device: str, least: int, seconds: float) -> list[float]:
+    """Seconds of each repeat: at least so many, and until they have taken so long; a first one is thrown away."""
+    step()
+    found: list[float] = []
+    while len(found) < least or sum(found) < seconds:
+        found.append(once(step, device))
+    return found
+
+
+def side_by_side(
+    steps: dict[str, Step], device: str, rounds: int, least: int, seconds: float
+) -> dict[str, list[float]]:
+    """Repeats of every step in turn, so that whatever disturbs the machine disturbs all of them alike.
+
+    Args:
+        steps: by name.
+        device: where they run.
+        rounds, least: repeats of each step; ``least`` of them where that takes longer than ``seconds`` a step.
+    """
+    for step in steps.values():
+        step()
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    start = time.perf_counter()
+    for number in range(rounds):
+        if number >= least and time.perf_counter() - start > seconds * len(steps):
+            break
+        for name, step in steps.items():
+            found[name].append(once(step, device))
+    return found
+
+
+def attention_step(pairs: Pairs, given: list[Tensor], backend: str) -> Step:
+    """One pass of `attend` forward and backward; ``given`` are q, k, v and the gradient of what comes out."""
+    q, k, v, grad = given
+    return lambda: torch.autograd.grad(attend(q, k, v, pairs, backend=backend), (q, k, v), grad)
