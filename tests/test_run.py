@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ import torch
 
 import gt
 from gt.data.text import Text
+from gt.layers import Attention, ParallelBlock, attention_layers
+from gt.model import GraphTransformer
+from gt.run import backends_used
+from gt.schema import Schema
 from tests.data import ogb_files
 
 ROOT = Path(__file__).parent.parent
@@ -205,3 +210,15 @@ def test_every_experiment_takes_a_step_and_reports(experiment, text, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_run_says_which_backend_each_layer_used():
+    net = GraphTransformer(Schema((5, 5)), 8, 4, partial(ParallelBlock, attention=partial(Attention, heads=2)))
+    for layer, used in zip((layer for _, layer in attention_layers(net)), ("ab", "ab", "b", ""), strict=True):
+        layer.used.update(used)
+    layer.used.update("bbba")
+    assert backends_used(net) == [
+        "attention in layers 0 to 1: a 50%, b 50%",
+        "attention in layer 2: b 100%",
+        "attention in layer 3: b 75%, a 25%",
+    ]

@@ -153,3 +153,13 @@ def test_bad_masks_are_refused():
         PerHead((PerHead((Causal(), Complete())), Causal()))
     with pytest.raises(ValueError, match="2 and 3 heads do not combine"):
         PerHead((Causal(),) * 2) | PerHead((Causal(),) * 3)
+
+
+@pytest.mark.parametrize("mask", [Hops(0), Hops(1), Causal(), Window(1), Complete()], ids=str)
+def test_edges_know_their_pair_or_that_there_is_none(mask):
+    batch = random_batch((1, 6, 4), density=0.4)
+    pairs = mask(batch)
+    number = {pair: place for place, pair in enumerate(map(tuple, pairs.edges.T.tolist()))}
+    expected = [number.get(edge, len(number)) for edge in map(tuple, batch.edge_index.T.tolist())]
+    assert pairs.of_edges.tolist() == expected
+    assert (len(number) in expected) == (mask not in (Hops(1), Complete()))  # these leave no edge out
