@@ -234,8 +234,8 @@ def load(folder: Path) -> Graphs:
         if own:
             groups[group][own] = values
     return Graphs(
-        node_ptr=arrays["node_ptr"].astype(np.int64),
-        edge_ptr=arrays["edge_ptr"].astype(np.int64),
+        node_ptr=np.array(arrays["node_ptr"], dtype=np.int64),
+        edge_ptr=np.array(arrays["edge_ptr"], dtype=np.int64),
         edge_index=arrays["edge_index"],
         schema=schema,
         notes=facts["notes"],
