@@ -198,7 +198,10 @@ def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
             del chunk  # while the next one is made there is room for it
         with writing(folder.parent, lambda: writer.bytes):
             writer.finish()
-        files.discard(folder)
+        if folder.exists() or folder.is_symlink():  # moved away first: at no moment is half of it in place
+            old = folder.with_name(part.name + "-old")
+            os.replace(folder, old)
+            files.discard(old)
         os.replace(part, folder)
         files.sync(folder.parent)
     except BaseException:
