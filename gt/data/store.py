@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gt.data import files
-from gt.data.columns import Column, holding
+from gt.data.arrays import Column, holding
 from gt.data.files import Damaged, Seal, lock, say, writing
 from gt.schema import Schema
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gt.data.files import Damaged, lock, read_array, say, write_array
+from gt.data.arrays import read_array, write_array
+from gt.data.files import Damaged, lock, say
 from gt.data.store import Arrays, Graphs, fingerprint
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError

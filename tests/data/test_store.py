@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.data import store
-from gt.data.columns import Column
-from gt.data.files import read_array, seal, write_array, write_facts
+from gt.data.arrays import Column, read_array, write_array
+from gt.data.files import seal, write_facts
 from gt.data.store import Graphs, fingerprint, load, open_or_build, pointers, save, smallest
 from gt.schema import Schema
 
@@ -117,7 +117,7 @@ def test_nothing_is_pickled(tmp_path):
     things = np.array([{"a": 1}, None, None], dtype=object)
     with pytest.raises(ValueError, match=r"graphs\.y: numbers and truth values can be stored, not object"):
         save(sample(graphs={"y": things}), tmp_path / "other")
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="not object"):
         write_array(tmp_path / "things.npy", things)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]  # what failed left nothing
     write_array(tmp_path / "things.npy", np.arange(3))

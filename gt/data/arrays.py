@@ -1,4 +1,4 @@
-"""Arrays that grow on disk, chunk by chunk, into plain ``.npy`` files of the smallest type that holds all of them."""
+"""Plain ``.npy`` files: written at once, or grown chunk by chunk in the smallest type that holds all numbers."""
 
 import math
 import struct
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gt.data.files import durable
+from gt.data.files import VERIFIED, Damaged, check, durable, read_facts, seal, whole, write_facts, writing
 
 INTEGERS = [np.dtype(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("u", "")]
 KINDS = {"b": "truth", "i": "integer", "u": "integer", "f": "real"}
@@ -55,8 +55,7 @@ class Column:
         Raises:
             ValueError: they are no numbers, or of another kind or shape than those before.
         """
-        if values.dtype.kind not in KINDS:
-            raise ValueError(f"{self.path.stem}: numbers and truth values can be stored, not {values.dtype}")
+        _refuse(self.path, values)
         if self.shape not in (None, values.shape[1:]):
             raise ValueError(f"{self.path.stem}: rows of shape {values.shape[1:]} after rows of shape {self.shape}")
         if self.shape is None:
@@ -115,3 +114,40 @@ def header(kind: np.dtype, shape: tuple[int, ...]) -> bytes:
     magic = np.lib.format.magic(1, 0)
     text = repr(about).encode().ljust(HEADER - len(magic) - 3) + b"\n"
     return magic + struct.pack("<H", len(text)) + text
+
+
+def _refuse(path: Path, values: np.ndarray) -> None:
+    if values.dtype.kind not in KINDS:
+        raise ValueError(f"{path.stem}: numbers and truth values can be stored, not {values.dtype}")
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Save one array whole or not at all, with a JSON file beside it that `read_array` checks it by.
+
+    Raises:
+        ValueError: it holds no numbers.
+        UserError: the disk is full, or may not be written to.
+    """
+    _refuse(path, values)
+    with writing(path.parent, lambda: values.nbytes):
+        beside = path.with_suffix(".json")
+        beside.unlink(missing_ok=True)  # between the two files there must be no moment at which they disagree
+        with whole(path) as handle:
+            handle.write(header(values.dtype, values.shape))
+            handle.write(np.ascontiguousarray(values).data)
+        write_facts(beside, seal(path))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Map the array that `write_array` saved.
+
+    Raises:
+        Damaged: it is not as it was.
+        FileNotFoundError: it was never completed.
+    """
+    try:
+        facts = read_facts(path.with_suffix(".json"))
+        check(path, facts, facts["bytes"] <= VERIFIED)
+    except Damaged as error:
+        raise Damaged(f"{path.stem} in {path.parent} {error}") from None
+    return np.load(path, mmap_mode="r", allow_pickle=False)
