@@ -61,9 +61,7 @@ def test_only_a_few_results_wait(processes: int, tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize(
-    "error", [UserError("row 3 is wrong"), KeyError("colour"), FileNotFoundError(2, "No", "x.csv")]
-)
+@pytest.mark.parametrize("error", [UserError("row 3 is wrong"), KeyError("colour"), FileNotFoundError(2, "No", "x")])
 def test_errors_are_those_of_the_work_on_their_turn(error: Exception) -> None:
     results = mapped(work.fail, [None, None, error, None], 2)
     assert [next(results), next(results)] == [1, 1]
@@ -76,9 +74,9 @@ def test_errors_are_those_of_the_work_on_their_turn(error: Exception) -> None:
 
 
 def test_errors_and_results_that_cannot_be_pickled() -> None:
-    with pytest.raises(RuntimeError, match="^Odd: row 7 is odd$"):
+    with pytest.raises(RuntimeError, match=r"^Odd: row 7 is odd$"):
         list(mapped(work.fail_oddly, [work.Odd, work.Odd], 2))
-    with pytest.raises(UserError, match="^row 7 is odd$"):
+    with pytest.raises(UserError, match=r"^row 7 is odd$"):
         list(mapped(work.fail_oddly, [work.OddUserError, work.OddUserError], 2))
     with pytest.raises(Exception, match="pickle"):
         list(mapped(work.give_what_cannot_be_pickled, [0, 1], 2))
@@ -86,9 +84,7 @@ def test_errors_and_results_that_cannot_be_pickled() -> None:
 
 
 def test_a_worker_that_was_killed_is_said() -> None:
-    with pytest.raises(
-        UserError, match=r"^a worker process was killed \(signal 9\) while reading molecules: .*memory.*$"
-    ):
+    with pytest.raises(UserError, match=r"^a worker process was killed \(signal 9\) while reading molecules: .*memory"):
         list(mapped(work.die, range(9), 2, "reading molecules"))
     assert not multiprocessing.active_children()
 
@@ -115,7 +111,7 @@ from gt.data.parallel import mapped
 from tests.data.parallel_work import endless
 
 with one_line():  # this script has no guard against being imported by its workers, and needs none
-    list(mapped(endless, range(4), 2))
+    list(mapped(endless, range(1, 5), 2))
 """
 
 

@@ -1,5 +1,6 @@
 """A store written chunk by chunk is the one written at once, in little memory."""
 
+import os
 import tempfile
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,12 @@ from hypothesis import strategies as st
 
 from gt.data.store import Graphs, load, open_or_build, pointers, save
 from gt.schema import Schema
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
 
 GROUPS = ("nodes", "edges", "pairs", "graphs")
 
@@ -40,16 +47,13 @@ def made(draw: np.random.Generator, sizes: Sequence[int], **schema: Any) -> Grap
 
 def cut(graphs: Graphs, bounds: Sequence[int]) -> Iterator[Graphs]:
     """The graphs in chunks that end at the given numbers; all but the last have other splits and notes."""
-    rows = dict(
-        zip(GROUPS, (graphs.node_ptr, graphs.edge_ptr, graphs.pair_ptr, np.arange(len(graphs) + 1)), strict=True)
+    pointer = dict(
+        zip(GROUPS, (graphs.node_ptr, graphs.edge_ptr, graphs.pair_ptr, range(len(graphs) + 1)), strict=True)
     )
     for low, high in zip([0, *bounds], [*bounds, len(graphs)], strict=True):
-        part = {
-            group: {
-                name: values[rows[group][low] : rows[group][high]] for name, values in getattr(graphs, group).items()
-            }
-            for group in GROUPS
-        }
+        part: dict[str, Any] = {}
+        for group, rows in pointer.items():
+            part[group] = {name: values[rows[low] : rows[high]] for name, values in getattr(graphs, group).items()}
         sizes = graphs.sizes[low:high]
         yield replace(
             graphs,
@@ -105,7 +109,7 @@ def test_chunks_give_the_store_that_the_whole_gives(data: st.DataObject) -> None
         ([[3], [-1]], "int8"),
         ([[255], [-1]], "int16"),
         ([[2**32 - 1], [-1]], "int64"),
-        ([[1], [2**63]], "uint64"),
+        ([[1], np.array([2**63], np.uint64)], "uint64"),
         ([[], [300], []], "uint16"),
         ([[], []], "int64"),
         ([np.array([1.5], np.float32), np.array([], np.float64)], "float32"),
@@ -116,9 +120,7 @@ def test_chunks_give_the_store_that_the_whole_gives(data: st.DataObject) -> None
     ],
 )
 def test_types_grow_with_the_chunks(numbers: list[Any], expected: str, tmp_path: Path) -> None:
-    parts = [
-        np.asarray(each, dtype=getattr(each, "dtype", np.uint64 if 2**63 in each else np.int64)) for each in numbers
-    ]
+    parts = [each if isinstance(each, np.ndarray) else np.array(each, np.int64) for each in numbers]
     save((one_node_each(y) for y in parts), tmp_path / "store")
     found = load(tmp_path / "store").graphs["y"]
     assert found.dtype == expected
@@ -148,7 +150,7 @@ ONE = np.array([1])
         ([one_node_each(ONE[:0], z=ONE[:0]), one_node_each(ONE)], r"graphs\.z is in some chunks and not in others"),
         (
             [one_node_each(ONE), one_node_each(ONE[:, None])],
-            r"graphs\.y: rows of shape \(1,\) after rows of shape \(\)",
+            r"graphs\.y: rows of shape \(1,\) after rows of .* \(\)",
         ),
         ([one_node_each(ONE), one_node_each(ONE * 1.5)], r"graphs\.y: float64 after uint8"),
         ([one_node_each(ONE > 0), one_node_each(ONE)], r"graphs\.y: int64 after bool"),
