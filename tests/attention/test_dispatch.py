@@ -41,7 +41,7 @@ def test_the_cheapest_takes_it(costing, monkeypatch, fastest):
     used = []
     for name, backend in BACKENDS.items():
         spy = lambda *a, f=backend.function, n=name: used.append(n) or f(*a)  # noqa: E731
-        monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, padded=backend.padded))
+        monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, layout=backend.layout))
     q = torch.randn(5, 2, 16)
     attend(q, q, q, pairs)
     assert used == [fastest]
