@@ -52,6 +52,7 @@ class Demand:
         scored: scores are not the scaled dot product.
         pair_value: values have a term for each pair.
         gradients: it is asked for gradients.
+        hops: the bias goes by hop distances up to so many; listed: something has a row for each pair, or each edge.
         backend: the one that the layer insists on, or ``auto``.
     """
 
@@ -65,6 +66,8 @@ class Demand:
     scored: bool = False
     pair_value: bool = False
     gradients: bool = True
+    hops: int | None = None
+    listed: bool = False
     backend: str = "auto"
 
 

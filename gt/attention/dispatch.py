@@ -93,6 +93,10 @@ def prepare(pairs: Pairs, demand: Demand) -> None:
         blocks_of(pairs)
     elif layout == "listed":
         _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
+    if demand.hops is not None:
+        _ = pairs.dense_hops(demand.hops) if layout == "padded" else pairs.hops(demand.hops)
+    if demand.listed:
+        _ = pairs.of_edges, pairs.dense_entry
 
 
 def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
@@ -194,6 +198,8 @@ def attend(
         trained=bias is not None and (isinstance(bias, Hint) or bias.requires_grad),
         scored=score is not None,
         pair_value=pair_value is not None,
+        hops=bias.most if isinstance(bias, Hint) else None,
+        listed=pair is not None or pair_value is not None,
         gradients=torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)),
     )
     if backend == "auto":

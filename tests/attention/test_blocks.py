@@ -190,3 +190,29 @@ def test_the_grid_of_blocks_is_what_it_is_said_to_be(monkeypatch):
         assert nodes == costs.NODES[case.column]
         area = blocks_of(case.pairs).count * 128**2 / nodes
         assert area == max(costs.AREA[case.row], 128**2 / nodes)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mask", [Complete(), Causal(), Window(3), Hops(1), Hops(2), Neighbours(), APART], ids=str)
+@pytest.mark.parametrize("sizes", [(1,), (200, 1, 700), (512, 512)], ids=str)
+@pytest.mark.parametrize("backend", ["flex", "flash"])
+def test_values_and_gradients_on_a_gpu(monkeypatch, mask, sizes, backend):
+    monkeypatch.setattr(blocks, "SIDE", 128)
+    torch.manual_seed(0)
+    pairs = mask(random_batch(sizes, density=0.02).to("cuda"))
+    dtype = torch.bfloat16 if backend == "flash" else torch.float32
+    if reason := BACKENDS[backend].refusal(pairs, Demand(device="cuda", half=dtype == torch.bfloat16, heads=2)):
+        pytest.skip(reason)
+    given = [torch.randn(pairs.batch.num_nodes, 2, 16, device="cuda", dtype=dtype).requires_grad_() for _ in range(3)]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    grad = torch.randn_like(given[0])
+    found = attend(*given, pairs, backend=backend)
+    wanted = attend(*exact, pairs, backend="dense")
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+    pieces = zip(
+        (found, *torch.autograd.grad(found, given, grad)),
+        (wanted, *torch.autograd.grad(wanted, exact, grad.double())),
+        strict=True,
+    )
+    for a, b in pieces:
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
