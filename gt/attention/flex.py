@@ -47,6 +47,11 @@ def flex_unfit(pairs: Pairs) -> str | None:
     return f"its index of blocks would be too large for {nodes:,} nodes" if nodes > MOST_NODES else None
 
 
+def prepare_flex(pairs: Pairs, demand: Demand) -> None:
+    """The blocks that hold pairs."""
+    blocks_of(pairs)
+
+
 def block_mask(blocks: Blocks, nodes: int) -> BlockMask:
     """What FlexAttention takes."""
     return BlockMask.from_kv_blocks(
