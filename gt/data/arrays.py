@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ class Column:
         self.empty = np.dtype(np.int64)  # type of an array without numbers
         self.low, self.high = 0, 0
         self.runs: list[tuple[np.dtype, int]] = []  # types of the numbers and how many of each, as they lie on disk
+        self.raw.unlink(missing_ok=True)  # left by a process that was killed
 
     def append(self, values: np.ndarray) -> None:
         """Add rows (R, ...).
@@ -136,6 +137,36 @@ def write_array(path: Path, values: np.ndarray) -> None:
             handle.write(header(values.dtype, values.shape))
             handle.write(np.ascontiguousarray(values).data)
         write_facts(beside, seal(path))
+
+
+def write_arrays(paths: Mapping[str, Path], chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Save arrays of which some rows come at a time: all of them whole or none, each as `write_array` does.
+
+    Raises:
+        ValueError: chunks do not fit together.
+        UserError: the disk is full, or may not be written to.
+    """
+
+    def remove() -> None:
+        for path in paths.values():
+            for suffix in (".json", ".npy", ".raw"):  # the first says that the second is complete
+                path.with_suffix(suffix).unlink(missing_ok=True)
+
+    remove()
+    columns = {name: Column(path) for name, path in paths.items()}
+    folder = next(iter(paths.values())).parent
+    try:
+        for chunk in chunks:
+            with writing(folder, lambda: sum(column.bytes for column in columns.values())):
+                for name, values in chunk.items():
+                    columns[name].append(values)
+        with writing(folder, lambda: sum(column.bytes for column in columns.values())):
+            for column in columns.values():
+                column.save()
+                write_facts(column.path.with_suffix(".json"), seal(column.path))
+    except BaseException:
+        remove()
+        raise
 
 
 def read_array(path: Path) -> np.ndarray:

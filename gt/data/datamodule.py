@@ -145,8 +145,8 @@ class GraphDataModule(DataModule):
         """JSON-able facts that the store depends on; another key is another store."""
 
     @abstractmethod
-    def build(self) -> Graphs:
-        """Read the source."""
+    def build(self) -> Graphs | Iterable[Graphs]:
+        """Read the source: all graphs, or chunks of consecutive ones, see `gt.data.store.save`, for less memory."""
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         name = f"{self.name}-{fingerprint(self.key())}"

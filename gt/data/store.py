@@ -66,6 +66,21 @@ class Graphs:
         """(G + 1,) int64 offsets of the pairs of each graph."""
         return pointers(self.sizes**2)
 
+    def between(self, low: int, high: int) -> "Graphs":
+        """The graphs ``low <= g < high`` without splits and notes, as arrays of their own."""
+        parts: dict[str, Any] = {}
+        pointer = (self.node_ptr, self.edge_ptr, self.pair_ptr, np.arange(len(self) + 1))
+        for group, rows in zip(GROUPS, pointer, strict=False):  # all but the splits
+            arrays = getattr(self, group)
+            parts[group] = {name: np.array(values[rows[low] : rows[high]]) for name, values in arrays.items()}
+        return Graphs(
+            node_ptr=self.node_ptr[low : high + 1] - self.node_ptr[low],
+            edge_ptr=self.edge_ptr[low : high + 1] - self.edge_ptr[low],
+            edge_index=np.array(self.edge_index[:, self.edge_ptr[low] : self.edge_ptr[high]]),
+            schema=self.schema,
+            **parts,
+        )
+
     def sort_edges(self) -> "Graphs":
         """Sort edges by (graph, target, source), their attributes with them; in place, returns self."""
         graph = np.repeat(np.arange(len(self)), np.diff(self.edge_ptr))
