@@ -108,7 +108,7 @@ class Molecules(GraphDataModule):
         return self.facts
 
     @cached_property
-    def list(self) -> Path:
+    def skipped_rows(self) -> Path:
         """The file that lists skipped rows, beside the store."""
         return self._stores() / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
 
@@ -124,13 +124,32 @@ class Molecules(GraphDataModule):
         targets = _several([f"'{name}'" for name in facts["targets"]])
         classes = f" ({_several(facts['classes'])})" if facts["classes"] else ""
         relaxed = f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
-        where = f", listed in {self.list}" if facts["skipped"] else ""
+        where = f", listed in {self.skipped_rows}" if facts["skipped"] else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; {len(graphs):,} molecules"
             f"{relaxed}; {facts['split']} split {sizes}; {facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
         )
 
-    def build(self) -> Iterator[Graphs]:
+    def build(self) -> Graphs:
+        chunks = list(self.chunks())
+        last = chunks[-1]
+
+        def joined(group: str) -> Arrays:
+            return {name: np.concatenate([getattr(c, group)[name] for c in chunks]) for name in getattr(last, group)}
+
+        return Graphs(
+            node_ptr=pointers(np.concatenate([chunk.sizes for chunk in chunks])),
+            edge_ptr=pointers(np.concatenate([np.diff(chunk.edge_ptr) for chunk in chunks])),
+            edge_index=np.concatenate([chunk.edge_index for chunk in chunks], axis=1),
+            schema=replace(last.schema, max_nodes=max(chunk.schema.max_nodes for chunk in chunks)),
+            nodes=joined("nodes"),
+            edges=joined("edges"),
+            graphs=joined("graphs"),
+            splits=last.splits,
+            notes=last.notes,
+        )
+
+    def chunks(self) -> Iterator[Graphs]:
         table = read_table(self.path)
         smiles, split, targets = self._columns(table)
         skipped = SkippedRows(table)
@@ -181,7 +200,7 @@ class Molecules(GraphDataModule):
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
                 }
-                skipped.write(self.list)
+                skipped.write(self.skipped_rows)
             yield chunk
         if not len(kept):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
