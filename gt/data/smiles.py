@@ -184,7 +184,7 @@ def _atoms(mol: Any) -> list[tuple[int, ...]]:
             a.GetIsAromatic(),
             a.IsInRing(),
         )
-        for a in mol.GetAtoms()
+        for a in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))
     ]
 
 
@@ -192,7 +192,7 @@ def _bonds(mol: Any) -> list[tuple[int, ...]]:
     """Both ends of each bond and what it is."""
     return [
         (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), b.GetBondType(), b.GetStereo(), b.GetIsConjugated())
-        for b in mol.GetBonds()
+        for b in map(mol.GetBondWithIdx, range(mol.GetNumBonds()))
     ]
 
 
@@ -202,8 +202,8 @@ def _numbers(rows: list[tuple[int, ...]], width: int) -> np.ndarray:
 
 
 def _features(raw: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    """(rows, features) uint8: each column looked up in its table, numbers beyond its end as the last entry."""
-    columns = [table[np.minimum(column, len(table) - 1)] for column, table in zip(raw.T, tables, strict=True)]
+    """(rows, features) uint8: each column looked up in its table, numbers beyond an end as the entry there."""
+    columns = [table[column.clip(0, len(table) - 1)] for column, table in zip(raw.T, tables, strict=True)]
     return np.stack(columns, axis=1).astype(np.uint8)
 
 
