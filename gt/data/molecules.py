@@ -12,7 +12,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.columns import Targets, named, read_targets, smiles_column, split_column, target_columns
+from gt.data.table_columns import Targets, named, read_targets, smiles_column, split_column, target_columns
 from gt.data.datamodule import GraphDataModule
 from gt.data.parallel import mapped
 from gt.data.skipped import SkippedRows
@@ -32,7 +32,7 @@ Split = Literal["scaffold", "random", "stratified", "column"]
 class Molecules(GraphDataModule):
     """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
 
-    What is not named is found, see `gt.data.columns`, and said in a line. A row without any label, or whose target
+    What is not named is found, see `gt.data.table_columns`, and said in a line. A row without any label, or whose target
     cannot be used, is skipped too; rows that lack some of several targets stay.
 
     Args:
