@@ -32,6 +32,7 @@ KINDS: dict[str, Kind] = {"binary classification": "binary", "regression": "regr
 
 def key(name: str, root: Path) -> dict[str, Any]:
     """What the result of `build` depends on; a copy of the same files elsewhere gives the same key."""
+    facts(name, "graph", "mol")
     found = files(name, locate(name, root))
     digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in found.items()}
     return {"source": "ogb", "name": name, "version": VERSION, "files": digests}
@@ -46,7 +47,7 @@ def build(name: str, root: Path) -> Graphs:
     Raises:
         UserError: a file is missing or malformed; names the file, and the row where one is to blame.
     """
-    found, about = files(name, locate(name, root)), facts(name)
+    found, about = files(name, locate(name, root)), facts(name, "graph", "mol")
     kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
     vocab = {"node-feat": tuple(get_atom_feature_dims()), "edge-feat": tuple(get_bond_feature_dims())}
 

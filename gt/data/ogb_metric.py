@@ -35,7 +35,7 @@ class OGBMetric(Metric):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        facts(name)  # raises where the name is unknown
+        facts(name, "graph")  # raises where the name is unknown
         self.evaluator = Evaluator(name)
         self.measure: Literal["rocauc", "ap", "rmse"] = self.evaluator.eval_metric
         # flat, and float32 whatever the precision of the run: a process without samples joins in with an empty vector
