@@ -250,7 +250,10 @@ class LinkDataModule(GraphDataModule):
             return self.graph.batch
         added = both_ways(np.asarray(graphs.splits["valid"]))
         features = {"edge_attr": graphs.splits.get("valid_edge_attr")}
-        edges = {name: np.concatenate([values, np.repeat(features[name], 2, axis=0)]) for name, values in graphs.edges.items()}
+        edges = {
+            name: np.concatenate([values, np.repeat(features[name], 2, axis=0)])
+            for name, values in graphs.edges.items()
+        }
         edge_index = np.concatenate([graphs.edge_index, added], axis=1)
         edge_ptr = np.array([0, edge_index.shape[1]])
         return gather(replace(graphs, edge_index=edge_index, edge_ptr=edge_ptr, edges=edges).sort_edges(), [0])
