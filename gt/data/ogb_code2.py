@@ -31,9 +31,23 @@ class FunctionNames(OGBGraphs):
     ``x`` holds (type, attribute, depth) of each node, ``edge_attr`` (0 tree, 1 next token; 0 forward, 1 backward) of
     each edge. ``y`` holds the word at each of 5 positions, then all distinct words of the name, which only the metric
     reads: a name may be longer, or have words that no vocabulary has.
+
+    Args:
+        root: the folder that holds, or will hold, ``ogbg_code2``.
+        batch_size: graphs in a training batch; the rest as in `DataModule`.
     """
 
     version = 1
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__("ogbg-code2", root, batch_size, eval_batch_size, workers, seed)
 
     def metric(self) -> LeaderboardMetric:
         return OGBWords(self.schema.names, POSITIONS, self._opened().graphs["y"].shape[1] - POSITIONS)

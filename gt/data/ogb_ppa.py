@@ -21,10 +21,24 @@ class ProteinAssociations(OGBGraphs):
 
     Every node has the one category 0. The files store each association once; here it is an edge in each direction, of
     which the whole dataset has 359 million. Strengths are kept in float32, as the files' three decimals ask for.
+
+    Args:
+        root: the folder that holds, or will hold, ``ogbg_ppa``.
+        batch_size: graphs in a training batch; the rest as in `DataModule`.
     """
 
     version = 1
     built = 12 * 2**30
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__("ogbg-ppa", root, batch_size, eval_batch_size, workers, seed)
 
     def metric(self) -> LeaderboardMetric:
         return OGBAccuracy(self.name)
