@@ -47,6 +47,7 @@ class OGBGraphs(GraphDataModule):
         UserError: on ``open``, an unknown name, or files that are absent and cannot be downloaded, or are malformed.
     """
 
+    name: str
     version: int
     data_type: str | None = None
     built: int = 0

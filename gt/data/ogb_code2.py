@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from gt.data.ogb import OGBGraphs
 from gt.data.ogb_csv import Check, counts, refuse, within
-from gt.data.ogb_metric import LeaderboardMetric, OGBWords
+from gt.data.ogb_metric import OGBWords
 from gt.data.ogb_raw import Piece, Table, pieces, splits_of
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
@@ -49,8 +50,12 @@ class FunctionNames(OGBGraphs):
     ) -> None:
         super().__init__("ogbg-code2", root, batch_size, eval_batch_size, workers, seed)
 
-    def metric(self) -> LeaderboardMetric:
+    def metric(self) -> OGBWords:
         return OGBWords(self.schema.names, POSITIONS, self._opened().graphs["y"].shape[1] - POSITIONS)
+
+    def spelled(self, answers: Tensor) -> list[str]:
+        """The name that the words at the positions (rows, POSITIONS) make."""
+        return [" ".join(words) for words in self.metric().decoded(answers)]
 
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
         sizes = counts(found["num-node-list"])

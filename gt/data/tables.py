@@ -214,7 +214,9 @@ def _parquet(path: Path) -> Table:
         try:
             frame = pd.read_parquet(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
         except ImportError:
-            raise UserError(f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow") from None
+            raise UserError(
+                f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow"
+            ) from None
         except Exception as error:
             raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
     frame.columns = pd.Index(_unique([str(name) for name in frame.columns]))
