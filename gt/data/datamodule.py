@@ -145,7 +145,7 @@ class GraphDataModule(DataModule):
         """JSON-able facts that the store depends on; another key is another store."""
 
     @abstractmethod
-    def build(self) -> Graphs:
+    def build(self) -> Graphs | Iterable[Graphs]:
         """Read the source."""
 
     def open(self, encodings: Sequence[Encoding]) -> None:

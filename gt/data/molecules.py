@@ -12,12 +12,13 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.table_columns import Targets, named, read_targets, smiles_column, split_column, target_columns
 from gt.data.datamodule import GraphDataModule
 from gt.data.parallel import mapped
 from gt.data.skipped import SkippedRows
 from gt.data.smiles import chemistry, smiles_graphs
 from gt.data.store import Arrays, Graphs, fingerprint, pointers
+from gt.data.table_columns import named, several, smiles_column, split_column, target_columns
+from gt.data.table_targets import Targets, balanced, moments, read_targets
 from gt.data.tables import Table, read_table
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -32,8 +33,8 @@ Split = Literal["scaffold", "random", "stratified", "column"]
 class Molecules(GraphDataModule):
     """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
 
-    What is not named is found, see `gt.data.table_columns`, and said in a line. A row without any label, or whose target
-    cannot be used, is skipped too; rows that lack some of several targets stay.
+    What is not named is found, see `gt.data.table_columns`, and said in a line. A row without any label, or whose
+    target cannot be used, is skipped too; rows that lack some of several targets stay.
 
     Args:
         path: a table (``.csv``, ``.tsv``, ``.txt``, ``.parquet``) or ``.sdf``, perhaps gzipped (``.csv.gz``).
@@ -41,8 +42,8 @@ class Molecules(GraphDataModule):
         target: the column or columns to predict, None finds them.
         kind: what the targets are, None finds it.
         split: ``scaffold`` (OGB's rule), ``random``, ``stratified`` (equal shares of every class, or of low and high
-            numbers) or ``column`` (each row says); None takes the column where one is called split and says train,
-            valid or test in each row, else scaffold.
+            numbers) or ``column`` (each row says); None takes the column where one is called split and says so, else
+            scaffold.
         split_column: the column that says train, valid or test.
         fractions: shares of train, valid and test, for any split but a column's.
         split_seed: what ``random`` and ``stratified`` are drawn from.
@@ -121,62 +122,36 @@ class Molecules(GraphDataModule):
         graphs = self._opened()
         facts, kind = graphs.notes, graphs.schema.kind
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
-        targets = _several([f"'{name}'" for name in facts["targets"]])
-        classes = f" ({_several(facts['classes'])})" if facts["classes"] else ""
-        relaxed = f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
-        where = f", listed in {self.skipped_rows}" if facts["skipped"] else ""
+        targets = several([f"'{name}'" for name in facts["targets"]], 4)
+        classes = f" ({several(facts['classes'], 4)})" if facts["classes"] else ""
+        relaxed = (
+            f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
+        )
+        where = f", listed in {self.skipped_rows}" if self.skipped_rows.exists() else ""
         return (
-            f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; {len(graphs):,} molecules"
-            f"{relaxed}; {facts['split']} split {sizes}; {facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
+            f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; "
+            f"{len(graphs):,} molecules{relaxed}; {facts['split']} split {sizes}; "
+            f"{facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
         )
 
-    def build(self) -> Graphs:
-        chunks = list(self.chunks())
-        last = chunks[-1]
-
-        def joined(group: str) -> Arrays:
-            return {name: np.concatenate([getattr(c, group)[name] for c in chunks]) for name in getattr(last, group)}
-
-        return Graphs(
-            node_ptr=pointers(np.concatenate([chunk.sizes for chunk in chunks])),
-            edge_ptr=pointers(np.concatenate([np.diff(chunk.edge_ptr) for chunk in chunks])),
-            edge_index=np.concatenate([chunk.edge_index for chunk in chunks], axis=1),
-            schema=replace(last.schema, max_nodes=max(chunk.schema.max_nodes for chunk in chunks)),
-            nodes=joined("nodes"),
-            edges=joined("edges"),
-            graphs=joined("graphs"),
-            splits=last.splits,
-            notes=last.notes,
-        )
-
-    def chunks(self) -> Iterator[Graphs]:
+    def build(self) -> Iterator[Graphs]:
         table = read_table(self.path)
         smiles, split, targets = self._columns(table)
-        skipped = SkippedRows(table)
-        texts = table.frame[smiles].tolist()
-        for place in np.flatnonzero(table.frame[smiles].isna()):
-            skipped.add(place, "", "no molecule")
-        for place, why in targets.wrong.items():
-            skipped.add(place, texts[place], why)
-        for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)):
-            skipped.add(place, texts[place], "no label")
-        for place, word in enumerate(table.frame[split] if split else ()):
-            if splits.split_of(word) is None:
-                skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
-
+        skipped = self._unusable(table, smiles, split, targets)
+        texts = [str(cell) for cell in table.frame[smiles]]
         places = np.array([place for place, row in enumerate(table.frame.index) if row not in skipped], np.int64)
         parts = [places[begin : begin + PART] for begin in range(0, len(places), PART)]
         method = "column" if split else self.split or "scaffold"
         read = partial(smiles_graphs, scaffolds=method == "scaffold")
         found = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
-        kept = np.empty(0, np.int64)
+        kept: list[np.ndarray] = []
         scaffolds: list[str] = []
         relaxed = 0
         for number, (part, molecules) in enumerate(zip(parts, found, strict=True), 1):
-            for place, why in molecules.failed:
-                skipped.add(part[place], texts[part[place]], why)
+            for among, why in molecules.failed:
+                skipped.add(int(part[among]), texts[part[among]], why)
             mine = part[molecules.kept]
-            kept = np.append(kept, mine)
+            kept.append(mine)
             scaffolds += molecules.scaffolds
             relaxed += molecules.relaxed
             chunk = Graphs(
@@ -188,9 +163,12 @@ class Molecules(GraphDataModule):
                 graphs={"y": targets.of(mine), "row": table.frame.index.to_numpy(np.int64)[mine]},
                 schema=self._schema(targets, int(molecules.node_counts.max(initial=0))),
             )
-            if number == len(parts) and len(kept):
-                chunk.splits = self._split(method, targets, kept, scaffolds, table.frame[split] if split else None)
-                chunk.schema = self._fitted(chunk.schema, targets.of(kept[chunk.splits["train"]]))
+            if number == len(parts) and any(map(len, kept)):
+                if len(skipped):
+                    skipped.write(self.skipped_rows)
+                every = np.concatenate(kept)
+                chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
+                chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
                 chunk.notes = {
                     "rows": table.rows,
                     "skipped": len(skipped),
@@ -200,10 +178,25 @@ class Molecules(GraphDataModule):
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
                 }
-                skipped.write(self.skipped_rows)
             yield chunk
-        if not len(kept):
+        if not any(map(len, kept)):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
+
+    @staticmethod
+    def _unusable(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
+        """The rows that can be told to be of no use before their molecules are read."""
+        skipped = SkippedRows(table)
+        texts = table.frame[smiles].tolist()
+        for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
+            skipped.add(place, "", "no molecule")
+        for place, why in targets.wrong.items():
+            skipped.add(place, texts[place], why)
+        for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
+            skipped.add(place, texts[place], "no label")
+        for place, word in enumerate(table.frame[split] if split else ()):
+            if splits.split_of(word) is None:
+                skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
+        return skipped
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""
@@ -233,9 +226,7 @@ class Molecules(GraphDataModule):
             max_nodes=max_nodes,
         )
 
-    def _split(
-        self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any
-    ) -> Arrays:
+    def _split(self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any) -> Arrays:
         """Molecule numbers of each split.
 
         Raises:
@@ -266,26 +257,3 @@ class Molecules(GraphDataModule):
             mean, scale = moments(y) if self.normalise else ((), ())
             return replace(schema, mean=mean, scale=scale, squared=self.loss == "squared")
         return replace(schema, weights=balanced(schema, y)) if self.weights == "balanced" else schema
-
-
-def moments(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each column of numbers (rows, outputs), 0 and 1 where there are too few."""
-    labelled = ~np.isnan(y)
-    count = labelled.sum(axis=0).clip(min=1)
-    mean = np.where(labelled, y, 0).astype(np.float64).sum(axis=0) / count
-    scale = np.sqrt((np.where(labelled, y - mean, 0) ** 2).sum(axis=0) / count)
-    return tuple(mean.tolist()), tuple(np.where(scale > 0, scale, 1).tolist())
-
-
-def balanced(schema: Schema, y: np.ndarray) -> tuple[float, ...]:
-    """What makes classes count alike: for each class, or for a yes of each task, 1 where one has no examples."""
-    if schema.kind == "multiclass":
-        counts = np.bincount(y, minlength=schema.outputs)
-        return tuple(np.where(counts, len(y) / (schema.outputs * counts.clip(min=1)), 1).tolist())
-    yes, no = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
-    return tuple(np.where((yes > 0) & (no > 0), no / yes.clip(min=1), 1.0).tolist())
-
-
-def _several(names: Sequence[str], most: int = 4) -> str:
-    """A list of names for a reader, cut where it is long."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.store import pointers
 from gt.errors import UserError
 
 # importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not

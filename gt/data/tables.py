@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +52,7 @@ class _Bounded(io.RawIOBase):
     """A gzipped file that refuses to grow out of all proportion."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.stream, self.read_so_far = path, gzip.open(path), 0
+        self.path, self.stream, self.read_so_far = path, gzip.GzipFile(path), 0
         self.most = max(ROOM, RATIO * path.stat().st_size)
 
     def readable(self) -> bool:
@@ -240,7 +241,7 @@ def _sdf(path: Path) -> Table:
                 title = record[0].strip() if record else ""
                 skipped.append((row, line, title, "RDKit cannot read the structure"))
                 continue
-            records.append({STRUCTURE: smiles} | _properties(record))
+            records.append({STRUCTURE: smiles, **_properties(record)})
             index.append(row)
             lines.append(line)
     return Table(pd.DataFrame(records, index=index, dtype=object), lines, skipped, STRUCTURE)
@@ -275,7 +276,7 @@ def _structure(record: list[str]) -> str | None:
 def _properties(record: list[str]) -> dict[str, str | None]:
     """The named values of a record; of a value of many lines the first."""
     found: dict[str, str | None] = {}
-    for line, value in zip(record, record[1:], strict=False):
+    for line, value in pairwise(record):
         if (match := PROPERTY.match(line)) and match[1] != STRUCTURE:
             found[match[1]] = None if value.strip() in MISSING else value.strip()
     return found

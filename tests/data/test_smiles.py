@@ -9,9 +9,9 @@ from gt.data.store import pointers
 from gt.errors import UserError
 
 pytest.importorskip("rdkit")
-from ogb.utils import smiles2graph  # noqa: E402
-from rdkit import Chem  # noqa: E402
-from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles  # noqa: E402
+from ogb.utils import smiles2graph
+from rdkit import Chem
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 ASSORTED = [
     "C",  # one atom, no bond

@@ -1,0 +1,269 @@
+"""The data module of molecules from a file, as a user meets it."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+from ogb.utils import smiles2graph  # noqa: E402
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles  # noqa: E402
+
+from gt.data import molecules  # noqa: E402
+from gt.data.molecules import Molecules  # noqa: E402
+from gt.errors import UserError  # noqa: E402
+from gt.metrics import constant_prediction, loss  # noqa: E402
+
+RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]
+# 60 molecules of 7 scaffolds, the empty one too; one of a single atom
+TEXTS = [f"{'C' * (n // 7 + 1)}{([*RINGS, ''])[n % 7]}" for n in range(60)]
+NUMBERS = np.random.default_rng(0).normal(5, 3, 60).round(4).tolist()
+
+
+def write(path: Path, frame: pd.DataFrame) -> str:
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def opened(path: str, folder: Path, **options: object) -> Molecules:
+    data = Molecules(path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
+    data.open([])
+    assert data.graphs is not None
+    return data
+
+
+def rows(data: Molecules, split: str) -> list[int]:
+    assert data.graphs is not None
+    return np.asarray(data.graphs.graphs["row"])[data.graphs.splits[split]].tolist()
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame({"smiles": TEXTS, "logS": NUMBERS})
+
+
+def test_by_path_alone(tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "my.csv", table)
+    data = opened(path, tmp_path)
+    graphs = data.graphs
+    assert graphs is not None
+    for number, text in enumerate(TEXTS):
+        expected = smiles2graph(text)
+        nodes, edges = (slice(p[number], p[number + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
+        np.testing.assert_array_equal(graphs.nodes["x"][nodes], expected["node_feat"])
+        order = np.lexsort(expected["edge_index"])
+        np.testing.assert_array_equal(graphs.edge_index[:, edges], expected["edge_index"][:, order])
+        np.testing.assert_array_equal(graphs.edges["edge_attr"][edges], expected["edge_feat"][order])
+    np.testing.assert_allclose(graphs.graphs["y"][:, 0], NUMBERS, rtol=1e-6)
+    assert graphs.schema.max_nodes == graphs.sizes.max()
+
+    cores = [MurckoScaffoldSmiles(text) for text in TEXTS]
+    parts = [rows(data, name) for name in ("train", "valid", "test")]
+    assert sorted(sum(parts, [])) == list(range(60))
+    assert sum(len({cores[row] for row in part}) for part in parts) == 7
+    assert all(parts)
+
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    sizes = " / ".join(str(len(part)) for part in parts)
+    assert said == (
+        f"{path}: molecules from 'smiles', regression from 'logS'; 60 molecules; scaffold split {sizes};"
+        " 0 of 60 rows skipped"
+    )
+    assert not data.skipped_rows.exists()
+
+
+def test_learns_in_units_of_the_training_targets(tmp_path: Path, table: pd.DataFrame) -> None:
+    data = opened(write(tmp_path / "my.csv", table), tmp_path, split="random")
+    train = table["logS"].to_numpy()[rows(data, "train")]
+    assert data.schema.mean == pytest.approx((train.mean(),))
+    assert data.schema.scale == pytest.approx((train.std(),))
+    assert data.schema.squared
+    assert data.measures()[1].name == "rmse"
+    mean = constant_prediction(data.schema, data.targets("train")).expand(len(train), 1)
+    assert float(loss(data.schema, mean, data.targets("train"))) == pytest.approx(1, rel=1e-5)
+
+    plain = opened(str(data.path), tmp_path, split="random", normalise=False, loss="absolute")
+    assert (plain.schema.mean, plain.schema.scale, plain.schema.squared) == ((), (), False)
+    assert plain.measures()[1].name == "mae"
+    torch.testing.assert_close(plain.targets("test"), data.targets("test"))
+
+
+def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(molecules, "PART", 7)
+    whole = opened(write(tmp_path / "whole.csv", table.drop([2, 3, 4, 20, 59])), tmp_path)
+    spoilt = table.astype(object)
+    spoilt.loc[2, "smiles"] = "xyz"
+    spoilt.loc[3, "smiles"] = "CN(C)(C)(C)C"
+    spoilt.loc[4, "smiles"] = None
+    spoilt.loc[20, "logS"] = "<1"
+    spoilt.loc[59, "logS"] = None
+    path = write(tmp_path / "spoilt.csv", spoilt)
+    lines = Path(path).read_text().splitlines()
+    lines.insert(31, "CC,1,2,3")
+    Path(path).write_text("\n".join(lines))
+    data = opened(path, tmp_path)
+    assert data.skipped_rows.parent == tmp_path / "root" / "stores"
+    with open(data.skipped_rows) as file:
+        assert list(csv.reader(file)) == [
+            ["row", "line", "text", "reason"],
+            ["2", "4", "xyz", "syntax error while parsing: xyz"],
+            ["3", "5", "CN(C)(C)(C)C", "Explicit valence for atom # 1 N, 5, is greater than permitted"],
+            ["4", "6", "", "no molecule"],
+            ["20", "22", TEXTS[20], "'<1' in 'logS' is no number"],
+            ["30", "32", "CC,1,2,3", "4 cells where the header has 2"],
+            ["60", "62", TEXTS[59], "no label"],
+        ]
+    assert "6 of 61 rows skipped, listed in" in data.said()
+    assert data.graphs is not None
+    assert whole.graphs is not None
+    for name in ("x",):
+        np.testing.assert_array_equal(data.graphs.nodes[name], whole.graphs.nodes[name])
+    for name, part in whole.graphs.splits.items():
+        np.testing.assert_array_equal(data.graphs.splits[name], part)
+    assert data.schema == whole.schema
+
+
+def test_all_of_a_part_fail(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(molecules, "PART", 4)
+    table.loc[:3, "smiles"] = "xyz"
+    table.loc[56:, "smiles"] = "xyz"
+    data = opened(write(tmp_path / "my.csv", table), tmp_path)
+    assert len(data.graphs or ()) == 52
+    assert "8 of 60 rows skipped" in data.said()
+
+
+def test_several_processes(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(molecules, "PART", 7)
+    path = write(tmp_path / "my.csv", table)
+    one = opened(path, tmp_path)
+    two = Molecules(path, root=str(tmp_path / "two"), processes=2)
+    two.open([])
+    assert one.graphs is not None
+    assert two.graphs is not None
+    np.testing.assert_array_equal(one.graphs.nodes["x"], two.graphs.nodes["x"])
+    np.testing.assert_array_equal(one.graphs.splits["test"], two.graphs.splits["test"])
+    assert one.skipped_rows.name == two.skipped_rows.name
+
+
+def test_some_labels_missing(tmp_path: Path) -> None:
+    y = np.random.default_rng(1).choice([0, 1, np.nan], (60, 3))
+    frame = pd.DataFrame(y, columns=["a", "b", "c"]).assign(smiles=TEXTS, mol_id=range(100, 160))
+    frame.loc[:5, ["a", "b", "c"]] = np.nan
+    data = opened(write(tmp_path / "my.csv", frame), tmp_path, split="random", weights="balanced")
+    assert (data.schema.kind, data.schema.outputs, data.schema.names) == ("binary", 3, ("a", "b", "c"))
+    assert data.graphs is not None
+    assert np.asarray(data.graphs.graphs["row"]).tolist() == [
+        n for n in range(60) if not np.isnan(y[n]).all() and n > 5
+    ]
+    train = y[rows(data, "train")]
+    expected = (train == 0).sum(axis=0) / (train == 1).sum(axis=0)
+    np.testing.assert_allclose(data.schema.weights, expected)
+    np.testing.assert_array_equal(data.targets("test"), y[rows(data, "test")].astype(np.float32))
+
+
+def test_classes(tmp_path: Path) -> None:
+    words = [["low", "high", None][n % 3] for n in range(60)]
+    path = write(tmp_path / "my.csv", pd.DataFrame({"smiles": TEXTS, "label": words}))
+    data = opened(path, tmp_path, kind="multiclass", split="stratified", weights="balanced")
+    assert (data.schema.kind, data.schema.names) == ("multiclass", ("high", "low"))
+    assert data.targets("train").dtype == torch.int64
+    assert torch.bincount(data.targets("train")).tolist() == [16, 16]
+    assert data.schema.weights == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"split": "column"}, {"split_column": "fold of mine"}])
+def test_split_column(tmp_path: Path, table: pd.DataFrame, options: dict[str, str]) -> None:
+    name = options.get("split_column", "split")
+    words = ["train", "valid", "test", "Train", "dev", "holdout"]
+    table[name] = [words[n % 6] for n in range(60)]
+    data = opened(write(tmp_path / "my.csv", table), tmp_path, **(options or {"split": "column"}))
+    assert rows(data, "train") == [n for n in range(60) if n % 3 == 0]
+    assert rows(data, "valid") == [n for n in range(60) if n % 6 in (1, 4)]
+    assert rows(data, "test") == [n for n in range(60) if n % 6 == 2]
+    assert "10 of 60 rows skipped" in data.said()
+
+
+def test_sdf(tmp_path: Path) -> None:
+    chem = pytest.importorskip("rdkit.Chem")
+    with chem.SDWriter(str(tmp_path / "my.sdf")) as writer:
+        for text, number in zip(TEXTS, NUMBERS, strict=True):
+            mol = chem.MolFromSmiles(text)
+            mol.SetProp("logS", str(number))
+            writer.write(mol)
+    data = opened(str(tmp_path / "my.sdf"), tmp_path)
+    assert data.graphs is not None
+    np.testing.assert_array_equal(data.graphs.sizes, [smiles2graph(text)["num_nodes"] for text in TEXTS])
+    np.testing.assert_allclose(data.targets("train")[:, 0], np.float32(NUMBERS)[rows(data, "train")])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"smiles": "smile"}, r"no column 'smile' \(data.smiles\): did you mean 'smiles'\?"),
+        ({}, {"target": ["logS", "logP"]}, r"no column 'logP' \(data.target\): did you mean 'logS'\?"),
+        ({}, {"target": "smiles"}, "'smiles' cannot be a target"),
+        ({}, {"split": "column"}, "no column says train, valid or test"),
+        ({"part": "train"}, {"split_column": "part"}, "column split of 60 molecules leaves none for valid"),
+        ({"part": "x"}, {"split_column": "part"}, "no row can be used; line 2: 'Cc1ccccc1': 'x' in 'part'"),
+        ({}, {"fractions": [1.0, 0.0, 0.0]}, "scaffold split of 60 molecules leaves none for train or valid"),
+        ({"smiles": "c1ccccc1"}, {}, "scaffold split of 60 molecules leaves none for train and valid"),
+        ({"smiles": "xyz"}, {}, "no row can be used; line 2: 'xyz': syntax error"),
+        ({"other": NUMBERS}, {}, "cannot tell which column is the target; say data.target=NAME: logS, other"),
+        ({"other": NUMBERS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified goes by one target"),
+    ],
+)
+def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dict, message: str) -> None:
+    path = write(tmp_path / "my.csv", table.assign(**change))
+    with pytest.raises(UserError, match=message) as caught:
+        opened(path, tmp_path, **options)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "root").glob("stores/*/facts.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fractions": [0.8, 0.1]}, "data.fractions are three shares"),
+        ({"fractions": [0.8, 0.1, 0.2]}, "add up to 1"),
+        ({"fractions": [1.2, -0.1, -0.1]}, "data.fractions are three shares"),
+        ({"split": "random", "split_column": "part"}, "goes with data.split=column, not with data.split=random"),
+    ],
+)
+def test_options_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Molecules("my.csv", **options)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no file .*my.csv"):
+        opened(str(tmp_path / "my.csv"), tmp_path)
+
+
+def test_another_file_is_another_store(tmp_path: Path, table: pd.DataFrame) -> None:
+    first = opened(write(tmp_path / "my.csv", table), tmp_path)
+    same = opened(write(tmp_path / "my.csv", table), tmp_path)
+    table.loc[0, "logS"] = 77
+    other = opened(write(tmp_path / "my.csv", table), tmp_path)
+    assert first.skipped_rows == same.skipped_rows != other.skipped_rows
+    assert 77 in torch.cat([other.targets(name) for name in ("train", "valid", "test")])
+    assert opened(str(first.path), tmp_path, split="random").skipped_rows != other.skipped_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target", "counts"),
+    [
+        ("BBBP", "binary", "p_np", (2039, 11)),
+        ("ESOL_delaney-processed", "regression", "measured log solubility in mols per litre", (1128, 0)),
+    ],
+)
+def test_moleculenet(
+    tmp_path: Path, real_data: Path, name: str, kind: str, target: str, counts: tuple[int, int]
+) -> None:
+    data = opened(str(real_data / "moleculenet" / f"{name}.csv"), tmp_path)
+    assert (data.schema.kind, data.schema.names) == (kind, (target,))
+    skipped = pd.read_csv(data.skipped_rows) if data.skipped_rows.exists() else ()
+    assert (len(data.graphs or ()), len(skipped)) == counts

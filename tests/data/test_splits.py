@@ -1,0 +1,93 @@
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gt.data import splits
+from gt.data.splits import at_random, by_scaffold, by_word, stratified
+
+SHARES = (0.8, 0.1, 0.1)
+
+
+def all_of(found: dict[str, np.ndarray]) -> list[int]:
+    assert all((np.diff(part) > 0).all() for part in found.values())
+    return sorted(np.concatenate(list(found.values())).tolist())
+
+
+def by_the_rule(scaffolds: list[str], train: float, valid: float) -> list[list[int]]:
+    """OGB's rule, sample by sample."""
+    groups = defaultdict(list)
+    for sample, scaffold in enumerate(scaffolds):
+        groups[scaffold].append(sample)
+    ordered = sorted(groups.items(), key=lambda item: (len(item[1]), item[1][0]), reverse=True)
+    parts: list[list[int]] = [[], [], []]
+    for _, group in ordered:
+        if len(parts[0]) + len(group) > train * len(scaffolds):
+            if len(parts[0]) + len(parts[1]) + len(group) > (train + valid) * len(scaffolds):
+                parts[2] += group
+            else:
+                parts[1] += group
+        else:
+            parts[0] += group
+    return [sorted(part) for part in parts]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 57, 400])
+def test_scaffolds(count: int) -> None:
+    random = np.random.default_rng(count)
+    scaffolds = [str(number) for number in random.zipf(1.5, count).clip(max=count)]
+    found = by_scaffold(scaffolds, SHARES)
+    assert [part.tolist() for part in found.values()] == by_the_rule(scaffolds, 0.8, 0.1)
+    assert all_of(found) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 57, 1001])
+@pytest.mark.parametrize("shares", [SHARES, (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)])
+def test_random(count: int, shares: tuple[float, float, float]) -> None:
+    found = at_random(count, shares, seed=3)
+    assert all_of(found) == list(range(count))
+    assert all(abs(len(part) - share * count) <= 1 for part, share in zip(found.values(), shares, strict=True))
+
+
+def test_seeds() -> None:
+    first, same, other = (at_random(200, SHARES, seed)["test"].tolist() for seed in (0, 0, 1))
+    assert first == same
+    assert first != other
+    assert sum(first) / 20 == pytest.approx(100, abs=45)  # from everywhere, not from one end
+
+
+def test_strata_have_equal_shares() -> None:
+    classes = np.random.default_rng(0).choice(4, 500, p=[0.85, 0.1, 0.04, 0.01])
+    found = stratified(classes, SHARES, seed=0)
+    assert all_of(found) == list(range(500))
+    for part, share in zip(found.values(), SHARES, strict=True):
+        counts = np.bincount(classes[part], minlength=4)
+        np.testing.assert_allclose(counts, share * np.bincount(classes), atol=2)
+    assert stratified(classes, SHARES, seed=1)["test"].tolist() != found["test"].tolist()
+
+
+def test_words() -> None:
+    words = ["Train", "val", "TEST ", "training", "validation", "dev", "testing", "valid", "train"]
+    assert {name: part.tolist() for name, part in by_word(words).items()} == {
+        "train": [0, 3, 8],
+        "valid": [1, 4, 5, 7],
+        "test": [2, 6],
+    }
+    assert splits.split_of("holdout") is None
+    assert splits.split_of(None) is None
+
+
+@pytest.mark.slow
+def test_scaffolds_of_ogbg_molhiv(real_data: Path) -> None:
+    pytest.importorskip("rdkit")
+    from gt.data.smiles import smiles_graphs
+
+    folder = real_data / "ogbg_molhiv"
+    molecules = smiles_graphs(pd.read_csv(folder / "mapping" / "mol.csv.gz")["smiles"].tolist(), scaffolds=True)
+    assert not molecules.failed
+    found = by_scaffold(molecules.scaffolds, SHARES)
+    for name, part in found.items():
+        expected = pd.read_csv(folder / "split" / "scaffold" / f"{name}.csv.gz", header=None)[0].to_numpy()
+        np.testing.assert_array_equal(part, expected)

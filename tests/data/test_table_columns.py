@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("rdkit")
+from gt.data.table_columns import named, smiles_column, split_column, target_columns  # noqa: E402
+from gt.data.tables import Table  # noqa: E402
+from gt.errors import UserError  # noqa: E402
+
+PATH = Path("a.csv")
+MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "xyz"] * 10
+RANDOM = np.random.default_rng(0)
+REAL = [f"{value:.3f}" for value in RANDOM.normal(size=40)]
+OTHER = [f"{value:.3f}" for value in RANDOM.normal(size=40)]
+YES_NO = ["0", "1", None, "1"] * 10
+WORDS = ["active", "inactive"] * 20
+NAMES = [f"compound {number}" for number in range(40)]
+COUNT = [str(number) for number in range(1, 41)]
+
+
+def table(**columns: list[str | None]) -> Table:
+    return Table(pd.DataFrame({name.replace("__", " "): cells for name, cells in columns.items()}, dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"smiles": MOLECULES, "y": REAL}, "smiles"),
+        ({"name": NAMES, "Canonical_SMILES": MOLECULES}, "Canonical_SMILES"),
+        ({"smiles_of_salt": NAMES, "SMILES": MOLECULES}, "SMILES"),
+        ({"drug__smiles": NAMES, "structures": MOLECULES}, "drug smiles"),  # a name comes first
+        ({"name": NAMES, "mol": MOLECULES, "y": REAL}, "mol"),
+        ({"code": ["C", "N", "O", "S"] * 10, "drug": MOLECULES, "y": COUNT}, "drug"),
+    ],
+)
+def test_smiles(columns: dict[str, list[str | None]], expected: str) -> None:
+    assert smiles_column(table(**columns), PATH) == expected
+
+
+def test_no_smiles() -> None:
+    with pytest.raises(UserError, match=r"a.csv: no column reads as SMILES; name it by data.smiles=NAME: name, y"):
+        smiles_column(table(name=NAMES, y=REAL), PATH)
+
+
+def test_no_header() -> None:
+    with pytest.raises(UserError, match=r"a.csv, line 1: 'CCN' reads as a molecule"):
+        smiles_column(table(CCN=MOLECULES, y=REAL), PATH)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"num": REAL, "name": NAMES, "p_np": YES_NO}, ["p_np"]),  # BBBP
+        (  # ESOL
+            {"Compound__ID": NAMES, "ESOL__predicted": OTHER, "Weight": REAL, "measured__log__solubility": OTHER},
+            ["measured log solubility"],
+        ),
+        ({"CMPD_CHEMBLID": NAMES, "exp": REAL}, ["exp"]),  # Lipophilicity
+        ({"iupac": NAMES, "expt": REAL, "calc": OTHER}, ["expt"]),  # FreeSolv
+        ({"logS": REAL, "logS__predicted": OTHER}, ["logS"]),
+        ({"activity": ["CI", "CM", "CA", "CI"] * 10, "HIV_active": YES_NO}, ["HIV_active"]),  # HIV
+        ({"mol_id": OTHER, "NR-AR": YES_NO, "SR-p53": YES_NO}, ["NR-AR", "SR-p53"]),  # Tox21
+        ({"Class": YES_NO, "pIC50": REAL, "MW": OTHER}, ["Class"]),  # BACE
+        ({"target_1": REAL, "target_2": OTHER, "weight": REAL}, ["target_1", "target_2"]),
+        ({"y": REAL, "weight": OTHER}, ["y"]),
+        ({"label": WORDS, "weight": OTHER}, ["label"]),
+        ({"found": WORDS, "name": NAMES}, ["found"]),
+        ({"counter": COUNT, "value__of__it": REAL}, ["value of it"]),
+        ({"fold": ["0", "1", "2", "3"] * 10, "logS": REAL}, ["logS"]),
+        ({"logS": ["<0.1", *REAL[1:]]}, ["logS"]),
+    ],
+)
+def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> None:
+    assert target_columns(table(smiles=MOLECULES, **columns), {"smiles"}, PATH) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mu": REAL, "gap": OTHER}, "a.csv: cannot tell which column is the target; say data.target=NAME: mu, gap$"),
+        ({"logS": REAL, "found": WORDS}, "data.target=NAME: logS, found$"),
+        ({"logS": REAL, "toxic": YES_NO}, "data.target=NAME: logS, toxic$"),
+        ({"exp_a": REAL, "exp_b": REAL}, "data.target=NAME: exp_a, exp_b$"),
+        ({"id": REAL, "name": NAMES}, "a.csv: no column could be a target; there is id, name$"),
+        ({}, "a.csv: no column could be a target; there is none left$"),
+        ({f"f{n}": REAL for n in range(30)}, "f10, f11 and 18 more$"),
+    ],
+)
+def test_no_target_to_tell(columns: dict[str, list[str | None]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        target_columns(table(smiles=MOLECULES, **columns), {"smiles"}, PATH)
+
+
+def test_lists_and_dates_are_no_targets() -> None:
+    days = pd.date_range("2020-01-01", periods=40)
+    frame = pd.DataFrame({"smiles": MOLECULES, "atoms": [[1, 2]] * 40, "day": days, "logS": RANDOM.normal(size=40)})
+    assert target_columns(Table(frame), {"smiles"}, PATH) == ["logS"]
+
+
+def test_split_column() -> None:
+    words = ["train", "Valid", "test", "train"] * 10
+    assert split_column(table(smiles=MOLECULES, Model=words), PATH, must=False) is None
+    assert split_column(table(split=["a"] * 40, fold=words), PATH, must=False) == "fold"
+    assert split_column(table(split=[None] * 40), PATH, must=False) is None
+    assert split_column(table(data_split=["?", *words[1:]]), PATH, must=True) == "data_split"
+    with pytest.raises(UserError, match=r"a.csv: no column says train, valid or test"):
+        split_column(table(split=["a"] * 40), PATH, must=True)
+
+
+def test_named() -> None:
+    assert named(table(logS=REAL), "logS", PATH, "data.target") == "logS"
+    with pytest.raises(UserError, match=r"a.csv has no column 'logs' \(data.target\): did you mean 'logS'\?"):
+        named(table(logS=REAL, smiles=MOLECULES), "logs", PATH, "data.target")

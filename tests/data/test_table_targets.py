@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_class_weight
+
+from gt.data.table_targets import Targets, balanced, moments, read_targets
+from gt.data.tables import Table
+from gt.errors import UserError
+from gt.schema import Kind, Schema
+
+PATH = Path("a.csv")
+
+
+def read(kind: Kind | None = None, **columns: list) -> Targets:
+    frame = pd.DataFrame(columns)
+    return read_targets(Table(frame, lines=list(range(2, 2 + len(frame)))), list(columns), kind, PATH)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "classes", "y"),
+    [
+        (["0", "1", None, "1.0"], "binary", (), [0, 1, np.nan, 1]),
+        ([True, False, None], "binary", (), [1, 0, np.nan]),
+        (["True", "FALSE", None], "binary", (), [1, 0, np.nan]),
+        (["-1", "1", "1"], "binary", (), [0, 1, 1]),
+        (["yes", "no", None, "yes"], "binary", ("no", "yes"), [1, 0, np.nan, 1]),
+        (["Inactive", "Active"], "binary", ("Inactive", "Active"), [0, 1]),
+        (["b", "c", "a", None], "multiclass", ("a", "b", "c"), [1, 2, 0, np.nan]),
+        (["1", "2", "4"] * 20, "multiclass", ("1", "2", "4"), [0, 1, 2] * 20),
+        (["1", "2", "4"], "regression", (), [1, 2, 4]),
+        (["0.5", "1", None], "regression", (), [0.5, 1, np.nan]),
+        ([str(n) for n in range(200)], "regression", (), list(range(200))),
+    ],
+)
+def test_kinds(cells: list, kind: Kind, classes: tuple[str, ...], y: list[float]) -> None:
+    found = read(y=cells)
+    assert (found.kind, found.classes) == (kind, classes)
+    np.testing.assert_array_equal(found.y[:, 0], y)
+    assert not found.wrong
+    assert found.outputs == (len(classes) if kind == "multiclass" else 1)
+
+
+def test_several() -> None:
+    found = read(a=["0", "1", None], b=["1", None, None])
+    assert found.kind == "binary"
+    np.testing.assert_array_equal(found.y, [[0, 1], [1, np.nan], [np.nan, np.nan]])
+    found = read(a=["0", "1", None], b=["1.5", "2", "3"])
+    assert (found.kind, found.outputs) == ("regression", 2)
+    found = read(a=["no", "yes"], b=["off", "on"])
+    assert (found.kind, found.outputs, found.classes) == ("binary", 2, ())
+    np.testing.assert_array_equal(found.y, [[0, 0], [1, 1]])
+
+
+def test_named_kinds() -> None:
+    assert read("regression", y=["0", "1"]).kind == "regression"
+    found = read("multiclass", y=["0", "1", "1"])
+    assert (found.kind, found.classes) == ("multiclass", ("0", "1"))
+    np.testing.assert_array_equal(found.of(np.array([2, 0])), [1, 0])
+    assert found.of(np.array([2, 0])).dtype == np.int64
+    found = read("multiclass", y=["no", "yes", "yes"])
+    assert (found.kind, found.classes) == ("multiclass", ("no", "yes"))
+    found = read("binary", y=["3", "7", None, "3"])
+    np.testing.assert_array_equal(found.of(np.array([0, 1, 2])), [[0], [1], [np.nan]])
+    assert found.of(np.array([0])).dtype == np.float32
+
+
+def test_cells_that_are_no_targets() -> None:
+    cells: list = [f"{n / 7}" for n in range(40)]
+    cells[3], cells[5], cells[9], cells[11] = "<0.1", "inf", "1e300", None
+    found = read(y=cells)
+    assert found.wrong == {
+        3: "'<0.1' in 'y' is no number",
+        5: "'inf' in 'y' is too large",
+        9: "'1e300' in 'y' is too large",
+    }
+    assert np.flatnonzero(np.isnan(found.y)).tolist() == [3, 5, 9, 11]
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "message"),
+    [
+        (None, {"y": ["1", "1"]}, "a.csv: 'y' holds one value only"),
+        (None, {"y": ["a", "a", None]}, "a.csv: 'y' holds one value only"),
+        (None, {"y": [None, None]}, "a.csv: 'y' is empty"),
+        (None, {"y": ["1", "2.5"], "z": ["a", "b"]}, "a.csv: 'z' holds text and other targets numbers"),
+        (None, {"y": ["a", "b", "c"], "z": ["a", "b", "c"]}, "only one can be learned, not y, z"),
+        ("binary", {"y": ["0", "1", "2"]}, "a.csv, line 4: 2 in 'y' is a third value, data.kind=binary takes"),
+        ("binary", {"y": ["a", "b", "c"]}, "a.csv: 'y' holds 3 different words, data.kind=binary takes two"),
+        ("regression", {"y": ["a", "b"]}, "a.csv: 'a' in 'y' is no number, which data.kind=regression needs"),
+        ("multiclass", {"y": [str(n) for n in range(2000)]}, "a.csv: 'y' holds 2000 different values, too many"),
+        ("multiclass", {"y": ["1", "2"], "z": ["1", "2"]}, "only one can be learned"),
+    ],
+)
+def test_refused(kind: Kind | None, columns: dict[str, list], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(kind, **columns)
+    assert "\n" not in str(caught.value)
+
+
+def test_strata() -> None:
+    every = np.arange(100)
+    numbers = np.random.default_rng(0).normal(size=100)
+    strata = read(y=numbers.tolist()).strata(every, PATH)
+    assert np.bincount(strata).tolist() == [10] * 10
+    assert all(numbers[strata == n].max() <= numbers[strata == n + 1].min() for n in range(9))
+    assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), PATH).tolist() == [2, 0]
+    with pytest.raises(UserError, match=r"data.split=stratified goes by one target, there are 2"):
+        read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), PATH)
+
+
+def test_moments() -> None:
+    y = np.random.default_rng(0).normal(3, 5, (50, 4)).astype(np.float32)
+    y[::3, 1] = np.nan
+    y[:, 2] = 7
+    y[:, 3] = np.nan
+    mean, scale = moments(y)
+    expected = StandardScaler().fit(y[:, :2])
+    np.testing.assert_allclose(mean[:2], expected.mean_, rtol=1e-6)
+    np.testing.assert_allclose(scale[:2], expected.scale_, rtol=1e-6)
+    assert (mean[2:], scale[2:]) == ((7.0, 0.0), (1.0, 1.0))
+
+
+def test_balanced() -> None:
+    classes = np.random.default_rng(0).choice(3, 200, p=[0.7, 0.2, 0.1])
+    found = balanced(Schema(kind="multiclass", outputs=4), classes)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=classes) * 3 / 4
+    np.testing.assert_allclose(found, [*expected, 1])
+    y = np.array([[1, 0, 1], [0, np.nan, 1], [0, 0, np.nan], [np.nan, 0, 1]])
+    assert balanced(Schema(kind="binary", outputs=3), y) == (2.0, 1.0, 1.0)
