@@ -168,10 +168,11 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> t
     if isinstance(task.net, GraphTransformer):
         data.readings = Live(partial(task.net.readings, device.type, False))
     task.to(device)
-    dataset, schema, (measures, _) = data.dataset(split), task.schema, data.measures()
+    batches, schema, (measures, _) = plan(data, split), task.schema, data.measures()
+    dataset = data.dataset(split)
     spell, measures = data if isinstance(data, Spelled) else None, measures.to(device)
     parts, order, known = [], [], False
-    for items in plan(data, split):
+    for items in batches:
         batch: GraphBatch = dataset.__getitems__(items)
         where = located(schema, dataset, items, batch)
         prediction, target = task(batch.to(device)).float(), None if batch.y is None else batch.y.to(device)
