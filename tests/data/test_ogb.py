@@ -11,8 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.data.ogb import OGBMolecules
+from gt.data import ogb_raw
+from gt.data.ogb import OGBMolecules, unit
+from gt.data.ogb_code2 import FunctionNames
 from gt.data.ogb_metric import OGBMetric
+from gt.data.ogb_pcqm4mv2 import PCQM4Mv2
+from gt.data.ogb_ppa import ProteinAssociations
+from gt.data.store import load, save
 from gt.run import baseline
 from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
 
@@ -64,10 +69,53 @@ def test_one_task_unlabelled(tmp_path: Path) -> None:
     same_as_ogb("ogbg-molbbbp", tmp_path)
 
 
-def test_regression(tmp_path: Path) -> None:
+def test_regression_is_learned_in_units_of_the_training_set(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_mollipo", [0.1, -3.25, 1e-3, 4.0])
     same_as_ogb("ogbg-mollipo", tmp_path)
-    assert molecules("ogbg-mollipo", tmp_path).schema.kind == "regression"
+    schema = molecules("ogbg-mollipo", tmp_path).schema
+    assert (schema.kind, schema.squared) == ("regression", True)
+    assert schema.mean == pytest.approx((2.05,))  # of graphs 3 and 0
+    assert schema.scale == pytest.approx((1.95,))
+
+
+def test_unit_of_labels_that_are_missing_or_all_the_same() -> None:
+    mean, scale = unit(np.array([[1, np.nan, 5], [3, np.nan, 5], [np.nan, np.nan, 5]], np.float32))
+    assert mean == (2.0, 0.0, 5.0)
+    assert scale == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("room", [1, 7, 12])
+def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    data = OGBMolecules("ogbg-molhiv", str(root))
+    data.open([])
+    whole = data.graphs
+    monkeypatch.setattr(ogb_raw, "ROOM", room)
+    chunks = list(data.read(data.files()))
+    assert 1 < len(chunks) <= 4
+    same_as_ogb("ogbg-molhiv", root)
+    save(iter(chunks), root / "again")
+    again = load(root / "again")
+    for name in ("node_ptr", "edge_ptr", "edge_index"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    np.testing.assert_array_equal(again.nodes["x"], whole.nodes["x"])
+    assert again.schema == whole.schema
+
+
+def test_large_files_are_told_apart_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ogb_raw, "WHOLE", 100)
+    monkeypatch.setattr(ogb_raw, "ENDS", 10)
+    seen = set()
+    for text in (
+        b"a" * 101,
+        b"a" * 102,
+        b"a" * 100 + b"b",
+        b"b" + b"a" * 100,
+        b"a" * 100,
+        b"a" * 50 + b"b" + b"a" * 49,
+    ):
+        (tmp_path / "file").write_bytes(text)
+        seen.add(ogb_raw.digest(tmp_path / "file"))
+    assert len(seen) == 6
 
 
 def test_molecules_of_one_atom_only(root: Path) -> None:
@@ -181,9 +229,23 @@ def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> Non
     assert not data.has("test")
 
 
-def test_configuration() -> None:
-    config = OmegaConf.load(Path(gt.__path__[0]).parent / "configs" / "data" / "ogbg_molhiv.yaml")
+CONFIGURED = {
+    "ogbg_molhiv": (OGBMolecules, "ogbg-molhiv"),
+    "ogbg_molpcba": (OGBMolecules, "ogbg-molpcba"),
+    "ogbg_mol": (OGBMolecules, "ogbg-mollipo"),
+    "ogbg_ppa": (ProteinAssociations, "ogbg-ppa"),
+    "ogbg_code2": (FunctionNames, "ogbg-code2"),
+    "pcqm4mv2": (PCQM4Mv2, "pcqm4m-v2"),
+}
+
+
+@pytest.mark.parametrize("option", CONFIGURED)
+def test_configuration(option: str) -> None:
+    config = OmegaConf.load(Path(gt.__path__[0]).parent / "configs" / "data" / f"{option}.yaml")
     config.seed = 3
+    kind, name = CONFIGURED[option]
+    if option == "ogbg_mol":
+        config.dataset = name
     data = instantiate(config)
-    assert isinstance(data, OGBMolecules)
-    assert (data.name, data.root, data.seed) == ("ogbg-molhiv", Path("data"), 3)
+    assert type(data) is kind
+    assert (data.name, data.root, data.seed) == (name, Path("data"), 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gt.data import ogb_csv
 from gt.data.ogb_download import files
 from tests.data.ogb_files import ATOMS, fails, molecules, put, table, write
 
@@ -66,3 +67,30 @@ def test_damaged_file(root: Path, damage: Callable[[bytes], bytes]) -> None:
     path = root / "ogbg_molhiv" / "raw" / "node-feat.csv.gz"
     path.write_bytes(damage(path.read_bytes()))
     fails(lambda: molecules("ogbg-molhiv", root), "node-feat.csv.gz")
+
+
+@pytest.mark.parametrize("block", [1, 5, 2**24])
+def test_blocks_are_the_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(ogb_csv, "BLOCK", block)
+    expected = np.arange(40).reshape(20, 2)
+    put(tmp_path / "t.csv.gz", table(expected).rstrip("\n"))  # a last line may lack its end
+    np.testing.assert_array_equal(ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64, 20), expected)
+    kept = ogb_csv.categories(tmp_path / "t.csv.gz", (39, 40), 20)
+    np.testing.assert_array_equal(kept, expected)
+    assert kept.dtype == np.uint8
+    fails(lambda: ogb_csv.categories(tmp_path / "t.csv.gz", (39, 33), 20), "row 17: 33 is outside")
+    reader = ogb_csv.Rows(tmp_path / "t.csv.gz", 2, np.int64, 20)
+    np.testing.assert_array_equal(np.concatenate([reader.take(n) for n in (0, 7, 1, 0, 12, 0)]), expected)
+
+
+def test_a_piece_beyond_the_end_and_rows_that_are_left_over(tmp_path: Path) -> None:
+    put(tmp_path / "t.csv.gz", "1\n2\n3\n")
+    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 4).take(4), "has 3 rows", "ask for 4")
+    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 2).take(2), "has 3 rows", "ask for 2")
+
+
+def test_fault_in_a_later_block_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ogb_csv, "BLOCK", 4)
+    put(tmp_path / "t.csv.gz", "1,1\n2,2\n3,3\n4,x\n5,5\n")
+    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64), "row 4: 'x' is not a whole number")
+    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 3, np.int64), "row 1: 2 columns where there should be 3")
