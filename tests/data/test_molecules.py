@@ -1,6 +1,7 @@
 """The data module of molecules from a file, as a user meets it."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,23 @@ import pytest
 import torch
 
 pytest.importorskip("rdkit")
-from ogb.utils import smiles2graph  # noqa: E402
-from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles  # noqa: E402
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-from gt.data import molecules  # noqa: E402
-from gt.data.molecules import Molecules  # noqa: E402
-from gt.errors import UserError  # noqa: E402
-from gt.metrics import constant_prediction, loss  # noqa: E402
+from gt.data import molecules
+from gt.data.molecules import Molecules
+from gt.errors import UserError
+from gt.metrics import constant_prediction, loss
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]
 # 60 molecules of 7 scaffolds, the empty one too; one of a single atom
 TEXTS = [f"{'C' * (n // 7 + 1)}{([*RINGS, ''])[n % 7]}" for n in range(60)]
 NUMBERS = np.random.default_rng(0).normal(5, 3, 60).round(4).tolist()
+
+
+def graph_by_ogb(text: str) -> dict[str, np.ndarray]:
+    from ogb.utils import smiles2graph  # after this project's own import of ogb, which keeps it off the network
+
+    return smiles2graph(text)
 
 
 def write(path: Path, frame: pd.DataFrame) -> str:
@@ -51,7 +57,7 @@ def test_by_path_alone(tmp_path: Path, table: pd.DataFrame, capsys: pytest.Captu
     graphs = data.graphs
     assert graphs is not None
     for number, text in enumerate(TEXTS):
-        expected = smiles2graph(text)
+        expected = graph_by_ogb(text)
         nodes, edges = (slice(p[number], p[number + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
         np.testing.assert_array_equal(graphs.nodes["x"][nodes], expected["node_feat"])
         order = np.lexsort(expected["edge_index"])
@@ -62,7 +68,7 @@ def test_by_path_alone(tmp_path: Path, table: pd.DataFrame, capsys: pytest.Captu
 
     cores = [MurckoScaffoldSmiles(text) for text in TEXTS]
     parts = [rows(data, name) for name in ("train", "valid", "test")]
-    assert sorted(sum(parts, [])) == list(range(60))
+    assert sorted(itertools.chain(*parts)) == list(range(60))
     assert sum(len({cores[row] for row in part}) for part in parts) == 7
     assert all(parts)
 
@@ -195,7 +201,7 @@ def test_sdf(tmp_path: Path) -> None:
             writer.write(mol)
     data = opened(str(tmp_path / "my.sdf"), tmp_path)
     assert data.graphs is not None
-    np.testing.assert_array_equal(data.graphs.sizes, [smiles2graph(text)["num_nodes"] for text in TEXTS])
+    np.testing.assert_array_equal(data.graphs.sizes, [graph_by_ogb(text)["num_nodes"] for text in TEXTS])
     np.testing.assert_allclose(data.targets("train")[:, 0], np.float32(NUMBERS)[rows(data, "train")])
 
 

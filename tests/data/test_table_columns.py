@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("rdkit")
-from gt.data.table_columns import named, smiles_column, split_column, target_columns  # noqa: E402
-from gt.data.tables import Table  # noqa: E402
-from gt.errors import UserError  # noqa: E402
+from gt.data.table_columns import named, smiles_column, split_column, target_columns
+from gt.data.tables import Table
+from gt.errors import UserError
 
 PATH = Path("a.csv")
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "xyz"] * 10
