@@ -3,6 +3,7 @@
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,19 @@ from torchmetrics.utilities import dim_zero_cat
 from gt.data.ogb_catalogue import facts
 from gt.schema import UNLABELLED
 
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.graphproppred import Evaluator  # noqa: E402
-from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator  # noqa: E402
+
+def evaluator_of(name: str) -> Any:
+    """OGB's own Evaluator of a graph-level dataset, imported now: with it come OGB's classes, and PyG for them."""
+    facts(name, "graph")  # raises where the name is unknown
+    # importing ogb starts a thread that asks PyPI for a newer release, without time-out; lacking `outdated` it does not
+    sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
+    if name == "pcqm4m-v2":
+        from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator
+
+        return PCQM4Mv2Evaluator()
+    from ogb.graphproppred import Evaluator
+
+    return Evaluator(name)
 
 
 class LeaderboardMetric(Metric):
@@ -87,8 +97,7 @@ class OGBMetric(LeaderboardMetric):
     """
 
     def __init__(self, name: str) -> None:
-        facts(name, "graph")  # raises where the name is unknown
-        evaluator = Evaluator(name)
+        evaluator = evaluator_of(name)
         super().__init__(evaluator.eval_metric, (evaluator.num_tasks, evaluator.num_tasks))
         self.evaluator = evaluator
 
@@ -111,9 +120,8 @@ class OGBAccuracy(LeaderboardMetric):
     """
 
     def __init__(self, name: str) -> None:
-        facts(name, "graph")
         super().__init__("acc", (1, 1))
-        self.evaluator = Evaluator(name)
+        self.evaluator = evaluator_of(name)
 
     def answers(self, preds: Tensor) -> Tensor:
         return preds.argmax(1, keepdim=True)
@@ -141,7 +149,7 @@ class OGBWords(LeaderboardMetric):
 
     def __init__(self, words: Sequence[str], positions: int, references: int) -> None:
         super().__init__("F1", (positions, positions + references))
-        self.evaluator = Evaluator("ogbg-code2")
+        self.evaluator = evaluator_of("ogbg-code2")
         self.words, self.positions = tuple(words), positions
 
     def answers(self, preds: Tensor) -> Tensor:
@@ -168,7 +176,7 @@ class PCQM4Mv2Metric(LeaderboardMetric):
 
     def __init__(self) -> None:
         super().__init__("mae", (1, 1))
-        self.evaluator = PCQM4Mv2Evaluator()
+        self.evaluator = evaluator_of("pcqm4m-v2")
 
     def score(self, preds: Tensor, target: Tensor) -> float:
         labelled = ~target.isnan()
