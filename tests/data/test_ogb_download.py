@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gt.data import ogb, ogb_catalogue, ogb_download
-from tests.data.ogb_files import fails, same_as_ogb, write
+from gt.data import ogb_catalogue, ogb_download
+from tests.data.ogb_files import fails, molecules, same_as_ogb, write
 
 
 @pytest.fixture
@@ -22,11 +22,49 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("part", [*ogb_download.RAW, *ogb_download.SPLITS])
+RAW = ("num-node-list", "num-edge-list", "node-feat", "edge", "edge-feat", "graph-label")
+
+
+@pytest.mark.parametrize("part", [*RAW, *ogb_download.SPLITS])
 def test_missing_file(root: Path, part: str) -> None:
     path = ogb_download.files("ogbg-molhiv", root / "ogbg_molhiv")[part]
     path.unlink()
-    fails(lambda: ogb.build("ogbg-molhiv", root), f"{path} is missing", "data.root")
+    fails(lambda: molecules("ogbg-molhiv", root), f"{path} is missing", "data.root")
+
+
+def test_another_release(root: Path) -> None:
+    (root / "ogbg_molhiv" / "RELEASE_v1.txt").rename(root / "ogbg_molhiv" / "RELEASE_v0.txt")
+    fails(lambda: molecules("ogbg-molhiv", root), "RELEASE_v1.txt is missing", "older release", "data.root")
+
+
+MINI = ("ogbg-molhiv", "ogbg-ppa", "ogbg-code2", "ogbn-arxiv", "ogbn-proteins", "ogbl-collab", "pcqm4m-v2")
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_files_are_all_that_a_dataset_of_any_level_has(real_data: Path, name: str) -> None:
+    folder = ogb_download.locate(name, real_data / "ogb_mini")
+    unread = {"mol.csv.gz", "split_dict_np2.pt", f"RELEASE_v{ogb_catalogue.facts(name)['version']}.txt"}
+    there = {path for path in folder.rglob("*") if path.is_file() and path.name not in unread}
+    assert set(ogb_download.files(name, folder).values()) == there
+
+
+def test_the_file_of_species_has_two_names(tmp_path: Path) -> None:
+    raw = tmp_path / "ogbn_proteins" / "raw"
+    raw.mkdir(parents=True)
+    found = ogb_download.files("ogbn-proteins", tmp_path / "ogbn_proteins")
+    assert found["node_species"] == raw / "node_species.csv.gz"
+    (raw / "species.csv.gz").touch()
+    assert ogb_download.files("ogbn-proteins", tmp_path / "ogbn_proteins")["node_species"] == raw / "species.csv.gz"
+
+
+def test_facts_of_every_level() -> None:
+    levels = {name: facts["level"] for name, facts in ogb_catalogue.catalogue().items()}
+    assert (levels["ogbg-code2"], levels["ogbn-mag"], levels["ogbl-ddi"]) == ("graph", "node", "link")
+    for name in levels:
+        assert ogb_download.files(name, Path("x"))
+        assert ogb_catalogue.facts(name)["url"].startswith("http")
+    fails(lambda: ogb_catalogue.facts("ogbn-arxif"), "did you mean ogbn-arxiv?")
+    fails(lambda: ogb_catalogue.facts("ogbg-ppa", "link"), "no link-level dataset", "did you mean ogbl-ppa?")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -129,9 +167,17 @@ def test_no_network(server: Server, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/hiv.zip"
         ogb_catalogue.catalogue()["ogbg-molhiv"]["url"] = url
         for root in (tmp_path / "new", tmp_path):
-            call = partial(ogb.build, "ogbg-molhiv", root)
+            call = partial(molecules, "ogbg-molhiv", root)
             fails(call, str(root / "ogbg_molhiv"), url, "refused", "data.root", "raw")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_room_for_what_will_be_built(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**21 + 2 * len(server.body)))
+    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path, built=2**22), "needs 4 MiB", "2 are free", "larger disk")
+    assert left_in(tmp_path) == []
+    ogb_download.locate("ogbg-molhiv", tmp_path, built=2**20)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "page", "other", "incomplete", "no size", "stalled", "disk", "short"])

@@ -1,0 +1,159 @@
+"""``python -m gt.predict``: a table of predictions that is right, whole, and in the order of the data."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+from gt.checkpoint import build
+from gt.data.datamodule import DataModule
+from gt.data.ogb import OGBMolecules
+from gt.data.ogb_code2 import FunctionNames
+from gt.errors import UserError
+from gt.predict import arguments, check_schema, columns, main
+from gt.schema import UNLABELLED, Schema
+from gt.task import Task
+from tests.data.ogb_files import write, write_code2
+
+LABELS = np.array([[0, 1, np.nan], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]])
+MODEL = {
+    "model": {"_target_": "gt.model.GraphTransformer", "_partial_": True, "width": 8, "depth": 0},
+    "mask": {"_target_": "gt.masks.Complete"},
+    "encoding": {},
+}
+REST = {
+    "optim": {"_target_": "gt.optim.AdamW"},
+    "trainer": {"_target_": "pytorch_lightning.Trainer"},
+    "seed": 0,
+}
+
+
+def run_folder(folder: Path, data: DataModule, config: dict[str, object]) -> Path:
+    """What a run leaves: its configuration and a checkpoint of a network with random weights."""
+    torch.manual_seed(1)
+    data.open([])
+    task = Task(build(MODEL, data.schema), data.schema, *data.measures(), config=MODEL)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(task)
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create({"data": config, **MODEL, **REST}), folder / ".hydra" / "config.yaml")
+    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run on four molecules with two tasks, all of which are in the training set or in the test."""
+    write(tmp_path / "ogbg_molclintox", LABELS[:, :2])
+    config = {"_target_": "gt.data.ogb.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
+    return run_folder(tmp_path / "run", OGBMolecules("ogbg-molclintox", str(tmp_path)), config)
+
+
+def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(run), "--split", "train"])
+    path = run / "predictions-train.csv"
+    assert str(path) in capsys.readouterr().out
+    table = pd.read_csv(path)
+    assert table.columns.tolist() == ["graph", "prediction_0", "prediction_1", "target_0", "target_1"]
+    assert table["graph"].tolist() == [3, 0]  # the split's order, though batches are sorted by size
+    np.testing.assert_array_equal(table[["target_0", "target_1"]], LABELS[[3, 0], :2])
+    data = OGBMolecules("ogbg-molclintox", str(run.parent))
+    data.open([])
+    from gt import load
+
+    for row, graph in enumerate(table["graph"]):
+        (place,) = np.flatnonzero(data.graphs.splits["train"] == graph)
+        batch = data.dataset("train").__getitems__([int(place)])
+        with torch.no_grad():
+            expected = load(run / "checkpoints" / "best.ckpt")(batch).sigmoid()[0]
+        np.testing.assert_allclose(table.loc[row, ["prediction_0", "prediction_1"]].astype(float), expected, rtol=1e-5)
+
+
+def test_the_test_split_is_the_default_and_out_says_where(run: Path, tmp_path: Path) -> None:
+    main([str(run / "checkpoints" / "best.ckpt"), "--out", str(tmp_path / "new" / "mine.csv"), "--device", "cpu"])
+    assert pd.read_csv(tmp_path / "new" / "mine.csv")["graph"].tolist() == [2]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.csv"]
+
+
+def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "ogbg_molclintox").rename(tmp_path / "elsewhere" / "ogbg_molclintox")
+    main([str(run), f"data.root={tmp_path / 'elsewhere'}", "--split", "valid"])
+    assert pd.read_csv(run / "predictions-valid.csv")["graph"].tolist() == [1]
+
+
+def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
+    config = {"_target_": "gt.data.ogb_code2.FunctionNames", "root": str(tmp_path)}
+    run = run_folder(tmp_path / "run", FunctionNames(str(tmp_path)), config)
+    main([str(run)])
+    table = pd.read_csv(run / "predictions-test.csv", keep_default_na=False)
+    assert table["target"].tolist() == ["set it"]
+    assert set(table["prediction"][0].split()) <= {"get", "name", "set", "it", "__UNK__"}
+    assert "F1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere.ckpt"], "no checkpoint at"),
+        (["RUN", "--split", "tset"], "no split 'tset': there are train, valid, test"),
+        (["RUN", "optim.lr=1"], "only the data may be changed"),
+        (["RUN", "data.rot=x"], "data.rot"),
+        (["RUN", "data=nothing"], "no option 'nothing'"),
+        (["RUN", "data.root=ROOT/nowhere", "--split", "valid"], "ogbg-molclintox is not in"),
+        (["RUN", "data.dataset=ogbg-moltox21"], "its outputs is 2"),
+    ],
+)
+def test_one_line_for_each_fault(
+    run: Path, words: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(run.parent / "ogbg_moltox21", np.tile(LABELS, 4))
+    monkeypatch.setattr(
+        "gt.data.ogb_download.urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
+    )
+    with pytest.raises(UserError) as caught:
+        main([word.replace("RUN", str(run)).replace("ROOT", str(run.parent)) for word in words])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(run.glob("predictions*"))
+
+
+def test_a_checkpoint_without_its_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    moved = (run / "checkpoints" / "best.ckpt").rename(tmp_path / "alone" / "best.ckpt")
+    with pytest.raises(UserError, match="its run folder what its data are"):
+        main([str(moved)])
+
+
+def test_columns_of_classes_and_numbers() -> None:
+    schema = Schema(kind="multiclass", outputs=3, names=("a", "b", "c"))
+    scores = torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
+    found = columns(schema, scores, torch.tensor([2, UNLABELLED]), None)
+    assert (found["prediction"], found["target"]) == (["b", "a"], ["c", ""])
+    np.testing.assert_allclose(found["probability"], scores.softmax(1).max(1).values)
+    found = columns(Schema(kind="regression", outputs=1), torch.tensor([[1.5]]), None, None)
+    assert list(found) == ["prediction"]
+    found = columns(Schema(kind="multiclass", outputs=2, positions=2), torch.tensor([[0.0, 1.0, 1.0, 0.0]]), None, None)
+    assert found["prediction"] == ["1 0"]
+
+
+def test_a_model_for_other_data_is_refused() -> None:
+    ours = Schema(node_vocab=(3,), outputs=2, names=("no", "yes"))
+    check_schema(ours, Schema(node_vocab=(3,), outputs=2, max_nodes=7))
+    with pytest.raises(UserError, match=r"its node_vocab is \(3,\), that of the data \(4,\)"):
+        check_schema(ours, Schema(node_vocab=(4,), outputs=2))
+    with pytest.raises(UserError, match="other names"):
+        check_schema(ours, Schema(node_vocab=(3,), outputs=2, names=("a", "b")))
+
+
+def test_arguments_may_come_in_any_order() -> None:
+    found = arguments(["run", "data.root=x", "--split", "valid", "data.batch_size=2"])
+    assert found == argparse.Namespace(
+        checkpoint=Path("run"), overrides=["data.root=x", "data.batch_size=2"], split="valid", out=None, device=None
+    )
