@@ -178,7 +178,9 @@ class PyG(OwnGraphs):
     def _asked(self) -> dict[str, Dataset]:
         if not takes_split(self.make):
             return {"": open_dataset(self.make)}
-        found = {split: open_dataset(partial(self.make, split=word)) for split, word in THEIRS.items()}
+        make = self.make
+        plain = partial(make.func, *make.args, **make.keywords)  # a partial of another object is not flattened
+        found = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
         same = digest({"": found["train"]}, self.name) == digest({"": found["valid"]}, self.name)
         return {"": found["train"]} if same else found  # some, such as CSL, take a split and give all they have
 

@@ -68,8 +68,17 @@ def _alone(root: Path) -> Iterator[None]:
         yield
         return
     path = root.with_name(f"{root.name}.lock")
-    with lock(path):
-        yield
+    parents = [folder for folder in path.parents if not folder.exists()]
+    try:
+        with lock(path):
+            yield
+    except BaseException:
+        if not root.exists():  # nothing came of it: leave nothing
+            path.unlink(missing_ok=True)
+            for folder in parents:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+        raise
 
 
 def _guarded(cls: type) -> type:
@@ -96,7 +105,7 @@ def _guarded(cls: type) -> type:
 
 def _download(make: "partial[Any]", root: Path, where: str) -> None:
     """Download and process into a folder beside what is there, then move each file to its place."""
-    parents = [folder for folder in (root, *root.parents) if not folder.exists()]
+    before = root.exists()
     root.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=root, prefix=".part-"))
     try:
@@ -114,9 +123,8 @@ def _download(make: "partial[Any]", root: Path, where: str) -> None:
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        for folder in parents:
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        if not before and not any(root.iterdir()):
+            root.rmdir()
 
 
 @contextmanager
