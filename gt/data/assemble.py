@@ -10,7 +10,7 @@ import pandas as pd
 from gt.config import nearest
 from gt.data.found import SPLITS, UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.store import Arrays, Graphs, pointers
-from gt.data.columns import Table, column, pack
+from gt.data.node_tables import Table, column, pack
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 

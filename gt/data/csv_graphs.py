@@ -21,7 +21,7 @@ from gt.data.assemble import Choices, assemble
 from gt.data.found import Where
 from gt.data.own import OwnGraphs, file_name
 from gt.data.store import Graphs
-from gt.data.columns import Table
+from gt.data.node_tables import Table
 from gt.data.text_files import read_text
 from gt.errors import UserError
 from gt.schema import Kind
@@ -146,7 +146,7 @@ class CSVGraphs(OwnGraphs):
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
     ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.columns.pack` and `gt.data.found.answer`. One graph needs neither ``graphs.csv`` nor ``graph``: its nodes
+    `gt.data.node_tables.pack` and `gt.data.found.answer`. One graph needs neither ``graphs.csv`` nor ``graph``: its nodes
     have the ``label`` and perhaps the ``split``.
 
     Args:
