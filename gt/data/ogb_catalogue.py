@@ -1,7 +1,7 @@
-"""What OGB knows of its own datasets: task, number of targets, address, the kind of split."""
+"""What OGB knows of its own datasets: level, task, number of targets, address, files, the kind of split."""
 
 import difflib
-import sys
+import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,27 +10,65 @@ import pandas as pd
 
 from gt.errors import UserError
 
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb import graphproppred  # noqa: E402
+LEVELS = {"graph": "graphproppred", "node": "nodeproppred", "link": "linkproppred"}  # and where OGB keeps its facts
+PCQM4MV2 = {
+    "level": "graph",
+    "data type": "smiles",
+    "folder": "pcqm4m-v2",
+    "download_name": "pcqm4m-v2",
+    "url": "https://dgl-data.s3-accelerate.amazonaws.com/dataset/OGB-LSC/pcqm4m-v2.zip",
+    "version": "1",
+    "num tasks": "1",
+    "task type": "regression",
+    "eval metric": "mae",
+}  # of the large-scale challenge, whose facts stand in OGB's code and in no table
 
 
 @cache
 def catalogue() -> dict[str, dict[str, str]]:
-    """OGB's facts about each graph-property dataset, by its name: the columns of ``master.csv``."""
-    path = Path(graphproppred.__file__).with_name("master.csv")
-    table = pd.read_csv(path, index_col=0, keep_default_na=False, dtype=str)
-    return {str(name): dict(column) for name, column in table.items()}
+    """OGB's facts about each dataset, by its name.
+
+    They are the columns of OGB's three ``master.csv``, every value a text as it stands there (``"True"``, ``"None"``),
+    with two of our own: ``level`` (``graph``, ``node`` or ``link``) and ``folder``, the name of the dataset's folder.
+    """
+    found = {}
+    for level, package in LEVELS.items():
+        table = pd.read_csv(_home() / package / "master.csv", index_col=0, keep_default_na=False, dtype=str)
+        for name, column in table.items():
+            found[str(name)] = {**column, "level": level, "folder": str(name).replace("-", "_")}
+    return found | {"pcqm4m-v2": dict(PCQM4MV2)}
 
 
-def facts(name: str) -> Mapping[str, str]:
-    """OGB's facts about one dataset.
+def _home() -> Path:
+    """Where OGB is installed; it is not imported, which takes seconds."""
+    spec = importlib.util.find_spec("ogb")
+    if spec is None or spec.origin is None:
+        raise UserError("OGB's datasets need OGB: pip install ogb")
+    return Path(spec.origin).parent
+
+
+def facts(name: str, level: str | None = None, data_type: str | None = None) -> Mapping[str, str]:
+    """OGB's facts about one dataset: see `catalogue`.
+
+    Args:
+        name: such as ``ogbg-molhiv``, ``ogbn-arxiv``, ``ogbl-collab`` or ``pcqm4m-v2``.
+        level: the only level that will do: ``graph``, ``node`` or ``link``.
+        data_type: the only ``data type`` that will do, such as ``mol``.
 
     Raises:
-        UserError: no molecule dataset has this name.
+        UserError: no such dataset, which names the nearest one there is.
     """
-    names = [known for known, found in catalogue().items() if found["data type"] == "mol"]
+    known = catalogue()
+    wanted = {"level": level, "data type": data_type}
+    names = [n for n, found in known.items() if all(v is None or found.get(k) == v for k, v in wanted.items())]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-        raise UserError(f"no molecule dataset {name!r} in OGB: did you mean {near}? Known are {', '.join(names)}")
-    return catalogue()[name]
+        kind = "molecule " if data_type == "mol" else f"{level}-level " if level else ""
+        raise UserError(f"no {kind}dataset {name!r} in OGB: did you mean {near}? Known are {', '.join(names)}")
+    return known[name]
+
+
+def listed(found: Mapping[str, str], key: str) -> list[str]:
+    """A fact that is a list, such as ``additional node files``; empty where OGB says ``None``."""
+    value = found.get(key, "None")
+    return [] if value == "None" else value.split(",")

@@ -38,6 +38,7 @@ def write(folder: Path, labels: object) -> Path:
         put(folder / "raw" / f"{part}.csv.gz", table(rows))
     for part, ids in {"train": [3, 0], "valid": [1], "test": [2]}.items():
         put(folder / "split" / "scaffold" / f"{part}.csv.gz", table(ids))
+    (folder / "RELEASE_v1.txt").write_text("v1\n")
     return folder
 
 
