@@ -12,7 +12,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.columns import Targets, named, read_targets, smiles_column, split_column, target_columns
+from gt.data.table_columns import Targets, named, read_targets, smiles_column, split_column, target_columns
 from gt.data.datamodule import GraphDataModule
 from gt.data.parallel import mapped
 from gt.data.skipped import SkippedRows
@@ -32,7 +32,7 @@ Split = Literal["scaffold", "random", "stratified", "column"]
 class Molecules(GraphDataModule):
     """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
 
-    What is not named is found, see `gt.data.columns`, and said in a line. A row without any label, or whose target
+    What is not named is found, see `gt.data.table_columns`, and said in a line. A row without any label, or whose target
     cannot be used, is skipped too; rows that lack some of several targets stay.
 
     Args:
@@ -108,7 +108,7 @@ class Molecules(GraphDataModule):
         return self.facts
 
     @cached_property
-    def list(self) -> Path:
+    def skipped_rows(self) -> Path:
         """The file that lists skipped rows, beside the store."""
         return self._stores() / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
 
@@ -123,16 +123,33 @@ class Molecules(GraphDataModule):
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
         targets = _several([f"'{name}'" for name in facts["targets"]])
         classes = f" ({_several(facts['classes'])})" if facts["classes"] else ""
-        relaxed = (
-            f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
-        )
-        where = f", listed in {self.list}" if facts["skipped"] else ""
+        relaxed = f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
+        where = f", listed in {self.skipped_rows}" if facts["skipped"] else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; {len(graphs):,} molecules"
             f"{relaxed}; {facts['split']} split {sizes}; {facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
         )
 
-    def build(self) -> Iterator[Graphs]:
+    def build(self) -> Graphs:
+        chunks = list(self.chunks())
+        last = chunks[-1]
+
+        def joined(group: str) -> Arrays:
+            return {name: np.concatenate([getattr(c, group)[name] for c in chunks]) for name in getattr(last, group)}
+
+        return Graphs(
+            node_ptr=pointers(np.concatenate([chunk.sizes for chunk in chunks])),
+            edge_ptr=pointers(np.concatenate([np.diff(chunk.edge_ptr) for chunk in chunks])),
+            edge_index=np.concatenate([chunk.edge_index for chunk in chunks], axis=1),
+            schema=replace(last.schema, max_nodes=max(chunk.schema.max_nodes for chunk in chunks)),
+            nodes=joined("nodes"),
+            edges=joined("edges"),
+            graphs=joined("graphs"),
+            splits=last.splits,
+            notes=last.notes,
+        )
+
+    def chunks(self) -> Iterator[Graphs]:
         table = read_table(self.path)
         smiles, split, targets = self._columns(table)
         skipped = SkippedRows(table)
@@ -183,7 +200,7 @@ class Molecules(GraphDataModule):
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
                 }
-                skipped.write(self.list)
+                skipped.write(self.skipped_rows)
             yield chunk
         if not len(kept):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
@@ -216,7 +233,9 @@ class Molecules(GraphDataModule):
             max_nodes=max_nodes,
         )
 
-    def _split(self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any) -> Arrays:
+    def _split(
+        self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any
+    ) -> Arrays:
         """Molecule numbers of each split.
 
         Raises:

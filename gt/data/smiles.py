@@ -66,41 +66,35 @@ def chemistry() -> ModuleType:
     return Chem
 
 
-def _reason(text: str) -> str:
-    """What RDKit logs of a SMILES that it cannot read, in one line."""
+def read(text: str) -> tuple[Any, bool] | None:
+    """An RDKit molecule, and whether it is kept though RDKit refuses it; None where it is no molecule.
+
+    RDKit of 2024.09 and later refuses more bonds at a metal or metalloid than its table has, such as six at aluminium,
+    which coordination allows and earlier releases, among them OGB's, accepted. Such a molecule is kept; one with too
+    many bonds at carbon, nitrogen or another atom of `FIXED_VALENCE` is not.
+    """
+    mol, refused = chemistry().MolFromSmiles(text), False
+    if mol is None:
+        mol, refused = _coordinated(text), True
+    return (mol, refused) if mol is not None and mol.GetNumAtoms() else None
+
+
+def reason(text: str) -> str:
+    """Why `read` gives nothing: what RDKit logs of it, in one line."""
+    chem = chemistry()
     from rdkit import rdBase
 
     caught = io.StringIO()
     rdBase.LogToPythonStderr()
     try:
         with contextlib.redirect_stderr(caught):
-            chemistry().MolFromSmiles(text)
+            mol = chem.MolFromSmiles(text)
     finally:
         rdBase.LogToCppStreams()
+    if mol is not None:
+        return "no atoms"
     said = caught.getvalue().partition("\n")[0].partition("] ")[2]
     return said.replace("SMILES Parse Error: ", "") or "RDKit cannot read it"
-
-
-def read(text: str) -> tuple[Any, bool]:
-    """An RDKit molecule, and whether it is kept though RDKit refuses it.
-
-    RDKit of 2024.09 and later refuses more bonds at a metal or metalloid than its table has, such as six at aluminium,
-    which coordination allows and earlier releases, among them OGB's, accepted. Such a molecule is kept; one with too
-    many bonds at carbon, nitrogen or another atom of `FIXED_VALENCE` is not.
-
-    Raises:
-        ValueError: it is no molecule; says why.
-    """
-    chem = chemistry()
-    mol = chem.MolFromSmiles(text)
-    if mol is None:
-        mol = _coordinated(text)
-        if mol is None:
-            raise ValueError(_reason(text))
-        return mol, True
-    if not mol.GetNumAtoms():
-        raise ValueError("no atoms")
-    return mol, False
 
 
 def _coordinated(text: str) -> Any:
@@ -190,7 +184,7 @@ def _atoms(mol: Any) -> list[tuple[int, ...]]:
             a.GetIsAromatic(),
             a.IsInRing(),
         )
-        for a in mol.GetAtoms()
+        for a in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))
     ]
 
 
@@ -198,7 +192,7 @@ def _bonds(mol: Any) -> list[tuple[int, ...]]:
     """Both ends of each bond and what it is."""
     return [
         (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), b.GetBondType(), b.GetStereo(), b.GetIsConjugated())
-        for b in mol.GetBonds()
+        for b in map(mol.GetBondWithIdx, range(mol.GetNumBonds()))
     ]
 
 
@@ -208,8 +202,8 @@ def _numbers(rows: list[tuple[int, ...]], width: int) -> np.ndarray:
 
 
 def _features(raw: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    """(rows, features) uint8: each column looked up in its table, numbers beyond its end as the last entry."""
-    columns = [table[np.minimum(column, len(table) - 1)] for column, table in zip(raw.T, tables, strict=True)]
+    """(rows, features) uint8: each column looked up in its table, numbers beyond an end as the entry there."""
+    columns = [table[column.clip(0, len(table) - 1)] for column, table in zip(raw.T, tables, strict=True)]
     return np.stack(columns, axis=1).astype(np.uint8)
 
 
@@ -226,8 +220,8 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
     """
     chemistry()
     kept: list[int] = []
-    failed: list[tuple[int, str]] = []
-    found: list[str] = []
+    failed: list[int] = []
+    cores: list[str] = []
     atoms: list[tuple[int, ...]] = []
     bonds: list[tuple[int, ...]] = []
     node_counts: list[int] = []
@@ -237,11 +231,11 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
 
     with rdBase.BlockLogs():
         for place, text in enumerate(smiles):
-            try:
-                mol, refused = read(text)
-            except ValueError as error:
-                failed.append((place, str(error)))
+            found = read(text)
+            if found is None:
+                failed.append(place)
                 continue
+            mol, refused = found
             relaxed += refused
             kept.append(place)
             atoms += _atoms(mol)
@@ -249,7 +243,7 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
             node_counts.append(mol.GetNumAtoms())
             bond_counts.append(mol.GetNumBonds())
             if scaffolds:
-                found.append(scaffold(mol))
+                cores.append(scaffold(mol))
 
     of_atoms, of_bonds = _tables()
     counts = np.array(bond_counts, np.int64)
@@ -264,9 +258,9 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
         x=_features(_numbers(atoms, 9), of_atoms),
         edge_attr=_features(both[:, 2:], of_bonds),
         kept=np.array(kept, np.int64),
-        failed=tuple(failed),
+        failed=tuple((place, reason(smiles[place])) for place in failed),
         relaxed=relaxed,
-        scaffolds=tuple(found),
+        scaffolds=tuple(cores),
     )
 
 
