@@ -202,6 +202,8 @@ class NodeData(GraphDataModule):
         seed: what samples are drawn from.
     """
 
+    name: str
+
     def __init__(
         self,
         name: str,
