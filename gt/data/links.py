@@ -190,11 +190,11 @@ class EvaluationLinks(Dataset[GraphBatch]):
 class LinkDataModule(GraphDataModule):
     """Link prediction on one graph, whose edges are those that a model may read.
 
-    `build` makes a `Graphs` of one graph, with pairs of nodes among its ``splits``: the links to learn and to find under
-    ``train``, ``valid`` and ``test`` (K, 2); what the latter two are told from either under ``valid_negatives`` and
-    ``test_negatives`` (Q, 2), the same pairs for all links, or under ``valid_targets`` and ``test_targets`` (K, Q),
-    other targets for the source of each. Where edges have features, ``valid_edge_attr`` has those of the links in
-    ``valid``.
+    `build` makes a `Graphs` of one graph whose edges go both ways, and among its ``splits`` are pairs of nodes: the
+    links to learn and to find under ``train``, ``valid`` and ``test`` (K, 2); what the latter two are told from either
+    under ``valid_negatives`` and ``test_negatives`` (Q, 2), the same pairs for all links, or under ``valid_targets``
+    and ``test_targets`` (K, Q), other targets for the source of each. Where edges have features, ``valid_edge_attr``
+    has those of the links in ``valid``.
 
     Args:
         batch_size: links in a training batch, on each process; each comes with as many pairs that are none.
@@ -238,9 +238,9 @@ class LinkDataModule(GraphDataModule):
     @cached_property
     def absent(self) -> Negatives:
         """Draws the pairs that links are told from in training."""
-        graphs = self._opened()
-        known = np.concatenate([self.graph.batch.edge_index.numpy().T, graphs.splits["train"]])
-        return self.negatives(known, len(graphs.node_ptr) and int(graphs.node_ptr[-1]))
+        edges = self.graph.batch.edge_index.numpy().T
+        once = edges[edges[:, 0] <= edges[:, 1]]  # `build` makes edges that go both ways
+        return self.negatives(np.concatenate([once, self._opened().splits["train"]]), self.graph.batch.num_nodes)
 
     @cached_property
     def test_graph(self) -> GraphBatch:
@@ -248,15 +248,13 @@ class LinkDataModule(GraphDataModule):
         graphs = self._opened()
         if not self.valid_as_input:
             return self.graph.batch
-        added = both_ways(np.asarray(graphs.splits["valid"]))
-        features = {"edge_attr": graphs.splits.get("valid_edge_attr")}
-        edges = {
-            name: np.concatenate([values, np.repeat(features[name], 2, axis=0)])
-            for name, values in graphs.edges.items()
-        }
-        edge_index = np.concatenate([graphs.edge_index, added], axis=1)
-        edge_ptr = np.array([0, edge_index.shape[1]])
-        return gather(replace(graphs, edge_index=edge_index, edge_ptr=edge_ptr, edges=edges).sort_edges(), [0])
+        edge_index = np.concatenate([graphs.edge_index, both_ways(graphs.splits["valid"])], axis=1)
+        edges = dict(graphs.edges)
+        if "edge_attr" in edges:
+            added = np.repeat(graphs.splits["valid_edge_attr"], 2, axis=0)
+            edges["edge_attr"] = np.concatenate([edges["edge_attr"], added])
+        ptr = np.array([0, edge_index.shape[1]])
+        return gather(replace(graphs, edge_index=edge_index, edge_ptr=ptr, edges=edges).sort_edges(), [0])
 
     def questions(self, split: str) -> Questions:
         """What is asked in an evaluation."""
@@ -279,7 +277,7 @@ class LinkDataModule(GraphDataModule):
         sizes = self.dataset(split).sizes
         if split == "train":
             return LinkBatches(sizes, self.batch_size, shuffle=True, seed=self.seed, **place)
-        return Batches(sizes, 1, **place)
+        return Batches(sizes, 1, shuffle=False, seed=self.seed, **place)
 
     def targets(self, split: str) -> Tensor:
         if split == "train":

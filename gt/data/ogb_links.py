@@ -68,10 +68,13 @@ def build(name: str, root: Path) -> Graphs:
     shown = ~_hidden(pairs, splits, nodes)
     edges: Arrays = {}
     if name == "ogbl-collab":
-        weight, year = (numbers(found[part], 1, np.int64, len(pairs))[:, 0] for part in ("edge_weight", "edge_year"))
-        last = year.max(initial=0)
-        edges["edge_attr"] = np.repeat(_collaboration(weight, year, last)[shown], 2, axis=0)
-        splits["valid_edge_attr"] = _collaboration(*_table(found["valid"], read["valid"], "weight", "year"), last)
+        weight = numbers(found["edge_weight"], 1, np.float64, len(pairs))
+        year = numbers(found["edge_year"], 1, np.int64, len(pairs))
+        last = int(year.max(initial=0))
+        edges["edge_attr"] = np.repeat(_collaboration(found["edge_weight"], weight, year, last)[shown], 2, axis=0)
+        _, weight, year = _table(found["valid"], read["valid"], "edge", "weight", "year")
+        late = _collaboration(found["valid"], weight.reshape(-1, 1), year.reshape(-1, 1), last)
+        splits["valid_edge_attr"] = late
     x, described = _features(name, found, nodes)
     return Graphs(
         node_ptr=pointers(sizes),
@@ -134,6 +137,8 @@ def _links(found: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray
                 splits[f"{part}_negatives"] = _table(path, values, "edge_neg")[0]
         for name in (name for name in splits if name.startswith(part)):
             pairs = splits[name]
+            if pairs.dtype.kind == "f":
+                raise UserError(f"{path}: links are no whole numbers; replace the file by OGB's")
             if pairs.ndim != 2 or not (pairs.shape[1] == 2 or name.endswith("_targets")):
                 raise UserError(f"{path}: links come as {pairs.shape} where there should be two columns")
             refuse(path, (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
@@ -151,9 +156,10 @@ def _hidden(pairs: np.ndarray, splits: Arrays, nodes: int) -> np.ndarray:
     return np.isin(mine, asked) & ~np.isin(mine, numbered(splits["train"]))
 
 
-def _collaboration(weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:
-    """(K, 2) float32: the logarithm of the papers of a year, and how many tens of years before the last one."""
-    return np.column_stack([np.log(np.maximum(weight, 1)), (last - year) / 10]).astype(np.float32)
+def _collaboration(path: Path, weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:
+    """(K, 2) float32: the logarithm of the papers (K, 1) of a year (K, 1), how many tens of years before the last."""
+    refuse(path, ~(weight >= 1), weight, "papers written together")
+    return np.column_stack([np.log(weight), (last - year) / 10]).astype(np.float32)
 
 
 class OGBLinks(LinkDataModule):
@@ -172,6 +178,8 @@ class OGBLinks(LinkDataModule):
         UserError: an unknown name, or ``valid_as_input`` of another set; on ``open`` files that are absent and cannot
             be downloaded, or are malformed.
     """
+
+    name: str  # never none, as Lightning has it
 
     def __init__(
         self,
