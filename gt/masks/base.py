@@ -148,6 +148,15 @@ class Intersection(Combined):
     """Allows what all of its masks allow."""
 
     @property
+    def limits(self) -> tuple[int | None, int | None] | None:
+        found = [mask.limits for mask in self.masks]
+        known = [limits for limits in found if limits is not None]
+        if len(known) < len(found):
+            return None
+        back, ahead = ([limit for limit in side if limit is not None] for side in zip(*known, strict=True))
+        return min(back, default=None), min(ahead, default=None)
+
+    @property
     def through(self) -> tuple[int, ...]:
         return tuple(map(min, self._by_head()))
 
