@@ -27,10 +27,11 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tens
 
     Args:
         prediction: (rows, outputs), of several positions (rows, positions * outputs).
-        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none; or (rows, outputs), NaN for none.
+        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, where several positions may be followed
+            by columns that are not looked at; or (rows, outputs), NaN for none.
     """
     if schema.kind == "multiclass":
-        target, prediction = target.reshape(-1), prediction.reshape(-1, schema.outputs)
+        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
         total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
         labelled = target != UNLABELLED
@@ -49,6 +50,11 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tens
             error = error / prediction.new_tensor(schema.scale)
         each = error.square() if schema.squared else error.abs()
     return (each * labelled).sum(), labelled.sum()
+
+
+def classes(schema: Schema, target: Tensor) -> Tensor:
+    """(rows * positions,) the class at every position; a dataset may keep more columns, for its own metrics only."""
+    return target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
 
 
 def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
@@ -87,7 +93,9 @@ class _AtPositions(_Rearranged):
     """A metric of classes over all the positions of a target, one as good as another."""
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        self.metric.update(prediction.reshape(-1, self.metric.num_classes), target.reshape(-1))
+        scores = prediction.reshape(-1, self.metric.num_classes)
+        target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
+        self.metric.update(scores, target.reshape(-1))
 
 
 class _AUROC(classification.BinaryAUROC):
@@ -127,7 +135,7 @@ def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
     """
     if schema.kind == "multiclass":
         place = torch.arange(schema.positions) * schema.outputs
-        target = target.reshape(-1, schema.positions)
+        target = classes(schema, target).view(-1, schema.positions)
         counts = torch.bincount((target + place)[target != UNLABELLED], minlength=schema.positions * schema.outputs)
         smoothed = counts.view(schema.positions, schema.outputs) + 1.0
         return (smoothed / smoothed.sum(1, keepdim=True)).log().flatten()

@@ -164,7 +164,8 @@ def reach_maps(reach: Reach) -> Figure:
 def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Without the rows that have no label at all; classes of several positions as a row each."""
     if schema.kind == "multiclass":
-        prediction, target = prediction.reshape(-1, schema.outputs), target.reshape(-1)
+        prediction = prediction.reshape(-1, schema.outputs)
+        target = target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
         known = target != UNLABELLED
     else:
         target = target.reshape(prediction.shape)

@@ -14,8 +14,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from gt.data.files import lock
 from gt.data.ogb_catalogue import facts, listed
-from gt.data.store import lock
 from gt.errors import UserError
 
 # importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not

@@ -1,27 +1,28 @@
 """Packed graphs on disk: flat arrays in ``.npy`` files and one JSON of facts, memory-mapped when read.
 
-A store is a folder named by a hash of what it was built from. It is written beside its final place and moved there
-whole, so a killed build leaves nothing that could be mistaken for data; a lock lets several processes ask at once
-and one of them build. Nothing is ever pickled.
+A store is a folder named by a hash of what it was built from. It is written beside its final place, chunk by chunk so
+that memory is bounded, and moved there whole: a killed build leaves nothing that could be mistaken for data. A lock
+lets several processes ask at once and one of them build. Checksums tell when it is not what was written, and it is
+built again. Nothing is ever pickled.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gt.data import files
+from gt.data.columns import Column, holding
+from gt.data.files import Damaged, Seal, lock, say, writing
 from gt.schema import Schema
-
-FORMAT = 1  # raise when the layout on disk changes: older stores are then rebuilt
 
 Arrays = dict[str, np.ndarray]
 
@@ -35,6 +36,7 @@ class Graphs:
         edge_index: (2, E) integers, row 0 the source and row 1 the target, numbered from 0 within each graph and
             sorted by (graph, target, source); ``sort_edges`` brings any order into this one.
         nodes, edges, graphs: arrays with one row a node (``x``), an edge (``edge_attr``), a graph (``y``).
+        pairs: arrays with one row for each two nodes of a graph, n * n for a graph of n nodes, by first and second.
         splits: graph numbers under ``train``, ``valid`` and ``test``.
         schema: what a model needs to know of these arrays.
         notes: facts worth showing (JSON values), such as rows that were skipped.
@@ -46,6 +48,7 @@ class Graphs:
     schema: Schema
     nodes: Arrays = field(default_factory=dict)
     edges: Arrays = field(default_factory=dict)
+    pairs: Arrays = field(default_factory=dict)
     graphs: Arrays = field(default_factory=dict)
     splits: Arrays = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -57,6 +60,11 @@ class Graphs:
     def sizes(self) -> np.ndarray:
         """(G,) nodes of each graph."""
         return np.diff(self.node_ptr)
+
+    @property
+    def pair_ptr(self) -> np.ndarray:
+        """(G + 1,) int64 offsets of the pairs of each graph."""
+        return pointers(self.sizes**2)
 
     def sort_edges(self) -> "Graphs":
         """Sort edges by (graph, target, source), their attributes with them; in place, returns self."""
@@ -73,92 +81,186 @@ def pointers(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
-INTEGERS = [np.dtype(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("u", "")]
-
-
 def smallest(values: np.ndarray) -> np.ndarray:
     """The same numbers in the smallest integer type that holds them; booleans and real numbers stay."""
     if values.dtype.kind not in "iu" or values.size == 0:
         return values
-    low, high = int(values.min()), int(values.max())
-    return values.astype(next(k for k in INTEGERS if np.iinfo(k).min <= low and high <= np.iinfo(k).max))
+    return values.astype(holding(int(values.min()), int(values.max())), copy=False)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that change when any of the (JSON-able) facts does."""
-    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True, default=str)
+    text = json.dumps(dict(facts), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold ``path`` as a lock between processes; the system frees it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+GROUPS = ("nodes", "edges", "pairs", "graphs", "splits")
+POINTERS = ("node_ptr", "edge_ptr")
 
 
-def write_array(path: Path, values: np.ndarray) -> None:
-    """Save one array whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as handle:
-        try:
-            np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
-        except BaseException:
-            os.unlink(handle.name)
-            raise
-    os.replace(handle.name, path)
+class _Writer:
+    """Appends chunks of graphs to the growing arrays of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.columns: dict[str, Column] = {}
+        self.graphs = 0
+        self.totals = dict.fromkeys(POINTERS, 0)
+        self.schema: Schema | None = None
+        self.splits: Arrays = {}
+        self.notes: dict[str, Any] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What was to be written until now."""
+        return sum(column.bytes for column in self.columns.values())
+
+    def append(self, chunk: Graphs) -> None:
+        """Add graphs.
+
+        Raises:
+            ValueError: names an array that lacks rows, or differs from what earlier chunks hold.
+        """
+        arrays = {"edge_index": chunk.edge_index.T}
+        rows = {"edge_index": chunk.edge_ptr[-1]}
+        counts = (chunk.node_ptr[-1], chunk.edge_ptr[-1], chunk.pair_ptr[-1], len(chunk))
+        for group, count in zip(GROUPS, counts, strict=False):  # all but the splits
+            for name, values in getattr(chunk, group).items():
+                arrays[f"{group}.{name}"], rows[f"{group}.{name}"] = np.asarray(values), count
+        for name, values in arrays.items():
+            if len(values) != rows[name]:
+                raise ValueError(f"{name} has {len(values)} rows where there should be {rows[name]}")
+        odd = self.columns.keys() - arrays.keys() - set(POINTERS) if len(chunk) else set()
+        odd |= arrays.keys() - self.columns.keys() if self.graphs else set()
+        if odd:
+            raise ValueError(f"{min(odd)} is in some chunks and not in others")
+
+        for name in POINTERS:
+            offsets = getattr(chunk, name)
+            if offsets[0] != 0:
+                raise ValueError(f"{name} begins at {offsets[0]} instead of 0")
+            arrays[name] = offsets[1 if self.schema else 0 :] + self.totals[name]
+            self.totals[name] += int(offsets[-1])
+        for name, values in arrays.items():
+            self._column(name).append(values)
+        self.graphs += len(chunk)
+        largest = max(chunk.schema.max_nodes, self.schema.max_nodes if self.schema else 0)
+        self.schema = replace(chunk.schema, max_nodes=largest)
+        self.splits, self.notes = chunk.splits, chunk.notes
+
+    def finish(self) -> None:
+        """Complete the folder with the splits, schema and notes of the last chunk.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.schema is None:
+            raise ValueError("no graphs were built, not even a chunk of none")
+        for name, values in self.splits.items():
+            self._column(f"splits.{name}").append(np.asarray(values))
+        for column in self.columns.values():
+            column.save()
+        facts = {
+            "schema": self.schema.to_dict(),
+            "notes": self.notes,
+            "arrays": {name: files.seal(column.path) for name, column in self.columns.items()},
+        }
+        files.write_facts(self.folder / "facts.json", facts)
+
+    def _column(self, name: str) -> Column:
+        if name not in self.columns:
+            self.columns[name] = Column(self.folder / f"{name}.npy", turned=name == "edge_index")
+        return self.columns[name]
 
 
-def read_array(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
+    """Write a store beside ``folder`` and move it there in one step; for one process at a time, see `open_or_build`.
 
+    Args:
+        graphs: all graphs, or chunks of consecutive ones: then only one chunk is in memory at a time. Chunks hold the
+            same arrays; splits, schema and notes are those of the last, but for the largest ``max_nodes`` of all.
 
-GROUPS = ("nodes", "edges", "graphs", "splits")
-
-
-def save(graphs: Graphs, folder: Path) -> None:
-    """Write a store beside ``folder`` and move it there in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + ".part-"))
+    Raises:
+        ValueError: an array does not fit in with the others.
+        UserError: the disk is full, or may not be written to.
+    """
+    part = folder.with_name(folder.name + ".part")
+    for left in folder.parent.glob(f"{escape(part.name)}*"):  # by processes that were killed
+        files.discard(left)
+    writer = _Writer(part)
+    chunks = iter((graphs,) if isinstance(graphs, Graphs) else graphs)
     try:
-        for name in ("node_ptr", "edge_ptr", "edge_index"):
-            values = getattr(graphs, name)
-            write_array(part / f"{name}.npy", smallest(values) if name == "edge_index" else values)
-        for group in GROUPS:
-            for name, values in getattr(graphs, group).items():
-                write_array(part / f"{group}.{name}.npy", smallest(np.asarray(values)))
-        facts = {"schema": graphs.schema.to_dict(), "notes": graphs.notes}
-        (part / "facts.json").write_text(json.dumps(facts, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
+        with writing(folder.parent, lambda: 0):
+            part.mkdir(parents=True)
+        for chunk in chunks:
+            with writing(folder.parent, lambda: writer.bytes):
+                writer.append(chunk)
+            del chunk  # while the next one is made there is room for it
+        with writing(folder.parent, lambda: writer.bytes):
+            writer.finish()
+        files.discard(folder)
         os.replace(part, folder)
+        files.sync(folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(chunks, Generator):
+            chunks.close()  # now, not when the error is forgotten: it may hold worker processes
         raise
 
 
 def load(folder: Path) -> Graphs:
-    """Open a store; arrays are memory-mapped, nothing is read until it is used."""
-    facts = json.loads((folder / "facts.json").read_text())
+    """Open a store; arrays are memory-mapped, what is used of a large one is read only then.
+
+    Raises:
+        Damaged: it is not as it was written, or was written by another version.
+    """
+    try:
+        facts = files.read_facts(folder / "facts.json")
+        seals: dict[str, Seal] = facts["arrays"]
+        fully = sum(sealed["bytes"] for sealed in seals.values()) <= files.VERIFIED
+        for name, sealed in seals.items():
+            files.check(folder / f"{name}.npy", sealed, fully)
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in seals}
+        schema = Schema.from_dict(facts["schema"])
+    except Damaged as error:
+        raise Damaged(f"the store at {folder} {error}") from None
+    except FileNotFoundError as error:
+        raise Damaged(f"the store at {folder} is damaged ({Path(error.filename).name} is missing)") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"the store at {folder} is outdated ({error})") from None
     groups: dict[str, Arrays] = {group: {} for group in GROUPS}
-    for path in sorted(folder.glob("*.*.npy")):
-        group, name, _ = path.name.split(".")
-        groups[group][name] = read_array(path)
+    for name, values in arrays.items():
+        group, _, own = name.partition(".")
+        if own:
+            groups[group][own] = values
     return Graphs(
-        node_ptr=np.load(folder / "node_ptr.npy", allow_pickle=False),
-        edge_ptr=np.load(folder / "edge_ptr.npy", allow_pickle=False),
-        edge_index=read_array(folder / "edge_index.npy"),
-        schema=Schema.from_dict(facts["schema"]),
+        node_ptr=arrays["node_ptr"].astype(np.int64),
+        edge_ptr=arrays["edge_ptr"].astype(np.int64),
+        edge_index=arrays["edge_index"],
+        schema=schema,
         notes=facts["notes"],
         **groups,
     )
 
 
-def open_or_build(folder: Path, build: Callable[[], Graphs]) -> Graphs:
-    """The store in ``folder``, built first where it is absent; safe when several processes ask at once."""
-    if not folder.exists():
-        with lock(folder.with_name(folder.name + ".lock")):
-            if not folder.exists():  # another process may have built it while this one waited
-                save(build(), folder)
-    return load(folder)
+def open_or_build(folder: Path, build: Callable[[], Graphs | Iterable[Graphs]]) -> Graphs:
+    """The store in ``folder``, built first where it is absent, damaged or outdated.
+
+    Safe when several processes ask at once: one builds and the others wait for it.
+
+    Args:
+        build: gives what `save` takes.
+
+    Raises:
+        UserError: the disk is full, or may not be written to.
+    """
+    with suppress(Damaged):
+        return load(folder)
+    with lock(folder.with_name(folder.name + ".lock")):
+        try:
+            return load(folder)  # another process may have built it while this one waited
+        except Damaged as error:
+            if folder.exists():
+                say(f"{error}: building it again")
+        save(build(), folder)
+        return load(folder)

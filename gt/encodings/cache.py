@@ -1,18 +1,20 @@
 """Encodings computed once for a dataset and kept beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gt.data.store import Graphs, fingerprint, lock, read_array, write_array
+from gt.data.files import Damaged, lock, read_array, say, write_array
+from gt.data.store import Arrays, Graphs, fingerprint
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
 
 
 def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress: Progress = iter) -> Graphs:
-    """The same graphs with each encoding's arrays among ``nodes``, memory-mapped; computed where a file is missing.
+    """The same graphs with each encoding's arrays among ``nodes``, memory-mapped.
 
-    Safe when several processes ask at once: one computes and the others wait for it.
+    An array is computed where its file is missing or damaged. Safe when several processes ask at once: one computes
+    and the others wait for it.
 
     Args:
         graphs: a whole dataset.
@@ -21,7 +23,7 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
         progress: wraps the parts of a computation, to show how far it is.
 
     Raises:
-        UserError: two encodings that differ but would store an array under one name.
+        UserError: two encodings that differ but would store an array under one name; a disk that is full.
     """
     nodes, taken = dict(graphs.nodes), dict[str, Path]()
     for encoding in encodings:
@@ -33,14 +35,26 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
         for name, path in paths.items():
             if taken.setdefault(name, path) != path:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
-        if not _all_there(paths):
+        try:
+            nodes |= _opened(paths)
+        except (FileNotFoundError, Damaged):
             with lock(folder / f"{encoding.arrays[0]}-{facts}.lock"):
-                if not _all_there(paths):  # another process may have computed it while this one waited
-                    for name, values in encoding.compute(graphs, progress).items():
-                        write_array(paths[name], values)
-        nodes |= {name: read_array(path) for name, path in paths.items()}
+                nodes |= _computed(graphs, encoding, paths, progress)
     return replace(graphs, nodes=nodes)
 
 
-def _all_there(paths: dict[str, Path]) -> bool:
-    return all(path.exists() for path in paths.values())
+def _opened(paths: Mapping[str, Path]) -> Arrays:
+    return {name: read_array(path) for name, path in paths.items()}
+
+
+def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress) -> Arrays:
+    """An encoding's arrays, computed unless another process did so while this one waited."""
+    try:
+        return _opened(paths)
+    except Damaged as error:
+        say(f"{error}: computing it again")
+    except FileNotFoundError:
+        pass
+    for name, values in encoding.compute(graphs, progress).items():
+        write_array(paths[name], values)
+    return _opened(paths)

@@ -11,11 +11,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.data import ogb
-from gt.data.ogb import OGBGraphs
+from gt.data.ogb import OGBMolecules
 from gt.data.ogb_metric import OGBMetric
 from gt.run import baseline
-from tests.data.ogb_files import ATOMS, fails, put, same_as_ogb, table, write
+from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
 
 DATA = os.environ.get("GT_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="GT_DATA names no folder with real data")
@@ -39,7 +38,7 @@ def test_ogb_is_never_imported_while_it_would_ask_for_a_newer_release() -> None:
 
 
 def test_build_on_four_molecules(root: Path) -> None:
-    graphs = ogb.build("ogbg-molhiv", root)
+    graphs = molecules("ogbg-molhiv", root)
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6, 10]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6, 12]
     assert graphs.edge_index[:, :6].tolist() == [[1, 0, 2, 1, 1, 0], [0, 1, 1, 2, 0, 1]]
@@ -57,7 +56,7 @@ def test_several_tasks_some_unlabelled(tmp_path: Path) -> None:
     labels[2] = np.nan
     write(tmp_path / "ogbg_moltox21", labels)
     same_as_ogb("ogbg-moltox21", tmp_path)
-    assert ogb.build("ogbg-moltox21", tmp_path).schema.outputs == 12
+    assert molecules("ogbg-moltox21", tmp_path).schema.outputs == 12
 
 
 def test_one_task_unlabelled(tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_one_task_unlabelled(tmp_path: Path) -> None:
 def test_regression(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_mollipo", [0.1, -3.25, 1e-3, 4.0])
     same_as_ogb("ogbg-mollipo", tmp_path)
-    assert ogb.build("ogbg-mollipo", tmp_path).schema.kind == "regression"
+    assert molecules("ogbg-mollipo", tmp_path).schema.kind == "regression"
 
 
 def test_molecules_of_one_atom_only(root: Path) -> None:
@@ -81,7 +80,7 @@ def test_molecules_of_one_atom_only(root: Path) -> None:
         "edge-feat": "",
     }.items():
         put(raw / f"{part}.csv.gz", text)
-    graphs = ogb.build("ogbg-molhiv", root)
+    graphs = molecules("ogbg-molhiv", root)
     assert len(graphs) == 4
     assert graphs.edge_index.shape == (2, 0)
     assert graphs.edges["edge_attr"].shape == (0, 3)
@@ -94,7 +93,7 @@ def test_same_as_ogb_on_real_molecules() -> None:
 
 @needs_data
 def test_published_facts_of_molhiv() -> None:
-    graphs = ogb.build("ogbg-molhiv", Path(DATA or ""))
+    graphs = molecules("ogbg-molhiv", Path(DATA or ""))
     y = graphs.graphs["y"][:, 0]
     assert len(graphs) == 41_127
     assert graphs.sizes.mean() == pytest.approx(25.51, abs=0.005)
@@ -108,9 +107,9 @@ def test_key_follows_contents(root: Path, tmp_path_factory: pytest.TempPathFacto
     other = tmp_path_factory.mktemp("copy")
     shutil.copytree(root / "ogbg_molhiv", other / "ogbg_molhiv")
     os.utime(other / "ogbg_molhiv" / "raw" / "edge.csv.gz", (1, 1))
-    assert ogb.key("ogbg-molhiv", other) == ogb.key("ogbg-molhiv", root)
+    assert OGBMolecules("ogbg-molhiv", str(other)).key() == OGBMolecules("ogbg-molhiv", str(root)).key()
     put(other / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", "1\n1\n1\n0\n")
-    assert ogb.key("ogbg-molhiv", other) != ogb.key("ogbg-molhiv", root)
+    assert OGBMolecules("ogbg-molhiv", str(other)).key() != OGBMolecules("ogbg-molhiv", str(root)).key()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_key_follows_contents(root: Path, tmp_path_factory: pytest.TempPathFacto
     [("ogbg_molhiv", "ogbg-molhiv"), ("molpcba", "ogbg-molpcba"), ("ogbg-ppa", "ogbg-mol"), ("", "ogbg")],
 )
 def test_unknown_name(tmp_path: Path, name: str, near: str) -> None:
-    fails(lambda: OGBGraphs(name, str(tmp_path)).open([]), repr(name), near)
+    fails(lambda: OGBMolecules(name, str(tmp_path)).open([]), repr(name), near)
 
 
 def test_metric_of_an_unknown_name() -> None:
@@ -126,9 +125,9 @@ def test_metric_of_an_unknown_name() -> None:
 
 
 def test_data_module(root: Path) -> None:
-    data = OGBGraphs("ogbg-molhiv", str(root), batch_size=2)
+    data = OGBMolecules("ogbg-molhiv", str(root), batch_size=2)
     data.open([])
-    assert data.schema == ogb.build("ogbg-molhiv", root).schema
+    assert data.schema == molecules("ogbg-molhiv", root).schema
     (store,) = (path for path in (root / "stores").iterdir() if path.is_dir())
     assert store.name.startswith("ogbg-molhiv-")
     (batch,) = data.train_dataloader()
@@ -141,16 +140,16 @@ def test_data_module(root: Path) -> None:
 def test_another_label_is_another_store(root: Path) -> None:
     for label in (0, 1):
         put(root / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", f"0\n{label}\n1\n0\n")
-        data = OGBGraphs("ogbg-molhiv", str(root))
+        data = OGBMolecules("ogbg-molhiv", str(root))
         data.open([])
         assert data.targets("valid").tolist() == [[label]]
     assert sum(path.is_dir() for path in (root / "stores").iterdir()) == 2
 
 
 def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    OGBGraphs("ogbg-molhiv", str(root)).open([])
-    monkeypatch.setattr(ogb, "build", lambda *args: pytest.fail("built again"))
-    OGBGraphs("ogbg-molhiv", str(root)).open([])
+    OGBMolecules("ogbg-molhiv", str(root)).open([])
+    monkeypatch.setattr(OGBMolecules, "read", lambda *args: pytest.fail("built again"))
+    OGBMolecules("ogbg-molhiv", str(root)).open([])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,7 @@ def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -
     [("ogbg-molhiv", "rocauc", "max"), ("ogbg-molpcba", "ap", "max"), ("ogbg-mollipo", "rmse", "min")],
 )
 def test_measures(name: str, measure: str, mode: str) -> None:
-    measures, criterion = OGBGraphs(name).measures()
+    measures, criterion = OGBMolecules(name).measures()
     assert list(measures) == [measure]
     assert (criterion.name, criterion.mode) == (measure, mode)
 
@@ -166,7 +165,7 @@ def test_measures(name: str, measure: str, mode: str) -> None:
 def test_baseline_is_a_coin_or_not_defined(root: Path) -> None:
     for part, ids in {"train": "3\n", "valid": "0\n1\n", "test": "2\n"}.items():
         put(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
-    data = OGBGraphs("ogbg-molhiv", str(root))
+    data = OGBMolecules("ogbg-molhiv", str(root))
     data.open([])
     assert baseline(data, "valid")["rocauc"] == 0.5
     assert np.isnan(baseline(data, "test")["rocauc"])
@@ -176,7 +175,7 @@ def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> Non
     write(tmp_path / "ogbg_molclintox", [[0, np.nan], [1, 1], [0, 0], [1, np.nan]])
     for part, ids in {"train": "3\n0\n", "valid": "1\n2\n", "test": ""}.items():
         put(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
-    data = OGBGraphs("ogbg-molclintox", str(tmp_path))
+    data = OGBMolecules("ogbg-molclintox", str(tmp_path))
     data.open([])
     assert baseline(data, "valid")["rocauc"] == 0.5
     assert not data.has("test")
@@ -186,5 +185,5 @@ def test_configuration() -> None:
     config = OmegaConf.load(Path(gt.__path__[0]).parent / "configs" / "data" / "ogbg_molhiv.yaml")
     config.seed = 3
     data = instantiate(config)
-    assert isinstance(data, OGBGraphs)
+    assert isinstance(data, OGBMolecules)
     assert (data.name, data.root, data.seed) == ("ogbg-molhiv", Path("data"), 3)

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gt.data import ogb
 from gt.data.ogb_download import files
-from tests.data.ogb_files import ATOMS, fails, put, table, write
+from tests.data.ogb_files import ATOMS, fails, molecules, put, table, write
 
 
 @pytest.fixture
@@ -23,12 +22,12 @@ def root(tmp_path: Path) -> Path:
         ("num-node-list", "", ["num-node-list.csv.gz is empty"]),
         ("num-node-list", "3\n-1\n4\n4\n", ["row 2", "-1 is less than 0"]),
         ("num-node-list", "3\n1\n2\n5\n", ["node-feat.csv.gz has 10 rows", "ask for 11"]),
-        ("num-node-list", "3\n2\n1\n4\n", ["edge.csv.gz, row 3", "1 is no atom"]),
+        ("num-node-list", "3\n2\n1\n4\n", ["edge.csv.gz, row 3", "1 is no node"]),
         ("num-node-list", "3,1\n1,1\n2,1\n4,1\n", ["row 1", "2 columns where there should be 1"]),
         ("num-edge-list", "2\n0\n1\n", ["num-edge-list.csv.gz has 3 rows", "ask for 4"]),
         ("num-edge-list", "2\n0\n1\n4\n", ["has 6 rows", "ask for 7"]),
-        ("edge", "0,1\n1,2\n0,1\n0,1\n1,4\n2,0\n", ["edge.csv.gz, row 5", "4 is no atom"]),
-        ("edge", "0,1\n1,2\n0,1\n0,1\n1,-1\n2,0\n", ["row 5", "-1 is no atom"]),
+        ("edge", "0,1\n1,2\n0,1\n0,1\n1,4\n2,0\n", ["edge.csv.gz, row 5", "4 is no node"]),
+        ("edge", "0,1\n1,2\n0,1\n0,1\n1,-1\n2,0\n", ["row 5", "-1 is no node"]),
         ("edge", "0,1\n1,2\n0,1\n0,1\n1\n2,0\n", ["row 5", "1 columns where there should be 2"]),
         ("edge", "0,1\n1,2\n0,1\n0,1,5\n1,2\n2,0\n", ["row 4", "3 columns where there should be 2"]),
         ("edge", "0,1\n1,2\n0,\n0,1\n1,2\n2,0\n", ["row 3", "'' is not a whole number"]),
@@ -48,22 +47,22 @@ def root(tmp_path: Path) -> Path:
 )
 def test_malformed_table(root: Path, part: str, text: str, says: list[str]) -> None:
     put(files("ogbg-molhiv", root / "ogbg_molhiv")[part], text)
-    fails(lambda: ogb.build("ogbg-molhiv", root), *says)
+    fails(lambda: molecules("ogbg-molhiv", root), *says)
 
 
 def test_label_rows_that_are_short_are_not_taken_for_unlabelled(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molclintox", [[0, 1], [1, 1], [0, 0], [1, np.nan]])
     put(tmp_path / "ogbg_molclintox" / "raw" / "graph-label.csv.gz", "0,1\n1,1\n0\n1,\n")
-    fails(lambda: ogb.build("ogbg-molclintox", tmp_path), "row 3: 1 columns where there should be 2")
+    fails(lambda: molecules("ogbg-molclintox", tmp_path), "row 3: 1 columns where there should be 2")
 
 
 def test_infinite_target(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molesol", [1, 2, np.inf, 3])
-    fails(lambda: ogb.build("ogbg-molesol", tmp_path), "graph-label.csv.gz, row 3: inf is not finite")
+    fails(lambda: molecules("ogbg-molesol", tmp_path), "graph-label.csv.gz, row 3: inf is not finite")
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: b"<html>", lambda data: b""])
 def test_damaged_file(root: Path, damage: Callable[[bytes], bytes]) -> None:
     path = root / "ogbg_molhiv" / "raw" / "node-feat.csv.gz"
     path.write_bytes(damage(path.read_bytes()))
-    fails(lambda: ogb.build("ogbg-molhiv", root), "node-feat.csv.gz")
+    fails(lambda: molecules("ogbg-molhiv", root), "node-feat.csv.gz")

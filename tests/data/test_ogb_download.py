@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gt.data import ogb, ogb_catalogue, ogb_download
-from tests.data.ogb_files import fails, same_as_ogb, write
+from gt.data import ogb_catalogue, ogb_download
+from tests.data.ogb_files import fails, molecules, same_as_ogb, write
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ RAW = ("num-node-list", "num-edge-list", "node-feat", "edge", "edge-feat", "grap
 def test_missing_file(root: Path, part: str) -> None:
     path = ogb_download.files("ogbg-molhiv", root / "ogbg_molhiv")[part]
     path.unlink()
-    fails(lambda: ogb.build("ogbg-molhiv", root), f"{path} is missing", "data.root")
+    fails(lambda: molecules("ogbg-molhiv", root), f"{path} is missing", "data.root")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -132,7 +132,7 @@ def test_no_network(server: Server, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/hiv.zip"
         ogb_catalogue.catalogue()["ogbg-molhiv"]["url"] = url
         for root in (tmp_path / "new", tmp_path):
-            call = partial(ogb.build, "ogbg-molhiv", root)
+            call = partial(molecules, "ogbg-molhiv", root)
             fails(call, str(root / "ogbg_molhiv"), url, "refused", "data.root", "raw")
     assert list(tmp_path.iterdir()) == []
 

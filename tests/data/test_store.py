@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.data import store
-from gt.data.store import Graphs, fingerprint, load, open_or_build, pointers, read_array, save, smallest, write_array
+from gt.data.files import read_array, write_array
+from gt.data.store import Graphs, fingerprint, load, open_or_build, pointers, save, smallest
 from gt.schema import Schema
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ def sample(**changes) -> Graphs:
         "schema": Schema(node_vocab=(7, 300), edge_vocab=(4,), outputs=2, names=("no", "yes"), max_nodes=3),
         "nodes": {"x": np.arange(12).reshape(6, 2) * 27, "weight": np.linspace(0, 1, 6, dtype=np.float32)[:, None]},
         "edges": {"edge_attr": np.arange(5)[:, None] - 2},
+        "pairs": {"steps": np.arange(14) % 4},
         "graphs": {"y": np.array([1, 0, 70000]), "seen": np.array([True, False, True])},
         "splits": {"train": np.array([2, 0]), "valid": np.array([1]), "test": np.array([], dtype=np.int64)},
         "notes": {"skipped": 3, "why": {"row 7": "naïve"}},

@@ -1,0 +1,218 @@
+"""Files that are whole or absent, known by their checksums, and made by one process at a time."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from gt.errors import UserError
+
+FORMAT = 2  # raise when the layout on disk changes: what is older is then made again
+VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: about 0.2 s
+SLAB = 2**20
+
+Seal = dict[str, int]
+
+
+class Damaged(UserError):
+    """What is on disk is not what was written, or was written by another version: says which."""
+
+
+def say(line: str) -> None:
+    """A line on the terminal, once for all processes that train together."""
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print(line, flush=True)
+
+
+@contextmanager
+def writing(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Say in one line that a folder cannot take what is written to it; ``needed`` tells how many bytes that is.
+
+    Raises:
+        UserError: the disk is full, or nobody may write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"no room in {folder}, which needs at least {needed() / 1e6:,.1f} MB: free some"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what = f"cannot write to {folder} ({error.strerror}): change its permissions"
+        else:
+            raise
+        raise UserError(f"{what}, or set data.root to another folder") from None
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold ``path`` as a lock between processes; the system frees it when its holder dies.
+
+    Raises:
+        UserError: its folder cannot be written to.
+    """
+    with writing(path.parent, lambda: 0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # another user's file in a shared folder: to read it is enough on most disks
+            handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that builds {path.stem}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on the disk itself, where they survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # not every file system can
+        os.fsync(handle)
+    os.close(handle)
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; when closed, its contents are on the disk itself."""
+    with open(path, "wb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which appears at ``path`` once it is complete. One process at a time: hold a `lock`."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with durable(part) as handle:
+            yield handle
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder with all that it holds; none is fine too."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    total, slab = 0, memoryview(bytearray(SLAB))
+    # read, not mapped: a bad sector is then an error that can be handled, and not the end of the process
+    with open(path, "rb", buffering=0) as handle:
+        while count := handle.readinto(slab):
+            total = zlib.crc32(slab[:count], total)
+    return total
+
+
+def seal(path: Path) -> Seal:
+    """What `check` compares a file with."""
+    about = path.stat()
+    return {"bytes": about.st_size, "mtime_ns": about.st_mtime_ns, "crc32": checksum(path)}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Take a file that the disk cannot read for damaged."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise Damaged(f"is damaged ({path.name}: {error.strerror})") from None
+
+
+def check(path: Path, sealed: Mapping[str, int], fully: bool) -> None:
+    """Compare a file with its seal: its contents where ``fully`` or where it was touched since, else only its size.
+
+    Raises:
+        Damaged: it is not as it was.
+    """
+    if not path.is_file():
+        raise Damaged(f"is damaged ({path.name} is missing)")
+    with reading(path):
+        about = path.stat()
+        if about.st_size != sealed["bytes"]:
+            raise Damaged(f"is damaged ({path.name}: {about.st_size:,} bytes instead of {sealed['bytes']:,})")
+        # to read every byte of many gigabytes would take longer than a run may take to start
+        if (fully or about.st_mtime_ns != sealed["mtime_ns"]) and checksum(path) != sealed["crc32"]:
+            raise Damaged(f"is damaged ({path.name}: contents changed)")
+
+
+def _text(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts, indent=1).encode()
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Keep JSON values, with the number of the format and a checksum, whole or not at all."""
+    facts = {"format": FORMAT, **facts}
+    with whole(path) as handle:
+        handle.write(_text({**facts, "checksum": zlib.crc32(_text(facts))}))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `write_facts` wrote.
+
+    Raises:
+        Damaged: it is of another format, or not as it was.
+        FileNotFoundError: there is none.
+    """
+    with reading(path):
+        raw = path.read_bytes()
+    try:
+        facts = json.loads(raw)
+    except ValueError:
+        raise Damaged(f"is damaged ({path.name} is no JSON)") from None
+    if isinstance(facts, dict) and not {"format", "checksum"} & facts.keys():  # as the first format was
+        raise Damaged(f"is outdated (format 1, not {FORMAT})")
+    summed = facts.pop("checksum", None) if isinstance(facts, dict) else None
+    if summed != zlib.crc32(_text(facts)) or raw != _text({**facts, "checksum": summed}):
+        raise Damaged(f"is damaged ({path.name}: contents changed)")
+    if facts["format"] != FORMAT:
+        raise Damaged(f"is outdated (format {facts['format']}, not {FORMAT})")
+    return facts
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Save one array whole or not at all, with a JSON file beside it that `read_array` checks it by."""
+    with writing(path.parent, lambda: values.nbytes):
+        beside = path.with_suffix(".json")
+        beside.unlink(missing_ok=True)  # between the two files there must be no moment at which they disagree
+        with whole(path) as handle:
+            np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
+        write_facts(beside, seal(path))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Map the array that `write_array` saved.
+
+    Raises:
+        Damaged: it is not as it was.
+        FileNotFoundError: it was never completed.
+    """
+    try:
+        facts = read_facts(path.with_suffix(".json"))
+        check(path, facts, facts["bytes"] <= VERIFIED)
+    except Damaged as error:
+        raise Damaged(f"{path.stem} in {path.parent} {error}") from None
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,72 @@
+"""Ways to split samples into train, valid and test; each gives the sample numbers of every split, sorted."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from gt.data.store import Arrays
+
+SPLITS = ("train", "valid", "test")
+WORDS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_of(word: object) -> str | None:
+    """The split that a cell of a table means; None where it means none."""
+    return WORDS.get(str(word).strip().lower())
+
+
+def by_scaffold(scaffolds: Sequence[str], fractions: Sequence[float]) -> Arrays:
+    """No scaffold in two splits, the rule of the Open Graph Benchmark's molecules (Hu et al. 2020).
+
+    Groups of equal scaffold, sorted by size and then by their first sample, both descending, fill train, then valid;
+    a group that would fill a split beyond its share goes to the next, and what is left goes to test.
+    """
+    groups = defaultdict(list)
+    for sample, scaffold in enumerate(scaffolds):
+        groups[scaffold].append(sample)
+    found: dict[str, list[int]] = {name: [] for name in SPLITS}
+    first, second = (share * len(scaffolds) for share in (fractions[0], fractions[0] + fractions[1]))
+    for group in sorted(groups.values(), key=lambda group: (len(group), group[0]), reverse=True):
+        if len(found["train"]) + len(group) <= first:
+            name = "train"
+        elif len(found["train"]) + len(found["valid"]) + len(group) <= second:
+            name = "valid"
+        else:
+            name = "test"
+        found[name] += group
+    return {name: np.array(sorted(samples), np.int64) for name, samples in found.items()}
+
+
+def at_random(count: int, fractions: Sequence[float], seed: int) -> Arrays:
+    """Every sample by lot."""
+    return stratified(np.zeros(count), fractions, seed)
+
+
+def stratified(classes: np.ndarray, fractions: Sequence[float], seed: int) -> Arrays:
+    """By lot within each class (samples,), so that all splits have equal shares of every class."""
+    count = len(classes)
+    cuts = [round(share * count) for share in accumulate(fractions[:2])]
+    sizes = np.diff([0, *cuts, count])
+    # a split of n samples takes one at each n-th of the way: of any stretch it gets its share, to within one or two
+    split = np.repeat(np.arange(3), sizes)
+    way = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes if size])
+    turns = split[way.argsort(kind="stable")]
+    order = np.lexsort((np.random.default_rng(seed).random(count), classes))
+    return {name: np.sort(order[turns == number]) for number, name in enumerate(SPLITS)}
+
+
+def by_word(words: Sequence[object]) -> Arrays:
+    """As the cells of a column say, each a word that `split_of` knows."""
+    meant = np.array([split_of(word) for word in words])
+    return {name: np.flatnonzero(meant == name) for name in SPLITS}

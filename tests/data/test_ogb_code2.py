@@ -1,0 +1,169 @@
+"""ogbg-code2: trees, targets and scores against OGB's own reader and a word-by-word account of OGB's baseline."""
+
+import shutil
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics import MetricCollection
+
+from gt.data import ogb_raw
+from gt.data.ogb_code2 import POSITIONS, FunctionNames, frequent, targets
+from gt.data.ogb_metric import OGBWords
+from gt.data.store import Graphs
+from gt.metrics import constant_prediction, loss
+from gt.run import baseline
+from gt.schema import UNLABELLED
+from tests.data.ogb_files import fails, official, put, read, write_code2
+
+NAMES = ["get the name", "set name", "get a b c d e name", "name name", "zzz get"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_code2(tmp_path / "ogbg_code2", NAMES, [0, 1, 2])
+    return tmp_path
+
+
+def edges_of(graphs: Graphs, g: int) -> list[list[int]]:
+    rows = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
+    return np.concatenate([graphs.edge_index[:, rows], graphs.edges["edge_attr"][rows].T]).T.tolist()
+
+
+def test_trees_with_edges_between_tokens(root: Path) -> None:
+    graphs = read(FunctionNames(str(root)))
+    assert graphs.node_ptr.tolist() == [0, 5, 6, 11, 12, 17]
+    tree = [[0, 1, 0, 0], [0, 2, 0, 0], [2, 3, 0, 0], [2, 4, 0, 0]]
+    tokens = [[4, 3, 1, 0], [3, 1, 1, 0]]  # nodes 4, 3, 1 have attributes, in this order of the tree
+    back = [[j, i, kind, 1] for i, j, kind, _ in tree + tokens]
+    expected = sorted(tree + tokens + back, key=lambda edge: (edge[1], edge[0]))
+    assert edges_of(graphs, 0) == expected
+    assert edges_of(graphs, 1) == []
+    assert edges_of(graphs, 4) == expected
+    assert graphs.nodes["x"][:6].tolist() == [[0, 1, 0], [1, 2, 1], [2, 0, 1], [1, 1, 20], [0, 3, 2], [2, 2, 0]]
+    schema = graphs.schema
+    assert (schema.node_vocab, schema.edge_vocab) == ((3, 4, 21), (2, 2))
+    assert (schema.positions, schema.kind, schema.max_nodes) == (5, "multiclass", 5)
+
+
+def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(FunctionNames(str(root)))
+    monkeypatch.setattr(ogb_raw, "ROOM", 3)
+    data = FunctionNames(str(root))
+    assert len(list(data.read(data.files()))) == 4
+    parts = read(data)
+    for name in ("node_ptr", "edge_ptr", "edge_index"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    np.testing.assert_array_equal(parts.edges["edge_attr"], whole.edges["edge_attr"])
+    np.testing.assert_array_equal(parts.graphs["y"], whole.graphs["y"])
+    assert parts.schema == whole.schema
+
+
+def test_targets_are_the_first_words_and_references_all(root: Path) -> None:
+    graphs = read(FunctionNames(str(root)))
+    words = graphs.schema.names
+    assert words[:3] == ("name", "get", "the")  # of equally frequent ones the first
+    assert words[-2:] == ("__UNK__", "__EOS__")
+    at = {word: n for n, word in enumerate(words)}
+    y = graphs.graphs["y"]
+    assert y.shape == (5, POSITIONS + 7)
+    assert [words[n] for n in y[0, :5]] == ["get", "the", "name", "__EOS__", "__EOS__"]
+    assert [words[n] for n in y[2, :5]] == ["get", "a", "b", "c", "d"]
+    assert [words[n] for n in y[4, :5]] == ["__UNK__", "get", "__EOS__", "__EOS__", "__EOS__"]
+    assert y[3, 5:].tolist() == [at["name"]] + [UNLABELLED] * 6
+    assert y[4, 5:7].tolist() == [len(words), at["get"]]
+
+
+def test_vocabulary_has_the_most_frequent_words_of_training() -> None:
+    names = [["a", "b"], ["b", "c"], ["d", "c"], ["e"]]
+    assert frequent(names, 3) == ["b", "c", "a", "__UNK__", "__EOS__"]
+    y = targets([["a", "x", "y"], ["x"]], frequent(names, 3))
+    assert y[0].tolist() == [2, 3, 3, 4, 4, 2, 6, 7]
+    assert y[1].tolist() == [3, 4, 4, 4, 4, 5, UNLABELLED, UNLABELLED]
+
+
+def test_score_is_that_of_the_words_themselves() -> None:
+    """Against names and predictions as text, given to OGB's Evaluator."""
+    draw = np.random.default_rng(0)
+    pool = [f"w{n}" for n in range(12)]
+    names = [draw.choice(pool, draw.integers(1, 9)).tolist() for _ in range(60)]
+    words = [*frequent(names[:30], 6)]
+    y = torch.from_numpy(targets(names, words)).long()
+    scores = torch.from_numpy(draw.normal(size=(60, POSITIONS * len(words)))).float()
+    scores.view(60, POSITIONS, -1)[:30, :, :6] += y[:30, :POSITIONS, None].eq(torch.arange(6)) * 3.0
+    said = [[words[n] for n in row] for row in scores.view(60, POSITIONS, -1).argmax(2).tolist()]
+    said = [row[: row.index("__EOS__")] if "__EOS__" in row else row for row in said]
+    assert any("__UNK__" in row for row in said)
+    metric = OGBWords(words, POSITIONS, y.shape[1] - POSITIONS)
+    expected = metric.evaluator.eval({"seq_ref": names, "seq_pred": said})["F1"]
+    assert 0.1 < expected < 0.9
+    whole, parts = (MetricCollection({"F1": metric}).clone(prefix=stage) for stage in ("a/", "b/"))
+    whole.update(scores, y)
+    for some in torch.arange(60).split([1, 40, 19]):
+        parts.update(scores[some], y[some])
+    assert float(whole.compute()["a/F1"]) == pytest.approx(expected, rel=1e-6)
+    assert float(parts.compute()["b/F1"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_loss_and_baseline_look_at_positions_only(root: Path) -> None:
+    graphs = read(FunctionNames(str(root)))
+    y = torch.from_numpy(graphs.graphs["y"]).long()
+    scores = torch.randn(5, POSITIONS * graphs.schema.outputs)
+    expected = torch.nn.functional.cross_entropy(scores.view(5 * POSITIONS, -1), y[:, :POSITIONS].reshape(-1))
+    torch.testing.assert_close(loss(graphs.schema, scores, y), expected)
+    constant = constant_prediction(graphs.schema, y[:3]).view(POSITIONS, -1)
+    first = Counter(y[:3, 0].tolist()).most_common(1)[0][0]
+    assert int(constant[0].argmax()) == first
+
+
+def test_data_module(root: Path) -> None:
+    data = FunctionNames(str(root), batch_size=2)
+    data.open([])
+    measures, criterion = data.measures()
+    assert (list(measures), criterion.name, criterion.mode) == (["F1"], "F1", "max")
+    (batch,) = data.val_dataloader()
+    assert batch.y.shape == (1, POSITIONS + 7)
+    assert data.spelled(batch.y[:, :POSITIONS]) == ["name name"]
+    assert 0 < baseline(data, "test")["F1"] < 1
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "says"),
+    [
+        ("raw/node-feat", "0,4\n", ["node-feat.csv.gz, row 1", "4 is outside"]),
+        ("raw/node_is_attributed", "2\n", ["node_is_attributed.csv.gz, row 1", "2 is outside"]),
+        ("raw/node_depth", "-1\n", ["node_depth.csv.gz, row 1", "less than 0"]),
+        ("raw/graph-label", "a\nb\n", ["graph-label.csv.gz has 2 rows of 1 columns", "asks for 5 of 1"]),
+        ("mapping/typeidx2type", "", ["cannot read", "typeidx2type.csv.gz"]),
+    ],
+)
+def test_malformed_file(root: Path, part: str, text: str, says: list[str]) -> None:
+    put(root / "ogbg_code2" / f"{part}.csv.gz", text)
+    fails(lambda: read(FunctionNames(str(root))), *says)
+
+
+def test_same_as_ogb_on_real_functions(real_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(real_data / "ogb_mini" / "ogbg_code2", tmp_path / "ogbg_code2")
+    graphs, theirs = read(FunctionNames(str(tmp_path))), official("ogbg-code2", tmp_path)
+    assert len(graphs) == len(theirs)
+    words = graphs.schema.names
+    for split, ids in theirs.get_idx_split().items():
+        np.testing.assert_array_equal(graphs.splits[split], ids.numpy())
+    for g, other in enumerate(theirs):
+        rows = slice(graphs.node_ptr[g], graphs.node_ptr[g + 1])
+        np.testing.assert_array_equal(graphs.nodes["x"][rows, :2], other.x)
+        np.testing.assert_array_equal(graphs.nodes["x"][rows, 2], other.node_depth[:, 0].clamp(max=20))
+        tokens = torch.where(other.node_is_attributed[:, 0] == 1)[0].tolist()
+        expected = [(i, j, 0, 0) for i, j in other.edge_index.T.tolist()]
+        expected += [(i, j, 1, 0) for i, j in pairwise(tokens)]
+        expected += [(j, i, kind, 1) for i, j, kind, _ in expected]
+        assert sorted(map(tuple, edges_of(graphs, g))) == sorted(expected)
+        found = graphs.graphs["y"][g]
+        encoded = (other.y[:POSITIONS] + ["__EOS__"] * POSITIONS)[:POSITIONS]
+        assert [words[n] for n in found[:POSITIONS]] == [w if w in words else "__UNK__" for w in encoded]
+        references = found[POSITIONS:][found[POSITIONS:] != UNLABELLED]
+        assert len(references) == len(set(references)) == len(set(other.y))
+        assert {words[n] for n in references if n < len(words)} == set(other.y) & set(words[:-2])

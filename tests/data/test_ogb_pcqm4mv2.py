@@ -1,0 +1,160 @@
+"""PCQM4Mv2, against OGB's own reading of SMILES and its Evaluator."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gt.data import ogb_pcqm4mv2
+from gt.data.ogb_metric import PCQM4Mv2Metric
+from gt.data.ogb_pcqm4mv2 import OFFICIAL, PCQM4Mv2
+from gt.run import baseline
+from tests.data.ogb_files import fails, put, read
+
+pytest.importorskip("rdkit")
+from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator
+from ogb.utils import smiles2graph
+
+SMILES = ["CCO", "C", "c1ccccc1O", "this is none", "C/C=C/C", "[Na+].[Cl-]", "CC#N"]
+GAPS = ["5.5", "4.25", "1.0", "2.0", "3.5", "", ""]
+SPLITS = {"train": [0, 2, 3], "valid": [1, 4], "test-dev": [6], "test-challenge": [5]}
+
+
+def write(
+    root: Path, smiles: list[str] = SMILES, gaps: list[str] = GAPS, splits: dict[str, list[int]] = SPLITS
+) -> Path:
+    folder = root / "pcqm4m-v2"
+    rows = [f"{n},{text},{gap}\n" for n, (text, gap) in enumerate(zip(smiles, gaps, strict=True))]
+    put(folder / "raw" / "data.csv.gz", "idx,smiles,homolumogap\n" + "".join(rows))
+    torch.save({name: np.array(ids, np.int64) for name, ids in splits.items()}, folder / "split_dict.pt")
+    (folder / "RELEASE_v1.txt").write_text("v1\n")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write(tmp_path)
+
+
+def same_as_ogb(data: PCQM4Mv2, smiles: list[str]) -> None:
+    graphs = read(data)
+    assert len(graphs) == len(smiles)
+    for g, text in enumerate(smiles):
+        nodes, edges = (slice(p[g], p[g + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
+        other = smiles2graph(text)
+        np.testing.assert_array_equal(graphs.nodes["x"][nodes], other["node_feat"])
+        mine = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
+        expected = np.c_[other["edge_index"].T, other["edge_feat"]]
+        np.testing.assert_array_equal(mine, expected[np.lexsort((expected[:, 0], expected[:, 1]))])
+
+
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_rows_are_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(ogb_pcqm4mv2, "PART", part)
+    data = PCQM4Mv2(str(root), processes=1)
+    same_as_ogb(data, [*SMILES[:3], "*", *SMILES[4:]])  # what is no molecule is one atom of no kind
+    graphs = read(data)
+    assert graphs.splits["train"].tolist() == [0, 2]
+    assert graphs.splits["valid"].tolist() == [1, 4]
+    assert graphs.notes["molecules that cannot be read"] == 1
+    assert graphs.graphs["y"][:5, 0].tolist() == [5.5, 4.25, 1.0, 2.0, 3.5]
+    assert np.isnan(graphs.graphs["y"][5:]).all()
+    schema = graphs.schema
+    assert (schema.kind, schema.squared, schema.outputs) == ("regression", False, 1)
+    assert schema.mean == pytest.approx([np.mean([5.5, 1.0, 2.0])])
+    assert schema.scale == pytest.approx([np.std([5.5, 1.0, 2.0])])
+
+
+def test_same_as_ogb_on_real_molecules(real_data: Path) -> None:
+    data = PCQM4Mv2(str(real_data / "ogb_mini"), processes=2)
+    same_as_ogb(data, pd.read_csv(data.files()["data"])["smiles"].tolist())
+    splits = torch.load(data.files()["split"], weights_only=False)
+    for split, ids in read(data).splits.items():
+        np.testing.assert_array_equal(ids, splits[split])
+
+
+def test_splits_under_either_name_of_numpys_module(real_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(real_data / "ogb_mini" / "pcqm4m-v2", tmp_path / "pcqm4m-v2")
+    before = read(PCQM4Mv2(str(tmp_path), processes=1)).splits
+    shutil.copy(tmp_path / "pcqm4m-v2" / "split_dict_np2.pt", tmp_path / "pcqm4m-v2" / "split_dict.pt")
+    after = read(PCQM4Mv2(str(tmp_path), processes=1)).splits
+    for split, ids in before.items():
+        np.testing.assert_array_equal(after[split], ids)
+
+
+def test_data_module(root: Path) -> None:
+    data = PCQM4Mv2(str(root), processes=1)
+    data.open([])
+    measures, criterion = data.measures()
+    assert (list(measures), criterion.name, criterion.mode) == (["mae"], "mae", "min")
+    assert not data.has("test")
+    assert data.has("test-dev")
+    assert baseline(data, "valid")["mae"] == pytest.approx(np.abs(np.array([4.25, 3.5]) - 1.0).mean())
+
+
+def test_metric_is_the_evaluators() -> None:
+    torch.manual_seed(0)
+    preds, target = torch.randn(40, 1), torch.randn(40, 1)
+    target[7] = torch.nan
+    metric = PCQM4Mv2Metric()
+    for some in torch.arange(40).split([1, 20, 19]):
+        metric.update(preds[some], target[some])
+    known = ~target[:, 0].isnan()
+    expected = PCQM4Mv2Evaluator().eval({"y_true": target[known, 0].numpy(), "y_pred": preds[known, 0].numpy()})["mae"]
+    assert float(metric.compute()) == pytest.approx(expected)
+    metric.reset()
+    metric.update(preds[7:8], target[7:8])
+    assert metric.compute().isnan()
+
+
+@pytest.mark.parametrize("split", [*OFFICIAL])
+def test_submission_is_the_evaluators_file(tmp_path: Path, split: str) -> None:
+    values = np.random.default_rng(0).normal(size=(OFFICIAL[split], 1))
+    path = PCQM4Mv2(str(tmp_path)).submission(split, values, tmp_path / "new")
+    PCQM4Mv2Evaluator().save_test_submission({"y_pred": values[:, 0]}, str(tmp_path / "theirs"), split)
+    assert path is not None
+    assert [p.name for p in (tmp_path / "new").iterdir()] == [path.name]
+    theirs = np.load(tmp_path / "theirs" / path.name)
+    ours = np.load(path)
+    assert ours.files == theirs.files
+    np.testing.assert_array_equal(ours["y_pred"], theirs["y_pred"])
+
+
+def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_path: Path) -> None:
+    data = PCQM4Mv2(str(tmp_path))
+    path = data.submission("test-dev", np.ones((3, 1)), tmp_path)
+    assert path == tmp_path / "y_pred_pcqm4m-v2_test-dev.npz"
+    assert np.load(path)["y_pred"].dtype == np.float32
+    assert data.submission("valid", np.ones((3, 1)), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": [0], "valid": [1], "test": [2]}, "holds train, valid, test and not"),
+        (SPLITS | {"train": [0, 7]}, "no row of data.csv.gz"),
+        (SPLITS | {"train": [0, -1]}, "no row of data.csv.gz"),
+        (SPLITS | {"train": [0, 1]}, "more than once"),
+        (SPLITS | {"train": [0, 2, 5], "test-challenge": [3]}, "molecule 5 is in train and has no gap"),
+    ],
+)
+def test_splits_that_do_not_fit(tmp_path: Path, splits: dict[str, list[int]], says: str) -> None:
+    write(tmp_path, splits=splits)
+    fails(lambda: read(PCQM4Mv2(str(tmp_path), processes=1)), "split_dict.pt", says)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("idx,smiles\n0,C\n", "cannot read"),
+        ("idx,smiles,homolumogap\n", "holds no molecules"),
+        ("idx,smiles,homolumogap\n0,C,1.0\n2,C,1.0\n", "row 2: idx is not 1"),
+        ("idx,smiles,homolumogap\n0,C,much\n", "cannot read"),
+    ],
+)
+def test_malformed_table(root: Path, text: str, says: str) -> None:
+    put(root / "pcqm4m-v2" / "raw" / "data.csv.gz", text)
+    fails(lambda: read(PCQM4Mv2(str(root), processes=1)), "data.csv.gz", says)

@@ -1,0 +1,103 @@
+"""ogbg-ppa, against OGB's own class."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gt.data import ogb_raw
+from gt.data.ogb_metric import OGBAccuracy
+from gt.data.ogb_ppa import ProteinAssociations
+from gt.run import baseline
+from gt.schema import UNLABELLED
+from tests.data.ogb_files import fails, official, put, read, table
+
+SIZES, LINES = [3, 1, 2], [2, 0, 1]
+STRENGTHS = [[0.1, 0.2, 0.333, 0, 0, 1, 0.999], [0.5] * 7, [0.001] * 7]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    raw = {"num-node-list": SIZES, "num-edge-list": LINES, "edge": [[2, 0], [1, 2], [0, 1]], "edge-feat": STRENGTHS}
+    for part, rows in {**raw, "graph-label": [36, 0, 5]}.items():
+        put(tmp_path / "ogbg_ppa" / "raw" / f"{part}.csv.gz", table(rows))
+    for part, ids in {"train": [2], "valid": [0], "test": [1]}.items():
+        put(tmp_path / "ogbg_ppa" / "split" / "species" / f"{part}.csv.gz", table(ids))
+    (tmp_path / "ogbg_ppa" / "RELEASE_v1.txt").write_text("v1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("room", [1, 4, 10**6])
+def test_three_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(ogb_raw, "ROOM", room)
+    graphs = read(ProteinAssociations(str(root)))
+    assert graphs.node_ptr.tolist() == [0, 3, 4, 6]
+    assert graphs.edge_ptr.tolist() == [0, 4, 4, 6]
+    assert graphs.edge_index.tolist() == [[2, 2, 0, 1, 1, 0], [0, 1, 2, 2, 0, 1]]
+    assert graphs.nodes["x"].tolist() == [[0]] * 6
+    expected = np.array(STRENGTHS, np.float32)[[0, 1, 0, 1, 2, 2]]
+    np.testing.assert_array_equal(graphs.edges["edge_attr"], expected)
+    assert graphs.edges["edge_attr"].dtype == np.float32
+    schema = graphs.schema
+    assert (schema.node_vocab, schema.edge_floats, schema.outputs, schema.max_nodes) == ((1,), 7, 37, 3)
+
+
+def test_same_as_ogb(real_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(real_data / "ogb_mini" / "ogbg_ppa", tmp_path / "ogbg_ppa")
+    graphs, theirs = read(ProteinAssociations(str(tmp_path))), official("ogbg-ppa", tmp_path)
+    assert len(graphs) == len(theirs)
+    for g, other in enumerate(theirs):
+        edges = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
+        mine = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
+        expected = np.c_[other.edge_index.T, other.edge_attr]
+        # edges between the same nodes may come in any order
+        np.testing.assert_array_equal(mine[np.lexsort(mine.T)], expected[np.lexsort(expected.T)])
+        assert graphs.graphs["y"][g] == other.y[0]
+        assert graphs.sizes[g] == other.num_nodes
+    for split, ids in theirs.get_idx_split().items():
+        np.testing.assert_array_equal(graphs.splits[split], ids.numpy())
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "says"),
+    [
+        ("graph-label", "36\n37\n0\n", ["row 2", "37 is not one of 37 classes"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n0,0,0,0,0,0,1.5\n0,0,0,0,0,0,0\n", ["row 2", "1.5 is no strength"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n0,0,,0,0,0,0\n0,0,0,0,0,0,0\n", ["row 2", "nan is no strength"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n" * 4, ["has 4 rows", "ask for 3"]),
+    ],
+)
+def test_malformed_file(root: Path, part: str, text: str, says: list[str]) -> None:
+    put(root / "ogbg_ppa" / "raw" / f"{part}.csv.gz", text)
+    fails(lambda: read(ProteinAssociations(str(root))), *says)
+
+
+def test_data_module(root: Path) -> None:
+    data = ProteinAssociations(str(root))
+    data.open([])
+    measures, criterion = data.measures()
+    assert (list(measures), criterion.name, criterion.mode) == (["acc"], "acc", "max")
+    (batch,) = data.val_dataloader()
+    assert batch.edge_attr.dtype == torch.float32
+    assert baseline(data, "valid")["acc"] == 0.0
+
+
+def test_accuracy_is_the_evaluators() -> None:
+    torch.manual_seed(0)
+    scores, target = torch.randn(50, 37), torch.randint(37, (50, 1))
+    scores[:20].scatter_(1, target[:20], 9.0)
+    target[45:] = UNLABELLED
+    metric = OGBAccuracy("ogbg-ppa")
+    for some in torch.arange(50).split([1, 30, 19]):
+        metric.update(scores[some], target[some])
+    y_pred = scores[:45].argmax(1, keepdim=True).numpy()
+    assert float(metric.compute()) == pytest.approx(
+        metric.evaluator.eval({"y_true": target[:45].numpy(), "y_pred": y_pred})["acc"]
+    )
+    metric.reset()
+    metric.update(scores[45:], target[45:])
+    assert metric.compute().isnan()
+    with pytest.raises(ValueError, match=r"expected \(B, 1\)"):
+        metric.update(scores, target[:, 0])
