@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torchmetrics import MetricCollection
 
 from gt import metrics
@@ -72,7 +72,7 @@ class DataModule(pl.LightningDataModule, ABC):
         """The metrics, and which of them says what is best."""
         return metrics.metrics(self.schema)
 
-    def batches(self, split: str, **place: int) -> Batches:
+    def batches(self, split: str, **place: int) -> Sampler[list[int]]:
         """Which samples go together."""
         train = split == "train"
         size = self.batch_size if train else self.eval_batch_size
@@ -150,8 +150,8 @@ class GraphDataModule(DataModule):
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         name = f"{self.name}-{fingerprint(self.key())}"
-        folder = self._stores() / name
-        self.graphs = attach(open_or_build(folder, self.build), folder, encodings)
+        self.folder = self._stores() / name
+        self.graphs = attach(open_or_build(self.folder, self.build), self.folder, encodings)
         self.schema = self.graphs.schema
 
     def _stores(self) -> Path:
