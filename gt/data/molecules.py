@@ -123,7 +123,9 @@ class Molecules(GraphDataModule):
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
         targets = _several([f"'{name}'" for name in facts["targets"]])
         classes = f" ({_several(facts['classes'])})" if facts["classes"] else ""
-        relaxed = f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
+        relaxed = (
+            f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
+        )
         where = f", listed in {self.skipped_rows}" if facts["skipped"] else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; {len(graphs):,} molecules"
@@ -233,9 +235,7 @@ class Molecules(GraphDataModule):
             max_nodes=max_nodes,
         )
 
-    def _split(
-        self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any
-    ) -> Arrays:
+    def _split(self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any) -> Arrays:
         """Molecule numbers of each split.
 
         Raises:

@@ -18,6 +18,7 @@ from gt.data.ogb_csv import counts, numbers, refuse
 from gt.data.ogb_download import SPLITS, files, locate
 from gt.data.ogb_link_metric import Hits, ReciprocalRank
 from gt.data.ogb_pt import arrays
+from gt.data.sampling import Sampler
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -173,6 +174,7 @@ class OGBLinks(LinkDataModule):
         root: the folder that holds, or will hold, the dataset's own folder (``ogbl_collab``).
         batch_size: links in a training batch; the rest as in `LinkDataModule`.
         valid_as_input: in the test, let the model read the validation links too, which OGB allows for ``ogbl-collab``.
+        sampler: what training reads around the links of a batch; None the whole graph.
 
     Raises:
         UserError: an unknown name, or ``valid_as_input`` of another set; on ``open`` files that are absent and cannot
@@ -190,22 +192,15 @@ class OGBLinks(LinkDataModule):
         workers: int = 0,
         seed: int = 0,
         valid_as_input: bool = False,
+        sampler: Sampler | None = None,
     ) -> None:
         self.ranked = known(dataset)["eval metric"] == "mrr"
         if valid_as_input and dataset != "ogbl-collab":
             raise UserError(
                 f"OGB allows validation links as input for ogbl-collab only: {dataset} needs valid_as_input=false"
             )
-        super().__init__(
-            dataset,
-            root,
-            batch_size,
-            eval_batch_size,
-            workers,
-            seed,
-            valid_as_input,
-            AnotherTarget if self.ranked else AnyPair,
-        )
+        negatives = AnotherTarget if self.ranked else AnyPair
+        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler)
 
     def key(self) -> dict[str, Any]:
         digests = {}

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gt.attention import Reading
-from gt.data.links import InputGraph, LinkBatches, LinkDataModule, Ranked, Together, both_ways
+from gt.data.link_questions import Ranked, Together
+from gt.data.link_training import InputGraph, LinkBatches
+from gt.data.links import LinkDataModule, both_ways
 from gt.data.negatives import AnotherTarget, AnyPair, Negatives
 from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
@@ -103,7 +105,8 @@ def test_taking_edges_out(data: Links, asked: list[tuple[int, int]]) -> None:
     whole = data.graph.batch
     gone = {frozenset(pair) for pair in asked}
     expected = [edge for edge in edges(whole) if frozenset(edge[:2]) not in gone]
-    rest = InputGraph(whole).without(np.array(asked, dtype=np.int64).reshape(-1, 2).T)
+    graph = InputGraph(whole)
+    rest = graph.without(graph.between(np.array(asked, dtype=np.int64).reshape(-1, 2).T))
     assert edges(rest) == expected
     assert (rest.num_nodes, rest.max_nodes) == (NODES, NODES)
     assert len(edges(whole)) == 2 * len(SHOWN)
