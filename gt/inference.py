@@ -112,7 +112,8 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     for number, (stage, mask) in enumerate(todo, 1):
         reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
-    return net.head(net.norm(x[: batch.num_nodes]), batch)
+    out = net.head(net.norm(x[: batch.num_nodes]), batch)
+    return out * net.scale + net.mean if net.schema.scale else out
 
 
 def _refuse_positions(net: GraphTransformer) -> None:

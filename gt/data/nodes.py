@@ -23,8 +23,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import WholeGraph
-
-UNLABELLED = -100  # the class of a node whose target does not count
+from gt.schema import UNLABELLED
 
 
 def shared(values: np.ndarray) -> Tensor:
