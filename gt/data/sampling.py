@@ -13,7 +13,8 @@ import numpy as np
 
 from gt.data.batching import runs
 from gt.data.clusters import clusters
-from gt.data.store import fingerprint, lock, read_array, write_array
+from gt.data.files import lock, read_array, write_array
+from gt.data.store import fingerprint
 from gt.errors import UserError
 
 
