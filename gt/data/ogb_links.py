@@ -3,7 +3,6 @@
 Graphs, features and links are read from OGB's own files; nothing is unpickled but the arrays of the official split.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gt.data.ogb_csv import counts, numbers, refuse
 from gt.data.ogb_download import SPLITS, files, locate
 from gt.data.ogb_link_metric import Hits, ReciprocalRank
 from gt.data.ogb_pt import arrays
+from gt.data.ogb_raw import digest
 from gt.data.sampling import Sampler
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
@@ -203,10 +203,8 @@ class OGBLinks(LinkDataModule):
         super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler)
 
     def key(self) -> dict[str, Any]:
-        digests = {}
-        for part, path in files(self.name, locate(self.name, self.root)).items():
-            with path.open("rb") as handle:
-                digests[part] = hashlib.file_digest(handle, "sha256").hexdigest()
+        found = files(self.name, locate(self.name, self.root))
+        digests = {part: digest(path) for part, path in found.items()}
         return {"source": "ogb links", "name": self.name, "version": VERSION, "files": digests}
 
     def build(self) -> Graphs:

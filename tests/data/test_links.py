@@ -14,6 +14,7 @@ from gt.data.link_questions import Ranked, Together
 from gt.data.link_training import InputGraph, LinkBatches
 from gt.data.links import LinkDataModule, both_ways
 from gt.data.negatives import AnotherTarget, AnyPair, Negatives
+from gt.data.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
 from gt.errors import UserError
@@ -133,19 +134,51 @@ def test_negatives_of_ranked_links_have_the_same_sources(tmp_path: Path) -> None
         assert batch.links[0, :2].tolist() == batch.links[0, 2:].tolist()
 
 
-def test_what_is_asked_cannot_be_read_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fanout", [(1,), (2, 1), (None, None), (3, None, 2)])
+@pytest.mark.parametrize("number", range(3))
+def test_a_sample_around_links(tmp_path: Path, fanout: tuple[int | None, ...], number: int) -> None:
+    """Nodes have their number as their feature, so that a sample says which they are."""
+    whole, data = opened(Links(tmp_path)), opened(Links(tmp_path, sampler=Neighbours(fanout)))
+    for full, sample in zip(epoch(whole, number), epoch(data, number), strict=True):
+        assert sample.x is not None
+        nodes = sample.x[:, 0]
+        assert len(nodes.unique()) == len(nodes) == sample.num_nodes == sample.max_nodes
+        assert [tuple(nodes[list(pair)].tolist()) for pair in pairs(sample.links)] == pairs(full.links)
+        assert sample.y is not None
+        assert full.y is not None
+        assert sample.y.equal(full.y)
+        drawn = [(int(nodes[s]), int(nodes[t]), *row) for s, t, *row in map(list, edges(sample))]
+        left = edges(full)
+        assert all(drawn.count(edge) <= left.count(edge) for edge in drawn)
+        roots = {node for pair in pairs(full.links) for node in pair}
+        reads = {node: sum(edge[1] == node for edge in left) for node in roots}
+        most = [reads[node] if fanout[0] is None else min(reads[node], fanout[0]) for node in sorted(roots)]
+        assert [sum(edge[1] == node for edge in drawn) for node in sorted(roots)] == most
+        if fanout == (None, None):
+            near = {edge[0] for edge in left if edge[1] in roots} | roots
+            assert sorted(drawn) == sorted(edge for edge in left if edge[1] in near)
+
+
+@pytest.mark.parametrize("sampler", [Partition(2), Clusters(2, 1)])
+def test_samplers_that_do_not_begin_with_nodes(tmp_path: Path, sampler: Sampler) -> None:
+    with pytest.raises(UserError, match=f"{type(sampler).__name__} does not sample around links"):
+        Links(tmp_path, sampler=sampler)
+
+
+@pytest.mark.parametrize("sampler", [None, Full(), Neighbours((2, 2)), Neighbours((1,))])
+def test_what_is_asked_cannot_be_read_off(tmp_path: Path, sampler: Sampler | None) -> None:
     """A training link may be in the graph, or not, or twice: the model sees the same graph when it is asked for it."""
     fewer = SHOWN[~(np.sort(SHOWN, 1) == [1, 2]).all(1)]
     more = np.concatenate([SHOWN, [[1, 2], [2, 1]]])
     found = []
     for shown in (SHOWN, fewer, more):
-        data = opened(Links(tmp_path, shown))
+        data = opened(Links(tmp_path, shown, sampler=sampler))
         batch = data.dataset("train").__getitems__([0, TRAIN.tolist().index([2, 1])])
-        batch.links = batch.links[:, :1]  # which pairs are free differs
-        found.append((edges(batch), network()(batch)))
-    assert found[0][0] == found[1][0] == found[2][0]
-    assert found[0][1].equal(found[1][1])
-    assert found[0][1].equal(found[2][1])
+        assert batch.x is not None
+        found.append((edges(batch), batch.x.tolist(), network()(batch)))
+    for other in found[1:]:
+        assert other[:2] == found[0][:2]
+        assert other[2].equal(found[0][2])
     seen = opened(Links(tmp_path, fewer)).graph.batch
     assert edges(seen) != edges(opened(Links(tmp_path)).graph.batch)  # the links do make a difference elsewhere
 
