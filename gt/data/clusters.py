@@ -5,6 +5,8 @@ propagation (Ugander & Backstrom 2013): each node would move to the part where m
 those that gain most, up to its room.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -56,8 +58,8 @@ def _best(links: csr_matrix, part: np.ndarray, parts: int) -> tuple[np.ndarray, 
     nodes = len(part)
     member = csr_matrix((np.ones(nodes, np.float32), part, np.arange(nodes + 1)), (nodes, parts))
     better, gain = part.copy(), np.zeros(nodes, np.float32)
-    cuts = np.unique(np.searchsorted(links.indptr, np.arange(0, links.indptr[-1] + SLAB, SLAB), side="right") - 1)
-    for low, high in zip(cuts[:-1], np.append(cuts[1:-1], nodes), strict=True):
+    slabs = np.searchsorted(links.indptr, np.arange(0, links.indptr[-1] + 1, SLAB))
+    for low, high in pairwise(np.unique(np.append(slabs, nodes)).tolist()):
         counts = links[low:high] @ member
         row = np.repeat(np.arange(high - low), np.diff(counts.indptr))
         own = np.zeros(high - low, np.float32)

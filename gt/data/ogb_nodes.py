@@ -95,9 +95,9 @@ def build(name: str, root: Path, undirected: bool = True) -> Graphs:
 
     - ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-mag`` (papers that cite papers, and nothing else of it): ``x`` real
       numbers, ``y`` (N,) classes. Every edge stands there once, and where ``undirected`` so does its inverse.
-    - ``ogbn-proteins``: ``edge_attr`` (E, 8), each association an edge in both directions, with repetition; ``x`` (N, 8)
-      the mean over a protein's edges, as in OGB's own baselines: its species would tell nothing, as the split is by
-      species. ``y`` (N, 112) yes or no.
+    - ``ogbn-proteins``: ``edge_attr`` (E, 8), each association an edge in both directions. ``x`` (N, 8)
+      is their mean over a protein's edges, as in OGB's own baselines: its species would tell nothing, as the split is
+      by species. ``y`` (N, 112) is yes or no.
 
     Raises:
         UserError: a file is missing or malformed; names the file, and the row where one is to blame.

@@ -113,10 +113,13 @@ def cases(draw):
     }
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(cases())
-def test_backends_equal_a_loop(case):
-    check(**case, dtype=torch.float64, tolerance=1e-10)
+PRECISIONS = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(cases(), st.sampled_from(PRECISIONS))
+def test_backends_equal_a_loop(case, precision):
+    check(**case, dtype=precision[0], tolerance=precision[1])
 
 
 APART = PerHead((Neighbours(), Causal(), Hops(2)))
