@@ -1,17 +1,12 @@
 """What an evaluation of links asks: the links of a split, and the pairs of nodes that they are told from."""
 
 import copy
-from collections.abc import Iterable
-from dataclasses import replace
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gt.attention import Reading
-from gt.data.batching import prepare_all
 from gt.graph import GraphBatch
 
 
@@ -68,12 +63,10 @@ class EvaluationLinks(Dataset[GraphBatch]):
         batch: the graph that a model reads.
         questions: what it is asked.
         block: items in a block.
-        readings: what the model will ask of each batch.
     """
 
-    def __init__(self, batch: GraphBatch, questions: Questions, block: int, readings: Iterable[Reading]) -> None:
-        self.batch, self.questions, self.block, self.readings = batch, questions, block, readings
-        self.prepared = lru_cache(maxsize=1)(self._prepared)
+    def __init__(self, batch: GraphBatch, questions: Questions, block: int) -> None:
+        self.batch, self.questions, self.block = batch, questions, block
 
     def __len__(self) -> int:
         return -(-len(self.questions) // self.block)
@@ -83,14 +76,10 @@ class EvaluationLinks(Dataset[GraphBatch]):
         """Ones, a number a block."""
         return np.ones(len(self), dtype=np.int64)
 
-    def _prepared(self, readings: frozenset[Reading]) -> GraphBatch:
-        """All of a batch but its questions, which is the same for every block."""
-        return prepare_all(replace(self.batch, pairs={}, wide={}).finish(), readings)
-
     def __getitems__(self, items: list[int]) -> GraphBatch:
         (number,) = items
         pairs, linked = self.questions.rows(number * self.block, (number + 1) * self.block)
-        batch = copy.copy(self.prepared(frozenset(self.readings)))
+        batch = copy.copy(self.batch)
         batch.links = torch.from_numpy(pairs.astype(np.int64))
         batch.y = torch.from_numpy(linked.astype(np.float32))[:, None]
         return batch

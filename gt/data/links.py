@@ -25,9 +25,8 @@ from gt.data.sampling import Full, Neighbours, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.graph import GraphBatch
 
-LARGEST = 1 << 22  # links in an evaluation batch unless told otherwise: a few GiB of hidden states at a width of 64
+LARGEST = 1 << 27  # pairs in an evaluation batch unless told otherwise: 3 GiB of numbers of nodes, answers and ratings
 
 
 def both_ways(pairs: np.ndarray) -> np.ndarray:
@@ -50,7 +49,9 @@ class LinkDataModule(GraphDataModule):
         valid_as_input: in the test, let the model read the links of ``valid`` too.
         negatives: what a link is told from in training.
         sampler: what training reads around the links of a batch, a `Neighbours` (whose ``roots`` are those links); None
-            or `Full`: the whole graph. Evaluation reads the whole graph.
+            or `Full`: the whole graph.
+        chunk: nodes, edges and pairs that evaluation, which reads the whole graph, works on at a time; memory grows
+            with it.
 
     Raises:
         UserError: another sampler.
@@ -67,12 +68,15 @@ class LinkDataModule(GraphDataModule):
         valid_as_input: bool = False,
         negatives: type[Negatives] = AnyPair,
         sampler: Sampler | None = None,
+        chunk: int = 1 << 20,
     ) -> None:
         super().__init__(name, root, batch_size, eval_batch_size or LARGEST, workers, seed)
         if not isinstance(sampler, Neighbours | Full | None):
             name = type(sampler).__name__
             raise UserError(f"{name} does not sample around links: choose data/sampler=neighbours or full")
-        self.valid_as_input, self.negatives = valid_as_input, negatives
+        if chunk < 1:
+            raise UserError(f"data.chunk must be 1 or more, not {chunk}")
+        self.valid_as_input, self.negatives, self.chunk = valid_as_input, negatives, chunk
         self.sampler = sampler if isinstance(sampler, Neighbours) else None
 
     @abstractmethod
@@ -89,9 +93,14 @@ class LinkDataModule(GraphDataModule):
         super().open([])
 
     @cached_property
+    def whole(self) -> Whole:
+        """The graph of the training links."""
+        return Whole(self._opened())
+
+    @cached_property
     def graph(self) -> InputGraph:
         """What a model reads in training, before the links of a batch are taken out."""
-        return InputGraph(Whole(self._opened()).batch(None))
+        return InputGraph(self.whole.batch(None))
 
     @cached_property
     def absent(self) -> Negatives:
@@ -101,18 +110,16 @@ class LinkDataModule(GraphDataModule):
         return self.negatives(np.concatenate([once, self._opened().splits["train"]]), self.graph.batch.num_nodes)
 
     @cached_property
-    def test_graph(self) -> GraphBatch:
-        """What a model reads in the test."""
+    def late(self) -> Whole:
+        """The graph of the training and the validation links."""
         graphs = self._opened()
-        if not self.valid_as_input:
-            return self.graph.batch
         edge_index = np.concatenate([graphs.edge_index, both_ways(graphs.splits["valid"])], axis=1)
         edges = dict(graphs.edges)
         if "edge_attr" in edges:
             added = np.repeat(graphs.splits["valid_edge_attr"], 2, axis=0)
             edges["edge_attr"] = np.concatenate([edges["edge_attr"], added])
         ptr = np.array([0, edge_index.shape[1]])
-        return Whole(replace(graphs, edge_index=edge_index, edge_ptr=ptr, edges=edges).sort_edges()).batch(None)
+        return Whole(replace(graphs, edge_index=edge_index, edge_ptr=ptr, edges=edges).sort_edges())
 
     def questions(self, split: str) -> Questions:
         """What is asked in an evaluation."""
@@ -128,8 +135,8 @@ class LinkDataModule(GraphDataModule):
         questions = self.questions(split)
         world = 1 if self.trainer is None else self.trainer.world_size
         block = min(self.eval_batch_size // questions.width, -(-len(questions) // world))
-        graph = self.test_graph if split == "test" else self.graph.batch
-        return EvaluationLinks(graph, questions, max(block, 1), self.readings)
+        whole = self.late if split == "test" and self.valid_as_input else self.whole
+        return EvaluationLinks(whole.batch(self.chunk), questions, max(block, 1))
 
     def batches(self, split: str, **place: int) -> Batches:
         sizes = self.dataset(split).sizes

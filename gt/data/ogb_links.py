@@ -175,6 +175,7 @@ class OGBLinks(LinkDataModule):
         batch_size: links in a training batch; the rest as in `LinkDataModule`.
         valid_as_input: in the test, let the model read the validation links too, which OGB allows for ``ogbl-collab``.
         sampler: what training reads around the links of a batch; None the whole graph.
+        chunk: nodes, edges and pairs that evaluation works on at a time.
 
     Raises:
         UserError: an unknown name, or ``valid_as_input`` of another set; on ``open`` files that are absent and cannot
@@ -193,6 +194,7 @@ class OGBLinks(LinkDataModule):
         seed: int = 0,
         valid_as_input: bool = False,
         sampler: Sampler | None = None,
+        chunk: int = 1 << 20,
     ) -> None:
         self.ranked = known(dataset)["eval metric"] == "mrr"
         if valid_as_input and dataset != "ogbl-collab":
@@ -200,7 +202,9 @@ class OGBLinks(LinkDataModule):
                 f"OGB allows validation links as input for ogbl-collab only: {dataset} needs valid_as_input=false"
             )
         negatives = AnotherTarget if self.ranked else AnyPair
-        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler)
+        super().__init__(
+            dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler, chunk
+        )
 
     def key(self) -> dict[str, Any]:
         found = files(self.name, locate(self.name, self.root))

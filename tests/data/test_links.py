@@ -19,6 +19,7 @@ from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.inference import predict
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
@@ -271,9 +272,23 @@ def test_masks_are_prepared_and_blocks_share_their_graph(data: Links) -> None:
     for batch in epoch(data):
         assert mask in batch.pairs
     first, second, _ = data.val_dataloader()
-    assert first.pairs[mask] is second.pairs[mask]
+    assert first.edge_index is second.edge_index is data.graph.batch.edge_index
     assert first.links is not second.links
     assert not data.graph.batch.pairs
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_evaluation_in_chunks_is_exact(tmp_path: Path, ranked: bool) -> None:
+    found = []
+    for chunk in (3, 10, 1 << 20):
+        data = opened(Links(tmp_path, ranked=ranked, chunk=chunk))
+        (batch,) = data.test_dataloader()
+        found.append(predict(network(), batch))
+        assert found[-1].shape == batch.y.shape
+        torch.testing.assert_close(found[-1], network()(batch), rtol=1e-5, atol=1e-6)
+    assert found[0].std() > 1e-3
+    with pytest.raises(UserError, match=r"data\.chunk"):
+        Links(tmp_path, chunk=0)
 
 
 def test_encodings_that_would_know_the_links(tmp_path: Path) -> None:
