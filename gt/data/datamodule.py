@@ -78,6 +78,10 @@ class DataModule(pl.LightningDataModule, ABC):
         size = self.batch_size if train else self.eval_batch_size
         return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, **place)
 
+    def workers_for(self, split: str) -> int:
+        """Processes that make the batches of a split."""
+        return self.workers
+
     def loader(self, split: str) -> DataLoader[GraphBatch]:
         """A loader of the batches of a split: this process's share of them."""
         place = {}
@@ -89,9 +93,9 @@ class DataModule(pl.LightningDataModule, ABC):
             self.dataset(split),
             batch_sampler=self.batches(split, **place),
             collate_fn=_whole,
-            num_workers=self.workers,
+            num_workers=self.workers_for(split),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.workers_for(split) > 0,
         )
 
     @staticmethod

@@ -198,9 +198,11 @@ class NodeData(GraphDataModule):
         evaluate: ``full``: on the whole graph, exactly, chunk by chunk, whatever training saw; ``sampled``: on samples,
             as in training, which is cheaper, and not exact.
         chunk: nodes and edges that exact evaluation works on at a time; memory grows with it.
-        workers: processes that draw samples; 0 draws them in the training process.
+        workers: processes that draw samples, where these are not the whole graph; 0: the training process does.
         seed: what samples are drawn from.
     """
+
+    name: str
 
     def __init__(
         self,
@@ -239,6 +241,10 @@ class NodeData(GraphDataModule):
         dataset = self._datasets[split]
         dataset.readings = self.readings
         return dataset
+
+    def workers_for(self, split: str) -> int:
+        """The whole graph is made once, in the training process: to hand it over would copy it each epoch."""
+        return 0 if isinstance(self._datasets[split].sampler, Full) else self.workers
 
     def batches(self, split: str, **place: int) -> Steps:
         dataset = self.dataset(split)

@@ -18,7 +18,7 @@ from gt.data.ogb_catalogue import facts
 from gt.data.ogb_csv import counts, numbers, refuse, within
 from gt.data.ogb_download import files, locate
 from gt.data.ogb_metric import LeaderboardMetric, OGBMetric
-from gt.data.ogb_raw import Table, digest, joined, pieces, splits_of
+from gt.data.ogb_raw import Table, digest, pieces, splits_of
 from gt.data.store import Graphs, pointers
 from gt.metrics import Criterion
 from gt.schema import Kind, Schema
@@ -85,8 +85,8 @@ class OGBGraphs(GraphDataModule):
         digests = {part: digest(path) for part, path in self.files().items()}
         return {"source": "ogb", "name": self.name, "version": self.version, "files": digests}
 
-    def build(self) -> Graphs:
-        return joined(self.read(self.files()))
+    def build(self) -> Iterator[Graphs]:
+        return self.read(self.files())
 
     def measures(self) -> tuple[MetricCollection, Criterion]:
         """The metric of the leaderboard alone, which also says what is best."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gt.data.ogb_csv import Check, Number, Rows, counts, numbers, refuse
 from gt.data.ogb_download import SPLITS
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.store import Arrays, pointers
 
 ROOM = 1_000_000  # nodes and edges that are held at a time
 WHOLE = 2**24  # bytes up to which all of a file is hashed
@@ -118,22 +118,3 @@ def splits_of(found: Mapping[str, Path], graphs: int) -> Arrays:
         np.add.at(seen, splits[part], 1)
         refuse(found[part], seen[ids] > 1, ids, "is in the splits more than once")
     return splits
-
-
-def joined(chunks: Iterator[Graphs]) -> Graphs:
-    """TEMPORARY until the store takes chunks."""
-    every = list(chunks)
-
-    def cat(group: str) -> Arrays:
-        return {n: np.concatenate([getattr(c, group)[n] for c in every]) for n in getattr(every[0], group)}
-
-    return replace(
-        every[-1],
-        node_ptr=pointers(np.concatenate([np.diff(c.node_ptr) for c in every])),
-        edge_ptr=pointers(np.concatenate([np.diff(c.edge_ptr) for c in every])),
-        edge_index=np.concatenate([c.edge_index for c in every], axis=1),
-        nodes=cat("nodes"),
-        edges=cat("edges"),
-        graphs=cat("graphs"),
-        schema=replace(every[-1].schema, max_nodes=max(c.schema.max_nodes for c in every)),
-    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from gt.data.batching import runs
 from gt.data.clusters import clusters
-from gt.data.files import lock, read_array, write_array
+from gt.data.files import Damaged, lock, read_array, write_array
 from gt.data.store import fingerprint
 from gt.errors import UserError
 
@@ -225,10 +225,11 @@ class Clusters(Sampler):
         parts = min(self.parts, rows.nodes)
         name = f"clusters-{fingerprint({'parts': parts, 'version': 1})}"
         path = folder / f"{name}.npy"
-        with lock(folder / f"{name}.lock"):  # of several processes one computes
-            if not path.exists():
-                write_array(path, clusters(rows.pointer, rows.source, parts))
-        part = read_array(path)
+        try:
+            part = read_array(path)
+        except (FileNotFoundError, Damaged):
+            with lock(folder / f"{name}.lock"):  # of several processes one computes, and the others wait
+                part = _found(rows, parts, path)
         self.order = np.argsort(part, kind="stable")  # the nodes of part p: order[first[p]:first[p + 1]]
         self.first = np.searchsorted(part[self.order], np.arange(parts + 1))
 
@@ -245,3 +246,12 @@ class Clusters(Sampler):
 
     def sample(self, nodes: np.ndarray, is_root: np.ndarray, draw: np.random.Generator) -> Sample:
         return induced(self.rows, nodes, is_root)
+
+
+def _found(rows: Rows, parts: int, path: Path) -> np.ndarray:
+    """Clusters, computed unless another process did so while this one waited."""
+    try:
+        return read_array(path)
+    except (FileNotFoundError, Damaged):
+        write_array(path, clusters(rows.pointer, rows.source, parts))
+    return read_array(path)

@@ -24,7 +24,7 @@ from gt.schema import Schema
 from gt.task import Task
 
 SAMPLERS = {
-    "neighbours": lambda nodes: Neighbours([10, 10, 5], 1024),
+    "neighbours": lambda nodes: Neighbours([10, 5], 1024),
     "partition": lambda nodes: Partition(max(1, nodes // 30_000)),
     "clusters": lambda nodes: Clusters(max(8, nodes // 4_000), 8),
 }
@@ -34,7 +34,7 @@ class Random(NodeData):
     """A graph with 64 real numbers at each node and as many edges as asked for, drawn at random."""
 
     def __init__(self, folder: str, nodes: int, edges: int, sampler: str) -> None:
-        super().__init__("random", folder, SAMPLERS[sampler](nodes), "full", 1 << 20, 0, 0)
+        super().__init__("random", folder, SAMPLERS[sampler](nodes), "full", 1 << 19, 0, 0)
         self.size = nodes, edges
 
     def key(self) -> dict[str, Any]:
@@ -57,8 +57,13 @@ class Random(NodeData):
         )
 
 
+def peak() -> float:
+    """GiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 class Clock(pl.Callback):
-    """When each training step ended, and how long validation took."""
+    """When each training step ended, how long validation took, and what memory training took."""
 
     def __init__(self) -> None:
         self.steps = [time.time()]
@@ -69,7 +74,7 @@ class Clock(pl.Callback):
         self.nodes.append(batch.num_nodes)
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
-        self.validation = time.time()
+        self.validation, self.peak = time.time(), peak()
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         self.validation = time.time() - self.validation
@@ -103,7 +108,8 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
         "nodes_a_step": int(np.mean(clock.nodes)),
         "validation_s": clock.validation,
         "valid_loss": float(trainer.callback_metrics["valid/loss"]),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "training_gib": clock.peak,
+        "peak_gib": peak(),
     }
 
 

@@ -151,6 +151,15 @@ def test_exact_evaluation_is_of_the_whole_graph_in_chunks_and_shares_its_arrays(
         torch.testing.assert_close(predict(net, valid), net(GraphBatch(**parts)), atol=1e-5, rtol=1e-5)
 
 
+def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path):
+    data = opened(tmp_path, Neighbours([2], 40))
+    alone = [batch.x for batch in data.train_dataloader()]
+    data.workers = 2
+    assert [data.workers_for(split) for split in ("train", "valid")] == [2, 0]
+    for one, other in zip(data.train_dataloader(), alone, strict=True):
+        assert torch.equal(one.x, other)
+
+
 @pytest.mark.parametrize("mask", [Hops(2), Hops(1) | Expander(4)], ids=["hops", "expander"])
 def test_masks_see_the_sample(mask, tmp_path):
     data = opened(tmp_path, Partition(4))
