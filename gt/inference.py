@@ -7,7 +7,7 @@ twice and memory grows with the nodes' states, the edges' states where a block h
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,7 +81,8 @@ class ChunkPairs(Pairs):
 
 def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
     """``net(batch)``; of a `WholeGraph` larger than its chunk chunk by chunk."""
-    if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges > batch.chunk:
+    links = 0 if batch.links is None else batch.links.shape[1]
+    if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges + links > batch.chunk:
         if not isinstance(net, GraphTransformer):
             raise UserError("only a GraphTransformer can be evaluated in chunks: set data.evaluate=sampled")
         return predict_chunks(net, batch, batch.chunk)
@@ -90,18 +91,20 @@ def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
 
 @torch.no_grad()
 def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tensor:
-    """(N, outputs): what ``net(batch)`` gives in evaluation, without gradients.
+    """(N, outputs) or (K, outputs): what ``net(batch)`` gives in evaluation, without gradients.
 
     Args:
-        net: in evaluation mode, with targets for nodes.
+        net: in evaluation mode, with targets for nodes or links.
         batch: one graph.
-        chunk: nodes, edges and pairs worked on at a time; a single node may have more.
+        chunk: nodes, edges, pairs and links worked on at a time; a single node may have more.
 
     Raises:
         UserError: a layer reads the position of a node within its graph, which a chunk does not know.
     """
-    if net.training or net.schema.level != "node" or batch.num_graphs != 1:
-        raise ValueError("inference in chunks takes one graph, targets for nodes, and a network in evaluation mode")
+    if net.training or net.schema.level == "graph" or batch.num_graphs != 1:
+        raise ValueError(
+            "inference in chunks takes one graph, targets for nodes or links, and a network in evaluation mode"
+        )
     _refuse_positions(net)
     wide = batch.with_virtual_nodes(net.virtual_nodes)
     x = net.embed(batch)
@@ -112,8 +115,15 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     for number, (stage, mask) in enumerate(todo, 1):
         reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
-    out = net.head(net.norm(x[: batch.num_nodes]), batch)
+    out = _read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk)
     return out * net.scale + net.mean if net.schema.scale else out
+
+
+def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:
+    """The head's answer to the states (N, width) of all nodes; of links so many at a time."""
+    if batch.links is None:
+        return net.head(x, batch)
+    return torch.cat([net.head(x, replace(batch, links=some)) for some in batch.links.split(chunk, dim=1)])
 
 
 def _refuse_positions(net: GraphTransformer) -> None:
