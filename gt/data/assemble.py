@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest
-from gt.data.found import SPLITS, UNLABELLED, Answer, answer, degrees, random_split
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.found import UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.node_tables import Table, column, pack
+from gt.data.splits import SPLITS, split_of
+from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 
 TARGETS = ("label", "y", "target")  # a column that is the target where none is named
-WORDS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Choices:
 
     target: str | Sequence[str] | None = None
     kind: Kind | None = None
-    undirected: bool = False
+    undirected: bool | None = None
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
 
@@ -84,14 +84,14 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         ends = np.concatenate([ends, ends[::-1, turned]], axis=1)
 
     names, by_node = _target_columns(nodes, graphs, choices.target)
+    x = pack(nodes, [name for name in nodes.others("graph", "node", "split") if not (by_node and name in names)])
+    attr = pack(edges, edges.others("graph", "source", "target"))
     table = nodes if by_node or graphs is None else graphs
     found = _answer(table, names, choices.kind, optional=by_node)
     if by_node and "graph" in nodes.columns:
         splits = _splits(graphs, _any_labelled(found, owner), choices)
     else:
         splits = _splits(table, found, choices)
-    x = pack(nodes, [name for name in nodes.others("graph", "node", "split") if not (by_node and name in names)])
-    attr = pack(edges, edges.others("graph", "source", "target"))
     notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values}
     if not x.names:
         x.features, notes["degree"] = degrees(ends[1], len(nodes)), True
@@ -170,7 +170,7 @@ def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> s
     return f"there is no node '{name}' in {nodes.name}"
 
 
-def _once(edges: Table, ends: np.ndarray, undirected: bool) -> None:
+def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
     """No edge is listed twice; undirected, in neither direction."""
     pair = np.sort(ends, axis=0) if undirected else ends
     twice = pd.MultiIndex.from_arrays(list(pair)).duplicated()
@@ -240,7 +240,7 @@ def _splits(table: Table | None, found: Answer, choices: Choices) -> Arrays:
     if table is None or "split" not in table.columns:
         return random_split(found, choices.fractions, choices.split_seed, "graphs" if table is None else table.name)
     words = table.columns["split"]
-    parts = np.array([WORDS.get(str(word).strip().lower(), "") for word in words])
+    parts = np.array([split_of(word) or "" for word in words])
     if (parts == "").any():
         row = int(np.argmax(parts == ""))
         raise UserError(f"{table.where(row)}: split '{words[row]}' is none of train, valid and test")

@@ -19,9 +19,9 @@ import pandas as pd
 from gt.config import nearest
 from gt.data.assemble import Choices, assemble
 from gt.data.found import Where
-from gt.data.own import OwnGraphs, file_name
-from gt.data.store import Graphs
 from gt.data.node_tables import Table
+from gt.data.own import OwnGraphs, file_name, several
+from gt.data.store import Graphs
 from gt.data.text_files import read_text
 from gt.errors import UserError
 from gt.schema import Kind
@@ -29,6 +29,7 @@ from gt.schema import Kind
 VERSION = 1  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
 IDS = ("graph", "node", "source", "target", "split")  # kept as they are written
 
 
@@ -54,11 +55,12 @@ def files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     """A CSV file (tabs instead of commas in a ``.tsv``) with a header; columns of integers, of reals, or of text.
 
     Raises:
-        UserError: naming file and line, for bytes that are not UTF-8, a header with a name twice or none, rows that
+        UserError: naming file and line, for bytes that are not UTF-8, a header with a name twice or none or that
+            lacks one that is needed, rows that
             are longer or shorter than it, or a quote that is never closed.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
@@ -67,6 +69,9 @@ def read_table(path: Path) -> Table:
     for name in names:
         if not name or names.count(name) > 1:
             raise UserError(f"{path}, line 1: {f'two columns {name!r}' if name else 'a column without a name'}")
+    for name in needed:
+        if name not in names:
+            raise UserError(f"{path}, line 1: no column '{name}': {nearest(name, names)}")
     if fault := _ragged(text, delimiter, len(names)):
         raise UserError(f"{path}, {fault}")
     try:
@@ -140,19 +145,35 @@ def _column(name: str, cells: "pd.Series[str]", where: Where) -> np.ndarray:
     return numbers.astype(np.int64) if numbers.dtype.kind == "i" and not empty.any() else column
 
 
+def key(folder: Path, choices: Choices) -> dict[str, Any]:
+    """What the result of `build` depends on."""
+    digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(folder).items()}
+    return {"source": "csv", "version": VERSION, "files": digests, **choices.facts()}
+
+
+def build(folder: Path, choices: Choices) -> Graphs:
+    """The graphs of a folder of tables.
+
+    Raises:
+        UserError: as `files`, `read_table` and `gt.data.assemble.assemble`.
+    """
+    tables = {part: read_table(path, NEEDED[part]) for part, path in files(folder).items()}
+    return assemble(tables["nodes"], tables["edges"], tables.get("graphs"), choices)
+
+
 class CSVGraphs(OwnGraphs):
-    """Graphs, or one large graph, from a folder of CSV files, each perhaps gzipped (``.csv.gz``) or a ``.tsv``.
+    """Graphs from a folder of CSV files, each perhaps gzipped (``.csv.gz``) or a ``.tsv``.
 
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
     ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.node_tables.pack` and `gt.data.found.answer`. One graph needs neither ``graphs.csv`` nor ``graph``: its nodes
-    have the ``label`` and perhaps the ``split``.
+    `gt.data.node_tables.pack` and `gt.data.found.answer`. One large graph, without ``graphs.csv``, is for
+    `gt.data.own_nodes.CSVNodes`.
 
     Args:
         path: the folder.
         target: the column to predict, or several; None takes all of ``graphs.csv`` that have no other meaning, else
-            ``label`` of ``nodes.csv``.
+            ``label`` (or ``y``, or ``target``) of ``nodes.csv``.
         kind: what targets are; None finds it.
         undirected: each edge is also one in the other direction.
         fractions: shares of train, valid and test where no column ``split`` says who is in which.
@@ -183,9 +204,7 @@ class CSVGraphs(OwnGraphs):
         self.choices = Choices(target, kind, undirected, fractions, split_seed)
 
     def key(self) -> dict[str, Any]:
-        digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(self.path).items()}
-        return {"source": "csv", "version": VERSION, "files": digests, **self.choices.facts()}
+        return key(self.path, self.choices)
 
     def build(self) -> Graphs:
-        tables = {part: read_table(path) for part, path in files(self.path).items()}
-        return assemble(tables["nodes"], tables["edges"], tables.get("graphs"), self.choices)
+        return several(build(self.path, self.choices), self.path, "csv_nodes")

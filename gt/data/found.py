@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.splits import SPLITS, stratified
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
 from gt.schema import Kind, Level
@@ -13,7 +14,6 @@ from gt.schema import Kind, Level
 Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
 UNLABELLED = -100  # a class that is not known
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -136,20 +136,12 @@ def random_split(answer: Answer, fractions: Sequence[float], seed: int, what: st
     """
     if len(fractions) != 3 or abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
         raise UserError(f"data.fractions={list(fractions)} are not three shares that add up to 1")
-    draw = np.random.default_rng(seed)
-    rows = draw.permutation(np.flatnonzero(answer.labelled))
-    if answer.kind == "multiclass":  # spread each class evenly over the whole order: any cut then shares it out
-        by_class = np.argsort(answer.y[rows], kind="stable")
-        counts = np.bincount(answer.y[rows], minlength=answer.outputs)
-        rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = (rank + draw.random(len(rows))) / np.repeat(counts, counts)
-        rows = rows[by_class][np.argsort(place, kind="stable")]
-    held_out = [max(1, round(share * len(rows))) if share else 0 for share in fractions[1:]]
-    first = len(rows) - sum(held_out)
-    if first < 1 or not held_out[0]:
+    rows = np.flatnonzero(answer.labelled)
+    classes = answer.y[rows] if answer.kind == "multiclass" else np.zeros(len(rows))
+    splits = {name: rows[part] for name, part in stratified(classes, fractions, seed).items() if len(part)}
+    if "train" not in splits or "valid" not in splits:
         raise UserError(f"{what}: {len(rows)} with a target are too few for splits of {list(fractions)}")
-    cuts = np.split(rows, [first, first + held_out[0]])
-    return {split: np.sort(part) for split, part in zip(SPLITS, cuts, strict=True) if len(part)}
+    return splits
 
 
 def describe(name: str, graphs: Graphs) -> str:

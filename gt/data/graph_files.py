@@ -11,7 +11,7 @@ from gt.data.assemble import Choices, assemble
 from gt.data.graph_records import GraphRecord, tables
 from gt.data.graphml import read_graphml
 from gt.data.node_link import read_json
-from gt.data.own import OwnGraphs, file_name
+from gt.data.own import OwnGraphs, file_name, several
 from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.schema import Kind
@@ -45,6 +45,25 @@ def files(path: str) -> list[Path]:
         if ending(inner) not in READERS:
             raise UserError(f"{inner} is none of {', '.join(READERS)} (each perhaps with .gz)")
     return found
+
+
+def key(path: str, choices: Choices) -> dict[str, Any]:
+    """What the result of `build` depends on."""
+    digests = [(found.name, hashlib.sha256(found.read_bytes()).hexdigest()) for found in files(path)]
+    return {"source": "graph files", "version": VERSION, "files": digests, **choices.facts()}
+
+
+def build(path: str, choices: Choices) -> Graphs:
+    """The graphs of a file, a folder of files or a pattern.
+
+    Raises:
+        UserError: as `files`, the readers and `gt.data.assemble.assemble`.
+    """
+    graphs = [graph for found in files(path) for graph in READERS[ending(found)](found)]
+    nodes, edges, about, undirected = tables(graphs, path)
+    if choices.undirected is None:
+        choices = replace(choices, undirected=undirected)
+    return assemble(nodes, edges, about, choices)
 
 
 class GraphFiles(OwnGraphs):
@@ -83,16 +102,11 @@ class GraphFiles(OwnGraphs):
         seed: int = 0,
     ) -> None:
         super().__init__(f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed)
-        self.path, self.undirected = path, undirected
-        self.choices = Choices(target, kind, bool(undirected), fractions, split_seed)
+        self.path = path
+        self.choices = Choices(target, kind, undirected, fractions, split_seed)
 
     def key(self) -> dict[str, Any]:
-        digests = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files(self.path)]
-        facts = {**self.choices.facts(), "undirected": self.undirected}
-        return {"source": "graph files", "version": VERSION, "files": digests, **facts}
+        return key(self.path, self.choices)
 
     def build(self) -> Graphs:
-        graphs = [graph for path in files(self.path) for graph in READERS[ending(path)](path)]
-        nodes, edges, about, undirected = tables(graphs, self.path)
-        choices = self.choices if self.undirected is not None else replace(self.choices, undirected=undirected)
-        return assemble(nodes, edges, about, choices)
+        return several(build(self.path, self.choices), self.path, "graph_file_nodes")

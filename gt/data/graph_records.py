@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.store import pointers
 from gt.data.node_tables import Table, rows
+from gt.data.store import pointers
 from gt.errors import UserError
 
 Record = dict[str, Any]

@@ -11,12 +11,36 @@ from torch import Tensor
 from gt.data.batching import runs, tensor
 from gt.data.datamodule import GraphDataModule
 from gt.data.found import describe
+from gt.data.store import Graphs
 from gt.encodings import Encoding
+from gt.errors import UserError
 
 
 def file_name(path: Path | str) -> str:
     """The last part of a path, of letters that any file system takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).name) or "graphs"
+
+
+def several(graphs: Graphs, name: object, option: str) -> Graphs:
+    """The same graphs.
+
+    Raises:
+        UserError: there is but one, with targets at its nodes: names the configuration for such.
+    """
+    if len(graphs) == 1:
+        raise UserError(f"{name} is one graph: choose data={option}, where each split is some of its nodes")
+    return graphs
+
+
+def single(graphs: Graphs, name: object, option: str) -> Graphs:
+    """The same graph.
+
+    Raises:
+        UserError: there are several, or the one has no targets at its nodes: names the configuration for such.
+    """
+    if len(graphs) != 1 or graphs.schema.level != "node":
+        raise UserError(f"{name} is not one graph with targets at its nodes: choose data={option}")
+    return graphs
 
 
 class OwnGraphs(GraphDataModule):

@@ -93,7 +93,7 @@ def build(
         ends = np.cumsum([0, *(len(part.sizes) for part in parts)])
         splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
     elif len(graphs) == 1:
-        raise UserError(f"{name} is one graph: choose a dataset of one large graph, data=planetoid")
+        raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
     else:
         splits = random_split(by_graph(found, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
     return replace(graphs, splits=splits)

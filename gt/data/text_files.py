@@ -1,46 +1,20 @@
-"""Text files as they come from elsewhere: UTF-8, perhaps gzipped, checked before anything is made of them."""
+"""The text of a file that comes from elsewhere, checked before anything is made of it."""
 
-import gzip
-import zlib
 from pathlib import Path
 
+from gt.data.tables import opened
 from gt.errors import UserError
-
-HARMLESS = 64 * 2**20  # bytes that a file may always unpack to
-RATIO = 200  # times its size that a larger one may unpack to; real tables stay below 50
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where its name ends in ``.gz``.
-
-    Raises:
-        UserError: it cannot be read, is cut off, or unpacks to suspiciously much.
-    """
-    try:
-        if path.suffix != ".gz":
-            return path.read_bytes()
-        limit = max(HARMLESS, RATIO * path.stat().st_size)
-        with gzip.open(path) as handle:
-            content = handle.read(limit + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is not a whole gzip file ({error}): pack it again") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    if len(content) > limit:
-        raise UserError(
-            f"{path} would unpack to more than {limit / 2**20:,.0f} MiB, {RATIO} times its size or more: "
-            "unpack it yourself if you trust it"
-        )
-    return content
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without a byte order mark.
+    """The text of a UTF-8 file, unpacked where its name ends in ``.gz``, without a byte order mark.
 
     Raises:
-        UserError: as `read_bytes`; bytes that are not UTF-8, named by their line; nothing in it.
+        UserError: it cannot be read, is cut off, or unpacks to suspiciously much; bytes that are not UTF-8, named by
+            their line; nothing in it.
     """
-    content = read_bytes(path)
+    with opened(path) as stream:
+        content = stream.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gt.data import text_files
+from gt.data import tables
 from gt.data.batching import gather
 from gt.data.csv_graphs import CSVGraphs, read_table
+from gt.data.own_nodes import CSVNodes
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write
@@ -124,11 +125,11 @@ def test_targets_at_nodes(tmp_path):
 
 
 def test_one_graph_without_a_table_of_graphs(tmp_path):
-    from gt.data.csv_graphs import one_graph
-
     nodes = "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n"
     folder = write(tmp_path / "csv", nodes=nodes, edges="source,target\n7,5\n9,7\n", graphs=None)
-    store = one_graph(folder)
+    data = CSVNodes(str(folder), root=str(tmp_path / "built"))
+    data.open([])
+    store = data.graphs
     assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [1], "valid": [3], "test": [0]}
     assert store.nodes["y"].tolist() == [0, 1, -100, 0]
     assert store.nodes["x"].tolist() == [[0], [1], [2], [1]]
@@ -157,43 +158,136 @@ FAULTS = {
     "empty file": ({"edges": ""}, "{folder}/edges.csv is empty"),
     "blank file": ({"graphs": "\n \n"}, "{folder}/graphs.csv is empty"),
     "no rows": ({"nodes": "graph,node,element\n"}, "nodes.csv has no rows: there are no nodes"),
-    "wrong column": ({"edges": EDGES.replace("source", "sorce")}, "edges.csv has no column 'source': did you mean 'sorce'?"),
+    "wrong column": (
+        {"edges": EDGES.replace("source", "sorce")},
+        "{folder}/edges.csv, line 1: no column 'source': did you mean 'sorce'?",
+    ),
     "no graph of nodes": ({"nodes": without(NODES, "graph")}, "nodes.csv has no column 'graph': "),
-    "no ids": ({"nodes": NODES.replace("node,", "nod,")}, "nodes.csv has no column 'node': did you mean 'nod'?"),
+    "no ids": (
+        {"nodes": NODES.replace("node,", "nod,")},
+        "{folder}/nodes.csv, line 1: no column 'node': did you mean 'nod'?",
+    ),
     "column twice": ({"nodes": NODES.replace("ring", "node")}, "{folder}/nodes.csv, line 1: two columns 'node'"),
     "unnamed column": ({"nodes": NODES.replace("ring", "")}, "{folder}/nodes.csv, line 1: a column without a name"),
-    "short row": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C")}, "{folder}/nodes.csv, line 5 has 3 cells where the header has 4"),
+    "short row": (
+        {"nodes": NODES.replace("m2,2,C,1", "m2,2,C")},
+        "{folder}/nodes.csv, line 5 has 3 cells where the header has 4",
+    ),
     "long row": ({"edges": EDGES + "m1,a,b,x,y\n"}, "{folder}/edges.csv, line 5 has 5 cells where the header has 4"),
-    "short and long": ({"edges": EDGES.replace("m2,1,2,double", "m2,1,2") + "m1,a,b,x,y\n"}, "{folder}/edges.csv, line 2 has 3"),
-    "blank row": ({"edges": EDGES.replace("m1,b", "\nm1,b")}, "{folder}/edges.csv, line 3 has 1 cells where the header has 4"),
-    "short row with quotes": ({"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")}, "{folder}/nodes.csv, line 7 has 3"),
-    "open quote": ({"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')}, "{folder}/nodes.csv, line 7: unexpected end of data"),
+    "short and long": (
+        {"edges": EDGES.replace("m2,1,2,double", "m2,1,2") + "m1,a,b,x,y\n"},
+        "{folder}/edges.csv, line 2 has 3",
+    ),
+    "blank row": (
+        {"edges": EDGES.replace("m1,b", "\nm1,b")},
+        "{folder}/edges.csv, line 3 has 1 cells where the header has 4",
+    ),
+    "short row with quotes": (
+        {"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")},
+        "{folder}/nodes.csv, line 7 has 3",
+    ),
+    "open quote": (
+        {"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')},
+        "{folder}/nodes.csv, line 7: unexpected end of data",
+    ),
     "empty id": ({"edges": EDGES.replace("m2,3,2", "m2,,2")}, "{folder}/edges.csv, line 4: 'source' is empty"),
-    "empty feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,,1")}, "{folder}/nodes.csv, line 5: 'element' is empty"),
-    "nan feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,nan")}, "{folder}/nodes.csv, line 5: 'ring' is 'nan', no number"),
-    "infinite feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,inf")}, "{folder}/nodes.csv, line 5: 'ring' is 'inf'"),
-    "text feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,one")}, "{folder}/nodes.csv, line 5: 'ring' is 'one', no number"),
-    "nan target": ({"graphs": GRAPHS.replace("0.25", "nan")}, "{folder}/graphs.csv, line 3: 'label' is 'nan', no number"),
-    "empty target": ({"graphs": GRAPHS.replace("0.25", "")}, "{folder}/graphs.csv, line 3: 'label' is empty, and it is the target"),
-    "text target": ({"graphs": GRAPHS.replace("0.25", "high")}, "{folder}/graphs.csv, line 3: 'label' is 'high', no number"),
-    "no target": ({"graphs": without(GRAPHS, "label")}, "graphs.csv and nodes.csv: no column to predict: name it 'label'"),
-    "unknown graph of a node": ({"nodes": NODES.replace("m3", "m4")}, "{folder}/nodes.csv, line 6: there is no graph 'm4' in graphs.csv"),
-    "unknown graph of an edge": ({"edges": EDGES + "m4,a,b,single\n"}, "{folder}/edges.csv, line 5: there is no graph 'm4'"),
-    "graph without nodes": ({"graphs": GRAPHS + "m4,1,train\n"}, "{folder}/graphs.csv, line 5: graph 'm4' has no node in nodes.csv"),
-    "graph twice": ({"graphs": GRAPHS + "m1,1,train\n"}, "{folder}/graphs.csv, line 5: graph 'm1' is there already, see {folder}/graphs.csv, line 3"),
-    "node twice": ({"nodes": NODES + "m1,a,C,0\n"}, "{folder}/nodes.csv, line 8: node 'a' is there already, see {folder}/nodes.csv, line 2"),
-    "edge twice": ({"edges": EDGES + "m1,b,a,double\n"}, "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already, see {folder}/edges.csv, line 3"),
-    "edge out of range": ({"edges": EDGES.replace("m2,3,2", "m2,4,2")}, "{folder}/edges.csv, line 4: there is no node '4' in nodes.csv"),
-    "edge between graphs": ({"edges": EDGES.replace("m1,b,a", "m1,b,3")}, "{folder}/edges.csv, line 3: node '3' is in another graph, see {folder}/nodes.csv, line 7"),
-    "wrong split": ({"graphs": GRAPHS.replace("valid", "vaild")}, "{folder}/graphs.csv, line 3: split 'vaild' is none of train, valid and test"),
-    "empty split": ({"graphs": GRAPHS.replace("valid", "test")}, "graphs.csv: column 'split' puts nothing with a target into 'valid'"),
-    "no training": ({"graphs": GRAPHS.replace("train", "test")}, "graphs.csv: column 'split' puts nothing with a target into 'train'"),
-    "too few to split": ({"graphs": without(GRAPHS, "split").replace("m1,0.25\n", "").replace("m2,-2\n", ""),
-                          "nodes": "graph,node\nm3,a\n", "edges": "graph,source,target\n"}, "graphs.csv: 1 with a target are too few"),
-    "latin-1": ({"nodes": NODES.replace("N", "Né").encode("latin-1")}, "{folder}/nodes.csv, line 3: byte 0xe9 is not UTF-8 text: save the file as UTF-8"),
-    "utf-16": ({"nodes": NODES.encode("utf-16")}, "{folder}/nodes.csv, line 1: byte 0xff is not UTF-8 text: save the file as UTF-8"),
-    "utf-16 without a mark": ({"nodes": NODES.encode("utf-16-le")}, "{folder}/nodes.csv, line 1: a zero byte, which no text has"),
-}  # fmt: skip
+    "empty feature": (
+        {"nodes": NODES.replace("m2,2,C,1", "m2,2,,1")},
+        "{folder}/nodes.csv, line 5: 'element' is empty",
+    ),
+    "nan feature": (
+        {"nodes": NODES.replace("m2,2,C,1", "m2,2,C,nan")},
+        "{folder}/nodes.csv, line 5: 'ring' is 'nan', no number",
+    ),
+    "infinite feature": (
+        {"nodes": NODES.replace("m2,2,C,1", "m2,2,C,inf")},
+        "{folder}/nodes.csv, line 5: 'ring' is 'inf'",
+    ),
+    "text feature": (
+        {"nodes": NODES.replace("m2,2,C,1", "m2,2,C,one")},
+        "{folder}/nodes.csv, line 5: 'ring' is 'one', no number",
+    ),
+    "nan target": (
+        {"graphs": GRAPHS.replace("0.25", "nan")},
+        "{folder}/graphs.csv, line 3: 'label' is 'nan', no number",
+    ),
+    "empty target": (
+        {"graphs": GRAPHS.replace("0.25", "")},
+        "{folder}/graphs.csv, line 3: 'label' is empty, and it is the target",
+    ),
+    "text target": (
+        {"graphs": GRAPHS.replace("0.25", "high")},
+        "{folder}/graphs.csv, line 3: 'label' is 'high', no number",
+    ),
+    "no target": (
+        {"graphs": without(GRAPHS, "label")},
+        "graphs.csv and nodes.csv: no column to predict: name it 'label'",
+    ),
+    "unknown graph of a node": (
+        {"nodes": NODES.replace("m3", "m4")},
+        "{folder}/nodes.csv, line 6: there is no graph 'm4' in graphs.csv",
+    ),
+    "unknown graph of an edge": (
+        {"edges": EDGES + "m4,a,b,single\n"},
+        "{folder}/edges.csv, line 5: there is no graph 'm4'",
+    ),
+    "graph without nodes": (
+        {"graphs": GRAPHS + "m4,1,train\n"},
+        "{folder}/graphs.csv, line 5: graph 'm4' has no node in nodes.csv",
+    ),
+    "graph twice": (
+        {"graphs": GRAPHS + "m1,1,train\n"},
+        "{folder}/graphs.csv, line 5: graph 'm1' is there already, see {folder}/graphs.csv, line 3",
+    ),
+    "node twice": (
+        {"nodes": NODES + "m1,a,C,0\n"},
+        "{folder}/nodes.csv, line 8: node 'a' is there already, see {folder}/nodes.csv, line 2",
+    ),
+    "edge twice": (
+        {"edges": EDGES + "m1,b,a,double\n"},
+        "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already, see {folder}/edges.csv, line 3",
+    ),
+    "edge out of range": (
+        {"edges": EDGES.replace("m2,3,2", "m2,4,2")},
+        "{folder}/edges.csv, line 4: there is no node '4' in nodes.csv",
+    ),
+    "edge between graphs": (
+        {"edges": EDGES.replace("m1,b,a", "m1,b,3")},
+        "{folder}/edges.csv, line 3: node '3' is in another graph, see {folder}/nodes.csv, line 7",
+    ),
+    "wrong split": (
+        {"graphs": GRAPHS.replace("valid", "vaild")},
+        "{folder}/graphs.csv, line 3: split 'vaild' is none of train, valid and test",
+    ),
+    "empty split": (
+        {"graphs": GRAPHS.replace("valid", "test")},
+        "graphs.csv: column 'split' puts nothing with a target into 'valid'",
+    ),
+    "no training": (
+        {"graphs": GRAPHS.replace("train", "test")},
+        "graphs.csv: column 'split' puts nothing with a target into 'train'",
+    ),
+    "too few to split": (
+        {
+            "graphs": without(GRAPHS, "split").replace("m1,0.25\n", "").replace("m2,-2\n", ""),
+            "nodes": "graph,node\nm3,a\n",
+            "edges": "graph,source,target\n",
+        },
+        "graphs.csv: 1 with a target are too few",
+    ),
+    "latin-1": (
+        {"nodes": NODES.replace("N", "Né").encode("latin-1")},
+        "{folder}/nodes.csv, line 3: byte 0xe9 is not UTF-8 text: save the file as UTF-8",
+    ),
+    "utf-16": (
+        {"nodes": NODES.encode("utf-16")},
+        "{folder}/nodes.csv, line 1: byte 0xff is not UTF-8 text: save the file as UTF-8",
+    ),
+    "utf-16 without a mark": (
+        {"nodes": NODES.encode("utf-16-le")},
+        "{folder}/nodes.csv, line 1: a zero byte, which no text has",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -220,10 +314,10 @@ def test_a_cut_off_archive_and_one_that_grows_too_large_are_refused(tmp_path, mo
     whole = (folder / "nodes.csv.gz").read_bytes()
     for content in (whole[:-9], whole[:4], b"no archive", whole[:-8] + b"12345678"):
         (folder / "nodes.csv.gz").write_bytes(content)
-        assert "nodes.csv.gz is not a whole gzip file" in line_of(lambda: opened(folder))
-    monkeypatch.setattr(text_files, "HARMLESS", 2**20)
+        assert "nodes.csv.gz is not whole, or not gzipped" in line_of(lambda: opened(folder))
+    monkeypatch.setattr(tables, "ROOM", 2**20)
     (folder / "nodes.csv.gz").write_bytes(gzip.compress(bytes(4 * 2**20)))
-    assert "nodes.csv.gz would unpack to more than 1 MiB" in line_of(lambda: opened(folder))
+    assert "nodes.csv.gz grows to more than 200 times its size" in line_of(lambda: opened(folder))
 
 
 def test_a_target_that_is_not_there_is_one_line(tmp_path):
@@ -231,7 +325,7 @@ def test_a_target_that_is_not_there_is_one_line(tmp_path):
     assert line_of(lambda: opened(folder, target="lable")) == (
         "data.target: no column 'lable' to predict: did you mean 'label'?"
     )
-    said = line_of(lambda: opened(folder, fractions=(0.5, 0.5, 0.5)) if False else opened(tmp_path / "absent"))
+    said = line_of(lambda: opened(tmp_path / "absent"))
     assert said.startswith(f"no folder at {tmp_path / 'absent'}: set data.path")
 
 

@@ -146,28 +146,73 @@ GRAPHML = {
     "no xml": ("<graphml", "line 1: unclosed token: not XML"),
     "broken": (HEAD + GRAPH.replace("</node>", "", 1) + "</graphml>", "line 12: mismatched tag: not XML"),
     "no graph": (HEAD + "</graphml>", "{path} holds no <graph>: it is no GraphML"),
-    "entities": ('<?xml version="1.0"?>\n<!DOCTYPE lolz [<!ENTITY lol "lol">]>\n' + GRAPH, "line 2: a document type, which may hide"),
+    "entities": (
+        '<?xml version="1.0"?>\n<!DOCTYPE lolz [<!ENTITY lol "lol">]>\n' + GRAPH,
+        "line 2: a document type, which may hide",
+    ),
     "an entity": (HEAD + GRAPH.replace("1.5", "&lol;") + "</graphml>", "line 8: undefined entity: not XML"),
-    "unknown key": (HEAD + GRAPH.replace('"d2"', '"d9"') + "</graphml>", "line 11: attribute 'd9' is not declared by a <key>: "),
-    "wrong type": (HEAD + GRAPH.replace(">7<", ">seven<") + "</graphml>", "line 9: 'size' is 'seven', which is not of its declared type"),
+    "unknown key": (
+        HEAD + GRAPH.replace('"d2"', '"d9"') + "</graphml>",
+        "line 11: attribute 'd9' is not declared by a <key>: ",
+    ),
+    "wrong type": (
+        HEAD + GRAPH.replace(">7<", ">seven<") + "</graphml>",
+        "line 9: 'size' is 'seven', which is not of its declared type",
+    ),
     "unknown type": (HEAD.replace('"int"', '"itn"') + GRAPH + "</graphml>", "line 4: type 'itn': did you mean 'int'?"),
-    "no id": (HEAD + GRAPH.replace('id="b"', "") + "</graphml>", "line 10: <node> has no 'id': nothing may be set here"),
+    "no id": (
+        HEAD + GRAPH.replace('id="b"', "") + "</graphml>",
+        "line 10: <node> has no 'id': nothing may be set here",
+    ),
     "no target": (HEAD + GRAPH.replace('target="b"', 'to="b"') + "</graphml>", "line 11: <edge> has no 'target': "),
-    "no default": (HEAD + GRAPH.replace("edgedefault", "default") + "</graphml>", "line 7: <graph> has no 'edgedefault': did you mean 'default'?"),
-    "unknown node": (HEAD + GRAPH * 2 + GRAPH.replace('target="b"', 'target="c"') + "</graphml>", "line 23: there is no node 'c'"),
-    "node twice": (HEAD + GRAPH * 2 + GRAPH.replace('id="b"', 'id="a"') + "</graphml>", "line 22: node 'a' is there already, see {path}, line 21"),
-    "attribute missing": (HEAD + GRAPH.replace('<data key="d0">y</data>', "") + "</graphml>", "line 10 has no 'kind', unlike {path}, line 9: "),
-    "nan target": (HEAD + GRAPH.replace("1.5", "nan") + GRAPH * 9 + "</graphml>", "line 7: 'label' is empty, and it is the target"),
-    "mixed directions": (HEAD + GRAPH + GRAPH.replace("directed", "undirected") + "</graphml>", "line 13 is undirected, unlike {path}, line 7: "),
-    "edge directed unlike": (HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>", "line 11: an edge that is directed unlike"),
-    "hyperedge": (HEAD + GRAPH.replace("</graph>", "<hyperedge/></graph>") + "</graphml>", "line 12: edges that join more than two nodes"),
-    "nested": (HEAD + GRAPH.replace("</node>", "<graph edgedefault='directed'/></node>", 1) + "</graphml>", "line 9: a graph inside another"),
+    "no default": (
+        HEAD + GRAPH.replace("edgedefault", "default") + "</graphml>",
+        "line 7: <graph> has no 'edgedefault': did you mean 'default'?",
+    ),
+    "unknown node": (
+        HEAD + GRAPH * 2 + GRAPH.replace('target="b"', 'target="c"') + "</graphml>",
+        "line 23: there is no node 'c'",
+    ),
+    "node twice": (
+        HEAD + GRAPH * 2 + GRAPH.replace('id="b"', 'id="a"') + "</graphml>",
+        "line 22: node 'a' is there already, see {path}, line 21",
+    ),
+    "attribute missing": (
+        HEAD + GRAPH.replace('<data key="d0">y</data>', "") + "</graphml>",
+        "line 10 has no 'kind', unlike {path}, line 9: ",
+    ),
+    "nan target": (
+        HEAD + GRAPH.replace("1.5", "nan") + GRAPH * 9 + "</graphml>",
+        "line 7: 'label' is empty, and it is the target",
+    ),
+    "mixed directions": (
+        HEAD + GRAPH + GRAPH.replace("directed", "undirected") + "</graphml>",
+        "line 13 is undirected, unlike {path}, line 7: ",
+    ),
+    "edge directed unlike": (
+        HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>",
+        "line 11: an edge that is directed unlike",
+    ),
+    "hyperedge": (
+        HEAD + GRAPH.replace("</graph>", "<hyperedge/></graph>") + "</graphml>",
+        "line 12: edges that join more than two nodes",
+    ),
+    "nested": (
+        HEAD + GRAPH.replace("</node>", "<graph edgedefault='directed'/></node>", 1) + "</graphml>",
+        "line 9: a graph inside another",
+    ),
     "no nodes": (HEAD + "<graph edgedefault='directed'></graph></graphml>", "line 7 has no nodes"),
     "utf-16": ((HEAD + GRAPH + "</graphml>").encode("utf-16"), "line 1: byte 0xff is not UTF-8 text"),
-    "latin-1": ((HEAD + GRAPH.replace(">y<", ">é<") + "</graphml>").encode("latin-1"), "line 10: byte 0xe9 is not UTF-8 text"),
+    "latin-1": (
+        (HEAD + GRAPH.replace(">y<", ">é<") + "</graphml>").encode("latin-1"),
+        "line 10: byte 0xe9 is not UTF-8 text",
+    ),
     "empty": ("", "{path} is empty"),
-    "reserved": (HEAD.replace('"kind"', '"graph"') + GRAPH + "</graphml>", "line 9: no attribute may be called 'graph': rename it"),
-}  # fmt: skip
+    "reserved": (
+        HEAD.replace('"kind"', '"graph"') + GRAPH + "</graphml>",
+        "line 9: no attribute may be called 'graph': rename it",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", GRAPHML)
@@ -194,30 +239,66 @@ JSON = {
     "not a graph": ("[1]", "{path}, graph 0 is no node-link graph, which has 'nodes': it is a int"),
     "text": ('"graph"', "{path} is no node-link graph, which has 'nodes': it is a str"),
     "no graphs": ("[]", "{path} holds no graphs"),
-    "other names": ('{"vertices": [], "edges": []}', "{path} is no node-link graph, which has 'nodes': did you mean 'edges'?"),
+    "other names": (
+        '{"vertices": [], "edges": []}',
+        "{path} is no node-link graph, which has 'nodes': did you mean 'edges'?",
+    ),
     "no edges": ('{"nodes": [], "edgs": []}', "{path} has no 'edges' (nor 'links'): did you mean 'edgs'?"),
     "nodes by name": (link(nodes={"a": 1}), "{path}, graph 1, nodes are a dict where a list is needed"),
-    "node without attributes": (link(nodes=["a"]), "{path}, graph 1, node 0 is a str where its attributes by name are needed"),
+    "node without attributes": (
+        link(nodes=["a"]),
+        "{path}, graph 1, node 0 is a str where its attributes by name are needed",
+    ),
     "no id": (link(nodes=[{"x": 1}]), "{path}, graph 1, node 0 has no 'id': there are x"),
-    "id of no kind": (link(nodes=[{"id": None, "x": 1}]), "{path}, graph 1, node 0: node is None, where an id, text or a number"),
-    "no source": (link(edges=[{"from": "a", "target": "b"}]), "{path}, graph 1, edge 0 has no 'source': there are from, target"),
-    "unknown node": (link(edges=[{"source": "a", "target": "c"}]), "{path}, graph 1, edge 'a' -> 'c': there is no node 'c'"),
+    "id of no kind": (
+        link(nodes=[{"id": None, "x": 1}]),
+        "{path}, graph 1, node 0: node is None, where an id, text or a number",
+    ),
+    "no source": (
+        link(edges=[{"from": "a", "target": "b"}]),
+        "{path}, graph 1, edge 0 has no 'source': there are from, target",
+    ),
+    "unknown node": (
+        link(edges=[{"source": "a", "target": "c"}]),
+        "{path}, graph 1, edge 'a' -> 'c': there is no node 'c'",
+    ),
     "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' is there already"),
-    "edge twice": (link(edges=[{"source": "a", "target": "b"}] * 2), "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already"),
+    "edge twice": (
+        link(edges=[{"source": "a", "target": "b"}] * 2),
+        "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already",
+    ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
     "mixed directions": (link(directed=False), "{path}, graph 1 is undirected, unlike {path}, graph 0: save all alike"),
-    "attribute missing": (link(nodes=[{"id": "a"}, {"id": "b"}]), "{path}, graph 1, node 'a' has no 'x', unlike {path}, graph 0, node 'a'"),
+    "attribute missing": (
+        link(nodes=[{"id": "a"}, {"id": "b"}]),
+        "{path}, graph 1, node 'a' has no 'x', unlike {path}, graph 0, node 'a'",
+    ),
     "attribute too many": (link(nodes=[{"id": "a", "x": 1, "z": 2}]), "{path}, graph 1, node 'a' has 'z', unlike"),
-    "attribute of another type": (link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]), "{path}, graph 1, node 'b': 'x' is '2': text and numbers are mixed"),
-    "attribute of no type": (link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is {{}}, where a number or text"),
-    "nan attribute": (link(nodes=[{"id": "a", "x": float("nan")}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is empty, and a feature needs"),
-    "too large": (link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is too large a whole number"),
+    "attribute of another type": (
+        link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]),
+        "{path}, graph 1, node 'b': 'x' is '2': text and numbers are mixed",
+    ),
+    "attribute of no type": (
+        link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]),
+        "{path}, graph 1, node 'a': 'x' is {{}}, where a number or text",
+    ),
+    "nan attribute": (
+        link(nodes=[{"id": "a", "x": float("nan")}, {"id": "b", "x": 1}]),
+        "{path}, graph 1, node 'a': 'x' is empty, and a feature needs",
+    ),
+    "too large": (
+        link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]),
+        "{path}, graph 1, node 'a': 'x' is too large a whole number",
+    ),
     "label missing": (link(graph={}), "{path}, graph 1 has no 'label', unlike {path}, graph 0"),
     "label empty": (link(graph={"label": None}), "{path}, graph 1: 'label' is empty, and it is the target"),
-    "label of another type": (link(graph={"label": "x"}), "{path}, graph 1: 'label' is 'x': text and numbers are mixed"),
+    "label of another type": (
+        link(graph={"label": "x"}),
+        "{path}, graph 1: 'label' is 'x': text and numbers are mixed",
+    ),
     "attributes of no kind": (link(graph=[1]), "{path}, graph 1: 'graph' holds its attributes by name, not a list"),
     "too few": (link(), "{path}: 2 with a target are too few for splits"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", JSON)

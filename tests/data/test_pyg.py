@@ -108,7 +108,9 @@ def test_categories_and_classes(kind):
 def test_real_numbers(dtype):
     expected = graphs(
         x=lambda g, i: torch.rand(g.num_nodes, 3, dtype=torch.float64).to(dtype),
-        edge_attr=lambda g, i: torch.rand(g.num_edges, dtype=torch.float64).to(dtype),  # one number: a column of its own
+        edge_attr=lambda g, i: torch.rand(g.num_edges, dtype=torch.float64).to(
+            dtype
+        ),  # one number: a column of its own
         y=lambda g, i: torch.tensor([i / 7]),
     )
     store = build({"": Kept(expected)}, "own")
@@ -192,7 +194,7 @@ def test_targets_at_nodes_count_by_split(tmp_path):
 
 
 def test_the_splits_of_a_dataset_are_kept(tmp_path):
-    data = PyG(partial(Split, root="unused"), root=str(tmp_path))
+    data = PyG(partial(Split, root=str(tmp_path / "unused")), root=str(tmp_path))
     data.open([])
     expected = [graph for split in ("train", "val", "test") for graph in Split("unused", split)]
     same(data.graphs, expected)
@@ -201,7 +203,7 @@ def test_the_splits_of_a_dataset_are_kept(tmp_path):
 
 
 def test_a_split_that_is_named_is_the_only_one(tmp_path):
-    data = PyG(partial(Split, root="unused", split="val"), root=str(tmp_path))
+    data = PyG(partial(Split, root=str(tmp_path / "unused"), split="val"), root=str(tmp_path))
     data.open([])
     assert sum(map(len, data.graphs.splits.values())) == len(data.graphs) == 11
 
@@ -279,11 +281,20 @@ def one(**changes):
     return Kept([Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9)
 
 
+EMPTY = Data(
+    x=torch.zeros(0, 2).long(),
+    edge_index=torch.empty(2, 0).long(),
+    edge_attr=torch.zeros(0, 1).long(),
+    y=torch.tensor([0]),
+    num_nodes=0,
+)
+
+
 @pytest.mark.parametrize(
     ("dataset", "said"),
     [
-        (lambda: one(edge_index=torch.tensor([[0], [3]])), "own, graph 0: edge [0, 3] where nodes are 0..2"),
-        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: edge [-1, 0] where nodes are 0..2"),
+        (lambda: one(edge_index=torch.tensor([[0], [3]])), "own, graph 0: an edge joins [0, 3] where nodes are 0..2"),
+        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: an edge joins [-1, 0] where nodes are 0..2"),
         (lambda: one(x=torch.tensor([[0.0], [float("nan")], [1.0]])), "own, graph 0: nan in x is not a finite number"),
         (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is negative: "),
         (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x has 3 dimensions"),
@@ -295,10 +306,9 @@ def one(**changes):
         (lambda: Kept(graphs()[:2]), "own: 2 graphs: 2 with a target are too few for splits of [0.8, 0.1, 0.1]"),
         (lambda: Listed([]), "own holds no graphs"),
         (lambda: Listed([HeteroData()] * 3), "own holds no plain Data objects"),
-        (lambda: Kept(graphs() + [Data(x=torch.zeros(0, 2).long(), edge_attr=torch.zeros(0, 1).long(), y=torch.tensor([0]),
-                                       edge_index=torch.empty(2, 0).long())]), "own, graph 12 has no nodes"),
+        (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_one_line(dataset, said):
     with pytest.raises(UserError) as caught:
         build({"": dataset()}, "own")
@@ -351,7 +361,10 @@ def test_tu_files(tmp_path, capsys):
     data = PyG(make, root=str(tmp_path))
     data.open([])
     same(data.graphs, list(make()))
-    assert "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers" in capsys.readouterr().out
+    assert (
+        "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers"
+        in capsys.readouterr().out
+    )
 
 
 def left(folder: Path) -> list[str]:
