@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from gt.config import nearest
 from gt.data.graph_records import GraphRecord, Record, put
-from gt.data.text_files import read_text
+from gt.data.reading import read_text
 from gt.errors import UserError
 
 
