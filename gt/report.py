@@ -19,6 +19,8 @@ from gt.schema import Schema
 from gt.task import Task
 
 ROWS = 20_000  # predictions shown at most
+CELLS = 20_000_000  # and numbers of them
+CLASSES = 100  # classes shown at most
 BATCHES = 4  # batches whose attention is looked at
 
 STYLE = """
@@ -68,18 +70,22 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
 
 
 def confusion(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
-    """Share of each true class that was predicted as each class."""
-    classes = schema.outputs
-    counts = np.bincount(target.reshape(-1) * classes + prediction.argmax(1), minlength=classes**2)
-    counts = counts.reshape(classes, classes)
-    share = counts / counts.sum(1, keepdims=True).clip(1)
+    """Share of each true class that was predicted as each class; of very many classes the commonest."""
+    true, guess = target.reshape(-1), prediction.argmax(1)
+    shown = np.sort(np.argsort(-np.bincount(true, minlength=schema.outputs), kind="stable")[:CLASSES])
+    classes = len(shown)
+    place = np.full(schema.outputs, classes)
+    place[shown] = np.arange(classes)
+    counts = np.bincount(place[true] * (classes + 1) + place[guess], minlength=(classes + 1) ** 2)
+    counts = counts.reshape(classes + 1, classes + 1)[:-1]
+    share = (counts / counts.sum(1, keepdims=True).clip(1))[:, :-1]
     size = 2.5 + 0.55 * min(classes, 12)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
-    names = [_visible(name) for name in schema.names] or [str(i) for i in range(classes)]
+    names = [_visible(schema.names[i]) if schema.names else str(i) for i in shown.tolist()]
     axes.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0, fontsize=8 if classes < 30 else 5)
     axes.set_yticks(range(classes), names, fontsize=8 if classes < 30 else 5)
     if classes <= 12:
@@ -180,7 +186,7 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path."""
     task.eval()
     split = result["split"]
-    prediction, target = predictions(task.net, data.loader(split), ROWS)
+    prediction, target = predictions(task.net, data.loader(split), min(ROWS, max(1, CELLS // task.schema.outputs)))
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights: list[float] = getattr(task.net, "blend_weights", list)()

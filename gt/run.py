@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 from torch import nn
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
@@ -33,6 +33,7 @@ from gt.report import write_report
 from gt.task import Task
 
 RESULT = "result.json"
+CELLS = 20_000_000  # numbers of a prediction that are held at once
 
 
 def quiet() -> None:
@@ -83,9 +84,12 @@ def baseline(data: DataModule, split: str) -> dict[str, float]:
     for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
     target = data.targets(split)
-    constant = constant_prediction(data.schema, data.targets("train")).expand(len(target), -1)
-    measures.update(constant, target)
-    return {"loss": float(loss(data.schema, constant, target))} | {k: float(v) for k, v in measures.compute().items()}
+    constant, mean = constant_prediction(data.schema, data.targets("train")), MeanMetric()
+    for part in target.split(max(1, CELLS // data.schema.outputs)):
+        prediction = constant.expand(len(part), -1)
+        measures.update(prediction, part)
+        mean.update(loss(data.schema, prediction, part), weight=(~part.isnan()).sum())
+    return {"loss": float(mean.compute())} | {k: float(v) for k, v in measures.compute().items()}
 
 
 def run(cfg: DictConfig) -> float:

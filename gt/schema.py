@@ -23,6 +23,8 @@ class Schema:
         outputs: number of classes, tasks or numbers.
         names: a name for each output, or none.
         max_nodes: the largest graph of the dataset, for tables with a row a position.
+        tokenizer: how text became the numbers of ``x``, as `gt.data.tokenizer.Tokenizer.dumps` writes it, so that a
+            checkpoint alone can read more of it; empty where nodes are not pieces of text.
     """
 
     node_vocab: tuple[int, ...] = ()
@@ -34,6 +36,7 @@ class Schema:
     outputs: int = 1
     names: tuple[str, ...] = ()
     max_nodes: int = 0
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != self.outputs:
