@@ -25,7 +25,8 @@ class GraphBatch:
         edge_index: (2, E) int64, row 0 the source that is read, row 1 the target that reads, sorted by target.
         max_nodes: nodes of the largest graph, a Python int so that shapes never wait for a device.
         equal_sizes: every graph has ``max_nodes`` nodes: the dense view is then a reshape.
-        x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph or a node.
+        x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph, a node or a link.
+        links: (2, K) int64, pairs of nodes that have a target: whether, or how, they are joined.
         node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
         extras: any other tensor with a row a node, such as a precomputed encoding.
         pairs: what masks said of this batch, kept so that each is asked once.
@@ -41,6 +42,7 @@ class GraphBatch:
     x: Tensor | None = None
     edge_attr: Tensor | None = None
     y: Tensor | None = None
+    links: Tensor | None = None
     node_mask: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
     pairs: dict[Mask, Pairs] = field(default_factory=dict, repr=False)

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from gt.analysis import Reach, attention_reach, predictions
 from gt.data.datamodule import DataModule
-from gt.schema import Schema
+from gt.schema import UNLABELLED, Schema
 from gt.task import Task
 
 ROWS = 20_000  # predictions shown at most
-CELLS = 20_000_000  # and numbers of them
-CLASSES = 100  # classes shown at most
+CELLS = 20_000_000  # numbers in them at most
+MOST_CLASSES = 100  # of a confusion matrix that is drawn
 BATCHES = 4  # batches whose attention is looked at
 
 STYLE = """
@@ -70,22 +70,18 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
 
 
 def confusion(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
-    """Share of each true class that was predicted as each class; of very many classes the commonest."""
-    true, guess = target.reshape(-1), prediction.argmax(1)
-    shown = np.sort(np.argsort(-np.bincount(true, minlength=schema.outputs), kind="stable")[:CLASSES])
-    classes = len(shown)
-    place = np.full(schema.outputs, classes)
-    place[shown] = np.arange(classes)
-    counts = np.bincount(place[true] * (classes + 1) + place[guess], minlength=(classes + 1) ** 2)
-    counts = counts.reshape(classes + 1, classes + 1)[:-1]
-    share = (counts / counts.sum(1, keepdims=True).clip(1))[:, :-1]
+    """Share of each true class that was predicted as each class."""
+    classes = schema.outputs
+    counts = np.bincount(target.reshape(-1) * classes + prediction.argmax(1), minlength=classes**2)
+    counts = counts.reshape(classes, classes)
+    share = counts / counts.sum(1, keepdims=True).clip(1)
     size = 2.5 + 0.55 * min(classes, 12)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
-    names = [_visible(schema.names[i]) if schema.names else str(i) for i in shown.tolist()]
+    names = [_visible(name) for name in schema.names] or [str(i) for i in range(classes)]
     axes.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0, fontsize=8 if classes < 30 else 5)
     axes.set_yticks(range(classes), names, fontsize=8 if classes < 30 else 5)
     if classes <= 12:
@@ -166,10 +162,23 @@ def reach_maps(reach: Reach) -> Figure:
     return figure
 
 
-def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
-    """The picture that suits the kind of target."""
+def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without the rows that have no label at all; classes of several positions as a row each."""
     if schema.kind == "multiclass":
-        return confusion(schema, prediction, target)
+        prediction, target = prediction.reshape(-1, schema.outputs), target.reshape(-1)
+        known = target != UNLABELLED
+    else:
+        target = target.reshape(prediction.shape)
+        known = ~np.isnan(target).all(1)
+    return prediction[known], target[known]
+
+
+def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure | None:
+    """The picture that suits the kind of target; None where there is nothing to see, or too many classes to draw."""
+    if not len(target):
+        return None
+    if schema.kind == "multiclass":
+        return confusion(schema, prediction, target) if schema.outputs <= MOST_CLASSES else None
     return (scores if schema.kind == "binary" else against_truth)(prediction, target)
 
 
@@ -186,7 +195,9 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path."""
     task.eval()
     split = result["split"]
-    prediction, target = predictions(task.net, data.loader(split), min(ROWS, max(1, CELLS // task.schema.outputs)))
+    rows = max(1, min(ROWS, CELLS // task.schema.outputs))
+    found = (values.numpy() for values in predictions(task.net, data.loader(split), rows))
+    prediction, target = labelled_rows(task.schema, *found)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights: list[float] = getattr(task.net, "blend_weights", list)()
@@ -194,7 +205,7 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
          "input, learned on the training targets."),
-        ("predictions", "Predictions", prediction_figure(task.schema, prediction.numpy(), target.numpy()),
+        ("predictions", "Predictions", prediction_figure(task.schema, prediction, target),
          f"{len(target):,} targets of the {split} split, by the best checkpoint."),
         ("blend", "Blend", blend_bars(weights) if weights else None,
          "The weight of the global (attention) branch of each layer: 0 is a pure GNN, 1 a pure Transformer."),

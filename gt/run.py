@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 from torch import nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
@@ -27,7 +27,7 @@ from gt.data.datamodule import DataModule
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.logging import sync_line
-from gt.metrics import constant_prediction, loss
+from gt.metrics import constant_prediction, total_loss
 from gt.model import GraphTransformer
 from gt.report import write_report
 from gt.task import Task
@@ -84,12 +84,14 @@ def baseline(data: DataModule, split: str) -> dict[str, float]:
     for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
     target = data.targets(split)
-    constant, mean = constant_prediction(data.schema, data.targets("train")), MeanMetric()
-    for part in target.split(max(1, CELLS // data.schema.outputs)):
+    constant = constant_prediction(data.schema, data.targets("train"))
+    losses = []
+    for part in target.split(max(1, CELLS // constant.numel())):
         prediction = constant.expand(len(part), -1)
         measures.update(prediction, part)
-        mean.update(loss(data.schema, prediction, part), weight=(~part.isnan()).sum())
-    return {"loss": float(mean.compute())} | {k: float(v) for k, v in measures.compute().items()}
+        losses.append(torch.stack(total_loss(data.schema, prediction, part)))
+    total, weight = torch.stack(losses).sum(0)
+    return {"loss": float(total / weight)} | {k: float(v) for k, v in measures.compute().items()}
 
 
 def run(cfg: DictConfig) -> float:
