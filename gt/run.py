@@ -91,7 +91,7 @@ def baseline(data: DataModule, split: str) -> dict[str, float]:
         measures.update(prediction, part)
         losses.append(torch.stack(total_loss(data.schema, prediction, part)))
     total, weight = torch.stack(losses).sum(0)
-    return {"loss": float(total / weight)} | {k: float(v) for k, v in measures.compute().items()}
+    return {"loss": float(total / weight.clamp(min=1e-30))} | {k: float(v) for k, v in measures.compute().items()}
 
 
 def run(cfg: DictConfig) -> float:
