@@ -144,7 +144,7 @@ class TextClassification(GraphDataModule):
                 labels += more[1]
         return found
 
-    def _split(self, rows: dict[str, Rows], where: str) -> dict[str, Rows]:
+    def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The same rows with what has no file taken from the training rows."""
         shares = {split: share for split, share in self.shares.items() if split not in rows and share}
         if "valid" in rows:  # a dataset that comes with its splits is taken as it comes
