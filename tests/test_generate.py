@@ -34,6 +34,16 @@ CONTEXT, VOCABULARY = 12, 11
 LEARNED = (LearnedPositions(),)
 
 
+@pytest.fixture(autouse=True)
+def alone():
+    """No gradients, and one thread: steps are so small that a second one only costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(before)
+
+
 def model(
     mask=Causal(),  # noqa: B008
     encodings=LEARNED,
@@ -61,7 +71,7 @@ def model(
         for name, buffer in net.named_buffers():
             if "running" in name:
                 buffer += 0.3 * torch.rand_like(buffer)
-    return net.eval()
+    return net.eval().double()
 
 
 def tokens(samples: int, length: int) -> torch.Tensor:
@@ -115,10 +125,10 @@ def test_a_cache_says_what_the_whole_model_says_at_every_step(options):
         cache = reader(net, CONTEXT)
         assert isinstance(cache, Cache)
         for stop in range(first, CONTEXT + 1):
-            torch.testing.assert_close(cache(text[:, :stop]), expected[:, stop - 1], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(cache(text[:, :stop]), expected[:, stop - 1], rtol=1e-8, atol=1e-8)
     cache.restart()
-    torch.testing.assert_close(cache(text[:, 4:9]), whole(net, text[:, 4:9])[:, -1], rtol=1e-4, atol=1e-4)
-    assert torch.allclose(Recompute(net)(text), expected[:, -1], atol=1e-4)
+    torch.testing.assert_close(cache(text[:, 4:9]), whole(net, text[:, 4:9])[:, -1], rtol=1e-8, atol=1e-8)
+    assert torch.allclose(Recompute(net)(text), expected[:, -1], atol=1e-8)
 
 
 def test_the_cases_tell_models_apart():
@@ -157,7 +167,7 @@ def test_other_causal_models_read_the_whole_text_each_time(options, said):
     assert isinstance(read, Recompute)
     text = tokens(2, 7)
     for stop in (1, 4, 7):
-        assert torch.allclose(read(text[:, :stop]), whole(net, text[:, :stop])[:, -1], atol=1e-4)
+        assert torch.allclose(read(text[:, :stop]), whole(net, text[:, :stop])[:, -1], atol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +256,8 @@ def test_draws_follow_the_model():
     net, prompt = model(), tokens(1, 4).repeat(20_000, 1)
     drawn = generate(Cache(net, CONTEXT), prompt, 1, CONTEXT, seed=0)[:, -1]
     expected = whole(net, prompt[:1])[0, -1].softmax(-1)
-    assert torch.allclose(torch.bincount(drawn, minlength=VOCABULARY) / len(drawn), expected, atol=0.02)
+    found = torch.bincount(drawn, minlength=VOCABULARY).double() / len(drawn)
+    assert torch.allclose(found, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("length", [CONTEXT - 1, CONTEXT, CONTEXT + 1, 5 * CONTEXT])
