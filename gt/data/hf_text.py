@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from gt.config import nearest
@@ -55,25 +56,25 @@ class HuggingFaceText(LanguageModelling):
         super().__init__(
             context, valid, tokens, vocabulary, tokenizer, root, batch_size, eval_batch_size, workers, seed
         )
-        self.dataset, self.config, self.column, self.revision = dataset, config, column, revision
+        self.name, self.config, self.column, self.revision = dataset, config, column, revision
 
     @property
     def where(self) -> str:
-        return self.dataset if self.config is None else f"{self.dataset} ({self.config})"
+        return self.name if self.config is None else f"{self.name} ({self.config})"
 
     def source(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "config": self.config, "column": self.column, "revision": self.revision}
+        return {"dataset": self.name, "config": self.config, "column": self.column, "revision": self.revision}
 
     def texts(self) -> Texts:
         try:
-            import datasets
+            datasets = import_module("datasets")
         except ImportError:
             raise UserError(
                 "data from the Hugging Face hub need the package datasets: pip install datasets, "
                 "or download text files and train with data=text data.path=FOLDER"
             ) from None
         try:
-            found = datasets.load_dataset(self.dataset, self.config, revision=self.revision)
+            found = datasets.load_dataset(self.name, self.config, revision=self.revision)
         except Exception as error:  # whatever the library or the network raises
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(

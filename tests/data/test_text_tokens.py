@@ -342,6 +342,8 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
     decoded = {split: data.opened.tokenizer.decode(tokens.tolist()) for split, tokens in data.tokens.items()}
     one = "\n = A = \nno end\n\n"
     assert decoded == {"train": one * 20, "valid": one * 2, "test": one}
+    batch = next(iter(data.loader("train")))
+    assert torch.equal(batch.x[1:8, 0], batch.y[:7])
     HuggingFaceText("wikitext", **options).open([])
     assert len(asked) == 1  # kept: no network is needed again
 
