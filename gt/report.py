@@ -19,6 +19,7 @@ from gt.schema import UNLABELLED, Schema
 from gt.task import Task
 
 ROWS = 20_000  # predictions shown at most
+CELLS = 20_000_000  # numbers in them at most
 MOST_CLASSES = 100  # of a confusion matrix that is drawn
 BATCHES = 4  # batches whose attention is looked at
 
@@ -195,7 +196,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path."""
     task.eval()
     split = result["split"]
-    found = (values.numpy() for values in predictions(task.net, data.loader(split), ROWS))
+    rows = max(1, min(ROWS, CELLS // task.schema.outputs))
+    found = (values.numpy() for values in predictions(task.net, data.loader(split), rows))
     prediction, target = labelled_rows(task.schema, *found)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))

@@ -27,12 +27,13 @@ from gt.data.datamodule import DataModule
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.logging import sync_line
-from gt.metrics import constant_prediction, loss
+from gt.metrics import constant_prediction, total_loss
 from gt.model import GraphTransformer
 from gt.report import write_report
 from gt.task import Task
 
 RESULT = "result.json"
+CELLS = 20_000_000  # numbers of a prediction that are held at once
 
 
 def quiet() -> None:
@@ -83,9 +84,14 @@ def baseline(data: DataModule, split: str) -> dict[str, float]:
     for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
     target = data.targets(split)
-    constant = constant_prediction(data.schema, data.targets("train")).expand(len(target), -1)
-    measures.update(constant, target)
-    return {"loss": float(loss(data.schema, constant, target))} | {k: float(v) for k, v in measures.compute().items()}
+    constant = constant_prediction(data.schema, data.targets("train"))
+    losses = []
+    for part in target.split(max(1, CELLS // constant.numel())):
+        prediction = constant.expand(len(part), -1)
+        measures.update(prediction, part)
+        losses.append(torch.stack(total_loss(data.schema, prediction, part)))
+    total, weight = torch.stack(losses).sum(0)
+    return {"loss": float(total / weight.clamp(min=1e-30))} | {k: float(v) for k, v in measures.compute().items()}
 
 
 def run(cfg: DictConfig) -> float:

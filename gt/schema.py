@@ -32,6 +32,8 @@ class Schema:
         squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
         names: a name for each output, or none.
         max_nodes: the largest graph of the dataset, for tables with a row a position.
+        tokenizer: how text became the numbers of ``x``, as `gt.data.tokenizer.Tokenizer.dumps` writes it, so that a
+            checkpoint alone can read more of it; empty where nodes are not pieces of text.
     """
 
     node_vocab: tuple[int, ...] = ()
@@ -48,6 +50,7 @@ class Schema:
     squared: bool = False
     names: tuple[str, ...] = ()
     max_nodes: int = 0
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != self.outputs:

@@ -130,6 +130,15 @@ def writable(folder: Path) -> bool:
     return os.access(found, os.W_OK | os.X_OK) and found.stat().st_mode & 0o222 != 0
 
 
+def stores_in(root: Path) -> Path:
+    """The folder of stores below a root, or the default one, said in a line, where the root is read-only."""
+    asked, spare = root / "stores", DEFAULT_ROOT / "stores"
+    found = asked if asked == spare or writable(asked) else spare
+    if found != asked:
+        rank_zero_only(print)(f"{root} is read-only: what is built from it is kept in {spare}", flush=True)
+    return found
+
+
 class GraphDataModule(DataModule):
     """Many graphs, kept in a store that is built once in ``<root>/stores``.
 
@@ -154,16 +163,9 @@ class GraphDataModule(DataModule):
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         name = f"{self.name}-{fingerprint(self.key())}"
-        self.folder = self._stores() / name
+        self.folder = stores_in(self.root) / name
         self.graphs = attach(open_or_build(self.folder, self.build), self.folder, encodings)
         self.schema = self.graphs.schema
-
-    def _stores(self) -> Path:
-        asked, spare = self.root / "stores", DEFAULT_ROOT / "stores"
-        if asked == spare or writable(asked):
-            return asked
-        rank_zero_only(print)(f"{self.root} is read-only: what is built from it is kept in {spare}", flush=True)
-        return spare
 
     def _opened(self) -> Graphs:
         if self.graphs is None:

@@ -1,0 +1,159 @@
+"""Which files a path stands for, which split each belongs to, and their text piece by piece."""
+
+import glob
+import gzip
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from gt.errors import UserError
+
+PIECE = 1 << 18  # characters of a piece, about
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+WILD = re.compile(r"[*?\[]")
+
+
+def find(path: str) -> tuple[Path, list[Path]]:
+    """The files of a file, a folder (all the way down, hidden ones left out) or a glob, sorted; and where they lie.
+
+    Raises:
+        UserError: there are none.
+    """
+    place = Path(path)
+    if place.is_dir():
+        inside = sorted(p for p in place.rglob("*") if p.is_file())
+        found = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts)]
+        if not found:
+            raise UserError(f"the folder {path} holds no files: set data.path to a file or a folder with text")
+        return place, found
+    if WILD.search(path) and not place.exists():
+        found = sorted(Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file())
+        if not found:
+            raise UserError(f"no file fits {path}: set data.path to a file, a folder or a glob that some fit")
+        return Path(WILD.split(path)[0]).parent, found
+    return place.parent, [place]
+
+
+def by_split(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The files that name a split (``wiki.train.txt``, ``dev/a.txt``), by it; none unless some are for training.
+
+    A file that names two splits, or none, belongs to none.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        inside = path.relative_to(root) if path.is_relative_to(root) else path
+        words = re.split(r"[^a-z]+", inside.as_posix().lower())
+        named = {SPLITS[word] for word in words if word in SPLITS}
+        if len(named) == 1:
+            found.setdefault(named.pop(), []).append(path)
+    return found if "train" in found else {}
+
+
+def text_files(path: str) -> dict[str, list[Path]]:
+    """The text files of a path by split, all under ``train`` unless their names say where each belongs.
+
+    Of a folder whose files name no splits only those that end in ``.txt`` (or ``.txt.gz``) count, where there are any.
+    """
+    root, paths = find(path)
+    named = by_split(root, paths) if len(paths) > 1 else {}
+    if len(named) > 1:
+        return named
+    plain = [p for p in paths if p.name.lower().endswith((".txt", ".txt.gz"))]
+    return {"train": plain if plain and len(paths) > 1 else paths}
+
+
+def opened(path: Path) -> IO[str]:
+    """A file of UTF-8 text, unpacked where its name ends in ``.gz``; a byte order mark is no part of the text."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return open(path, encoding="utf-8-sig")
+
+
+def _unreadable(path: Path) -> UserError:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
+            handle.read().decode()
+    except UnicodeDecodeError as error:
+        return UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first")
+    return UserError(f"{path} is not UTF-8 text; convert it first")
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, each with its end.
+
+    Raises:
+        UserError: no such file, or it cannot be read as UTF-8 text.
+    """
+    try:
+        with opened(path) as handle:
+            yield from handle
+    except FileNotFoundError:
+        raise UserError(f"no text file at {path}: set data.path to an existing file") from None
+    except UnicodeDecodeError:
+        raise _unreadable(path) from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def joined(found: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of about `PIECE` characters, each a number of whole lines."""
+    held: list[str] = []
+    size = 0
+    for line in found:
+        held.append(line)
+        size += len(line)
+        if size >= PIECE:
+            yield "".join(held)
+            held, size = [], 0
+    if held:
+        yield "".join(held)
+
+
+def pieces(paths: Sequence[Path]) -> Iterator[str]:
+    """The text of some files one after the other, in pieces of whole lines."""
+    return joined(line for path in paths for line in lines(path))
+
+
+def between(found: Iterable[str], start: int, stop: int | None) -> Iterator[str]:
+    """The characters ``start`` to ``stop`` of a text in pieces, in pieces."""
+    place = 0
+    for piece in found:
+        if stop is not None and place >= stop:
+            return
+        part = piece[max(0, start - place) : None if stop is None else stop - place]
+        place += len(piece)
+        if part:
+            yield part
+
+
+def in_groups(found: Iterable[str], count: int) -> Iterator[list[str]]:
+    """Lists of ``count`` pieces; the last may be shorter."""
+    source = iter(found)
+    while group := list(islice(source, count)):
+        yield group
+
+
+def digest(splits: Mapping[str, Sequence[Path]]) -> str:
+    """A hash of the content of files and of how they are shared out; names do not matter, their order does."""
+    total = hashlib.sha256()
+    for split, paths in sorted(splits.items()):
+        for path in paths:
+            try:
+                with open(path, "rb") as handle:
+                    total.update(f"{split} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
+            except FileNotFoundError:
+                raise UserError(f"no text file at {path}: set data.path to an existing file") from None
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return total.hexdigest()

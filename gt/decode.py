@@ -1,0 +1,219 @@
+"""Reading a growing text: what a causal language model says comes next, one new token at a time.
+
+`Recompute` reads the whole text again for each token. `Cache` keeps the keys and values of what was read (as GPT
+implementations do), so that a new token costs one row of every layer; both give the same numbers.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gt.data.text import path_graphs
+from gt.encodings import EncodingModule
+from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.layers import Attention, Block
+from gt.masks import Hops, Mask, Pairs
+from gt.masks.base import Combined
+from gt.masks.position import Positional
+from gt.model import GraphTransformer
+
+
+def check_causal(net: GraphTransformer, context: int) -> None:
+    """Whether no token reads what comes after it.
+
+    Raises:
+        UserError: one does; a model that was trained so has nothing to say about a text that is not complete.
+    """
+    if net.virtual_nodes:
+        raise UserError(
+            "this model reads through virtual nodes, which see what is yet to come: "
+            "train with a mask that has none, such as mask=causal"
+        )
+    path = path_graphs([context])
+    for mask in net.masks_in_use:
+        if mask(path).dense.triu(1).any():
+            raise UserError(
+                f"the mask {mask} lets a token read what comes after it: train with a causal one, such as mask=causal"
+            )
+
+
+def _by_position(mask: Mask) -> bool:
+    """Whether who reads whom on a path stays as it is when the path grows."""
+    if isinstance(mask, Combined):
+        return all(map(_by_position, mask.masks))
+    return isinstance(mask, Positional | Hops)
+
+
+def obstacle(net: GraphTransformer) -> str | None:
+    """Why keys and values of what was read cannot be kept, in a phrase, or None."""
+    for block in net.blocks:
+        if not isinstance(block, Block) or block.local is not None:
+            return "message passing along edges reads what no cache holds"
+        if isinstance(block.attention, Attention) and block.attention.reads_edges:
+            return "attention reads features of edges"
+    for encoding in net.encodings:
+        if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):
+            return f"{type(encoding).__name__} goes by more than a token's position"
+    for mask in net.masks_in_use:
+        if not _by_position(mask):
+            return f"the mask {mask} goes by more than positions"
+    return None
+
+
+class Reader(ABC):
+    """Says what comes next.
+
+    Args:
+        net: a causal language model, in eval mode.
+    """
+
+    def __init__(self, net: GraphTransformer) -> None:
+        self.net = net
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Forget what was read: the next text is another one."""
+
+    @abstractmethod
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(S, T) tokens of S texts to (S, outputs) logits of each next one.
+
+        Until `restart` each call must give the texts of the last one with more at their end.
+        """
+
+
+class Recompute(Reader):
+    """Runs the model on all tokens each time; serves every model."""
+
+    def restart(self) -> None:
+        """Nothing is remembered."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        samples, length = tokens.shape
+        batch = path_graphs([length] * samples).to(tokens.device)
+        batch.x = tokens.reshape(-1, 1)
+        return self.net(batch).view(samples, length, -1)[:, -1]
+
+
+class Rows(Pairs):
+    """The tokens ``start`` to ``stop`` of a path as readers of all that come before ``stop``, allowed or not.
+
+    Attributes:
+        batch: the new tokens alone, of every sample; they know their positions.
+        edges: (2, R * T), numbers on the path; sorted by (target, source).
+        visible: (1 or H, R, T) bool, what the mask allows.
+    """
+
+    def __init__(self, whole: Pairs, batch: GraphBatch, start: int, stop: int) -> None:
+        super().__init__(batch, whole.mask)
+        self.whole, self.place = whole, (slice(start, stop), slice(stop))
+        self.visible = whole.dense[0][:, *self.place]
+
+    @property
+    def edges(self) -> Tensor:
+        target, source = (torch.arange(s.stop, device=self.batch.device)[s] for s in self.place)
+        return torch.stack([source.repeat(len(target)), target.repeat_interleave(len(source))])
+
+    def hops(self, most: int) -> Tensor:
+        return self.whole.dense_hops(most)[0, *self.place].flatten()
+
+
+class CachedAttention(nn.Module):
+    """An attention layer that keeps the keys and values of the tokens it has read.
+
+    Args:
+        layer: whose parameters it uses.
+        context: tokens to keep at most.
+    """
+
+    def __init__(self, layer: Attention, context: int) -> None:
+        super().__init__()
+        self.layer, self.context = layer, context
+        self.kept: Tensor | None = None  # (2, S, context, H, D): keys and values
+
+    def forward(self, x: Tensor, rows: Rows, encodings: Sequence[EncodingModule], e: Tensor | None) -> Tensor:
+        """(S * R, width) new tokens to the same, read from all tokens so far."""
+        layer, samples = self.layer, rows.batch.num_graphs
+        q, k, v = (t.unflatten(0, (samples, -1)) for t in layer.queries_keys_values(x, rows, encodings))  # (S, R, H, D)
+        if self.kept is None:
+            self.kept = k.new_empty(2, samples, self.context, *k.shape[2:])
+        here, so_far = rows.place
+        self.kept[0, :, here], self.kept[1, :, here] = k, v
+        keys, values = self.kept[:, :, so_far]  # (S, T, H, D)
+        if layer.score is not None:
+            scores = layer.score(q[:, :, None], keys[:, None], None).permute(0, 3, 1, 2)  # (S, H, R, T)
+        else:
+            scores = torch.einsum("srhd,sthd->shrt", q / math.sqrt(q.shape[-1]), keys)
+        if layer.hint is not None:
+            scores = scores + layer.hint.listed(rows).T.unflatten(1, rows.visible.shape[1:])
+        weights = scores.masked_fill(~rows.visible, -torch.inf).softmax(-1)
+        weights = weights.masked_fill(~rows.visible.any(-1, keepdim=True), 0.0)  # who reads nobody gets zeros
+        y = torch.einsum("shrt,sthd->srhd", weights, values)
+        return layer.project_out(y.reshape(x.shape))
+
+
+class Cache(Reader):
+    """Runs the model on the new tokens only; for models that `obstacle` finds nothing against.
+
+    Args:
+        net: a causal language model, in eval mode.
+        context: tokens of a text at most.
+    """
+
+    def __init__(self, net: GraphTransformer, context: int) -> None:
+        super().__init__(net)
+        self.path = path_graphs([context]).to(next(net.parameters()).device)
+        self.blocks = [self._twin(block, context) for block in net.blocks]
+        self.read = 0
+
+    @staticmethod
+    def _twin(block: nn.Module, context: int) -> nn.Module:
+        """The same block, its parameters shared, with an attention that remembers."""
+        twin = copy.copy(block)
+        twin._modules = dict(block._modules)
+        if isinstance(block.attention, Attention):
+            twin._modules["attention"] = CachedAttention(block.attention, context)
+        return twin
+
+    def restart(self) -> None:
+        self.read = 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        samples, stop = tokens.shape
+        new = tokens[:, self.read :]
+        batch = self._batch(samples, self.read, stop)
+        batch.x = new.reshape(-1, 1)
+        x = self.net.embed(batch)
+        rows = {mask: Rows(mask(self.path), batch, self.read, stop) for mask in self.net.masks_in_use}
+        for block, mask in zip(self.blocks, self.net.masks, strict=True):
+            x, _ = block(x, None, batch, rows.get(mask), self.net.encodings)
+        self.read = stop
+        x = x.view(samples, new.shape[1], -1)[:, -1]
+        return self.net.head(self.net.norm(x), batch)
+
+    def _batch(self, samples: int, start: int, stop: int) -> GraphBatch:
+        """The tokens ``start`` to ``stop`` of each sample as a graph of their own, which knows where they stand."""
+        device = self.path.device
+        batch = GraphBatch(
+            ptr=torch.arange(samples + 1, device=device) * (stop - start),
+            edge_index=torch.empty(2, 0, dtype=torch.long, device=device),
+            max_nodes=stop,  # tables of positions reach so far
+        )
+        vars(batch)["position"] = torch.arange(start, stop, device=device).repeat(samples)
+        return batch
+
+
+def reader(net: GraphTransformer, context: int) -> Reader:
+    """The fastest reader that serves a model.
+
+    Raises:
+        UserError: the model is not causal.
+    """
+    check_causal(net, context)
+    return Recompute(net) if obstacle(net) else Cache(net, context)

@@ -1,0 +1,281 @@
+"""Labelled texts: columns are found, splits are kept, a text is a path of its tokens, mistakes are one line."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gt.data.labelled_text import Columns, find_columns, read_rows
+from gt.data.store import pointers
+from gt.data.text_classification import TextClassification, by_fractions, paths_in_order
+from gt.data.tokenizer import Bytes, loads
+from gt.encodings import RandomWalk
+from gt.errors import UserError
+
+ROWS = [(f"a {'good' if i % 3 else 'bad'} film, number {i}", "pos" if i % 3 else "neg") for i in range(60)]
+
+
+def tsv(path: Path, rows=ROWS, header: str = "") -> Path:
+    path.write_text(header + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+def opened(path: Path, **options) -> TextClassification:
+    data = TextClassification(str(path), **({"batch_size": 4, "root": str(path.parent / "root")} | options))
+    data.open([])
+    return data
+
+
+def words(data: TextClassification, split: str) -> list[tuple[str, str]]:
+    """Every text of a split as its tokens say it, with its label."""
+    tokenizer = loads(data.schema.tokenizer)
+    found = []
+    for graph in data.graphs.splits[split]:
+        low, high = data.graphs.node_ptr[[graph, graph + 1]]
+        tokens = data.graphs.nodes["x"][low:high, 0].tolist()
+        found.append((tokenizer.decode(tokens), data.schema.names[data.graphs.graphs["y"][graph]]))
+    return found
+
+
+# ---- columns
+
+
+FILES = {
+    "csv with a header": ("a.csv", 'label,text\n1,"good, ""really"""\n0,"two\nlines"\n', ["1", "0"]),
+    "csv without": ("a.csv", '1,"good, ""really"""\n0,"two\nlines"\n', ["1", "0"]),
+    "tsv without": ("a.tsv", 'good, "really"\t1\ntwo words\t0\n', ["1", "0"]),
+    "tsv with other names": ("a.TSV", "id\tReview\tsentiment\n7\tgood film\tpos\n8\tbad film\tneg\n", ["pos", "neg"]),
+    "tsv with numbers": ("a.tsv", "1\tsome long text here\ta\n2\tother long text\ta\n3\tand more text\tb\n",
+     list("aab")),
+    "jsonl": ("a.jsonl", '{"text": "good", "label": 1}\n\n{"label": 0, "text": "bad"}\n', ["1", "0"]),
+    "jsonl with words": ("a.jsonl", '{"sentence": "good", "label": true}\n{"sentence": "x", "label": "no"}\n',
+     ["true", "no"]),
+    "a byte order mark": ("a.csv", "\ufefftext,label\ngood,1\n", ["1"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "labels"), FILES.values(), ids=FILES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_columns_are_found(name, content, labels, packed, tmp_path):
+    path = tmp_path / (name + ".gz" if packed else name)
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    columns = find_columns(path, None, None)
+    texts, found = read_rows(path, columns)
+    assert found == labels
+    assert len(texts[0]) >= 4
+    assert not any(text in labels for text in texts)
+
+
+def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
+    for name, said in (("csv with a header", 'good, "really"'), ("tsv without", 'good, "really"')):
+        file, content, _ = FILES[name]
+        (tmp_path / file).write_text(content)
+        assert read_rows(tmp_path / file, find_columns(tmp_path / file, None, None))[0][0] == said
+
+
+def test_columns_that_are_asked_for_are_taken(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,title,kind\nlong long text,1,short,a\nmore of it,0,brief,b\n")
+    assert read_rows(path, find_columns(path, "title", "kind")) == (["short", "brief"], ["a", "b"])
+    assert find_columns(path, None, "kind") == Columns("text", "kind")
+    path.write_text("1,some text,a\n2,other text,b\n")
+    assert find_columns(path, "1", "0") == Columns("1", "0", header=False)
+
+
+MISTAKES = {
+    "ragged": ("a.tsv", "text\tlabel\ngood\t1\nbad\n", "{path}, line 3: 1 columns, where line 1 has 2"),
+    "ragged csv": ("a.csv", 'good text,1\n"bad\ntext",0,3\n', "{path}, line 3: 3 columns, where line 1 has 2"),
+    "missing label": ("a.tsv", "good text\t1\nbad text\t\n", "{path}, line 2: the label is missing"),
+    "empty text": ("a.tsv", "good text\t1\n  \t0\n", "{path}, line 2: the text is empty; leave the row out"),
+    "empty": ("a.csv", "\n", "{path} is empty: it should hold a text and a label a row"),
+    "empty jsonl": ("a.jsonl", "", "{path} is empty: it should hold a text and a label a row"),
+    "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
+    "one column": ("a.csv", "good\tno\nbad\tyes\n",
+     "{path}, line 1: one column, where a text and a label should stand"),
+    "bad json": ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "{path}, line 2: this is not JSON ("),
+    "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
+    "no text": ("a.jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 1}\n',
+     "{path}, line 2: there is no 'text'; did you mean 'txt'?"),
+    "number": ("a.jsonl", '{"text": 3, "label": 1}\n', "{path}, line 1: 'text' should be text, not 3"),
+    "labels": ("a.jsonl", '{"text": "a", "label": [1]}\n', "{path}, line 1: 'label' should be one label, not [1]"),
+    "names": ("a.csv", "text,kind\na,b\n",
+     "no column of {path} is called like a label: set data.label to one of text, kind"),
+    "one class": ("a.tsv", "good text\t1\n" * 30,
+     "every training text of {path} has the label '1': there is nothing to learn"),
+    "too few": ("a.tsv", "good text\t1\nbad text\t0\n",
+     "{path} has 2 rows: too few to split, valid and test would have none"),
+    "quote": ("a.csv", 'text,label\n"good" film,1\n', "{path}, line 2: "),
+    "ending": ("a.xml", "<a>", "{path} is none of CSV, TSV and JSONL: rename it so that its ending says which"),
+    "bytes": ("a.tsv", b"good\t1\nb\xff\t0\n", "{path} is not UTF-8 text: byte 8 cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_one_line_with_file_and_row(name, content, said, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        opened(path)
+    assert said.format(path=path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"text": "sentense"}, "has no column 'sentense' (data.text): did you mean 'sentence'?"),
+        ({"label": "lable"}, "has no column 'lable' (data.label): did you mean 'label'?"),
+        ({"label": "sentence"}, "cannot be both text and label"),
+    ],
+)
+def test_unknown_columns_get_the_nearest_name(options, said, tmp_path):
+    with pytest.raises(UserError) as caught:
+        opened(tsv(tmp_path / "a.tsv", header="sentence\tlabel\n"), **options)
+    assert said in str(caught.value)
+
+
+def test_columns_of_a_file_without_a_header_have_numbers(tmp_path):
+    with pytest.raises(
+        UserError, match=r"has no header that names 'txt' \(data.text\): its columns are numbered 0 to 1"
+    ):
+        opened(tsv(tmp_path / "a.tsv"), text="txt")
+
+
+def test_other_mistakes(tmp_path):
+    with pytest.raises(UserError, match="no text file at"):
+        opened(tmp_path / "none.tsv")
+    tsv(tmp_path / "a.tsv")
+    tsv(tmp_path / "b.tsv")
+    with pytest.raises(UserError, match=r"says that it is for training: set data.path to the training file"):
+        opened(tmp_path)
+    strange = tsv(tmp_path / "v.tsv", [("a film", "odd")])
+    with pytest.raises(UserError, match=r"the valid split of .* has a label 'odd' that training lacks"):
+        opened(tmp_path / "a.tsv", valid_path=str(strange))
+    for options in ({"tokens": "characters"}, {"longest": 0}, {"valid": 0.0}, {"valid": 0.5, "test": 0.5}):
+        with pytest.raises(ValueError, match=r"must be|leave nothing"):
+            TextClassification("any", **options)
+
+
+# ---- splits
+
+
+def test_a_folder_has_the_splits_that_its_files_name(tmp_path):
+    folder = tmp_path / "sst"
+    folder.mkdir()
+    parts = {"train": ROWS[:40], "dev": ROWS[40:50], "test": ROWS[50:]}
+    for name, rows in parts.items():
+        tsv(folder / f"{name}.tsv", rows)
+    (folder / "README.md").write_text("training notes")
+    data = opened(folder)
+    assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 40, "valid": 10, "test": 10}
+    assert words(data, "train")[:2] == [("a bad film , number 0", "neg"), ("a good film , number 1", "pos")]
+    assert [label for _, label in words(data, "test")] == [label for _, label in ROWS[50:]]
+    # numbers 40 and up were not seen in training
+    assert words(data, "valid")[0][0].endswith("number <unknown>")
+    assert data.schema.names == ("neg", "pos")
+    alone = opened(folder / "train.tsv", valid_path=str(folder / "dev.tsv"))
+    assert {s: len(ids) for s, ids in alone.graphs.splits.items()} == {"train": 40, "valid": 10}
+    assert words(alone, "valid") == words(data, "valid")
+
+
+def test_rows_of_one_file_are_shared_out_once_each_and_alike_for_every_class(tmp_path):
+    data = opened(tsv(tmp_path / "a.tsv"), valid=0.2, test=0.1)
+    counts = {s: len(ids) for s, ids in data.graphs.splits.items()}
+    assert counts == {"train": 42, "valid": 12, "test": 6}
+    for split, count in counts.items():
+        assert sum(label == "neg" for _, label in words(data, split)) == count // 3
+    assert sum(len(ids) for ids in data.graphs.splits.values()) == len(ROWS)
+    other = opened(tmp_path / "a.tsv", valid=0.2, test=0.1, split_seed=1)
+    assert words(other, "train") != words(data, "train")
+
+
+def test_fractions_are_a_partition():
+    labels = np.array([0] * 50 + [1] * 7 + [2])
+    parts = by_fractions(labels, [0.2, 0.1], seed=0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(58))
+    assert [len(part) for part in parts] == [11, 6, 41]
+
+
+# ---- graphs
+
+
+@pytest.mark.parametrize("sizes", [[1], [1, 1], [2], [5, 1, 3], [1, 4]])
+def test_paths_have_an_edge_each_way_sorted_by_target(sizes):
+    made = paths_in_order(np.array(sizes))
+    edges, kinds, edge_ptr = [], [], [0]
+    for size in sizes:
+        for target in range(size):
+            for source, kind in ((target - 1, 0), (target + 1, 1)):
+                if 0 <= source < size:
+                    edges.append([source, target])
+                    kinds.append([kind])
+        edge_ptr.append(len(edges))
+    assert made["edge_index"].T.tolist() == edges
+    assert made["edges"]["edge_attr"].tolist() == kinds
+    assert made["edge_ptr"].tolist() == edge_ptr
+    assert made["node_ptr"].tolist() == pointers(np.array(sizes)).tolist()
+
+
+def test_batches_hold_the_texts_and_encodings_of_graphs(tmp_path):
+    data = TextClassification(str(tsv(tmp_path / "a.tsv")), batch_size=4, root=str(tmp_path))
+    data.open([RandomWalk(4)])
+    batch = next(iter(data.loader("train")))
+    assert batch.num_graphs == 4
+    assert batch.y.shape == (4,)
+    assert batch.num_nodes == int(batch.sizes.sum())
+    assert torch.equal(batch.edge_attr[:, 0], (batch.edge_index[0] > batch.edge_index[1]).long())
+    assert next(iter(batch.extras.values())).shape == (batch.num_nodes, 4)
+
+
+def test_long_texts_are_cut_and_it_is_said(tmp_path, capsys):
+    rows = [*ROWS, ("word " * 50, "pos")] * 2
+    data = opened(tsv(tmp_path / "a.tsv", rows), longest=10)
+    assert int(data.graphs.sizes.max()) == data.schema.max_nodes == 10
+    assert data.graphs.notes["texts cut to 10 tokens"] == 2
+    assert "2 of 122 texts were cut to data.longest=10 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["words", "bytes", "bpe"])
+def test_every_kind_of_token_serves_and_is_learned_on_training_texts_alone(kind, tmp_path):
+    if kind == "bpe":
+        pytest.importorskip("tokenizers")
+    train = tsv(tmp_path / "train.tsv", [("old words", "1"), ("old films", "0")] * 5)
+    other = tsv(tmp_path / "dev.tsv", [("unseen words", "1")] * 50)
+    data = opened(train, valid_path=str(other), tokens=kind, vocabulary=300)
+    tokenizer = loads(data.schema.tokenizer)
+    assert data.schema.node_vocab == (tokenizer.size,)
+    if kind == "words":
+        assert tokenizer.names == ("<unknown>", "old", "films", "words")
+        assert words(data, "valid")[0] == ("<unknown> words", "1")
+    else:
+        assert words(data, "valid")[0] == ("unseen words", "1")
+    if kind == "bpe":
+        assert len(tokenizer.encode(["unseen"])[0]) > len(tokenizer.encode(["words"])[0])
+    if kind == "bytes":
+        assert isinstance(tokenizer, Bytes)
+
+
+def test_labels_that_are_numbers_keep_their_order(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {i}", "label": (2, 10, -1)[i % 3]}) + "\n" for i in range(60)))
+    assert opened(path).schema.names == ("-1", "2", "10")
+
+
+def test_a_store_follows_the_files_and_options(tmp_path):
+    path = tsv(tmp_path / "a.tsv")
+    first = opened(path).key()
+    assert opened(path).key() == first
+    assert opened(path, longest=5).key() != first
+    assert opened(path, valid=0.2).key() != first
+    tsv(path, ROWS[1:])
+    assert opened(path).key() != first
+
+
+def test_sst2(real_data, tmp_path):
+    data = TextClassification(str(real_data / "sst2"), root=str(tmp_path))
+    data.open([])
+    assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 6920, "valid": 872, "test": 1821}
+    assert words(data, "valid")[0] == ("one long string of cliches", "0")
