@@ -11,6 +11,7 @@ from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.masks import Complete, Mask
+from gt.norms import normalised
 from gt.schema import Schema
 
 
@@ -134,7 +135,7 @@ class GraphTransformer(nn.Module):
         for encoding, hint in hints:
             if hint is not None and not encoding.concat:
                 x = x + hint
-        return self.dropout(self.embedding_norm(x))
+        return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""
@@ -149,7 +150,7 @@ class GraphTransformer(nn.Module):
             x, e = block(x, e, wide, mask(wide), self.encodings)
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
-        return self.head(self.norm(x), batch)
+        return self.head(normalised(self.norm, x, batch.node_mask), batch)
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""

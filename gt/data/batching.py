@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from gt.attention import Reading, prepare
+from gt.data.static import Shape, filled
 from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
 
@@ -89,11 +90,32 @@ def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     return batch
 
 
-class GraphDataset(Dataset[GraphBatch]):
-    """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks."""
+class Request(list[int]):
+    """The samples of a batch, and what attention will ask of it: the latter may change in training."""
 
-    def __init__(self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = ()) -> None:
-        self.graphs, self.ids, self.readings = graphs, np.asarray(ids), readings
+    readings: tuple[Reading, ...] | None = None
+
+
+def asked(items: list[int], otherwise: Iterable[Reading]) -> Iterable[Reading]:
+    """The readings that come with a request for samples; a plain list brings none."""
+    found = items.readings if isinstance(items, Request) else None
+    return otherwise if found is None else found
+
+
+class GraphDataset(Dataset[GraphBatch]):
+    """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks.
+
+    Args:
+        graphs: a store.
+        ids: (G,) the numbers of its graphs that are in this dataset.
+        readings: what attention will ask of each batch.
+        shapes: what batches are filled up to, see `gt.data.static`; none leaves them as they are.
+    """
+
+    def __init__(
+        self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = (), shapes: Sequence[Shape] = ()
+    ) -> None:
+        self.graphs, self.ids, self.readings, self.shapes = graphs, np.asarray(ids, np.int64), readings, shapes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,8 +125,40 @@ class GraphDataset(Dataset[GraphBatch]):
         """Nodes of each graph."""
         return self.graphs.sizes[self.ids]
 
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of each graph."""
+        return np.diff(self.graphs.edge_ptr)[self.ids]
+
     def __getitems__(self, items: list[int]) -> GraphBatch:
-        return prepare_all(gather(self.graphs, self.ids[items]).finish(), self.readings)
+        batch = gather(self.graphs, self.ids.take(items))
+        if self.shapes:
+            batch = filled(batch, self.shapes, self.graphs.schema)
+        return prepare_all(batch, asked(items, self.readings))
+
+
+class Requests(Sampler[list[int]]):
+    """Batches, each with what attention asks at the moment it is drawn: workers then make it ready for that.
+
+    A worker is a copy of the training process that never learns how the network there goes on.
+    """
+
+    def __init__(self, batches: "Batches", readings: Iterable[Reading]) -> None:
+        self.batches, self.readings = batches, readings
+
+    @property
+    def sampler(self) -> "Batches":
+        """Where the trainer looks for something to tell the epoch to."""
+        return self.batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            request = Request(batch)
+            request.readings = tuple(self.readings)
+            yield request
 
 
 class Batches(Sampler[list[int]]):
@@ -185,7 +239,7 @@ class Batches(Sampler[list[int]]):
                 found = len(self._drawn(0))
                 if self.shuffle and len(self.sizes):
                     pools = int(self.sizes.sum()) // (self.pool * self.budget)  # each may end in a batch that is short
-                    found += math.ceil(math.sqrt(pools))
+                    found += math.ceil(math.sqrt(pools) / 2)
                     found = min(-(-found // self.world) * self.world, len(self.sizes))
                 self._total = found
         return self._total

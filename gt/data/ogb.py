@@ -99,7 +99,7 @@ class OGBGraphs(GraphDataModule):
     Args:
         dataset: its name, such as ``ogbg-molhiv``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbg_molhiv``).
-        batch_size: molecules in a training batch; the rest as in `DataModule`.
+        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, an unknown name, or files that are absent and cannot be downloaded, or are malformed.
@@ -115,8 +115,10 @@ class OGBGraphs(GraphDataModule):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
 
     def key(self) -> dict[str, Any]:
         return key(self.name, self.root)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
 from gt.attention import Reading
-from gt.data.batching import Batches, prepare_all
+from gt.data.batching import Batches, asked, prepare_all
 from gt.data.datamodule import DataModule
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -85,7 +85,7 @@ class TextDataset(Dataset[GraphBatch]):
     def __getitems__(self, starts: list[int]) -> GraphBatch:
         last = len(self.tokens) - 1
         sizes = tuple(min(self.context, last - start) for start in starts)
-        batch = copy.copy(self.skeleton(sizes, frozenset(self.readings)))
+        batch = copy.copy(self.skeleton(sizes, frozenset(asked(starts, self.readings))))
         place = torch.tensor(starts)[batch.batch] + batch.position
         batch.x, batch.y = self.tokens[place][:, None], self.tokens[place + 1]
         return batch
