@@ -81,6 +81,11 @@ class DataModule(pl.LightningDataModule, ABC):
     def targets(self, split: str) -> Tensor:
         """Every target of a split, in any order."""
 
+    def holds(self) -> str:
+        """What there is once the data are open, and where, in a few lines."""
+        samples = {split: len(self.dataset(split)) for split in ("train", "valid", "test") if self.has(split)}
+        return ", ".join(f"{count:,} {split}" for split, count in samples.items()) + "; nothing is kept on disk"
+
     def measures(self) -> tuple[MetricCollection, Criterion]:
         """The metrics, and which of them says what is best."""
         return metrics.metrics(self.schema)
@@ -194,6 +199,15 @@ class GraphDataModule(DataModule):
         if self.graphs is None:
             raise RuntimeError("open() the data before use")
         return self.graphs
+
+    def holds(self) -> str:
+        graphs = self._opened()
+        nodes, edges = int(graphs.node_ptr[-1]), int(graphs.edge_ptr[-1])
+        splits = ", ".join(f"{len(ids):,} {split}" for split, ids in graphs.splits.items())
+        lines = [f"{len(graphs):,} graphs ({splits}), {nodes:,} nodes, {edges:,} edges"]
+        lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(graphs.nodes.items())]
+        size = sum(path.stat().st_size for path in self.folder.glob("*")) if self.folder else 0
+        return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.folder}"])
 
     def has(self, split: str) -> bool:
         return len(self._opened().splits.get(split, ())) > 0
