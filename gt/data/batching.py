@@ -22,7 +22,7 @@ def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def tensor(values: np.ndarray) -> torch.Tensor:
     """A tensor of the type models work in: int64 or float32."""
     kind = np.int64 if values.dtype.kind in "iub" else np.float32
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=kind))
+    return torch.from_numpy(np.ascontiguousarray(values).astype(kind, copy=False))
 
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
@@ -55,7 +55,6 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     )
     vars(batch).update(
         num_nodes=len(owner),
-        sizes=torch.from_numpy(nodes),
         batch=torch.from_numpy(owner),
         position=torch.from_numpy(position),
         slot=torch.from_numpy(position + owner * largest),
@@ -239,7 +238,7 @@ class Batches(Sampler[list[int]]):
                 found = len(self._drawn(0))
                 if self.shuffle and len(self.sizes):
                     pools = int(self.sizes.sum()) // (self.pool * self.budget)  # each may end in a batch that is short
-                    found += math.ceil(math.sqrt(pools) / 2)
+                    found += math.ceil(math.sqrt(pools))
                     found = min(-(-found // self.world) * self.world, len(self.sizes))
                 self._total = found
         return self._total
