@@ -40,7 +40,8 @@ class Progress(RichProgressBar):
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         if trainer.is_global_zero:
             where = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
-            waits = [f"  waiting {each.wait:.0%}" for each in trainer.callbacks if isinstance(each, Loading)]
+            callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+            waits = [f"  waiting {each.wait:.0%}" for each in callbacks if isinstance(each, Loading)]
             print(f"{where}  {numbers}  {speed:.0f} graphs/s{''.join(waits)}", flush=True)
 
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from gt.attention import Demand
 from gt.data.batching import Batches, GraphDataset, gather
@@ -23,6 +24,7 @@ from gt.model import GraphTransformer
 from gt.norms import normalised
 from gt.schema import Schema
 from tests.data.test_batching import pack
+from tests.data.test_batching_budget import opened
 from tests.graphs import random_graph
 
 SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)
@@ -203,3 +205,22 @@ def test_a_dataset_gives_batches_of_few_shapes_complete_with_masks():
             labelled += int((batch.y != -100).sum())
     assert labelled == 3 * 60
     assert len(seen) <= len(shapes) <= 8
+
+
+def test_a_compiled_network_is_compiled_once_a_shape(tmp_path):
+    data = opened(tmp_path, static=True)
+    block = partial(ParallelBlock, local=GatedGCN, attention=attention, feed_forward=feed)
+    net = GraphTransformer(data.schema, 8, 1, block, mask=Complete())
+    data.readings = tuple(net.readings())
+    counter = CompileCounter()
+    compiled = torch.compile(net, backend=counter, dynamic=False)
+    torch._dynamo.reset()
+    loader, seen = data.loader("train"), set()
+    for epoch in range(2):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        for batch in loader:
+            cost = loss(data.schema, compiled(batch), batch.y)
+            cost.backward()
+            torch.testing.assert_close(cost, loss(data.schema, net(batch), batch.y))
+            seen.add((batch.max_nodes, batch.num_nodes, batch.num_edges, batch.num_graphs))
+    assert counter.frame_count == len(seen) <= 8

@@ -95,7 +95,7 @@ def compare(data: GraphDataModule, seconds: float) -> list[Row]:
             PACKED: _forever(DataLoader(packed, size, shuffle=True)),
         }
         times: dict[str, list[float]] = {name: [] for name in loaders}
-        nodes = []
+        nodes: list[int] = []
         for loader in loaders.values():
             next(loader)
         end = time.perf_counter() + seconds

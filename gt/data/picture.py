@@ -94,7 +94,9 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
         place = layout(ends, len(kept))
         axes.plot(*(place[ends, axis] for axis in (0, 1)), color="#999999", lw=0.8, zorder=1)
         colour = np.zeros(len(kept)) if batch.x is None else batch.x[ptr[graph] : ptr[graph + 1], 0].numpy()[kept]
-        axes.scatter(*place.T, c=colour, cmap="tab20", s=max(8, 600 / max(len(kept), 8)), zorder=2, linewidths=0)
+        axes.scatter(
+            place[:, 0], place[:, 1], c=colour, cmap="tab20", s=max(8, 600 / max(len(kept), 8)), zorder=2, linewidths=0
+        )
         part = "" if len(kept) == nodes else f"\n{len(kept)} of them shown"
         axes.set_title(_title(batch, graph, nodes, edges, schema) + part)
         axes.set_aspect("equal", "datalim")

@@ -179,9 +179,9 @@ def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
     assert said[-1] == "picture  pictures/inspect-ogbg_molhiv.png"
     assert any("4 graphs, 10 nodes, 12 edges" in line for line in said)
     assert (tmp_path / "pictures" / "inspect-ogbg_molhiv.png").exists()
-    with pytest.raises(UserError, match="did you mean 'ogbg_molhiv'?"):
+    with pytest.raises(UserError, match=r"did you mean 'ogbg_molhiv'\?"):
         typed("ogbg_molhi")
-    with pytest.raises(UserError, match=r"unknown key 'data.rot': did you mean 'root'?"):
+    with pytest.raises(UserError, match=r"unknown key 'data\.rot': did you mean 'root'\?"):
         typed("ogbg_molhiv", "data.rot=x")
     with pytest.raises(SystemExit):
         typed("ogbg_molhiv", "--nothing")
