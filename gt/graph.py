@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
     from gt.masks import Mask, Pairs
 
 
@@ -25,7 +26,8 @@ class GraphBatch:
         edge_index: (2, E) int64, row 0 the source that is read, row 1 the target that reads, sorted by target.
         max_nodes: nodes of the largest graph, a Python int so that shapes never wait for a device.
         equal_sizes: every graph has ``max_nodes`` nodes: the dense view is then a reshape.
-        x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph or a node.
+        x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph, a node or a link.
+        links: (2, K) int64, pairs of nodes that have a target: whether, or how, they are joined.
         node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
         padding: how many graphs, and nodes, at the end only fill a static shape; Python ints.
         extras: any other tensor with a row a node, such as a precomputed encoding.
@@ -42,6 +44,7 @@ class GraphBatch:
     x: Tensor | None = None
     edge_attr: Tensor | None = None
     y: Tensor | None = None
+    links: Tensor | None = None
     node_mask: Tensor | None = None
     padding: tuple[int, int] = (0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
@@ -230,6 +233,8 @@ class GraphBatch:
 
     def to_data_list(self) -> list[Data]:
         """One PyG graph for each graph of the batch, edges numbered from 0 again."""
+        from torch_geometric.data import Data  # takes two seconds to import, which few runs need
+
         graphs = []
         starts = self.ptr.tolist()
         edge_ptr = self.rowptr[self.ptr].tolist()

@@ -50,7 +50,9 @@ class Max(Pool):
 
 
 class Head(nn.Module):
-    """Predictions for each graph, or for each node (a token is a node of a path graph), as the schema asks.
+    """Predictions for each graph, each node (a token is a node of a path graph) or each link, as the schema asks.
+
+    A link is predicted from the product of its two nodes, channel by channel, so that its direction means nothing.
 
     Args:
         width: channels of a node.
@@ -79,15 +81,19 @@ class Head(nn.Module):
         if not pools:
             raise ValueError("a head needs a pool")
         self.pools = pools if schema.level == "graph" else []
-        self.tied = tied
+        self.tied, self.of_links = tied, schema.level == "link"
         widths = [width * (len(self.pools) or 1), *(width >> step for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], schema.outputs, bias=bias))
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], schema.positions * schema.outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
-        """(N, width) to (B, outputs) or (N, outputs)."""
+        """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns."""
+        if self.of_links:
+            if batch.links is None:
+                raise ValueError("this batch has no links to predict")
+            x = x.index_select(0, batch.links[0]) * x.index_select(0, batch.links[1])
         if self.pools:
             x = torch.cat([pool(x, batch) for pool in self.pools], dim=1)
         return self.mlp(x)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification, regression
 from torchmetrics.utilities import dim_zero_cat
 
-from gt.schema import Schema
+from gt.schema import UNLABELLED, Schema
 
 
 @dataclass(frozen=True)
@@ -20,38 +20,51 @@ class Criterion:
     mode: Literal["min", "max"]
 
 
-def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean loss over labelled targets: cross-entropy in nats, or the mean absolute error of numbers.
+def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of labelled targets, and what these weigh together.
+
+    Cross-entropy in nats, or the absolute or squared error of numbers in units of the schema's scale.
 
     Args:
-        prediction: (rows, outputs).
-        target: (rows,) classes, or (rows, outputs) where NaN stands for no label.
+        prediction: (rows, outputs), of several positions (rows, positions * outputs).
+        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none; or (rows, outputs), NaN for none.
     """
     if schema.kind == "multiclass":
-        return F.cross_entropy(prediction, target.view(-1))
+        target, prediction = target.reshape(-1), prediction.reshape(-1, schema.outputs)
+        weights = prediction.new_tensor(schema.weights) if schema.weights else None
+        total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
+        labelled = target != UNLABELLED
+        if weights is None:
+            return total, labelled.sum()
+        return total, (weights[target.clamp(min=0)] * labelled).sum()
     target = target.view_as(prediction).to(prediction.dtype)
     labelled = ~target.isnan()
     known = target.nan_to_num()
     if schema.kind == "binary":
-        each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none")
+        weights = prediction.new_tensor(schema.weights) if schema.weights else None
+        each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none", pos_weight=weights)
     else:
-        each = F.l1_loss(prediction, known, reduction="none")
-    return (each * labelled).sum() / labelled.sum().clamp(min=1)
+        error = prediction - known
+        if schema.scale:
+            error = error / prediction.new_tensor(schema.scale)
+        each = error.square() if schema.squared else error.abs()
+    return (each * labelled).sum(), labelled.sum()
 
 
-class _Labelled(Metric):
-    """A metric over the single numbers that have a label, whichever output they belong to."""
+def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean loss over labelled targets, 0 where there are none; the rest as in `total_loss`."""
+    total, weight = total_loss(schema, prediction, target)
+    return total / weight.clamp(min=1e-30)
+
+
+class _Rearranged(Metric):
+    """A metric that is given predictions and targets in another form than they come in."""
 
     full_state_update = False
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Any) -> None:
         super().__init__()
         self.metric = metric
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        target = target.view_as(prediction)
-        labelled = ~target.isnan()
-        self.metric.update(prediction[labelled], target[labelled])
 
     def compute(self) -> Any:
         return self.metric.compute()
@@ -59,6 +72,22 @@ class _Labelled(Metric):
     def reset(self) -> None:
         super().reset()
         self.metric.reset()
+
+
+class _Labelled(_Rearranged):
+    """A metric over the single numbers that have a label, whichever output they belong to."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        target = target.view_as(prediction)
+        labelled = ~target.isnan()
+        self.metric.update(prediction[labelled], target[labelled])
+
+
+class _AtPositions(_Rearranged):
+    """A metric of classes over all the positions of a target, one as good as another."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        self.metric.update(prediction.reshape(-1, self.metric.num_classes), target.reshape(-1))
 
 
 class _AUROC(classification.BinaryAUROC):
@@ -77,9 +106,10 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing."""
     found: dict[str, Metric | MetricCollection]
     if schema.kind == "multiclass":
-        found = {"accuracy": classification.MulticlassAccuracy(schema.outputs, average="micro")}
-        if schema.level == "graph":
-            found["f1"] = classification.MulticlassF1Score(schema.outputs, average="macro")
+        of_classes: dict[str, Any] = {"num_classes": schema.outputs, "ignore_index": UNLABELLED}
+        found = {"accuracy": _AtPositions(classification.MulticlassAccuracy(average="micro", **of_classes))}
+        if schema.level == "graph" and schema.positions == 1:
+            found["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
         return MetricCollection(found), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"auroc": _Labelled(_AUROC())}), Criterion("auroc", "max")
@@ -87,18 +117,21 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
         "mae": _Labelled(regression.MeanAbsoluteError()),
         "rmse": _Labelled(regression.MeanSquaredError(squared=False)),
     }
-    return MetricCollection(found), Criterion("mae", "min")
+    return MetricCollection(found), Criterion("rmse" if schema.squared else "mae", "min")
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
-    """(outputs,) the best answer that ignores its input, learned from the training targets: the trivial baseline.
+    """(positions * outputs,) the best answer that ignores its input, the trivial baseline.
 
-    An output without any label is answered with even odds, or with 0.
+    It is learned from the training targets. An output without any label is answered with even odds, or with 0.
     """
     if schema.kind == "multiclass":
-        counts = torch.bincount(target.view(-1), minlength=schema.outputs).float()
-        return ((counts + 1) / (counts + 1).sum()).log()
+        place = torch.arange(schema.positions) * schema.outputs
+        target = target.reshape(-1, schema.positions)
+        counts = torch.bincount((target + place)[target != UNLABELLED], minlength=schema.positions * schema.outputs)
+        smoothed = counts.view(schema.positions, schema.outputs) + 1.0
+        return (smoothed / smoothed.sum(1, keepdim=True)).log().flatten()
     target = target.view(-1, schema.outputs).float()
     if schema.kind == "binary":
         return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit()
-    return target.nanmedian(0).values.nan_to_num()
+    return (target.nanmean(0) if schema.squared else target.nanmedian(0).values).nan_to_num()

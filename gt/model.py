@@ -56,6 +56,9 @@ class GraphTransformer(nn.Module):
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
     """
 
+    scale: Tensor
+    mean: Tensor
+
     def __init__(
         self,
         schema: Schema,
@@ -102,6 +105,8 @@ class GraphTransformer(nn.Module):
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
         self.head = readout
+        self.register_buffer("scale", torch.tensor(schema.scale), persistent=False)
+        self.register_buffer("mean", torch.tensor(schema.mean), persistent=False)
         if init_std is not None:
             self._draw(init_std, depth)
         if getattr(readout, "tied", False):
@@ -138,7 +143,7 @@ class GraphTransformer(nn.Module):
         return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        """(B, outputs) or (N, outputs): a row for each graph or each node, as the schema asks."""
+        """(B, outputs), (N, outputs) or (K, outputs): a row for each graph, node or link, as the schema asks."""
         x = self.embed(batch)
         e = self.edges(batch.edge_attr) if self.edges is not None else None
         wide = batch.with_virtual_nodes(self.virtual_nodes)
@@ -150,7 +155,8 @@ class GraphTransformer(nn.Module):
             x, e = block(x, e, wide, mask(wide), self.encodings)
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
-        return self.head(normalised(self.norm, x, batch.node_mask), batch)
+        out = self.head(normalised(self.norm, x, batch.node_mask), batch)
+        return out * self.scale + self.mean if self.schema.scale else out
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from gt.analysis import Reach, attention_reach, predictions
 from gt.data.datamodule import DataModule
-from gt.schema import Schema
+from gt.schema import UNLABELLED, Schema
 from gt.task import Task
 
 ROWS = 20_000  # predictions shown at most
+MOST_CLASSES = 100  # of a confusion matrix that is drawn
 BATCHES = 4  # batches whose attention is looked at
 
 STYLE = """
@@ -160,10 +161,23 @@ def reach_maps(reach: Reach) -> Figure:
     return figure
 
 
-def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
-    """The picture that suits the kind of target."""
+def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without the rows that have no label at all; classes of several positions as a row each."""
     if schema.kind == "multiclass":
-        return confusion(schema, prediction, target)
+        prediction, target = prediction.reshape(-1, schema.outputs), target.reshape(-1)
+        known = target != UNLABELLED
+    else:
+        target = target.reshape(prediction.shape)
+        known = ~np.isnan(target).all(1)
+    return prediction[known], target[known]
+
+
+def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure | None:
+    """The picture that suits the kind of target; None where there is nothing to see, or too many classes to draw."""
+    if not len(target):
+        return None
+    if schema.kind == "multiclass":
+        return confusion(schema, prediction, target) if schema.outputs <= MOST_CLASSES else None
     return (scores if schema.kind == "binary" else against_truth)(prediction, target)
 
 
@@ -180,7 +194,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path."""
     task.eval()
     split = result["split"]
-    prediction, target = predictions(task.net, data.loader(split), ROWS)
+    found = (values.numpy() for values in predictions(task.net, data.loader(split), ROWS))
+    prediction, target = labelled_rows(task.schema, *found)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights: list[float] = getattr(task.net, "blend_weights", list)()
@@ -188,7 +203,7 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
          "input, learned on the training targets."),
-        ("predictions", "Predictions", prediction_figure(task.schema, prediction.numpy(), target.numpy()),
+        ("predictions", "Predictions", prediction_figure(task.schema, prediction, target),
          f"{len(target):,} targets of the {split} split, by the best checkpoint."),
         ("blend", "Blend", blend_bars(weights) if weights else None,
          "The weight of the global (attention) branch of each layer: 0 is a pure GNN, 1 a pure Transformer."),

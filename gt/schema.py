@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Level = Literal["graph", "node"]
+Level = Literal["graph", "node", "link"]
 Kind = Literal["multiclass", "binary", "regression"]
+UNLABELLED = -100  # the class of what has none: losses and metrics pass it over
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,18 @@ class Schema:
         node_vocab: number of distinct values of each integer column of ``x`` (N, len(node_vocab)).
         node_floats: width of ``x`` where it holds real numbers; then ``node_vocab`` is empty.
         edge_vocab, edge_floats: the same for ``edge_attr`` (E, ...); both empty where edges carry nothing.
-        level: what has a target: the whole graph, or each node (a token is a node of a path graph).
-        kind: ``multiclass`` (one class of ``outputs``), ``binary`` (``outputs`` independent yes/no tasks, NaN where
-            unlabelled) or ``regression`` (``outputs`` real numbers, NaN where unlabelled).
+        level: what has a target: the whole graph, each node (a token is a node of a path graph), or each of a batch's
+            ``links``, two nodes that may be joined or not.
+        kind: ``multiclass`` (one class of ``outputs``, `UNLABELLED` where there is none), ``binary`` (``outputs``
+            independent yes/no tasks, NaN where unlabelled) or ``regression`` (``outputs`` real numbers, NaN likewise).
         outputs: number of classes, tasks or numbers.
+        positions: a target of ``multiclass`` is a sequence of so many classes: (rows, positions), predicted as
+            (rows, positions * outputs).
+        weights: of ``multiclass``, what each class weighs in the loss; of ``binary``, what a yes of each task weighs
+            against a no; none: all weigh the same.
+        mean, scale: of ``regression``, for each output what the network's own 0 and 1 stand for: predictions, targets
+            and metrics are in the data's unit, the loss in that of ``scale``; none: 0 and 1.
+        squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
         names: a name for each output, or none.
         max_nodes: the largest graph of the dataset, for tables with a row a position.
     """
@@ -32,6 +41,11 @@ class Schema:
     level: Level = "graph"
     kind: Kind = "multiclass"
     outputs: int = 1
+    positions: int = 1
+    weights: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    squared: bool = False
     names: tuple[str, ...] = ()
     max_nodes: int = 0
 
@@ -40,6 +54,13 @@ class Schema:
             raise ValueError(f"{len(self.names)} names for {self.outputs} outputs")
         if self.node_vocab and self.node_floats:
             raise ValueError("nodes are described by integer columns or by real numbers, not by both")
+        for name in ("weights", "mean", "scale"):
+            if getattr(self, name) and len(getattr(self, name)) != self.outputs:
+                raise ValueError(f"{len(getattr(self, name))} numbers in {name} for {self.outputs} outputs")
+        if len(self.mean) != len(self.scale) or not all(value > 0 for value in self.scale):
+            raise ValueError("each mean needs a scale above 0")
+        if self.positions > 1 and self.kind != "multiclass":
+            raise ValueError("only a target of classes has several positions")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers (tuples become lists): JSON and ``torch.load(weights_only=True)`` take them."""

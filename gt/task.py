@@ -105,8 +105,8 @@ class Task(pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: GraphBatch) -> None:
         prediction, target = self.net(batch), self._target(batch)
-        labelled = (~target.isnan()).sum()
-        self.losses[stage].update(metrics.loss(self.schema, prediction, target), weight=labelled)
+        total, weight = metrics.total_loss(self.schema, prediction, target)
+        self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)
 
     def _log(self, stage: str) -> None:

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_
 from torch.nn import functional as F
 
 from gt.metrics import constant_prediction, loss, metrics
-from gt.schema import Schema
+from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")
 
@@ -190,3 +190,80 @@ def test_an_output_without_labels_or_with_one_answer_has_a_finite_constant(kind)
     assert constant[0] == 0
     assert loss(schema, constant.expand(2, -1), target) < 1e-5
     assert torch.isfinite(loss(schema, constant.expand(2, -1), torch.ones(2, 3)))
+
+
+def test_unlabelled_classes_count_for_nothing_in_loss_metrics_and_baseline() -> None:
+    torch.manual_seed(0)
+    schema = Schema(kind="multiclass", outputs=4, level="node")
+    prediction, target = torch.randn(30, 4, requires_grad=True), torch.randint(4, (30,))
+    known = torch.rand(30) < 0.4
+    masked = target.where(known, UNLABELLED)
+    found, wanted = loss(schema, prediction, masked), loss(schema, prediction[known], target[known])
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(wanted, F.cross_entropy(prediction[known], target[known]))
+    grads = [torch.autograd.grad(each, prediction)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*grads)
+    measures, _ = metrics(schema)
+    measures.update(prediction, masked)
+    right = (prediction[known].argmax(1) == target[known]).float().mean()
+    torch.testing.assert_close(measures.compute()["accuracy"], right)
+    torch.testing.assert_close(constant_prediction(schema, masked), constant_prediction(schema, target[known]))
+    nothing = loss(schema, prediction, torch.full_like(target, UNLABELLED))
+    assert nothing == 0
+    assert torch.autograd.grad(nothing, prediction)[0].eq(0).all()
+
+
+def test_a_target_of_several_positions_is_scored_position_by_position() -> None:
+    torch.manual_seed(0)
+    schema = Schema(kind="multiclass", outputs=3, positions=2)
+    prediction, target = torch.randn(5, 6), torch.randint(3, (5, 2))
+    parts = [F.cross_entropy(prediction[:, 3 * i : 3 * i + 3], target[:, i]) for i in range(2)]
+    torch.testing.assert_close(loss(schema, prediction, target), sum(parts) / 2)
+    measures, _ = metrics(schema)
+    measures.update(prediction, target)
+    torch.testing.assert_close(
+        measures.compute()["accuracy"], (prediction.view(5, 2, 3).argmax(2) == target).float().mean()
+    )
+    constant = constant_prediction(schema, torch.tensor([[0, 2], [0, 2], [1, 2]])).view(2, 3)
+    assert constant.argmax(1).tolist() == [0, 2]
+
+
+def test_weights_are_those_of_pytorch() -> None:
+    torch.manual_seed(0)
+    prediction, target = torch.randn(20, 3), torch.randint(3, (20,))
+    weights = (0.5, 1.0, 4.0)
+    found = loss(Schema(kind="multiclass", outputs=3, weights=weights), prediction, target)
+    torch.testing.assert_close(found, F.cross_entropy(prediction, target, torch.tensor(weights)))
+    answers = torch.randint(2, (20, 3)).float()
+    found = loss(Schema(kind="binary", outputs=3, weights=weights), prediction, answers)
+    wanted = F.binary_cross_entropy_with_logits(prediction, answers, pos_weight=torch.tensor(weights))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
+    torch.manual_seed(0)
+    schema = Schema(kind="regression", outputs=2, mean=(5.0, -1.0), scale=(10.0, 0.5), squared=True)
+    prediction, target = torch.randn(20, 2), torch.randn(20, 2)
+    target[3, 1] = torch.nan
+    error = ((prediction - target) / torch.tensor([10.0, 0.5]))[~target.isnan()]
+    torch.testing.assert_close(loss(schema, prediction, target), error.square().mean())
+    measures, criterion = metrics(schema)
+    measures.update(prediction, target)
+    error = (prediction - target)[~target.isnan()]
+    torch.testing.assert_close(measures.compute()["rmse"], error.square().mean().sqrt())
+    assert criterion.name == "rmse"
+    torch.testing.assert_close(constant_prediction(schema, target), target.nanmean(0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"weights": (1.0,)}, "1 numbers in weights for 3 outputs"),
+        ({"kind": "regression", "mean": (0.0,) * 3}, "each mean needs a scale"),
+        ({"kind": "regression", "mean": (0.0,) * 3, "scale": (1.0, 0.0, 1.0)}, "above 0"),
+        ({"kind": "binary", "positions": 2}, "only a target of classes"),
+    ],
+)
+def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Schema(**{"outputs": 3, **wrong})

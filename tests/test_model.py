@@ -283,3 +283,31 @@ def test_every_parameter_is_trained(block):
     elif isinstance(last.local, GatedGCN):
         nobody_reads = {"blocks.1.local.norm_e.weight", "blocks.1.local.norm_e.bias"}
     assert untrained == nobody_reads
+
+
+def test_predictions_of_a_scaled_regression_are_in_its_own_unit() -> None:
+    torch.manual_seed(0)
+    batch = random_batch((3, 5), seed=1)
+    plain, scaled = (
+        Schema(node_vocab=(5, 5), edge_vocab=(3,), kind="regression", outputs=2, **unit)
+        for unit in ({}, {"mean": (5.0, -1.0), "scale": (10.0, 0.5)})
+    )
+    nets = [GraphTransformer(schema, width=16, depth=0).eval() for schema in (plain, scaled)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    wanted = nets[0](batch) * torch.tensor([10.0, 0.5]) + torch.tensor([5.0, -1.0])
+    torch.testing.assert_close(nets[1](batch), wanted)
+
+
+def test_a_link_is_predicted_from_its_two_nodes_whatever_its_direction() -> None:
+    torch.manual_seed(0)
+    batch = random_batch((6, 5), seed=1)
+    net = GraphTransformer(Schema(node_vocab=(5, 5), level="link", kind="binary"), width=16, depth=0).eval()
+    with pytest.raises(ValueError, match="no links"):
+        net(batch)
+    batch.links = torch.tensor([[0, 4, 8], [3, 4, 7]])
+    found = net(batch)
+    assert found.shape == (3, 1)
+    batch.links = batch.links.flip(0)
+    torch.testing.assert_close(net(batch), found)
+    x = net.embed(batch)
+    torch.testing.assert_close(net.head.mlp(x[4] * x[4]), found[1])

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 
+from gt.attention.blocks import SIDE, blocks_of
 from gt.masks import Pairs
 
 SHIPPED = Path(__file__).parent / "tables"
@@ -25,13 +26,16 @@ VERSION = 1  # raise when what is measured changes
 LENGTHS = (8, 24, 64, 192, 512, 1536)  # nodes a graph, L
 STACKS = (1, 8, 64, 512, 4096)  # graphs times heads, B * H
 READ = (1, 4, 16, 64, 256)  # pairs a node, P / N
+AREA = (128, 512, 2048, 8192)  # entries of the blocks that hold pairs, for each node
 NODES = (64, 512, 4096, 32768)  # N
 HEADS = 4  # of the list of pairs: its cost grows with the heads
 CHANNELS = (16, 64)  # D
 Axes = tuple[Sequence[float], Sequence[float]]
 PADDED: Axes = (LENGTHS, STACKS)
 LISTED: Axes = (READ, NODES)
-MOST_ENTRIES, MOST_PAIRS = 4_000_000, 1_000_000  # larger cases are not measured but scaled up from smaller ones
+BLOCKED: Axes = (AREA, NODES)
+# larger cases are not measured but scaled up from smaller ones
+MOST_ENTRIES, MOST_PAIRS, MOST_BLOCKED = 4_000_000, 1_000_000, 1 << 26
 KINDS = ("free", "causal", "masked")
 
 
@@ -47,6 +51,8 @@ class Demand:
         bias: scores have a bias; trained: and it asks for a gradient.
         scored: scores are not the scaled dot product.
         pair_value: values have a term for each pair.
+        gradients: it is asked for gradients.
+        hops: the bias goes by hop distances up to so many; listed: something has a row for each pair, or each edge.
         backend: the one that the layer insists on, or ``auto``.
     """
 
@@ -59,7 +65,18 @@ class Demand:
     trained: bool = False
     scored: bool = False
     pair_value: bool = False
+    gradients: bool = True
+    hops: int | None = None
+    listed: bool = False
     backend: str = "auto"
+
+
+def axes_of(name: str) -> Axes:
+    """What a grid of times with this name is over."""
+    _, *rest = name.split("/")
+    if len(rest) == 1:
+        return LISTED
+    return BLOCKED if rest[0] == "blocks" else PADDED
 
 
 def kind_of(pairs: Pairs, demand: Demand) -> str:
@@ -93,8 +110,9 @@ class CostTable:
     """Measured times.
 
     Attributes:
-        times: for each ``backend/kind/channels`` (``backend/channels`` on the list of pairs) a grid of seconds, forward
-            and backward, over `PADDED` or `LISTED`.
+        times: a grid of seconds, forward and backward, for each ``backend/kind/channels`` over `PADDED`, of those that
+            work on the list of pairs ``backend/channels`` over `LISTED`, of those that work on its blocks
+            ``backend/blocks/channels`` over `BLOCKED`.
         source: what was measured, when and with which torch.
     """
 
@@ -104,15 +122,23 @@ class CostTable:
     def seconds(self, backend: str, pairs: Pairs, demand: Demand) -> float:
         """The time that a backend is expected to take, forward and backward; infinite where it was not measured."""
         batch = pairs.batch
-        padded = any(name.startswith(f"{backend}/{KINDS[0]}/") for name in self.times)
+        heading = {name.split("/")[1] for name in self.times if name.startswith(f"{backend}/")}
         axes, at = PADDED, (float(batch.max_nodes), float(batch.num_graphs * demand.heads))
-        if padded:
+        if not heading:
+            return math.inf
+        if KINDS[0] in heading:
             kind = kind_of(pairs, demand)
+            kind = kind if kind in heading else KINDS[0]
             names = [f"{backend}/{kind}/{d}" for d in CHANNELS]
             scale = max(1.0, at[0] / axes[0][-1]) ** 2 * max(1.0, at[1] / axes[1][-1])
         else:
-            axes, at = LISTED, (pairs.count / max(batch.num_nodes, 1), float(batch.num_nodes))
-            names = [f"{backend}/{d}" for d in CHANNELS]
+            nodes = float(max(batch.num_nodes, 1))
+            if "blocks" in heading:
+                axes, at = BLOCKED, (blocks_of(pairs).count * SIDE**2 / nodes, nodes)
+                names = [f"{backend}/blocks/{d}" for d in CHANNELS]
+            else:
+                axes, at = LISTED, (pairs.count / nodes, nodes)
+                names = [f"{backend}/{d}" for d in CHANNELS]
             scale = max(1.0, at[0] / axes[0][-1]) * max(1.0, at[1] / axes[1][-1]) * demand.heads / HEADS
         if not all(name in self.times for name in names):
             return math.inf

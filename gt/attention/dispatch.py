@@ -4,11 +4,12 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gt.attention import dense, sparse, triton
+from gt.attention import dense, flash, flex, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.masks import Mask, Pairs
@@ -18,8 +19,12 @@ log = logging.getLogger(__name__)
 Reading = tuple[Mask, Demand]  # a mask, and what a layer that reads by it asks for
 
 
-def nothing(demand: Demand) -> None:
+def nothing(asked: Demand | Pairs) -> None:
     """Serves everything."""
+
+
+def no_index(pairs: Pairs, demand: Demand) -> None:
+    """Needs nothing but the batch."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,41 @@ class Backend:
         function: computes it.
         obstacle: why it cannot serve a demand, in a phrase, or None.
         avoided: why it can but does so badly, likewise: ``auto`` leaves it alone.
-        padded: it works on the (B, L, L) view rather than on the list of pairs.
+        unfit: why it cannot serve a mask on a batch, likewise.
+        prepare: works out each index that it will ask for, while still on the CPU.
+        layout: what it works on: the ``padded`` (B, L, L) view, the pairs ``listed``, the ``blocks`` of the N x N
+            matrix that hold any, or ``packed`` graphs as they are.
     """
 
     function: Callable[..., Tensor]
     obstacle: Callable[[Demand], str | None] = nothing
     avoided: Callable[[Demand], str | None] = nothing
-    padded: bool = False
+    unfit: Callable[[Pairs], str | None] = nothing
+    prepare: Callable[[Pairs, Demand], None] = no_index
+    layout: Literal["padded", "listed", "blocks", "packed"] = "listed"
+
+    @property
+    def padded(self) -> bool:
+        return self.layout == "padded"
+
+    def refusal(self, pairs: Pairs, demand: Demand) -> str | None:
+        """Why it cannot serve here, or None."""
+        return self.obstacle(demand) or self.unfit(pairs)
 
 
 BACKENDS: dict[str, Backend] = {
-    "dense": Backend(dense.attend_dense, padded=True),
-    "sdpa": Backend(dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, padded=True),
-    "sparse": Backend(sparse.attend_sparse),
-    "triton": Backend(triton.attend_triton, triton.triton_obstacle, triton.triton_avoided),
+    "dense": Backend(dense.attend_dense, prepare=dense.prepare_dense, layout="padded"),
+    "sdpa": Backend(
+        dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, prepare=dense.prepare_dense, layout="padded"
+    ),
+    "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
+    "triton": Backend(
+        triton.attend_triton, triton.triton_obstacle, triton.triton_avoided, prepare=triton.prepare_triton
+    ),
+    "flex": Backend(
+        flex.attend_flex, flex.flex_obstacle, flex.flex_avoided, flex.flex_unfit, flex.prepare_flex, layout="blocks"
+    ),
+    "flash": Backend(flash.attend_flash, flash.flash_obstacle, unfit=flash.flash_unfit, layout="packed"),
 }
 
 
@@ -52,7 +78,7 @@ def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
     table = cost_table(demand.device)
     found: dict[str, float | str] = {}
     for name, backend in BACKENDS.items():
-        reason = backend.obstacle(demand) or backend.avoided(demand)
+        reason = backend.avoided(demand) or backend.refusal(pairs, demand)
         found[name] = reason or table.seconds(name, pairs, demand)
     return found
 
@@ -71,10 +97,12 @@ def choose(pairs: Pairs, demand: Demand) -> str:
 
 def prepare(pairs: Pairs, demand: Demand) -> None:
     """Compute, while still on the CPU, each index that the chosen backend will ask for."""
-    if BACKENDS[choose(pairs, demand)].padded:
-        _ = pairs.safe_dense, pairs.all_read
-    else:
-        _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
+    backend = BACKENDS[choose(pairs, demand)]
+    backend.prepare(pairs, demand)
+    if demand.hops is not None:
+        _ = pairs.dense_hops(demand.hops) if backend.padded else pairs.hops(demand.hops)
+    if demand.listed:
+        _ = pairs.of_edges, pairs.dense_entry
 
 
 def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
@@ -176,10 +204,13 @@ def attend(
         trained=bias is not None and (isinstance(bias, Hint) or bias.requires_grad),
         scored=score is not None,
         pair_value=pair_value is not None,
+        hops=bias.most if isinstance(bias, Hint) else None,
+        listed=pair is not None or pair_value is not None,
+        gradients=torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)),
     )
     if backend == "auto":
         backend = choose(pairs, demand)
-    elif reason := BACKENDS[backend].obstacle(demand):
+    elif reason := BACKENDS[backend].refusal(pairs, demand):
         raise ValueError(f"the backend '{backend}' cannot serve here: {reason}")
     bias = joined_bias(q, k, pairs, bias, score, pair, BACKENDS[backend].padded)
     product = (q, k) if score is None else (None, None)  # another score comes as a bias, on no product

@@ -76,7 +76,13 @@ class Separable(Score):
 
 
 class Hint(nn.Module, ABC):
-    """A bias for each pair and head that only the place of the two nodes decides."""
+    """A bias for each pair and head that only the place of the two nodes decides.
+
+    Attributes:
+        most: it asks for hop distances, up to so many; None: for none.
+    """
+
+    most: int | None = None
 
     @abstractmethod
     def listed(self, pairs: Pairs) -> Tensor:
@@ -118,7 +124,7 @@ class HopDecay(Decay):
 
     def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
         super().__init__(heads, learned)
-        self.most = most
+        self.most: int = most
 
     def listed(self, pairs: Pairs) -> Tensor:
         return -self.rates * pairs.hops(self.most)[:, None]

@@ -21,6 +21,7 @@ from gt.data.batching import Batches, GraphDataset, Requests, tensor
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build
 from gt.encodings import Encoding, attach
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema
@@ -217,6 +218,10 @@ class GraphDataModule(DataModule):
         return GraphDataset(graphs, graphs.splits[split], self.readings, self._shapes.get(split, ()))
 
     def loader(self, split: str) -> DataLoader[GraphBatch]:
+        if self.static and self.schema.level == "link":
+            raise UserError(
+                "data.static=true fills up graphs and nodes, and this dataset predicts links: set it to false"
+            )
         if self.static and split not in self._shapes:
             self._shapes[split] = self._fitted_shapes(split)
         return super().loader(split)

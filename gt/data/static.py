@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.schema import Schema
+from gt.schema import UNLABELLED, Schema
 
 MOST = 8  # shapes of one split
 SAMPLED = 96  # batches that shapes are fitted to
-NO_CLASS = -100  # what losses and metrics know as no label
 
 
 @dataclass(frozen=True, order=True)
@@ -137,7 +136,7 @@ def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphB
     y = batch.y
     if y is not None:
         count = shape.graphs if schema.level == "graph" else shape.nodes
-        y = _longer(y, count, NO_CLASS) if schema.kind == "multiclass" else _longer(y.float(), count, torch.nan)
+        y = _longer(y, count, UNLABELLED) if schema.kind == "multiclass" else _longer(y.float(), count, torch.nan)
     return GraphBatch(
         ptr=torch.cat([batch.ptr, ends]),
         edge_index=torch.cat([batch.edge_index, loops.expand(2, -1)], dim=1),

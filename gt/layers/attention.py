@@ -94,6 +94,8 @@ class Attention(nn.Module):
             trained=self.hint is not None or self.edges,
             scored=self.score is not None,
             pair_value=self.edge_values,
+            hops=self.hint.most if self.hint is not None else None,
+            listed=self.reads_edges,
             backend=self.backend,
         )
 

@@ -1,13 +1,15 @@
 """Measure the cost table of `gt.attention.costs` on this machine."""
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
 
 from gt.attention import costs
+from gt.attention.blocks import SIDE
 from gt.attention.costs import CostTable, Demand
 from gt.attention.dispatch import BACKENDS, Backend
 from gt.lottery.timing import attention_step, timed
@@ -17,8 +19,25 @@ from gt.masks import Causal, Complete, Hops, Pairs
 BUDGET = 0.04  # seconds that the repeats of one measurement take at least, so that short ones are many
 
 
-def padded_cases(device: str) -> Iterator[tuple[str, int, int, Pairs, int, int]]:
-    """(kind, row, column, pairs, heads, channels) of the grid over lengths and stacks, but for what is too large."""
+@dataclass(frozen=True)
+class Case:
+    """One point of the grids.
+
+    Attributes:
+        key: names the grid, behind a backend's name.
+        row, column: where it stands.
+    """
+
+    key: str
+    row: int
+    column: int
+    pairs: Pairs
+    heads: int
+    channels: int
+
+
+def padded_cases(device: str) -> Iterator[Case]:
+    """Lengths and stacks, but for what is too large."""
     for i, length in enumerate(costs.LENGTHS):
         for j, stack in enumerate(costs.STACKS):
             if length * length * stack > costs.MOST_ENTRIES:
@@ -33,18 +52,30 @@ def padded_cases(device: str) -> Iterator[tuple[str, int, int, Pairs, int, int]]
             ):
                 pairs = mask(random_graphs(of, 2).to(device))
                 for channels in costs.CHANNELS:
-                    yield kind, i, j, pairs, heads, channels
+                    yield Case(f"{kind}/{channels}", i, j, pairs, heads, channels)
 
 
-def listed_cases(device: str) -> Iterator[tuple[int, int, Pairs, int]]:
-    """(row, column, pairs, channels) of the grid over pairs a node and nodes, but for what is too large."""
+def listed_cases(device: str) -> Iterator[Case]:
+    """Pairs a node and nodes, but for what is too large."""
     for i, read in enumerate(costs.READ):
         for j, nodes in enumerate(costs.NODES):
             if read * nodes > costs.MOST_PAIRS or read > nodes:
                 continue
             pairs = Hops(1)(random_graphs([nodes], read - 1).to(device))
             for channels in costs.CHANNELS:
-                yield i, j, pairs, channels
+                yield Case(f"{channels}", i, j, pairs, costs.HEADS, channels)
+
+
+def blocked_cases(device: str) -> Iterator[Case]:
+    """Entries of blocks a node and nodes, but for what is too large."""
+    for i, area in enumerate(costs.AREA):
+        for j, nodes in enumerate(costs.NODES):
+            if area > max(nodes, SIDE) or area * nodes > costs.MOST_BLOCKED:
+                continue
+            size = min(area, nodes)
+            pairs = Hops(1)(random_graphs([size] * (nodes // size), 4).to(device))
+            for channels in costs.CHANNELS:
+                yield Case(f"blocks/{channels}", i, j, pairs, costs.HEADS, channels)
 
 
 def filled(grid: list[list[float]], axes: tuple[Any, Any], power: int) -> list[list[float]]:
@@ -59,12 +90,12 @@ def filled(grid: list[list[float]], axes: tuple[Any, Any], power: int) -> list[l
     return grid
 
 
-def serving(device: str, dtype: torch.dtype, padded: bool) -> list[str]:
-    """The backends of one kind that can serve plain attention here."""
+def serving(device: str, dtype: torch.dtype, layouts: Sequence[str]) -> list[str]:
+    """The backends of some layouts that can serve plain attention here."""
     demand = Demand(device=device, half=dtype in (torch.float16, torch.bfloat16))
 
     def serves(backend: Backend) -> bool:
-        return backend.padded == padded and not (backend.obstacle(demand) or backend.avoided(demand))
+        return backend.layout in layouts and not (backend.obstacle(demand) or backend.avoided(demand))
 
     return [name for name, backend in BACKENDS.items() if serves(backend)]
 
@@ -78,23 +109,24 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
         show: wraps what is iterated over, such as a progress bar.
     """
 
-    def blank(axes: tuple[Any, Any]) -> list[list[float]]:
-        return [[0.0] * len(axes[1]) for _ in axes[0]]
-
     times: dict[str, list[list[float]]] = {}
-    for kind, i, j, pairs, heads, channels in show(list(padded_cases(device))):
-        given = inputs(pairs, heads, channels, dtype)
-        for name in serving(device, dtype, padded=True):
-            grid = times.setdefault(f"{name}/{kind}/{channels}", blank(costs.PADDED))
-            grid[i][j] = statistics.median(timed(attention_step(pairs, given, name), device, least=3, seconds=BUDGET))
-    for i, j, pairs, channels in show(list(listed_cases(device))):
-        given = inputs(pairs, costs.HEADS, channels, dtype)
-        for name in serving(device, dtype, padded=False):
-            grid = times.setdefault(f"{name}/{channels}", blank(costs.LISTED))
-            grid[i][j] = statistics.median(timed(attention_step(pairs, given, name), device, least=3, seconds=BUDGET))
+    grids = ((padded_cases, ("padded", "packed")), (listed_cases, ("listed",)), (blocked_cases, ("blocks",)))
+    for cases, layouts in grids:
+        if not serving(device, dtype, layouts):
+            continue
+        for case in show(list(cases(device))):
+            step = partial(attention_step, case.pairs, inputs(case.pairs, case.heads, case.channels, dtype))
+            for name in serving(device, dtype, layouts):
+                if BACKENDS[name].unfit(case.pairs):
+                    continue
+                key = f"{name}/{case.key}"
+                rows, columns = costs.axes_of(key)
+                grid = times.setdefault(key, [[0.0] * len(columns) for _ in rows])
+                found = timed(step(name), device, least=3, seconds=BUDGET)
+                grid[case.row][case.column] = min(found)  # what else the machine does only ever adds
     for name, grid in times.items():
-        padded = name.count("/") == 2
-        filled(grid, costs.PADDED if padded else costs.LISTED, 2 if padded else 1)
+        axes = costs.axes_of(name)
+        filled(grid, axes, 2 if axes == costs.PADDED else 1)
     source = {
         "device": costs.device_name(device),
         "torch": torch.__version__,

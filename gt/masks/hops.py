@@ -30,6 +30,9 @@ class Hops(Mask):
 
     reads_itself = True
 
+    def __str__(self) -> str:
+        return f"Hops({self.hops if self.schedule is None else list(self.schedule)})"
+
     def __post_init__(self) -> None:
         if self.schedule is not None:
             if self.hops is not None or not self.schedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -127,13 +127,14 @@ class Pairs:
     def hops(self, most: int) -> Tensor:
         """(P,) how many hops each target is from its source; ``most + 1`` where further or out of reach."""
         source, target = self.edges
-        return self._kept(f"hops_{most}", lambda: hops_between(self.batch, source, target, most))
+        return self.kept(f"hops_{most}", lambda: hops_between(self.batch, source, target, most))
 
     def dense_hops(self, most: int) -> Tensor:
         """(B, L, L) the same for every two nodes of a graph."""
-        return self._kept(f"dense_hops_{most}", lambda: hop_matrix(self.batch, most))
+        return self.kept(f"dense_hops_{most}", lambda: hop_matrix(self.batch, most))
 
-    def _kept(self, name: str, made: Callable[[], Tensor]) -> Tensor:
+    def kept(self, name: str, made: Callable[[], Any]) -> Any:
+        """What was made under this name before, else made now: tensors, and what has a ``moved``, follow the pairs."""
         if name not in vars(self):
             vars(self)[name] = made()
         return vars(self)[name]
@@ -151,6 +152,10 @@ class Pairs:
         out = Pairs(batch, self.mask)
         out.choices = self.choices
         for name, value in vars(self).items():
-            if name not in ("batch", "mask", "choices", "_real"):
-                vars(out)[name] = move(value) if isinstance(value, Tensor) else value
+            if isinstance(value, Tensor):
+                vars(out)[name] = move(value)
+            elif isinstance(value, int) or value is None:
+                vars(out)[name] = value
+            elif hasattr(value, "moved"):
+                vars(out)[name] = value.moved(move)
         return out

@@ -8,7 +8,9 @@ import torch
 
 from gt.attention import BACKENDS, Demand, attend, choose, costs, dispatch, explain, prepare
 from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, between, cost_table, read_table
+from gt.attention.scores import HopDecay
 from gt.data.text import path_graphs
+from gt.layers import Attention
 from gt.masks import Causal, Complete, Hops, Window
 from tests.graphs import random_batch
 
@@ -41,7 +43,7 @@ def test_the_cheapest_takes_it(costing, monkeypatch, fastest):
     used = []
     for name, backend in BACKENDS.items():
         spy = lambda *a, f=backend.function, n=name: used.append(n) or f(*a)  # noqa: E731
-        monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, padded=backend.padded))
+        monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, layout=backend.layout))
     q = torch.randn(5, 2, 16)
     attend(q, q, q, pairs)
     assert used == [fastest]
@@ -130,7 +132,23 @@ def test_prepared_pairs_wait_for_no_device(costing, mask, fastest):
     assert choose(there, demand) == fastest
     q = torch.empty(batch.num_nodes, 2, 3, device="meta")
     if fastest == "sparse":  # sparse products have no meta kernel: each index that they take must be there
-        needed = ("edges", "rowptr", "by_source", "colptr", "edge_heads", "dense_entry")
+        needed = ("edges", "stack_2", "edge_heads", "dense_entry")
         assert all(name in vars(there) for name in needed)
     else:
         assert attend(q, q, q, there).shape == q.shape
+
+
+@pytest.mark.parametrize("fastest", ["dense", "sparse"])
+@pytest.mark.parametrize("mask", [Hops(1), Complete()], ids=str)
+def test_what_hints_and_edges_ask_for_is_prepared_too(costing, mask, fastest):
+    costing(**{name: 1.0 if name == fastest else 2.0 for name in ("dense", "sparse")})
+    layer = Attention(8, 2, hint=HopDecay, edges=True, edge_values=True)
+    batch = random_batch((9, 4))
+    prepare(mask(batch), layer.demand("meta", False))
+    before = set(vars(mask(batch)))
+    listed, padded = {"hops_16"}, {"dense_hops_16"}
+    assert before >= {"of_edges", "dense_entry"} | (padded if fastest == "dense" else listed)
+    there = mask(batch.to("meta"))
+    if fastest == "dense":
+        x, e = torch.empty(13, 8, device="meta"), torch.empty(batch.num_edges, 8, device="meta")
+        assert layer.to("meta")(x, there, e=e).shape == (13, 8)
