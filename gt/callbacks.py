@@ -28,7 +28,7 @@ class Progress(RichProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._graphs += batch.num_graphs * trainer.world_size
+        self._graphs += (batch.num_graphs - batch.padding[0]) * trainer.world_size
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
@@ -40,7 +40,63 @@ class Progress(RichProgressBar):
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         if trainer.is_global_zero:
             where = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
-            print(f"{where}  {numbers}  {speed:.0f} graphs/s", flush=True)
+            callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+            waits = [f"  waiting {each.wait:.0%}" for each in callbacks if isinstance(each, Loading)]
+            print(f"{where}  {numbers}  {speed:.0f} graphs/s{''.join(waits)}", flush=True)
+
+
+class Loading(Callback):
+    """How much of training is spent on padding and on waiting for batches; logged as ``data/padding``, ``data/wait``.
+
+    Padding is the share of the rows of the dense view (graphs times nodes of the largest) that hold no node. Waiting
+    is the share of the time that lies between the end of one batch and the start of the next, as this process sees it:
+    a GPU may be busy meanwhile. Both are of the epoch so far; validation counts for neither.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._nodes = self._rows = 0
+        self._waited = self._worked = 0.0
+        self._mark = time.monotonic()
+
+    @property
+    def padding(self) -> float:
+        """The share of padding, 0 to 1."""
+        return 1 - self._nodes / self._rows if self._rows else 0.0
+
+    @property
+    def wait(self) -> float:
+        """The share of waiting, 0 to 1."""
+        total = self._waited + self._worked
+        return self._waited / total if total else 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        self._waited += now - self._mark
+        self._mark = now
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        self._worked += now - self._mark
+        self._mark = now
+        self._nodes += batch.num_nodes - batch.padding[1]
+        self._rows += batch.num_graphs * batch.max_nodes
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._mark = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("data/padding", self.padding, rank_zero_only=True)
+        pl_module.log("data/wait", self.wait, rank_zero_only=True)
 
 
 class Interrupted(Exception):

@@ -43,6 +43,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
+    stage: Literal["fit", "prepare"] = "fit"
     seed: int = 0
     resume: str | None = None
 

@@ -29,6 +29,7 @@ class GraphBatch:
         x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph, a node or a link.
         links: (2, K) int64, pairs of nodes that have a target: whether, or how, they are joined.
         node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
+        padding: how many graphs, and nodes, at the end only fill a static shape; Python ints.
         extras: any other tensor with a row a node, such as a precomputed encoding.
         pairs: what masks said of this batch, kept so that each is asked once.
         virtual_nodes: how many nodes at the end of each graph are virtual, see `with_virtual_nodes`.
@@ -45,6 +46,7 @@ class GraphBatch:
     y: Tensor | None = None
     links: Tensor | None = None
     node_mask: Tensor | None = None
+    padding: tuple[int, int] = (0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
     pairs: dict[Mask, Pairs] = field(default_factory=dict, repr=False)
     virtual_nodes: int = 0
@@ -99,6 +101,11 @@ class GraphBatch:
         nodes = torch.arange(self.num_nodes + 1, device=self.device)
         return torch.searchsorted(self.edge_index[1].contiguous(), nodes)
 
+    @cached_property
+    def edge_mask(self) -> Tensor | None:
+        """(E,) bool, False at edges that only fill a static shape; None where every edge is real."""
+        return None if self.node_mask is None else self.node_mask[self.edge_index[1]]
+
     def to_dense(self, values: Tensor) -> Tensor:
         """(N, ...) packed rows to (B, L, ...), zeros where a graph is shorter than L."""
         shape = (self.num_graphs, self.max_nodes, *values.shape[1:])
@@ -140,18 +147,20 @@ class GraphBatch:
                 edge_index=self.edge_index + count * self.batch[self.edge_index],
                 max_nodes=self.max_nodes + count,
                 equal_sizes=self.equal_sizes,
+                padding=(self.padding[0], self.padding[1] + count * self.padding[0]),
                 virtual_nodes=count,
                 narrow=self,
             )
             vars(wide)["num_nodes"] = self.num_nodes + count * self.num_graphs
             if kept is not None:
                 wide.node_mask = kept.new_ones(wide.num_nodes).index_copy(0, wide.real, kept)
+                wide.node_mask[wide.num_nodes - wide.padding[1] :] = False  # virtual nodes of padding graphs too
             self.wide[count] = wide.finish()
         return self.wide[count]
 
     def finish(self) -> GraphBatch:
         """Compute every index a model asks for, so that no layer does and no device is waited for; returns self."""
-        _ = self.slot, self.rowptr, self.in_degree
+        _ = self.slot, self.rowptr, self.in_degree, self.edge_mask
         if self.virtual_nodes:
             _ = self.real, self.virtual
         return self

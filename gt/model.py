@@ -11,6 +11,7 @@ from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.masks import Complete, Mask
+from gt.norms import normalised
 from gt.schema import Schema
 
 
@@ -139,7 +140,7 @@ class GraphTransformer(nn.Module):
         for encoding, hint in hints:
             if hint is not None and not encoding.concat:
                 x = x + hint
-        return self.dropout(self.embedding_norm(x))
+        return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(B, outputs), (N, outputs) or (K, outputs): a row for each graph, node or link, as the schema asks."""
@@ -154,7 +155,7 @@ class GraphTransformer(nn.Module):
             x, e = block(x, e, wide, mask(wide), self.encodings)
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
-        out = self.head(self.norm(x), batch)
+        out = self.head(normalised(self.norm, x, batch.node_mask), batch)
         return out * self.scale + self.mean if self.schema.scale else out
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterable
 from functools import partial
@@ -95,14 +96,21 @@ def baseline(data: DataModule, split: str) -> dict[str, float]:
 
 
 def run(cfg: DictConfig) -> float:
-    """Train, test and report as configured; returns the best validation value of the dataset's criterion."""
+    """Train, test and report as configured; returns the best validation value of the dataset's criterion.
+
+    With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     quiet()
     pl.seed_everything(cfg.seed, verbose=False)
     data: DataModule = instantiate(cfg.data)
+    started = time.monotonic()
     data.open(encodings_of(cfg))
+    if cfg.get("stage") == "prepare":
+        print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
+        return 0.0
     measures, criterion = data.measures()
 
     config = network_config(cfg)

@@ -1,5 +1,6 @@
 """From a store to batches: which graphs go together, and the gathering of their rows, without a loop over graphs."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from gt.attention import Reading, prepare
+from gt.data.static import Shape, filled
 from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
 
@@ -20,30 +22,52 @@ def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def tensor(values: np.ndarray) -> torch.Tensor:
     """A tensor of the type models work in: int64 or float32."""
     kind = np.int64 if values.dtype.kind in "iub" else np.float32
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=kind))
+    return torch.from_numpy(np.ascontiguousarray(values).astype(kind, copy=False))
 
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
-    """The graphs with the given numbers, in that order, as one batch."""
+    """The graphs with the given numbers, in that order, as one batch, with all that `GraphBatch.finish` derives."""
     ids = np.asarray(ids, dtype=np.int64)  # a store keeps them in the smallest type, where 255 + 1 is 0
-    nodes, edges = (pointer[ids + 1] - pointer[ids] for pointer in (graphs.node_ptr, graphs.edge_ptr))
-    ptr = pointers(nodes)
-    node_rows, edge_rows = runs(graphs.node_ptr[ids], nodes), runs(graphs.edge_ptr[ids], edges)
+    ends = ids + 1
+    first, first_edge = graphs.node_ptr.take(ids), graphs.edge_ptr.take(ids)
+    nodes, edges = graphs.node_ptr.take(ends) - first, graphs.edge_ptr.take(ends) - first_edge
+    ptr, largest = pointers(nodes), int(nodes.max())
+    owner = np.repeat(np.arange(len(ids)), nodes)
+    position = np.arange(len(owner)) - ptr.take(owner)
+    node_rows = position + first.take(owner)
+    edge_rows = runs(first_edge, edges)
     # edges are sorted by target within each graph and graphs keep their order: the whole batch is sorted too
-    edge_index = graphs.edge_index[:, edge_rows].astype(np.int64) + np.repeat(ptr[:-1], edges)
-    extras = {name: tensor(values[node_rows]) for name, values in graphs.nodes.items()}
+    edge_index = np.asarray(graphs.edge_index).take(edge_rows, axis=1).astype(np.int64)
+    edge_index += np.repeat(ptr[:-1], edges)
+    in_degree = np.bincount(edge_index[1], minlength=len(owner))
+    extras = {name: rows(values, node_rows) for name, values in graphs.nodes.items()}
     edge_attr, by_graph = graphs.edges.get("edge_attr"), graphs.graphs.get("y")
-    y = tensor(by_graph[ids]) if by_graph is not None else extras.pop("y", None)
-    return GraphBatch(
+    y = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None)
+    batch = GraphBatch(
         ptr=torch.from_numpy(ptr),
         edge_index=torch.from_numpy(edge_index),
-        max_nodes=int(nodes.max()),
-        equal_sizes=bool((nodes == nodes[0]).all()),
+        max_nodes=largest,
+        equal_sizes=largest * len(ids) == len(owner),
         x=extras.pop("x", None),
-        edge_attr=None if edge_attr is None else tensor(edge_attr[edge_rows]),
+        edge_attr=None if edge_attr is None else rows(edge_attr, edge_rows),
         y=y,
         extras=extras,
     )
+    vars(batch).update(
+        num_nodes=len(owner),
+        batch=torch.from_numpy(owner),
+        position=torch.from_numpy(position),
+        slot=torch.from_numpy(position + owner * largest),
+        in_degree=torch.from_numpy(in_degree),
+        rowptr=torch.from_numpy(pointers(in_degree)),
+    )
+    return batch
+
+
+def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
+    """The rows with the given numbers, of the type models work in."""
+    # `take` copies whole rows where an index in brackets copies element by element; a memory map would slow both
+    return tensor(np.asarray(values).take(at, axis=0))
 
 
 class Live(Iterable[Reading]):
@@ -65,11 +89,32 @@ def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     return batch
 
 
-class GraphDataset(Dataset[GraphBatch]):
-    """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks."""
+class Request(list[int]):
+    """The samples of a batch, and what attention will ask of it: the latter may change in training."""
 
-    def __init__(self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = ()) -> None:
-        self.graphs, self.ids, self.readings = graphs, np.asarray(ids), readings
+    readings: tuple[Reading, ...] | None = None
+
+
+def asked(items: list[int], otherwise: Iterable[Reading]) -> Iterable[Reading]:
+    """The readings that come with a request for samples; a plain list brings none."""
+    found = items.readings if isinstance(items, Request) else None
+    return otherwise if found is None else found
+
+
+class GraphDataset(Dataset[GraphBatch]):
+    """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks.
+
+    Args:
+        graphs: a store.
+        ids: (G,) the numbers of its graphs that are in this dataset.
+        readings: what attention will ask of each batch.
+        shapes: what batches are filled up to, see `gt.data.static`; none leaves them as they are.
+    """
+
+    def __init__(
+        self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = (), shapes: Sequence[Shape] = ()
+    ) -> None:
+        self.graphs, self.ids, self.readings, self.shapes = graphs, np.asarray(ids, np.int64), readings, shapes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,8 +124,40 @@ class GraphDataset(Dataset[GraphBatch]):
         """Nodes of each graph."""
         return self.graphs.sizes[self.ids]
 
+    @property
+    def edges(self) -> np.ndarray:
+        """Edges of each graph."""
+        return np.diff(self.graphs.edge_ptr)[self.ids]
+
     def __getitems__(self, items: list[int]) -> GraphBatch:
-        return prepare_all(gather(self.graphs, self.ids[items]).finish(), self.readings)
+        batch = gather(self.graphs, self.ids.take(items))
+        if self.shapes:
+            batch = filled(batch, self.shapes, self.graphs.schema)
+        return prepare_all(batch, asked(items, self.readings))
+
+
+class Requests(Sampler[list[int]]):
+    """Batches, each with what attention asks at the moment it is drawn: workers then make it ready for that.
+
+    A worker is a copy of the training process that never learns how the network there goes on.
+    """
+
+    def __init__(self, batches: "Batches", readings: Iterable[Reading]) -> None:
+        self.batches, self.readings = batches, readings
+
+    @property
+    def sampler(self) -> "Batches":
+        """Where the trainer looks for something to tell the epoch to."""
+        return self.batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            request = Request(batch)
+            request.readings = tuple(self.readings)
+            yield request
 
 
 class Batches(Sampler[list[int]]):
@@ -91,13 +168,19 @@ class Batches(Sampler[list[int]]):
     Of several ranks each takes every ``world``-th batch; in training all take equally many (the last few batches of an
     epoch may be left out, others each time), in evaluation every sample is seen once by one rank.
 
+    With a ``budget`` of nodes a batch holds as many graphs as fit when each is padded to the largest of them; a graph
+    above the budget is a batch of its own. How many batches that makes differs a little from epoch to epoch, and a
+    schedule counts steps before training begins: the number is that of epoch 0 and a few more, for which an epoch
+    splits its largest batches.
+
     Args:
         sizes: (G,) nodes of each graph.
-        batch_size: graphs in a batch.
+        batch_size: graphs in a batch; with a budget it counts for nothing.
         shuffle: draw the order anew each epoch; False for evaluation.
         seed, epoch: what the order is drawn from.
         rank, world: which share of how many.
         first: batches of the first epoch to skip, for a run that resumes in the middle.
+        budget: nodes in a batch, padding included; None goes by the number of graphs.
     """
 
     pool = 8
@@ -112,9 +195,11 @@ class Batches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
         first: int = 0,
+        budget: int | None = None,
     ) -> None:
-        self.sizes, self.batch_size, self.shuffle = sizes, batch_size, shuffle
+        self.sizes, self.batch_size, self.shuffle, self.budget = sizes, batch_size, shuffle, budget
         self.seed, self.epoch, self.rank, self.world, self.first = seed, epoch, rank, world, first
+        self._total: int | None = None
 
     @property
     def sampler(self) -> "Batches":
@@ -125,26 +210,76 @@ class Batches(Sampler[list[int]]):
         """Called by the trainer at the start of each epoch."""
         self.epoch = epoch
 
-    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
-        return np.split(order, range(self.batch_size, len(order), self.batch_size)) if len(order) else []
+    def _pools(self, order: np.ndarray) -> np.ndarray:
+        """(G,) the pool of each graph of a random order."""
+        if self.budget is None:
+            return np.arange(len(order)) // (self.pool * self.batch_size)
+        return (np.cumsum(self.sizes[order]) - 1) // (self.pool * self.budget)
 
-    def plan(self) -> list[np.ndarray]:
-        """Every batch of this epoch, of all ranks."""
+    def _drawn(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, in the order they are taken; with a budget, however many there are."""
         if not self.shuffle:
-            return self._cut(np.argsort(self.sizes, kind="stable"))
-        draw = np.random.default_rng([self.seed, self.epoch])
+            order = np.argsort(self.sizes, kind="stable")
+            return cut(self.sizes[order], order, np.zeros(len(order), int), self.batch_size, self.budget)
+        draw = np.random.default_rng([self.seed, epoch])
         order = draw.permutation(len(self.sizes))
-        step = self.pool * self.batch_size
-        pools = [order[low : low + step] for low in range(0, len(order), step)]
-        batches = [batch for pool in pools for batch in self._cut(pool[np.argsort(self.sizes[pool], kind="stable")])]
+        pools = self._pools(order)
+        by_size = np.lexsort((self.sizes[order], pools))
+        batches = cut(self.sizes[order[by_size]], order[by_size], pools[by_size], self.batch_size, self.budget)
         return [batches[i] for i in draw.permutation(len(batches))]
 
+    @property
+    def total(self) -> int:
+        """Batches of an epoch, of all ranks; the same for every epoch."""
+        if self._total is None:
+            if self.budget is None:
+                self._total = -(-len(self.sizes) // self.batch_size)  # a pool is a whole number of batches
+            else:
+                found = len(self._drawn(0))
+                if self.shuffle and len(self.sizes):
+                    pools = int(self.sizes.sum()) // (self.pool * self.budget)  # each may end in a batch that is short
+                    found += math.ceil(math.sqrt(pools))
+                    found = min(-(-found // self.world) * self.world, len(self.sizes))
+                self._total = found
+        return self._total
+
+    def plan(self, epoch: int | None = None) -> list[np.ndarray]:
+        """Every batch of an epoch (None: of this one), of all ranks."""
+        batches = self._drawn(self.epoch if epoch is None else epoch)
+        while len(batches) < self.total:
+            most = max(range(len(batches)), key=lambda place: len(batches[place]))
+            batches[most : most + 1] = np.array_split(batches[most], 2)
+        return batches[: self.total]
+
     def __len__(self) -> int:
-        batches = -(-len(self.sizes) // self.batch_size)  # a pool is a whole number of batches
-        return batches // self.world if self.shuffle else len(range(self.rank, batches, self.world))
+        return self.total // self.world if self.shuffle else len(range(self.rank, self.total, self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self.plan()[self.rank :: self.world][: len(self)]
         first, self.first = self.first, 0
         for batch in batches[first:]:
             yield batch.tolist()
+
+
+def cut(
+    sizes: np.ndarray, order: np.ndarray, pools: np.ndarray, batch_size: int, budget: int | None
+) -> list[np.ndarray]:
+    """Cut an order (G,), whose pools (G,) each rise in size (G,), into batches that lie within one pool.
+
+    Args:
+        sizes, order, pools: of each place in the order: nodes, graph and pool.
+        batch_size: graphs in a batch where there is no ``budget`` of nodes, padding included.
+    """
+    count = len(order)
+    if not count:
+        return []
+    # from the end, so that the first graph of a batch is its largest and says how many go with it
+    room = np.full(count, batch_size) if budget is None else np.maximum(budget // np.maximum(sizes, 1), 1)
+    ends = np.arange(1, count + 1)
+    first_of_pool = np.searchsorted(pools, pools, side="left")
+    start = np.maximum(ends - room, first_of_pool).tolist()
+    cuts, end = [], count
+    while end:
+        end = start[end - 1]
+        cuts.append(end)
+    return np.split(order, cuts[-2::-1])

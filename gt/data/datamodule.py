@@ -17,14 +17,17 @@ from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
-from gt.data.batching import Batches, GraphDataset, tensor
+from gt.data.batching import Batches, GraphDataset, Requests, tensor
+from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build
 from gt.encodings import Encoding, attach
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema
 
 DEFAULT_ROOT = Path("data")
+SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 
 
 def _whole(batch: Any) -> Any:
@@ -40,14 +43,25 @@ class DataModule(pl.LightningDataModule, ABC):
         eval_batch_size: the same for validation and test; None takes twice the training batch.
         workers: processes that make batches; 0 makes them in the training process.
         seed: what the order of training batches is drawn from.
+        batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
+            validation and test then take twice as many. None goes by the numbers of graphs.
     """
 
     schema: Schema
 
-    def __init__(self, batch_size: int, eval_batch_size: int | None, workers: int, seed: int) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        eval_batch_size: int | None,
+        workers: int,
+        seed: int,
+        batch_nodes: int | None = None,
+    ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        for name, value in (("batch_size", batch_size), ("batch_nodes", batch_nodes)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        self.batch_nodes = batch_nodes
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
         self.workers, self.seed = workers, seed
         self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
@@ -68,6 +82,11 @@ class DataModule(pl.LightningDataModule, ABC):
     def targets(self, split: str) -> Tensor:
         """Every target of a split, in any order."""
 
+    def holds(self) -> str:
+        """What there is once the data are open, and where, in a few lines."""
+        samples = {split: len(self.dataset(split)) for split in ("train", "valid", "test") if self.has(split)}
+        return ", ".join(f"{count:,} {split}" for split, count in samples.items()) + "; nothing is kept on disk"
+
     def measures(self) -> tuple[MetricCollection, Criterion]:
         """The metrics, and which of them says what is best."""
         return metrics.metrics(self.schema)
@@ -76,7 +95,8 @@ class DataModule(pl.LightningDataModule, ABC):
         """Which samples go together."""
         train = split == "train"
         size = self.batch_size if train else self.eval_batch_size
-        return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, **place)
+        budget = None if self.batch_nodes is None else self.batch_nodes * (1 if train else 2)
+        return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, budget=budget, **place)
 
     def workers_for(self, split: str) -> int:
         """Processes that make the batches of a split."""
@@ -91,7 +111,7 @@ class DataModule(pl.LightningDataModule, ABC):
                 place |= self._progress(self.trainer)
         return DataLoader(
             self.dataset(split),
-            batch_sampler=self.batches(split, **place),
+            batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
             num_workers=self.workers_for(split),
             pin_memory=torch.cuda.is_available(),
@@ -144,14 +164,29 @@ class GraphDataModule(DataModule):
 
     Where that cannot be written to, as on a shared read-only disk, the store is kept in ``data/stores`` instead, under
     the working directory, and a line says so.
+
+    Args:
+        name: of the store.
+        root: where the source is, or will be, and the store beside it.
+        static: fill batches up to one of a few fixed shapes, for compiled training; see `gt.data.static`.
     """
 
     def __init__(
-        self, name: str, root: str, batch_size: int, eval_batch_size: int | None, workers: int, seed: int
+        self,
+        name: str,
+        root: str,
+        batch_size: int,
+        eval_batch_size: int | None,
+        workers: int,
+        seed: int,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, workers, seed)
-        self.name, self.root = name, Path(root)
+        super().__init__(batch_size, eval_batch_size, workers, seed, batch_nodes)
+        self.name, self.root, self.static = name, Path(root), static
         self.graphs: Graphs | None = None
+        self.folder: Path | None = None
+        self._shapes: dict[str, tuple[Shape, ...]] = {}
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
@@ -172,12 +207,38 @@ class GraphDataModule(DataModule):
             raise RuntimeError("open() the data before use")
         return self.graphs
 
+    def holds(self) -> str:
+        graphs = self._opened()
+        nodes, edges = int(graphs.node_ptr[-1]), int(graphs.edge_ptr[-1])
+        splits = ", ".join(f"{len(ids):,} {split}" for split, ids in graphs.splits.items())
+        lines = [f"{len(graphs):,} graphs ({splits}), {nodes:,} nodes, {edges:,} edges"]
+        lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(graphs.nodes.items())]
+        size = sum(path.stat().st_size for path in self.folder.glob("*")) if self.folder else 0
+        return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.folder}"])
+
     def has(self, split: str) -> bool:
         return len(self._opened().splits.get(split, ())) > 0
 
     def dataset(self, split: str) -> GraphDataset:
         graphs = self._opened()
-        return GraphDataset(graphs, graphs.splits[split], self.readings)
+        return GraphDataset(graphs, graphs.splits[split], self.readings, self._shapes.get(split, ()))
+
+    def loader(self, split: str) -> DataLoader[GraphBatch]:
+        if self.static and self.schema.level == "link":
+            raise UserError(
+                "data.static=true fills up graphs and nodes, and this dataset predicts links: set it to false"
+            )
+        if self.static and split not in self._shapes:
+            self._shapes[split] = self._fitted_shapes(split)
+        return super().loader(split)
+
+    def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
+        """The shapes for a split, the same on every rank and whenever a run resumes."""
+        dataset, batches = self.dataset(split), self.batches(split)
+        sizes, edges = dataset.sizes, dataset.edges
+        epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
+        sampled = [batch for epoch in epochs for batch in batches.plan(epoch)]
+        return shapes_of(sampled, sizes, edges, bound(sizes, edges, batches.batch_size, batches.budget))
 
     def targets(self, split: str) -> Tensor:
         graphs = self._opened()

@@ -12,7 +12,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.datamodule import GraphDataModule
+from gt.data.datamodule import GraphDataModule, stores_in
 from gt.data.parallel import mapped
 from gt.data.skipped import SkippedRows
 from gt.data.smiles import chemistry, smiles_graphs
@@ -111,7 +111,7 @@ class Molecules(GraphDataModule):
     @cached_property
     def skipped_rows(self) -> Path:
         """The file that lists skipped rows, beside the store."""
-        return self._stores() / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
+        return stores_in(self.root) / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         super().open(encodings)

@@ -36,7 +36,7 @@ class OGBGraphs(GraphDataModule):
     Args:
         dataset: its name, such as ``ogbg-molhiv``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbg_molhiv``).
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Attributes:
         version: raised when `read` makes something else of the same files.
@@ -60,8 +60,10 @@ class OGBGraphs(GraphDataModule):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
 
     @abstractmethod
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:

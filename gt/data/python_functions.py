@@ -218,7 +218,7 @@ class PythonFunctions(GraphDataModule):
     Args:
         view: ``graph`` (syntax trees) or ``sequence`` (tokens, a path graph) of the very same functions.
         root: where what is built is kept.
-        batch_size: functions in a training batch; the rest as in `DataModule`.
+        batch_size: functions in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     def __init__(
@@ -229,8 +229,12 @@ class PythonFunctions(GraphDataModule):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(f"python_functions-{view}", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(
+            f"python_functions-{view}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
         self.view: View = view
 
     def key(self) -> dict[str, Any]:

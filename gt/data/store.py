@@ -93,7 +93,9 @@ class Graphs:
 
 def pointers(sizes: np.ndarray) -> np.ndarray:
     """(G + 1,) int64 offsets of runs of the given lengths (G,)."""
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    found = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=found[1:])
+    return found
 
 
 def smallest(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
 from gt.attention import Reading
-from gt.data.batching import Batches, prepare_all, tensor
+from gt.data.batching import Batches, asked, prepare_all, tensor
 from gt.data.datamodule import DataModule, stores_in
 from gt.data.store import fingerprint
 from gt.data.text_files import digest, pieces, text_files
@@ -73,7 +73,7 @@ class TextDataset(Dataset[GraphBatch]):
     def __getitems__(self, starts: list[int]) -> GraphBatch:
         last = len(self.tokens) - 1
         sizes = tuple(min(self.context, last - start) for start in starts)
-        batch = copy.copy(self.skeleton(sizes, frozenset(self.readings)))
+        batch = copy.copy(self.skeleton(sizes, frozenset(asked(starts, self.readings))))
         place = (torch.tensor(starts)[batch.batch] + batch.position).numpy()
         batch.x, batch.y = tensor(self.tokens[place])[:, None], tensor(self.tokens[place + 1])
         return batch

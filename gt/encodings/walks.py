@@ -17,6 +17,7 @@ from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
 from gt.encodings.pieces import ENTRIES, pieces, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.norms import normalised
 from gt.schema import Schema
 
 WHOLE = 2048  # nodes up to which all powers of a walk matrix are held in full
@@ -111,4 +112,4 @@ class RandomWalkModule(EncodingModule):
         self.linear = nn.Linear(steps, dim)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
-        return self.linear(self.norm(precomputed(batch, "random_walk")))
+        return self.linear(normalised(self.norm, precomputed(batch, "random_walk"), batch.node_mask))

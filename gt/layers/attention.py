@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.reads_edges = edges or edge_values
         self.pairs = PairFeatures(width) if self.reads_edges else None
         self.edges, self.edge_values = edges, edge_values
-        self.used: Counter[str] = Counter()  # batches that each backend took
+        self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
     def queries_keys_values(
         self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule]
@@ -117,7 +117,8 @@ class Attention(nn.Module):
         q, k, v = self.queries_keys_values(x, pairs, encodings)
         of_pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
-        self.used[backend] += 1
+        if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count
+            self.used[backend] += 1
         y = attend(
             q,
             k,

@@ -10,6 +10,7 @@ from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.masks import Pairs
+from gt.norms import normalised
 
 Factory = Callable[[int], nn.Module]
 
@@ -109,13 +110,20 @@ class Block(nn.Module):
         new, e = self.local(x, e, batch)
         return (new - x if self.local.residual else self.dropout(new)), e
 
-    def feed(self, x: Tensor) -> Tensor:
+    def read(self, norm: nn.Module, x: Tensor, batch: GraphBatch) -> Tensor:
+        """What a branch with this norm reads of x."""
+        return normalised(norm, x, batch.node_mask) if self.prenorm else x
+
+    def left(self, norm: nn.Module, x: Tensor, batch: GraphBatch) -> Tensor:
+        """What is left of x, to which the branch with this norm has added its step."""
+        return x if self.prenorm else normalised(norm, x, batch.node_mask)
+
+    def feed(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """The feed-forward step, with its norm and residual."""
         if self.feed_forward is None:
             return x
-        if self.prenorm:
-            return x + self.feed_forward(self.norm_feed_forward(x))
-        return self.norm_feed_forward(x + self.feed_forward(x))
+        step = self.feed_forward(self.read(self.norm_feed_forward, x, batch))
+        return self.left(self.norm_feed_forward, x + step, batch)
 
 
 class ParallelBlock(Block):
@@ -134,15 +142,15 @@ class ParallelBlock(Block):
         streams = []
         new_e = e
         if self.local is not None:
-            step, new_e = self.local_step(self.norm_local(x) if self.prenorm else x, e, batch)
-            streams.append(of_local * (step if self.prenorm else self.norm_local(x + step)))
+            step, new_e = self.local_step(self.read(self.norm_local, x, batch), e, batch)
+            streams.append(of_local * (step if self.prenorm else self.left(self.norm_local, x + step, batch)))
         if self.attention is not None:
-            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings, e))
-            streams.append(of_global * (step if self.prenorm else self.norm_attention(x + step)))
+            step = self.dropout(self.attention(self.read(self.norm_attention, x, batch), pairs, encodings, e))
+            streams.append(of_global * (step if self.prenorm else self.left(self.norm_attention, x + step, batch)))
         if streams:
             total = streams[0] if len(streams) == 1 else streams[0] + streams[1]
             x = x + total if self.prenorm else total
-        return self.feed(x), new_e
+        return self.feed(x, batch), new_e
 
 
 class SequentialBlock(Block):
@@ -159,12 +167,12 @@ class SequentialBlock(Block):
         """(N, width) and (E, width) or None to the same."""
         of_local, of_global = self.scales()
         if self.local is not None:
-            step, e = self.local_step(self.norm_local(x) if self.prenorm else x, e, batch)
-            x = x + of_local * step if self.prenorm else self.norm_local(x + of_local * step)
+            step, e = self.local_step(self.read(self.norm_local, x, batch), e, batch)
+            x = self.left(self.norm_local, x + of_local * step, batch)
         if self.attention is not None:
-            step = self.dropout(self.attention(self.norm_attention(x) if self.prenorm else x, pairs, encodings, e))
-            x = x + of_global * step if self.prenorm else self.norm_attention(x + of_global * step)
-        return self.feed(x), e
+            step = self.dropout(self.attention(self.read(self.norm_attention, x, batch), pairs, encodings, e))
+            x = self.left(self.norm_attention, x + of_global * step, batch)
+        return self.feed(x, batch), e
 
 
 def attention_layers(net: nn.Module) -> list[tuple[str, Attention]]:

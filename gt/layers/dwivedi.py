@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.block import FeedForward
-from gt.layers.local import normalised, sum_to_targets
+from gt.layers.local import sum_to_targets
 from gt.masks import Pairs
+from gt.norms import normalised
 
 
 class EdgeGatedBlock(nn.Module):
@@ -61,8 +62,9 @@ class EdgeGatedBlock(nn.Module):
         total = sum_to_targets(weights, batch) + 1e-6
         read = sum_to_targets((weights[..., None] * v[source]).flatten(1), batch)
         read = read.view_as(v) / total[..., None]
-        return self._rest("x", x, read.flatten(1)), self._rest("e", e, scores.flatten(1))
+        x = self._rest("x", x, read.flatten(1), batch.node_mask)
+        return x, self._rest("e", e, scores.flatten(1), batch.edge_mask)
 
-    def _rest(self, stream: str, old: Tensor, new: Tensor) -> Tensor:
-        old = normalised(self.norm_attention[stream], old + self.project_out[stream](self.dropout(new)))
-        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream](old))
+    def _rest(self, stream: str, old: Tensor, new: Tensor, real: Tensor | None) -> Tensor:
+        old = normalised(self.norm_attention[stream], old + self.project_out[stream](self.dropout(new)), real)
+        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream](old), real)

@@ -12,18 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gt.graph import GraphBatch
+from gt.norms import normalised
 
 
 def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
     """(E, width) messages to (N, width) sums over the edges that each node reads."""
     out = messages.new_zeros(batch.num_nodes, messages.shape[1])
     return out.index_add(0, batch.edge_index[1], messages)
-
-
-def normalised(norm: nn.Module, rows: Tensor) -> Tensor:
-    """``norm(rows)``; a single row, or none, has no statistics of a batch to train on and stays as it is."""
-    too_few = len(rows) < 2 and norm.training and isinstance(norm, nn.BatchNorm1d)
-    return rows if too_few else norm(rows)
 
 
 class GCN(nn.Module):
@@ -88,7 +83,7 @@ class GatedGCN(nn.Module):
         gate = edge.sigmoid()
         read = sum_to_targets(torch.cat([gate * value, gate], dim=1), batch)
         weighted, total = read.chunk(2, dim=1)
-        new_x = self.norm_x(own + weighted / (total + 1e-6)).relu()
-        new_e = normalised(self.norm_e, edge).relu()
+        new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch.node_mask).relu()
+        new_e = normalised(self.norm_e, edge, batch.edge_mask).relu()
         drop = self.dropout if self.training else 0.0
         return x + F.dropout(new_x, drop), e + F.dropout(new_e, drop)

@@ -1,0 +1,94 @@
+"""Look at a dataset, or time how fast batches are made.
+
+    python -m gt.data inspect NAME [data.root=FOLDER ...]   what the dataset holds, and a picture of a few graphs
+    python -m gt.data bench [NAME] [data.root=FOLDER ...]   batches a second, side by side with PyG's DataLoader
+
+NAME is an option of configs/data, what follows sets its keys as for train.py.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.console import Console
+
+from gt.attention import Demand
+from gt.command import CONFIGS, check_command
+from gt.data import bench, inspect
+from gt.data.datamodule import DataModule, GraphDataModule
+from gt.data.picture import draw
+from gt.errors import UserError, one_line
+
+
+def opened(name: str, overrides: Sequence[str]) -> DataModule:
+    """A dataset of configs/data, ready.
+
+    Raises:
+        UserError: there is no such option or key, or the dataset cannot be read.
+    """
+    found = check_command([f"data={name}", *overrides])
+    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
+        cfg = compose("train", overrides=found)
+        data: DataModule = instantiate(cfg.data)
+    data.open([])
+    return data
+
+
+def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
+    """Print what a dataset holds and draw some of it; returns the picture's path."""
+    found = inspect.contents(data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tables = (
+        inspect.size_table(found),
+        inspect.feature_table(found, data.schema),
+        inspect.label_table(data),
+        inspect.mask_table(found.batch, Demand(device=device)),
+    )
+    for table in tables:
+        console.print(table)
+        console.print()
+    notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
+    for key, value in notes.items():
+        console.print(f"{key}: {value}", markup=False)
+    path = out / f"inspect-{name}.png"
+    draw(found.sample, data.schema, path)
+    return path
+
+
+def arguments() -> tuple[argparse.Namespace, list[str]]:
+    """The command, and the overrides among its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gt.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    looking = commands.add_parser("inspect", help="what a dataset holds")
+    looking.add_argument("name", help="an option of configs/data")
+    looking.add_argument("--out", type=Path, default=Path(), help="folder of the picture")
+    timing = commands.add_parser("bench", help="how fast batches are made, beside PyG")
+    timing.add_argument("name", nargs="?", default="python_functions", help="an option of configs/data")
+    timing.add_argument("--seconds", type=float, default=4.0, help="time for each row of the table")
+    args, rest = parser.parse_known_args()
+    flags = [argument for argument in rest if argument.startswith("-")]
+    if flags:
+        parser.error(f"unknown option {flags[0]}")
+    return args, rest
+
+
+def main() -> None:
+    args, overrides = arguments()
+    data = opened(args.name, overrides)
+    if args.command == "bench":
+        if not isinstance(data, GraphDataModule):
+            raise UserError(f"{args.name} keeps no stored graphs, which PyG could collate as well: choose another")
+        Console().print(bench.table(bench.compare(data, args.seconds)))
+        return
+    path = show(data, args.name, args.out, Console())
+    print(f"picture  {path}")
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

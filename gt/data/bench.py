@@ -1,0 +1,125 @@
+"""How fast batches are made, side by side with PyG's DataLoader on the same graphs in the same process."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.loader import DataLoader
+
+from gt.data.batching import Batches, GraphDataset
+from gt.data.datamodule import GraphDataModule
+from gt.data.store import Graphs
+
+SIZES = (32, 256)
+RUN = 25  # batches from one loader before the next has its turn
+GRAPHS = 8192  # the first so many, for PyG's copies to fit
+
+
+class InMemory(InMemoryDataset):
+    """PyG's own packed dataset; it cuts a graph out of its arrays at each access, and keeps it once it has."""
+
+    def __init__(self, graphs: Sequence[Data]) -> None:
+        super().__init__()
+        self.data, self.slices = self.collate(list(graphs))
+
+
+def pyg_graphs(graphs: Graphs, count: int) -> list[Data]:
+    """The first graphs as PyG holds them, each with its own tensors."""
+    whole = {
+        name: torch.from_numpy(np.array(values, np.float32 if values.dtype.kind == "f" else np.int64))
+        for name, values in (
+            ("edge_index", graphs.edge_index[:, : graphs.edge_ptr[count]]),
+            *((n, v[: graphs.node_ptr[count]]) for n, v in graphs.nodes.items()),
+            *((n, v[: graphs.edge_ptr[count]]) for n, v in graphs.edges.items()),
+            *((n, v[:count]) for n, v in graphs.graphs.items()),
+        )
+    }
+    nodes, edges = graphs.node_ptr.tolist(), graphs.edge_ptr.tolist()
+    found = []
+    for g in range(count):
+        at = slice(nodes[g], nodes[g + 1])
+        data = Data(edge_index=whole["edge_index"][:, edges[g] : edges[g + 1]], num_nodes=nodes[g + 1] - nodes[g])
+        for name in graphs.nodes:
+            data[name] = whole[name][at]
+        for name in graphs.edges:
+            data[name] = whole[name][edges[g] : edges[g + 1]]
+        for name in graphs.graphs:
+            data[name] = whole[name][g : g + 1]
+        found.append(data)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of each batch, by loader."""
+
+    batch_size: int
+    nodes: float  # in a batch, on average
+    times: dict[str, list[float]]
+
+    def median(self, name: str) -> float:
+        return float(np.median(self.times[name]))
+
+
+OURS, CACHED, PACKED = "this loader", "PyG, list", "PyG, InMemory"
+
+
+def _forever(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def compare(data: GraphDataModule, seconds: float) -> list[Row]:
+    """Time batches of the training set from each loader in turn, for every size of `SIZES`."""
+    graphs = data.graphs
+    assert graphs is not None
+    count = min(GRAPHS, len(graphs))
+    listed = pyg_graphs(graphs, count)
+    packed: Any = InMemory(listed)
+    for graph in range(count):  # it keeps what it has cut out once
+        packed[graph]
+    part = GraphDataset(graphs, np.arange(count))
+    rows = []
+    for size in SIZES:
+        ours = torch.utils.data.DataLoader(
+            part, batch_sampler=Batches(part.sizes, size, shuffle=True), collate_fn=lambda batch: batch
+        )
+        loaders = {
+            OURS: _forever(ours),
+            CACHED: _forever(DataLoader(listed, size, shuffle=True)),
+            PACKED: _forever(DataLoader(packed, size, shuffle=True)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in loaders}
+        nodes: list[int] = []
+        for loader in loaders.values():
+            next(loader)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(nodes) < 5:
+            for name, loader in loaders.items():
+                for _ in range(RUN):
+                    begun = time.perf_counter()
+                    batch = next(loader)
+                    times[name].append(time.perf_counter() - begun)
+            nodes.append(int(batch.num_nodes))
+        rows.append(Row(size, float(np.mean(nodes)), times))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Medians and quartiles in milliseconds, and how many times as fast this loader is as the faster one of PyG."""
+    shown = Table(title="one batch, ms: median (quartiles)", title_justify="left")
+    for name in ("graphs", "nodes", OURS, CACHED, PACKED, "speed-up"):
+        shown.add_column(name, justify="right")
+    for row in rows:
+        cells = [f"{row.batch_size}", f"{row.nodes:,.0f}"]
+        for name in (OURS, CACHED, PACKED):
+            low, middle, high = np.quantile(row.times[name], [0.25, 0.5, 0.75]) * 1e3
+            cells.append(f"{middle:.3f} ({low:.2f}-{high:.2f})")
+        best = min(row.median(CACHED), row.median(PACKED))
+        shown.add_row(*cells, f"{best / row.median(OURS):.1f}")
+    return shown

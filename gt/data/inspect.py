@@ -1,0 +1,241 @@
+"""What a dataset holds, in numbers: sizes, features, labels, how far apart nodes are, what masks would cost."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from gt.attention import Demand, choose, explain
+from gt.data.batching import gather
+from gt.data.datamodule import DataModule, GraphDataModule
+from gt.graph import GraphBatch
+from gt.masks import Complete, Hops, Mask
+from gt.schema import Schema
+
+SAMPLED = 256  # graphs whose diameters are estimated
+BATCHES = 20  # looked at where a source makes its graphs as it goes
+SHOWN = 12  # classes or tasks that get a row of their own
+WALKS = 30_000_000  # two-step walks in a batch up to which the pairs within two hops are listed
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is looked at.
+
+    Attributes:
+        nodes, edges: (G,) of each graph; in_degree: (N,) edges that each node reads.
+        sample: some graphs, evenly from all sizes.
+        batch: a training batch of middling size.
+        x: (N, F) node features, edge_attr: (E, F') edge features, or None.
+        whole: all graphs of the dataset are counted, rather than those of a few batches.
+    """
+
+    nodes: np.ndarray
+    edges: np.ndarray
+    in_degree: np.ndarray
+    sample: GraphBatch
+    batch: GraphBatch
+    x: np.ndarray | None
+    edge_attr: np.ndarray | None
+    whole: bool
+
+
+def contents(data: DataModule) -> Contents:
+    """Look into a dataset that has been opened."""
+    graphs = data.graphs if isinstance(data, GraphDataModule) else None
+    if graphs is None:
+        return _drawn(list(islice(data.loader("train"), BATCHES)))
+    nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
+    targets = np.asarray(graphs.edge_index)[1] + np.repeat(graphs.node_ptr[:-1], edges)
+    by_size = np.argsort(nodes, kind="stable")
+    sample = by_size[np.unique(np.linspace(0, len(nodes) - 1, min(SAMPLED, len(nodes))).astype(int))]
+    plan = sorted(
+        data.batches("train").plan(), key=lambda ids: int(nodes[np.asarray(graphs.splits["train"])[ids]].sum())
+    )
+    batch = plan[len(plan) // 2]
+    return Contents(
+        nodes,
+        edges,
+        np.bincount(targets, minlength=int(graphs.node_ptr[-1])),
+        gather(graphs, sample),
+        gather(graphs, np.asarray(graphs.splits["train"])[batch]),
+        graphs.nodes.get("x"),
+        graphs.edges.get("edge_attr"),
+        whole=True,
+    )
+
+
+def _drawn(batches: list[GraphBatch]) -> Contents:
+    every = [(batch.finish(), batch.padding) for batch in batches]
+    real = [slice(0, batch.num_nodes - padding[1]) for batch, padding in every]
+    sizes = [batch.sizes[: batch.num_graphs - padding[0]] for batch, padding in every]
+    edges = [batch.rowptr[batch.ptr].diff()[: batch.num_graphs - padding[0]] for batch, padding in every]
+    middle = sorted(batches, key=lambda batch: batch.num_nodes)[len(batches) // 2]
+    xs = [batch.x[rows] for (batch, _), rows in zip(every, real, strict=True) if batch.x is not None]
+    attributes = [batch.edge_attr for batch in batches if batch.edge_attr is not None]
+    return Contents(
+        torch.cat(sizes).numpy(),
+        torch.cat(edges).numpy(),
+        torch.cat([batch.in_degree[rows] for (batch, _), rows in zip(every, real, strict=True)]).numpy(),
+        batches[0],
+        middle,
+        torch.cat(xs).numpy() if xs else None,
+        torch.cat(attributes).numpy() if attributes else None,
+        whole=False,
+    )
+
+
+def double_sweep(batch: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
+    """A lower bound of each graph's diameter, edges taken both ways, and whether all its nodes hang together.
+
+    From the node of the highest degree to the furthest one, and from there to the furthest again (Magnien et al. 2009):
+    exact on trees, within its largest part where a graph falls apart around that node.
+
+    Returns:
+        (B,) int64 hops and (B,) bool; a graph without nodes has neither and counts as connected.
+    """
+    owner, graphs = batch.batch.numpy(), batch.num_graphs
+    ends = batch.edge_index.numpy()
+    ends = np.concatenate([ends, ends[::-1]], axis=1)
+    degree = np.bincount(ends[0], minlength=batch.num_nodes)
+    first = _sweep(ends, _best(degree, owner, graphs), batch.num_nodes)
+    second = _sweep(ends, _best(first, owner, graphs), batch.num_nodes)
+    furthest = np.zeros(graphs, np.int64)
+    np.maximum.at(furthest, owner, second)
+    apart = np.bincount(owner[first < 0], minlength=graphs) > 0
+    return furthest, ~apart
+
+
+def _best(values: np.ndarray, owner: np.ndarray, graphs: int) -> np.ndarray:
+    """The node of the largest value in each graph that has any."""
+    order = np.lexsort((values, owner))
+    last = np.searchsorted(owner[order], np.arange(graphs), side="right") - 1
+    found = order[np.maximum(last, 0)]
+    return found[owner[found] == np.arange(graphs)]
+
+
+def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
+    """(N,) hops from the nearest of some nodes; -1 out of reach."""
+    hops = np.full(nodes, -1)
+    hops[starts] = 0
+    hop, frontier = 0, hops == 0
+    while frontier.any():
+        hop += 1
+        reached = ends[1][frontier[ends[0]]]
+        frontier = np.zeros(nodes, bool)
+        frontier[reached] = True
+        frontier &= hops < 0
+        hops[frontier] = hop
+    return hops
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left")
+    return table
+
+
+def size_table(found: Contents) -> Table:
+    """Nodes, edges, degrees and diameters."""
+    scope = "" if found.whole else f", of {len(found.nodes):,} graphs in {BATCHES} batches"
+    title = f"{len(found.nodes):,} graphs, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
+    table = _table(title, "", "least", "mean", "median", "most")
+    hops, connected = double_sweep(found.sample)
+    rows = {"nodes of a graph": found.nodes, "edges of a graph": found.edges, "edges a node reads": found.in_degree}
+    for name, values in (*rows.items(), (f"diameter (at least; of {len(hops)} graphs)", hops)):
+        numbers = (values.min(), values.mean(), np.median(values), values.max()) if len(values) else (0, 0, 0, 0)
+        table.add_row(name, f"{numbers[0]:,}", f"{numbers[1]:,.2f}", f"{numbers[2]:,.0f}", f"{numbers[3]:,}")
+    alone = float((found.in_degree == 0).mean()) if len(found.in_degree) else 0.0
+    table.caption = f"{alone:.1%} of nodes read nobody; {1 - connected.mean():.1%} of the sampled graphs fall apart"
+    return table
+
+
+def feature_table(found: Contents, schema: Schema) -> Table:
+    """Each column of node and edge features: its vocabulary, what of it occurs and what occurs most."""
+    table = _table("features", "", "values", "that occur", "most frequent", "its share")
+    for name, values, vocab in (("node", found.x, schema.node_vocab), ("edge", found.edge_attr, schema.edge_vocab)):
+        if values is None:
+            table.add_row(name, "none")
+        elif not vocab:
+            table.add_row(f"{name}: {values.shape[1]} numbers", "", "", f"mean {np.mean(values):.3g}", "")
+        for column, size in enumerate(vocab if values is not None else ()):
+            counts = np.bincount(np.asarray(values)[:, column], minlength=size)
+            most, total = int(counts.argmax()), max(int(counts.sum()), 1)
+            label = repr(schema.names[most]) if name == "node" and vocab == (len(schema.names),) else str(most)
+            table.add_row(
+                f"{name} column {column}", f"{size:,}", f"{(counts > 0).sum():,}", label, f"{counts[most] / total:.1%}"
+            )
+    return table
+
+
+def label_table(data: DataModule) -> Table:
+    """The targets of each split: shares of classes, or what numbers there are, and how many are missing."""
+    schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
+    table = _table(f"targets: {schema.kind}, {schema.outputs} a {schema.level}", "", *splits)
+    targets = [data.targets(split) for split in splits]
+    table.add_row("graphs or blocks", *(f"{len(data.dataset(split)):,}" for split in splits))
+    table.add_row("targets", *(f"{len(target):,}" for target in targets))
+    for name, cells in _label_rows(schema, targets):
+        table.add_row(name, *cells)
+    return table
+
+
+def _label_rows(schema: Schema, targets: list[Tensor]) -> Iterable[tuple[str, list[str]]]:
+    if schema.kind == "multiclass":
+        known = [target[target >= 0] for target in targets]
+        yield "missing", [_share(1 - len(k) / max(t.numel(), 1)) for k, t in zip(known, targets, strict=True)]
+        shares = [torch.bincount(k.flatten(), minlength=schema.outputs) / max(len(k), 1) for k in known]
+        for place in shares[0].argsort(descending=True, stable=True)[:SHOWN].tolist():
+            name = repr(schema.names[place]) if schema.names else str(place)
+            yield f"class {name}", [_share(float(share[place])) for share in shares]
+        if schema.outputs > SHOWN:
+            yield f"{schema.outputs - SHOWN} more classes", ["" for _ in targets]
+        return
+    columns = [target.view(len(target), -1).double() for target in targets]
+    for place in range(min(columns[0].shape[1], SHOWN)):
+        of_each = [column[:, place] for column in columns]
+        known = [values[~values.isnan()] for values in of_each]
+        name = schema.names[place] if schema.names else f"output {place}"
+        yield f"{name}: missing", [_share(1 - len(k) / max(len(v), 1)) for k, v in zip(known, of_each, strict=True)]
+        if schema.kind == "binary":
+            yield f"{name}: yes", [_share(float(k.mean())) if len(k) else "-" for k in known]
+        else:
+            yield f"{name}: mean ± deviation", [f"{k.mean():.4g} ± {k.std(correction=0):.3g}" for k in known]
+    if columns[0].shape[1] > SHOWN:
+        yield f"{columns[0].shape[1] - SHOWN} more outputs", ["" for _ in targets]
+
+
+def _share(value: float) -> str:
+    return f"{value:.2%}"
+
+
+def mask_table(batch: GraphBatch, demand: Demand) -> Table:
+    """What attention under each mask would cost on a batch: pairs, and the time each backend is expected to take."""
+    graphs, nodes = batch.num_graphs, batch.num_nodes
+    share = 1 - nodes / (graphs * batch.max_nodes)
+    table = _table(
+        "masks", "", "pairs", "a node reads", "of all pairs", "auto takes", "expected ms, forward and backward"
+    )
+    table.caption = (
+        f"on a training batch of {graphs:,} graphs, {nodes:,} nodes, padded to {batch.max_nodes:,} each "
+        f"({share:.0%} padding); {demand.heads} heads of {demand.channels}, {demand.device}"
+    )
+    every = int((batch.sizes**2).sum())
+    masks: dict[str, Mask] = {"Hops(1)": Hops(1), "Hops(2)": Hops(2), "Complete()": Complete()}
+    for name, mask in masks.items():
+        if name == "Hops(2)" and int(batch.in_degree[batch.edge_index[0]].sum()) > WALKS:
+            table.add_row(name, "too many", "to list", "in passing", "-", "-")
+            continue
+        pairs = mask(batch)
+        times = {k: v for k, v in explain(pairs, demand).items() if not isinstance(v, str)}
+        shown = ", ".join(f"{backend} {1e3 * time:.2f}" for backend, time in sorted(times.items(), key=lambda i: i[1]))
+        density = pairs.count / max(every, 1)
+        reads = pairs.count / max(nodes, 1)
+        table.add_row(name, f"{pairs.count:,}", f"{reads:.1f}", f"{density:.1%}", choose(pairs, demand), shown)
+    return table

@@ -1,0 +1,107 @@
+"""A picture of a few graphs, laid out by springs."""
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from gt.graph import GraphBatch
+from gt.schema import Schema
+
+LARGEST = 200  # nodes drawn of a graph: those nearest to its first one
+ROUNDS = 120
+
+
+def layout(ends: np.ndarray, nodes: int) -> np.ndarray:
+    """(nodes, 2) places in the plane: neighbours pull, all push apart (Fruchterman & Reingold 1991).
+
+    Args:
+        ends: (2, E) node numbers.
+    """
+    links = np.zeros((nodes, nodes), bool)
+    links[ends[0], ends[1]] = links[ends[1], ends[0]] = True
+    np.fill_diagonal(links, False)
+    place = _spectral(links)
+    ideal = 1 / np.sqrt(max(nodes, 1))
+    for heat in np.linspace(0.15, 0.002, ROUNDS):
+        apart = place[:, None] - place[None]  # (n, n, 2)
+        distance = np.maximum(np.sqrt((apart**2).sum(-1)), 1e-3)
+        force = (ideal / distance) ** 2 - links * distance / ideal
+        shift = (apart * force[..., None]).sum(1) - 0.3 * place  # the centre holds parts together
+        length = np.maximum(np.sqrt((shift**2).sum(-1, keepdims=True)), 1e-9)
+        place = place + shift / length * np.minimum(length, heat)
+    return place
+
+
+def _spectral(links: np.ndarray) -> np.ndarray:
+    """The two slowest modes of the Laplacian, slightly disturbed: nodes that share a place would never part."""
+    nodes = len(links)
+    noise = np.random.default_rng(0).normal(size=(nodes, 2)) * 0.05
+    if nodes < 3:
+        return noise + np.arange(nodes)[:, None] * 0.3
+    _, vectors = np.linalg.eigh(np.diag(links.sum(1)) - links.astype(float))
+    return vectors[:, 1:3] + noise
+
+
+def nearest(ends: np.ndarray, nodes: int, most: int) -> np.ndarray:
+    """Up to so many nodes, those that a search from node 0 meets first."""
+    hops = np.full(nodes, nodes)
+    hops[0] = 0
+    for hop in range(1, nodes):
+        touched = np.concatenate([ends[1][hops[ends[0]] < hop], ends[0][hops[ends[1]] < hop]])
+        fresh = np.unique(touched[hops[touched] > hop])
+        if not len(fresh) or (hops < nodes).sum() >= most:
+            break
+        hops[fresh] = hop
+    return np.sort(np.argsort(hops, kind="stable")[:most])
+
+
+def _title(batch: GraphBatch, graph: int, nodes: int, edges: int, schema: Schema) -> str:
+    target = ""
+    if batch.y is not None and schema.level == "graph":
+        values = batch.y[graph].flatten()
+        named = schema.names and schema.kind == "multiclass" and len(values) == 1 and int(values[0]) >= 0
+        target = schema.names[int(values[0])] if named else ", ".join(f"{float(v):.4g}" for v in values[:3])
+        target = f"\ntarget {target}{', ...' if len(values) > 3 else ''}".replace("$", r"\$")
+    return f"{nodes:,} nodes, {edges:,} edges{target}"
+
+
+def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
+    """Draw a few graphs of a batch, evenly from the smallest to the largest, and write them as a PNG file.
+
+    Nodes are coloured by their first feature.
+    """
+    batch.finish()
+    sizes = batch.sizes[: batch.num_graphs - batch.padding[0]].numpy()
+    order = np.argsort(sizes, kind="stable")
+    chosen = order[np.unique(np.linspace(0.1, 0.95, min(count, len(order))) * (len(order) - 1)).astype(int)]
+    columns = min(3, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.9 * lines), layout="constrained")
+    for axes in figure.subplots(lines, columns, squeeze=False).ravel():
+        axes.axis("off")
+    ptr, edge_ptr = batch.ptr.tolist(), batch.rowptr[batch.ptr].tolist()
+    for axes, graph in zip(figure.axes, chosen.tolist(), strict=False):
+        nodes, edges = ptr[graph + 1] - ptr[graph], edge_ptr[graph + 1] - edge_ptr[graph]
+        ends = batch.edge_index[:, edge_ptr[graph] : edge_ptr[graph + 1]].numpy() - ptr[graph]
+        kept = np.arange(nodes) if nodes <= LARGEST else nearest(ends, nodes, LARGEST)
+        number = np.full(nodes, -1)
+        number[kept] = np.arange(len(kept))
+        ends = number[ends]
+        ends = ends[:, (ends >= 0).all(0)]
+        place = layout(ends, len(kept))
+        axes.plot(*(place[ends, axis] for axis in (0, 1)), color="#999999", lw=0.8, zorder=1)
+        colour = np.zeros(len(kept)) if batch.x is None else batch.x[ptr[graph] : ptr[graph + 1], 0].numpy()[kept]
+        axes.scatter(
+            place[:, 0], place[:, 1], c=colour, cmap="tab20", s=max(8, 600 / max(len(kept), 8)), zorder=2, linewidths=0
+        )
+        part = "" if len(kept) == nodes else f"\n{len(kept)} of them shown"
+        axes.set_title(_title(batch, graph, nodes, edges, schema) + part)
+        axes.set_aspect("equal", "datalim")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with mpl.rc_context({"font.size": 9}):
+        figure.savefig(unfinished, dpi=130, format="png")
+    os.replace(unfinished, path)

@@ -1,0 +1,209 @@
+"""Batches by a budget of nodes; loaders with workers; what a run logs of padding and waiting."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gt.callbacks import Loading
+from gt.data.batching import Batches, Live, Request
+from gt.data.datamodule import GraphDataModule
+from gt.data.store import Graphs
+from gt.graph import GraphBatch
+from gt.layers import Attention, ParallelBlock
+from gt.masks import Hops
+from gt.model import GraphTransformer
+from gt.schema import Schema
+from tests.data.test_batching import pack
+from tests.graphs import random_graph
+
+SIZES = st.lists(st.integers(1, 40), max_size=60).map(np.array)
+ANY = {"sizes": SIZES, "budget": st.integers(1, 150), "world": st.integers(1, 4), "seed": st.integers(0, 9)}
+
+
+class Small(Batches):
+    """Pools of two batches, so that short lists have several."""
+
+    pool = 2
+
+
+def ranks(sizes, budget, world, **options):
+    return [list(Small(sizes, 1, budget=budget, rank=rank, world=world, **options)) for rank in range(world)]
+
+
+def within(batch, sizes, budget):
+    return len(batch) == 1 or len(batch) * sizes[batch].max() <= budget
+
+
+@given(**ANY)
+def test_evaluation_within_the_budget_sees_each_sample_once(sizes, budget, world, seed):
+    found = ranks(sizes, budget, world, seed=seed)
+    assert sorted(i for rank in found for batch in rank for i in batch) == list(range(len(sizes)))
+    assert all(within(batch, sizes, budget) for rank in found for batch in rank)
+    for rank in range(world):
+        assert len(Small(sizes, 1, budget=budget, rank=rank, world=world)) == len(found[rank])
+
+
+@given(**ANY, first=st.integers(0, 9))
+def test_training_takes_equally_many_steps_on_every_rank_and_in_every_epoch(sizes, budget, world, seed, first):
+    lengths = set()
+    for epoch in range(4):
+        options = {"seed": seed, "shuffle": True, "epoch": epoch}
+        found = ranks(sizes, budget, world, **options)
+        lengths |= {len(rank) for rank in found} | {len(Small(sizes, 1, budget=budget, world=world, **options))}
+        seen = [i for rank in found for batch in rank for i in batch]
+        assert len(set(seen)) == len(seen)
+        assert all(within(batch, sizes, budget) and batch for rank in found for batch in rank)
+        assert list(Small(sizes, 1, budget=budget, world=world, first=first, **options)) == found[0][first:]
+    assert len(lengths) == 1
+
+
+def test_an_epoch_leaves_out_next_to_nothing_and_pads_less_than_batches_of_as_many_graphs():
+    sizes = np.random.default_rng(0).geometric(0.03, 4000)
+    for epoch in range(5):
+        batches = Batches(sizes, 1, shuffle=True, epoch=epoch, budget=1500)
+        plan = list(batches)
+        seen = [i for batch in plan for i in batch]
+        assert len(seen) >= 0.99 * len(sizes)
+        rows = sum(len(batch) * sizes[batch].max() for batch in plan)
+        by_number = list(Batches(sizes, len(sizes) // len(plan), shuffle=True, epoch=epoch))
+        assert rows < sum(len(batch) * sizes[batch].max() for batch in by_number)
+        assert 1 - sizes[seen].sum() / rows < 0.2
+        assert rows / len(plan) > 0.85 * 1500  # batches are full
+
+
+def test_a_graph_above_the_budget_is_a_batch_of_its_own():
+    sizes = np.array([3, 90, 4, 2, 70, 3])
+    assert sorted(map(sorted, Batches(sizes, 1, budget=10))) == [[0, 3], [1], [2, 5], [4]]
+
+
+# ---- a data module around it
+
+
+class Random(GraphDataModule):
+    """Sixty random graphs, from nowhere."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        super().__init__("random", str(root), 8, None, options.pop("workers", 0), 0, **options)
+
+    def key(self) -> dict[str, Any]:
+        return {}
+
+    def build(self) -> Graphs:
+        graphs = pack([random_graph(1 + n % 9, n) for n in range(60)])
+        graphs.schema = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)
+        graphs.splits = {"train": np.arange(40), "valid": np.arange(40, 60)}
+        return graphs
+
+
+def opened(root: Path, **options: Any) -> Random:
+    data = Random(root, **options)
+    data.open([])
+    return data
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("budget", [None, 40])
+def test_every_way_to_load_gives_each_graph_once(tmp_path, static, budget):
+    data = opened(tmp_path, static=static, batch_nodes=budget)
+    for split in ("train", "valid"):
+        loader = data.loader(split)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        hints = torch.cat([batch.extras["hint"][: batch.num_nodes - batch.padding[1], 0] for batch in batches])
+        graphs = data.graphs
+        first, last = graphs.splits[split][[0, -1]]
+        rows = np.arange(graphs.node_ptr[first], graphs.node_ptr[last + 1])
+        assert sorted(hints.tolist()) == (2.0 * rows).tolist()
+        assert all((batch.node_mask is not None) == static for batch in batches)
+        assert sum(int((batch.y >= 0).sum()) for batch in batches) == last - first + 1
+
+
+def test_options_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch_nodes must be 1 or more, not 0"):
+        Random(tmp_path, batch_nodes=0)
+
+
+class Told:
+    """Stands for a network whose masks follow a schedule."""
+
+    def __init__(self) -> None:
+        block = partial(ParallelBlock, attention=partial(Attention, heads=2))
+        self.net = GraphTransformer(Schema(node_vocab=(5, 5)), 8, 1, block, mask=Hops(schedule=(1, 2)))
+
+    def __call__(self) -> set:
+        return self.net.readings()
+
+
+def test_workers_are_told_what_attention_asks_as_training_goes_on(tmp_path):
+    data = opened(tmp_path, workers=1)
+    told = Told()
+    data.readings = Live(told)
+    loader = data.loader("train")
+    for progress, mask in ((0.0, Hops(1)), (0.6, Hops(2)), (0.0, Hops(1))):
+        told.net.set_progress(progress)
+        batches = list(loader)
+        assert len(batches) == 5
+        for batch in batches:
+            assert set(batch.pairs) == {mask}
+            pairs = batch.pairs[mask]
+            assert pairs.batch is batch
+            ready = vars(pairs).keys()
+            assert {"safe_dense"} <= ready or {"rowptr", "by_source"} <= ready
+            fresh = GraphBatch(batch.ptr, batch.edge_index, batch.max_nodes)
+            assert torch.equal(mask(fresh).dense, pairs.dense)
+
+
+def test_a_request_without_readings_leaves_the_datasets_own(tmp_path):
+    data = opened(tmp_path)
+    dataset = data.dataset("train")
+    dataset.readings = told = Told()()
+    assert set(dataset.__getitems__([0, 1]).pairs) == {mask for mask, _ in told}
+    request = Request([0, 1])
+    request.readings = ()
+    assert dataset.__getitems__(request).pairs == {}
+
+
+class Net(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> torch.Tensor:
+        return self.weight * batch.num_nodes
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_padding_and_waiting_are_logged(tmp_path, static, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr("gt.callbacks.time.monotonic", lambda: float(next(clock)))
+    data = opened(tmp_path, static=static)
+    trainer = pl.Trainer(
+        max_epochs=1, callbacks=[Loading()], logger=False, enable_checkpointing=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(Net(), train_dataloaders=data.loader("train"))
+    batches = list(data.loader("train"))
+    rows = sum(batch.num_graphs * batch.max_nodes for batch in batches)
+    real = int(data.dataset("train").sizes.sum())
+    assert float(trainer.callback_metrics["data/padding"]) == pytest.approx(1 - real / rows)
+    assert float(trainer.callback_metrics["data/wait"]) == pytest.approx(0.5)  # a tick before each batch and one in it
+
+
+@settings(max_examples=20)
+@given(sizes=SIZES, seed=st.integers(0, 9))
+def test_the_order_with_a_budget_depends_on_seed_and_epoch_alone(sizes, seed):
+    first = Small(sizes, 1, shuffle=True, seed=seed, budget=60)
+    list(first)
+    first.set_epoch(2)
+    assert list(first) == list(Small(sizes, 1, shuffle=True, seed=seed, budget=60, epoch=2))

@@ -1,0 +1,233 @@
+"""What inspect says of a dataset, held against numbers counted otherwise; the commands as a user types them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch_geometric.data import Data
+
+from gt.attention import Demand
+from gt.command import check_command
+from gt.data import bench, inspect
+from gt.data.__main__ import main
+from gt.data.picture import draw, layout, nearest
+from gt.data.static import Shape, filled
+from gt.data.text import Text, path_graphs
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.masks import Hops
+from gt.schema import Schema
+from tests.data import ogb_files
+from tests.data.test_batching_budget import opened
+from tests.graphs import random_batch
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def shown(table: object) -> str:
+    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def networks(batch: GraphBatch) -> list[nx.Graph]:
+    found = []
+    for data in batch.to_data_list():
+        graph = nx.Graph()
+        graph.add_nodes_from(range(data.num_nodes))
+        graph.add_edges_from(data.edge_index.T.tolist())
+        found.append(graph)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_double_sweep_is_a_bound_and_exact_on_trees(seed):
+    batch = random_batch((1, 9, 4, 1, 14, 2, 20), seed=seed, density=0.15)
+    hops, connected = inspect.double_sweep(batch)
+    for graph, hop, whole in zip(networks(batch), hops, connected, strict=True):
+        assert whole == nx.is_connected(graph)
+        centre = max(graph, key=lambda node: (graph.degree(node), node))
+        part = graph.subgraph(nx.node_connected_component(graph, centre))
+        assert hop <= max(nx.diameter(graph.subgraph(c)) for c in nx.connected_components(graph))
+        assert hop >= nx.radius(part)
+    trees = [nx.random_labeled_tree(n, seed=seed) for n in (1, 2, 7, 15, 30)]
+    ends = [torch.tensor(list(tree.edges), dtype=torch.long).reshape(-1, 2).T for tree in trees]
+    batch = GraphBatch.from_data_list(
+        [Data(edge_index=torch.cat([e, e.flip(0)], 1), num_nodes=len(t)) for e, t in zip(ends, trees, strict=True)]
+    )
+    hops, connected = inspect.double_sweep(batch)
+    assert hops.tolist() == [nx.diameter(tree) for tree in trees]
+    assert connected.all()
+
+
+def test_sizes_and_features_are_those_of_the_graphs(tmp_path):
+    data = opened(tmp_path)
+    found = inspect.contents(data)
+    assert found.whole
+    assert found.nodes.tolist() == [1 + n % 9 for n in range(60)]
+    assert found.edges.sum() == found.in_degree.sum() == data.graphs.edge_ptr[-1]
+    whole = GraphBatch.from_data_list(data.dataset("train").__getitems__(list(range(40))).to_data_list())
+    assert torch.equal(torch.from_numpy(found.in_degree[: whole.num_nodes]), whole.in_degree)
+    text = shown(inspect.size_table(found))
+    assert f"60 graphs, {found.nodes.sum()} nodes, {found.edges.sum():,} edges" in text
+    counts = np.bincount(data.graphs.nodes["x"][:, 0], minlength=5)
+    assert f"{counts.max() / counts.sum():.1%}" in shown(inspect.feature_table(found, data.schema))
+
+
+def test_sizes_of_batches_that_are_drawn_leave_padding_out():
+    plain = random_batch((4, 1, 9, 6))
+    full = filled(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
+    one, other = inspect._drawn([plain]), inspect._drawn([full])
+    assert one.nodes.tolist() == other.nodes.tolist() == [4, 1, 9, 6]
+    assert one.edges.tolist() == other.edges.tolist()
+    assert one.in_degree.tolist() == other.in_degree.tolist() == plain.in_degree.tolist()
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+def test_balance_of_labels(tmp_path, kind):
+    data = opened(tmp_path)
+    y = {
+        "multiclass": np.array([0, 0, 0, 2, -100] * 12),
+        "binary": np.array([[1, np.nan], [0, 1], [0, np.nan], [0, 1], [np.nan, 0]] * 12, np.float32),
+        "regression": np.array([[1.0], [2.0], [3.0], [np.nan], [np.nan]] * 12, np.float32),
+    }[kind]
+    data.graphs.graphs["y"] = y
+    data.schema = Schema(kind=kind, outputs={"multiclass": 3, "binary": 2, "regression": 1}[kind])
+    text = shown(inspect.label_table(data))
+    expected = {
+        "multiclass": ["20.00%", "class 0", "75.00%", "25.00%", "class 1", "0.00%"],
+        "binary": ["output 0: missing", "20.00%", "output 0: yes", "25.00%", "output 1: missing", "40.00%", "66.67%"],
+        "regression": ["output 0: missing", "40.00%", "2 ± 0.816"],
+    }[kind]
+    for part in expected:
+        assert part in text
+    assert "40" in text
+    assert "20" in text
+
+
+def test_masks_and_their_pairs():
+    batch = random_batch((4, 1, 9, 6))
+    text = shown(inspect.mask_table(batch, Demand(device="cpu")))
+    every = 16 + 1 + 81 + 36
+    for hops in (1, 2):
+        assert f"{Hops(hops)(batch).count}" in text
+        assert f"{Hops(hops)(batch).count / every:.1%}" in text
+    assert f"{every}" in text
+    assert "100.0%" in text
+    assert "4 graphs, 20 nodes, padded to 9 each (44% padding)" in text
+
+
+def test_pairs_that_are_too_many_are_not_listed(monkeypatch):
+    monkeypatch.setattr(inspect, "WALKS", 1)
+    assert "too many" in shown(inspect.mask_table(random_batch((9,), density=0.9), Demand()))
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 40])
+def test_a_path_is_laid_out_as_a_path(nodes):
+    ends = np.stack([np.arange(nodes - 1), np.arange(1, nodes)])
+    place = layout(ends, nodes)
+    assert place.shape == (nodes, 2)
+    assert np.isfinite(place).all()
+    if nodes > 3:
+        apart = np.sqrt(((place[:, None] - place[None]) ** 2).sum(-1))
+        linked = apart[ends[0], ends[1]]
+        assert linked.max() < apart.max() / 5
+        assert linked.min() > 0
+
+
+def test_the_nearest_nodes():
+    ends = path_graphs([50]).edge_index.numpy()
+    assert nearest(ends, 50, 10).tolist() == list(range(10))
+    assert nearest(np.empty((2, 0), np.int64), 5, 3).tolist()[0] == 0
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 1), (7, 300, 2, 5, 9, 4, 3, 8)])
+def test_a_picture_of_awkward_graphs(tmp_path, sizes):
+    draw(random_batch(sizes, density=0.05), Schema(outputs=3, names=("$a$", "b", "c")), tmp_path / "sub" / "a.png")
+    assert (tmp_path / "sub" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.png"]
+
+
+def test_text_is_inspected_as_paths(tmp_path):
+    (tmp_path / "a.txt").write_text("hello path graphs\n" * 60)
+    data = Text(str(tmp_path / "a.txt"), context=16, batch_size=4)
+    data.open([])
+    found = inspect.contents(data)
+    assert not found.whole
+    assert max(found.nodes) == 16
+    assert found.edges.tolist() == (found.nodes - 1).tolist()
+    assert inspect.double_sweep(found.sample)[0].tolist() == (found.sample.sizes - 1).tolist()
+    assert "'p'" in shown(inspect.feature_table(found, data.schema)) + shown(inspect.label_table(data))
+
+
+def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
+    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    monkeypatch.chdir(tmp_path)
+
+    def typed(*arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["gt.data", "inspect", *arguments])
+        main()
+        return capsys.readouterr().out.splitlines()
+
+    said = typed("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=2")
+    assert said[-1] == "picture  pictures/inspect-ogbg_molhiv.png"
+    assert any("4 graphs, 10 nodes, 12 edges" in line for line in said)
+    assert (tmp_path / "pictures" / "inspect-ogbg_molhiv.png").exists()
+    with pytest.raises(UserError, match=r"did you mean 'ogbg_molhiv'\?"):
+        typed("ogbg_molhi")
+    with pytest.raises(UserError, match=r"unknown key 'data\.rot': did you mean 'root'\?"):
+        typed("ogbg_molhiv", "data.rot=x")
+    with pytest.raises(SystemExit):
+        typed("ogbg_molhiv", "--nothing")
+
+
+def test_prepare_builds_and_trains_nothing(tmp_path):
+    ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "data=ogbg_molhiv", f"data.root={tmp_path}", "stage=prepare",
+         "hydra.run.dir=run"],
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 graphs (1 test, 2 train, 1 valid), 10 nodes, 12 edges" in done.stdout
+    assert "random_walk" in done.stdout
+    store = next((tmp_path / "stores").glob("ogbg-molhiv-*/facts.json")).parent
+    assert str(store) in done.stdout
+    assert any(store.glob("random_walk-*.npy"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_stage_that_is_none():
+    with pytest.raises(UserError, match="stage='prepar' has the wrong type: it should be fit or prepare"):
+        check_command(["stage=prepar"])
+
+
+def test_the_benchmark_compares_the_same_graphs(tmp_path):
+    data = opened(tmp_path)
+    for data_of_pyg, graph in zip(bench.pyg_graphs(data.graphs, 60), range(60), strict=True):
+        ours = data.dataset("train").graphs
+        assert data_of_pyg.num_nodes == ours.sizes[graph]
+        batch = bench.GraphDataset(ours, np.arange(60)).__getitems__([graph])
+        for name in ("x", "edge_index", "edge_attr", "y"):
+            assert torch.equal(data_of_pyg[name], getattr(batch, name))
+    rows = bench.compare(data, seconds=0.01)
+    assert [row.batch_size for row in rows] == list(bench.SIZES)
+    assert "this loader" in shown(bench.table(rows))
+
+
+@pytest.mark.bench
+def test_batches_are_made_ten_times_as_fast_as_by_pyg(real_data, tmp_path):
+    from gt.data.ogb import OGBGraphs
+
+    (tmp_path / "ogbg_molhiv").symlink_to(real_data / "ogbg_molhiv")
+    data = OGBGraphs("ogbg-molhiv", str(tmp_path))
+    data.open([])
+    for row in bench.compare(data, seconds=5):
+        assert row.median(bench.OURS) * 10 <= min(row.median(bench.CACHED), row.median(bench.PACKED))
