@@ -56,14 +56,14 @@ class HuggingFaceText(LanguageModelling):
         super().__init__(
             context, valid, tokens, vocabulary, tokenizer, root, batch_size, eval_batch_size, workers, seed
         )
-        self.name, self.config, self.column, self.revision = dataset, config, column, revision
+        self.repository, self.config, self.column, self.revision = dataset, config, column, revision
 
     @property
     def where(self) -> str:
-        return self.name if self.config is None else f"{self.name} ({self.config})"
+        return self.repository if self.config is None else f"{self.repository} ({self.config})"
 
     def source(self) -> dict[str, Any]:
-        return {"dataset": self.name, "config": self.config, "column": self.column, "revision": self.revision}
+        return {"dataset": self.repository, "config": self.config, "column": self.column, "revision": self.revision}
 
     def texts(self) -> Texts:
         try:
@@ -74,7 +74,7 @@ class HuggingFaceText(LanguageModelling):
                 "or download text files and train with data=text data.path=FOLDER"
             ) from None
         try:
-            found = datasets.load_dataset(self.name, self.config, revision=self.revision)
+            found = datasets.load_dataset(self.repository, self.config, revision=self.revision)
         except Exception as error:  # whatever the library or the network raises
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
