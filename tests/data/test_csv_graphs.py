@@ -69,7 +69,7 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
     opened(write(tmp_path / "csv"))
     assert capsys.readouterr().out == (
         "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3, 2, an edge categories of 2; "
-        "to predict for each graph: 1 real numbers; train 2, valid 1\n"
+        "to predict for each graph: 1 real number; train 2, valid 1\n"
     )
 
 

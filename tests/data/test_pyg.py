@@ -104,7 +104,7 @@ def test_categories_and_classes(kind):
     assert sorted(np.concatenate(list(store.splits.values()))) == list(range(len(SIZES)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_real_numbers(dtype):
     expected = graphs(
         x=lambda g, i: torch.rand(g.num_nodes, 3, dtype=torch.float64).to(dtype),
