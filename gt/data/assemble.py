@@ -45,7 +45,7 @@ def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = 
     if twice.any():
         row = int(np.argmax(twice))
         first = int(np.argmax((ids == ids[row]) & (True if groups is None else groups == groups[row])))
-        raise UserError(f"{table.where(row)}: {what} '{ids[row]}' is there already, see {table.where(first)}")
+        raise UserError(f"{table.where(row)}: {what} {ids[row]!r} is there already, see {table.where(first)}")
     return found
 
 
@@ -75,7 +75,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     sizes = np.bincount(owner, minlength=len(keys))
     if graphs is not None and (sizes == 0).any():
         row = int(np.argmin(sizes))
-        raise UserError(f"{graphs.where(row)}: graph '{keys[row]}' has no node in {nodes.name}")
+        raise UserError(f"{graphs.where(row)}: graph {keys[row]!r} has no node in {nodes.name}")
     ends = _ends(nodes, edges, owner, keys)
     _once(edges, ends, choices.undirected)
     if choices.undirected:
@@ -130,7 +130,7 @@ def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
         return codes, pd.Index(found)
     keys, name = index(column(graphs, "graph"), graphs, "graph"), graphs.name
     codes = keys.get_indexer(pd.Index(ids))
-    unknown(ids, codes, nodes, lambda graph: f"there is no graph '{graph}' in {name}")
+    unknown(ids, codes, nodes, lambda graph: f"there is no graph {graph!r} in {name}")
     return codes, keys
 
 
@@ -143,12 +143,12 @@ def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.n
     graph = np.empty(0, dtype=np.int64)
     if named:
         graph = keys.get_indexer(pd.Index(edges.columns["graph"]))
-        unknown(edges.columns["graph"], graph, edges, lambda name: f"there is no graph '{name}'")
+        unknown(edges.columns["graph"], graph, edges, lambda name: f"there is no graph {name!r}")
     elif many:
         again = pd.Index(node_ids).duplicated()
         if again.any():
             row = int(np.argmax(again))
-            raise UserError(f"{edges.name} has no column 'graph', and node '{node_ids[row]}' is in two graphs")
+            raise UserError(f"{edges.name} has no column 'graph', and node {node_ids[row]!r} is in two graphs")
         known = pd.Index(node_ids)
     found = []
     for end in ("source", "target"):
@@ -160,14 +160,14 @@ def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.n
     if across.any():
         row = int(np.argmax(across))
         a, b = (keys[owner[rows[row]]] for rows in found)
-        raise UserError(f"{edges.where(row)}: an edge from graph '{a}' to graph '{b}': edges cannot cross graphs")
+        raise UserError(f"{edges.where(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
     return np.stack(found)
 
 
 def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> str:
     if named and (node_ids == name).any():
-        return f"node '{name}' is in another graph, see {nodes.where(int(np.argmax(node_ids == name)))}"
-    return f"there is no node '{name}' in {nodes.name}"
+        return f"node {name!r} is in another graph, see {nodes.where(int(np.argmax(node_ids == name)))}"
+    return f"there is no node {name!r} in {nodes.name}"
 
 
 def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
@@ -177,7 +177,7 @@ def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
     if twice.any():
         row = int(np.argmax(twice))
         first = int(np.argmax((pair == pair[:, row : row + 1]).all(0)))
-        shown = " -> ".join(f"'{edges.columns[end][row]}'" for end in ("source", "target"))
+        shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
         hint = ": undirected, each is listed once" if undirected else ""
         raise UserError(f"{edges.where(row)}: edge {shown} is there already, see {edges.where(first)}{hint}")
 
@@ -243,7 +243,7 @@ def _splits(table: Table | None, found: Answer, choices: Choices) -> Arrays:
     parts = np.array([split_of(word) or "" for word in words])
     if (parts == "").any():
         row = int(np.argmax(parts == ""))
-        raise UserError(f"{table.where(row)}: split '{words[row]}' is none of train, valid and test")
+        raise UserError(f"{table.where(row)}: split {words[row]!r} is none of train, valid and test")
     splits = {split: np.flatnonzero((parts == split) & found.labelled) for split in SPLITS}
     for split in SPLITS[:2]:
         if not len(splits[split]):

@@ -69,6 +69,8 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     for name in names:
         if not name or names.count(name) > 1:
             raise UserError(f"{path}, line 1: {f'two columns {name!r}' if name else 'a column without a name'}")
+        if "\n" in name:
+            raise UserError(f"{path}, line 1: a column whose name has a line break, {name[:40]!r}: is a quote open?")
     for name in needed:
         if name not in names:
             raise UserError(f"{path}, line 1: no column '{name}': {nearest(name, names)}")
@@ -136,12 +138,12 @@ def _column(name: str, cells: "pd.Series[str]", where: Where) -> np.ndarray:
         return values
     if stray.any():
         row = int(np.flatnonzero(~empty)[np.argmax(stray)])
-        raise UserError(f"{where(row)}: '{name}' is '{values[row]}', no number as in other rows; empty says 'none'")
+        raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, no number as in other rows; empty says 'none'")
     column = np.full(len(values), np.nan)
     column[~empty] = numbers
     if np.isinf(column).any():
         row = int(np.argmax(np.isinf(column)))
-        raise UserError(f"{where(row)}: '{name}' is '{values[row]}', not a finite number")
+        raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, not a finite number")
     return numbers.astype(np.int64) if numbers.dtype.kind == "i" and not empty.any() else column
 
 

@@ -64,7 +64,19 @@ def features(values: np.ndarray, where: Where, what: str) -> Features:
         refuse(values < 0, values, where, f"in {what} is negative: categories are numbered from 0")
         return Features(values, vocab=tuple((values.max(0, initial=0) + 1).tolist()))
     refuse(~np.isfinite(values), values, where, f"in {what} is not a finite number")
-    return Features(values.astype(np.float32), floats=values.shape[1])
+    return Features(single(values, where, f"in {what}"), floats=values.shape[1])
+
+
+def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
+    """Numbers in float32.
+
+    Raises:
+        UserError: one is too large for it.
+    """
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+    refuse(np.isinf(found), values, where, f"{what} is too large for a float32: scale the numbers")
+    return found
 
 
 def degrees(target: np.ndarray, nodes: int) -> Features:
@@ -89,6 +101,8 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
     """
     values = values[:, None] if values.ndim == 1 else values.reshape(len(values), -1)
     columns = values.shape[1]
+    if not len(values):
+        raise UserError(f"{where(0)}: no target at all, nothing to learn")
     if values.dtype.kind in "OUST":
         if columns > 1 or kind not in (None, "multiclass"):
             raise UserError(f"{where(0)}: {values[0, 0]!r} is text, which can only be a class of a single target")
@@ -98,7 +112,7 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
     refuse(np.isinf(values), values, where, "as a target is not finite")
     plain = values.astype(np.float64)
     known = ~np.isnan(plain)
-    if whole and columns == 1:
+    if whole and columns == 1 and kind in (None, "multiclass"):
         known &= plain != UNLABELLED
     if not known.any():
         raise UserError(f"{where(0)}: no target at all, nothing to learn")
@@ -109,13 +123,14 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
         return _classes(plain, known, where)
     if kind == "binary":
         refuse(~yes_no, values, where, "is neither 0 nor 1: set data.kind=regression or multiclass")
-    return Answer(np.where(known, plain, np.nan).astype(np.float32), kind, columns)
+    return Answer(single(np.where(known, plain, np.nan), where, "as a target"), kind, columns)
 
 
 def _classes(plain: np.ndarray, known: np.ndarray, where: Where) -> Answer:
     if plain.shape[1] > 1:
         raise UserError(f"{where(0)}: {plain.shape[1]} targets cannot be classes: set data.kind=binary or regression")
     refuse(known & (plain != np.floor(plain)), plain, where, "is no whole number, as a class is")
+    refuse(known & (np.abs(plain) > 2**53), plain, where, "is too large to be a class")
     y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
     known = known[:, 0]
     found = np.unique(y[known])
@@ -148,20 +163,24 @@ def describe(name: str, graphs: Graphs) -> str:
     """One line: what was found."""
     schema = graphs.schema
 
+    def many(count: int, what: str) -> str:
+        return f"{count:,} {what}{'' if count == 1 else 's'}"
+
     def columns(vocab: tuple[int, ...], floats: int) -> str:
         if vocab:
             return f"categories of {', '.join(f'{size:,}' for size in vocab[:9])}{' ...' if len(vocab) > 9 else ''}"
-        return f"{floats} real numbers" if floats else "nothing"
+        return many(floats, "real number") if floats else "nothing"
 
     level: Level = schema.level
     what = {
         "multiclass": f"one of {schema.outputs} classes",
-        "binary": f"{schema.outputs} yes/no answers",
-        "regression": f"{schema.outputs} real numbers",
+        "binary": many(schema.outputs, "yes/no answer"),
+        "regression": many(schema.outputs, "real number"),
     }[schema.kind]
     notes: dict[str, Any] = graphs.notes
     return (
-        f"{name}: {len(graphs):,} graphs, {int(graphs.node_ptr[-1]):,} nodes, {int(graphs.edge_ptr[-1]):,} edges; "
+        f"{name}: {many(len(graphs), 'graph')}, {many(int(graphs.node_ptr[-1]), 'node')}, "
+        f"{many(int(graphs.edge_ptr[-1]), 'edge')}; "
         f"a node has {columns(schema.node_vocab, schema.node_floats)}"
         f"{' (its in-degree: there are no features)' if notes.get('degree') else ''}, "
         f"an edge {columns(schema.edge_vocab, schema.edge_floats)}; to predict for each {level}: {what}; "

@@ -40,12 +40,13 @@ class GraphRecord:
     def node(self, row: int) -> str:
         if self.node_lines:
             return f"{self.file}, line {self.node_lines[row]}"
-        return f"{self.place}, node '{self.nodes[row].get('node')}'"
+        return f"{self.place}, node {str(self.nodes[row].get('node'))!r}"
 
     def edge(self, row: int) -> str:
         if self.edge_lines:
             return f"{self.file}, line {self.edge_lines[row]}"
-        return f"{self.place}, edge '{self.edges[row].get('source')}' -> '{self.edges[row].get('target')}'"
+        edge = self.edges[row]
+        return f"{self.place}, edge {str(edge.get('source'))!r} -> {str(edge.get('target'))!r}"
 
 
 def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:

@@ -107,7 +107,7 @@ class _Reader:
         try:
             values[name] = kind(text.strip())
         except (ValueError, KeyError):
-            raise self.wrong(f"'{name}' is '{text.strip()[:40]}', which is not of its declared type", line) from None
+            raise self.wrong(f"'{name}' is {text.strip()[:40]!r}, which is not of its declared type", line) from None
 
     def element(self, name: str, attributes: dict[str, str], line: int, values: Record) -> None:
         for key, text in self.defaults.items():

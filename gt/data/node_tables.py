@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest
-from gt.data.found import Features, Where
+from gt.data.found import Features, Where, single
 from gt.errors import UserError
 
 WIDEST = 1000  # channels that text columns beside real numbers may take
@@ -72,7 +72,7 @@ def pack(table: Table, names: Sequence[str]) -> Packed:
     values: dict[str, list[Any]] = {}
     for name, column in columns.items():
         if real and column.dtype.kind != "O":
-            made.append(column[:, None].astype(np.float32))
+            made.append(single(column[:, None], table.where, f"in {name!r}"))
             continue
         codes, found = pd.factorize(column, sort=True)
         values[name] = list(found) if column.dtype.kind == "O" else found.tolist()
@@ -137,10 +137,13 @@ def rows(records: Sequence[Mapping[str, Any]], where: Where, name: str, ids: Seq
     """
     columns: dict[str, np.ndarray] = {}
     names = list(records[0]) if records else list(ids)
+    for key in names:
+        if "\n" in key or not key:
+            raise UserError(f"{where(0)}: an attribute whose name is {_shown(key)}: rename it")
     for row, record in enumerate(records):
         if record.keys() != records[0].keys():
             missing = [key for key in names if key not in record]
-            said = f"no '{missing[0]}'" if missing else f"'{next(k for k in record if k not in records[0])}'"
+            said = f"no {missing[0]!r}" if missing else repr(next(key for key in record if key not in records[0]))
             raise UserError(f"{where(row)} has {said}, unlike {where(0)}: all need the same attributes")
     for key in names:
         values = [record[key] for record in records]

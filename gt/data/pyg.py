@@ -89,6 +89,8 @@ def build(
     """
     parts = [read(dataset, f"{name} ({split})" if split else name, level) for split, dataset in datasets.items()]
     graphs, found = pack(joined(parts, name), name, kind)
+    if len(graphs) > 1 and any(part.masks for part in parts):
+        raise UserError(f"{name} has masks of nodes in several graphs, which cannot be followed: drop them first")
     if len(parts) > 1:
         ends = np.cumsum([0, *(len(part.sizes) for part in parts)])
         splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
@@ -114,9 +116,9 @@ def one_graph(
     Raises:
         UserError: there are several graphs, or the masks of two splits meet or leave one empty.
     """
+    if len(dataset) != 1:
+        raise UserError(f"{name} holds {len(dataset)} graphs where one is needed: choose data=pyg")
     part = read(dataset, name, "node")
-    if len(part.sizes) != 1:
-        raise UserError(f"{name} holds {len(part.sizes)} graphs where one is needed: choose data=pyg")
     graphs, found = pack(part, name, kind)
     if not part.masks:
         return replace(graphs, splits=random_split(found, fractions, split_seed, f"{name}: nodes"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset, InMemoryDataset
 
@@ -54,6 +55,12 @@ def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | Non
     return data, slices, ids
 
 
+def _array(values: Tensor) -> np.ndarray:
+    values = values.detach().cpu()
+    values = values if values.layout == torch.strided else values.to_dense()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
 def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
     """Cut the collated tensors of a dataset, without a loop over graphs where PyG keeps them collated.
 
@@ -67,9 +74,7 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         values: Any = data[key]
         if not isinstance(values, Tensor):
             raise UserError(f"{name}: {key} is a {type(values).__name__}, not a tensor")
-        if values.is_sparse:
-            values = values.to_dense()
-        array = values.detach().cpu().numpy()
+        array = _array(values)
         array = array[None] if array.ndim == 0 else array
         array = array.T if key == "edge_index" else array
         ptr = np.array([0, len(array)]) if slices is None else np.asarray(slices[key], dtype=np.int64)
@@ -173,8 +178,7 @@ def digest(datasets: Mapping[str, Dataset], name: str) -> str:
         found.update(repr((split, len(ids))).encode())
         found.update(ids.tobytes())
         for key in sorted(key for key in data.keys() if isinstance(data[key], Tensor)):  # noqa: SIM118
-            values = data[key].to_dense() if data[key].is_sparse else data[key]
-            array = np.ascontiguousarray(values.detach().cpu().numpy())
+            array = np.ascontiguousarray(_array(data[key]))
             found.update(repr((key, array.dtype.str, array.shape)).encode())
             found.update(array.data if array.size else b"")
             found.update(b"" if slices is None or key not in slices else np.asarray(slices[key]).tobytes())

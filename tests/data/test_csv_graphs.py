@@ -1,14 +1,16 @@
 """A folder of CSV files: what stands there comes out, and what is wrong is named by its file and line."""
 
 import gzip
+import random
 
 import numpy as np
 import pytest
 import torch
 
 from gt.data import tables
+from gt.data.assemble import Choices
 from gt.data.batching import gather
-from gt.data.csv_graphs import CSVGraphs, read_table
+from gt.data.csv_graphs import CSVGraphs, build, read_table
 from gt.data.own_nodes import CSVNodes
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -69,7 +71,7 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
     opened(write(tmp_path / "csv"))
     assert capsys.readouterr().out == (
         "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3, 2, an edge categories of 2; "
-        "to predict for each graph: 1 real numbers; train 2, valid 1\n"
+        "to predict for each graph: 1 real number; train 2, valid 1\n"
     )
 
 
@@ -333,6 +335,25 @@ def test_two_forms_of_a_table_are_refused(tmp_path):
     folder = write(tmp_path / "csv")
     (folder / "nodes.tsv").write_text(NODES)
     assert "nodes.csv and nodes.tsv are both there: keep one" in line_of(lambda: opened(folder))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_damage_is_one_line_or_none(seed, tmp_path):
+    """A few bytes of a file are lost, changed or put in at random."""
+    draw = random.Random(seed)
+    folder = write(tmp_path / "csv")
+    path = folder / draw.choice(sorted(TABLES))
+    content = bytearray(path.read_bytes())
+    first = draw.randrange(len(content))
+    put = draw.choice([b"", b",", b"\n", b'"', b"nan", b"\xff", b"\0", b"1e999", b"m1", b"\r", b'"\n"', bytes([seed])])
+    content[first : first + draw.randrange(8)] = put
+    path.write_bytes(content)
+    said = ""
+    try:
+        build(folder, Choices())
+    except UserError as error:  # anything else is a defect
+        said = str(error)
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

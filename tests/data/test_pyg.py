@@ -11,6 +11,7 @@ from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 from torch_geometric.datasets import TUDataset
 
 from gt.data.batching import gather
+from gt.data.own_nodes import PyGNodes
 from gt.data.pyg import PyG, build, one_graph
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -104,7 +105,7 @@ def test_categories_and_classes(kind):
     assert sorted(np.concatenate(list(store.splits.values()))) == list(range(len(SIZES)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_real_numbers(dtype):
     expected = graphs(
         x=lambda g, i: torch.rand(g.num_nodes, 3, dtype=torch.float64).to(dtype),
@@ -269,6 +270,29 @@ def test_one_graph_with_masks():
     assert np.array_equal(one_graph(Kept([several]), "cora").splits["train"], store.splits["train"])
 
 
+def test_each_split_of_one_graph_counts_its_own_nodes(tmp_path):
+    graph = random_graph(30, 0)
+    graph.y = torch.arange(30) % 3
+    for place, name in enumerate(("train", "val", "test")):
+        graph[f"{name}_mask"] = torch.arange(30) // 10 == place
+    data = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    data.open([])
+    for split, ids in (("train", range(10)), ("valid", range(10, 20)), ("test", range(20, 30))):
+        [batch] = list(data.loader(split))
+        assert (batch.y != -100).nonzero().flatten().tolist() == list(ids)
+        assert batch.y[list(ids)].tolist() == [i % 3 for i in ids] == data.targets(split).tolist()
+    with pytest.raises(UserError, match="own holds 12 graphs where one is needed"):
+        one_graph(Kept(graphs()), "own")
+
+
+def test_masks_of_several_graphs_are_refused():
+    masked = graphs(
+        y=lambda g, i: torch.arange(g.num_nodes) % 3, train_mask=lambda g, i: torch.ones(g.num_nodes, dtype=torch.bool)
+    )
+    with pytest.raises(UserError, match="own has masks of nodes in several graphs"):
+        build({"": Kept(masked)}, "own")
+
+
 def test_one_graph_without_masks_is_split_at_random():
     graph = random_graph(30, 0)
     graph.y = torch.arange(30) % 3
@@ -365,6 +389,17 @@ def test_tu_files(tmp_path, capsys):
         "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers"
         in capsys.readouterr().out
     )
+
+
+def test_tu_files_without_labels_of_nodes_know_their_sizes(tmp_path):
+    tu_files(tmp_path / "pyg")
+    for part in ("node_labels", "edge_labels"):
+        (tmp_path / "pyg" / "TINY" / "raw" / f"TINY_{part}.txt").unlink()
+    data = PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path))
+    data.open([])
+    assert data.graphs.sizes.tolist() == [2, 3] * 6
+    assert data.graphs.nodes["x"][:5].ravel().tolist() == [1, 1, 1, 2, 1]
+    assert data.graphs.notes["degree"]
 
 
 def left(folder: Path) -> list[str]:
