@@ -22,7 +22,7 @@ def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def tensor(values: np.ndarray) -> torch.Tensor:
     """A tensor of the type models work in: int64 or float32."""
     kind = np.int64 if values.dtype.kind in "iub" else np.float32
-    return torch.from_numpy(np.ascontiguousarray(values).astype(kind, copy=False))
+    return torch.from_numpy(values.astype(kind, order="C", copy=False))
 
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
