@@ -1,6 +1,7 @@
 """From a store to batches: which graphs go together, and the gathering of their rows, without a loop over graphs."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -142,11 +143,11 @@ class Requests(Sampler[list[int]]):
     A worker is a copy of the training process that never learns how the network there goes on.
     """
 
-    def __init__(self, batches: "Batches", readings: Iterable[Reading]) -> None:
+    def __init__(self, batches: "Epochs", readings: Iterable[Reading]) -> None:
         self.batches, self.readings = batches, readings
 
     @property
-    def sampler(self) -> "Batches":
+    def sampler(self) -> "Epochs":
         """Where the trainer looks for something to tell the epoch to."""
         return self.batches
 
@@ -160,7 +161,30 @@ class Requests(Sampler[list[int]]):
             yield request
 
 
-class Batches(Sampler[list[int]]):
+class Epochs(Sampler[list[int]]):
+    """What the batches of each epoch begin with, the same for the same epoch.
+
+    Attributes:
+        epoch: the next one.
+    """
+
+    epoch = 0
+
+    @property
+    def sampler(self) -> "Epochs":
+        """Where the trainer looks for something to tell the epoch to."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self.epoch = epoch
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+
+class Batches(Epochs):
     """Batches of graphs of like size, so that little is padded; the same for the same seed and epoch.
 
     Shuffled, each epoch draws anew which graphs meet: a random order is cut into pools of ``pool`` batches, each pool
@@ -200,15 +224,6 @@ class Batches(Sampler[list[int]]):
         self.sizes, self.batch_size, self.shuffle, self.budget = sizes, batch_size, shuffle, budget
         self.seed, self.epoch, self.rank, self.world, self.first = seed, epoch, rank, world, first
         self._total: int | None = None
-
-    @property
-    def sampler(self) -> "Batches":
-        """Where the trainer looks for something to tell the epoch to."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
 
     def _pools(self, order: np.ndarray) -> np.ndarray:
         """(G,) the pool of each graph of a random order."""

@@ -21,8 +21,8 @@ from gt.data.assemble import Choices, assemble
 from gt.data.found import Where
 from gt.data.node_tables import Table
 from gt.data.own import OwnGraphs, file_name, several
-from gt.data.store import Graphs
 from gt.data.reading import read_text
+from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.schema import Kind
 

@@ -12,12 +12,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
-from gt.data.batching import Batches, GraphDataset, Requests, tensor
+from gt.data.batching import Batches, Epochs, GraphDataset, Requests, tensor
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build
 from gt.encodings import Encoding, attach
@@ -91,7 +91,7 @@ class DataModule(pl.LightningDataModule, ABC):
         """The metrics, and which of them says what is best."""
         return metrics.metrics(self.schema)
 
-    def batches(self, split: str, **place: int) -> Sampler[list[int]]:
+    def batches(self, split: str, **place: int) -> Epochs:
         """Which samples go together."""
         train = split == "train"
         size = self.batch_size if train else self.eval_batch_size
@@ -185,7 +185,7 @@ class GraphDataModule(DataModule):
         super().__init__(batch_size, eval_batch_size, workers, seed, batch_nodes)
         self.name, self.root, self.static = name, Path(root), static
         self.graphs: Graphs | None = None
-        self.folder: Path | None = None
+        self.folder = Path()  # of the store, once it is open
         self._shapes: dict[str, tuple[Shape, ...]] = {}
 
     @abstractmethod
@@ -213,7 +213,7 @@ class GraphDataModule(DataModule):
         splits = ", ".join(f"{len(ids):,} {split}" for split, ids in graphs.splits.items())
         lines = [f"{len(graphs):,} graphs ({splits}), {nodes:,} nodes, {edges:,} edges"]
         lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(graphs.nodes.items())]
-        size = sum(path.stat().st_size for path in self.folder.glob("*")) if self.folder else 0
+        size = sum(path.stat().st_size for path in self.folder.glob("*"))
         return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.folder}"])
 
     def has(self, split: str) -> bool:
@@ -235,6 +235,8 @@ class GraphDataModule(DataModule):
     def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
         """The shapes for a split, the same on every rank and whenever a run resumes."""
         dataset, batches = self.dataset(split), self.batches(split)
+        if not isinstance(batches, Batches):
+            raise UserError("data.static=true fills up batches of whole graphs: set it to false for samples of one")
         sizes, edges = dataset.sizes, dataset.edges
         epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
         sampled = [batch for epoch in epochs for batch in batches.plan(epoch)]

@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gt.attention import Demand, choose, explain
-from gt.data.batching import gather
+from gt.data.batching import Batches, gather
 from gt.data.datamodule import DataModule, GraphDataModule
 from gt.graph import GraphBatch
 from gt.masks import Complete, Hops, Mask
@@ -47,16 +47,14 @@ class Contents:
 
 def contents(data: DataModule) -> Contents:
     """Look into a dataset that has been opened."""
-    graphs = data.graphs if isinstance(data, GraphDataModule) else None
-    if graphs is None:
+    graphs, batches = data.graphs if isinstance(data, GraphDataModule) else None, data.batches("train")
+    if graphs is None or not isinstance(batches, Batches) or len(graphs) == 1:
         return _drawn(list(islice(data.loader("train"), BATCHES)))
     nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
     targets = np.asarray(graphs.edge_index)[1] + np.repeat(graphs.node_ptr[:-1], edges)
     by_size = np.argsort(nodes, kind="stable")
     sample = by_size[np.unique(np.linspace(0, len(nodes) - 1, min(SAMPLED, len(nodes))).astype(int))]
-    plan = sorted(
-        data.batches("train").plan(), key=lambda ids: int(nodes[np.asarray(graphs.splits["train"])[ids]].sum())
-    )
+    plan = sorted(batches.plan(), key=lambda ids: int(nodes[np.asarray(graphs.splits["train"])[ids]].sum()))
     batch = plan[len(plan) // 2]
     return Contents(
         nodes,

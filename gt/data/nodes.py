@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch.utils.data import Sampler as Order
 
 from gt.attention import Reading
-from gt.data.batching import prepare_all, tensor
+from gt.data.batching import Epochs, prepare_all, tensor
 from gt.data.datamodule import GraphDataModule
 from gt.data.sampling import Full, Rows, Sample, Sampler
 from gt.data.store import Graphs
@@ -152,7 +151,7 @@ class NodeSamples(Dataset[GraphBatch]):
         ).finish()
 
 
-class Steps(Order[list[int]]):
+class Steps(Epochs):
     """This process's steps of each epoch, as `NodeSamples` takes them.
 
     Args:
@@ -168,15 +167,6 @@ class Steps(Order[list[int]]):
     ) -> None:
         self.steps, self.shuffle, self.epoch = steps, shuffle, epoch
         self.rank, self.world, self.first = rank, world, first
-
-    @property
-    def sampler(self) -> "Steps":
-        """Where the trainer looks for something to tell the epoch to."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.steps // self.world

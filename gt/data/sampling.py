@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gt.data.arrays import read_array, write_array
 from gt.data.batching import runs
 from gt.data.clusters import clusters
-from gt.data.files import Damaged, lock, read_array, write_array
+from gt.data.files import Damaged, lock
 from gt.data.store import fingerprint
 from gt.errors import UserError
 

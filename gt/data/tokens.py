@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gt.data.store import lock, read_array, write_array
+from gt.data.arrays import read_array, write_array
+from gt.data.files import lock
 from gt.data.text_files import between, in_groups
 from gt.data.tokenizer import Tokenizer, loads
 from gt.errors import UserError
