@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
     from gt.masks import Mask, Pairs
 
 
@@ -223,6 +224,8 @@ class GraphBatch:
 
     def to_data_list(self) -> list[Data]:
         """One PyG graph for each graph of the batch, edges numbered from 0 again."""
+        from torch_geometric.data import Data  # takes two seconds to import, which few runs need
+
         graphs = []
         starts = self.ptr.tolist()
         edge_ptr = self.rowptr[self.ptr].tolist()

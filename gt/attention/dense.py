@@ -110,6 +110,11 @@ def attend_sdpa(
     return _unpack(pairs, out)
 
 
+def prepare_dense(pairs: Pairs, demand: Demand) -> None:
+    """The mask on the padded view, and whether some node reads nobody."""
+    _ = pairs.safe_dense, pairs.all_read
+
+
 def sdpa_obstacle(demand: Demand) -> str | None:
     """What PyTorch's fused attention cannot do."""
     if demand.scored:

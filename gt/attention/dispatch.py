@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from gt.attention import dense, flash, flex, sparse, triton
-from gt.attention.blocks import blocks_of
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.masks import Mask, Pairs
@@ -24,6 +23,10 @@ def nothing(asked: Demand | Pairs) -> None:
     """Serves everything."""
 
 
+def no_index(pairs: Pairs, demand: Demand) -> None:
+    """Needs nothing but the batch."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to compute attention.
@@ -33,6 +36,7 @@ class Backend:
         obstacle: why it cannot serve a demand, in a phrase, or None.
         avoided: why it can but does so badly, likewise: ``auto`` leaves it alone.
         unfit: why it cannot serve a mask on a batch, likewise.
+        prepare: works out each index that it will ask for, while still on the CPU.
         layout: what it works on: the ``padded`` (B, L, L) view, the pairs ``listed``, the ``blocks`` of the N x N
             matrix that hold any, or ``packed`` graphs as they are.
     """
@@ -41,6 +45,7 @@ class Backend:
     obstacle: Callable[[Demand], str | None] = nothing
     avoided: Callable[[Demand], str | None] = nothing
     unfit: Callable[[Pairs], str | None] = nothing
+    prepare: Callable[[Pairs, Demand], None] = no_index
     layout: Literal["padded", "listed", "blocks", "packed"] = "listed"
 
     @property
@@ -53,11 +58,17 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "dense": Backend(dense.attend_dense, layout="padded"),
-    "sdpa": Backend(dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, layout="padded"),
-    "sparse": Backend(sparse.attend_sparse),
-    "triton": Backend(triton.attend_triton, triton.triton_obstacle, triton.triton_avoided),
-    "flex": Backend(flex.attend_flex, flex.flex_obstacle, flex.flex_avoided, flex.flex_unfit, "blocks"),
+    "dense": Backend(dense.attend_dense, prepare=dense.prepare_dense, layout="padded"),
+    "sdpa": Backend(
+        dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, prepare=dense.prepare_dense, layout="padded"
+    ),
+    "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
+    "triton": Backend(
+        triton.attend_triton, triton.triton_obstacle, triton.triton_avoided, prepare=triton.prepare_triton
+    ),
+    "flex": Backend(
+        flex.attend_flex, flex.flex_obstacle, flex.flex_avoided, flex.flex_unfit, flex.prepare_flex, layout="blocks"
+    ),
     "flash": Backend(flash.attend_flash, flash.flash_obstacle, unfit=flash.flash_unfit, layout="packed"),
 }
 
@@ -86,15 +97,10 @@ def choose(pairs: Pairs, demand: Demand) -> str:
 
 def prepare(pairs: Pairs, demand: Demand) -> None:
     """Compute, while still on the CPU, each index that the chosen backend will ask for."""
-    layout = BACKENDS[choose(pairs, demand)].layout
-    if layout == "padded":
-        _ = pairs.safe_dense, pairs.all_read
-    elif layout == "blocks":
-        blocks_of(pairs)
-    elif layout == "listed":
-        _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
+    backend = BACKENDS[choose(pairs, demand)]
+    backend.prepare(pairs, demand)
     if demand.hops is not None:
-        _ = pairs.dense_hops(demand.hops) if layout == "padded" else pairs.hops(demand.hops)
+        _ = pairs.dense_hops(demand.hops) if backend.padded else pairs.hops(demand.hops)
     if demand.listed:
         _ = pairs.of_edges, pairs.dense_entry
 

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from gt.attention.costs import Demand
 from gt.masks import Pairs
@@ -42,6 +41,8 @@ def attend_flash(
 
     Takes neither bias nor dropout, and masks by position alone; ask `flash_obstacle` and `flash_unfit` first.
     """
+    from torch.nn.attention.varlen import varlen_attn  # brings in the compiler, a second that few runs need
+
     if pairs.limits is None:
         raise ValueError("flash attention reads by position within a graph alone")
     batch = pairs.batch

@@ -1,24 +1,28 @@
 """Attention over the blocks of the packed N x N matrix that hold pairs, by FlexAttention (Dong et al. 2024)."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from gt.attention.blocks import SIDE, Blocks, blocks_of
 from gt.attention.costs import Demand
 from gt.masks import Pairs
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 MOST_NODES = 1 << 18  # the index of blocks grows with the square of the nodes
 NARROWEST = 16
 
 
 @cache
-def compiled() -> Any:
-    """The fused kernel; compiled anew for few of the sizes that it meets."""
-    return torch.compile(flex_attention, dynamic=True)
+def kernel(device: str) -> Any:
+    """FlexAttention, on a GPU compiled: anew for few of the sizes that it meets."""
+    from torch.nn.attention.flex_attention import flex_attention  # brings in the compiler, a second that few runs need
+
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
 def flex_obstacle(demand: Demand) -> str | None:
@@ -47,8 +51,15 @@ def flex_unfit(pairs: Pairs) -> str | None:
     return f"its index of blocks would be too large for {nodes:,} nodes" if nodes > MOST_NODES else None
 
 
-def block_mask(blocks: Blocks, nodes: int) -> BlockMask:
+def prepare_flex(pairs: Pairs, demand: Demand) -> None:
+    """The blocks that hold pairs."""
+    blocks_of(pairs)
+
+
+def block_mask(blocks: Blocks, nodes: int) -> "BlockMask":
     """What FlexAttention takes."""
+    from torch.nn.attention.flex_attention import BlockMask
+
     return BlockMask.from_kv_blocks(
         blocks.partial_count[None, None],
         blocks.partial[None, None],
@@ -71,7 +82,6 @@ def attend_flex(
     if blocks.order is not None:
         q, k, v = (t.index_select(0, blocks.order) for t in (q, k, v))
     mask = pairs.kept("block_mask", lambda: block_mask(blocks, pairs.batch.num_nodes))
-    attention = compiled() if q.is_cuda else flex_attention
-    out = attention(*(t.transpose(0, 1)[None].contiguous() for t in (q, k, v)), block_mask=mask)
+    out = kernel(q.device.type)(*(t.transpose(0, 1)[None].contiguous() for t in (q, k, v)), block_mask=mask)
     out = out[0].transpose(0, 1)
     return out if blocks.place is None else out.index_select(0, blocks.place)

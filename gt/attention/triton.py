@@ -52,6 +52,11 @@ def triton_avoided(demand: Demand) -> str | None:
     return "on a CPU it is interpreted" if demand.device == "cpu" else None
 
 
+def prepare_triton(pairs: Pairs, demand: Demand) -> None:
+    """The pairs by target and by source, which heads use each, and where each stands in a dense bias."""
+    _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
+
+
 def _sizes(channels: int, values: int, pairs: int, nodes: int) -> dict[str, int]:
     """The block sizes of a launch, powers of two.
 

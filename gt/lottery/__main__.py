@@ -7,6 +7,7 @@ every backend on a grid of workloads into a folder that it names.
 import argparse
 import json
 import os
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +87,9 @@ def write(folder: Path, rows: list[Row], swept: list[Row], facts: dict[str, str]
     return path
 
 
+WIDE = 180  # columns of a file or a pipe
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gt.lottery", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
@@ -100,7 +104,7 @@ def main() -> None:
     args = arguments()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no GPU: choose --device cpu")
-    dtype, console = DTYPES[args.dtype], Console(width=None)
+    dtype, console = DTYPES[args.dtype], Console(width=None if sys.stdout.isatty() else WIDE)
     if not args.keep:
         found = measure(args.device, dtype, lambda cases: track(cases, description="measuring costs", console=console))
         path = costs.cached_path(args.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -98,6 +99,10 @@ class Combined(Mask):
     """Several masks taken as one."""
 
     masks: Sequence[Mask]
+    sign: ClassVar[str] = ", "
+
+    def __str__(self) -> str:
+        return "(" + self.sign.join(map(str, self.masks)) + ")"
 
     def __post_init__(self) -> None:
         if not self.masks:
@@ -126,6 +131,8 @@ class Combined(Mask):
 class Union(Combined):
     """Allows what any of its masks allows."""
 
+    sign = " | "
+
     @property
     def reads_itself(self) -> bool:
         return any(mask.reads_itself for mask in self.masks)
@@ -146,6 +153,8 @@ class Union(Combined):
 
 class Intersection(Combined):
     """Allows what all of its masks allow."""
+
+    sign = " & "
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:

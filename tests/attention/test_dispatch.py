@@ -132,7 +132,7 @@ def test_prepared_pairs_wait_for_no_device(costing, mask, fastest):
     assert choose(there, demand) == fastest
     q = torch.empty(batch.num_nodes, 2, 3, device="meta")
     if fastest == "sparse":  # sparse products have no meta kernel: each index that they take must be there
-        needed = ("edges", "rowptr", "by_source", "colptr", "edge_heads", "dense_entry")
+        needed = ("edges", "stack_2", "edge_heads", "dense_entry")
         assert all(name in vars(there) for name in needed)
     else:
         assert attend(q, q, q, there).shape == q.shape
