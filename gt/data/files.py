@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.errors import UserError
@@ -191,28 +190,3 @@ def read_facts(path: Path) -> dict[str, Any]:
     if facts["format"] != FORMAT:
         raise Damaged(f"is outdated (format {facts['format']}, not {FORMAT})")
     return facts
-
-
-def write_array(path: Path, values: np.ndarray) -> None:
-    """Save one array whole or not at all, with a JSON file beside it that `read_array` checks it by."""
-    with writing(path.parent, lambda: values.nbytes):
-        beside = path.with_suffix(".json")
-        beside.unlink(missing_ok=True)  # between the two files there must be no moment at which they disagree
-        with whole(path) as handle:
-            np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
-        write_facts(beside, seal(path))
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Map the array that `write_array` saved.
-
-    Raises:
-        Damaged: it is not as it was.
-        FileNotFoundError: it was never completed.
-    """
-    try:
-        facts = read_facts(path.with_suffix(".json"))
-        check(path, facts, facts["bytes"] <= VERIFIED)
-    except Damaged as error:
-        raise Damaged(f"{path.stem} in {path.parent} {error}") from None
-    return np.load(path, mmap_mode="r", allow_pickle=False)
