@@ -55,7 +55,7 @@ class PyGNodes(OwnNodes):
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
-        chunk: int = 1 << 20,
+        chunk: int = 1 << 19,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -92,7 +92,7 @@ class CSVNodes(OwnNodes):
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
-        chunk: int = 1 << 20,
+        chunk: int = 1 << 19,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -127,7 +127,7 @@ class GraphFileNodes(OwnNodes):
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
-        chunk: int = 1 << 20,
+        chunk: int = 1 << 19,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
