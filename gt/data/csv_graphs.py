@@ -181,7 +181,7 @@ class CSVGraphs(OwnGraphs):
         fractions: shares of train, valid and test where no column ``split`` says who is in which.
         split_seed: what such a split is drawn from.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, one line with the file and the line that is wrong.
@@ -200,9 +200,13 @@ class CSVGraphs(OwnGraphs):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
         self.path = Path(path)
-        super().__init__(f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(
+            f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
         self.choices = Choices(target, kind, undirected, fractions, split_seed)
 
     def key(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class GraphFiles(OwnGraphs):
         fractions: shares of train, valid and test where no attribute ``split`` says who is in which.
         split_seed: what such a split is drawn from.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, one line with the file and the line, graph or node that is wrong.
@@ -100,8 +100,12 @@ class GraphFiles(OwnGraphs):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__(f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(
+            f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
         self.path = path
         self.choices = Choices(target, kind, undirected, fractions, split_seed)
 

@@ -52,7 +52,7 @@ class Molecules(GraphDataModule):
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
         weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
         root: where what is built is kept.
-        batch_size: molecules in a training batch; the rest as in `DataModule`.
+        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
         processes: how many read molecules; None takes all CPUs.
 
     Raises:
@@ -78,10 +78,12 @@ class Molecules(GraphDataModule):
         workers: int = 0,
         processes: int | None = None,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
         self.path = Path(path).expanduser()
         name = f"molecules-{self.path.name.partition('.')[0]}"
-        super().__init__(name, root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(name, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
         self.smiles, self.kind = smiles, kind
         self.target = None if target is None else [target] if isinstance(target, str) else list(target)
         self.split, self.split_column = split, split_column

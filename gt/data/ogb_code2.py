@@ -35,7 +35,7 @@ class FunctionNames(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_code2``.
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     version = 1
@@ -47,8 +47,10 @@ class FunctionNames(OGBGraphs):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__("ogbg-code2", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__("ogbg-code2", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
 
     def metric(self) -> OGBWords:
         return OGBWords(self.schema.names, POSITIONS, self._opened().graphs["y"].shape[1] - POSITIONS)

@@ -38,7 +38,7 @@ class PCQM4Mv2(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``pcqm4m-v2``.
-        batch_size: molecules in a training batch; the rest as in `DataModule`.
+        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
         processes: how many read molecules; None takes all CPUs.
     """
 
@@ -53,8 +53,10 @@ class PCQM4Mv2(OGBGraphs):
         workers: int = 0,
         processes: int | None = None,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__("pcqm4m-v2", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__("pcqm4m-v2", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
         self.processes = processes
 
     def metric(self) -> LeaderboardMetric:

@@ -24,7 +24,7 @@ class ProteinAssociations(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_ppa``.
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     version = 1
@@ -37,8 +37,10 @@ class ProteinAssociations(OGBGraphs):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__("ogbg-ppa", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__("ogbg-ppa", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
 
     def metric(self) -> LeaderboardMetric:
         return OGBAccuracy(self.name)

@@ -144,7 +144,7 @@ class PyG(OwnGraphs):
         fractions: shares of train, valid and test of a random split.
         split_seed: what a random split is drawn from.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule`.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, a dataset that cannot be had or read.
@@ -164,9 +164,13 @@ class PyG(OwnGraphs):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
-        super().__init__(file_name(title(self.make)), root, batch_size, eval_batch_size, workers, seed)
+        super().__init__(
+            file_name(title(self.make)), root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
         self.level, self.kind = level, kind
         self.fractions, self.split_seed = tuple(fractions), split_seed
         self._datasets: dict[str, Dataset] = {}

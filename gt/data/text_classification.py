@@ -65,7 +65,7 @@ class TextClassification(GraphDataModule):
         tokenizer: a ``tokenizer.json`` to take instead.
         longest: tokens of a text; what comes after them is cut off.
         root: where what is built is kept.
-        batch_size: texts in a training batch; the rest as in `DataModule`.
+        batch_size: texts in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class TextClassification(GraphDataModule):
         eval_batch_size: int | None = None,
         workers: int = 0,
         seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
     ) -> None:
-        super().__init__("text_classification", root, batch_size, eval_batch_size, workers, seed)
+        super().__init__("text_classification", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
         if tokens not in ("words", "bytes", "bpe"):
             raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
         if longest < 1 or vocabulary < 2:
