@@ -18,7 +18,7 @@ from gt.errors import UserError
 
 FORMAT = 2  # raise when the layout on disk changes: what is older is then made again
 VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
-PIECE = 2**22
+PIECE = 2**20  # part of the format: another size gives other checksums
 THREADS = 8
 
 Seal = dict[str, int]
