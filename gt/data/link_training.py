@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from gt.attention import Reading
 from gt.data.batching import Batches, prepare_all, runs
 from gt.data.negatives import Negatives
+from gt.data.nodes import refuse_dense
 from gt.data.sampling import Neighbours, Rows
 from gt.graph import GraphBatch
 
@@ -116,7 +117,9 @@ class TrainingLinks(Dataset[GraphBatch]):
         else:
             batch = self.graph.around(gone, links, self.sampler, random)
         batch.y = (torch.arange(2 * len(numbers)) < len(numbers)).float()[:, None]
-        return prepare_all(batch.finish(), self.readings)
+        readings = tuple(self.readings)
+        refuse_dense(batch.finish(), readings)
+        return prepare_all(batch, readings)
 
 
 class LinkBatches(Batches):

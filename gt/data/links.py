@@ -138,6 +138,10 @@ class LinkDataModule(GraphDataModule):
         whole = self.late if split == "test" and self.valid_as_input else self.whole
         return EvaluationLinks(whole.batch(self.chunk), questions, max(block, 1))
 
+    def workers_for(self, split: str) -> int:
+        """An evaluation reads the graph that there is: to hand it over from another process would copy it."""
+        return self.workers if split == "train" else 0
+
     def batches(self, split: str, **place: int) -> Batches:
         sizes = self.dataset(split).sizes
         if split == "train":

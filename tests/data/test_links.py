@@ -297,6 +297,13 @@ def test_encodings_that_would_know_the_links(tmp_path: Path) -> None:
     Links(tmp_path).open([Degree()])
 
 
+def test_masks_of_too_many_pairs(data: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 16)  # a machine of 256 bytes
+    data.readings = {(Hops(None), demand) for _, demand in network().readings()}
+    with pytest.raises(UserError, match="mask=one_hop"):
+        epoch(data)
+
+
 def test_trivial_baseline(data: Links) -> None:
     assert len(data.dataset("train")) == len(TRAIN)
     assert data.targets("test").sum() == len(TEST)
