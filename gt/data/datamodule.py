@@ -146,7 +146,7 @@ class GraphDataModule(DataModule):
 
     @abstractmethod
     def build(self) -> Graphs | Iterable[Graphs]:
-        """Read the source."""
+        """Read the source: all graphs, or chunks of consecutive ones, see `gt.data.store.save`, for less memory."""
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         name = f"{self.name}-{fingerprint(self.key())}"

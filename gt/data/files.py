@@ -7,18 +7,19 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.errors import UserError
 
 FORMAT = 2  # raise when the layout on disk changes: what is older is then made again
-VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: about 0.2 s
-SLAB = 2**20
+VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
+PIECE = 2**22
+THREADS = 8
 
 Seal = dict[str, int]
 
@@ -116,13 +117,12 @@ def discard(path: Path) -> None:
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    total, slab = 0, memoryview(bytearray(SLAB))
+    """CRC-32 of the CRC-32s of a file's pieces of `PIECE` bytes, which several threads work out at once."""
     # read, not mapped: a bad sector is then an error that can be handled, and not the end of the process
-    with open(path, "rb", buffering=0) as handle:
-        while count := handle.readinto(slab):
-            total = zlib.crc32(slab[:count], total)
-    return total
+    with open(path, "rb", buffering=0) as handle, ThreadPoolExecutor(THREADS) as pool:
+        number, starts = handle.fileno(), range(0, os.fstat(handle.fileno()).st_size, PIECE)
+        sums = (pool.map if len(starts) > 1 else map)(lambda start: zlib.crc32(os.pread(number, PIECE, start)), starts)
+        return zlib.crc32(b"".join(each.to_bytes(4, "little") for each in sums))
 
 
 def seal(path: Path) -> Seal:
@@ -191,28 +191,3 @@ def read_facts(path: Path) -> dict[str, Any]:
     if facts["format"] != FORMAT:
         raise Damaged(f"is outdated (format {facts['format']}, not {FORMAT})")
     return facts
-
-
-def write_array(path: Path, values: np.ndarray) -> None:
-    """Save one array whole or not at all, with a JSON file beside it that `read_array` checks it by."""
-    with writing(path.parent, lambda: values.nbytes):
-        beside = path.with_suffix(".json")
-        beside.unlink(missing_ok=True)  # between the two files there must be no moment at which they disagree
-        with whole(path) as handle:
-            np.save(handle, np.ascontiguousarray(values), allow_pickle=False)
-        write_facts(beside, seal(path))
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Map the array that `write_array` saved.
-
-    Raises:
-        Damaged: it is not as it was.
-        FileNotFoundError: it was never completed.
-    """
-    try:
-        facts = read_facts(path.with_suffix(".json"))
-        check(path, facts, facts["bytes"] <= VERIFIED)
-    except Damaged as error:
-        raise Damaged(f"{path.stem} in {path.parent} {error}") from None
-    return np.load(path, mmap_mode="r", allow_pickle=False)

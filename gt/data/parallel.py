@@ -31,7 +31,9 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def mapped(function: Callable[[T], R], parts: Sequence[T], processes: int | None = None, what: str = "") -> Iterator[R]:
+def mapped(
+    function: Callable[[T], R], parts: Sequence[T], processes: int | None = None, what: str = ""
+) -> Generator[R]:
     """``function`` of every part, in the order of the parts, computed by several processes.
 
     At most ``2 * processes`` results exist that were not taken yet: however many parts there are, memory is bounded.

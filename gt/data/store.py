@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gt.data import files
-from gt.data.columns import Column, holding
+from gt.data.arrays import Column, holding
 from gt.data.files import Damaged, Seal, lock, say, writing
 from gt.schema import Schema
 
@@ -65,6 +65,21 @@ class Graphs:
     def pair_ptr(self) -> np.ndarray:
         """(G + 1,) int64 offsets of the pairs of each graph."""
         return pointers(self.sizes**2)
+
+    def between(self, low: int, high: int) -> "Graphs":
+        """The graphs ``low <= g < high`` without splits and notes, as arrays of their own."""
+        parts: dict[str, Any] = {}
+        pointer = (self.node_ptr, self.edge_ptr, self.pair_ptr, np.arange(len(self) + 1))
+        for group, rows in zip(GROUPS, pointer, strict=False):  # all but the splits
+            arrays = getattr(self, group)
+            parts[group] = {name: np.array(values[rows[low] : rows[high]]) for name, values in arrays.items()}
+        return Graphs(
+            node_ptr=self.node_ptr[low : high + 1] - self.node_ptr[low],
+            edge_ptr=self.edge_ptr[low : high + 1] - self.edge_ptr[low],
+            edge_index=np.array(self.edge_index[:, self.edge_ptr[low] : self.edge_ptr[high]]),
+            schema=self.schema,
+            **parts,
+        )
 
     def sort_edges(self) -> "Graphs":
         """Sort edges by (graph, target, source), their attributes with them; in place, returns self."""
@@ -198,7 +213,10 @@ def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
             del chunk  # while the next one is made there is room for it
         with writing(folder.parent, lambda: writer.bytes):
             writer.finish()
-        files.discard(folder)
+        if folder.exists() or folder.is_symlink():  # moved away first: at no moment is half of it in place
+            old = folder.with_name(part.name + "-old")
+            os.replace(folder, old)
+            files.discard(old)
         os.replace(part, folder)
         files.sync(folder.parent)
     except BaseException:
@@ -234,8 +252,8 @@ def load(folder: Path) -> Graphs:
         if own:
             groups[group][own] = values
     return Graphs(
-        node_ptr=arrays["node_ptr"].astype(np.int64),
-        edge_ptr=arrays["edge_ptr"].astype(np.int64),
+        node_ptr=np.array(arrays["node_ptr"], dtype=np.int64),
+        edge_ptr=np.array(arrays["edge_ptr"], dtype=np.int64),
         edge_index=arrays["edge_index"],
         schema=schema,
         notes=facts["notes"],

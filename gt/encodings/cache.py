@@ -1,20 +1,29 @@
 """Encodings computed once for a dataset and kept beside it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from gt.data.files import Damaged, lock, read_array, say, write_array
+import numpy as np
+
+from gt.data.arrays import read_array, write_arrays
+from gt.data.files import Damaged, lock, say
+from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs, fingerprint
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
+
+TOGETHER = 2**21  # nodes for which starting processes takes longer than they would save
+SPAN = 2**18  # nodes that a process works on at a time: tens of megabytes
 
 
 def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress: Progress = iter) -> Graphs:
     """The same graphs with each encoding's arrays among ``nodes``, memory-mapped.
 
-    An array is computed where its file is missing or damaged. Safe when several processes ask at once: one computes
-    and the others wait for it.
+    An array is computed where its file is missing or damaged; for many graphs, by several processes. Safe when several
+    ask at once: one computes and the others wait for it.
 
     Args:
         graphs: a whole dataset.
@@ -55,6 +64,25 @@ def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], pro
         say(f"{error}: computing it again")
     except FileNotFoundError:
         pass
-    for name, values in encoding.compute(graphs, progress).items():
-        write_array(paths[name], values)
+    if graphs.node_ptr[-1] <= TOGETHER:
+        write_arrays(paths, [encoding.compute(graphs, progress)])
+    else:
+        with closing(mapped(encoding.compute, Spans(graphs), what=f"computing {encoding.arrays[0]}")) as chunks:
+            write_arrays(paths, chunks)
     return _opened(paths)
+
+
+class Spans(Sequence[Graphs]):
+    """Runs of consecutive graphs with about ``size`` nodes each, cut out when they are asked for."""
+
+    def __init__(self, graphs: Graphs, size: int = SPAN) -> None:
+        self.graphs = graphs
+        ends = np.arange(size, graphs.node_ptr[-1] + size, size)
+        self.bounds = np.unique([0, *np.searchsorted(graphs.node_ptr, ends).clip(max=len(graphs))])
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        low, high = int(self.bounds[number]), int(self.bounds[number + 1])
+        return self.graphs.between(low, high)

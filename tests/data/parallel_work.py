@@ -1,22 +1,75 @@
-"""Work for other processes."""
+"""Work for other processes, which must find it in a module."""
 
 import os
 import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_info
 
 from gt.errors import UserError
 
 
+class Odd(ValueError):
+    """An error that cannot be pickled: it takes other arguments than it keeps."""
+
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(f"row {row} {why}")
+
+
+class OddUserError(UserError):
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(f"row {row} {why}")
+
+
 def square(number: int) -> int:
+    time.sleep(0.02 if number % 3 == 0 else 0)  # so that later parts are done first
     return number * number
 
 
-def fail(number: int) -> int:
-    if number == 3:
-        raise UserError("row 3 is wrong")
+def noted(folder: Path, number: int) -> int:
+    (folder / str(number)).touch()
     return number
+
+
+def fail(error: Exception | None) -> int:
+    if error is not None:
+        raise error
+    return 1
+
+
+def fail_oddly(kind: type[Exception]) -> int:
+    raise kind(7, "is odd")  # type: ignore[call-arg]
+
+
+def give_what_cannot_be_pickled(_: int) -> Any:
+    return lambda: 0
 
 
 def die(number: int) -> int:
-    if number == 3:
+    if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def threads(_: int) -> tuple[int, set[int]]:
+    torch.ones(2, 2) @ torch.ones(2, 2)
+    return torch.get_num_threads(), {pool["num_threads"] for pool in threadpool_info()}
+
+
+def pid(_: int) -> int:
+    return os.getpid()
+
+
+def nested(number: int) -> list[int]:
+    from gt.data.parallel import mapped
+
+    return list(mapped(square, [number, number + 1], 2))
+
+
+def endless(number: int) -> int:
+    print(os.getpid(), flush=True)
+    while True:
+        time.sleep(0.1 * number)

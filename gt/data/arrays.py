@@ -1,13 +1,13 @@
-"""Arrays that grow on disk, chunk by chunk, into plain ``.npy`` files of the smallest type that holds all of them."""
+"""Plain ``.npy`` files: written at once, or grown chunk by chunk in the smallest type that holds all numbers."""
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from gt.data.files import durable
+from gt.data.files import VERIFIED, Damaged, check, durable, read_facts, seal, whole, write_facts, writing
 
 INTEGERS = [np.dtype(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("u", "")]
 KINDS = {"b": "truth", "i": "integer", "u": "integer", "f": "real"}
@@ -48,6 +48,7 @@ class Column:
         self.empty = np.dtype(np.int64)  # type of an array without numbers
         self.low, self.high = 0, 0
         self.runs: list[tuple[np.dtype, int]] = []  # types of the numbers and how many of each, as they lie on disk
+        self.raw.unlink(missing_ok=True)  # left by a process that was killed
 
     def append(self, values: np.ndarray) -> None:
         """Add rows (R, ...).
@@ -55,8 +56,7 @@ class Column:
         Raises:
             ValueError: they are no numbers, or of another kind or shape than those before.
         """
-        if values.dtype.kind not in KINDS:
-            raise ValueError(f"{self.path.stem}: numbers and truth values can be stored, not {values.dtype}")
+        _refuse(self.path, values)
         if self.shape not in (None, values.shape[1:]):
             raise ValueError(f"{self.path.stem}: rows of shape {values.shape[1:]} after rows of shape {self.shape}")
         if self.shape is None:
@@ -115,3 +115,70 @@ def header(kind: np.dtype, shape: tuple[int, ...]) -> bytes:
     magic = np.lib.format.magic(1, 0)
     text = repr(about).encode().ljust(HEADER - len(magic) - 3) + b"\n"
     return magic + struct.pack("<H", len(text)) + text
+
+
+def _refuse(path: Path, values: np.ndarray) -> None:
+    if values.dtype.kind not in KINDS:
+        raise ValueError(f"{path.stem}: numbers and truth values can be stored, not {values.dtype}")
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Save one array whole or not at all, with a JSON file beside it that `read_array` checks it by.
+
+    Raises:
+        ValueError: it holds no numbers.
+        UserError: the disk is full, or may not be written to.
+    """
+    _refuse(path, values)
+    with writing(path.parent, lambda: values.nbytes):
+        beside = path.with_suffix(".json")
+        beside.unlink(missing_ok=True)  # between the two files there must be no moment at which they disagree
+        with whole(path) as handle:
+            handle.write(header(values.dtype, values.shape))
+            handle.write(np.ascontiguousarray(values).data)
+        write_facts(beside, seal(path))
+
+
+def write_arrays(paths: Mapping[str, Path], chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Save arrays of which some rows come at a time: all of them whole or none, each as `write_array` does.
+
+    Raises:
+        ValueError: chunks do not fit together.
+        UserError: the disk is full, or may not be written to.
+    """
+
+    def remove() -> None:
+        for path in paths.values():
+            for suffix in (".json", ".npy", ".raw"):  # the first says that the second is complete
+                path.with_suffix(suffix).unlink(missing_ok=True)
+
+    remove()
+    columns = {name: Column(path) for name, path in paths.items()}
+    folder = next(iter(paths.values())).parent
+    try:
+        for chunk in chunks:
+            with writing(folder, lambda: sum(column.bytes for column in columns.values())):
+                for name, values in chunk.items():
+                    columns[name].append(values)
+        with writing(folder, lambda: sum(column.bytes for column in columns.values())):
+            for column in columns.values():
+                column.save()
+                write_facts(column.path.with_suffix(".json"), seal(column.path))
+    except BaseException:
+        remove()
+        raise
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Map the array that `write_array` saved.
+
+    Raises:
+        Damaged: it is not as it was.
+        FileNotFoundError: it was never completed.
+    """
+    try:
+        facts = read_facts(path.with_suffix(".json"))
+        check(path, facts, facts["bytes"] <= VERIFIED)
+    except Damaged as error:
+        raise Damaged(f"{path.stem} in {path.parent} {error}") from None
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,53 @@
+"""Encodings of many graphs, computed span by span in several processes, are those of one computation."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gt.data.store import load, save
+from gt.encodings import Encoding, Laplacian, RandomWalk, attach, cache
+from tests.encodings.samples import AWKWARD, pack
+
+
+def test_spans_hold_every_graph_once() -> None:
+    graphs = pack(AWKWARD)
+    graphs.nodes["x"] = np.arange(graphs.node_ptr[-1])
+    graphs.graphs["y"] = np.arange(len(graphs))
+    for size in (1, 7, 50, 10**6):
+        spans = list(cache.Spans(graphs, size))
+        for name in ("x", "y"):
+            parts = [(span.nodes | span.graphs)[name] for span in spans]
+            np.testing.assert_array_equal(np.concatenate(parts), (graphs.nodes | graphs.graphs)[name])
+        np.testing.assert_array_equal(np.concatenate([span.edge_index for span in spans], axis=1), graphs.edge_index)
+        np.testing.assert_array_equal(np.concatenate([span.sizes for span in spans]), graphs.sizes)
+        assert all(len(span) and (len(span) == 1 or span.node_ptr[-2] < size) for span in spans)
+        assert len(spans) == {1: len(graphs), 10**6: 1}.get(size, len(spans))
+
+
+@pytest.mark.parametrize("encoding", [RandomWalk(4), Laplacian(3)])
+def test_spans_give_what_the_whole_gives(encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "store"
+    save(pack(AWKWARD), folder)
+    graphs = load(folder)
+    expected = encoding.compute(graphs)
+    monkeypatch.setattr(cache, "TOGETHER", 100)
+    monkeypatch.setattr(cache, "Spans", functools.partial(cache.Spans, size=40))
+    found = attach(graphs, folder, [encoding]).nodes
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        one, other = (np.abs(each) for each in (found[name], values))  # an eigenvector's sign is nobody's
+        np.testing.assert_allclose(one, other, atol=1e-5, err_msg=name)
+
+
+def test_a_span_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = pack(AWKWARD)
+    graphs.edge_index = graphs.edge_index.astype(np.int64)
+    graphs.edge_index[:, -1] = 10**6  # in the last span
+    monkeypatch.setattr(cache, "TOGETHER", 100)
+    monkeypatch.setattr(cache, "Spans", functools.partial(cache.Spans, size=40))
+    with pytest.raises(ValueError, match="ind"):
+        attach(graphs, tmp_path, [RandomWalk(4)])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}
