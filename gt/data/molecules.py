@@ -80,7 +80,8 @@ class Molecules(GraphDataModule):
         seed: int = 0,
     ) -> None:
         self.path = Path(path).expanduser()
-        super().__init__(f"molecules-{self.path.stem}", root, batch_size, eval_batch_size, workers, seed)
+        name = f"molecules-{self.path.name.partition('.')[0]}"
+        super().__init__(name, root, batch_size, eval_batch_size, workers, seed)
         self.smiles, self.kind = smiles, kind
         self.target = None if target is None else [target] if isinstance(target, str) else list(target)
         self.split, self.split_column = split, split_column

@@ -92,17 +92,20 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def lines_of(stream: IO[bytes], path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text, with their ends."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    """The lines of a UTF-8 text, with their ends; a byte that is none spoils its own cell only.
+
+    Raises:
+        UserError: a line without an end, or no such text at all.
+    """
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
     number = 0
-    try:
-        while line := text.readline(LONGEST):
-            number += 1
-            if len(line) == LONGEST:
-                raise UserError(f"{path}, line {number}: longer than {LONGEST:,} characters; is this a table?")
-            yield line
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, after line {number}: not UTF-8 text ({error.reason}); convert it first") from None
+    while line := text.readline(LONGEST):
+        number += 1
+        if len(line) == LONGEST:
+            raise UserError(f"{path}, line {number}: longer than {LONGEST:,} characters; is this a table?")
+        if number == 1 and "\0" in line:
+            raise UserError(f"{path} is not UTF-8 text: convert it first")
+        yield line
 
 
 def read_table(path: Path) -> Table:

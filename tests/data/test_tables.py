@@ -78,10 +78,14 @@ def test_no_file(tmp_path: Path) -> None:
         read_table(tmp_path / "c.csv")
 
 
-def test_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"smiles,y\nC,1\nC,\xe9\n")
-    with pytest.raises(UserError, match="not UTF-8 text"):
-        read_table(tmp_path / "a.csv")
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"smiles,melts at \xb0C\nC,1\nC\xe9,2\nCC,3\n")
+    table = read_table(tmp_path / "a.csv")
+    assert table.frame["smiles"].tolist() == ["C", "C\ufffd", "CC"]
+    assert table.frame.columns.tolist() == ["smiles", "melts at \ufffdC"]
+    (tmp_path / "b.csv").write_text("smiles,y\nC,1\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"b.csv is not UTF-8 text: convert it first"):
+        read_table(tmp_path / "b.csv")
 
 
 def test_gzipped_badly(tmp_path: Path) -> None:
