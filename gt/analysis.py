@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gt.graph import GraphBatch
 from gt.hops import hop_matrix
+from gt.inference import predict
 from gt.layers import attention_layers
 
 LONGEST = 512  # graphs above this are left out of the attention analysis: it looks at all pairs
@@ -23,7 +24,7 @@ def predictions(net: nn.Module, batches: Iterable[GraphBatch], most: int) -> tup
     for batch in batches:
         if batch.y is None or rows >= most:
             break
-        found.append(net(batch.to(_device(net))).float().cpu())
+        found.append(predict(net, batch.to(_device(net))).float().cpu())
         targets.append(batch.y.cpu())
         rows += len(batch.y)
     return torch.cat(found), torch.cat(targets)

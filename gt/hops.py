@@ -21,19 +21,20 @@ def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     return shift + torch.arange(shift.numel(), device=shift.device)
 
 
-def hop_distances(batch: GraphBatch, most: int | None = None) -> tuple[Tensor, Tensor]:
+def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Every pair at most ``most`` hops apart and its distance; a hop goes from a reader to a source along an edge.
 
     Args:
         batch: N nodes; work and memory grow with the pairs found, not with N squared.
         most: the largest distance looked for; None goes on until nothing new is reached.
+        readers: the nodes that look, ascending; None is every node.
 
     Returns:
         keys: (P,) int64, sorted, ``reader * N + source``; every node reaches itself at distance 0.
         distance: (P,) int64.
     """
     nodes, source = batch.num_nodes, batch.edge_index[0]
-    reader = torch.arange(nodes, device=batch.device)
+    reader = torch.arange(nodes, device=batch.device) if readers is None else readers
     found = reader * nodes + reader
     distance = torch.zeros_like(found)
     frontier, hop = found, 0

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from gt import metrics
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.inference import predict
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -52,7 +53,7 @@ class Task(pl.LightningModule):
         self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        return self.net(batch)
+        return predict(self.net, batch)
 
     def on_train_start(self) -> None:
         self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))
@@ -104,7 +105,7 @@ class Task(pl.LightningModule):
         return batch.y
 
     def _evaluate(self, stage: str, batch: GraphBatch) -> None:
-        prediction, target = self.net(batch), self._target(batch)
+        prediction, target = self(batch), self._target(batch)
         total, weight = metrics.total_loss(self.schema, prediction, target)
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)

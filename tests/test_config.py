@@ -16,6 +16,7 @@ from gt.errors import UserError
 OPTIONS = sorted(
     path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS
 )
+NEEDS = {"data/sampler": "data=ogbn_arxiv"}  # groups that only some options of another have
 CHOICES = [f"{option.parent.as_posix()}={option.name}" for option in OPTIONS if option.parts[0] != "hydra"]
 
 
@@ -26,7 +27,8 @@ def composed(*overrides: str) -> DictConfig:
 
 def complete(*choices: str) -> DictConfig:
     """What is composed for the choices, with a value for each key that they leave for the user to give."""
-    cfg = composed(*choices)
+    parts = [NEEDS[group] for choice in choices if (group := choice.split("=")[0]) in NEEDS]
+    cfg = composed(*parts, *choices)
     for key in OmegaConf.missing_keys(cfg):
         OmegaConf.update(cfg, key, "somewhere")
     return cfg

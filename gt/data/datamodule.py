@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torchmetrics import MetricCollection
 
 from gt import metrics
@@ -72,11 +72,15 @@ class DataModule(pl.LightningDataModule, ABC):
         """The metrics, and which of them says what is best."""
         return metrics.metrics(self.schema)
 
-    def batches(self, split: str, **place: int) -> Batches:
+    def batches(self, split: str, **place: int) -> Sampler[list[int]]:
         """Which samples go together."""
         train = split == "train"
         size = self.batch_size if train else self.eval_batch_size
         return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, **place)
+
+    def workers_for(self, split: str) -> int:
+        """Processes that make the batches of a split."""
+        return self.workers
 
     def loader(self, split: str) -> DataLoader[GraphBatch]:
         """A loader of the batches of a split: this process's share of them."""
@@ -89,9 +93,9 @@ class DataModule(pl.LightningDataModule, ABC):
             self.dataset(split),
             batch_sampler=self.batches(split, **place),
             collate_fn=_whole,
-            num_workers=self.workers,
+            num_workers=self.workers_for(split),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
+            persistent_workers=self.workers_for(split) > 0,
         )
 
     @staticmethod
@@ -150,8 +154,8 @@ class GraphDataModule(DataModule):
 
     def open(self, encodings: Sequence[Encoding]) -> None:
         name = f"{self.name}-{fingerprint(self.key())}"
-        folder = self._stores() / name
-        self.graphs = attach(open_or_build(folder, self.build), folder, encodings)
+        self.folder = self._stores() / name
+        self.graphs = attach(open_or_build(self.folder, self.build), self.folder, encodings)
         self.schema = self.graphs.schema
 
     def _stores(self) -> Path:

@@ -19,9 +19,10 @@ class Negatives(ABC):
     """
 
     def __init__(self, links: np.ndarray, nodes: int) -> None:
-        first, second = np.asarray(links, dtype=np.int64).T
+        once = np.unique(links.min(1).astype(np.int64) * nodes + links.max(1))
+        low, high = np.divmod(once, nodes)
         loops = np.arange(nodes, dtype=np.int64) * (nodes + 1)
-        taken = np.unique(np.concatenate([first * nodes + second, second * nodes + first, loops]))
+        taken = np.sort(np.concatenate([once[low < high], (high * nodes + low)[low < high], loops]))
         self.nodes = nodes
         self.before = taken - np.arange(len(taken))  # free pairs before each taken one
         rows = np.arange(nodes + 1, dtype=np.int64) * nodes

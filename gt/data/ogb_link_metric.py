@@ -76,7 +76,7 @@ class ReciprocalRank(Metric):
         super().__init__()
         self.evaluator = Evaluator(name)
         self.measure: str = self.evaluator.eval_metric
-        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("links", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -87,14 +87,16 @@ class ReciprocalRank(Metric):
         """
         answer = target.flatten() == 1
         links = int(answer.sum())
+        if not len(answer):
+            return
         groups = answer.view(links, -1) if links and len(answer) % links == 0 else answer[None]
         if not groups[:, 0].all() or groups[:, 1:].any():
             raise ValueError("each link should come first, before as many pairs that are none as any other has")
         ratings = preds.detach().float().view_as(groups)
         found = self.evaluator.eval({"y_pred_pos": ratings[:, 0], "y_pred_neg": ratings[:, 1:]})["mrr_list"]
-        self.total += found.sum(dtype=torch.float64)
+        self.total += found.sum()
         self.links += links
 
     def compute(self) -> Tensor:
         """The metric, a scalar; NaN where there was no link."""
-        return (self.total / self.links).float()
+        return self.total / self.links

@@ -3,7 +3,6 @@
 Graphs, features and links are read from OGB's own files; nothing is unpickled but the arrays of the official split.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from gt.data.ogb_csv import counts, numbers, refuse
 from gt.data.ogb_download import SPLITS, files, locate
 from gt.data.ogb_link_metric import Hits, ReciprocalRank
 from gt.data.ogb_pt import arrays
+from gt.data.ogb_raw import digest
+from gt.data.sampling import Sampler
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -68,10 +69,13 @@ def build(name: str, root: Path) -> Graphs:
     shown = ~_hidden(pairs, splits, nodes)
     edges: Arrays = {}
     if name == "ogbl-collab":
-        weight, year = (numbers(found[part], 1, np.int64, len(pairs))[:, 0] for part in ("edge_weight", "edge_year"))
-        last = year.max(initial=0)
-        edges["edge_attr"] = np.repeat(_collaboration(weight, year, last)[shown], 2, axis=0)
-        splits["valid_edge_attr"] = _collaboration(*_table(found["valid"], read["valid"], "weight", "year"), last)
+        weight = numbers(found["edge_weight"], 1, np.float64, len(pairs))
+        year = numbers(found["edge_year"], 1, np.int64, len(pairs))
+        last = int(year.max(initial=0))
+        edges["edge_attr"] = np.repeat(_collaboration(found["edge_weight"], weight, year, last)[shown], 2, axis=0)
+        _, weight, year = _table(found["valid"], read["valid"], "edge", "weight", "year")
+        late = _collaboration(found["valid"], weight.reshape(-1, 1), year.reshape(-1, 1), last)
+        splits["valid_edge_attr"] = late
     x, described = _features(name, found, nodes)
     return Graphs(
         node_ptr=pointers(sizes),
@@ -134,6 +138,8 @@ def _links(found: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray
                 splits[f"{part}_negatives"] = _table(path, values, "edge_neg")[0]
         for name in (name for name in splits if name.startswith(part)):
             pairs = splits[name]
+            if pairs.dtype.kind == "f":
+                raise UserError(f"{path}: links are no whole numbers; replace the file by OGB's")
             if pairs.ndim != 2 or not (pairs.shape[1] == 2 or name.endswith("_targets")):
                 raise UserError(f"{path}: links come as {pairs.shape} where there should be two columns")
             refuse(path, (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
@@ -151,9 +157,10 @@ def _hidden(pairs: np.ndarray, splits: Arrays, nodes: int) -> np.ndarray:
     return np.isin(mine, asked) & ~np.isin(mine, numbered(splits["train"]))
 
 
-def _collaboration(weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:
-    """(K, 2) float32: the logarithm of the papers of a year, and how many tens of years before the last one."""
-    return np.column_stack([np.log(np.maximum(weight, 1)), (last - year) / 10]).astype(np.float32)
+def _collaboration(path: Path, weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:
+    """(K, 2) float32: the logarithm of the papers (K, 1) of a year (K, 1), how many tens of years before the last."""
+    refuse(path, ~(weight >= 1), weight, "papers written together")
+    return np.column_stack([np.log(weight), (last - year) / 10]).astype(np.float32)
 
 
 class OGBLinks(LinkDataModule):
@@ -167,11 +174,15 @@ class OGBLinks(LinkDataModule):
         root: the folder that holds, or will hold, the dataset's own folder (``ogbl_collab``).
         batch_size: links in a training batch; the rest as in `LinkDataModule`.
         valid_as_input: in the test, let the model read the validation links too, which OGB allows for ``ogbl-collab``.
+        sampler: what training reads around the links of a batch; None the whole graph.
+        chunk: nodes, edges and pairs that evaluation works on at a time.
 
     Raises:
         UserError: an unknown name, or ``valid_as_input`` of another set; on ``open`` files that are absent and cannot
             be downloaded, or are malformed.
     """
+
+    name: str  # never none, as Lightning has it
 
     def __init__(
         self,
@@ -182,28 +193,22 @@ class OGBLinks(LinkDataModule):
         workers: int = 0,
         seed: int = 0,
         valid_as_input: bool = False,
+        sampler: Sampler | None = None,
+        chunk: int = 1 << 20,
     ) -> None:
         self.ranked = known(dataset)["eval metric"] == "mrr"
         if valid_as_input and dataset != "ogbl-collab":
             raise UserError(
                 f"OGB allows validation links as input for ogbl-collab only: {dataset} needs valid_as_input=false"
             )
+        negatives = AnotherTarget if self.ranked else AnyPair
         super().__init__(
-            dataset,
-            root,
-            batch_size,
-            eval_batch_size,
-            workers,
-            seed,
-            valid_as_input,
-            AnotherTarget if self.ranked else AnyPair,
+            dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler, chunk
         )
 
     def key(self) -> dict[str, Any]:
-        digests = {}
-        for part, path in files(self.name, locate(self.name, self.root)).items():
-            with path.open("rb") as handle:
-                digests[part] = hashlib.file_digest(handle, "sha256").hexdigest()
+        found = files(self.name, locate(self.name, self.root))
+        digests = {part: digest(path) for part, path in found.items()}
         return {"source": "ogb links", "name": self.name, "version": VERSION, "files": digests}
 
     def build(self) -> Graphs:

@@ -10,20 +10,19 @@ from torch.serialization import get_safe_globals, safe_globals
 from gt.errors import UserError
 
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-# what an array of whole numbers is made of; its files name the module as it was called before numpy 2
+# what an array of numbers is made of; OGB's files name the module as it was called before numpy 2
 ARRAYS: list[Any] = [
     _RECONSTRUCT,
     (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
     (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
     np.ndarray,
     np.dtype,
-    np.dtypes.Int64DType,
-    np.dtypes.Int32DType,
+    *(getattr(np.dtypes, f"{name}DType") for name in ("Int64", "Int32", "Float64", "Float32")),
 ]
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of whole numbers in a file that ``torch.save`` made of a dictionary of arrays or tensors.
+    """The arrays in a file that ``torch.save`` made of a dictionary of arrays or tensors of numbers.
 
     Raises:
         UserError: the file cannot be read, or holds anything else.
@@ -32,13 +31,10 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_globals(added):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes lead it to
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path} is not a split of OGB ({reason}): replace the file by OGB's") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a dictionary of arrays: replace the file by OGB's")
-    values = {str(name): np.asarray(value) for name, value in found.items()}
-    for name, value in values.items():
-        if value.dtype.kind not in "iu":
-            raise UserError(f"{path}: {name!r} holds no whole numbers; replace the file by OGB's")
+    except Exception as error:  # torch raises whatever the bytes lead it to; what it advises is to trust the file
+        reason = "something else than arrays" if "weights_only" in str(error) else "nothing that can be read"
+        raise UserError(f"{path} holds {reason}: replace the file by OGB's") from None
+    values = {str(name): np.asarray(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    if not values or any(value.dtype.kind not in "iuf" for value in values.values()):
+        raise UserError(f"{path} is no dictionary of arrays of numbers: replace the file by OGB's")
     return values

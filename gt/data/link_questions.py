@@ -1,0 +1,85 @@
+"""What an evaluation of links asks: the links of a split, and the pairs of nodes that they are told from."""
+
+import copy
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from gt.graph import GraphBatch
+
+
+class Questions(Protocol):
+    """The links of an evaluation and the pairs that they are told from: so many items of ``width`` rows each."""
+
+    width: int
+
+    def __len__(self) -> int: ...
+
+    def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs (2, rows) of the items from ``low`` to ``high``, and (rows,) True where they are linked."""
+
+
+class Together:
+    """All links are told from the same pairs. An item is a link or a pair that is none; both come evenly mixed."""
+
+    width = 1
+
+    def __init__(self, positive: np.ndarray, negative: np.ndarray) -> None:
+        place = np.concatenate([np.linspace(0, 1, len(positive)), np.linspace(0, 1, len(negative))])
+        order = place.argsort(kind="stable")
+        self.pairs = np.concatenate([positive, negative])[order]
+        self.linked = order < len(positive)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pairs[low:high].T, self.linked[low:high]
+
+
+class Ranked:
+    """Each link is told from pairs of its own: an item is a link, then its source with each of the other targets."""
+
+    def __init__(self, positive: np.ndarray, targets: np.ndarray) -> None:
+        self.positive, self.targets, self.width = positive, targets, 1 + targets.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+    def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        source, target = self.positive[low:high].T
+        targets = np.column_stack([target, self.targets[low:high]])
+        linked = np.zeros(targets.shape, dtype=bool)
+        linked[:, 0] = True
+        return np.stack([source.repeat(self.width), targets.ravel()]), linked.ravel()
+
+
+class EvaluationLinks(Dataset[GraphBatch]):
+    """Blocks of questions about one graph; a list with the number of one block gives its batch.
+
+    Args:
+        batch: the graph that a model reads.
+        questions: what it is asked.
+        block: items in a block.
+    """
+
+    def __init__(self, batch: GraphBatch, questions: Questions, block: int) -> None:
+        self.batch, self.questions, self.block = batch, questions, block
+
+    def __len__(self) -> int:
+        return -(-len(self.questions) // self.block)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Ones, a number a block."""
+        return np.ones(len(self), dtype=np.int64)
+
+    def __getitems__(self, items: list[int]) -> GraphBatch:
+        (number,) = items
+        pairs, linked = self.questions.rows(number * self.block, (number + 1) * self.block)
+        batch = copy.copy(self.batch)
+        batch.links = torch.from_numpy(pairs.astype(np.int64))
+        batch.y = torch.from_numpy(linked.astype(np.float32))[:, None]
+        return batch

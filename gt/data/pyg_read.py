@@ -1,0 +1,182 @@
+"""The graphs of PyG datasets as flat arrays, cut from the tensors that PyG keeps collated."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch_geometric.data import Data, Dataset, InMemoryDataset
+
+from gt.data.batching import runs
+from gt.errors import UserError
+from gt.schema import Level
+
+THEIRS = {"train": "train", "valid": "val", "test": "test"}  # the words of PyG's datasets for splits
+
+
+@dataclass
+class Part:
+    """The graphs of one PyG dataset in flat arrays; ``edge_index`` counts from 0 within each graph.
+
+    ``y`` has a row a graph or a node, as ``level`` says; ``masks`` are (N,) by split.
+    """
+
+    sizes: np.ndarray
+    edges: np.ndarray
+    edge_index: np.ndarray
+    x: np.ndarray | None
+    edge_attr: np.ndarray | None
+    y: np.ndarray
+    level: Level
+    masks: dict[str, np.ndarray]
+
+
+def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
+    """All graphs as one `Data`, where each begins (None where there is but one), and the numbers of those meant.
+
+    Raises:
+        UserError: no graphs, or graphs with several types of nodes.
+    """
+    if len(dataset) == 0:
+        raise UserError(f"{name} holds no graphs")
+    ids = np.arange(len(dataset))
+    if isinstance(dataset, InMemoryDataset) and dataset.transform is None:
+        data, slices = dataset._data, dataset.slices
+        ids = np.asarray(dataset.indices(), dtype=np.int64)
+    else:
+        graphs = list(dataset)
+        kinds = {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}
+        data, slices = (None, None) if kinds else InMemoryDataset.collate(graphs)
+    if not isinstance(data, Data):
+        raise UserError(f"{name} holds no plain Data objects: graphs of one type of node and edge can be read")
+    return data, slices, ids
+
+
+def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
+    """Cut the collated tensors of a dataset, without a loop over graphs where PyG keeps them collated.
+
+    Raises:
+        UserError: naming the graph, for edges that leave their graph, or targets that fit neither graphs nor nodes.
+    """
+    data, slices, ids = collated(dataset, name)
+
+    def cut(key: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of an attribute (the columns of edge_index) and how many each graph has."""
+        values: Any = data[key]
+        if not isinstance(values, Tensor):
+            raise UserError(f"{name}: {key} is a {type(values).__name__}, not a tensor")
+        if values.is_sparse:
+            values = values.to_dense()
+        array = values.detach().cpu().numpy()
+        array = array[None] if array.ndim == 0 else array
+        array = array.T if key == "edge_index" else array
+        ptr = np.array([0, len(array)]) if slices is None else np.asarray(slices[key], dtype=np.int64)
+        lengths = np.diff(ptr)[ids]
+        whole = len(ids) == len(ptr) - 1 and (ids == np.arange(len(ids))).all()
+        return array if whole else array[runs(ptr[ids], lengths)], lengths
+
+    keys = {key for key in data.keys() if data[key] is not None}  # noqa: SIM118  iterating gives pairs
+    ends, edges = cut("edge_index") if "edge_index" in keys else (np.empty((0, 2), np.int64), np.zeros(len(ids), int))
+    sizes = _sizes(data, slices, ids, ends, edges, {key: cut(key)[1] for key in ("x", "pos", "z") if key in keys})
+    outside = (ends < 0) | (ends >= np.repeat(sizes, edges)[:, None])
+    if outside.any():
+        row = int(np.argwhere(outside)[0, 0])
+        graph = int(np.searchsorted(np.cumsum(edges), row, side="right"))
+        raise UserError(
+            f"{name}, graph {graph}: an edge joins {ends[row].tolist()} where nodes are 0..{sizes[graph] - 1}"
+        )
+    if (sizes < 1).any():
+        raise UserError(
+            f"{name}, graph {int(np.argmin(sizes))} has no nodes: filter it out, with data.dataset.pre_filter"
+        )
+    if "y" not in keys:
+        raise UserError(f"{name} has no targets: its graphs hold {', '.join(sorted(keys))} and no y")
+    y, lengths = cut("y")
+    y, level = _targets(y, lengths, sizes, name, level)
+    return Part(
+        sizes=sizes,
+        edges=edges,
+        edge_index=ends.T,
+        x=cut("x")[0] if "x" in keys else None,
+        edge_attr=cut("edge_attr")[0] if "edge_attr" in keys else None,
+        y=y,
+        level=level,
+        masks={split: cut(f"{word}_mask")[0] for split, word in THEIRS.items() if f"{word}_mask" in keys},
+    )
+
+
+def _sizes(
+    data: Data,
+    slices: Mapping[str, Any] | None,
+    ids: np.ndarray,
+    ends: np.ndarray,
+    edges: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """(G,) nodes of each graph: as they are told, or as its features have rows, or up to the last with an edge."""
+    told = data._store.__dict__.get("_num_nodes")
+    if told is not None:
+        return np.asarray(told, dtype=np.int64)[ids]
+    if slices is None and "num_nodes" in data:
+        return np.array([data.num_nodes])
+    if rows:
+        return next(iter(rows.values()))
+    sizes = np.zeros(len(ids), dtype=np.int64)
+    np.maximum.at(sizes, np.repeat(np.arange(len(ids)), edges), ends.max(1, initial=-1) + 1)
+    return sizes
+
+
+def _targets(
+    y: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, name: str, level: Level | None
+) -> tuple[np.ndarray, Level]:
+    """Targets with a row a graph or a node, and which it is; a flat vector of each graph is a row."""
+    by_node, by_graph = (lengths == sizes).all(), (lengths == lengths[0]).all()
+    if level == "node" or (level is None and by_node and not (lengths == 1).all()):
+        if not by_node:
+            graph = int(np.argmax(lengths != sizes))
+            raise UserError(f"{name}, graph {graph}: {lengths[graph]} targets for {sizes[graph]} nodes")
+        return y, "node"
+    if not by_graph or (y.ndim > 1 and lengths[0] != 1):
+        graph = int(np.argmax(lengths != lengths[0]))
+        raise UserError(
+            f"{name}, graph {graph}: y has {lengths[graph]} rows, which is neither one for the graph nor one for each "
+            f"of its {sizes[graph]} nodes"
+        )
+    return (y if lengths[0] == 1 else y.reshape(len(sizes), -1)), "graph"
+
+
+def joined(parts: Sequence[Part], name: str) -> Part:
+    """The graphs of several datasets, one after the other."""
+
+    def rows(key: str) -> np.ndarray | None:
+        found = [getattr(part, key) for part in parts]
+        shapes = {None if values is None else (values.shape[1:], values.dtype.kind) for values in found}
+        if len(shapes) > 1:
+            raise UserError(f"{name}: {key} differs between the splits: {' and '.join(map(str, shapes))}")
+        return None if found[0] is None else np.concatenate(found)
+
+    levels = {part.level for part in parts}
+    if len(levels) > 1:
+        raise UserError(f"{name}: targets are of graphs in one split, of nodes in another: set data.level")
+    columns: dict[str, Any] = {key: rows(key) for key in ("sizes", "edges", "x", "edge_attr", "y")}
+    edge_index = np.concatenate([part.edge_index for part in parts], axis=1)
+    return Part(edge_index=edge_index, level=parts[0].level, masks=parts[0].masks if len(parts) == 1 else {}, **columns)
+
+
+def digest(datasets: Mapping[str, Dataset], name: str) -> str:
+    """A hash of every tensor of the datasets."""
+    found = hashlib.sha256()
+    for split, dataset in datasets.items():
+        data, slices, ids = collated(dataset, name)
+        found.update(repr((split, len(ids))).encode())
+        found.update(ids.tobytes())
+        for key in sorted(key for key in data.keys() if isinstance(data[key], Tensor)):  # noqa: SIM118
+            values = data[key].to_dense() if data[key].is_sparse else data[key]
+            array = np.ascontiguousarray(values.detach().cpu().numpy())
+            found.update(repr((key, array.dtype.str, array.shape)).encode())
+            found.update(array.data if array.size else b"")
+            found.update(b"" if slices is None or key not in slices else np.asarray(slices[key]).tobytes())
+        found.update(repr(data._store.__dict__.get("_num_nodes")).encode())
+    return found.hexdigest()

@@ -1,0 +1,245 @@
+"""Predictions for every node of a graph that is too large for one pass: layer by layer, chunk by chunk, exactly.
+
+A chunk is a run of nodes. With them come the nodes that their edges and their mask's pairs read; a block runs on these
+and the rows of the chunk are kept. Each layer finishes all chunks before the next begins, so that nothing is computed
+twice and memory grows with the nodes' states, the edges' states where a block has any, and one chunk.
+"""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gt.attention.scores import PositionDecay
+from gt.encodings import EncodingModule
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.hops import hop_distances
+from gt.layers import SequentialBlock
+from gt.masks import Hops, Mask, Pairs
+from gt.masks.base import scatter_pairs
+from gt.model import GraphTransformer
+
+MOST = 1 << 31  # pairs that are listed at once: tens of gigabytes
+
+
+@dataclass
+class WholeGraph(GraphBatch):
+    """A batch of one graph on which a network is to run ``chunk`` nodes, edges and pairs at a time, see `predict`."""
+
+    chunk: int = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Listed(Mask):
+    """Given pairs of one batch: sorted keys (P,) as `Mask.keys` has them, (P, H) bool the heads of each, None all."""
+
+    listed: Tensor
+    of_head: Tensor | None = None
+
+    @property
+    def heads(self) -> int:
+        return 1 if self.of_head is None else self.of_head.shape[1]
+
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return self.listed
+
+    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        allowed = super().allows(batch, source, target)
+        if self.of_head is None:
+            return allowed
+        place = torch.searchsorted(self.listed, target * batch.num_nodes + source).clamp_(max=len(self.listed) - 1)
+        return allowed & self.of_head[place]
+
+    def dense(self, batch: GraphBatch) -> Tensor:
+        if self.of_head is None:
+            return super().dense(batch)
+        return torch.cat([scatter_pairs(batch, self.listed[used]) for used in self.of_head.T], dim=1)
+
+
+class ChunkPairs(Pairs):
+    """What a chunk reads; hops are those of the whole graph."""
+
+    def __init__(self, batch: GraphBatch, mask: Listed, whole: GraphBatch, nodes: Tensor, targets: Tensor) -> None:
+        super().__init__(batch, mask)
+        self.whole, self.nodes, self.targets = whole, nodes, targets
+
+    def hops(self, most: int) -> Tensor:
+        keys, distance = hop_distances(self.whole, most, self.targets)
+        source, target = self.nodes[self.edges]
+        wanted = target * self.whole.num_nodes + source
+        place = torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)
+        return torch.where(keys[place] == wanted, distance[place], most + 1)
+
+    def dense_hops(self, most: int) -> Tensor:
+        dense = self.edges.new_full((self.batch.num_nodes**2,), most + 1)
+        return dense.index_copy(0, self.dense_entry, self.hops(most)).view(1, self.batch.num_nodes, -1)
+
+
+def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
+    """``net(batch)``; of a `WholeGraph` larger than its chunk chunk by chunk."""
+    links = 0 if batch.links is None else batch.links.shape[1]
+    if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges + links > batch.chunk:
+        if not isinstance(net, GraphTransformer):
+            raise UserError("only a GraphTransformer can be evaluated in chunks: set data.evaluate=sampled")
+        return predict_chunks(net, batch, batch.chunk)
+    return net(batch)
+
+
+@torch.no_grad()
+def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tensor:
+    """(N, outputs) or (K, outputs): what ``net(batch)`` gives in evaluation, without gradients.
+
+    Args:
+        net: in evaluation mode, with targets for nodes or links.
+        batch: one graph.
+        chunk: nodes, edges, pairs and links worked on at a time; a single node may have more.
+
+    Raises:
+        UserError: a layer reads the position of a node within its graph, which a chunk does not know.
+    """
+    if net.training or net.schema.level == "graph" or batch.num_graphs != 1:
+        raise ValueError(
+            "inference in chunks takes one graph, targets for nodes or links, and a network in evaluation mode"
+        )
+    _refuse_positions(net)
+    wide = batch.with_virtual_nodes(net.virtual_nodes)
+    x = net.embed(batch)
+    if net.virtual is not None:
+        x = torch.cat([x, net.virtual.to(x.dtype)])
+    states = Edges(net, batch)
+    todo = [(stage, mask) for block, mask in zip(net.blocks, net.masks, strict=True) for stage in stages(block)]
+    for number, (stage, mask) in enumerate(todo, 1):
+        reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
+        x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
+    out = _read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk)
+    return out * net.scale + net.mean if net.schema.scale else out
+
+
+def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:
+    """The head's answer to the states (N, width) of all nodes; of links so many at a time."""
+    if batch.links is None:
+        return net.head(x, batch)
+    return torch.cat([net.head(x, replace(batch, links=some)) for some in batch.links.split(chunk, dim=1)])
+
+
+def _refuse_positions(net: GraphTransformer) -> None:
+    hints = [getattr(getattr(block, "attention", None), "hint", None) for block in net.blocks]
+    encodings: list[Any] = list(net.encodings)
+    turned = any(type(encoding).rotate is not EncodingModule.rotate for encoding in encodings)
+    if turned or any(isinstance(hint, PositionDecay) for hint in hints):
+        raise UserError(
+            "a layer that reads the position of nodes cannot be evaluated in chunks: "
+            "leave out rotary encodings and position decay, raise data.chunk, or set data.evaluate=sampled"
+        )
+
+
+def stages(block: nn.Module) -> list[nn.Module]:
+    """The parts of a block that each read only what other nodes were before it."""
+    if not isinstance(block, SequentialBlock) or block.local is None or block.attention is None:
+        return [block]
+    first, second = copy(block), copy(block)
+    first._modules = block._modules | {"attention": None, "feed_forward": None}
+    second._modules = block._modules | {"local": None}
+    return [first, second]
+
+
+class Edges:
+    """The edges' states: embedded anew for each chunk until a block changes them, and from then on kept off devices."""
+
+    def __init__(self, net: GraphTransformer, batch: GraphBatch) -> None:
+        self.net, self.batch = net, batch
+        self.kept: Tensor | None = None
+        self.changed = False  # by all chunks: an edge's state is read by one chunk alone, which may replace it
+
+    def read(self, rows: slice) -> Tensor | None:
+        if self.kept is not None and self.changed:
+            return self.kept[rows].to(self.batch.device)
+        if self.net.edges is None or self.batch.edge_attr is None:
+            return None
+        return self.net.edges(self.batch.edge_attr[rows])
+
+    def write(self, rows: slice, values: Tensor) -> None:
+        if self.kept is None:
+            self.kept = torch.empty(self.batch.num_edges, values.shape[1], dtype=values.dtype)
+        self.kept[rows] = values.cpu()
+
+
+class Reads:
+    """Which pairs a run of targets reads under a mask, or none; found for the run alone where the mask allows it."""
+
+    def __init__(self, mask: Mask | None, wide: GraphBatch) -> None:
+        self.mask, self.wide = mask, wide
+        self.radius = mask.radius if isinstance(mask, Hops) else None
+        self.pairs = mask(wide) if mask is not None and self.radius is None else None
+        if mask is not None and (count := mask.pair_count(wide.narrow or wide) or 0) > MOST:
+            raise UserError(f"{mask} has {count:,} pairs: choose a mask that follows the edges (mask=one_hop)")
+
+    def counts(self) -> Tensor:
+        """(N,) pairs of each target, or more."""
+        if self.pairs is not None:
+            return self.pairs.rowptr.diff()
+        reach = torch.zeros_like(self.wide.in_degree)
+        source, target = self.wide.edge_index
+        for _ in range(0 if self.radius is None else self.radius + 1):
+            reach = torch.ones_like(reach).index_add(0, target, reach[source])
+        return reach
+
+    def of(self, low: int, high: int) -> tuple[Tensor, Tensor | None]:
+        """(2, P) sources and targets of the nodes ``low`` to ``high``, sorted by (target, source), and their heads."""
+        if self.pairs is not None:
+            rows = slice(*self.pairs.rowptr[[low, high]].tolist())
+            heads = self.pairs.edge_heads
+            return self.pairs.edges[:, rows], None if heads is None else heads[rows]
+        if self.radius is None:
+            return self.wide.edge_index[:, :0], None
+        real = self.wide.num_nodes - self.wide.virtual_nodes  # a virtual node reads nobody by hops
+        readers = torch.arange(min(low, real), min(high, real), device=self.wide.device)
+        keys, _ = hop_distances(self.wide, self.radius, readers)
+        return torch.stack([keys % self.wide.num_nodes, keys // self.wide.num_nodes]), None
+
+
+def runs_of_work(work: Tensor, chunk: int) -> Iterator[tuple[int, int]]:
+    """Runs of nodes, in order, whose work adds up to ``chunk`` at most; a node with more is a run by itself."""
+    total = work.cumsum(0)
+    low = 0
+    while low < len(work):
+        done = int(total[low - 1]) if low else 0
+        high = max(low + 1, int(torch.searchsorted(total, done + chunk, right=True)))
+        yield low, high
+        low = high
+
+
+def _pass(
+    net: GraphTransformer, block: nn.Module, x: Tensor, states: Edges, reads: Reads, chunk: int, keep_edges: bool
+) -> Tensor:
+    """One block, or stage of one, on all nodes: (N, width) to the same."""
+    wide = reads.wide
+    out = torch.empty_like(x)
+    place = torch.empty(wide.num_nodes, dtype=torch.long, device=x.device)
+    work = 1 + wide.in_degree + reads.counts()
+    for low, high in runs_of_work(work, chunk):
+        targets = torch.arange(low, high, device=x.device)
+        rows = slice(*wide.rowptr[[low, high]].tolist())
+        edges, (pairs, heads) = wide.edge_index[:, rows], reads.of(low, high)
+        nodes = torch.unique(torch.cat([targets, edges[0], pairs[0]]))
+        place[nodes] = torch.arange(len(nodes), device=x.device)
+        part = GraphBatch(
+            ptr=torch.tensor([0, len(nodes)], device=x.device),
+            edge_index=place[edges],
+            max_nodes=len(nodes),
+            equal_sizes=True,
+        ).finish()
+        vars(part)["in_degree"] = wide.in_degree[nodes]  # the sources' own edges are not here
+        source, target = place[pairs]
+        mask = Listed(target * len(nodes) + source, heads)
+        e = states.read(rows)
+        new, new_e = block(x[nodes], e, part, ChunkPairs(part, mask, wide, nodes, targets), net.encodings)
+        out[low:high] = new[place[targets]]
+        if keep_edges and new_e is not None and new_e is not e:
+            states.write(rows, new_e)
+    states.changed = states.kept is not None
+    return out

@@ -1,0 +1,265 @@
+"""A folder of CSV files: what stands there comes out, and what is wrong is named by its file and line."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from gt.data import text_files
+from gt.data.batching import gather
+from gt.data.csv_graphs import CSVGraphs, read_table
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write
+
+
+def opened(folder, **options):
+    data = CSVGraphs(str(folder), root=str(folder.parent / "built"), **options)
+    data.open([])
+    return data
+
+
+def same(store, expected):
+    for ids in ([0, 1, 2], [2, 0], [0]):
+        mine, theirs = gather(store, ids), GraphBatch.from_data_list([expected[i] for i in ids])
+        for name in ("ptr", "edge_index", "x", "edge_attr", "y"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("form", ["plain", "gzip", "tabs", "windows", "old mac", "mark", "quotes", "spaces", "no end"])
+def test_what_stands_there_comes_out(form, tmp_path):
+    folder = write(tmp_path / "csv")
+    for name, text in TABLES.items():
+        path = folder / name
+        if form == "gzip":
+            pack(path)
+        elif form == "tabs":
+            path.unlink()
+            path.with_suffix(".tsv").write_text(text.replace(",", "\t"))
+        elif form == "windows":
+            path.write_bytes(text.replace("\n", "\r\n").encode())
+        elif form == "old mac":
+            path.write_bytes(text.replace("\n", "\r").encode())
+        elif form == "mark":
+            path.write_bytes(text.encode("utf-8-sig"))
+        elif form == "quotes":
+            path.write_text("\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n")[:-1]))
+        elif form == "spaces":
+            path.write_text(text.replace(",", " , "))
+        elif form == "no end":
+            path.write_text(text.rstrip("\n"))
+    store = opened(folder, undirected=True).graphs
+    same(store, molecules())
+    assert (store.schema.node_vocab, store.schema.edge_vocab) == ((3, 2), (2,))
+    assert (store.schema.level, store.schema.kind, store.schema.max_nodes) == ("graph", "regression", 3)
+    assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [0, 2], "valid": [1]}
+    assert store.notes["node columns"] == {"element": ["C", "N", "O"], "ring": [0, 1]}
+    assert store.notes["edge columns"] == {"bond": ["double", "single"]}
+
+
+def test_edges_are_read_one_way_unless_told(tmp_path):
+    batch = gather(opened(write(tmp_path / "csv")).graphs, [1, 2])
+    assert batch.edge_index.T.tolist() == [[1, 0], [2, 3], [4, 3]]
+    assert batch.edge_attr.tolist() == [[1], [0], [1]]
+
+
+def test_the_line_that_says_what_was_found(tmp_path, capsys):
+    opened(write(tmp_path / "csv"))
+    assert capsys.readouterr().out == (
+        "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3, 2, an edge categories of 2; "
+        "to predict for each graph: 1 real numbers; train 2, valid 1\n"
+    )
+
+
+def test_real_numbers_beside_categories(tmp_path):
+    lines = NODES.replace("ring", "charge").splitlines()
+    lines[1:] = [line.rsplit(",", 1)[0] + f",{i / 4}" for i, line in enumerate(lines[1:])]
+    store = opened(write(tmp_path / "csv", nodes="\n".join(lines))).graphs
+    assert (store.schema.node_vocab, store.schema.node_floats) == ((), 4)
+    expected = [[1, 0, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0.5], [0, 1, 0, 0.25], [1, 0, 0, 0.75], [0, 0, 1, 1.25]]
+    np.testing.assert_allclose(store.nodes["x"], expected)  # C, N, O, charge; m3, m1, m2
+
+
+def test_without_features_the_in_degree_is_a_category(tmp_path):
+    nodes = "\n".join(",".join(line.split(",")[:2]) for line in NODES.splitlines())
+    store = opened(write(tmp_path / "csv", nodes=nodes), undirected=True).graphs
+    assert store.nodes["x"].tolist() == [[0], [1], [1], [1], [2], [1]]
+    assert store.schema.node_vocab == (3,)
+
+
+def test_edges_may_leave_the_graph_out_where_ids_tell(tmp_path):
+    nodes = NODES.replace("m3,a", "m3,z")
+    edges = "\n".join(",".join(line.split(",")[1:]) for line in EDGES.splitlines())
+    store = opened(write(tmp_path / "csv", nodes=nodes, edges=edges), undirected=True).graphs
+    same(store, molecules())
+    said = line_of(lambda: opened(write(tmp_path / "again", edges=edges)))
+    assert said == "edges.csv has no column 'graph', and node 'a' is in two graphs"
+
+
+def test_targets_of_several_kinds(tmp_path):
+    graphs = "graph,toxic,soluble,split\nm3,1,,train\nm1,0,1,valid\nm2,1,0,train\n"
+    folder = write(tmp_path / "csv", graphs=graphs)
+    store = opened(folder).graphs
+    assert (store.schema.kind, store.schema.outputs) == ("binary", 2)
+    np.testing.assert_array_equal(store.graphs["y"], [[1, np.nan], [0, 1], [1, 0]])
+    only = opened(folder, target="toxic").graphs
+    assert (only.schema.kind, only.graphs["y"].tolist()) == ("multiclass", [1, 0, 1])
+    assert opened(folder, target=["toxic"], kind="regression").graphs.schema.kind == "regression"
+    words = GRAPHS.replace("1.5", "yes").replace("0.25", "no").replace("-2", "yes")
+    named = opened(write(tmp_path / "words", graphs=words)).graphs
+    assert (named.schema.names, named.graphs["y"].tolist()) == (("no", "yes"), [1, 0, 1])
+
+
+def test_targets_at_nodes(tmp_path):
+    graphs = "graph,split\nm3,valid\nm1,train\nm2,train\n"
+    labels = ["x", "", "y", "x", "x", "y"]
+    lines = NODES.splitlines()
+    nodes = "\n".join([lines[0] + ",label", *(f"{a},{b}" for a, b in zip(lines[1:], labels, strict=True))])
+    data = opened(write(tmp_path / "csv", nodes=nodes, graphs=graphs))
+    store = data.graphs
+    assert (store.schema.level, store.schema.names, store.schema.node_vocab) == ("node", ("x", "y"), (3, 2))
+    assert store.nodes["y"].tolist() == [0, 0, 1, -100, 0, 1]  # m3; m1; m2
+    assert data.targets("train").tolist() == [0, 1, -100, 0, 1]
+
+
+def test_one_graph_without_a_table_of_graphs(tmp_path):
+    from gt.data.csv_graphs import one_graph
+
+    nodes = "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n"
+    folder = write(tmp_path / "csv", nodes=nodes, edges="source,target\n7,5\n9,7\n", graphs=None)
+    store = one_graph(folder)
+    assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [1], "valid": [3], "test": [0]}
+    assert store.nodes["y"].tolist() == [0, 1, -100, 0]
+    assert store.nodes["x"].tolist() == [[0], [1], [2], [1]]
+    assert store.edge_index.T.tolist() == [[2, 0], [0, 1]]
+    assert line_of(lambda: opened(folder)).startswith(f"{folder} is one graph: choose data=csv_nodes")
+
+
+def test_changed_files_are_another_store(tmp_path):
+    folder = write(tmp_path / "csv")
+    first = opened(folder).key()
+    assert opened(folder).key() == first
+    assert CSVGraphs(str(folder), undirected=True).key() != first
+    write(folder, graphs=GRAPHS.replace("1.5", "1.6"))
+    assert CSVGraphs(str(folder)).key() != first
+
+
+def without(text, column):
+    place = text.splitlines()[0].split(",").index(column)
+    rows = [line.split(",") for line in text.splitlines()]
+    return "\n".join(",".join(row[:place] + row[place + 1 :]) for row in rows) + "\n"
+
+
+FAULTS = {
+    "no nodes": ({"nodes": None}, "{folder} has no nodes.csv (nor .csv.gz nor .tsv): did you mean 'edges.csv'?"),
+    "no edges": ({"edges": None}, "{folder} has no edges.csv (nor .csv.gz nor .tsv): did you mean 'nodes.csv'?"),
+    "empty file": ({"edges": ""}, "{folder}/edges.csv is empty"),
+    "blank file": ({"graphs": "\n \n"}, "{folder}/graphs.csv is empty"),
+    "no rows": ({"nodes": "graph,node,element\n"}, "nodes.csv has no rows: there are no nodes"),
+    "wrong column": ({"edges": EDGES.replace("source", "sorce")}, "edges.csv has no column 'source': did you mean 'sorce'?"),
+    "no graph of nodes": ({"nodes": without(NODES, "graph")}, "nodes.csv has no column 'graph': "),
+    "no ids": ({"nodes": NODES.replace("node,", "nod,")}, "nodes.csv has no column 'node': did you mean 'nod'?"),
+    "column twice": ({"nodes": NODES.replace("ring", "node")}, "{folder}/nodes.csv, line 1: two columns 'node'"),
+    "unnamed column": ({"nodes": NODES.replace("ring", "")}, "{folder}/nodes.csv, line 1: a column without a name"),
+    "short row": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C")}, "{folder}/nodes.csv, line 5 has 3 cells where the header has 4"),
+    "long row": ({"edges": EDGES + "m1,a,b,x,y\n"}, "{folder}/edges.csv, line 5 has 5 cells where the header has 4"),
+    "short and long": ({"edges": EDGES.replace("m2,1,2,double", "m2,1,2") + "m1,a,b,x,y\n"}, "{folder}/edges.csv, line 2 has 3"),
+    "blank row": ({"edges": EDGES.replace("m1,b", "\nm1,b")}, "{folder}/edges.csv, line 3 has 1 cells where the header has 4"),
+    "short row with quotes": ({"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")}, "{folder}/nodes.csv, line 7 has 3"),
+    "open quote": ({"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')}, "{folder}/nodes.csv, line 7: unexpected end of data"),
+    "empty id": ({"edges": EDGES.replace("m2,3,2", "m2,,2")}, "{folder}/edges.csv, line 4: 'source' is empty"),
+    "empty feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,,1")}, "{folder}/nodes.csv, line 5: 'element' is empty"),
+    "nan feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,nan")}, "{folder}/nodes.csv, line 5: 'ring' is 'nan', no number"),
+    "infinite feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,inf")}, "{folder}/nodes.csv, line 5: 'ring' is 'inf'"),
+    "text feature": ({"nodes": NODES.replace("m2,2,C,1", "m2,2,C,one")}, "{folder}/nodes.csv, line 5: 'ring' is 'one', no number"),
+    "nan target": ({"graphs": GRAPHS.replace("0.25", "nan")}, "{folder}/graphs.csv, line 3: 'label' is 'nan', no number"),
+    "empty target": ({"graphs": GRAPHS.replace("0.25", "")}, "{folder}/graphs.csv, line 3: 'label' is empty, and it is the target"),
+    "text target": ({"graphs": GRAPHS.replace("0.25", "high")}, "{folder}/graphs.csv, line 3: 'label' is 'high', no number"),
+    "no target": ({"graphs": without(GRAPHS, "label")}, "graphs.csv and nodes.csv: no column to predict: name it 'label'"),
+    "unknown graph of a node": ({"nodes": NODES.replace("m3", "m4")}, "{folder}/nodes.csv, line 6: there is no graph 'm4' in graphs.csv"),
+    "unknown graph of an edge": ({"edges": EDGES + "m4,a,b,single\n"}, "{folder}/edges.csv, line 5: there is no graph 'm4'"),
+    "graph without nodes": ({"graphs": GRAPHS + "m4,1,train\n"}, "{folder}/graphs.csv, line 5: graph 'm4' has no node in nodes.csv"),
+    "graph twice": ({"graphs": GRAPHS + "m1,1,train\n"}, "{folder}/graphs.csv, line 5: graph 'm1' is there already, see {folder}/graphs.csv, line 3"),
+    "node twice": ({"nodes": NODES + "m1,a,C,0\n"}, "{folder}/nodes.csv, line 8: node 'a' is there already, see {folder}/nodes.csv, line 2"),
+    "edge twice": ({"edges": EDGES + "m1,b,a,double\n"}, "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already, see {folder}/edges.csv, line 3"),
+    "edge out of range": ({"edges": EDGES.replace("m2,3,2", "m2,4,2")}, "{folder}/edges.csv, line 4: there is no node '4' in nodes.csv"),
+    "edge between graphs": ({"edges": EDGES.replace("m1,b,a", "m1,b,3")}, "{folder}/edges.csv, line 3: node '3' is in another graph, see {folder}/nodes.csv, line 7"),
+    "wrong split": ({"graphs": GRAPHS.replace("valid", "vaild")}, "{folder}/graphs.csv, line 3: split 'vaild' is none of train, valid and test"),
+    "empty split": ({"graphs": GRAPHS.replace("valid", "test")}, "graphs.csv: column 'split' puts nothing with a target into 'valid'"),
+    "no training": ({"graphs": GRAPHS.replace("train", "test")}, "graphs.csv: column 'split' puts nothing with a target into 'train'"),
+    "too few to split": ({"graphs": without(GRAPHS, "split").replace("m1,0.25\n", "").replace("m2,-2\n", ""),
+                          "nodes": "graph,node\nm3,a\n", "edges": "graph,source,target\n"}, "graphs.csv: 1 with a target are too few"),
+    "latin-1": ({"nodes": NODES.replace("N", "Né").encode("latin-1")}, "{folder}/nodes.csv, line 3: byte 0xe9 is not UTF-8 text: save the file as UTF-8"),
+    "utf-16": ({"nodes": NODES.encode("utf-16")}, "{folder}/nodes.csv, line 1: byte 0xff is not UTF-8 text: save the file as UTF-8"),
+    "utf-16 without a mark": ({"nodes": NODES.encode("utf-16-le")}, "{folder}/nodes.csv, line 1: a zero byte, which no text has"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(fault, tmp_path):
+    changes, said = FAULTS[fault]
+    folder = write(tmp_path / "csv", **changes)
+    line = line_of(lambda: opened(folder))
+    assert line.startswith(said.format(folder=folder)), line
+    assert not list((tmp_path / "built").rglob("*.npy"))
+
+
+def test_undirected_edges_are_listed_once(tmp_path):
+    folder = write(tmp_path / "csv", edges=EDGES + "m1,a,b,single\n")
+    assert len(opened(folder).graphs.edge_index[0]) == 4
+    said = line_of(lambda: opened(folder, undirected=True))
+    assert said.endswith("edges.csv, line 3: undirected, each is listed once")
+    loop = opened(write(tmp_path / "loop", edges=EDGES + "m3,a,a,single\n"), undirected=True).graphs
+    assert gather(loop, [0]).edge_index.tolist() == [[0], [0]]
+
+
+def test_a_cut_off_archive_and_one_that_grows_too_large_are_refused(tmp_path, monkeypatch):
+    folder = write(tmp_path / "csv")
+    pack(folder / "nodes.csv")
+    whole = (folder / "nodes.csv.gz").read_bytes()
+    for content in (whole[:-9], whole[:4], b"no archive", whole[:-8] + b"12345678"):
+        (folder / "nodes.csv.gz").write_bytes(content)
+        assert "nodes.csv.gz is not a whole gzip file" in line_of(lambda: opened(folder))
+    monkeypatch.setattr(text_files, "HARMLESS", 2**20)
+    (folder / "nodes.csv.gz").write_bytes(gzip.compress(bytes(4 * 2**20)))
+    assert "nodes.csv.gz would unpack to more than 1 MiB" in line_of(lambda: opened(folder))
+
+
+def test_a_target_that_is_not_there_is_one_line(tmp_path):
+    folder = write(tmp_path / "csv")
+    assert line_of(lambda: opened(folder, target="lable")) == (
+        "data.target: no column 'lable' to predict: did you mean 'label'?"
+    )
+    said = line_of(lambda: opened(folder, fractions=(0.5, 0.5, 0.5)) if False else opened(tmp_path / "absent"))
+    assert said.startswith(f"no folder at {tmp_path / 'absent'}: set data.path")
+
+
+def test_two_forms_of_a_table_are_refused(tmp_path):
+    folder = write(tmp_path / "csv")
+    (folder / "nodes.tsv").write_text(NODES)
+    assert "nodes.csv and nodes.tsv are both there: keep one" in line_of(lambda: opened(folder))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "-2", "3"], "i"),
+        (["1", "", "3"], "f"),
+        (["1.5", "1e3", "-.5"], "f"),
+        (["C", "1", "O"], "O"),
+        (["", "", ""], "O"),
+    ],
+)
+def test_columns_have_the_type_of_their_cells(cells, kind, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("node,value\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    table = read_table(path)
+    assert table.columns["value"].dtype.kind == kind
+    assert table.columns["node"].tolist() == ["0", "1", "2"]
+
+
+def test_ids_are_text(tmp_path):
+    nodes = NODES.replace("m2,1,", "m2,01,").replace("m2,3,", "m2,1,")
+    with pytest.raises(UserError, match="line 4: there is no node '3'"):
+        opened(write(tmp_path / "csv", nodes=nodes))

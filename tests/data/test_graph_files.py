@@ -1,0 +1,243 @@
+"""GraphML and node-link JSON: what NetworkX wrote comes out, and what is wrong is named by its file and place."""
+
+import json
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from gt.data.batching import gather
+from gt.data.graph_files import GraphFiles
+from gt.graph import GraphBatch
+from tests.data.tables_of import line_of, pack
+
+HEAD = """<?xml version="1.0" encoding="UTF-8"?>
+<graphml xmlns="http://graphml.graphdrawing.org/xmlns">
+<key id="d0" for="node" attr.name="kind" attr.type="string"/>
+<key id="d1" for="node" attr.name="size" attr.type="int"><default>4</default></key>
+<key id="d2" for="edge" attr.name="bond" attr.type="long"/>
+<key id="d3" for="graph" attr.name="label" attr.type="double"/>
+"""
+GRAPH = """<graph edgedefault="directed">
+<data key="d3">1.5</data>
+<node id="a"><data key="d0">x</data><data key="d1">7</data></node>
+<node id="b"><data key="d0">y</data></node>
+<edge source="a" target="b"><data key="d2">2</data></edge>
+</graph>
+"""
+
+
+def networks(directed=False, real=False):
+    """Graphs of many sizes, one of a single node, with attributes at nodes, edges and graphs."""
+    found = []
+    for number, size in enumerate((4, 1, 6, 2, 5, 3, 3, 7, 2, 4)):
+        graph = nx.gnp_random_graph(size, 0.5, seed=number, directed=directed)
+        graph = nx.relabel_nodes(graph, {i: f"n{i}" for i in range(size)})
+        graph.graph["label"] = number % 3
+        for place, node in enumerate(graph):
+            graph.nodes[node].update(kind="abc"[(number + place) % 3], size=place)
+            if real:
+                graph.nodes[node]["weight"] = place / 4
+        for place, edge in enumerate(graph.edges):
+            graph.edges[edge]["bond"] = place % 2
+        found.append(graph)
+    return found
+
+
+def packed(graphs):
+    """The same as PyG graphs, by a plain loop."""
+    found = []
+    for graph in graphs:
+        names = {node: place for place, node in enumerate(graph)}
+        edges = [(names[a], names[b], bond) for a, b, bond in graph.edges.data("bond")]
+        edges += [] if graph.is_directed() else [(b, a, bond) for a, b, bond in edges]
+        rows = torch.tensor(edges, dtype=torch.long).view(-1, 3)
+        x = torch.tensor([["abc".index(d["kind"]), d["size"]] for _, d in graph.nodes.data()])
+        y = torch.tensor([graph.graph["label"]])
+        found.append(Data(x=x, edge_index=rows[:, :2].T, edge_attr=rows[:, 2:], y=y))
+    return found
+
+
+def opened(path, folder, **options):
+    data = GraphFiles(str(path), root=str(folder / "built"), **options)
+    data.open([])
+    return data.graphs
+
+
+def same(store, expected):
+    for ids in (range(len(expected)), [3, 0, 3]):
+        mine, theirs = gather(store, list(ids)), GraphBatch.from_data_list([expected[i] for i in ids])
+        for name in ("ptr", "edge_index", "x", "edge_attr", "y"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("directed", [True, False])
+@pytest.mark.parametrize("form", ["list", "lines", "files", "old name", "gzip", "graphml", "graphml gzip"])
+def test_what_networkx_wrote_comes_out(form, directed, tmp_path):
+    graphs = networks(directed)
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    written = [nx.node_link_data(graph, edges="links" if form == "old name" else "edges") for graph in graphs]
+    if form in ("list", "old name"):
+        (folder / "all.json").write_text(json.dumps(written, indent=1))
+    elif form in ("lines", "gzip"):
+        (folder / "all.jsonl").write_text("\n".join(map(json.dumps, written)) + "\n")
+    elif form == "files":
+        for number, graph in enumerate(written):
+            (folder / f"{number}.json").write_text(json.dumps(graph))
+        (folder / "notes.txt").write_text("not a graph")
+    else:
+        for number, graph in enumerate(graphs):
+            nx.write_graphml(graph, folder / f"{number}.graphml")
+    if "gzip" in form:
+        for path in list(folder.iterdir()):
+            pack(path)
+    same(opened(folder, tmp_path), packed(graphs))
+    assert len(opened(folder / "*[a-z]*", tmp_path)) == len(graphs) if form != "files" else True
+
+
+def test_edges_go_both_ways_where_asked(tmp_path):
+    path = tmp_path / "all.json"
+    graphs = [nx.gn_graph(5, seed=i) for i in range(10)]
+    for number, graph in enumerate(graphs):
+        graph.graph["label"] = number / 2
+    path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    assert opened(path, tmp_path).edge_ptr[-1] == 40
+    assert opened(path, tmp_path, undirected=True).edge_ptr[-1] == 80
+
+
+def test_a_list_of_numbers_is_a_column_for_each(tmp_path):
+    graphs = [nx.path_graph(3) for _ in range(10)]
+    for number, graph in enumerate(graphs):
+        graph.graph["y"] = [number % 2, 1 - number % 2]
+        for node in graph:
+            graph.nodes[node]["x"] = [node / 2, number, -1]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    store = opened(path, tmp_path)
+    assert (store.schema.node_floats, store.schema.kind, store.schema.outputs) == (3, "binary", 2)
+    np.testing.assert_allclose(store.nodes["x"][3:6], [[0, 1, -1], [0.5, 1, -1], [1, 1, -1]])
+
+
+def test_targets_at_nodes(tmp_path):
+    graphs = [nx.path_graph(3) for _ in range(10)]
+    for graph in graphs:
+        for node in graph:
+            graph.nodes[node]["label"] = ["u", "v", None][node]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    store = opened(path, tmp_path)
+    assert (store.schema.level, store.schema.names) == ("node", ("u", "v"))
+    assert store.nodes["y"].tolist() == [0, 1, -100] * 10
+    assert store.notes["degree"]
+
+
+def test_graphml_defaults_and_several_graphs_in_a_file(tmp_path):
+    path = tmp_path / "g.graphml"
+    path.write_text(HEAD + GRAPH + GRAPH.replace("1.5", "2.5") * 9 + "</graphml>")
+    store = opened(path, tmp_path)
+    assert store.nodes["x"][:2].tolist() == [[0, 1], [1, 0]]  # sizes 7 and, by default, 4
+    assert store.graphs["y"][:2].tolist() == [[1.5], [2.5]]
+
+
+GRAPHML = {
+    "no xml": ("<graphml", "line 1: unclosed token: not XML"),
+    "broken": (HEAD + GRAPH.replace("</node>", "", 1) + "</graphml>", "line 12: mismatched tag: not XML"),
+    "no graph": (HEAD + "</graphml>", "{path} holds no <graph>: it is no GraphML"),
+    "entities": ('<?xml version="1.0"?>\n<!DOCTYPE lolz [<!ENTITY lol "lol">]>\n' + GRAPH, "line 2: a document type, which may hide"),
+    "an entity": (HEAD + GRAPH.replace("1.5", "&lol;") + "</graphml>", "line 8: undefined entity: not XML"),
+    "unknown key": (HEAD + GRAPH.replace('"d2"', '"d9"') + "</graphml>", "line 11: attribute 'd9' is not declared by a <key>: "),
+    "wrong type": (HEAD + GRAPH.replace(">7<", ">seven<") + "</graphml>", "line 9: 'size' is 'seven', which is not of its declared type"),
+    "unknown type": (HEAD.replace('"int"', '"itn"') + GRAPH + "</graphml>", "line 4: type 'itn': did you mean 'int'?"),
+    "no id": (HEAD + GRAPH.replace('id="b"', "") + "</graphml>", "line 10: <node> has no 'id': nothing may be set here"),
+    "no target": (HEAD + GRAPH.replace('target="b"', 'to="b"') + "</graphml>", "line 11: <edge> has no 'target': "),
+    "no default": (HEAD + GRAPH.replace("edgedefault", "default") + "</graphml>", "line 7: <graph> has no 'edgedefault': did you mean 'default'?"),
+    "unknown node": (HEAD + GRAPH * 2 + GRAPH.replace('target="b"', 'target="c"') + "</graphml>", "line 23: there is no node 'c'"),
+    "node twice": (HEAD + GRAPH * 2 + GRAPH.replace('id="b"', 'id="a"') + "</graphml>", "line 22: node 'a' is there already, see {path}, line 21"),
+    "attribute missing": (HEAD + GRAPH.replace('<data key="d0">y</data>', "") + "</graphml>", "line 10 has no 'kind', unlike {path}, line 9: "),
+    "nan target": (HEAD + GRAPH.replace("1.5", "nan") + GRAPH * 9 + "</graphml>", "line 7: 'label' is empty, and it is the target"),
+    "mixed directions": (HEAD + GRAPH + GRAPH.replace("directed", "undirected") + "</graphml>", "line 13 is undirected, unlike {path}, line 7: "),
+    "edge directed unlike": (HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>", "line 11: an edge that is directed unlike"),
+    "hyperedge": (HEAD + GRAPH.replace("</graph>", "<hyperedge/></graph>") + "</graphml>", "line 12: edges that join more than two nodes"),
+    "nested": (HEAD + GRAPH.replace("</node>", "<graph edgedefault='directed'/></node>", 1) + "</graphml>", "line 9: a graph inside another"),
+    "no nodes": (HEAD + "<graph edgedefault='directed'></graph></graphml>", "line 7 has no nodes"),
+    "utf-16": ((HEAD + GRAPH + "</graphml>").encode("utf-16"), "line 1: byte 0xff is not UTF-8 text"),
+    "latin-1": ((HEAD + GRAPH.replace(">y<", ">é<") + "</graphml>").encode("latin-1"), "line 10: byte 0xe9 is not UTF-8 text"),
+    "empty": ("", "{path} is empty"),
+    "reserved": (HEAD.replace('"kind"', '"graph"') + GRAPH + "</graphml>", "line 9: no attribute may be called 'graph': rename it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", GRAPHML)
+def test_what_is_wrong_in_graphml_is_one_line(fault, tmp_path):
+    content, said = GRAPHML[fault]
+    path = tmp_path / "g.graphml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = line_of(lambda: opened(path, tmp_path))
+    said = said.format(path=path)
+    assert line.startswith(said if said.startswith(str(path)) else f"{path}, {said}"), line
+    assert not list((tmp_path / "built").rglob("*.npy"))
+
+
+def link(**changes):
+    nodes = [{"id": "a", "x": 1}, {"id": "b", "x": 2}]
+    graph = {"directed": True, "graph": {"label": 1}, "nodes": nodes, "edges": [{"source": "a", "target": "b"}]}
+    return json.dumps([graph, graph | changes])
+
+
+JSON = {
+    "no json": ('[{"nodes": [}]', "{path}, line 1: Expecting value: not JSON"),
+    "cut off": (link()[:-20], "{path}, line 1: "),
+    "deep": ("[" * 100_000, "{path}, line 1: nested too deeply to be a graph"),
+    "not a graph": ("[1]", "{path}, graph 0 is no node-link graph, which has 'nodes': it is a int"),
+    "text": ('"graph"', "{path} is no node-link graph, which has 'nodes': it is a str"),
+    "no graphs": ("[]", "{path} holds no graphs"),
+    "other names": ('{"vertices": [], "edges": []}', "{path} is no node-link graph, which has 'nodes': did you mean 'edges'?"),
+    "no edges": ('{"nodes": [], "edgs": []}', "{path} has no 'edges' (nor 'links'): did you mean 'edgs'?"),
+    "nodes by name": (link(nodes={"a": 1}), "{path}, graph 1, nodes are a dict where a list is needed"),
+    "node without attributes": (link(nodes=["a"]), "{path}, graph 1, node 0 is a str where its attributes by name are needed"),
+    "no id": (link(nodes=[{"x": 1}]), "{path}, graph 1, node 0 has no 'id': there are x"),
+    "id of no kind": (link(nodes=[{"id": None, "x": 1}]), "{path}, graph 1, node 0: node is None, where an id, text or a number"),
+    "no source": (link(edges=[{"from": "a", "target": "b"}]), "{path}, graph 1, edge 0 has no 'source': there are from, target"),
+    "unknown node": (link(edges=[{"source": "a", "target": "c"}]), "{path}, graph 1, edge 'a' -> 'c': there is no node 'c'"),
+    "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' is there already"),
+    "edge twice": (link(edges=[{"source": "a", "target": "b"}] * 2), "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already"),
+    "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
+    "mixed directions": (link(directed=False), "{path}, graph 1 is undirected, unlike {path}, graph 0: save all alike"),
+    "attribute missing": (link(nodes=[{"id": "a"}, {"id": "b"}]), "{path}, graph 1, node 'a' has no 'x', unlike {path}, graph 0, node 'a'"),
+    "attribute too many": (link(nodes=[{"id": "a", "x": 1, "z": 2}]), "{path}, graph 1, node 'a' has 'z', unlike"),
+    "attribute of another type": (link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]), "{path}, graph 1, node 'b': 'x' is '2': text and numbers are mixed"),
+    "attribute of no type": (link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is {{}}, where a number or text"),
+    "nan attribute": (link(nodes=[{"id": "a", "x": float("nan")}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is empty, and a feature needs"),
+    "too large": (link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]), "{path}, graph 1, node 'a': 'x' is too large a whole number"),
+    "label missing": (link(graph={}), "{path}, graph 1 has no 'label', unlike {path}, graph 0"),
+    "label empty": (link(graph={"label": None}), "{path}, graph 1: 'label' is empty, and it is the target"),
+    "label of another type": (link(graph={"label": "x"}), "{path}, graph 1: 'label' is 'x': text and numbers are mixed"),
+    "attributes of no kind": (link(graph=[1]), "{path}, graph 1: 'graph' holds its attributes by name, not a list"),
+    "too few": (link(), "{path}: 2 with a target are too few for splits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", JSON)
+def test_what_is_wrong_in_json_is_one_line(fault, tmp_path):
+    content, said = JSON[fault]
+    path = tmp_path / "g.json"
+    path.write_text(content)
+    line = line_of(lambda: opened(path, tmp_path))
+    assert line.startswith(said.format(path=path)), line
+
+
+def test_lines_are_named(tmp_path):
+    path = tmp_path / "g.jsonl"
+    graph = json.dumps(json.loads(link())[0])
+    path.write_text(f"{graph}\n\n{graph[:-9]}\n")
+    assert line_of(lambda: opened(path, tmp_path)).startswith(f"{path}, line 3: ")
+
+
+def test_paths_that_hold_no_graphs_are_one_line(tmp_path):
+    (tmp_path / "other.txt").write_text("x")
+    for path in (tmp_path, tmp_path / "absent.json", tmp_path / "*.json"):
+        assert line_of(lambda path=path: opened(path, tmp_path)).startswith(f"no graphs at {path}: set data.path")
+    assert "other.txt is none of .graphml, .json, .jsonl" in line_of(lambda: opened(tmp_path / "other.txt", tmp_path))

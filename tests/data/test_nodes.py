@@ -1,0 +1,208 @@
+"""The data module for targets at the nodes of one graph, and a run through Lightning's trainer."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from gt.attention.costs import Demand
+from gt.data.nodes import NodeData, Steps, refuse_dense
+from gt.data.sampling import Clusters, Full, Neighbours, Partition, Sampler
+from gt.data.store import Graphs, pointers
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.heads import Head
+from gt.inference import WholeGraph, predict
+from gt.layers import Attention, GatedGCN, ParallelBlock
+from gt.masks import Complete, Expander, Hops
+from gt.model import GraphTransformer
+from gt.optim import AdamW
+from gt.schema import UNLABELLED, Schema
+from gt.task import Task
+
+NODES = 300
+
+
+def made(binary: bool = False) -> Graphs:
+    """A graph whose nodes are of the class that most of their neighbours' features tell."""
+    draw = np.random.default_rng(0)
+    group = draw.integers(0, 3, NODES)
+    ends = draw.integers(0, NODES, (2, 6 * NODES))
+    ends = ends[:, (group[ends[0]] == group[ends[1]]) | (draw.random(ends.shape[1]) < 0.1)]
+    x = (2 * np.eye(3)[group] + draw.normal(size=(NODES, 3))).astype(np.float32)
+    order = draw.permutation(NODES - 20)
+    labels = np.where(draw.random((NODES, 2)) < 0.2, np.nan, np.eye(3)[group][:, :2]).astype(np.float32)
+    return Graphs(
+        node_ptr=pointers(np.array([NODES])),
+        edge_ptr=pointers(np.array([ends.shape[1]])),
+        edge_index=ends,
+        nodes={"x": x, "y": labels if binary else group, "extra": x[:, :1]},
+        edges={"edge_attr": draw.random((ends.shape[1], 2)).astype(np.float32)},
+        splits={"train": np.sort(order[:150]), "valid": order[150:220], "test": order[220:]},
+        schema=Schema(
+            node_floats=3, edge_floats=2, level="node", max_nodes=NODES,
+            kind="binary" if binary else "multiclass", outputs=2 if binary else 3,
+        ),
+    ).sort_edges()  # fmt: skip
+
+
+class Made(NodeData):
+    def __init__(self, folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", chunk=500, binary=False):
+        super().__init__("made", str(folder), sampler, evaluate, chunk, 0, 0)
+        self.binary = binary
+
+    def key(self) -> dict[str, Any]:
+        return {"binary": self.binary}
+
+    def build(self) -> Graphs:
+        return made(self.binary)
+
+
+def opened(*args: Any, **options: Any) -> Made:
+    data = Made(*args, **options)
+    data.open([])
+    return data
+
+
+SAMPLERS = {
+    "full": Full,
+    "neighbours": partial(Neighbours, [3, 2], 40),
+    "partition": partial(Partition, 4),
+    "clusters": partial(Clusters, 12, 3),
+}
+
+
+def network(data: NodeData, mask=Hops(1)) -> GraphTransformer:  # noqa: B008
+    torch.manual_seed(0)
+    block = partial(ParallelBlock, local=GatedGCN, attention=partial(Attention, heads=2))
+    return GraphTransformer(data.schema, width=16, depth=2, block=block, mask=mask, head=partial(Head, hidden=0))
+
+
+@pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize("binary", [False, True])
+def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(make, binary, tmp_path):
+    data, graphs = opened(tmp_path, make(), binary=binary), made(binary)
+    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+    rooted = []
+    for batch in data.train_dataloader():
+        nodes = np.array([numbers[tuple(row)] for row in batch.x.numpy()])
+        assert (np.diff(nodes) > 0).all()
+        assert batch.ptr.tolist() == [0, len(nodes)]
+        assert (batch.rowptr[1:] >= batch.rowptr[:-1]).all()
+        torch.testing.assert_close(batch.extras["extra"][:, 0], batch.x[:, 0])
+        # each edge of the batch, with its features, is one of the graph
+        mine = np.c_[nodes[batch.edge_index.numpy()].T, batch.edge_attr.numpy()]
+        theirs = {tuple(row) for row in np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]}
+        assert {tuple(row) for row in mine} <= theirs
+        y = batch.y.numpy()
+        known = (~np.isnan(y)).any(1) if binary else y != UNLABELLED
+        np.testing.assert_array_equal(y[known], graphs.nodes["y"][nodes[known]])
+        rooted += nodes[known].tolist()
+    train = graphs.splits["train"]
+    labelled = train[~np.isnan(graphs.nodes["y"][train]).all(1)] if binary else train
+    assert sorted(rooted) == labelled.tolist()
+    assert len(data.dataset("train")) == 150
+    torch.testing.assert_close(data.targets("train").numpy(), graphs.nodes["y"][train], equal_nan=True)
+
+
+def test_epochs_differ_and_a_seed_gives_the_same_again(tmp_path):
+    data = opened(tmp_path, Neighbours([2], 40))
+
+    def drawn(epoch: int, first: int = 0) -> list[torch.Tensor]:
+        steps = Steps(4, True, epoch=epoch, first=first)
+        return [data.dataset("train").__getitems__(item).x for item in steps]
+
+    one, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(one[0], other[0])
+    resumed = drawn(0, first=3)
+    assert len(resumed) == 1
+    assert torch.equal(resumed[0], one[3])
+
+
+@pytest.mark.parametrize("evaluate", ["full", "sampled"])
+@pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
+def test_several_processes_evaluate_each_node_once(make, evaluate, tmp_path):
+    data = opened(tmp_path, make(), evaluate)
+    labels = []
+    for rank in range(3):
+        order = data.batches("valid", rank=rank, world=3)
+        for item in order:
+            y = data.dataset("valid").__getitems__(item).y
+            labels += y[y != UNLABELLED].tolist()
+    assert sorted(labels) == sorted(data.targets("valid").tolist())
+
+
+def test_exact_evaluation_is_of_the_whole_graph_in_chunks_and_shares_its_arrays(tmp_path):
+    data = opened(tmp_path, Neighbours([2], 40))
+    valid, test = (next(iter(data.loader(split))) for split in ("valid", "test"))
+    assert isinstance(valid, WholeGraph)
+    assert (valid.num_nodes, valid.chunk) == (NODES, 500)
+    assert valid.x.data_ptr() == test.x.data_ptr()
+    assert valid.edge_index.data_ptr() == test.edge_index.data_ptr()
+    assert not (valid.y == test.y).all()
+    net = network(data).eval()
+    parts = {name: getattr(valid, name) for name in ("ptr", "edge_index", "max_nodes", "x", "edge_attr", "y")}
+    with torch.no_grad():
+        torch.testing.assert_close(predict(net, valid), net(GraphBatch(**parts)), atol=1e-5, rtol=1e-5)
+
+
+def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path):
+    data = opened(tmp_path, Neighbours([2], 40))
+    alone = [batch.x for batch in data.train_dataloader()]
+    data.workers = 2
+    assert [data.workers_for(split) for split in ("train", "valid")] == [2, 0]
+    for one, other in zip(data.train_dataloader(), alone, strict=True):
+        assert torch.equal(one.x, other)
+
+
+@pytest.mark.parametrize("mask", [Hops(2), Hops(1) | Expander(4)], ids=["hops", "expander"])
+def test_masks_see_the_sample(mask, tmp_path):
+    data = opened(tmp_path, Partition(4))
+    data.readings = network(data, mask).readings()
+    for batch in data.train_dataloader():
+        (pairs,) = batch.pairs.values()
+        assert torch.equal(pairs.edges[1] * batch.num_nodes + pairs.edges[0], mask.keys(batch))
+
+
+@pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
+def test_training_learns(make, tmp_path):
+    data = opened(tmp_path, make())
+    measures, criterion = data.measures()
+    task = Task(network(data), data.schema, measures, criterion, AdamW(lr=1e-2, warmup=0), seed=0)
+    trainer = pl.Trainer(
+        max_epochs=40 if make is Full else 10, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(task, datamodule=data)
+    found = trainer.test(task, datamodule=data, verbose=False)[0]
+    assert found["test/accuracy"] > 0.75  # a third at chance
+
+
+def test_a_mask_whose_weights_do_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    data = opened(tmp_path)
+    batch = next(iter(data.train_dataloader()))
+    demand = Demand(device="cpu", half=False, heads=4, channels=4)
+    refuse_dense(batch, [(Complete(), demand), (Hops(1), demand)])
+    monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a million bytes
+    refuse_dense(batch, [(Hops(1), demand)])
+    with pytest.raises(UserError, match=r"90,000 pairs.*mask=one_hop"):
+        refuse_dense(batch, [(Complete(), demand)])
+
+
+def test_several_graphs_are_refused(tmp_path):
+    class Two(Made):
+        def build(self) -> Graphs:
+            graphs = made()
+            graphs.node_ptr = np.array([0, 100, NODES])
+            graphs.edge_ptr = np.array([0, 0, graphs.edge_index.shape[1]])
+            return graphs
+
+    with pytest.raises(UserError, match="2 graphs"):
+        Two(tmp_path).open([])
+    with pytest.raises(UserError, match=r"data\.chunk"):
+        Made(tmp_path, chunk=0)

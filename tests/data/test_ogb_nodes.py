@@ -1,0 +1,197 @@
+"""OGB's node sets, against OGB's own reader and Evaluator."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gt.data import ogb_nodes
+from gt.data.ogb_nodes import OGBNodeMetric, OGBNodes
+from gt.errors import UserError
+from gt.schema import UNLABELLED
+from tests.data.ogb_files import fails, put, table
+
+sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
+from ogb.io.read_graph_raw import read_csv_graph_raw, read_csv_heterograph_raw  # noqa: E402
+from ogb.nodeproppred import Evaluator  # noqa: E402
+
+DATA = os.environ.get("GT_DATA")
+needs_data = pytest.mark.skipif(DATA is None, reason="GT_DATA names no folder with real data")
+RELEASE = {"ogbn-arxiv": 1, "ogbn-products": 1, "ogbn-proteins": 1, "ogbn-mag": 2}
+SPLITS = {"ogbn-arxiv": "time", "ogbn-products": "sales_ranking", "ogbn-proteins": "species", "ogbn-mag": "time"}
+EDGES = np.array([[0, 1], [1, 0], [2, 1], [2, 2], [4, 0], [4, 0]])  # both directions, a self-loop, one twice; 3 alone
+
+
+def write(name: str, root: Path) -> Path:
+    """A dataset of five nodes in OGB's layout."""
+    draw = np.random.default_rng(0)
+    folder = root / name.replace("-", "_")
+    raw, split = folder / "raw", folder / "split" / SPLITS[name]
+    edges, feats, labels = raw, raw, raw
+    if name == "ogbn-mag":
+        edges, feats = raw / "relations" / "paper___cites___paper", raw / "node-feat" / "paper"
+        labels, split = raw / "node-label" / "paper", split / "paper"
+        put(raw / "num-node-dict.csv.gz", "author,paper\n2,5\n")
+        put(raw / "triplet-type-list.csv.gz", "paper,cites,paper\n")
+        put(split.parent / "nodetype-has-split.csv.gz", "author,paper\nFalse,True\n")
+        put(raw / "nodetype-has-feat.csv.gz", "author,paper\nFalse,True\n")
+        put(edges / "edge_reltype.csv.gz", table(np.zeros(6, int)))
+        put(feats / "node_year.csv.gz", table(np.arange(5) + 2000))
+    else:
+        put(raw / "num-node-list.csv.gz", "5\n")
+        put(raw / "node_year.csv.gz", table(np.arange(5) + 2000))
+        put(raw / "node_species.csv.gz", table(np.array([7, 7, 7, 9, 9])))
+    put(folder / f"RELEASE_v{RELEASE[name]}.txt", "")
+    put(edges / "num-edge-list.csv.gz", "6\n")
+    put(edges / "edge.csv.gz", table(EDGES))
+    if name == "ogbn-proteins":
+        put(raw / "edge-feat.csv.gz", table(draw.random((6, 8)).round(3)))
+        put(raw / "node-label.csv.gz", table(draw.integers(0, 2, (5, 112))))
+    else:
+        put(feats / "node-feat.csv.gz", table(draw.normal(size=(5, ogb_nodes.FLOATS[name])).round(4)))
+        put(labels / "node-label.csv.gz", table(np.array([0, 3, 1, 2, 3])))
+    for part, ids in {"train": [4, 0], "valid": [1, 3], "test": [2]}.items():
+        put(split / f"{part}.csv.gz", table(ids))
+    return folder
+
+
+def theirs(name: str, folder: Path) -> dict:
+    """What OGB reads."""
+    if name == "ogbn-mag":
+        graph = read_csv_heterograph_raw(str(folder / "raw"), additional_node_files=["node_year"])[0]
+        key = ("paper", "cites", "paper")
+        return {"edge_index": graph["edge_index_dict"][key], "node_feat": graph["node_feat_dict"]["paper"]}
+    return read_csv_graph_raw(str(folder / "raw"), add_inverse_edge=name in ("ogbn-products", "ogbn-proteins"))[0]
+
+
+def same_as_ogb(name: str, root: Path, undirected: bool = True) -> None:
+    """Edges, features, labels and split are what OGB's own reader makes of the same files."""
+    folder = root / name.replace("-", "_")
+    graphs, other = ogb_nodes.build(name, root, undirected), theirs(name, folder)
+    edges = other["edge_index"]
+    if name == "ogbn-proteins":
+        mine = np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]
+        expected = np.c_[edges.T, other["edge_feat"].astype(np.float32)]
+        np.testing.assert_array_equal(mine[np.lexsort(mine.T)], expected[np.lexsort(expected.T)])
+        nodes = int(graphs.node_ptr[-1])
+        for node in range(nodes):
+            at_node = other["edge_feat"][edges[1] == node]
+            mean = at_node.mean(0) if len(at_node) else np.zeros(8)
+            np.testing.assert_allclose(graphs.nodes["x"][node], mean, atol=1e-6)
+    else:
+        if undirected or name == "ogbn-products":
+            edges = np.unique(np.concatenate([edges, edges[::-1]], 1), axis=1)
+        np.testing.assert_array_equal(graphs.edge_index, edges[:, np.lexsort(edges)])
+        np.testing.assert_array_equal(graphs.nodes["x"], other["node_feat"].astype(np.float32))
+    order = np.lexsort(graphs.edge_index)
+    np.testing.assert_array_equal(graphs.edge_index[:, order], graphs.edge_index)
+    assert graphs.edge_ptr.tolist() == [0, graphs.edge_index.shape[1]]
+    within = "/paper" if name == "ogbn-mag" else ""
+    labels = pd.read_csv(folder / f"raw/{'node-label' + within + '/' if within else ''}node-label.csv.gz", header=None)
+    np.testing.assert_array_equal(graphs.nodes["y"].reshape(len(labels), -1), labels)
+    for part in ("train", "valid", "test"):
+        ids = pd.read_csv(folder / f"split/{SPLITS[name]}{within}/{part}.csv.gz", header=None)[0]
+        np.testing.assert_array_equal(graphs.splits[part], ids)
+
+
+@pytest.mark.parametrize("name", RELEASE)
+def test_five_nodes_as_ogb_reads_them(name, tmp_path):
+    write(name, tmp_path)
+    same_as_ogb(name, tmp_path)
+
+
+def test_citations_may_stay_directed(tmp_path):
+    write("ogbn-arxiv", tmp_path)
+    same_as_ogb("ogbn-arxiv", tmp_path, undirected=False)
+    one, other = (OGBNodes("ogbn-arxiv", str(tmp_path), undirected=way) for way in (True, False))
+    assert one.key() != other.key()
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["ogbn-arxiv", "ogbn-proteins"])
+def test_miniatures_as_ogb_reads_them(name):
+    same_as_ogb(name, Path(DATA or "", "ogb_mini"))
+
+
+@needs_data
+def test_schema_and_batches_of_a_miniature(tmp_path):
+    shutil.copytree(Path(DATA or "", "ogb_mini", "ogbn_proteins"), tmp_path / "ogbn_proteins")
+    data = OGBNodes("ogbn-proteins", str(tmp_path))
+    data.open([])
+    assert (data.schema.kind, data.schema.outputs, data.schema.level, data.schema.edge_floats) == (
+        "binary",
+        112,
+        "node",
+        8,
+    )
+    (batch,) = data.train_dataloader()
+    assert (batch.num_nodes, batch.num_edges) == (120, 1200)
+    assert (~batch.y.isnan()).all(1).sum() == 80
+    assert batch.edge_attr.shape == (1200, 8)
+
+
+def test_accuracy_is_ogbs_own_and_passes_over_other_nodes():
+    draw = torch.Generator().manual_seed(0)
+    scores, target = torch.randn(50, 40, generator=draw), torch.randint(0, 40, (50,), generator=draw)
+    scores[:20, :].scatter_(1, target[:20, None], 9.0)
+    split = torch.rand(50, generator=draw) < 0.6
+    metric = OGBNodeMetric("ogbn-arxiv")
+    for rows in (slice(0, 31), slice(31, 50)):
+        metric.update(scores[rows], torch.where(split, target, UNLABELLED)[rows])
+    answer = {"y_true": target[split, None], "y_pred": scores[split].argmax(1, keepdim=True)}
+    assert metric.measure == "acc"
+    assert float(metric.compute()) == pytest.approx(Evaluator("ogbn-arxiv").eval(answer)["acc"])
+    metric.reset()
+    metric.update(scores, torch.full((50,), UNLABELLED))
+    assert metric.compute().isnan()
+
+
+def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randn(60, 112, generator=draw)
+    target = (torch.rand(60, 112, generator=draw) < 0.4).float()
+    target[:30] = torch.nan
+    metric = OGBNodeMetric("ogbn-proteins")
+    metric.update(scores, target)
+    expected = Evaluator("ogbn-proteins").eval({"y_true": target[30:], "y_pred": scores[30:]})["rocauc"]
+    assert float(metric.compute()) == pytest.approx(expected)
+    metric.reset()
+    metric.update(scores[:31], target[:31])
+    assert metric.compute().isnan()  # one class in every task
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "text", "said"),
+    [
+        ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5 + "0,5\n", "row 6: 5 is no node of the graph"),
+        ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5, "has 5 rows"),
+        ("ogbn-arxiv", "raw/node-label.csv.gz", "1\n40\n1\n1\n1\n", "row 2: 40 is not one of 40 classes"),
+        ("ogbn-arxiv", "raw/num-node-list.csv.gz", "2\n3\n", "2 graphs where there should be 1"),
+        ("ogbn-arxiv", "split/time/test.csv.gz", "4\n", "more than once"),
+        (
+            "ogbn-arxiv",
+            "raw/node-feat.csv.gz",
+            (",".join(["inf"] * 128) + "\n") * 5,
+            "row 1: inf is not a finite number",
+        ),
+        ("ogbn-proteins", "raw/node-label.csv.gz", (",".join(["3"] * 112) + "\n") * 5, "row 1: 3.0 is neither 0 nor 1"),
+    ],
+)
+def test_a_malformed_file_is_named(name, part, text, said, tmp_path):
+    put(write(name, tmp_path) / part, text)
+    fails(lambda: ogb_nodes.build(name, tmp_path), part, said)
+
+
+def test_what_is_missing_or_unknown_is_one_line(tmp_path):
+    folder = write("ogbn-mag", tmp_path)
+    (folder / ogb_nodes.PAPERS["edge"]).unlink()
+    fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")
+    fails(lambda: OGBNodes("ogbn-arxvi"), "did you mean ogbn-arxiv?")
+    fails(lambda: OGBNodes("ogbn-papers100M"), "ogbn-papers100M is none of the node sets read here")
+    with pytest.raises(UserError):
+        OGBNodes("ogbg-molhiv")

@@ -1,0 +1,417 @@
+"""Datasets of PyG as stores: what PyG itself batches is what comes out, and the splits are those of the dataset."""
+
+from functools import partial
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
+from torch_geometric.datasets import TUDataset
+
+from gt.data.batching import gather
+from gt.data.pyg import PyG, build, one_graph
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from tests.graphs import random_graph
+
+SIZES = (3, 1, 6, 2, 5, 4, 1, 7, 3, 2, 4, 6)
+
+
+class Kept(InMemoryDataset):
+    """A list of graphs, collated as PyG's datasets are."""
+
+    def __init__(self, graphs, transform=None):
+        super().__init__(None, transform)
+        self.data, self.slices = self.collate(graphs)
+
+
+class Listed(Dataset):
+    """A list of graphs that PyG does not collate."""
+
+    def __init__(self, graphs):
+        super().__init__(None)
+        self.graphs = graphs
+
+    def len(self):
+        return len(self.graphs)
+
+    def get(self, idx):
+        return self.graphs[idx]
+
+
+class Split(InMemoryDataset):
+    """Graphs by split, as ZINC and LRGBDataset give them: the training graphs unless others are asked for."""
+
+    def __init__(self, root, split="train"):
+        super().__init__(None)
+        first = ["train", "val", "test"].index(split)
+        self.data, self.slices = self.collate([random_graph(size, 50 * first + size) for size in SIZES[first:]])
+
+
+class Indexed(InMemoryDataset):
+    """Graphs by split as MalNetTiny gives them: a range of all; no features, a number as y."""
+
+    def __init__(self, split=None):
+        super().__init__(None)
+        graphs = [random_graph(size, i) for i, size in enumerate(SIZES)]
+        plain = [Data(edge_index=g.edge_index, num_nodes=g.num_nodes, y=i % 2) for i, g in enumerate(graphs)]
+        self.data, self.slices = self.collate(plain)
+        if split is not None:
+            self._indices = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}[split]
+
+
+class Ignores(InMemoryDataset):
+    """Takes a split and gives all it has, as CSL of GNNBenchmarkDataset does."""
+
+    def __init__(self, split="train"):
+        super().__init__(None)
+        self.data, self.slices = self.collate([random_graph(size, i) for i, size in enumerate(SIZES)])
+
+
+def graphs(**changes):
+    """Random graphs, each attribute named changed by a function of (graph, number)."""
+    found = [random_graph(size, i) for i, size in enumerate(SIZES)]
+    for number, graph in enumerate(found):
+        for name, change in changes.items():
+            graph[name] = change(graph, number)
+    return found
+
+
+def same(store, expected):
+    """Every batch of the store is what PyG's graphs pack to."""
+    for ids in (range(len(expected)), [4, 0, 2, 2], [1]):
+        mine, theirs = gather(store, list(ids)), GraphBatch.from_data_list([expected[i] for i in ids])
+        assert torch.equal(mine.ptr, theirs.ptr)
+        assert torch.equal(mine.edge_index, theirs.edge_index)
+        for name in ("x", "edge_attr", "y"):
+            a, b = getattr(mine, name), getattr(theirs, name)
+            assert (a is None) == (b is None), name
+            if a is not None:
+                assert torch.equal(a, b.view_as(a).to(a.dtype)), name
+    return store
+
+
+@pytest.mark.parametrize("kind", [Kept, Listed, partial(Kept, transform=lambda graph: graph)])
+def test_categories_and_classes(kind):
+    expected = graphs()
+    store = same(build({"": kind(expected)}, "own"), expected)
+    assert store.schema.node_vocab == tuple((torch.cat([g.x for g in expected]).max(0).values + 1).tolist())
+    assert len(store.schema.edge_vocab) == 1
+    assert (store.schema.level, store.schema.kind, store.schema.outputs) == ("graph", "multiclass", 3)
+    assert store.schema.max_nodes == 7
+    assert sorted(np.concatenate(list(store.splits.values()))) == list(range(len(SIZES)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_real_numbers(dtype):
+    expected = graphs(
+        x=lambda g, i: torch.rand(g.num_nodes, 3, dtype=torch.float64).to(dtype),
+        edge_attr=lambda g, i: torch.rand(g.num_edges, dtype=torch.float64).to(dtype),  # one number: a column of its own
+        y=lambda g, i: torch.tensor([i / 7]),
+    )
+    store = build({"": Kept(expected)}, "own")
+    for graph in expected:
+        graph.x, graph.edge_attr = graph.x.float(), graph.edge_attr.float()[:, None]
+    same(store, expected)
+    assert (store.schema.node_floats, store.schema.edge_floats) == (3, 1)
+    assert (store.schema.node_vocab, store.schema.kind, store.schema.outputs) == ((), "regression", 1)
+
+
+def test_a_single_category_at_nodes_and_edges_may_be_flat():
+    expected = graphs(x=lambda g, i: g.x[:, 0], edge_attr=lambda g, i: g.edge_attr[:, 0])
+    store = build({"": Kept(expected)}, "own")
+    for graph in expected:
+        graph.x, graph.edge_attr = graph.x[:, None], graph.edge_attr[:, None]
+    same(store, expected)
+
+
+def test_without_features_the_in_degree_is_a_category(capsys, tmp_path):
+    expected = graphs(x=lambda g, i: torch.bincount(g.edge_index[1], minlength=g.num_nodes)[:, None])
+    plain = [Data(edge_index=g.edge_index, num_nodes=g.num_nodes, y=g.y) for g in expected]
+    for graph in expected:
+        del graph.edge_attr
+    store = same(build({"": Kept(plain)}, "own"), expected)
+    assert store.schema.node_vocab == (1 + max(int(g.x.max()) for g in expected),)
+    data = PyG(partial(Kept, plain), root=str(tmp_path))
+    data.open([])
+    assert "its in-degree: there are no features" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "outputs"),
+    [
+        (lambda i: torch.tensor([i % 4]), "multiclass", 4),
+        (lambda i: i % 4, "multiclass", 4),
+        (lambda i: torch.tensor([[i % 2, i % 3 == 0]]), "binary", 2),
+        (lambda i: torch.tensor([[i % 2, float("nan")]]), "binary", 2),
+        (lambda i: torch.tensor([float(i % 2)]), "binary", 1),
+        (lambda i: torch.tensor([[i % 2, i]]), "regression", 2),
+        (lambda i: torch.tensor([i * 0.5, 1.0, 2.0]), "regression", 3),  # a flat row for each graph
+        (lambda i: float(i), "regression", 1),
+    ],
+)
+def test_the_kind_of_target_is_found(y, kind, outputs):
+    store = build({"": Kept(graphs(y=lambda g, i: y(i)))}, "own")
+    assert (store.schema.level, store.schema.kind, store.schema.outputs) == ("graph", kind, outputs)
+    expected = np.array([np.asarray(y(i), dtype=np.float64).reshape(-1) for i in range(len(SIZES))])
+    np.testing.assert_allclose(store.graphs["y"].reshape(expected.shape), expected)
+
+
+def test_classes_that_are_not_counted_from_0_are_numbered_and_named():
+    store = build({"": Kept(graphs(y=lambda g, i: torch.tensor([[-1, 1, 70][i % 3]])))}, "own")
+    assert store.schema.names == ("-1", "1", "70")
+    assert store.graphs["y"].tolist() == [i % 3 for i in range(len(SIZES))]
+
+
+def test_a_kind_that_is_named_holds():
+    whole = graphs(y=lambda g, i: torch.tensor([i % 5]))
+    assert build({"": Kept(whole)}, "own", kind="regression").schema.kind == "regression"
+    with pytest.raises(UserError, match=r"^own, graph 2: 2 is neither 0 nor 1: set data.kind=regression or multiclass"):
+        build({"": Kept(whole)}, "own", kind="binary")
+
+
+def test_targets_at_nodes():
+    expected = graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
+    store = same(build({"": Kept(expected)}, "own"), expected)
+    assert (store.schema.level, store.schema.outputs) == ("node", 3)
+    assert "y" not in store.graphs
+    assert sorted(np.concatenate(list(store.splits.values()))) == list(range(len(SIZES)))
+
+
+def test_targets_at_nodes_count_by_split(tmp_path):
+    expected = graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
+    data = PyG(partial(Kept, expected), root=str(tmp_path))
+    data.open([])
+    for split in ("train", "valid", "test"):
+        seen = torch.cat([batch.y for batch in data.loader(split)])
+        assert sorted(seen.tolist()) == sorted(data.targets(split).tolist())
+        wanted = [v for g in data.graphs.splits[split] for v in expected[g].y.tolist()]
+        assert sorted(seen.tolist()) == sorted(wanted)
+
+
+def test_the_splits_of_a_dataset_are_kept(tmp_path):
+    data = PyG(partial(Split, root="unused"), root=str(tmp_path))
+    data.open([])
+    expected = [graph for split in ("train", "val", "test") for graph in Split("unused", split)]
+    same(data.graphs, expected)
+    assert [len(data.graphs.splits[s]) for s in ("train", "valid", "test")] == [12, 11, 10]
+    assert np.concatenate([data.graphs.splits[s] for s in ("train", "valid", "test")]).tolist() == list(range(33))
+
+
+def test_a_split_that_is_named_is_the_only_one(tmp_path):
+    data = PyG(partial(Split, root="unused", split="val"), root=str(tmp_path))
+    data.open([])
+    assert sum(map(len, data.graphs.splits.values())) == len(data.graphs) == 11
+
+
+def test_splits_that_are_ranges_of_one_dataset(tmp_path):
+    data = PyG(Indexed, root=str(tmp_path))
+    data.open([])
+    assert [len(data.graphs.splits[s]) for s in ("train", "valid", "test")] == [6, 3, 3]
+    assert data.graphs.graphs["y"].tolist() == [i % 2 for i in range(12)]
+    assert data.graphs.sizes.tolist() == list(SIZES)
+
+
+def test_a_dataset_that_gives_the_same_for_each_split_is_split_at_random(tmp_path):
+    data = PyG(Ignores, root=str(tmp_path))
+    data.open([])
+    assert len(data.graphs) == len(SIZES)
+    assert sorted(np.concatenate(list(data.graphs.splits.values()))) == list(range(len(SIZES)))
+
+
+def test_a_random_split_shares_out_each_class():
+    many = [random_graph(2, i) for i in range(200)]
+    for number, graph in enumerate(many):
+        graph.y = torch.tensor([0 if number < 20 else 1 if number < 60 else 2])
+    store = build({"": Kept(many)}, "own", split_seed=1)
+    counts = {split: np.bincount(store.graphs["y"][ids]).tolist() for split, ids in store.splits.items()}
+    assert {split: sum(count) for split, count in counts.items()} == {"train": 160, "valid": 20, "test": 20}
+    for split, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
+        np.testing.assert_allclose(counts[split], np.array([20, 40, 140]) * share, atol=1)
+    again, other = (build({"": Kept(many)}, "own", split_seed=seed).splits for seed in (1, 2))
+    assert np.array_equal(store.splits["test"], again["test"])
+    assert not np.array_equal(store.splits["test"], other["test"])
+    two = build({"": Kept(many)}, "own", fractions=(0.5, 0.5, 0)).splits
+    assert {split: len(ids) for split, ids in two.items()} == {"train": 100, "valid": 100}
+
+
+def test_changed_data_is_another_store(tmp_path):
+    first, same_again = graphs(), graphs()
+    other = graphs()
+    other[3].x = other[3].x + 1
+    keys = [PyG(partial(Kept, found), root=str(tmp_path)).key() for found in (first, same_again, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0] != PyG(partial(Kept, first), split_seed=1, root=str(tmp_path)).key()
+
+
+def test_one_graph_with_masks():
+    graph = random_graph(30, 0)
+    graph.y = torch.arange(30) % 3
+    parts = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:24].split(8)
+    for name, ids in zip(("train", "val", "test"), parts, strict=True):
+        graph[f"{name}_mask"] = torch.zeros(30, dtype=torch.bool).index_fill(0, ids, True)
+    store = one_graph(Kept([graph]), "cora")
+    same_graph = gather(store, [0])
+    theirs = GraphBatch.from_data_list([graph])
+    assert torch.equal(same_graph.x, theirs.x)
+    assert torch.equal(same_graph.y, theirs.y)
+    assert torch.equal(same_graph.edge_index, theirs.edge_index)
+    assert (len(store), store.schema.level, store.schema.outputs) == (1, "node", 3)
+    for split, ids in zip(("train", "valid", "test"), parts, strict=True):
+        assert store.splits[split].tolist() == sorted(ids.tolist())
+    several = graph.clone()
+    for name in ("train", "val", "test"):
+        several[f"{name}_mask"] = torch.stack([graph[f"{name}_mask"], ~graph[f"{name}_mask"]], dim=1)
+    assert np.array_equal(one_graph(Kept([several]), "cora").splits["train"], store.splits["train"])
+
+
+def test_one_graph_without_masks_is_split_at_random():
+    graph = random_graph(30, 0)
+    graph.y = torch.arange(30) % 3
+    graph.y[5] = -100  # not labelled
+    store = one_graph(Kept([graph]), "cora")
+    assert sorted(np.concatenate(list(store.splits.values()))) == [i for i in range(30) if i != 5]
+
+
+def one(**changes):
+    return Kept([Data(**{"x": torch.zeros(3, 1), "edge_index": torch.empty(2, 0).long(), "y": 1.5, **changes})] * 9)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (lambda: one(edge_index=torch.tensor([[0], [3]])), "own, graph 0: edge [0, 3] where nodes are 0..2"),
+        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: edge [-1, 0] where nodes are 0..2"),
+        (lambda: one(x=torch.tensor([[0.0], [float("nan")], [1.0]])), "own, graph 0: nan in x is not a finite number"),
+        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is negative: "),
+        (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x has 3 dimensions"),
+        (lambda: one(y=None), "own has no targets: its graphs hold edge_index, x and no y"),
+        (lambda: one(y=float("inf")), "own, graph 0: inf as a target is not finite"),
+        (lambda: one(y=float("nan")), "own, graph 0: no target at all, nothing to learn"),
+        (lambda: one(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, which is neither one for the graph nor one"),
+        (lambda: Kept(graphs()[:1]), "own is one graph"),
+        (lambda: Kept(graphs()[:2]), "own: 2 graphs: 2 with a target are too few for splits of [0.8, 0.1, 0.1]"),
+        (lambda: Listed([]), "own holds no graphs"),
+        (lambda: Listed([HeteroData()] * 3), "own holds no plain Data objects"),
+        (lambda: Kept(graphs() + [Data(x=torch.zeros(0, 2).long(), edge_attr=torch.zeros(0, 1).long(), y=torch.tensor([0]),
+                                       edge_index=torch.empty(2, 0).long())]), "own, graph 12 has no nodes"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_line(dataset, said):
+    with pytest.raises(UserError) as caught:
+        build({"": dataset()}, "own")
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_that_meet_or_are_empty_are_one_line():
+    graph = random_graph(6, 0)
+    graph.y = torch.arange(6) % 2
+    for name, first in (("train", 0), ("val", 1), ("test", 4)):
+        graph[f"{name}_mask"] = (torch.arange(6) >= first) & (torch.arange(6) < first + 2)
+    with pytest.raises(UserError, match=r"^cora: node 1 is in more than one of the masks of its splits"):
+        one_graph(Kept([graph]), "cora")
+    graph.val_mask[:] = False
+    with pytest.raises(UserError, match=r"^cora: no labelled node is in val_mask"):
+        one_graph(Kept([graph]), "cora")
+
+
+def test_splits_that_differ_in_their_columns_are_one_line():
+    wide = graphs(x=lambda g, i: torch.zeros(g.num_nodes, 5))
+    with pytest.raises(UserError, match="own: x differs between the splits"):
+        build({"train": Kept(graphs()), "valid": Kept(wide)}, "own")
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def tu_files(folder: Path, name: str = "TINY") -> None:
+    """Twelve graphs in the raw layout of TU Dortmund: paths of 2 or 3 nodes, labels -1 and 1."""
+    raw = folder / name / "raw"
+    raw.mkdir(parents=True)
+    edges, owner, labels, bonds = [], [], [], []
+    for graph in range(12):
+        for place in range(2 + graph % 2):
+            owner.append(graph + 1)
+            labels.append(place)
+            if place:
+                edges += [f"{len(owner)}, {len(owner) - 1}", f"{len(owner) - 1}, {len(owner)}"]
+                bonds += [graph % 3, graph % 3]
+    columns = {"A": edges, "graph_indicator": owner, "node_labels": labels, "edge_labels": bonds}
+    columns["graph_labels"] = [[-1, 1][graph % 2] for graph in range(12)]
+    for part, rows in columns.items():
+        (raw / f"{name}_{part}.txt").write_text("".join(f"{row}\n" for row in rows))
+
+
+def test_tu_files(tmp_path, capsys):
+    tu_files(tmp_path / "pyg")
+    make = partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY")
+    data = PyG(make, root=str(tmp_path))
+    data.open([])
+    same(data.graphs, list(make()))
+    assert "TINY: 12 graphs, 30 nodes, 36 edges; a node has 3 real numbers, an edge 3 real numbers" in capsys.readouterr().out
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def fails(self):
+        Path(self.raw_dir, "half.txt").write_text("half")
+        Path(self.root, "archive.zip").write_text("half")
+        raise URLError("no network\nhere")
+
+    monkeypatch.setattr(TUDataset, "download", fails)
+    root = tmp_path / "new" / "pyg"
+    data = PyG(partial(TUDataset, root=str(root), name="MUTAG"), root=str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        data.open([])
+    assert str(caught.value) == (
+        f"MUTAG is not in {root} and could not be downloaded (URLError: no network here): put its raw files into "
+        f"{root}/MUTAG/raw, or set data.dataset.root to the folder that has it"
+    )
+    assert left(tmp_path) == []
+    root.mkdir(parents=True)
+    (root / "other").write_text("kept")
+    with pytest.raises(UserError):
+        data.open([])
+    assert left(root) == ["other"]
+
+
+def test_a_download_is_moved_to_its_place(tmp_path, monkeypatch):
+    def writes(self):
+        tu_files(Path(self.root).parent / "elsewhere")
+        for path in (Path(self.root).parent / "elsewhere" / "TINY" / "raw").iterdir():
+            path.replace(Path(self.raw_dir) / path.name)
+
+    monkeypatch.setattr(TUDataset, "download", writes)
+    root = tmp_path / "pyg"
+    data = PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path))
+    data.open([])
+    assert len(data.graphs) == 12
+    assert not [name for name in left(root) if ".part" in name]
+    monkeypatch.setattr(TUDataset, "download", lambda self: pytest.fail("downloaded twice"))
+    again = PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path))
+    again.open([])
+    assert again.key() == data.key()
+
+
+def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path):
+    tu_files(tmp_path / "pyg")
+    (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
+    data = PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path))
+    with pytest.raises(UserError, match=r"^TINY cannot be made from .*pyg: ValueError: .*x") as caught:
+        data.open([])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pyg" / "TINY" / "processed").exists()
+    assert not list((tmp_path / "stores").glob("*/"))
+
+
+def test_wrong_arguments_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"TUDataset cannot be made from .*: TypeError: .*missing.*'name'"):
+        PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path)).open([])
+    with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
+        PyG(partial(int, "3"), root=str(tmp_path)).open([])

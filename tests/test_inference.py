@@ -1,0 +1,161 @@
+"""Inference in chunks against the ordinary forward pass."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data
+
+from gt.attention.scores import Additive, HopDecay, PositionDecay
+from gt.encodings import Degree, Rotary
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.heads import Head
+from gt.inference import WholeGraph, predict, predict_chunks, runs_of_work
+from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.masks import Expander, Hops, PerHead, VirtualNodes, Window
+from gt.model import GraphTransformer
+from gt.schema import Schema
+
+NODES = 60
+
+
+def graph(edges: int = 240, features: bool = True) -> GraphBatch:
+    """A directed graph with hubs, isolated nodes and a self-loop."""
+    generator = torch.Generator().manual_seed(0)
+    ends = (torch.rand(2, edges, generator=generator) ** 2 * (NODES - 5)).long()
+    ends = torch.unique(torch.cat([ends, torch.tensor([[3], [3]])], 1), dim=1) if edges else ends
+    data = Data(
+        x=torch.randn(NODES, 6, generator=generator),
+        edge_index=ends,
+        edge_attr=torch.randn(ends.shape[1], 3, generator=generator) if features else None,
+        y=torch.randint(0, 4, (NODES,), generator=generator),
+    )
+    return GraphBatch.from_data_list([data])
+
+
+def network(block, mask, features: bool = True, **options) -> GraphTransformer:
+    """Three blocks with norms that have seen data, in evaluation mode."""
+    torch.manual_seed(1)
+    schema = Schema(node_floats=6, edge_floats=3 if features else 0, level="node", outputs=4)
+    net = GraphTransformer(schema, width=16, depth=3, block=block, mask=mask, head=partial(Head, hidden=0), **options)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight)
+    return net.eval()
+
+
+def attention(**options):
+    return partial(Attention, heads=4, **options)
+
+
+feed = partial(FeedForward, dropout=0.1)
+gps = partial(
+    ParallelBlock, local=GatedGCN, attention=attention(), feed_forward=feed, blend=partial(Blend, learned=True)
+)
+BLOCKS = {
+    "gps": gps,
+    "gps, edges read by attention": partial(
+        ParallelBlock, local=GatedGCN, attention=attention(edges=True, edge_values=True), feed_forward=feed
+    ),
+    "gin": partial(ParallelBlock, local=GINE),
+    "gcn": partial(ParallelBlock, local=GCN, feed_forward=feed),
+    "gatedgcn, pre-norm": partial(ParallelBlock, local=GatedGCN, feed_forward=feed, norm=nn.LayerNorm, prenorm=True),
+    "transformer": partial(ParallelBlock, attention=attention(), feed_forward=feed),
+    "additive score, hop decay": partial(
+        ParallelBlock, attention=attention(score=Additive, hint=partial(HopDecay, most=3)), feed_forward=feed
+    ),
+    "sequential": partial(SequentialBlock, local=GatedGCN, attention=attention(edges=True), feed_forward=feed),
+    "sequential, pre-norm": partial(
+        SequentialBlock, local=GINE, attention=attention(), feed_forward=feed, prenorm=True
+    ),
+    "gt": partial(EdgeGatedBlock, heads=4),
+    "interleaved": [partial(ParallelBlock, local=GatedGCN), partial(ParallelBlock, attention=attention())],
+}
+MASKS = {
+    "one hop": Hops(1),
+    "two hops": Hops(2),
+    "self": Hops(0),
+    "by layer": [Hops(1), Window(2), Hops(2)],
+    "sparse": Hops(1) | Expander(4),
+    "by head": PerHead([Hops(0), Hops(1), Hops(2), Expander(4)]),
+    "virtual nodes": Hops(1) | VirtualNodes(2),
+    "virtual nodes in a layer": [Hops(1), VirtualNodes(1), Hops(2)],
+}
+
+
+def same(net: GraphTransformer, batch: GraphBatch, chunk: int) -> None:
+    with torch.no_grad():
+        expected = net(batch)
+    torch.testing.assert_close(predict_chunks(net, batch, chunk), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std(0).min() > 1e-3  # nodes are told apart
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("features", [True, False])
+def test_every_block_as_in_one_pass(block, features):
+    net = network(block, Hops(1), features, encodings=[Degree(8)])
+    for chunk in (1, 70):
+        same(net, graph(features=features), chunk)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_every_mask_as_in_one_pass(mask):
+    same(network(gps, mask), graph(), 70)
+    same(network(BLOCKS["sequential"], mask), graph(), 70)
+
+
+def test_without_edges():
+    for block in ("gps", "sequential", "gt", "gcn"):
+        same(network(BLOCKS[block], Hops(1)), graph(edges=0), 7)
+
+
+def test_a_dense_backend_reads_the_same():
+    for mask in (MASKS["by head"], Hops(2)):
+        hinted = attention(backend="dense", hint=partial(HopDecay, most=3))
+        same(network(partial(ParallelBlock, attention=hinted), mask), graph(), 70)
+
+
+def test_chunks_differ_from_what_a_chunk_alone_would_say():
+    batch, net = graph(), network(gps, Hops(1))
+    alone = GraphBatch.from_data_list(
+        [Data(x=batch.x[:20], edge_index=torch.empty(2, 0).long(), edge_attr=batch.edge_attr[:0])]
+    )
+    with torch.no_grad():
+        assert (net(alone) - predict_chunks(net, batch, 70)[:20]).abs().max() > 1e-2
+
+
+def test_runs_cover_all_and_keep_to_the_chunk():
+    work = torch.tensor([3, 1, 9, 1, 1, 1, 5, 2])
+    runs = list(runs_of_work(work, 5))
+    assert runs == [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)]
+    assert list(runs_of_work(work, 100)) == [(0, 8)]
+
+
+def test_predict_takes_chunks_of_a_whole_graph_and_one_pass_of_anything_else(monkeypatch):
+    batch, net, taken = graph(), network(gps, Hops(1)), []
+    monkeypatch.setattr("gt.inference.predict_chunks", lambda net, batch, chunk: taken.append(chunk))
+    parts = {name: getattr(batch, name) for name in ("ptr", "edge_index", "max_nodes", "x", "edge_attr", "y")}
+    predict(net, batch)
+    predict(net, WholeGraph(**parts, chunk=10_000))
+    assert taken == []
+    moved = WholeGraph(**parts, chunk=50).to("cpu")
+    predict(net, moved)
+    assert taken == [50]
+    with pytest.raises(UserError, match=r"data\.evaluate=sampled"):
+        predict(nn.Linear(1, 1), moved)
+
+
+def test_what_chunks_cannot_know_is_refused():
+    batch = graph()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        predict_chunks(network(gps, Hops(1)).train(), batch, 10)
+    for net in (
+        network(partial(ParallelBlock, attention=attention(hint=PositionDecay)), Hops(1)),
+        network(gps, Hops(1), encodings=[Rotary()]),
+    ):
+        with pytest.raises(UserError, match="position"):
+            predict_chunks(net, batch, 10)
