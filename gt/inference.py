@@ -30,7 +30,7 @@ MOST = 1 << 31  # pairs that are listed at once: tens of gigabytes
 class WholeGraph(GraphBatch):
     """A batch of one graph on which a network is to run ``chunk`` nodes, edges and pairs at a time, see `predict`."""
 
-    chunk: int = 1 << 20
+    chunk: int = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)

@@ -211,7 +211,7 @@ class OGBNodes(NodeData):
         undirected: bool = True,
         sampler: Sampler | None = None,
         evaluate: Literal["full", "sampled"] = "full",
-        chunk: int = 1 << 20,
+        chunk: int = 1 << 19,
         workers: int = 0,
         seed: int = 0,
     ) -> None:

@@ -44,7 +44,7 @@ class PyGNodes(NodeData):
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Literal["full", "sampled"] = "full",
-        chunk: int = 1 << 20,
+        chunk: int = 1 << 19,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
