@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
 from gt.data.datamodule import GraphDataModule, stores_in
 from gt.data.parallel import mapped
 from gt.data.skipped import SkippedRows
-from gt.data.smiles import chemistry, smiles_graphs
+from gt.data.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
 from gt.data.store import Arrays, Graphs, fingerprint, pointers
 from gt.data.table_columns import named, several, smiles_column, split_column, target_columns
 from gt.data.table_targets import Targets, balanced, moments, read_targets
@@ -220,8 +219,8 @@ class Molecules(GraphDataModule):
     @staticmethod
     def _schema(targets: Targets, max_nodes: int) -> Schema:
         return Schema(
-            node_vocab=tuple(get_atom_feature_dims()),
-            edge_vocab=tuple(get_bond_feature_dims()),
+            node_vocab=ATOM_VOCAB,
+            edge_vocab=BOND_VOCAB,
             level="graph",
             kind=targets.kind,
             outputs=targets.outputs,

@@ -20,7 +20,9 @@ from gt.errors import UserError
 
 # importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.utils.features import allowable_features  # noqa: E402
+from ogb.utils.features import allowable_features, get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
+
+ATOM_VOCAB, BOND_VOCAB = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
 
 # atoms whose number of bonds follows from their charge; all others also bind by coordination
 FIXED_VALENCE = {0, 1, 2, 6, 7, 8, 9, 10, 15, 16, 17, 18, 34, 35, 36, 53, 54}

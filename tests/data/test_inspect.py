@@ -196,7 +196,7 @@ def test_prepare_builds_and_trains_nothing(tmp_path):
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "4 graphs (1 test, 2 train, 1 valid), 10 nodes, 12 edges" in done.stdout
+    assert "4 graphs (2 train, 1 valid, 1 test), 10 nodes, 12 edges" in done.stdout
     assert "random_walk" in done.stdout
     store = next((tmp_path / "stores").glob("ogbg-molhiv-*/facts.json")).parent
     assert str(store) in done.stdout

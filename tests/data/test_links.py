@@ -98,7 +98,7 @@ def network(seed: int = 0) -> GraphTransformer:
 
 def epoch(data: LinkDataModule, number: int = 0) -> list[GraphBatch]:
     loader = data.train_dataloader()
-    loader.batch_sampler.set_epoch(number)
+    loader.batch_sampler.sampler.set_epoch(number)
     return list(loader)
 
 

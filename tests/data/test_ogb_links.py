@@ -275,6 +275,7 @@ def test_what_is_safe_to_load_is_as_before(tmp_path: Path) -> None:
     torch.save({"edge": np.arange(9)}, path)
     before = list(torch.serialization.get_safe_globals())
     try:
+        torch.serialization.clear_safe_globals()  # other tests may have added some
         torch.serialization.add_safe_globals([np.ndarray])  # a user's own
         arrays(path)
         assert np.ndarray in torch.serialization.get_safe_globals()
