@@ -137,7 +137,7 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
     ]
     batches = [
         GraphDataset(packed, np.arange(3), nets[0].readings()).__getitems__([0, 1, 2]),
-        TextDataset(torch.arange(50) % 5, 8, nets[1].readings()).__getitems__([0, 8, 45]),
+        TextDataset(np.arange(50) % 5, 8, nets[1].readings()).__getitems__([0, 8, 45]),
     ]
     for net, batch in zip(nets, batches, strict=True):
         assert not batch.pairs
