@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gt.data.text import path_graphs
+from gt.data.text.language import path_graphs
 from gt.encodings import EncodingModule
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.errors import UserError

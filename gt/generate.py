@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gt.checkpoint import load
-from gt.data.tokenizer import Tokenizer, loads
+from gt.data.text.tokenizer import Tokenizer, loads
 from gt.decode import Reader, obstacle, reader
 from gt.errors import UserError, one_line
 from gt.model import GraphTransformer

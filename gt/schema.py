@@ -32,8 +32,8 @@ class Schema:
         squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
         names: a name for each output, or none.
         max_nodes: the largest graph of the dataset, for tables with a row a position.
-        tokenizer: how text became the numbers of ``x``, as `gt.data.tokenizer.Tokenizer.dumps` writes it, so that a
-            checkpoint alone can read more of it; empty where nodes are not pieces of text.
+        tokenizer: how text became the numbers of ``x``, as `gt.data.text.tokenizer.Tokenizer.dumps` writes it, so that
+            a checkpoint alone can read more of it; empty where nodes are not pieces of text.
     """
 
     node_vocab: tuple[int, ...] = ()

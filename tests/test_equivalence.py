@@ -10,7 +10,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, GINEConv, GPSConv, Transforme
 from gt import GraphBatch
 from gt.attention import attend
 from gt.attention.scores import Additive, Separable
-from gt.data.text import path_graphs
+from gt.data.text.language import path_graphs
 from gt.errors import UserError
 from gt.huggingface import from_bert, from_gpt2
 from gt.layers import GINE, Attention, FeedForward, ParallelBlock

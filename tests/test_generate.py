@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
-from gt.data.text import path_graphs
-from gt.data.tokenizer import Bytes, Characters
+from gt.data.text.language import path_graphs
+from gt.data.text.tokenizer import Bytes, Characters
 from gt.decode import Cache, Recompute, check_causal, obstacle, reader
 from gt.encodings import Degree, LearnedPositions, Rotary, Sinusoidal
 from gt.errors import UserError

@@ -12,8 +12,8 @@ from pytorch_lightning import Trainer
 
 from gt.checkpoint import build
 from gt.data.datamodule import DataModule
-from gt.data.ogb import OGBMolecules
-from gt.data.ogb_code2 import FunctionNames
+from gt.data.ogb.code2 import FunctionNames
+from gt.data.ogb.graphs import OGBMolecules
 from gt.errors import UserError
 from gt.predict import arguments, check_schema, columns, main
 from gt.schema import UNLABELLED, Schema
@@ -50,7 +50,7 @@ def run_folder(folder: Path, data: DataModule, config: dict[str, object]) -> Pat
 def run(tmp_path: Path) -> Path:
     """A run on four molecules with two tasks, all of which are in the training set or in the test."""
     write(tmp_path / "ogbg_molclintox", LABELS[:, :2])
-    config = {"_target_": "gt.data.ogb.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
     return run_folder(tmp_path / "run", OGBMolecules("ogbg-molclintox", str(tmp_path)), config)
 
 
@@ -89,7 +89,7 @@ def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
 
 def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
-    config = {"_target_": "gt.data.ogb_code2.FunctionNames", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
     run = run_folder(tmp_path / "run", FunctionNames(str(tmp_path)), config)
     main([str(run)])
     table = pd.read_csv(run / "predictions-test.csv", keep_default_na=False)
@@ -115,7 +115,7 @@ def test_one_line_for_each_fault(
 ) -> None:
     write(run.parent / "ogbg_moltox21", np.tile(LABELS, 4))
     monkeypatch.setattr(
-        "gt.data.ogb_download.urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
+        "gt.data.ogb.download.urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
     )
     with pytest.raises(UserError) as caught:
         main([word.replace("RUN", str(run)).replace("ROOT", str(run.parent)) for word in words])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gt
-from gt.data.text import Text
+from gt.data.text.language import Text
 from gt.layers import Attention, ParallelBlock, attention_layers
 from gt.model import GraphTransformer
 from gt.run import backends_used

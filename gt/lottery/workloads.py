@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gt.data.text import path_graphs
+from gt.data.text.language import path_graphs
 from gt.graph import GraphBatch
 from gt.masks import Causal, Complete, Hops, Mask, Pairs, Window
 

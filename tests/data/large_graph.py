@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from gt.data.nodes import NodeData
-from gt.data.sampling import Clusters, Neighbours, Partition
+from gt.data.large.nodes import NodeData
+from gt.data.large.sampling import Clusters, Neighbours, Partition
 from gt.data.store import Graphs, pointers
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gt.data.ogb import OGBGraphs, OGBMolecules
+from gt.data.ogb.graphs import OGBGraphs, OGBMolecules
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gt.data import tables
-from gt.data.assemble import Choices
 from gt.data.batching import gather
-from gt.data.csv_graphs import CSVGraphs, build, read_table
-from gt.data.own_nodes import CSVNodes
+from gt.data.molecules import tables
+from gt.data.own.assemble import Choices
+from gt.data.own.csv_graphs import CSVGraphs, build, read_table
+from gt.data.own.nodes import CSVNodes
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write

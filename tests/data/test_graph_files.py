@@ -9,7 +9,7 @@ import torch
 from torch_geometric.data import Data
 
 from gt.data.batching import gather
-from gt.data.graph_files import GraphFiles
+from gt.data.own.graph_files import GraphFiles
 from gt.graph import GraphBatch
 from tests.data.tables_of import line_of, pack
 

@@ -18,7 +18,7 @@ from gt.data import bench, inspect
 from gt.data.__main__ import main
 from gt.data.picture import draw, layout, nearest
 from gt.data.static import Shape, filled
-from gt.data.text import Text, path_graphs
+from gt.data.text.language import Text, path_graphs
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.masks import Hops
@@ -224,7 +224,7 @@ def test_the_benchmark_compares_the_same_graphs(tmp_path):
 
 @pytest.mark.bench
 def test_batches_are_made_ten_times_as_fast_as_by_pyg(real_data, tmp_path):
-    from gt.data.ogb import OGBGraphs
+    from gt.data.ogb.graphs import OGBGraphs
 
     (tmp_path / "ogbg_molhiv").symlink_to(real_data / "ogbg_molhiv")
     data = OGBGraphs("ogbg-molhiv", str(tmp_path))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from gt.attention import Reading
-from gt.data.link_questions import Ranked, Together
-from gt.data.link_training import InputGraph, LinkBatches
-from gt.data.links import LinkDataModule, both_ways
-from gt.data.negatives import AnotherTarget, AnyPair, Negatives
-from gt.data.sampling import Clusters, Full, Neighbours, Partition, Sampler
+from gt.data.large.link_questions import Ranked, Together
+from gt.data.large.link_training import InputGraph, LinkBatches
+from gt.data.large.links import LinkDataModule, both_ways
+from gt.data.large.negatives import AnotherTarget, AnyPair, Negatives
+from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
 from gt.errors import UserError

@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("rdkit")
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
-from gt.data import molecules
-from gt.data.molecules import Molecules
+from gt.data.molecules import molecules
+from gt.data.molecules.molecules import Molecules
 from gt.errors import UserError
 from gt.metrics import constant_prediction, loss
 

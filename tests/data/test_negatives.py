@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.data.negatives import AnotherTarget, AnyPair, Negatives
+from gt.data.large.negatives import AnotherTarget, AnyPair, Negatives
 from gt.errors import UserError
 
 NONE = np.empty((0, 2), dtype=np.int64)

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from gt.attention.costs import Demand
-from gt.data.nodes import NodeData, Steps, refuse_dense
-from gt.data.sampling import Clusters, Full, Neighbours, Partition, Sampler
+from gt.data.large.nodes import NodeData, Steps, refuse_dense
+from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.graph import GraphBatch

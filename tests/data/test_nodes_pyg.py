@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 
-from gt.data.own_nodes import PyGNodes
+from gt.data.own.nodes import PyGNodes
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 

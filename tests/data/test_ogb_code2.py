@@ -10,9 +10,9 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from gt.data import ogb_raw
-from gt.data.ogb_code2 import POSITIONS, FunctionNames, frequent, targets
-from gt.data.ogb_metric import OGBWords
+from gt.data.ogb import raw as ogb_raw
+from gt.data.ogb.code2 import POSITIONS, FunctionNames, frequent, targets
+from gt.data.ogb.metric import OGBWords
 from gt.data.store import Graphs
 from gt.metrics import constant_prediction, loss
 from gt.run import baseline

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gt.data import ogb_csv
-from gt.data.ogb_download import files
+from gt.data.ogb import raw_csv as ogb_csv
+from gt.data.ogb.download import files
 from tests.data.ogb_files import ATOMS, fails, molecules, put, table, write
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gt.data import ogb_catalogue, ogb_download
+from gt.data.ogb import catalogue as ogb_catalogue
+from gt.data.ogb import download as ogb_download
 from tests.data.ogb_files import fails, molecules, same_as_ogb, write
 
 

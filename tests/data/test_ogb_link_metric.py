@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from gt.data.ogb_link_metric import Hits, ReciprocalRank
+from gt.data.ogb.link_metric import Hits, ReciprocalRank
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.linkproppred import Evaluator  # noqa: E402

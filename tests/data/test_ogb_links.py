@@ -18,8 +18,8 @@ from hydra.utils import instantiate
 import gt
 from gt.checkpoint import build as network
 from gt.checkpoint import encodings_of, network_config
-from gt.data.ogb_links import OGBLinks, build
-from gt.data.ogb_pt import arrays
+from gt.data.ogb.links import OGBLinks, build
+from gt.data.ogb.pt import arrays
 from gt.run import baseline
 from tests.data.ogb_files import fails, put, table
 

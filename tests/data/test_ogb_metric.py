@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from gt.data.ogb_metric import OGBMetric
+from gt.data.ogb.metric import OGBMetric
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.graphproppred import Evaluator  # noqa: E402

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from gt.data import ogb_nodes
-from gt.data.ogb_nodes import OGBNodeMetric, OGBNodes
+from gt.data.ogb import nodes as ogb_nodes
+from gt.data.ogb.nodes import OGBNodeMetric, OGBNodes
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 from tests.data.ogb_files import fails, put, table

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from gt.data import ogb_pcqm4mv2
-from gt.data.ogb_metric import PCQM4Mv2Metric
-from gt.data.ogb_pcqm4mv2 import OFFICIAL, PCQM4Mv2
+from gt.data.ogb import pcqm4mv2 as ogb_pcqm4mv2
+from gt.data.ogb.metric import PCQM4Mv2Metric
+from gt.data.ogb.pcqm4mv2 import OFFICIAL, PCQM4Mv2
 from gt.run import baseline
 from tests.data.ogb_files import fails, put, read
 

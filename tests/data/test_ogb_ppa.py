@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gt.data import ogb_raw
-from gt.data.ogb_metric import OGBAccuracy
-from gt.data.ogb_ppa import ProteinAssociations
+from gt.data.ogb import raw as ogb_raw
+from gt.data.ogb.metric import OGBAccuracy
+from gt.data.ogb.ppa import ProteinAssociations
 from gt.run import baseline
 from gt.schema import UNLABELLED
 from tests.data.ogb_files import fails, official, put, read, table

@@ -11,8 +11,8 @@ from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 from torch_geometric.datasets import TUDataset
 
 from gt.data.batching import gather
-from gt.data.own_nodes import PyGNodes
-from gt.data.pyg import PyG, build, one_graph
+from gt.data.own.nodes import PyGNodes
+from gt.data.own.pyg import PyG, build, one_graph
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from tests.graphs import random_graph

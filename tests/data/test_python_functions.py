@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gt.data import python_functions
-from gt.data.python_ast import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
-from gt.data.python_functions import (
+from gt.data.python import functions as python_functions
+from gt.data.python.functions import (
     DEEPEST,
     LONGEST,
     NONE,
@@ -22,6 +21,7 @@ from gt.data.python_functions import (
     sources,
     split_of,
 )
+from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
 from gt.data.store import Graphs
 from gt.errors import UserError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gt.data.clusters import clusters
-from gt.data.sampling import Clusters, Full, Neighbours, Partition, Rows, Sample, Sampler, choose
+from gt.data.large.clusters import clusters
+from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Rows, Sample, Sampler, choose
 from gt.errors import UserError
 
 NODES = 50
@@ -180,7 +180,7 @@ def test_clusters_of_awkward_graphs():
 
 def test_clusters_are_kept_beside_the_store(tmp_path, monkeypatch):
     first = opened(Clusters(9, 2), tmp_path)
-    monkeypatch.setattr("gt.data.sampling.clusters", lambda *args: pytest.fail("found again"))
+    monkeypatch.setattr("gt.data.large.sampling.clusters", lambda *args: pytest.fail("found again"))
     again = opened(Clusters(9, 3), tmp_path)
     np.testing.assert_array_equal(first.order, again.order)
     with pytest.raises(pytest.fail.Exception):

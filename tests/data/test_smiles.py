@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 
-from gt.data import smiles
-from gt.data.smiles import parses, scaffold, smiles_graphs
+from gt.data.molecules import smiles
+from gt.data.molecules.smiles import parses, scaffold, smiles_graphs
 from gt.data.store import pointers
 from gt.errors import UserError
 

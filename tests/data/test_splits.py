@@ -82,7 +82,7 @@ def test_words() -> None:
 @pytest.mark.slow
 def test_scaffolds_of_ogbg_molhiv(real_data: Path) -> None:
     pytest.importorskip("rdkit")
-    from gt.data.smiles import smiles_graphs
+    from gt.data.molecules.smiles import smiles_graphs
 
     folder = real_data / "ogbg_molhiv"
     molecules = smiles_graphs(pd.read_csv(folder / "mapping" / "mol.csv.gz")["smiles"].tolist(), scaffolds=True)

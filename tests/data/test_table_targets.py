@@ -6,8 +6,8 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from gt.data.table_targets import Targets, balanced, moments, read_targets
-from gt.data.tables import Table
+from gt.data.molecules.table_targets import Targets, balanced, moments, read_targets
+from gt.data.molecules.tables import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gt.data import tables
-from gt.data.tables import read_table
+from gt.data.molecules import tables
+from gt.data.molecules.tables import read_table
 from gt.errors import UserError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.attention import Demand
-from gt.data.text import Text, TextBatches, TextDataset, path_graphs
+from gt.data.text.language import Text, TextBatches, TextDataset, path_graphs
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
 from gt.masks import Causal

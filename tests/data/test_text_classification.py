@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gt.data.labelled_text import Columns, find_columns, read_rows
 from gt.data.store import pointers
-from gt.data.text_classification import TextClassification, by_fractions, paths_in_order
-from gt.data.tokenizer import Bytes, loads
+from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
+from gt.data.text.labelled import Columns, find_columns, read_rows
+from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
 from gt.errors import UserError
 

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.data.hf_text import HuggingFaceText
-from gt.data.text import Text
-from gt.data.text_files import PIECE, between, joined, pieces, text_files
-from gt.data.text_metrics import LanguageModel
-from gt.data.tokenizer import BytePairs, Bytes, Characters, Words, loads
+from gt.data.text.files import PIECE, between, joined, pieces, text_files
+from gt.data.text.hub import HuggingFaceText
+from gt.data.text.language import Text
+from gt.data.text.metrics import LanguageModel
+from gt.data.text.tokenizer import BytePairs, Bytes, Characters, Words, loads
 from gt.errors import UserError
 
 CORPUS = [f"the {a} cat and the {b} dog, naïve 🙂\n" for a in ("red", "old") for b in ("new", "wet")] * 5

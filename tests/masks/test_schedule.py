@@ -15,7 +15,7 @@ from gt.checkpoint import build, network_config
 from gt.command import CONFIGS
 from gt.config import check
 from gt.data.batching import Live
-from gt.data.text import Text
+from gt.data.text.language import Text
 from gt.errors import one_line
 from gt.graph import GraphBatch
 from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer

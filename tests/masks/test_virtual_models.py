@@ -11,7 +11,7 @@ from torch import nn
 
 from gt.analysis import attention_reach
 from gt.data.batching import GraphDataset
-from gt.data.text import TextDataset
+from gt.data.text.language import TextDataset
 from gt.encodings import Degree, RandomWalk, Rotary
 from gt.graph import GraphBatch
 from gt.layers import GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock

@@ -1,0 +1,1 @@
+"""One large graph: targets at its nodes or links, sampled for training."""

@@ -1,0 +1,131 @@
+"""Batches of links to learn, each with the graph as it would be if none of them were there."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from gt.attention import Reading
+from gt.data.batching import Batches, prepare_all, runs
+from gt.data.large.negatives import Negatives
+from gt.data.large.nodes import refuse_dense
+from gt.data.large.sampling import Neighbours, Rows
+from gt.graph import GraphBatch
+
+
+class InputGraph:
+    """The graph of a batch of one graph, from which edges can be taken out."""
+
+    def __init__(self, batch: GraphBatch) -> None:
+        self.batch = batch
+        self.source, target = batch.edge_index.numpy()
+        self.pointer = batch.rowptr.numpy()
+        self.keys = self._key(self.source, target)  # ascending, as edges are sorted by (target, source)
+
+    def _key(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return target * np.int64(self.batch.num_nodes) + source
+
+    def between(self, pairs: np.ndarray) -> np.ndarray:
+        """Rows of every edge between the two nodes of some pair (2, K), in either direction; ascending."""
+        key = np.unique(np.concatenate([self._key(*pairs), self._key(*pairs[::-1])]))
+        low, high = (np.searchsorted(self.keys, key, side) for side in ("left", "right"))
+        return runs(low, high - low)
+
+    def without(self, gone: np.ndarray) -> GraphBatch:
+        """The same graph without some rows of edges (ascending)."""
+        kept = np.ones(len(self.keys), dtype=bool)
+        kept[gone] = False
+        keep, whole = torch.from_numpy(kept), self.batch
+        return GraphBatch(
+            ptr=whole.ptr,
+            edge_index=whole.edge_index[:, keep],
+            max_nodes=whole.max_nodes,
+            equal_sizes=True,
+            x=whole.x,
+            edge_attr=None if whole.edge_attr is None else whole.edge_attr[keep],
+            extras=dict(whole.extras),
+        )
+
+    def around(
+        self, gone: np.ndarray, links: np.ndarray, sampler: Neighbours, random: np.random.Generator
+    ) -> GraphBatch:
+        """Some of what the nodes of links (2, K) read in the graph without some rows; with the links as its own.
+
+        The rows are gone before anything is drawn: a node whose link was drawn and then left out would show it by
+        having an edge fewer than others.
+        """
+        roots, is_root = np.unique(links), np.zeros(self.batch.num_nodes, dtype=bool)
+        is_root[roots] = True
+        sampler.rows = Rows(self.pointer - np.searchsorted(gone, self.pointer), np.delete(self.source, gone))
+        found = sampler.sample(roots, is_root, random)
+        edges = found.edges + np.searchsorted(gone - np.arange(len(gone)), found.edges, side="right")
+        rows, nodes, whole = torch.from_numpy(edges), torch.from_numpy(found.nodes), self.batch
+        return GraphBatch(
+            ptr=torch.tensor([0, len(nodes)]),
+            edge_index=torch.from_numpy(found.ends),
+            max_nodes=len(nodes),
+            equal_sizes=True,
+            x=None if whole.x is None else whole.x[nodes],
+            edge_attr=None if whole.edge_attr is None else whole.edge_attr[rows],
+            links=torch.from_numpy(np.searchsorted(found.nodes, links)),
+            extras={name: values[nodes] for name, values in whole.extras.items()},
+        )
+
+
+class TrainingLinks(Dataset[GraphBatch]):
+    """Links to learn; ``[draw, *numbers]`` gives a batch of the links so numbered and as many pairs that are none.
+
+    Args:
+        graph: what a model reads, the links to learn among its edges.
+        links: (K, 2) nodes of each link.
+        negatives: makes the pairs that are none.
+        sampler: what is read around them; None the whole graph.
+        seed: what all is drawn from, together with ``draw``.
+        readings: what the model will ask of each batch.
+    """
+
+    def __init__(
+        self,
+        graph: InputGraph,
+        links: np.ndarray,
+        negatives: Negatives,
+        sampler: Neighbours | None,
+        seed: int,
+        readings: Iterable[Reading],
+    ) -> None:
+        self.graph, self.links, self.negatives, self.sampler = graph, links, negatives, sampler
+        self.seed, self.readings = seed, readings
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(K,) ones: one link costs as much as another."""
+        return np.ones(len(self), dtype=np.int64)
+
+    def __getitems__(self, items: list[int]) -> GraphBatch:
+        draw, numbers = items[0], np.array(items[1:])
+        random = np.random.default_rng([self.seed, draw])
+        positive = self.links[numbers].T.astype(np.int64)
+        links = np.concatenate([positive, self.negatives.draw(positive, random)], axis=1)
+        gone = self.graph.between(positive)
+        if self.sampler is None:
+            batch = self.graph.without(gone)
+            batch.links = torch.from_numpy(links)
+        else:
+            batch = self.graph.around(gone, links, self.sampler, random)
+        batch.y = (torch.arange(2 * len(numbers)) < len(numbers)).float()[:, None]
+        readings = tuple(self.readings)
+        refuse_dense(batch.finish(), readings)
+        return prepare_all(batch, readings)
+
+
+class LinkBatches(Batches):
+    """Batches of link numbers, before each a number that no other batch of the training has: see `TrainingLinks`."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.first
+        for place, batch in enumerate(super().__iter__(), first):
+            yield [(self.epoch * len(self) + place) * self.world + self.rank, *batch]

@@ -1,0 +1,155 @@
+"""Link prediction on one graph: which pairs of nodes are linked, beyond the links that the graph shows?
+
+No answer is to be read off the question. In training the model sees the graph without the links of the batch, in either
+direction, however often they occur; in evaluation it sees the links of the training only. Encodings that are computed
+once from the whole graph would know the training links that they are asked for, and are refused.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gt.data.batching import Batches
+from gt.data.datamodule import GraphDataModule
+from gt.data.large.link_questions import EvaluationLinks, Questions, Ranked, Together
+from gt.data.large.link_training import InputGraph, LinkBatches, TrainingLinks
+from gt.data.large.negatives import AnyPair, Negatives
+from gt.data.large.nodes import Whole
+from gt.data.large.sampling import Full, Neighbours, Sampler
+from gt.data.store import Graphs
+from gt.encodings import Encoding
+from gt.errors import UserError
+
+LARGEST = 1 << 27  # pairs in an evaluation batch unless told otherwise: 3 GiB of numbers of nodes, answers and ratings
+
+
+def both_ways(pairs: np.ndarray) -> np.ndarray:
+    """(K, 2) pairs to the (2, 2K) edges between them: each pair, then its inverse."""
+    return np.stack([pairs.ravel(), pairs[:, ::-1].ravel()])
+
+
+class LinkDataModule(GraphDataModule):
+    """Link prediction on one graph, whose edges are those that a model may read.
+
+    `build` makes a `Graphs` of one graph whose edges go both ways, and among its ``splits`` are pairs of nodes: the
+    links to learn and to find under ``train``, ``valid`` and ``test`` (K, 2); what the latter two are told from either
+    under ``valid_negatives`` and ``test_negatives`` (Q, 2), the same pairs for all links, or under ``valid_targets``
+    and ``test_targets`` (K, Q), other targets for the source of each. Where edges have features, ``valid_edge_attr``
+    has those of the links in ``valid``.
+
+    Args:
+        batch_size: links in a training batch, on each process; each comes with as many pairs that are none.
+        eval_batch_size: pairs in an evaluation batch, at most: the graph is read once for each batch.
+        valid_as_input: in the test, let the model read the links of ``valid`` too.
+        negatives: what a link is told from in training.
+        sampler: what training reads around the links of a batch, a `Neighbours` (whose ``roots`` are those links); None
+            or `Full`: the whole graph.
+        chunk: nodes, edges and pairs that evaluation, which reads the whole graph, works on at a time; memory grows
+            with it.
+
+    Raises:
+        UserError: another sampler.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        batch_size: int,
+        eval_batch_size: int | None,
+        workers: int,
+        seed: int,
+        valid_as_input: bool = False,
+        negatives: type[Negatives] = AnyPair,
+        sampler: Sampler | None = None,
+        chunk: int = 1 << 20,
+    ) -> None:
+        super().__init__(name, root, batch_size, eval_batch_size or LARGEST, workers, seed)
+        if not isinstance(sampler, Neighbours | Full | None):
+            name = type(sampler).__name__
+            raise UserError(f"{name} does not sample around links: choose data/sampler=neighbours or full")
+        if chunk < 1:
+            raise UserError(f"data.chunk must be 1 or more, not {chunk}")
+        self.valid_as_input, self.negatives, self.chunk = valid_as_input, negatives, chunk
+        self.sampler = sampler if isinstance(sampler, Neighbours) else None
+
+    @abstractmethod
+    def build(self) -> Graphs:
+        """Read the source."""
+
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        for encoding in encodings:
+            if encoding.key() is not None:
+                raise UserError(
+                    f"{type(encoding).__name__} is computed once from all edges, those to be predicted among them: "
+                    "choose encoding=none or degree for links"
+                )
+        super().open([])
+
+    @cached_property
+    def whole(self) -> Whole:
+        """The graph of the training links."""
+        return Whole(self._opened())
+
+    @cached_property
+    def graph(self) -> InputGraph:
+        """What a model reads in training, before the links of a batch are taken out."""
+        return InputGraph(self.whole.batch(None))
+
+    @cached_property
+    def absent(self) -> Negatives:
+        """Draws the pairs that links are told from in training."""
+        edges = self.graph.batch.edge_index.numpy().T
+        once = edges[edges[:, 0] <= edges[:, 1]]  # `build` makes edges that go both ways
+        return self.negatives(np.concatenate([once, self._opened().splits["train"]]), self.graph.batch.num_nodes)
+
+    @cached_property
+    def late(self) -> Whole:
+        """The graph of the training and the validation links."""
+        graphs = self._opened()
+        edge_index = np.concatenate([graphs.edge_index, both_ways(graphs.splits["valid"])], axis=1)
+        edges = dict(graphs.edges)
+        if "edge_attr" in edges:
+            added = np.repeat(graphs.splits["valid_edge_attr"], 2, axis=0)
+            edges["edge_attr"] = np.concatenate([edges["edge_attr"], added])
+        ptr = np.array([0, edge_index.shape[1]])
+        return Whole(replace(graphs, edge_index=edge_index, edge_ptr=ptr, edges=edges).sort_edges())
+
+    def questions(self, split: str) -> Questions:
+        """What is asked in an evaluation."""
+        splits = self._opened().splits
+        if f"{split}_targets" in splits:
+            return Ranked(splits[split], splits[f"{split}_targets"])
+        return Together(splits[split], splits[f"{split}_negatives"])
+
+    def dataset(self, split: str) -> Any:
+        if split == "train":
+            links = self._opened().splits["train"]
+            return TrainingLinks(self.graph, links, self.absent, self.sampler, self.seed, self.readings)
+        questions = self.questions(split)
+        world = 1 if self.trainer is None else self.trainer.world_size
+        block = min(self.eval_batch_size // questions.width, -(-len(questions) // world))
+        whole = self.late if split == "test" and self.valid_as_input else self.whole
+        return EvaluationLinks(whole.batch(self.chunk), questions, max(block, 1))
+
+    def workers_for(self, split: str) -> int:
+        """An evaluation reads the graph that there is: to hand it over from another process would copy it."""
+        return self.workers if split == "train" else 0
+
+    def batches(self, split: str, **place: int) -> Batches:
+        sizes = self.dataset(split).sizes
+        if split == "train":
+            return LinkBatches(sizes, self.batch_size, shuffle=True, seed=self.seed, **place)
+        return Batches(sizes, 1, shuffle=False, seed=self.seed, **place)
+
+    def targets(self, split: str) -> Tensor:
+        if split == "train":
+            return torch.tensor([[1.0], [0.0]]).repeat(len(self._opened().splits["train"]), 1)
+        questions = self.questions(split)
+        return torch.from_numpy(questions.rows(0, len(questions))[1].astype(np.float32))[:, None]

@@ -1,0 +1,245 @@
+"""Targets for the nodes of one large graph: a step trains on a sample of it, evaluation reads all of it in chunks."""
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gt.attention import Reading
+from gt.data.batching import Epochs, prepare_all, tensor
+from gt.data.datamodule import GraphDataModule
+from gt.data.large.sampling import Full, Rows, Sample, Sampler
+from gt.data.store import Graphs
+from gt.encodings import Encoding
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.inference import WholeGraph
+from gt.schema import UNLABELLED
+
+
+def shared(values: np.ndarray) -> Tensor:
+    """A float32 or int64 tensor over an array, memory-mapped or not, without a copy where the type is already one."""
+    if values.dtype not in (np.float32, np.int64):
+        return tensor(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes to a batch's features
+        return torch.from_numpy(np.asarray(values))
+
+
+def only(y: np.ndarray, rows: int, places: np.ndarray, numbers: np.ndarray) -> Tensor:
+    """(rows, ...) targets: those of the nodes ``numbers`` at ``places``, and no label elsewhere.
+
+    No label is NaN, or `UNLABELLED` where ``y`` holds classes (whole numbers).
+    """
+    kind, blank = (torch.long, UNLABELLED) if y.dtype.kind in "iu" else (torch.float32, torch.nan)
+    targets = torch.full((rows, *y.shape[1:]), blank, dtype=kind)
+    targets[torch.from_numpy(places)] = tensor(y[numbers])
+    return targets
+
+
+def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
+    """Refuse masks of so many pairs that the weights of one layer would not fit into this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for mask, demand in readings:
+        pairs = mask.pair_count(batch) or 0
+        if 4 * pairs * demand.heads > memory:
+            raise UserError(
+                f"{mask} on {batch.num_nodes:,} nodes has {pairs:,} pairs, whose weights do not fit into memory: "
+                "choose a mask that follows the edges (mask=one_hop), or a smaller sample (data/sampler=neighbours)"
+            )
+
+
+class Whole:
+    """The one graph of a store as tensors, made when first asked for and once for all who share this."""
+
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        graphs, nodes = self.graphs, int(self.graphs.node_ptr[-1])
+        features = {name: shared(values) for name, values in graphs.nodes.items() if name != "y"}
+        attributes = graphs.edges.get("edge_attr")
+        return {
+            "ptr": torch.tensor([0, nodes]),
+            "edge_index": torch.from_numpy(graphs.edge_index.astype(np.int64)),
+            "max_nodes": nodes,
+            "equal_sizes": True,
+            "x": features.pop("x", None),
+            "edge_attr": None if attributes is None else shared(attributes),
+            "extras": features,
+        }
+
+    def batch(self, chunk: int | None) -> GraphBatch:
+        """The graph without targets; with a chunk, for inference on so many nodes and edges at a time."""
+        return (GraphBatch(**self._parts) if chunk is None else WholeGraph(**self._parts, chunk=chunk)).finish()
+
+
+class NodeSamples(Dataset[GraphBatch]):
+    """The steps of each epoch; ``[epoch, world, step]`` gives a batch of one graph, complete with indices and masks.
+
+    A draw depends on the seed, the epoch and the step alone, whichever process makes it.
+
+    Args:
+        whole: a store of one graph, y among its ``nodes``.
+        roots: numbers of the nodes whose targets count.
+        sampler: already open.
+        seed: what all is drawn from.
+        chunk: not None: the whole graph is for inference so many nodes and edges at a time; nothing is made ready.
+    """
+
+    def __init__(self, whole: Whole, roots: np.ndarray, sampler: Sampler, seed: int, chunk: int | None = None) -> None:
+        self.whole, self.graphs, self.sampler = whole, whole.graphs, sampler
+        self.roots, self.seed, self.chunk = np.asarray(roots, np.int64), seed, chunk
+        self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
+        self.is_root = np.zeros(int(self.graphs.node_ptr[-1]), bool)
+        self.is_root[self.roots] = True
+        self._planned: tuple[tuple[int, int], list[np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.roots)
+
+    def plan(self, epoch: int, world: int) -> list[np.ndarray]:
+        """What each step of an epoch begins with."""
+        if self._planned is None or self._planned[0] != (epoch, world):
+            draw = np.random.default_rng([self.seed, epoch])
+            self._planned = (epoch, world), self.sampler.plan(self.roots, world, draw)
+        return self._planned[1]
+
+    def __getitems__(self, item: list[int]) -> GraphBatch:
+        epoch, world, step = item
+        nodes = self.plan(epoch, world)[step]
+        sample = self.sampler.sample(nodes, self.is_root, np.random.default_rng([self.seed, *item]))
+        batch = self._all(nodes) if sample is None else self._part(sample)
+        if self.chunk is not None:
+            return batch
+        readings = tuple(self.readings)
+        refuse_dense(batch, readings)
+        return prepare_all(batch, readings)
+
+    @cached_property
+    def _kept(self) -> GraphBatch:
+        return self.whole.batch(self.chunk)
+
+    def _all(self, roots: np.ndarray) -> GraphBatch:
+        """The whole graph; what masks say of it is kept from step to step."""
+        batch = copy(self._kept)
+        batch.y = only(self.graphs.nodes["y"], len(self.is_root), roots, roots)
+        return batch
+
+    def _part(self, sample: Sample) -> GraphBatch:
+        nodes = self.graphs.nodes
+        attributes = self.graphs.edges.get("edge_attr")
+        features = {name: tensor(values[sample.nodes]) for name, values in nodes.items() if name != "y"}
+        return GraphBatch(
+            ptr=torch.tensor([0, len(sample.nodes)]),
+            edge_index=torch.from_numpy(sample.ends),
+            max_nodes=len(sample.nodes),
+            equal_sizes=True,
+            x=features.pop("x", None),
+            edge_attr=None if attributes is None else tensor(attributes[sample.edges]),
+            y=only(nodes["y"], len(sample.nodes), sample.roots, sample.nodes[sample.roots]),
+            extras=features,
+        ).finish()
+
+
+class Steps(Epochs):
+    """This process's steps of each epoch, as `NodeSamples` takes them.
+
+    Args:
+        steps: of an epoch, of all processes: a multiple of ``world``.
+        shuffle: draw anew each epoch; False for evaluation.
+        epoch: the first one.
+        rank, world: which share of how many.
+        first: steps of the first epoch to skip, for a run that resumes in the middle.
+    """
+
+    def __init__(
+        self, steps: int, shuffle: bool, rank: int = 0, world: int = 1, epoch: int = 0, first: int = 0
+    ) -> None:
+        self.steps, self.shuffle, self.epoch = steps, shuffle, epoch
+        self.rank, self.world, self.first = rank, world, first
+
+    def __len__(self) -> int:
+        return self.steps // self.world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch if self.shuffle else 0
+        first, self.first = self.first, 0
+        for step in range(self.rank + first * self.world, self.steps, self.world):
+            yield [epoch, self.world, step]
+
+
+class NodeData(GraphDataModule):
+    """One graph whose nodes have the targets; splits are node numbers. A subclass says how it is read, by `build`.
+
+    Args:
+        name: of its store.
+        root: the folder that holds the source, and ``stores``.
+        sampler: what a training step sees; None the whole graph.
+        evaluate: ``full``: on the whole graph, exactly, chunk by chunk, whatever training saw; ``sampled``: on samples,
+            as in training, which is cheaper, and not exact.
+        chunk: nodes and edges that exact evaluation works on at a time; memory grows with it.
+        workers: processes that draw samples, where these are not the whole graph; 0: the training process does.
+        seed: what samples are drawn from.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        sampler: Sampler | None,
+        evaluate: Literal["full", "sampled"],
+        chunk: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__(name, root, 1, 1, workers, seed)
+        if chunk < 1:
+            raise UserError(f"data.chunk must be 1 or more, not {chunk}")
+        self.sampler, self.evaluate, self.chunk = sampler or Full(), evaluate, chunk
+        self._datasets: dict[str, NodeSamples] = {}  # made once: those of the whole graph are large
+
+    @abstractmethod
+    def build(self) -> Graphs:
+        """Read the source: one graph with ``y`` among its nodes, whole numbers for classes, and splits of nodes."""
+
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        super().open(encodings)
+        graphs = self._opened()
+        if len(graphs) != 1:
+            raise UserError(f"{self.name} has {len(graphs)} graphs: node samplers work on one")
+        self.sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.folder)
+        whole, self._datasets = Whole(graphs), {}
+        for split, roots in graphs.splits.items():
+            if split != "train" and self.evaluate == "full":
+                self._datasets[split] = NodeSamples(whole, roots, Full(), self.seed, self.chunk)
+            else:
+                self._datasets[split] = NodeSamples(whole, roots, self.sampler, self.seed)
+
+    def dataset(self, split: str) -> NodeSamples:  # type: ignore[override]
+        dataset = self._datasets[split]
+        dataset.readings = self.readings
+        return dataset
+
+    def workers_for(self, split: str) -> int:
+        """The whole graph is made once, in the training process: to hand it over would copy it each epoch."""
+        return 0 if isinstance(self._datasets[split].sampler, Full) else self.workers
+
+    def batches(self, split: str, **place: int) -> Steps:
+        dataset = self.dataset(split)
+        return Steps(dataset.sampler.steps(len(dataset), place.get("world", 1)), split == "train", **place)
+
+    def targets(self, split: str) -> Tensor:
+        graphs = self._opened()
+        return tensor(graphs.nodes["y"][np.asarray(graphs.splits[split], np.int64)])

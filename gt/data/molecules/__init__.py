@@ -1,0 +1,1 @@
+"""Molecules of one's own, from tables of SMILES."""

@@ -1,0 +1,261 @@
+"""Molecules of one's own: a CSV, TSV, Parquet or SDF file with a molecule and its targets in each row."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_only
+
+from gt.data import splits
+from gt.data.datamodule import GraphDataModule, stores_in
+from gt.data.molecules.skipped import SkippedRows
+from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
+from gt.data.molecules.table_columns import named, several, smiles_column, split_column, target_columns
+from gt.data.molecules.table_targets import Targets, balanced, moments, read_targets
+from gt.data.molecules.tables import Table, read_table
+from gt.data.parallel import mapped
+from gt.data.store import Arrays, Graphs, fingerprint, pointers
+from gt.encodings import Encoding
+from gt.errors import UserError
+from gt.schema import Kind, Schema
+
+VERSION = 1  # raise when the same file and options would give something else
+PART = 2000  # molecules that a process reads at a time
+
+Split = Literal["scaffold", "random", "stratified", "column"]
+
+
+class Molecules(GraphDataModule):
+    """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
+
+    What is not named is found, see `gt.data.molecules.table_columns`, and said in a line. A row without any label, or
+    whose target cannot be used, is skipped too; rows that lack some of several targets stay.
+
+    Args:
+        path: a table (``.csv``, ``.tsv``, ``.txt``, ``.parquet``) or ``.sdf``, perhaps gzipped (``.csv.gz``).
+        smiles: the column of molecules, None finds it.
+        target: the column or columns to predict, None finds them.
+        kind: what the targets are, None finds it.
+        split: ``scaffold`` (OGB's rule), ``random``, ``stratified`` (equal shares of every class, or of low and high
+            numbers) or ``column`` (each row says); None takes the column where one is called split and says so, else
+            scaffold.
+        split_column: the column that says train, valid or test.
+        fractions: shares of train, valid and test, for any split but a column's.
+        split_seed: what ``random`` and ``stratified`` are drawn from.
+        normalise: of regression, let the network predict in units of the training targets' standard deviation, from
+            their mean; metrics stay in the file's unit.
+        loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
+        weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
+        root: where what is built is kept.
+        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+        processes: how many read molecules; None takes all CPUs.
+
+    Raises:
+        UserError: on ``open``: the file cannot be read, columns are not there or not to be told, nothing is left.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        smiles: str | None = None,
+        target: str | Sequence[str] | None = None,
+        kind: Kind | None = None,
+        split: Split | None = None,
+        split_column: str | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        normalise: bool = True,
+        loss: Literal["squared", "absolute"] = "squared",
+        weights: Literal["none", "balanced"] = "none",
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        processes: int | None = None,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        name = f"molecules-{self.path.name.partition('.')[0]}"
+        super().__init__(name, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+        self.smiles, self.kind = smiles, kind
+        self.target = None if target is None else [target] if isinstance(target, str) else list(target)
+        self.split, self.split_column = split, split_column
+        self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
+        self.normalise, self.loss, self.weights, self.processes = normalise, loss, weights, processes
+        if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError("data.fractions are three shares that add up to 1: of train, valid and test")
+        if split_column is not None and split not in (None, "column"):
+            raise ValueError(f"data.split_column goes with data.split=column, not with data.split={split}")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the store depends on."""
+        chemistry()
+        from rdkit import __version__ as rdkit  # another release may read a molecule otherwise
+
+        if not self.path.is_file():
+            raise UserError(f"there is no file {self.path}: set data.path to an existing one")
+        with open(self.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "normalise", "loss")
+        facts = {"source": "molecules", "version": VERSION, "rdkit": rdkit, "file": digest, "name": self.path.name}
+        return facts | {name: getattr(self, name) for name in (*options, "weights")}
+
+    def key(self) -> dict[str, Any]:
+        return self.facts
+
+    @cached_property
+    def skipped_rows(self) -> Path:
+        """The file that lists skipped rows, beside the store."""
+        return stores_in(self.root) / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
+
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        super().open(encodings)
+        rank_zero_only(print)(self.said(), flush=True)
+
+    def said(self) -> str:
+        """One line: what was taken for what, and how many."""
+        graphs = self._opened()
+        facts, kind = graphs.notes, graphs.schema.kind
+        sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
+        targets = several([f"'{name}'" for name in facts["targets"]], 4)
+        classes = f" ({several(facts['classes'], 4)})" if facts["classes"] else ""
+        relaxed = (
+            f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
+        )
+        where = f", listed in {self.skipped_rows}" if self.skipped_rows.exists() else ""
+        return (
+            f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; "
+            f"{len(graphs):,} molecules{relaxed}; {facts['split']} split {sizes}; "
+            f"{facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
+        )
+
+    def build(self) -> Iterator[Graphs]:
+        table = read_table(self.path)
+        smiles, split, targets = self._columns(table)
+        skipped = self._unusable(table, smiles, split, targets)
+        texts = [str(cell) for cell in table.frame[smiles]]
+        places = np.array([place for place, row in enumerate(table.frame.index) if row not in skipped], np.int64)
+        parts = [places[begin : begin + PART] for begin in range(0, len(places), PART)]
+        method = "column" if split else self.split or "scaffold"
+        read = partial(smiles_graphs, scaffolds=method == "scaffold")
+        found = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
+        kept: list[np.ndarray] = []
+        scaffolds: list[str] = []
+        relaxed = 0
+        for number, (part, molecules) in enumerate(zip(parts, found, strict=True), 1):
+            for among, why in molecules.failed:
+                skipped.add(int(part[among]), texts[part[among]], why)
+            mine = part[molecules.kept]
+            kept.append(mine)
+            scaffolds += molecules.scaffolds
+            relaxed += molecules.relaxed
+            chunk = Graphs(
+                node_ptr=pointers(molecules.node_counts),
+                edge_ptr=pointers(molecules.edge_counts),
+                edge_index=molecules.edge_index,
+                nodes={"x": molecules.x},
+                edges={"edge_attr": molecules.edge_attr},
+                graphs={"y": targets.of(mine), "row": table.frame.index.to_numpy(np.int64)[mine]},
+                schema=self._schema(targets, int(molecules.node_counts.max(initial=0))),
+            )
+            if number == len(parts) and any(map(len, kept)):
+                if len(skipped):
+                    skipped.write(self.skipped_rows)
+                every = np.concatenate(kept)
+                chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
+                chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
+                chunk.notes = {
+                    "rows": table.rows,
+                    "skipped": len(skipped),
+                    "relaxed": relaxed,
+                    "smiles": smiles,
+                    "targets": targets.columns,
+                    "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
+                    "split": method,
+                }
+            yield chunk
+        if not any(map(len, kept)):
+            raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
+
+    @staticmethod
+    def _unusable(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
+        """The rows that can be told to be of no use before their molecules are read."""
+        skipped = SkippedRows(table)
+        texts = table.frame[smiles].tolist()
+        for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
+            skipped.add(place, "", "no molecule")
+        for place, why in targets.wrong.items():
+            skipped.add(place, texts[place], why)
+        for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
+            skipped.add(place, texts[place], "no label")
+        for place, word in enumerate(table.frame[split] if split else ()):
+            if splits.split_of(word) is None:
+                skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
+        return skipped
+
+    def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
+        """The column of molecules, that of the split where one says it, and the targets."""
+        path, options = self.path, {"smiles": self.smiles, "split_column": self.split_column}
+        for option, name in [*options.items(), *(("target", name) for name in self.target or ())]:
+            if name is not None:
+                named(table, name, path, f"data.{option}")
+        smiles = self.smiles or smiles_column(table, path)
+        split = self.split_column
+        if split is None and self.split in (None, "column"):
+            split = split_column(table, path, must=self.split == "column")
+        taken = {smiles} | ({split} if split else set())
+        found = self.target or target_columns(table, taken, path)
+        if both := taken & set(found):
+            raise UserError(f"{path}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
+        return smiles, split, read_targets(table, found, self.kind, path)
+
+    @staticmethod
+    def _schema(targets: Targets, max_nodes: int) -> Schema:
+        return Schema(
+            node_vocab=ATOM_VOCAB,
+            edge_vocab=BOND_VOCAB,
+            level="graph",
+            kind=targets.kind,
+            outputs=targets.outputs,
+            names=targets.classes if targets.kind == "multiclass" else tuple(targets.columns),
+            max_nodes=max_nodes,
+        )
+
+    def _split(self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any) -> Arrays:
+        """Molecule numbers of each split.
+
+        Raises:
+            UserError: a split that should hold something is empty.
+        """
+        if method == "column":
+            found = splits.by_word(words.iloc[kept].tolist())
+            wanted = {"train": 1.0, "valid": 1.0}
+        else:
+            wanted = dict(zip(splits.SPLITS, self.fractions, strict=True))
+            if method == "scaffold":
+                found = splits.by_scaffold(scaffolds, self.fractions)
+            elif method == "random":
+                found = splits.at_random(len(kept), self.fractions, self.split_seed)
+            else:
+                found = splits.stratified(targets.strata(kept, self.path), self.fractions, self.split_seed)
+        empty = [name for name, share in wanted.items() if share and not len(found[name])]
+        if empty or not len(found["train"]) or not len(found["valid"]):
+            raise UserError(
+                f"{self.path}: the {method} split of {len(kept)} molecules leaves none for"
+                f" {' and '.join(empty) or 'train or valid'}; choose another data.split or data.fractions"
+            )
+        return found
+
+    def _fitted(self, schema: Schema, y: np.ndarray) -> Schema:
+        """The schema with what is learned from the training targets."""
+        if schema.kind == "regression":
+            mean, scale = moments(y) if self.normalise else ((), ())
+            return replace(schema, mean=mean, scale=scale, squared=self.loss == "squared")
+        return replace(schema, weights=balanced(schema, y)) if self.weights == "balanced" else schema

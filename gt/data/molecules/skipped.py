@@ -1,0 +1,43 @@
+"""Rows of a table that are left out: why, and a file that lists them."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from gt.data.molecules.tables import Table
+
+
+class SkippedRows:
+    """By number of the row, counted from 0: the line of the file where it begins, its text, and why it is left out."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.rows = {row: (line, text, why) for row, line, text, why in table.skipped}
+
+    def add(self, place: int, text: object, why: str) -> None:
+        """Leave out the row at a place of the table's frame; the first reason counts."""
+        line = self.table.lines[place] if self.table.lines else 0
+        self.rows.setdefault(int(self.table.frame.index[place]), (line, "" if text is None else str(text), why))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, row: int) -> bool:
+        return row in self.rows
+
+    def first(self) -> str:
+        """The first of them, as words."""
+        row, (line, text, why) = min(self.rows.items())
+        return f"{f'line {line}' if line else f'row {row}'}: '{text[:80]}': {why}"
+
+    def write(self, path: Path) -> None:
+        """List them in a CSV file, whole or not at all: row from 0, line from 1, text, reason."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "line", "text", "reason"])
+        writer.writerows([row, line or "", shown, why] for row, (line, shown, why) in sorted(self.rows.items()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(part, path)

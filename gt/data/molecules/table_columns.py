@@ -1,0 +1,170 @@
+"""Which columns of a table hold the molecules, the targets and the split, found where nobody names them.
+
+A column that is only likely to be a target is never taken: where the rules below do not say which, the user must.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gt.config import nearest
+from gt.data.molecules.smiles import parses
+from gt.data.molecules.tables import Table
+from gt.data.splits import split_of
+from gt.errors import UserError
+
+SMILES_NAMES = ("smiles", "canonicalsmiles", "isomericsmiles", "mol", "molecule", "structure", "compound")
+TARGET_NAMES = re.compile(r"(target|label|class|task|property|y|value|outcome)s?\d*")
+MEASURED = {"measured", "exp", "expt", "experimental", "observed", "active"}
+PREDICTED = {"predicted", "prediction", "pred", "calc", "calculated", "estimated"}
+ID_NAMES = {"num", "no", "nr", "number", "row", "rank", "id", "index", "idx", "cid", "cas"}
+ID_ENDS = {"id", "ids", "index", "idx", "cid"}
+SPLIT_NAMES = {"split", "set", "subset", "partition", "fold", "group"}
+MOST = 0.9  # the share of a column's cells that must be numbers for it to be one of numbers
+
+
+def several(names: Sequence[str], most: int) -> str:
+    """A list of names for a reader, cut where it is long."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def named(table: Table, name: str, path: Path, option: str) -> str:
+    """The column of a name.
+
+    Raises:
+        UserError: there is none; gives the nearest name.
+    """
+    if name not in table.frame:
+        raise UserError(f"{path} has no column '{name}' ({option}): {nearest(name, map(str, table.frame.columns))}")
+    return name
+
+
+def smiles_column(table: Table, path: Path) -> str:
+    """The column of molecules: by its name, else the one that most often reads as molecules.
+
+    Raises:
+        UserError: no column does.
+    """
+    if table.smiles is not None:
+        return table.smiles
+    plain = {str(name): re.sub(r"[\W_]", "", str(name).lower()) for name in table.frame.columns}
+    for known in SMILES_NAMES[:3]:
+        for name, bare in plain.items():
+            if bare == known:
+                return name
+    for name, bare in plain.items():
+        if "smiles" in bare:
+            return name
+    shares = {name: _share_of_molecules(table.frame[name]) for name in plain}
+    # several may read as molecules, such as one-letter codes: molecules are longer
+    likely = [name for name, (share, _) in shares.items() if share > 0.5]
+    if not likely:
+        raise UserError(f"{path}: no column reads as SMILES; name it by data.smiles=NAME: {several(list(plain), 12)}")
+    found = max(likely, key=lambda name: (plain[name] in SMILES_NAMES, shares[name][1]))
+    if parses(found):
+        raise UserError(f"{path}, line 1: '{found}' reads as a molecule, not as a name; add a line that names columns")
+    return found
+
+
+def _share_of_molecules(column: pd.Series, sample: int = 50) -> tuple[float, float]:
+    """The share of the first cells that read as molecules, and the mean length of the cells."""
+    cells = [cell for cell in column.dropna().iloc[:sample] if isinstance(cell, str)]
+    if not cells:
+        return 0.0, 0.0
+    return sum(map(parses, cells)) / len(cells), sum(map(len, cells)) / len(cells)
+
+
+def numbers(column: pd.Series) -> np.ndarray:
+    """(R,) float64; NaN where a cell is missing or no number. True and False are 1 and 0."""
+    if column.dtype.kind in "mM":  # dates
+        return np.full(len(column), np.nan)
+    if not pd.api.types.is_numeric_dtype(column):
+        lower = column.map(lambda cell: str(cell).lower(), na_action="ignore")
+        if set(lower.dropna()) <= {"true", "false"}:
+            column = lower.map({"true": 1.0, "false": 0.0})
+    try:
+        return pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError):  # cells that are lists
+        return np.full(len(column), np.nan)
+
+
+def is_numeric(column: pd.Series) -> bool:
+    filled = column.notna().sum()
+    return bool(filled) and (~np.isnan(numbers(column))).sum() >= MOST * filled
+
+
+def _is_id(name: str, values: np.ndarray) -> bool:
+    """Whether a column of numbers only numbers the rows."""
+    words = _words(name)
+    if "".join(words) in ID_NAMES or (words[-1:] and words[-1] in ID_ENDS):
+        return True
+    return len(values) > 2 and bool(np.all(np.diff(values) == 1))
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+def split_column(table: Table, path: Path, must: bool) -> str | None:
+    """The column whose name says that it is a split, and most of whose cells say train, valid or test.
+
+    Raises:
+        UserError: there must be one and there is none.
+    """
+    for name, column in table.frame.items():
+        known = column.dropna().map(split_of).notna()
+        if set(_words(str(name))) & SPLIT_NAMES and known.sum() * 2 > len(known):
+            return str(name)
+    if must:
+        raise UserError(f"{path}: no column says train, valid or test; name it by data.split_column=NAME")
+    return None
+
+
+def target_columns(table: Table, taken: set[str], path: Path) -> list[str]:
+    """The columns to predict, by the first of these rules that says so.
+
+    1. columns called target, label, class, y, ..., numbered or not;
+    2. the only column of numbers whose name says that it was measured;
+    3. the only column that could be one: of numbers, but for those that number the rows and those that say they were
+       predicted, or of text with few distinct values;
+    4. all columns of numbers, where each holds 0 and 1 only and no text could be a target.
+
+    Args:
+        taken: columns that are something else.
+
+    Raises:
+        UserError: none of these rules says; lists the columns that might be meant.
+    """
+    frame = table.frame
+    free = [name for name in frame.columns if name not in taken and "".join(_words(name)) not in SPLIT_NAMES]
+    numeric = {name: numbers(frame[name]) for name in free if is_numeric(frame[name])}
+    values = {name: column for name, column in numeric.items() if not _is_id(name, column)}
+    classes = [name for name in free if name not in numeric and _is_classes(frame[name])]
+
+    called = [name for name in (*values, *classes) if TARGET_NAMES.fullmatch("".join(_words(name)))]
+    measured = [name for name in values if set(_words(name)) & MEASURED]
+    plain = [name for name in values if not set(_words(name)) & PREDICTED]
+    if called:
+        return called
+    if len(measured) == 1:
+        return measured
+    if len(plain) + len(classes) == 1:
+        return plain + classes
+    if values and not classes and all(np.isin(column[~np.isnan(column)], (0, 1)).all() for column in values.values()):
+        return list(values)
+    might = [*values, *classes]
+    if not might:
+        raise UserError(f"{path}: no column could be a target; there is {several(free, 12) or 'none left'}")
+    raise UserError(f"{path}: cannot tell which column is the target; say data.target=NAME: {several(might, 12)}")
+
+
+def _is_classes(column: pd.Series) -> bool:
+    """Whether text names classes: few distinct values, each often."""
+    filled = column.dropna()
+    if not all(isinstance(cell, str) for cell in filled.iloc[:50]):
+        return False
+    distinct = filled.nunique()
+    return 2 <= distinct <= 50 and distinct * 2 <= len(filled)

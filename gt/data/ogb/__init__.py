@@ -1,0 +1,1 @@
+"""The Open Graph Benchmark, read from its raw files."""

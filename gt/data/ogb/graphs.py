@@ -1,0 +1,158 @@
+"""Graph-level datasets of the Open Graph Benchmark (Hu et al. 2020), read from OGB's raw CSV files.
+
+OGB's own classes pickle what they read; here the CSV files are read directly, some graphs at a time. What all have in
+common is in `OGBGraphs`, molecules are `OGBMolecules`; other kinds of graphs have a file each.
+"""
+
+import sys
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchmetrics import MetricCollection
+
+from gt.data.datamodule import GraphDataModule
+from gt.data.ogb.catalogue import facts
+from gt.data.ogb.download import files, locate
+from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
+from gt.data.ogb.raw import Table, digest, pieces, splits_of
+from gt.data.ogb.raw_csv import counts, numbers, refuse, within
+from gt.data.store import Graphs, pointers
+from gt.metrics import Criterion
+from gt.schema import Kind, Schema
+
+# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
+sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
+
+KINDS: dict[str, Kind] = {"binary classification": "binary", "regression": "regression"}
+
+
+class OGBGraphs(GraphDataModule):
+    """A dataset of OGB, with OGB's split and the metric of its leaderboard.
+
+    Args:
+        dataset: its name, such as ``ogbg-molhiv``.
+        root: the folder that holds, or will hold, the dataset's own folder (``ogbg_molhiv``).
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+
+    Attributes:
+        version: raised when `read` makes something else of the same files.
+        data_type: OGB's word for the kind of data that a class reads; None for any.
+        built: bytes that the store takes, where it is much more than the files.
+
+    Raises:
+        UserError: on ``open``, an unknown name, or files that are absent and cannot be downloaded, or are malformed.
+    """
+
+    name: str
+    version: int
+    data_type: str | None = None
+    built: int = 0
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str = "data",
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+
+    @abstractmethod
+    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+        """The dataset in chunks of consecutive graphs, from its files by name; schema and splits are in the last.
+
+        Raises:
+            UserError: a malformed file; names the row.
+        """
+
+    @abstractmethod
+    def metric(self) -> LeaderboardMetric:
+        """The metric of the leaderboard."""
+
+    def files(self) -> dict[str, Path]:
+        """The files by name, downloaded where they are absent."""
+        facts(self.name, "graph", self.data_type)
+        return files(self.name, locate(self.name, self.root, self.built))
+
+    def key(self) -> dict[str, Any]:
+        """A copy of the same files elsewhere gives the same key."""
+        digests = {part: digest(path) for part, path in self.files().items()}
+        return {"source": "ogb", "name": self.name, "version": self.version, "files": digests}
+
+    def build(self) -> Iterator[Graphs]:
+        return self.read(self.files())
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        """The metric of the leaderboard alone, which also says what is best."""
+        metric = self.metric()
+        criterion = Criterion(metric.measure, "max" if metric.higher_is_better else "min")
+        return MetricCollection({metric.measure: metric}), criterion
+
+
+class OGBMolecules(OGBGraphs):
+    """Molecules: atoms with 9 categories, bonds with 3, yes/no tasks or numbers, some of them unlabelled (NaN).
+
+    The files store each bond once; here it is an edge in each direction. The splits are by scaffold. Numbers are
+    learned in units of their deviation in the training set, by squared error, for the metric is its root.
+    """
+
+    version = 2
+    data_type = "mol"
+
+    def metric(self) -> LeaderboardMetric:
+        facts(self.name, "graph", self.data_type)
+        return OGBMetric(self.name)
+
+    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+        about = facts(self.name, "graph", self.data_type)
+        kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
+        atoms, bonds = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
+        sizes = counts(found["num-node-list"])
+        y = numbers(found["graph-label"], tasks, np.float64, len(sizes)).astype(np.float32)
+        refuse(found["graph-label"], np.isinf(y), y, "is not finite")
+        if kind == "binary":
+            refuse(found["graph-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
+        splits = splits_of(found, len(y))
+        mean, scale = unit(y[splits["train"]]) if kind == "regression" else ((), ())
+        nodes = {"node-feat": Table(len(atoms), check=within(found["node-feat"], atoms))}
+        edges = {"edge-feat": Table(len(bonds), check=within(found["edge-feat"], bonds))}
+        for piece in pieces(found, sizes, nodes, edges):
+            edge_ptr, edge_index = piece.both_ways()
+            yield Graphs(
+                node_ptr=pointers(piece.sizes),
+                edge_ptr=edge_ptr,
+                edge_index=edge_index,
+                nodes={"x": piece.tables["node-feat"]},
+                edges={"edge_attr": np.repeat(piece.tables["edge-feat"], 2, axis=0)},
+                graphs={"y": y[piece.graphs]},
+                splits=splits,
+                schema=Schema(
+                    node_vocab=atoms,
+                    edge_vocab=bonds,
+                    level="graph",
+                    kind=kind,
+                    outputs=tasks,
+                    mean=mean,
+                    scale=scale,
+                    squared=kind == "regression",
+                    max_nodes=int(piece.sizes.max()),
+                ),
+            ).sort_edges()
+
+
+def unit(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the deviation of each column of labels (rows, tasks); 0 and 1 where a column has no two values."""
+    y = y.astype(np.float64)
+    labelled = ~np.isnan(y)
+    rows = np.maximum(labelled.sum(0), 1)
+    mean = np.where(labelled, y, 0).sum(0) / rows
+    deviation = np.sqrt(np.where(labelled, (y - mean) ** 2, 0).sum(0) / rows)
+    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())

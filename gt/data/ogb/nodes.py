@@ -1,0 +1,233 @@
+"""Large single graphs of the Open Graph Benchmark (Hu et al. 2020) whose nodes have the targets, from OGB's raw tables.
+
+The files are read in blocks: memory holds the numbers of a graph, once, and never the text.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from gt.data.large.nodes import NodeData
+from gt.data.large.sampling import Sampler
+from gt.data.ogb.catalogue import facts
+from gt.data.ogb.download import files, locate
+from gt.data.ogb.metric import LeaderboardMetric
+from gt.data.ogb.raw import digest, splits_of
+from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
+from gt.data.store import Graphs, pointers
+from gt.errors import UserError
+from gt.metrics import Criterion
+from gt.schema import UNLABELLED, Schema
+
+# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
+sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
+from ogb.nodeproppred import Evaluator  # noqa: E402
+
+VERSION = 1  # raise when `build` makes something else of the same files
+FLOATS = {"ogbn-arxiv": 128, "ogbn-products": 100, "ogbn-mag": 128}  # columns of node-feat.csv.gz
+STRENGTHS = 8  # kinds of evidence that two proteins are associated, each from 0 to 1
+NAMES = (*FLOATS, "ogbn-proteins")
+PAPERS = {  # where ogbn-mag keeps the graph of its papers
+    "num-edge-list": "raw/relations/paper___cites___paper/num-edge-list.csv.gz",
+    "edge": "raw/relations/paper___cites___paper/edge.csv.gz",
+    "node-feat": "raw/node-feat/paper/node-feat.csv.gz",
+    "node-label": "raw/node-label/paper/node-label.csv.gz",
+    "train": "split/time/paper/train.csv.gz",
+    "valid": "split/time/paper/valid.csv.gz",
+    "test": "split/time/paper/test.csv.gz",
+}
+
+
+def known(name: str) -> Mapping[str, str]:
+    """OGB's facts about a dataset that can be read here.
+
+    Raises:
+        UserError: it cannot.
+    """
+    found = facts(name, "node")
+    if name not in NAMES:
+        raise UserError(f"{name} is none of the node sets read here: {', '.join(NAMES)}")
+    return found
+
+
+def tables(name: str, root: Path) -> dict[str, Path]:
+    """The files of a dataset; of ogbn-mag, those of its papers.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    folder = locate(name, root)
+    found = files(name, folder)
+    if name != "ogbn-mag":
+        return found
+    found |= {part: folder / path for part, path in PAPERS.items()}
+    for path in found.values():
+        if not path.is_file():
+            raise UserError(f"{path} is missing: remove {folder} to have {name} downloaded again")
+    return found
+
+
+def node_count(name: str, found: Mapping[str, Path]) -> int:
+    """Nodes of the one graph."""
+    if name == "ogbn-mag":  # rows of features: its counts are for several types, in a table with a header
+        return len(numbers(found["node-label"], 1, np.int64))
+    sizes = counts(found["num-node-list"])
+    if len(sizes) != 1:
+        raise UserError(f"{found['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
+    return int(sizes[0])
+
+
+def both_ways(ends: np.ndarray, nodes: int) -> np.ndarray:
+    """(E, 2) edges to (2, E') with the inverse of each, sorted by (target, source), none of them twice."""
+    key = np.concatenate([ends[:, 1] * np.int64(nodes) + ends[:, 0], ends[:, 0] * np.int64(nodes) + ends[:, 1]])
+    key.sort()
+    key = key[np.append(True, key[1:] != key[:-1])] if len(key) else key
+    return np.stack([key % nodes, key // nodes]).astype(ends.dtype)
+
+
+def build(name: str, root: Path, undirected: bool = True) -> Graphs:
+    """Read a dataset: one graph; ``nodes`` hold ``x`` and ``y``, splits are numbers of nodes.
+
+    - ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-mag`` (papers that cite papers, and nothing else of it): ``x`` real
+      numbers, ``y`` (N,) classes. Every edge stands there once, and where ``undirected`` so does its inverse.
+    - ``ogbn-proteins``: ``edge_attr`` (E, 8), each association an edge in both directions. ``x`` (N, 8)
+      is their mean over a protein's edges, as in OGB's own baselines: its species would tell nothing, as the split is
+      by species. ``y`` (N, 112) is yes or no.
+
+    Raises:
+        UserError: a file is missing or malformed; names the file, and the row where one is to blame.
+    """
+    about, found = known(name), tables(name, root)
+    nodes = node_count(name, found)
+    lines = int(counts(found["num-edge-list"], 1)[0])
+    small: Number = np.int32
+    ends = numbers(found["edge"], 2, small, lines)
+    refuse(found["edge"], (ends < 0) | (ends >= nodes), ends, "is no node of the graph")
+    if name == "ogbn-proteins":
+        return proteins(found, nodes, ends)
+    if undirected or about["add_inverse_edge"] == "True":
+        edge_index = both_ways(ends, nodes)
+    else:
+        edge_index = ends[np.lexsort((ends[:, 0], ends[:, 1]))].T
+    classes = int(about["num classes"])
+    y = numbers(found["node-label"], 1, np.int64, nodes)
+    refuse(found["node-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
+    return Graphs(
+        node_ptr=pointers(np.array([nodes])),
+        edge_ptr=pointers(np.array([edge_index.shape[1]])),
+        edge_index=edge_index,
+        nodes={"x": finite(found["node-feat"], FLOATS[name], nodes), "y": y[:, 0]},
+        splits=splits_of(found, nodes),
+        schema=Schema(node_floats=FLOATS[name], level="node", kind="multiclass", outputs=classes, max_nodes=nodes),
+    )
+
+
+def finite(path: Path, columns: int, rows: int) -> np.ndarray:
+    """(rows, columns) float32."""
+
+    def check(values: np.ndarray, first: int) -> np.ndarray:
+        refuse(path, ~np.isfinite(values), values, "is not a finite number", first)
+        return values
+
+    return numbers(path, columns, np.float32, rows, check)
+
+
+def proteins(found: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
+    """See `build`."""
+    about = facts("ogbn-proteins")
+    tasks = int(about["num tasks"])
+    strengths = finite(found["edge-feat"], STRENGTHS, len(ends))
+    y = numbers(found["node-label"], tasks, np.float32, nodes)
+    refuse(found["node-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
+    source, target = np.concatenate([ends, ends[:, ::-1]]).T
+    order = np.lexsort((source, target))
+    degree = np.bincount(target, minlength=nodes)
+    sums = [np.bincount(ends.ravel(), np.repeat(column, 2), nodes) for column in strengths.T]
+    x = (np.stack(sums, 1) / np.maximum(degree, 1)[:, None]).astype(np.float32)
+    return Graphs(
+        node_ptr=pointers(np.array([nodes])),
+        edge_ptr=pointers(np.array([len(order)])),
+        edge_index=np.stack([source[order], target[order]]),
+        nodes={"x": x, "y": y},
+        edges={"edge_attr": strengths[order % max(1, len(ends))]},
+        splits=splits_of(found, nodes),
+        schema=Schema(
+            node_floats=STRENGTHS, edge_floats=STRENGTHS, level="node", kind="binary", outputs=tasks, max_nodes=nodes
+        ),
+    )
+
+
+class OGBNodeMetric(LeaderboardMetric):
+    """Accuracy of scores (N, classes) and targets (N,), or ROC-AUC averaged over tasks; unlabelled nodes do not count.
+
+    Args:
+        name: the dataset, such as ``ogbn-arxiv``.
+    """
+
+    def __init__(self, name: str) -> None:
+        known(name)
+        evaluator = Evaluator(name)
+        super().__init__(evaluator.eval_metric, (evaluator.num_tasks, evaluator.num_tasks))
+        self.evaluator = evaluator
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        target = target.view(len(preds), -1)
+        labelled = (target != UNLABELLED if self.measure == "acc" else ~target.isnan()).any(1)
+        super().update(preds[labelled], target[labelled])  # of a large graph, most nodes are of another split
+
+    def answers(self, preds: Tensor) -> Tensor:
+        return preds.argmax(1, keepdim=True) if self.measure == "acc" else preds
+
+    def score(self, preds: Tensor, target: Tensor) -> float:
+        if self.measure == "rocauc":
+            defined = ((target == 0).any(0) & (target == 1).any(0)).any() and preds.isfinite().all()
+            if not defined:
+                return np.nan
+        return self.evaluator.eval({"y_true": target, "y_pred": preds})[self.measure]
+
+
+class OGBNodes(NodeData):
+    """A node set of OGB, with OGB's split and the metric of its leaderboard.
+
+    Args:
+        dataset: ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-proteins`` or ``ogbn-mag``.
+        root: the folder that holds, or will hold, the dataset's own folder (``ogbn_arxiv``).
+        undirected: give each citation (arxiv, mag) its inverse; the other sets have both directions anyway.
+        sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
+
+    Raises:
+        UserError: an unknown name; on ``open`` files that are absent and cannot be downloaded, or are malformed.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str = "data",
+        undirected: bool = True,
+        sampler: Sampler | None = None,
+        evaluate: Literal["full", "sampled"] = "full",
+        chunk: int = 1 << 19,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        known(dataset)
+        super().__init__(dataset, root, sampler, evaluate, chunk, workers, seed)
+        self.undirected = undirected
+
+    def key(self) -> dict[str, Any]:
+        digests = {part: digest(path) for part, path in tables(self.name, self.root).items()}
+        facts = {"version": VERSION, "undirected": self.undirected}
+        return {"source": "ogb nodes", "name": self.name, "files": digests} | facts
+
+    def build(self) -> Graphs:
+        return build(self.name, self.root, self.undirected)
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        """The metric of the leaderboard alone, which also says what is best."""
+        metric = OGBNodeMetric(self.name)
+        return MetricCollection({metric.measure: metric}), Criterion(metric.measure, "max")

@@ -1,0 +1,166 @@
+"""PCQM4Mv2 of OGB's large-scale challenge (Hu et al. 2021): the HOMO-LUMO gap of a molecule, from its SMILES."""
+
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gt.data.molecules.smiles import MoleculeArrays, chemistry, smiles_graphs
+from gt.data.ogb.graphs import OGBGraphs, unit
+from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
+from gt.data.ogb.pt import arrays
+from gt.data.parallel import mapped
+from gt.data.store import Arrays, Graphs, pointers
+from gt.errors import UserError
+from gt.schema import Schema
+
+# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
+sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
+
+PART = 10_000  # molecules that a process reads at a time
+SPLITS = ("train", "valid", "test-dev", "test-challenge")
+OFFICIAL = {"test-dev": 147_037, "test-challenge": 147_432}  # molecules whose gaps OGB keeps to itself
+UNKNOWN = "*"  # SMILES of an atom of no known kind
+
+
+class PCQM4Mv2(OGBGraphs):
+    """3,746,620 molecules and their gaps in eV, scored by the mean absolute error on ``valid``.
+
+    The gaps of ``test-dev`` and ``test-challenge`` are not public (NaN): for these a submission file is made of
+    predictions. A row is a graph, so that a molecule that cannot be read is there too, as a single atom of no known
+    kind, and is left out of training.
+
+    Args:
+        root: the folder that holds, or will hold, ``pcqm4m-v2``.
+        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+        processes: how many read molecules; None takes all CPUs.
+    """
+
+    version = 1
+    built = 3 * 2**30
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 256,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        processes: int | None = None,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        super().__init__("pcqm4m-v2", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+        self.processes = processes
+
+    def metric(self) -> LeaderboardMetric:
+        return PCQM4Mv2Metric()
+
+    def key(self) -> dict[str, Any]:
+        chemistry()
+        from rdkit import __version__ as rdkit  # another release may read a molecule otherwise
+
+        return super().key() | {"rdkit": rdkit}
+
+    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+        smiles, y = _table(found["data"])
+        splits = _splits(found["split"], y)
+        mean, scale = unit(y[splits["train"]])
+        starts = range(0, len(smiles), PART)
+        parts = [smiles[start : start + PART] for start in starts]
+        failed: list[int] = []
+        for start, part in zip(starts, mapped(_graphs, parts, self.processes, "reading molecules"), strict=True):
+            molecules, rows = part
+            failed += [start + row for row in rows]
+            last = start == starts[-1]
+            if last and failed:
+                splits["train"] = np.setdiff1d(splits["train"], failed)
+            yield Graphs(
+                node_ptr=pointers(molecules.node_counts),
+                edge_ptr=pointers(molecules.edge_counts),
+                edge_index=molecules.edge_index,
+                nodes={"x": molecules.x},
+                edges={"edge_attr": molecules.edge_attr},
+                graphs={"y": y[start : start + PART]},
+                splits=splits,
+                notes={"molecules that cannot be read": len(failed), "of these the first rows": failed[:20]},
+                schema=Schema(
+                    node_vocab=tuple(get_atom_feature_dims()),
+                    edge_vocab=tuple(get_bond_feature_dims()),
+                    level="graph",
+                    kind="regression",
+                    names=("homolumogap",),
+                    mean=mean,
+                    scale=scale,
+                    max_nodes=int(molecules.node_counts.max()),
+                ),
+            )
+
+    def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
+        """Write the predictions of a split whose targets are hidden as the file that the challenge takes.
+
+        Args:
+            prediction: (molecules, 1) eV, in the order of the split.
+
+        Returns:
+            the file; None for a split that is not handed in.
+        """
+        if split not in OFFICIAL:
+            return None
+        name = f"y_pred_pcqm4m-v2_{split}.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{name}.part-") as part:
+            if len(prediction) == OFFICIAL[split]:
+                PCQM4Mv2Metric().evaluator.save_test_submission({"y_pred": prediction[:, 0]}, part, split)
+            else:  # of a copy that is not the whole, for which OGB's function fails
+                np.savez_compressed(Path(part) / name, y_pred=prediction[:, 0].astype(np.float32))
+            (Path(part) / name).replace(folder / name)
+        return folder / name
+
+
+def _graphs(smiles: Sequence[str]) -> tuple[MoleculeArrays, list[int]]:
+    """Every molecule, in order, those that cannot be read as an atom of no known kind; and which these are."""
+    molecules = smiles_graphs(smiles)
+    missing = {row for row, _ in molecules.failed}
+    if missing:
+        molecules = smiles_graphs([UNKNOWN if row in missing else text for row, text in enumerate(smiles)])
+    return molecules, sorted(missing)
+
+
+def _table(path: Path) -> tuple[list[str], np.ndarray]:
+    """The SMILES of every row, and (rows, 1) gaps in eV, NaN where there is none."""
+    kinds = {"idx": np.int64, "smiles": str, "homolumogap": np.float64}
+    try:
+        table = pd.read_csv(path, usecols=[*kinds], dtype=kinds, keep_default_na=False, na_values={"homolumogap": [""]})
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot read {path} ({reason}): replace the file by OGB's") from None
+    if not len(table):
+        raise UserError(f"{path} holds no molecules: replace the file by OGB's")
+    wrong = np.flatnonzero(table["idx"].to_numpy() != np.arange(len(table)))
+    if len(wrong):
+        raise UserError(f"{path}, row {wrong[0] + 1}: idx is not {wrong[0]}; replace the file by OGB's")
+    return table["smiles"].tolist(), table[["homolumogap"]].to_numpy(np.float32)
+
+
+def _splits(path: Path, y: np.ndarray) -> Arrays:
+    """The graph numbers of each split."""
+    found = arrays(path)
+    if set(found) != set(SPLITS):
+        raise UserError(f"{path} holds {', '.join(found)} and not {', '.join(SPLITS)}: replace the file by OGB's")
+    every = np.concatenate([found[split] for split in SPLITS])
+    if every.ndim != 1 or (len(every) and not 0 <= every.min() <= every.max() < len(y)):
+        raise UserError(f"{path} has numbers that are no row of data.csv.gz, which has {len(y)}: replace both by OGB's")
+    if len(np.unique(every)) != len(every):
+        raise UserError(f"{path} has a molecule in its splits more than once: replace the file by OGB's")
+    for split in ("train", "valid"):
+        lacking = found[split][np.isnan(y[found[split], 0])]
+        if len(lacking):
+            raise UserError(f"{path}: molecule {lacking[0]} is in {split} and has no gap in data.csv.gz; replace both")
+    return {split: found[split] for split in SPLITS}

@@ -1,0 +1,78 @@
+"""ogbg-ppa: which of 37 taxa does a neighbourhood in a network of associated proteins come from? (Hu et al. 2020)"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gt.data.ogb.catalogue import facts
+from gt.data.ogb.graphs import OGBGraphs
+from gt.data.ogb.metric import LeaderboardMetric, OGBAccuracy
+from gt.data.ogb.raw import Table, pieces, splits_of
+from gt.data.ogb.raw_csv import counts, numbers, refuse
+from gt.data.store import Graphs, pointers
+from gt.schema import Schema
+
+STRENGTHS = 7  # kinds of evidence that two proteins are associated, each from 0 to 1
+
+
+class ProteinAssociations(OGBGraphs):
+    """ogbg-ppa: 158,100 graphs without node features, edges with 7 strengths in [0, 1], 37 classes, split by species.
+
+    Every node has the one category 0. The files store each association once; here it is an edge in each direction, of
+    which the whole dataset has 359 million. Strengths are kept in float32, as the files' three decimals ask for.
+
+    Args:
+        root: the folder that holds, or will hold, ``ogbg_ppa``.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+    """
+
+    version = 1
+    built = 12 * 2**30
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        super().__init__("ogbg-ppa", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+
+    def metric(self) -> LeaderboardMetric:
+        return OGBAccuracy(self.name)
+
+    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+        classes = int(facts(self.name)["num classes"])
+        sizes = counts(found["num-node-list"])
+        y = numbers(found["graph-label"], 1, np.int64, len(sizes))
+        refuse(found["graph-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
+        splits, path = splits_of(found, len(y)), found["edge-feat"]
+
+        def strengths(values: np.ndarray, first: int) -> np.ndarray:
+            refuse(path, ~((values >= 0) & (values <= 1)), values, "is no strength from 0 to 1", first)
+            return values
+
+        edges = {"edge-feat": Table(STRENGTHS, np.float32, strengths)}
+        for piece in pieces(found, sizes, {}, edges):
+            edge_ptr, edge_index = piece.both_ways()
+            yield Graphs(
+                node_ptr=pointers(piece.sizes),
+                edge_ptr=edge_ptr,
+                edge_index=edge_index,
+                nodes={"x": np.zeros((piece.sizes.sum(), 1), dtype=np.uint8)},
+                edges={"edge_attr": np.repeat(piece.tables["edge-feat"], 2, axis=0)},
+                graphs={"y": y[piece.graphs]},
+                splits=splits,
+                schema=Schema(
+                    node_vocab=(1,),
+                    edge_floats=STRENGTHS,
+                    level="graph",
+                    kind="multiclass",
+                    outputs=classes,
+                    max_nodes=int(piece.sizes.max()),
+                ),
+            ).sort_edges()

@@ -1,0 +1,1 @@
+"""Graphs of one's own: PyG datasets, CSV files, GraphML and JSON."""

@@ -1,0 +1,216 @@
+"""Graphs from a folder of CSV files: ``nodes.csv``, ``edges.csv`` and ``graphs.csv``.
+
+    nodes.csv   graph,node,element,charge      graphs.csv  graph,label,split      edges.csv  graph,source,target,bond
+                m1,a,C,0.1                                 m1,0,train                        m1,a,b,single
+
+The first line names the columns. Ids are any text. All columns that have no meaning of their own are features.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gt.config import nearest
+from gt.data.own.assemble import Choices, assemble
+from gt.data.own.base import OwnGraphs, file_name, several
+from gt.data.own.found import Where
+from gt.data.own.node_tables import Table
+from gt.data.own.reading import read_text
+from gt.data.store import Graphs
+from gt.errors import UserError
+from gt.schema import Kind
+
+VERSION = 1  # raise when the same files would give another store
+PARTS = ("nodes", "edges", "graphs")
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
+IDS = ("graph", "node", "source", "target", "split")  # kept as they are written
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """The file of each table; ``graphs`` may be missing.
+
+    Raises:
+        UserError: no such folder, a table that is missing or there twice.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}: set data.path to the folder that holds nodes.csv and edges.csv")
+    found = {}
+    for part in PARTS:
+        there = [folder / f"{part}{ending}" for ending in ENDINGS if (folder / f"{part}{ending}").is_file()]
+        if len(there) > 1:
+            raise UserError(f"{there[0]} and {there[1].name} are both there: keep one of them")
+        if there:
+            found[part] = there[0]
+    for part in PARTS[:2]:
+        if part not in found:
+            others = [path.name for path in folder.iterdir() if path.is_file()]
+            raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv): {nearest(f'{part}.csv', others)}")
+    return found
+
+
+def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
+    """A CSV file (tabs instead of commas in a ``.tsv``) with a header; columns of integers, of reals, or of text.
+
+    Raises:
+        UserError: naming file and line, for bytes that are not UTF-8, a header with a name twice or none or that
+            lacks one that is needed, rows that
+            are longer or shorter than it, or a quote that is never closed.
+    """
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    names = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise UserError(f"{path}, line 1: {f'two columns {name!r}' if name else 'a column without a name'}")
+        if "\n" in name:
+            raise UserError(f"{path}, line 1: a column whose name has a line break, {name[:40]!r}: is a quote open?")
+    for name in needed:
+        if name not in names:
+            raise UserError(f"{path}, line 1: no column '{name}': {nearest(name, names)}")
+    if fault := _ragged(text, delimiter, len(names)):
+        raise UserError(f"{path}, {fault}")
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text), sep=delimiter, dtype=str, na_filter=False, skip_blank_lines=False, header=0, names=names
+        )
+    except (pd.errors.ParserError, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    where = _places(path, text, delimiter)
+    return Table(path.name, {name: _column(name, frame[name], where) for name in names}, where)
+
+
+def _ragged(text: str, delimiter: str, width: int) -> str | None:
+    """What is wrong with the first row that has not as many cells as the header."""
+    if '"' not in text:
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        before = np.searchsorted(np.flatnonzero(raw == ord(delimiter)), np.flatnonzero(raw == ord("\n")))
+        cells = np.diff(before, prepend=0) + 1
+        line = int(np.argmax(cells != width))
+        return f"line {line + 1} has {cells[line]} cells where the header has {width}" if cells[line] != width else None
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if len(row) != width:
+                return f"line {reader.line_num} has {max(1, len(row))} cells where the header has {width}"
+    except csv.Error as error:
+        return f"line {reader.line_num}: {error}"
+    return None
+
+
+def _places(path: Path, text: str, delimiter: str) -> Where:
+    """Names the line of a row; a quoted cell may hold line breaks."""
+
+    def where(row: int) -> str:
+        if '"' not in text:
+            return f"{path}, line {row + 2}"
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+        for _ in range(row + 1):
+            next(reader)
+        return f"{path}, line {reader.line_num + 1}"
+
+    return where
+
+
+def _column(name: str, cells: "pd.Series[str]", where: Where) -> np.ndarray:
+    """Ids as they stand; else integers, reals (an empty cell is NaN), or text (an empty cell is None).
+
+    Raises:
+        UserError: an id that is empty; 'nan' or 'inf' for a number; a whole number beyond 64 bits.
+    """
+    values = cells.str.strip().to_numpy(dtype=object)
+    empty = values == ""
+    if name in IDS:
+        if empty.any():
+            raise UserError(f"{where(int(np.argmax(empty)))}: '{name}' is empty")
+        return values
+    filled = values[~empty]
+    numbers = pd.to_numeric(pd.Series(filled, dtype=object), errors="coerce").to_numpy()
+    stray = np.isnan(numbers.astype(np.float64))
+    if stray.all() or stray.mean() > 0.5:
+        values[empty] = None
+        return values
+    if stray.any():
+        row = int(np.flatnonzero(~empty)[np.argmax(stray)])
+        raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, no number as in other rows; empty says 'none'")
+    column = np.full(len(values), np.nan)
+    column[~empty] = numbers
+    if np.isinf(column).any():
+        row = int(np.argmax(np.isinf(column)))
+        raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, not a finite number")
+    return numbers.astype(np.int64) if numbers.dtype.kind == "i" and not empty.any() else column
+
+
+def key(folder: Path, choices: Choices) -> dict[str, Any]:
+    """What the result of `build` depends on."""
+    digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(folder).items()}
+    return {"source": "csv", "version": VERSION, "files": digests, **choices.facts()}
+
+
+def build(folder: Path, choices: Choices) -> Graphs:
+    """The graphs of a folder of tables.
+
+    Raises:
+        UserError: as `files`, `read_table` and `gt.data.own.assemble.assemble`.
+    """
+    tables = {part: read_table(path, NEEDED[part]) for part, path in files(folder).items()}
+    return assemble(tables["nodes"], tables["edges"], tables.get("graphs"), choices)
+
+
+class CSVGraphs(OwnGraphs):
+    """Graphs from a folder of CSV files, each perhaps gzipped (``.csv.gz``) or a ``.tsv``.
+
+    ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
+    has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
+    ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
+    `gt.data.own.node_tables.pack` and `gt.data.own.found.answer`. One large graph, without ``graphs.csv``, is for
+    `gt.data.own.nodes.CSVNodes`.
+
+    Args:
+        path: the folder.
+        target: the column to predict, or several; None takes all of ``graphs.csv`` that have no other meaning, else
+            ``label`` (or ``y``, or ``target``) of ``nodes.csv``.
+        kind: what targets are; None finds it.
+        undirected: each edge is also one in the other direction.
+        fractions: shares of train, valid and test where no column ``split`` says who is in which.
+        split_seed: what such a split is drawn from.
+        root: where the store is kept.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+
+    Raises:
+        UserError: on ``open``, one line with the file and the line that is wrong.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | Sequence[str] | None = None,
+        kind: Kind | None = None,
+        undirected: bool = False,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        super().__init__(
+            f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
+        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+
+    def key(self) -> dict[str, Any]:
+        return key(self.path, self.choices)
+
+    def build(self) -> Graphs:
+        return several(build(self.path, self.choices), self.path, "csv_nodes")

@@ -1,0 +1,103 @@
+"""Graphs as records of their nodes and edges, from JSON or GraphML, turned into tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gt.data.own.node_tables import Table, rows
+from gt.data.store import pointers
+from gt.errors import UserError
+
+Record = dict[str, Any]
+RESERVED = ("graph", "node", "source", "target")  # columns with a meaning of their own
+
+
+@dataclass
+class GraphRecord:
+    """One graph as it stands in a file.
+
+    Attributes:
+        place: where it stands, such as ``a.json, graph 3``.
+        file: the file's name, for places given by ``lines``.
+        directed: whether an edge is read one way only.
+        attributes: those of the graph.
+        nodes: attributes of each node, its id under ``node``.
+        edges: attributes of each edge, the ids of its ends under ``source`` and ``target``.
+        node_lines, edge_lines: the line of each, where the file has lines that say something.
+    """
+
+    place: str
+    file: str = ""
+    directed: bool = False
+    attributes: Record = field(default_factory=dict)
+    nodes: list[Record] = field(default_factory=list)
+    edges: list[Record] = field(default_factory=list)
+    node_lines: list[int] = field(default_factory=list)
+    edge_lines: list[int] = field(default_factory=list)
+
+    def node(self, row: int) -> str:
+        if self.node_lines:
+            return f"{self.file}, line {self.node_lines[row]}"
+        return f"{self.place}, node {str(self.nodes[row].get('node'))!r}"
+
+    def edge(self, row: int) -> str:
+        if self.edge_lines:
+            return f"{self.file}, line {self.edge_lines[row]}"
+        edge = self.edges[row]
+        return f"{self.place}, edge {str(edge.get('source'))!r} -> {str(edge.get('target'))!r}"
+
+
+def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
+    """A record of attributes with the ids beside them.
+
+    Raises:
+        UserError: an attribute has the name of a column that has a meaning of its own, or an id is no text or number.
+    """
+    for name, value in ids.items():
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise UserError(f"{where}: {name} is {value!r}, where an id, text or a number, is needed")
+    taken = [name for name in RESERVED if name in record]
+    if taken:
+        raise UserError(f"{where}: no attribute may be called '{taken[0]}': rename it")
+    return {**ids, **record}
+
+
+def tables(graphs: Sequence[GraphRecord], source: str) -> tuple[Table, Table, Table | None, bool]:
+    """Tables of all nodes, edges and graphs (None where there is one graph without attributes); whether undirected.
+
+    Raises:
+        UserError: no graphs, directed ones beside undirected ones, attributes that not all have.
+    """
+    if not graphs:
+        raise UserError(f"{source} holds no graphs")
+    for graph in graphs:
+        if graph.directed != graphs[0].directed:
+            said = "directed" if graph.directed else "undirected"
+            raise UserError(f"{graph.place} is {said}, unlike {graphs[0].place}: save all alike")
+        if not graph.nodes:
+            raise UserError(f"{graph.place} has no nodes")
+    many = len(graphs) > 1
+    node_ptr = pointers(np.array([len(graph.nodes) for graph in graphs]))
+    edge_ptr = pointers(np.array([len(graph.edges) for graph in graphs]))
+
+    def node_place(row: int) -> str:
+        graph = int(np.searchsorted(node_ptr, row, side="right")) - 1
+        return graphs[graph].node(row - int(node_ptr[graph]))
+
+    def edge_place(row: int) -> str:
+        graph = int(np.searchsorted(edge_ptr, row, side="right")) - 1
+        return graphs[graph].edge(row - int(edge_ptr[graph]))
+
+    nodes = rows([node for graph in graphs for node in graph.nodes], node_place, f"the nodes of {source}", ("node",))
+    ends = ("source", "target")
+    edges = rows([edge for graph in graphs for edge in graph.edges], edge_place, f"the edges of {source}", ends)
+    about = None
+    if many:
+        ids = np.array(list(map(str, range(len(graphs)))), dtype=object)
+        nodes.columns["graph"] = np.repeat(ids, np.diff(node_ptr))
+        edges.columns["graph"] = np.repeat(ids, np.diff(edge_ptr))
+        about = rows([graph.attributes for graph in graphs], lambda row: graphs[row].place, source, ())
+        about.columns["graph"] = ids
+    return nodes, edges, about, not graphs[0].directed

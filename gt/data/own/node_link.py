@@ -1,0 +1,72 @@
+"""Graphs from node-link JSON, as NetworkX writes it: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gt.config import nearest
+from gt.data.own.graph_records import GraphRecord, put
+from gt.data.own.reading import read_text
+from gt.errors import UserError
+
+
+def read_json(path: Path) -> list[GraphRecord]:
+    """Every graph of a file.
+
+    Raises:
+        UserError: naming the file and the line or the graph, for text that is no JSON or JSON that is no graph.
+    """
+    text = read_text(path)
+    if ".jsonl" in path.suffixes:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [_graph(_parsed(line, path, number), f"{path}, line {number}") for number, line in lines]
+    found = _parsed(text, path, 1)
+    if isinstance(found, list):
+        return [_graph(graph, f"{path}, graph {number}") for number, graph in enumerate(found)]
+    return [_graph(found, str(path))]
+
+
+def _parsed(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line + error.lineno - 1}: {error.msg}: not JSON") from None
+    except RecursionError:
+        raise UserError(f"{path}, line {line}: nested too deeply to be a graph") from None
+    except ValueError as error:
+        raise UserError(f"{path}, line {line}: {error}") from None
+
+
+def _graph(found: Any, place: str) -> GraphRecord:
+    if not isinstance(found, dict) or "nodes" not in found:
+        keys = nearest("nodes", found) if isinstance(found, dict) else f"it is a {type(found).__name__}"
+        raise UserError(f"{place} is no node-link graph, which has 'nodes': {keys}")
+    links = "links" if "links" in found and "edges" not in found else "edges"
+    if links not in found:
+        raise UserError(f"{place} has no 'edges' (nor 'links'): {nearest('edges', found)}")
+    attributes = found.get("graph", {})
+    if not isinstance(attributes, dict):
+        raise UserError(f"{place}: 'graph' holds its attributes by name, not a {type(attributes).__name__}")
+    graph = GraphRecord(place, directed=bool(found.get("directed", False)), attributes=attributes)
+    for where, record in _records(found["nodes"], f"{place}, node"):
+        if "id" not in record:
+            raise UserError(f"{where} has no 'id': {nearest('id', record)}")
+        graph.nodes.append(put({k: v for k, v in record.items() if k != "id"}, {"node": record["id"]}, where))
+    own = {"source", "target", "key"} if found.get("multigraph") else {"source", "target"}
+    for where, record in _records(found[links], f"{place}, edge"):
+        for end in ("source", "target"):
+            if end not in record:
+                raise UserError(f"{where} has no '{end}': {nearest(end, record)}")
+        ends = {"source": record["source"], "target": record["target"]}
+        graph.edges.append(put({k: v for k, v in record.items() if k not in own}, ends, where))
+    return graph
+
+
+def _records(found: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(found, list):
+        raise UserError(f"{where}s are a {type(found).__name__} where a list is needed")
+    for number, record in enumerate(found):
+        if not isinstance(record, dict):
+            raise UserError(f"{where} {number} is a {type(record).__name__} where its attributes by name are needed")
+        yield f"{where} {number}", record

@@ -1,0 +1,142 @@
+"""One large graph of one's own whose nodes have the targets: of a PyG dataset, CSV files, GraphML or JSON."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.utilities import rank_zero_only
+from torch_geometric.data import Dataset
+
+from gt.data.large.nodes import NodeData
+from gt.data.large.sampling import Sampler
+from gt.data.own import csv_graphs, graph_files
+from gt.data.own.assemble import Choices
+from gt.data.own.base import file_name, single
+from gt.data.own.found import describe
+from gt.data.own.pyg import VERSION, one_graph
+from gt.data.own.pyg_open import open_dataset, title
+from gt.data.own.pyg_read import digest
+from gt.data.store import Graphs
+from gt.encodings import Encoding
+from gt.schema import Kind
+
+Evaluate = Literal["full", "sampled"]
+
+
+class OwnNodes(NodeData):
+    """A graph of one's own; a line says what was found in it."""
+
+    name: str
+
+    def open(self, encodings: Sequence[Encoding]) -> None:
+        super().open(encodings)
+        rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
+
+
+class PyGNodes(OwnNodes):
+    """The one graph of a PyG dataset, such as Planetoid; splits are its masks, see `gt.data.own.pyg.one_graph`.
+
+    Args:
+        dataset: makes the dataset, such as ``partial(Planetoid, root="data/pyg", name="Cora")``.
+        kind: what targets are; None finds it.
+        fractions: shares of train, valid and test where there are no masks.
+        split_seed: what such a split is drawn from.
+        root: where the store is kept.
+        sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[..., Dataset],
+        kind: Kind | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        root: str = "data",
+        sampler: Sampler | None = None,
+        evaluate: Evaluate = "full",
+        chunk: int = 1 << 19,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.make = dataset if isinstance(dataset, partial) else partial(dataset)
+        super().__init__(file_name(title(self.make)), root, sampler, evaluate, chunk, workers, seed)
+        self.kind, self.fractions, self.split_seed = kind, tuple(fractions), split_seed
+
+    def key(self) -> dict[str, Any]:
+        content = digest({"": open_dataset(self.make)}, self.name)
+        facts = {"kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
+        return {"source": "pyg nodes", "version": VERSION, "content": content, **facts}
+
+    def build(self) -> Graphs:
+        return one_graph(open_dataset(self.make), self.name, self.kind, self.fractions, self.split_seed)
+
+
+class CSVNodes(OwnNodes):
+    """One graph from a folder of CSV files, ``nodes.csv`` (node, features, label, split) and ``edges.csv``.
+
+    Args:
+        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed`` and ``root`` are as
+            in `gt.data.own.csv_graphs.CSVGraphs`.
+        sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | Sequence[str] | None = None,
+        kind: Kind | None = None,
+        undirected: bool = False,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        root: str = "data",
+        sampler: Sampler | None = None,
+        evaluate: Evaluate = "full",
+        chunk: int = 1 << 19,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.path = Path(path)
+        super().__init__(f"csv-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+
+    def key(self) -> dict[str, Any]:
+        return {**csv_graphs.key(self.path, self.choices), "splits": "nodes"}
+
+    def build(self) -> Graphs:
+        return single(csv_graphs.build(self.path, self.choices), self.path, "csv_graphs")
+
+
+class GraphFileNodes(OwnNodes):
+    """One graph from a file of GraphML or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
+
+    Args:
+        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed`` and ``root`` are as in
+            `gt.data.own.graph_files.GraphFiles`.
+        sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        target: str | Sequence[str] | None = None,
+        kind: Kind | None = None,
+        undirected: bool | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        root: str = "data",
+        sampler: Sampler | None = None,
+        evaluate: Evaluate = "full",
+        chunk: int = 1 << 19,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.path = path
+        super().__init__(f"graphs-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+
+    def key(self) -> dict[str, Any]:
+        return {**graph_files.key(self.path, self.choices), "splits": "nodes"}
+
+    def build(self) -> Graphs:
+        return single(graph_files.build(self.path, self.choices), self.path, "graph_files")

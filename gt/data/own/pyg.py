@@ -1,0 +1,204 @@
+"""Any dataset of PyTorch Geometric (Fey & Lenssen 2019) that holds homogeneous graphs, turned into a store.
+
+PyG reads what it has downloaded or processed by unpickling it: this source trusts the folder where PyG keeps its files
+(``data.dataset.root``) as PyG does. Point it at folders that PyG filled on this machine only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch_geometric.data import Dataset
+
+from gt.data.own.base import OwnGraphs, file_name
+from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
+from gt.data.own.pyg_open import open_dataset, takes_split, title
+from gt.data.own.pyg_read import THEIRS, Part, digest, joined, read
+from gt.data.store import Graphs, pointers
+from gt.errors import UserError
+from gt.schema import Kind, Level, Schema
+
+VERSION = 1  # raise when the same dataset would give another store
+
+
+def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answer]:
+    """The graphs without splits, and their targets (a row a graph or a node)."""
+    nodes, edges = pointers(part.sizes), pointers(part.edges)
+
+    def graph_of(pointer: np.ndarray) -> Where:
+        return lambda row: f"{name}, graph {int(np.searchsorted(pointer, row, side='right')) - 1}"
+
+    notes = {}
+    if part.x is None or part.x.shape[-1] == 0:
+        notes["degree"] = True
+        target = part.edge_index[1] + np.repeat(nodes[:-1], part.edges)
+        found = degrees(target, nodes[-1])
+    else:
+        found = features(part.x, graph_of(nodes), "x")
+    beside = Features(np.empty((edges[-1], 0)))
+    if part.edge_attr is not None and part.edge_attr[:1].size:
+        beside = features(part.edge_attr, graph_of(edges), "edge_attr")
+    by_graph = part.level == "graph"
+    found_y = answer(part.y, (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes), kind)
+    graphs = Graphs(
+        node_ptr=nodes,
+        edge_ptr=edges,
+        edge_index=part.edge_index,
+        nodes={"x": found.values} | ({} if by_graph else {"y": found_y.y}),
+        edges={"edge_attr": beside.values} if beside.vocab or beside.floats else {},
+        graphs={"y": found_y.y} if by_graph else {},
+        notes=notes,
+        schema=Schema(
+            node_vocab=found.vocab,
+            node_floats=found.floats,
+            edge_vocab=beside.vocab,
+            edge_floats=beside.floats,
+            level=part.level,
+            kind=found_y.kind,
+            outputs=found_y.outputs,
+            names=found_y.names,
+            max_nodes=int(part.sizes.max()),
+        ),
+    )
+    return graphs.sort_edges(), found_y
+
+
+def by_graph(answer: Answer, graphs: Graphs) -> Answer:
+    """What a random split of whole graphs goes by: their own targets, or, of targets at nodes, that there are any."""
+    if graphs.schema.level == "graph":
+        return answer
+    return Answer(np.where(np.add.reduceat(answer.labelled, graphs.node_ptr[:-1]) > 0, 0, UNLABELLED), "multiclass", 1)
+
+
+def build(
+    datasets: Mapping[str, Dataset],
+    name: str,
+    level: Level | None = None,
+    kind: Kind | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    split_seed: int = 0,
+) -> Graphs:
+    """A store of PyG datasets: one that is split at random, or one for each of ``train``, ``valid``, ``test``.
+
+    ``x`` of integers are categories, of reals numbers; without it the in-degree is a category. ``edge_attr`` likewise.
+
+    Raises:
+        UserError: naming the dataset and the graph that cannot be read.
+    """
+    parts = [read(dataset, f"{name} ({split})" if split else name, level) for split, dataset in datasets.items()]
+    graphs, found = pack(joined(parts, name), name, kind)
+    if len(graphs) > 1 and any(part.masks for part in parts):
+        raise UserError(f"{name} has masks of nodes in several graphs, which cannot be followed: drop them first")
+    if len(parts) > 1:
+        ends = np.cumsum([0, *(len(part.sizes) for part in parts)])
+        splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
+    elif len(graphs) == 1:
+        raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
+    else:
+        splits = random_split(by_graph(found, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
+    return replace(graphs, splits=splits)
+
+
+def one_graph(
+    dataset: Dataset,
+    name: str,
+    kind: Kind | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    split_seed: int = 0,
+) -> Graphs:
+    """A single large graph with a target at each node: ``nodes`` hold x and y, ``splits`` are numbers of nodes.
+
+    The splits are the dataset's masks (of several in columns, as Geom-GCN has, the first); without masks, labelled
+    nodes are shared out at random, each class alike.
+
+    Raises:
+        UserError: there are several graphs, or the masks of two splits meet or leave one empty.
+    """
+    if len(dataset) != 1:
+        raise UserError(f"{name} holds {len(dataset)} graphs where one is needed: choose data=pyg")
+    part = read(dataset, name, "node")
+    graphs, found = pack(part, name, kind)
+    if not part.masks:
+        return replace(graphs, splits=random_split(found, fractions, split_seed, f"{name}: nodes"))
+    masks = {split: (mask if mask.ndim == 1 else mask[:, 0]).astype(bool) for split, mask in part.masks.items()}
+    twice = np.flatnonzero(sum(mask.astype(int) for mask in masks.values()) > 1)
+    if len(twice):
+        raise UserError(f"{name}: node {twice[0]} is in more than one of the masks of its splits")
+    splits = {split: np.flatnonzero(mask & found.labelled) for split, mask in masks.items()}
+    for split in ("train", "valid"):
+        if not len(splits.get(split, ())):
+            raise UserError(f"{name}: no labelled node is in {THEIRS[split]}_mask")
+    return replace(graphs, splits=splits)
+
+
+class PyG(OwnGraphs):
+    """The graphs of a PyG dataset.
+
+    Args:
+        dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
+            ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
+        level: whether each graph or each node has a target; None finds it.
+        kind: what targets are; None finds it, see `gt.data.own.found.answer`.
+        fractions: shares of train, valid and test of a random split.
+        split_seed: what a random split is drawn from.
+        root: where the store is kept.
+        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+
+    Raises:
+        UserError: on ``open``, a dataset that cannot be had or read.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        dataset: Callable[..., Dataset],
+        level: Level | None = None,
+        kind: Kind | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        self.make = dataset if isinstance(dataset, partial) else partial(dataset)
+        super().__init__(
+            file_name(title(self.make)), root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
+        self.level, self.kind = level, kind
+        self.fractions, self.split_seed = tuple(fractions), split_seed
+        self._datasets: dict[str, Dataset] = {}
+
+    def datasets(self) -> dict[str, Dataset]:
+        """The dataset by split, under '' where it has none of its own."""
+        if not self._datasets:
+            self._datasets = self._asked()
+        return self._datasets
+
+    def _asked(self) -> dict[str, Dataset]:
+        if not takes_split(self.make):
+            return {"": open_dataset(self.make)}
+        make = self.make
+        plain = partial(make.func, *make.args, **make.keywords)  # a partial of another object is not flattened
+        found = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
+        same = digest({"": found["train"]}, self.name) == digest({"": found["valid"]}, self.name)
+        return {"": found["train"]} if same else found  # some, such as CSL, take a split and give all they have
+
+    def open(self, encodings: Sequence[Any]) -> None:
+        try:
+            super().open(encodings)
+        finally:
+            self._datasets = {}  # all is in the store now
+
+    def key(self) -> dict[str, Any]:
+        facts = {"level": self.level, "kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
+        return {"source": "pyg", "version": VERSION, "content": digest(self.datasets(), self.name), **facts}
+
+    def build(self) -> Graphs:
+        return build(self.datasets(), self.name, self.level, self.kind, self.fractions, self.split_seed)

@@ -1,0 +1,1 @@
+"""Functions of Python's standard library, as trees or as tokens."""

@@ -1,0 +1,244 @@
+"""The built-in dataset: the functions of Python's own standard library. What kind of thing does each return?
+
+Two views of the same functions: ``graph``, the syntax tree with its attributes, and ``sequence``, the tokens of the
+source as a path graph. In the spirit of ogbg-code2 (Hu et al. 2020), without a download.
+"""
+
+import ast
+import gc
+import hashlib
+import os
+import platform
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gt.data.datamodule import GraphDataModule, progress
+from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
+from gt.data.store import Graphs, pointers
+from gt.errors import UserError
+from gt.schema import Schema
+
+VERSION = 3  # raise when the same files would give other samples
+SMALLEST, LARGEST, LONGEST = 10, 500, 512  # nodes of Python's tree at least and at most, tokens at most
+WORDS = 4000  # entries of the vocabulary
+DEEPEST = 31
+# files are few and differ: of 50 salts the one whose splits are nearest to each other in their shares of the classes
+SALT = "18"
+NONE, UNKNOWN = 0, 1  # the first entries of the vocabulary
+# what is not the library, and test suites: their functions return next to nothing, and some systems lack them
+LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "turtledemo"}
+
+View = Literal["graph", "sequence"]
+Show = Callable[[Iterable[Any], str], Iterable[Any]]  # items and a description; gives the same items
+
+
+@dataclass
+class Sample:
+    """One function, in both views."""
+
+    label: int
+    tree: Tree
+    tokens: list[str]
+    digest: bytes
+
+
+def library() -> Path:
+    """The folder of the running interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def sources(root: Path) -> list[Path]:
+    """The Python files below a folder, relative to it, in a fixed order, but for folders of `LEFT_OUT`.
+
+    Raises:
+        UserError: there are none, as where the library is zipped.
+    """
+    found = []
+    for folder, inner, files in os.walk(root):
+        inner[:] = set(inner) - LEFT_OUT
+        found += [(Path(folder) / name).relative_to(root) for name in files if name.endswith(".py")]
+    if not found:
+        raise UserError(f"no Python sources in {root}: this interpreter comes without them; use another one")
+    return sorted(found)
+
+
+def split_of(path: Path) -> str:
+    """The split of all functions of a file: eight tenths train, one valid, one test, by a hash of its name."""
+    share = int.from_bytes(hashlib.sha256((SALT + path.as_posix()).encode()).digest()[:4]) / 2**32
+    return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
+
+
+def read(path: Path) -> list[Sample] | None:
+    """The samples of one file; None where it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old files hold invalid escapes
+            module = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None
+    samples = []
+    for node in ast.walk(module):
+        if not isinstance(node, FUNCTIONS):
+            continue
+        if not SMALLEST <= sum(1 for _ in ast.walk(node)) <= LARGEST:
+            continue
+        shown = hidden(node)
+        source = ast.unparse(shown)
+        words = tokens(source)
+        if len(words) <= LONGEST:
+            # duplicates have equal answers too: many short functions show the same and return different things
+            found = answers(node)
+            digest = hashlib.sha256("\n".join([source, *map(ast.unparse, found)]).encode()).digest()
+            samples.append(Sample(label(found), tree(shown), words, digest))
+    return samples
+
+
+def collect(root: Path, show: Show) -> tuple[dict[str, list[Sample]], dict[str, int]]:
+    """Every distinct function by split, and counts of what was met; of equal functions the first stays."""
+    paths = sources(root)
+    by_split: dict[str, list[Sample]] = {"train": [], "valid": [], "test": []}
+    seen: set[bytes] = set()
+    facts = {"files": len(paths), "files that do not parse": 0, "functions": 0, "duplicates": 0}
+    with ProcessPoolExecutor(initializer=gc.freeze) as pool:  # else each collection goes through all that was imported
+        results = pool.map(read, [root / path for path in paths], chunksize=16)
+        for path, samples in zip(show(paths, "reading Python's library"), results, strict=True):
+            facts["files that do not parse"] += samples is None
+            for sample in samples or ():
+                facts["functions"] += 1
+                if sample.digest in seen:
+                    facts["duplicates"] += 1
+                    continue
+                seen.add(sample.digest)
+                by_split[split_of(path)].append(sample)
+    return by_split, facts
+
+
+def numbered(words: Iterable[Sequence[str]]) -> dict[str, int]:
+    """A vocabulary of the most frequent words, numbers from 2 on; ties go by the alphabet."""
+    counts = Counter(word for sample in words for word in sample if word)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: WORDS - 2]
+    return {word: number for number, (word, _) in enumerate(ranked, 2)} | {"": NONE}
+
+
+def flat(samples: Sequence[Sample], values: Callable[[Sample], Iterable[Any]]) -> Iterator[Any]:
+    for sample in samples:
+        yield from values(sample)
+
+
+def graph_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
+    """Syntax trees: x holds (type, word, depth), edge_attr the kind of each edge."""
+    number = numbered(sample.tree.words for sample in train)
+    x = np.stack(
+        [
+            np.fromiter(flat(samples, lambda s: s.tree.types), np.int64),
+            np.fromiter((number.get(word, UNKNOWN) for word in flat(samples, lambda s: s.tree.words)), np.int64),
+            np.minimum(np.fromiter(flat(samples, lambda s: s.tree.depths), np.int64), DEEPEST),
+        ],
+        axis=1,
+    )
+    edges = np.array(list(flat(samples, lambda s: s.tree.edges)), dtype=np.int64).reshape(-1, 3)
+    return {
+        "node_ptr": pointers(np.array([len(s.tree.types) for s in samples])),
+        "edge_ptr": pointers(np.array([len(s.tree.edges) for s in samples])),
+        "edge_index": edges[:, :2].T,
+        "edges": {"edge_attr": edges[:, 2:]},
+        "nodes": {"x": x},
+        "vocab": {"node_vocab": (len(NODE_TYPES), WORDS, DEEPEST + 1), "edge_vocab": (len(EDGE_KINDS),)},
+    }
+
+
+def sequence_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
+    """Tokens as a path: x holds the token, edges run to the next token (edge_attr 0) and to the one before (1)."""
+    number = numbered(sample.tokens for sample in train)
+    sizes = np.array([len(sample.tokens) for sample in samples])
+    x = np.fromiter((number.get(token, UNKNOWN) for token in flat(samples, lambda s: s.tokens)), np.int64)
+    place = np.concatenate([np.arange(1, size) for size in sizes])
+    edges = np.stack([np.stack([place - 1, place]), np.stack([place, place - 1])], axis=2).reshape(2, -1)
+    return {
+        "node_ptr": pointers(sizes),
+        "edge_ptr": pointers(2 * (sizes - 1)),
+        "edge_index": edges,
+        "edges": {"edge_attr": np.tile([0, 1], len(place))[:, None]},
+        "nodes": {"x": x[:, None]},
+        "vocab": {"node_vocab": (WORDS,), "edge_vocab": (2,)},
+    }
+
+
+def build(view: View, root: Path | None = None, show: Show = progress) -> Graphs:
+    """Read, hide, split and pack the functions below ``root``, the standard library where it is None.
+
+    Raises:
+        UserError: no sources, or too few functions to have all three splits.
+    """
+    root = root or library()
+    by_split, facts = collect(root, show)
+    empty = [split for split, samples in by_split.items() if not samples]
+    if empty:
+        raise UserError(f"too few functions in {root}: none fell to {' and '.join(empty)}")
+    samples = [sample for split in by_split.values() for sample in split]
+    packed = (graph_view if view == "graph" else sequence_view)(samples, by_split["train"])
+    ends = np.cumsum([0] + [len(split) for split in by_split.values()])
+    schema = Schema(
+        **packed.pop("vocab"),
+        level="graph",
+        kind="multiclass",
+        outputs=len(CLASSES),
+        names=CLASSES,
+        max_nodes=int(np.diff(packed["node_ptr"]).max()),
+    )
+    return Graphs(
+        **packed,
+        schema=schema,
+        graphs={"y": np.array([sample.label for sample in samples])},
+        splits={name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(by_split)},
+        notes=facts,
+    ).sort_edges()
+
+
+def key(view: View, root: Path | None = None) -> dict[str, Any]:
+    """What the built dataset depends on: the sources, and the version of Python that reads them."""
+    root = root or library()
+    sizes = [(path.as_posix(), (root / path).stat().st_size) for path in sources(root)]
+    digest = hashlib.sha256(repr(sizes).encode()).hexdigest()
+    python = platform.python_version()
+    return {"dataset": "python_functions", "version": VERSION, "view": view, "python": python, "sources": digest}
+
+
+class PythonFunctions(GraphDataModule):
+    """What kind of thing does a function return? About 15,000 functions, 7 classes, split by file.
+
+    Args:
+        view: ``graph`` (syntax trees) or ``sequence`` (tokens, a path graph) of the very same functions.
+        root: where what is built is kept.
+        batch_size: functions in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+    """
+
+    def __init__(
+        self,
+        view: View = "graph",
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        super().__init__(
+            f"python_functions-{view}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
+        )
+        self.view: View = view
+
+    def key(self) -> dict[str, Any]:
+        return key(self.view)
+
+    def build(self) -> Graphs:
+        return build(self.view)

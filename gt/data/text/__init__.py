@@ -1,0 +1,1 @@
+"""Text: language modelling and classification."""

@@ -1,0 +1,212 @@
+"""Which label does a text have? Every text is a path graph of its tokens, packed and never padded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_only
+
+from gt.data.datamodule import GraphDataModule
+from gt.data.store import Graphs, pointers
+from gt.data.text.files import by_split, digest, find
+from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
+from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer
+from gt.errors import UserError
+from gt.schema import Schema
+
+VERSION = 1  # raise when the same files would give other samples
+Kind = Literal["words", "bytes", "bpe"]
+Rows = tuple[list[str], list[str]]  # texts and their labels
+
+
+def paths_in_order(sizes: np.ndarray) -> dict[str, Any]:
+    """Arrays of G paths of the given lengths: edges to the next node (edge_attr 0) and to the one before (1)."""
+    place = np.arange(sizes.sum()) - np.repeat(pointers(sizes)[:-1], sizes)
+    last = np.zeros(len(place), dtype=bool)
+    last[pointers(sizes)[1:] - 1] = True
+    # sorted by target: node i reads i - 1 where there is one, then i + 1
+    source = np.stack([place - 1, place + 1], axis=1)
+    there = np.stack([place > 0, ~last], axis=1)
+    target = np.stack([place, place], axis=1)
+    kind = np.broadcast_to(np.array([0, 1]), there.shape)
+    return {
+        "node_ptr": pointers(sizes),
+        "edge_ptr": pointers(2 * (sizes - 1)),
+        "edge_index": np.stack([source[there], target[there]]),
+        "edges": {"edge_attr": kind[there][:, None]},
+    }
+
+
+def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list[np.ndarray]:
+    """Row numbers of parts that take the given shares of each class, drawn at random; the rest comes last."""
+    draw = np.random.default_rng(seed)
+    parts: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
+    for label in np.unique(labels):
+        rows = draw.permutation(np.flatnonzero(labels == label))
+        ends = np.round(np.cumsum(shares) * len(rows)).astype(int)
+        for part, found in zip(parts, np.split(rows, ends), strict=True):
+            part.append(found)
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+class TextClassification(GraphDataModule):
+    """Labelled texts from CSV, TSV or JSONL files (``.gz`` is unpacked).
+
+    Args:
+        path: the training file, or a folder whose files name their splits (``train.tsv``, ``dev.tsv``, ``test.tsv``).
+        text, label: names of columns, numbers (as text) where there is no header; null finds them.
+        valid_path, test_path: files of these splits. Where there is none for validation, rows of the training file
+            are drawn for what is missing, the same share of each class.
+        valid, test: those shares.
+        split_seed: what the draw comes from.
+        tokens: ``words`` (lower case), ``bytes``, or ``bpe``; learned on the training texts alone.
+        vocabulary: how many tokens at most, rarer words are one unknown token.
+        tokenizer: a ``tokenizer.json`` to take instead.
+        longest: tokens of a text; what comes after them is cut off.
+        root: where what is built is kept.
+        batch_size: texts in a training batch; the rest as in `DataModule` and `GraphDataModule`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        text: str | int | None = None,
+        label: str | int | None = None,
+        valid_path: str | None = None,
+        test_path: str | None = None,
+        valid: float = 0.1,
+        test: float = 0.1,
+        split_seed: int = 0,
+        tokens: Kind = "words",
+        vocabulary: int = 8192,
+        tokenizer: str | None = None,
+        longest: int = 512,
+        root: str = "data",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+        batch_nodes: int | None = None,
+        static: bool = False,
+    ) -> None:
+        super().__init__("text_classification", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+        if tokens not in ("words", "bytes", "bpe"):
+            raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
+        if longest < 1 or vocabulary < 2:
+            raise ValueError("longest must be 1 or more and vocabulary 2 or more")
+        if not (valid > 0 and test >= 0 and valid + test < 1):
+            raise ValueError(f"shares of {valid} for validation and {test} for test leave nothing to learn from")
+        self.path, self.valid_path, self.test_path = path, valid_path, test_path
+        self.text, self.label = (None if column is None else str(column) for column in (text, label))
+        self.shares, self.split_seed = {"valid": valid, "test": test}, split_seed
+        self.tokens, self.vocabulary, self.longest = tokens, vocabulary, longest
+        self.given = None if tokenizer is None else Path(tokenizer)
+
+    def files(self) -> dict[str, list[Path]]:
+        """The files of each split; ``train`` at least."""
+        root, paths = find(self.path)
+        if len(paths) == 1 and paths[0] == Path(self.path):
+            found = {"train": paths}
+        else:
+            found = by_split(root, [path for path in paths if kind_of(path)])
+            if not found:
+                raise UserError(
+                    f"no CSV, TSV or JSONL file of {self.path} says that it is for training: "
+                    "set data.path to the training file"
+                )
+        given = {"valid": self.valid_path, "test": self.test_path}
+        return found | {split: find(path)[1] for split, path in given.items() if path is not None}
+
+    def key(self) -> dict[str, Any]:
+        files = self.files()
+        return {
+            "dataset": "text_classification",
+            "version": VERSION,
+            "files": digest(files),
+            "endings": sorted({kind_of(path) for paths in files.values() for path in paths}),
+            "columns": [self.text, self.label],
+            "shares": [share for split, share in self.shares.items() if split not in files],
+            "split_seed": self.split_seed,
+            "tokens": self.tokens if self.given is None else BytePairs.read(self.given).dumps(),
+            "vocabulary": self.vocabulary,
+            "longest": self.longest,
+        }
+
+    def _rows(self) -> dict[str, Rows]:
+        """The texts and labels of each split that has files."""
+        found: dict[str, Rows] = {}
+        columns: Columns | None = None
+        for split, paths in sorted(self.files().items(), key=lambda item: item[0] != "train"):
+            texts, labels = found.setdefault(split, ([], []))
+            for path in paths:
+                columns = columns or find_columns(path, self.text, self.label)
+                more = read_rows(path, columns)
+                texts += more[0]
+                labels += more[1]
+        return found
+
+    def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
+        """The same rows with what has no file taken from the training rows."""
+        shares = {split: share for split, share in self.shares.items() if split not in rows and share}
+        if "valid" in rows:  # a dataset that comes with its splits is taken as it comes
+            shares = {}
+        if not shares:
+            return rows
+        texts, labels = rows["train"]
+        parts = by_fractions(np.unique(labels, return_inverse=True)[1], list(shares.values()), self.split_seed)
+        taken = {
+            split: ([texts[i] for i in part], [labels[i] for i in part])
+            for split, part in zip([*shares, "train"], parts, strict=True)
+        }
+        empty = [split for split, (some, _) in taken.items() if not some]
+        if empty:
+            none = " and ".join(empty)
+            raise UserError(f"{self.path} has {len(texts)} rows: too few to split, {none} would have none")
+        return rows | taken
+
+    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        return BytePairs.read(self.given) if self.given else KINDS[self.tokens].learn(texts, self.vocabulary)
+
+    def build(self) -> Graphs:
+        by = self._split(self._rows())
+        by = {split: by[split] for split in ("train", "valid", "test") if split in by}
+        names = _ordered(by["train"][1])
+        if len(names) < 2:
+            raise UserError(f"every training text of {self.path} has the label '{names[0]}': there is nothing to learn")
+        number = {name: place for place, name in enumerate(names)}
+        for split, (_, labels) in by.items():
+            strange = sorted(set(labels) - set(number))
+            if strange:
+                raise UserError(f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks")
+        tokenizer = self._tokenizer(by["train"][0])
+        encoded = tokenizer.encode([text for texts, _ in by.values() for text in texts])
+        cut = sum(len(tokens) > self.longest for tokens in encoded)
+        # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
+        encoded = [tokens[: self.longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
+        sizes = np.array([len(tokens) for tokens in encoded])
+        ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
+        notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {self.longest} tokens": cut}
+        if cut:
+            rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={self.longest} tokens")
+        return Graphs(
+            **paths_in_order(sizes),
+            nodes={"x": np.concatenate(encoded)[:, None]},
+            graphs={"y": np.array([number[label] for _, labels in by.values() for label in labels])},
+            splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)},
+            schema=Schema(
+                node_vocab=(tokenizer.size,),
+                edge_vocab=(2,),
+                outputs=len(names),
+                names=tuple(names),
+                max_nodes=int(sizes.max()),
+                tokenizer=tokenizer.dumps(),
+            ),
+            notes=notes,
+        )
+
+
+def _ordered(labels: Sequence[str]) -> list[str]:
+    """The distinct labels, as numbers where all are."""
+    found = sorted(set(labels))
+    return sorted(found, key=int) if all(name.lstrip("-").isdecimal() for name in found) else found
