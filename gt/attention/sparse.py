@@ -200,7 +200,10 @@ def attend_sparse(
     dropout: float = 0.0,
     pair_value: Tensor | None = None,
 ) -> Tensor:
-    """Sparse matrix products over the pairs alone; fastest where few pairs are allowed. (N, H, D) to (N, H, D)."""
+    """Sparse matrix products over the pairs alone; fastest where few pairs are allowed. (N, H, D) to (N, H, D).
+
+    ``torch.compile`` cannot trace sparse matrices: choose another backend for a network that is compiled.
+    """
     dtype, heads = v.dtype, v.shape[1]
     if dtype in (torch.float16, torch.bfloat16):  # sparse products take no half precision
         v = v.float()
