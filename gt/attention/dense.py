@@ -111,8 +111,8 @@ def attend_sdpa(
 
 
 def prepare_dense(pairs: Pairs, demand: Demand) -> None:
-    """The mask on the padded view, and whether some node reads nobody."""
-    _ = pairs.safe_dense, pairs.all_read
+    """The places of nodes on the padded view, the mask on it, and whether some node reads nobody."""
+    _ = pairs.batch.slot, pairs.safe_dense, pairs.all_read
 
 
 def sdpa_obstacle(demand: Demand) -> str | None:

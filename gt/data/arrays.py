@@ -181,4 +181,9 @@ def read_array(path: Path) -> np.ndarray:
         check(path, facts, facts["bytes"] <= VERIFIED)
     except Damaged as error:
         raise Damaged(f"{path.stem} in {path.parent} {error}") from None
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped_array(path)
+
+
+def mapped_array(path: Path) -> np.ndarray:
+    """A ``.npy`` file in memory, read where it is used: a plain array, for `np.memmap` itself slows every access."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -27,20 +27,24 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
-    """The graphs with the given numbers, in that order, as one batch, with all that `GraphBatch.finish` derives."""
+    """The graphs with the given numbers, in that order, as one batch.
+
+    What `GraphBatch` derives without waiting for a device is left for it to derive when somebody asks. Every call into
+    NumPy costs about a microsecond whatever the size, so the few there are count for small graphs.
+    """
     ids = np.asarray(ids, dtype=np.int64)  # a store keeps them in the smallest type, where 255 + 1 is 0
     ends = ids + 1
     first, first_edge = graphs.node_ptr.take(ids), graphs.edge_ptr.take(ids)
     nodes, edges = graphs.node_ptr.take(ends) - first, graphs.edge_ptr.take(ends) - first_edge
-    ptr, largest = pointers(nodes), int(nodes.max())
-    owner = np.repeat(np.arange(len(ids)), nodes)
-    position = np.arange(len(owner)) - ptr.take(owner)
-    node_rows = position + first.take(owner)
-    edge_rows = runs(first_edge, edges)
+    ptr = pointers(nodes)
+    count, largest, shift = int(ptr[-1]), int(nodes.max()), ptr[:-1]
+    node_rows, edge_rows = (first - shift).repeat(nodes), (first_edge - edges.cumsum() + edges).repeat(edges)
+    steps = np.arange(max(count, len(edge_rows)))
+    node_rows += steps[:count]
+    edge_rows += steps[: len(edge_rows)]
     # edges are sorted by target within each graph and graphs keep their order: the whole batch is sorted too
-    edge_index = np.asarray(graphs.edge_index).take(edge_rows, axis=1).astype(np.int64)
-    edge_index += np.repeat(ptr[:-1], edges)
-    in_degree = np.bincount(edge_index[1], minlength=len(owner))
+    edge_index = graphs.edge_index.take(edge_rows, axis=1).astype(np.int64)
+    edge_index += shift.repeat(edges)
     extras = {name: rows(values, node_rows) for name, values in graphs.nodes.items()}
     edge_attr, by_graph = graphs.edges.get("edge_attr"), graphs.graphs.get("y")
     y = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None)
@@ -48,27 +52,21 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
         ptr=torch.from_numpy(ptr),
         edge_index=torch.from_numpy(edge_index),
         max_nodes=largest,
-        equal_sizes=largest * len(ids) == len(owner),
+        equal_sizes=largest * len(ids) == count,
         x=extras.pop("x", None),
         edge_attr=None if edge_attr is None else rows(edge_attr, edge_rows),
         y=y,
         extras=extras,
     )
-    vars(batch).update(
-        num_nodes=len(owner),
-        batch=torch.from_numpy(owner),
-        position=torch.from_numpy(position),
-        slot=torch.from_numpy(position + owner * largest),
-        in_degree=torch.from_numpy(in_degree),
-        rowptr=torch.from_numpy(pointers(in_degree)),
-    )
+    vars(batch).update(num_nodes=count, batch=torch.from_numpy(np.arange(len(ids)).repeat(nodes)))
     return batch
 
 
 def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
     """The rows with the given numbers, of the type models work in."""
-    # `take` copies whole rows where an index in brackets copies element by element; a memory map would slow both
-    return tensor(np.asarray(values).take(at, axis=0))
+    # `take` copies whole rows where an index in brackets copies element by element. The numbers are known to be
+    # right: clipping them costs less than checking them
+    return tensor(values.take(at, axis=0, mode="clip"))
 
 
 class Live(Iterable[Reading]):

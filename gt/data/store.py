@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gt.data import files
-from gt.data.arrays import Column, holding
+from gt.data.arrays import Column, holding, mapped_array
 from gt.data.files import Damaged, Seal, lock, say, writing
 from gt.schema import Schema
 
@@ -93,8 +93,9 @@ class Graphs:
 
 def pointers(sizes: np.ndarray) -> np.ndarray:
     """(G + 1,) int64 offsets of runs of the given lengths (G,)."""
-    found = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=found[1:])
+    found = np.empty(len(sizes) + 1, np.int64)
+    found[0] = 0
+    np.add.accumulate(sizes, out=found[1:])
     return found
 
 
@@ -240,7 +241,7 @@ def load(folder: Path) -> Graphs:
         fully = sum(sealed["bytes"] for sealed in seals.values()) <= files.VERIFIED
         for name, sealed in seals.items():
             files.check(folder / f"{name}.npy", sealed, fully)
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in seals}
+        arrays = {name: mapped_array(folder / f"{name}.npy") for name in seals}
         schema = Schema.from_dict(facts["schema"])
     except Damaged as error:
         raise Damaged(f"the store at {folder} {error}") from None

@@ -75,8 +75,8 @@ def test_numbers_take_little_room_and_stay_on_disk_until_used(tmp_path):
     }
     assert {name: str(values.dtype) for name, values in found.items() if name in types} == types
     for name, values in found.items():
-        assert isinstance(values, np.memmap) == (name not in ("node_ptr", "edge_ptr")), name
-        assert not isinstance(values, np.memmap) or not values.flags.writeable
+        assert isinstance(values.base, np.memmap) == (name not in ("node_ptr", "edge_ptr")), name
+        assert not isinstance(values.base, np.memmap) or not values.flags.writeable
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5))

@@ -60,7 +60,7 @@ def test_computed_once(folder, counted):
     for _ in range(3):
         found = attach(graphs, folder, [encoding])
         assert set(found.nodes) == {"first", "second"}
-        assert isinstance(found.nodes["first"], np.memmap)
+        assert isinstance(found.nodes["first"].base, np.memmap)
         np.testing.assert_array_equal(found.nodes["second"][:, 0], -np.arange(graphs.node_ptr[-1]))
     assert encoding.count == 1
     assert graphs.nodes == {}
