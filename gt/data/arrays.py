@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,34 @@ def read_array(path: Path) -> np.ndarray:
 def mapped_array(path: Path) -> np.ndarray:
     """A ``.npy`` file in memory, read where it is used: a plain array, for `np.memmap` itself slows every access."""
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A row for each of N nodes, equal ones kept once or not.
+
+    Attributes:
+        values: (R, K) rows.
+        which: (N,) the row of each node; None where node n has row n.
+    """
+
+    values: np.ndarray
+    which: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values if self.which is None else self.which)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + (0 if self.which is None else self.which.nbytes)
+
+    def take(self, nodes: np.ndarray) -> np.ndarray:
+        """(M, K) those of the nodes (M,) with the given numbers."""
+        return self.values.take(nodes if self.which is None else self.which.take(nodes), axis=0)
+
+
+def once(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows (R, K) among rows (N, K), and which of them (N,) each one is."""
+    bits = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}").ravel()
+    _, first, which = np.unique(bits, return_index=True, return_inverse=True)
+    return values[first], which

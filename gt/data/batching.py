@@ -22,6 +22,8 @@ def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def tensor(values: np.ndarray) -> torch.Tensor:
     """A tensor of the type models work in: int64 or float32."""
+    if values.dtype == np.float16:  # which PyTorch widens several times as fast
+        return torch.from_numpy(values).float()
     kind = np.int64 if values.dtype.kind in "iub" else np.float32
     return torch.from_numpy(values.astype(kind, order="C", copy=False))
 
@@ -46,6 +48,7 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     edge_index = graphs.edge_index.take(edge_rows, axis=1).astype(np.int64)
     edge_index += shift.repeat(edges)
     extras = {name: rows(values, node_rows) for name, values in graphs.nodes.items()}
+    extras |= {name: tensor(values.take(node_rows)) for name, values in graphs.encodings.items()}
     edge_attr, by_graph = graphs.edges.get("edge_attr"), graphs.graphs.get("y")
     y = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None)
     batch = GraphBatch(

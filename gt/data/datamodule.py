@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
+from gt.data.arrays import Rows
 from gt.data.batching import Batches, Epochs, GraphDataset, Requests, tensor
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build
@@ -211,8 +212,9 @@ class GraphDataModule(DataModule):
         graphs = self._opened()
         nodes, edges = int(graphs.node_ptr[-1]), int(graphs.edge_ptr[-1])
         splits = ", ".join(f"{len(ids):,} {split}" for split, ids in graphs.splits.items())
+        kept: dict[str, Rows | np.ndarray] = {**graphs.nodes, **graphs.encodings}
         lines = [f"{len(graphs):,} graphs ({splits}), {nodes:,} nodes, {edges:,} edges"]
-        lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(graphs.nodes.items())]
+        lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(kept.items())]
         size = sum(path.stat().st_size for path in self.folder.glob("*"))
         return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.folder}"])
 

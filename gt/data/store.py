@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gt.data import files
-from gt.data.arrays import Column, holding, mapped_array
+from gt.data.arrays import Column, Rows, holding, mapped_array
 from gt.data.files import Damaged, Seal, lock, say, writing
 from gt.schema import Schema
 
@@ -38,6 +38,7 @@ class Graphs:
         nodes, edges, graphs: arrays with one row a node (``x``), an edge (``edge_attr``), a graph (``y``).
         pairs: arrays with one row for each two nodes of a graph, n * n for a graph of n nodes, by first and second.
         splits: graph numbers under ``train``, ``valid`` and ``test``.
+        encodings: what was computed of each node's place, see `gt.encodings`; kept in files of their own.
         schema: what a model needs to know of these arrays.
         notes: facts worth showing (JSON values), such as rows that were skipped.
     """
@@ -51,6 +52,7 @@ class Graphs:
     pairs: Arrays = field(default_factory=dict)
     graphs: Arrays = field(default_factory=dict)
     splits: Arrays = field(default_factory=dict)
+    encodings: dict[str, Rows] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -260,7 +262,7 @@ def load(folder: Path) -> Graphs:
         edge_index=arrays["edge_index"],
         schema=schema,
         notes=facts["notes"],
-        **groups,
+        **cast(dict[str, Any], groups),
     )
 
 

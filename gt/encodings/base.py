@@ -31,7 +31,7 @@ class Encoding(ABC):
         return None
 
     def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
-        """Arrays (N, K) float32 with a row for every node of the dataset.
+        """Arrays (N, K) float32 with a row for every node of the dataset; 16 bits of each number are kept.
 
         Args:
             graphs: the whole dataset.

@@ -1,6 +1,6 @@
 """Encodings computed once for a dataset and kept beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.arrays import read_array, write_arrays
+from gt.data.arrays import Rows, once, read_array, write_arrays
 from gt.data.files import Damaged, lock, say
 from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs, fingerprint
@@ -17,46 +17,57 @@ from gt.errors import UserError
 
 TOGETHER = 2**21  # nodes for which starting processes takes longer than they would save
 SPAN = 2**18  # nodes that a process works on at a time: tens of megabytes
+LAYOUT = 2  # raise when files of the same names come to mean something else
+OF = "_of"  # ends the name of an array that says which row each node has
+WORTH = 0.7  # rows of a node above which to keep equal ones once saves too little
 
 
 def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress: Progress = iter) -> Graphs:
-    """The same graphs with each encoding's arrays among ``nodes``, memory-mapped.
+    """The same graphs with each encoding's arrays among ``encodings``, memory-mapped.
 
     An array is computed where its file is missing or damaged; for many graphs, by several processes. Safe when several
     ask at once: one computes and the others wait for it.
 
     Args:
         graphs: a whole dataset.
-        folder: where that dataset is stored; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it.
+        folder: where that dataset is stored; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it,
+            and where equal rows are kept once ``<name>_of-<hash>.npy`` says which of them each node has.
         encodings: those that need nothing precomputed are passed over.
         progress: wraps the parts of a computation, to show how far it is.
 
     Raises:
         UserError: two encodings that differ but would store an array under one name; a disk that is full.
     """
-    nodes, taken = dict(graphs.nodes), dict[str, Path]()
+    found, taken = dict(graphs.encodings), dict[str, str]()
     for encoding in encodings:
         key = encoding.key()
         if key is None:
             continue
-        facts = fingerprint(key)
-        paths = {name: folder / f"{name}-{facts}.npy" for name in encoding.arrays}
-        for name, path in paths.items():
-            if taken.setdefault(name, path) != path:
+        facts = fingerprint({"layout": LAYOUT, **key})
+        for name in encoding.arrays:
+            if taken.setdefault(name, facts) != facts:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
+        kinds = (name + kind for name in encoding.arrays for kind in ("", OF))
+        paths = {name: folder / f"{name}-{facts}.npy" for name in kinds}
         try:
-            nodes |= _opened(paths)
+            found |= _opened(paths)
         except (FileNotFoundError, Damaged):
             with lock(folder / f"{encoding.arrays[0]}-{facts}.lock"):
-                nodes |= _computed(graphs, encoding, paths, progress)
-    return replace(graphs, nodes=nodes)
+                found |= _computed(graphs, encoding, paths, progress)
+    return replace(graphs, encodings=found)
 
 
-def _opened(paths: Mapping[str, Path]) -> Arrays:
-    return {name: read_array(path) for name, path in paths.items()}
+def _opened(paths: Mapping[str, Path]) -> dict[str, Rows]:
+    arrays = {name: read_array(path) for name, path in paths.items()}
+    found = {}
+    for name, values in arrays.items():
+        if not name.endswith(OF):
+            which = arrays[name + OF]
+            found[name] = Rows(values, which if len(which) else None)
+    return found
 
 
-def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress) -> Arrays:
+def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress) -> dict[str, Rows]:
     """An encoding's arrays, computed unless another process did so while this one waited."""
     try:
         return _opened(paths)
@@ -65,11 +76,33 @@ def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], pro
     except FileNotFoundError:
         pass
     if graphs.node_ptr[-1] <= TOGETHER:
-        write_arrays(paths, [encoding.compute(graphs, progress)])
+        write_arrays(paths, _packed([encoding.compute(graphs, progress)]))
     else:
         with closing(mapped(encoding.compute, Spans(graphs), what=f"computing {encoding.arrays[0]}")) as chunks:
-            write_arrays(paths, chunks)
+            write_arrays(paths, _packed(chunks))
     return _opened(paths)
+
+
+def _packed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The same chunks in 16 bits, equal rows kept once in arrays where that saves room in the first chunk."""
+    begun: dict[str, int] = {}  # rows until now of the arrays that keep equal ones once
+    for number, chunk in enumerate(chunks):
+        packed = {name: _in_16_bits(values) for name, values in chunk.items()}
+        for name in begun if number else chunk:
+            rows, which = once(packed[name])
+            if number == 0 and len(rows) > WORTH * len(which):
+                continue
+            low = begun.get(name, 0)
+            begun[name] = low + len(rows)
+            packed |= {name: rows, name + OF: low + which}
+        yield packed
+
+
+def _in_16_bits(values: np.ndarray) -> np.ndarray:
+    """Eleven significant bits of each number, where their range allows it: mixed precision keeps no more."""
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float16)
+    return values if np.isinf(found).any() else found
 
 
 class Spans(Sequence[Graphs]):

@@ -67,6 +67,7 @@ class Whole:
     def _parts(self) -> dict[str, Any]:
         graphs, nodes = self.graphs, int(self.graphs.node_ptr[-1])
         features = {name: shared(values) for name, values in graphs.nodes.items() if name != "y"}
+        features |= {name: tensor(values.take(np.arange(nodes))) for name, values in graphs.encodings.items()}
         attributes = graphs.edges.get("edge_attr")
         return {
             "ptr": torch.tensor([0, nodes]),
@@ -139,6 +140,7 @@ class NodeSamples(Dataset[GraphBatch]):
         nodes = self.graphs.nodes
         attributes = self.graphs.edges.get("edge_attr")
         features = {name: tensor(values[sample.nodes]) for name, values in nodes.items() if name != "y"}
+        features |= {name: tensor(values.take(sample.nodes)) for name, values in self.graphs.encodings.items()}
         return GraphBatch(
             ptr=torch.tensor([0, len(sample.nodes)]),
             edge_index=torch.from_numpy(sample.ends),
