@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gt.attention import Reading
+from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -101,7 +102,7 @@ class GraphTransformer(nn.Module):
         reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
         self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
         self.head = readout

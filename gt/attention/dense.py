@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gt.attention.costs import Demand
+from gt.dropout import dropout as drop
 from gt.masks import Pairs
 
 
@@ -80,9 +81,7 @@ def attend_dense(
 ) -> Tensor:
     """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D)."""
     weights = dense_weights(q, k, pairs, bias)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    weights = weights.to(v.dtype)
+    weights = drop(weights, dropout).to(v.dtype)
     out = _unpack(pairs, weights @ pairs.batch.to_dense(v).transpose(1, 2))
     if pair_value is not None:
         listed = pair_bias(pairs, weights)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias, total
+from gt.dropout import dropout as drop
 from gt.masks import Pairs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -217,7 +217,7 @@ def attend_sparse(
         if pairs.edge_heads is not None:
             scores = scores.masked_fill(~by_pair(pairs.edge_heads, heads), -torch.inf)
         weights = _PairSoftmax.apply(scores, stack)
-        weights = F.dropout(weights, dropout) if dropout else weights
+        weights = drop(weights, dropout)
         out = _WeightedSums.apply(weights, v, stack)
         if pair_value is not None:
             out = out.index_add(0, pairs.edges[1], weights.view(heads, -1).T[..., None] * pair_value)

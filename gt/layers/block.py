@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
@@ -55,7 +56,7 @@ class FeedForward(nn.Module):
         super().__init__()
         inner = int(width * ratio)
         self.expand, self.project_out = nn.Linear(width, inner, bias), nn.Linear(inner, width, bias)
-        self.activation, self.dropout = activation(), nn.Dropout(dropout)
+        self.activation, self.dropout = activation(), Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width) to (N, width)."""
@@ -98,7 +99,7 @@ class Block(nn.Module):
         self.blend = blend() if local and attention else None
         for name in ("local", "attention", "feed_forward"):
             setattr(self, f"norm_{name}", norm(width) if getattr(self, name) is not None else None)
-        self.prenorm, self.dropout = prenorm, nn.Dropout(dropout)
+        self.prenorm, self.dropout = prenorm, Dropout(dropout)
 
     def scales(self) -> tuple[Tensor | float, Tensor | float]:
         """The factors of the local and of the global branch."""

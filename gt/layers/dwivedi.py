@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.block import FeedForward
@@ -36,7 +37,7 @@ class EdgeGatedBlock(nn.Module):
         self.heads = heads
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_edge = nn.Linear(width, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         streams = ("x", "e")
         self.project_out = nn.ModuleDict({s: nn.Linear(width, width) for s in streams})
         self.feed_forward = nn.ModuleDict({s: FeedForward(width, 2.0, dropout) for s in streams})

@@ -6,11 +6,13 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
+from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.norms import normalised
 
@@ -57,6 +59,32 @@ class GINE(nn.Module):
         return self.mlp((1 + self.eps) * x + sum_to_targets(messages, batch)), e
 
 
+class _GatedSums(torch.autograd.Function):
+    """``sum_j s(ê_ij) v_j`` and ``sum_j s(ê_ij)`` over the edges that each node reads, s the sigmoid.
+
+    Of what is as long as the edges only ê is kept until the backward pass, which works out the rest again: for small
+    graphs that is most of what a layer holds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, edge: Tensor, value: Tensor, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(edge, value, source, target)
+        gate = edge.sigmoid()
+        weighted, total = torch.zeros_like(value), torch.zeros_like(value)
+        weighted.index_add_(0, target, value.index_select(0, source).mul_(gate))
+        return weighted, total.index_add_(0, target, gate)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_weighted: Tensor, of_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        edge, value, source, target = ctx.saved_tensors
+        gate = edge.sigmoid()
+        sent = of_weighted.index_select(0, target)
+        grad_value = torch.zeros_like(value).index_add_(0, source, sent * gate)
+        of_gate = sent.mul_(value.index_select(0, source)).add_(of_total.index_select(0, target))
+        return of_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
+
+
 class GatedGCN(nn.Module):
     """Residual gated graph convolution with an edge stream (Bresson & Laurent 2018), as GPS and the benchmarks use it.
 
@@ -78,12 +106,9 @@ class GatedGCN(nn.Module):
         if e is None:
             e = x.new_zeros(batch.num_edges, x.shape[1])
         own, key, sent = self.of_node(x).split([x.shape[1], x.shape[1], 2 * x.shape[1]], dim=1)
-        value, query = sent.index_select(0, source).chunk(2, dim=1)
-        edge = key.index_select(0, target) + query + self.of_edge(e)  # (E, width)
-        gate = edge.sigmoid()
-        read = sum_to_targets(torch.cat([gate * value, gate], dim=1), batch)
-        weighted, total = read.chunk(2, dim=1)
+        value, query = sent.split(x.shape[1], dim=1)
+        edge = key.index_select(0, target) + query.index_select(0, source) + self.of_edge(e)  # (E, width)
+        weighted, total = _GatedSums.apply(edge, value, source, target)
         new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch.node_mask).relu()
         new_e = normalised(self.norm_e, edge, batch.edge_mask).relu()
-        drop = self.dropout if self.training else 0.0
-        return x + F.dropout(new_x, drop), e + F.dropout(new_e, drop)
+        return x + dropout(new_x, self.dropout, self.training), e + dropout(new_e, self.dropout, self.training)

@@ -195,7 +195,7 @@ def test_a_text_is_held_out_from_its_end_whatever_a_token_is(kind, tmp_path):
     decoded = {split: data.opened.tokenizer.decode(tokens.tolist()) for split, tokens in data.tokens.items()}
     cut = int(len(text) * 0.7)
     assert decoded == {"train": text[:cut], "valid": text[cut:]}
-    assert all(isinstance(tokens, np.memmap) for tokens in data.tokens.values())
+    assert all(isinstance(tokens.base, np.memmap) for tokens in data.tokens.values())
     assert {tokens.dtype for tokens in data.tokens.values()} == {np.dtype("uint16" if kind == "bpe" else "uint8")}
     assert data.opened.lossless
     assert loads(data.schema.tokenizer).size == data.schema.outputs

@@ -1,0 +1,88 @@
+"""Dropout on a CPU: the share that is dropped, what happens to the rest, gradients, no memory between elements."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gt.dropout import Dropout, dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
+def test_drops_a_share_and_scales_the_rest(p):
+    torch.manual_seed(0)
+    x = torch.rand(401, 499) + 1
+    out = dropout(x, p)
+    kept = out != 0
+    assert float(kept.float().mean()) == pytest.approx(1 - p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
+    torch.testing.assert_close(out[kept], x[kept] / (1 - p), rtol=2e-4, atol=0)
+    # columns and rows, and the four elements that share a number, are dropped alike often and without regard to others
+    centred = (kept.float() - kept.float().mean()).flatten()
+    for lag in (1, 2, 3, 4, 5, 8, 499):
+        assert abs(float((centred[lag:] * centred[:-lag]).mean())) < 5 * p * (1 - p) / len(centred) ** 0.5
+    for lane in range(4):
+        share = float(kept.flatten()[lane::4].float().mean())
+        assert share == pytest.approx(1 - p, abs=10 * (p * (1 - p) / x.numel()) ** 0.5)
+
+
+def test_every_level_of_the_bits_is_drawn_alike():
+    torch.manual_seed(1)
+    shares = [float((dropout(torch.ones(2**18), p) == 0).float().mean()) for p in np.linspace(0.02, 0.98, 25)]
+    np.testing.assert_allclose(shares, np.linspace(0.02, 0.98, 25), atol=0.005)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (5, 7), (3, 2, 2), (1, 1001)])
+def test_gradients_reach_what_was_kept(dtype, shape):
+    torch.manual_seed(2)
+    x = torch.rand(shape, dtype=dtype).add(1).requires_grad_()
+    out = dropout(x, 0.3)
+    assert out.dtype == dtype
+    assert out.shape == x.shape
+    out.sum().backward()
+    torch.testing.assert_close(x.grad * x, out)
+    assert ((x.grad != 0) == (out != 0)).all()
+
+
+def test_rows_that_do_not_lie_one_after_the_other():
+    x = torch.rand(6, 8).add(1).T.requires_grad_()
+    out = dropout(x, 0.5)
+    out.square().sum().backward()
+    kept = out != 0
+    torch.testing.assert_close(out[kept], 2 * x[kept])
+    torch.testing.assert_close(x.grad, 2 * out * kept * 2)
+
+
+def test_follows_the_seed_and_draws_anew():
+    x = torch.ones(1000)
+    torch.manual_seed(3)
+    first, second = dropout(x, 0.5), dropout(x, 0.5)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x, 0.5), first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_nothing_and_everything(p):
+    x = torch.rand(9, requires_grad=True)
+    out = dropout(x, p)
+    torch.testing.assert_close(out, x * (1 - p))
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(grad, torch.full_like(x, 1 - p))
+
+
+def test_evaluation_changes_nothing_and_impossible_shares_are_refused():
+    x, module = torch.rand(9), Dropout(0.7)
+    assert torch.equal(module.eval()(x), x)
+    assert not torch.equal(module.train()(x), x)
+    for p in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="probability"):
+            dropout(x, p)
+
+
+def test_a_compiled_network_has_that_of_pytorch(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(F, "dropout", lambda x, *args: calls.append(args) or x)
+    dropout(torch.rand(3), 0.5)
+    assert calls == [(0.5, True)]
