@@ -23,7 +23,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 
-VERSION = 1  # raise when the same file and options would give something else
+VERSION = 2  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -214,6 +214,11 @@ class Molecules(GraphDataModule):
         found = self.target or target_columns(table, taken, path)
         if both := taken & set(found):
             raise UserError(f"{path}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
+        for name in (*taken, *found):
+            if name in table.repeated:
+                raise UserError(
+                    f"{path}, line 1: several columns are called '{table.repeated[name]}': rename all but one"
+                )
         return smiles, split, read_targets(table, found, self.kind, path)
 
     @staticmethod

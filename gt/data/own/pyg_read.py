@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset, InMemoryDataset
 
 from gt.data.batching import runs
+from gt.data.own.pyg_open import tensors_only
 from gt.errors import UserError
 from gt.schema import Level
 
@@ -47,7 +48,8 @@ def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | Non
         data, slices = dataset._data, dataset.slices
         ids = np.asarray(dataset.indices(), dtype=np.int64)
     else:
-        graphs = list(dataset)
+        with tensors_only():  # some keep a file a graph
+            graphs = list(dataset)
         kinds = {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}
         data, slices = (None, None) if kinds else InMemoryDataset.collate(graphs)
     if not isinstance(data, Data):
