@@ -166,8 +166,6 @@ class Molecules(GraphDataModule):
                 schema=self._schema(targets, int(molecules.node_counts.max(initial=0))),
             )
             if number == len(parts) and any(map(len, kept)):
-                if len(skipped):
-                    skipped.write(self.skipped_rows)
                 every = np.concatenate(kept)
                 chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
                 chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
@@ -180,6 +178,8 @@ class Molecules(GraphDataModule):
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
                 }
+                if len(skipped):
+                    skipped.write(self.skipped_rows)
             yield chunk
         if not any(map(len, kept)):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")

@@ -112,7 +112,10 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _from_rows(path: Path, reader: Any) -> Table:
-    header = [name.strip() for name in next(reader)]
+    try:
+        header = [name.strip() for name in next(reader)]
+    except csv.Error as error:
+        raise UserError(f"{path}, line 1: {error}; quote names that hold quotes") from None
     names = _unique(header)
     columns: list[list[str]] = [[] for _ in names]
     index: list[int] = []

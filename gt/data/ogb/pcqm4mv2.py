@@ -143,7 +143,7 @@ def _table(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         with opened(path) as stream:
             table = pd.read_csv(stream, dtype=kinds, keep_default_na=False, na_values={"homolumogap": [""]})
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{path}{_fault(path, kinds)}; replace the file by OGB's") from None
     if list(table) != list(kinds):
         columns = ", ".join(map(str, table))
@@ -168,7 +168,7 @@ def _fault(path: Path, kinds: Mapping[str, type]) -> str:
             for (name, kind), cell in zip(kinds.items(), cells, strict=True):
                 try:
                     kind(cell or "nan")
-                except ValueError:
+                except (ValueError, OverflowError):
                     return f", row {row}: {cell!r} is no {name}"
     return " is no table of molecules and gaps"
 
