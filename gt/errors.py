@@ -8,7 +8,13 @@ from hydra.errors import HydraException
 
 
 class UserError(Exception):
-    """Something the user can mend: says what is wrong, where, and what to do. Shown without a traceback."""
+    """Something the user can mend: says what is wrong, where, and what to do. Shown without a traceback.
+
+    ``str`` is one line, also where it quotes a cell or a name that has several.
+    """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
 
 
 @contextmanager

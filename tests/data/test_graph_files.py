@@ -146,15 +146,7 @@ GRAPHML = {
     "no xml": ("<graphml", "line 1: unclosed token: not XML"),
     "broken": (HEAD + GRAPH.replace("</node>", "", 1) + "</graphml>", "line 12: mismatched tag: not XML"),
     "no graph": (HEAD + "</graphml>", "{path} holds no <graph>: it is no GraphML"),
-    "entities": (
-        '<?xml version="1.0"?>\n<!DOCTYPE lolz [<!ENTITY lol "lol">]>\n' + GRAPH,
-        "line 2: a document type, which may hide",
-    ),
     "an entity": (HEAD + GRAPH.replace("1.5", "&lol;") + "</graphml>", "line 8: undefined entity: not XML"),
-    "unknown key": (
-        HEAD + GRAPH.replace('"d2"', '"d9"') + "</graphml>",
-        "line 11: attribute 'd9' is not declared by a <key>: ",
-    ),
     "wrong type": (
         HEAD + GRAPH.replace(">7<", ">seven<") + "</graphml>",
         "line 9: 'size' is 'seven', which is not of its declared type",
@@ -169,25 +161,13 @@ GRAPHML = {
         HEAD + GRAPH.replace("edgedefault", "default") + "</graphml>",
         "line 7: <graph> has no 'edgedefault': did you mean 'default'?",
     ),
-    "unknown node": (
-        HEAD + GRAPH * 2 + GRAPH.replace('target="b"', 'target="c"') + "</graphml>",
-        "line 23: there is no node 'c'",
-    ),
     "node twice": (
         HEAD + GRAPH * 2 + GRAPH.replace('id="b"', 'id="a"') + "</graphml>",
         "line 22: node 'a' is there already, see {path}, line 21",
     ),
-    "attribute missing": (
-        HEAD + GRAPH.replace('<data key="d0">y</data>', "") + "</graphml>",
-        "line 10 has no 'kind', unlike {path}, line 9: ",
-    ),
     "nan target": (
         HEAD + GRAPH.replace("1.5", "nan") + GRAPH * 9 + "</graphml>",
         "line 7: 'label' is empty, and it is the target",
-    ),
-    "mixed directions": (
-        HEAD + GRAPH + GRAPH.replace("directed", "undirected") + "</graphml>",
-        "line 13 is undirected, unlike {path}, line 7: ",
     ),
     "edge directed unlike": (
         HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>",
@@ -207,7 +187,6 @@ GRAPHML = {
         (HEAD + GRAPH.replace(">y<", ">é<") + "</graphml>").encode("latin-1"),
         "line 10: byte 0xe9 is not UTF-8 text",
     ),
-    "empty": ("", "{path} is empty"),
     "reserved": (
         HEAD.replace('"kind"', '"graph"') + GRAPH + "</graphml>",
         "line 9: no attribute may be called 'graph': rename it",
@@ -235,7 +214,7 @@ def link(**changes):
 JSON = {
     "no json": ('[{"nodes": [}]', "{path}, line 1: Expecting value: not JSON"),
     "cut off": (link()[:-20], "{path}, line 1: "),
-    "deep": ("[" * 100_000, "{path}, line 1: nested too deeply to be a graph"),
+    "deep": ("[" * 100_000, "{path}, line 1: nested too deeply to be read"),
     "not a graph": ("[1]", "{path}, graph 0 is no node-link graph, which has 'nodes': it is a int"),
     "text": ('"graph"', "{path} is no node-link graph, which has 'nodes': it is a str"),
     "no graphs": ("[]", "{path} holds no graphs"),
@@ -258,21 +237,12 @@ JSON = {
         link(edges=[{"from": "a", "target": "b"}]),
         "{path}, graph 1, edge 0 has no 'source': there are from, target",
     ),
-    "unknown node": (
-        link(edges=[{"source": "a", "target": "c"}]),
-        "{path}, graph 1, edge 'a' -> 'c': there is no node 'c'",
-    ),
     "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' is there already"),
     "edge twice": (
         link(edges=[{"source": "a", "target": "b"}] * 2),
         "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already",
     ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
-    "mixed directions": (link(directed=False), "{path}, graph 1 is undirected, unlike {path}, graph 0: save all alike"),
-    "attribute missing": (
-        link(nodes=[{"id": "a"}, {"id": "b"}]),
-        "{path}, graph 1, node 'a' has no 'x', unlike {path}, graph 0, node 'a'",
-    ),
     "attribute too many": (link(nodes=[{"id": "a", "x": 1, "z": 2}]), "{path}, graph 1, node 'a' has 'z', unlike"),
     "attribute of another type": (
         link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]),
@@ -281,10 +251,6 @@ JSON = {
     "attribute of no type": (
         link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]),
         "{path}, graph 1, node 'a': 'x' is {{}}, where a number or text",
-    ),
-    "nan attribute": (
-        link(nodes=[{"id": "a", "x": float("nan")}, {"id": "b", "x": 1}]),
-        "{path}, graph 1, node 'a': 'x' is empty, and a feature needs",
     ),
     "too large": (
         link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]),
@@ -308,13 +274,6 @@ def test_what_is_wrong_in_json_is_one_line(fault, tmp_path):
     path.write_text(content)
     line = line_of(lambda: opened(path, tmp_path))
     assert line.startswith(said.format(path=path)), line
-
-
-def test_lines_are_named(tmp_path):
-    path = tmp_path / "g.jsonl"
-    graph = json.dumps(json.loads(link())[0])
-    path.write_text(f"{graph}\n\n{graph[:-9]}\n")
-    assert line_of(lambda: opened(path, tmp_path)).startswith(f"{path}, line 3: ")
 
 
 def test_paths_that_hold_no_graphs_are_one_line(tmp_path):

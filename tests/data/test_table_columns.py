@@ -39,16 +39,6 @@ def test_smiles(columns: dict[str, list[str | None]], expected: str) -> None:
     assert smiles_column(table(**columns), PATH) == expected
 
 
-def test_no_smiles() -> None:
-    with pytest.raises(UserError, match=r"a.csv: no column reads as SMILES; name it by data.smiles=NAME: name, y"):
-        smiles_column(table(name=NAMES, y=REAL), PATH)
-
-
-def test_no_header() -> None:
-    with pytest.raises(UserError, match=r"a.csv, line 1: 'CCN' reads as a molecule"):
-        smiles_column(table(CCN=MOLECULES, y=REAL), PATH)
-
-
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [

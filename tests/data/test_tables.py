@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gt.data import reading
 from gt.data.molecules import tables
 from gt.data.molecules.tables import read_table
 from gt.errors import UserError
@@ -54,54 +55,17 @@ def test_names_of_columns(tmp_path: Path) -> None:
     assert table.frame.columns.tolist() == ["column 1", "y", "y (2)", "smiles"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.xlsx", "x", r"a.xlsx: cannot tell what it is from '.xlsx'; there are .csv, .*, each also .gz"),
-        ("a.csv", "", r"a.csv, line 1: no header"),
-        ("a.csv", "smiles,y\n", r"a.csv has no rows"),
-        ("a.csv", "smiles,y\nC,1\nC\nC\n", r"a.csv, line 3: 1 cells where the header has 2; most rows are so"),
-        ("a.csv", 'smiles,y\nC,1\n"C,2\nC,3\n', r"a.csv, line 3: a quote that opens there is never closed"),
-    ],
-)
-def test_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        read_table(write(tmp_path / name, text))
-    assert "\n" not in str(caught.value)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no file .*b.csv"):
-        read_table(tmp_path / "b.csv")
-    (tmp_path / "c.csv").mkdir()
-    with pytest.raises(UserError, match=r"there is no file .*c.csv"):
-        read_table(tmp_path / "c.csv")
-
-
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"smiles,melts at \xb0C\nC,1\nC\xe9,2\nCC,3\n")
     table = read_table(tmp_path / "a.csv")
     assert table.frame["smiles"].tolist() == ["C", "C\ufffd", "CC"]
     assert table.frame.columns.tolist() == ["smiles", "melts at \ufffdC"]
-    (tmp_path / "b.csv").write_text("smiles,y\nC,1\n", encoding="utf-16")
-    with pytest.raises(UserError, match=r"b.csv is not UTF-8 text: convert it first"):
-        read_table(tmp_path / "b.csv")
 
 
-def test_gzipped_badly(tmp_path: Path) -> None:
-    whole = gzip.compress(b"smiles,y\n" + b"".join(b"%s,%d\n" % (b"C" * (n % 97 + 1), n) for n in range(5000)))
-    for data in (whole[:-20], whole[: len(whole) // 2], b"smiles,y\nC,1\n", whole[:400] + b"????" + whole[404:]):
-        (tmp_path / "a.csv.gz").write_bytes(data)
-        with pytest.raises(UserError, match=r"a.csv.gz is not whole, or not gzipped"):
-            read_table(tmp_path / "a.csv.gz")
-
-
-def test_gzipped_out_of_proportion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzipped_to_a_thousandth(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv.gz", "smiles,y\n" + "C,1\n" * 100_000)
+    assert path.stat().st_size * reading.RATIO < 400_000
     assert len(read_table(path).frame) == 100_000
-    monkeypatch.setattr(tables, "ROOM", 2**17)
-    with pytest.raises(UserError, match="grows to more than 200 times its size"):
-        read_table(path)
 
 
 def test_one_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

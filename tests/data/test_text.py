@@ -148,31 +148,6 @@ def test_ranks_share_out_the_blocks(tmp_path):
         assert split == "train" or len(seen) == count
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "no text file at {path}: set data.path to an existing file"),
-        ("folder", "the folder {path} holds no files: set data.path to a file or a folder with text"),
-        (b"", "{path} is empty: set data.path to a file with text"),
-        (b" \n\t\n", "{path} is empty: set data.path to a file with text"),
-        (b"good \xff bad", "{path} is not UTF-8 text: byte 5 cannot be read; convert it first"),
-        ("Tag".encode("utf-16"), "{path} is not UTF-8 text: byte 0 cannot be read; convert it first"),
-        (b"short", "{path} has 5 characters: too few for blocks of 16; lower data.context"),
-        (b"x" * 36, "{path} has 36 characters: too few for blocks of 16; lower data.context"),
-    ],
-    ids=["missing", "folder", "empty", "blank", "latin", "utf-16", "short", "nearly long enough"],
-)
-def test_files_that_cannot_serve_are_one_line(content, said, tmp_path):
-    path = tmp_path / "input.txt"
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        Text(str(path), context=16, root=str(tmp_path)).open([])
-    assert str(caught.value) == said.format(path=path)
-
-
 def test_the_shortest_text_that_serves_does(tmp_path):
     data = opened(tmp_path, "x" * 37, context=16)
     assert len(list(data.train_dataloader())) == 1

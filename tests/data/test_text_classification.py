@@ -86,30 +86,24 @@ def test_columns_that_are_asked_for_are_taken(tmp_path):
 
 
 MISTAKES = {
-    "ragged": ("a.tsv", "text\tlabel\ngood\t1\nbad\n", "{path}, line 3: 1 columns, where line 1 has 2"),
     "ragged csv": ("a.csv", 'good text,1\n"bad\ntext",0,3\n', "{path}, line 3: 3 columns, where line 1 has 2"),
-    "missing label": ("a.tsv", "good text\t1\nbad text\t\n", "{path}, line 2: the label is missing"),
     "empty text": ("a.tsv", "good text\t1\n  \t0\n", "{path}, line 2: the text is empty; leave the row out"),
     "empty": ("a.csv", "\n", "{path} is empty: it should hold a text and a label a row"),
     "empty jsonl": ("a.jsonl", "", "{path} is empty: it should hold a text and a label a row"),
     "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
     "one column": ("a.csv", "good\tno\nbad\tyes\n",
      "{path}, line 1: one column, where a text and a label should stand"),
-    "bad json": ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "{path}, line 2: this is not JSON ("),
     "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
     "no text": ("a.jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 1}\n',
      "{path}, line 2: there is no 'text'; did you mean 'txt'?"),
     "number": ("a.jsonl", '{"text": 3, "label": 1}\n', "{path}, line 1: 'text' should be text, not 3"),
     "labels": ("a.jsonl", '{"text": "a", "label": [1]}\n', "{path}, line 1: 'label' should be one label, not [1]"),
-    "names": ("a.csv", "text,kind\na,b\n",
-     "no column of {path} is called like a label: set data.label to one of text, kind"),
     "one class": ("a.tsv", "good text\t1\n" * 30,
      "every training text of {path} has the label '1': there is nothing to learn"),
     "too few": ("a.tsv", "good text\t1\nbad text\t0\n",
      "{path} has 2 rows: too few to split, valid and test would have none"),
     "quote": ("a.csv", 'text,label\n"good" film,1\n', "{path}, line 2: "),
     "ending": ("a.xml", "<a>", "{path} is none of CSV, TSV and JSONL: rename it so that its ending says which"),
-    "bytes": ("a.tsv", b"good\t1\nb\xff\t0\n", "{path} is not UTF-8 text: byte 8 cannot be read"),
 }  # fmt: skip
 
 

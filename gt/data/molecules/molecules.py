@@ -23,7 +23,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 
-VERSION = 1  # raise when the same file and options would give something else
+VERSION = 2  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -166,8 +166,6 @@ class Molecules(GraphDataModule):
                 schema=self._schema(targets, int(molecules.node_counts.max(initial=0))),
             )
             if number == len(parts) and any(map(len, kept)):
-                if len(skipped):
-                    skipped.write(self.skipped_rows)
                 every = np.concatenate(kept)
                 chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
                 chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
@@ -180,6 +178,8 @@ class Molecules(GraphDataModule):
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
                 }
+                if len(skipped):
+                    skipped.write(self.skipped_rows)
             yield chunk
         if not any(map(len, kept)):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
@@ -214,6 +214,11 @@ class Molecules(GraphDataModule):
         found = self.target or target_columns(table, taken, path)
         if both := taken & set(found):
             raise UserError(f"{path}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
+        for name in (*taken, *found):
+            if name in table.repeated:
+                raise UserError(
+                    f"{path}, line 1: several columns are called '{table.repeated[name]}': rename all but one"
+                )
         return smiles, split, read_targets(table, found, self.kind, path)
 
     @staticmethod

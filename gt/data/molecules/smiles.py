@@ -6,6 +6,7 @@ atoms at once, in half the time of OGB's own functions and equal to them.
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ ATOM_VOCAB, BOND_VOCAB = tuple(get_atom_feature_dims()), tuple(get_bond_feature_
 
 # atoms whose number of bonds follows from their charge; all others also bind by coordination
 FIXED_VALENCE = {0, 1, 2, 6, 7, 8, 9, 10, 15, 16, 17, 18, 34, 35, 36, 53, 54}
+
+STRANGE = re.compile(r"[^\t\x20-\x7e]")  # what no SMILES has, though RDKit drops it at either end
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def read(text: str) -> tuple[Any, bool] | None:
     which coordination allows and earlier releases, among them OGB's, accepted. Such a molecule is kept; one with too
     many bonds at carbon, nitrogen or another atom of `FIXED_VALENCE` is not.
     """
+    if STRANGE.search(text):
+        return None
     mol, refused = chemistry().MolFromSmiles(text), False
     if mol is None:
         mol, refused = _coordinated(text), True
@@ -82,6 +87,8 @@ def read(text: str) -> tuple[Any, bool] | None:
 
 def reason(text: str) -> str:
     """Why `read` gives nothing: what RDKit logs of it, in one line."""
+    if strange := STRANGE.search(text):
+        return f"{strange[0]!a} is no character of SMILES"
     chem = chemistry()
     from rdkit import rdBase
 
@@ -272,4 +279,4 @@ def parses(text: str) -> bool:
 
     with rdBase.BlockLogs():
         mol = chem.MolFromSmiles(text, sanitize=False)
-        return mol is not None and mol.GetNumAtoms() > 0
+        return mol is not None and mol.GetNumAtoms() > 0 and not STRANGE.search(text)

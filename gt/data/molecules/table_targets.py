@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from gt.data.molecules.table_columns import is_numeric, numbers
 from gt.data.molecules.tables import Table
@@ -75,7 +74,7 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None, path: 
         text = columns[numeric.index(False)]
         raise UserError(f"{path}: '{text}' holds text and other targets numbers; name targets of one kind")
     if not all(numeric):
-        return _text_targets(frame, columns, kind, path)
+        return _text_targets(table, columns, kind, path)
     y = np.stack([numbers(frame[name]) for name in columns], axis=1)
     wrong: dict[int, str] = {}
     with np.errstate(over="ignore"):
@@ -84,6 +83,9 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None, path: 
         why = "no number" if np.isnan(y[place, output]) else "too large"
         wrong.setdefault(int(place), f"'{frame.iloc[place, output]!s}' in '{columns[output]}' is {why}")
     y[list(wrong)] = np.nan
+    if wrong and np.isnan(y).all():
+        first = min(wrong)
+        raise UserError(f"{path}, {where(table, first)}: {wrong[first]}, and no other row has a target either")
     found = kind or _kind_of(y)
     if found == "regression":
         _refuse_constant(y, columns, path)
@@ -122,11 +124,17 @@ def _kind_of(y: np.ndarray) -> Kind:
     return "regression"
 
 
-def _text_targets(frame: pd.DataFrame, columns: Sequence[str], kind: Kind | None, path: Path) -> Targets:
+def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None, path: Path) -> Targets:
     """Targets that are words; of two words the one that says no, or the first in the alphabet, is 0."""
+    frame = table.frame[list(columns)]
+    only = frame[columns[0]]
+    place = int(np.argmax(only.notna() & np.isnan(numbers(only))))
+    said = f"{path}, {where(table, place)}: '{only.iloc[place]}' in '{columns[0]}' is no number"
     if kind == "regression":
-        cell = next(cell for cell in frame[columns[0]].dropna() if np.isnan(numbers(pd.Series([cell]))[0]))
-        raise UserError(f"{path}: '{cell}' in '{columns[0]}' is no number, which data.kind=regression needs")
+        raise UserError(f"{said}, which data.kind=regression needs")
+    distinct, count = only.nunique(), only.count()
+    if kind is None and distinct > FEW and 2 * distinct > count:
+        raise UserError(f"{said}, and {distinct} different values in {count} rows are no classes: correct the numbers")
     filled = [frame[name].dropna().astype(str) for name in columns]
     words = [sorted(set(column), key=lambda word: (word.lower() not in NO_WORDS, word)) for column in filled]
     binary = all(len(found) == 2 for found in words)

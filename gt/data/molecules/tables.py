@@ -4,13 +4,10 @@ A row that cannot be read is set aside with a reason. A file that cannot be read
 """
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,10 +16,10 @@ from typing import IO, Any
 import pandas as pd
 
 from gt.data.molecules.smiles import chemistry
+from gt.data.reading import opened
 from gt.errors import UserError
 
 LONGEST = 2**24  # characters of a line
-RATIO, ROOM = 200, 2**28  # what a gzipped file may grow to: so many times its size, or so many bytes
 
 
 @dataclass
@@ -35,60 +32,19 @@ class Table:
         lines: the line of the file where each row of ``frame`` begins, from 1; empty where there are no lines.
         skipped: (row, line, text, why) of the rows that could not be read; line 0 where there are no lines.
         smiles: the column that was made from structures (SDF); None where SMILES are a column of the file.
+        repeated: columns that share their name with others, by the names that tell them apart here.
     """
 
     frame: pd.DataFrame
     lines: list[int] = field(default_factory=list)
     skipped: list[tuple[int, int, str, str]] = field(default_factory=list)
     smiles: str | None = None
+    repeated: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Rows of the file."""
         return len(self.frame) + len(self.skipped)
-
-
-class _Bounded(io.RawIOBase):
-    """A gzipped file that refuses to grow out of all proportion."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.stream, self.read_so_far = path, gzip.GzipFile(path), 0
-        self.most = max(ROOM, RATIO * path.stat().st_size)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.stream.readinto(buffer)
-        self.read_so_far += count
-        if self.read_so_far > self.most:
-            raise UserError(
-                f"{self.path} grows to more than {RATIO} times its size, which no table does: unpack it first if it is"
-                " one"
-            )
-        return count
-
-    def close(self) -> None:
-        self.stream.close()
-        super().close()
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where it is gzipped; what goes wrong while they are read is a `UserError`."""
-    try:
-        if path.suffix.lower() == ".gz":
-            with io.BufferedReader(_Bounded(path)) as stream:
-                yield stream
-        else:
-            with open(path, "rb") as plain:
-                yield plain
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: set data.path to an existing one") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: set data.path to one file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is not whole, or not gzipped ({error}): make or copy it again") from None
 
 
 def lines_of(stream: IO[bytes], path: Path) -> Iterator[str]:
@@ -119,7 +75,7 @@ def read_table(path: Path) -> Table:
         raise UserError(f"there is no file {path}: set data.path to an existing one")
     table = READERS[kind](path)
     if not len(table.frame):
-        why = f"; the first: {table.skipped[0][3]}" if table.skipped else ""
+        why = "; line {1}: {3}".format(*table.skipped[0]) if table.skipped else ""
         raise UserError(f"{path} has no rows that can be read{why}")
     return table
 
@@ -156,7 +112,11 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _from_rows(path: Path, reader: Any) -> Table:
-    names = _unique(next(reader))
+    try:
+        header = [name.strip() for name in next(reader)]
+    except csv.Error as error:
+        raise UserError(f"{path}, line 1: {error}; quote names that hold quotes") from None
+    names = _unique(header)
     columns: list[list[str]] = [[] for _ in names]
     index: list[int] = []
     lines: list[int] = []
@@ -190,12 +150,13 @@ def _from_rows(path: Path, reader: Any) -> Table:
         raise UserError(f"{path}, line {line}: {why}; most rows are so: is the header right?")
     named = {name: _cells(column) for name, column in zip(names, columns, strict=True)}
     frame = pd.DataFrame(named, index=index, dtype=object)
-    return Table(frame, lines, skipped)
+    repeated = {name: own for name, own in zip(names, header, strict=True) if own and header.count(own) > 1}
+    return Table(frame, lines, skipped, repeated=repeated)
 
 
 def _unique(names: list[str]) -> list[str]:
     """Names of columns: an empty one is called by its place, one that repeats gets a number."""
-    named = [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
+    named = [name or f"column {place}" for place, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()
     unique = []
     for name in named:
@@ -223,7 +184,7 @@ def _parquet(path: Path) -> Table:
             ) from None
         except Exception as error:
             raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
-    frame.columns = pd.Index(_unique([str(name) for name in frame.columns]))
+    frame.columns = pd.Index(_unique([str(name).strip() for name in frame.columns]))
     return Table(frame.reset_index(drop=True))
 
 

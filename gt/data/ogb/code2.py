@@ -16,6 +16,7 @@ from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import OGBWords
 from gt.data.ogb.raw import Piece, Table, pieces, splits_of
 from gt.data.ogb.raw_csv import Check, counts, refuse, within
+from gt.data.reading import opened
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
@@ -60,7 +61,7 @@ class FunctionNames(OGBGraphs):
         return [" ".join(words) for words in self.metric().decoded(answers)]
 
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
-        sizes = counts(found["num-node-list"])
+        sizes = counts(found["num-node-list"], least=1)
         names, splits = words(found["graph-label"], len(sizes)), splits_of(found, len(sizes))
         vocabulary = frequent([names[g] for g in splits["train"]], WORDS)
         y = targets(names, vocabulary)
@@ -105,8 +106,9 @@ def _not_negative(path: Path) -> Check:
 
 def _text(path: Path, header: int | None) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, header=header)
-    except (OSError, EOFError, ValueError) as error:
+        with opened(path) as stream:
+            return pd.read_csv(stream, header=header)
+    except ValueError as error:
         raise UserError(f"cannot read {path} ({str(error).splitlines()[0]}): replace the file by OGB's") from None
 
 

@@ -20,6 +20,7 @@ from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
 from gt.data.ogb.raw import Table, digest, pieces, splits_of
 from gt.data.ogb.raw_csv import counts, numbers, refuse, within
 from gt.data.store import Graphs, pointers
+from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Schema
 
@@ -115,12 +116,14 @@ class OGBMolecules(OGBGraphs):
         about = facts(self.name, "graph", self.data_type)
         kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
         atoms, bonds = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
-        sizes = counts(found["num-node-list"])
+        sizes = counts(found["num-node-list"], least=1)
         y = numbers(found["graph-label"], tasks, np.float64, len(sizes)).astype(np.float32)
         refuse(found["graph-label"], np.isinf(y), y, "is not finite")
         if kind == "binary":
             refuse(found["graph-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
         splits = splits_of(found, len(y))
+        if np.isnan(y[splits["train"]]).all():
+            raise UserError(f"{found['graph-label']} labels no graph of {found['train']}: replace both by OGB's")
         mean, scale = unit(y[splits["train"]]) if kind == "regression" else ((), ())
         nodes = {"node-feat": Table(len(atoms), check=within(found["node-feat"], atoms))}
         edges = {"edge-feat": Table(len(bonds), check=within(found["edge-feat"], bonds))}

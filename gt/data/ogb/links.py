@@ -57,7 +57,7 @@ def build(name: str, root: Path) -> Graphs:
     """
     known(name)
     found = files(name, locate(name, root))
-    sizes = counts(found["num-node-list"])
+    sizes = counts(found["num-node-list"], least=1)
     if len(sizes) != 1:
         raise UserError(f"{found['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
     nodes = int(sizes[0])
@@ -142,6 +142,8 @@ def _links(found: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray
                 raise UserError(f"{path}: links are no whole numbers; replace the file by OGB's")
             if pairs.ndim != 2 or not (pairs.shape[1] == 2 or name.endswith("_targets")):
                 raise UserError(f"{path}: links come as {pairs.shape} where there should be two columns")
+            if not len(pairs):
+                raise UserError(f"{path} has no links: replace the file by OGB's")
             refuse(path, (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
     return splits
 

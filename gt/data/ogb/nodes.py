@@ -76,7 +76,7 @@ def node_count(name: str, found: Mapping[str, Path]) -> int:
     """Nodes of the one graph."""
     if name == "ogbn-mag":  # rows of features: its counts are for several types, in a table with a header
         return len(numbers(found["node-label"], 1, np.int64))
-    sizes = counts(found["num-node-list"])
+    sizes = counts(found["num-node-list"], least=1)
     if len(sizes) != 1:
         raise UserError(f"{found['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
     return int(sizes[0])

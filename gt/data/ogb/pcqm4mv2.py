@@ -1,9 +1,11 @@
 """PCQM4Mv2 of OGB's large-scale challenge (Hu et al. 2021): the HOMO-LUMO gap of a molecule, from its SMILES."""
 
+import csv
+import io
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from gt.data.molecules.smiles import MoleculeArrays, chemistry, smiles_graphs
 from gt.data.ogb.graphs import OGBGraphs, unit
 from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
 from gt.data.ogb.pt import arrays
+from gt.data.ogb.raw_csv import refuse
 from gt.data.parallel import mapped
+from gt.data.reading import opened
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.schema import Schema
@@ -137,16 +141,36 @@ def _table(path: Path) -> tuple[list[str], np.ndarray]:
     """The SMILES of every row, and (rows, 1) gaps in eV, NaN where there is none."""
     kinds = {"idx": np.int64, "smiles": str, "homolumogap": np.float64}
     try:
-        table = pd.read_csv(path, usecols=[*kinds], dtype=kinds, keep_default_na=False, na_values={"homolumogap": [""]})
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read {path} ({reason}): replace the file by OGB's") from None
+        with opened(path) as stream:
+            table = pd.read_csv(stream, dtype=kinds, keep_default_na=False, na_values={"homolumogap": [""]})
+    except (ValueError, OverflowError):
+        raise UserError(f"{path}{_fault(path, kinds)}; replace the file by OGB's") from None
+    if list(table) != list(kinds):
+        columns = ", ".join(map(str, table))
+        raise UserError(f"{path} has the columns {columns} and not {', '.join(kinds)}: replace the file by OGB's")
     if not len(table):
         raise UserError(f"{path} holds no molecules: replace the file by OGB's")
     wrong = np.flatnonzero(table["idx"].to_numpy() != np.arange(len(table)))
     if len(wrong):
         raise UserError(f"{path}, row {wrong[0] + 1}: idx is not {wrong[0]}; replace the file by OGB's")
-    return table["smiles"].tolist(), table[["homolumogap"]].to_numpy(np.float32)
+    y = table[["homolumogap"]].to_numpy(np.float32)
+    refuse(path, np.isinf(y), y, "is not finite")
+    return table["smiles"].tolist(), y
+
+
+def _fault(path: Path, kinds: Mapping[str, type]) -> str:
+    """What is wrong with the first wrong row, after the name of the file."""
+    with opened(path) as stream:
+        lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"))
+        for row, cells in enumerate(islice(lines, 1, None), 1):
+            if len(cells) != len(kinds):
+                return f", row {row}: {len(cells)} columns where there should be {len(kinds)}"
+            for (name, kind), cell in zip(kinds.items(), cells, strict=True):
+                try:
+                    kind(cell or "nan")
+                except (ValueError, OverflowError):
+                    return f", row {row}: {cell!r} is no {name}"
+    return " is no table of molecules and gaps"
 
 
 def _splits(path: Path, y: np.ndarray) -> Arrays:
@@ -154,12 +178,15 @@ def _splits(path: Path, y: np.ndarray) -> Arrays:
     found = arrays(path)
     if set(found) != set(SPLITS):
         raise UserError(f"{path} holds {', '.join(found)} and not {', '.join(SPLITS)}: replace the file by OGB's")
-    every = np.concatenate([found[split] for split in SPLITS])
-    if every.ndim != 1 or (len(every) and not 0 <= every.min() <= every.max() < len(y)):
+    numbered = all(ids.ndim == 1 and ids.dtype.kind == "i" for ids in found.values())
+    every = np.concatenate([found[split] for split in SPLITS]) if numbered else np.array([-1])
+    if len(every) and not 0 <= every.min() <= every.max() < len(y):
         raise UserError(f"{path} has numbers that are no row of data.csv.gz, which has {len(y)}: replace both by OGB's")
     if len(np.unique(every)) != len(every):
         raise UserError(f"{path} has a molecule in its splits more than once: replace the file by OGB's")
     for split in ("train", "valid"):
+        if not len(found[split]):
+            raise UserError(f"{path} has no molecules in {split}: replace the file by OGB's")
         lacking = found[split][np.isnan(y[found[split], 0])]
         if len(lacking):
             raise UserError(f"{path}: molecule {lacking[0]} is in {split} and has no gap in data.csv.gz; replace both")

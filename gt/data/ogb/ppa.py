@@ -47,7 +47,7 @@ class ProteinAssociations(OGBGraphs):
 
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
         classes = int(facts(self.name)["num classes"])
-        sizes = counts(found["num-node-list"])
+        sizes = counts(found["num-node-list"], least=1)
         y = numbers(found["graph-label"], 1, np.int64, len(sizes))
         refuse(found["graph-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
         splits, path = splits_of(found, len(y)), found["edge-feat"]

@@ -11,6 +11,7 @@ import numpy as np
 from gt.data.ogb.download import SPLITS
 from gt.data.ogb.raw_csv import Check, Number, Rows, counts, numbers, refuse
 from gt.data.store import Arrays, pointers
+from gt.errors import UserError
 
 ROOM = 1_000_000  # nodes and edges that are held at a time
 WHOLE = 2**24  # bytes up to which all of a file is hashed
@@ -107,12 +108,14 @@ def splits_of(found: Mapping[str, Path], graphs: int) -> Arrays:
     """The graph numbers of each split; a graph in two of them would be trained on and tested on.
 
     Raises:
-        UserError: a number that is no graph, or that stands there twice.
+        UserError: a number that is no graph, or that stands there twice; nothing to train on, or to validate with.
     """
     seen = np.zeros(graphs, dtype=np.int64)
     splits = {}
     for part in SPLITS:
         ids = numbers(found[part], 1, np.int64)
+        if not len(ids) and part != "test":
+            raise UserError(f"{found[part]} is empty: replace it by OGB's file")
         refuse(found[part], (ids < 0) | (ids >= graphs), ids, f"is no graph: there are {graphs}")
         splits[part] = ids[:, 0]
         np.add.at(seen, splits[part], 1)

@@ -4,15 +4,14 @@ A table is read in blocks, each turned into the type that is asked for, so that 
 memory of its numbers and not that of its text. `Rows` hands out a table piece by piece, for files that do not fit.
 """
 
-import gzip
 import io
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from gt.data.reading import opened
 from gt.errors import UserError
 
 Number = type[np.int64] | type[np.int32] | type[np.float64] | type[np.float32]
@@ -20,12 +19,12 @@ BLOCK = 2**24  # bytes of text that are parsed at once
 Check = Callable[[np.ndarray, int], np.ndarray]  # a block and the number of its first row; gives the block to keep
 
 
-def counts(path: Path, rows: int | None = None) -> np.ndarray:
-    """(G,) nodes or edges of each graph."""
+def counts(path: Path, rows: int | None = None, least: int = 0) -> np.ndarray:
+    """(G,) nodes or edges of each graph, ``least`` or more."""
     values = numbers(path, 1, np.int64, rows)
     if not len(values):
         raise UserError(f"{path} is empty: replace it by OGB's file")
-    refuse(path, values < 0, values, "is less than 0")
+    refuse(path, values < least, values, f"is less than {least}")
     return values[:, 0]
 
 
@@ -75,16 +74,13 @@ def numbers(path: Path, columns: int, kind: Number, rows: int | None = None, che
 def blocks(path: Path, columns: int, kind: Number, check: Check | None = None) -> Iterator[np.ndarray]:
     """The rows of a table in blocks of a few million cells: see `numbers`."""
     first, rest = 0, b""
-    try:
-        with gzip.open(path) as handle:
-            while text := handle.read(BLOCK):
-                whole, newline, rest = (rest + text).rpartition(b"\n")
-                if newline and whole.strip():
-                    values = _parsed(path, whole, columns, kind, first)
-                    yield values if check is None else check(values, first)
-                    first += len(values)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path} ({error}): replace the file by OGB's") from None
+    with opened(path) as stream:
+        while text := stream.read(BLOCK):
+            whole, newline, rest = (rest + text).rpartition(b"\n")
+            if newline and whole.strip():
+                values = _parsed(path, whole, columns, kind, first)
+                yield values if check is None else check(values, first)
+                first += len(values)
     if rest.strip():
         values = _parsed(path, rest, columns, kind, first)
         yield values if check is None else check(values, first)
@@ -155,7 +151,7 @@ def _fault(path: Path, text: bytes, columns: int, kind: Number, first: int) -> s
             return f"{path}, row {row}: {len(cells)} columns where there should be {columns}; replace the file by OGB's"
         for cell in cells if line else ():
             try:
-                kind(cell.strip('"') or "nan")
+                kind(cell if cell.count('"') % 2 else cell.strip('"') or "nan")
             except (ValueError, OverflowError):
                 what = "whole number" if issubclass(kind, np.integer) else "number"
                 return f"{path}, row {row}: {cell!r} is not a {what}; replace the file by OGB's"

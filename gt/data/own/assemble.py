@@ -89,9 +89,9 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     table = nodes if by_node or graphs is None else graphs
     found = _answer(table, names, choices.kind, optional=by_node)
     if by_node and "graph" in nodes.columns:
-        splits = _splits(graphs, _any_labelled(found, owner), choices)
+        splits = _splits(graphs, _any_labelled(found, owner), choices, f"the graphs of {nodes.name}")
     else:
-        splits = _splits(table, found, choices)
+        splits = _splits(table, found, choices, table.name)
     notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values}
     if not x.names:
         x.features, notes["degree"] = degrees(ends[1], len(nodes)), True
@@ -235,10 +235,10 @@ def _any_labelled(found: Answer, owner: np.ndarray) -> Answer:
     return Answer(np.where(labelled, 0, UNLABELLED), "multiclass", 1)
 
 
-def _splits(table: Table | None, found: Answer, choices: Choices) -> Arrays:
+def _splits(table: Table | None, found: Answer, choices: Choices, name: str) -> Arrays:
     """Rows with a target by split: as the column ``split`` says, else at random."""
     if table is None or "split" not in table.columns:
-        return random_split(found, choices.fractions, choices.split_seed, "graphs" if table is None else table.name)
+        return random_split(found, choices.fractions, choices.split_seed, name)
     words = table.columns["split"]
     parts = np.array([split_of(word) or "" for word in words])
     if (parts == "").any():

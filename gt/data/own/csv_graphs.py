@@ -9,6 +9,7 @@ The first line names the columns. Ids are any text. All columns that have no mea
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gt.data.own.assemble import Choices, assemble
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.found import Where
 from gt.data.own.node_tables import Table
-from gt.data.own.reading import read_text
+from gt.data.reading import read_text
 from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.schema import Kind
@@ -144,6 +145,9 @@ def _column(name: str, cells: "pd.Series[str]", where: Where) -> np.ndarray:
     if np.isinf(column).any():
         row = int(np.argmax(np.isinf(column)))
         raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, not a finite number")
+    if (np.abs(column) >= 2**63).any() and all(re.fullmatch(r"[+-]?\d+", cell) for cell in filled):
+        row = int(np.argmax(np.abs(column) >= 2**63))
+        raise UserError(f"{where(row)}: '{name}' is {values[row]!r}, too large a whole number: make it text")
     return numbers.astype(np.int64) if numbers.dtype.kind == "i" and not empty.any() else column
 
 

@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from gt.config import nearest
 from gt.data.own.graph_records import GraphRecord, Record, put
-from gt.data.own.reading import read_text
+from gt.data.reading import read_text
 from gt.errors import UserError
 
 

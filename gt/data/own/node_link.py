@@ -1,13 +1,13 @@
 """Graphs from node-link JSON, as NetworkX writes it: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
 
-import json
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gt.config import nearest
 from gt.data.own.graph_records import GraphRecord, put
-from gt.data.own.reading import read_text
+from gt.data.reading import parse_json, read_text
 from gt.errors import UserError
 
 
@@ -19,23 +19,13 @@ def read_json(path: Path) -> list[GraphRecord]:
     """
     text = read_text(path)
     if ".jsonl" in path.suffixes:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        return [_graph(_parsed(line, path, number), f"{path}, line {number}") for number, line in lines]
-    found = _parsed(text, path, 1)
+        # not str.splitlines, which also parts lines at characters that JSON text may hold
+        lines = [(number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip()]
+        return [_graph(parse_json(line, path, number), f"{path}, line {number}") for number, line in lines]
+    found = parse_json(text, path, 1)
     if isinstance(found, list):
         return [_graph(graph, f"{path}, graph {number}") for number, graph in enumerate(found)]
     return [_graph(found, str(path))]
-
-
-def _parsed(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {line + error.lineno - 1}: {error.msg}: not JSON") from None
-    except RecursionError:
-        raise UserError(f"{path}, line {line}: nested too deeply to be a graph") from None
-    except ValueError as error:
-        raise UserError(f"{path}, line {line}: {error}") from None
 
 
 def _graph(found: Any, place: str) -> GraphRecord:
@@ -48,7 +38,10 @@ def _graph(found: Any, place: str) -> GraphRecord:
     attributes = found.get("graph", {})
     if not isinstance(attributes, dict):
         raise UserError(f"{place}: 'graph' holds its attributes by name, not a {type(attributes).__name__}")
-    graph = GraphRecord(place, directed=bool(found.get("directed", False)), attributes=attributes)
+    directed = found.get("directed", False)
+    if not isinstance(directed, bool):
+        raise UserError(f"{place}: 'directed' is {directed!r}, where true or false is needed")
+    graph = GraphRecord(place, directed=directed, attributes=attributes)
     for where, record in _records(found["nodes"], f"{place}, node"):
         if "id" not in record:
             raise UserError(f"{where} has no 'id': {nearest('id', record)}")

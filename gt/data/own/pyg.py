@@ -1,7 +1,7 @@
 """Any dataset of PyTorch Geometric (Fey & Lenssen 2019) that holds homogeneous graphs, turned into a store.
 
-PyG reads what it has downloaded or processed by unpickling it: this source trusts the folder where PyG keeps its files
-(``data.dataset.root``) as PyG does. Point it at folders that PyG filled on this machine only.
+A file of tensors that holds anything else is refused. Some datasets of PyG (Planetoid, ZINC, a few more) come as
+pickles though, which PyG opens, and so runs, when it first processes them: trust the raw files of these as PyG does.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -14,8 +14,10 @@ from typing import Any
 
 from torch_geometric.data import Dataset
 from torch_geometric.data.dataset import files_exist
+from torch_geometric.io import fs
 
 from gt.data.datamodule import writable
+from gt.data.reading import load_tensors
 from gt.data.store import lock
 from gt.errors import UserError
 
@@ -112,7 +114,7 @@ def _download(make: "partial[Any]", root: Path, where: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=root, prefix=".part-"))
     try:
-        with _impatient():
+        with _impatient(), tensors_only():
             _made(make, root=str(part))
         for path in sorted(part.rglob("*")):
             if path.is_file():
@@ -140,6 +142,21 @@ def _impatient() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Have PyG refuse a file of tensors that holds anything else: its own way is to unpickle, and so run, whatever."""
+    before = fs.torch_load
+
+    def tensors(path: str, map_location: Any = None) -> Any:
+        return load_tensors(Path(path), f"remove {Path(path).parent}, for PyG to fill it again")
+
+    fs.torch_load = tensors
+    try:
+        yield
+    finally:
+        fs.torch_load = before
+
+
 def _made(make: "partial[Any]", **options: Any) -> Dataset:
     return make(**options)
 
@@ -147,7 +164,8 @@ def _made(make: "partial[Any]", **options: Any) -> Dataset:
 def _called(make: "partial[Any]", name: str) -> Dataset:
     """The dataset; whatever goes wrong in PyG is one line."""
     try:
-        dataset = make()
+        with tensors_only():
+            dataset = make()
     except (Absent, UserError):
         raise
     except Exception as error:

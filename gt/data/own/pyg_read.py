@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset, InMemoryDataset
 
 from gt.data.batching import runs
+from gt.data.own.pyg_open import tensors_only
 from gt.errors import UserError
 from gt.schema import Level
 
@@ -47,7 +48,8 @@ def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | Non
         data, slices = dataset._data, dataset.slices
         ids = np.asarray(dataset.indices(), dtype=np.int64)
     else:
-        graphs = list(dataset)
+        with tensors_only():  # some keep a file a graph
+            graphs = list(dataset)
         kinds = {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}
         data, slices = (None, None) if kinds else InMemoryDataset.collate(graphs)
     if not isinstance(data, Data):
@@ -65,7 +67,8 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
     """Cut the collated tensors of a dataset, without a loop over graphs where PyG keeps them collated.
 
     Raises:
-        UserError: naming the graph, for edges that leave their graph, or targets that fit neither graphs nor nodes.
+        UserError: naming the graph, for edges that leave their graph, features that have not a row for each node or
+            edge, or targets that fit neither graphs nor nodes.
     """
     data, slices, ids = collated(dataset, name)
 
@@ -78,6 +81,8 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         array = array[None] if array.ndim == 0 else array
         array = array.T if key == "edge_index" else array
         ptr = np.array([0, len(array)]) if slices is None else np.asarray(slices[key], dtype=np.int64)
+        if ptr[-1] != len(array):
+            raise UserError(f"{name}: {key} has {len(array)} rows where its graphs take {ptr[-1]}")
         lengths = np.diff(ptr)[ids]
         whole = len(ids) == len(ptr) - 1 and (ids == np.arange(len(ids))).all()
         return array if whole else array[runs(ptr[ids], lengths)], lengths
@@ -85,6 +90,13 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
     keys = {key for key in data.keys() if data[key] is not None}  # noqa: SIM118  iterating gives pairs
     ends, edges = cut("edge_index") if "edge_index" in keys else (np.empty((0, 2), np.int64), np.zeros(len(ids), int))
     sizes = _sizes(data, slices, ids, ends, edges, {key: cut(key)[1] for key in ("x", "pos", "z") if key in keys})
+    found: dict[str, np.ndarray] = {}
+    for key in sorted({"x", "edge_attr", *(f"{word}_mask" for word in THEIRS.values())} & keys):
+        found[key], rows = cut(key)
+        wanted, what = (edges, "edges") if key == "edge_attr" else (sizes, "nodes")
+        if (rows != wanted).any():
+            graph = int(np.argmax(rows != wanted))
+            raise UserError(f"{name}, graph {graph}: {key} has {rows[graph]} rows for {wanted[graph]} {what}")
     outside = (ends < 0) | (ends >= np.repeat(sizes, edges)[:, None])
     if outside.any():
         row = int(np.argwhere(outside)[0, 0])
@@ -104,11 +116,11 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         sizes=sizes,
         edges=edges,
         edge_index=ends.T,
-        x=cut("x")[0] if "x" in keys else None,
-        edge_attr=cut("edge_attr")[0] if "edge_attr" in keys else None,
+        x=found.get("x"),
+        edge_attr=found.get("edge_attr"),
         y=y,
         level=level,
-        masks={split: cut(f"{word}_mask")[0] for split, word in THEIRS.items() if f"{word}_mask" in keys},
+        masks={split: found[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in found},
     )
 
 

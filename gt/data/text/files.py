@@ -1,14 +1,14 @@
 """Which files a path stands for, which split each belongs to, and their text piece by piece."""
 
 import glob
-import gzip
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
+from gt.data.reading import not_text, opened
 from gt.errors import UserError
 
 PIECE = 1 << 18  # characters of a piece, about
@@ -73,37 +73,27 @@ def text_files(path: str) -> dict[str, list[Path]]:
     return {"train": plain if plain and len(paths) > 1 else paths}
 
 
-def opened(path: Path) -> IO[str]:
-    """A file of UTF-8 text, unpacked where its name ends in ``.gz``; a byte order mark is no part of the text."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
-
-
-def _unreadable(path: Path) -> UserError:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as handle:
-            handle.read().decode()
-    except UnicodeDecodeError as error:
-        return UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be read; convert it first")
-    return UserError(f"{path} is not UTF-8 text; convert it first")
-
-
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, each with its end.
+    """The lines of a text file, each with its end; a byte order mark is no part of them.
 
     Raises:
-        UserError: no such file, or it cannot be read as UTF-8 text.
+        UserError: no such file, one that is not whole, or a line that is not UTF-8 text.
     """
-    try:
-        with opened(path) as handle:
-            yield from handle
-    except FileNotFoundError:
-        raise UserError(f"no text file at {path}: set data.path to an existing file") from None
-    except UnicodeDecodeError:
-        raise _unreadable(path) from None
-    except (OSError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path) as stream:
+        try:
+            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8-sig"), 1):
+                if "\0" in line:
+                    raise not_text(path, number, 0)
+                yield line
+            return
+        except UnicodeDecodeError:
+            pass  # somewhere in the next few thousand bytes
+    with opened(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                raw.decode()
+            except UnicodeDecodeError as error:
+                raise not_text(path, number, raw[error.start]) from None
 
 
 def joined(found: Iterable[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gt.config import nearest
+from gt.data.reading import parse_json
 from gt.data.text.files import lines
 from gt.errors import UserError
 
@@ -53,11 +55,15 @@ def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
         return
     csv.field_size_limit(1 << 30)
     reader = csv.reader(lines(path), strict=True)
+    begin = 1
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
+            begin = reader.line_num + 1
     except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise UserError(f"{path}, line {begin}: a quote that opens there is never closed") from None
         raise UserError(f"{path}, line {reader.line_num}: {error}; quote values that hold quotes") from None
 
 
@@ -65,10 +71,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: this is not JSON ({error.msg}, column {error.colno})") from None
+        found = parse_json(line, path, number)
         if not isinstance(found, dict):
             raise UserError(f"{path}, line {number}: a line should be an object such as {{'text': ..., 'label': ...}}")
         yield number, found
@@ -141,6 +144,8 @@ def _from_header(path: Path, text: str | None, label: str | None, names: Sequenc
             raise UserError(
                 f"no column of {path} is called like a {what}: set data.{what} to one of {', '.join(names)}"
             )
+        if names.count(column) > 1:
+            raise UserError(f"{path}, line 1: two columns are called '{column}'")
     if found["text"] == found["label"]:
         raise UserError(f"{path}: column '{found['text']}' cannot be both text and label")
     return Columns(str(found["text"]), str(found["label"]))
@@ -188,12 +193,14 @@ def _from_table(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]]:
 def _from_objects(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]]:
     for number, row in _objects(path):
         for column in (columns.text, columns.label):
-            if row.get(column) is None:
+            if column not in row:
                 raise UserError(f"{path}, line {number}: there is no '{column}'; {nearest(column, row)}")
+            if row[column] is None:
+                raise UserError(f"{path}, line {number}: '{column}' is null; leave the row out")
         text, label = row[columns.text], row[columns.label]
         if not isinstance(text, str):
             raise UserError(f"{path}, line {number}: '{columns.text}' should be text, not {json.dumps(text)[:40]}")
-        if isinstance(label, list | dict):
+        if isinstance(label, list | dict) or (isinstance(label, float) and not math.isfinite(label)):
             raise UserError(
                 f"{path}, line {number}: '{columns.label}' should be one label, not {json.dumps(label)[:40]}"
             )

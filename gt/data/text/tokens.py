@@ -44,18 +44,20 @@ def held_out(texts: Texts, share: float, where: str) -> Texts:
     """The same texts; without one for validation the last ``share`` of the training text is taken for it.
 
     Raises:
-        UserError: there is no text.
+        UserError: there is no text, or none in a split.
     """
-    train = texts["train"]
-    size, blank = 0, True
-    for piece in train():
-        size += len(piece)
-        blank = blank and not piece.strip()
-    if blank:
-        raise UserError(f"{where} is empty: set data.path to a file with text")
+    sizes = {}
+    for split, text in texts.items():
+        sizes[split], blank = 0, True
+        for piece in text():
+            sizes[split] += len(piece)
+            blank = blank and not piece.strip()
+        if blank:
+            which = f"the {split} text of {where}" if len(texts) > 1 else where
+            raise UserError(f"{which} is empty: set data.path to a file with text")
     if "valid" in texts:
         return texts
-    cut = int(size * (1 - share))
+    train, cut = texts["train"], int(sizes["train"] * (1 - share))
     return dict(texts) | {"train": lambda: between(train(), 0, cut), "valid": lambda: between(train(), cut, None)}
 
 

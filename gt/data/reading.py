@@ -1,0 +1,140 @@
+"""Files that come from elsewhere: unpacked, and checked before anything is made of them."""
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch.serialization import get_safe_globals, safe_globals
+
+from gt.errors import UserError
+
+RATIO, ROOM = 200, 2**28  # what a gzipped file may grow to: so many times its size, or so many bytes
+_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
+# what an array of numbers is made of; older files name the module as it was called before numpy 2
+ARRAYS: list[Any] = [
+    _RECONSTRUCT,
+    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
+    (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    *(getattr(np.dtypes, f"{name}DType") for name in ("Int64", "Int32", "Float64", "Float32")),
+]
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # where JSON may hold half of a character that takes two
+
+
+class _Bounded(io.RawIOBase):
+    """A gzipped file that refuses to grow out of all proportion."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.stream, self.read_so_far = path, gzip.GzipFile(path), 0
+        self.most = max(ROOM, RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.stream.readinto(buffer)
+        self.read_so_far += count
+        if self.read_so_far > self.most:
+            raise UserError(
+                f"{self.path} grows to more than {RATIO} times its size, which no table or text does: unpack it first"
+                " if it is one"
+            )
+        return count
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it is gzipped; what goes wrong while they are read is a `UserError`."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with io.BufferedReader(_Bounded(path)) as stream:
+                yield stream
+        else:
+            with open(path, "rb") as plain:
+                yield plain
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: set data.path to an existing one") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: set data.path to one file") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path} is not whole, or not gzipped ({error}): make or copy it again") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, unpacked where its name ends in ``.gz``, without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, is cut off, or unpacks to suspiciously much; bytes that are not UTF-8, named by
+            their line; nothing in it.
+    """
+    with opened(path) as stream:
+        content = stream.read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_text(path, content.count(b"\n", 0, error.start) + 1, content[error.start]) from None
+    if "\0" in text:
+        raise not_text(path, text.count("\n", 0, text.index("\0")) + 1, 0)
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    return text
+
+
+def not_text(path: Path, line: int, byte: int) -> UserError:
+    """What to say of a byte that no UTF-8 text has there; a zero byte is a character of Unicode, but of no text."""
+    what = f"byte 0x{byte:02x} is not UTF-8 text" if byte else "a zero byte, which no text has"
+    return UserError(f"{path}, line {line}: {what}: save the file as UTF-8")
+
+
+def parse_json(text: str, path: Path, line: int) -> Any:
+    """The value that a text says, which begins on a line of a file.
+
+    Raises:
+        UserError: naming the file and the line: it is not JSON, or holds what no program can use.
+    """
+    try:
+        found = json.loads(text.rstrip())
+        if HALF.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line + error.lineno - 1}: {error.msg}: not JSON") from None
+    except RecursionError:
+        raise UserError(f"{path}, line {line}: nested too deeply to be read") from None
+    except UnicodeEncodeError as error:
+        half = f"{error.object[error.start]!a}"
+        raise UserError(f"{path}, line {line}: {half} is half of a character: write it whole") from None
+    except ValueError:  # of whole numbers, Python reads 4,300 digits
+        raise UserError(f"{path}, line {line}: a number of too many digits") from None
+    return found
+
+
+def load_tensors(path: Path, advice: str) -> Any:
+    """What ``torch.save`` made of tensors, arrays of numbers and plain containers; nothing that a file holds is run.
+
+    Args:
+        path: the file.
+        advice: what to do where it cannot be read.
+
+    Raises:
+        UserError: the file cannot be read, or holds anything else.
+    """
+    added = [entry for entry in ARRAYS if entry not in get_safe_globals()]  # what is there already is to stay
+    try:
+        with safe_globals(added):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes lead it to; what it advises is to trust the file
+        reason = "something else than tensors" if "weights_only" in str(error) else "nothing that can be read"
+        raise UserError(f"{path} holds {reason}: {advice}") from None

@@ -1,0 +1,138 @@
+"""A small whole dataset of every source, as files, to be damaged and opened as its configuration says."""
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import gt
+from gt.data.datamodule import DataModule
+from tests.data import ogb_files, tables_of, test_ogb_links, test_ogb_nodes, test_ogb_pcqm4mv2, test_pyg
+
+CONFIGS = Path(gt.__path__[0]).parent / "configs"
+# of a file: what it holds instead, what its bytes become, or that it is not there; text is gzipped where the name says
+Change = str | bytes | Callable[[bytes], bytes] | None
+
+MOLECULES = "smiles,logS\n" + "".join(f"{'C' * n}O,{n / 7:.3f}\n" for n in range(1, 31))
+ONE_GRAPH = {
+    "nodes.csv": "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n",
+    "edges.csv": "source,target\n7,5\n9,7\n",
+}
+KEYS = """<graphml>
+<key id="k" for="node" attr.name="kind" attr.type="string"/>
+<key id="l" for="graph" attr.name="label" attr.type="int"/>
+"""
+GRAPH = """<graph edgedefault="directed"><data key="l">%d</data>
+<node id="a"><data key="k">x</data></node>
+<node id="b"><data key="k">y</data></node>
+<edge source="a" target="b"/></graph>
+"""
+GRAPHML = KEYS + "".join(GRAPH % (n % 2) for n in range(10)) + "</graphml>\n"
+LINES = [
+    json.dumps(
+        {
+            "directed": True,
+            "graph": {"label": n % 2},
+            "nodes": [{"id": "a", "x": n}, {"id": "b", "x": 1}],
+            "edges": [{"source": "a", "target": "b"}],
+        }
+    )
+    for n in range(10)
+]
+TEXT = "".join(f"Line {n} of a text.\n" for n in range(20))
+LABELLED = "text\tlabel\n" + "".join(f"text number {n}\t{n % 2}\n" for n in range(20))
+OBJECTS = "".join(f'{{"text": "text number {n}", "label": {n % 2}}}\n' for n in range(20))
+
+
+def _put(files: Mapping[str, str]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        for name, text in files.items():
+            (folder / name).write_text(text)
+
+    return write
+
+
+def _in_pyg(folder: Path) -> None:
+    test_pyg.tu_files(folder)
+    from torch_geometric.datasets import TUDataset
+
+    TUDataset(str(folder), "TINY")  # processed, as it lies there once it was used
+
+
+# by name: what writes it into a folder, the option of the group data, and what its configuration is told
+SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
+    "molecules": (_put({"m.csv": MOLECULES}), "molecules", {"path": "m.csv", "split": "random", "processes": 1}),
+    "csv graphs": (tables_of.write, "csv_graphs", {"path": ""}),
+    "csv nodes": (_put(ONE_GRAPH), "csv_nodes", {"path": ""}),
+    "graphml": (_put({"g.graphml": GRAPHML}), "graph_files", {"path": "g.graphml"}),
+    "json": (_put({"g.jsonl": "\n".join(LINES)}), "graph_files", {"path": "g.jsonl"}),
+    "text": (_put({"t.txt": TEXT}), "text", {"path": "t.txt", "context": 8}),
+    "labelled": (_put({"a.tsv": LABELLED}), "text_classification", {"path": "a.tsv"}),
+    "objects": (_put({"a.jsonl": OBJECTS}), "text_classification", {"path": "a.jsonl"}),
+    "tu": (_in_pyg, "tu", {"dataset.root": "", "dataset.name": "TINY"}),
+    "molhiv": (lambda at: ogb_files.write(at / "ogbg_molhiv", [0, 1, 1, 0]), "ogbg_molhiv", {"root": ""}),
+    "code2": (
+        lambda at: ogb_files.write_code2(at / "ogbg_code2", ["a b", "b", "c", "a"], [0, 1]),
+        "ogbg_code2",
+        {"root": ""},
+    ),
+    "pcqm4m": (test_ogb_pcqm4mv2.write, "pcqm4mv2", {"root": "", "processes": 1}),
+    "arxiv": (lambda at: test_ogb_nodes.write("ogbn-arxiv", at), "ogbn_arxiv", {"root": ""}),
+    "ddi": (lambda at: test_ogb_links.write(at, "ogbl-ddi"), "ogbl_ddi", {"root": ""}),
+}
+
+
+@cache
+def _config(option: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", [f"data={option}"])
+
+
+def written(source: str, folder: Path, changes: Mapping[str, Change]) -> Path:
+    """The files of a source in a folder of their own, some of them changed."""
+    at = folder / "source"
+    at.mkdir()
+    SOURCES[source][0](at)
+    for name, change in changes.items():
+        path = at / name
+        if change is None:
+            path.unlink()
+            continue
+        content = change(path.read_bytes()) if callable(change) else change
+        if isinstance(content, str):
+            content = gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return at
+
+
+def told(source: str, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the configuration ``data`` of a source that is `written` is told, by its keys."""
+    known = {"root": str(folder / "root"), **SOURCES[source][2], **options}
+    paths = {"path", "root", "dataset.root", "tokenizer"} & known.keys()
+    return known | {key: str(folder / "source" / known[key]) for key in paths}
+
+
+def opened(source: str, folder: Path, **options: Any) -> DataModule:
+    """A source that is `written`, opened as ``python train.py data=...`` would."""
+    config = OmegaConf.create({"data": _config(SOURCES[source][1]).data, "seed": 0})
+    for key, value in told(source, folder, options).items():
+        OmegaConf.update(config, f"data.{key}", value)
+    data: DataModule = instantiate(config.data)
+    data.open([])
+    return data
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder; of what a failed `opened` may leave, the locks and the empty folder they lie in."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"a folder"
+        for path in sorted(folder.rglob("*"))
+        if path.suffix != ".lock" and path.name not in ("root", "stores")
+    }

@@ -1,0 +1,455 @@
+"""What is wrong in somebody's files ends in one line with the file and the row; the files stay, and nothing is left.
+
+What single formats refuse beside this is tested where they are read.
+"""
+
+import csv
+import gzip
+import io
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rdkit")
+from gt.data import reading
+from gt.data.molecules.molecules import Molecules
+from gt.errors import UserError
+from tests.data.sources import (
+    CONFIGS,
+    GRAPH,
+    KEYS,
+    LABELLED,
+    LINES,
+    MOLECULES,
+    SOURCES,
+    TEXT,
+    Change,
+    contents,
+    opened,
+    told,
+    written,
+)
+from tests.data.tables_of import EDGES, GRAPHS, NODES
+
+NOISE = random.Random(0).randbytes(4000)
+CUT = gzip.compress(NOISE)[:-9]
+
+
+class Trap:
+    """Leaves a file where a pickle of it is opened."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shutil.copyfile, (__file__, "sprung")
+
+
+def cut(whole: bytes) -> bytes:
+    return whole[: len(whole) * 2 // 3]
+
+
+def line(number: int, text: str | bytes) -> Callable[[bytes], bytes]:
+    """A file with another line of this number."""
+
+    def change(whole: bytes) -> bytes:
+        lines = whole.split(b"\n")
+        lines[number - 1] = text.encode() if isinstance(text, str) else text
+        return b"\n".join(lines)
+
+    return change
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def with_tensors(**changed: Any) -> Callable[[bytes], bytes]:
+    """What PyG keeps of its graphs, with other tensors."""
+
+    def change(whole: bytes) -> bytes:
+        first, *rest = torch.load(io.BytesIO(whole), weights_only=True)
+        return saved((first | changed, *rest))
+
+    return change
+
+
+def molecules(*rows: str, header: str = "smiles,logS") -> dict[str, Change]:
+    """A table of which every row is of a few kinds, with carbon chains and numbers that no two rows share."""
+    kinds = [rows[n % len(rows)].format(smiles="C" * (n + 1), y=n * n / 7) for n in range(30)]
+    return {"m.csv": "\n".join([header, *kinds]) + "\n"}
+
+
+def lines(number: int, old: str, new: str) -> dict[str, Change]:
+    """Node-link JSON with something else in one of the lines."""
+    assert old in LINES[number - 1]
+    return {"g.jsonl": line(number, LINES[number - 1].replace(old, new))}
+
+
+Case = tuple[dict[str, Change], str] | tuple[dict[str, Change], str, dict[str, Any]]
+RAW, SPLIT = "ogbg_molhiv/raw", "ogbg_molhiv/split/scaffold"
+# by source and name: what is changed in its files, what the line says (``@`` is where they lie), what else is told
+CASES: dict[str, dict[str, Case]] = {
+    "molecules": {
+        "missing": ({"m.csv": None}, "there is no file @/m.csv: set data.path"),
+        "a folder": ({"m.csv": None, "m.csv/inside": "x"}, "there is no file @/m.csv: set data.path"),
+        "empty": ({"m.csv": ""}, "@/m.csv, line 1: no header"),
+        "header alone": ({"m.csv": "smiles,logS\n"}, "@/m.csv has no rows"),
+        "no header": (molecules("{smiles},{y}", header="CO,1"), "@/m.csv, line 1: 'CO' reads as a molecule"),
+        "no SMILES": (molecules("some water,{y}", header="name,logS"),
+         "@/m.csv: no column reads as SMILES; name it by data.smiles=NAME"),
+        "every row unreadable": (molecules("xyz{y},{y}"), "@/m.csv: no row can be used; line 2: 'xyz0.0': syntax"),
+        "every row ragged": (molecules("{smiles},{y},7"), "@/m.csv, line 2: 3 cells where the header has 2"),
+        "every target missing": (molecules("{smiles},NaN"), "@/m.csv: 'logS' is empty", {"target": "logS"}),
+        "every target infinite": (molecules("{smiles},inf"),
+         "@/m.csv, line 2: 'inf' in 'logS' is too large, and no other row has a target", {"target": "logS"}),
+        "text among numbers": (molecules("{smiles},{y}", "{smiles},high"),
+         "@/m.csv, line 3: 'high' in 'logS' is no number, and 16 different values in 30 rows are no classes",
+         {"target": "logS"}),
+        "decimal commas": (molecules("{smiles};{y},5", header="smiles;logS"),
+         "@/m.csv, line 2: '0.0,5' in 'logS' is no number", {"target": "logS"}),
+        "text for regression": (molecules("{smiles},high", "{smiles},low"),
+         "@/m.csv, line 2: 'high' in 'logS' is no number, which data.kind=regression needs", {"kind": "regression"}),
+        "column twice": (molecules("{smiles},{y},{y}", header="smiles,logS,logS"),
+         "@/m.csv, line 1: several columns are called 'logS'", {"target": "logS"}),
+        "SMILES twice": (molecules("{smiles},{smiles}N,{y}", header="smiles,smiles,logS"),
+         "@/m.csv, line 1: several columns are called 'smiles'"),
+        "unknown splits": (molecules("{smiles},{y},a", header="smiles,logS,split"),
+         "@/m.csv: no row can be used; line 2: 'C': 'a' in 'split' is neither train nor valid nor test",
+         {"split": None, "split_column": "split"}),
+        "no validation": (molecules("{smiles},{y},train", header="smiles,logS,split"),
+         "@/m.csv: the column split of 30 molecules leaves none for valid", {"split": None}),
+        "UTF-16": ({"m.csv": MOLECULES.encode("utf-16")}, "@/m.csv is not UTF-8 text: convert it first"),
+        "noise": ({"m.csv": NOISE}, "@/m.csv, line 2: 1 cells where the header has 2"),
+        "open quote": ({"m.csv": line(5, '"CC,1.5')}, "@/m.csv, line 5: a quote that opens there is never closed"),
+        "cut off": ({"m.csv.gz": CUT}, "@/m.csv.gz is not whole, or not gzipped", {"path": "m.csv.gz"}),
+        "not gzipped": ({"m.csv.gz": b"C,1"}, "@/m.csv.gz is not whole, or not gzipped", {"path": "m.csv.gz"}),
+        "bytes changed": (
+         {"m.csv.gz": gzip.compress(MOLECULES.encode())[:60] + b"????" + gzip.compress(MOLECULES.encode())[64:]},
+         "@/m.csv.gz is not whole, or not gzipped", {"path": "m.csv.gz"}),
+        "zip": ({"m.zip": b"PK"}, "@/m.zip: cannot tell what it is from '.zip'", {"path": "m.zip"}),
+        "TSV of commas": ({"m.tsv": MOLECULES.replace(",", "\t", 1)}, "@/m.tsv, line 2: 1 cells where the header has 2",
+         {"path": "m.tsv"}),
+        "broken header": ({"m.csv": line(1, '"smiles"x,logS')}, "@/m.csv, line 1: ',' expected after '\"'"),
+        "lines within a cell": (molecules('"xyz\n{y}",{y}'),
+         "@/m.csv: no row can be used; line 2: 'xyz 0.0': '\\n' is no"),
+        "too few that can be read": (molecules("{smiles},{y}", *["xyz,{y}"] * 9),
+         "@/m.csv: the random split of 3 molecules leaves none for test"),
+        "SDF of text": ({"m.sdf": TEXT}, "@/m.sdf has no rows that can be read; line 1: RDKit", {"path": "m.sdf"}),
+        "SDF of noise": ({"m.sdf": NOISE}, "@/m.sdf has no rows that can be read; line 1: ", {"path": "m.sdf"}),
+    },
+    "csv graphs": {
+        "no folder": ({}, "no folder at @/nodes.csv: set data.path", {"path": "nodes.csv"}),
+        "missing": ({"edges.csv": None}, "@ has no edges.csv (nor .csv.gz nor .tsv): did you mean 'nodes.csv'?"),
+        "empty": ({"edges.csv": ""}, "@/edges.csv is empty"),
+        "no nodes": ({"nodes.csv": "graph,node,element\n"}, "nodes.csv has no rows: there are no nodes"),
+        "edge beyond": ({"edges.csv": EDGES.replace("m2,3,2", "m2,4,2")},
+         "@/edges.csv, line 4: there is no node '4' in nodes.csv"),
+        "negative edge": ({"edges.csv": EDGES.replace("m2,3,2", "m2,-1,2")},
+         "@/edges.csv, line 4: there is no node '-1'"),
+        "edge of a fraction": ({"edges.csv": EDGES.replace("m2,3,2", "m2,3.0,2")},
+         "@/edges.csv, line 4: there is no node '3.0'"),
+        "short row": ({"nodes.csv": line(5, "m2,2,C")}, "@/nodes.csv, line 5 has 3 cells where the header has 4"),
+        "long row": ({"edges.csv": EDGES + "m1,a,b,x,y\n"}, "@/edges.csv, line 5 has 5 cells where the header has 4"),
+        "nan": ({"nodes.csv": line(5, "m2,2,C,nan")}, "@/nodes.csv, line 5: 'ring' is 'nan', no number"),
+        "infinite": ({"nodes.csv": line(5, "m2,2,C,inf")}, "@/nodes.csv, line 5: 'ring' is 'inf', not a finite"),
+        "too large": ({"nodes.csv": line(5, "m2,2,C,99999999999999999999")},
+         "@/nodes.csv, line 5: 'ring' is '99999999999999999999', too large a whole number"),
+        "node twice": ({"nodes.csv": NODES + "m1,a,C,0\n"},
+         "@/nodes.csv, line 8: node 'a' is there already, see @/nodes.csv, line 2"),
+        "graph without nodes": ({"graphs.csv": GRAPHS + "m4,1,train\n"},
+         "@/graphs.csv, line 5: graph 'm4' has no node in nodes.csv"),
+        "target of no graph": ({"graphs.csv": GRAPHS.replace("m3", "m4")},
+         "@/nodes.csv, line 6: there is no graph 'm3' in graphs.csv"),
+        "text target": ({"graphs.csv": GRAPHS.replace("0.25", "high")},
+         "@/graphs.csv, line 3: 'label' is 'high', no number"),
+        "no training": ({"graphs.csv": GRAPHS.replace("train", "test")},
+         "graphs.csv: column 'split' puts nothing with a target into 'train'"),
+        "latin-1": ({"nodes.csv": line(3, b"m2,1,N\xe9,1")}, "@/nodes.csv, line 3: byte 0xe9 is not UTF-8 text"),
+        "zero byte": ({"nodes.csv": line(3, b"m2,1,\0,1")}, "@/nodes.csv, line 3: a zero byte, which no text has"),
+        "cut off": ({"nodes.csv": None, "nodes.csv.gz": gzip.compress(NODES.encode())[:-9]},
+         "@/nodes.csv.gz is not whole, or not gzipped"),
+    },
+    "csv nodes": {
+        "node twice": ({"nodes.csv": "node,label\n7,u\n7,v\n"}, "@/nodes.csv, line 3: node '7' is there already"),
+        "edge to no node": ({"edges.csv": "source,target\n7,5\n9,8\n"}, "@/edges.csv, line 3: there is no node '8'"),
+        "nan": ({"nodes.csv": line(3, "5,nan,v,train")}, "@/nodes.csv, line 3: 'size' is 'nan', no number"),
+        "split of no label": ({"nodes.csv": line(5, "3,2,,valid")},
+         "nodes.csv: column 'split' puts nothing with a target into 'valid'"),
+        "unknown split": ({"nodes.csv": line(3, "5,2,v,trian")}, "@/nodes.csv, line 3: split 'trian' is none of"),
+        "several graphs": (
+         {"nodes.csv": "graph,node,label\na,7,u\na,5,v\nb,9,u\n", "edges.csv": "graph,source,target\n"},
+         "the graphs of nodes.csv: 2 with a target are too few"),
+    },
+    "graphml": {
+        "empty": ({"g.graphml": ""}, "@/g.graphml is empty"),
+        "cut off": ({"g.graphml": KEYS}, "@/g.graphml, line 4: no element found: not XML"),
+        "entities": (
+         {"g.graphml": '<?xml version="1.0"?>\n<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]>\n<x>&b;</x>'},
+         "@/g.graphml, line 2: a document type, which may hide anything"),
+        "undeclared": ({"g.graphml": KEYS + GRAPH.replace('"k"', '"z"', 1) % 0 + "</graphml>"},
+         "@/g.graphml, line 5: attribute 'z' is not declared"),
+        "attribute missing": ({"g.graphml": KEYS + GRAPH.replace('<data key="k">y</data>', "") % 0 + "</graphml>"},
+         "@/g.graphml, line 6 has no 'kind', unlike @/g.graphml, line 5"),
+        "edge to no node": (
+         {"g.graphml": KEYS + (GRAPH % 0) * 9 + GRAPH.replace('target="b"', 'target="c"') % 1 + "</graphml>"},
+         "@/g.graphml, line 43: there is no node 'c'"),
+        "mixed directions": (
+         {"g.graphml": KEYS + GRAPH % 0 + GRAPH.replace("directed", "undirected") % 1 + "</graphml>"},
+         "@/g.graphml, line 8 is undirected, unlike @/g.graphml, line 4"),
+    },
+    "json": {
+        "cut off": (lines(3, "]}", ""), "@/g.jsonl, line 3: Expecting ',' delimiter: not JSON"),
+        "edge to no node": (lines(3, '"target": "b"', '"target": "z"'),
+         "@/g.jsonl, line 3, edge 'a' -> 'z': there is no node 'z'"),
+        "attribute missing": (lines(3, '"b", "x": 1', '"b"'), "@/g.jsonl, line 3, node 'b' has no 'x', unlike"),
+        "mixed directions": (lines(3, "true", "false"), "@/g.jsonl, line 3 is undirected, unlike @/g.jsonl, line 1"),
+        "direction in words": (lines(3, "true", '"no"'), "@/g.jsonl, line 3: 'directed' is 'no', where true or false"),
+        "NaN": (lines(3, '"x": 1', '"x": NaN'), "@/g.jsonl, line 3, node 'b': 'x' is empty"),
+        "endless number": (lines(3, '"x": 1', '"x": ' + "9" * 5000), "@/g.jsonl, line 3: a number of too many digits"),
+        "half a character": (lines(3, '"b", "x"', r'"\udc00", "x"'), r"@/g.jsonl, line 3: '\udc00' is half of a"),
+    },
+    "text": {
+        "missing": ({"t.txt": None}, "no text file at @/t.txt: set data.path"),
+        "empty": ({"t.txt": ""}, "@/t.txt is empty: set data.path to a file with text"),
+        "blank": ({"t.txt": " \n\t\n"}, "@/t.txt is empty: set data.path to a file with text"),
+        "empty folder": ({"t.txt": None}, "the folder @ holds no files: set data.path", {"path": ""}),
+        "no match": ({}, "no file fits @/*.md: set data.path", {"path": "*.md"}),
+        "latin-1": ({"t.txt": line(5, b"caf\xe9")}, "@/t.txt, line 5: byte 0xe9 is not UTF-8 text"),
+        "UTF-16": ({"t.txt": TEXT.encode("utf-16")}, "@/t.txt, line 1: byte 0xff is not UTF-8 text"),
+        "UTF-16 without a mark": ({"t.txt": TEXT.encode("utf-16-le")}, "@/t.txt, line 1: a zero byte"),
+        "cut off": ({"t.txt.gz": CUT}, "@/t.txt.gz is not whole, or not gzipped", {"path": "t.txt.gz"}),
+        "bytes changed": ({"t.txt.gz": gzip.compress(TEXT.encode())[:40] + b"????" + gzip.compress(TEXT.encode())[44:]},
+         "@/t.txt.gz is not whole, or not gzipped", {"path": "t.txt.gz"}),
+        "empty validation": ({"t.txt": None, "t.train.txt": TEXT, "t.valid.txt": ""}, "the valid text of @ is empty",
+         {"path": ""}),
+        "no tokenizer": ({}, "no tokenizer at @/t.json: set data.tokenizer", {"tokenizer": "t.json"}),
+        "no tokenizer in it": ({"t.json": "{}"}, "@/t.json holds no tokenizer that the", {"tokenizer": "t.json"}),
+        "broken tokenizer": ({"t.json": '{"version": "1.0", "model": {'},
+         "@/t.json holds no tokenizer that the package tokenizers can read", {"tokenizer": "t.json"}),
+    },
+    "labelled": {
+        "short row": ({"a.tsv": line(5, "a text")}, "@/a.tsv, line 5: 1 columns, where line 1 has 2"),
+        "no label": ({"a.tsv": line(5, "a text\t")}, "@/a.tsv, line 5: the label is missing"),
+        "no column": ({"a.tsv": line(1, "text\tkind")}, "no column of @/a.tsv is called like a label: set data.label"),
+        "column twice": ({"a.tsv": "text\tlabel\tlabel\na\t1\t0\n"}, "@/a.tsv, line 1: two columns are called 'label'"),
+        "latin-1": ({"a.tsv": line(5, b"caf\xe9\t1")}, "@/a.tsv, line 5: byte 0xe9 is not UTF-8 text"),
+        "UTF-16": ({"a.tsv": LABELLED.encode("utf-16-le")}, "@/a.tsv, line 1: a zero byte"),
+        "cut off": ({"a.tsv.gz": CUT}, "@/a.tsv.gz is not whole, or not gzipped", {"path": "a.tsv.gz"}),
+        "open quote": ({"a.csv": 'text,label\na,1\n"b,0\nc,1\n'},
+         "@/a.csv, line 3: a quote that opens there is never closed", {"path": "a.csv"}),
+    },
+    "objects": {
+        "broken": ({"a.jsonl": line(5, '{"text": "a", ')}, "@/a.jsonl, line 5: Expecting property name"),
+        "nested": ({"a.jsonl": line(5, '{"text": ' + "[" * 100_000)}, "@/a.jsonl, line 5: nested too deeply"),
+        "endless number": ({"a.jsonl": line(5, '{"label": ' + "9" * 5000 + "}")}, "@/a.jsonl, line 5: a number of too"),
+        "NaN": ({"a.jsonl": line(5, '{"text": "a", "label": NaN}')}, "@/a.jsonl, line 5: 'label' should be one label"),
+        "null": ({"a.jsonl": line(5, '{"text": null, "label": 1}')}, "@/a.jsonl, line 5: 'text' is null"),
+        "half a character": ({"a.jsonl": line(5, r'{"text": "\ud800", "label": 1}')}, r"@/a.jsonl, line 5: '\ud800'"),
+    },
+    "tu": {
+        "pickle": ({"TINY/processed/data.pt": saved(Trap())},
+         "@/TINY/processed/data.pt holds something else than tensors: remove @/TINY/processed"),
+        "cut off": ({"TINY/processed/data.pt": cut}, "@/TINY/processed/data.pt holds nothing that can be read"),
+        "edge beyond": ({"TINY/processed/data.pt": with_tensors(edge_index=torch.full((2, 36), 9))},
+         "TINY, graph 0: an edge joins [9, 9] where nodes are 0..1"),
+        "more nodes than rows": ({"TINY/processed/data.pt": with_tensors(_num_nodes=[3] * 12)},
+         "TINY, graph 0: x has 2 rows for 3 nodes"),
+        "fewer edges than told": ({"TINY/processed/data.pt": with_tensors(edge_index=torch.ones(2, 5).long())},
+         "TINY: edge_index has 5 rows where its graphs take 36"),
+        "nan": ({"TINY/processed/data.pt": with_tensors(x=torch.full((30, 3), torch.nan))}, "TINY, graph 0: nan in x"),
+    },
+    "molhiv": {
+        "missing": ({f"{RAW}/edge.csv.gz": None}, "@/ogbg_molhiv/raw/edge.csv.gz is missing or cannot be read"),
+        "cut off": ({f"{RAW}/edge.csv.gz": cut}, "@/ogbg_molhiv/raw/edge.csv.gz is not whole, or not gzipped"),
+        "a web page": ({f"{RAW}/edge.csv.gz": b"<html>"}, "@/ogbg_molhiv/raw/edge.csv.gz is not whole, or not gzipped"),
+        "ragged": ({f"{RAW}/edge.csv.gz": "0,1\n2,1\n1\n0,1\n1,2\n2,0\n"},
+         "@/ogbg_molhiv/raw/edge.csv.gz, row 3: 1 columns where there should be 2"),
+        "open quote": ({f"{RAW}/edge.csv.gz": '0,1\n2,"1\n1,0\n0,1\n1,2\n2,0\n'},
+         "@/ogbg_molhiv/raw/edge.csv.gz, row 2: '\"1' is not a whole number"),
+        "edge beyond": ({f"{RAW}/edge.csv.gz": "0,1\n2,1\n1,0\n0,1\n1,4\n2,0\n"},
+         "@/ogbg_molhiv/raw/edge.csv.gz, row 5: 4 is no node of its graph"),
+        "more nodes than rows": ({f"{RAW}/num-node-list.csv.gz": "3\n1\n2\n5\n"},
+         "@/ogbg_molhiv/raw/node-feat.csv.gz has 10 rows where num-*-list.csv.gz ask for 11"),
+        "graph without nodes": ({f"{RAW}/num-node-list.csv.gz": "3\n0\n3\n4\n"},
+         "@/ogbg_molhiv/raw/num-node-list.csv.gz, row 2: 0 is less than 1"),
+        "no labels": ({f"{RAW}/graph-label.csv.gz": '""\n' * 4},
+         "@/ogbg_molhiv/raw/graph-label.csv.gz labels no graph"),
+        "split beyond": ({f"{SPLIT}/test.csv.gz": "2\n9\n"},
+         "@/ogbg_molhiv/split/scaffold/test.csv.gz, row 2: 9 is no graph: there are 4"),
+        "no training": ({f"{SPLIT}/train.csv.gz": ""}, "@/ogbg_molhiv/split/scaffold/train.csv.gz is empty"),
+    },
+    "code2": {
+        "missing mapping": ({"ogbg_code2/mapping/typeidx2type.csv.gz": None},
+         "@/ogbg_code2/mapping/typeidx2type.csv.gz is missing or cannot be read"),
+        "bytes changed": ({"ogbg_code2/mapping/typeidx2type.csv.gz": lambda whole: whole[:30] + b"????" + whole[34:]},
+         "@/ogbg_code2/mapping/typeidx2type.csv.gz is not whole, or not gzipped"),
+    },
+    "pcqm4m": {
+        "pickle": ({"pcqm4m-v2/split_dict.pt": saved({"train": Trap()})},
+         "@/pcqm4m-v2/split_dict.pt holds something else than tensors: replace the file by OGB's"),
+        "a number for a split": ({"pcqm4m-v2/split_dict.pt": saved({"train": np.array(3)})},
+         "@/pcqm4m-v2/split_dict.pt is no dictionary of arrays of numbers"),
+        "text for a gap": ({"pcqm4m-v2/raw/data.csv.gz": "idx,smiles,homolumogap\n0,CCO,5.5\n1,C,much\n"},
+         "@/pcqm4m-v2/raw/data.csv.gz, row 2: 'much' is no homolumogap"),
+        "endless number": ({"pcqm4m-v2/raw/data.csv.gz": "idx,smiles,homolumogap\n99999999999999999999,C,5.5\n"},
+         "@/pcqm4m-v2/raw/data.csv.gz, row 1: '99999999999999999999' is no idx"),
+        "infinite gap": ({"pcqm4m-v2/raw/data.csv.gz": "idx,smiles,homolumogap\n0,CCO,5.5\n1,C,inf\n"},
+         "@/pcqm4m-v2/raw/data.csv.gz, row 2: inf is not finite"),
+        "ragged": ({"pcqm4m-v2/raw/data.csv.gz": "idx,smiles,homolumogap\n0,CCO,5.5,7\n1,C,4.25\n"},
+         "@/pcqm4m-v2/raw/data.csv.gz, row 1: 4 columns where there should be 3"),
+    },
+    "arxiv": {
+        "infinite": ({"ogbn_arxiv/raw/node-feat.csv.gz": (",".join(["inf"] * 128) + "\n") * 5},
+         "@/ogbn_arxiv/raw/node-feat.csv.gz, row 1: inf is not a finite number"),
+        "no validation": ({"ogbn_arxiv/split/time/valid.csv.gz": ""}, "@/ogbn_arxiv/split/time/valid.csv.gz is empty"),
+    },
+    "ddi": {
+        "pickle": ({"ogbl_ddi/split/target/train.pt": saved({"edge": Trap()})},
+         "@/ogbl_ddi/split/target/train.pt holds something else than tensors"),
+        "no training": ({"ogbl_ddi/split/target/train.pt": saved({"edge": torch.empty(0, 2).long()})},
+         "@/ogbl_ddi/split/target/train.pt has no links"),
+    },
+}  # fmt: skip
+NAMED = [
+    pytest.param(source, changes, said, *(options or [{}]), id=f"{source}: {name}")
+    for source, cases in CASES.items()
+    for name, (changes, said, *options) in cases.items()
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_whole_files_open(source: str, tmp_path: Path) -> None:
+    """So that what is wrong below is what was changed."""
+    at = written(source, tmp_path, {})
+    before = contents(at)
+    assert opened(source, tmp_path).has("train")
+    assert {name: whole for name, whole in contents(at).items() if not name.startswith("stores/")} == before
+
+
+@pytest.mark.parametrize(("source", "changes", "said", "options"), NAMED)
+def test_one_line_and_nothing_else(
+    source: str,
+    changes: dict[str, Change],
+    said: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at = written(source, tmp_path, changes)
+    before = contents(tmp_path)
+    with pytest.raises(UserError) as caught:
+        opened(source, tmp_path, **options)
+    shown = str(caught.value)
+    assert said.replace("@", str(at)) in shown
+    assert len(shown.splitlines()) == 1
+    assert contents(tmp_path) == before
+
+
+def test_a_text_too_short_is_kept_for_shorter_blocks(tmp_path: Path) -> None:
+    at = written("text", tmp_path, {"t.txt": "x" * 36})
+    with pytest.raises(UserError) as caught:
+        opened("text", tmp_path, context=16)
+    assert str(caught.value) == f"{at}/t.txt has 36 characters: too few for blocks of 16; lower data.context"
+    kept = contents(tmp_path / "root")
+    assert opened("text", tmp_path, context=15).has("train")
+    assert contents(tmp_path / "root") == kept
+
+
+# in place of line 5 of the table: why the row is left out
+SKIPPED = {
+    "not SMILES": ("xyz,1.5", "syntax error while parsing: xyz"),
+    "no SMILES": (",1.5", "no molecule"),
+    "impossible": ("CN(C)(C)(C)C,1.5", "Explicit valence for atom # 1 N, 5, is greater than permitted"),
+    "no target": ("CC,", "no label"),
+    "NaN": ("CC,NaN", "no label"),
+    "infinite": ("CC,inf", "'inf' in 'logS' is too large"),
+    "text": ("CC,high", "'high' in 'logS' is no number"),
+    "endless number": ("CC," + "9" * 5000, "' in 'logS' is no number"),
+    "short": ("CC", "1 cells where the header has 2"),
+    "long": ("CC,1.5,7", "3 cells where the header has 2"),
+    "broken quote": ('"C"C,1.5', "',' expected after '\"'"),
+    "latin-1": (b"CC\xe9,1.5", r"'\ufffd' is no character of SMILES"),
+    "zero byte": (b"CC\0,1.5", r"'\x00' is no character of SMILES"),
+}
+
+
+@pytest.mark.parametrize("fault", SKIPPED)
+def test_a_row_that_is_skipped_is_listed(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row, why = SKIPPED[fault]
+    at = written("molecules", tmp_path, {"m.csv": line(5, row)})
+    before = contents(at)
+    data = opened("molecules", tmp_path)
+    assert isinstance(data, Molecules)
+    assert f"29 molecules; random split 23 / 3 / 3; 1 of 30 rows skipped, listed in {data.skipped_rows}" in (
+        capsys.readouterr().out
+    )
+    with open(data.skipped_rows, newline="") as file:
+        [listed] = csv.DictReader(file)
+    assert (listed["row"], listed["line"]) == ("3", "5")
+    assert why in listed["reason"]
+    assert contents(at) == before
+    assert not list(tmp_path.rglob("*.part"))
+
+
+BOMBS = {
+    "molecules": ("m.csv.gz", b"smiles,logS\n", {"path": "m.csv.gz"}),
+    "csv graphs": ("graphs.csv.gz", b"graph,label\n", {}),
+    "graphml": ("g.graphml.gz", b"<graphml>\n", {"path": "g.graphml.gz"}),
+    "text": ("t.txt.gz", b"text\n", {"path": "t.txt.gz"}),
+    "labelled": ("a.tsv.gz", b"text\tlabel\n", {"path": "a.tsv.gz"}),
+    "molhiv": (f"{RAW}/edge.csv.gz", b"0,1\n", {}),
+    "pcqm4m": ("pcqm4m-v2/raw/data.csv.gz", b"idx,smiles,homolumogap\n", {}),
+}
+
+
+@pytest.mark.parametrize("source", BOMBS)
+def test_a_file_that_grows_without_end_is_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "ROOM", 2**20)
+    name, row, options = BOMBS[source]
+    at = written(source, tmp_path, {name: gzip.compress(row + row * (2**22 // len(row)))})
+    (at / name.removesuffix(".gz")).unlink(missing_ok=True)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="grows to more than 200 times its size") as caught:
+        opened(source, tmp_path, **options)
+    assert str(caught.value).startswith(str(at / name))
+    assert contents(tmp_path) == before
+
+
+RUN = [("molecules", "every row unreadable"), ("objects", "broken"), ("tu", "pickle")]
+
+
+def test_the_program_ends_with_that_line(tmp_path: Path) -> None:
+    def run(place: int) -> tuple[str, subprocess.CompletedProcess[str]]:
+        source, name = RUN[place]
+        changes, said, *_ = CASES[source][name]
+        folder = tmp_path / source.replace(" ", "_")
+        folder.mkdir()
+        at = written(source, folder, changes)
+        before = contents(folder)
+        keys = [f"data.{key}={value}" for key, value in told(source, folder, {}).items()]
+        command = [sys.executable, str(CONFIGS.parent / "train.py"), f"data={SOURCES[source][1]}", *keys, "logger=csv"]
+        done = subprocess.run(
+            [*command, f"hydra.run.dir={tmp_path}/run{place}", "trainer.accelerator=cpu"],
+            cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+            check=False,
+        )  # fmt: skip
+        assert contents(folder) == before
+        return said.replace("@", str(at)), done
+
+    with ThreadPoolExecutor(2) as pool:
+        for said, done in pool.map(run, range(len(RUN))):
+            assert done.returncode == 1
+            [shown] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            assert said in shown
+            assert "Traceback" not in done.stdout + done.stderr
