@@ -1,6 +1,7 @@
 """Attention over the padded (B, H, L, L) view: dense matrix products, which hardware likes."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,16 +29,75 @@ def dense_bias(pairs: Pairs, bias: Tensor) -> Tensor:
     return rows.view(batch.num_graphs, batch.max_nodes, batch.max_nodes, heads).permute(0, 3, 1, 2)
 
 
-def _visible(pairs: Pairs) -> Tensor | None:
-    """(B, 1 or H, L, L) bool, or None where every padded row and column is a real one and all are read."""
-    return None if pairs.batch.equal_sizes and pairs.limits == (None, None) else pairs.safe_dense
+def _hides(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
+    """(B, 1 or H, L or 1, L) to add to scores: minus infinity where nothing is read, else 0; made once for a batch.
+
+    None where every padded row and column is a real one and all are read. Rows that read nobody hold what they like.
+    """
+    batch = pairs.batch
+    everything = pairs.limits == (None, None)
+    if everything and batch.equal_sizes:
+        return None
+
+    def made() -> Tensor:
+        # who reads all of a graph is told by its size alone, whatever the rows of padding hold
+        places = torch.arange(batch.max_nodes, device=batch.device)
+        visible = (places < batch.sizes[:, None])[:, None, None] if everything else pairs.safe_dense
+        return torch.zeros(visible.shape, dtype=dtype, device=batch.device).masked_fill(~visible, -torch.inf)
+
+    return pairs.kept(f"hides_{dtype}".replace(".", "_"), made)
 
 
-def _unpack(pairs: Pairs, out: Tensor) -> Tensor:
+def _rows(pairs: Pairs, heads: int) -> Tensor:
+    """(N H,) the row of each node and head in the flattened padded view (B, H, L)."""
+    batch = pairs.batch
+
+    def made() -> Tensor:
+        first = (batch.batch * (heads * batch.max_nodes) + batch.position)[:, None]
+        return (first + torch.arange(heads, device=batch.device) * batch.max_nodes).flatten()
+
+    return pairs.kept(f"rows_{heads}", made)
+
+
+class _Padded(torch.autograd.Function):
+    """(N, H, D) each to zeros (B, H, L, D) with its rows (N H,) at ``at``; of what flows back those rows are all."""
+
+    @staticmethod
+    def forward(ctx: Any, at: Tensor, graphs: int, size: int, *packed: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(at)
+        _, heads, channels = packed[0].shape
+        padded = packed[0].new_zeros(len(packed), graphs * heads * size, channels)
+        for rows, values in zip(padded, packed, strict=True):
+            rows.index_copy_(0, at, values.reshape(-1, channels))
+        return padded.view(len(packed), graphs, heads, size, channels).unbind()
+
+    @staticmethod
+    def backward(ctx: Any, *padded: Tensor) -> tuple[Tensor | None, ...]:
+        (at,) = ctx.saved_tensors
+        heads, channels = padded[0].shape[1], padded[0].shape[3]
+        rows = (grad.reshape(-1, channels).index_select(0, at) for grad in padded)
+        return None, None, None, *(grad.view(-1, heads, channels) for grad in rows)
+
+
+def _pad(pairs: Pairs, *packed: Tensor) -> tuple[Tensor, ...]:
+    """Each (N, H, D) to (B, H, L, D), zeros where a graph is shorter than L."""
+    if len({t.shape for t in packed}) > 1:
+        return tuple(padded for t in packed for padded in _pad(pairs, t))
+    batch, (_, heads, channels) = pairs.batch, packed[0].shape
+    if batch.equal_sizes:
+        wide = (t.view(batch.num_graphs, batch.max_nodes, heads, channels) for t in packed)
+        return tuple(t.transpose(1, 2) for t in wide)
+    return _Padded.apply(_rows(pairs, heads), batch.num_graphs, batch.max_nodes, *packed)
+
+
+def _unpad(pairs: Pairs, out: Tensor) -> Tensor:
     """(B, H, L, D) to (N, H, D), with zeros at targets that read nobody."""
+    batch, (_, heads, _, channels) = pairs.batch, out.shape
     if not pairs.all_read:
         out = out.masked_fill(~pairs.readers, 0.0)
-    return pairs.batch.to_packed(out.transpose(1, 2))
+    if batch.equal_sizes:
+        return out.transpose(1, 2).reshape(-1, heads, channels)
+    return out.reshape(-1, channels).index_select(0, _rows(pairs, heads)).view(-1, heads, channels)
 
 
 def total(product: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -58,16 +118,17 @@ def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor
 
     Rows that read nobody hold no meaning.
     """
-    scores = None
     if q is not None and k is not None:
-        to_dense = pairs.batch.to_dense
-        q, k = (to_dense(t).transpose(1, 2) for t in (q / math.sqrt(q.shape[-1]), k))  # (B, H, L, D)
-        scores = q @ k.transpose(-2, -1)
-    scores = total(scores, None if bias is None else dense_bias(pairs, bias))
-    visible = _visible(pairs)
-    if visible is not None:
-        scores = scores.masked_fill(~visible, -torch.inf)
-    return scores.softmax(-1)
+        q, k = _pad(pairs, q / math.sqrt(q.shape[-1]), k)
+    return _weights(q, k, pairs, bias)
+
+
+def _weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None) -> Tensor:
+    """(B, H, L, D) queries, already scaled, and keys, or none, to the attention weights (B, H, L, L)."""
+    product = q @ k.transpose(-2, -1) if q is not None and k is not None else None
+    scores = total(product, None if bias is None else dense_bias(pairs, bias))
+    hides = _hides(pairs, scores.dtype)
+    return (scores if hides is None else scores + hides).softmax(-1)
 
 
 def attend_dense(
@@ -80,9 +141,12 @@ def attend_dense(
     pair_value: Tensor | None = None,
 ) -> Tensor:
     """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D)."""
-    weights = dense_weights(q, k, pairs, bias)
-    weights = drop(weights, dropout).to(v.dtype)
-    out = _unpack(pairs, weights @ pairs.batch.to_dense(v).transpose(1, 2))
+    if q is not None and k is not None:
+        q, k, wide_v = _pad(pairs, q / math.sqrt(q.shape[-1]), k, v)
+    else:
+        (wide_v,) = _pad(pairs, v)
+    weights = drop(_weights(q, k, pairs, bias), dropout).to(v.dtype)
+    out = _unpad(pairs, weights @ wide_v)
     if pair_value is not None:
         listed = pair_bias(pairs, weights)
         if pairs.edge_heads is not None:
@@ -95,23 +159,26 @@ def attend_sdpa(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """PyTorch's fused attention; fastest for long sequences. (N, H, D) to (N, H, D)."""
-    q, k, v = (pairs.batch.to_dense(t).transpose(1, 2) for t in (q, k, v))  # (B, H, L, D)
+    q, k, v = _pad(pairs, q, k, v)
     # padding stands behind the real nodes, so the causal rule alone hides it from them
     causal = pairs.limits == (None, 0) and bias is None
-    visible = None if causal else _visible(pairs)
+    mask = None if causal else _hides(pairs, q.dtype)
     if bias is not None:
-        mask: Tensor | None = dense_bias(pairs, bias)
-        if visible is not None:
-            mask = mask.masked_fill(~visible, -torch.inf)  # type: ignore[union-attr]
-    else:
-        mask = visible
+        mask = dense_bias(pairs, bias) if mask is None else dense_bias(pairs, bias) + mask
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-    return _unpack(pairs, out)
+    return _unpad(pairs, out)
 
 
 def prepare_dense(pairs: Pairs, demand: Demand) -> None:
-    """The places of nodes on the padded view, the mask on it, and whether some node reads nobody."""
-    _ = pairs.batch.slot, pairs.safe_dense, pairs.all_read
+    """The places of nodes on the padded view, what they do not read there, and whether some read nobody."""
+    if not demand.half:
+        _hides(pairs, torch.float32)
+    elif pairs.limits != (None, None):  # in which of the two types of 16 bits is not known yet
+        _ = pairs.safe_dense
+    if not pairs.batch.equal_sizes:
+        _rows(pairs, demand.heads)
+    if not pairs.all_read:
+        _ = pairs.readers
 
 
 def sdpa_obstacle(demand: Demand) -> str | None:
