@@ -119,10 +119,10 @@ def graph_tables(folder: Path, by_node: bool) -> None:
     label = "" if by_node else ",active"
     rows = [f"mol{i},{splits[i]}{'' if by_node else f',{i % 2}'}" for i in range(10)]
     (folder / "graphs.csv").write_text("\n".join([f"graph,split{label}", *rows]))
-    nodes = [f"mol{i},{atom},{i % 3},{i % 2}" for i in reversed(range(10)) for atom in "CO"]
+    nodes = [f"mol{i},{atom}{i},{i % 3},{i % 2}" for i in reversed(range(10)) for atom in "CO"]
     last = "label" if by_node else "charge"
     (folder / "nodes.csv").write_text("\n".join([f"graph,node,kind,{last}", *nodes]))
-    (folder / "edges.csv").write_text("\n".join(["graph,source,target", *(f"mol{i},C,O" for i in range(10))]))
+    (folder / "edges.csv").write_text("\n".join(["graph,source,target", *(f"mol{i},C{i},O{i}" for i in range(10))]))
 
 
 def test_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_nodes_of_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
     graph_tables(tmp_path / "mine", by_node=True)
     table = predicted(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
     assert table["graph"].tolist() == ["mol7"] * 2 + ["mol8"] * 2 + ["mol9"] * 2
-    assert table["node"].tolist() == ["C", "O"] * 3
+    assert table["node"].tolist() == ["C7", "O7", "C8", "O8", "C9", "O9"]
     assert table["target"].tolist() == [1, 1, 0, 0, 1, 1]
 
 
