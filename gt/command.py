@@ -183,11 +183,14 @@ def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
 def additions(values: list[Override], base: DictConfig, available: Mapping[str, Any]) -> set[str]:
     """Those overrides of values whose key a section takes though no file sets it.
 
+    Args:
+        base: what the overrides change; those of a ``_target_`` are made in it, for they say what a section takes.
+
     Raises:
         UserError: a key that nothing takes.
     """
     added = set()
-    for override in values:
+    for override in sorted(values, key=lambda override: not override.key_or_group.endswith("._target_")):
         key = override.key_or_group
         if "/" in key or "@" in key:
             raise UserError(f"no group '{key}': {nearest(key, available)}")
@@ -197,6 +200,8 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
             raise UserError(f"unknown key '{key}': {nearest(key, {*available, *map(str, base)})}")
         if not check_path(base, key) and not override.is_delete():
             added.add(str(override.input_line))
+        elif key.endswith("._target_") and not override.is_delete():
+            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value())
     return added
 
 

@@ -1,8 +1,9 @@
 """``python -m gt.predict CHECKPOINT``: what a trained model says of a split, as a table.
 
 The data are those of the run that made the checkpoint; ``data.root=FOLDER`` and the like say otherwise where they have
-moved, ``data=NAME`` takes others of the same kind. The table has a row for each graph, node or link, its prediction
-and, where it is known, its target. Of data that are handed in somewhere a submission file is written as well.
+moved, ``data=NAME`` takes others of the same kind. The table has a row for each graph, node, token or link: which one,
+its prediction and, where it is known, its target. Of data that are handed in somewhere a submission file is written as
+well.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from gt.command import CONFIGS, check_command, parsed
 from gt.config import check, check_path
 from gt.data.batching import Batches, GraphDataset, Live
 from gt.data.datamodule import DataModule
+from gt.data.store import Graphs
 from gt.errors import UserError, one_line
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
@@ -48,6 +50,16 @@ class Spelled(Protocol):
 
     def spelled(self, answers: Tensor) -> list[str]:
         """A text for each row of classes (rows, positions)."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A dataset whose source says more of a sample than its number."""
+
+    graphs: Graphs | None
+
+    def names(self) -> dict[str, np.ndarray]:
+        """By column, what the source calls each graph (or each node, where the targets are those of nodes)."""
 
 
 def configured(folder: Path, overrides: Sequence[str]) -> DictConfig:
@@ -124,7 +136,19 @@ def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -
     numbers = dataset.ids[items] if isinstance(dataset, GraphDataset) else np.asarray(items)
     if schema.level == "graph":
         return {"graph": numbers}
+    if not isinstance(dataset, GraphDataset):  # an item of a text is where its block begins
+        return {"token": numbers[batch.batch.numpy()] + batch.position.numpy()}
     return {"graph": numbers[batch.batch.numpy()], "node": batch.position.numpy()}
+
+
+def named(table: pd.DataFrame, data: Named) -> pd.DataFrame:
+    """The same table, with what the source calls each graph or node instead of, or beside, its number."""
+    assert data.graphs is not None
+    rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
+    rows = rows + table["node" if "node" in table else "graph"].to_numpy()
+    found: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
+    found |= {name: values[rows] for name, values in data.names().items()}
+    return pd.DataFrame(found | {name: table[name] for name in table if name not in found})
 
 
 def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Spelled | None) -> dict[str, Any]:
@@ -190,6 +214,8 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> t
         table = table.iloc[np.argsort(np.concatenate(order), kind="stable")].reset_index(drop=True)
     if not known:
         table = table.drop(columns=[name for name in table if str(name).startswith("target")])
+    if isinstance(data, Named):
+        table = named(table, data)
     return table, {name: float(value) for name, value in measures.compute().items()} if known else {}
 
 

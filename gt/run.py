@@ -200,9 +200,10 @@ def summary(
     folder: Path, result: dict[str, Any], report: Path, loggers: Iterable[Logger], backends: Iterable[str] = ()
 ) -> str:
     """What a run says last: where everything is, and what it scored beside the trivial baseline."""
-    lines = ["", f"{result['split'] + ' metric':<14}{'this run':>10}{'trivial baseline':>20}"]
+    wide = max(14, *(len(name) for name in result["scores"]))
+    lines = ["", f"{result['split'] + ' metric':<{wide}}{'this run':>10}{'trivial baseline':>20}"]
     for name, value in result["scores"].items():
-        lines.append(f"{name:<14}{value:>10.4f}{result['baseline'].get(name, float('nan')):>20.4f}")
+        lines.append(f"{name:<{wide}}{value:>10.4f}{result['baseline'].get(name, float('nan')):>20.4f}")
     lines += [
         "",
         *backends,

@@ -68,6 +68,19 @@ def test_a_key_that_is_taken_but_not_in_the_file_is_added():
     assert cfg.model.block.norm.eps == 0.1
 
 
+def test_what_a_section_takes_goes_by_the_target_that_it_is_given():
+    target = "data.dataset._target_=torch_geometric.datasets.ZINC"
+    expected = ["data=pyg", "+data.dataset.subset=true", target]
+    assert check_command(["data=pyg", "data.dataset.subset=true", target]) == expected
+    with pytest.raises(
+        UserError, match=r"^unknown key 'data.dataset.use_node_attr': there are force_reload, pre_filter"
+    ):
+        check_command(["data=pyg", target, "data.dataset.use_node_attr=true"])
+    with pytest.raises(UserError, match=r"^data.dataset._target_: there is nothing called 'nope.Nope' to import"):
+        check_command(["data=pyg", "data.dataset._target_=nope.Nope", "data.dataset.subset=true"])
+    assert check_command(["-m", "data=pyg", f"{target},torch_geometric.datasets.TUDataset", "data.dataset.root=x"])
+
+
 WRONG = {
     "section": ("modle.depth=3", "unknown key 'modle': did you mean 'model'?"),
     "group": ("modle=gps", "unknown key 'modle': did you mean 'model'?"),

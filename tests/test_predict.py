@@ -1,6 +1,7 @@
 """``python -m gt.predict``: a table of predictions that is right, whole, and in the order of the data."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ from gt.checkpoint import build
 from gt.data.datamodule import DataModule
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
+from gt.data.own.nodes import CSVNodes
+from gt.data.text.classification import TextClassification
+from gt.data.text.language import Text
 from gt.errors import UserError
 from gt.predict import arguments, check_schema, columns, main
 from gt.schema import UNLABELLED, Schema
@@ -96,6 +102,105 @@ def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert table["target"].tolist() == ["set it"]
     assert set(table["prediction"][0].split()) <= {"get", "name", "set", "it", "__UNK__"}
     assert "F1" in capsys.readouterr().out
+
+
+def predicted(folder: Path, kind: type[DataModule], split: str = "test", **options: object) -> pd.DataFrame:
+    """The table of a run on one's own data."""
+    config = {"_target_": f"{kind.__module__}.{kind.__name__}", "root": str(folder / "root"), **options}
+    made = {name: value for name, value in config.items() if name != "_target_"}
+    main([str(run_folder(folder / "run", kind(**made), config)), "--split", split])
+    return pd.read_csv(folder / "run" / f"predictions-{split}.csv", keep_default_na=False)
+
+
+def graph_tables(folder: Path, by_node: bool) -> None:
+    """Ten graphs of two nodes in tables, in the reverse order of their files; the last three are for the test."""
+    folder.mkdir()
+    splits = ["train"] * 5 + ["valid"] * 2 + ["test"] * 3
+    label = "" if by_node else ",active"
+    rows = [f"mol{i},{splits[i]}{'' if by_node else f',{i % 2}'}" for i in range(10)]
+    (folder / "graphs.csv").write_text("\n".join([f"graph,split{label}", *rows]))
+    nodes = [f"mol{i},{atom}{i},{i % 3},{i % 2}" for i in reversed(range(10)) for atom in "CO"]
+    last = "label" if by_node else "charge"
+    (folder / "nodes.csv").write_text("\n".join([f"graph,node,kind,{last}", *nodes]))
+    (folder / "edges.csv").write_text("\n".join(["graph,source,target", *(f"mol{i},C{i},O{i}" for i in range(10))]))
+
+
+def test_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
+    graph_tables(tmp_path / "mine", by_node=False)
+    table = predicted(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+    assert table.columns.tolist() == ["graph", "prediction", "probability", "target"]
+    assert table["graph"].tolist() == ["mol7", "mol8", "mol9"]
+    assert table["target"].tolist() == [1, 0, 1]
+
+
+def test_nodes_of_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
+    graph_tables(tmp_path / "mine", by_node=True)
+    table = predicted(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+    assert table["graph"].tolist() == ["mol7"] * 2 + ["mol8"] * 2 + ["mol9"] * 2
+    assert table["node"].tolist() == ["C7", "O7", "C8", "O8", "C9", "O9"]
+    assert table["target"].tolist() == [1, 1, 0, 0, 1, 1]
+
+
+def test_nodes_of_one_graph_of_ones_own_go_by_their_own_names(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    nodes = [
+        f"paper{i},{i % 3},{'abc'[i % 3]},{'train' if i < 20 else 'valid' if i % 2 else 'test'}" for i in range(30)
+    ]
+    (tmp_path / "mine" / "nodes.csv").write_text("\n".join(["node,size,label,split", *nodes]))
+    (tmp_path / "mine" / "edges.csv").write_text("source,target\npaper3,paper22\npaper22,paper28\n")
+    table = predicted(tmp_path, CSVNodes, path=str(tmp_path / "mine"))
+    assert table["node"].tolist() == ["paper20", "paper22", "paper24", "paper26", "paper28"]
+    assert table["target"].tolist() == ["c", "b", "a", "c", "b"]
+
+
+def test_nodes_in_a_file_of_graphs_go_by_their_own_names(tmp_path: Path) -> None:
+    graphs = [
+        {
+            "directed": True,
+            "nodes": [{"id": f"{atom}{i}", "kind": i % 3, "label": i % 2} for atom in "CO"],
+            "links": [{"source": f"C{i}", "target": f"O{i}"}],
+            "graph": {"split": "train" if i < 5 else "valid" if i < 7 else "test"},
+        }
+        for i in range(9)
+    ]
+    for number, graph in enumerate(graphs):
+        (tmp_path / f"{number}.json").write_text(json.dumps(graph))
+    table = predicted(tmp_path, GraphFiles, path=str(tmp_path / "*.json"))
+    assert table["graph"].tolist() == [7, 7, 8, 8]
+    assert table["node"].tolist() == ["C7", "O7", "C8", "O8"]
+
+
+def test_molecules_go_by_the_rows_of_their_file(tmp_path: Path) -> None:
+    pytest.importorskip("rdkit")
+    from gt.data.molecules.molecules import Molecules
+
+    rows = [f"{'C' * (i + 1)},{i / 2},{'train' if i < 6 else 'valid' if i < 8 else 'test'}" for i in range(11)]
+    rows[2] = "no molecule,1,train"  # is skipped: the numbers of graphs are not those of rows
+    (tmp_path / "mine.csv").write_text("\n".join(["smiles,value,split", *rows]))
+    table = predicted(tmp_path, Molecules, path=str(tmp_path / "mine.csv"), processes=1)
+    assert table.columns.tolist() == ["graph", "row", "smiles", "prediction", "target"]
+    assert table["row"].tolist() == [8, 9, 10]
+    assert table["smiles"].tolist() == ["C" * 9, "C" * 10, "C" * 11]
+    assert table["target"].tolist() == [4, 4.5, 5]
+
+
+def test_labelled_texts_are_told(tmp_path: Path) -> None:
+    rows = [f"this is text {i}\t{'good' if i % 2 else 'bad'}" for i in range(40)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    table = predicted(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
+    told = [int(text.removeprefix("this is text ")) for text in table["text"]]
+    assert len(set(told)) == 4
+    assert table["target"].tolist() == ["good" if number % 2 else "bad" for number in told]
+
+
+def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) -> None:
+    text = "to be, or not\nto be" * 5
+    (tmp_path / "a.train.txt").write_text(text * 3)
+    (tmp_path / "a.valid.txt").write_text(text)
+    table = predicted(tmp_path, Text, "valid", path=str(tmp_path / "a.*.txt"), context=8, batch_size=4)
+    assert table.columns.tolist() == ["token", "prediction", "probability", "target"]
+    assert table["token"].tolist() == list(range(len(text) - 1))
+    assert "".join(table["target"]) == text[1:]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
         console.print()
     notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
     for key, value in notes.items():
-        console.print(f"{key}: {value}", markup=False)
+        if value not in ([], {}, None):
+            console.print(f"{key}: {value}", markup=False)
     path = out / f"inspect-{name}.png"
     draw(found.sample, data.schema, path)
     return path

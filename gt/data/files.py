@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +116,21 @@ def discard(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def mention_others(store: Path) -> None:
+    """Say which stores of the same name but of another key are kept beside one, their size, and how to remove them."""
+    name, _, key = store.name.rpartition("-")
+    alike = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{len(key)}}}")
+    others = sorted(path for path in store.parent.iterdir() if alike.fullmatch(path.name) and path != store)
+    if others:
+        size = 0
+        for path in (file for folder in others for file in folder.glob("*")):
+            with suppress(FileNotFoundError):  # another process may be removing it
+                size += path.stat().st_size
+        what = f"{len(others)} other store{'' if len(others) == 1 else 's'} of {name} ({size / 1e6:,.1f} MB)"
+        paths = shlex.join(map(str, others))
+        say(f"{what}, made of other files or settings, kept; remove what no run needs: rm -r {paths}")
 
 
 def checksum(path: Path) -> int:

@@ -1,7 +1,7 @@
 """What a dataset holds, in numbers: sizes, features, labels, how far apart nodes are, what masks would cost."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,10 +14,12 @@ from gt.data.batching import Batches, gather
 from gt.data.datamodule import DataModule, GraphDataModule
 from gt.graph import GraphBatch
 from gt.masks import Complete, Hops, Mask
+from gt.metrics import classes
 from gt.schema import Schema
 
 SAMPLED = 256  # graphs whose diameters are estimated
 BATCHES = 20  # looked at where a source makes its graphs as it goes
+LARGEST = 5_000_000  # edges of a single graph that is looked at as a whole
 SHOWN = 12  # classes or tasks that get a row of their own
 WALKS = 30_000_000  # two-step walks in a batch up to which the pairs within two hops are listed
 SPLITS = ("train", "valid", "test")
@@ -29,7 +31,7 @@ class Contents:
 
     Attributes:
         nodes, edges: (G,) of each graph; in_degree: (N,) edges that each node reads.
-        sample: some graphs, evenly from all sizes.
+        sample: some graphs, evenly from all sizes; of a single large graph what a training batch has of it.
         batch: a training batch of middling size.
         x: (N, F) node features, edge_attr: (E, F') edge features, or None.
         whole: all graphs of the dataset are counted, rather than those of a few batches.
@@ -48,10 +50,22 @@ class Contents:
 def contents(data: DataModule) -> Contents:
     """Look into a dataset that has been opened."""
     graphs, batches = data.graphs if isinstance(data, GraphDataModule) else None, data.batches("train")
-    if graphs is None or not isinstance(batches, Batches) or len(graphs) == 1:
+    if graphs is None:
         return _drawn(list(islice(data.loader("train"), BATCHES)))
     nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
     targets = np.asarray(graphs.edge_index)[1] + np.repeat(graphs.node_ptr[:-1], edges)
+    if len(graphs) == 1 or not isinstance(batches, Batches):
+        found = _drawn(list(islice(data.loader("train"), BATCHES)))
+        return replace(
+            found,
+            nodes=nodes,
+            edges=edges,
+            in_degree=np.bincount(targets, minlength=int(graphs.node_ptr[-1])),
+            sample=gather(graphs, [0]) if edges.sum() <= LARGEST else found.sample,
+            x=graphs.nodes.get("x"),
+            edge_attr=graphs.edges.get("edge_attr"),
+            whole=True,
+        )
     by_size = np.argsort(nodes, kind="stable")
     sample = by_size[np.unique(np.linspace(0, len(nodes) - 1, min(SAMPLED, len(nodes))).astype(int))]
     plan = sorted(batches.plan(), key=lambda ids: int(nodes[np.asarray(graphs.splits["train"])[ids]].sum()))
@@ -132,6 +146,10 @@ def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
     return hops
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, name in enumerate(columns):
@@ -141,16 +159,20 @@ def _table(title: str, *columns: str) -> Table:
 
 def size_table(found: Contents) -> Table:
     """Nodes, edges, degrees and diameters."""
-    scope = "" if found.whole else f", of {len(found.nodes):,} graphs in {BATCHES} batches"
-    title = f"{len(found.nodes):,} graphs, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
+    one, scope = len(found.nodes) == 1, "" if found.whole else ", in some training batches"
+    title = f"{_many(len(found.nodes), 'graph')}, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
     table = _table(title, "", "least", "mean", "median", "most")
     hops, connected = double_sweep(found.sample)
-    rows = {"nodes of a graph": found.nodes, "edges of a graph": found.edges, "edges a node reads": found.in_degree}
-    for name, values in (*rows.items(), (f"diameter (at least; of {len(hops)} graphs)", hops)):
+    rows = {} if one else {"nodes of a graph": found.nodes, "edges of a graph": found.edges}
+    rows |= {"edges a node reads": found.in_degree}
+    for name, values in (*rows.items(), (f"diameter (at least{'' if one else f'; of {len(hops)} graphs'})", hops)):
         numbers = (values.min(), values.mean(), np.median(values), values.max()) if len(values) else (0, 0, 0, 0)
         table.add_row(name, f"{numbers[0]:,}", f"{numbers[1]:,.2f}", f"{numbers[2]:,.0f}", f"{numbers[3]:,}")
     alone = float((found.in_degree == 0).mean()) if len(found.in_degree) else 0.0
-    table.caption = f"{alone:.1%} of nodes read nobody; {1 - connected.mean():.1%} of the sampled graphs fall apart"
+    apart = f"{1 - connected.mean():.1%} of the sampled graphs fall apart"
+    if one:
+        apart = "the graph hangs together" if connected.all() else "the graph falls apart"
+    table.caption = f"{alone:.1%} of nodes read nobody; {apart}"
     return table
 
 
@@ -175,9 +197,17 @@ def feature_table(found: Contents, schema: Schema) -> Table:
 def label_table(data: DataModule) -> Table:
     """The targets of each split: shares of classes, or what numbers there are, and how many are missing."""
     schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
-    table = _table(f"targets: {schema.kind}, {schema.outputs} a {schema.level}", "", *splits)
+    what = {
+        "multiclass": f"one of {schema.outputs} classes",
+        "binary": _many(schema.outputs, "yes/no answer"),
+        "regression": _many(schema.outputs, "number"),
+    }[schema.kind]
+    at = f" at each of {schema.positions} positions" if schema.positions > 1 else ""
+    table = _table(f"targets: for each {schema.level} {what}{at}", "", *splits)
     targets = [data.targets(split) for split in splits]
-    table.add_row("graphs or blocks", *(f"{len(data.dataset(split)):,}" for split in splits))
+    samples = [len(data.dataset(split)) for split in splits]
+    if schema.level == "node" and samples != list(map(len, targets)):
+        table.add_row("graphs, or blocks", *(f"{count:,}" for count in samples))
     table.add_row("targets", *(f"{len(target):,}" for target in targets))
     for name, cells in _label_rows(schema, targets):
         table.add_row(name, *cells)
@@ -186,25 +216,28 @@ def label_table(data: DataModule) -> Table:
 
 def _label_rows(schema: Schema, targets: list[Tensor]) -> Iterable[tuple[str, list[str]]]:
     if schema.kind == "multiclass":
+        targets = [classes(schema, target) for target in targets]
         known = [target[target >= 0] for target in targets]
         yield "missing", [_share(1 - len(k) / max(t.numel(), 1)) for k, t in zip(known, targets, strict=True)]
-        shares = [torch.bincount(k.flatten(), minlength=schema.outputs) / max(len(k), 1) for k in known]
-        for place in shares[0].argsort(descending=True, stable=True)[:SHOWN].tolist():
+        shares = [torch.bincount(k, minlength=schema.outputs) / max(len(k), 1) for k in known]
+        order = shares[0].argsort(descending=True, stable=True)
+        for place in order[:SHOWN].tolist():
             name = repr(schema.names[place]) if schema.names else str(place)
             yield f"class {name}", [_share(float(share[place])) for share in shares]
         if schema.outputs > SHOWN:
-            yield f"{schema.outputs - SHOWN} more classes", ["" for _ in targets]
+            rest = [_share(float(share[order[SHOWN:]].sum())) for share in shares]
+            yield f"the other {schema.outputs - SHOWN} together", rest
         return
     columns = [target.view(len(target), -1).double() for target in targets]
     for place in range(min(columns[0].shape[1], SHOWN)):
         of_each = [column[:, place] for column in columns]
         known = [values[~values.isnan()] for values in of_each]
-        name = schema.names[place] if schema.names else f"output {place}"
-        yield f"{name}: missing", [_share(1 - len(k) / max(len(v), 1)) for k, v in zip(known, of_each, strict=True)]
+        name = f"{schema.names[place] if schema.names else f'output {place}'}: " if schema.outputs > 1 else ""
+        yield f"{name}missing", [_share(1 - len(k) / max(len(v), 1)) for k, v in zip(known, of_each, strict=True)]
         if schema.kind == "binary":
-            yield f"{name}: yes", [_share(float(k.mean())) if len(k) else "-" for k in known]
+            yield f"{name}yes", [_share(float(k.mean())) if len(k) else "-" for k in known]
         else:
-            yield f"{name}: mean ± deviation", [f"{k.mean():.4g} ± {k.std(correction=0):.3g}" for k in known]
+            yield f"{name}mean ± deviation", [f"{k.mean():.4g} ± {k.std(correction=0):.3g}" for k in known]
     if columns[0].shape[1] > SHOWN:
         yield f"{columns[0].shape[1] - SHOWN} more outputs", ["" for _ in targets]
 
@@ -220,9 +253,10 @@ def mask_table(batch: GraphBatch, demand: Demand) -> Table:
     table = _table(
         "masks", "", "pairs", "a node reads", "of all pairs", "auto takes", "expected ms, forward and backward"
     )
+    padded = f", padded to {batch.max_nodes:,} each ({share:.0%} padding)" if graphs > 1 else ""
     table.caption = (
-        f"on a training batch of {graphs:,} graphs, {nodes:,} nodes, padded to {batch.max_nodes:,} each "
-        f"({share:.0%} padding); {demand.heads} heads of {demand.channels}, {demand.device}"
+        f"on a training batch of {_many(graphs, 'graph')}, {nodes:,} nodes{padded}; "
+        f"{demand.heads} heads of {demand.channels}, {demand.device}"
     )
     every = int((batch.sizes**2).sum())
     masks: dict[str, Mask] = {"Hops(1)": Hops(1), "Hops(2)": Hops(2), "Complete()": Complete()}

@@ -286,4 +286,5 @@ def open_or_build(folder: Path, build: Callable[[], Graphs | Iterable[Graphs]]) 
             if folder.exists():
                 say(f"{error}: building it again")
         save(build(), folder)
+        files.mention_others(folder)
         return load(folder)

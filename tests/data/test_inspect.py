@@ -16,7 +16,10 @@ from gt.attention import Demand
 from gt.command import check_command
 from gt.data import bench, inspect
 from gt.data.__main__ import main
-from gt.data.picture import draw, layout, nearest
+from gt.data.large.sampling import Partition
+from gt.data.ogb.code2 import FunctionNames
+from gt.data.own.nodes import CSVNodes
+from gt.data.picture import UNKNOWN, coloured, draw, layout, nearest
 from gt.data.static import Shape, filled
 from gt.data.text.language import Text, path_graphs
 from gt.errors import UserError
@@ -103,7 +106,7 @@ def test_balance_of_labels(tmp_path, kind):
     expected = {
         "multiclass": ["20.00%", "class 0", "75.00%", "25.00%", "class 1", "0.00%"],
         "binary": ["output 0: missing", "20.00%", "output 0: yes", "25.00%", "output 1: missing", "40.00%", "66.67%"],
-        "regression": ["output 0: missing", "40.00%", "2 ± 0.816"],
+        "regression": ["missing", "40.00%", "2 ± 0.816"],
     }[kind]
     for part in expected:
         assert part in text
@@ -145,6 +148,55 @@ def test_the_nearest_nodes():
     ends = path_graphs([50]).edge_index.numpy()
     assert nearest(ends, 50, 10).tolist() == list(range(10))
     assert nearest(np.empty((2, 0), np.int64), 5, 3).tolist()[0] == 0
+    assert nearest(ends + 20, 70, 10).tolist() == list(range(20, 30))  # the first nodes have no edges
+
+
+def test_single_nodes_stay_near_the_others():
+    ends = np.random.default_rng(0).integers(1, 60, (2, 200))  # node 0 and some more have no edge
+    place = layout(np.concatenate([ends, ends[::-1]], axis=1), 64)
+    far = np.abs(place - place.mean(0)).max(1)
+    assert far[[0, 60, 61, 62, 63]].max() < 1.5 * far[1:60].max()
+
+
+def test_a_category_has_one_colour_in_every_picture():
+    batch = GraphBatch.from_data_list(
+        [Data(x=torch.tensor([[5], [7]]), num_nodes=2), Data(x=torch.tensor([[5], [9], [5]]), num_nodes=3)]
+    )
+    colours = coloured(batch, Schema(node_vocab=(10,))).tolist()
+    assert colours[0] == colours[2] == colours[4]
+    assert len(set(map(tuple, colours))) == 3
+
+
+def test_nodes_with_numbers_are_coloured_by_their_class_and_grey_without_one():
+    graph = Data(x=torch.rand(4, 3), y=torch.tensor([1, 0, 1, -100]), num_nodes=4)
+    colours = coloured(GraphBatch.from_data_list([graph]), Schema(node_floats=3, level="node", outputs=2)).tolist()
+    assert colours[0] == colours[2] != colours[1]
+    assert colours[3] == list(UNKNOWN)
+
+
+def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
+    nodes = [f"{i},{i % 3},{i % 2}" for i in range(30)]
+    (tmp_path / "nodes.csv").write_text("\n".join(["node,size,label", *nodes]))
+    (tmp_path / "edges.csv").write_text("\n".join(["source,target", *(f"{i},{i + 1}" for i in range(28))]))
+    data = CSVNodes(str(tmp_path), root=str(tmp_path / "root"), sampler=Partition(parts=6))
+    data.open([])
+    found = inspect.contents(data)
+    assert max(batch.num_nodes for batch in data.loader("train")) < 30
+    assert (found.nodes.tolist(), found.edges.tolist(), found.sample.num_nodes) == ([30], [28], 30)
+    text = shown(inspect.size_table(found))
+    assert text.startswith("1 graph, 30 nodes, 28 edges ")
+    assert "6.7% of nodes read nobody; the graph falls apart" in text
+    assert "blocks" not in shown(inspect.label_table(data))
+
+
+def test_columns_of_a_target_that_only_its_metric_reads_are_no_classes(tmp_path):
+    ogb_files.write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
+    data = FunctionNames(str(tmp_path))
+    data.open([])
+    text = shown(inspect.label_table(data))
+    assert "classes at each of 5 positions" in " ".join(text.split())
+    missing = next(line for line in text.splitlines() if "missing" in line)
+    assert missing.count("0.00%") == 3
 
 
 @pytest.mark.parametrize("sizes", [(1,), (1, 1), (7, 300, 2, 5, 9, 4, 3, 8)])

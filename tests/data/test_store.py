@@ -57,6 +57,28 @@ def test_what_was_saved_is_what_is_loaded(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["store"]
 
 
+def test_what_is_built_beside_stores_of_other_keys_names_them_and_their_size(tmp_path, capsys):
+    mine, other, third = (tmp_path / f"own data-{key * 16}" for key in "abc")
+    open_or_build(mine, sample)
+    (tmp_path / f"own data-b-{'d' * 16}").mkdir()  # of another name
+    (tmp_path / f"own data-{'e' * 16}.lock").touch()
+    assert capsys.readouterr().out == ""
+    open_or_build(other, sample)
+    size = sum(path.stat().st_size for path in mine.iterdir())
+    assert capsys.readouterr().out == (
+        f"1 other store of own data ({size / 1e6:,.1f} MB), made of other files or settings, kept; "
+        f"remove what no run needs: rm -r '{mine}'\n"
+    )
+    open_or_build(other, sample)  # nothing is built: nothing is said
+    assert capsys.readouterr().out == ""
+    open_or_build(third, sample)
+    said = capsys.readouterr().out
+    assert said.startswith("2 other stores of own data (")
+    assert said.endswith(f"rm -r '{mine}' '{other}'\n")
+    assert mine.exists()
+    assert other.exists()
+
+
 def test_numbers_take_little_room_and_stay_on_disk_until_used(tmp_path):
     save(sample(), tmp_path / "store")
     found = arrays(load(tmp_path / "store"))

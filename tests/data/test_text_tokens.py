@@ -190,7 +190,7 @@ def test_a_folder_with_splits_has_a_test(tmp_path):
     assert data.has("test")
 
 
-def test_a_store_is_made_once_and_again_when_the_text_or_an_option_changes(tmp_path, monkeypatch):
+def test_a_store_is_made_once_and_again_when_the_text_or_an_option_changes(tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.txt"
     path.write_text("".join(CORPUS))
     made = []
@@ -200,7 +200,9 @@ def test_a_store_is_made_once_and_again_when_the_text_or_an_option_changes(tmp_p
     path.rename(tmp_path / "b.txt")
     opened(tmp_path / "b.txt")
     assert len(made) == 1
+    assert "other store" not in capsys.readouterr().out
     opened(tmp_path / "b.txt", valid=0.2)
+    assert "1 other store of text (" in capsys.readouterr().out
     opened(tmp_path / "b.txt", tokens="bytes")
     assert len(made) == 3
     (tmp_path / "b.txt").write_text("".join(CORPUS) + "more")

@@ -184,6 +184,12 @@ class Molecules(GraphDataModule):
         if not any(map(len, kept)):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
 
+    def names(self) -> dict[str, np.ndarray]:
+        """The row of each molecule in the file, counted from 0, and what stands there."""
+        graphs = self._opened()
+        rows, smiles = graphs.graphs["row"], graphs.notes["smiles"]
+        return {"row": rows, smiles: read_table(self.path).frame[smiles].loc[rows].to_numpy()}
+
     @staticmethod
     def _unusable(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
         """The rows that can be told to be of no use before their molecules are read."""

@@ -13,7 +13,7 @@ from gt.data.own.node_tables import Table, column, pack
 from gt.data.splits import SPLITS, split_of
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
-from gt.schema import Kind, Schema
+from gt.schema import Kind, Level, Schema
 
 TARGETS = ("label", "y", "target")  # a column that is the target where none is named
 
@@ -132,6 +132,16 @@ def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
     codes = keys.get_indexer(pd.Index(ids))
     unknown(ids, codes, nodes, lambda graph: f"there is no graph {graph!r} in {name}")
     return codes, keys
+
+
+def names_of(nodes: Table, graphs: Table | None, level: Level) -> dict[str, np.ndarray]:
+    """What the tables call each graph, or each node and its graph, in the order in which `assemble` puts them."""
+    owner, keys = _owners(nodes, graphs)
+    if level == "graph":
+        return {"graph": keys.to_numpy()}
+    order = np.argsort(owner, kind="stable")
+    of_node = {"node": column(nodes, "node")[order]}
+    return {"graph": keys.to_numpy()[owner[order]], **of_node} if "graph" in nodes.columns else of_node
 
 
 def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.ndarray:

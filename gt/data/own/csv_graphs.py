@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest
-from gt.data.own.assemble import Choices, assemble
+from gt.data.own.assemble import Choices, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.found import Where
 from gt.data.own.node_tables import Table
 from gt.data.reading import read_text
 from gt.data.store import Graphs
 from gt.errors import UserError
-from gt.schema import Kind
+from gt.schema import Kind, Level
 
 VERSION = 1  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
@@ -157,6 +157,12 @@ def key(folder: Path, choices: Choices) -> dict[str, Any]:
     return {"source": "csv", "version": VERSION, "files": digests, **choices.facts()}
 
 
+def names(folder: Path, level: Level) -> dict[str, np.ndarray]:
+    """What the files call each graph, or node, see `gt.data.own.assemble.names_of`."""
+    tables = {part: read_table(path, NEEDED[part]) for part, path in files(folder).items() if part != "edges"}
+    return names_of(tables["nodes"], tables.get("graphs"), level)
+
+
 def build(folder: Path, choices: Choices) -> Graphs:
     """The graphs of a folder of tables.
 
@@ -218,3 +224,7 @@ class CSVGraphs(OwnGraphs):
 
     def build(self) -> Graphs:
         return several(build(self.path, self.choices), self.path, "csv_nodes")
+
+    def names(self) -> dict[str, np.ndarray]:
+        """What the files call each graph, or each node where these have the targets."""
+        return names(self.path, self.schema.level)

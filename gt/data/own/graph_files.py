@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gt.data.own.assemble import Choices, assemble
+import numpy as np
+
+from gt.data.own.assemble import Choices, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.graph_records import GraphRecord, tables
 from gt.data.own.graphml import read_graphml
 from gt.data.own.node_link import read_json
 from gt.data.store import Graphs
 from gt.errors import UserError
-from gt.schema import Kind
+from gt.schema import Kind, Level
 
 VERSION = 1  # raise when the same files would give another store
 READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
@@ -66,6 +68,12 @@ def build(path: str, choices: Choices) -> Graphs:
     return assemble(nodes, edges, about, choices)
 
 
+def names(path: str, level: Level) -> dict[str, np.ndarray]:
+    """What the files call each graph, or node, see `gt.data.own.assemble.names_of`."""
+    nodes, _, about, _ = tables([graph for found in files(path) for graph in READERS[ending(found)](found)], path)
+    return names_of(nodes, about, level)
+
+
 class GraphFiles(OwnGraphs):
     """Graphs from GraphML or node-link JSON files, each perhaps gzipped, each of one graph or several.
 
@@ -115,3 +123,7 @@ class GraphFiles(OwnGraphs):
 
     def build(self) -> Graphs:
         return several(build(self.path, self.choices), self.path, "graph_file_nodes")
+
+    def names(self) -> dict[str, np.ndarray]:
+        """What the files call each graph, or each node where these have the targets."""
+        return names(self.path, self.schema.level)

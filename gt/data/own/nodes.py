@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 from torch_geometric.data import Dataset
 
@@ -106,6 +107,10 @@ class CSVNodes(OwnNodes):
     def build(self) -> Graphs:
         return single(csv_graphs.build(self.path, self.choices), self.path, "csv_graphs")
 
+    def names(self) -> dict[str, np.ndarray]:
+        """What the files call each node."""
+        return csv_graphs.names(self.path, "node")
+
 
 class GraphFileNodes(OwnNodes):
     """One graph from a file of GraphML or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
@@ -140,3 +145,7 @@ class GraphFileNodes(OwnNodes):
 
     def build(self) -> Graphs:
         return single(graph_files.build(self.path, self.choices), self.path, "graph_files")
+
+    def names(self) -> dict[str, np.ndarray]:
+        """What the file calls each node."""
+        return graph_files.names(self.path, "node")

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 from torch_geometric.data import Dataset
+from torchmetrics import MetricCollection
 
 from gt.data.own.base import OwnGraphs, file_name
 from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
+from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
-from gt.data.own.pyg_read import THEIRS, Part, digest, joined, read
+from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
+from gt.metrics import Criterion
 from gt.schema import Kind, Level, Schema
 
 VERSION = 1  # raise when the same dataset would give another store
@@ -147,7 +150,7 @@ class PyG(OwnGraphs):
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
-        UserError: on ``open``, a dataset that cannot be had or read.
+        UserError: PCQM-Contact, before it is downloaded; on ``open``, a dataset that cannot be had or read.
     """
 
     name: str
@@ -171,6 +174,8 @@ class PyG(OwnGraphs):
         super().__init__(
             file_name(title(self.make)), root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
+        if self.name.lower() == "pcqm-contact":
+            raise links_only(self.name)
         self.level, self.kind = level, kind
         self.fractions, self.split_seed = tuple(fractions), split_seed
         self._datasets: dict[str, Dataset] = {}
@@ -189,6 +194,10 @@ class PyG(OwnGraphs):
         found = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
         same = digest({"": found["train"]}, self.name) == digest({"": found["valid"]}, self.name)
         return {"": found["train"]} if same else found  # some, such as CSL, take a split and give all they have
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        """The metrics of the kind of target; of a known benchmark also its own, which then says what is best."""
+        return measures(self.make, self.schema)
 
     def open(self, encodings: Sequence[Any]) -> None:
         try:

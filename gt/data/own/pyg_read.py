@@ -108,6 +108,8 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         raise UserError(
             f"{name}, graph {int(np.argmin(sizes))} has no nodes: filter it out, with data.dataset.pre_filter"
         )
+    if "y" not in keys and "edge_label_index" in keys:
+        raise links_only(name)
     if "y" not in keys:
         raise UserError(f"{name} has no targets: its graphs hold {', '.join(sorted(keys))} and no y")
     y, lengths = cut("y")
@@ -121,6 +123,14 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         y=y,
         level=level,
         masks={split: found[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in found},
+    )
+
+
+def links_only(name: str) -> UserError:
+    """What to say of links to predict within each of many graphs, as PCQM-Contact has them."""
+    return UserError(
+        f"{name} asks for links within each of its graphs, which cannot be learned here: choose a dataset with targets "
+        "for graphs or nodes (data=lrgb data.dataset.name=Peptides-func), or links of one graph (data=ogbl_collab)"
     )
 
 

@@ -168,9 +168,17 @@ class TextClassification(GraphDataModule):
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         return BytePairs.read(self.given) if self.given else KINDS[self.tokens].learn(texts, self.vocabulary)
 
-    def build(self) -> Graphs:
+    def _by_split(self) -> dict[str, Rows]:
+        """The texts and labels of each split, in the order of the store."""
         by = self._split(self._rows())
-        by = {split: by[split] for split in ("train", "valid", "test") if split in by}
+        return {split: by[split] for split in ("train", "valid", "test") if split in by}
+
+    def names(self) -> dict[str, np.ndarray]:
+        """The text of each graph."""
+        return {"text": np.array([text for texts, _ in self._by_split().values() for text in texts], dtype=object)}
+
+    def build(self) -> Graphs:
+        by = self._by_split()
         names = _ordered(by["train"][1])
         if len(names) < 2:
             raise UserError(f"every training text of {self.path} has the label '{names[0]}': there is nothing to learn")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gt.data.arrays import read_array, write_array
-from gt.data.files import lock
+from gt.data.files import lock, mention_others
 from gt.data.text.files import between, in_groups
 from gt.data.text.tokenizer import Tokenizer, loads
 from gt.errors import UserError
@@ -85,6 +85,7 @@ def open_or_build(folder: Path, build: Callable[[], tuple[Texts, Tokenizer]]) ->
                 try:
                     _write(*build(), part)
                     os.replace(part, folder)
+                    mention_others(folder)
                 except BaseException:
                     shutil.rmtree(part, ignore_errors=True)
                     raise

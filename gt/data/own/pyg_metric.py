@@ -1,0 +1,87 @@
+"""The metrics that benchmarks among PyG's datasets are published with, where these are not those of the kind of target.
+
+The Long Range Graph Benchmark (Dwivedi et al. 2022) ranks by average precision (Peptides-func) and by macro F1 of nodes
+(PascalVOC-SP, COCO-SP); Benchmarking GNNs (Dwivedi et al. 2020) ranks PATTERN and CLUSTER by an accuracy in which each
+class weighs the same. ZINC and Peptides-struct go by the absolute error, the others by accuracy, as in `gt.metrics`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from gt import metrics
+from gt.data.ogb.metric import LeaderboardMetric
+from gt.metrics import Criterion
+from gt.schema import UNLABELLED, Kind, Schema
+
+
+def average_precision(rating: Tensor, answer: Tensor) -> Tensor:
+    """The sum over distinct ratings of the precision down to there times the recall gained; (K,) each, answers 0 or 1.
+
+    There has to be a 1 among the answers.
+    """
+    rating, order = rating.sort(descending=True)
+    last = torch.ones_like(rating, dtype=torch.bool)  # of those that are rated alike, who have no order among them
+    last[:-1] = rating[:-1] != rating[1:]
+    found = answer[order].cumsum(0)[last]
+    return (found.diff(prepend=found.new_zeros(1)) * found / (last.nonzero()[:, 0] + 1)).sum() / found[-1]
+
+
+class AveragePrecision(LeaderboardMetric):
+    """Average precision of log-odds (B, tasks), every task weighing the same; one without both answers does not count.
+
+    Args:
+        tasks: yes/no tasks, NaN where unlabelled.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__("ap", (tasks, tasks))
+
+    def score(self, preds: Tensor, target: Tensor) -> float:
+        both = ((target == 0).any(0) & (target == 1).any(0)).nonzero()[:, 0].tolist()
+        known = ~target.isnan()
+        if not (both and preds[known].isfinite().all()):
+            return torch.nan
+        each = [average_precision(preds[known[:, task], task], target[known[:, task], task]) for task in both]
+        return float(torch.stack(each).mean())
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a dataset is ranked by: higher is better; ``make`` takes the number of outputs."""
+
+    name: str
+    kind: Kind
+    make: Callable[[int], Metric]
+
+
+def _each_class_alike(metric: type[Metric]) -> Callable[[int], Metric]:
+    return partial(metric, average="macro", ignore_index=UNLABELLED)
+
+
+AP = Published("ap", "binary", AveragePrecision)
+MACRO_F1 = Published("f1", "multiclass", _each_class_alike(MulticlassF1Score))
+WEIGHTED = Published("weighted_accuracy", "multiclass", _each_class_alike(MulticlassAccuracy))
+PUBLISHED = {
+    ("LRGBDataset", "peptides-func"): AP,
+    ("LRGBDataset", "pascalvoc-sp"): MACRO_F1,
+    ("LRGBDataset", "coco-sp"): MACRO_F1,
+    ("GNNBenchmarkDataset", "pattern"): WEIGHTED,
+    ("GNNBenchmarkDataset", "cluster"): WEIGHTED,
+}
+
+
+def measures(make: "partial[Any]", schema: Schema) -> tuple[MetricCollection, Criterion]:
+    """The metrics of a kind of target; where ``make`` makes a dataset of `PUBLISHED` its own, which then decides."""
+    found, criterion = metrics.metrics(schema)
+    published = PUBLISHED.get((getattr(make.func, "__name__", ""), str(make.keywords.get("name")).lower()))
+    if published is None or published.kind != schema.kind:
+        return found, criterion
+    found.add_metrics({published.name: published.make(schema.outputs)})
+    return found, Criterion(published.name, "max")
