@@ -49,8 +49,8 @@ class Loading(Callback):
     """How much of training is spent on padding and on waiting for batches; logged as ``data/padding``, ``data/wait``.
 
     Padding is the share of the rows of the dense view (graphs times nodes of the largest) that hold no node. Waiting
-    is the share of the time that lies between the end of one batch and the start of the next, as this process sees it:
-    a GPU may be busy meanwhile. Both are of the epoch so far; validation counts for neither.
+    is the share of the time in which this process waits for its loader: a GPU may be busy meanwhile. Both are of the
+    epoch so far; validation counts for neither.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Loading(Callback):
 
     def _begin(self) -> None:
         self._nodes = self._rows = 0
-        self._waited = self._worked = 0.0
+        self._waited = self._passed = 0.0
         self._mark = time.monotonic()
 
     @property
@@ -69,25 +69,19 @@ class Loading(Callback):
     @property
     def wait(self) -> float:
         """The share of waiting, 0 to 1."""
-        total = self._waited + self._worked
-        return self._waited / total if total else 0.0
+        return self._waited / self._passed if self._passed else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin()
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        now = time.monotonic()
-        self._waited += now - self._mark
-        self._mark = now
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        self._worked += now - self._mark
+        self._passed += now - self._mark
         self._mark = now
+        loader: Any = trainer.train_dataloader
+        self._waited = loader.waited
         self._nodes += batch.num_nodes - batch.padding[1]
         self._rows += batch.num_graphs * batch.max_nodes
 

@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ PADDED: Axes = (LENGTHS, STACKS)
 LISTED: Axes = (READ, NODES)
 BLOCKED: Axes = (AREA, NODES)
 # larger cases are not measured but scaled up from smaller ones
-MOST_ENTRIES, MOST_PAIRS, MOST_BLOCKED = 4_000_000, 1_000_000, 1 << 26
+MOST_ENTRIES, MOST_ROWS, MOST_PAIRS, MOST_BLOCKED = 20_000_000, 90_000, 1_000_000, 1 << 26
 KINDS = ("free", "causal", "masked")
 
 
@@ -119,10 +119,19 @@ class CostTable:
     times: Mapping[str, Sequence[Sequence[float]]]
     source: Mapping[str, Any]
 
+    @cached_property
+    def _headings(self) -> dict[str, set[str]]:
+        """What follows each backend's name: kinds, ``blocks`` or channels."""
+        found: dict[str, set[str]] = {}
+        for name in self.times:
+            backend, heading, *_ = name.split("/")
+            found.setdefault(backend, set()).add(heading)
+        return found
+
     def seconds(self, backend: str, pairs: Pairs, demand: Demand) -> float:
         """The time that a backend is expected to take, forward and backward; infinite where it was not measured."""
         batch = pairs.batch
-        heading = {name.split("/")[1] for name in self.times if name.startswith(f"{backend}/")}
+        heading = self._headings.get(backend, ())
         axes, at = PADDED, (float(batch.max_nodes), float(batch.num_graphs * demand.heads))
         if not heading:
             return math.inf

@@ -1,8 +1,9 @@
 """What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
 
 import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,26 @@ SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 def _whole(batch: Any) -> Any:
     """Datasets make whole batches: nothing is left to collate."""
     return batch
+
+
+class Loader(DataLoader[GraphBatch]):
+    """A loader that knows how long it was waited for.
+
+    Attributes:
+        waited: seconds of this epoch until now.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[GraphBatch]:  # type: ignore[override]
+        self.waited, batches = 0.0, super().__iter__()
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - begun
+            if batch is None:
+                return
+            yield batch
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -103,14 +124,14 @@ class DataModule(pl.LightningDataModule, ABC):
         """Processes that make the batches of a split."""
         return self.workers
 
-    def loader(self, split: str) -> DataLoader[GraphBatch]:
+    def loader(self, split: str) -> Loader:
         """A loader of the batches of a split: this process's share of them."""
         place = {}
         if self.trainer is not None:
             place = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
             if split == "train":
                 place |= self._progress(self.trainer)
-        return DataLoader(
+        return Loader(
             self.dataset(split),
             batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
@@ -225,7 +246,7 @@ class GraphDataModule(DataModule):
         graphs = self._opened()
         return GraphDataset(graphs, graphs.splits[split], self.readings, self._shapes.get(split, ()))
 
-    def loader(self, split: str) -> DataLoader[GraphBatch]:
+    def loader(self, split: str) -> Loader:
         if self.static and self.schema.level == "link":
             raise UserError(
                 "data.static=true fills up graphs and nodes, and this dataset predicts links: set it to false"

@@ -42,19 +42,21 @@ def side_by_side(
 ) -> dict[str, list[float]]:
     """Repeats of every step in turn, so that whatever disturbs the machine disturbs all of them alike.
 
+    Each time, a step runs once before it is timed: a training loop does not find the caches and the freed memory of
+    another program either.
+
     Args:
         steps: by name.
         device: where they run.
         rounds, least: repeats of each step; ``least`` of them where that takes longer than ``seconds`` a step.
     """
-    for step in steps.values():
-        step()
     found: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     for number in range(rounds):
         if number >= least and time.perf_counter() - start > seconds * len(steps):
             break
         for name, step in steps.items():
+            step()
             found[name].append(once(step, device))
     return found
 

@@ -62,6 +62,9 @@ class Band(Positional):
             allowed &= offset <= ahead
         return allowed
 
+    def pair_count(self, batch: GraphBatch) -> int:
+        return int(batch.sizes.square().sum()) if self.limits == (None, None) else super().pair_count(batch)
+
     def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
         back, ahead = self.limits
         node = torch.arange(batch.num_nodes, device=batch.device)
