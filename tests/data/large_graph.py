@@ -1,4 +1,7 @@
-"""Train and evaluate on a random graph of any size and say what it took: python -m tests.data.large_graph ARGUMENTS."""
+"""Train and evaluate on a random graph of any size and say what it took.
+
+python -m tests.data.large_graph clusters 1000000 10000000 10 FOLDER    # sampler, nodes, edges, steps, where to keep it
+"""
 
 import json
 import resource
@@ -114,6 +117,8 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 6 or sys.argv[1] not in SAMPLERS:
+        sys.exit(str(__doc__))
     kind, *numbers, where = sys.argv[1:]
     Path(where).mkdir(parents=True, exist_ok=True)
     print(json.dumps(main(kind, *map(int, numbers), where)))

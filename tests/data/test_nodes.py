@@ -13,6 +13,7 @@ from gt.attention.costs import Demand
 from gt.data.large.nodes import NodeData, Steps, refuse_dense
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.store import Graphs, pointers
+from gt.encodings import RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -85,7 +86,9 @@ def network(data: NodeData, mask=Hops(1)) -> GraphTransformer:  # noqa: B008
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("binary", [False, True])
 def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(make, binary, tmp_path):
-    data, graphs = opened(tmp_path, make(), binary=binary), made(binary)
+    data, graphs = Made(tmp_path, make(), binary=binary), made(binary)
+    data.open([RandomWalk(3)])
+    walks = RandomWalk(3).compute(graphs)["random_walk"]
     numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
     rooted = []
     for batch in data.train_dataloader():
@@ -94,6 +97,7 @@ def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(m
         assert batch.ptr.tolist() == [0, len(nodes)]
         assert (batch.rowptr[1:] >= batch.rowptr[:-1]).all()
         torch.testing.assert_close(batch.extras["extra"][:, 0], batch.x[:, 0])
+        np.testing.assert_allclose(batch.extras["random_walk"].numpy(), walks[nodes], rtol=2**-11, atol=1e-7)
         # each edge of the batch, with its features, is one of the graph
         mine = np.c_[nodes[batch.edge_index.numpy()].T, batch.edge_attr.numpy()]
         theirs = {tuple(row) for row in np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]}
