@@ -48,6 +48,13 @@ def _hides(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     return pairs.kept(f"hides_{dtype}".replace(".", "_"), made)
 
 
+def _bias_of_read(pairs: Pairs, bias: Tensor) -> Tensor:
+    """A bias of either form as (B, 1 or H, L, L), zero where nothing is read, whatever it held there: also NaN."""
+    if bias.dim() == 2:
+        return dense_bias(pairs, bias)
+    return bias if pairs.batch.equal_sizes and pairs.limits == (None, None) else bias.masked_fill(~pairs.dense, 0.0)
+
+
 def _rows(pairs: Pairs, heads: int) -> Tensor:
     """(N H,) the row of each node and head in the flattened padded view (B, H, L)."""
     batch = pairs.batch
@@ -126,7 +133,7 @@ def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor
 def _weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None) -> Tensor:
     """(B, H, L, D) queries, already scaled, and keys, or none, to the attention weights (B, H, L, L)."""
     product = q @ k.transpose(-2, -1) if q is not None and k is not None else None
-    scores = total(product, None if bias is None else dense_bias(pairs, bias))
+    scores = total(product, None if bias is None else _bias_of_read(pairs, bias))
     hides = _hides(pairs, scores.dtype)
     return (scores if hides is None else scores + hides).softmax(-1)
 
@@ -164,7 +171,8 @@ def attend_sdpa(
     causal = pairs.limits == (None, 0) and bias is None
     mask = None if causal else _hides(pairs, q.dtype)
     if bias is not None:
-        mask = dense_bias(pairs, bias) if mask is None else dense_bias(pairs, bias) + mask
+        bias = _bias_of_read(pairs, bias)
+        mask = bias if mask is None else bias + mask
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     return _unpad(pairs, out)
 
@@ -179,6 +187,8 @@ def prepare_dense(pairs: Pairs, demand: Demand) -> None:
         _rows(pairs, demand.heads)
     if not pairs.all_read:
         _ = pairs.readers
+    if demand.bias or demand.scored:
+        _ = pairs.dense
 
 
 def sdpa_obstacle(demand: Demand) -> str | None:

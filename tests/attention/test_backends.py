@@ -149,6 +149,19 @@ def test_targets_that_read_nobody_get_zeros_and_pass_no_gradient(backend):
 
 
 @pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("mask", [Complete(), Causal(), Hops(1)], ids=str)
+@pytest.mark.parametrize("strange", [math.nan, math.inf])
+def test_a_bias_of_pairs_that_are_not_read_counts_for_nothing(backend, mask, strange):
+    pairs = mask(random_batch((5, 1, 3), seed=0))
+    q, k, v, bias = inputs(pairs, 2, 4, "dense")
+    out = attend(q, k, v, pairs, bias, backend=backend)
+    expected = (out, *torch.autograd.grad(out.square().sum(), (q, k, v, bias)))
+    odd = bias.detach().masked_fill(~pairs.dense, strange).requires_grad_()
+    out = attend(q, k, v, pairs, odd, backend=backend)
+    torch.testing.assert_close((out, *torch.autograd.grad(out.square().sum(), (q, k, v, odd))), expected)
+
+
+@pytest.mark.parametrize("backend", HERE)
 def test_values_may_be_wider_than_queries(backend):
     pairs = Hops(1)(random_batch((4, 2)))
     q, k, _, _ = inputs(pairs, 2, 3, "none")
