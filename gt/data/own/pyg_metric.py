@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -19,18 +20,6 @@ from gt import metrics
 from gt.data.ogb.metric import LeaderboardMetric
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Kind, Schema
-
-
-def average_precision(rating: Tensor, answer: Tensor) -> Tensor:
-    """The sum over distinct ratings of the precision down to there times the recall gained; (K,) each, answers 0 or 1.
-
-    There has to be a 1 among the answers.
-    """
-    rating, order = rating.sort(descending=True)
-    last = torch.ones_like(rating, dtype=torch.bool)  # of those that are rated alike, who have no order among them
-    last[:-1] = rating[:-1] != rating[1:]
-    found = answer[order].cumsum(0)[last]
-    return (found.diff(prepend=found.new_zeros(1)) * found / (last.nonzero()[:, 0] + 1)).sum() / found[-1]
 
 
 class AveragePrecision(LeaderboardMetric):
@@ -48,8 +37,11 @@ class AveragePrecision(LeaderboardMetric):
         known = ~target.isnan()
         if not (both and preds[known].isfinite().all()):
             return torch.nan
-        each = [average_precision(preds[known[:, task], task], target[known[:, task], task]) for task in both]
-        return float(torch.stack(each).mean())
+        from sklearn.metrics import average_precision_score  # takes half a second to import, which few runs need
+
+        # not torchmetrics', which takes probabilities: those of large log-odds are all 1
+        rows = ((target[known[:, task], task], preds[known[:, task], task]) for task in both)
+        return float(np.mean([average_precision_score(answer, rating) for answer, rating in rows]))
 
 
 @dataclass(frozen=True)
