@@ -116,7 +116,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
         reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
     out = _read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk)
-    return out * net.scale + net.mean if net.schema.scale else out
+    return net.in_units(out)
 
 
 def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:

@@ -34,7 +34,9 @@ class Features(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(rows, columns) to (rows, width)."""
-        return self.table(values + self.offsets) if self.categorical else self.linear(values)
+        if self.categorical:
+            return self.table(values + self.offsets)
+        return self.linear(values.to(self.linear.weight.dtype))
 
 
 class GraphTransformer(nn.Module):
@@ -141,10 +143,14 @@ class GraphTransformer(nn.Module):
         for encoding, hint in hints:
             if hint is not None and not encoding.concat:
                 x = x + hint
+        x = x.to(next(self.parameters()).dtype)  # of a network in 16 bits the table of an encoding may be wider
         return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        """(B, outputs), (N, outputs) or (K, outputs): a row for each graph, node or link, as the schema asks."""
+        """(B, outputs), (N, outputs) or (K, outputs): a row for each graph, node or link, as the schema asks.
+
+        In float32 at least, whatever the network computes in, for a loss in 16 bits is that of rounded targets.
+        """
         x = self.embed(batch)
         e = self.edges(batch.edge_attr) if self.edges is not None else None
         wide = batch.with_virtual_nodes(self.virtual_nodes)
@@ -157,7 +163,20 @@ class GraphTransformer(nn.Module):
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
         out = self.head(normalised(self.norm, x, batch.node_mask), batch)
+        return self.in_units(out)
+
+    def in_units(self, out: Tensor) -> Tensor:
+        """What the head says in the unit of the data, in float32 at least."""
+        out = out.to(torch.promote_types(out.dtype, torch.float32))
         return out * self.scale + self.mean if self.schema.scale else out
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "GraphTransformer":
+        super()._apply(fn, recurse)
+        for name in ("scale", "mean"):  # rounded to 16 bits with the weights, a mean of 1,003 would be 1,000
+            rounded: Tensor = getattr(self, name)
+            if rounded.dtype.itemsize < 4:
+                setattr(self, name, torch.tensor(getattr(self.schema, name), device=rounded.device))
+        return self
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""

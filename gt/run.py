@@ -30,6 +30,7 @@ from gt.layers import attention_layers
 from gt.logging import sync_line
 from gt.metrics import constant_prediction, total_loss
 from gt.model import GraphTransformer
+from gt.precision import HalfWeights
 from gt.report import write_report
 from gt.task import Task
 
@@ -63,9 +64,17 @@ def make_trainer(
     config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
 ) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
+    precision: dict[str, Any] = {}
+    if str(config.precision).startswith("16-true"):
+        raise UserError(
+            "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
+        )
+    if config.precision == "bf16-true":
+        precision = {"precision": None, "plugins": [HalfWeights("bf16-true")]}
     try:
         return instantiate(
             config,
+            **precision,
             callbacks=callbacks,
             logger=list(loggers),
             default_root_dir=str(folder),

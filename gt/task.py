@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -131,6 +133,26 @@ class Task(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip what the optimiser will step by, under any precision and with a fused optimiser too.
+
+        Lightning's mixed precision refuses to clip for a fused one, for it would divide by the loss scale only inside
+        its step. That can be done before; and in bfloat16 nothing is scaled.
+        """
+        if not gradient_clip_val:
+            return
+        precision: Any = self.trainer.precision_plugin
+        scaler = getattr(precision, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
+        Precision.clip_gradients(precision, optimizer, gradient_clip_val, algorithm)
 
     def configure_optimizers(self) -> Any:
         if self.optim is None:

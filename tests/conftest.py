@@ -19,3 +19,12 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("set GT_DATA to a folder of real datasets to run this test")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests for a GPU are skipped where there is none, rather than fail."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

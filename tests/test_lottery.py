@@ -122,11 +122,13 @@ def test_a_measured_table_is_whole(small, tmp_path):
 
 def test_the_command_keeps_the_table_and_says_where(small, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(costs, "cached_path", lambda device: tmp_path / "own.json")
-    monkeypatch.setattr(sys, "argv", ["lottery", "--table-only"])
+    monkeypatch.setattr(sys, "argv", ["lottery", "--table-only", "--out", str(tmp_path / "out")])
     program.main()
     costs.cost_table.cache_clear()
-    assert (tmp_path / "own.json").exists()
     assert "auto now goes by" in capsys.readouterr().out
+    own, copy = (costs.read_table(path) for path in (tmp_path / "own.json", tmp_path / "out" / "costs-cpu.json"))
+    assert own is not None
+    assert own == copy
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -123,4 +123,5 @@ class LaplacianModule(EncodingModule):
             signs = 1 - 2 * torch.randint(2, (batch.num_graphs, entries.shape[1]), device=entries.device)
             entries = entries * signs.index_select(0, batch.batch)
         modes = torch.stack([entries, values], dim=-1).masked_fill(absent, 0.0)  # (N, k, 2)
+        modes = modes.to(next(self.mlp.parameters()).dtype)
         return self.mlp(modes).masked_fill(absent, 0.0).sum(1)

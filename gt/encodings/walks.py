@@ -112,4 +112,5 @@ class RandomWalkModule(EncodingModule):
         self.linear = nn.Linear(steps, dim)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
-        return self.linear(normalised(self.norm, precomputed(batch, "random_walk"), batch.node_mask))
+        walks = precomputed(batch, "random_walk").to(self.linear.weight.dtype)
+        return self.linear(normalised(self.norm, walks, batch.node_mask))

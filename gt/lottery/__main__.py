@@ -1,7 +1,7 @@
 """``python -m gt.lottery``: measure how this machine computes attention best, keep that, and show it.
 
-Writes the cost table that ``backend=auto`` goes by into the user's cache folder, and a table (JSON) and a picture of
-every backend on a grid of workloads into a folder that it names.
+Writes the cost table that ``backend=auto`` goes by into the user's cache folder, and a copy of it, a table (JSON) and a
+picture of every backend on a grid of workloads into a folder that it names.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from gt.lottery.workloads import densities, workloads
 
 RIVALS = ("TransformerConv", "GATv2Conv", "MultiheadAttention")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TRAINED_IN = {"cpu": "float32", "cuda": "bfloat16"}  # what trainer=cpu and trainer=gpu compute attention in
 
 
 def table(rows: list[Row]) -> Table:
@@ -93,8 +94,8 @@ WIDE = 180  # columns of a file or a pipe
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gt.lottery", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--out", type=Path, default=Path("runs/lottery"), help="folder of the table and the picture")
+    parser.add_argument("--dtype", choices=DTYPES, help="float32 on a CPU, bfloat16 on a GPU")
+    parser.add_argument("--out", type=Path, default=Path("runs/lottery"), help="folder of the tables and the picture")
     parser.add_argument("--table-only", action="store_true", help="measure what auto goes by and stop, in under 30 s")
     parser.add_argument("--keep", action="store_true", help="go by the table that is there; measure the grid alone")
     return parser.parse_args()
@@ -104,13 +105,18 @@ def main() -> None:
     args = arguments()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no GPU: choose --device cpu")
-    dtype, console = DTYPES[args.dtype], Console(width=None if sys.stdout.isatty() else WIDE)
+    kind = args.dtype or TRAINED_IN[args.device]
+    dtype, console = DTYPES[kind], Console(width=None if sys.stdout.isatty() else WIDE)
+    args.out.mkdir(parents=True, exist_ok=True)
     if not args.keep:
-        found = measure(args.device, dtype, lambda cases: track(cases, description="measuring costs", console=console))
-        path = costs.cached_path(args.device)
-        found.write(path)
+        measured = measure(
+            args.device, dtype, lambda cases: track(cases, description="measuring costs", console=console)
+        )
+        kept, copy = costs.cached_path(args.device), args.out / f"costs-{args.device}.json"
+        for path in (kept, copy):
+            measured.write(path)
         costs.cost_table.cache_clear()
-        console.print(f"auto now goes by {path}")
+        console.print(f"auto now goes by {kept}\na copy of it is {copy}", soft_wrap=True)
     if args.table_only:
         return
     peak = peaks(args.device, dtype)
@@ -119,11 +125,10 @@ def main() -> None:
         compare(w, args.device, dtype, peak, layers=False)
         for w in track(densities(), description="densities", console=console)
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "device": costs.device_name(args.device),
         "torch": torch.__version__,
-        "dtype": args.dtype,
+        "dtype": kind,
         "date": datetime.now(UTC).date().isoformat(),
     }
     console.print(table(rows))
