@@ -6,20 +6,26 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from gt.command import prepared
+from gt.command import CONFIGS, prepared
 from gt.errors import one_line
+from gt.sweep import job, ranking
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
-    from gt.run import run  # imported late: --help and a typo answer at once
+    with job():
+        from gt.run import run  # imported late: --help and a typo answer at once
 
-    with one_line():
         return run(cfg)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What is run from the command line: the arguments checked, then one run or a sweep."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
-    with one_line():
+    with one_line(), ranking():
         sys.argv[1:] = prepared(sys.argv[1:])
         main()
+
+
+if __name__ == "__main__":
+    command()

@@ -19,7 +19,7 @@ from yaml import MarkedYAMLError
 from gt.config import Config, WrongKey, check, check_path, nearest
 from gt.errors import UserError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def groups(configs: Path) -> dict[str, list[str]]:

@@ -22,27 +22,22 @@ def one_line() -> Iterator[None]:
     """Whatever a user can mend ends the program with one line on standard error and an exit code other than 0."""
     try:
         yield
-    except (UserError, OSError) as error:
-        raise SystemExit(_say(_unwrapped(error))) from None
-    except HydraException as error:
-        cause = _unwrapped(error)
-        if not isinstance(cause, UserError | OSError | ValueError):
-            raise
-        raise SystemExit(_say(cause)) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        line = reason(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
-def _unwrapped(error: BaseException) -> BaseException:
-    """What Hydra's instantiate met."""
-    while isinstance(error, HydraException) and error.__cause__ is not None:
+def reason(error: BaseException) -> str | None:
+    """What is wrong, in one line, where a user can mend it; else None."""
+    hydras = isinstance(error, HydraException)
+    while isinstance(error, HydraException) and error.__cause__ is not None:  # what Hydra's instantiate met
         error = error.__cause__
-    return error
-
-
-def _say(error: BaseException) -> int:
-    where = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-    what = f"{error.strerror or error}{where}" if isinstance(error, OSError) else str(error)
-    print(f"error: {what}", file=sys.stderr)
-    return 1
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return str(error) if isinstance(error, UserError) or (hydras and isinstance(error, ValueError)) else None

@@ -1,8 +1,6 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
-import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterable
@@ -32,9 +30,9 @@ from gt.metrics import constant_prediction, total_loss
 from gt.model import GraphTransformer
 from gt.precision import HalfWeights
 from gt.report import write_report
+from gt.sweep import RESULT, write_json
 from gt.task import Task
 
-RESULT = "result.json"
 CELLS = 20_000_000  # numbers of a prediction that are held at once
 
 
@@ -109,6 +107,14 @@ def run(cfg: DictConfig) -> float:
 
     With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0.
     """
+    try:
+        return train(cfg)
+    finally:
+        wandb.finish()  # the next job of a sweep is a run of its own, whatever became of this one
+
+
+def train(cfg: DictConfig) -> float:
+    """See `run`."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
@@ -174,15 +180,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     write_json(folder / RESULT, result)
     report = write_report(folder, task, data, result)
     print(summary(folder, result, report, loggers, backends_used(task.net)), flush=True)
-    wandb.finish()  # the next job of a sweep is a run of its own
     return float(score) if score is not None else scores[task.criterion.name]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    os.replace(part, path)
 
 
 def say(trainer: pl.Trainer, line: str) -> None:

@@ -1,15 +1,65 @@
-"""A sweep's last word: its jobs, ranked."""
+"""A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
 import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from gt.run import RESULT
+from gt.errors import UserError, one_line, reason
+
+RESULT = "result.json"  # of a job that finished
+FAILURE = "failure.json"  # of one that did not: what was wrong
+WIDE = 160  # columns of a file or a pipe
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1))
+    os.replace(part, path)
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """Around one run: what a user can mend is one line, and ends the program where the run is not one of a sweep.
+
+    In a sweep the failure is kept in the job's folder for the ranking, and goes on to Hydra, which runs the other jobs.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        with one_line():
+            yield
+        return
+    folder = Path(hydra.runtime.output_dir)
+    for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
+        (folder / name).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        line = reason(error) or f"{type(error).__name__}: {error}"
+        print(f"error: {line}", file=sys.stderr)
+        failure = {"overrides": list(hydra.overrides.task), "reason": line}
+        write_json(folder / FAILURE, failure)
+        release(error)
+        raise
+
+
+def release(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold: Hydra keeps it until the sweep ends, and with it a whole network."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def ranked(folder: Path) -> list[dict[str, Any]]:
@@ -17,6 +67,12 @@ def ranked(folder: Path) -> list[dict[str, Any]]:
     results = [json.loads(path.read_text()) | {"job": path.parent.name} for path in folder.glob(f"*/{RESULT}")]
     sign = -1 if results and results[0]["mode"] == "max" else 1
     return sorted(results, key=lambda result: sign * (result["best_valid"] or result["scores"][result["criterion"]]))
+
+
+def failures(folder: Path) -> list[dict[str, Any]]:
+    """Every job of a sweep folder that failed and has not finished since, with its overrides and the reason."""
+    paths = [path for path in folder.glob(f"*/{FAILURE}") if not (path.parent / RESULT).exists()]
+    return sorted((json.loads(p.read_text()) | {"job": p.parent.name} for p in paths), key=lambda f: f["job"])
 
 
 def table(results: list[dict[str, Any]]) -> Table:
@@ -32,15 +88,60 @@ def table(results: list[dict[str, Any]]) -> Table:
     return out
 
 
-class Ranking(Callback):
-    """Prints the ranked table when a multirun ends, and keeps it as ``ranking.txt`` in the sweep's folder."""
+def failure_table(failed: list[dict[str, Any]]) -> Table:
+    """One row a job that failed: what was overridden and what was wrong."""
+    out = Table(title="jobs that failed")
+    out.add_column("job", justify="right")
+    out.add_column("overrides", overflow="fold")
+    out.add_column("reason", overflow="fold")
+    for each in failed:
+        out.add_row(each["job"], " ".join(each["overrides"]), each["reason"])
+    return out
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        results = ranked(folder)
-        if not results:
-            return
-        Console().print(table(results))
+
+class Ranking(Callback):
+    """Prints the ranked jobs when a multirun ends, and keeps the tables as ``ranking.txt`` in the sweep's folder.
+
+    Hydra does not tell its callbacks of a sweep that a failed job or Ctrl-C ends: `ranking` then has the last word.
+    """
+
+    folder: ClassVar[Path | None] = None  # of the sweep that is running
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Ranking.folder = Path(config.hydra.sweep.dir)
+
+
+@contextmanager
+def ranking() -> Iterator[None]:
+    """Around the whole program: however a sweep ends, its jobs are ranked.
+
+    Raises:
+        UserError: some of its jobs failed.
+    """
+    Ranking.folder, stopped = None, None
+    failed: list[dict[str, Any]] = []
+    try:
+        yield
+    except Exception as error:  # Hydra raises what the first failed job raised when the last one is done
+        stopped = error
+    finally:
+        if Ranking.folder:
+            failed = show(Ranking.folder)
+    if failed:
+        raise UserError(f"{len(failed)} of the jobs failed: {', '.join(each['job'] for each in failed)}") from stopped
+    if stopped:
+        raise stopped
+
+
+def show(folder: Path) -> list[dict[str, Any]]:
+    """Print and keep the ranking of a sweep folder; returns its failed jobs."""
+    results, failed = ranked(folder), failures(folder)
+    tables = [table(results)] if results else []
+    tables += [failure_table(failed)] if failed else []
+    if tables:
+        wide = None if sys.stdout.isatty() else WIDE
+        Console(width=wide, markup=False).print(*tables)  # encoding=[rwse] is no markup
         with open(folder / "ranking.txt", "w") as handle:
-            Console(file=handle, width=160).print(table(results))
+            Console(file=handle, width=WIDE, markup=False).print(*tables)
         print(f"sweep folder  {folder}\nranking       {folder / 'ranking.txt'}", flush=True)
+    return failed

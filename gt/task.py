@@ -95,7 +95,7 @@ class Task(pl.LightningModule):
         often = self.device.type == "cpu" or batch_idx % trainer.log_every_n_steps == 0
         if often and not torch.isfinite(loss):  # looking waits for a GPU, so there it is done now and then
             raise UserError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}: "
+                f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}: "
                 f"lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
