@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 from torchmetrics import Metric
 
@@ -123,6 +124,7 @@ def train(cfg: DictConfig) -> float:
     data: DataModule = instantiate(cfg.data)
     started = time.monotonic()
     data.open(encodings_of(cfg))
+    rank_zero_only(print)(data.schema.task(), flush=True)
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
         return 0.0

@@ -1,7 +1,7 @@
 """What one dataset's batches hold: the columns a model must embed and the target it must predict."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Schema:
             and metrics are in the data's unit, the loss in that of ``scale``; none: 0 and 1.
         squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
         names: a name for each output, or none.
+        target: what the source calls what is to be predicted, such as the columns of a table, where that is known.
         max_nodes: the largest graph of the dataset, for tables with a row a position.
         tokenizer: how text became the numbers of ``x``, as `gt.data.text.tokenizer.Tokenizer.dumps` writes it, so that
             a checkpoint alone can read more of it; empty where nodes are not pieces of text.
@@ -49,6 +50,7 @@ class Schema:
     scale: tuple[float, ...] = ()
     squared: bool = False
     names: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
     max_nodes: int = 0
     tokenizer: str = ""
 
@@ -74,6 +76,27 @@ class Schema:
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
 
+    def task(self) -> str:
+        """What is to be predicted, for a reader: ``to predict for each node: label, one of 3 classes``."""
+        what = {
+            "multiclass": f"one of {self.outputs:,} classes",
+            "binary": many(self.outputs, "yes/no answer"),
+            "regression": many(self.outputs, "real number"),
+        }[self.kind]
+        places = f", at each of {self.positions} positions" if self.positions > 1 else ""
+        name = f"{several(self.target, 6)}, " if self.target else ""
+        return f"to predict for each {self.level}: {name}{what}{places}"
+
     def chance_loss(self) -> float:
         """Loss in nats of a model that knows nothing: uniform over the classes."""
         return math.log(self.outputs) if self.kind == "multiclass" else math.log(2)
+
+
+def many(count: int, what: str) -> str:
+    """So many of something: ``1 graph``, ``2,000 graphs``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def several(names: Sequence[str], most: int) -> str:
+    """A list of names for a reader, cut where it is long."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -50,6 +50,7 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     for table in tables:
         console.print(table)
         console.print()
+    console.print(data.schema.task(), markup=False)
     notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
     for key, value in notes.items():
         if value not in ([], {}, None):

@@ -15,7 +15,7 @@ from gt.data.datamodule import DataModule, GraphDataModule
 from gt.graph import GraphBatch
 from gt.masks import Complete, Hops, Mask
 from gt.metrics import classes
-from gt.schema import Schema
+from gt.schema import Schema, many
 
 SAMPLED = 256  # graphs whose diameters are estimated
 BATCHES = 20  # looked at where a source makes its graphs as it goes
@@ -146,10 +146,6 @@ def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
     return hops
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, name in enumerate(columns):
@@ -160,7 +156,7 @@ def _table(title: str, *columns: str) -> Table:
 def size_table(found: Contents) -> Table:
     """Nodes, edges, degrees and diameters."""
     one, scope = len(found.nodes) == 1, "" if found.whole else ", in some training batches"
-    title = f"{_many(len(found.nodes), 'graph')}, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
+    title = f"{many(len(found.nodes), 'graph')}, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
     table = _table(title, "", "least", "mean", "median", "most")
     hops, connected = double_sweep(found.sample)
     rows = {} if one else {"nodes of a graph": found.nodes, "edges of a graph": found.edges}
@@ -199,8 +195,8 @@ def label_table(data: DataModule) -> Table:
     schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
     what = {
         "multiclass": f"one of {schema.outputs} classes",
-        "binary": _many(schema.outputs, "yes/no answer"),
-        "regression": _many(schema.outputs, "number"),
+        "binary": many(schema.outputs, "yes/no answer"),
+        "regression": many(schema.outputs, "number"),
     }[schema.kind]
     at = f" at each of {schema.positions} positions" if schema.positions > 1 else ""
     table = _table(f"targets: for each {schema.level} {what}{at}", "", *splits)
@@ -255,7 +251,7 @@ def mask_table(batch: GraphBatch, demand: Demand) -> Table:
     )
     padded = f", padded to {batch.max_nodes:,} each ({share:.0%} padding)" if graphs > 1 else ""
     table.caption = (
-        f"on a training batch of {_many(graphs, 'graph')}, {nodes:,} nodes{padded}; "
+        f"on a training batch of {many(graphs, 'graph')}, {nodes:,} nodes{padded}; "
         f"{demand.heads} heads of {demand.channels}, {demand.device}"
     )
     every = int((batch.sizes**2).sum())

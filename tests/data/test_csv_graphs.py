@@ -69,7 +69,10 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
     opened(write(tmp_path / "csv"))
     assert capsys.readouterr().out == (
         "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3, 2, an edge categories of 2; "
-        "to predict for each graph: 1 real number; train 2, valid 1\n"
+        "train 2, valid 1\n"
+        "  nodes  categories: element, ring\n"
+        "  edges  categories: bond\n"
+        "  graphs target: label; split: split\n"
     )
 
 
@@ -201,7 +204,7 @@ FAULTS = {
     ),
     "no target": (
         {"graphs": without(GRAPHS, "label")},
-        "graphs.csv and nodes.csv: no column to predict: name it 'label'",
+        "graphs.csv and nodes.csv: no attribute is called label, y or target; choose one of element, ring: ",
     ),
     "unknown graph of a node": (
         {"nodes": NODES.replace("m3", "m4")},

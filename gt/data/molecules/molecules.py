@@ -14,16 +14,16 @@ from gt.data import splits
 from gt.data.datamodule import GraphDataModule, stores_in
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
-from gt.data.molecules.table_columns import named, several, smiles_column, split_column, target_columns
+from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
 from gt.data.molecules.table_targets import Targets, balanced, moments, read_targets
 from gt.data.molecules.tables import Table, read_table
 from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs, fingerprint, pointers
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.schema import Kind, Schema
+from gt.schema import Kind, Schema, several
 
-VERSION = 2  # raise when the same file and options would give something else
+VERSION = 3  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -236,6 +236,7 @@ class Molecules(GraphDataModule):
             kind=targets.kind,
             outputs=targets.outputs,
             names=targets.classes if targets.kind == "multiclass" else tuple(targets.columns),
+            target=tuple(targets.columns),
             max_nodes=max_nodes,
         )
 

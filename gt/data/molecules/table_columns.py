@@ -4,7 +4,6 @@ A column that is only likely to be a target is never taken: where the rules belo
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from gt.data.molecules.smiles import parses
 from gt.data.molecules.tables import Table
 from gt.data.splits import split_of
 from gt.errors import UserError
+from gt.schema import several
 
 SMILES_NAMES = ("smiles", "canonicalsmiles", "isomericsmiles", "mol", "molecule", "structure", "compound")
 TARGET_NAMES = re.compile(r"(target|label|class|task|property|y|value|outcome)s?\d*")
@@ -24,11 +24,6 @@ ID_NAMES = {"num", "no", "nr", "number", "row", "rank", "id", "index", "idx", "c
 ID_ENDS = {"id", "ids", "index", "idx", "cid"}
 SPLIT_NAMES = {"split", "set", "subset", "partition", "fold", "group"}
 MOST = 0.9  # the share of a column's cells that must be numbers for it to be one of numbers
-
-
-def several(names: Sequence[str], most: int) -> str:
-    """A list of names for a reader, cut where it is long."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def named(table: Table, name: str, path: Path, option: str) -> str:

@@ -91,6 +91,7 @@ class FunctionNames(OGBGraphs):
                     outputs=len(vocabulary),
                     positions=POSITIONS,
                     names=tuple(vocabulary),
+                    target=("the function's name",),
                     max_nodes=int(piece.sizes.max()),
                 ),
             ).sort_edges()

@@ -89,6 +89,7 @@ def build(name: str, root: Path) -> Graphs:
             edge_floats=2 if edges else 0,
             level="link",
             kind="binary",
+            target=("whether there is one",),
             max_nodes=nodes,
         ),
         notes={"edges left out because they are asked for": int((~shown).sum())},

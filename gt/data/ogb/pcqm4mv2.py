@@ -100,6 +100,7 @@ class PCQM4Mv2(OGBGraphs):
                     level="graph",
                     kind="regression",
                     names=("homolumogap",),
+                    target=("homolumogap",),
                     mean=mean,
                     scale=scale,
                     max_nodes=int(molecules.node_counts.max()),

@@ -73,6 +73,7 @@ class ProteinAssociations(OGBGraphs):
                     level="graph",
                     kind="multiclass",
                     outputs=classes,
+                    target=("the taxonomic group",),
                     max_nodes=int(piece.sizes.max()),
                 ),
             ).sort_edges()

@@ -7,31 +7,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
 from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.own.node_tables import Table, column, pack
+from gt.data.own.roles import FEATURE, roles_of, target_columns
 from gt.data.splits import SPLITS, split_of
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.schema import Kind, Level, Schema
 
-TARGETS = ("label", "y", "target")  # a column that is the target where none is named
+Target = str | int | Sequence[str | int] | None
 
 
 @dataclass(frozen=True)
 class Choices:
     """What a user may say of tables: see `gt.data.own.csv_graphs.CSVGraphs`."""
 
-    target: str | Sequence[str] | None = None
+    target: Target = None
     kind: Kind | None = None
     undirected: bool | None = None
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
+    features: Sequence[str] | None = None
 
     def facts(self) -> dict[str, Any]:
         """JSON-able: what a store depends on."""
-        target = self.target if self.target is None or isinstance(self.target, str) else list(self.target)
-        return {**vars(self), "target": target, "fractions": list(self.fractions)}
+        features = None if self.features is None else list(self.features)
+        return {**vars(self), "target": self.targets, "fractions": list(self.fractions), "features": features}
+
+    @property
+    def targets(self) -> list[str] | None:
+        """The columns that are named as targets; None where none is."""
+        if self.target is None:
+            return None
+        return [str(self.target)] if isinstance(self.target, str | int) else [str(name) for name in self.target]
 
 
 def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = None) -> pd.Index:
@@ -78,21 +86,24 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         raise UserError(f"{graphs.where(row)}: graph {keys[row]!r} has no node in {nodes.name}")
     ends = _ends(nodes, edges, owner, keys)
     _once(edges, ends, choices.undirected)
+    names, by_node = target_columns(nodes, graphs, choices.targets, choices.kind)
+    roles = roles_of(nodes, edges, graphs, names, by_node, choices.features)
     if choices.undirected:
         turned = np.flatnonzero(ends[0] != ends[1])
         edges = edges.take(np.concatenate([np.arange(len(edges)), turned]))
         ends = np.concatenate([ends, ends[::-1, turned]], axis=1)
 
-    names, by_node = _target_columns(nodes, graphs, choices.target)
-    x = pack(nodes, [name for name in nodes.others("graph", "node", "split") if not (by_node and name in names)])
-    attr = pack(edges, edges.others("graph", "source", "target"))
     table = nodes if by_node or graphs is None else graphs
     found = _answer(table, names, choices.kind, optional=by_node)
+    x = pack(nodes, [name for name, role in roles["nodes"].items() if role == FEATURE])
+    attr = pack(edges, [name for name, role in roles["edges"].items() if role == FEATURE])
     if by_node and "graph" in nodes.columns:
         splits = _splits(graphs, _any_labelled(found, owner), choices, f"the graphs of {nodes.name}")
     else:
         splits = _splits(table, found, choices, table.name)
-    notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values}
+    for packed, columns in ((x, roles["nodes"]), (attr, roles["edges"])):
+        columns |= {name: "categories" if name in packed.values else "numbers" for name in packed.names}
+    notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values, "attributes": roles}
     if not x.names:
         x.features, notes["degree"] = degrees(ends[1], len(nodes)), True
     by_graph = np.argsort(owner[ends[0]], kind="stable")
@@ -115,6 +126,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
             kind=found.kind,
             outputs=found.outputs,
             names=found.names,
+            target=tuple(names),
             max_nodes=int(sizes.max()),
         ),
     ).sort_edges()
@@ -190,26 +202,6 @@ def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
         shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
         hint = ": undirected, each is listed once" if undirected else ""
         raise UserError(f"{edges.where(row)}: edge {shown} is there already, see {edges.where(first)}{hint}")
-
-
-def _target_columns(nodes: Table, graphs: Table | None, target: str | Sequence[str] | None) -> tuple[list[str], bool]:
-    """The columns to predict, and whether they are those of nodes."""
-    of_graphs = [] if graphs is None else graphs.others("graph", "split")
-    if target is not None:
-        wanted = [target] if isinstance(target, str) else list(target)
-        of_nodes = nodes.others("graph", "node", "split")
-        for found, by_node in ((of_graphs, False), (of_nodes, True)):
-            if wanted and set(wanted) <= set(found):
-                return wanted, by_node
-        stray = next((name for name in wanted if name not in {*of_graphs, *of_nodes}), target)
-        raise UserError(f"data.target: no column '{stray}' to predict: {nearest(str(stray), {*of_graphs, *of_nodes})}")
-    if of_graphs:
-        return of_graphs, False
-    for name in TARGETS:
-        if name in nodes.columns:
-            return [name], True
-    where = nodes.name if graphs is None else f"{graphs.name} and {nodes.name}"
-    raise UserError(f"{where}: no column to predict: name it 'label', or set data.target=COLUMN")
 
 
 def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: bool) -> Answer:

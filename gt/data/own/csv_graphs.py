@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest
-from gt.data.own.assemble import Choices, assemble, names_of
+from gt.data.own.assemble import Choices, Target, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.found import Where
 from gt.data.own.node_tables import Table
@@ -27,7 +27,7 @@ from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.schema import Kind, Level
 
-VERSION = 1  # raise when the same files would give another store
+VERSION = 2  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
@@ -190,6 +190,7 @@ class CSVGraphs(OwnGraphs):
         undirected: each edge is also one in the other direction.
         fractions: shares of train, valid and test where no column ``split`` says who is in which.
         split_seed: what such a split is drawn from.
+        features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         root: where the store is kept.
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
@@ -200,11 +201,12 @@ class CSVGraphs(OwnGraphs):
     def __init__(
         self,
         path: str,
-        target: str | Sequence[str] | None = None,
+        target: Target = None,
         kind: Kind | None = None,
         undirected: bool = False,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        features: Sequence[str] | None = None,
         root: str = "data",
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -217,7 +219,7 @@ class CSVGraphs(OwnGraphs):
         super().__init__(
             f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
-        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
 
     def key(self) -> dict[str, Any]:
         return key(self.path, self.choices)

@@ -1,6 +1,6 @@
 """What the columns of somebody's own graphs are: categories or numbers, classes or values, and who learns from whom."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from gt.data.splits import SPLITS, stratified
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
-from gt.schema import Kind, Level
+from gt.schema import Kind, many, several
 
 Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
 UNLABELLED = -100  # a class that is not known
@@ -107,6 +107,7 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
         if columns > 1 or kind not in (None, "multiclass"):
             raise UserError(f"{where(0)}: {values[0, 0]!r} is text, which can only be a class of a single target")
         names, y = np.unique(values[:, 0].astype(str), return_inverse=True)
+        _shared(len(names), len(y), where)
         return Answer(y.astype(np.int64), "multiclass", len(names), tuple(names.tolist()))
     whole = values.dtype.kind in "iub"
     refuse(np.isinf(values), values, where, "as a target is not finite")
@@ -134,10 +135,24 @@ def _classes(plain: np.ndarray, known: np.ndarray, where: Where) -> Answer:
     y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
     known = known[:, 0]
     found = np.unique(y[known])
+    _shared(len(found), int(known.sum()), where)
     if found[0] >= 0 and found[-1] < len(y):
         return Answer(y, "multiclass", int(found[-1]) + 1)
     y[known] = np.searchsorted(found, y[known])
     return Answer(y, "multiclass", len(found), tuple(map(str, found.tolist())))
+
+
+def _shared(distinct: int, labelled: int, where: Where) -> None:
+    """Classes are shared by rows.
+
+    Raises:
+        UserError: every row has one of its own.
+    """
+    if distinct == labelled > 2:
+        raise UserError(
+            f"{where(0)}: each of the {labelled:,} targets is different, which no classes are: choose another target, "
+            "or data.kind=regression where they are numbers"
+        )
 
 
 def random_split(answer: Answer, fractions: Sequence[float], seed: int, what: str) -> Arrays:
@@ -160,29 +175,34 @@ def random_split(answer: Answer, fractions: Sequence[float], seed: int, what: st
 
 
 def describe(name: str, graphs: Graphs) -> str:
-    """One line: what was found."""
+    """What was found: a line of counts, and one for the attributes of nodes, of edges, and of graphs."""
     schema = graphs.schema
-
-    def many(count: int, what: str) -> str:
-        return f"{count:,} {what}{'' if count == 1 else 's'}"
 
     def columns(vocab: tuple[int, ...], floats: int) -> str:
         if vocab:
             return f"categories of {', '.join(f'{size:,}' for size in vocab[:9])}{' ...' if len(vocab) > 9 else ''}"
         return many(floats, "real number") if floats else "nothing"
 
-    level: Level = schema.level
-    what = {
-        "multiclass": f"one of {schema.outputs} classes",
-        "binary": many(schema.outputs, "yes/no answer"),
-        "regression": many(schema.outputs, "real number"),
-    }[schema.kind]
     notes: dict[str, Any] = graphs.notes
-    return (
+    counts = (
         f"{name}: {many(len(graphs), 'graph')}, {many(int(graphs.node_ptr[-1]), 'node')}, "
         f"{many(int(graphs.edge_ptr[-1]), 'edge')}; "
         f"a node has {columns(schema.node_vocab, schema.node_floats)}"
         f"{' (its in-degree: there are no features)' if notes.get('degree') else ''}, "
-        f"an edge {columns(schema.edge_vocab, schema.edge_floats)}; to predict for each {level}: {what}; "
+        f"an edge {columns(schema.edge_vocab, schema.edge_floats)}; "
         + ", ".join(f"{split} {len(graphs.splits[split]):,}" for split in SPLITS if split in graphs.splits)
     )
+    return "\n".join([counts, *_attributes(notes.get("attributes", {}))])
+
+
+def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """For each table a line: what became of its columns, those alike together."""
+    lines = []
+    for table, columns in roles.items():
+        alike: dict[str, list[str]] = {}
+        for name, role in columns.items():
+            alike.setdefault(role, []).append(name)
+        parts = [f"{role}: {several(names, 6)}" for role, names in sorted(alike.items(), key=lambda i: "not" in i[0])]
+        if parts:
+            lines.append(f"  {table:<7}{'; '.join(parts)}")
+    return lines

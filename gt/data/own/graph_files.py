@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.own.assemble import Choices, assemble, names_of
+from gt.data.own.assemble import Choices, Target, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.graph_records import GraphRecord, tables
 from gt.data.own.graphml import read_graphml
@@ -18,7 +18,7 @@ from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.schema import Kind, Level
 
-VERSION = 1  # raise when the same files would give another store
+VERSION = 2  # raise when the same files would give another store
 READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
     ".graphml": read_graphml,
     ".json": read_json,
@@ -89,6 +89,7 @@ class GraphFiles(OwnGraphs):
         undirected: each edge is also one in the other direction; None as the files say.
         fractions: shares of train, valid and test where no attribute ``split`` says who is in which.
         split_seed: what such a split is drawn from.
+        features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         root: where the store is kept.
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
@@ -99,11 +100,12 @@ class GraphFiles(OwnGraphs):
     def __init__(
         self,
         path: str,
-        target: str | Sequence[str] | None = None,
+        target: Target = None,
         kind: Kind | None = None,
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        features: Sequence[str] | None = None,
         root: str = "data",
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -116,7 +118,7 @@ class GraphFiles(OwnGraphs):
             f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
         self.path = path
-        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
 
     def key(self) -> dict[str, Any]:
         return key(self.path, self.choices)

@@ -12,7 +12,7 @@ from torch_geometric.data import Dataset
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Sampler
 from gt.data.own import csv_graphs, graph_files
-from gt.data.own.assemble import Choices
+from gt.data.own.assemble import Choices, Target
 from gt.data.own.base import file_name, single
 from gt.data.own.found import describe
 from gt.data.own.pyg import VERSION, one_graph
@@ -77,19 +77,20 @@ class CSVNodes(OwnNodes):
     """One graph from a folder of CSV files, ``nodes.csv`` (node, features, label, split) and ``edges.csv``.
 
     Args:
-        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed`` and ``root`` are as
-            in `gt.data.own.csv_graphs.CSVGraphs`.
+        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features`` and
+            ``root`` are as in `gt.data.own.csv_graphs.CSVGraphs`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
     def __init__(
         self,
         path: str,
-        target: str | Sequence[str] | None = None,
+        target: Target = None,
         kind: Kind | None = None,
         undirected: bool = False,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        features: Sequence[str] | None = None,
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
@@ -99,7 +100,7 @@ class CSVNodes(OwnNodes):
     ) -> None:
         self.path = Path(path)
         super().__init__(f"csv-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
 
     def key(self) -> dict[str, Any]:
         return {**csv_graphs.key(self.path, self.choices), "splits": "nodes"}
@@ -116,19 +117,20 @@ class GraphFileNodes(OwnNodes):
     """One graph from a file of GraphML or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
 
     Args:
-        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed`` and ``root`` are as in
-            `gt.data.own.graph_files.GraphFiles`.
+        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features`` and
+            ``root`` are as in `gt.data.own.graph_files.GraphFiles`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
     def __init__(
         self,
         path: str,
-        target: str | Sequence[str] | None = None,
+        target: Target = None,
         kind: Kind | None = None,
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        features: Sequence[str] | None = None,
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
@@ -138,7 +140,7 @@ class GraphFileNodes(OwnNodes):
     ) -> None:
         self.path = path
         super().__init__(f"graphs-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
 
     def key(self) -> dict[str, Any]:
         return {**graph_files.key(self.path, self.choices), "splits": "nodes"}

@@ -23,7 +23,7 @@ from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Level, Schema
 
-VERSION = 1  # raise when the same dataset would give another store
+VERSION = 2  # raise when the same dataset would give another store
 
 
 def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answer]:
@@ -33,7 +33,7 @@ def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answe
     def graph_of(pointer: np.ndarray) -> Where:
         return lambda row: f"{name}, graph {int(np.searchsorted(pointer, row, side='right')) - 1}"
 
-    notes = {}
+    notes: dict[str, Any] = {}
     if part.x is None or part.x.shape[-1] == 0:
         notes["degree"] = True
         target = part.edge_index[1] + np.repeat(nodes[:-1], part.edges)
@@ -44,6 +44,9 @@ def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answe
     if part.edge_attr is not None and part.edge_attr[:1].size:
         beside = features(part.edge_attr, graph_of(edges), "edge_attr")
     by_graph = part.level == "graph"
+    used = {"edge_attr": beside} if "degree" in notes else {"x": found, "edge_attr": beside}
+    roles = {key: "categories" if each.vocab else "numbers" for key, each in used.items() if each.vocab or each.floats}
+    notes["attributes"] = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
     found_y = answer(part.y, (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes), kind)
     graphs = Graphs(
         node_ptr=nodes,
@@ -62,6 +65,7 @@ def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answe
             kind=found_y.kind,
             outputs=found_y.outputs,
             names=found_y.names,
+            target=("y",),
             max_nodes=int(part.sizes.max()),
         ),
     )

@@ -22,7 +22,7 @@ THEIRS = {"train": "train", "valid": "val", "test": "test"}  # the words of PyG'
 class Part:
     """The graphs of one PyG dataset in flat arrays; ``edge_index`` counts from 0 within each graph.
 
-    ``y`` has a row a graph or a node, as ``level`` says; ``masks`` are (N,) by split.
+    ``y`` has a row a graph or a node, as ``level`` says; ``masks`` are (N,) by split, ``others`` what else PyG holds.
     """
 
     sizes: np.ndarray
@@ -33,6 +33,7 @@ class Part:
     y: np.ndarray
     level: Level
     masks: dict[str, np.ndarray]
+    others: list[str]
 
 
 def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
@@ -122,6 +123,7 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         edge_attr=found.get("edge_attr"),
         y=y,
         level=level,
+        others=sorted(keys - {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}),
         masks={split: found[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in found},
     )
 
@@ -189,7 +191,8 @@ def joined(parts: Sequence[Part], name: str) -> Part:
         raise UserError(f"{name}: targets are of graphs in one split, of nodes in another: set data.level")
     columns: dict[str, Any] = {key: rows(key) for key in ("sizes", "edges", "x", "edge_attr", "y")}
     edge_index = np.concatenate([part.edge_index for part in parts], axis=1)
-    return Part(edge_index=edge_index, level=parts[0].level, masks=parts[0].masks if len(parts) == 1 else {}, **columns)
+    masks = parts[0].masks if len(parts) == 1 else {}
+    return Part(edge_index=edge_index, level=parts[0].level, masks=masks, others=parts[0].others, **columns)
 
 
 def digest(datasets: Mapping[str, Dataset], name: str) -> str:

@@ -26,7 +26,7 @@ from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.schema import Schema
 
-VERSION = 3  # raise when the same files would give other samples
+VERSION = 4  # raise when the same files would give other samples
 SMALLEST, LARGEST, LONGEST = 10, 500, 512  # nodes of Python's tree at least and at most, tokens at most
 WORDS = 4000  # entries of the vocabulary
 DEEPEST = 31
@@ -192,6 +192,7 @@ def build(view: View, root: Path | None = None, show: Show = progress) -> Graphs
         kind="multiclass",
         outputs=len(CLASSES),
         names=CLASSES,
+        target=("what it returns",),
         max_nodes=int(np.diff(packed["node_ptr"]).max()),
     )
     return Graphs(

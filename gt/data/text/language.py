@@ -183,6 +183,7 @@ class LanguageModelling(DataModule):
             level="node",
             outputs=tokenizer.size,
             names=tokenizer.names,
+            target=("the next token",),
             max_nodes=self.context,
             tokenizer=tokenizer.dumps(),
         )

@@ -1,0 +1,121 @@
+"""What becomes of the attributes of somebody's own graphs: names, ids and drawings are neither targets nor features."""
+
+import networkx as nx
+import pytest
+
+from gt.data.own.nodes import CSVNodes, GraphFileNodes
+from gt.errors import UserError
+from tests.data.tables_of import line_of
+
+
+def drawn(count=40, **attributes):
+    """A ring as Gephi exports it: each node has a name, a place, a size and a colour, edges a weight and a name."""
+    graph = nx.cycle_graph(count)
+    for node, data in graph.nodes.data():
+        data |= {"label": f"item {node}", "x": 0.5 + node, "y": node * 37.0 % 400, "size": 10.0, "r": 1, "g": 2, "b": 3}
+        data |= {name: values[node % len(values)] for name, values in attributes.items()}
+    for number, (_, _, data) in enumerate(graph.edges.data()):
+        data |= {"weight": 1.0 + number % 2, "Edge Label": f"tie {number}"}
+    return graph
+
+
+def opened(graph, folder, **options):
+    path = folder / "g.graphml"
+    nx.write_graphml(graph, path)
+    data = GraphFileNodes(str(path), root=str(folder / "built"), **options)
+    data.open([])
+    return data.graphs
+
+
+def test_a_name_is_no_target_and_what_could_be_one_is_named(tmp_path):
+    line = line_of(lambda: opened(drawn(club=["a", "b"], age=[31, 47, 28]), tmp_path))
+    assert "g.graphml: 'label' is no target: text, 40 different ones for 40 nodes" in line
+    assert "choose one of club, age: data.target=club" in line
+    assert "no other attribute" in line_of(lambda: opened(drawn(), tmp_path))
+
+
+def test_what_became_of_each_attribute_is_kept_and_printed(tmp_path, capsys):
+    store = opened(drawn(club=["a", "b"]), tmp_path, target="club")
+    assert store.notes["attributes"] == {
+        "nodes": {
+            "label": "not used, text, 40 different ones for 40 nodes",
+            "x": "not used, a place in a drawing",
+            "y": "not used, a place in a drawing",
+            "size": "not used, of a drawing",
+            "r": "not used, of a drawing",
+            "g": "not used, of a drawing",
+            "b": "not used, of a drawing",
+            "club": "target",
+        },
+        "edges": {"weight": "numbers", "Edge Label": "not used, text, 40 different ones for 40 edges"},
+    }
+    assert (store.schema.node_floats, store.schema.edge_floats) == (0, 1)
+    assert (store.schema.target, store.schema.outputs, store.schema.names) == (("club",), 2, ("a", "b"))
+    printed = capsys.readouterr().out
+    for name in ("club", "label", "Edge Label", "weight", "size"):
+        assert name in printed
+
+
+def test_the_place_in_a_drawing_is_a_target_or_a_feature_where_it_is_asked_for(tmp_path):
+    graph = drawn()
+    for _, data in graph.nodes.data():
+        del data["label"]
+    line = line_of(lambda: opened(graph, tmp_path))
+    assert "'y' is no target" in line
+    assert line.endswith("data.target=y data.kind=regression")
+    asked = opened(graph, tmp_path, target="y")
+    assert (asked.schema.kind, asked.schema.target) == ("regression", ("y",))
+    assert asked.notes["attributes"]["nodes"]["x"] == "numbers"
+    store = opened(drawn(club=["a", "b"]), tmp_path, target="club", features=["x", "y"])
+    assert (store.schema.node_floats, store.schema.edge_floats) == (2, 0)
+    assert "data.features: no column 'hight'" in line_of(
+        lambda: opened(graph, tmp_path, target="y", features=["hight"])
+    )
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 2], [0.0, 1.0]])
+def test_beside_x_a_class_may_be_called_y(classes, tmp_path):
+    graph = nx.cycle_graph(30)
+    for node, data in graph.nodes.data():
+        data |= {"x": node / 7, "y": classes[node % len(classes)]}
+    store = opened(graph, tmp_path)
+    assert (store.schema.target, store.schema.node_floats) == (("y",), 1)
+
+
+def test_another_usual_name_is_taken_where_the_first_is_no_target(tmp_path):
+    store = opened(drawn(Target=["u", "v"]), tmp_path)
+    assert (store.schema.target, store.schema.names) == (("Target",), ("u", "v"))
+
+
+def nodes(folder, header, *rows):
+    folder.mkdir()
+    (folder / "nodes.csv").write_text("\n".join([header, *rows]) + "\n")
+    (folder / "edges.csv").write_text("source,target\n" + "".join(f"{n},{n + 1}\n" for n in range(len(rows) - 1)))
+    data = CSVNodes(str(folder), root=str(folder.parent / "built"))
+    data.open([])
+    return data.graphs
+
+
+def test_ids_are_no_features_but_measures_are(tmp_path):
+    rows = [f"{n},{100 + 7 * n % 90},{n + 1},{n % 3},{n % 2}" for n in range(30)]
+    store = nodes(tmp_path / "csv", "node,person_id,counter,group_id,label", *rows)
+    assert store.notes["attributes"]["nodes"] == {
+        "person_id": "not used, an id of nodes",
+        "counter": "not used, an id of nodes",
+        "group_id": "categories",  # called like an id, but shared: it says something
+        "label": "target",
+    }
+    assert store.schema.node_vocab == (3,)
+
+
+def test_an_empty_column_is_no_feature(tmp_path):
+    store = nodes(tmp_path / "csv", "node,note,size,label", *(f"{n},,{n % 4},{n % 2}" for n in range(30)))
+    assert store.notes["attributes"]["nodes"]["note"] == "not used, empty"
+    assert store.schema.node_vocab == (4,)
+
+
+def test_a_class_for_each_row_is_refused_also_where_it_is_asked_for(tmp_path):
+    with pytest.raises(UserError, match="40"):
+        opened(drawn(), tmp_path, target="label")
+    with pytest.raises(UserError, match=r"30 .*label data.kind=regression"):
+        nodes(tmp_path / "csv", "node,label", *(f"{n},{7 * n + 2}" for n in range(30)))
