@@ -11,17 +11,17 @@ from gt.graph import GraphBatch
 from gt.schema import Schema
 
 
-class Pool(ABC):
-    """Makes one row a graph of the rows of its nodes: (N, width) to (B, width)."""
+class Pool(nn.Module, ABC):
+    """Makes one row a graph of the rows of its nodes: (N, width) to (B, width). It may have parameters."""
 
     @abstractmethod
-    def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor: ...
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor: ...
 
 
 class Sum(Pool):
     """The sum over the nodes of each graph."""
 
-    def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         if batch.node_mask is not None:
             x = x * batch.node_mask[:, None]
         return x.new_zeros(batch.num_graphs, x.shape[1]).index_add(0, batch.batch, x)
@@ -30,7 +30,7 @@ class Sum(Pool):
 class Mean(Pool):
     """The mean over the nodes of each graph; zeros for a graph without nodes."""
 
-    def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         if batch.node_mask is None:
             counts = batch.sizes
         else:
@@ -41,7 +41,7 @@ class Mean(Pool):
 class Max(Pool):
     """The maximum of each channel over the nodes of each graph; zeros for a graph without nodes."""
 
-    def __call__(self, x: Tensor, batch: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         if batch.node_mask is not None:
             x = x.masked_fill(~batch.node_mask[:, None], -torch.inf)
         out = x.new_full((batch.num_graphs, x.shape[1]), -torch.inf)
@@ -68,7 +68,7 @@ class Head(nn.Module):
         width: int,
         schema: Schema,
         hidden: int = 2,
-        pool: Pool | Sequence[Pool] = Mean(),  # noqa: B008  pools hold no state
+        pool: Pool | Sequence[Pool] = Mean(),  # noqa: B008  which holds no state
         tied: bool = False,
         bias: bool = True,
     ) -> None:
@@ -77,10 +77,10 @@ class Head(nn.Module):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
         if not width >> hidden:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
-        pools = [pool] if isinstance(pool, Pool) else list(pool)
+        pools = [pool] if isinstance(pool, nn.Module) else list(pool)
         if not pools:
-            raise ValueError("a head needs a pool")
-        self.pools = pools if schema.level == "graph" else []
+            raise ValueError("pool is empty: a head needs at least one")
+        self.pools = nn.ModuleList(pools if schema.level == "graph" else [])
         self.tied, self.of_links = tied, schema.level == "link"
         widths = [width * (len(self.pools) or 1), *(width >> step for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
