@@ -115,8 +115,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     for number, (stage, mask) in enumerate(todo, 1):
         reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
-    out = _read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk)
-    return net.in_units(out)
+    return net.in_units(_read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk))
 
 
 def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:

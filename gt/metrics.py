@@ -6,10 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection, classification, regression
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics import Metric, MetricCollection, classification
 
 from gt.schema import UNLABELLED, Schema
+from gt.task_metrics import Errors, Ranking
+
+SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,17 @@ class Criterion:
 
 
 def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the losses of labelled targets, and what these weigh together.
+    """The sum of the losses of labelled targets, and what these weigh together, in float32 at least.
 
-    Cross-entropy in nats, or the absolute or squared error of numbers in units of the schema's scale.
+    Cross-entropy in nats, or the absolute or squared error of numbers, or of their logarithms, in units of the schema's
+    scale.
 
     Args:
         prediction: (rows, outputs), of several positions (rows, positions * outputs).
         target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, where several positions may be followed
             by columns that are not looked at; or (rows, outputs), NaN for none.
     """
+    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))  # 16 bits do not hold a sum
     if schema.kind == "multiclass":
         target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
@@ -45,6 +49,8 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tens
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
         each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none", pos_weight=weights)
     else:
+        if schema.log:
+            prediction, known = prediction.clamp(min=SMALLEST).log(), known.where(labelled, 1).log()
         error = prediction - known
         if schema.scale:
             error = error / prediction.new_tensor(schema.scale)
@@ -63,8 +69,8 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     return total / weight.clamp(min=1e-30)
 
 
-class _Rearranged(Metric):
-    """A metric that is given predictions and targets in another form than they come in."""
+class _AtPositions(Metric):
+    """A metric of classes over all the positions of a target, one as good as another."""
 
     full_state_update = False
 
@@ -72,42 +78,17 @@ class _Rearranged(Metric):
         super().__init__()
         self.metric = metric
 
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        scores = prediction.reshape(-1, self.metric.num_classes)
+        target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
+        self.metric.update(scores, target.reshape(-1))
+
     def compute(self) -> Any:
         return self.metric.compute()
 
     def reset(self) -> None:
         super().reset()
         self.metric.reset()
-
-
-class _Labelled(_Rearranged):
-    """A metric over the single numbers that have a label, whichever output they belong to."""
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        target = target.view_as(prediction)
-        labelled = ~target.isnan()
-        self.metric.update(prediction[labelled], target[labelled])
-
-
-class _AtPositions(_Rearranged):
-    """A metric of classes over all the positions of a target, one as good as another."""
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        scores = prediction.reshape(-1, self.metric.num_classes)
-        target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
-        self.metric.update(scores, target.reshape(-1))
-
-
-class _AUROC(classification.BinaryAUROC):
-    """The area under the ROC curve of log-odds; NaN where there was no label."""
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        # the base class would decide batch by batch whether it was given log-odds
-        super().update(preds.sigmoid(), target.long())
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        answers = dim_zero_cat(self.target)
-        return super().compute() if len(answers) else self.target[0].new_full((), torch.nan, dtype=torch.float)
 
 
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
@@ -120,12 +101,8 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
             found["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
         return MetricCollection(found), Criterion("accuracy", "max")
     if schema.kind == "binary":
-        return MetricCollection({"auroc": _Labelled(_AUROC())}), Criterion("auroc", "max")
-    found = {
-        "mae": _Labelled(regression.MeanAbsoluteError()),
-        "rmse": _Labelled(regression.MeanSquaredError(squared=False)),
-    }
-    return MetricCollection(found), Criterion("rmse" if schema.squared else "mae", "min")
+        return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
+    return MetricCollection({"errors": Errors(schema.outputs)}), Criterion("rmse" if schema.squared else "mae", "min")
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:

@@ -14,21 +14,33 @@ from gt.heads import Head
 from gt.masks import Complete, Mask
 from gt.norms import normalised
 from gt.schema import Schema
+from gt.units import Units
+
+LARGEST_LOG = 85.0  # beyond, float32 holds no exponential
 
 
 class Features(nn.Module):
-    """Embeds the columns of ``x`` or ``edge_attr``: a table a column, summed; or a linear map of real numbers."""
+    """Embeds the columns of ``x`` or ``edge_attr``: a table a column, summed; or a linear map of real numbers.
+
+    Args:
+        vocab: values of each column of whole numbers; none: the columns are ``floats`` real numbers.
+        width: channels of a row.
+        mean, scale: of real numbers, what is taken off each column first and what it is then divided by.
+    """
 
     offsets: Tensor
     table: nn.EmbeddingBag
 
-    def __init__(self, vocab: Sequence[int], floats: int, width: int) -> None:
+    def __init__(
+        self, vocab: Sequence[int], floats: int, width: int, mean: Sequence[float] = (), scale: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         if vocab:
             self.table = nn.EmbeddingBag(sum(vocab), width, mode="sum")
             nn.init.normal_(self.table.weight, std=len(vocab) ** -0.5)  # the sum then has variance 1
             self.register_buffer("offsets", torch.tensor([0, *vocab[:-1]]).cumsum(0), persistent=False)
         else:
+            self.units = Units(mean, scale)
             self.linear = nn.Linear(floats, width)
         self.categorical = bool(vocab)
 
@@ -36,7 +48,7 @@ class Features(nn.Module):
         """(rows, columns) to (rows, width)."""
         if self.categorical:
             return self.table(values + self.offsets)
-        return self.linear(values.to(self.linear.weight.dtype))
+        return self.linear(self.units.shrink(values).to(self.linear.weight.dtype))
 
 
 class GraphTransformer(nn.Module):
@@ -58,9 +70,6 @@ class GraphTransformer(nn.Module):
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
     """
-
-    scale: Tensor
-    mean: Tensor
 
     def __init__(
         self,
@@ -90,7 +99,7 @@ class GraphTransformer(nn.Module):
         taken = sum(module.concat for module in made)
         if taken >= width:
             raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
-        self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken)
+        self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken, schema.node_mean, schema.node_scale)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         self._check_heads()
         self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)
@@ -102,14 +111,14 @@ class GraphTransformer(nn.Module):
         readers = [getattr(b, branch) for b in self.blocks for branch in branches if hasattr(b, branch)]
         readers += [b for b in self.blocks if not any(hasattr(b, branch) for branch in branches)]
         reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
-        self.edges = Features(schema.edge_vocab, schema.edge_floats, width) if has_edges and reads_edges else None
+        edges = (schema.edge_vocab, schema.edge_floats, width, schema.edge_mean, schema.edge_scale)
+        self.edges = Features(*edges) if has_edges and reads_edges else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
         self.head = readout
-        self.register_buffer("scale", torch.tensor(schema.scale), persistent=False)
-        self.register_buffer("mean", torch.tensor(schema.mean), persistent=False)
+        self.units = Units(schema.mean, schema.scale)
         if init_std is not None:
             self._draw(init_std, depth)
         if getattr(readout, "tied", False):
@@ -162,21 +171,12 @@ class GraphTransformer(nn.Module):
             x, e = block(x, e, wide, mask(wide), self.encodings)
         if self.virtual is not None:
             x = x.index_select(0, wide.real)
-        out = self.head(normalised(self.norm, x, batch.node_mask), batch)
-        return self.in_units(out)
+        return self.in_units(self.head(normalised(self.norm, x, batch.node_mask), batch))
 
     def in_units(self, out: Tensor) -> Tensor:
-        """What the head says in the unit of the data, in float32 at least."""
-        out = out.to(torch.promote_types(out.dtype, torch.float32))
-        return out * self.scale + self.mean if self.schema.scale else out
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "GraphTransformer":
-        super()._apply(fn, recurse)
-        for name in ("scale", "mean"):  # rounded to 16 bits with the weights, a mean of 1,003 would be 1,000
-            rounded: Tensor = getattr(self, name)
-            if rounded.dtype.itemsize < 4:
-                setattr(self, name, torch.tensor(getattr(self.schema, name), device=rounded.device))
-        return self
+        """What the head says, (rows, outputs), in the unit of the data, in float32 at least."""
+        out = self.units.restore(out)
+        return out.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.schema.log else out
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""

@@ -18,6 +18,8 @@ class Schema:
         node_vocab: number of distinct values of each integer column of ``x`` (N, len(node_vocab)).
         node_floats: width of ``x`` where it holds real numbers; then ``node_vocab`` is empty.
         edge_vocab, edge_floats: the same for ``edge_attr`` (E, ...); both empty where edges carry nothing.
+        node_mean, node_scale, edge_mean, edge_scale: for each column of real numbers what the network takes off and
+            divides by before anything else; none: it reads the numbers as they are.
         level: what has a target: the whole graph, each node (a token is a node of a path graph), or each of a batch's
             ``links``, two nodes that may be joined or not.
         kind: ``multiclass`` (one class of ``outputs``, `UNLABELLED` where there is none), ``binary`` (``outputs``
@@ -29,6 +31,8 @@ class Schema:
             against a no; none: all weigh the same.
         mean, scale: of ``regression``, for each output what the network's own 0 and 1 stand for: predictions, targets
             and metrics are in the data's unit, the loss in that of ``scale``; none: 0 and 1.
+        log: of ``regression``, the network's own numbers, and so mean, scale and loss, are of natural logarithms of
+            targets, which are above 0.
         squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
         names: a name for each output, or none.
         target: what the source calls what is to be predicted, such as the columns of a table, where that is known.
@@ -41,6 +45,10 @@ class Schema:
     node_floats: int = 0
     edge_vocab: tuple[int, ...] = ()
     edge_floats: int = 0
+    node_mean: tuple[float, ...] = ()
+    node_scale: tuple[float, ...] = ()
+    edge_mean: tuple[float, ...] = ()
+    edge_scale: tuple[float, ...] = ()
     level: Level = "graph"
     kind: Kind = "multiclass"
     outputs: int = 1
@@ -48,6 +56,7 @@ class Schema:
     weights: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    log: bool = False
     squared: bool = False
     names: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
@@ -62,8 +71,14 @@ class Schema:
         for name in ("weights", "mean", "scale"):
             if getattr(self, name) and len(getattr(self, name)) != self.outputs:
                 raise ValueError(f"{len(getattr(self, name))} numbers in {name} for {self.outputs} outputs")
-        if len(self.mean) != len(self.scale) or not all(value > 0 for value in self.scale):
+        units = [(self.mean, self.scale), (self.node_mean, self.node_scale), (self.edge_mean, self.edge_scale)]
+        if any(len(mean) != len(scale) or not all(value > 0 for value in scale) for mean, scale in units):
             raise ValueError("each mean needs a scale above 0")
+        for mean, floats in ((self.node_mean, self.node_floats), (self.edge_mean, self.edge_floats)):
+            if mean and len(mean) != floats:
+                raise ValueError(f"{len(mean)} means for {floats} columns of real numbers")
+        if self.log and self.kind != "regression":
+            raise ValueError("only numbers have logarithms")
         if self.positions > 1 and self.kind != "multiclass":
             raise ValueError("only a target of classes has several positions")
 

@@ -112,6 +112,11 @@ class Task(pl.LightningModule):
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)
 
+    def _begin(self, stage: str) -> None:
+        # sums in 16 bits stop growing after a few hundred samples, and a run in bf16-true turned these into such
+        self.losses[stage].to(torch.float32)
+        self.measures[stage].to(torch.float32)
+
     def _log(self, stage: str) -> None:
         found = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
         self.losses[stage].reset()
@@ -120,6 +125,9 @@ class Task(pl.LightningModule):
         for name, value in found.items():
             self.log(name, value, prog_bar=name == shown, rank_zero_only=True)
 
+    def on_validation_epoch_start(self) -> None:
+        self._begin("valid")
+
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
         self._evaluate("valid", batch)
 
@@ -127,6 +135,9 @@ class Task(pl.LightningModule):
         self._log("valid")
         for layer, weight in enumerate(getattr(self.net, "blend_weights", list)()):
             self.log(f"blend/layer_{layer}", weight, rank_zero_only=True)
+
+    def on_test_epoch_start(self) -> None:
+        self._begin("test")
 
     def test_step(self, batch: GraphBatch, batch_idx: int) -> None:
         self._evaluate("test", batch)

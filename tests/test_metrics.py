@@ -6,7 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 from torch.nn import functional as F
 
 from gt.metrics import constant_prediction, loss, metrics
@@ -48,27 +55,38 @@ def test_multiclass_is_cross_entropy_accuracy_and_macro_f1():
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-def test_binary_is_bce_and_auroc_over_what_is_labelled(outputs, missing):
+def test_binary_is_bce_of_what_is_labelled_and_the_mean_auroc_and_ap_of_tasks(outputs, missing):
     prediction, target = numbers("binary", outputs, missing=missing)
     schema = Schema(kind="binary", outputs=outputs)
     known = ~target.isnan()
     expected = F.binary_cross_entropy_with_logits(prediction[known], target[known])
     assert loss(schema, prediction, target) == pytest.approx(float(expected))
     found = measured(schema, (prediction[:9], target[:9]), (prediction[9:], target[9:]))
-    assert found == pytest.approx({"auroc": roc_auc_score(target[known], prediction[known])})
+    tasks = [(target[known[:, n], n], prediction[known[:, n], n]) for n in range(outputs)]
+    assert found == pytest.approx(
+        {
+            "auroc": np.mean([roc_auc_score(*task) for task in tasks]),
+            "ap": np.mean([average_precision_score(*task) for task in tasks]),
+        },
+        abs=1e-6,
+    )
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-def test_regression_is_absolute_error_and_rmse_over_what_is_labelled(outputs, missing):
+def test_regression_is_the_absolute_error_and_the_mean_mae_and_rmse_of_tasks(outputs, missing):
     prediction, target = numbers("regression", outputs, missing=missing)
     schema = Schema(kind="regression", outputs=outputs)
     known = ~target.isnan()
     error = mean_absolute_error(target[known], prediction[known])
     assert loss(schema, prediction, target) == pytest.approx(error)
     found = measured(schema, (prediction[:9], target[:9]), (prediction[9:], target[9:]))
+    tasks = [(target[known[:, n], n], prediction[known[:, n], n]) for n in range(outputs)]
     assert found == pytest.approx(
-        {"mae": error, "rmse": math.sqrt(mean_squared_error(target[known], prediction[known]))}
+        {
+            "mae": np.mean([mean_absolute_error(*task) for task in tasks]),
+            "rmse": np.mean([root_mean_squared_error(*task) for task in tasks]),
+        }
     )
 
 
@@ -84,7 +102,7 @@ def test_auroc_ranks_log_odds_of_different_batches_alike():
     # one batch has log-odds that could be taken for probabilities, the other has not
     first = torch.tensor([[0.1], [0.9], [0.5]]), torch.tensor([[0.0], [1.0], [1.0]])
     second = torch.tensor([[-3.0], [3.0], [0.2]]), torch.tensor([[0.0], [1.0], [0.0]])
-    assert measured(Schema(kind="binary"), first, second) == {"auroc": 1.0}
+    assert measured(Schema(kind="binary"), first, second) == {"auroc": 1.0, "ap": 1.0}
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])
@@ -165,7 +183,7 @@ def test_the_constant_of_yes_or_no_is_the_log_odds():
     best = loss(schema, constant.expand(5, -1), target)
     for step in itertools.product((-0.1, 0.1), repeat=2):
         assert loss(schema, (constant + torch.tensor(step)).expand(5, -1), target) > best
-    assert measured(schema, (constant[:1].expand(5, -1), target[:, :1]))["auroc"] == 0.5
+    assert measured(schema, (constant.expand(5, -1), target))["auroc"] == 0.5
 
 
 def test_the_constant_of_numbers_is_the_median():
@@ -249,8 +267,8 @@ def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
     torch.testing.assert_close(loss(schema, prediction, target), error.square().mean())
     measures, criterion = metrics(schema)
     measures.update(prediction, target)
-    error = (prediction - target)[~target.isnan()]
-    torch.testing.assert_close(measures.compute()["rmse"], error.square().mean().sqrt())
+    of_tasks = (prediction - target).square().nanmean(0).sqrt()
+    torch.testing.assert_close(measures.compute()["rmse"], of_tasks.mean())
     assert criterion.name == "rmse"
     torch.testing.assert_close(constant_prediction(schema, target), target.nanmean(0))
 
@@ -267,3 +285,32 @@ def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
 def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Schema(**{"outputs": 3, **wrong})
+
+
+def test_the_logarithms_of_numbers_are_learned_and_the_numbers_measured() -> None:
+    schema = Schema(kind="regression", outputs=2, mean=(0.0, 2.0), scale=(3.0, 0.5), log=True)
+    draw = torch.Generator().manual_seed(0)
+    target = (4 * torch.randn(20, 2, generator=draw)).exp()
+    prediction = (4 * torch.randn(20, 2, generator=draw)).exp().requires_grad_()
+    target[3, 1] = NAN
+    known = ~target.isnan()
+    error = ((prediction.log() - target.log()) / torch.tensor([3.0, 0.5]))[known]
+    value = loss(schema, prediction, target)
+    torch.testing.assert_close(value, error.abs().mean())
+    (gradient,) = torch.autograd.grad(value, prediction)
+    assert gradient.isfinite().all()
+    assert (gradient[known] != 0).all()
+    assert loss(schema, torch.zeros(20, 2), target).isfinite()
+    found = measured(schema, (prediction.detach(), target))
+    assert found["mae"] == pytest.approx(float((prediction.detach() - target).abs().nanmean(0).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+def test_the_loss_of_predictions_in_16_bits_is_a_sum_in_32(kind) -> None:
+    schema = Schema(kind=kind, outputs=3)
+    prediction, target = numbers(kind, 3, rows=5000)
+    if kind == "regression":
+        target = target + 1801  # which bfloat16 takes for 1800
+        prediction = prediction + 1800
+    half = prediction.bfloat16()
+    torch.testing.assert_close(loss(schema, half, target), loss(schema, half.float(), target), rtol=1e-6, atol=0)

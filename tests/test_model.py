@@ -311,3 +311,38 @@ def test_a_link_is_predicted_from_its_two_nodes_whatever_its_direction() -> None
     torch.testing.assert_close(net(batch), found)
     x = net.embed(batch)
     torch.testing.assert_close(net.head.mlp(x[4] * x[4]), found[1])
+
+
+def test_columns_of_real_numbers_are_read_in_the_units_that_the_schema_keeps() -> None:
+    torch.manual_seed(0)
+    batch = random_batch((3, 5), seed=1)
+    x, attr = torch.randn(batch.num_nodes, 2), torch.randn(batch.num_edges, 1)
+    floats = {"node_floats": 2, "edge_floats": 1}
+    units = {"node_mean": (300.0, 0.0), "node_scale": (40.0, 1.0), "edge_mean": (-9.0,), "edge_scale": (0.5,)}
+    block = partial(ParallelBlock, local=GINE)
+    plain, raw = (GraphTransformer(Schema(**floats, **more), 8, 1, block).eval() for more in ({}, units))
+    raw.load_state_dict(plain.state_dict())  # a checkpoint of before has no units, and none is among the weights
+    batch.x, batch.edge_attr = x, attr
+    wanted = plain(batch)
+    batch.x = x * torch.tensor([40.0, 1.0]) + torch.tensor([300.0, 0.0])
+    batch.edge_attr = attr * 0.5 - 9
+    torch.testing.assert_close(raw(batch), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_units_keep_their_precision_in_a_network_of_16_bits() -> None:
+    schema = Schema(
+        node_floats=1, node_mean=(1801.0,), node_scale=(3.0,), kind="regression", mean=(1803.0,), scale=(5.0,)
+    )
+    net = GraphTransformer(schema, 8, 0).to(torch.bfloat16)
+    assert net.nodes.units.shrink(torch.tensor([[1804.0]])) == 1.0
+    assert net.in_units(torch.tensor([[1.0]], dtype=torch.bfloat16)) == 1808.0
+
+
+def test_logarithms_are_undone_whatever_the_network_says() -> None:
+    net = GraphTransformer(Schema(node_floats=1, kind="regression", mean=(2.0,), scale=(3.0,), log=True), 8, 0)
+    out = torch.tensor([[0.0], [1.0], [1e9], [-1e9]], requires_grad=True)
+    found = net.in_units(out)
+    torch.testing.assert_close(found[:2].flatten(), torch.tensor([2.0, 5.0]).exp())
+    assert (found > 0).all()
+    assert found.isfinite().all()
+    assert torch.autograd.grad(found.log().sum(), out)[0].isfinite().all()

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from gt.data.ogb.catalogue import facts
 from gt.schema import UNLABELLED
+from gt.task_metrics import SampleMetric, both_answers
 
 
 def evaluator_of(name: str) -> Any:
@@ -29,10 +28,8 @@ def evaluator_of(name: str) -> Any:
     return Evaluator(name)
 
 
-class LeaderboardMetric(Metric):
-    """A metric that looks at all samples of all processes at once, as a leaderboard does.
-
-    It is NaN, and nothing fails, where it is not defined.
+class LeaderboardMetric(SampleMetric):
+    """A metric of all samples, as a leaderboard takes it; NaN, and nothing fails, where it is not defined.
 
     Args:
         measure: what the Evaluator calls it.
@@ -42,48 +39,22 @@ class LeaderboardMetric(Metric):
         measure: ``rocauc``, ``ap``, ``rmse``, ``acc``, ``F1`` or ``mae``.
     """
 
-    full_state_update: bool = False
-    is_differentiable: bool = False
-    preds: list[Tensor]
-    target: list[Tensor]
-
     def __init__(self, measure: str, columns: tuple[int, int]) -> None:
-        super().__init__()
-        self.measure, self.columns = measure, columns
-        # flat, and float32 whatever the precision of the run: a process without samples joins in with an empty vector
-        self.set_dtype(torch.float32)
-        self.add_state("preds", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
+        super().__init__(columns)
+        self.measure = measure
 
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]
         return self.measure not in ("rmse", "mae")
 
-    def answers(self, preds: Tensor) -> Tensor:
-        """(B, columns of a prediction) what is kept of predictions (B, ...) as the network makes them."""
-        return preds
-
     @abstractmethod
     def score(self, preds: Tensor, target: Tensor) -> float:
         """The metric of all samples; NaN where it is not defined."""
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Take predictions (B, ...) and targets (B, columns of a target)."""
-        kept = self.answers(preds.detach())
-        for values, columns, what in ((kept, self.columns[0], "predictions"), (target, self.columns[1], "targets")):
-            if values.ndim != 2 or values.shape[1] != columns or len(values) != len(target):
-                raise ValueError(f"{tuple(values.shape)} {what} of {len(target)} samples: expected (B, {columns})")
-        self.preds.append(kept.float().flatten())
-        self.target.append(target.detach().float().flatten())
-
     def compute(self) -> Tensor:
         """The metric, a scalar."""
-        value = torch.tensor(torch.nan, device=self.device)
-        if len(self.preds):
-            states = zip((self.preds, self.target), self.columns, strict=True)
-            preds, target = (dim_zero_cat(state).view(-1, columns) for state, columns in states)
-            value.fill_(self.score(preds, target) if len(target) else torch.nan)
-        return value
+        preds, target = self.samples()
+        return torch.tensor(self.score(preds, target) if len(target) else torch.nan, device=self.device)
 
 
 class OGBMetric(LeaderboardMetric):
@@ -103,10 +74,7 @@ class OGBMetric(LeaderboardMetric):
 
     def score(self, preds: Tensor, target: Tensor) -> float:
         labelled = ~target.isnan()
-        if self.measure == "rmse":
-            defined = labelled.any(0).all()
-        else:
-            defined = ((target == 0).any(0) & (target == 1).any(0)).any()
+        defined = labelled.any(0).all() if self.measure == "rmse" else both_answers(target).any()
         if not (defined and preds[labelled].isfinite().all()):
             return np.nan
         return self.evaluator.eval({"y_true": target, "y_pred": preds})[self.measure]

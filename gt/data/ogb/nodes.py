@@ -23,6 +23,7 @@ from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Schema
+from gt.task_metrics import both_answers
 
 # importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
@@ -185,7 +186,7 @@ class OGBNodeMetric(LeaderboardMetric):
 
     def score(self, preds: Tensor, target: Tensor) -> float:
         if self.measure == "rocauc":
-            defined = ((target == 0).any(0) & (target == 1).any(0)).any() and preds.isfinite().all()
+            defined = both_answers(target).any() and preds.isfinite().all()
             if not defined:
                 return np.nan
         return self.evaluator.eval({"y_true": target, "y_pred": preds})[self.measure]

@@ -1,0 +1,132 @@
+"""Metrics of several targets at once: each task (column) by itself, then the mean over those that have one."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class SampleMetric(Metric):
+    """A metric that looks at all samples of all processes at once.
+
+    Args:
+        columns: numbers that are kept of the prediction of a sample, and of its target.
+    """
+
+    full_state_update: bool = False
+    is_differentiable: bool = False
+    preds: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self, columns: tuple[int, int]) -> None:
+        super().__init__()
+        self.columns = columns
+        # flat, and float32 whatever the precision of the run: a process without samples joins in with an empty vector
+        self.set_dtype(torch.float32)
+        self.add_state("preds", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
+
+    def answers(self, preds: Tensor) -> Tensor:
+        """(B, columns of a prediction) what is kept of predictions (B, ...) as the network makes them."""
+        return preds
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take predictions (B, ...) and targets (B, columns of a target).
+
+        Raises:
+            ValueError: another shape.
+        """
+        kept = self.answers(preds.detach())
+        for values, columns, what in ((kept, self.columns[0], "predictions"), (target, self.columns[1], "targets")):
+            if values.ndim != 2 or values.shape[1] != columns or len(values) != len(target):
+                raise ValueError(f"{tuple(values.shape)} {what} of {len(target)} samples: expected (B, {columns})")
+        self.preds.append(kept.float().flatten())
+        self.target.append(target.detach().float().flatten())
+
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """(samples, columns) all that was kept of predictions, and of targets."""
+        none = torch.empty(0, device=self.device)
+        kept = (dim_zero_cat(state) if len(state) else none for state in (self.preds, self.target))
+        preds, target = (state.view(-1, columns) for state, columns in zip(kept, self.columns, strict=True))
+        return preds, target
+
+
+def both_answers(target: Tensor) -> Tensor:
+    """(tasks,) whether a task of targets (B, tasks) has a yes and a no, without which nothing can be ranked."""
+    return (target == 0).any(0) & (target == 1).any(0)
+
+
+class Ranking(SampleMetric):
+    """How well log-odds (B, tasks) rank the samples of each task: ``auroc`` and ``ap``, both a mean over tasks.
+
+    ``auroc`` is the area under the ROC curve, ``ap`` the average precision. A task counts where it has both answers; an
+    answer of NaN is no label. Without such a task, or with a prediction that is not finite, both are NaN. The log-odds
+    themselves are ranked: as probabilities those beyond 17 would all be 1.
+
+    Args:
+        tasks: yes/no tasks.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__((tasks, tasks))
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        target = target.view_as(preds)
+        labelled = ~target.isnan().all(1)  # of a large graph, most nodes are of another split
+        super().update(preds[labelled], target[labelled])
+
+    def compute(self) -> dict[str, Tensor]:
+        """The two scores, each a scalar."""
+        from sklearn.metrics import average_precision_score, roc_auc_score  # half a second, which few runs need
+
+        preds, target = (values.cpu() for values in self.samples())
+        found: list[tuple[float, float]] = []
+        for task in both_answers(target).nonzero().flatten().tolist():
+            labelled = ~target[:, task].isnan()
+            answer, rating = target[labelled, task].numpy(), preds[labelled, task].numpy()
+            if not np.isfinite(rating).all():
+                found = []
+                break
+            found.append((roc_auc_score(answer, rating), average_precision_score(answer, rating)))
+        scores = torch.tensor(found or [(math.nan, math.nan)], dtype=torch.float64).mean(0)
+        return dict(zip(("auroc", "ap"), scores.float().to(self.device), strict=True))
+
+
+class Errors(Metric):
+    """The mean absolute error ``mae`` and the root mean squared error ``rmse`` of numbers, both a mean over tasks.
+
+    A task counts where it has a label (which is not NaN); without any both are NaN.
+
+    Args:
+        tasks: numbers that are predicted of a sample.
+    """
+
+    full_state_update: bool = False
+    is_differentiable: bool = False
+    absolute: Tensor
+    squared: Tensor
+    labels: Tensor
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        for name in ("absolute", "squared", "labels"):
+            self.add_state(name, torch.zeros(tasks), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take predictions (B, tasks) and targets of as many numbers."""
+        target = target.view_as(preds).float()
+        labelled = ~target.isnan()
+        error = torch.where(labelled, preds.detach().float() - target, 0.0)
+        self.labels += labelled.sum(0)
+        self.absolute += error.abs().sum(0)
+        self.squared += error.square().sum(0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The two scores, each a scalar."""
+        return {
+            "mae": (self.absolute / self.labels).nanmean(),
+            "rmse": (self.squared / self.labels).sqrt().nanmean(),
+        }

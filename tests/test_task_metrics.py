@@ -1,0 +1,102 @@
+"""Metrics of several tasks against scikit-learn, task by task, whatever the precision of the predictions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    average_precision_score,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from gt.task_metrics import Errors, Ranking
+
+NAN = math.nan
+
+
+def table(tasks: int = 4, rows: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds, whose level differs from task to task, and answers of tasks, some of them missing."""
+    draw = torch.Generator().manual_seed(0)
+    target = (torch.rand(rows, tasks, generator=draw) < torch.linspace(0.1, 0.8, tasks)).float()
+    logits = torch.randn(rows, tasks, generator=draw) + target + torch.linspace(-3, 30, tasks)
+    return logits, target.masked_fill(torch.rand(rows, tasks, generator=draw) < 0.3, NAN)
+
+
+def scores(metric: Ranking | Errors, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+    """What a metric says of samples that come in three batches, one of them empty."""
+    for rows in torch.arange(len(target)).tensor_split([1, 1]):
+        metric.update(prediction[rows], target[rows])
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def by_sklearn(score: object, prediction: torch.Tensor, target: torch.Tensor, tasks: range) -> float:
+    known = ~target.isnan()
+    return float(np.mean([score(target[known[:, n], n], prediction[known[:, n], n]) for n in tasks]))
+
+
+def test_ranking_is_the_mean_over_tasks_of_sklearns_scores() -> None:
+    logits, target = table()
+    found = scores(Ranking(4), logits, target)
+    assert found["auroc"] == pytest.approx(by_sklearn(roc_auc_score, logits, target, range(4)), abs=1e-6)
+    assert found["ap"] == pytest.approx(by_sklearn(average_precision_score, logits, target, range(4)), abs=1e-6)
+    known = ~target.isnan()
+    pooled = roc_auc_score(target[known], logits[known])
+    assert abs(found["auroc"] - pooled) > 0.05  # the levels of the tasks alone would make it another number
+
+
+def test_a_task_with_one_answer_or_none_counts_for_nothing() -> None:
+    logits, target = table()
+    target[:, 0], target[:, 3] = 1.0, NAN
+    found = scores(Ranking(4), logits, target)
+    assert found["auroc"] == pytest.approx(by_sklearn(roc_auc_score, logits, target, range(1, 3)), abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 12, 30])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_ranks_are_those_of_the_logits_at_any_level_and_in_any_precision(level: int, precision: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(1)
+    target = (torch.rand(200, 1, generator=draw) < 0.4).float()
+    logits = (level + 2 * torch.randn(200, 1, generator=draw) + target).to(precision)
+    found = scores(Ranking(1), logits, target)
+    assert found["auroc"] == pytest.approx(roc_auc_score(target, logits.float()), abs=1e-6)
+    assert found["ap"] == pytest.approx(average_precision_score(target, logits.float()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rated", "target"),
+    [
+        ([0.1, 0.2], [0.0, 0.0]),
+        ([0.1, 0.2], [1.0, NAN]),
+        ([0.1, 0.2], [NAN, NAN]),
+        ([], []),
+        ([math.inf, 0.2], [1.0, 0.0]),
+        ([NAN, 0.2], [1.0, 0.0]),
+    ],
+)
+def test_a_ranking_that_is_not_defined_is_nan(rated: list[float], target: list[float]) -> None:
+    found = scores(Ranking(1), torch.tensor(rated).view(-1, 1), torch.tensor(target).view(-1, 1))
+    assert math.isnan(found["auroc"])
+    assert math.isnan(found["ap"])
+
+
+def test_errors_are_the_mean_over_tasks_of_sklearns() -> None:
+    _, missing = table()
+    draw = torch.Generator().manual_seed(2)
+    unit = torch.tensor([1.0, 10.0, 0.1, 1000.0])
+    target = torch.randn(120, 4, generator=draw) * unit + 0 * missing
+    prediction = torch.randn(120, 4, generator=draw) * unit
+    found = scores(Errors(4), prediction, target)
+    assert found["mae"] == pytest.approx(by_sklearn(mean_absolute_error, prediction, target, range(4)), rel=1e-5)
+    assert found["rmse"] == pytest.approx(by_sklearn(root_mean_squared_error, prediction, target, range(4)), rel=1e-5)
+    target[:, 2] = NAN
+    three = [0, 1, 3]
+    found = scores(Errors(4), prediction, target)
+    assert found["mae"] == pytest.approx(by_sklearn(mean_absolute_error, prediction, target, three), rel=1e-5)
+
+
+def test_a_prediction_that_is_no_number_is_not_taken_for_a_missing_label() -> None:
+    found = scores(Errors(1), torch.tensor([[NAN], [1.0]]), torch.tensor([[1.0], [1.0]]))
+    assert math.isnan(found["mae"])
