@@ -2,8 +2,7 @@
 
 The Long Range Graph Benchmark (Dwivedi et al. 2022) ranks by average precision (Peptides-func) and by macro F1 of nodes
 (PascalVOC-SP, COCO-SP); Benchmarking GNNs (Dwivedi et al. 2020) ranks PATTERN and CLUSTER by an accuracy in which each
-class weighs the same. ZINC and Peptides-struct go by the absolute error, the others by accuracy, as in `gt.metrics`; the
-average precision is measured there too.
+class weighs the same. ZINC and Peptides-struct go by the absolute error, the others by accuracy, as in `gt.metrics`.
 """
 
 from collections.abc import Callable
