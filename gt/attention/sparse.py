@@ -24,6 +24,7 @@ from gt.dropout import dropout as drop
 from gt.masks import Pairs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 LARGEST = (1 << 31) - 1  # what 32-bit indices count to
 
 

@@ -1,5 +1,7 @@
 """Measure the cost table of `gt.attention.costs` on this machine."""
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from gt.lottery.workloads import inputs, random_graphs
 from gt.masks import Causal, Complete, Hops, Pairs
 
 BUDGET = 0.02  # seconds that the repeats of one measurement take at least, so that short ones are many
+PATIENCE = 25.0  # seconds that a backend may take in all, compilation included; the rest of its grid is scaled up
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
     """
 
     times: dict[str, list[list[float]]] = {}
+    spent: Counter[str] = Counter()
     grids = ((padded_cases, ("padded", "packed")), (listed_cases, ("listed",)), (blocked_cases, ("blocks",)))
     for cases, layouts in grids:
         if not serving(device, dtype, layouts):
@@ -117,13 +121,15 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
         for case in show(list(cases(device))):
             step = partial(attention_step, case.pairs, inputs(case.pairs, case.heads, case.channels, dtype))
             for name in serving(device, dtype, layouts):
-                if BACKENDS[name].unfit(case.pairs):
+                if BACKENDS[name].unfit(case.pairs) or spent[name] > PATIENCE:
                     continue
+                begun = time.perf_counter()
                 key = f"{name}/{case.key}"
                 rows, columns = costs.axes_of(key)
                 grid = times.setdefault(key, [[0.0] * len(columns) for _ in rows])
                 found = timed(step(name), device, least=1, seconds=BUDGET)
                 grid[case.row][case.column] = min(found)  # what else the machine does only ever adds
+                spent[name] += time.perf_counter() - begun
     for name, grid in times.items():
         axes = costs.axes_of(name)
         filled(grid, axes, 2 if axes == costs.PADDED else 1)
