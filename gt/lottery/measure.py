@@ -1,7 +1,7 @@
 """Measure the cost table of `gt.attention.costs` on this machine."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,7 +113,7 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
     """
 
     times: dict[str, list[list[float]]] = {}
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     grids = ((padded_cases, ("padded", "packed")), (listed_cases, ("listed",)), (blocked_cases, ("blocks",)))
     for cases, layouts in grids:
         if not serving(device, dtype, layouts):
