@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from gt.checkpoint_files import read
 from gt.errors import UserError
 from gt.metrics import metrics
 from gt.schema import Schema
@@ -64,12 +64,10 @@ def load(path: str | Path, trust: bool = False) -> Task:
     ``torch.nn`` are, unless ``trust`` says that the file may call anything.
 
     Raises:
-        UserError: no such file, not a checkpoint of this program, or an untrusted name in it.
+        UserError: no such file, damaged, not a checkpoint of this program, or an untrusted name in it.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no checkpoint at {path}")
+    saved = read(Path(path))
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         config, schema = saved["hyper_parameters"]["config"], Schema.from_dict(saved["hyper_parameters"]["schema"])
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error

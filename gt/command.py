@@ -246,8 +246,8 @@ def resumed(arguments: list[str]) -> list[str]:
     folder = Path(asked[-1].removeprefix("resume="))
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
-    if not (folder / "checkpoints" / "last.ckpt").is_file():
-        raise UserError(f"{folder} has no checkpoints/last.ckpt: it stopped before its first checkpoint; start anew")
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
     kept = [argument for argument in arguments if argument not in asked]
     overrides = parsed(kept)
     with initialize_config_dir(str((folder / ".hydra").resolve()), version_base="1.3"):

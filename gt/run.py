@@ -22,6 +22,7 @@ from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
+from gt.checkpoint_files import CheckpointFiles, newest
 from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
@@ -63,17 +64,19 @@ def make_trainer(
     config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
 ) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
+    plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
     precision: dict[str, Any] = {}
     if str(config.precision).startswith("16-true"):
         raise UserError(
             "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
         )
     if config.precision == "bf16-true":
-        precision = {"precision": None, "plugins": [HalfWeights("bf16-true")]}
+        precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
     try:
         return instantiate(
             config,
             **precision,
+            plugins=plugins,
             callbacks=callbacks,
             logger=list(loggers),
             default_root_dir=str(folder),
@@ -152,7 +155,7 @@ def train(cfg: DictConfig) -> float:
     )
 
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=str(folder / "checkpoints" / "last.ckpt") if cfg.resume else None)
+        trainer.fit(task, datamodule=data, ckpt_path=newest(folder / "checkpoints") if cfg.resume else None)
     except Interrupted as stop:
         say(trainer, f"{stop}; go on with: python train.py resume={folder}")
         raise SystemExit(128 + stop.signum) from None

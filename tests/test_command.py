@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):
     with pytest.raises(UserError, match=r"^no run in .*nowhere: resume takes the folder that a run named"):
         resumed([f"resume={tmp_path / 'nowhere'}"])
     (run_folder / "checkpoints" / "last.ckpt").unlink()
-    with pytest.raises(UserError, match=r"run has no checkpoints/last\.ckpt: it stopped before its first checkpoint"):
+    with pytest.raises(UserError, match=r"run has no checkpoint"):
         resumed([f"resume={run_folder}"])
 
 

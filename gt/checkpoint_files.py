@@ -1,0 +1,161 @@
+"""Checkpoint files: written whole or not at all, and held against their checksums when they are read."""
+
+import os
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
+
+from gt.errors import UserError
+
+LAST = "last.ckpt"  # where training stands
+PREVIOUS = "previous.ckpt"  # the last one before
+BEST = "best.ckpt"
+DAMAGED = ".damaged"  # what a file that cannot be read is called from then on
+
+
+def write(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint whole or not at all: beside its place, through to the disk, and then moved there.
+
+    Args:
+        previous: where the file that it takes the place of is kept; None does not keep it.
+
+    Raises:
+        UserError: the disk is full, or may not be written to; what was there before is as it was.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        reason = _of_system(error)
+        if reason is None:
+            raise
+        raise UserError(f"{path} cannot be written: {reason.strerror or reason}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _of_system(error: BaseException | None) -> OSError | None:
+    """What the system said: PyTorch raises an error of its own over it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file's new name is on the disk once its folder is."""
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, on the CPU. Nothing is unpickled but tensors and plain containers.
+
+    Raises:
+        UserError: there is none, it is not what was written, or another program wrote it.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}")
+    try:
+        _verify(path)
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
+    missing = {"state_dict", "hyper_parameters"} - (saved.keys() if isinstance(saved, dict) else set())
+    if missing:
+        raise UserError(f"{path} is not a checkpoint of this program: it has no {min(missing)}")
+    return saved
+
+
+def _verify(path: Path) -> None:
+    """Hold a file against the checksums in it: PyTorch writes them and does not read them."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if not start:
+        raise UserError(f"{path} is empty: it was not written by this program, or cut short since")
+    if start != b"PK\x03\x04":
+        raise UserError(f"{path} is not a checkpoint of this program: it does not begin as PyTorch's files do")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
+    if wrong is not None:
+        raise UserError(f"{path} is damaged: {wrong} in it is not what was written")
+
+
+def present(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder of them that a run can go on from, the newest first."""
+    return [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+
+
+def newest(folder: Path) -> Path:
+    """The checkpoint of a run's folder of them to go on from: the newest that is whole.
+
+    One that is not is said, and set aside under another name.
+
+    Raises:
+        UserError: none is whole.
+    """
+    paths, reasons = present(folder), []
+    for path in paths:
+        try:
+            read(path)
+        except UserError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            rank_zero_only(print)(f"{reason}; going on from {path.name}, the one before", flush=True)
+        for broken in paths[: len(reasons)]:
+            _set_aside(broken)
+        return path
+    if reasons:
+        raise UserError(f"{reasons[0]}; no other checkpoint is there to go on from")
+    raise UserError(f"no checkpoint in {folder}: the run stopped before its first; start anew")
+
+
+@rank_zero_only
+def _set_aside(path: Path) -> None:
+    os.replace(path, path.with_name(path.name + DAMAGED))
+
+
+@rank_zero_only
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote left behind."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+class CheckpointFiles(CheckpointIO):
+    """Has Lightning write and read checkpoints as this module does. ``storage_options`` is `write`'s ``previous``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write(checkpoint, Path(path), storage_options)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
