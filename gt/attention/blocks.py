@@ -62,12 +62,14 @@ class Blocks:
             return (word >> (source % WORD)) & 1 == 1
         assert self.graph is not None
         assert self.position is not None
-        found = self.graph[reader] == self.graph[source]
-        ahead = self.position[source] - self.position[reader]
+        allowed = self.graph[reader] == self.graph[source]
         back, forth = self.limits
+        if back is None and forth is None:
+            return allowed  # a position that is looked up and not used is more than the compiler of FlexAttention bears
+        ahead = self.position[source] - self.position[reader]
         if back is not None:
-            found = found & (ahead >= -back)
-        return found if forth is None else found & (ahead <= forth)
+            allowed = allowed & (ahead >= -back)
+        return allowed if forth is None else allowed & (ahead <= forth)
 
 
 def _rows(held: Tensor) -> tuple[Tensor, Tensor]:
