@@ -1,12 +1,18 @@
-"""A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
+"""A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked.
+
+Jobs that differ in their seeds or folds alone repeat one setting: they share a row, with mean and deviation.
+"""
 
 import json
+import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean as mean
+from statistics import stdev
 from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +26,7 @@ from gt.errors import UserError, one_line, reason
 
 RESULT = "result.json"  # of a job that finished
 FAILURE = "failure.json"  # of one that did not: what was wrong
+REPEATED = ("seed", "data.split_seed", "data.fold")  # what tells the runs of one setting apart
 WIDE = 160  # columns of a file or a pipe
 
 
@@ -62,11 +69,35 @@ def release(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def ranked(folder: Path) -> list[dict[str, Any]]:
-    """The results of every finished job of a sweep folder, best first."""
+def job_results(folder: Path) -> list[dict[str, Any]]:
+    """The results of every finished job of a sweep folder, in the order of their numbers."""
     results = [json.loads(path.read_text()) | {"job": path.parent.name} for path in folder.glob(f"*/{RESULT}")]
-    sign = -1 if results and results[0]["mode"] == "max" else 1
-    return sorted(results, key=lambda result: sign * (result["best_valid"] or result["scores"][result["criterion"]]))
+    return sorted(results, key=lambda result: (len(result["job"]), result["job"]))
+
+
+def decisive(result: dict[str, Any]) -> float:
+    """What a job is ranked by: its best validation value, or its final score where nothing was validated."""
+    best = result["best_valid"]
+    return result["scores"][result["criterion"]] if best is None else best
+
+
+def repetition(override: str) -> bool:
+    """Whether an override repeats a run, by another seed or fold, rather than changing what is run."""
+    return override.lstrip("+").partition("=")[0] in REPEATED
+
+
+def ranked(results: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The jobs of each setting, those that differ in their seeds and folds alone; best mean first, undefined last."""
+    settings: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        setting = tuple(sorted(line for line in result["overrides"] if not repetition(line)))
+        settings.setdefault(setting, []).append(result)
+
+    def order(jobs: list[dict[str, Any]]) -> tuple[bool, float]:
+        value = mean(map(decisive, jobs))
+        return math.isnan(value), -value if jobs[0]["mode"] == "max" else value
+
+    return sorted(settings.values(), key=order)
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:
@@ -75,16 +106,46 @@ def failures(folder: Path) -> list[dict[str, Any]]:
     return sorted((json.loads(p.read_text()) | {"job": p.parent.name} for p in paths), key=lambda f: f["job"])
 
 
-def table(results: list[dict[str, Any]]) -> Table:
-    """One row a job: rank, what was overridden, its best validation value and its final scores."""
-    criterion, split = results[0]["criterion"], results[0]["split"]
-    out = Table(title="jobs, best first")
-    for name in ("rank", "job", "overrides", f"valid {criterion}", f"{split} {criterion}", "trivial baseline"):
+def shown(values: list[float | None]) -> str:
+    """A number, or the mean of several and their sample standard deviation."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "-"
+    if len(numbers) == 1:
+        return f"{numbers[0]:.4f}"
+    deviation = math.nan if any(map(math.isnan, numbers)) else stdev(numbers)
+    return f"{mean(numbers):.4f} ± {deviation:.4f}"
+
+
+def table(settings: list[list[dict[str, Any]]]) -> Table:
+    """One row a setting: rank, jobs, what was overridden, its validation values, final scores and trivial baseline."""
+    criterion, split = settings[0][0]["criterion"], settings[0][0]["split"]
+    out = Table(title="settings by validation, best first")
+    for name in ("rank", "jobs", "overrides", "runs", f"valid {criterion}", f"{split} {criterion}", "trivial baseline"):
         out.add_column(name, overflow="fold", justify="left" if name == "overrides" else "right")
-    for rank, result in enumerate(results, 1):
-        numbers = (result["best_valid"], result["scores"][criterion], result["baseline"][criterion])
-        shown = ["-" if n is None else f"{n:.4f}" for n in numbers]
-        out.add_row(str(rank), result["job"], " ".join(result["overrides"]), *shown)
+    for rank, jobs in enumerate(settings, 1):
+        overrides = " ".join(line for line in jobs[0]["overrides"] if not repetition(line))
+        out.add_row(
+            str(rank),
+            " ".join(job["job"] for job in jobs),
+            overrides,
+            str(len(jobs)),
+            shown([job["best_valid"] for job in jobs]),
+            shown([job["scores"][criterion] for job in jobs]),
+            f"{mean(job['baseline'][criterion] for job in jobs):.4f}",
+        )
+    return out
+
+
+def run_table(results: list[dict[str, Any]]) -> Table:
+    """One row a job, in their order: what was overridden, its validation value and its final score."""
+    criterion, split = results[0]["criterion"], results[0]["split"]
+    out = Table(title="runs")
+    for name in ("job", "overrides", f"valid {criterion}", f"{split} {criterion}"):
+        out.add_column(name, overflow="fold", justify="left" if name == "overrides" else "right")
+    for job in results:
+        values = ([job["best_valid"]], [job["scores"][criterion]])
+        out.add_row(job["job"], " ".join(job["overrides"]), *map(shown, values))
     return out
 
 
@@ -135,8 +196,10 @@ def ranking() -> Iterator[None]:
 
 def show(folder: Path) -> list[dict[str, Any]]:
     """Print and keep the ranking of a sweep folder; returns its failed jobs."""
-    results, failed = ranked(folder), failures(folder)
-    tables = [table(results)] if results else []
+    results, failed = job_results(folder), failures(folder)
+    settings = ranked(results)
+    tables = [run_table(results)] if len(settings) < len(results) else []
+    tables += [table(settings)] if results else []
     tables += [failure_table(failed)] if failed else []
     if tables:
         wide = None if sys.stdout.isatty() else WIDE

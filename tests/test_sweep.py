@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -12,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 import gt.run
 import train
 from gt.errors import UserError
-from gt.sweep import Ranking, failures, ranked, show
+from gt.sweep import Ranking, failures, job_results, ranked, show
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_the_jobs_after_one_that_diverges_run_and_it_is_ranked_as_failed(monkeyp
     assert code != 0
     said = capsys.readouterr()
     assert "Traceback" not in said.err
-    assert {result["job"] for result in ranked(tmp_path / "sweep")} == {"0", "2"}
+    assert {result["job"] for result in job_results(tmp_path / "sweep")} == {"0", "2"}
     (failed,) = failures(tmp_path / "sweep")
     assert failed["job"] == "1"
     assert "optim.lr=1e+30" in failed["overrides"]
@@ -87,7 +88,7 @@ def jobs(monkeypatch):
 def test_whatever_a_job_raises_the_others_run(end, jobs, monkeypatch, tmp_path, capsys):
     jobs(0.1, end, 0.3)
     assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
-    assert [result["best_valid"] for result in ranked(tmp_path)] == [0.3, 0.1]
+    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1, 0.3]
     assert [failed["job"] for failed in failures(tmp_path)] == ["1"]
     said = capsys.readouterr()
     assert "encoding=[rwse]" in said.out
@@ -98,7 +99,7 @@ def test_whatever_a_job_raises_the_others_run(end, jobs, monkeypatch, tmp_path, 
 def test_a_sweep_that_is_stopped_ranks_what_finished(end, code, jobs, monkeypatch, tmp_path, capsys):
     jobs(0.1, end, 0.3)
     assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == code
-    assert [result["best_valid"] for result in ranked(tmp_path)] == [0.1]
+    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1]
     assert "0.1000" in (tmp_path / "ranking.txt").read_text()
     assert "0.1000" in capsys.readouterr().out
 
@@ -120,7 +121,7 @@ def test_a_sweep_without_a_failure_ends_with_0_and_forgets_an_earlier_one(jobs, 
     assert "this" not in (tmp_path / "ranking.txt").read_text()
     jobs(0.1, UserError("now the other"))
     assert sweep(monkeypatch, tmp_path, "seed=0,1") == 1
-    assert [result["job"] for result in ranked(tmp_path)] == ["0"]
+    assert [result["job"] for result in job_results(tmp_path)] == ["0"]
 
 
 def test_a_failed_job_keeps_no_network_alive(jobs, monkeypatch, tmp_path):
@@ -150,7 +151,7 @@ def test_a_job_that_failed_and_was_resumed_is_ranked(tmp_path):
         (tmp_path / job / "failure.json").write_text(json.dumps({"overrides": ["seed=1"], "reason": "disk full"}))
     (tmp_path / "1" / "result.json").write_text(json.dumps(outcome(0.5)))
     assert [failed["job"] for failed in show(tmp_path)] == ["0"]
-    assert [result["job"] for result in ranked(tmp_path)] == ["1"]
+    assert [result["job"] for result in job_results(tmp_path)] == ["1"]
 
 
 def test_a_command_that_never_became_a_sweep_ranks_nothing(monkeypatch, tmp_path, capsys):
@@ -159,3 +160,63 @@ def test_a_command_that_never_became_a_sweep_ranks_nothing(monkeypatch, tmp_path
     (tmp_path / "0" / "result.json").write_text(json.dumps(outcome(0.5)))
     assert sweep(monkeypatch, tmp_path, "modle=gps") == 1
     assert capsys.readouterr().out == ""
+
+
+def result(job: int, *overrides: str, valid: float | None = 0.5, test: float = 0.5, mode: str = "max") -> dict:
+    return {"split": "test", "criterion": "accuracy", "mode": mode, "best_valid": valid, "scores": {"accuracy": test},
+            "baseline": {"accuracy": 0.25}, "overrides": list(overrides), "job": str(job)}  # fmt: skip
+
+
+def keep(folder: Path, results: list[dict]) -> None:
+    for each in results:
+        (folder / each["job"]).mkdir()
+        (folder / each["job"] / "result.json").write_text(json.dumps(each))
+
+
+def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_deviation(tmp_path, capsys):
+    valid, final = [0.91, 0.62, 0.77, 0.70], [0.81, 0.64, 0.75, 0.73]
+    repeats = ["seed=1", "data.fold=3", "+data.split_seed=2", "seed=4"]
+    keep(
+        tmp_path,
+        [
+            result(n, "model=gcn", repeat, valid=v, test=t)
+            for n, (repeat, v, t) in enumerate(zip(repeats, valid, final, strict=True))
+        ]
+        + [result(4, "seed=1", "model=gin", valid=0.8, test=0.6)],
+    )
+    show(tmp_path)
+    rows = (tmp_path / "ranking.txt").read_text().splitlines()
+    (best,) = (row for row in rows if "model=gin" in row and "0.8000" in row and "seed" not in row)
+    (several,) = (row for row in rows if "±" in row)
+    assert rows.index(best) < rows.index(several)  # by the mean, though the best single run is among the others
+    cells = [cell.strip() for cell in several.strip("│ ").split("│")]
+    mean_and_deviation = [f"{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}" for v in (valid, final)]
+    assert cells == ["2", "0 1 2 3", "model=gcn", "4", *mean_and_deviation, "0.2500"]
+    for repeat, v, t in zip(repeats, valid, final, strict=True):
+        assert any(repeat in row and f"{v:.4f}" in row and f"{t:.4f}" in row for row in rows)
+    assert capsys.readouterr().out.count("±") == 2
+
+
+@pytest.mark.parametrize(("mode", "order"), [("max", "2013"), ("min", "1023")])
+def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
+    """A validation of exactly 0 is one; an undefined one comes last; without any the final score stands in."""
+    found = ranked(
+        [
+            result(0, "a=0", valid=0.0, test=0.9, mode=mode),
+            result(1, "a=1", valid=-0.5, test=0.1, mode=mode),
+            result(2, "a=2", valid=None, test=0.3, mode=mode),
+            result(3, "a=3", valid=float("nan"), test=1.0, mode=mode),
+        ]
+    )
+    assert "".join(job["job"] for jobs in found for job in jobs) == order
+
+
+def test_jobs_are_listed_by_their_numbers(tmp_path):
+    keep(tmp_path, [result(n, f"seed={n}") for n in (10, 2, 0)])
+    assert [each["job"] for each in job_results(tmp_path)] == ["0", "2", "10"]
+
+
+def test_a_deviation_of_undefined_scores_is_undefined(tmp_path):
+    keep(tmp_path, [result(n, f"seed={n}", test=value) for n, value in enumerate((0.5, float("nan")))])
+    show(tmp_path)
+    assert "nan ± nan" in (tmp_path / "ranking.txt").read_text()
