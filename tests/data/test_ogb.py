@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 import gt
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import FunctionNames
-from gt.data.ogb.graphs import OGBMolecules, unit
+from gt.data.ogb.graphs import OGBMolecules
 from gt.data.ogb.metric import OGBMetric
 from gt.data.ogb.pcqm4mv2 import PCQM4Mv2
 from gt.data.ogb.ppa import ProteinAssociations
@@ -76,12 +76,6 @@ def test_regression_is_learned_in_units_of_the_training_set(tmp_path: Path) -> N
     assert (schema.kind, schema.squared) == ("regression", True)
     assert schema.mean == pytest.approx((2.05,))  # of graphs 3 and 0
     assert schema.scale == pytest.approx((1.95,))
-
-
-def test_unit_of_labels_that_are_missing_or_all_the_same() -> None:
-    mean, scale = unit(np.array([[1, np.nan, 5], [3, np.nan, 5], [np.nan, np.nan, 5]], np.float32))
-    assert mean == (2.0, 0.0, 5.0)
-    assert scale == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("room", [1, 7, 12])

@@ -3,10 +3,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from gt.data.molecules.table_targets import Targets, balanced, moments, read_targets
+from gt.data.molecules.table_targets import Targets, balanced, read_targets
 from gt.data.molecules.tables import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema
@@ -108,18 +107,6 @@ def test_strata() -> None:
     assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), PATH).tolist() == [2, 0]
     with pytest.raises(UserError, match=r"data.split=stratified goes by one target, there are 2"):
         read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), PATH)
-
-
-def test_moments() -> None:
-    y = np.random.default_rng(0).normal(3, 5, (50, 4)).astype(np.float32)
-    y[::3, 1] = np.nan
-    y[:, 2] = 7
-    y[:, 3] = np.nan
-    mean, scale = moments(y)
-    expected = StandardScaler().fit(y[:, :2])
-    np.testing.assert_allclose(mean[:2], expected.mean_, rtol=1e-6)
-    np.testing.assert_allclose(scale[:2], expected.scale_, rtol=1e-6)
-    assert (mean[2:], scale[2:]) == ((7.0, 0.0), (1.0, 1.0))
 
 
 def test_balanced() -> None:

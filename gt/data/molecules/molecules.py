@@ -15,8 +15,9 @@ from gt.data.datamodule import GraphDataModule, stores_in
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
-from gt.data.molecules.table_targets import Targets, balanced, moments, read_targets
+from gt.data.molecules.table_targets import Targets, balanced, read_targets, where
 from gt.data.molecules.tables import Table, read_table
+from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs, fingerprint, pointers
 from gt.encodings import Encoding
@@ -46,8 +47,7 @@ class Molecules(GraphDataModule):
         split_column: the column that says train, valid or test.
         fractions: shares of train, valid and test, for any split but a column's.
         split_seed: what ``random`` and ``stratified`` are drawn from.
-        normalise: of regression, let the network predict in units of the training targets' standard deviation, from
-            their mean; metrics stay in the file's unit.
+        normalise, log: of regression, how targets are scaled for the network, see `gt.data.numbers.Numbers`.
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
         weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
         root: where what is built is kept.
@@ -69,6 +69,7 @@ class Molecules(GraphDataModule):
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         normalise: bool = True,
+        log: bool = False,
         loss: Literal["squared", "absolute"] = "squared",
         weights: Literal["none", "balanced"] = "none",
         root: str = "data",
@@ -87,7 +88,8 @@ class Molecules(GraphDataModule):
         self.target = None if target is None else [target] if isinstance(target, str) else list(target)
         self.split, self.split_column = split, split_column
         self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
-        self.normalise, self.loss, self.weights, self.processes = normalise, loss, weights, processes
+        self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
+        self.loss, self.weights, self.processes = loss, weights, processes
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError("data.fractions are three shares that add up to 1: of train, valid and test")
         if split_column is not None and split not in (None, "column"):
@@ -103,9 +105,9 @@ class Molecules(GraphDataModule):
             raise UserError(f"there is no file {self.path}: set data.path to an existing one")
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "normalise", "loss")
+        options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "loss")
         facts = {"source": "molecules", "version": VERSION, "rdkit": rdkit, "file": digest, "name": self.path.name}
-        return facts | {name: getattr(self, name) for name in (*options, "weights")}
+        return facts | {name: getattr(self, name) for name in (*options, "weights")} | self.numbers.facts()
 
     def key(self) -> dict[str, Any]:
         return self.facts
@@ -225,7 +227,9 @@ class Molecules(GraphDataModule):
                 raise UserError(
                     f"{path}, line 1: several columns are called '{table.repeated[name]}': rename all but one"
                 )
-        return smiles, split, read_targets(table, found, self.kind, path)
+        targets = read_targets(table, found, self.numbers.kind(self.kind), path)
+        self.numbers.check(targets.kind, targets.y, lambda place: f"{path}, {where(table, place)}")
+        return smiles, split, targets
 
     @staticmethod
     def _schema(targets: Targets, max_nodes: int) -> Schema:
@@ -268,6 +272,5 @@ class Molecules(GraphDataModule):
     def _fitted(self, schema: Schema, y: np.ndarray) -> Schema:
         """The schema with what is learned from the training targets."""
         if schema.kind == "regression":
-            mean, scale = moments(y) if self.normalise else ((), ())
-            return replace(schema, mean=mean, scale=scale, squared=self.loss == "squared")
+            return replace(schema, **self.numbers.units(y), squared=self.loss == "squared")
         return replace(schema, weights=balanced(schema, y)) if self.weights == "balanced" else schema

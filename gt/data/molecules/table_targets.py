@@ -169,15 +169,6 @@ def _few_enough(names: tuple[str, ...], column: str, path: Path, most: int = 100
     return names
 
 
-def moments(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each column of numbers (rows, outputs), 0 and 1 where there are too few."""
-    labelled = ~np.isnan(y)
-    count = labelled.sum(axis=0).clip(min=1)
-    mean = np.where(labelled, y, 0).astype(np.float64).sum(axis=0) / count
-    scale = np.sqrt((np.where(labelled, y - mean, 0) ** 2).sum(axis=0) / count)
-    return tuple(mean.tolist()), tuple(np.where(scale > 0, scale, 1).tolist())
-
-
 def balanced(schema: Schema, y: np.ndarray) -> tuple[float, ...]:
     """What makes classes count alike: for each class, or for a yes of each task, 1 where one has no examples."""
     if schema.kind == "multiclass":

@@ -14,6 +14,7 @@ import numpy as np
 from torchmetrics import MetricCollection
 
 from gt.data.datamodule import GraphDataModule
+from gt.data.numbers import moments
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
@@ -124,7 +125,7 @@ class OGBMolecules(OGBGraphs):
         splits = splits_of(found, len(y))
         if np.isnan(y[splits["train"]]).all():
             raise UserError(f"{found['graph-label']} labels no graph of {found['train']}: replace both by OGB's")
-        mean, scale = unit(y[splits["train"]]) if kind == "regression" else ((), ())
+        mean, scale = moments(y[splits["train"]]) if kind == "regression" else ((), ())
         nodes = {"node-feat": Table(len(atoms), check=within(found["node-feat"], atoms))}
         edges = {"edge-feat": Table(len(bonds), check=within(found["edge-feat"], bonds))}
         for piece in pieces(found, sizes, nodes, edges):
@@ -149,13 +150,3 @@ class OGBMolecules(OGBGraphs):
                     max_nodes=int(piece.sizes.max()),
                 ),
             ).sort_edges()
-
-
-def unit(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and the deviation of each column of labels (rows, tasks); 0 and 1 where a column has no two values."""
-    y = y.astype(np.float64)
-    labelled = ~np.isnan(y)
-    rows = np.maximum(labelled.sum(0), 1)
-    mean = np.where(labelled, y, 0).sum(0) / rows
-    deviation = np.sqrt(np.where(labelled, (y - mean) ** 2, 0).sum(0) / rows)
-    return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())

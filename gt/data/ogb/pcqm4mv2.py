@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from gt.data.molecules.smiles import MoleculeArrays, chemistry, smiles_graphs
-from gt.data.ogb.graphs import OGBGraphs, unit
+from gt.data.numbers import moments
+from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
 from gt.data.ogb.pt import arrays
 from gt.data.ogb.raw_csv import refuse
@@ -75,7 +76,7 @@ class PCQM4Mv2(OGBGraphs):
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
         smiles, y = _table(found["data"])
         splits = _splits(found["split"], y)
-        mean, scale = unit(y[splits["train"]])
+        mean, scale = moments(y[splits["train"]])
         starts = range(0, len(smiles), PART)
         parts = [smiles[start : start + PART] for start in starts]
         failed: list[int] = []

@@ -1,12 +1,13 @@
 """Tables of nodes, edges and graphs put together: what CSV folders, GraphML and node-link JSON have in common."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from gt.data.numbers import Numbers
 from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.own.node_tables import Table, column, pack
 from gt.data.own.roles import FEATURE, roles_of, target_columns
@@ -28,11 +29,13 @@ class Choices:
     fractions: Sequence[float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
     features: Sequence[str] | None = None
+    numbers: Numbers = field(default_factory=Numbers)
 
     def facts(self) -> dict[str, Any]:
         """JSON-able: what a store depends on."""
         features = None if self.features is None else list(self.features)
-        return {**vars(self), "target": self.targets, "fractions": list(self.fractions), "features": features}
+        plain = {"target": self.targets, "fractions": list(self.fractions), "features": features}
+        return {**vars(self), **plain, "numbers": self.numbers.facts()}
 
     @property
     def targets(self) -> list[str] | None:
@@ -86,7 +89,8 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         raise UserError(f"{graphs.where(row)}: graph {keys[row]!r} has no node in {nodes.name}")
     ends = _ends(nodes, edges, owner, keys)
     _once(edges, ends, choices.undirected)
-    names, by_node = target_columns(nodes, graphs, choices.targets, choices.kind)
+    kind = choices.numbers.kind(choices.kind)
+    names, by_node = target_columns(nodes, graphs, choices.targets, kind)
     roles = roles_of(nodes, edges, graphs, names, by_node, choices.features)
     if choices.undirected:
         turned = np.flatnonzero(ends[0] != ends[1])
@@ -94,7 +98,8 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         ends = np.concatenate([ends, ends[::-1, turned]], axis=1)
 
     table = nodes if by_node or graphs is None else graphs
-    found = _answer(table, names, choices.kind, optional=by_node)
+    found = _answer(table, names, kind, optional=by_node)
+    choices.numbers.check(found.kind, found.y, table.where)
     x = pack(nodes, [name for name, role in roles["nodes"].items() if role == FEATURE])
     attr = pack(edges, [name for name, role in roles["edges"].items() if role == FEATURE])
     if by_node and "graph" in nodes.columns:
@@ -108,7 +113,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         x.features, notes["degree"] = degrees(ends[1], len(nodes)), True
     by_graph = np.argsort(owner[ends[0]], kind="stable")
     starts = pointers(sizes)
-    return Graphs(
+    whole = Graphs(
         node_ptr=starts,
         edge_ptr=pointers(np.bincount(owner[ends[0]], minlength=len(keys))),
         edge_index=(ends - starts[owner[ends[0]]])[:, by_graph],
@@ -130,6 +135,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
             max_nodes=int(sizes.max()),
         ),
     ).sort_edges()
+    return choices.numbers.learn(whole)
 
 
 def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.numbers import Numbers
 from gt.data.own.assemble import Choices, Target, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.graph_records import GraphRecord, tables
@@ -90,6 +91,7 @@ class GraphFiles(OwnGraphs):
         fractions: shares of train, valid and test where no attribute ``split`` says who is in which.
         split_seed: what such a split is drawn from.
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
+        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
@@ -106,6 +108,9 @@ class GraphFiles(OwnGraphs):
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         features: Sequence[str] | None = None,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
         root: str = "data",
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -118,7 +123,8 @@ class GraphFiles(OwnGraphs):
             f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
         self.path = path
-        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
+        self.numbers = Numbers(normalise, log, standardise)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:
         return key(self.path, self.choices)

@@ -11,6 +11,7 @@ from torch_geometric.data import Dataset
 
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Sampler
+from gt.data.numbers import Numbers
 from gt.data.own import csv_graphs, graph_files
 from gt.data.own.assemble import Choices, Target
 from gt.data.own.base import file_name, single
@@ -43,6 +44,7 @@ class PyGNodes(OwnNodes):
         kind: what targets are; None finds it.
         fractions: shares of train, valid and test where there are no masks.
         split_seed: what such a split is drawn from.
+        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
@@ -53,6 +55,9 @@ class PyGNodes(OwnNodes):
         kind: Kind | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
@@ -62,23 +67,25 @@ class PyGNodes(OwnNodes):
     ) -> None:
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
         super().__init__(file_name(title(self.make)), root, sampler, evaluate, chunk, workers, seed)
+        self.numbers = Numbers(normalise, log, standardise)
         self.kind, self.fractions, self.split_seed = kind, tuple(fractions), split_seed
 
     def key(self) -> dict[str, Any]:
         content = digest({"": open_dataset(self.make)}, self.name)
         facts = {"kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
-        return {"source": "pyg nodes", "version": VERSION, "content": content, **facts}
+        return {"source": "pyg nodes", "version": VERSION, "content": content, **facts, **self.numbers.facts()}
 
     def build(self) -> Graphs:
-        return one_graph(open_dataset(self.make), self.name, self.kind, self.fractions, self.split_seed)
+        dataset = open_dataset(self.make)
+        return one_graph(dataset, self.name, self.kind, self.fractions, self.split_seed, self.numbers)
 
 
 class CSVNodes(OwnNodes):
     """One graph from a folder of CSV files, ``nodes.csv`` (node, features, label, split) and ``edges.csv``.
 
     Args:
-        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features`` and
-            ``root`` are as in `gt.data.own.csv_graphs.CSVGraphs`.
+        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features``,
+            ``normalise``, ``log``, ``standardise`` and ``root`` are as in `gt.data.own.csv_graphs.CSVGraphs`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
@@ -91,6 +98,9 @@ class CSVNodes(OwnNodes):
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         features: Sequence[str] | None = None,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
@@ -100,7 +110,8 @@ class CSVNodes(OwnNodes):
     ) -> None:
         self.path = Path(path)
         super().__init__(f"csv-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
+        self.numbers = Numbers(normalise, log, standardise)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:
         return {**csv_graphs.key(self.path, self.choices), "splits": "nodes"}
@@ -117,8 +128,8 @@ class GraphFileNodes(OwnNodes):
     """One graph from a file of GraphML or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
 
     Args:
-        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features`` and
-            ``root`` are as in `gt.data.own.graph_files.GraphFiles`.
+        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features``,
+            ``normalise``, ``log``, ``standardise`` and ``root`` are as in `gt.data.own.graph_files.GraphFiles`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
@@ -131,6 +142,9 @@ class GraphFileNodes(OwnNodes):
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         features: Sequence[str] | None = None,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
         root: str = "data",
         sampler: Sampler | None = None,
         evaluate: Evaluate = "full",
@@ -140,7 +154,8 @@ class GraphFileNodes(OwnNodes):
     ) -> None:
         self.path = path
         super().__init__(f"graphs-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed, features)
+        self.numbers = Numbers(normalise, log, standardise)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:
         return {**graph_files.key(self.path, self.choices), "splits": "nodes"}

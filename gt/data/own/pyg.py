@@ -13,6 +13,7 @@ import numpy as np
 from torch_geometric.data import Dataset
 from torchmetrics import MetricCollection
 
+from gt.data.numbers import Numbers
 from gt.data.own.base import OwnGraphs, file_name
 from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
 from gt.data.own.pyg_metric import measures
@@ -26,7 +27,7 @@ from gt.schema import Kind, Level, Schema
 VERSION = 2  # raise when the same dataset would give another store
 
 
-def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answer]:
+def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Graphs, Answer]:
     """The graphs without splits, and their targets (a row a graph or a node)."""
     nodes, edges = pointers(part.sizes), pointers(part.edges)
 
@@ -47,7 +48,9 @@ def pack(part: Part, name: str, kind: Kind | None = None) -> tuple[Graphs, Answe
     used = {"edge_attr": beside} if "degree" in notes else {"x": found, "edge_attr": beside}
     roles = {key: "categories" if each.vocab else "numbers" for key, each in used.items() if each.vocab or each.floats}
     notes["attributes"] = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
-    found_y = answer(part.y, (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes), kind)
+    where: Where = (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes)
+    found_y = answer(part.y, where, numbers.kind(kind))
+    numbers.check(found_y.kind, found_y.y, where)
     graphs = Graphs(
         node_ptr=nodes,
         edge_ptr=edges,
@@ -86,6 +89,7 @@ def build(
     kind: Kind | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     split_seed: int = 0,
+    numbers: Numbers = Numbers(),  # noqa: B008  a frozen value
 ) -> Graphs:
     """A store of PyG datasets: one that is split at random, or one for each of ``train``, ``valid``, ``test``.
 
@@ -95,7 +99,7 @@ def build(
         UserError: naming the dataset and the graph that cannot be read.
     """
     parts = [read(dataset, f"{name} ({split})" if split else name, level) for split, dataset in datasets.items()]
-    graphs, found = pack(joined(parts, name), name, kind)
+    graphs, found = pack(joined(parts, name), name, kind, numbers)
     if len(graphs) > 1 and any(part.masks for part in parts):
         raise UserError(f"{name} has masks of nodes in several graphs, which cannot be followed: drop them first")
     if len(parts) > 1:
@@ -105,7 +109,7 @@ def build(
         raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
     else:
         splits = random_split(by_graph(found, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
-    return replace(graphs, splits=splits)
+    return numbers.learn(replace(graphs, splits=splits))
 
 
 def one_graph(
@@ -114,6 +118,7 @@ def one_graph(
     kind: Kind | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     split_seed: int = 0,
+    numbers: Numbers = Numbers(),  # noqa: B008  a frozen value
 ) -> Graphs:
     """A single large graph with a target at each node: ``nodes`` hold x and y, ``splits`` are numbers of nodes.
 
@@ -126,9 +131,10 @@ def one_graph(
     if len(dataset) != 1:
         raise UserError(f"{name} holds {len(dataset)} graphs where one is needed: choose data=pyg")
     part = read(dataset, name, "node")
-    graphs, found = pack(part, name, kind)
+    graphs, found = pack(part, name, kind, numbers)
     if not part.masks:
-        return replace(graphs, splits=random_split(found, fractions, split_seed, f"{name}: nodes"))
+        splits = random_split(found, fractions, split_seed, f"{name}: nodes")
+        return numbers.learn(replace(graphs, splits=splits))
     masks = {split: (mask if mask.ndim == 1 else mask[:, 0]).astype(bool) for split, mask in part.masks.items()}
     twice = np.flatnonzero(sum(mask.astype(int) for mask in masks.values()) > 1)
     if len(twice):
@@ -137,7 +143,7 @@ def one_graph(
     for split in ("train", "valid"):
         if not len(splits.get(split, ())):
             raise UserError(f"{name}: no labelled node is in {THEIRS[split]}_mask")
-    return replace(graphs, splits=splits)
+    return numbers.learn(replace(graphs, splits=splits))
 
 
 class PyG(OwnGraphs):
@@ -150,6 +156,7 @@ class PyG(OwnGraphs):
         kind: what targets are; None finds it, see `gt.data.own.found.answer`.
         fractions: shares of train, valid and test of a random split.
         split_seed: what a random split is drawn from.
+        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
@@ -166,6 +173,9 @@ class PyG(OwnGraphs):
         kind: Kind | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
         root: str = "data",
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -180,7 +190,7 @@ class PyG(OwnGraphs):
         )
         if self.name.lower() == "pcqm-contact":
             raise links_only(self.name)
-        self.level, self.kind = level, kind
+        self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
         self.fractions, self.split_seed = tuple(fractions), split_seed
         self._datasets: dict[str, Dataset] = {}
 
@@ -211,7 +221,13 @@ class PyG(OwnGraphs):
 
     def key(self) -> dict[str, Any]:
         facts = {"level": self.level, "kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
-        return {"source": "pyg", "version": VERSION, "content": digest(self.datasets(), self.name), **facts}
+        return {
+            "source": "pyg",
+            "version": VERSION,
+            "content": digest(self.datasets(), self.name),
+            **facts,
+            **self.numbers.facts(),
+        }
 
     def build(self) -> Graphs:
-        return build(self.datasets(), self.name, self.level, self.kind, self.fractions, self.split_seed)
+        return build(self.datasets(), self.name, self.level, self.kind, self.fractions, self.split_seed, self.numbers)

@@ -1,0 +1,253 @@
+"""What real numbers are scaled by: against scikit-learn, of the training split alone, and the same for every source."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch_geometric.data import Data
+
+from gt.data.datamodule import DataModule
+from gt.data.molecules.molecules import Molecules
+from gt.data.numbers import FEW, ROWS, decades, feature_moments, moments
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
+from gt.data.own.nodes import CSVNodes, PyGNodes
+from gt.data.own.pyg import PyG
+from gt.errors import UserError
+from gt.layers import GINE, FeedForward, ParallelBlock
+from gt.metrics import loss
+from gt.model import GraphTransformer
+from tests.data.test_pyg import Kept
+
+GRAPHS = 40
+RING = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+
+
+def test_moments_are_sklearns_and_a_constant_column_has_a_scale_of_one() -> None:
+    y = np.random.default_rng(0).normal(3, 5, (50, 5)).astype(np.float32)
+    y[::3, 1] = np.nan
+    y[:, 2] = 0.1  # which no binary number is: the mean of many is not the same to the last digit
+    y[:, 3] = np.nan
+    y[:, 4] = 1e6 + y[:, 0]
+    mean, scale = moments(y)
+    known = [0, 1, 4]
+    expected = StandardScaler().fit(y[:, known])
+    np.testing.assert_allclose(np.array(mean)[known], expected.mean_, rtol=1e-6)
+    np.testing.assert_allclose(np.array(scale)[known], expected.scale_, rtol=1e-6)
+    assert mean[2] == pytest.approx(0.1)
+    assert (scale[2], mean[3], scale[3]) == (1.0, 0.0, 1.0)
+
+
+def test_moments_of_many_rows_and_of_none() -> None:
+    values = np.random.default_rng(0).normal(-4, 2, (2 * ROWS + 5, 1))
+    mean, scale = moments(values)
+    assert mean[0] == pytest.approx(values.mean())
+    assert scale[0] == pytest.approx(values.std())
+    assert moments(values[:0]) == ((0.0,), (1.0,))
+
+
+def test_columns_of_zeros_and_ones_are_left_alone() -> None:
+    draw = np.random.default_rng(0)
+    values = np.stack([draw.integers(2, size=90), np.ones(90), np.zeros(90), draw.normal(700, 9, 90)], axis=1)
+    mean, scale = feature_moments(values)
+    assert (mean[:3], scale[:3]) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert mean[3] == pytest.approx(values[:, 3].mean())
+    assert scale[3] == pytest.approx(values[:, 3].std())
+
+
+def test_decades() -> None:
+    powers = np.logspace(-2, 2, 101)[:, None]
+    assert 3.5 < decades(powers) < 4
+    assert decades(np.concatenate([powers, 1 + powers], 1)) == decades(powers)
+    assert decades(powers - 1) == 0
+    assert decades(np.full((3, 1), np.nan)) == 0
+
+
+class Rings(Kept):
+    """Graphs of four nodes on a ring: features around 500 and of 0 or 1, edge features, and a target around 3,000."""
+
+    def __init__(self, y: Any = None, level: str = "graph") -> None:
+        draw = torch.Generator().manual_seed(0)
+        graphs = []
+        for n in range(GRAPHS):
+            x = torch.stack([500 + 90 * torch.randn(4, generator=draw), torch.arange(4) % 2], 1)
+            target = torch.tensor([3000.0 + 7 * n]) if level == "graph" else 3000 + torch.randn(4, generator=draw)
+            attr = torch.randn(4, 1, generator=draw) - 40
+            graphs.append(Data(x=x, edge_index=RING, edge_attr=attr, y=target if y is None else y[n]))
+        super().__init__(graphs)
+
+
+@pytest.mark.parametrize("level", ["graph", "node"])
+def test_many_graphs_are_scaled_by_those_for_training(tmp_path: Path, level: str) -> None:
+    data = PyG(partial(Rings, level=level), root=str(tmp_path), fractions=(0.5, 0.2, 0.3))
+    data.open([])
+    train = [Rings(level=level)[int(n)] for n in data.graphs.splits["train"]]
+    x, attr, y = (torch.cat([graph[key] for graph in train]).numpy() for key in ("x", "edge_attr", "y"))
+    schema = data.schema
+    np.testing.assert_allclose(schema.node_mean, [x[:, 0].mean(), 0.0], rtol=1e-5)
+    np.testing.assert_allclose(schema.node_scale, [x[:, 0].std(), 1.0], rtol=1e-5)
+    np.testing.assert_allclose(schema.edge_mean, attr.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(schema.edge_scale, attr.std(0), rtol=1e-5)
+    np.testing.assert_allclose(schema.mean, [y.mean()], rtol=1e-6)
+    np.testing.assert_allclose(schema.scale, [y.std()], rtol=1e-4)
+    for batch in data.loader("valid"):  # what is stored and measured stays as it is
+        assert batch.x[:, 0].mean() > 300
+        assert batch.y.mean() > 2000
+
+
+class Ring(Kept):
+    """One ring; its training nodes, the first, have larger features than the others."""
+
+    def __init__(self, nodes: int, train: int) -> None:
+        place = torch.arange(nodes)
+        edges = torch.stack([place, place.roll(1)])
+        data = Data(x=1.5 * place[:, None].float(), edge_index=edges, y=2.5 * place.float())
+        data.train_mask, data.val_mask = place < train, place >= train
+        super().__init__([data])
+
+
+@pytest.mark.parametrize("train", [FEW - 1, FEW])
+def test_the_features_of_one_graph_go_by_its_training_nodes_where_these_are_enough(tmp_path: Path, train: int) -> None:
+    data = PyGNodes(partial(Ring, 2 * FEW, train), root=str(tmp_path))
+    data.open([])
+    assert data.schema.node_mean == pytest.approx([1.5 * (train - 1 if train >= FEW else 2 * FEW - 1) / 2])
+    assert data.schema.mean == pytest.approx([2.5 * (train - 1) / 2])  # targets of others are not known
+
+
+def test_scaling_can_be_left_out(tmp_path: Path) -> None:
+    data = PyG(Rings, root=str(tmp_path), normalise=False, standardise=False)
+    data.open([])
+    assert (data.schema.mean, data.schema.node_mean, data.schema.edge_mean) == ((), (), ())
+
+
+def csv_graphs(folder: Path, targets: list[float], **options: Any) -> DataModule:
+    names = {"nodes.csv": "graph,node,size\n", "edges.csv": "graph,source,target\n", "graphs.csv": "graph,price\n"}
+    rows = {
+        "nodes.csv": [f"{n},{place},{500 + n + place / 2}" for n in range(len(targets)) for place in (0, 1)],
+        "edges.csv": [f"{n},0,1" for n in range(len(targets))],
+        "graphs.csv": [f"{n},{y}" for n, y in enumerate(targets)],
+    }
+    for name, header in names.items():
+        (folder / name).write_text(header + "\n".join(rows[name]) + "\n")
+    return CSVGraphs(str(folder), root=str(folder / "root"), **options)
+
+
+def graph_files(folder: Path, targets: list[float], **options: Any) -> DataModule:
+    path = folder / "graphs.jsonl"
+    graph = {"nodes": [{"id": 0, "size": 1.5}, {"id": 1, "size": 700.0}], "edges": [{"source": 0, "target": 1}]}
+    lines = [json.dumps({"directed": False, "graph": {"price": y}, **graph}) for y in targets]
+    path.write_text("\n".join(lines))
+    return GraphFiles(str(path), root=str(folder / "root"), **options)
+
+
+def csv_nodes(folder: Path, targets: list[float], **options: Any) -> DataModule:
+    (folder / "nodes.csv").write_text("node,size,y\n" + "".join(f"{n},{n + 0.5},{y}\n" for n, y in enumerate(targets)))
+    (folder / "edges.csv").write_text("source,target\n0,1\n1,2\n")
+    return CSVNodes(str(folder), root=str(folder / "root"), **options)
+
+
+def pyg(folder: Path, targets: list[float], **options: Any) -> DataModule:
+    return PyG(partial(Rings, y=torch.tensor(targets)[:, None]), root=str(folder), **options)
+
+
+def molecules(folder: Path, targets: list[float], **options: Any) -> DataModule:
+    pytest.importorskip("rdkit")
+    path = folder / "m.csv"
+    path.write_text("smiles,price\n" + "".join(f"{'C' * (n + 1)}O,{y}\n" for n, y in enumerate(targets)))
+    return Molecules(str(path), root=str(folder / "root"), split="random", processes=1, **options)
+
+
+SOURCES = [csv_graphs, graph_files, csv_nodes, pyg, molecules]
+PRICES = [10 ** (n / 10) + 0.25 for n in range(GRAPHS)]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("log", [False, True])
+def test_every_source_learns_numbers_in_units_of_its_training_targets(tmp_path: Path, source: Any, log: bool) -> None:
+    data = source(tmp_path, PRICES, log=log)
+    data.open([])
+    y = data.targets("train").double()
+    y = y.log() if log else y
+    assert (data.schema.kind, data.schema.log) == ("regression", log)
+    assert data.schema.mean == pytest.approx([float(y.mean())], rel=1e-5)
+    assert data.schema.scale == pytest.approx([float(y.std(correction=0))], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        (csv_graphs, "graphs.csv, line 9"),
+        (graph_files, "line 8|graph 8|graph 7"),
+        (csv_nodes, "nodes.csv, line 9"),
+        (pyg, "graph 7"),
+        (molecules, "line 9"),
+    ],
+)
+def test_a_target_without_a_logarithm_is_named_by_its_row(tmp_path: Path, source: Any, place: str) -> None:
+    with pytest.raises(UserError, match=rf"({place}).* -3\b.*data\.log=false"):
+        source(tmp_path, [*PRICES[:7], -3.0, *PRICES[8:]], log=True).open([])
+
+
+def test_whole_numbers_are_numbers_where_their_logarithms_are_asked_for(tmp_path: Path) -> None:
+    whole = [float(n % 3 + 1) for n in range(GRAPHS)]
+    data = csv_nodes(tmp_path, [int(n) for n in whole], log=True)
+    data.open([])
+    assert data.schema.kind == "regression"
+    with pytest.raises(UserError, match=r"data\.log=true"):
+        csv_nodes(tmp_path, [int(n) for n in whole], log=True, kind="multiclass").open([])
+
+
+def test_two_scalings_of_the_same_files_are_two_stores(tmp_path: Path) -> None:
+    keys = {str(csv_graphs(tmp_path, PRICES, **options).key()) for options in ({}, {"log": True}, {"normalise": False})}
+    assert len(keys) == 3
+
+
+class Bonds(Kept):
+    """Graphs in which a small number tells the class, beside one of up to 762 that tells nothing."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        graphs = []
+        for n in range(120):
+            loud = 762 * torch.rand(4, 1, generator=draw)
+            quiet = 0.02 * (n % 2) + 0.005 * torch.randn(4, 1, generator=draw)
+            graphs.append(Data(x=torch.cat([loud, quiet], 1), edge_index=RING, y=torch.tensor([n % 2])))
+        super().__init__(graphs)
+
+
+def trained(data: DataModule, epochs: int) -> dict[str, float]:
+    """The test scores of a small network after some epochs."""
+    torch.manual_seed(0)
+    data.open([])
+    net = GraphTransformer(data.schema, 16, 2, partial(ParallelBlock, local=GINE, feed_forward=FeedForward))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for _ in range(epochs):
+        for batch in data.loader("train"):
+            optimiser.zero_grad()
+            loss(data.schema, net(batch), batch.y).backward()
+            optimiser.step()
+    net.eval()
+    measures, _ = data.measures()
+    with torch.no_grad():
+        for batch in data.loader("test"):
+            measures.update(net(batch), batch.y)
+    return {name: float(value) for name, value in measures.compute().items()}
+
+
+def test_a_large_feature_does_not_drown_a_small_one(tmp_path: Path) -> None:
+    assert trained(PyG(Bonds, root=str(tmp_path), fractions=(0.6, 0.1, 0.3)), epochs=12)["accuracy"] > 0.9
+
+
+def test_targets_in_the_thousands_are_learned(tmp_path: Path) -> None:
+    lines = []
+    for n in range(150):
+        graph = {"nodes": [{"id": 0, "kind": n % 10}, {"id": 1, "kind": 0}], "edges": [{"source": 0, "target": 1}]}
+        lines.append(json.dumps({"directed": False, "graph": {"y": 1000.0 + 100 * (n % 10)}, **graph}))
+    (tmp_path / "graphs.jsonl").write_text("\n".join(lines))
+    data = GraphFiles(str(tmp_path / "graphs.jsonl"), root=str(tmp_path))
+    assert trained(data, epochs=15)["mae"] < 100  # the best constant has 250
