@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from gt.command import CONFIGS, prepared
 from gt.errors import one_line
+from gt.processes import end_with_parent, is_child
 from gt.sweep import job, ranking
 
 
@@ -21,6 +22,8 @@ def main(cfg: DictConfig) -> float:
 
 def command() -> None:
     """What is run from the command line: the arguments checked, then one run or a sweep."""
+    if is_child():
+        end_with_parent()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
     with one_line(), ranking():
         sys.argv[1:] = prepared(sys.argv[1:])

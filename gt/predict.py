@@ -118,7 +118,7 @@ def plan(data: DataModule, split: str) -> Iterator[list[int]]:
         return iter(data.batches(split))
     if not isinstance(dataset, GraphDataset):
         raise UserError("training batches of these data are drawn at random: choose --split valid or test")
-    return iter(Batches(dataset.sizes, data.eval_batch_size))
+    return iter(Batches(dataset.sizes, **data.measure("valid")))
 
 
 def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ from gt.logging import sync_line
 from gt.metrics import constant_prediction, total_loss
 from gt.model import GraphTransformer
 from gt.precision import HalfWeights
+from gt.processes import check_devices, together
 from gt.report import write_report
 from gt.sweep import RESULT, write_json
 from gt.task import Task
@@ -50,6 +51,7 @@ def quiet() -> None:
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*Sparse CSR tensor support.*",
         r".*Experiment logs directory .* exists.*",
+        r".*sync_dist=True.*",  # metrics synchronise themselves, the rest is the same on every process
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -122,6 +124,7 @@ def train(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     quiet()
     pl.seed_everything(cfg.seed, verbose=False)
     data: DataModule = instantiate(cfg.data)
@@ -154,12 +157,13 @@ def train(cfg: DictConfig) -> float:
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
     )
 
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=newest(folder / "checkpoints") if cfg.resume else None)
-    except Interrupted as stop:
-        say(trainer, f"{stop}; go on with: python train.py resume={folder}")
-        raise SystemExit(128 + stop.signum) from None
-    return finish(trainer, task, data, folder, loggers)
+    with together(trainer.strategy.launcher, folder):
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=newest(folder / "checkpoints") if cfg.resume else None)
+        except Interrupted as stop:
+            say(trainer, f"{stop}; go on with: python train.py resume={folder}")
+            raise SystemExit(128 + stop.signum) from None
+        return finish(trainer, task, data, folder, loggers)
 
 
 def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, loggers: list[Logger]) -> float:
@@ -170,6 +174,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     found = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
+    data.trainer = None  # the other processes are done: from here on every batch is this one's
     scores = {name.removeprefix(f"{split}/"): value for name, value in found.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     result = {

@@ -90,16 +90,24 @@ class Task(pl.LightningModule):
             net.set_progress(checkpoint.get(PROGRESS, 0.0))
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        loss = metrics.loss(self.schema, self.net(batch), self._target(batch))
+        prediction = self.net(batch)
         trainer: Any = self.trainer
+        if batch.y is None and trainer.world_size > 1:  # nothing of this batch was left for this process
+            total, weight = 0.0 * prediction.sum(), prediction.new_zeros(())
+        else:
+            total, weight = metrics.total_loss(self.schema, prediction, self._target(batch))
+        # gradients are averaged over processes: each scales its part so that this gives the mean over all labels
+        of_all = trainer.strategy.reduce(torch.stack([total.detach().float(), weight.float()]), reduce_op="sum")
+        labels = of_all[1].clamp(min=1e-30)
+        loss = of_all[0] / labels
         often = self.device.type == "cpu" or batch_idx % trainer.log_every_n_steps == 0
         if often and not torch.isfinite(loss):  # looking waits for a GPU, so there it is done now and then
             raise UserError(
-                f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}: "
+                f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}: "
                 f"lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
-        return loss
+        return total * (trainer.world_size / labels)
 
     def _target(self, batch: GraphBatch) -> Tensor:
         if batch.y is None:
@@ -107,6 +115,8 @@ class Task(pl.LightningModule):
         return batch.y
 
     def _evaluate(self, stage: str, batch: GraphBatch) -> None:
+        if batch.y is None and self.trainer.world_size > 1:
+            return  # nothing of this split was left for this process
         prediction, target = self(batch), self._target(batch)
         total, weight = metrics.total_loss(self.schema, prediction, target)
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)

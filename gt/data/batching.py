@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,9 +93,14 @@ def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
 
 
 class Request(list[int]):
-    """The samples of a batch, and what attention will ask of it: the latter may change in training."""
+    """The samples of a batch, and what attention will ask of it: the latter may change in training.
+
+    Attributes:
+        counts: False for a batch that a process without a share of its own computes along, for nothing.
+    """
 
     readings: tuple[Reading, ...] | None = None
+    counts = True
 
 
 def asked(items: list[int], otherwise: Iterable[Reading]) -> Iterable[Reading]:
@@ -157,9 +163,25 @@ class Requests(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
-            request = Request(batch)
+            request = batch if isinstance(batch, Request) else Request(batch)
             request.readings = tuple(self.readings)
             yield request
+
+
+class Shares(Dataset[GraphBatch]):
+    """A dataset of whole batches, where one that counts for nothing has no targets."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, request: Request) -> GraphBatch:
+        batch: GraphBatch = self.dataset.__getitems__(request)
+        if not request.counts:
+            batch.y = None
+        return batch
 
 
 class Epochs(Sampler[list[int]]):
@@ -190,22 +212,27 @@ class Batches(Epochs):
 
     Shuffled, each epoch draws anew which graphs meet: a random order is cut into pools of ``pool`` batches, each pool
     is sorted by size and cut into batches, and the batches of all pools are shuffled. Not shuffled, all is sorted.
-    Of several ranks each takes every ``world``-th batch; in training all take equally many (the last few batches of an
-    epoch may be left out, others each time), in evaluation every sample is seen once by one rank.
 
-    With a ``budget`` of nodes a batch holds as many graphs as fit when each is padded to the largest of them; a graph
-    above the budget is a batch of its own. How many batches that makes differs a little from epoch to epoch, and a
-    schedule counts steps before training begins: the number is that of epoch 0 and a few more, for which an epoch
+    Several ranks share each batch, which is as many times as large: W ranks train on the very batches that one with W
+    times the ``batch_size`` would. Where a batch has fewer graphs than there are ranks, those without any compute along
+    on a graph of another, which counts for nothing: in training, where all must take every step together, and in
+    evaluation where a rank would have no batch at all. Every graph counts once.
+
+    With a ``budget`` of nodes a rank's batch holds as many graphs as fit when each is padded to the largest of them; a
+    graph above the budget is a batch of its own. How many batches that makes differs a little from epoch to epoch, and
+    a schedule counts steps before training begins: the number is that of epoch 0 and a few more, for which an epoch
     splits its largest batches.
 
     Args:
         sizes: (G,) nodes of each graph.
-        batch_size: graphs in a batch; with a budget it counts for nothing.
+        batch_size: graphs in a batch of each rank; with a budget it counts for nothing.
         shuffle: draw the order anew each epoch; False for evaluation.
         seed, epoch: what the order is drawn from.
         rank, world: which share of how many.
         first: batches of the first epoch to skip, for a run that resumes in the middle.
-        budget: nodes in a batch, padding included; None goes by the number of graphs.
+        budget: nodes in a batch of each rank, padding included; None goes by the number of graphs.
+        pairs: take up to twice as many graphs, or nodes, as long as a rank's batch has at most so many pairs of nodes,
+            padding included; 0 never does.
     """
 
     pool = 8
@@ -221,76 +248,96 @@ class Batches(Epochs):
         world: int = 1,
         first: int = 0,
         budget: int | None = None,
+        pairs: int = 0,
     ) -> None:
-        self.sizes, self.batch_size, self.shuffle, self.budget = sizes, batch_size, shuffle, budget
+        self.sizes, self.batch_size, self.shuffle, self.budget, self.pairs = sizes, batch_size, shuffle, budget, pairs
         self.seed, self.epoch, self.rank, self.world, self.first = seed, epoch, rank, world, first
         self._total: int | None = None
+
+    def room(self, sizes: np.ndarray) -> np.ndarray:
+        """(G,) how many graphs go into a batch of one rank whose largest has so many nodes (G,)."""
+        sizes = np.maximum(sizes, 1).astype(np.int64)
+        if self.budget is None:
+            room, twice = np.full(len(sizes), self.batch_size), np.full(len(sizes), 2 * self.batch_size)
+        else:
+            room, twice = np.maximum(self.budget // sizes, 1), 2 * self.budget // sizes
+        return np.maximum(room, np.minimum(twice, self.pairs // sizes**2))
 
     def _pools(self, order: np.ndarray) -> np.ndarray:
         """(G,) the pool of each graph of a random order."""
         if self.budget is None:
-            return np.arange(len(order)) // (self.pool * self.batch_size)
-        return (np.cumsum(self.sizes[order]) - 1) // (self.pool * self.budget)
+            return np.arange(len(order)) // (self.pool * self.batch_size * self.world)
+        return (np.cumsum(self.sizes[order]) - 1) // (self.pool * self.budget * self.world)
 
     def _drawn(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in the order they are taken; with a budget, however many there are."""
         if not self.shuffle:
             order = np.argsort(self.sizes, kind="stable")
-            return cut(self.sizes[order], order, np.zeros(len(order), int), self.batch_size, self.budget)
+            pools = np.zeros(len(order), int)
+            return cut(order, pools, self.world * self.room(self.sizes[order]))
         draw = np.random.default_rng([self.seed, epoch])
         order = draw.permutation(len(self.sizes))
         pools = self._pools(order)
         by_size = np.lexsort((self.sizes[order], pools))
-        batches = cut(self.sizes[order[by_size]], order[by_size], pools[by_size], self.batch_size, self.budget)
+        order, pools = order[by_size], pools[by_size]
+        batches = cut(order, pools, self.world * self.room(self.sizes[order]))
         return [batches[i] for i in draw.permutation(len(batches))]
 
     @property
     def total(self) -> int:
-        """Batches of an epoch, of all ranks; the same for every epoch."""
+        """Batches of an epoch; the same for every epoch."""
         if self._total is None:
-            if self.budget is None:
-                self._total = -(-len(self.sizes) // self.batch_size)  # a pool is a whole number of batches
-            else:
-                found = len(self._drawn(0))
-                if self.shuffle and len(self.sizes):
-                    pools = int(self.sizes.sum()) // (self.pool * self.budget)  # each may end in a batch that is short
-                    found += math.ceil(math.sqrt(pools))
-                    found = min(-(-found // self.world) * self.world, len(self.sizes))
-                self._total = found
+            found = len(self._drawn(0))
+            if self.shuffle and self.budget is not None and found:
+                pools = int(self.sizes.sum()) // (self.pool * self.budget * self.world)
+                found = min(found + math.ceil(math.sqrt(pools)), len(self.sizes))  # each may end in a short batch
+            self._total = found
         return self._total
 
     def plan(self, epoch: int | None = None) -> list[np.ndarray]:
-        """Every batch of an epoch (None: of this one), of all ranks."""
+        """Every batch of an epoch (None: of this one), each to be shared by all ranks."""
         batches = self._drawn(self.epoch if epoch is None else epoch)
         while len(batches) < self.total:
             most = max(range(len(batches)), key=lambda place: len(batches[place]))
             batches[most : most + 1] = np.array_split(batches[most], 2)
         return batches[: self.total]
 
+    def share(self, batch: np.ndarray, rank: int) -> np.ndarray:
+        """A rank's part of a batch; all have graphs of like size."""
+        return batch[rank :: self.world]
+
+    def items(self, graphs: np.ndarray, place: int) -> list[int]:
+        """What a dataset is asked for to get some graphs, as the batch at this place of the epoch."""
+        return graphs.tolist()
+
     def __len__(self) -> int:
-        return self.total // self.world if self.shuffle else len(range(self.rank, self.total, self.world))
+        if self.shuffle or not len(self.sizes):
+            return self.total
+        return max(1, sum(len(batch) > self.rank for batch in self.plan()))
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = self.plan()[self.rank :: self.world][: len(self)]
         first, self.first = self.first, 0
-        for batch in batches[first:]:
-            yield batch.tolist()
+        plan = self.plan()
+        if not self.shuffle:
+            plan = [batch for batch in plan if len(batch) > self.rank] or plan[:1]
+        for place, batch in enumerate(plan[first:], first):
+            graphs = self.share(batch, self.rank)
+            request = Request(self.items(graphs if len(graphs) else batch[:1], place))
+            request.counts = len(graphs) > 0
+            yield request
 
 
-def cut(
-    sizes: np.ndarray, order: np.ndarray, pools: np.ndarray, batch_size: int, budget: int | None
-) -> list[np.ndarray]:
-    """Cut an order (G,), whose pools (G,) each rise in size (G,), into batches that lie within one pool.
+def cut(order: np.ndarray, pools: np.ndarray, room: np.ndarray) -> list[np.ndarray]:
+    """Cut an order (G,), whose pools (G,) each rise in size, into batches that lie within one pool.
 
     Args:
-        sizes, order, pools: of each place in the order: nodes, graph and pool.
-        batch_size: graphs in a batch where there is no ``budget`` of nodes, padding included.
+        order, pools: of each place in the order, the graph and its pool.
+        room: (G,) graphs in a batch that ends with the graph at this place, its largest.
     """
     count = len(order)
     if not count:
         return []
     # from the end, so that the first graph of a batch is its largest and says how many go with it
-    room = np.full(count, batch_size) if budget is None else np.maximum(budget // np.maximum(sizes, 1), 1)
     ends = np.arange(1, count + 1)
     first_of_pool = np.searchsorted(pools, pools, side="left")
     start = np.maximum(ends - room, first_of_pool).tolist()

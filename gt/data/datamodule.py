@@ -19,7 +19,7 @@ from torchmetrics import MetricCollection
 from gt import metrics
 from gt.attention import Reading
 from gt.data.arrays import Rows
-from gt.data.batching import Batches, Epochs, GraphDataset, Requests, tensor
+from gt.data.batching import Batches, Epochs, GraphDataset, Requests, Shares, tensor
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build
 from gt.encodings import Encoding, attach
@@ -30,6 +30,9 @@ from gt.schema import Schema
 
 DEFAULT_ROOT = Path("data")
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
+# Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
+# of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: for 64 channels 0.5 GB.
+PAIRS = 2**21
 
 
 def _whole(batch: Any) -> Any:
@@ -61,12 +64,14 @@ class DataModule(pl.LightningDataModule, ABC):
     """Loaders for the splits of one dataset.
 
     Args:
-        batch_size: graphs (or blocks of text) in a training batch, on each process.
-        eval_batch_size: the same for validation and test; None takes twice the training batch.
+        batch_size: graphs (or blocks of text) in a training batch, on each process: N processes train as one does with
+            N times as many.
+        eval_batch_size: the same for validation and test; None takes up to twice the training batch, as memory allows:
+            see `PAIRS`.
         workers: processes that make batches; 0 makes them in the training process.
         seed: what the order of training batches is drawn from.
         batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
-            validation and test then take twice as many. None goes by the numbers of graphs.
+            validation and test then take up to twice as many. None goes by the numbers of graphs.
     """
 
     schema: Schema
@@ -84,7 +89,7 @@ class DataModule(pl.LightningDataModule, ABC):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value}")
         self.batch_nodes = batch_nodes
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or 2 * batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.seed = workers, seed
         self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
 
@@ -115,10 +120,16 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def batches(self, split: str, **place: int) -> Epochs:
         """Which samples go together."""
-        train = split == "train"
-        size = self.batch_size if train else self.eval_batch_size
-        budget = None if self.batch_nodes is None else self.batch_nodes * (1 if train else 2)
-        return Batches(self.dataset(split).sizes, size, shuffle=train, seed=self.seed, budget=budget, **place)
+        sizes, train = self.dataset(split).sizes, split == "train"
+        return Batches(sizes, shuffle=train, seed=self.seed, **self.measure(split), **place)
+
+    def measure(self, split: str) -> dict[str, Any]:
+        """How much goes into a batch of a split, in the words of `Batches`."""
+        if split == "train":
+            return {"batch_size": self.batch_size, "budget": self.batch_nodes}
+        if self.eval_batch_size is not None:
+            return {"batch_size": self.eval_batch_size}
+        return {"batch_size": self.batch_size, "budget": self.batch_nodes, "pairs": PAIRS}
 
     def workers_for(self, split: str) -> int:
         """Processes that make the batches of a split."""
@@ -132,7 +143,7 @@ class DataModule(pl.LightningDataModule, ABC):
             if split == "train":
                 place |= self._progress(self.trainer)
         return Loader(
-            self.dataset(split),
+            Shares(self.dataset(split)),
             batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
             num_workers=self.workers_for(split),
@@ -257,13 +268,17 @@ class GraphDataModule(DataModule):
 
     def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
         """The shapes for a split, the same on every rank and whenever a run resumes."""
-        dataset, batches = self.dataset(split), self.batches(split)
+        world = 1 if self.trainer is None else self.trainer.world_size
+        dataset, batches = self.dataset(split), self.batches(split, world=world)
         if not isinstance(batches, Batches):
             raise UserError("data.static=true fills up batches of whole graphs: set it to false for samples of one")
         sizes, edges = dataset.sizes, dataset.edges
         epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
-        sampled = [batch for epoch in epochs for batch in batches.plan(epoch)]
-        return shapes_of(sampled, sizes, edges, bound(sizes, edges, batches.batch_size, batches.budget))
+        shared = [(batch, rank) for epoch in epochs for batch in batches.plan(epoch) for rank in range(world)]
+        sampled = [share for batch, rank in shared if len(share := batches.share(batch, rank))]
+        most = 2 if batches.pairs else 1
+        budget = batches.budget and most * batches.budget
+        return shapes_of(sampled, sizes, edges, bound(sizes, edges, most * batches.batch_size, budget))
 
     def targets(self, split: str) -> Tensor:
         graphs = self._opened()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
 from gt.attention import Demand
-from gt.data.batching import Batches, GraphDataset, gather, runs, tensor
+from gt.data.batching import Batches, GraphDataset, Shares, gather, runs, tensor
 from gt.data.store import Graphs, load, pointers, save
 from gt.masks import Hops
 from gt.schema import Schema
@@ -128,8 +128,9 @@ class Small(Batches):
 
 
 def every(sizes, batch_size, world, **options):
-    """The batches of every rank."""
-    return [list(Small(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+    """What each rank computes in each batch that it takes: nothing where a batch does not count for it."""
+    ranks = [list(Small(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+    return [[list(batch) if batch.counts else [] for batch in rank] for rank in ranks]
 
 
 def members(ranks):
@@ -137,26 +138,52 @@ def members(ranks):
 
 
 @given(**ANY)
-def test_evaluation_sees_each_sample_once_over_all_ranks(sizes, batch_size, world, seed):
+def test_evaluation_sees_each_sample_once_over_all_ranks_and_none_has_nothing_to_do(sizes, batch_size, world, seed):
     ranks = every(sizes, batch_size, world, seed=seed)
     assert sorted(members(ranks)) == list(range(len(sizes)))
-    assert sum(map(len, ranks)) == -(-len(sizes) // batch_size)
-    assert all(0 < len(batch) <= batch_size for rank in ranks for batch in rank)
+    assert all(len(batch) <= batch_size for rank in ranks for batch in rank)
+    for number, rank in enumerate(ranks):
+        assert len(rank) == len(Small(sizes, batch_size, rank=number, world=world))
+        assert (len(rank) > 0) == (len(sizes) > 0)  # a rank without batches would miss what all do together
+        assert all(rank) or rank == [[]]
     if world == 1:
         seen = [sizes[i] for batch in ranks[0] for i in batch]
         assert seen == sorted(seen)
 
 
 @given(**ANY, epoch=st.integers(0, 3))
-def test_training_ranks_are_disjoint_and_take_equally_many_batches(sizes, batch_size, world, seed, epoch):
-    ranks = every(sizes, batch_size, world, seed=seed, shuffle=True, epoch=epoch)
-    assert len(set(map(len, ranks))) == 1
-    seen = members(ranks)
-    assert len(set(seen)) == len(seen)
-    left_out = -(-len(sizes) // batch_size) - sum(map(len, ranks))
-    assert 0 <= left_out < world
+def test_ranks_train_step_by_step_on_the_batches_of_one_process_as_large_as_all(sizes, batch_size, world, seed, epoch):
+    options = {"seed": seed, "shuffle": True, "epoch": epoch}
+    ranks = every(sizes, batch_size, world, **options)
+    [alone] = every(sizes, batch_size * world, 1, **options)
+    together = [sorted(sample for batch in step for sample in batch) for step in zip(*ranks, strict=True)]
+    assert together == [sorted(batch) for batch in alone]
+    assert sorted(members(ranks)) == list(range(len(sizes)))
+    assert all(len(batch) <= batch_size for rank in ranks for batch in rank)
+    for step in zip(*ranks, strict=True):  # shared evenly, in number and in size
+        assert max(map(len, step)) - min(map(len, step)) <= 1
+
+
+@given(sizes=SIZES, batch_size=st.integers(1, 9), pairs=st.integers(0, 4000), world=st.integers(1, 3))
+def test_evaluation_takes_up_to_twice_as_many_graphs_while_their_padded_pairs_are_few(sizes, batch_size, pairs, world):
+    ranks = every(sizes, batch_size, world, pairs=pairs)
+    assert sorted(members(ranks)) == list(range(len(sizes)))
+    for batch in (batch for rank in ranks for batch in rank if batch):
+        assert len(batch) <= 2 * batch_size
+        assert len(batch) <= batch_size or len(batch) * sizes[batch].max() ** 2 <= pairs
     if world == 1:
-        assert sorted(seen) == list(range(len(sizes)))
+        plain, doubled = (len(every(sizes, n, 1)[0]) for n in (batch_size, 2 * batch_size))
+        assert len(every(sizes, batch_size, 1, pairs=10**9)[0]) == doubled
+        assert len(every(sizes, batch_size, 1, pairs=0)[0]) == plain
+
+
+def test_a_batch_that_does_not_count_has_no_targets():
+    packed = pack(GRAPHS)
+    shares = Shares(GraphDataset(packed, np.arange(3)))
+    plan = [list(Batches(np.array([5, 1, 9]), 2, shuffle=True, rank=rank, world=4)) for rank in range(4)]
+    batches = [[shares.__getitems__(request) for request in rank] for rank in plan]
+    assert [[batch.y is not None for batch in rank] for rank in batches] == [[True], [True], [True], [False]]
+    assert all(batch.num_graphs == 1 for rank in batches for batch in rank)
 
 
 @given(**ANY, rank=st.integers(0, 4), shuffle=st.booleans(), first=st.integers(0, 12))

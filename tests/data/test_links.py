@@ -257,7 +257,9 @@ def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, 
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
         for batch in data.val_dataloader():
             assert batch.links is not None
-            assert batch.y is not None
+            if batch.y is None:  # of a rank for which no question is left
+                assert world == 7
+                continue
             assert len(batch.y) == batch.links.shape[1] <= max(largest or 99, 5 if ranked else 1)
             assert not ranked or (batch.y[::5].all() and batch.y.sum() == len(batch.y) / 5)  # groups stay whole
             asked += zip(pairs(batch.links), batch.y.flatten().tolist(), strict=True)

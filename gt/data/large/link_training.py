@@ -1,6 +1,6 @@
 """Batches of links to learn, each with the graph as it would be if none of them were there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -125,7 +125,5 @@ class TrainingLinks(Dataset[GraphBatch]):
 class LinkBatches(Batches):
     """Batches of link numbers, before each a number that no other batch of the training has: see `TrainingLinks`."""
 
-    def __iter__(self) -> Iterator[list[int]]:
-        first = self.first
-        for place, batch in enumerate(super().__iter__(), first):
-            yield [(self.epoch * len(self) + place) * self.world + self.rank, *batch]
+    def items(self, graphs: np.ndarray, place: int) -> list[int]:
+        return [(self.epoch * len(self) + place) * self.world + self.rank, *graphs.tolist()]

@@ -70,7 +70,7 @@ class LinkDataModule(GraphDataModule):
         sampler: Sampler | None = None,
         chunk: int = 1 << 20,
     ) -> None:
-        super().__init__(name, root, batch_size, eval_batch_size or LARGEST, workers, seed)
+        super().__init__(name, root, batch_size, eval_batch_size, workers, seed)
         if not isinstance(sampler, Neighbours | Full | None):
             name = type(sampler).__name__
             raise UserError(f"{name} does not sample around links: choose data/sampler=neighbours or full")
@@ -134,7 +134,7 @@ class LinkDataModule(GraphDataModule):
             return TrainingLinks(self.graph, links, self.absent, self.sampler, self.seed, self.readings)
         questions = self.questions(split)
         world = 1 if self.trainer is None else self.trainer.world_size
-        block = min(self.eval_batch_size // questions.width, -(-len(questions) // world))
+        block = min((self.eval_batch_size or LARGEST) // questions.width, -(-len(questions) // world))
         whole = self.late if split == "test" and self.valid_as_input else self.whole
         return EvaluationLinks(whole.batch(self.chunk), questions, max(block, 1))
 

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -83,17 +83,15 @@ class TextBatches(Batches):
     """Batches of start positions: blocks end to end; in training from an offset that each epoch draws anew."""
 
     def __init__(
-        self, sizes: np.ndarray, context: int, batch_size: int, shuffle: bool, seed: int, **place: int
+        self, sizes: np.ndarray, context: int, batch_size: int, shuffle: bool, seed: int, **options: Any
     ) -> None:
         # a training epoch leaves the last block out to have room for the offset
-        super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **place)
+        super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **options)
         self.context = context
 
-    def __iter__(self) -> Iterator[list[int]]:
-        room = np.random.default_rng([self.seed, self.epoch, 1]).integers(self.context)
-        offset = int(room) if self.shuffle else 0
-        for batch in super().__iter__():
-            yield [block * self.context + offset for block in batch]
+    def items(self, graphs: np.ndarray, place: int) -> list[int]:
+        offset = np.random.default_rng([self.seed, self.epoch, 1]).integers(self.context) if self.shuffle else 0
+        return (graphs * self.context + offset).tolist()
 
 
 class LanguageModelling(DataModule):
@@ -218,9 +216,8 @@ class LanguageModelling(DataModule):
         return tensor(self.tokens[split][1:])
 
     def batches(self, split: str, **place: int) -> Batches:
-        train = split == "train"
-        size = self.batch_size if train else self.eval_batch_size
-        return TextBatches(self.dataset(split).sizes, self.context, size, train, self.seed, **place)
+        sizes, train = self.dataset(split).sizes, split == "train"
+        return TextBatches(sizes, self.context, shuffle=train, seed=self.seed, **self.measure(split), **place)
 
 
 class Text(LanguageModelling):

@@ -1,0 +1,123 @@
+"""Several processes that train as one: they start only where each has a core, and end together."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gt.errors import UserError
+
+LOOK = 0.2  # seconds between two looks at the other processes
+GRACE = 3.0  # seconds in which the first process speaks for all, or ends by itself when another one is gone
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+def is_child() -> bool:
+    """Whether another process of this run started this one."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def end_with_parent() -> None:
+    """Let this process end at once when the one that started it does, however that ended: also by SIGKILL."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended just before
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def check_devices(accelerator: str, devices: Any) -> None:
+    """Refuse more processes on CPUs than there are cores: they would all wait for one another.
+
+    Raises:
+        UserError: naming the number of cores.
+    """
+    import torch  # takes a second, which a child has not before it must look after its parent
+
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if on_cpu and str(devices).isdecimal() and int(devices) > cores:
+        raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cores}")
+
+
+class Watch(threading.Thread):
+    """Looks after the processes that this one started: when one is gone, says so in a line and ends all.
+
+    Without it they would wait for the missing one, this process too. It may still end by itself, to close its logs.
+
+    Args:
+        launcher: Lightning's, whose ``procs`` are the processes once they are started. They are taken over from it: it
+            would kill this process, without a word, up to five seconds after one of them is gone.
+        folder: of the run.
+    """
+
+    def __init__(self, launcher: Any, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.launcher, self.folder = launcher, folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.over, self.lost = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(LOOK):
+            started = getattr(self.launcher, "procs", [])
+            self.processes += started
+            started.clear()
+            for rank, process in enumerate(self.processes, 1):
+                code, name = process.poll(), f"process {rank} of {len(self.processes) + 1}"
+                if code is not None and code < 0:
+                    self._end(f"{name} was killed by {signal.Signals(-code).name}")
+                # above 128: all were asked to stop; below, this process most likely meets the same error and says so
+                elif code and code < 128 and not self.over.wait(2 * GRACE):
+                    self._end(f"{name} ended with exit code {code}")
+
+    def _end(self, what: str) -> None:
+        self.lost.set()
+        saved = any((self.folder / "checkpoints").glob("*.ckpt"))
+        advice = f"go on with: python train.py resume={self.folder}" if saved else "start the run again"
+        print(f"error: {what}; {advice}", file=sys.stderr, flush=True)
+        for process in self.processes:
+            process.kill()
+        self.over.wait(GRACE)
+        os._exit(1)
+
+
+@contextmanager
+def together(launcher: Any, folder: Path) -> Iterator[None]:
+    """What several processes do in step: when one fails, all end within seconds and one of them says why.
+
+    Args:
+        launcher: Lightning's.
+        folder: of the run.
+    """
+    if is_child():
+        try:
+            yield
+        except Exception:
+            time.sleep(GRACE)  # the first process meets the same error, or the lack of this one, and ends all
+            raise
+        return
+    watch = Watch(launcher, folder)
+    watch.start()
+    try:
+        yield
+    except Exception:
+        if watch.processes and watch.lost.wait(2 * LOOK):
+            raise SystemExit(1) from None  # what went wrong here is that another process is gone
+        raise
+    finally:
+        watch.over.set()
