@@ -1,6 +1,7 @@
 """The command line around a run: mistakes become one line, a stopped run says how it goes on."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.config import Config, WrongKey, check, check_path, nearest
+from gt.config import Config, WrongKey, check, check_path, nearest, shell_override
 from gt.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -132,6 +133,7 @@ def _yaml_line(name: str, error: MarkedYAMLError) -> str:
     return f"{name}{line}: {error.problem}"
 
 
+COLUMNS = ("data.target", "data.features")  # may be several, and a comma between them be meant so
 SHOWING = ("-c", "--cfg", "-p", "--package")  # flags of Hydra that take the next argument as theirs
 
 
@@ -144,8 +146,18 @@ def parsed(arguments: list[str]) -> list[Override]:
         try:
             found += OverridesParser.create().parse_overrides([line])
         except HydraException:
-            raise UserError(f"cannot read '{line}': an override is key=value or group=option") from None
+            raise UserError(f"cannot read '{line}': an override is key=value or group=option{_quoted(line)}") from None
     return found
+
+
+def _quoted(line: str) -> str:
+    """How to write a value that Hydra's grammar does not take as it stands, such as a name with brackets."""
+    key, _, value = line.partition("=")
+    if not value or re.search(r"[^\w./+~@]", key):
+        return ""
+    listed = value.startswith("[") and value.endswith("]")
+    texts = [text.strip().strip("'\"") for text in value[1:-1].split(",")] if listed else value
+    return f"; as text: {shell_override(key, texts)}"
 
 
 def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
@@ -270,5 +282,7 @@ def prepared(arguments: list[str]) -> list[str]:
     found, many = check_command(arguments), {"-m", "--multirun"} & {*arguments}
     for override in parsed(arguments):
         if override.is_sweep_override() and not many and "hydra.mode" not in " ".join(arguments):
-            raise UserError(f"{override.input_line} gives several values: add -m to run them all")
+            key, _, value = str(override.input_line).partition("=")
+            hint = f"; several columns are {shell_override(key, value.split(','))}" if key in COLUMNS else ""
+            raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
     return found

@@ -58,7 +58,7 @@ PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar
 WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
 
 
-def override(key: str, value: str | Sequence[str]) -> str:
+def shell_override(key: str, value: str | Sequence[str]) -> str:
     """A setting as it is pasted into a shell: quoted as Hydra's grammar needs it, and that quoted as the shell does."""
     text = _quoted(value) if isinstance(value, str) else f"[{','.join(map(_quoted, value))}]"
     return shlex.quote(f"{key}={text}")
@@ -174,12 +174,20 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
 def check_value(path: str, value: Any, hint: Any) -> None:
     """Hold a value against a type hint, sections and lists all the way down."""
     if not fits(value, hint):
-        raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}")
+        raise WrongKey(
+            path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{_as_text(path, value, hint)}"
+        )
     if isinstance(value, Mapping) and "_target_" in value:
         check_section(path, value)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for place, item in enumerate(value):
             check_value(f"{path}.{place}", item, Any)
+
+
+def _as_text(path: str, value: Any, hint: Any) -> str:
+    """How to write a value that Hydra takes for a number, where text is meant, such as the name of a column."""
+    texts = [str(item) for item in value] if isinstance(value, list) else str(value)
+    return f"; as text: {shell_override(path, texts)}" if value is not None and fits(texts, hint) else ""
 
 
 def check(cfg: DictConfig) -> None:

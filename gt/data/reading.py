@@ -1,5 +1,6 @@
 """Files that come from elsewhere: unpacked, and checked before anything is made of them."""
 
+import codecs
 import gzip
 import io
 import json
@@ -8,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,17 @@ ARRAYS: list[Any] = [
     *(getattr(np.dtypes, f"{name}DType") for name in ("Int64", "Int32", "Float64", "Float32")),
 ]
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # where JSON may hold half of a character that takes two
+
+
+# how a text begins that says its encoding; the longer marks first, for one begins like another
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+DECLARED = re.compile(rb"""\s*<\?xml\s[^>]*\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")  # by XML, in its first line
 
 
 class _Bounded(io.RawIOBase):
@@ -56,11 +68,12 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
     """The bytes of a file, unpacked where it is gzipped; what goes wrong while they are read is a `UserError`."""
     try:
         if path.suffix.lower() == ".gz":
-            with io.BufferedReader(_Bounded(path)) as stream:
+            packed: Any = _Bounded(path)
+            with io.BufferedReader(packed) as stream:
                 yield stream
         else:
             with open(path, "rb") as plain:
@@ -73,19 +86,32 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise UserError(f"{path} is not whole, or not gzipped ({error}): make or copy it again") from None
 
 
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text by its byte order mark, else UTF-8; which of the 8-bit ones it could be is not guessed."""
+    return next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+
+
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, unpacked where its name ends in ``.gz``, without a byte order mark.
+    """The text of a file, unpacked where its name ends in ``.gz``, without a byte order mark.
+
+    It is UTF-8 unless a byte order mark, or an XML declaration, says otherwise.
 
     Raises:
-        UserError: it cannot be read, is cut off, or unpacks to suspiciously much; bytes that are not UTF-8, named by
+        UserError: it cannot be read, is cut off, or unpacks to suspiciously much; bytes that are no text, named by
             their line; nothing in it.
     """
     with opened(path) as stream:
         content = stream.read()
+    encoding = encoding_of(content[:4])
+    if encoding == "utf-8" and (declared := DECLARED.match(content)):
+        encoding = declared[1].decode()
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise not_text(path, content.count(b"\n", 0, error.start) + 1, content[error.start]) from None
+        line = content[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise not_text(path, line, content[error.start], encoding) from None
+    except LookupError:
+        raise UserError(f"{path}, line 1: there is no encoding '{encoding}': save the file as UTF-8") from None
     if "\0" in text:
         raise not_text(path, text.count("\n", 0, text.index("\0")) + 1, 0)
     if not text.strip():
@@ -93,10 +119,12 @@ def read_text(path: Path) -> str:
     return text
 
 
-def not_text(path: Path, line: int, byte: int) -> UserError:
-    """What to say of a byte that no UTF-8 text has there; a zero byte is a character of Unicode, but of no text."""
-    what = f"byte 0x{byte:02x} is not UTF-8 text" if byte else "a zero byte, which no text has"
-    return UserError(f"{path}, line {line}: {what}: save the file as UTF-8")
+def not_text(path: Path, line: int, byte: int, encoding: str = "utf-8") -> UserError:
+    """What to say of a byte that no such text has there; a zero byte is a character of Unicode, but of no text."""
+    name = encoding.upper().removesuffix("-SIG")
+    what = f"byte 0x{byte:02x} is not {name} text" if byte or "8" not in name else "a zero byte, which no text has"
+    how = " (from Windows or Latin-1: iconv -f CP1252 -t UTF-8)" if byte and name == "UTF-8" else ""
+    return UserError(f"{path}, line {line}: {what}: save the file as UTF-8{how}")
 
 
 def parse_json(text: str, path: Path, line: int) -> Any:

@@ -28,7 +28,23 @@ def same(store, expected):
             assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
 
 
-@pytest.mark.parametrize("form", ["plain", "gzip", "tabs", "windows", "old mac", "mark", "quotes", "spaces", "no end"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "plain",
+        "gzip",
+        "tabs",
+        "windows",
+        "old mac",
+        "mark",
+        "quotes",
+        "spaces",
+        "no end",
+        "semicolons",
+        "utf-16",
+        "case",
+    ],
+)
 def test_what_stands_there_comes_out(form, tmp_path):
     folder = write(tmp_path / "csv")
     for name, text in TABLES.items():
@@ -48,6 +64,14 @@ def test_what_stands_there_comes_out(form, tmp_path):
             path.write_text("\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n")[:-1]))
         elif form == "spaces":
             path.write_text(text.replace(",", " , "))
+        elif form == "semicolons":
+            path.write_text(text.replace(",", ";").replace("1.5", "1,5").replace("0.25", "0,25"))
+        elif form == "utf-16":
+            path.write_bytes(text.encode("utf-16"))
+        elif form == "case":
+            first, rest = text.split("\n", 1)
+            ids = {"graph": "Graph", "node": "Id", "source": "Source", "target": "TARGET", "split": "Split"}
+            path.write_text(",".join(ids.get(name, name) for name in first.split(",")) + "\n" + rest)
         elif form == "no end":
             path.write_text(text.rstrip("\n"))
     store = opened(folder, undirected=True).graphs
@@ -242,9 +266,13 @@ FAULTS = {
         },
         "graphs.csv: 1 with a target are too few",
     ),
-    "utf-16": (
-        {"nodes": NODES.encode("utf-16")},
-        "{folder}/nodes.csv, line 1: byte 0xff is not UTF-8 text: save the file as UTF-8",
+    "latin-1": (
+        {"nodes": NODES.replace("m1,b,O", "m1,b,\xe9").encode("latin-1")},
+        "{folder}/nodes.csv, line 4: byte 0xe9 is not UTF-8 text: save the file as UTF-8",
+    ),
+    "half of utf-16": (
+        {"nodes": NODES.encode("utf-16")[:-1]},
+        "{folder}/nodes.csv, line 7: byte 0x0a is not UTF-16 text",
     ),
 }
 
@@ -312,7 +340,7 @@ def test_any_damage_is_one_line_or_none(seed, tmp_path):
 def test_columns_have_the_type_of_their_cells(cells, kind, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("node,value\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
-    table = read_table(path)
+    table = read_table(path, ["node"])
     assert table.columns["value"].dtype.kind == kind
     assert table.columns["node"].tolist() == ["0", "1", "2"]
 

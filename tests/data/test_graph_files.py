@@ -182,7 +182,14 @@ GRAPHML = {
         "line 9: a graph inside another",
     ),
     "no nodes": (HEAD + "<graph edgedefault='directed'></graph></graphml>", "line 7 has no nodes"),
-    "utf-16": ((HEAD + GRAPH + "</graphml>").encode("utf-16"), "line 1: byte 0xff is not UTF-8 text"),
+    "declared ascii": (
+        (HEAD.replace("UTF-8", "ascii") + GRAPH.replace(">y<", ">é<") + "</graphml>").encode(),
+        "line 10: byte 0xc3 is not ASCII text",
+    ),
+    "declared nonsense": (
+        HEAD.replace("UTF-8", "utf-80") + GRAPH + "</graphml>",
+        "line 1: there is no encoding 'utf-80'",
+    ),
     "latin-1": (
         (HEAD + GRAPH.replace(">y<", ">é<") + "</graphml>").encode("latin-1"),
         "line 10: byte 0xe9 is not UTF-8 text",
@@ -243,7 +250,10 @@ JSON = {
         "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already",
     ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
-    "attribute too many": (link(nodes=[{"id": "a", "x": 1, "z": 2}]), "{path}, graph 1, node 'a' has 'z', unlike"),
+    "attribute that only one has": (
+        link(nodes=[{"id": "a", "x": 1, "z": 2}, {"id": "b", "x": 1}]),
+        "{path}, graph 0, node 'a': 'z' is empty, and a feature needs a value",
+    ),
     "attribute of another type": (
         link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]),
         "{path}, graph 1, node 'b': 'x' is '2': text and numbers are mixed",
@@ -256,7 +266,7 @@ JSON = {
         link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]),
         "{path}, graph 1, node 'a': 'x' is too large a whole number",
     ),
-    "label missing": (link(graph={}), "{path}, graph 1 has no 'label', unlike {path}, graph 0"),
+    "label missing": (link(graph={}), "{path}, graph 1: 'label' is empty, and it is the target"),
     "label empty": (link(graph={"label": None}), "{path}, graph 1: 'label' is empty, and it is the target"),
     "label of another type": (
         link(graph={"label": "x"}),
@@ -277,7 +287,7 @@ def test_what_is_wrong_in_json_is_one_line(fault, tmp_path):
 
 
 def test_paths_that_hold_no_graphs_are_one_line(tmp_path):
-    (tmp_path / "other.txt").write_text("x")
+    (tmp_path / "other.dot").write_text("x")
     for path in (tmp_path, tmp_path / "absent.json", tmp_path / "*.json"):
         assert line_of(lambda path=path: opened(path, tmp_path)).startswith(f"no graphs at {path}: set data.path")
-    assert "other.txt is none of .graphml, .json, .jsonl" in line_of(lambda: opened(tmp_path / "other.txt", tmp_path))
+    assert "other.dot is none of .graphml, " in line_of(lambda: opened(tmp_path / "other.dot", tmp_path))

@@ -214,7 +214,11 @@ def test_sdf(tmp_path: Path) -> None:
         ({}, {"split": "column"}, "no column says train, valid or test"),
         ({}, {"fractions": [1.0, 0.0, 0.0]}, "scaffold split of 60 molecules leaves none for train or valid"),
         ({"smiles": "c1ccccc1"}, {}, "scaffold split of 60 molecules leaves none for train and valid"),
-        ({"other": NUMBERS}, {}, "cannot tell which column is the target; say data.target=NAME: logS, other"),
+        (
+            {"other": NUMBERS},
+            {},
+            "say data.target=logS, or one of: logS, other",
+        ),
         ({"other": NUMBERS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified goes by one target"),
     ],
 )

@@ -58,8 +58,9 @@ def test_names_of_columns(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"smiles,melts at \xb0C\nC,1\nC\xe9,2\nCC,3\n")
     table = read_table(tmp_path / "a.csv")
-    assert table.frame["smiles"].tolist() == ["C", "C\ufffd", "CC"]
-    assert table.frame.columns.tolist() == ["smiles", "melts at \ufffdC"]
+    assert table.frame["smiles"].tolist() == ["C", r"C\xe9", "CC"]
+    assert table.frame.columns.tolist() == ["smiles", r"melts at \xb0C"]
+    assert table.spoiled == {"smiles": {1: 0xE9}}
 
 
 def test_gzipped_to_a_thousandth(tmp_path: Path) -> None:

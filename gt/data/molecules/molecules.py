@@ -24,7 +24,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
-VERSION = 3  # raise when the same file and options would give something else
+VERSION = 4  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -37,9 +37,9 @@ class Molecules(GraphDataModule):
     whose target cannot be used, is skipped too; rows that lack some of several targets stay.
 
     Args:
-        path: a table (``.csv``, ``.tsv``, ``.txt``, ``.parquet``) or ``.sdf``, perhaps gzipped (``.csv.gz``).
-        smiles: the column of molecules, None finds it.
-        target: the column or columns to predict, None finds them.
+        path: a table (``.csv``, ``.tsv``, ``.txt``, ``.smi``, ``.parquet``) or ``.sdf``, perhaps gzipped (``.csv.gz``).
+        smiles: the column of molecules, or its number from 0, which also serves a file without a header; None finds it.
+        target: the column or columns to predict, or their numbers; None finds them.
         kind: what the targets are, None finds it.
         split: ``scaffold`` (OGB's rule), ``random``, ``stratified`` (equal shares of every class, or of low and high
             numbers) or ``column`` (each row says); None takes the column where one is called split and says so, else
@@ -61,8 +61,8 @@ class Molecules(GraphDataModule):
     def __init__(
         self,
         path: str,
-        smiles: str | None = None,
-        target: str | Sequence[str] | None = None,
+        smiles: str | int | None = None,
+        target: str | int | Sequence[str | int] | None = None,
         kind: Kind | None = None,
         split: Split | None = None,
         split_column: str | None = None,
@@ -84,8 +84,9 @@ class Molecules(GraphDataModule):
         self.path = Path(path).expanduser()
         name = f"molecules-{self.path.name.partition('.')[0]}"
         super().__init__(name, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
-        self.smiles, self.kind = smiles, kind
-        self.target = None if target is None else [target] if isinstance(target, str) else list(target)
+        self.smiles, self.kind = None if smiles is None else str(smiles), kind
+        targets = [target] if isinstance(target, str | int) else target
+        self.target = None if targets is None else [str(name) for name in targets]
         self.split, self.split_column = split, split_column
         self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
@@ -139,7 +140,7 @@ class Molecules(GraphDataModule):
         )
 
     def build(self) -> Iterator[Graphs]:
-        table = read_table(self.path)
+        table = read_table(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
         skipped = self._unusable(table, smiles, split, targets)
         texts = [str(cell) for cell in table.frame[smiles]]
@@ -190,7 +191,7 @@ class Molecules(GraphDataModule):
         """The row of each molecule in the file, counted from 0, and what stands there."""
         graphs = self._opened()
         rows, smiles = graphs.graphs["row"], graphs.notes["smiles"]
-        return {"row": rows, smiles: read_table(self.path).frame[smiles].loc[rows].to_numpy()}
+        return {"row": rows, smiles: read_table(self.path, self.smiles).frame[smiles].loc[rows].to_numpy()}
 
     @staticmethod
     def _unusable(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
@@ -199,6 +200,9 @@ class Molecules(GraphDataModule):
         texts = table.frame[smiles].tolist()
         for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
             skipped.add(place, "", "no molecule")
+        for name in (smiles, *targets.columns, *([split] if split else [])):
+            for place, byte in table.spoiled.get(name, {}).items():
+                skipped.add(place, texts[place], f"byte 0x{byte:02x} is not UTF-8 text, in '{name}'")
         for place, why in targets.wrong.items():
             skipped.add(place, texts[place], why)
         for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
@@ -210,16 +214,17 @@ class Molecules(GraphDataModule):
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""
-        path, options = self.path, {"smiles": self.smiles, "split_column": self.split_column}
-        for option, name in [*options.items(), *(("target", name) for name in self.target or ())]:
-            if name is not None:
-                named(table, name, path, f"data.{option}")
-        smiles = self.smiles or smiles_column(table, path)
-        split = self.split_column
+        path = self.path
+        smiles, split = (
+            name if name is None else named(table, name, path, f"data.{option}")
+            for option, name in {"smiles": self.smiles, "split_column": self.split_column}.items()
+        )
+        smiles = smiles or smiles_column(table, path)
         if split is None and self.split in (None, "column"):
             split = split_column(table, path, must=self.split == "column")
         taken = {smiles} | ({split} if split else set())
-        found = self.target or target_columns(table, taken, path)
+        found = [named(table, name, path, "data.target") for name in self.target or ()]
+        found = found or target_columns(table, taken, path)
         if both := taken & set(found):
             raise UserError(f"{path}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
         for name in (*taken, *found):
@@ -227,6 +232,8 @@ class Molecules(GraphDataModule):
                 raise UserError(
                     f"{path}, line 1: several columns are called '{table.repeated[name]}': rename all but one"
                 )
+        for name in found:
+            table.frame.loc[table.frame.index[[*table.spoiled.get(name, ())]], name] = None
         targets = read_targets(table, found, self.numbers.kind(self.kind), path)
         self.numbers.check(targets.kind, targets.y, lambda place: f"{path}, {where(table, place)}")
         return smiles, split, targets

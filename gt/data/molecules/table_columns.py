@@ -4,13 +4,14 @@ A column that is only likely to be a target is never taken: where the rules belo
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
-from gt.data.molecules.smiles import parses
+from gt.config import nearest, shell_override
+from gt.data.molecules.smiles import chemistry, parses, several_molecules
 from gt.data.molecules.tables import Table
 from gt.data.splits import split_of
 from gt.errors import UserError
@@ -20,18 +21,21 @@ SMILES_NAMES = ("smiles", "canonicalsmiles", "isomericsmiles", "mol", "molecule"
 TARGET_NAMES = re.compile(r"(target|label|class|task|property|y|value|outcome)s?\d*")
 MEASURED = {"measured", "exp", "expt", "experimental", "observed", "active"}
 PREDICTED = {"predicted", "prediction", "pred", "calc", "calculated", "estimated"}
-ID_NAMES = {"num", "no", "nr", "number", "row", "rank", "id", "index", "idx", "cid", "cas"}
+ID_NAMES = {"num", "no", "nr", "number", "row", "rank", "id", "index", "idx", "cid", "cas", "name"}
 ID_ENDS = {"id", "ids", "index", "idx", "cid"}
 SPLIT_NAMES = {"split", "set", "subset", "partition", "fold", "group"}
+LONG = 4  # characters of a molecule on average, where a column holds no codes of one letter or two
 MOST = 0.9  # the share of a column's cells that must be numbers for it to be one of numbers
 
 
 def named(table: Table, name: str, path: Path, option: str) -> str:
-    """The column of a name.
+    """The column of a name, or of a number, from 0, where none is called so.
 
     Raises:
         UserError: there is none; gives the nearest name.
     """
+    if name not in table.frame and name.isdecimal() and int(name) < len(table.frame.columns):
+        return str(table.frame.columns[int(name)])
     if name not in table.frame:
         raise UserError(f"{path} has no column '{name}' ({option}): {nearest(name, map(str, table.frame.columns))}")
     return name
@@ -46,22 +50,59 @@ def smiles_column(table: Table, path: Path) -> str:
     if table.smiles is not None:
         return table.smiles
     plain = {str(name): re.sub(r"[\W_]", "", str(name).lower()) for name in table.frame.columns}
-    for known in SMILES_NAMES[:3]:
-        for name, bare in plain.items():
-            if bare == known:
-                return name
-    for name, bare in plain.items():
-        if "smiles" in bare:
-            return name
     shares = {name: _share_of_molecules(table.frame[name]) for name in plain}
+    called = [name for name, bare in plain.items() if "smiles" in bare]
+    exact = [name for known in SMILES_NAMES[:3] for name in called if plain[name] == known]
+    if called:
+        _refuse_two(table, [*exact, *(name for name in called if name not in exact)], shares, path)
+        return (exact or called)[0]
     # several may read as molecules, such as one-letter codes: molecules are longer
     likely = [name for name, (share, _) in shares.items() if share > 0.5]
     if not likely:
-        raise UserError(f"{path}: no column reads as SMILES; name it by data.smiles=NAME: {several(list(plain), 12)}")
+        for name in plain:
+            if why := _no_molecules(table.frame[name]):
+                raise UserError(f"{path}: '{name}' holds {why}")
+        example = shell_override("data.smiles", next(iter(plain)))
+        raise UserError(f"{path}: no column reads as SMILES; name it, such as {example}: {several(list(plain), 12)}")
     found = max(likely, key=lambda name: (plain[name] in SMILES_NAMES, shares[name][1]))
     if parses(found):
-        raise UserError(f"{path}, line 1: '{found}' reads as a molecule, not as a name; add a line that names columns")
+        raise UserError(
+            f"{path}, line 1: '{found}' reads as a molecule, not as a name: add a line that names columns, "
+            f"or say their numbers, data.smiles={list(plain).index(found)} data.target=NUMBER"
+        )
+    _refuse_two(table, [found, *(name for name in likely if shares[name][1] > LONG)], shares, path)
     return found
+
+
+def _refuse_two(table: Table, names: Sequence[str], shares: Mapping[str, tuple[float, float]], path: Path) -> None:
+    """Whether no further one of some columns of SMILES holds other molecules than the first.
+
+    Raises:
+        UserError: one does: a row is of two molecules.
+    """
+    from rdkit import rdBase
+
+    chem = chemistry()
+    first, *others = names
+    for other in others:
+        if other in (first, *table.repeated) or shares[other][0] <= 0.5:
+            continue
+        pairs = table.frame[[first, other]].dropna().iloc[:50].astype(str)
+        with rdBase.BlockLogs():
+            mols = [[chem.MolFromSmiles(text) for text in pair] for pair in pairs.to_numpy()]
+        known = [[chem.MolToSmiles(mol, isomericSmiles=False) for mol in pair] for pair in mols if None not in pair]
+        if 2 * sum(one != two for one, two in known) > len(known):
+            raise UserError(
+                f"{path}: '{first}' and '{other}' hold two molecules in a row, and one can be read: choose it, "
+                f"{shell_override('data.smiles', first)}"
+            )
+
+
+def _no_molecules(column: pd.Series) -> str | None:
+    """What the first cells of a column hold in place of molecules, such as reactions; None where it is not known."""
+    cells = [cell for cell in column.dropna().iloc[:50] if isinstance(cell, str)]
+    why = [why for cell in cells if (why := several_molecules(cell))]
+    return why[0] if 2 * len(why) > len(cells) else None
 
 
 def _share_of_molecules(column: pd.Series, sample: int = 50) -> tuple[float, float]:
@@ -153,7 +194,8 @@ def target_columns(table: Table, taken: set[str], path: Path) -> list[str]:
     might = [*values, *classes]
     if not might:
         raise UserError(f"{path}: no column could be a target; there is {several(free, 12) or 'none left'}")
-    raise UserError(f"{path}: cannot tell which column is the target; say data.target=NAME: {several(might, 12)}")
+    example = shell_override("data.target", might[0])
+    raise UserError(f"{path}: cannot tell which column is the target; say {example}, or one of: {several(might, 12)}")
 
 
 def _is_classes(column: pd.Series) -> bool:

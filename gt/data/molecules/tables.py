@@ -1,4 +1,4 @@
-"""Tables from files: CSV, TSV and Parquet as columns, and SDF as a table of SMILES and properties; gzipped or not.
+"""Tables from files: CSV, TSV, SMI and Parquet as columns, and SDF as a table of SMILES and properties; gzipped or not.
 
 A row that cannot be read is set aside with a reason. A file that cannot be read is a `UserError` with the line.
 """
@@ -7,19 +7,21 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 
-from gt.data.molecules.smiles import chemistry
-from gt.data.reading import opened
+from gt.data.delimited import decimal_points, delimiter_of
+from gt.data.molecules.smiles import chemistry, parses
+from gt.data.reading import encoding_of, not_text, opened
 from gt.errors import UserError
 
 LONGEST = 2**24  # characters of a line
+ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is no UTF-8
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Table:
             is the number of the row in the file, counted from 0 over all rows, those set aside included.
         lines: the line of the file where each row of ``frame`` begins, from 1; empty where there are no lines.
         skipped: (row, line, text, why) of the rows that could not be read; line 0 where there are no lines.
+        spoiled: by column, the places in ``frame`` of cells with a byte that is no UTF-8 text, and which byte.
         smiles: the column that was made from structures (SDF); None where SMILES are a column of the file.
         repeated: columns that share their name with others, by the names that tell them apart here.
     """
@@ -38,6 +41,7 @@ class Table:
     frame: pd.DataFrame
     lines: list[int] = field(default_factory=list)
     skipped: list[tuple[int, int, str, str]] = field(default_factory=list)
+    spoiled: dict[str, dict[int, int]] = field(default_factory=dict)
     smiles: str | None = None
     repeated: dict[str, str] = field(default_factory=dict)
 
@@ -47,25 +51,41 @@ class Table:
         return len(self.frame) + len(self.skipped)
 
 
-def lines_of(stream: IO[bytes], path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text, with their ends; a byte that is none spoils its own cell only.
+def lines_of(stream: io.BufferedReader, path: Path) -> Iterator[str]:
+    """The lines of a text, with their ends: UTF-8, or what a byte order mark says.
+
+    A byte that is no UTF-8 spoils its own cell only: here it is one of `ESCAPED`, see `visible`.
 
     Raises:
         UserError: a line without an end, or no such text at all.
     """
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+    encoding = encoding_of(stream.peek(4)[:4])
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     number = 0
-    while line := text.readline(LONGEST):
-        number += 1
-        if len(line) == LONGEST:
-            raise UserError(f"{path}, line {number}: longer than {LONGEST:,} characters; is this a table?")
-        if number == 1 and "\0" in line:
-            raise UserError(f"{path} is not UTF-8 text: convert it first")
-        yield line
+    try:
+        while line := text.readline(LONGEST):
+            number += 1
+            if len(line) == LONGEST:
+                raise UserError(f"{path}, line {number}: longer than {LONGEST:,} characters; is this a table?")
+            if number == 1 and "\0" in line:
+                raise not_text(path, 1, 0)
+            yield line
+    except UnicodeDecodeError as error:
+        raise not_text(path, number + 1, error.object[error.start], encoding) from None
 
 
-def read_table(path: Path) -> Table:
+def visible(text: str) -> str:
+    """The same text, each byte that is no text written as ``\\xe9``."""
+    return text if text.isascii() else ESCAPED.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+
+
+def read_table(path: Path, smiles: str | None = None) -> Table:
     """Read a file by its extension.
+
+    Args:
+        smiles: the column of molecules, where it is known. Where that is a number, from 0, and the first line of a
+            text has a molecule there, there is no header: columns are called by their numbers then.
 
     Raises:
         UserError: no such file, an extension that is not known, a file that is damaged or has no rows.
@@ -73,7 +93,7 @@ def read_table(path: Path) -> Table:
     kind = _extension(path)
     if not path.is_file():
         raise UserError(f"there is no file {path}: set data.path to an existing one")
-    table = READERS[kind](path)
+    table = READERS[kind](path, smiles)
     if not len(table.frame):
         why = "; line {1}: {3}".format(*table.skipped[0]) if table.skipped else ""
         raise UserError(f"{path} has no rows that can be read{why}")
@@ -89,72 +109,102 @@ def _extension(path: Path) -> str:
     return kind
 
 
-def _delimited(path: Path) -> Table:
+def _delimited(path: Path, smiles: str | None) -> Table:
     """CSV and TSV. Rows with more or fewer cells than the header, or broken quotes, are set aside."""
     with opened(path) as stream:
         lines = lines_of(stream, path)
         first = next(lines, "")
         if not first.strip():
             raise UserError(f"{path}, line 1: no header; the first line must name the columns")
-        reader = csv.reader(_chained(first, lines), delimiter=_delimiter(path, first), strict=True)
-        return _from_rows(path, reader)
+        delimiter = delimiter_of(first, tabs=_extension(path) in (".tsv", ".tab"))
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+        try:
+            header = [visible(name.strip()) for name in next(reader)]
+        except csv.Error as error:
+            raise UserError(f"{path}, line 1: {error}; quote names that hold quotes") from None
+        rows = _rows(path, reader)
+        if _headless(header, smiles):
+            rows, header = chain([(1, header)], rows), list(map(str, range(len(header))))
+        return _from_rows(path, header, rows, commas=delimiter != ",")
 
 
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _smi(path: Path, smiles: str | None) -> Table:
+    """SMILES and perhaps a name in each line, parted by a blank; where there are tabs, these part any columns."""
+    with opened(path) as stream:
+        lines = lines_of(stream, path)
+        first = next((line for line in lines if line.strip()), "")
+        tabs = "\t" in first
+        split = (lambda line: line.rstrip("\r\n").split("\t")) if tabs else (lambda line: line.split(maxsplit=1))
+        header = [visible(cell.strip()) for cell in split(first)]
+        rows: Iterable[tuple[int, list[str]]] = ((number, split(line)) for number, line in enumerate(lines, 2))
+        if not header or "smiles" not in header[0].lower():
+            rows = chain([(1, header)], rows)
+            header = ["smiles", "name", *map(str, range(2, len(header)))][: len(header)]
+        if len(header) == 2 and not tabs:
+            rows = ((number, cells + [""] * (len(cells) == 1)) for number, cells in rows)  # some have no name
+        return _from_rows(path, header, rows, commas=False)
 
 
-def _delimiter(path: Path, header: str) -> str:
-    """Tab, comma or semicolon: what the header has, in this order where the name says TSV."""
-    order = "\t,;" if _extension(path) in (".tsv", ".tab") else ",;\t"
-    return next((mark for mark in order if mark in header), order[0])
+def _headless(cells: Sequence[str], smiles: str | None) -> bool:
+    """Whether the first line is a row already: the column of molecules is known by a number, and one stands there."""
+    if smiles is None or not smiles.isdecimal() or smiles in cells:
+        return False
+    return int(smiles) < len(cells) and parses(cells[int(smiles)])
 
 
-def _from_rows(path: Path, reader: Any) -> Table:
-    try:
-        header = [name.strip() for name in next(reader)]
-    except csv.Error as error:
-        raise UserError(f"{path}, line 1: {error}; quote names that hold quotes") from None
+def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The line where each row begins, and its cells, or what is wrong with its quotes."""
+    while True:
+        begin = reader.line_num + 1
+        try:
+            yield begin, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise UserError(f"{path}, line {begin}: a quote that opens there is never closed") from None
+            yield begin, error
+
+
+def _from_rows(
+    path: Path, header: Sequence[str], rows: Iterable[tuple[int, list[str] | csv.Error]], commas: bool
+) -> Table:
+    """A table of rows and the lines where they begin; with ``commas``, numbers may have decimal commas."""
     names = _unique(header)
     columns: list[list[str]] = [[] for _ in names]
     index: list[int] = []
     lines: list[int] = []
     skipped: list[tuple[int, int, str, str]] = []
+    spoiled: dict[str, dict[int, int]] = {}
     row = -1
-    while True:
-        begin = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            if "unexpected end" in str(error):
-                raise UserError(f"{path}, line {begin}: a quote that opens there is never closed") from None
-            row += 1
-            skipped.append((row, begin, "", str(error)))
-            continue
+    for begin, cells in rows:
         if not cells:
             continue  # a blank line
         row += 1
+        if isinstance(cells, csv.Error):
+            skipped.append((row, begin, "", str(cells)))
+            continue
         if len(cells) != len(names):
-            text = ",".join(cells)
+            text = visible(",".join(cells))
             skipped.append((row, begin, text, f"{len(cells)} cells where the header has {len(names)}"))
             continue
+        for name, column, cell in zip(names, columns, cells, strict=True):
+            if not cell.isascii() and (byte := ESCAPED.search(cell)):
+                spoiled.setdefault(name, {})[len(index)] = ord(byte[0]) - 0xDC00
+                cell = visible(cell)
+            column.append(cell)
         index.append(row)
         lines.append(begin)
-        for column, cell in zip(columns, cells, strict=True):
-            column.append(cell)
     if len(skipped) > len(index):
         row, line, _, why = skipped[0]
         raise UserError(f"{path}, line {line}: {why}; most rows are so: is the header right?")
-    named = {name: _cells(column) for name, column in zip(names, columns, strict=True)}
+    named = {name: _cells(column, commas) for name, column in zip(names, columns, strict=True)}
     frame = pd.DataFrame(named, index=index, dtype=object)
     repeated = {name: own for name, own in zip(names, header, strict=True) if own and header.count(own) > 1}
-    return Table(frame, lines, skipped, repeated=repeated)
+    return Table(frame, lines, skipped, spoiled, repeated=repeated)
 
 
-def _unique(names: list[str]) -> list[str]:
+def _unique(names: Sequence[str]) -> list[str]:
     """Names of columns: an empty one is called by its place, one that repeats gets a number."""
     named = [name or f"column {place}" for place, name in enumerate(names, 1)]
     seen: Counter[str] = Counter()
@@ -168,13 +218,14 @@ def _unique(names: list[str]) -> list[str]:
 MISSING = {"", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "#N/A"}
 
 
-def _cells(column: list[str]) -> list[str | None]:
+def _cells(column: list[str], commas: bool) -> Sequence[str | None]:
     """Text with blanks around it removed, None where a cell is missing."""
     stripped = (cell.strip() for cell in column)
-    return [None if cell in MISSING else cell for cell in stripped]
+    found = [None if cell in MISSING else cell for cell in stripped]
+    return decimal_points(found) if commas else found
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, smiles: str | None) -> Table:
     with opened(path) as stream:
         try:
             frame = pd.read_parquet(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
@@ -192,14 +243,14 @@ STRUCTURE = "structure"  # the column of SMILES that is made from an SDF file
 PROPERTY = re.compile(r"^>.*?<(.+?)>.*$")
 
 
-def _sdf(path: Path) -> Table:
+def _sdf(path: Path, smiles: str | None) -> Table:
     """Each record as the SMILES of its structure and its properties; a record without a structure is set aside."""
     records: list[dict[str, str | None]] = []
     index: list[int] = []
     lines: list[int] = []
     skipped: list[tuple[int, int, str, str]] = []
     with opened(path) as stream:
-        for row, (line, record) in enumerate(_records(lines_of(stream, path))):
+        for row, (line, record) in enumerate(_records(map(visible, lines_of(stream, path)))):
             smiles = _structure(record)
             if smiles is None:
                 title = record[0].strip() if record else ""
@@ -208,7 +259,7 @@ def _sdf(path: Path) -> Table:
             records.append({STRUCTURE: smiles, **_properties(record)})
             index.append(row)
             lines.append(line)
-    return Table(pd.DataFrame(records, index=index, dtype=object), lines, skipped, STRUCTURE)
+    return Table(pd.DataFrame(records, index=index, dtype=object), lines, skipped, smiles=STRUCTURE)
 
 
 def _records(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
@@ -246,11 +297,12 @@ def _properties(record: list[str]) -> dict[str, str | None]:
     return found
 
 
-READERS: dict[str, Callable[[Path], Table]] = {
+READERS: dict[str, Callable[[Path, str | None], Table]] = {
     ".csv": _delimited,
     ".tsv": _delimited,
     ".tab": _delimited,
     ".txt": _delimited,
+    ".smi": _smi,
     ".parquet": _parquet,
     ".sdf": _sdf,
 }

@@ -3,25 +3,32 @@
     nodes.csv   graph,node,element,charge      graphs.csv  graph,label,split      edges.csv  graph,source,target,bond
                 m1,a,C,0.1                                 m1,0,train                        m1,a,b,single
 
-The first line names the columns. Ids are any text. All columns that have no meaning of their own are features.
+The first line names the columns, in letters of any case, ``Id`` is the ``node`` of nodes.csv: tables of Gephi are read
+as it exports them. Ids are any text. Columns that have no meaning of their own are features, see `gt.data.own.roles`.
+In place of edges.csv there may be an edge list, see `gt.data.own.edge_list`.
 """
 
 import csv
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gt.config import nearest
+from gt.data.delimited import delimiter_of, point_column
 from gt.data.numbers import Numbers
+from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.found import Where
+from gt.data.own.graph_records import tables
 from gt.data.own.node_tables import Table
 from gt.data.reading import read_text
 from gt.data.store import Graphs
@@ -32,7 +39,7 @@ VERSION = 2  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
-IDS = ("graph", "node", "source", "target", "split")  # kept as they are written
+ALIASES = {"nodes": {"id": "node"}}
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -43,22 +50,49 @@ def files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}: set data.path to the folder that holds nodes.csv and edges.csv")
+    others = sorted(path.name for path in folder.iterdir() if path.is_file())
     found = {}
     for part in PARTS:
-        there = [folder / f"{part}{ending}" for ending in ENDINGS if (folder / f"{part}{ending}").is_file()]
+        exact = [name for name in others if name.lower() in {part + ending for ending in ENDINGS}]
+        there = exact or [name for name in others if _is_table(name, part)]
         if len(there) > 1:
-            raise UserError(f"{there[0]} and {there[1].name} are both there: keep one of them")
+            raise UserError(f"{folder / there[0]} and {there[1]} are both there: keep one of them")
         if there:
-            found[part] = there[0]
+            found[part] = folder / there[0]
     for part in PARTS[:2]:
         if part not in found:
-            others = [path.name for path in folder.iterdir() if path.is_file()]
             raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv): {nearest(f'{part}.csv', others)}")
     return found
 
 
-def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
-    """A CSV file (tabs instead of commas in a ``.tsv``) with a header; columns of integers, of reals, or of text.
+def _is_table(name: str, part: str) -> bool:
+    """Whether a file is that of a part by its name, such as ``Friends [Edges].csv`` of Gephi, or an edge list."""
+    words = re.findall("[a-z]+", name.lower())
+    return (part in words and name.lower().endswith(ENDINGS)) or (part == "edges" and _is_edge_list(name))
+
+
+def _is_edge_list(name: str) -> bool:
+    plain = name.lower().removesuffix(".gz")
+    return plain.endswith(edge_list.ENDINGS[:2]) or plain == "edges.txt"
+
+
+def read_part(part: str, path: Path) -> Table:
+    """The table of a part: a CSV file, or of edges an edge list.
+
+    Raises:
+        UserError: as `read_table` and `gt.data.own.edge_list.read_edge_list`.
+    """
+    if part == "edges" and _is_edge_list(path.name):
+        return tables([edge_list.read_edge_list(path)], str(path))[1]
+    return read_table(path, NEEDED[part], ALIASES.get(part, {}))
+
+
+def read_table(path: Path, needed: Sequence[str] = (), aliases: Mapping[str, str] = MappingProxyType({})) -> Table:
+    """A CSV file with a header, parted by commas, semicolons or tabs; columns of integers, of reals, or of text.
+
+    Args:
+        needed: columns that it must have; their names, and ``graph`` and ``split``, may be in letters of any case.
+        aliases: other names of these, in small letters.
 
     Raises:
         UserError: naming file and line, for bytes that are not UTF-8, a header with a name twice or none or that
@@ -66,8 +100,15 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
             are longer or shorter than it, or a quote that is never closed.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
-    names = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))]
+    delimiter = delimiter_of(text.partition("\n")[0], tabs=".tsv" in path.suffixes)
+    header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))]
+    meant = {name.lower(): name for name in (*needed, "graph", "split") if name not in header}
+    meant |= {alias: name for alias, name in aliases.items() if name in meant}
+    lower = [name.lower() for name in header]
+    names = [
+        meant[name] if name in meant and lower.count(name) == 1 else own
+        for own, name in zip(header, lower, strict=True)
+    ]
     for name in names:
         if not name or names.count(name) > 1:
             raise UserError(f"{path}, line 1: {f'two columns {name!r}' if name else 'a column without a name'}")
@@ -85,7 +126,9 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     except (pd.errors.ParserError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     where = _places(path, text, delimiter)
-    return Table(path.name, {name: _column(name, frame[name], where) for name in names}, where)
+    ids = {*needed, "graph", "split"}
+    columns = {name: _column(name, frame[name], where, name in ids, delimiter != ",") for name in names}
+    return Table(path.name, columns, where)
 
 
 def _ragged(text: str, delimiter: str, width: int) -> str | None:
@@ -120,18 +163,23 @@ def _places(path: Path, text: str, delimiter: str) -> Where:
     return where
 
 
-def _column(name: str, cells: "pd.Series[str]", where: Where) -> np.ndarray:
+def _column(name: str, cells: "pd.Series[str]", where: Where, ids: bool, commas: bool) -> np.ndarray:
     """Ids as they stand; else integers, reals (an empty cell is NaN), or text (an empty cell is None).
+
+    Args:
+        commas: numbers may have decimal commas.
 
     Raises:
         UserError: an id that is empty; 'nan' or 'inf' for a number; a whole number beyond 64 bits.
     """
     values = cells.str.strip().to_numpy(dtype=object)
     empty = values == ""
-    if name in IDS:
+    if ids:
         if empty.any():
             raise UserError(f"{where(int(np.argmax(empty)))}: '{name}' is empty")
         return values
+    if commas:
+        values = point_column(values)
     filled = values[~empty]
     numbers = pd.to_numeric(pd.Series(filled, dtype=object), errors="coerce").to_numpy()
     stray = np.isnan(numbers.astype(np.float64))
@@ -160,8 +208,8 @@ def key(folder: Path, choices: Choices) -> dict[str, Any]:
 
 def names(folder: Path, level: Level) -> dict[str, np.ndarray]:
     """What the files call each graph, or node, see `gt.data.own.assemble.names_of`."""
-    tables = {part: read_table(path, NEEDED[part]) for part, path in files(folder).items() if part != "edges"}
-    return names_of(tables["nodes"], tables.get("graphs"), level)
+    found = {part: read_part(part, path) for part, path in files(folder).items() if part != "edges"}
+    return names_of(found["nodes"], found.get("graphs"), level)
 
 
 def build(folder: Path, choices: Choices) -> Graphs:
@@ -170,8 +218,30 @@ def build(folder: Path, choices: Choices) -> Graphs:
     Raises:
         UserError: as `files`, `read_table` and `gt.data.own.assemble.assemble`.
     """
-    tables = {part: read_table(path, NEEDED[part]) for part, path in files(folder).items()}
-    return assemble(tables["nodes"], tables["edges"], tables.get("graphs"), choices)
+    found = {part: read_part(part, path) for part, path in files(folder).items()}
+    undirected = _direction(found["edges"])
+    if choices.undirected is None:
+        choices = replace(choices, undirected=undirected)
+    return assemble(found["nodes"], found["edges"], found.get("graphs"), choices)
+
+
+def _direction(edges: Table) -> bool | None:
+    """Whether edges are undirected, as the column ``Type`` of Gephi says, which is taken out; None where none does.
+
+    Raises:
+        UserError: some are directed and others not.
+    """
+    name = next((name for name in edges.columns if name.lower() == "type"), None)
+    if name is None or not len(edges):
+        return None
+    words = np.array([str(word).lower() for word in edges.columns[name]])
+    if not {*words.tolist()} <= {"directed", "undirected"}:
+        return None
+    if (words != words[0]).any():
+        row = int(np.argmax(words != words[0]))
+        raise UserError(f"{edges.where(row)}: an edge that is {words[row]}, unlike the first: save all alike")
+    del edges.columns[name]
+    return bool(words[0] == "undirected")
 
 
 class CSVGraphs(OwnGraphs):
@@ -188,7 +258,7 @@ class CSVGraphs(OwnGraphs):
         target: the column to predict, or several; None takes all of ``graphs.csv`` that have no other meaning, else
             ``label`` (or ``y``, or ``target``) of ``nodes.csv``.
         kind: what targets are; None finds it.
-        undirected: each edge is also one in the other direction.
+        undirected: each edge is also one in the other direction; None as a column ``Type`` says, else not.
         fractions: shares of train, valid and test where no column ``split`` says who is in which.
         split_seed: what such a split is drawn from.
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
@@ -205,7 +275,7 @@ class CSVGraphs(OwnGraphs):
         path: str,
         target: Target = None,
         kind: Kind | None = None,
-        undirected: bool = False,
+        undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         features: Sequence[str] | None = None,

@@ -1,4 +1,4 @@
-"""Graphs from files of GraphML (``.graphml``) or of NetworkX's node-link JSON (``.json``, ``.jsonl``)."""
+"""Graphs from files of GraphML, GML, GEXF, or of node-link JSON (``.json``, ``.jsonl``)."""
 
 import glob
 import hashlib
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from gt.data.numbers import Numbers
+from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble, names_of
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.graph_records import GraphRecord, tables
 from gt.data.own.graphml import read_graphml
+from gt.data.own.networkx_files import read_gexf, read_gml
 from gt.data.own.node_link import read_json
 from gt.data.store import Graphs
 from gt.errors import UserError
@@ -22,6 +24,8 @@ from gt.schema import Kind, Level
 VERSION = 2  # raise when the same files would give another store
 READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
     ".graphml": read_graphml,
+    ".gml": read_gml,
+    ".gexf": read_gexf,
     ".json": read_json,
     ".jsonl": read_json,
 }
@@ -29,7 +33,7 @@ READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
 
 def ending(path: Path) -> str:
     """The ending that says how a file is read; that of what is packed, where it is gzipped."""
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
 def files(path: str) -> list[Path]:
@@ -43,8 +47,14 @@ def files(path: str) -> list[Path]:
         found = [inner for inner in Path(path).iterdir() if ending(inner) in READERS]
     found = sorted(inner for inner in found if inner.is_file())
     if not found:
-        raise UserError(f"no graphs at {path}: set data.path to a .graphml, .json or .jsonl file, or a folder of them")
+        known = ", ".join(READERS)
+        raise UserError(f"no graphs at {path}: set data.path to a file of {known}, or a folder of them")
     for inner in found:
+        if ending(inner) in edge_list.ENDINGS:
+            raise UserError(
+                f"{inner}: an edge list says nothing of nodes that could be learned: put it into a folder beside a "
+                "nodes.csv with a label for each node, and set data=csv_nodes data.path=FOLDER"
+            )
         if ending(inner) not in READERS:
             raise UserError(f"{inner} is none of {', '.join(READERS)} (each perhaps with .gz)")
     return found
@@ -76,7 +86,7 @@ def names(path: str, level: Level) -> dict[str, np.ndarray]:
 
 
 class GraphFiles(OwnGraphs):
-    """Graphs from GraphML or node-link JSON files, each perhaps gzipped, each of one graph or several.
+    """Graphs from GraphML, GML, GEXF or node-link JSON files, each perhaps gzipped, each of one graph or several.
 
     Attributes of nodes and edges are features; those of graphs are targets, and ``split`` says who is in which.
     Attributes are found as the columns of `gt.data.own.csv_graphs.CSVGraphs` are; a list of numbers is a column for

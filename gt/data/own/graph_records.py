@@ -11,7 +11,6 @@ from gt.data.store import pointers
 from gt.errors import UserError
 
 Record = dict[str, Any]
-RESERVED = ("graph", "node", "source", "target")  # columns with a meaning of their own
 
 
 @dataclass
@@ -58,7 +57,7 @@ def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
     for name, value in ids.items():
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise UserError(f"{where}: {name} is {value!r}, where an id, text or a number, is needed")
-    taken = [name for name in RESERVED if name in record]
+    taken = [name for name in ("graph", *ids) if name in record]  # columns with a meaning of their own
     if taken:
         raise UserError(f"{where}: no attribute may be called '{taken[0]}': rename it")
     return {**ids, **record}

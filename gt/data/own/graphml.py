@@ -38,6 +38,7 @@ class _Reader:
         self.path = path
         self.graphs: list[GraphRecord] = []
         self.keys: dict[str, tuple[str, Callable[[str], Any], str]] = {}  # id: name, type, what it is for
+        self.drawings: set[str] = set()  # ids of keys
         self.defaults: dict[str, str] = {}
         self.open: list[tuple[str, dict[str, str], int, Record]] = []  # element, its XML attributes, line, values
         self.text = ""
@@ -85,15 +86,18 @@ class _Reader:
 
     def end(self, name: str) -> None:
         name, attributes, line, values = self.open.pop()
-        if name == "key":
+        if name == "key" and "yfiles.type" in attributes:  # how yEd draws: elements of its own, no value
+            self.drawings.add(self.needed(attributes, "id", name))
+        elif name == "key":
             kind = TYPES.get(attributes.get("attr.type", "string"))
             if kind is None:
                 raise self.wrong(f"type '{attributes['attr.type']}': {nearest(attributes['attr.type'], TYPES)}")
             key = self.needed(attributes, "id", name)
             self.keys[key] = (attributes.get("attr.name", key), kind, attributes.get("for", "all"))
         elif name == "default" and self.open and self.open[-1][0] == "key":
-            self.defaults[self.needed(self.open[-1][1], "id", "key")] = self.text
-        elif name == "data" and self.open:
+            if "yfiles.type" not in self.open[-1][1]:
+                self.defaults[self.needed(self.open[-1][1], "id", "key")] = self.text
+        elif name == "data" and self.open and attributes.get("key") not in self.drawings:
             self.value(self.needed(attributes, "key", name), self.text, self.open[-1][3], line)
         elif name in ("graph", "node", "edge"):
             if not self.graphs:

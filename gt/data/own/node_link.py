@@ -1,4 +1,4 @@
-"""Graphs from node-link JSON, as NetworkX writes it: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
+"""Graphs from node-link JSON, of NetworkX or for D3: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
 
 import io
 from collections.abc import Iterator
@@ -42,7 +42,11 @@ def _graph(found: Any, place: str) -> GraphRecord:
     if not isinstance(directed, bool):
         raise UserError(f"{place}: 'directed' is {directed!r}, where true or false is needed")
     graph = GraphRecord(place, directed=directed, attributes=attributes)
-    for where, record in _records(found["nodes"], f"{place}, node"):
+    by_position = _by_position(found["nodes"], found[links])
+    for number, (where, record) in enumerate(_records(found["nodes"], f"{place}, node")):
+        if by_position:
+            graph.nodes.append(put(record, {"node": number}, where))
+            continue
         if "id" not in record:
             raise UserError(f"{where} has no 'id': {nearest('id', record)}")
         graph.nodes.append(put({k: v for k, v in record.items() if k != "id"}, {"node": record["id"]}, where))
@@ -54,6 +58,15 @@ def _graph(found: Any, place: str) -> GraphRecord:
         ends = {"source": record["source"], "target": record["target"]}
         graph.edges.append(put({k: v for k, v in record.items() if k not in own}, ends, where))
     return graph
+
+
+def _by_position(nodes: Any, links: Any) -> bool:
+    """Whether links name nodes by their places in the list, as in files for D3: whole numbers, and ids are not such."""
+    if not isinstance(nodes, list) or not isinstance(links, list) or not links:
+        return False
+    ends = [link.get(end) for link in links if isinstance(link, dict) for end in ("source", "target")]
+    ids = [node.get("id") for node in nodes if isinstance(node, dict)]
+    return all(type(end) is int for end in ends) and not any(type(id) is int for id in ids)
 
 
 def _records(found: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -130,23 +130,21 @@ def _shown(value: Any) -> str:
 
 
 def rows(records: Sequence[Mapping[str, Any]], where: Where, name: str, ids: Sequence[str]) -> Table:
-    """A table from records that all have the same keys; a list of numbers becomes a column for each of its places.
+    """A table from records; what one lacks is empty. A list of numbers becomes a column for each of its places.
 
     Raises:
-        UserError: a record that lacks a key or has one more, or lists of different lengths.
+        UserError: lists of different lengths.
     """
     columns: dict[str, np.ndarray] = {}
-    names = list(records[0]) if records else list(ids)
-    for key in names:
-        if "\n" in key or not key:
-            raise UserError(f"{where(0)}: an attribute whose name is {_shown(key)}: rename it")
+    names: dict[str, int] = {}  # and the first row that has it
     for row, record in enumerate(records):
-        if record.keys() != records[0].keys():
-            missing = [key for key in names if key not in record]
-            said = f"no {missing[0]!r}" if missing else repr(next(key for key in record if key not in records[0]))
-            raise UserError(f"{where(row)} has {said}, unlike {where(0)}: all need the same attributes")
-    for key in names:
-        values = [record[key] for record in records]
+        if not record.keys() <= names.keys():
+            names |= {key: row for key in record if key not in names}
+    for key, row in names.items():
+        if "\n" in key or not key:
+            raise UserError(f"{where(row)}: an attribute whose name is {_shown(key)}: rename it")
+    for key in names or ids:
+        values: list[Any] = [record.get(key) for record in records]
         if key in ids:
             columns[key] = np.array(list(map(str, values)), dtype=object)
         elif values and isinstance(values[0], list):

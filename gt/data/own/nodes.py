@@ -94,7 +94,7 @@ class CSVNodes(OwnNodes):
         path: str,
         target: Target = None,
         kind: Kind | None = None,
-        undirected: bool = False,
+        undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
         features: Sequence[str] | None = None,

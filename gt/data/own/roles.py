@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest, override
+from gt.config import nearest, shell_override
 from gt.data.own.node_tables import Table
 from gt.errors import UserError
 from gt.schema import several
@@ -15,8 +15,9 @@ TARGETS = ("label", "y", "target")  # a column that is the target where none is 
 IDS = {"id", "ids", "index", "idx", "key", "uid", "uuid", "guid", "name"}  # how names of columns of ids end
 AXES = ("x", "y", "z")
 # what D3 and Gephi write beside the place of a node: how it moves, where it is held, its colour and its size
-DRAWN = ("vx", "vy", "vz", "fx", "fy", "fz", "r", "g", "b", "alpha", "size", "viz")
+DRAWN = ("vx", "vy", "vz", "fx", "fy", "fz", "r", "g", "b", "alpha", "size")
 FEATURE = "feature"
+DRAWINGS = ("graphics", "labelgraphics", "viz")  # attributes of GML and GEXF that hold how a node is drawn
 PLACE = "a place in a drawing"
 FEW = 10  # values that may be classes or categories however few rows each has
 
@@ -68,6 +69,10 @@ def of_no_use(table: Table, ids: Collection[str], rows: str) -> Why:
         if not len(known):
             if len(values):
                 found[name] = "empty"
+        elif name.partition(".")[0].lower() in DRAWINGS:
+            found[name] = "of a drawing"
+        elif rows == "graphs" and distinct == 1 < len(values) and values.dtype.kind == "O":
+            found[name] = "the same for all"
         elif name in drawn:
             found[name] = PLACE if name.lower() in AXES else "of a drawing"
         elif values.dtype.kind == "O" and tells_apart(values):
@@ -139,9 +144,9 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
     said = "; ".join(reason for reason in why.values() if reason) or "no attribute is called label, y or target"
     numbers = [name for name in called if nodes.columns[name].dtype.kind in "iuf" and unused.get(name) != "empty"]
     if likely:
-        hint = f"choose one of {several(likely, 8)}: {override('data.target', likely[0])}"
+        hint = f"choose one of {several(likely, 8)}: {shell_override('data.target', likely[0])}"
     elif numbers:
-        asked = f"{override('data.target', numbers[0])} data.kind=regression"
+        asked = f"{shell_override('data.target', numbers[0])} data.kind=regression"
         hint = f"no other attribute could be one; if it is a number to predict after all: {asked}"
     else:
         hint = "no other attribute could be one: give each node its class, or a number, as 'label'"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from gt.data.reading import not_text, opened
+from gt.data.reading import encoding_of, not_text, opened
 from gt.errors import UserError
 
 PIECE = 1 << 18  # characters of a piece, about
@@ -77,17 +77,20 @@ def lines(path: Path) -> Iterator[str]:
     """The lines of a text file, each with its end; a byte order mark is no part of them.
 
     Raises:
-        UserError: no such file, one that is not whole, or a line that is not UTF-8 text.
+        UserError: no such file, one that is not whole, or a line that is no text: UTF-8, or what a mark says.
     """
+    number = 0
     with opened(path) as stream:
+        encoding = encoding_of(stream.peek(4)[:4])
         try:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8-sig"), 1):
+            for number, line in enumerate(io.TextIOWrapper(stream, encoding=encoding), 1):
                 if "\0" in line:
                     raise not_text(path, number, 0)
                 yield line
             return
-        except UnicodeDecodeError:
-            pass  # somewhere in the next few thousand bytes
+        except UnicodeDecodeError as error:  # somewhere in the next few thousand bytes
+            if not encoding.startswith("utf-8"):
+                raise not_text(path, number + 1, error.object[error.start], encoding) from None
     with opened(path) as stream:
         for number, raw in enumerate(stream, 1):
             try:

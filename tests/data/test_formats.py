@@ -1,0 +1,239 @@
+"""Files of other programs: GML and GEXF through NetworkX, D3's JSON, edge lists, what Gephi and yEd write."""
+
+import gzip
+import json
+
+import networkx as nx
+import pytest
+
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
+from gt.data.own.nodes import CSVNodes, GraphFileNodes
+from tests.data.tables_of import line_of
+
+
+def club(directed=False):
+    """Zachary's karate club: the club of each of 34 people, and how often two were seen together."""
+    graph = nx.karate_club_graph()
+    graph = nx.DiGraph(graph) if directed else graph
+    for node, data in graph.nodes.data():
+        data |= {"label": f"Mr {node} é", "age": 20 + node % 7}
+    return graph
+
+
+def opened(path, source=GraphFileNodes, **options):
+    data = source(str(path), root=str(path.parent / "built"), **options)
+    data.open([])
+    return data
+
+
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("ending", [".gml", ".gexf", ".graphml", ".GML.gz"])
+def test_what_networkx_wrote_comes_out(ending, directed, tmp_path):
+    graph = club(directed)
+    path = tmp_path / f"karate{ending}"
+    if ending == ".gexf":
+        nx.write_gexf(graph, path)
+    elif ending == ".graphml":
+        nx.write_graphml(graph, path)
+    else:  # GML's ids are numbers of NetworkX's own, in the order of the nodes
+        text = "\n".join(nx.generate_gml(nx.relabel_nodes(graph, {n: data["label"] for n, data in graph.nodes.data()})))
+        path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    store = opened(path, target="club").graphs
+    expected = {(a, b) for a, b in graph.edges} | {(b, a) for a, b in graph.edges if not directed}
+    assert sorted(map(tuple, store.edge_index.T.tolist())) == sorted(expected)
+    ends = store.edge_index.T.tolist()
+    weights = [graph.edges[tuple(pair)]["weight"] for pair in ends]
+    values = store.notes["edge columns"].get("weight")
+    read = store.edges["edge_attr"][:, 0]
+    assert [values[code] for code in read] == weights if values else read.tolist() == weights
+    assert [store.schema.names[y] for y in store.nodes["y"]] == [graph.nodes[n]["club"] for n in graph]
+    roles = store.notes["attributes"]["nodes"]
+    assert (roles["club"], roles["age"]) == ("target", "categories")
+    assert roles["label"].startswith("not used")
+
+
+def test_graphs_of_several_files_of_gexf(tmp_path):
+    """What NetworkX notes of each file, such as its mode, is no target."""
+    (tmp_path / "graphs").mkdir()
+    for number in range(10):
+        graph = nx.path_graph(3)
+        nx.set_node_attributes(graph, {0: "u", 1: "v", 2: "u"}, "class of it")
+        nx.write_gexf(graph, tmp_path / "graphs" / f"{number}.gexf")
+    store = opened(tmp_path / "graphs", GraphFiles, target="class of it").graphs
+    assert (len(store), store.schema.level, store.schema.names) == (10, "node", ("u", "v"))
+    assert set(store.notes["attributes"]["graphs"]) == set()
+
+
+def test_how_gexf_and_gml_draw_is_no_feature(tmp_path):
+    graph = club()
+    for node, data in graph.nodes.data():
+        data["viz"] = {"position": {"x": node / 3, "y": node / 7, "z": 0.0}, "size": 1.0 + node}
+        data["graphics"] = {"x": node / 3, "y": node / 7, "fill": "#ff0000"}
+    nx.write_gexf(graph, tmp_path / "g.gexf")
+    for data in graph.nodes.values():
+        del data["viz"], data["label"]
+    nx.write_gml(graph, tmp_path / "g.gml")
+    for name in ("g.gexf", "g.gml"):
+        store = opened(tmp_path / name, target="club").graphs
+        assert (store.schema.node_vocab, store.schema.node_floats) == ((7,), 0)
+        drawn = [role for name, role in store.notes["attributes"]["nodes"].items() if name.startswith(("viz", "graph"))]
+        assert set(drawn) == {"not used, of a drawing"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("g.gml", "graph [ node [ id 1 ", "g.gml is no GML"),
+        ("g.gml", "graph [ node [ id 1 ] node [ id 1 ] ]", "g.gml is no GML"),
+        ("g.gml", 'graph [ node [ label "a" ] ]', "g.gml is no GML"),
+        ("g.gml", "no graph at all", "g.gml is no GML"),
+        ("g.gexf", "<gexf", "g.gexf, line 1: unclosed token: not XML"),
+        ("g.gexf", "<gexf></gexf>", "g.gexf is no GEXF"),
+        (
+            "g.gexf",
+            '<!DOCTYPE g [<!ENTITY a SYSTEM "file:///a">]>\n<gexf>&a;</gexf>',
+            "line 1: a document type",
+        ),
+        ("g.edges", "a b\n", "g.edges: an edge list says nothing of nodes"),
+    ],
+)
+def test_what_is_wrong_is_one_line(name, content, said, tmp_path):
+    (tmp_path / name).write_text(content)
+    assert said in line_of(lambda: opened(tmp_path / name))
+
+
+def test_gml_that_names_its_nodes_only(tmp_path):
+    graph = nx.karate_club_graph()
+    for data in graph.nodes.values():
+        data.clear()
+    nx.write_gml(nx.relabel_nodes(graph, str), tmp_path / "g.gml")
+    assert "'label' is no target: text, 34 different ones for 34 nodes" in line_of(lambda: opened(tmp_path / "g.gml"))
+
+
+def test_links_of_d3_by_position(tmp_path):
+    nodes = [
+        {"name": f"person {n}", "group": n % 3, "index": n, "x": n / 3, "y": 7.5 - n / 9, "vx": 0.5, "vy": -0.25}
+        for n in range(30)
+    ]
+    links = [{"source": n, "target": n + 1, "value": n % 2} for n in range(29)]
+    path = tmp_path / "d3.json"
+    path.write_text(json.dumps({"nodes": nodes, "links": links}))
+    store = opened(path, target="group").graphs
+    assert sorted(map(tuple, store.edge_index.T.tolist())) == sorted(
+        [(n, n + 1) for n in range(29)] + [(n + 1, n) for n in range(29)]
+    )
+    assert store.nodes["y"].tolist() == [n % 3 for n in range(30)]
+    assert {role.partition(",")[0] for name, role in store.notes["attributes"]["nodes"].items() if name != "group"} == {
+        "not used"
+    }
+    named = [{"id": node.pop("name"), **node} for node in nodes]
+    path.write_text(json.dumps({"nodes": named, "links": links}))
+    again = opened(path, target="group")
+    assert (again.graphs.edge_index == store.edge_index).all()
+    links[3]["target"] = 30
+    path.write_text(json.dumps({"nodes": named, "links": links}))
+    assert "there is no node '30'" in line_of(lambda: opened(path, target="group"))
+
+
+GEPHI_NODES = "Id;Label;timeset;modularity_class;score\n" + "".join(
+    f"n{n};person {n};;{n % 3};{n // 2},{n % 2}5\n" for n in range(30)
+)
+GEPHI_EDGES = "Source;Target;Type;Id;Label;timeset;Weight\n" + "".join(
+    f"n{n};n{n + 1};Undirected;{n};;;1,5\n" for n in range(29)
+)
+
+
+def test_tables_of_gephi(tmp_path):
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    (folder / "Friends [Nodes].csv").write_text(GEPHI_NODES)
+    (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES)
+    line = line_of(lambda: opened(folder, CSVNodes))
+    assert "'Label' is no target" in line
+    assert "data.target=modularity_class" in line
+    data = opened(folder, CSVNodes, target="modularity_class")
+    store = data.graphs
+    assert store.edge_ptr[-1] == 58  # undirected, as the column Type says
+    assert store.nodes["x"][:, 0].tolist() == pytest.approx([n // 2 + 0.05 + n % 2 / 10 for n in range(30)])
+    assert store.edges["edge_attr"].tolist() == [[1.5]] * 58
+    assert data.names()["node"][:2].tolist() == ["n0", "n1"]
+    assert {name for name, role in store.notes["attributes"]["edges"].items() if role == "numbers"} == {"Weight"}
+    assert opened(folder, CSVNodes, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
+    (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES.replace("Undirected", "Directed", 1))
+    assert "[Edges].csv, line 3: an edge that is undirected" in line_of(lambda: opened(folder, CSVNodes))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "weights"),
+    [
+        ("edges.edgelist", "# a b\na b\nb c\n\n", None),
+        ("friends.edges", "% sym\na\tb\t2\nb\tc\t1\n", [2, 1]),
+        ("edges.txt", "Source, Target, Weight\na, b, 2.5\nb, c, 1\n", [2.5, 1.0]),
+        ("edges.edgelist.gz", "a b {'weight': 2}\nb c {'weight': 1}\n", [2, 1]),
+    ],
+)
+def test_edge_lists_beside_a_table_of_nodes(name, content, weights, tmp_path):
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    (folder / "nodes.csv").write_text("node,label,split\na,u,train\nb,v,train\nc,u,valid\n")
+    (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    store = opened(folder, CSVNodes).graphs
+    assert store.edge_index.T.tolist() == [[0, 1], [1, 2]]
+    values = store.notes["edge columns"].get("weight")
+    read = store.edges["edge_attr"][:, 0].tolist() if store.edges else None
+    assert ([values[code] for code in read] if values else read) == weights
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a b\nb\n", "edges.txt, line 2 has 1 columns"),
+        ("a b 1\nb c\n", "edges.txt, line 2 has 2 columns"),
+        ("a b 1\nb c 1 2\n", "edges.txt, line 2: '1 2' is no number"),
+        ("a b {'x': f()}\n", "edges.txt, line 1: \"{'x': f()}\" is no dictionary"),
+        ("a b\nb d\n", "edges.txt, line 2: there is no node 'd'"),
+    ],
+)
+def test_what_is_wrong_in_an_edge_list_is_one_line(content, said, tmp_path):
+    (tmp_path / "nodes.csv").write_text("node,label,split\na,u,train\nb,v,train\nc,u,valid\n")
+    (tmp_path / "edges.txt").write_text(content)
+    assert said in line_of(lambda: opened(tmp_path, CSVNodes))
+
+
+def test_yed_keeps_how_it_draws_in_elements_of_its_own(tmp_path):
+    nodes = "".join(
+        f'<node id="n{n}"><data key="d5">{"uv"[n % 2]}</data><data key="d6"><y:ShapeNode><y:Geometry x="{n}.5"/>'
+        f"<y:NodeLabel>name {n}</y:NodeLabel></y:ShapeNode></data></node>\n"
+        for n in range(30)
+    )
+    path = tmp_path / "y.graphml"
+    path.write_text(
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns" xmlns:y="http://www.yworks.com/xml/graphml">\n'
+        '<key for="node" id="d5" attr.name="label" attr.type="string"/>\n'
+        '<key for="node" id="d6" yfiles.type="nodegraphics"/>\n'
+        f'<graph edgedefault="directed">{nodes}<edge source="n0" target="n1"/></graph></graphml>'
+    )
+    store = opened(path).graphs
+    assert store.schema.names == ("u", "v")
+    assert store.notes["attributes"]["nodes"] == {"label": "target"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "iso-8859-1", "windows-1252", "utf-32"])
+def test_an_encoding_that_xml_declares_is_read(encoding, tmp_path):
+    path = tmp_path / "g.graphml"
+    nx.write_graphml(club(), path)
+    declared = "utf-16" if encoding == "utf-16-le" else encoding
+    text = path.read_text(encoding="utf-8").replace("encoding='utf-8'", f"encoding='{declared}'")
+    text = text.replace("Officer", "Ôfficer")
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    path.write_bytes((mark + text).encode(encoding))
+    assert opened(path, target="club").schema.names == ("Mr. Hi", "Ôfficer")
+
+
+def test_text_between_commas_with_a_decimal_comma_in_quotes_is_no_number(tmp_path):
+    (tmp_path / "nodes.csv").write_text('node,size,label,split\na,"1,5",u,train\nb,"2,5",v,train\nc,"1,5",u,valid\n')
+    (tmp_path / "edges.csv").write_text("source,target\na,b\n")
+    assert opened(tmp_path, CSVNodes).graphs.notes["node columns"]["size"] == ["1,5", "2,5"]
+    with pytest.raises(Exception, match="one graph"):
+        opened(tmp_path, CSVGraphs)

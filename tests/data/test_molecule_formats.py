@@ -1,0 +1,209 @@
+"""Tables of molecules as they are found: SMILES files, no header, decimal commas, other encodings, no molecules."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.types import Override
+
+pytest.importorskip("rdkit")
+from gt.command import parsed, prepared
+from gt.config import check_value, shell_override
+from gt.data.delimited import decimal_points, delimiter_of
+from gt.data.molecules.molecules import Molecules
+from gt.data.molecules.smiles import read, reason
+from gt.data.molecules.table_columns import named, target_columns
+from gt.data.molecules.tables import read_table
+from gt.errors import UserError
+from tests.data.tables_of import line_of
+
+SMILES = ["C" * (n % 9 + 1) + "O" * (n % 2) + "c1ccccc1" * (n % 3 > 0) for n in range(40)]
+VALUES = [n / 8 - 2 for n in range(40)]
+
+
+def opened(path: Path, **options: object) -> Molecules:
+    options = {"split": "random", "processes": 1} | options
+    data = Molecules(str(path), root=str(path.parent / "built"), **options)  # type: ignore[arg-type]
+    data.open([])
+    return data
+
+
+def written(path: Path, *columns: list, header: str = "", mark: str = ",", encoding: str = "utf-8") -> Path:
+    rows = [mark.join(map(str, cells)) for cells in zip(*columns, strict=True)]
+    path.write_text("\n".join(([header] if header else []) + rows) + "\n", encoding=encoding)
+    return path
+
+
+def numbers(data: Molecules) -> list[float]:
+    assert data.graphs is not None
+    assert (data.schema.kind, data.schema.mean != ()) == ("regression", True)
+    return np.asarray(data.graphs.graphs["y"])[:, 0].tolist()
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_decimal_commas(mark: str, tmp_path: Path) -> None:
+    commas = [f"{value:.3f}".replace(".", ",") for value in VALUES]
+    path = written(tmp_path / "a.csv", SMILES, commas, header=f"smiles{mark}logS", mark=mark)
+    assert numbers(opened(path)) == pytest.approx(VALUES)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1,5", None, "-2"], ["1.5", None, "-2"]),
+        (["1.234,5", "12", "1.000"], ["1234.5", "12", "1000"]),  # points part thousands beside decimal commas
+        ([",5", "1,5e-3"], [".5", "1.5e-3"]),
+        (["1.5", "2"], ["1.5", "2"]),
+        (["1,5", "a", "b"], ["1,5", "a", "b"]),  # words
+        (["1,2,3", "1,2"], ["1,2,3", "1,2"]),
+        (["1,5"] * 19 + ["n.d."], ["1.5"] * 19 + ["n.d."]),
+    ],
+)
+def test_decimal_commas_of_a_column(cells: list[str | None], expected: list[str | None]) -> None:
+    assert list(decimal_points(cells)) == expected
+
+
+def test_the_delimiter_is_one_outside_of_quotes() -> None:
+    assert [delimiter_of(line) for line in ("a,b", "a;b", "a\tb", "a;b,c", '"a,b";c', '"a ""x, y""";c', "a")] == [
+        ",", ";", "\t", ",", ";", ";", ","
+    ]  # fmt: skip
+    assert delimiter_of("a,b\tc", tabs=True) == "\t"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+def test_without_a_header_columns_go_by_their_numbers(name: str, tmp_path: Path) -> None:
+    mark = "\t" if name == "a.tsv" else ","
+    path = written(tmp_path / name, VALUES, SMILES, ["x"] * 40, mark=mark)
+    data = opened(path, smiles=1, target=0)
+    assert numbers(data) == pytest.approx(VALUES)
+    assert (data.schema.target, data.names()["1"].tolist()) == (("0",), SMILES)
+    assert "data.smiles=1 data.target=NUMBER" in line_of(lambda: opened(path))
+    assert "no column '7'" in line_of(lambda: opened(path, smiles=1, target=7))
+
+
+def test_numbers_of_columns_that_have_names(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", VALUES, SMILES, header="logS,smiles")
+    assert opened(path, smiles=1, target=0).schema.target == ("logS",)
+    many = written(tmp_path / "b.csv", SMILES, VALUES, VALUES[::-1], [1] * 40, header="smiles,400,402,1")
+    assert opened(many, target=[400, 402]).schema.target == ("400", "402")
+    assert opened(many, target=400).schema.target == ("400",)
+
+
+@pytest.mark.parametrize("header", ["", "SMILES\tID"])
+def test_smi(header: str, tmp_path: Path) -> None:
+    names = [f"a name {n}" for n in range(40)]
+    path = written(tmp_path / "a.smi", SMILES, names, VALUES, mark="\t", header=header and header + "\tlogS")
+    data = opened(path)
+    assert numbers(data) == pytest.approx(VALUES)
+    blanks = tmp_path / "b.smi"
+    blanks.write_text("\n".join(f"{text}  {name}" for text, name in zip(SMILES, names, strict=True)) + "\n\nCC\n")
+    table = read_table(blanks)
+    assert table.frame.columns.tolist() == ["smiles", "name"]
+    assert table.frame["smiles"].tolist() == [*SMILES, "CC"]
+    assert table.frame["name"].tolist() == [*names, None]
+    assert (table.lines[0], table.lines[-1], table.skipped) == (1, 42, [])
+    numbered = written(tmp_path / "c.smi", SMILES, range(700, 780, 2), mark=" ")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no column could be a target"):
+        opened(numbered)  # ids
+    alone = tmp_path / "d.smi"
+    alone.write_text("CCO\nCC\n")
+    assert read_table(alone).frame.to_dict("list") == {"smiles": ["CCO", "CC"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_encodings_that_say_what_they_are(encoding: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", SMILES, ["é", "ä"] * 20, header="smiles,label", encoding=encoding)
+    assert opened(path).schema.target == ("label",)
+    assert opened(path).graphs.notes["classes"] == ["0 = ä", "1 = é"]  # type: ignore[union-attr]
+
+
+def test_bytes_that_are_no_text_cost_their_own_rows_only_where_they_are_read(tmp_path: Path) -> None:
+    names = ["café" if n == 3 else "tea" for n in range(40)]
+    labels = ["né" if n == 5 else "yes" if n % 2 else "no" for n in range(40)]
+    path = written(tmp_path / "a.csv", SMILES, names, labels, header="smiles,note,label", encoding="latin-1")
+    data = opened(path)
+    assert data.skipped_rows.read_text().splitlines()[1:] == [
+        f"5,7,{SMILES[5]},\"byte 0xe9 is not UTF-8 text, in 'label'\""
+    ]
+    assert data.graphs is not None
+    assert (len(data.graphs), data.schema.kind) == (39, "binary")
+
+
+def test_a_cut_file_of_two_bytes_a_character(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("smiles,y\nC,1\nCC,2\n".encode("utf-16")[:-1])
+    with pytest.raises(UserError, match=r"a.csv, line \d: byte 0x0a is not UTF-16 text"):
+        read_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("CCO>>CC=O", "reaction"),
+        ("CCO>[Na+]>CC=O", "reaction"),
+        ("CCO CCN", "2 molecules"),
+        ("CCO\tCCN", "2 molecules"),
+        ("CCO,CCN", "2 molecules"),
+        ("CCO; CCN; C", "3 molecules"),
+        ("CCO.CCN", None),  # a salt, or a mixture, is one record
+        ("CCO ethanol", None),  # a name
+        ("[NH3]->[Cu]", None),
+        ("CC |(0.75,-0.43,;-0.75,0.43,)|", None),  # coordinates
+    ],
+)
+def test_what_is_no_single_molecule_is_named(text: str, why: str | None) -> None:
+    assert (read(text) is None) == (why is not None)
+    if why:
+        assert why in reason(text)
+
+
+def test_a_file_of_reactions_or_pairs_is_refused(tmp_path: Path) -> None:
+    reactions = [f"{text}>>{text}N" for text in SMILES]
+    path = written(tmp_path / "a.csv", reactions, VALUES, header="rxn,yield")
+    assert "'rxn' holds a reaction" in line_of(lambda: opened(path))
+    assert "a reaction" in line_of(lambda: opened(path, smiles="rxn"))
+    other = [text + "N" for text in SMILES]
+    for header in ("drug_smiles,target_smiles,y", "first,second,y", "smiles,solvent_smiles,y"):
+        first, second, _ = header.split(",")
+        pairs = written(tmp_path / "b.csv", SMILES, other, VALUES, header=header)
+        line = line_of(lambda pairs=pairs: opened(pairs))
+        assert f"'{first}'" in line
+        assert f"'{second}'" in line
+        assert numbers(opened(pairs, smiles=first)) == pytest.approx(VALUES)
+    same = written(tmp_path / "c.csv", SMILES, SMILES, VALUES, header="smiles,canonical_smiles,y")
+    assert numbers(opened(same)) == pytest.approx(VALUES)
+
+
+NAMES = ["log S (mol/L)", "a,b", 'say "x"', "400", "1.5", "007", "[x]", "{yy}", "a=b", "null", "it's", "back\\", "µ g"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_of_any_name_can_be_typed(name: str, tmp_path: Path) -> None:
+    """The command that a message shows, read as the shell and Hydra read it, names the same columns."""
+    quoted = f'"{name.replace(chr(34), 2 * chr(34))}"'
+    path = written(tmp_path / "a.csv", SMILES, VALUES, VALUES[::-1], header=f"smiles,{quoted},other")
+    for value in (name, [name, "other"]):
+        [argument] = shlex.split(shell_override("data.target", value))
+        typed = parsed([argument])[0].value()
+        assert (list(map(str, typed)) if isinstance(typed, list) else str(typed)) == value
+    table = read_table(path)
+    assert named(table, name, path, "data.target") == name
+    shown = line_of(lambda: target_columns(table, {"smiles"}, path))
+    assert shell_override("data.target", name) in shown
+
+
+def test_what_hydra_does_not_take_as_a_name_is_shown_quoted() -> None:
+    def hint(argument: str) -> list[Override]:
+        def check() -> None:
+            [override] = parsed([argument])
+            check_value("data.target", override.value(), str | int | Sequence[str | int] | None)
+
+        return parsed([shlex.split(line_of(check).partition("as text: ")[2])[0]])
+
+    assert [each.value() for each in hint("data.target=log(S)")] == ["log(S)"]
+    assert [each.value() for each in hint("data.target=[log(S), x]")] == [["log(S)", "x"]]
+    assert [each.value() for each in hint("data.target=1.5")] == ["1.5"]
+    assert [each.value() for each in hint("data.target=[1.5,2]")] == [["1.5", 2]]
+    line = line_of(lambda: prepared(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
+    assert line.endswith("'data.target=[a,b]'")
