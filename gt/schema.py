@@ -39,6 +39,16 @@ class Schema:
         max_nodes: the largest graph of the dataset, for tables with a row a position.
         tokenizer: how text became the numbers of ``x``, as `gt.data.text.tokenizer.Tokenizer.dumps` writes it, so that
             a checkpoint alone can read more of it; empty where nodes are not pieces of text.
+        longest: nodes of a text, what comes after them is cut off; 0: it is whole.
+        node_names, edge_names: what the source calls the columns that became ``x`` and ``edge_attr``, in their order.
+        node_categories, edge_categories: for each of these the values behind its numbers, in the order of the numbers;
+            none for a column of real numbers. Where there are real numbers too, each value has a channel (1 or 0).
+        degree: ``x`` is the in-degree alone, the last category also all that are larger.
+        undirected: each edge of the source was read in both directions.
+        answers: of ``binary``, for each output what the source calls no and yes; none: 0 and 1.
+
+    The last of these, from ``tokenizer`` on, and ``names`` and ``target``, say how a source was read. Other data are
+    read by them, see `gt.data.datamodule.DataModule.open`; a checkpoint of an older version may lack them.
     """
 
     node_vocab: tuple[int, ...] = ()
@@ -62,6 +72,14 @@ class Schema:
     target: tuple[str, ...] = ()
     max_nodes: int = 0
     tokenizer: str = ""
+    longest: int = 0
+    node_names: tuple[str, ...] = ()
+    node_categories: tuple[tuple[str | int, ...], ...] = ()
+    edge_names: tuple[str, ...] = ()
+    edge_categories: tuple[tuple[str | int, ...], ...] = ()
+    degree: bool = False
+    undirected: bool = False
+    answers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != self.outputs:
@@ -84,12 +102,11 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers (tuples become lists): JSON and ``torch.load(weights_only=True)`` take them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {name: _nested(value, tuple, list) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Schema":
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+        return cls(**{name: _nested(value, list, tuple) for name, value in values.items()})
 
     def task(self) -> str:
         """What is to be predicted, for a reader: ``to predict for each node: label, one of 3 classes``."""
@@ -105,6 +122,11 @@ class Schema:
     def chance_loss(self) -> float:
         """Loss in nats of a model that knows nothing: uniform over the classes."""
         return math.log(self.outputs) if self.kind == "multiclass" else math.log(2)
+
+
+def _nested(value: Any, old: Any, new: Any) -> Any:
+    """A value in which one kind of container is another, at any depth."""
+    return new([_nested(item, old, new) for item in value]) if isinstance(value, old) else value
 
 
 def many(count: int, what: str) -> str:

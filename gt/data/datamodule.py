@@ -1,13 +1,16 @@
 """What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
 
 import os
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
@@ -29,10 +32,26 @@ from gt.metrics import Criterion
 from gt.schema import Schema
 
 DEFAULT_ROOT = Path("data")
+ALL = "all"  # the split of data that are new to a trained model: every sample
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
 # of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: for 64 channels 0.5 GB.
 PAIRS = 2**21
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a source says of its samples, those that cannot be read included.
+
+    Attributes:
+        table: (R rows) as they stand there, in its order.
+        row: (S,) for each sample its row.
+        unreadable: by number of a row that is no sample, where it stands and why.
+    """
+
+    table: pd.DataFrame
+    row: np.ndarray
+    unreadable: dict[int, str]
 
 
 def _whole(batch: Any) -> Any:
@@ -92,10 +111,21 @@ class DataModule(pl.LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.seed = workers, seed
         self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
+        self.records: Records | None = None  # of new data: their rows, where a source has such
 
     @abstractmethod
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        """Make the data ready, building what is missing on disk, and set ``schema``."""
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        """Make the data ready, building what is missing on disk, and set ``schema``.
+
+        Args:
+            encodings: what is computed of each node's place.
+            known: of a trained model: these data are new to it. All samples are one split, `ALL`, in the order of the
+                source, targets or not. Whatever training found out, such as which column is which and which number
+                stands for which category, is as it says; nothing is kept on disk.
+
+        Raises:
+            UserError: the data cannot be read, or not as the model was trained to read such.
+        """
 
     @abstractmethod
     def dataset(self, split: str) -> Any:
@@ -192,6 +222,11 @@ def stores_in(root: Path) -> Path:
     return found
 
 
+def temporary_store(root: Path) -> "tempfile.TemporaryDirectory[str]":
+    """A folder that is removed with the object, on the disk of a root where that may be written to."""
+    return tempfile.TemporaryDirectory(prefix="gt-new-data-", dir=root if root.is_dir() and writable(root) else None)
+
+
 class GraphDataModule(DataModule):
     """Many graphs, kept in a store that is built once in ``<root>/stores``.
 
@@ -219,6 +254,7 @@ class GraphDataModule(DataModule):
         self.name, self.root, self.static = name, Path(root), static
         self.graphs: Graphs | None = None
         self.folder = Path()  # of the store, once it is open
+        self.known: Schema | None = None  # what a trained model knows, where these data are new to it
         self._shapes: dict[str, tuple[Shape, ...]] = {}
 
     @abstractmethod
@@ -229,11 +265,22 @@ class GraphDataModule(DataModule):
     def build(self) -> Graphs | Iterable[Graphs]:
         """Read the source: all graphs, or chunks of consecutive ones, see `gt.data.store.save`, for less memory."""
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        name = f"{self.name}-{fingerprint(self.key())}"
-        self.folder = stores_in(self.root) / name
-        self.graphs = attach(open_or_build(self.folder, self.build), self.folder, encodings)
-        self.schema = self.graphs.schema
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        self.known = known
+        if known is None:
+            self.folder = stores_in(self.root) / f"{self.name}-{fingerprint(self.key())}"
+        else:
+            self._temporary = temporary_store(self.root)
+            self.folder = Path(self._temporary.name) / str(self.name)
+        graphs = open_or_build(self.folder, self.build)
+        if known is not None:
+            graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
+        self.graphs = attach(graphs, self.folder, encodings) if len(graphs) else graphs
+        self.schema = graphs.schema
+
+    def samples(self, graphs: Graphs) -> int:
+        """How many there are to predict something for."""
+        return len(graphs)
 
     def _opened(self) -> Graphs:
         if self.graphs is None:

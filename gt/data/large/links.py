@@ -25,6 +25,7 @@ from gt.data.large.sampling import Full, Neighbours, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
+from gt.schema import Schema
 
 LARGEST = 1 << 27  # pairs in an evaluation batch unless told otherwise: 3 GiB of numbers of nodes, answers and ratings
 
@@ -83,7 +84,9 @@ class LinkDataModule(GraphDataModule):
     def build(self) -> Graphs:
         """Read the source."""
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        if known is not None:
+            raise UserError("links are asked for by a split: say --split valid or test")
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(

@@ -22,7 +22,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import WholeGraph
-from gt.schema import UNLABELLED
+from gt.schema import UNLABELLED, Schema
 
 
 def shared(values: np.ndarray) -> Tensor:
@@ -216,18 +216,22 @@ class NodeData(GraphDataModule):
     def build(self) -> Graphs:
         """Read the source: one graph with ``y`` among its nodes, whole numbers for classes, and splits of nodes."""
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        super().open(encodings)
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        super().open(encodings, known)
         graphs = self._opened()
         if len(graphs) != 1:
             raise UserError(f"{self.name} has {len(graphs)} graphs: node samplers work on one")
-        self.sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.folder)
+        if known is None:
+            self.sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.folder)
         whole, self._datasets = Whole(graphs), {}
         for split, roots in graphs.splits.items():
-            if split != "train" and self.evaluate == "full":
+            if split != "train" and (self.evaluate == "full" or known is not None):
                 self._datasets[split] = NodeSamples(whole, roots, Full(), self.seed, self.chunk)
             else:
                 self._datasets[split] = NodeSamples(whole, roots, self.sampler, self.seed)
+
+    def samples(self, graphs: Graphs) -> int:
+        return int(graphs.node_ptr[-1])
 
     def dataset(self, split: str) -> NodeSamples:  # type: ignore[override]
         dataset = self._datasets[split]

@@ -118,8 +118,8 @@ class Molecules(GraphDataModule):
         """The file that lists skipped rows, beside the store."""
         return stores_in(self.root) / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        super().open(encodings)
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        super().open(encodings, known)
         rank_zero_only(print)(self.said(), flush=True)
 
     def said(self) -> str:

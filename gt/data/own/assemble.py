@@ -1,6 +1,6 @@
 """Tables of nodes, edges and graphs put together: what CSV folders, GraphML and node-link JSON have in common."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,12 +9,13 @@ import pandas as pd
 
 from gt.data.numbers import Numbers
 from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
-from gt.data.own.node_tables import Table, column, pack
+from gt.data.own.joined import join
+from gt.data.own.node_tables import Table, pack
 from gt.data.own.roles import FEATURE, roles_of, target_columns
 from gt.data.splits import SPLITS, split_of
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
-from gt.schema import Kind, Level, Schema
+from gt.schema import Kind, Schema
 
 Target = str | int | Sequence[str | int] | None
 
@@ -45,28 +46,6 @@ class Choices:
         return [str(self.target)] if isinstance(self.target, str | int) else [str(name) for name in self.target]
 
 
-def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = None) -> pd.Index:
-    """The ids of a table as something to look up; with ``groups`` an id may occur once in each.
-
-    Raises:
-        UserError: an id occurs twice.
-    """
-    found = pd.Index(ids) if groups is None else pd.MultiIndex.from_arrays([groups, ids])
-    twice = found.duplicated()
-    if twice.any():
-        row = int(np.argmax(twice))
-        first = int(np.argmax((ids == ids[row]) & (True if groups is None else groups == groups[row])))
-        raise UserError(f"{table.where(row)}: {what} {ids[row]!r} is there already, see {table.where(first)}")
-    return found
-
-
-def unknown(ids: np.ndarray, codes: np.ndarray, table: Table, said: Callable[[Hashable], str]) -> None:
-    """Name the first id that was not found."""
-    if (codes < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise UserError(f"{table.where(row)}: {said(ids[row])}")
-
-
 def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices) -> Graphs:
     """Graphs of tables of nodes (graph, node, ...), edges (graph, source, target, ...) and graphs (graph, ...).
 
@@ -75,139 +54,54 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     order of their table, else of the nodes; nodes in the order of their rows.
 
     Raises:
-        UserError: one line with file and line for what is wrong: a column that is missing, an id that is unknown or
-            occurs twice, an edge between graphs, a graph without nodes, a target that is no number, an empty split.
+        UserError: one line with file and line for what is wrong: as `join`, a graph without nodes, a target that is no
+            number, an empty split.
     """
-    if not len(nodes):
-        raise UserError(f"{nodes.name} has no rows: there are no nodes")
-    owner, keys = _owners(nodes, graphs)
-    order = np.argsort(owner, kind="stable")
-    nodes, owner = nodes.take(order), owner[order]
-    sizes = np.bincount(owner, minlength=len(keys))
+    joined = join(nodes, edges, graphs, choices.undirected)
+    nodes = joined.nodes
+    sizes = np.bincount(joined.owner, minlength=len(joined.keys))
     if graphs is not None and (sizes == 0).any():
         row = int(np.argmin(sizes))
-        raise UserError(f"{graphs.where(row)}: graph {keys[row]!r} has no node in {nodes.name}")
-    ends = _ends(nodes, edges, owner, keys)
-    _once(edges, ends, choices.undirected)
+        raise UserError(f"{graphs.where(row)}: graph {joined.keys[row]!r} has no node in {nodes.name}")
     kind = choices.numbers.kind(choices.kind)
     names, by_node = target_columns(nodes, graphs, choices.targets, kind)
     roles = roles_of(nodes, edges, graphs, names, by_node, choices.features)
     if choices.undirected:
-        turned = np.flatnonzero(ends[0] != ends[1])
-        edges = edges.take(np.concatenate([np.arange(len(edges)), turned]))
-        ends = np.concatenate([ends, ends[::-1, turned]], axis=1)
+        joined = joined.both_ways()
 
     table = nodes if by_node or graphs is None else graphs
     found = _answer(table, names, kind, optional=by_node)
     choices.numbers.check(found.kind, found.y, table.where)
     x = pack(nodes, [name for name, role in roles["nodes"].items() if role == FEATURE])
-    attr = pack(edges, [name for name, role in roles["edges"].items() if role == FEATURE])
+    attr = pack(joined.edges, [name for name, role in roles["edges"].items() if role == FEATURE])
     if by_node and "graph" in nodes.columns:
-        splits = _splits(graphs, _any_labelled(found, owner), choices, f"the graphs of {nodes.name}")
+        splits = _splits(graphs, _any_labelled(found, joined.owner), choices, f"the graphs of {nodes.name}")
     else:
         splits = _splits(table, found, choices, table.name)
-    for packed, columns in ((x, roles["nodes"]), (attr, roles["edges"])):
-        columns |= {name: "categories" if name in packed.values else "numbers" for name in packed.names}
+    for one, columns in ((x, roles["nodes"]), (attr, roles["edges"])):
+        columns |= {name: "categories" if name in one.values else "numbers" for name in one.names}
     notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values, "attributes": roles}
     if not x.names:
-        x.features, notes["degree"] = degrees(ends[1], len(nodes)), True
-    by_graph = np.argsort(owner[ends[0]], kind="stable")
-    starts = pointers(sizes)
-    whole = Graphs(
-        node_ptr=starts,
-        edge_ptr=pointers(np.bincount(owner[ends[0]], minlength=len(keys))),
-        edge_index=(ends - starts[owner[ends[0]]])[:, by_graph],
-        nodes={"x": x.features.values} | ({"y": found.y} if by_node else {}),
-        edges={"edge_attr": attr.features.values[by_graph]} if attr.names else {},
-        graphs={} if by_node else {"y": found.y},
-        splits=splits,
-        notes=notes,
-        schema=Schema(
-            node_vocab=x.features.vocab,
-            node_floats=x.features.floats,
-            edge_vocab=attr.features.vocab,
-            edge_floats=attr.features.floats,
-            level="node" if by_node else "graph",
-            kind=found.kind,
-            outputs=found.outputs,
-            names=found.names,
-            target=tuple(names),
-            max_nodes=int(sizes.max()),
-        ),
-    ).sort_edges()
-    return choices.numbers.learn(whole)
-
-
-def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
-    """The number of each node's graph, and the ids of graphs by number."""
-    if graphs is None and "graph" not in nodes.columns:
-        return np.zeros(len(nodes), dtype=np.int64), pd.Index([""])
-    ids = column(nodes, "graph")
-    if graphs is None:
-        codes, found = pd.factorize(ids)
-        return codes, pd.Index(found)
-    keys, name = index(column(graphs, "graph"), graphs, "graph"), graphs.name
-    codes = keys.get_indexer(pd.Index(ids))
-    unknown(ids, codes, nodes, lambda graph: f"there is no graph {graph!r} in {name}")
-    return codes, keys
-
-
-def names_of(nodes: Table, graphs: Table | None, level: Level) -> dict[str, np.ndarray]:
-    """What the tables call each graph, or each node and its graph, in the order in which `assemble` puts them."""
-    owner, keys = _owners(nodes, graphs)
-    if level == "graph":
-        return {"graph": keys.to_numpy()}
-    order = np.argsort(owner, kind="stable")
-    of_node = {"node": column(nodes, "node")[order]}
-    return {"graph": keys.to_numpy()[owner[order]], **of_node} if "graph" in nodes.columns else of_node
-
-
-def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.ndarray:
-    """(2, E) the rows of the nodes that each edge joins, source and target."""
-    node_ids = column(nodes, "node")
-    many = "graph" in nodes.columns
-    known = index(node_ids, nodes, "node", owner if many else None)
-    named = many and "graph" in edges.columns
-    graph = np.empty(0, dtype=np.int64)
-    if named:
-        graph = keys.get_indexer(pd.Index(edges.columns["graph"]))
-        unknown(edges.columns["graph"], graph, edges, lambda name: f"there is no graph {name!r}")
-    elif many:
-        again = pd.Index(node_ids).duplicated()
-        if again.any():
-            row = int(np.argmax(again))
-            raise UserError(f"{edges.name} has no column 'graph', and node {node_ids[row]!r} is in two graphs")
-        known = pd.Index(node_ids)
-    found = []
-    for end in ("source", "target"):
-        ids = column(edges, end)
-        rows = known.get_indexer(pd.MultiIndex.from_arrays([graph, ids]) if named else pd.Index(ids))
-        unknown(ids, rows, edges, lambda name: _stray(name, node_ids, nodes, named))
-        found.append(rows)
-    across = owner[found[0]] != owner[found[1]]
-    if across.any():
-        row = int(np.argmax(across))
-        a, b = (keys[owner[rows[row]]] for rows in found)
-        raise UserError(f"{edges.where(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
-    return np.stack(found)
-
-
-def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> str:
-    if named and (node_ids == name).any():
-        return f"node {name!r} is in another graph, see {nodes.where(int(np.argmax(node_ids == name)))}"
-    return f"there is no node {name!r} in {nodes.name}"
-
-
-def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
-    """No edge is listed twice; undirected, in neither direction."""
-    pair = np.sort(ends, axis=0) if undirected else ends
-    twice = pd.MultiIndex.from_arrays(list(pair)).duplicated()
-    if twice.any():
-        row = int(np.argmax(twice))
-        first = int(np.argmax((pair == pair[:, row : row + 1]).all(0)))
-        shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
-        hint = ": undirected, each is listed once" if undirected else ""
-        raise UserError(f"{edges.where(row)}: edge {shown} is there already, see {edges.where(first)}{hint}")
+        x.features, notes["degree"] = degrees(joined.ends[1], len(nodes)), True
+    schema = Schema(
+        node_vocab=x.features.vocab,
+        node_floats=x.features.floats,
+        edge_vocab=attr.features.vocab,
+        edge_floats=attr.features.floats,
+        level="node" if by_node else "graph",
+        kind=found.kind,
+        outputs=found.outputs,
+        names=found.names,
+        target=tuple(names),
+        node_names=tuple(x.names),
+        node_categories=x.categories,
+        edge_names=tuple(attr.names),
+        edge_categories=attr.categories,
+        degree=not x.names,
+        undirected=bool(choices.undirected),
+    )
+    packed = joined.graphs_with(x.features.values, attr.features.values if attr.names else None, {"y": found.y}, schema)
+    return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
 
 def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: bool) -> Answer:

@@ -14,6 +14,7 @@ from gt.data.own.found import describe
 from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
+from gt.schema import Schema
 
 
 def file_name(path: Path | str) -> str:
@@ -48,8 +49,8 @@ class OwnGraphs(GraphDataModule):
 
     name: str
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        super().open(encodings)
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        super().open(encodings, known)
         rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
 
     def targets(self, split: str) -> Tensor:

@@ -22,20 +22,23 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest
+from gt.data.datamodule import Records
 from gt.data.delimited import delimiter_of, point_column
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
-from gt.data.own.assemble import Choices, Target, assemble, names_of
+from gt.data.own.assemble import Choices, Target, assemble
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.found import Where
 from gt.data.own.graph_records import tables
+from gt.data.own.joined import names_of
+from gt.data.own.known import assemble_known
 from gt.data.own.node_tables import Table
 from gt.data.reading import read_text
 from gt.data.store import Graphs
 from gt.errors import UserError
-from gt.schema import Kind, Level
+from gt.schema import Kind, Level, Schema
 
-VERSION = 2  # raise when the same files would give another store
+VERSION = 3  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
@@ -207,22 +210,31 @@ def key(folder: Path, choices: Choices) -> dict[str, Any]:
 
 
 def names(folder: Path, level: Level) -> dict[str, np.ndarray]:
-    """What the files call each graph, or node, see `gt.data.own.assemble.names_of`."""
+    """What the files call each graph, or node, see `gt.data.own.joined.names_of`."""
     found = {part: read_part(part, path) for part, path in files(folder).items() if part != "edges"}
     return names_of(found["nodes"], found.get("graphs"), level)
+
+
+def read(folder: Path, choices: Choices) -> tuple[Table, Table, Table | None, Choices]:
+    """The tables of nodes, edges and graphs of a folder, and the choices with what they say of the direction of edges.
+
+    Raises:
+        UserError: as `files` and `read_part`.
+    """
+    found = {part: read_part(part, path) for part, path in files(folder).items()}
+    undirected = _direction(found["edges"])
+    if choices.undirected is None:
+        choices = replace(choices, undirected=undirected)
+    return found["nodes"], found["edges"], found.get("graphs"), choices
 
 
 def build(folder: Path, choices: Choices) -> Graphs:
     """The graphs of a folder of tables.
 
     Raises:
-        UserError: as `files`, `read_table` and `gt.data.own.assemble.assemble`.
+        UserError: as `read` and `gt.data.own.assemble.assemble`.
     """
-    found = {part: read_part(part, path) for part, path in files(folder).items()}
-    undirected = _direction(found["edges"])
-    if choices.undirected is None:
-        choices = replace(choices, undirected=undirected)
-    return assemble(found["nodes"], found["edges"], found.get("graphs"), choices)
+    return assemble(*read(folder, choices))
 
 
 def _direction(edges: Table) -> bool | None:
@@ -242,6 +254,11 @@ def _direction(edges: Table) -> bool | None:
         raise UserError(f"{edges.where(row)}: an edge that is {words[row]}, unlike the first: save all alike")
     del edges.columns[name]
     return bool(words[0] == "undirected")
+
+
+def build_known(folder: Path, choices: Choices, known: Schema) -> tuple[Graphs, Records]:
+    """The same as a trained model reads them, see `gt.data.own.known.assemble_known`."""
+    return assemble_known(*read(folder, choices), known)
 
 
 class CSVGraphs(OwnGraphs):
@@ -301,6 +318,9 @@ class CSVGraphs(OwnGraphs):
         return key(self.path, self.choices)
 
     def build(self) -> Graphs:
+        if self.known is not None:
+            graphs, self.records = build_known(self.path, self.choices, self.known)
+            return graphs
         return several(build(self.path, self.choices), self.path, "csv_nodes")
 
     def names(self) -> dict[str, np.ndarray]:

@@ -9,19 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.datamodule import Records
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
-from gt.data.own.assemble import Choices, Target, assemble, names_of
+from gt.data.own.assemble import Choices, Target, assemble
 from gt.data.own.base import OwnGraphs, file_name, several
 from gt.data.own.graph_records import GraphRecord, tables
 from gt.data.own.graphml import read_graphml
+from gt.data.own.joined import names_of
+from gt.data.own.known import assemble_known
 from gt.data.own.networkx_files import read_gexf, read_gml
 from gt.data.own.node_link import read_json
+from gt.data.own.node_tables import Table
 from gt.data.store import Graphs
 from gt.errors import UserError
-from gt.schema import Kind, Level
+from gt.schema import Kind, Level, Schema
 
-VERSION = 2  # raise when the same files would give another store
+VERSION = 3  # raise when the same files would give another store
 READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
     ".graphml": read_graphml,
     ".gml": read_gml,
@@ -66,22 +70,36 @@ def key(path: str, choices: Choices) -> dict[str, Any]:
     return {"source": "graph files", "version": VERSION, "files": digests, **choices.facts()}
 
 
+def read(path: str, choices: Choices, many: bool = False) -> tuple[Table, Table, Table | None, Choices]:
+    """The tables of nodes, edges and graphs of files, and the choices with what they say of the direction of edges.
+
+    Raises:
+        UserError: as `files`, the readers and `gt.data.own.graph_records.tables`.
+    """
+    graphs = [graph for found in files(path) for graph in READERS[ending(found)](found)]
+    nodes, edges, about, undirected = tables(graphs, path, many)
+    if choices.undirected is None:
+        choices = replace(choices, undirected=undirected)
+    return nodes, edges, about, choices
+
+
 def build(path: str, choices: Choices) -> Graphs:
     """The graphs of a file, a folder of files or a pattern.
 
     Raises:
-        UserError: as `files`, the readers and `gt.data.own.assemble.assemble`.
+        UserError: as `read` and `gt.data.own.assemble.assemble`.
     """
-    graphs = [graph for found in files(path) for graph in READERS[ending(found)](found)]
-    nodes, edges, about, undirected = tables(graphs, path)
-    if choices.undirected is None:
-        choices = replace(choices, undirected=undirected)
-    return assemble(nodes, edges, about, choices)
+    return assemble(*read(path, choices))
+
+
+def build_known(path: str, choices: Choices, known: Schema) -> tuple[Graphs, Records]:
+    """The same as a trained model reads them, see `gt.data.own.known.assemble_known`."""
+    return assemble_known(*read(path, choices, many=known.level == "graph"), known)
 
 
 def names(path: str, level: Level) -> dict[str, np.ndarray]:
-    """What the files call each graph, or node, see `gt.data.own.assemble.names_of`."""
-    nodes, _, about, _ = tables([graph for found in files(path) for graph in READERS[ending(found)](found)], path)
+    """What the files call each graph, or node, see `gt.data.own.joined.names_of`."""
+    nodes, _, about, _ = read(path, Choices())
     return names_of(nodes, about, level)
 
 
@@ -140,6 +158,9 @@ class GraphFiles(OwnGraphs):
         return key(self.path, self.choices)
 
     def build(self) -> Graphs:
+        if self.known is not None:
+            graphs, self.records = build_known(self.path, self.choices, self.known)
+            return graphs
         return several(build(self.path, self.choices), self.path, "graph_file_nodes")
 
     def names(self) -> dict[str, np.ndarray]:

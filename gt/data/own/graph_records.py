@@ -63,8 +63,8 @@ def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
     return {**ids, **record}
 
 
-def tables(graphs: Sequence[GraphRecord], source: str) -> tuple[Table, Table, Table | None, bool]:
-    """Tables of all nodes, edges and graphs (None where there is one graph without attributes); whether undirected.
+def tables(graphs: Sequence[GraphRecord], source: str, many: bool = False) -> tuple[Table, Table, Table | None, bool]:
+    """Tables of all nodes, edges and graphs (None where there is one graph, unless ``many``); whether undirected.
 
     Raises:
         UserError: no graphs, directed ones beside undirected ones, attributes that not all have.
@@ -77,7 +77,7 @@ def tables(graphs: Sequence[GraphRecord], source: str) -> tuple[Table, Table, Ta
             raise UserError(f"{graph.place} is {said}, unlike {graphs[0].place}: save all alike")
         if not graph.nodes:
             raise UserError(f"{graph.place} has no nodes")
-    many = len(graphs) > 1
+    many = many or len(graphs) > 1
     node_ptr = pointers(np.array([len(graph.nodes) for graph in graphs]))
     edge_ptr = pointers(np.array([len(graph.edges) for graph in graphs]))
 

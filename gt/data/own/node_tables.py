@@ -48,6 +48,11 @@ class Packed:
     names: list[str] = field(default_factory=list)
     values: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def categories(self) -> tuple[tuple[Any, ...], ...]:
+        """Those values for each column, none for one of real numbers."""
+        return tuple(tuple(self.values.get(name, ())) for name in self.names)
+
 
 def pack(table: Table, names: Sequence[str]) -> Packed:
     """The named columns of a table as features (rows, columns).

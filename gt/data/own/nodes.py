@@ -17,11 +17,12 @@ from gt.data.own.assemble import Choices, Target
 from gt.data.own.base import file_name, single
 from gt.data.own.found import describe
 from gt.data.own.pyg import VERSION, one_graph
+from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_open import open_dataset, title
-from gt.data.own.pyg_read import digest
+from gt.data.own.pyg_read import digest, read
 from gt.data.store import Graphs
 from gt.encodings import Encoding
-from gt.schema import Kind
+from gt.schema import Kind, Schema
 
 Evaluate = Literal["full", "sampled"]
 
@@ -31,8 +32,8 @@ class OwnNodes(NodeData):
 
     name: str
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
-        super().open(encodings)
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        super().open(encodings, known)
         rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
 
 
@@ -77,6 +78,8 @@ class PyGNodes(OwnNodes):
 
     def build(self) -> Graphs:
         dataset = open_dataset(self.make)
+        if self.known is not None:
+            return pack_known(read(dataset, self.name, "node", optional=True), self.name, self.known)
         return one_graph(dataset, self.name, self.kind, self.fractions, self.split_seed, self.numbers)
 
 
@@ -117,6 +120,9 @@ class CSVNodes(OwnNodes):
         return {**csv_graphs.key(self.path, self.choices), "splits": "nodes"}
 
     def build(self) -> Graphs:
+        if self.known is not None:
+            graphs, self.records = csv_graphs.build_known(self.path, self.choices, self.known)
+            return graphs
         return single(csv_graphs.build(self.path, self.choices), self.path, "csv_graphs")
 
     def names(self) -> dict[str, np.ndarray]:
@@ -161,6 +167,9 @@ class GraphFileNodes(OwnNodes):
         return {**graph_files.key(self.path, self.choices), "splits": "nodes"}
 
     def build(self) -> Graphs:
+        if self.known is not None:
+            graphs, self.records = graph_files.build_known(self.path, self.choices, self.known)
+            return graphs
         return single(graph_files.build(self.path, self.choices), self.path, "graph_files")
 
     def names(self) -> dict[str, np.ndarray]:

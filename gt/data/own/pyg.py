@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from gt.data.numbers import Numbers
 from gt.data.own.base import OwnGraphs, file_name
 from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
+from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
@@ -24,7 +25,7 @@ from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Level, Schema
 
-VERSION = 2  # raise when the same dataset would give another store
+VERSION = 3  # raise when the same dataset would give another store
 
 
 def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Graphs, Answer]:
@@ -48,6 +49,7 @@ def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Gr
     used = {"edge_attr": beside} if "degree" in notes else {"x": found, "edge_attr": beside}
     roles = {key: "categories" if each.vocab else "numbers" for key, each in used.items() if each.vocab or each.floats}
     notes["attributes"] = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
+    assert part.y is not None  # `read` refuses a dataset without
     where: Where = (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes)
     found_y = answer(part.y, where, numbers.kind(kind))
     numbers.check(found_y.kind, found_y.y, where)
@@ -70,6 +72,7 @@ def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Gr
             names=found_y.names,
             target=("y",),
             max_nodes=int(part.sizes.max()),
+            degree="degree" in notes,
         ),
     )
     return graphs.sort_edges(), found_y
@@ -213,9 +216,9 @@ class PyG(OwnGraphs):
         """The metrics of the kind of target; of a known benchmark also its own, which then says what is best."""
         return measures(self.make, self.schema)
 
-    def open(self, encodings: Sequence[Any]) -> None:
+    def open(self, encodings: Sequence[Any], known: Schema | None = None) -> None:
         try:
-            super().open(encodings)
+            super().open(encodings, known)
         finally:
             self._datasets = {}  # all is in the store now
 
@@ -230,4 +233,7 @@ class PyG(OwnGraphs):
         }
 
     def build(self) -> Graphs:
+        if self.known is not None:
+            parts = [read(each, self.name, self.known.level, optional=True) for each in self.datasets().values()]
+            return pack_known(joined(parts, self.name), self.name, self.known)
         return build(self.datasets(), self.name, self.level, self.kind, self.fractions, self.split_seed, self.numbers)

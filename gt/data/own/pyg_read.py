@@ -30,7 +30,7 @@ class Part:
     edge_index: np.ndarray
     x: np.ndarray | None
     edge_attr: np.ndarray | None
-    y: np.ndarray
+    y: np.ndarray | None
     level: Level
     masks: dict[str, np.ndarray]
     others: list[str]
@@ -64,7 +64,7 @@ def _array(values: Tensor) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
+def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool = False) -> Part:
     """Cut the collated tensors of a dataset, without a loop over graphs where PyG keeps them collated.
 
     Raises:
@@ -111,10 +111,12 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         )
     if "y" not in keys and "edge_label_index" in keys:
         raise links_only(name)
-    if "y" not in keys:
+    y: np.ndarray | None = None
+    if "y" in keys:
+        y, lengths = cut("y")
+        y, level = _targets(y, lengths, sizes, name, level)
+    elif not optional:
         raise UserError(f"{name} has no targets: its graphs hold {', '.join(sorted(keys))} and no y")
-    y, lengths = cut("y")
-    y, level = _targets(y, lengths, sizes, name, level)
     return Part(
         sizes=sizes,
         edges=edges,
@@ -122,7 +124,7 @@ def read(dataset: Dataset, name: str, level: Level | None = None) -> Part:
         x=found.get("x"),
         edge_attr=found.get("edge_attr"),
         y=y,
-        level=level,
+        level=level or "graph",
         others=sorted(keys - {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}),
         masks={split: found[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in found},
     )

@@ -1,21 +1,25 @@
 """Which label does a text have? Every text is a path graph of its tokens, packed and never padded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.data.datamodule import GraphDataModule
+from gt.data.datamodule import GraphDataModule, Records
 from gt.data.store import Graphs, pointers
+from gt.data.targets import known_targets, no_targets, say_strange
 from gt.data.text.files import by_split, digest, find
+from gt.data.text.known import PLACE, missing, new_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
-from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer
+from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.errors import UserError
 from gt.schema import Schema
 
-VERSION = 1  # raise when the same files would give other samples
+VERSION = 2  # raise when the same files would give other samples
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
@@ -133,14 +137,17 @@ class TextClassification(GraphDataModule):
             "longest": self.longest,
         }
 
+    def _columns(self) -> Columns:
+        """Which columns hold texts and labels, as the first file for training has them."""
+        return find_columns(self.files()["train"][0], self.text, self.label)
+
     def _rows(self) -> dict[str, Rows]:
         """The texts and labels of each split that has files."""
         found: dict[str, Rows] = {}
-        columns: Columns | None = None
+        columns = self._columns()
         for split, paths in sorted(self.files().items(), key=lambda item: item[0] != "train"):
             texts, labels = found.setdefault(split, ([], []))
             for path in paths:
-                columns = columns or find_columns(path, self.text, self.label)
                 more = read_rows(path, columns)
                 texts += more[0]
                 labels += more[1]
@@ -178,6 +185,26 @@ class TextClassification(GraphDataModule):
         return {"text": np.array([text for texts, _ in self._by_split().values() for text in texts], dtype=object)}
 
     def build(self) -> Graphs:
+        return self._learned() if self.known is None else self._applied(self.known)
+
+    def _applied(self, known: Schema) -> Graphs:
+        """All texts of the files as a trained model reads them."""
+        parts = [new_texts(path, self.text, known) for path in find(self.path)[1]]
+        ends = np.cumsum([0] + [len(part.texts) for part in parts])
+        unreadable = {
+            int(end) + row: why for end, part in zip(ends, parts, strict=False) for row, why in part.unreadable.items()
+        }
+        row = np.array([row for row in range(ends[-1]) if row not in unreadable], np.int64)
+        texts = [text for part in parts for text in part.texts]
+        self.records = Records(pd.concat([part.table for part in parts], ignore_index=True), row, unreadable)
+        y = no_targets(len(texts), known)
+        if all(part.label for part in parts):
+            labels = np.concatenate([missing(part.table, str(part.label)) for part in parts])
+            y, strange = known_targets([labels], known)
+            say_strange(strange, lambda row: f"{self.path}, row {row} with the label {labels[row]!r}")
+        return self._packed([texts[place] for place in row], y[row], loads(known.tokenizer), known)
+
+    def _learned(self) -> Graphs:
         by = self._by_split()
         names = _ordered(by["train"][1])
         if len(names) < 2:
@@ -187,29 +214,41 @@ class TextClassification(GraphDataModule):
             strange = sorted(set(labels) - set(number))
             if strange:
                 raise UserError(f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks")
-        tokenizer = self._tokenizer(by["train"][0])
-        encoded = tokenizer.encode([text for texts, _ in by.values() for text in texts])
-        cut = sum(len(tokens) > self.longest for tokens in encoded)
-        # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
-        encoded = [tokens[: self.longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
-        sizes = np.array([len(tokens) for tokens in encoded])
+        tokenizer, columns = self._tokenizer(by["train"][0]), self._columns()
         ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
-        notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {self.longest} tokens": cut}
-        if cut:
-            rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={self.longest} tokens")
-        return Graphs(
-            **paths_in_order(sizes),
-            nodes={"x": np.concatenate(encoded)[:, None]},
-            graphs={"y": np.array([number[label] for _, labels in by.values() for label in labels])},
-            splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)},
-            schema=Schema(
+        found = self._packed(
+            [text for texts, _ in by.values() for text in texts],
+            np.array([number[label] for _, labels in by.values() for label in labels]),
+            tokenizer,
+            Schema(
                 node_vocab=(tokenizer.size,),
                 edge_vocab=(2,),
                 outputs=len(names),
                 names=tuple(names),
-                max_nodes=int(sizes.max()),
+                target=(columns.label if columns.header else f"{PLACE}{columns.label}",),
                 tokenizer=tokenizer.dumps(),
+                longest=self.longest,
+                node_names=(columns.text if columns.header else f"{PLACE}{columns.text}",),
             ),
+        )
+        return replace(found, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
+
+    def _packed(self, texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Schema) -> Graphs:
+        """The texts as paths, without splits."""
+        longest = schema.longest or self.longest
+        encoded = tokenizer.encode(texts)
+        cut = sum(len(tokens) > longest for tokens in encoded)
+        # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
+        encoded = [tokens[:longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
+        sizes = np.array([len(tokens) for tokens in encoded], np.int64)
+        notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {longest} tokens": cut}
+        if cut:
+            rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={longest} tokens")
+        return Graphs(
+            **paths_in_order(sizes),
+            nodes={"x": np.concatenate([np.empty(0, np.int64), *encoded])[:, None]},
+            graphs={"y": y},
+            schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
             notes=notes,
         )
 

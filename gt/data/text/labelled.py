@@ -42,7 +42,7 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in KINDS else ""
 
 
-def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
+def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV or TSV file, each with the line that it ends on; blank lines are passed over.
 
     A TSV file holds quotes as they are, and no line ends within a value; CSV values may be quoted.
@@ -67,7 +67,7 @@ def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}, line {reader.line_num}: {error}; quote values that hold quotes") from None
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
@@ -83,14 +83,24 @@ def _named(path: Path, what: str, asked: str | None, usual: Sequence[str], names
         if asked not in names:
             raise UserError(f"{path} has no column '{asked}' (data.{what}): {nearest(asked, names)}")
         return asked
+    return column_of(usual, names)
+
+
+def column_of(usual: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first column with a usual name, in letters of any case."""
     lower = {name.lower(): name for name in reversed(names)}
     return next((lower[name] for name in usual if name in lower), None)
+
+
+def longest_column(rows: Sequence[Sequence[str]], width: int) -> int:
+    """The column with the longest values."""
+    return max(range(width), key=lambda place: sum(len(row[place]) for row in rows if len(row) == width))
 
 
 def _by_content(rows: Sequence[Sequence[str]], width: int) -> tuple[int, int]:
     """The column with the longest values, and of the others the one with the fewest distinct ones (the last such)."""
     columns = [[row[place] for row in rows if len(row) == width] for place in range(width)]
-    text = max(range(width), key=lambda place: sum(map(len, columns[place])))
+    text = longest_column(rows, width)
     others = [place for place in range(width) if place != text]
     return text, min(others, key=lambda place: (len(set(columns[place])), -place))
 
@@ -108,11 +118,11 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
     if not kind_of(path):
         raise UserError(f"{path} is none of CSV, TSV and JSONL: rename it so that its ending says which")
     if not KINDS[kind_of(path)]:
-        first = next(_objects(path), None)
+        first = next(objects(path), None)
         if first is None:
             raise UserError(f"{path} is empty: it should hold a text and a label a row")
         return _from_header(path, text, label, list(first[1]))
-    rows = [row for _, row in islice(_table(path), LOOKED_AT)]
+    rows = [row for _, row in islice(table_rows(path), LOOKED_AT)]
     if not rows:
         raise UserError(f"{path} is empty: it should hold a text and a label a row")
     names = [name.strip() for name in rows[0]]
@@ -172,7 +182,7 @@ def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str]]:
 
 
 def _from_table(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]]:
-    rows = _table(path)
+    rows = table_rows(path)
     width = None
     text, label = (None, None) if columns.header else (int(columns.text), int(columns.label))
     for number, row in rows:
@@ -191,7 +201,7 @@ def _from_table(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]]:
 
 
 def _from_objects(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]]:
-    for number, row in _objects(path):
+    for number, row in objects(path):
         for column in (columns.text, columns.label):
             if column not in row:
                 raise UserError(f"{path}, line {number}: there is no '{column}'; {nearest(column, row)}")
@@ -204,4 +214,11 @@ def _from_objects(path: Path, columns: Columns) -> Iterator[tuple[int, str, str]
             raise UserError(
                 f"{path}, line {number}: '{columns.label}' should be one label, not {json.dumps(label)[:40]}"
             )
-        yield number, text, (label.strip() if isinstance(label, str) else json.dumps(label))
+        yield number, text, said(label)
+
+
+def said(value: Any) -> str:
+    """A value of JSON as text, as it stands there but for the quotes; nothing for null."""
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)

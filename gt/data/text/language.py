@@ -15,11 +15,11 @@ from torchmetrics import MetricCollection
 
 from gt.attention import Reading
 from gt.data.batching import Batches, asked, prepare_all, tensor
-from gt.data.datamodule import DataModule, stores_in
+from gt.data.datamodule import ALL, DataModule, stores_in, temporary_store
 from gt.data.store import fingerprint
 from gt.data.text.files import digest, pieces, text_files
 from gt.data.text.metrics import LanguageModel
-from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer
+from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, UnknownCharacter, loads
 from gt.data.text.tokens import VERSION, Texts, Tokens, held_out, open_or_build
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -161,17 +161,29 @@ class LanguageModelling(DataModule):
         known = ["train"] if self.kind == "bpe" else texts
         return texts, KINDS[self.kind].learn((piece for split in known for piece in texts[split]()), self.vocabulary)
 
-    def open(self, encodings: Sequence[Encoding]) -> None:
+    def whole(self, known: Schema) -> tuple[Texts, Tokenizer]:
+        """The text of every split, one after the other, and the tokenizer of a trained model."""
+        texts = list(self.texts().values())
+        return {ALL: lambda: (piece for text in texts for piece in text())}, loads(known.tokenizer)
+
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(
                     f"{type(encoding).__name__} is computed once per stored graph and text is cut anew each epoch: "
                     "choose encoding=learned, sinusoidal or rope for text"
                 )
-        facts = self.key()
-        self.store = open_or_build(stores_in(self.root) / f"text-{fingerprint(facts)}", self.build)
+        if known is None:
+            self.store = open_or_build(stores_in(self.root) / f"text-{fingerprint(self.key())}", self.build)
+        else:
+            self._temporary = temporary_store(self.root)
+            try:
+                self.store = open_or_build(Path(self._temporary.name) / "text", partial(self.whole, known))
+            except UnknownCharacter as error:
+                raise UserError(f"{self.where}: {error}") from None
         tokenizer = self.store.tokenizer
-        if len(self.tokens["train"]) < 2 * self.context + 1 or any(len(t) < 2 for t in self.tokens.values()):
+        short = known is None and len(self.tokens["train"]) < 2 * self.context + 1
+        if short or any(len(t) < 2 for t in self.tokens.values()):
             total = sum(map(len, self.tokens.values()))
             raise UserError(
                 f"{self.where} has {total} {tokenizer.unit}: too few for blocks of {self.context}; lower data.context"

@@ -18,6 +18,10 @@ import numpy as np
 from gt.errors import UserError
 
 
+class UnknownCharacter(UserError):
+    """A text has a character that was not in those that a tokenizer was learned from."""
+
+
 class Tokenizer(ABC):
     """Numbers 0 to ``size - 1`` for pieces of text.
 
@@ -82,7 +86,9 @@ class Characters(Tokenizer):
         tokens = np.searchsorted(self._codes, codes).clip(max=self.size - 1)
         strange = np.flatnonzero(self._codes[tokens] != codes)
         if len(strange):
-            raise UserError(f"the character {text[strange[0]]!r} is not among the {self.size} that this model knows")
+            raise UnknownCharacter(
+                f"the character {text[strange[0]]!r} is not among the {self.size} that this model knows"
+            )
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:

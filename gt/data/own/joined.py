@@ -1,0 +1,183 @@
+"""Tables of nodes, edges and graphs joined by the ids in them."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from gt.data.own.node_tables import Table, column
+from gt.data.store import Arrays, Graphs, pointers
+from gt.errors import UserError
+from gt.schema import Level, Schema
+
+
+@dataclass
+class Joined:
+    """G graphs of N nodes and E edges; rows of ``nodes`` are sorted by graph, those of ``edges`` are not.
+
+    Attributes:
+        owner: (N,) the number of each node's graph.
+        keys: (G,) the ids of graphs.
+        ends: (2, E) the rows of the nodes that each edge joins, source and target.
+        row: (N,) where each node stands among the rows of its file.
+    """
+
+    nodes: Table
+    edges: Table
+    graphs: Table | None
+    owner: np.ndarray
+    keys: pd.Index
+    ends: np.ndarray
+    row: np.ndarray
+
+    def both_ways(self) -> "Joined":
+        """Each edge is also one in the other direction."""
+        turned = np.flatnonzero(self.ends[0] != self.ends[1])
+        edges = self.edges.take(np.concatenate([np.arange(len(self.edges)), turned]))
+        return replace(self, edges=edges, ends=np.concatenate([self.ends, self.ends[::-1, turned]], axis=1))
+
+    def without(self, left_out: np.ndarray) -> "Joined":
+        """The graphs that are not (G,) left out, numbered anew."""
+        kept = ~left_out
+        nodes, edges = kept[self.owner], kept[self.owner[self.ends[0]]]
+        return Joined(
+            nodes=self.nodes.take(np.flatnonzero(nodes)),
+            edges=self.edges.take(np.flatnonzero(edges)),
+            graphs=None if self.graphs is None else self.graphs.take(np.flatnonzero(kept)),
+            owner=(np.cumsum(kept) - 1)[self.owner[nodes]],
+            keys=self.keys[kept],
+            ends=(np.cumsum(nodes) - 1)[self.ends[:, edges]],
+            row=self.row[nodes],
+        )
+
+    def graphs_with(self, x: np.ndarray, edge_attr: np.ndarray | None, y: Arrays, schema: Schema) -> Graphs:
+        """A store of them, without splits and notes.
+
+        Args:
+            x, edge_attr: features of the rows of nodes and edges.
+            y: the targets, of nodes where that is the level of the schema.
+        """
+        sizes = np.bincount(self.owner, minlength=len(self.keys))
+        of_edge = self.owner[self.ends[0]]
+        by_graph, starts = np.argsort(of_edge, kind="stable"), pointers(sizes)
+        return Graphs(
+            node_ptr=starts,
+            edge_ptr=pointers(np.bincount(of_edge, minlength=len(self.keys))),
+            edge_index=(self.ends - starts[of_edge])[:, by_graph],
+            nodes={"x": x} | (y if schema.level == "node" else {}),
+            edges={} if edge_attr is None else {"edge_attr": edge_attr[by_graph]},
+            graphs={} if schema.level == "node" else y,
+            schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
+        ).sort_edges()
+
+
+def join(nodes: Table, edges: Table, graphs: Table | None, undirected: bool | None) -> Joined:
+    """The tables joined; undirected, an edge may be listed in one direction only.
+
+    Raises:
+        UserError: one line with file and line for what is wrong: no nodes, a column that is missing, an id that is
+            unknown or occurs twice, an edge between graphs or one that is there twice.
+    """
+    if not len(nodes):
+        raise UserError(f"{nodes.name} has no rows: there are no nodes")
+    owner, keys = _owners(nodes, graphs)
+    row = np.argsort(owner, kind="stable")
+    nodes, owner = nodes.take(row), owner[row]
+    ends = _ends(nodes, edges, owner, keys)
+    _once(edges, ends, undirected)
+    return Joined(nodes, edges, graphs, owner, keys, ends, row)
+
+
+def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = None) -> pd.Index:
+    """The ids of a table as something to look up; with ``groups`` an id may occur once in each.
+
+    Raises:
+        UserError: an id occurs twice.
+    """
+    found = pd.Index(ids) if groups is None else pd.MultiIndex.from_arrays([groups, ids])
+    twice = found.duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
+        first = int(np.argmax((ids == ids[row]) & (True if groups is None else groups == groups[row])))
+        raise UserError(f"{table.where(row)}: {what} {ids[row]!r} is there already, see {table.where(first)}")
+    return found
+
+
+def unknown(ids: np.ndarray, codes: np.ndarray, table: Table, said: Callable[[Hashable], str]) -> None:
+    """Name the first id that was not found."""
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
+        raise UserError(f"{table.where(row)}: {said(ids[row])}")
+
+
+def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
+    """The number of each node's graph, and the ids of graphs by number."""
+    if graphs is None and "graph" not in nodes.columns:
+        return np.zeros(len(nodes), dtype=np.int64), pd.Index([""])
+    ids = column(nodes, "graph")
+    if graphs is None:
+        codes, found = pd.factorize(ids)
+        return codes, pd.Index(found)
+    keys, name = index(column(graphs, "graph"), graphs, "graph"), graphs.name
+    codes = keys.get_indexer(pd.Index(ids))
+    unknown(ids, codes, nodes, lambda graph: f"there is no graph {graph!r} in {name}")
+    return codes, keys
+
+
+def names_of(nodes: Table, graphs: Table | None, level: Level) -> dict[str, np.ndarray]:
+    """What the tables call each graph, or each node and its graph, in the order in which `join` puts them."""
+    owner, keys = _owners(nodes, graphs)
+    if level == "graph":
+        return {"graph": keys.to_numpy()}
+    order = np.argsort(owner, kind="stable")
+    of_node = {"node": column(nodes, "node")[order]}
+    return {"graph": keys.to_numpy()[owner[order]], **of_node} if "graph" in nodes.columns else of_node
+
+
+def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.ndarray:
+    """(2, E) the rows of the nodes that each edge joins, source and target."""
+    node_ids = column(nodes, "node")
+    many = "graph" in nodes.columns
+    known = index(node_ids, nodes, "node", owner if many else None)
+    named = many and "graph" in edges.columns
+    graph = np.empty(0, dtype=np.int64)
+    if named:
+        graph = keys.get_indexer(pd.Index(edges.columns["graph"]))
+        unknown(edges.columns["graph"], graph, edges, lambda name: f"there is no graph {name!r}")
+    elif many:
+        again = pd.Index(node_ids).duplicated()
+        if again.any():
+            row = int(np.argmax(again))
+            raise UserError(f"{edges.name} has no column 'graph', and node {node_ids[row]!r} is in two graphs")
+        known = pd.Index(node_ids)
+    found = []
+    for end in ("source", "target"):
+        ids = column(edges, end)
+        rows = known.get_indexer(pd.MultiIndex.from_arrays([graph, ids]) if named else pd.Index(ids))
+        unknown(ids, rows, edges, lambda name: _stray(name, node_ids, nodes, named))
+        found.append(rows)
+    across = owner[found[0]] != owner[found[1]]
+    if across.any():
+        row = int(np.argmax(across))
+        a, b = (keys[owner[rows[row]]] for rows in found)
+        raise UserError(f"{edges.where(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
+    return np.stack(found)
+
+
+def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> str:
+    if named and (node_ids == name).any():
+        return f"node {name!r} is in another graph, see {nodes.where(int(np.argmax(node_ids == name)))}"
+    return f"there is no node {name!r} in {nodes.name}"
+
+
+def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
+    """No edge is listed twice; undirected, in neither direction."""
+    pair = np.sort(ends, axis=0) if undirected else ends
+    twice = pd.MultiIndex.from_arrays(list(pair)).duplicated()
+    if twice.any():
+        row = int(np.argmax(twice))
+        first = int(np.argmax((pair == pair[:, row : row + 1]).all(0)))
+        shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
+        hint = ": undirected, each is listed once" if undirected else ""
+        raise UserError(f"{edges.where(row)}: edge {shown} is there already, see {edges.where(first)}{hint}")
