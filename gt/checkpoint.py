@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from gt.checkpoint_files import read
+from gt.construct import constructing
 from gt.errors import UserError
 from gt.metrics import metrics
 from gt.schema import Schema
@@ -21,30 +22,30 @@ TRUSTED = ("gt.", "torch.nn.")  # what a checkpoint may ask to be called
 def network_config(cfg: DictConfig) -> dict[str, Any]:
     """The part of a configuration that defines the network, resolved, in plain containers."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return {part: resolved[part] for part in PARTS}
+    return {part: resolved.get(part, {}) for part in PARTS}
 
 
 def encodings_of(config: Mapping[str, Any] | DictConfig) -> list[Any]:
     """The encodings of a configuration, in the order of their names' appearance."""
-    return [instantiate(entry, _convert_="all") for entry in (config["encoding"] or {}).values() if entry is not None]
+    entries = config.get("encoding") or {}
+    return [instantiate(entry, _convert_="all") for entry in entries.values() if entry is not None]
 
 
 def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
     """The network of a configuration for data of a given schema, weights fresh.
 
     Raises:
-        UserError: the parts do not fit together.
+        UserError: a part refuses what it is given, or the parts do not fit together.
     """
-    mask = config["mask"]
-    made = (
-        [instantiate(m, _convert_="all") for m in mask]
-        if isinstance(mask, list | ListConfig)
-        else instantiate(mask, _convert_="all")
-    )
-    try:
-        return instantiate(config["model"], _convert_="all")(schema, mask=made, encodings=encodings_of(config))
-    except ValueError as error:
-        raise UserError(f"this model cannot be built: {error}") from error
+    parts = OmegaConf.create(dict(config))
+    with constructing(parts):
+        mask = parts.mask
+        made = (
+            [instantiate(m, _convert_="all") for m in mask]
+            if isinstance(mask, ListConfig)
+            else instantiate(mask, _convert_="all")
+        )
+        return instantiate(parts.model, _convert_="all")(schema, mask=made, encodings=encodings_of(parts))
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -4,14 +4,13 @@ There is no second list of options to keep: what a section with a ``_target_`` m
 the type hints of the function or class that it names.
 """
 
-import difflib
 import inspect
 import pkgutil
 import re
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -19,7 +18,8 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gt.errors import UserError
+from gt.errors import UserError, nearest
+from gt.limits import beyond_limits
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
 
@@ -70,15 +70,6 @@ def _quoted(text: str) -> str:
     # a backslash stands for itself but before a quote, or at the end, and before an interpolation
     inner = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" if m[2] else "") + m[2], text).replace("${", "\\${")
     return f'"{inner}"'
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error message: the known name that looks most alike, or all of them."""
-    names = sorted(known)
-    alike = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if alike:
-        return f"did you mean '{alike[0]}'?"
-    return f"there are {', '.join(names)}" if names else "nothing may be set here"
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
@@ -169,6 +160,9 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
         if key not in known:
             raise WrongKey(f"{path}.{key}", f"unknown key '{path}.{key}': {nearest(key, known)}")
         check_value(f"{path}.{key}", value, known[key])
+    if wrong := beyond_limits(section):
+        key, words = wrong
+        raise WrongKey(f"{path}.{key}", f"{path}.{key}={section[key]}: it must be {words}")
 
 
 def check_value(path: str, value: Any, hint: Any) -> None:
@@ -216,6 +210,8 @@ def check(cfg: DictConfig) -> None:
             raise WrongKey(key, f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
         else:
             check_value(key, value, known[key])
+    if not 0 <= plain.get("seed", 0) < 1 << 32:
+        raise WrongKey("seed", f"seed={plain['seed']}: it must be 0 or more and below 2^32")
 
 
 def check_parts(key: str, parts: Any) -> None:

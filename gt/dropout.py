@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gt.checks import below_one
+
 LEVELS = 2**16  # of probability: the step between two of them is far below what anybody can tell
 
 
@@ -46,7 +48,11 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` by `dropout`."""
+    """`torch.nn.Dropout` by `dropout`, which keeps something: p is below 1."""
+
+    def __init__(self, p: float) -> None:
+        below_one(p, "dropout")
+        super().__init__(p)
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p, self.training)

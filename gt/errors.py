@@ -1,10 +1,12 @@
 """Errors that a user may see as a single line, and how they are shown."""
 
+import difflib
 import sys
-from collections.abc import Iterator
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-from hydra.errors import HydraException
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -19,25 +21,39 @@ class UserError(Exception):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Whatever a user can mend ends the program with one line on standard error and an exit code other than 0."""
+    """Whatever goes wrong ends the program with one line on standard error and an exit code other than 0."""
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        line = reason(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def reason(error: BaseException) -> str | None:
-    """What is wrong, in one line, where a user can mend it; else None."""
-    hydras = isinstance(error, HydraException)
-    while isinstance(error, HydraException) and error.__cause__ is not None:  # what Hydra's instantiate met
-        error = error.__cause__
+def reason(error: Exception, log: Path | None = None) -> str:
+    """What is wrong, in one line. Of what no user can mend, a bug, the traceback is in a file that the line names.
+
+    Args:
+        log: takes the traceback of any error; without it a bug's goes to a new file in the folder for temporary files.
+    """
+    bug = not isinstance(error, UserError | OSError)
+    if bug and log is None:
+        log = Path(tempfile.mkstemp(prefix="gt-", suffix=".log")[1])
+    if log is not None:
+        with open(log, "a") as handle:
+            traceback.print_exception(error, file=handle)
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-    return str(error) if isinstance(error, UserError) or (hydras and isinstance(error, ValueError)) else None
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (the traceback is in {log})" if bug else first
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that ends an error message: the known name that looks most alike, or all of them."""
+    names = sorted(known)
+    alike = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if alike:
+        return f"did you mean '{alike[0]}'?"
+    return f"there are {', '.join(names)}" if names else "nothing may be set here"

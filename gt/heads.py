@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gt.checks import at_least
 from gt.graph import GraphBatch
 from gt.schema import Schema
 
@@ -73,6 +74,7 @@ class Head(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        at_least(0, hidden, "hidden")
         if tied and (hidden or schema.node_vocab != (schema.outputs,)):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
         if not width >> hidden:

@@ -35,7 +35,7 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
     else:
         identity = secrets.token_hex(4)
         kept.write_text(identity)
-    return WandbLogger(
+    logger = WandbLogger(
         project=project,
         name=name,
         save_dir=save_dir,
@@ -46,6 +46,8 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
             mode="online" if online() else "offline", silent=True, console="off", init_timeout=30, x_disable_stats=True
         ),
     )
+    logger._wandb_init.pop("anonymous")  # Lightning always passes it, and wandb warns of it from the second run on
+    return logger
 
 
 def sync_line(logger: WandbLogger) -> str | None:

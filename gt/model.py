@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gt.attention import Reading
+from gt.checks import at_least, positive
 from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
@@ -86,6 +87,10 @@ class GraphTransformer(nn.Module):
         embedding_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        at_least(1, width, "width")
+        at_least(0, depth, "depth")
+        if init_std is not None:
+            positive(init_std, "init_std")
         blocks = list(block) if isinstance(block, Sequence) else [block]
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")

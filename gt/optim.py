@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
+from gt.checks import at_least, below_one, positive
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -25,6 +27,15 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.05
     final: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive(self.lr, "lr")
+        at_least(0, self.weight_decay, "weight_decay")
+        for beta in self.betas:
+            below_one(beta, "each of betas")
+        at_least(0, self.warmup, "warmup")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final must lie between 0 and 1, not {self.final}")
 
     def configure(self, net: nn.Module, steps: int) -> dict[str, Any]:
         """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps."""

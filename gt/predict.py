@@ -26,6 +26,7 @@ from torch import Tensor
 from gt.checkpoint import encodings_of, load
 from gt.command import CONFIGS, check_command, parsed
 from gt.config import check, check_path
+from gt.construct import constructing
 from gt.data.batching import Batches, GraphDataset, Live
 from gt.data.datamodule import DataModule
 from gt.data.store import Graphs
@@ -244,7 +245,8 @@ def main(given: Sequence[str]) -> None:
     folder = path.resolve().parent.parent
     cfg = configured(folder, asked.overrides)
     device = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    data: DataModule = instantiate(cfg.data)
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
     data.open(encodings_of(task.hparams["config"]))
     check_schema(task.schema, data.schema)
     split = asked.split or ("test" if data.has("test") else "valid")

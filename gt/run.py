@@ -17,12 +17,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torchmetrics import Metric
 
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
 from gt.checkpoint_files import CheckpointFiles, newest
+from gt.construct import constructing
 from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
@@ -74,21 +76,17 @@ def make_trainer(
         )
     if config.precision == "bf16-true":
         precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
-    try:
-        return instantiate(
-            config,
-            **precision,
-            plugins=plugins,
-            callbacks=callbacks,
-            logger=list(loggers),
-            default_root_dir=str(folder),
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            _convert_="all",
-        )
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise UserError(f"the trainer cannot be set up: {str(cause).splitlines()[0]}") from error
+    return instantiate(
+        config,
+        **precision,
+        plugins=plugins,
+        callbacks=callbacks,
+        logger=list(loggers),
+        default_root_dir=str(folder),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        _convert_="all",
+    )
 
 
 def baseline(data: DataModule, split: str) -> dict[str, float]:
@@ -127,9 +125,11 @@ def train(cfg: DictConfig) -> float:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     quiet()
     pl.seed_everything(cfg.seed, verbose=False)
-    data: DataModule = instantiate(cfg.data)
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
+        optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
     started = time.monotonic()
-    data.open(encodings_of(cfg))
+    data.open(encodings)
     rank_zero_only(print)(data.schema.task(), flush=True)
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
@@ -138,7 +138,7 @@ def train(cfg: DictConfig) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
-    task = Task(net, data.schema, measures, criterion, instantiate(cfg.optim, _convert_="all"), config, cfg.seed)
+    task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed)
 
     facts = {
         "monitor": f"valid/{criterion.name}",
@@ -147,8 +147,9 @@ def train(cfg: DictConfig) -> float:
         "save_dir": str(folder),
         "name": cfg.name or folder.name,
     }
-    callbacks, loggers = made(cfg.callbacks, facts), made(cfg.logger, facts)
-    trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
+    with constructing(cfg):
+        callbacks, loggers = made(cfg.get("callbacks"), facts), made(cfg.get("logger"), facts)
+        trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
         data.readings = Live(partial(net.readings, device, half))
@@ -157,9 +158,11 @@ def train(cfg: DictConfig) -> float:
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
     )
 
+    last = newest(folder / "checkpoints") if cfg.resume else None
     with together(trainer.strategy.launcher, folder):
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=newest(folder / "checkpoints") if cfg.resume else None)
+            with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
+                trainer.fit(task, datamodule=data, ckpt_path=last)
         except Interrupted as stop:
             say(trainer, f"{stop}; go on with: python train.py resume={folder}")
             raise SystemExit(128 + stop.signum) from None

@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from gt.errors import UserError, one_line, reason
+from gt.errors import UserError, reason
+from gt.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished
 FAILURE = "failure.json"  # of one that did not: what was wrong
@@ -39,27 +40,28 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Around one run: what a user can mend is one line, and ends the program where the run is not one of a sweep.
+    """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
-    In a sweep the failure is kept in the job's folder for the ranking, and goes on to Hydra, which runs the other jobs.
+    That ends the program where the run stands alone. In a sweep the failure is kept for the ranking, and goes on to
+    Hydra, which runs the other jobs.
     """
     hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        with one_line():
+    folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
+    if of_sweep:
+        for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
+            (folder / name).unlink(missing_ok=True)
+    log = folder / f"{hydra.job.name}.log"
+    with transcript(log):
+        try:
             yield
-        return
-    folder = Path(hydra.runtime.output_dir)
-    for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
-        (folder / name).unlink(missing_ok=True)
-    try:
-        yield
-    except Exception as error:
-        line = reason(error) or f"{type(error).__name__}: {error}"
-        print(f"error: {line}", file=sys.stderr)
-        failure = {"overrides": list(hydra.overrides.task), "reason": line}
-        write_json(folder / FAILURE, failure)
-        release(error)
-        raise
+        except Exception as error:
+            line = reason(error, log)
+            print(f"error: {line}", file=sys.stderr)
+            if not of_sweep:
+                raise SystemExit(1) from None
+            write_json(folder / FAILURE, {"overrides": list(hydra.overrides.task), "reason": line})
+            release(error)
+            raise
 
 
 def release(error: BaseException | None) -> None:

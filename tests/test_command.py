@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -363,9 +364,16 @@ def test_what_a_user_can_mend_ends_with_one_line_and_a_code(error, code, line, c
     assert capsys.readouterr().err == line
 
 
-def test_what_a_user_cannot_mend_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), one_line():
+def test_what_a_user_cannot_mend_is_one_line_and_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as caught, one_line():
         1 / 0  # noqa: B018
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (log,) = tmp_path.iterdir()
+    assert line.startswith("error: ZeroDivisionError: ")
+    assert str(log) in line
+    assert "1 / 0" in log.read_text()
 
 
 # ---- the program itself

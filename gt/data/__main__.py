@@ -17,6 +17,7 @@ from rich.console import Console
 
 from gt.attention import Demand
 from gt.command import CONFIGS, check_command
+from gt.construct import constructing
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule, GraphDataModule
 from gt.data.picture import draw
@@ -32,7 +33,8 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
     found = check_command([f"data={name}", *overrides])
     with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
         cfg = compose("train", overrides=found)
-        data: DataModule = instantiate(cfg.data)
+        with constructing(cfg):
+            data: DataModule = instantiate(cfg.data)
     data.open([])
     return data
 

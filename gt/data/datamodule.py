@@ -21,6 +21,7 @@ from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
+from gt.checks import at_least
 from gt.data.arrays import Rows
 from gt.data.batching import Batches, Epochs, GraphDataset, Requests, Shares, tensor
 from gt.data.static import Shape, bound, shapes_of
@@ -104,9 +105,12 @@ class DataModule(pl.LightningDataModule, ABC):
         batch_nodes: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("batch_nodes", batch_nodes)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
+        for name, value in (("eval_batch_size", eval_batch_size), ("batch_nodes", batch_nodes)):
+            if value is not None:
+                at_least(1, value, name)
+        at_least(1, batch_size, "batch_size")
+        at_least(0, workers, "workers")
+        at_least(0, seed, "seed")
         self.batch_nodes = batch_nodes
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers, self.seed = workers, seed

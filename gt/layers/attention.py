@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from gt.attention import Demand, attend, choose
 from gt.attention.dense import dense_weights
-from gt.attention.dispatch import joined_bias
+from gt.attention.dispatch import BACKENDS, joined_bias
 from gt.attention.scores import Hint, Score
+from gt.checks import at_least, below_one
 from gt.encodings import EncodingModule
+from gt.errors import nearest
 from gt.masks import Pairs
 
 
@@ -61,6 +63,10 @@ class Attention(nn.Module):
         edge_values: bool = False,
     ) -> None:
         super().__init__()
+        at_least(1, heads, "heads")
+        below_one(dropout, "dropout")
+        if backend not in ("auto", *BACKENDS):
+            raise ValueError(f"there is no backend '{backend}': {nearest(backend, ('auto', *BACKENDS))}")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.dropout, self.backend = heads, dropout, backend

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gt.checks import positive
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
@@ -54,7 +55,8 @@ class FeedForward(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        inner = int(width * ratio)
+        positive(ratio, "ratio")
+        inner = max(1, int(width * ratio))
         self.expand, self.project_out = nn.Linear(width, inner, bias), nn.Linear(inner, width, bias)
         self.activation, self.dropout = activation(), Dropout(dropout)
 

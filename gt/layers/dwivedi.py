@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from gt.checks import at_least
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
@@ -32,6 +33,7 @@ class EdgeGatedBlock(nn.Module):
         self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
     ) -> None:
         super().__init__()
+        at_least(1, heads, "heads")
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads = heads

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gt.checks import below_one
 from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.norms import normalised
@@ -96,6 +97,7 @@ class GatedGCN(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
         super().__init__()
+        below_one(dropout, "dropout")
         self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
         self.of_edge = nn.Linear(width, width)  # C
         self.norm_x, self.norm_e = norm(width), norm(width)

@@ -79,12 +79,6 @@ class Mask(ABC):
         return Intersection((self, other))
 
 
-def at_least(least: int, value: int, what: str) -> None:
-    """Refuse a value that is too small."""
-    if value < least:
-        raise ValueError(f"{what} must be {least} or more, not {value}")
-
-
 def scatter_pairs(batch: GraphBatch, keys: Tensor) -> Tensor:
     """(P,) keys to (B, 1, L, L) bool."""
     target, source = keys // batch.num_nodes, keys % batch.num_nodes

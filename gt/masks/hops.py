@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gt.checks import at_least
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
-from gt.masks.base import Mask, PerHead, at_least
+from gt.masks.base import Mask, PerHead
 from gt.masks.position import Complete
 
 

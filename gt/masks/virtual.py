@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gt.checks import at_least
 from gt.graph import GraphBatch
-from gt.masks.base import Mask, at_least
+from gt.masks.base import Mask
 
 
 @dataclass(frozen=True)

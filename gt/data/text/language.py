@@ -124,7 +124,7 @@ class LanguageModelling(DataModule):
         if context < 1:
             raise ValueError(f"context must be 1 or more, not {context}")
         if not 0 < valid < 1:
-            raise ValueError(f"the share held out must lie between 0 and 1, not {valid}")
+            raise ValueError(f"valid, the share that is held out, must lie between 0 and 1, not {valid}")
         if tokens not in KINDS:
             raise ValueError(f"tokens must be characters, bytes or bpe, not {tokens}")
         self.context, self.valid, self.root = context, valid, Path(root)

@@ -1,0 +1,109 @@
+"""What a constructor refuses, in one line that names the key of the configuration that it was built from."""
+
+import inspect
+import pkgutil
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from gt.config import OPTIONS
+from gt.errors import UserError
+
+Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
+
+
+@contextmanager
+def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Iterator[None]:
+    """Around everything that is built from a configuration: whatever a constructor raises names its key.
+
+    Args:
+        config: the whole of it; a section stands for what its ``_target_`` names.
+        kind: of errors; others go through.
+
+    Raises:
+        UserError: a constructor refused its arguments. What other code raised, and what the system did, goes through.
+    """
+    try:
+        yield
+    except kind as error:
+        cause: Exception = error
+        while isinstance(cause, HydraException) and isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        if isinstance(cause, UserError | OSError):
+            raise cause from cause.__cause__
+        key = blamed(cause, list(sections(OmegaConf.to_container(config, resolve=True)))) or _hydras(error)
+        if key is None:
+            raise
+        lines = str(cause).strip().splitlines() or [""]
+        raise UserError(f"{key}: {lines[0] or type(cause).__name__}") from cause
+
+
+def sections(config: Any, path: str = "") -> Iterator[Section]:
+    """Every section with a ``_target_``, at any depth."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield path, config
+        items = [(str(key), value) for key, value in config.items()]
+    else:
+        items = [(str(place), value) for place, value in enumerate(config)] if isinstance(config, list) else []
+    for key, value in items:
+        yield from sections(value, f"{path}.{key}".lstrip("."))
+
+
+def blamed(error: Exception, known: list[Section]) -> str | None:
+    """The key whose value the innermost constructor refused, as ``key=value`` where its message names one.
+
+    Returns None where no constructor of these sections was running.
+    """
+    targets = [(section, _resolved(section[1]["_target_"])) for section in known]
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        fitting = [section for section, target in targets if _runs(frame, target)]
+        if fitting:  # of several parts of one kind the one that was given what this one holds
+            path, section = max(fitting, key=lambda each: _agreement(frame, each[1]))
+            key = _named(str(error), section)
+            return f"{path}.{key}={section[key]!r}" if key else path
+    return None
+
+
+def _named(message: str, section: Mapping[str, Any]) -> str | None:
+    """The key of a section that a message is about: the first that it names, one whose value it quotes if it can."""
+    words = re.findall(r"[\w.+-]+|\w+", message)
+    plain = {key for key, value in section.items() if key not in OPTIONS and not isinstance(value, Mapping)}
+    named = [word for word in re.findall(r"[a-z_]\w*", message) if word in plain]
+    quoted = [key for key in named if str(section[key]) in words]
+    return next(iter([*quoted, *named]), None)
+
+
+def _resolved(name: str) -> Any:
+    try:
+        return pkgutil.resolve_name(name)
+    except Exception:
+        return None
+
+
+def _runs(frame: FrameType, target: Any) -> bool:
+    """Whether a frame runs a function, or a method of an object of exactly this class."""
+    code: CodeType = frame.f_code
+    if inspect.isclass(target):
+        return code.co_argcount > 0 and type(frame.f_locals.get(code.co_varnames[0])) is target
+    return getattr(inspect.unwrap(target), "__code__", None) is code if callable(target) else False
+
+
+def _agreement(frame: FrameType, section: Mapping[str, Any]) -> int:
+    """How many of a section's values a frame, or the object whose method it runs, holds under their names."""
+    held = frame.f_locals
+    first = held.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    values = {**getattr(first, "__dict__", {}), **held}
+    return sum(repr(values[key]) == repr(value) for key, value in section.items() if key in values)
+
+
+def _hydras(error: Exception) -> str | None:
+    """Where Hydra was when it met an error, as it says itself: a call that never began has no frame."""
+    found = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
+    return found[1] if found else None

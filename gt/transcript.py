@@ -1,0 +1,81 @@
+"""What a run says, kept in a file as it reads on the screen: no colours, and no progress bar that is gone again."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+PIECE = re.compile(r"\x1b\[([0-9;?]*)([@-~])|\x1b.|[\r\n]|[^\x1b\r\n]+")
+REDRAWN = 8  # last lines of a terminal that a progress bar may still go back to
+
+
+class Copied:
+    """A stream whose lines are also written to a log.
+
+    On a terminal the last lines are held back until they can no longer be drawn over.
+    """
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self.stream, self.log = stream, log
+        self.lines, self.row, self.begun = [""], 0, False  # what may be drawn over, and where the cursor is
+        self.held = REDRAWN if stream.isatty() else 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.stream.write(text)
+        for piece in PIECE.finditer(text):
+            self._draw(piece[0], piece[1], piece[2])
+        self._keep(self.row - self.held)
+        return len(text)
+
+    def _draw(self, piece: str, number: str | None, command: str | None) -> None:
+        """What one control code, or text without any, does to the lines."""
+        if piece == "\n":
+            self.row, self.begun = self.row + 1, False
+            if self.row == len(self.lines):
+                self.lines.append("")
+        elif piece == "\r":
+            self.begun = False
+        elif command == "A":  # up
+            self.row = max(0, self.row - int(number or 1))
+        elif command == "K":  # erase the line
+            self.lines[self.row], self.begun = "", False
+        elif not piece.startswith("\x1b"):
+            self.lines[self.row] = self.lines[self.row] + piece if self.begun else piece
+            self.begun = True
+
+    def _keep(self, count: int) -> None:
+        """Write the first lines to the log."""
+        if count > 0:
+            self.log.write("".join(f"{line.rstrip()}\n" for line in self.lines[:count]))
+            self.log.flush()
+            del self.lines[:count]
+            self.row -= count
+
+    def close_copy(self) -> None:
+        """Write what was held back."""
+        while self.lines and not self.lines[-1]:
+            self.lines.pop()
+        self._keep(len(self.lines))
+
+
+@contextmanager
+def transcript(path: Path) -> Iterator[None]:
+    """Add the command and all that Python prints to a log, besides where it goes anyway."""
+    command = f"{datetime.now():%Y-%m-%d %H:%M:%S} {os.getcwd()}$ {shlex.join(sys.orig_argv)}"
+    with open(path, "a", encoding="utf-8", errors="replace") as log:
+        print(command, file=log, flush=True)
+        out, err = Copied(sys.stdout, log), Copied(sys.stderr, log)
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                yield
+            finally:
+                out.close_copy()
+                err.close_copy()

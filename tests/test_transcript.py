@@ -1,0 +1,81 @@
+"""A log reads as the screen does at last."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from gt.transcript import Copied, transcript
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def copied(text: str, stream: io.StringIO) -> str:
+    log = io.StringIO()
+    copy = Copied(stream, log)
+    copy.write(text)
+    copy.close_copy()
+    assert stream.getvalue() == text
+    return log.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ("one\ntwo\n", "one\ntwo\n"),
+        ("no end", "no end\n"),
+        ("\nspace\n\nbelow\n", "\nspace\n\nbelow\n"),
+        ("10 %\r50 %\rdone\n", "done\n"),
+        ("\x1b[31mred\x1b[0m and \x1b[1;32mgreen\x1b[m\n", "red and green\n"),
+        ("bar\n\x1b[1A\x1b[2Kdone\n", "done\n"),
+        ("".join(f"line {n}\n" for n in range(30)), "".join(f"line {n}\n" for n in range(30))),
+    ],
+)
+def test_control_codes_are_carried_out(text, kept, stream):
+    assert copied(text, stream()) == kept
+
+
+def test_a_progress_bar_leaves_only_what_stays_on_the_screen():
+    terminal, log = Terminal(), io.StringIO()
+    copy = Copied(terminal, log)
+    console = Console(file=copy, force_terminal=True, width=60)
+    print("before", file=copy)
+    with Progress(console=console, transient=True, auto_refresh=False) as bars:
+        first, second = bars.add_task("epoch", total=3), bars.add_task("validation", total=3)
+        for step in range(3):
+            bars.advance(first)
+            bars.advance(second)
+            bars.refresh()
+            console.print(f"step {step} is done")
+    print("after", file=copy)
+    copy.close_copy()
+    assert "epoch" in terminal.getvalue()
+    assert log.getvalue().split("\n") == ["before", *(f"step {n} is done" for n in range(3)), "after", ""]
+
+
+def test_both_streams_and_the_command_are_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "name=two words"])
+    log = tmp_path / "train.log"
+    for end in ("a", "b"):
+        with pytest.raises(SystemExit), transcript(log):
+            sys.exit(print(f"out {end}") or print(f"err {end}", file=sys.stderr) or 1)
+    print("later")
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if "$" not in line] == ["out a", "err a", "out b", "err b"]
+    assert sum(line.endswith("python train.py 'name=two words'") for line in lines) == 2
+    said = capsys.readouterr()
+    assert said.out == "out a\nout b\nlater\n"
+    assert said.err == "err a\nerr b\n"
+
+
+def test_a_line_is_in_the_log_before_the_run_ends(tmp_path):
+    with transcript(tmp_path / "train.log"):
+        print("now")
+        assert (tmp_path / "train.log").read_text().splitlines()[-1] == "now"
