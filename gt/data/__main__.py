@@ -7,7 +7,9 @@ NAME is an option of configs/data, what follows sets its keys as for train.py.
 """
 
 import argparse
+import itertools
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -22,6 +24,8 @@ from gt.data import bench, inspect
 from gt.data.datamodule import DataModule, GraphDataModule
 from gt.data.picture import draw
 from gt.errors import UserError, one_line
+
+PICTURES = Path("runs/inspect")
 
 
 def opened(name: str, overrides: Sequence[str]) -> DataModule:
@@ -57,9 +61,16 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     for key, value in notes.items():
         if value not in ([], {}, None):
             console.print(f"{key}: {value}", markup=False)
-    path = out / f"inspect-{name}.png"
+    path = unused(out, getattr(data, "name", name))
     draw(found.sample, data.schema, path)
     return path
+
+
+def unused(folder: Path, name: str) -> Path:
+    """Where a picture of a dataset goes, by its name and the time: one that is there already stays."""
+    stem = f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for path in (folder / f"{stem}.png" for stem in stems) if not path.exists())
 
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -70,7 +81,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     commands = parser.add_subparsers(dest="command", required=True)
     looking = commands.add_parser("inspect", help="what a dataset holds")
     looking.add_argument("name", help="an option of configs/data")
-    looking.add_argument("--out", type=Path, default=Path(), help="folder of the picture")
+    looking.add_argument("--out", type=Path, default=PICTURES, help=f"folder of the picture, {PICTURES} unless told")
     timing = commands.add_parser("bench", help="how fast batches are made, beside PyG")
     timing.add_argument("name", nargs="?", default="python_functions", help="an option of configs/data")
     timing.add_argument("--seconds", type=float, default=4.0, help="time for each row of the table")

@@ -228,9 +228,16 @@ def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out.splitlines()
 
     said = typed("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=2")
-    assert said[-1] == "picture  pictures/inspect-ogbg_molhiv.png"
+    first = Path(said[-1].removeprefix("picture  "))
+    assert (first.parent.name, first.name.startswith("ogbg-molhiv-")) == ("pictures", True)
     assert any("4 graphs, 10 nodes, 12 edges" in line for line in said)
-    assert (tmp_path / "pictures" / "inspect-ogbg_molhiv.png").exists()
+    content = first.read_bytes()
+    typed("ogbg_molhiv", f"data.root={tmp_path}", "--out", "pictures", "data.batch_size=1")
+    assert len(list(first.parent.iterdir())) == 2
+    assert first.read_bytes() == content
+    picture = typed("ogbg_molhiv", f"data.root={tmp_path}")[-1].removeprefix("picture  ")
+    assert Path(picture).parent == Path("runs/inspect")
+    assert not list(tmp_path.glob("*.png"))
     with pytest.raises(UserError, match=r"did you mean 'ogbg_molhiv'\?"):
         typed("ogbg_molhi")
     with pytest.raises(UserError, match=r"unknown key 'data\.rot': did you mean 'root'\?"):
