@@ -1,7 +1,5 @@
 """What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
 
-import os
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,15 +21,15 @@ from gt.attention import Reading
 from gt.checks import at_least
 from gt.data.arrays import Rows
 from gt.data.batching import Batches, Epochs, GraphDataset, Requests, Shares, tensor
+from gt.data.places import store_folder, temporary_store
 from gt.data.static import Shape, bound, shapes_of
-from gt.data.store import Graphs, fingerprint, open_or_build
+from gt.data.store import Graphs, fingerprint, open_or_build, whole
 from gt.encodings import Encoding, attach
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema
 
-DEFAULT_ROOT = Path("data")
 ALL = "all"  # the split of data that are new to a trained model: every sample
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
@@ -208,34 +205,11 @@ class DataModule(pl.LightningDataModule, ABC):
         return self.loader("test")
 
 
-def writable(folder: Path) -> bool:
-    """Whether a folder, or where it does not exist its nearest existing parent, may be written to.
-
-    One that gives nobody leave to write is read-only to root as well, though the system would let root.
-    """
-    found = next(path for path in (folder, *folder.parents) if path.exists())
-    return os.access(found, os.W_OK | os.X_OK) and found.stat().st_mode & 0o222 != 0
-
-
-def stores_in(root: Path) -> Path:
-    """The folder of stores below a root, or the default one, said in a line, where the root is read-only."""
-    asked, spare = root / "stores", DEFAULT_ROOT / "stores"
-    found = asked if asked == spare or writable(asked) else spare
-    if found != asked:
-        rank_zero_only(print)(f"{root} is read-only: what is built from it is kept in {spare}", flush=True)
-    return found
-
-
-def temporary_store(root: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A folder that is removed with the object, on the disk of a root where that may be written to."""
-    return tempfile.TemporaryDirectory(prefix="gt-new-data-", dir=root if root.is_dir() and writable(root) else None)
-
-
 class GraphDataModule(DataModule):
     """Many graphs, kept in a store that is built once in ``<root>/stores``.
 
-    Where that cannot be written to, as on a shared read-only disk, the store is kept in ``data/stores`` instead, under
-    the working directory, and a line says so.
+    Where that cannot be written to, as on a shared read-only disk, and does not hold it, the store is kept in
+    ``data/stores`` instead, under the working directory, and a line says so.
 
     Args:
         name: of the store.
@@ -272,7 +246,7 @@ class GraphDataModule(DataModule):
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         self.known = known
         if known is None:
-            self.folder = stores_in(self.root) / f"{self.name}-{fingerprint(self.key())}"
+            self.folder = store_folder(self.root, f"{self.name}-{fingerprint(self.key())}", whole)
         else:
             self._temporary = temporary_store(self.root)
             self.folder = Path(self._temporary.name) / str(self.name)

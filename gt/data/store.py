@@ -266,6 +266,15 @@ def load(folder: Path) -> Graphs:
     )
 
 
+def whole(folder: Path) -> bool:
+    """Whether there is a store in a folder, complete and as it was written."""
+    try:
+        load(folder)
+    except Damaged:
+        return False
+    return True
+
+
 def open_or_build(folder: Path, build: Callable[[], Graphs | Iterable[Graphs]]) -> Graphs:
     """The store in ``folder``, built first where it is absent, damaged or outdated.
 

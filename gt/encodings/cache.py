@@ -1,7 +1,7 @@
 """Encodings computed once for a dataset and kept beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from gt.data.arrays import Rows, once, read_array, write_arrays
 from gt.data.files import Damaged, lock, say
 from gt.data.parallel import mapped
+from gt.data.places import beside
 from gt.data.store import Arrays, Graphs, fingerprint
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
@@ -31,7 +32,8 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
     Args:
         graphs: a whole dataset.
         folder: where that dataset is stored; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it,
-            and where equal rows are kept once ``<name>_of-<hash>.npy`` says which of them each node has.
+            and where equal rows are kept once ``<name>_of-<hash>.npy`` says which of them each node has. What a
+            folder lacks that cannot be written to is kept elsewhere, see `gt.data.places.beside`.
         encodings: those that need nothing precomputed are passed over.
         progress: wraps the parts of a computation, to show how far it is.
 
@@ -47,12 +49,14 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
         for name in encoding.arrays:
             if taken.setdefault(name, facts) != facts:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
-        kinds = (name + kind for name in encoding.arrays for kind in ("", OF))
-        paths = {name: folder / f"{name}-{facts}.npy" for name in kinds}
-        try:
-            found |= _opened(paths)
-        except (FileNotFoundError, Damaged):
-            with lock(folder / f"{encoding.arrays[0]}-{facts}.lock"):
+        kinds = [name + kind for name in encoding.arrays for kind in ("", OF)]
+        for place in beside(folder):
+            paths = {name: place / f"{name}-{facts}.npy" for name in kinds}
+            with suppress(FileNotFoundError, Damaged):
+                found |= _opened(paths)
+                break
+        else:
+            with lock(place / f"{encoding.arrays[0]}-{facts}.lock"):
                 found |= _computed(graphs, encoding, paths, progress)
     return replace(graphs, encodings=found)
 

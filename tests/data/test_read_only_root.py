@@ -10,7 +10,10 @@ import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.datamodule import GraphDataModule
+from gt.data.large.sampling import Clusters, Rows
 from gt.data.store import Graphs
+from gt.data.text.language import Text
+from gt.encodings import RandomWalk
 from gt.schema import Schema
 
 
@@ -19,11 +22,13 @@ class OneNode(GraphDataModule):
 
     def __init__(self, root: Path) -> None:
         super().__init__("one", str(root), 1, None, 0, 0)
+        self.built = 0
 
     def key(self) -> dict[str, Any]:
         return {}
 
     def build(self) -> Graphs:
+        self.built += 1
         offsets = np.array([0, 1])
         return Graphs(offsets, np.array([0, 0]), np.empty((2, 0), np.int64), Schema(node_vocab=(1,), outputs=2))
 
@@ -44,6 +49,22 @@ def shared(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o555)
     yield folder
     folder.chmod(0o755)
+
+
+def read_only(folder: Path) -> Path:
+    """A folder and all in it, which nobody may write to."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return folder
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Iterator[Path]:
+    """A root with a store, which nobody may write to any more."""
+    OneNode(tmp_path / "finished").open([])
+    yield read_only(tmp_path / "finished")
+    for path in (tmp_path / "finished", *(tmp_path / "finished").rglob("*")):
+        path.chmod(0o755)
 
 
 def stored(root: Path) -> bool:
@@ -93,3 +114,58 @@ def test_no_other_process_says_it(
     OneNode(shared).open([])
     assert stored(work / "data")
     assert capsys.readouterr().out == ""
+
+
+def test_a_finished_store_is_read_and_what_it_lacks_is_kept_elsewhere(
+    finished: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    before = sorted(finished.rglob("*"))
+    data = OneNode(finished)
+    data.open([])
+    assert (data.built, data.folder.parent.parent) == (0, finished)
+    assert not any(work.iterdir())
+    assert capsys.readouterr().out == ""
+    data.open([RandomWalk(steps=2)])
+    assert data.graphs is not None
+    assert len(data.graphs.encodings["random_walk"]) == 1
+    assert sorted(finished.rglob("*")) == before
+    kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}
+    assert kept
+    OneNode(finished).open([RandomWalk(steps=2)])
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")} == kept  # read, not computed again
+
+
+def test_a_damaged_store_that_cannot_be_mended_is_built_elsewhere_once(finished: Path, work: Path) -> None:
+    [facts] = finished.glob("stores/one-*/facts.json")
+    facts.chmod(0o644)
+    facts.write_text("{}")
+    facts.chmod(0o444)
+    first, again = OneNode(finished), OneNode(finished)
+    first.open([])
+    again.open([])
+    assert (first.built, again.built) == (1, 0)
+    assert stored(work / "data")
+
+
+def test_clusters_of_a_store_that_cannot_be_written_to(finished: Path, work: Path) -> None:
+    [folder] = (facts.parent for facts in finished.glob("stores/one-*/facts.json"))
+    rows = Rows(np.arange(9), np.roll(np.arange(8), 1))
+    for _ in range(2):
+        sampler = Clusters(parts=2, together=1)
+        sampler.open(rows, folder)
+        assert sorted(sampler.order.tolist()) == list(range(8))
+    assert [path.parent.name for path in work.rglob("clusters-*.npy")] == [f"{folder.name}.computed"]
+
+
+def test_tokens_are_read_from_a_root_that_is_read_only(tmp_path: Path, work: Path) -> None:
+    (tmp_path / "a.txt").write_text("some text\n" * 40)
+    root = tmp_path / "root"
+    Text(str(tmp_path / "a.txt"), context=8, root=str(root)).open([])
+    read_only(root)
+    data = Text(str(tmp_path / "a.txt"), context=8, root=str(root))
+    data.open([])
+    assert len(data.tokens["train"]) == 360
+    assert not any(work.iterdir())
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o755)

@@ -6,6 +6,7 @@ subgraph around its share. All of it works on whole arrays; nothing loops over n
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gt.data.arrays import read_array, write_array
 from gt.data.batching import runs
 from gt.data.files import Damaged, lock
 from gt.data.large.clusters import clusters
+from gt.data.places import beside
 from gt.data.store import fingerprint
 from gt.errors import UserError
 
@@ -225,11 +227,13 @@ class Clusters(Sampler):
         super().open(rows, folder)
         parts = min(self.parts, rows.nodes)
         name = f"clusters-{fingerprint({'parts': parts, 'version': 1})}"
-        path = folder / f"{name}.npy"
-        try:
-            part = read_array(path)
-        except (FileNotFoundError, Damaged):
-            with lock(folder / f"{name}.lock"):  # of several processes one computes, and the others wait
+        for place in beside(folder):
+            path = place / f"{name}.npy"
+            with suppress(FileNotFoundError, Damaged):
+                part = read_array(path)
+                break
+        else:
+            with lock(path.with_suffix(".lock")):  # of several processes one computes, and the others wait
                 part = _found(rows, parts, path)
         self.order = np.argsort(part, kind="stable")  # the nodes of part p: order[first[p]:first[p + 1]]
         self.first = np.searchsorted(part[self.order], np.arange(parts + 1))

@@ -11,7 +11,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.datamodule import GraphDataModule, stores_in
+from gt.data.datamodule import GraphDataModule
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
@@ -19,7 +19,7 @@ from gt.data.molecules.table_targets import Targets, balanced, read_targets, whe
 from gt.data.molecules.tables import Table, read_table
 from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
-from gt.data.store import Arrays, Graphs, fingerprint, pointers
+from gt.data.store import Arrays, Graphs, pointers
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
@@ -113,10 +113,10 @@ class Molecules(GraphDataModule):
     def key(self) -> dict[str, Any]:
         return self.facts
 
-    @cached_property
+    @property
     def skipped_rows(self) -> Path:
         """The file that lists skipped rows, beside the store."""
-        return stores_in(self.root) / f"{self.name}-{fingerprint(self.facts)}.skipped_rows.csv"
+        return self.folder.with_name(f"{self.folder.name}.skipped_rows.csv")
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)

@@ -16,7 +16,7 @@ from torch_geometric.data import Dataset
 from torch_geometric.data.dataset import files_exist
 from torch_geometric.io import fs
 
-from gt.data.datamodule import writable
+from gt.data.places import writable
 from gt.data.reading import load_tensors
 from gt.data.store import lock
 from gt.errors import UserError

@@ -15,12 +15,13 @@ from torchmetrics import MetricCollection
 
 from gt.attention import Reading
 from gt.data.batching import Batches, asked, prepare_all, tensor
-from gt.data.datamodule import ALL, DataModule, stores_in, temporary_store
+from gt.data.datamodule import ALL, DataModule
+from gt.data.places import store_folder, temporary_store
 from gt.data.store import fingerprint
 from gt.data.text.files import digest, pieces, text_files
 from gt.data.text.metrics import LanguageModel
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, UnknownCharacter, loads
-from gt.data.text.tokens import VERSION, Texts, Tokens, held_out, open_or_build
+from gt.data.text.tokens import VERSION, Texts, Tokens, held_out, is_complete, open_or_build
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -174,7 +175,8 @@ class LanguageModelling(DataModule):
                     "choose encoding=learned, sinusoidal or rope for text"
                 )
         if known is None:
-            self.store = open_or_build(stores_in(self.root) / f"text-{fingerprint(self.key())}", self.build)
+            folder = store_folder(self.root, f"text-{fingerprint(self.key())}", is_complete)
+            self.store = open_or_build(folder, self.build)
         else:
             self._temporary = temporary_store(self.root)
             try:

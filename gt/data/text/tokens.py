@@ -76,6 +76,11 @@ def _write(texts: Texts, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps({"lossless": lossless}))
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether there are tokens in a folder: it is moved there once they are."""
+    return (folder / "facts.json").is_file()
+
+
 def open_or_build(folder: Path, build: Callable[[], tuple[Texts, Tokenizer]]) -> Tokens:
     """The tokens in ``folder``, made first where it is absent; safe when several processes ask at once."""
     if not folder.exists():

@@ -1,0 +1,45 @@
+"""Where a store lies: below its root, or below the default one where that cannot be written to."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from gt.data.files import say
+
+DEFAULT_ROOT = Path("data")
+
+
+def writable(folder: Path) -> bool:
+    """Whether a folder, or where it does not exist its nearest existing parent, may be written to.
+
+    One that gives nobody leave to write is read-only to root as well, though the system would let root.
+    """
+    found = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(found, os.W_OK | os.X_OK) and found.stat().st_mode & 0o222 != 0
+
+
+def store_folder(root: Path, name: str, whole: Callable[[Path], bool]) -> Path:
+    """The folder of a store of a name below a root.
+
+    Where the root is read-only and has no such store, as on a shared disk, it is one below the default root, which a
+    line says.
+
+    Args:
+        whole: whether a folder holds the store, complete.
+    """
+    own, spare = root / "stores" / name, DEFAULT_ROOT / "stores" / name
+    if own == spare or writable(own.parent) or whole(own):
+        return own
+    say(f"{root} is read-only: what is built from it is kept in {spare.parent}")
+    return spare
+
+
+def temporary_store(root: Path) -> "tempfile.TemporaryDirectory[str]":
+    """A folder that is removed with the object, on the disk of a root where that may be written to."""
+    return tempfile.TemporaryDirectory(prefix="gt-new-data-", dir=root if root.is_dir() and writable(root) else None)
+
+
+def beside(store: Path) -> list[Path]:
+    """The folders that may hold what is computed of a store, the one to write to last: its own, unless read-only."""
+    return [store] if writable(store) else [store, DEFAULT_ROOT / "stores" / f"{store.name}.computed"]
