@@ -27,13 +27,22 @@ class Features(nn.Module):
         vocab: values of each column of whole numbers; none: the columns are ``floats`` real numbers.
         width: channels of a row.
         mean, scale: of real numbers, what is taken off each column first and what it is then divided by.
+        dropout: of each column of each row.
+        bias: whether the linear map of real numbers has one.
     """
 
     offsets: Tensor
     table: nn.EmbeddingBag
 
     def __init__(
-        self, vocab: Sequence[int], floats: int, width: int, mean: Sequence[float] = (), scale: Sequence[float] = ()
+        self,
+        vocab: Sequence[int],
+        floats: int,
+        width: int,
+        mean: Sequence[float] = (),
+        scale: Sequence[float] = (),
+        dropout: float = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if vocab:
@@ -42,14 +51,16 @@ class Features(nn.Module):
             self.register_buffer("offsets", torch.tensor([0, *vocab[:-1]]).cumsum(0), persistent=False)
         else:
             self.units = Units(mean, scale)
-            self.linear = nn.Linear(floats, width)
-        self.categorical = bool(vocab)
+            self.linear = nn.Linear(floats, width, bias)
+        self.categorical, self.dropout = bool(vocab), Dropout(dropout)
 
     def forward(self, values: Tensor) -> Tensor:
         """(rows, columns) to (rows, width)."""
         if self.categorical:
-            return self.table(values + self.offsets)
-        return self.linear(self.units.shrink(values).to(self.linear.weight.dtype))
+            drops = self.training and self.dropout.p > 0
+            kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None
+            return self.table(values + self.offsets, per_sample_weights=kept)
+        return self.linear(self.dropout(self.units.shrink(values).to(self.linear.weight.dtype)))
 
 
 class GraphTransformer(nn.Module):
@@ -68,6 +79,8 @@ class GraphTransformer(nn.Module):
         norm: makes a last normalisation of the node states, for pre-norm blocks.
         embedding_norm: makes a normalisation of the embedded nodes (BERT).
         dropout: on the embedded nodes.
+        input_dropout: on their features, before these are embedded.
+        input_bias: whether the embedding of real features has a bias.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
     """
@@ -85,6 +98,8 @@ class GraphTransformer(nn.Module):
         dropout: float = 0.0,
         init_std: float | None = None,
         embedding_norm: Callable[[int], nn.Module] | None = None,
+        input_dropout: float = 0.0,
+        input_bias: bool = True,
     ) -> None:
         super().__init__()
         at_least(1, width, "width")
@@ -104,7 +119,15 @@ class GraphTransformer(nn.Module):
         taken = sum(module.concat for module in made)
         if taken >= width:
             raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
-        self.nodes = Features(schema.node_vocab, schema.node_floats, width - taken, schema.node_mean, schema.node_scale)
+        self.nodes = Features(
+            schema.node_vocab,
+            schema.node_floats,
+            width - taken,
+            schema.node_mean,
+            schema.node_scale,
+            input_dropout,
+            input_bias,
+        )
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         self._check_heads()
         self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)

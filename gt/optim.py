@@ -1,11 +1,16 @@
 """Optimisers with their schedule."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from gt.config import nearest
+from gt.errors import UserError
 
 from gt.checks import at_least, below_one, positive
 
@@ -16,17 +21,22 @@ class AdamW:
 
     Attributes:
         lr: the highest learning rate.
-        weight_decay: on matrices and tables; vectors (biases, norms, blend weights) are not decayed.
+        weight_decay: of the parameters that ``decayed`` names.
         betas: decay of the running moments.
-        warmup: optimiser steps of the warm-up; below 1 a share of all steps.
-        final: the last learning rate, as a share of ``lr``.
+        warmup: optimiser steps of the warm-up; below 1 a share of all steps; 0 for none.
+        final: the last learning rate, as a share of ``lr``: 1 keeps it constant.
+        decayed: patterns of parameters' names, such as ``nodes.*`` (the embedding) or ``blocks.0.*``; None means
+            matrices and tables: vectors (biases, norms, blend weights) are not decayed.
     """
+
+    kind: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
 
     lr: float = 1e-3
     weight_decay: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.05
     final: float = 0.0
+    decayed: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         positive(self.lr, "lr")
@@ -39,19 +49,48 @@ class AdamW:
 
     def configure(self, net: nn.Module, steps: int) -> dict[str, Any]:
         """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps."""
-        trained = [p for p in net.parameters() if p.requires_grad]
+        trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        decayed = self._decayed(trained)
         groups = [
-            {"params": [p for p in trained if p.dim() >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), fused=True)  # type: ignore[arg-type]
-        warm = max(1, min(int(self.warmup if self.warmup >= 1 else self.warmup * steps), steps - 1))
-        schedule = SequentialLR(
-            optimiser,
-            [
-                LinearLR(optimiser, start_factor=1 / (warm + 1), total_iters=warm),
-                CosineAnnealingLR(optimiser, max(1, steps - warm), eta_min=self.final * self.lr),
-            ],
-            milestones=[warm],
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        kind: Any = self.kind
+        optimiser = kind(groups, lr=self.lr, betas=tuple(self.betas), fused=True)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": self._schedule(optimiser, steps), "interval": "step"},
+        }
+
+    def _decayed(self, trained: Mapping[str, nn.Parameter]) -> set[str]:
+        """The names of the parameters that are decayed.
+
+        Raises:
+            UserError: a pattern names none.
+        """
+        if self.decayed is None:
+            return {name for name, parameter in trained.items() if parameter.dim() >= 2}
+        named: set[str] = set()
+        for pattern in self.decayed:
+            alike = {name for name in trained if fnmatchcase(name, pattern)}
+            if not alike:
+                raise UserError(f"optim.decayed: no parameter is called '{pattern}': {nearest(pattern, trained)}")
+            named |= alike
+        return named
+
+    def _schedule(self, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """The learning rate over a training of so many steps."""
+        warm = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
+        warm = max(0, min(max(warm, 1 if self.warmup else 0), steps - 1))
+        decay = CosineAnnealingLR(optimiser, max(1, steps - warm), eta_min=self.final * self.lr)
+        if not warm:
+            return decay
+        rise = LinearLR(optimiser, start_factor=1 / (warm + 1), total_iters=warm)
+        return SequentialLR(optimiser, [rise, decay], milestones=[warm])
+
+
+@dataclass(frozen=True)
+class Adam(AdamW):
+    """Adam (Kingma & Ba 2015) with the same schedule; weight decay is a part of the gradient, as an L2 penalty is."""
+
+    kind = torch.optim.Adam

@@ -12,11 +12,13 @@ from gt.layers import (
     GINE,
     Attention,
     Blend,
+    ConvolutionBlock,
     EdgeGatedBlock,
     FeedForward,
     GatedGCN,
     ParallelBlock,
     SequentialBlock,
+    Smoothing,
 )
 from gt.masks import Complete, Hops
 from tests.graphs import SIZES, random_batch
@@ -87,6 +89,51 @@ def test_gcn_equals_pyg(sizes, density, directed):
     reference.lin.weight, reference.bias = layer.linear.weight, layer.linear.bias
     x, e = streams(batch)
     assert_same(layer(x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
+
+
+@shapes
+@pytest.mark.parametrize("directed", [True, False])
+def test_smoothing_between_linear_maps_is_pyg_gcn_of_other_widths(sizes, density, directed):
+    batch = random_batch(sizes, directed=directed, density=density)
+    before, layer, reference = nn.Linear(9, WIDTH, bias=False), stirred(Smoothing(WIDTH)), GCNConv(9, WIDTH)
+    reference.lin.weight, reference.bias = before.weight, layer.bias
+    x = torch.randn(batch.num_nodes, 9, requires_grad=True)
+    assert_same(
+        layer(before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight, *layer.parameters()]
+    )
+    plain, reference.bias = Smoothing(WIDTH, bias=False), None
+    assert_same(plain(before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight])
+
+
+@edge_features
+@pytest.mark.parametrize("local", [GCN, GINE, Smoothing])
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm1d])
+@pytest.mark.parametrize("activation", [None, nn.Tanh])
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_convolution_block_is_its_equation(local, norm, activation, residual, with_edges):
+    batch = random_batch((5, 3))
+    block = stirred(ConvolutionBlock(WIDTH, local, norm, activation, residual=residual))
+    x, e = streams(batch, with_edges)
+    new, _ = block.local(x, e, batch)
+    new = batch_norm(block.norm, new, True) if norm else new
+    new = new.tanh() if activation else new
+    assert_same(block(x, e, batch, None), (x + new if residual else new, e), [x, *block.parameters()])
+
+
+def test_a_convolution_block_drops_what_it_adds():
+    batch = random_batch((40,))
+    block = ConvolutionBlock(WIDTH, GCN, activation=None, dropout=0.25)
+    x, _ = streams(batch)
+    added, whole = block(x, None, batch, None)[0] - x, block.local(x, None, batch)[0]
+    kept = added != 0
+    torch.testing.assert_close(added[kept], whole[kept] / 0.75)
+    assert 0.1 < 1 - kept.double().mean() < 0.4
+    torch.testing.assert_close(block.eval()(x, None, batch, None)[0], x + whole)
+
+
+def test_a_convolution_block_refuses_a_layer_with_a_skip_connection_of_its_own():
+    with pytest.raises(ValueError, match="GatedGCN"):
+        ConvolutionBlock(WIDTH, GatedGCN)
 
 
 def looped_edges(batch):

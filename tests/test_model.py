@@ -346,3 +346,30 @@ def test_logarithms_are_undone_whatever_the_network_says() -> None:
     assert (found > 0).all()
     assert found.isfinite().all()
     assert torch.autograd.grad(found.log().sum(), out)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("categorical", [True, False])
+def test_input_dropout_drops_columns_of_nodes_and_scales_the_others(categorical):
+    columns, rows = 4, 500
+    vocab, floats = ((3,) * columns, 0) if categorical else ((), columns)
+    schema = Schema(node_vocab=vocab, node_floats=floats)
+    net = GraphTransformer(schema, width=8, depth=0, input_dropout=0.25, input_bias=False)
+    if categorical:
+        x = torch.randint(3, (rows, columns))
+        parts = net.nodes.table.weight[x + net.nodes.offsets]  # (rows, columns, width)
+    else:
+        x = torch.rand(rows, columns) + 1
+        parts = x[:, :, None] * net.nodes.linear.weight.T
+    parts = parts.detach().double()
+    torch.testing.assert_close(net.eval().nodes(x).double(), parts.sum(1))
+    found = net.train().nodes(x).detach().double() * 0.75
+    kept = torch.linalg.lstsq(parts.mT, found[:, :, None]).solution[:, :, 0]  # the share of each column
+    torch.testing.assert_close(kept, kept.round(), atol=1e-3, rtol=0)
+    assert set(kept.round().flatten().tolist()) == {0.0, 1.0}
+    assert 0.2 < 1 - kept.mean() < 0.3
+
+
+def test_the_embedding_of_real_features_may_have_no_bias():
+    schema = Schema(node_floats=3)
+    assert GraphTransformer(schema, width=8, depth=0, input_bias=False).nodes.linear.bias is None
+    assert GraphTransformer(schema, width=8, depth=0).nodes.linear.bias is not None

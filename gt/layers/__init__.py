@@ -1,7 +1,8 @@
 from gt.layers.attention import Attention
 from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
+from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
-from gt.layers.local import GCN, GINE, GatedGCN
+from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
 
 __all__ = [
     "GCN",
@@ -9,10 +10,12 @@ __all__ = [
     "Attention",
     "Blend",
     "Block",
+    "ConvolutionBlock",
     "EdgeGatedBlock",
     "FeedForward",
     "GatedGCN",
     "ParallelBlock",
     "SequentialBlock",
+    "Smoothing",
     "attention_layers",
 ]

@@ -24,6 +24,31 @@ def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
     return out.index_add(0, batch.edge_index[1], messages)
 
 
+def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
+    """(N, width) to ``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over the sources of i and i itself, d the in-degree."""
+    scale = (batch.in_degree + 1).to(x.dtype).rsqrt()[:, None]
+    sent = x * scale
+    return (sum_to_targets(sent.index_select(0, batch.edge_index[0]), batch) + sent) * scale
+
+
+class Smoothing(nn.Module):
+    """Graph convolution without a map of its own (SGC, Wu et al. 2019): `smooth` and a bias; ignores ``e``.
+
+    Between two linear maps it makes of them the convolutions of a `GCN` whose widths differ.
+    """
+
+    residual = False
+    reads_edges = False
+
+    def __init__(self, width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
+        read = smooth(x, batch)
+        return (read if self.bias is None else read + self.bias), e
+
+
 class GCN(nn.Module):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
@@ -38,10 +63,7 @@ class GCN(nn.Module):
         self.linear = nn.Linear(width, width)
 
     def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        scale = (batch.in_degree + 1).to(x.dtype).rsqrt()[:, None]
-        sent = x * scale
-        read = sum_to_targets(sent.index_select(0, batch.edge_index[0]), batch) + sent
-        return self.linear(read * scale), e
+        return self.linear(smooth(x, batch)), e
 
 
 class GINE(nn.Module):
