@@ -108,7 +108,7 @@ def test_gml_that_names_its_nodes_only(tmp_path):
     for data in graph.nodes.values():
         data.clear()
     nx.write_gml(nx.relabel_nodes(graph, str), tmp_path / "g.gml")
-    assert "'label' is no target: text, 34 different ones for 34 nodes" in line_of(lambda: opened(tmp_path / "g.gml"))
+    assert "'label' is no target: 34 different texts for 34 nodes" in line_of(lambda: opened(tmp_path / "g.gml"))
 
 
 def test_links_of_d3_by_position(tmp_path):

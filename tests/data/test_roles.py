@@ -29,7 +29,7 @@ def opened(graph, folder, **options):
 
 def test_a_name_is_no_target_and_what_could_be_one_is_named(tmp_path):
     line = line_of(lambda: opened(drawn(club=["a", "b"], age=[31, 47, 28]), tmp_path))
-    assert "g.graphml: 'label' is no target: text, 40 different ones for 40 nodes" in line
+    assert "g.graphml: 'label' is no target: 40 different texts for 40 nodes" in line
     assert "choose one of club, age: data.target=club" in line
     assert "no other attribute" in line_of(lambda: opened(drawn(), tmp_path))
 
@@ -38,7 +38,7 @@ def test_what_became_of_each_attribute_is_kept_and_printed(tmp_path, capsys):
     store = opened(drawn(club=["a", "b"]), tmp_path, target="club")
     assert store.notes["attributes"] == {
         "nodes": {
-            "label": "not used, text, 40 different ones for 40 nodes",
+            "label": "not used, 40 different texts for 40 nodes",
             "x": "not used, a place in a drawing",
             "y": "not used, a place in a drawing",
             "size": "not used, of a drawing",
@@ -47,7 +47,7 @@ def test_what_became_of_each_attribute_is_kept_and_printed(tmp_path, capsys):
             "b": "not used, of a drawing",
             "club": "target",
         },
-        "edges": {"weight": "numbers", "Edge Label": "not used, text, 40 different ones for 40 edges"},
+        "edges": {"weight": "numbers", "Edge Label": "not used, 40 different texts for 40 edges"},
     }
     assert (store.schema.node_floats, store.schema.edge_floats) == (0, 1)
     assert (store.schema.target, store.schema.outputs, store.schema.names) == (("club",), 2, ("a", "b"))

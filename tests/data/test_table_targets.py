@@ -89,6 +89,7 @@ def test_cells_that_are_no_targets() -> None:
         ("binary", {"y": ["0", "1", "2"]}, "a.csv, line 4: 2 in 'y' is a third value, data.kind=binary takes"),
         ("binary", {"y": ["a", "b", "c"]}, "a.csv: 'y' holds 3 different words, data.kind=binary takes two"),
         ("multiclass", {"y": [str(n) for n in range(2000)]}, "a.csv: 'y' holds 2000 different values, too many"),
+        ("multiclass", {"y": [f"name {n}" for n in range(20)]}, "20 different values in 20 rows are no classes"),
         ("multiclass", {"y": ["1", "2"], "z": ["1", "2"]}, "only one can be learned"),
     ],
 )

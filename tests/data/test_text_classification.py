@@ -53,6 +53,8 @@ FILES = {
     "jsonl": ("a.jsonl", '{"text": "good", "label": 1}\n\n{"label": 0, "text": "bad"}\n', ["1", "0"]),
     "jsonl with words": ("a.jsonl", '{"sentence": "good", "label": true}\n{"sentence": "x", "label": "no"}\n',
      ["true", "no"]),
+    "semicolons": ("a.csv", 'label;text\n1;"good; ""really"", yes"\n0;two, words\n', ["1", "0"]),
+    "tabs in a csv": ("a.csv", "good film\t1\nbad film\t0\n", ["1", "0"]),
     "a byte order mark": ("a.csv", "\ufefftext,label\ngood,1\n", ["1"]),
 }  # fmt: skip
 
@@ -67,6 +69,23 @@ def test_columns_are_found(name, content, labels, packed, tmp_path):
     assert found == labels
     assert len(texts[0]) >= 4
     assert not any(text in labels for text in texts)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_encodings_that_say_what_they_are(encoding, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nune journée,né\n", encoding=encoding)
+    assert read_rows(path, find_columns(path, None, None)) == (["une journée"], ["né"])
+
+
+@pytest.mark.parametrize("distinct", [40, 30])
+def test_a_name_of_each_row_is_no_label(distinct, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "".join(f"text number {n},name {n % distinct}\n" for n in range(40)))
+    with pytest.raises(UserError, match=rf"'label' has {distinct} different values for 40 texts"):
+        opened(path)
+    path.write_text("text,label\n" + "".join(f"text number {n},name {n % 20}\n" for n in range(200)))
+    assert opened(path).schema.target == ("label",)
 
 
 def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
@@ -91,7 +110,7 @@ MISTAKES = {
     "empty": ("a.csv", "\n", "{path} is empty: it should hold a text and a label a row"),
     "empty jsonl": ("a.jsonl", "", "{path} is empty: it should hold a text and a label a row"),
     "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
-    "one column": ("a.csv", "good\tno\nbad\tyes\n",
+    "one column": ("a.csv", "good no\nbad yes\n",
      "{path}, line 1: one column, where a text and a label should stand"),
     "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
     "no text": ("a.jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 1}\n',

@@ -133,8 +133,9 @@ def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None, path:
     if kind == "regression":
         raise UserError(f"{said}, which data.kind=regression needs")
     distinct, count = only.nunique(), only.count()
-    if kind is None and distinct > FEW and 2 * distinct > count:
-        raise UserError(f"{said}, and {distinct} different values in {count} rows are no classes: correct the numbers")
+    if distinct > FEW and (distinct == count or (kind is None and 2 * distinct > count)):
+        hint = "choose another target, or correct the numbers"
+        raise UserError(f"{said}, and {distinct} different values in {count} rows are no classes: {hint}")
     filled = [frame[name].dropna().astype(str) for name in columns]
     words = [sorted(set(column), key=lambda word: (word.lower() not in NO_WORDS, word)) for column in filled]
     binary = all(len(found) == 2 for found in words)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gt.config import shell_override
 from gt.data.numbers import Numbers
 from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.own.joined import join
@@ -114,7 +115,10 @@ def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: boo
     if len(columns) > 1:
         for name, values in zip(names, columns, strict=True):
             if values.dtype.kind == "O":
-                raise UserError(f"{table.name}: '{name}' is text, which can be a target on its own only: data.target=")
+                raise UserError(
+                    f"{table.name}: '{name}' is text, which can be a target on its own only: choose it alone, "
+                    f"{shell_override('data.target', name)}, or others"
+                )
         return answer(np.stack([values.astype(np.float64) for values in columns], axis=1), table.where, kind)
     [only] = columns
     empty = pd.isna(only)

@@ -76,7 +76,7 @@ def of_no_use(table: Table, ids: Collection[str], rows: str) -> Why:
         elif name in drawn:
             found[name] = PLACE if name.lower() in AXES else "of a drawing"
         elif values.dtype.kind == "O" and tells_apart(values):
-            found[name] = f"text, {distinct:,} different ones for {len(known):,} {rows}"
+            found[name] = f"{distinct:,} different texts for {len(known):,} {rows}"
         elif distinct == len(values) > 2 and values.dtype.kind in "Oiu" and _numbers_rows(name, values):
             found[name] = f"an id of {rows}"
     return found

@@ -20,6 +20,7 @@ from gt.errors import UserError
 from gt.schema import Schema
 
 VERSION = 2  # raise when the same files would give other samples
+FEW = 10  # labels that may be classes however few texts each has
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
@@ -151,6 +152,12 @@ class TextClassification(GraphDataModule):
                 more = read_rows(path, columns)
                 texts += more[0]
                 labels += more[1]
+        labels, distinct = found["train"][1], len(set(found["train"][1]))
+        if distinct == len(labels) > 2 or (distinct > FEW and 2 * distinct > len(labels)):
+            raise UserError(
+                f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
+                "class: set data.label to another column"
+            )
         return found
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:

@@ -5,16 +5,17 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from gt.config import nearest
+from gt.config import nearest, shell_override
+from gt.data.delimited import delimiter_of
 from gt.data.reading import parse_json
 from gt.data.text.files import lines
 from gt.errors import UserError
 
-KINDS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}  # what separates columns
+KINDS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}  # what usually separates columns
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "title", "question", "comment", "tweet")
 LABELS = ("label", "labels", "target", "class", "category", "sentiment", "y", "topic", "score", "rating")
 LOOKED_AT = 200  # rows that columns are told apart by
@@ -45,7 +46,8 @@ def kind_of(path: Path) -> str:
 def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV or TSV file, each with the line that it ends on; blank lines are passed over.
 
-    A TSV file holds quotes as they are, and no line ends within a value; CSV values may be quoted.
+    Columns of a CSV file are parted by what the first line has: commas, else semicolons or tabs; values may be quoted.
+    A TSV file holds quotes as they are, and no line ends within a value.
     """
     tabs = KINDS[kind_of(path)] == "\t"
     if tabs:
@@ -54,7 +56,9 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, line.rstrip("\n").split("\t")
         return
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(lines(path), strict=True)
+    found = lines(path)
+    first = next(found, "")
+    reader = csv.reader(chain([first], found), delimiter=delimiter_of(first), strict=True)
     begin = 1
     try:
         for row in reader:
@@ -152,7 +156,8 @@ def _from_header(path: Path, text: str | None, label: str | None, names: Sequenc
     for what, column in found.items():
         if column is None:
             raise UserError(
-                f"no column of {path} is called like a {what}: set data.{what} to one of {', '.join(names)}"
+                f"no column of {path} is called like a {what}: set data.{what} to one of {', '.join(names)}, such as "
+                f"{shell_override(f'data.{what}', names[-1])}"
             )
         if names.count(column) > 1:
             raise UserError(f"{path}, line 1: two columns are called '{column}'")
