@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
 from gt.data.datamodule import GraphDataModule
+from gt.data.molecules.known import known_molecules
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
@@ -24,7 +25,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
-VERSION = 4  # raise when the same file and options would give something else
+VERSION = 5  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -120,7 +121,8 @@ class Molecules(GraphDataModule):
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
-        rank_zero_only(print)(self.said(), flush=True)
+        if known is None:
+            rank_zero_only(print)(self.said(), flush=True)
 
     def said(self) -> str:
         """One line: what was taken for what, and how many."""
@@ -140,6 +142,9 @@ class Molecules(GraphDataModule):
         )
 
     def build(self) -> Iterator[Graphs]:
+        if self.known is not None:
+            self.records = yield from known_molecules(self.path, self.smiles, self.known, self.processes, PART)
+            return
         table = read_table(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
         skipped = self._unusable(table, smiles, split, targets)
@@ -166,7 +171,7 @@ class Molecules(GraphDataModule):
                 nodes={"x": molecules.x},
                 edges={"edge_attr": molecules.edge_attr},
                 graphs={"y": targets.of(mine), "row": table.frame.index.to_numpy(np.int64)[mine]},
-                schema=self._schema(targets, int(molecules.node_counts.max(initial=0))),
+                schema=self._schema(smiles, targets, int(molecules.node_counts.max(initial=0))),
             )
             if number == len(parts) and any(map(len, kept)):
                 every = np.concatenate(kept)
@@ -239,7 +244,7 @@ class Molecules(GraphDataModule):
         return smiles, split, targets
 
     @staticmethod
-    def _schema(targets: Targets, max_nodes: int) -> Schema:
+    def _schema(smiles: str, targets: Targets, max_nodes: int) -> Schema:
         return Schema(
             node_vocab=ATOM_VOCAB,
             edge_vocab=BOND_VOCAB,
@@ -249,6 +254,8 @@ class Molecules(GraphDataModule):
             names=targets.classes if targets.kind == "multiclass" else tuple(targets.columns),
             target=tuple(targets.columns),
             max_nodes=max_nodes,
+            node_names=(smiles,),
+            answers=targets.answers,
         )
 
     def _split(self, method: str, targets: Targets, kept: np.ndarray, scaffolds: list[str], words: Any) -> Arrays:

@@ -31,6 +31,13 @@ class SkippedRows:
         row, (line, text, why) = min(self.rows.items())
         return f"{f'line {line}' if line else f'row {row}'}: '{text[:80]}': {why}"
 
+    def by_row(self, path: Path) -> dict[int, str]:
+        """Why each of them is left out, in words, by its number."""
+        return {
+            row: f"{path}, {f'line {line}' if line else f'row {row}'}: '{text[:80]}': {why}"
+            for row, (line, text, why) in sorted(self.rows.items())
+        }
+
     def write(self, path: Path) -> None:
         """List them in a CSV file, whole or not at all: row from 0, line from 1, text, reason."""
         text = io.StringIO()

@@ -25,6 +25,7 @@ class Targets:
         columns: the columns they are from.
         classes: of text or whole numbers that stand for classes, the names of these by number.
         wrong: by place of a row, why its target cannot be used.
+        answers: of yes and no in other words than 1 and 0, what stands for no and for yes in each column.
     """
 
     y: np.ndarray
@@ -32,6 +33,7 @@ class Targets:
     columns: list[str]
     classes: tuple[str, ...] = ()
     wrong: dict[int, str] = field(default_factory=dict)
+    answers: tuple[tuple[str, str], ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -99,9 +101,11 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None, path: 
                 "data.kind=binary takes 0 and 1"
             )
         _refuse_constant(y, columns, path)
+        answers: tuple[tuple[str, str], ...] = ()
         if not set(distinct) <= {0, 1}:
             y = np.where(np.isnan(y), np.nan, y == distinct[-1])
-        return Targets(y, "binary", list(columns), wrong=wrong)
+            answers = ((f"{distinct[0]:g}", f"{distinct[-1]:g}"),) * len(columns)
+        return Targets(y, "binary", list(columns), wrong=wrong, answers=answers)
     _only_one(columns, path)
     _refuse_constant(y, columns, path)
     names = tuple(f"{value:g}" for value in distinct)
@@ -150,7 +154,8 @@ def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None, path:
     for output, (name, found) in enumerate(zip(columns, words, strict=True)):
         y[:, output] = frame[name].map({word: number for number, word in enumerate(found)}).to_numpy(np.float64)
     if binary and kind != "multiclass":
-        return Targets(y, "binary", list(columns), tuple(words[0]) if len(columns) == 1 else ())
+        classes = tuple(words[0]) if len(columns) == 1 else ()
+        return Targets(y, "binary", list(columns), classes, answers=tuple((no, yes) for no, yes in words))
     return Targets(y, "multiclass", list(columns), _few_enough(tuple(words[0]), columns[0], path))
 
 

@@ -80,12 +80,13 @@ def visible(text: str) -> str:
     return text if text.isascii() else ESCAPED.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
 
 
-def read_table(path: Path, smiles: str | None = None) -> Table:
+def read_table(path: Path, smiles: str | None = None, empty: bool = False) -> Table:
     """Read a file by its extension.
 
     Args:
         smiles: the column of molecules, where it is known. Where that is a number, from 0, and the first line of a
             text has a molecule there, there is no header: columns are called by their numbers then.
+        empty: a file may have no rows.
 
     Raises:
         UserError: no such file, an extension that is not known, a file that is damaged or has no rows.
@@ -94,7 +95,7 @@ def read_table(path: Path, smiles: str | None = None) -> Table:
     if not path.is_file():
         raise UserError(f"there is no file {path}: set data.path to an existing one")
     table = READERS[kind](path, smiles)
-    if not len(table.frame):
+    if not (len(table.frame) or (empty and not table.skipped)):
         why = "; line {1}: {3}".format(*table.skipped[0]) if table.skipped else ""
         raise UserError(f"{path} has no rows that can be read{why}")
     return table

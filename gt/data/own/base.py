@@ -51,7 +51,8 @@ class OwnGraphs(GraphDataModule):
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
-        rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
+        if known is None:
+            rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
 
     def targets(self, split: str) -> Tensor:
         graphs = self._opened()

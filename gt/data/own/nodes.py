@@ -34,7 +34,8 @@ class OwnNodes(NodeData):
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
-        rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
+        if known is None:
+            rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
 
 
 class PyGNodes(OwnNodes):
