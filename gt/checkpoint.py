@@ -8,15 +8,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from gt.checkpoint_files import read
+from gt.checkpoint_files import BEST, LAST, read
 from gt.construct import constructing
 from gt.errors import UserError
 from gt.metrics import metrics
-from gt.schema import Schema
+from gt.schema import Schema, several
 from gt.task import Task
 
 PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network
-TRUSTED = ("gt.", "torch.nn.")  # what a checkpoint may ask to be called
+# what a checkpoint or the configuration of a run may ask to be imported and called
+TRUSTED = ("gt.", "torch.nn.", "torch.optim.", "torch_geometric.datasets.", "pytorch_lightning.")
 
 
 def network_config(cfg: DictConfig) -> dict[str, Any]:
@@ -58,8 +59,37 @@ def _targets(config: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
+def check_trusted(config: Any, path: Path, trust: bool) -> None:
+    """Whether all that a configuration, read from a file, asks to import comes with this program or its libraries.
+
+    Raises:
+        UserError: it does not, and is not trusted; names what would be imported.
+    """
+    foreign = dict.fromkeys(name for name in _targets(config) if not name.startswith(TRUSTED))
+    if foreign and not trust:
+        raise UserError(
+            f"{path} asks to import {several(list(foreign), 6)}: if you know where it comes from, say --trust "
+            "(in Python trust=True)"
+        )
+
+
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint at a path, of a run's folder the best one.
+
+    Raises:
+        UserError: a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    known = [path / "checkpoints" / name for name in (BEST, LAST)]
+    for found in known:
+        if found.is_file():
+            return found
+    raise UserError(f"{path} is no run, or has no checkpoint yet: there is no {known[0]}")
+
+
 def load(path: str | Path, trust: bool = False) -> Task:
-    """A trained task from a checkpoint, on the CPU and in eval mode.
+    """A trained task from a checkpoint, or the best of a run's folder, on the CPU and in eval mode.
 
     Nothing is unpickled, and of the names that the file asks to be built only those of this package and of
     ``torch.nn`` are, unless ``trust`` says that the file may call anything.
@@ -67,14 +97,13 @@ def load(path: str | Path, trust: bool = False) -> Task:
     Raises:
         UserError: no such file, damaged, not a checkpoint of this program, or an untrusted name in it.
     """
-    saved = read(Path(path))
+    path = checkpoint_in(Path(path))
+    saved = read(path)
     try:
         config, schema = saved["hyper_parameters"]["config"], Schema.from_dict(saved["hyper_parameters"]["schema"])
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
-    foreign = [name for name in _targets(config) if not name.startswith(TRUSTED)]
-    if foreign and not trust:
-        raise UserError(f"{path} asks to call {foreign[0]}: pass trust=True if you know where the file comes from")
+    check_trusted(config, path, trust)
     task = Task(build(config, schema), schema, *metrics(schema), config=config)
     prefix = "net."
     state = {name.removeprefix(prefix): value for name, value in saved["state_dict"].items() if name.startswith(prefix)}

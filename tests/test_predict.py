@@ -21,7 +21,8 @@ from gt.data.own.nodes import CSVNodes
 from gt.data.text.classification import TextClassification
 from gt.data.text.language import Text
 from gt.errors import UserError
-from gt.predict import arguments, check_schema, columns, main
+from gt.predict import arguments, check_schema, main
+from gt.prediction import columns
 from gt.schema import UNLABELLED, Schema
 from gt.task import Task
 from tests.data.ogb_files import write, write_code2
@@ -260,5 +261,10 @@ def test_a_model_for_other_data_is_refused() -> None:
 def test_arguments_may_come_in_any_order() -> None:
     found = arguments(["run", "data.root=x", "--split", "valid", "data.batch_size=2"])
     assert found == argparse.Namespace(
-        checkpoint=Path("run"), overrides=["data.root=x", "data.batch_size=2"], split="valid", out=None, device=None
+        checkpoint=Path("run"),
+        overrides=["data.root=x", "data.batch_size=2"],
+        split="valid",
+        out=None,
+        device=None,
+        trust=False,
     )

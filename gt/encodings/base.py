@@ -51,7 +51,12 @@ class EncodingModule(nn.Module):
         width: channels d of the model.
         concat: channels of the node embedding that this encoding fills: the model's own embedding is then narrower
             by as many and the output of `nodes` is concatenated to it. 0: the output is (N, d) and is added.
+
+    Attributes:
+        longest: nodes of the largest graph that it serves; None serves any.
     """
+
+    longest: int | None = None
 
     def __init__(self, width: int, concat: int = 0) -> None:
         super().__init__()

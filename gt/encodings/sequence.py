@@ -80,6 +80,7 @@ class LearnedPositionsModule(EncodingModule):
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__(width)
+        self.longest = length
         self.table = nn.Embedding(length, width)
         nn.init.normal_(self.table.weight, std=0.02)
 

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.predict import predict
+from gt.prediction import predict
 from tests.data.ogb_files import put, table
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,8 @@ def test_two_processes_count_each_node_once(arxiv):
     data = instantiate(OmegaConf.load(arxiv / "run" / ".hydra" / "config.yaml").data)
     data.open([])
     task = gt.load(arxiv / "run" / "checkpoints" / "best.ckpt")
-    rows, found = predict(task, data, "test", torch.device("cpu"))
-    assert len(rows) == 51
-    assert found["acc"] == pytest.approx(scores["acc"])
-    right = (rows["prediction"] == rows["target"]).mean()
+    found = predict(task, data, "test", torch.device("cpu"))
+    assert len(found.table) == 51
+    assert found.scores["acc"] == pytest.approx(scores["acc"])
+    right = (found.table["prediction"] == found.table["target"]).mean()
     assert right == pytest.approx(scores["acc"])

@@ -1,0 +1,213 @@
+"""Predictions of a trained model as a table: a row for each graph, node, token or link, or for each row of a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gt.data.batching import Batches, GraphDataset, Live
+from gt.data.datamodule import ALL, DataModule, Records
+from gt.data.store import Graphs
+from gt.encodings import EncodingModule
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.model import GraphTransformer
+from gt.schema import UNLABELLED, Schema
+from gt.task import Task
+
+
+@runtime_checkable
+class Spelled(Protocol):
+    """A dataset whose predictions of several positions are better read otherwise than class by class."""
+
+    def spelled(self, answers: Tensor) -> list[str]:
+        """A text for each row of classes (rows, positions)."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A dataset whose source says more of a sample than its number."""
+
+    graphs: Graphs | None
+
+    def names(self) -> dict[str, np.ndarray]:
+        """By column, what the source calls each graph (or each node, where the targets are those of nodes)."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a split.
+
+    Attributes:
+        table: a row for each sample in the order of the split; of new data for each row of their source.
+        scores: the metrics of the samples with a target; none where no sample has one.
+        unreadable: by number of a row without a prediction, where it stands and why.
+    """
+
+    table: pd.DataFrame
+    scores: dict[str, float]
+    unreadable: dict[int, str]
+
+
+def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[list[int]]:
+    """The items of each batch of a split, every sample once, but for (S,) those to be left out.
+
+    Raises:
+        UserError: there is no such split, or its batches leave samples out.
+    """
+    if not data.has(split):
+        known = [name for name in ("train", "valid", "test", ALL) if data.has(name)]
+        known += [name for name in getattr(getattr(data, "graphs", None), "splits", {}) if name not in known]
+        raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
+    dataset = data.dataset(split)
+    if split != "train":
+        return iter(data.batches(split))
+    if not isinstance(dataset, GraphDataset):
+        raise UserError("training batches of these data are drawn at random: choose --split valid or test")
+    return iter(Batches(dataset.sizes, **data.measure("valid")))
+
+
+def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -> dict[str, np.ndarray]:
+    """What each row of a batch's predictions is about, by columns.
+
+    Raises:
+        UserError: the batch is a sample of a graph, whose nodes have lost their numbers.
+    """
+    if schema.level == "link" and batch.links is not None:
+        return {"from_node": batch.links[0].numpy(), "to_node": batch.links[1].numpy()}
+    if schema.level == "node" and hasattr(dataset, "roots"):
+        if batch.num_nodes != int(dataset.graphs.node_ptr[-1]):
+            raise UserError("predictions for nodes are made on the whole graph: set data.evaluate=full")
+        return {"node": np.arange(batch.num_nodes)}
+    numbers = dataset.ids[items] if isinstance(dataset, GraphDataset) else np.asarray(items)
+    if schema.level == "graph":
+        return {"graph": numbers}
+    if not isinstance(dataset, GraphDataset):  # an item of a text is where its block begins
+        return {"token": numbers[batch.batch.numpy()] + batch.position.numpy()}
+    return {"graph": numbers[batch.batch.numpy()], "node": batch.position.numpy()}
+
+
+def named(table: pd.DataFrame, data: Named) -> pd.DataFrame:
+    """The same table, with what the source calls each graph or node instead of, or beside, its number."""
+    assert data.graphs is not None
+    rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
+    rows = rows + table["node" if "node" in table else "graph"].to_numpy()
+    found: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
+    found |= {name: values[rows] for name, values in data.names().items()}
+    return pd.DataFrame(found | {name: table[name] for name in table if name not in found})
+
+
+def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Spelled | None) -> dict[str, Any]:
+    """Predictions as a person reads them, by columns: classes and probabilities, or numbers; then targets."""
+    if schema.kind == "multiclass":
+        scores = prediction.view(len(prediction), schema.positions, schema.outputs)
+        best = scores.softmax(2).max(2)
+        found: dict[str, Any] = {"prediction": _classes(schema, best.indices, spell)}
+        if schema.positions == 1:
+            found["probability"] = best.values[:, 0].numpy()
+        if target is not None:
+            found["target"] = _classes(schema, target.view(len(prediction), -1)[:, : schema.positions], spell)
+        return found
+    values = {"prediction": prediction.sigmoid() if schema.kind == "binary" else prediction}
+    if target is not None:
+        values["target"] = target.view_as(prediction)
+    names = schema.names or [str(number) for number in range(schema.outputs)]
+    ends = [""] if schema.outputs == 1 else [f"_{name}" for name in names]
+    return {f"{what}{end}": rows[:, n].numpy() for what, rows in values.items() for n, end in enumerate(ends)}
+
+
+def _classes(schema: Schema, answers: Tensor, spell: Spelled | None) -> list[Any]:
+    """Rows of classes (rows, positions) by their names, empty where there is none."""
+    if spell is not None:
+        return spell.spelled(answers)
+    named = [
+        ["" if n == UNLABELLED else schema.names[n] if schema.names else n for n in row] for row in answers.tolist()
+    ]
+    return [row[0] if schema.positions == 1 else " ".join(map(str, row)) for row in named]
+
+
+def largest_graph(net: torch.nn.Module) -> int | None:
+    """Nodes of the largest graph that a network reads: a table of positions has an end. None where it reads any."""
+    ends = [module.longest for module in net.modules() if isinstance(module, EncodingModule) and module.longest]
+    return min(ends, default=None)
+
+
+@torch.inference_mode()
+def predict(task: Task, data: DataModule, split: str, device: torch.device) -> Predictions:
+    """Predictions for every sample of a split.
+
+    Args:
+        task: a trained one, in eval mode.
+        data: open.
+        device: where the network runs.
+    """
+    if isinstance(task.net, GraphTransformer):
+        data.readings = Live(partial(task.net.readings, device.type, False))
+    task.to(device)
+    schema, (measures, _) = task.schema, data.measures()
+    dataset, most = data.dataset(split) if data.has(split) else None, largest_graph(task.net)
+    sizes = dataset.sizes if isinstance(dataset, GraphDataset) and data.records is not None else np.empty(0, np.int64)
+    left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
+    spell, measures = data if isinstance(data, Spelled) else None, measures.to(device)
+    nothing = torch.empty(0, schema.outputs * schema.positions)
+    parts, order, known = [pd.DataFrame(columns(schema, nothing, None, spell))], [], False
+    none = data.records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
+    batches = iter(()) if none else plan(data, split, left_out)
+    for items in batches:
+        batch: GraphBatch = dataset.__getitems__(items)
+        where = located(schema, dataset, items, batch)
+        prediction, target = task(batch.to(device)).float(), None if batch.y is None else batch.y.to(device)
+        rows = pd.DataFrame(where | columns(schema, prediction.cpu(), batch.y, spell))
+        if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
+            known = True
+            measures.update(prediction, target)
+        if hasattr(dataset, "roots"):  # of one graph's nodes those that the split names
+            rows = rows.iloc[dataset.roots]
+        elif schema.level != "link":
+            order.append(np.repeat(items, len(rows) // len(items) if schema.level == "graph" else batch.sizes.numpy()))
+        parts.append(rows)
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    if order:
+        table = table.iloc[np.argsort(np.concatenate(order), kind="stable")].reset_index(drop=True)
+    if not known:
+        table = table.drop(columns=[name for name in table if str(name).startswith("target")])
+    scores = {name: float(value) for name, value in measures.compute().items()} if known else {}
+    if data.records is not None:
+        of_sample = np.repeat(left_out, sizes) if schema.level == "node" and len(sizes) else left_out
+        return _beside(
+            data.records, table, of_sample, f"more nodes than the {most} positions of the model", schema, scores
+        )
+    if isinstance(data, Named) and data.graphs is not None and split != ALL:
+        table = named(table, data)
+    return Predictions(table, scores, {})
+
+
+def _beside(
+    records: Records, found: pd.DataFrame, left_out: np.ndarray, why: str, schema: Schema, scores: dict[str, float]
+) -> Predictions:
+    """The rows of a source, each with its prediction after its own columns, empty where there is none.
+
+    Args:
+        found: predictions of the samples that are not left out, in order.
+        left_out: (S,) of all samples; none where none is.
+        why: that is so.
+    """
+    rows, unreadable = records.row, dict(records.unreadable)
+    if len(left_out):
+        unreadable |= {int(row): f"row {row}: {why}" for row in rows[left_out]}
+        rows = rows[~left_out]
+    own = set(map(str, records.table.columns))
+    told = {"graph", "node"} | (
+        {name for name in found if str(name).startswith("target")} if {*schema.target} <= own else set()
+    )
+    found = found.drop(columns=[name for name in found if name in told])
+    found.index = pd.Index(rows)
+    table = records.table.rename(columns={name: f"{name} of the file" for name in found if name in own})
+    return Predictions(
+        pd.concat([table, found.reindex(range(len(table)))], axis=1), scores, dict(sorted(unreadable.items()))
+    )

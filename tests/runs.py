@@ -1,0 +1,64 @@
+"""What a run leaves, made in a moment: its configuration, and a checkpoint of a network with random weights."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+import gt
+from gt.checkpoint import build, network_config
+from gt.data.datamodule import DataModule
+from gt.predict import main
+from gt.task import Task
+
+CONFIGS = Path(gt.__path__[0]).parent / "configs"
+REST = {
+    "optim": {"_target_": "gt.optim.AdamW"},
+    "trainer": {"_target_": "pytorch_lightning.Trainer"},
+    "seed": 0,
+}
+
+
+@cache
+def network(*overrides: str) -> dict[str, Any]:
+    """The configuration of a small network that reads nodes, edges and structure."""
+    small = ("model.width=16", "model.depth=1", "encoding=none")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return network_config(compose("train", [*small, *overrides]))
+
+
+def run_folder(folder: Path, data: DataModule, config: dict[str, Any], net: dict[str, Any]) -> Path:
+    """The folder of a run on data that are not open yet, made as ``config`` says."""
+    torch.manual_seed(1)
+    data.open([])
+    task = Task(build(net, data.schema), data.schema, *data.measures(), config=net)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(task)
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create({"data": config, **net, **REST}), folder / ".hydra" / "config.yaml")
+    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+def run_of(folder: Path, kind: type[DataModule], net: dict[str, Any] | None = None, **options: Any) -> Path:
+    """The folder of a run on data of one's own, below ``folder``."""
+    config = {"_target_": f"{kind.__module__}.{kind.__name__}", "root": str(folder / "root"), **options}
+    made = {name: value for name, value in config.items() if name != "_target_"}
+    return run_folder(folder / "run", kind(**made), config, net or network())
+
+
+def predictions(run: Path, *arguments: str) -> pd.DataFrame:
+    """The table that ``python -m gt.predict`` writes, cells as they stand there."""
+    out = run.parent / "predicted.csv"
+    main([str(run), "--device", "cpu", "--out", str(out), *arguments])
+    return pd.read_csv(out, dtype=str, keep_default_na=False)
+
+
+def numbers(table: pd.DataFrame, *columns: str) -> Any:
+    """Some columns of a table as real numbers."""
+    return table[list(columns)].astype(float).to_numpy()
