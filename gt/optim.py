@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
+from gt.checks import at_least, below_one, positive
 from gt.config import nearest
 from gt.errors import UserError
-
-from gt.checks import at_least, below_one, positive
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,15 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
         data.readings = Live(partial(task.net.readings, device.type, False))
     task.to(device)
     schema, (measures, _) = task.schema, data.measures()
-    dataset, most = data.dataset(split) if data.has(split) else None, largest_graph(task.net)
+    most = largest_graph(task.net)
+    dataset: Any = data.dataset(split) if data.has(split) else None
     sizes = dataset.sizes if isinstance(dataset, GraphDataset) and data.records is not None else np.empty(0, np.int64)
     left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
     spell, measures = data if isinstance(data, Spelled) else None, measures.to(device)
     nothing = torch.empty(0, schema.outputs * schema.positions)
-    parts, order, known = [pd.DataFrame(columns(schema, nothing, None, spell))], [], False
+    parts: list[pd.DataFrame] = [pd.DataFrame(columns(schema, nothing, None, spell))]
+    order: list[np.ndarray] = []
+    known = False
     none = data.records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
     batches = iter(()) if none else plan(data, split, left_out)
     for items in batches:
@@ -167,7 +170,7 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
             known = True
             measures.update(prediction, target)
         if hasattr(dataset, "roots"):  # of one graph's nodes those that the split names
-            rows = rows.iloc[dataset.roots]
+            rows = rows.take(dataset.roots)
         elif schema.level != "link":
             order.append(np.repeat(items, len(rows) // len(items) if schema.level == "graph" else batch.sizes.numpy()))
         parts.append(rows)

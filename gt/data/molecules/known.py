@@ -40,7 +40,7 @@ def known_molecules(
     if smiles is not None:
         column = named(table, smiles, path, "data.smiles")
     else:
-        column = learned if learned in frame.columns else smiles_column(table, path)
+        column = learned if learned is not None and learned in frame.columns else smiles_column(table, path)
     skipped = SkippedRows(table)
     texts = ["" if missing else str(cell) for cell, missing in zip(frame[column], frame[column].isna(), strict=True)]
     for place, text in enumerate(texts):
