@@ -1,5 +1,6 @@
 """Losses and metrics by the kind of target, and what a model that knows nothing would score."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification
 
 from gt.schema import UNLABELLED, Schema
-from gt.task_metrics import Errors, Ranking
+from gt.task_metrics import Errors, Ranking, both_answers
 
 SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
 
@@ -103,6 +104,21 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
     return MetricCollection({"errors": Errors(schema.outputs)}), Criterion("rmse" if schema.squared else "mae", "min")
+
+
+def undefined(schema: Schema, target: Tensor) -> str:
+    """Why the targets of yes/no tasks cannot be ranked: ``one class`` in each of them, or ``no label``; else ''."""
+    if schema.kind != "binary":
+        return ""
+    target = target.view(-1, schema.outputs)
+    if both_answers(target).any():
+        return ""
+    return "no label" if target.isnan().all() else "one class"
+
+
+def shown(value: float, why: str = "") -> str:
+    """A score for a reader: four places, or why there is none."""
+    return f"{value:.4f}" if not (why and math.isnan(value)) else f"undefined ({why})"
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from gt.analysis import Reach, attention_reach, predictions
 from gt.data.datamodule import DataModule
+from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema
 from gt.task import Task
 
@@ -46,11 +47,10 @@ def history(folder: Path) -> pd.DataFrame:
 def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
     """Loss, the deciding metric and the learning rate over optimiser steps."""
     rate = next((name for name in log.columns if name.startswith("lr-")), None)
-    panels = [
-        ("loss", ["train/loss", "valid/loss"], "loss"),
-        (criterion, [f"valid/{criterion}"], criterion if criterion != "loss" else None),
-        ("learning rate", [rate] if rate else [], None),
-    ]
+    panels: list[tuple[str, list[str], str | None]] = [("loss", ["train/loss", "valid/loss"], "loss")]
+    if criterion != "loss":
+        panels.append((criterion, [f"valid/{criterion}"], criterion))
+    panels.append(("learning rate", [rate] if rate else [], None))
     panels = [(title, [n for n in names if n in log.columns], key) for title, names, key in panels]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
@@ -105,9 +105,11 @@ def scores(prediction: np.ndarray, target: np.ndarray) -> Figure:
     chance = 1 / (1 + np.exp(-prediction[known]))
     figure = Figure(figsize=(5.5, 3.4), layout="constrained")
     axes = figure.subplots()
+    bins = np.linspace(0, 1, 41).tolist()
     for answer, name in ((0, "truly no"), (1, "truly yes")):
         values = chance[target[known] == answer]
-        axes.hist(values, bins=np.linspace(0, 1, 41).tolist(), density=True, alpha=0.6, label=f"{name} ({len(values)})")
+        if len(values):
+            axes.hist(values, bins=bins, density=True, alpha=0.6, label=f"{name} ({len(values)})")
     axes.set(xlabel="predicted probability of yes", ylabel="density", yscale="log")
     axes.legend()
     return figure
@@ -186,10 +188,13 @@ def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray
 def metric_table(result: dict[str, Any]) -> str:
     """The final scores beside those of the best constant answer."""
     rows = "".join(
-        f"<tr><td>{name}</td><td>{value:.4f}</td><td>{result['baseline'].get(name, float('nan')):.4f}</td></tr>"
+        f"<tr><td>{name}</td><td>{shown(value, result['undefined'])}</td>"
+        f"<td>{shown(result['baseline'].get(name, float('nan')), result['undefined'])}</td></tr>"
         for name, value in result["scores"].items()
     )
-    return f"<table><tr><th>{result['split']}</th><th>this run</th><th>trivial baseline</th></tr>{rows}</table>"
+    scored, there = result["batches"]
+    part = f"<p>Both on the first {scored} of {there} batches.</p>" if scored < there else ""
+    return f"<table><tr><th>{result['split']}</th><th>this run</th><th>trivial baseline</th></tr>{rows}</table>{part}"
 
 
 def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, Any]) -> Path:
@@ -197,7 +202,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     task.eval()
     split = result["split"]
     rows = max(1, min(ROWS, CELLS // task.schema.outputs))
-    found = (values.numpy() for values in predictions(task.net, data.loader(split), rows))
+    scored = itertools.islice(data.loader(split), result["batches"][0])
+    found = (values.numpy() for values in predictions(task.net, scored, rows))
     prediction, target = labelled_rows(task.schema, *found)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))

@@ -1,6 +1,7 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -19,26 +20,25 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torchmetrics import Metric
 
+from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
 from gt.checkpoint_files import CheckpointFiles, newest
 from gt.construct import constructing
 from gt.data.batching import Live
 from gt.data.datamodule import DataModule
+from gt.data.notices import notices
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.logging import sync_line
-from gt.metrics import constant_prediction, total_loss
+from gt.metrics import shown, undefined
 from gt.model import GraphTransformer
 from gt.precision import HalfWeights
 from gt.processes import check_devices, together
-from gt.report import write_report
+from gt.report import history, write_report
 from gt.sweep import RESULT, write_json
 from gt.task import Task
-
-CELLS = 20_000_000  # numbers of a prediction that are held at once
 
 
 def quiet() -> None:
@@ -89,23 +89,6 @@ def make_trainer(
     )
 
 
-def baseline(data: DataModule, split: str) -> dict[str, float]:
-    """Loss and metrics of the best constant answer, learned on the training targets."""
-    measures, _ = data.measures()
-    every: list[Any] = [module for module in measures.modules() if isinstance(module, Metric)]
-    for measure in every:
-        measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
-    target = data.targets(split)
-    constant = constant_prediction(data.schema, data.targets("train"))
-    losses = []
-    for part in target.split(max(1, CELLS // constant.numel())):
-        prediction = constant.expand(len(part), -1)
-        measures.update(prediction, part)
-        losses.append(torch.stack(total_loss(data.schema, prediction, part)))
-    total, weight = torch.stack(losses).sum(0)
-    return {"loss": float(total / weight.clamp(min=1e-30))} | {k: float(v) for k, v in measures.compute().items()}
-
-
 def run(cfg: DictConfig) -> float:
     """Train, test and report as configured; returns the best validation value of the dataset's criterion.
 
@@ -130,11 +113,14 @@ def train(cfg: DictConfig) -> float:
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
     started = time.monotonic()
     data.open(encodings)
-    rank_zero_only(print)(data.schema.task(), flush=True)
+    rank_zero_only(print)("\n".join([data.schema.task(), *notices(data)]), flush=True)
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
         return 0.0
-    measures, criterion = data.measures()
+    measures, wanted = data.measures()
+    criterion = decidable(wanted, Evaluated(data, "valid", cfg.trainer.get("limit_val_batches")))
+    if criterion != wanted:
+        rank_zero_only(print)(f"validation leaves {wanted.name} undefined: the loss says which checkpoint is best")
 
     config = network_config(cfg)
     net = build(config, data.schema)
@@ -177,22 +163,28 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     found = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
-    data.trainer = None  # the other processes are done: from here on every batch is this one's
     scores = {name.removeprefix(f"{split}/"): value for name, value in found.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
+    evaluated = Evaluated(data, split, limit, trainer.world_size)
+    target = evaluated.targets()
+    data.trainer = None  # the other processes are done: from here on every batch is this one's
     result = {
         "split": split,
         "criterion": task.criterion.name,
         "mode": task.criterion.mode,
         "best_valid": None if score is None else float(score),
         "scores": scores,
-        "baseline": baseline(data, split),
+        "baseline": baseline(data, target),
+        "undefined": undefined(data.schema, target),  # why a score may be NaN
+        "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
         "checkpoint": best,
         "overrides": list(HydraConfig.get().overrides.task),
     }
     write_json(folder / RESULT, result)
     report = write_report(folder, task, data, result)
-    print(summary(folder, result, report, loggers, backends_used(task.net)), flush=True)
+    why = reasons(data, trainer.global_step, history(folder)) if beaten(result) else []
+    print(summary(folder, result, report, loggers, backends_used(task.net), why), flush=True)
     return float(score) if score is not None else scores[task.criterion.name]
 
 
@@ -217,13 +209,29 @@ def backends_used(net: nn.Module) -> list[str]:
 
 
 def summary(
-    folder: Path, result: dict[str, Any], report: Path, loggers: Iterable[Logger], backends: Iterable[str] = ()
+    folder: Path,
+    result: dict[str, Any],
+    report: Path,
+    loggers: Iterable[Logger],
+    backends: Iterable[str] = (),
+    why: Iterable[str] = (),
 ) -> str:
-    """What a run says last: where everything is, and what it scored beside the trivial baseline."""
-    wide = max(14, *(len(name) for name in result["scores"]))
-    lines = ["", f"{result['split'] + ' metric':<{wide}}{'this run':>10}{'trivial baseline':>20}"]
+    """What a run says last: where everything is, and what it scored beside the trivial baseline.
+
+    Args:
+        why: reasons for which it may be no better than that.
+    """
+    rows = [(f"{result['split']} metric", "this run", "trivial baseline")]
     for name, value in result["scores"].items():
-        lines.append(f"{name:<{wide}}{value:>10.4f}{result['baseline'].get(name, float('nan')):>20.4f}")
+        rows.append((name, *(shown(v, result["undefined"]) for v in (value, result["baseline"].get(name, math.nan)))))
+    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = ["", *(f"{name:<{first}}  {score:>{second}}  {constant:>{third}}" for name, score, constant in rows)]
+    scored, there = result["batches"]
+    if scored < there:
+        lines.append(f"both on the first {scored} of {there} batches")
+    if name := beaten(result):
+        lines.append(f"no better than the trivial baseline by {name}{':' if (likely := list(why)) else ''}")
+        lines += [f"  {reason}" for reason in likely]
     lines += [
         "",
         *backends,

@@ -1,6 +1,7 @@
 """Whole runs through the command line: train, stop, resume, several processes, reload."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -195,6 +196,29 @@ def test_bad_input_is_one_line(overrides, said, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
+
+
+def test_a_metric_that_a_split_of_one_class_leaves_undefined_is_no_number(tmp_path):
+    path, lines = tmp_path / "graphs.jsonl", []
+    for n in range(30):
+        split = ("train", "valid", "test")[n % 3]
+        graph = {"y": 1 if split == "test" else n // 3 % 2, "split": split}
+        nodes, edges = [{"id": 0, "x": n / 7}, {"id": 1, "x": 1.5}], [{"source": 0, "target": 1}]
+        lines.append(json.dumps({"directed": False, "graph": graph, "nodes": nodes, "edges": edges}))
+    path.write_text("\n".join(lines))
+    folder = tmp_path / "run"
+    done = train("data=graph_files", f"data.path={path}", "data.kind=binary", "model.width=16", "encoding=none",
+                 "logger=csv", "trainer=cpu", "trainer.max_epochs=1", f"hydra.run.dir={folder}",
+                 cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("auroc")]
+    assert [line.split() for line in said] == [["auroc", *2 * ["undefined", "(one", "class)"]]]
+    assert any("test split" in line and "one class" in line for line in done.stdout.splitlines())
+    result = json.loads((folder / "result.json").read_text())
+    assert all(math.isnan(result[which]["auroc"]) for which in ("scores", "baseline"))
+    assert math.isfinite(result["best_valid"])
+    assert "undefined (one class)" in (folder / "report.html").read_text()
+    assert "Warning" not in done.stderr
 
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))

@@ -22,6 +22,7 @@ from gt.command import CONFIGS, check_command
 from gt.construct import constructing
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule, GraphDataModule
+from gt.data.notices import notices
 from gt.data.picture import draw
 from gt.errors import UserError, one_line
 
@@ -56,7 +57,7 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     for table in tables:
         console.print(table)
         console.print()
-    console.print(data.schema.task(), markup=False)
+    console.print("\n".join([data.schema.task(), *notices(data)]), markup=False)
     notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
     for key, value in notes.items():
         if value not in ([], {}, None):

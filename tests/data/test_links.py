@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gt.attention import Reading
+from gt.baseline import baseline
 from gt.data.large.link_questions import Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches
 from gt.data.large.links import LinkDataModule, both_ways
@@ -23,7 +24,6 @@ from gt.inference import predict
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
-from gt.run import baseline
 from gt.schema import Schema
 
 NODES = 12
@@ -309,7 +309,7 @@ def test_masks_of_too_many_pairs(data: Links, monkeypatch: pytest.MonkeyPatch) -
 def test_trivial_baseline(data: Links) -> None:
     assert len(data.dataset("train")) == len(TRAIN)
     assert data.targets("test").sum() == len(TEST)
-    found = baseline(data, "valid")
+    found = baseline(data, data.targets("valid"))
     assert found["loss"] == pytest.approx(np.log(2))
     assert found["auroc"] == 0.5
 

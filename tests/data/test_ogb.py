@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
+from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
@@ -18,7 +19,6 @@ from gt.data.ogb.metric import OGBMetric
 from gt.data.ogb.pcqm4mv2 import PCQM4Mv2
 from gt.data.ogb.ppa import ProteinAssociations
 from gt.data.store import load, save
-from gt.run import baseline
 from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
 
 DATA = os.environ.get("GT_DATA")
@@ -209,8 +209,8 @@ def test_baseline_is_a_coin_or_not_defined(root: Path) -> None:
         put(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
     data = OGBMolecules("ogbg-molhiv", str(root))
     data.open([])
-    assert baseline(data, "valid")["rocauc"] == 0.5
-    assert np.isnan(baseline(data, "test")["rocauc"])
+    assert baseline(data, data.targets("valid"))["rocauc"] == 0.5
+    assert np.isnan(baseline(data, data.targets("test"))["rocauc"])
 
 
 def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> Non
         put(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
     data = OGBMolecules("ogbg-molclintox", str(tmp_path))
     data.open([])
-    assert baseline(data, "valid")["rocauc"] == 0.5
+    assert baseline(data, data.targets("valid"))["rocauc"] == 0.5
     assert not data.has("test")
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
+from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import POSITIONS, FunctionNames, frequent, targets
 from gt.data.ogb.metric import OGBWords
 from gt.data.store import Graphs
 from gt.metrics import constant_prediction, loss
-from gt.run import baseline
 from gt.schema import UNLABELLED
 from tests.data.ogb_files import fails, official, put, read, write_code2
 
@@ -127,7 +127,7 @@ def test_data_module(root: Path) -> None:
     (batch,) = data.val_dataloader()
     assert batch.y.shape == (1, POSITIONS + 7)
     assert data.spelled(batch.y[:, :POSITIONS]) == ["name name"]
-    assert 0 < baseline(data, "test")["F1"] < 1
+    assert 0 < baseline(data, data.targets("test"))["F1"] < 1
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import gt
+from gt.baseline import baseline
 from gt.checkpoint import build as network
 from gt.checkpoint import encodings_of, network_config
 from gt.data.ogb.links import OGBLinks, build
 from gt.data.ogb.pt import arrays
-from gt.run import baseline
 from tests.data.ogb_files import fails, put, table
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
             measures.update(net(batch), batch.y)
     assert 0 <= measures.compute()[measure] <= 1
     expected = 1 / 4.5 if name == "ogbl-citation2" else 0  # 7 others that are tied: the middle of the ranks 1 to 8
-    assert baseline(data, "valid")[measure] == pytest.approx(expected)
+    assert baseline(data, data.targets("valid"))[measure] == pytest.approx(expected)
 
 
 def test_validation_links_as_input_are_for_collaborations_only(tmp_path: Path) -> None:

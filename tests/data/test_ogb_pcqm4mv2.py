@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
+from gt.baseline import baseline
 from gt.data.ogb import pcqm4mv2 as ogb_pcqm4mv2
 from gt.data.ogb.metric import PCQM4Mv2Metric
 from gt.data.ogb.pcqm4mv2 import OFFICIAL, PCQM4Mv2
-from gt.run import baseline
 from tests.data.ogb_files import fails, put, read
 
 pytest.importorskip("rdkit")
@@ -92,7 +92,7 @@ def test_data_module(root: Path) -> None:
     assert (list(measures), criterion.name, criterion.mode) == (["mae"], "mae", "min")
     assert not data.has("test")
     assert data.has("test-dev")
-    assert baseline(data, "valid")["mae"] == pytest.approx(np.abs(np.array([4.25, 3.5]) - 1.0).mean())
+    assert baseline(data, data.targets("valid"))["mae"] == pytest.approx(np.abs(np.array([4.25, 3.5]) - 1.0).mean())
 
 
 def test_metric_is_the_evaluators() -> None:

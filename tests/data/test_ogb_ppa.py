@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.metric import OGBAccuracy
 from gt.data.ogb.ppa import ProteinAssociations
-from gt.run import baseline
 from gt.schema import UNLABELLED
 from tests.data.ogb_files import fails, official, put, read, table
 
@@ -81,7 +81,7 @@ def test_data_module(root: Path) -> None:
     assert (list(measures), criterion.name, criterion.mode) == (["acc"], "acc", "max")
     (batch,) = data.val_dataloader()
     assert batch.edge_attr.dtype == torch.float32
-    assert baseline(data, "valid")["acc"] == 0.0
+    assert baseline(data, data.targets("valid"))["acc"] == 0.0
 
 
 def test_accuracy_is_the_evaluators() -> None:

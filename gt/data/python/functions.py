@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torchmetrics import MetricCollection
 
 from gt.data.datamodule import GraphDataModule, progress
 from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
+from gt.metrics import Criterion
 from gt.schema import Schema
 
 VERSION = 4  # raise when the same files would give other samples
@@ -237,6 +239,14 @@ class PythonFunctions(GraphDataModule):
             f"python_functions-{view}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
         self.view: View = view
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        """Accuracy and macro F1; the loss decides.
+
+        Of the 1,400 functions for validation an accuracy is known to about 1.2 %, by which the epochs do not differ,
+        while the loss still falls, and rare classes are still being learned.
+        """
+        return super().measures()[0], Criterion("loss", "min")
 
     def key(self) -> dict[str, Any]:
         return key(self.view)

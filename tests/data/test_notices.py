@@ -1,0 +1,60 @@
+"""What is said of targets before a run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gt.data.notices import notices, one_sided, one_split
+from gt.schema import UNLABELLED, Schema
+from tests.data.test_numbers import SOURCES, csv_graphs
+
+NAN = float("nan")
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def test_a_split_of_one_class_is_named() -> None:
+    targets = {"train": column(0, 1, NAN), "valid": column(1, 1), "test": column(0, 1)}
+    (line,) = one_sided(Schema(kind="binary"), targets)
+    assert "valid" in line
+    assert "one class" in line
+    assert one_sided(Schema(kind="binary"), {"train": column(0, 1), "valid": column(1, 0)}) == []
+
+
+def test_tasks_with_one_answer_are_named_by_their_split() -> None:
+    schema = Schema(kind="binary", outputs=3, names=("liver", "heart", "kidney"))
+    test = torch.tensor([[0.0, 1.0, NAN], [1.0, 1.0, NAN]])
+    (line,) = one_sided(schema, {"train": torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]), "test": test})
+    assert re.search(r"test.*2 of 3.*heart, kidney", line)
+
+
+def test_classes_in_one_split_only_are_named() -> None:
+    schema = Schema(outputs=4, names=("a", "b", "c", "d"))
+    targets = {"train": torch.tensor([0, 1, 1, 0]), "valid": torch.tensor([0, 0]), "test": torch.tensor([0, 2])}
+    one, alone = one_split(schema, targets)
+    assert re.search(r"valid.*one class.*\ba\b", one)
+    assert re.search(r"2 of 4.*b \(train\), c \(test\)", alone)  # d is nowhere: nothing can be done about it
+    even = {"train": torch.tensor([0, 1, UNLABELLED]), "test": torch.tensor([1, 0, UNLABELLED])}
+    assert one_split(schema, even) == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("log", [False, True])
+def test_targets_that_span_decades_are_said_once(tmp_path: Path, source: Any, log: bool) -> None:
+    data = source(tmp_path, np.logspace(-2, 3, 40).tolist(), log=log)
+    data.open([])
+    lines = notices(data)
+    assert len(lines) == (0 if log else 1)
+    assert all("data.log=true" in line for line in lines)
+
+
+def test_ordinary_targets_are_worth_no_line(tmp_path: Path) -> None:
+    data = csv_graphs(tmp_path, [3 + n / 40 for n in range(40)])
+    data.open([])
+    assert notices(data) == []
