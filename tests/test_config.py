@@ -310,3 +310,16 @@ def test_paths_that_cannot_be(key, said):
     with pytest.raises(UserError) as caught:
         check_path(cfg, key)
     assert str(caught.value) == said
+
+
+def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
+    usual, whole = (composed(f"data={data}").trainer.max_epochs for data in ("python_functions", "planetoid"))
+    assert whole >= 100 > usual
+    for choices, epochs in (
+        (["data=planetoid", "data/sampler=neighbours"], usual),
+        (["data=ogbl_ddi"], usual),  # whose epoch is many batches of links
+        (["data=planetoid", "trainer=ddp"], whole),
+        (["data=planetoid", "trainer.max_epochs=3"], 3),
+        (["data=planetoid", "debug=smoke"], 1),
+    ):
+        assert composed(*choices).trainer.max_epochs == epochs, choices
