@@ -6,7 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from gt.command import CONFIGS, prepared
+from gt.command import prepared
+from gt.config_files import CONFIGS
 from gt.errors import one_line
 from gt.processes import end_with_parent, is_child
 from gt.sweep import job, ranking

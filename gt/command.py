@@ -1,177 +1,50 @@
 """The command line around a run: mistakes become one line, a stopped run says how it goes on."""
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.config import Config, WrongKey, check, check_path, nearest, shell_override
-from gt.errors import UserError
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-
-def groups(configs: Path) -> dict[str, list[str]]:
-    """Every configuration group below a folder with its options; Hydra's own groups are left to Hydra."""
-    found = {}
-    for folder in sorted(path for path in configs.rglob("*") if path.is_dir()):
-        name = folder.relative_to(configs).as_posix()
-        options = sorted(path.stem for path in folder.glob("*.yaml"))
-        if options and name.split("/")[0] != "hydra":
-            found[name] = options
-    return found
+from gt.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
+from gt.config import OPTIONS, Config, WrongKey, check, check_path, shell_override, taken
+from gt.config_files import CONFIGS, Files, searched, yaml_line
+from gt.errors import UserError, nearest
 
 
-def alternatives(override: Override, options: Sequence[str] = ()) -> list[str]:
-    """An override as plain ones: itself, or one for each value that it sweeps over, both ends of an interval.
-
-    Args:
-        options: what a ``glob`` chooses from.
-
-    Raises:
-        UserError: it sweeps over nothing.
-    """
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    value: Any = override.value()
-    found: Iterable[Any]
-    if isinstance(value, Glob):
-        found = value.filter(list(options))
-    elif isinstance(value, IntervalSweep):
-        found = (value.start, value.end)
-    else:
-        found = override.sweep_string_iterator()
-    lines = [f"{override.get_key_element()}={each}" for each in found]
-    if not lines:
-        raise UserError(f"{override.input_line} has no value to sweep over")
-    return lines
-
-
-class Files:
-    """The files of a folder of configurations: which options there are, what they ask for, which of them sets a key."""
-
-    def __init__(self, configs: Path) -> None:
-        self.configs, self.groups = configs, groups(configs)
-
-    def name(self, path: str) -> str:
-        """A file as messages call it, such as ``configs/model/gps.yaml``."""
-        return f"{self.configs.name}/{path}.yaml"
-
-    def read(self, path: str) -> dict[str, Any]:
-        """What a file says, interpolations as they stand."""
-        try:
-            found = OmegaConf.to_container(OmegaConf.load(self.configs / f"{path}.yaml"), resolve=False)
-        except MarkedYAMLError as error:
-            raise UserError(_yaml_line(self.name(path), error)) from None
-        except OmegaConfBaseException as error:
-            raise UserError(f"{self.name(path)}: {str(error).splitlines()[0]}") from None
-        if not isinstance(found, dict):
-            raise UserError(f"{self.name(path)} holds a list: a configuration file holds keys and their values")
-        return {str(key): value for key, value in found.items()}
-
-    def check_options(self, group: str, options: Any, where: str = "") -> None:
-        """Whether a group has the options, and the groups those that the options' own files ask for, all the way down.
-
-        Raises:
-            UserError: naming the file that asks (where it is not the command line) and the nearest right name.
-        """
-        if group not in self.groups:
-            raise UserError(f"{where}no group '{group}': {nearest(group, self.groups)}")
-        for option in options if isinstance(options, list) else [options]:
-            option, known = "null" if option is None else str(option), self.groups[group]
-            if option not in known:
-                raise UserError(f"{where}no option '{option}' in group '{group}': {nearest(option, known)}")
-            for asked, others in self._defaults(group, f"{group}/{option}"):
-                self.check_options(asked, others, f"{self.name(f'{group}/{option}')}: ")
-
-    def _defaults(self, group: str, path: str) -> Iterator[tuple[str, Any]]:
-        """The (group, options) that the defaults list of a file asks for."""
-        for entry in self.read(path).get("defaults", ()):
-            if isinstance(entry, str):  # 'name' is a file of the same group, 'inner/name' one of a group inside it
-                key, _, options = entry.split("@")[0].rpartition("/")
-            else:
-                [(key, options)] = entry.items()
-                key = key.split()[-1].split("@")[0]  # of 'override /group@package'
-            asked = key[1:] if key.startswith("/") else f"{group}/{key}".rstrip("/")
-            if options not in ("_self_", None) and "${" not in str(options) and asked.split("/")[0] != "hydra":
-                yield asked, options
-
-    def setting(self, key: str, chosen: list[str]) -> str | None:
-        """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
-        files = GlobalHydra.instance().config_loader().compute_defaults_list("train", chosen, RunMode.RUN).defaults
-        for file in reversed(files):
-            path = str(file.config_path)
-            if not (self.configs / f"{path}.yaml").is_file():
-                continue  # Hydra's own
-            node: Any = self.read(path)
-            for part in reversed(file.package.split(".") if file.package else []):
-                node = {part: node}
-            for part in key.split("."):
-                node = {str(place): item for place, item in enumerate(node)} if isinstance(node, list) else node
-                if not isinstance(node, Mapping) or part not in node:
-                    break
-                node = node[part]
-            else:
-                return path
-        return None
-
-
-def _yaml_line(name: str, error: MarkedYAMLError) -> str:
-    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-    return f"{name}{line}: {error.problem}"
-
-
-COLUMNS = ("data.target", "data.features")  # may be several, and a comma between them be meant so
-SHOWING = ("-c", "--cfg", "-p", "--package")  # flags of Hydra that take the next argument as theirs
-
-
-def parsed(arguments: list[str]) -> list[Override]:
-    """The overrides among the arguments."""
-    before = ["", *arguments]
-    lines = [a for a, flag in zip(arguments, before, strict=False) if not a.startswith("-") and flag not in SHOWING]
-    found = []
-    for line in lines:
-        try:
-            found += OverridesParser.create().parse_overrides([line])
-        except HydraException:
-            raise UserError(f"cannot read '{line}': an override is key=value or group=option{_quoted(line)}") from None
-    return found
-
-
-def _quoted(line: str) -> str:
-    """How to write a value that Hydra's grammar does not take as it stands, such as a name with brackets."""
-    key, _, value = line.partition("=")
-    if not value or re.search(r"[^\w./+~@]", key):
-        return ""
-    listed = value.startswith("[") and value.endswith("]")
-    texts = [text.strip().strip("'\"") for text in value[1:-1].split(",")] if listed else value
-    return f"; as text: {shell_override(key, texts)}"
-
-
-def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
+def check_command(
+    arguments: list[str], configs: Path = CONFIGS, name: str = "train", beside: Sequence[str] = ()
+) -> list[str]:
     """Hold overrides, the files that they choose and the resulting configuration against what exists.
 
+    Args:
+        arguments: overrides, and flags, which are left alone.
+        configs: the folder of the primary configuration.
+        name: that of its file.
+        beside: further folders of configurations; those that ``hydra.searchpath`` names are found among the overrides.
+
     Returns:
-        The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra.
+        The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra, and
+        what a section kept for another ``_target_`` than the one that it is given is taken out.
 
     Raises:
         UserError: one line for the first thing that is wrong, naming the file where it is not the command line.
     """
-    files = Files(configs)
     overrides = parsed(arguments)
     hydras = [alternatives(override)[0] for override in overrides if override.is_hydra_override()]
+    asked = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    places = [*beside, *(asked[-1] if asked and isinstance(asked[-1], list) else ())]
+    files = Files(configs, *map(searched, map(str, places)))
+    if places:
+        hydras.append(f"hydra.searchpath=[{','.join(map(repr, map(str, files.folders[1:])))}]")
     own = [override for override in overrides if not override.is_hydra_override()]
     chosen = [override for override in own if override.key_or_group in files.groups]
     values = [override for override in own if override.key_or_group not in files.groups]
@@ -180,16 +53,32 @@ def check_command(arguments: list[str], configs: Path = CONFIGS) -> list[str]:
         for line in lines if not override.is_delete() else ():
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        base = _compose([*hydras, *(lines[0] for lines in choices)])
+        base = _compose([*hydras, *(lines[0] for lines in choices)], name)
+        gone = replaced(values, base)
         added = additions(values, base, files.groups)
         settings = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *settings], [override.key_or_group for override in values]
-        first = [lines[0] for lines in plain]
-        check_run(first, len(chosen), keys, files)
+        first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
+        check_run([*hydras, *first, *gone], groups, keys, files, name)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
-                check_run([*first[:place], line, *first[place + 1 :]], len(chosen), keys, files)
-    return ["+" + argument if argument in added else argument for argument in arguments]
+                check_run([*hydras, *first[:place], line, *first[place + 1 :], *gone], groups, keys, files, name)
+    return ["+" + argument if argument in added else argument for argument in arguments] + gone
+
+
+def replaced(values: list[Override], base: DictConfig) -> list[str]:
+    """Overrides that take out what sections hold for the ``_target_`` that they had and their new one does not take."""
+    typed = [override.key_or_group for override in values]
+    gone = []
+    for override in values:
+        path, _, last = override.key_or_group.rpartition(".")
+        section = OmegaConf.select(base, path) if last == "_target_" and path else None
+        if isinstance(section, DictConfig) and not override.is_delete() and not override.is_sweep_override():
+            known = {*taken(path, override.value()), *OPTIONS}
+            for key in [f"{path}.{key}" for key in map(str, section) if key not in known]:
+                if not any(f"{each}.".startswith(f"{key}.") for each in typed):
+                    gone += [f"{key}=0", f"~{key}"]  # Hydra deletes nothing that is null
+    return gone
 
 
 def additions(values: list[Override], base: DictConfig, available: Mapping[str, Any]) -> set[str]:
@@ -217,18 +106,18 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
     return added
 
 
-def check_run(lines: list[str], groups: int, keys: list[str], files: Files) -> None:
+def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train") -> None:
     """Check the configuration of one run, that of the given overrides.
 
     Args:
-        lines: overrides without a sweep; the first ``groups`` of them choose options.
+        lines: overrides without a sweep; the first ``groups`` of them are Hydra's own and choose options.
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
     """
     try:
-        check(_compose(lines))
+        check(_compose(lines, name))
     except WrongKey as error:
         wrong = error.key + "."
-        path = files.setting(error.key, lines[:groups])
+        path = files.setting(error.key, lines[:groups], name)
         if path is None or any(wrong.startswith(f"{key}.") or f"{key}.".startswith(wrong) for key in keys):
             raise
         if error.key in files.groups and error.key not in {section.name for section in fields(Config)}:
@@ -240,7 +129,7 @@ def _compose(overrides: list[str], name: str = "train") -> DictConfig:
     try:
         return compose(name, overrides=overrides)
     except MarkedYAMLError as error:
-        raise UserError(_yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
+        raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error) or str(error.__cause__)
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
@@ -271,18 +160,31 @@ def resumed(arguments: list[str]) -> list[str]:
 
 
 def prepared(arguments: list[str]) -> list[str]:
-    """The arguments that Hydra gets: checked, and those of a run to resume put in its words."""
-    plain = ("-m", "--multirun", "--resolve", *SHOWING)
-    asks_hydra = any(argument.startswith("-") and argument not in plain for argument in arguments)
-    if asks_hydra or "LOCAL_RANK" in os.environ:  # --help and the like; or a child of a run that was checked
+    """The arguments that Hydra gets: checked, flags first, and those of a run to resume put in its words.
+
+    Parts of one's own are found in the folder in which the command runs, as those beside ``train.py`` are.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    if "LOCAL_RANK" in os.environ:  # a child of a run that was checked
         return arguments
-    found = resumed(arguments)
-    if found is not arguments:
-        return found
-    found, many = check_command(arguments), {"-m", "--multirun"} & {*arguments}
-    for override in parsed(arguments):
-        if override.is_sweep_override() and not many and "hydra.mode" not in " ".join(arguments):
+    flags, overrides = arranged(arguments)
+    if any(flag.partition("=")[0] in ASKING for flag in flags):
+        return [*flags, *overrides]
+    again = resumed(overrides)
+    if again is not overrides:
+        return [*flags, *again]
+    beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
+    checked = check_command(
+        overrides,
+        CONFIGS if primary is None else searched(str(CONFIGS.parent / primary)),
+        value_of(flags, "-cn", "--config-name") or "train",
+        () if beside is None else (beside,),
+    )
+    many = {"-m", "--multirun"} & {*flags} or any(line.startswith("hydra.mode") for line in overrides)
+    for override in parsed(overrides):
+        if override.is_sweep_override() and not many:
             key, _, value = str(override.input_line).partition("=")
             hint = f"; several columns are {shell_override(key, value.split(','))}" if key in COLUMNS else ""
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
-    return found
+    return [*flags, *checked]

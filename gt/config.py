@@ -90,10 +90,21 @@ def taken(path: str, name: Any) -> dict[str, Any]:
     Raises:
         UserError: there is no such thing.
     """
+    key = f"{path}._target_"
     try:
         return parameters(pkgutil.resolve_name(name))
-    except Exception:
-        raise WrongKey(f"{path}._target_", f"{path}._target_: there is nothing called '{name}' to import") from None
+    except (ModuleNotFoundError, AttributeError, ValueError, TypeError):
+        raise WrongKey(key, f"{key}: there is nothing called '{name}' to import") from None
+    except Exception as error:  # whatever a module of one's own raises
+        lines = str(error).splitlines() or [""]
+        raise WrongKey(key, f"{key}: '{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
+
+
+def required(name: str) -> list[str]:
+    """What the function or class of this name does not do without."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    arguments = inspect.signature(pkgutil.resolve_name(name)).parameters.values()
+    return [each.name for each in arguments if each.kind in named and each.default is inspect.Parameter.empty]
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -160,6 +171,10 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
         if key not in known:
             raise WrongKey(f"{path}.{key}", f"unknown key '{path}.{key}': {nearest(key, known)}")
         check_value(f"{path}.{key}", value, known[key])
+    if not section.get("_partial_") and "_args_" not in section:
+        for key in required(section["_target_"]):
+            if key not in section:
+                raise WrongKey(f"{path}.{key}", f"{path}.{key} is not set: give {path}.{key}=VALUE")
     if wrong := beyond_limits(section):
         key, words = wrong
         raise WrongKey(f"{path}.{key}", f"{path}.{key}={section[key]}: it must be {words}")

@@ -12,7 +12,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gt.command import CONFIGS, alternatives, check_command, groups, parsed, prepared, resumed
+from gt.arguments import alternatives, arranged, parsed
+from gt.command import check_command, prepared, resumed
+from gt.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
 
 ROOT = CONFIGS.parent
@@ -276,6 +278,42 @@ def test_arguments_of_hydra_are_no_overrides():
     assert [override.input_line for override in found] == ["seed=1", "name=a"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flags", "overrides"),
+    [
+        ("seed=1,2 -m optim.lr=1", "-m", "seed=1,2 optim.lr=1"),
+        ("seed=1 --multirun", "--multirun", "seed=1"),
+        ("--optim.lr=0.1 --seed=3 mask.hops=1", "", "optim.lr=0.1 seed=3 mask.hops=1"),
+        ("--data=text --data.path=--odd=name", "", "data=text data.path=--odd=name"),
+        ("a=1 --cfg job b=2 -p model --resolve", "--cfg job -p model --resolve", "a=1 b=2"),
+        ("--cfg=job a=1", "--cfg job", "a=1"),
+        ("a=1 --config-dir=mine -cn other", "--config-dir mine -cn other", "a=1"),
+        ("a=1 --info defaults b=2", "--info defaults", "a=1 b=2"),
+        ("-i a=1", "-i", "a=1"),
+        ("~logger +a=1", "", "~logger +a=1"),
+    ],
+)
+def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments, flags, overrides):
+    assert arranged(arguments.split()) == (flags.split(), overrides.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--mutlirun seed=1", "--multirun"),
+        ("-x", "-x"),
+        ("seed=1 --cfg", "--cfg"),
+        ("--experimental-rerun=a.pkl", "--exp"),
+        ("--experimental-rerun a.pkl", "--exp"),
+        ("-", "-"),
+    ],
+)
+def test_a_flag_that_does_not_exist_is_one_line(arguments, named):
+    with pytest.raises(UserError) as caught:
+        prepared(arguments.split())
+    assert named in said(caught)
+
+
 @pytest.fixture
 def run_folder(tmp_path) -> Path:
     """What a run leaves behind that can be resumed."""
@@ -336,7 +374,7 @@ def test_without_a_folder_to_resume_nothing_changes():
 
 
 def test_hydra_answers_for_itself_and_a_child_process_was_checked(monkeypatch):
-    for arguments in (["--help"], ["--info", "all", "modle=x"], ["--config-name", "other", "modle=x"]):
+    for arguments in (["--help"], ["--info", "all", "modle=x"], ["--info", "modle=x"], ["-sc", "install=bash"]):
         assert prepared(arguments) == arguments
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert prepared(["modle=x"]) == ["modle=x"]
@@ -346,7 +384,7 @@ def test_several_values_need_a_multirun():
     with pytest.raises(UserError, match=r"^seed=1,2 gives several values: add -m to run them all$"):
         prepared(["seed=1,2"])
     for arguments in (["-m", "seed=1,2"], ["seed=1,2", "--multirun"], ["hydra.mode=MULTIRUN", "seed=1,2"]):
-        assert prepared(arguments) == arguments
+        assert sorted(prepared(arguments)) == sorted(arguments)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from hydra.utils import instantiate
 from rich.console import Console
 
 from gt.attention import Demand
-from gt.command import CONFIGS, check_command
+from gt.command import check_command
+from gt.config_files import CONFIGS
 from gt.construct import constructing
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule, GraphDataModule

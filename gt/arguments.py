@@ -1,0 +1,103 @@
+"""The words of a command line: flags, and overrides, one of which may stand for several."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.errors import HydraException
+
+from gt.config import shell_override
+from gt.errors import UserError, nearest
+
+ALONE = {"-m", "--multirun", "-r", "--run", "--resolve"}
+VALUED = {"-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name"}
+ASKING = {"-h", "--help", "--hydra-help", "--version", "-i", "--info", "-sc", "--shell-completion"}  # Hydra answers
+PICKLED = "--experimental-rerun"  # opens a pickle
+INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+COLUMNS = ("data.target", "data.features")  # may be several, and a comma between them be meant so
+
+
+def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags, with their values, and the overrides among arguments in any order.
+
+    ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``.
+
+    Raises:
+        UserError: a flag that Hydra does not have, or lacks its value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif name in VALUED:
+            if not equals and not rest:
+                raise UserError(f"{word} needs a value")
+            flags += [name, value if equals else rest.pop(0)]
+        elif word in ALONE or name in ASKING:
+            flags.append(word)
+            if word in ("-i", "--info") and rest and rest[0] in INFO:
+                flags.append(rest.pop(0))
+        elif equals and word.startswith("--") and name != PICKLED:
+            overrides.append(word[2:])
+        else:
+            known = [flag for flag in ALONE | VALUED | ASKING if flag.startswith("--")]
+            raise UserError(f"there is no option '{name}': {nearest(name, known)}")
+    return flags, overrides
+
+
+def value_of(flags: Sequence[str], *names: str) -> str | None:
+    """The value of a flag under any of its names; None where it is not given."""
+    return next((value for flag, value in pairwise(flags) if flag in names), None)
+
+
+def parsed(arguments: list[str]) -> list[Override]:
+    """The overrides among the arguments."""
+    found = []
+    for line in arranged(arguments)[1]:
+        try:
+            found += OverridesParser.create().parse_overrides([line])
+        except HydraException:
+            raise UserError(f"cannot read '{line}': an override is key=value or group=option{_quoted(line)}") from None
+    return found
+
+
+def _quoted(line: str) -> str:
+    """How to write a value that Hydra's grammar does not take as it stands, such as a name with brackets."""
+    key, _, value = line.partition("=")
+    if not value or re.search(r"[^\w./+~@]", key):
+        return ""
+    listed = value.startswith("[") and value.endswith("]")
+    texts = [text.strip().strip("'\"") for text in value[1:-1].split(",")] if listed else value
+    return f"; as text: {shell_override(key, texts)}"
+
+
+def alternatives(override: Override, options: Sequence[str] = ()) -> list[str]:
+    """An override as plain ones: itself, or one for each value that it sweeps over, both ends of an interval.
+
+    Args:
+        options: what a ``glob`` chooses from.
+
+    Raises:
+        UserError: it sweeps over nothing.
+    """
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    value: Any = override.value()
+    found: Iterable[Any]
+    if isinstance(value, Glob):
+        found = value.filter(list(options))
+    elif isinstance(value, IntervalSweep):
+        found = (value.start, value.end)
+    else:
+        found = override.sweep_string_iterator()
+    lines = [f"{override.get_key_element()}={each}" for each in found]
+    if not lines:
+        raise UserError(f"{override.input_line} has no value to sweep over")
+    return lines

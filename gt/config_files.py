@@ -1,0 +1,133 @@
+"""Folders of configuration files: this package's, and those of one's own."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from gt.errors import UserError, nearest
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def groups(configs: Path) -> dict[str, list[str]]:
+    """Every configuration group below a folder with its options; Hydra's own groups are left to Hydra."""
+    found = {}
+    for folder in sorted(path for path in configs.rglob("*") if path.is_dir()):
+        name = folder.relative_to(configs).as_posix()
+        options = sorted(path.stem for path in folder.glob("*.yaml"))
+        if options and name.split("/")[0] != "hydra":
+            found[name] = options
+    return found
+
+
+def searched(place: str) -> Path:
+    """The folder that an entry of ``hydra.searchpath`` names, ``file://FOLDER``, ``pkg://PACKAGE`` or a plain one.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(place.removeprefix("file://"))
+    if place.startswith("pkg://"):
+        name = place.removeprefix("pkg://")
+        try:
+            spec = importlib.util.find_spec(name.replace("/", "."))
+        except ImportError:
+            spec = None
+        folder = Path(next(iter(spec.submodule_search_locations or ()), "")) if spec else folder
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of configurations at {place}")
+    return folder
+
+
+class Files:
+    """The files of folders of configurations: which options there are, what they ask for, which of them sets a key.
+
+    Of files of the same name in several folders that of the first one counts, as it does for Hydra.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
+        self.groups: dict[str, list[str]] = {}
+        for folder in folders:
+            for group, options in groups(folder).items():
+                self.groups[group] = sorted({*self.groups.get(group, ()), *options})
+
+    def _file(self, path: str) -> Path | None:
+        return next((file for folder in self.folders if (file := folder / f"{path}.yaml").is_file()), None)
+
+    def name(self, path: str) -> str:
+        """A file as messages call it, such as ``configs/model/gps.yaml``."""
+        file = self._file(path)
+        folder = self.folders[0] if file is None else Path(str(file).removesuffix(f"{path}.yaml"))
+        return f"{folder.name}/{path}.yaml"
+
+    def read(self, path: str) -> dict[str, Any]:
+        """What a file says, interpolations as they stand."""
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(self._file(path) or path), resolve=False)
+        except MarkedYAMLError as error:
+            raise UserError(yaml_line(self.name(path), error)) from None
+        except OmegaConfBaseException as error:
+            raise UserError(f"{self.name(path)}: {str(error).splitlines()[0]}") from None
+        if not isinstance(found, dict):
+            raise UserError(f"{self.name(path)} holds a list: a configuration file holds keys and their values")
+        return {str(key): value for key, value in found.items()}
+
+    def check_options(self, group: str, options: Any, where: str = "") -> None:
+        """Whether a group has the options, and the groups those that the options' own files ask for, all the way down.
+
+        Raises:
+            UserError: naming the file that asks (where it is not the command line) and the nearest right name.
+        """
+        if group not in self.groups:
+            raise UserError(f"{where}no group '{group}': {nearest(group, self.groups)}")
+        for option in options if isinstance(options, list) else [options]:
+            option, known = "null" if option is None else str(option), self.groups[group]
+            if option not in known:
+                raise UserError(f"{where}no option '{option}' in group '{group}': {nearest(option, known)}")
+            for asked, others in self._defaults(group, f"{group}/{option}"):
+                self.check_options(asked, others, f"{self.name(f'{group}/{option}')}: ")
+
+    def _defaults(self, group: str, path: str) -> Iterator[tuple[str, Any]]:
+        """The (group, options) that the defaults list of a file asks for."""
+        for entry in self.read(path).get("defaults", ()):
+            if isinstance(entry, str):  # 'name' is a file of the same group, 'inner/name' one of a group inside it
+                key, _, options = entry.split("@")[0].rpartition("/")
+            else:
+                [(key, options)] = entry.items()
+                key = key.split()[-1].split("@")[0]  # of 'override /group@package'
+            asked = key[1:] if key.startswith("/") else f"{group}/{key}".rstrip("/")
+            if options not in ("_self_", None) and "${" not in str(options) and asked.split("/")[0] != "hydra":
+                yield asked, options
+
+    def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
+        """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
+        files = GlobalHydra.instance().config_loader().compute_defaults_list(primary, chosen, RunMode.RUN).defaults
+        for file in reversed(files):
+            path = str(file.config_path)
+            if self._file(path) is None:
+                continue  # Hydra's own
+            node: Any = self.read(path)
+            for part in reversed(file.package.split(".") if file.package else []):
+                node = {part: node}
+            for part in key.split("."):
+                node = {str(place): item for place, item in enumerate(node)} if isinstance(node, list) else node
+                if not isinstance(node, Mapping) or part not in node:
+                    break
+                node = node[part]
+            else:
+                return path
+        return None
+
+
+def yaml_line(name: str, error: MarkedYAMLError) -> str:
+    """What is wrong in a YAML file, and where."""
+    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    return f"{name}{line}: {error.problem}"

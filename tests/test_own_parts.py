@@ -1,0 +1,137 @@
+"""Parts and configurations of one's own, outside this package: found, checked as its own are, trained and loaded."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import gt
+import train
+from gt.command import prepared
+from gt.errors import UserError
+from tests.test_sweep import own_logging  # noqa: F401  a fixture
+
+MODULE = '''
+from dataclasses import dataclass
+import torch
+from torch import nn
+from gt.heads import Mean, Pool
+from gt.masks.base import Mask
+
+@dataclass(frozen=True)
+class Ring(Mask):
+    """A node reads itself and as many after it, around the end of its graph."""
+
+    size: int
+
+    def keys(self, batch):
+        node = torch.arange(batch.num_nodes)
+        first, count = batch.ptr[batch.batch], batch.sizes[batch.batch]
+        read = [first + (batch.position + step) % count for step in range(self.size + 1)]
+        return torch.unique(torch.cat([node * batch.num_nodes + other for other in read]))
+
+class Gated(Pool):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(width, 1)
+
+    def forward(self, x, batch):
+        return Mean()(self.weigh(x).sigmoid() * x, batch)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder outside this project, in which the command runs."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    for name, text in {
+        "mask/ring": "_target_: mine.Ring\nsize: 2\n",
+        "mask/wrong": "_target_: mine.Ring\nsizes: 2\n",
+        "experiment/own": "# @package _global_\ndefaults:\n  - override /mask: ring\nmodel:\n  depth: 1\n",
+        "experiment/typo": "# @package _global_\nmodel:\n  dpeth: 1\n",
+        "experiment/lost": "# @package _global_\ndefaults:\n  - override /mask: rnig\n",
+    }.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    graphs = [
+        {
+            "graph": {"label": "ab"[n % 2]},
+            "nodes": [{"id": i, "kind": "xy"[(i * n) % 2]} for i in range(3 + n % 3)],
+            "links": [{"source": i, "target": i + 1} for i in range(2 + n % 3)],
+        }
+        for n in range(40)
+    ]
+    (tmp_path / "graphs.jsonl").write_text("".join(json.dumps(graph) + "\n" for graph in graphs))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder):
+    arguments = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
+    checked = prepared(arguments)
+    assert checked[:3] == ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
+    assert [line for line in checked[3:] if line.startswith("~")] == ["~mask.hops", "~mask.schedule"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mask._target_=mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
+        (["mask._target_=mine.Rnig"], "mask._target_: there is nothing called 'mine.Rnig' to import"),
+        (["mask._target_=nothing.Ring"], "mask._target_: there is nothing called 'nothing.Ring' to import"),
+        (["mask._target_=broken.Ring"], "mask._target_: 'broken.Ring' cannot be imported: ZeroDivisionError"),
+        (["mask._target_=mine.Ring", "mask.size=2", "mask.hops=1"], "unknown key 'mask.hops': there are size"),
+        (["mask._target_=mine.Ring", "mask.size=two"], "mask.size='two' has the wrong type: it should be a whole"),
+        (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),
+        (["--config-dir=conf", "mask=wrong"], "conf/mask/wrong.yaml: unknown key 'mask.sizes': did you mean 'size'?"),
+        (["hydra.searchpath=[conf]", "experiment=typo"], "conf/experiment/typo.yaml: unknown key 'model.dpeth': did"),
+        (["experiment=lost", "-cd", "conf"], "conf/experiment/lost.yaml: no option 'rnig' in group 'mask': did you"),
+        (["--config-dir", "conf", "mask=ring", "modle.depth=1"], "unknown key 'modle': did you mean 'model'?"),
+        (["--config-dir", "conf"], None),
+        (["--config-dir", "nowhere"], "there is no folder of configurations at nowhere"),
+        (["hydra.searchpath=[pkg://nowhere]"], "there is no folder of configurations at pkg://nowhere"),
+        (["--config-name", "trian"], "Cannot find primary config 'trian'."),
+    ],
+)
+def test_own_folders_and_classes_are_checked_as_the_package_s_are(arguments, said, folder):
+    if said is None:
+        assert prepared(arguments) == arguments
+        return
+    with pytest.raises(UserError) as caught:
+        prepared(arguments)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config-dir", "conf", "experiment=own", "mask.size=1"],
+        ["hydra.searchpath=[conf]", "experiment=own", "mask.size=1"],
+        ["mask._target_=mine.Ring", "mask.size=1", "model.depth=1"],
+    ],
+)
+def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments, folder, monkeypatch, capsys):
+    options = [
+        "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
+        "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
+        "model.head.pool=[{_target_:mine.Gated,width:8}]",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *options])
+    train.command()
+    path = folder / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError) as caught:
+        gt.load(path)
+    assert "mine.Gated" in str(caught.value)
+    assert "mine.Ring" in str(caught.value)
+    assert "trust=True" in str(caught.value)
+    task = gt.load(path, trust=True)
+    assert str(task.net.masks[0]) == "Ring(size=1)"
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    assert torch.equal(task.net.head.pools[0].weigh.weight, saved["net.head.pools.0.weigh.weight"])
+    assert (folder / "run" / "train.log").read_text().count("parameters") == 1
