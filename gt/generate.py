@@ -94,13 +94,13 @@ def generate(
     return tokens
 
 
-def language_model(path: Path) -> tuple[GraphTransformer, Schema, Tokenizer]:
+def language_model(path: Path, trust: bool = False) -> tuple[GraphTransformer, Schema, Tokenizer]:
     """The model of a checkpoint, in eval mode, and what reads and writes its tokens.
 
     Raises:
         UserError: no checkpoint, or not one of a language model.
     """
-    task = load(path)
+    task = load(path, trust)
     schema, net = task.schema, task.net
     is_text = schema.tokenizer and schema.level == "node" and schema.node_vocab == (schema.outputs,)
     if not is_text or not isinstance(net, GraphTransformer):
@@ -118,6 +118,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens that reach this probability")
     parser.add_argument("--samples", type=int, default=1, help="continuations of the same prompt")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
 
@@ -128,7 +129,7 @@ def main() -> None:
         raise UserError("this machine has no GPU: choose --device cpu")
     if args.tokens < 1 or args.samples < 1:
         raise UserError("--tokens and --samples must be 1 or more")
-    net, schema, tokenizer = language_model(args.checkpoint)
+    net, schema, tokenizer = language_model(args.checkpoint, args.trust)
     prompt = tokenizer.encode([args.prompt])[0]
     if not len(prompt):
         raise UserError("there is nothing to continue: give --prompt TEXT")
