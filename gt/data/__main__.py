@@ -61,7 +61,7 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     console.print("\n".join([data.schema.task(), *notices(data)]), markup=False)
     notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
     for key, value in notes.items():
-        if value not in ([], {}, None):
+        if value not in ([], {}, None) and key != "attributes":  # those were said when the data were opened
             console.print(f"{key}: {value}", markup=False)
     path = unused(out, getattr(data, "name", name))
     draw(found.sample, data.schema, path)

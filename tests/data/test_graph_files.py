@@ -251,7 +251,7 @@ JSON = {
     ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
     "attribute that only one has": (
-        link(nodes=[{"id": "a", "x": 1, "z": 2}, {"id": "b", "x": 1}]),
+        link(nodes=[{"id": "a", "x": 1, "z": 2}, {"id": "b", "x": 1, "z": 0}, {"id": "c", "x": 1, "z": 0}]),
         "{path}, graph 0, node 'a': 'z' is empty, and a feature needs a value",
     ),
     "attribute of another type": (

@@ -1,8 +1,12 @@
 """What becomes of the attributes of somebody's own graphs: names, ids and drawings are neither targets nor features."""
 
+import json
+
 import networkx as nx
 import pytest
 
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
 from gt.data.own.nodes import CSVNodes, GraphFileNodes
 from gt.errors import UserError
 from tests.data.tables_of import line_of
@@ -108,10 +112,58 @@ def test_ids_are_no_features_but_measures_are(tmp_path):
     assert store.schema.node_vocab == (3,)
 
 
-def test_an_empty_column_is_no_feature(tmp_path):
-    store = nodes(tmp_path / "csv", "node,note,size,label", *(f"{n},,{n % 4},{n % 2}" for n in range(30)))
-    assert store.notes["attributes"]["nodes"]["note"] == "not used, empty"
+def test_a_column_that_is_mostly_empty_is_no_feature(tmp_path):
+    rows = [f"{n},,{'seen' if n < 9 else ''},{n % 4},{n % 2}" for n in range(30)]
+    store = nodes(tmp_path / "csv", "node,note,remark,size,label", *rows)
+    roles = store.notes["attributes"]["nodes"]
+    assert (roles["note"], roles["remark"]) == (
+        "not used, empty",
+        "not used, empty for 21 of 30 nodes",
+    )
     assert store.schema.node_vocab == (4,)
+
+
+def test_labels_may_be_rare(tmp_path):
+    rows = [f"{n},{n % 4},{n % 2 if n < 12 else ''}" for n in range(60)]
+    store = nodes(tmp_path / "csv", "node,size,label", *rows)
+    assert (store.schema.target, sum(len(ids) for ids in store.splits.values())) == (("label",), 12)
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    tasks = [f"g{n},{'' if n % 5 else n % 2},{'' if n % 4 else n % 3 // 2}" for n in range(40)]
+    (folder / "graphs.csv").write_text("graph,toxic,soluble\n" + "\n".join(tasks) + "\n")
+    (folder / "nodes.csv").write_text("graph,node\n" + "".join(f"g{n},a\n" for n in range(40)))
+    (folder / "edges.csv").write_text("graph,source,target\n")
+    data = CSVGraphs(str(folder), root=str(tmp_path / "built"))
+    data.open([])
+    assert data.schema.target == ("toxic", "soluble")
+
+
+def test_the_index_that_pandas_writes_is_no_feature(tmp_path):
+    store = nodes(tmp_path / "csv", ",node,size,label", *(f"{n},{n},{n % 4},{n % 2}" for n in range(30)))
+    assert store.notes["attributes"]["nodes"] == {
+        "index": "not used, an id of nodes",
+        "size": "categories",
+        "label": "target",
+    }
+
+
+def test_names_that_repeat_in_other_graphs_only_are_ids(tmp_path):
+    graphs = []
+    for number in range(20):
+        graph = nx.path_graph(4)
+        graph.graph |= {"name": f"molecule {number}", "label": number % 2}
+        for node, data in graph.nodes.data():
+            data |= {"name": f"atom {node}", "element": "CNOC"[node]}
+        graphs.append(graph)
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    data = GraphFiles(str(path), root=str(tmp_path / "built"))
+    data.open([])
+    assert data.graphs.notes["attributes"] == {
+        "nodes": {"name": "not used, an id of nodes", "element": "categories"},
+        "edges": {},
+        "graphs": {"name": "not used, 20 different texts for 20 graphs", "label": "target"},
+    }
 
 
 def test_a_class_for_each_row_is_refused_also_where_it_is_asked_for(tmp_path):

@@ -105,6 +105,8 @@ def read_table(path: Path, needed: Sequence[str] = (), aliases: Mapping[str, str
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
     delimiter = delimiter_of(text.partition("\n")[0], tabs=".tsv" in path.suffixes)
     header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))]
+    if not header[0] and "index" not in header:
+        header[0] = "index"  # as pandas writes it
     meant = {name.lower(): name for name in (*needed, "graph", "split") if name not in header}
     meant |= {alias: name for alias, name in aliases.items() if name in meant}
     lower = [name.lower() for name in header]

@@ -71,7 +71,8 @@ def pack(table: Table, names: Sequence[str]) -> Packed:
         if empty.any():
             row = int(np.argmax(empty))
             said = "is empty" if pd.isna(column[row]) else f"is {column[row]}"
-            raise UserError(f"{table.where(row)}: '{name}' {said}, and a feature needs a value")
+            hint = "fill it in, or leave it out by data.features=[NAME,...], those to be read"
+            raise UserError(f"{table.where(row)}: '{name}' {said}, and a feature needs a value: {hint}")
     real = any(column.dtype.kind == "f" for column in columns.values())
     made: list[np.ndarray] = []
     values: dict[str, list[Any]] = {}

@@ -18,6 +18,7 @@ AXES = ("x", "y", "z")
 DRAWN = ("vx", "vy", "vz", "fx", "fy", "fz", "r", "g", "b", "alpha", "size")
 FEATURE = "feature"
 DRAWINGS = ("graphics", "labelgraphics", "viz")  # attributes of GML and GEXF that hold how a node is drawn
+EMPTY = "empty"
 PLACE = "a place in a drawing"
 FEW = 10  # values that may be classes or categories however few rows each has
 
@@ -53,12 +54,13 @@ def _spread(values: np.ndarray) -> bool:
     return bool(distinct > 2 and ((known != np.floor(known)).any() or 2 * distinct > len(known)))
 
 
-def of_no_use(table: Table, ids: Collection[str], rows: str) -> Why:
+def of_no_use(table: Table, ids: Collection[str], rows: str, rare: bool = False) -> Why:
     """The columns of a table that are no features unless somebody asks for them, and why.
 
     Args:
         ids: columns with a meaning of their own.
         rows: what a row stands for, ``nodes`` or the like.
+        rare: a column that most rows lack may be of use, as one of targets is.
     """
     drawn = drawing(table) if rows == "nodes" else []
     found: Why = {}
@@ -66,9 +68,10 @@ def of_no_use(table: Table, ids: Collection[str], rows: str) -> Why:
         values = table.columns[name]
         known = values[~pd.isna(values)]
         distinct = len(pd.unique(known))
-        if not len(known):
-            if len(values):
-                found[name] = "empty"
+        if not len(known) and len(values):
+            found[name] = EMPTY
+        elif not rare and 2 * len(known) < len(values):
+            found[name] = f"empty for {len(values) - len(known):,} of {len(values):,} {rows}"
         elif name.partition(".")[0].lower() in DRAWINGS:
             found[name] = "of a drawing"
         elif rows == "graphs" and distinct == 1 < len(values) and values.dtype.kind == "O":
@@ -77,16 +80,17 @@ def of_no_use(table: Table, ids: Collection[str], rows: str) -> Why:
             found[name] = PLACE if name.lower() in AXES else "of a drawing"
         elif values.dtype.kind == "O" and tells_apart(values):
             found[name] = f"{distinct:,} different texts for {len(known):,} {rows}"
-        elif distinct == len(values) > 2 and values.dtype.kind in "Oiu" and _numbers_rows(name, values):
+        elif len(values) > 2 and values.dtype.kind in "Oiu" and _numbers_rows(name, values, table.columns.get("graph")):
             found[name] = f"an id of {rows}"
     return found
 
 
-def _numbers_rows(name: str, values: np.ndarray) -> bool:
-    """Whether a column of different values is called like ids, or counts the rows from 0 or 1."""
+def _numbers_rows(name: str, values: np.ndarray, graph: np.ndarray | None) -> bool:
+    """Whether a column tells rows (of each graph) apart and is called like ids, or counts rows from 0 or 1."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     if words and words[-1] in IDS:
-        return True
+        keys = pd.Index(values) if graph is None else pd.MultiIndex.from_arrays([graph, values])
+        return bool(keys.is_unique)
     return values.dtype.kind in "iu" and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
 
 
@@ -121,11 +125,11 @@ def target_columns(
         stray = next((name for name in wanted if name not in {*of_graphs, *of_nodes}), str(wanted))
         raise UserError(f"data.target: no column '{stray}' to predict: {nearest(stray, {*of_graphs, *of_nodes})}")
     if graphs is not None:
-        unused = of_no_use(graphs, ("graph", "split"), "graphs")
+        unused = of_no_use(graphs, ("graph", "split"), "graphs", rare=True)
         if usable := [name for name in of_graphs if name not in unused]:
             return usable, False
     where = nodes.name if graphs is None else f"{graphs.name} and {nodes.name}"
-    unused = of_no_use(nodes, ("graph", "node", "split"), "nodes")
+    unused = of_no_use(nodes, ("graph", "node", "split"), "nodes", rare=True)
     return [_target_of_nodes(nodes, unused, where, kind)], True
 
 
@@ -142,7 +146,7 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
             return name
     likely = [name for name in nodes.others("graph", "node", "split") if _unfit(name, nodes, unused, kind) is None]
     said = "; ".join(reason for reason in why.values() if reason) or "no attribute is called label, y or target"
-    numbers = [name for name in called if nodes.columns[name].dtype.kind in "iuf" and unused.get(name) != "empty"]
+    numbers = [name for name in called if nodes.columns[name].dtype.kind in "iuf" and unused.get(name) != EMPTY]
     if likely:
         hint = f"choose one of {several(likely, 8)}: {shell_override('data.target', likely[0])}"
     elif numbers:
@@ -187,7 +191,7 @@ def roles_of(
         columns = table.others(*ids[rows])
         found[rows] = {name: f"not used, {unused[name]}" if name in unused else FEATURE for name in columns}
     if graphs is not None:
-        unused = of_no_use(graphs, ("graph", "split"), "graphs")
+        unused = of_no_use(graphs, ("graph", "split"), "graphs", rare=True)
         columns = graphs.others("graph", "split")
         found["graphs"] = {name: f"not used, {unused[name]}" if name in unused else "not used" for name in columns}
         if "split" in graphs.columns:
