@@ -123,6 +123,15 @@ def test_a_column_that_is_mostly_empty_is_no_feature(tmp_path):
     assert store.schema.node_vocab == (4,)
 
 
+def test_whole_numbers_that_few_rows_share_are_measures(tmp_path):
+    rows = [f"{n},{n * n % 97},{n % 4},{n % 2}" for n in range(60)]
+    store = nodes(tmp_path / "csv", "node,people,group,label", *rows)
+    assert store.notes["attributes"]["nodes"] == {"people": "numbers", "group": "numbers", "label": "target"}
+    assert (store.schema.node_floats, store.nodes["x"][3].tolist()) == (2, [9, 3])
+    with pytest.raises(UserError, match=r"'label' has 49 different values .*kind=regression"):
+        nodes(tmp_path / "again", "node,label", *(f"{n},{n * n % 97}" for n in range(60)))
+
+
 def test_labels_may_be_rare(tmp_path):
     rows = [f"{n},{n % 4},{n % 2 if n < 12 else ''}" for n in range(60)]
     store = nodes(tmp_path / "csv", "node,size,label", *rows)

@@ -1,6 +1,6 @@
 """Tables of nodes, edges and graphs put together: what CSV folders, GraphML and node-link JSON have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from gt.config import shell_override
 from gt.data.numbers import Numbers
 from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
 from gt.data.own.joined import join
-from gt.data.own.node_tables import Table, pack
-from gt.data.own.roles import FEATURE, roles_of, target_columns
+from gt.data.own.node_tables import Packed, Table, pack
+from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
 from gt.data.splits import SPLITS, split_of
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
@@ -73,8 +73,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     table = nodes if by_node or graphs is None else graphs
     found = _answer(table, names, kind, optional=by_node)
     choices.numbers.check(found.kind, found.y, table.where)
-    x = pack(nodes, [name for name, role in roles["nodes"].items() if role == FEATURE])
-    attr = pack(joined.edges, [name for name, role in roles["edges"].items() if role == FEATURE])
+    x, attr = _features(nodes, roles["nodes"]), _features(joined.edges, roles["edges"])
     if by_node and "graph" in nodes.columns:
         splits = _splits(graphs, _any_labelled(found, joined.owner), choices, f"the graphs of {nodes.name}")
     else:
@@ -103,6 +102,11 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     )
     packed = joined.graphs_with(x.features.values, attr.features.values if attr.names else None, {"y": found.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
+
+
+def _features(table: Table, roles: Mapping[str, str]) -> Packed:
+    names = [name for name, role in roles.items() if role in (FEATURE, NUMBER)]
+    return pack(table, names, numbers=[name for name in names if roles[name] == NUMBER])
 
 
 def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: bool) -> Answer:

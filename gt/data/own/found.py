@@ -12,6 +12,7 @@ from gt.errors import UserError
 from gt.schema import Kind, many, several
 
 Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
+FEW = 10  # values that may be classes or categories however few rows each has
 UNLABELLED = -100  # a class that is not known
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
 
@@ -107,7 +108,7 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
         if columns > 1 or kind not in (None, "multiclass"):
             raise UserError(f"{where(0)}: {values[0, 0]!r} is text, which can only be a class of a single target")
         names, y = np.unique(values[:, 0].astype(str), return_inverse=True)
-        _shared(len(names), len(y), where)
+        _shared(len(names), len(y), where, kind)
         return Answer(y.astype(np.int64), "multiclass", len(names), tuple(names.tolist()))
     whole = values.dtype.kind in "iub"
     refuse(np.isinf(values), values, where, "as a target is not finite")
@@ -118,16 +119,17 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
     if not known.any():
         raise UserError(f"{where(0)}: no target at all, nothing to learn")
     yes_no = ~known | (plain == 0) | (plain == 1)
+    given = kind
     if kind is None:
         kind = "multiclass" if whole and columns == 1 else "binary" if yes_no.all() else "regression"
     if kind == "multiclass":
-        return _classes(plain, known, where)
+        return _classes(plain, known, where, given)
     if kind == "binary":
         refuse(~yes_no, values, where, "is neither 0 nor 1: set data.kind=regression or multiclass")
     return Answer(single(np.where(known, plain, np.nan), where, "as a target"), kind, columns)
 
 
-def _classes(plain: np.ndarray, known: np.ndarray, where: Where) -> Answer:
+def _classes(plain: np.ndarray, known: np.ndarray, where: Where, kind: Kind | None) -> Answer:
     if plain.shape[1] > 1:
         raise UserError(f"{where(0)}: {plain.shape[1]} targets cannot be classes: set data.kind=binary or regression")
     refuse(known & (plain != np.floor(plain)), plain, where, "is no whole number, as a class is")
@@ -135,22 +137,22 @@ def _classes(plain: np.ndarray, known: np.ndarray, where: Where) -> Answer:
     y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
     known = known[:, 0]
     found = np.unique(y[known])
-    _shared(len(found), int(known.sum()), where)
+    _shared(len(found), int(known.sum()), where, kind)
     if found[0] >= 0 and found[-1] < len(y):
         return Answer(y, "multiclass", int(found[-1]) + 1)
     y[known] = np.searchsorted(found, y[known])
     return Answer(y, "multiclass", len(found), tuple(map(str, found.tolist())))
 
 
-def _shared(distinct: int, labelled: int, where: Where) -> None:
+def _shared(distinct: int, labelled: int, where: Where, kind: Kind | None) -> None:
     """Classes are shared by rows.
 
     Raises:
-        UserError: every row has one of its own.
+        UserError: every row has one of its own, or most have and nobody says that they are classes.
     """
-    if distinct == labelled > 2:
+    if distinct == labelled > 2 or (kind is None and distinct > FEW and 2 * distinct > labelled):
         raise UserError(
-            f"{where(0)}: each of the {labelled:,} targets is different, which no classes are: choose another target, "
+            f"{where(0)}: {distinct:,} different values in {labelled:,} targets are no classes: choose another target, "
             "or data.kind=regression where they are numbers"
         )
 

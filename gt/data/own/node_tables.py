@@ -1,6 +1,6 @@
 """Tables of nodes, edges and graphs, and their columns as a model takes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +54,14 @@ class Packed:
         return tuple(tuple(self.values.get(name, ())) for name in self.names)
 
 
-def pack(table: Table, names: Sequence[str]) -> Packed:
+def pack(table: Table, names: Sequence[str], numbers: Collection[str] = ()) -> Packed:
     """The named columns of a table as features (rows, columns).
 
     Integers and text are categories, numbered in ascending order of the values found over all splits. Where there is a
     column of real numbers, integers are numbers too, and each value of a text column has a channel of its own (1 or 0).
+
+    Args:
+        numbers: columns of integers that are to be read as real numbers.
 
     Raises:
         UserError: an empty cell, a number that is not finite, text with more values than there may be channels.
@@ -73,7 +76,7 @@ def pack(table: Table, names: Sequence[str]) -> Packed:
             said = "is empty" if pd.isna(column[row]) else f"is {column[row]}"
             hint = "fill it in, or leave it out by data.features=[NAME,...], those to be read"
             raise UserError(f"{table.where(row)}: '{name}' {said}, and a feature needs a value: {hint}")
-    real = any(column.dtype.kind == "f" for column in columns.values())
+    real = any(column.dtype.kind == "f" or name in numbers for name, column in columns.items())
     made: list[np.ndarray] = []
     values: dict[str, list[Any]] = {}
     for name, column in columns.items():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gt.config import nearest, shell_override
+from gt.data.own.found import FEW
 from gt.data.own.node_tables import Table
 from gt.errors import UserError
 from gt.schema import several
@@ -16,11 +17,10 @@ IDS = {"id", "ids", "index", "idx", "key", "uid", "uuid", "guid", "name"}  # how
 AXES = ("x", "y", "z")
 # what D3 and Gephi write beside the place of a node: how it moves, where it is held, its colour and its size
 DRAWN = ("vx", "vy", "vz", "fx", "fy", "fz", "r", "g", "b", "alpha", "size")
-FEATURE = "feature"
+FEATURE, NUMBER = "feature", "numbers"  # of the first, it is still to be seen whether they are categories
 DRAWINGS = ("graphics", "labelgraphics", "viz")  # attributes of GML and GEXF that hold how a node is drawn
 EMPTY = "empty"
 PLACE = "a place in a drawing"
-FEW = 10  # values that may be classes or categories however few rows each has
 
 Why = dict[str, str]  # for the name of a column, why it is not used
 
@@ -91,7 +91,8 @@ def _numbers_rows(name: str, values: np.ndarray, graph: np.ndarray | None) -> bo
     if words and words[-1] in IDS:
         keys = pd.Index(values) if graph is None else pd.MultiIndex.from_arrays([graph, values])
         return bool(keys.is_unique)
-    return values.dtype.kind in "iu" and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    counted = values.dtype.kind in "iu" and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    return counted and name.lower() not in TARGETS
 
 
 def no_class(name: str, values: np.ndarray, rows: str) -> str | None:
@@ -124,13 +125,16 @@ def target_columns(
                 return list(wanted), by_node
         stray = next((name for name in wanted if name not in {*of_graphs, *of_nodes}), str(wanted))
         raise UserError(f"data.target: no column '{stray}' to predict: {nearest(stray, {*of_graphs, *of_nodes})}")
+    about: list[str] = []  # why attributes of graphs are no targets
     if graphs is not None:
         unused = of_no_use(graphs, ("graph", "split"), "graphs", rare=True)
         if usable := [name for name in of_graphs if name not in unused]:
             return usable, False
+        for name, why in unused.items():
+            about.append(f"'{name}' of graphs is no target: {why}")
     where = nodes.name if graphs is None else f"{graphs.name} and {nodes.name}"
     unused = of_no_use(nodes, ("graph", "node", "split"), "nodes", rare=True)
-    return [_target_of_nodes(nodes, unused, where, kind)], True
+    return [_target_of_nodes(nodes, unused, f"{where}: {''.join(f'{why}; ' for why in about)}", kind)], True
 
 
 def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: str | None) -> str:
@@ -154,13 +158,18 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
         hint = f"no other attribute could be one; if it is a number to predict after all: {asked}"
     else:
         hint = "no other attribute could be one: give each node its class, or a number, as 'label'"
-    raise UserError(f"{where}: {said}; {hint}")
+    raise UserError(f"{where}{said}; {hint}")
 
 
 def _unfit(name: str, nodes: Table, unused: Mapping[str, str], kind: str | None) -> str | None:
     if name in unused:
         return f"'{name}' is no target: {unused[name]}"
     return None if kind == "regression" else no_class(name, nodes.columns[name], "nodes")
+
+
+def _of_feature(values: np.ndarray) -> str:
+    """Whole numbers of which most stand in one row only measure something, as real ones do."""
+    return NUMBER if values.dtype.kind in "iu" and tells_apart(values) else FEATURE
 
 
 def roles_of(
@@ -171,7 +180,7 @@ def roles_of(
     by_node: bool,
     features: Sequence[str] | None,
 ) -> dict[str, dict[str, str]]:
-    """What each column of the tables is: ``target``, ``split``, `FEATURE`, or not used and why.
+    """What each column of the tables is: ``target``, ``split``, `FEATURE` or `NUMBER`, or not used and why.
 
     Raises:
         UserError: a feature that is asked for is in no table.
@@ -189,7 +198,10 @@ def roles_of(
         if features is not None:
             unused = {name: "not in data.features" for name in table.others(*ids[rows]) if name not in features}
         columns = table.others(*ids[rows])
-        found[rows] = {name: f"not used, {unused[name]}" if name in unused else FEATURE for name in columns}
+        found[rows] = {
+            name: f"not used, {unused[name]}" if name in unused else _of_feature(table.columns[name])
+            for name in columns
+        }
     if graphs is not None:
         unused = of_no_use(graphs, ("graph", "split"), "graphs", rare=True)
         columns = graphs.others("graph", "split")
