@@ -15,7 +15,7 @@ from gt.sweep import job, ranking
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
-    with job():
+    with job(cfg):
         from gt.run import run  # imported late: --help and a typo answer at once
 
         return run(cfg)

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gt.errors import UserError, reason
+from gt.paths import anchor
 from gt.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished
@@ -39,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def job() -> Iterator[None]:
+def job(cfg: DictConfig) -> Iterator[None]:
     """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
     That ends the program where the run stands alone. In a sweep the failure is kept for the ranking, and goes on to
@@ -53,6 +54,7 @@ def job() -> Iterator[None]:
     log = folder / f"{hydra.job.name}.log"
     with transcript(log):
         try:
+            anchor(cfg, folder / str(hydra.output_subdir) / "config.yaml")
             yield
         except Exception as error:
             line = reason(error, log)

@@ -29,7 +29,7 @@ def store_folder(root: Path, name: str, whole: Callable[[Path], bool]) -> Path:
         whole: whether a folder holds the store, complete.
     """
     own, spare = root / "stores" / name, DEFAULT_ROOT / "stores" / name
-    if own == spare or writable(own.parent) or whole(own):
+    if own.absolute() == spare.absolute() or writable(own.parent) or whole(own):
         return own
     say(f"{root} is read-only: what is built from it is kept in {spare.parent}")
     return spare

@@ -1,0 +1,38 @@
+"""Files that a configuration names, found again from wherever a run is resumed or predicted with."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+NAMES = ("path", "root", "tokenizer")  # keys of a dataset whose values are paths, and those that end in _path
+
+
+def anchored(config: Any) -> bool:
+    """Make every path of a section absolute, in place; returns whether one was not.
+
+    A value that stands for another's, or that begins with ``~``, is left as it is.
+    """
+    changed = False
+    for key in range(len(config)) if isinstance(config, ListConfig) else list(config):
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        value, name = config[key], str(key)
+        if isinstance(value, DictConfig | ListConfig):
+            changed |= anchored(value)
+        elif isinstance(value, str) and (name in NAMES or name.endswith("_path")) and value[:1] not in ("", "/", "~"):
+            config[key], changed = os.path.abspath(value), True
+    return changed
+
+
+def anchor(cfg: DictConfig, kept: Path) -> None:
+    """Make the paths of a run's data absolute, also in the configuration that is kept of it.
+
+    Args:
+        kept: the file; not written where there is none.
+    """
+    if anchored(cfg.data) and kept.is_file():
+        part = kept.with_suffix(".part")
+        OmegaConf.save(cfg, part)
+        os.replace(part, kept)
