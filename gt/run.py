@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterable
@@ -22,7 +23,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
-from gt.callbacks import Interrupted
 from gt.checkpoint import build, encodings_of, network_config
 from gt.checkpoint_files import CheckpointFiles, newest
 from gt.construct import constructing
@@ -30,6 +30,7 @@ from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.data.notices import notices
 from gt.errors import UserError
+from gt.interrupts import resumable, without_handlers
 from gt.layers import attention_layers
 from gt.logging import sync_line
 from gt.metrics import shown, undefined
@@ -76,7 +77,7 @@ def make_trainer(
         )
     if config.precision == "bf16-true":
         precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
-    return instantiate(
+    trainer: pl.Trainer = instantiate(
         config,
         **precision,
         plugins=plugins,
@@ -87,6 +88,8 @@ def make_trainer(
         use_distributed_sampler=False,
         _convert_="all",
     )
+    without_handlers(trainer)
+    return trainer
 
 
 def run(cfg: DictConfig) -> float:
@@ -94,15 +97,16 @@ def run(cfg: DictConfig) -> float:
 
     With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0.
     """
-    try:
-        return train(cfg)
-    finally:
-        wandb.finish()  # the next job of a sweep is a run of its own, whatever became of this one
-
-
-def train(cfg: DictConfig) -> float:
-    """See `run`."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    with resumable(folder):
+        try:
+            return train(cfg, folder)
+        finally:
+            wandb.finish()  # the next job of a sweep is a run of its own, whatever became of this one
+
+
+def train(cfg: DictConfig, folder: Path) -> float:
+    """See `run`."""
     if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -146,12 +150,8 @@ def train(cfg: DictConfig) -> float:
 
     last = newest(folder / "checkpoints") if cfg.resume else None
     with together(trainer.strategy.launcher, folder):
-        try:
-            with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
-                trainer.fit(task, datamodule=data, ckpt_path=last)
-        except Interrupted as stop:
-            say(trainer, f"{stop}; go on with: python train.py resume={folder}")
-            raise SystemExit(128 + stop.signum) from None
+        with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
+            trainer.fit(task, datamodule=data, ckpt_path=last)
         return finish(trainer, task, data, folder, loggers)
 
 
@@ -178,7 +178,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "baseline": baseline(data, target),
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
-        "checkpoint": best,
+        "checkpoint": best and os.path.relpath(best, folder),  # folders are copied and moved
         "overrides": list(HydraConfig.get().overrides.task),
     }
     write_json(folder / RESULT, result)
@@ -236,7 +236,7 @@ def summary(
         "",
         *backends,
         f"run folder  {folder}",
-        f"checkpoint  {result['checkpoint'] or 'none'}",
+        f"checkpoint  {folder / result['checkpoint'] if result['checkpoint'] else 'none'}",
         f"report      {report}",
     ]
     for logger in loggers:

@@ -27,6 +27,7 @@ from gt.data.store import Graphs, fingerprint, open_or_build, whole
 from gt.encodings import Encoding, attach
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.interrupts import ignore_signals
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -178,6 +179,7 @@ class DataModule(pl.LightningDataModule, ABC):
             batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
             num_workers=self.workers_for(split),
+            worker_init_fn=ignore_signals,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers_for(split) > 0,
         )
@@ -189,9 +191,9 @@ class DataModule(pl.LightningDataModule, ABC):
         if not loop.restarting:
             return {"epoch": trainer.current_epoch, "first": 0}
         seen = loop.epoch_loop.batch_progress
-        # a run stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done;
-        # stopped so at the last batch of an epoch, it goes on with the next one
-        if seen.is_last_batch and seen.current.completed < seen.current.processed:
+        # after the last batch of an epoch only a validation may be left of it: batches go on with the next one. A run
+        # stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done
+        if seen.is_last_batch:
             return {"epoch": trainer.current_epoch + 1, "first": 0}
         return {"epoch": trainer.current_epoch, "first": seen.current.processed}
 

@@ -1,34 +1,63 @@
-"""What happens around training: progress on the terminal, and a clean stop when asked to."""
+"""Progress: on a terminal a bar, elsewhere a line now and then; and what the loading of batches costs."""
 
-import signal
 import sys
 import time
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+FIRST, NEXT = 12.0, 30.0  # seconds until a line off a terminal, and between two
+
 
 class Progress(RichProgressBar):
-    """A bar with loss, metric and speed on a terminal, and everywhere a line for each validation."""
+    """A bar with loss, metric and speed on a terminal, and everywhere a line for each validation.
+
+    Off a terminal, where a bar would be thousands of lines, a line says now and then how far an epoch, a validation or
+    a test is: the first after ``FIRST`` seconds without any line, so that short ones have none, then every ``NEXT``.
+    """
 
     def __init__(self) -> None:
         super().__init__(leave=False)
-        if not sys.stdout.isatty():
+        self._bar = sys.stdout.isatty()
+        if not self._bar:
             self.disable()
         self._graphs, self._start = 0, 0.0
+        self._due = 0.0  # when a line is due next, by the clock
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._graphs, self._start = 0, time.monotonic()
+        self._due = self._start + FIRST
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._graphs += (batch.num_graphs - batch.padding[0]) * trainer.world_size
+        if self._line_is_due(trainer):
+            numbers = [f"  {n} {float(v):.4f}" for n, v in trainer.callback_metrics.items() if n == "train/loss"]
+            where = f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}"
+            self._print(f"{where}{''.join(numbers)}{self._speed()}")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        if self._line_is_due(trainer):
+            where = f"{_epoch(trainer)}  " if trainer.state.fn == "fit" else ""
+            self._print(f"{where}validation batch {batch_idx + 1}/{_count(trainer.num_val_batches)}")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._due = time.monotonic() + FIRST
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        if self._line_is_due(trainer):
+            self._print(f"test batch {batch_idx + 1}/{_count(trainer.num_test_batches)}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
@@ -36,13 +65,31 @@ class Progress(RichProgressBar):
             return
         names = [n for n in sorted(trainer.callback_metrics) if n.startswith(("train/loss", "valid/"))]
         numbers = "  ".join(f"{n} {float(trainer.callback_metrics[n]):.4f}" for n in names)
-        speed = self._graphs / max(time.monotonic() - self._start, 1e-9)
-        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         if trainer.is_global_zero:
-            where = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
             callbacks: list[Callback] = getattr(trainer, "callbacks", [])
             waits = [f"  waiting {each.wait:.0%}" for each in callbacks if isinstance(each, Loading)]
-            print(f"{where}  {numbers}  {speed:.0f} graphs/s{''.join(waits)}", flush=True)
+            self._print(f"{_epoch(trainer)}  step {trainer.global_step}  {numbers}{self._speed()}{''.join(waits)}")
+        self._due = time.monotonic() + FIRST
+
+    def _line_is_due(self, trainer: pl.Trainer) -> bool:
+        return not self._bar and trainer.is_global_zero and time.monotonic() >= self._due
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+        self._due = time.monotonic() + NEXT
+
+    def _speed(self) -> str:
+        return f"  {self._graphs / max(time.monotonic() - self._start, 1e-9):.0f} graphs/s"
+
+
+def _epoch(trainer: pl.Trainer) -> str:
+    of_all = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{of_all}"
+
+
+def _count(batches: Any) -> int:
+    """Lightning says the number of batches of each loader; there is one."""
+    return sum(batches) if isinstance(batches, list) else batches
 
 
 class Loading(Callback):
@@ -91,45 +138,3 @@ class Loading(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.log("data/padding", self.padding, rank_zero_only=True)
         pl_module.log("data/wait", self.wait, rank_zero_only=True)
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved all it needs to go on."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-class SaveOnInterrupt(Callback):
-    """On Ctrl-C or SIGTERM, finish the batch, save ``last.ckpt`` and stop; a second signal stops at once."""
-
-    def __init__(self) -> None:
-        self._asked: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self._asked is not None:
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
-        self._asked = signum
-        print("\nstopping after this batch (once more to stop at once) ...", file=sys.stderr, flush=True)
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._asked = None
-        self._before = {signum: signal.signal(signum, self._ask) for signum in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        asked = trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False)
-        if asked:  # one process was asked: all stop at the same batch
-            checkpoint = trainer.checkpoint_callback
-            folder = Path(getattr(checkpoint, "dirpath", None) or trainer.default_root_dir)
-            trainer.save_checkpoint(folder / "last.ckpt")
-            raise Interrupted(self._asked or signal.SIGTERM)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-        self._before = {}

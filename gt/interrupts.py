@@ -1,0 +1,119 @@
+"""Ctrl-C and SIGTERM end a run at any moment: at once, or, in training, once its state can be saved exactly."""
+
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_only
+
+from gt.checkpoint_files import present
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to stop. No ``Exception``: nothing that mends errors should take it for one."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Interrupts:
+    """Turns signals into `Interrupted`, raised at once or, while it is held, by whoever holds it.
+
+    A second signal ends the process at once. Of several processes only the first acts by itself: the others note the
+    signal, stop where all stop and end with the first. A forked process, such as one that makes batches, ignores it.
+
+    Attributes:
+        pending: the signal that came, and that nothing has acted on yet or that the run is stopping for.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._held = False
+        self._process = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Signals that come within are this object's. Only the main thread of a program may receive them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.pending, self._held, self._process = None, False, os.getpid()
+        before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+            self.pending = None
+
+    def hold(self) -> None:
+        """From here on a signal waits: `check` and `release` raise."""
+        self._held = True
+
+    def release(self) -> None:
+        """From here on a signal, also one that waited, raises at once."""
+        self._held = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise if a signal waits and this process is one that acts by itself."""
+        if self.pending is not None and not _follows():
+            raise Interrupted(self.pending)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
+        if self.pending is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        self.pending = signum
+        if not self._held:
+            self.check()
+        elif not _follows():  # written past Python's buffers, which the signal may have found in the middle of a write
+            os.write(2, b"\nstopping after this step (once more to stop at once) ...\n")
+
+
+def _follows() -> bool:
+    return getattr(rank_zero_only, "rank", 0) != 0
+
+
+interrupts = Interrupts()  # a process has one set of signals
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Around a run: a signal ends the program with 128 plus its number, as shells have it, and a line how to go on.
+
+    Args:
+        folder: the run's.
+    """
+    with interrupts.watched():
+        try:
+            yield
+        except Interrupted as stop:
+            saved = present(folder / "checkpoints")
+            advice = (
+                f"go on with: python train.py resume={shlex.quote(str(folder))}" if saved else "nothing to go on from"
+            )
+            rank_zero_only(print)(f"{stop}; {advice}", flush=True)
+            raise SystemExit(128 + stop.signum) from None
+
+
+def ignore_signals(worker: int) -> None:
+    """For a process that makes batches: it ends with the one that uses them, which may still need some."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def without_handlers(trainer: Any) -> None:
+    """Keep Lightning from wrapping the handlers: its own end the run where no state is saved, with exit code 0."""
+    trainer._signal_connector.register_signal_handlers = lambda: None

@@ -1,0 +1,236 @@
+"""A signal at any moment: the run ends, says how to go on, and goes on to the numbers of one that was never stopped."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import gt.run
+from gt.data.own.graph_files import GraphFiles
+from gt.report import history
+from gt.task import Task
+from tests.small_runs import train, weights, write_graphs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[str]:
+    return write_graphs(tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_report():
+    """Pictures take longer than these runs."""
+
+    def write(folder, *rest):
+        (folder / "report.html").write_text("")
+        return folder / "report.html"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gt.run, "write_report", write)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """A run that was never stopped: five batches and a validation in each of two epochs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(folder, *data)
+    return folder
+
+
+def signals_at(patch, owner, name: str, call: int, signum: int, times: int = 1) -> None:
+    """Send a signal to this process in the given call (from 1) of a function."""
+    before, calls = getattr(owner, name), []
+
+    def function(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call:
+            for _ in range(times):
+                os.kill(os.getpid(), signum)
+        return before(*args, **kwargs)
+
+    patch.setattr(owner, name, function)
+
+
+def stopped(moment, signum: int, folder: Path, *overrides: str) -> None:
+    """Train until the signal comes."""
+    with pytest.MonkeyPatch.context() as patch:
+        signals_at(patch, *moment, signum)
+        with pytest.raises(SystemExit) as stop:
+            train(folder, *overrides)
+    assert stop.value.code == 128 + signum
+
+
+def same_run(folder: Path, whole: Path) -> None:
+    """Weights, the choice of the best and every number are those of the other run, bit by bit."""
+    for name in ("last", "best"):
+        one, other = weights(folder, name), weights(whole, name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert torch.equal(value, other[key]), key
+    results = [json.loads((each / "result.json").read_text()) for each in (folder, whole)]
+    assert results[0]["scores"] == results[1]["scores"]
+    assert results[0]["best_valid"] == results[1]["best_valid"]
+    losses = [history(each)[["step", "valid/loss"]].dropna() for each in (folder, whole)]
+    assert losses[0].to_numpy().tolist() == losses[1].to_numpy().tolist()
+
+
+MOMENTS = {
+    "the first batch": (Task, "training_step", 1),
+    "the middle of an epoch": (Task, "training_step", 3),
+    "the last batch of an epoch": (Task, "training_step", 5),
+    "a validation": (Task, "validation_step", 2),
+    "the end of a validation": (Task, "on_validation_epoch_end", 1),
+    "the last batch of all": (Task, "training_step", 10),
+    "the last validation": (Task, "validation_step", 4),
+    "the end of the last validation": (Task, "on_validation_epoch_end", 2),
+    "the test": (Task, "test_step", 1),
+    "the report": (gt.run, "write_report", 1),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_stopped_at_any_moment_goes_on_to_the_same_numbers(moment, whole, data, tmp_path, capfd):
+    folder, signum = tmp_path / "run", (signal.SIGTERM, signal.SIGINT)[list(MOMENTS).index(moment) % 2]
+    stopped(MOMENTS[moment], signum, folder, *data)
+    assert not (folder / "report.html").exists()
+    assert f"python train.py resume={folder}" in capfd.readouterr().out
+    train(folder, *data, resume=True)
+    same_run(folder, whole)
+
+
+def test_before_there_is_any_state_a_signal_leaves_nothing_to_go_on_from(data, tmp_path, capfd):
+    stopped((GraphFiles, "open", 1), signal.SIGTERM, tmp_path / "run", *data)
+    assert "resume=" not in capfd.readouterr().out
+
+
+OTHER = {
+    "validations within an epoch": (("trainer.val_check_interval=2",), (Task, "validation_step", 2)),
+    "after one within an epoch": (("trainer.val_check_interval=2",), (Task, "on_validation_epoch_end", 1)),
+    "the last step's validation": (
+        ("trainer.max_steps=4", "trainer.val_check_interval=2"),
+        (Task, "validation_step", 4),
+    ),
+    "the middle of a step": (("trainer.accumulate_grad_batches=2",), (Task, "training_step", 1)),
+    "a validation in the last, short step": (("trainer.accumulate_grad_batches=2",), (Task, "validation_step", 1)),
+    "the test after an early stop": (
+        ("callbacks.early_stopping.patience=1", "optim.lr=1e-12", "trainer.max_epochs=4"),
+        (Task, "test_step", 1),
+    ),
+    "an epoch without validation": (("trainer.check_val_every_n_epoch=2",), (Task, "training_step", 5)),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_other_ways_to_validate_and_to_stop(case, data, tmp_path):
+    options, moment = OTHER[case]
+    train(tmp_path / "whole", *data, *options)
+    stopped(moment, signal.SIGTERM, tmp_path / "run", *data, *options)
+    train(tmp_path / "run", *data, *options, resume=True)
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_may_be_stopped_again_and_again(whole, data, tmp_path):
+    folder, resume = tmp_path / "run", False
+    for moment in ("the middle of an epoch", "a validation", "the first batch", "a validation", "the test"):
+        with pytest.MonkeyPatch.context() as patch:
+            owner, name, _ = MOMENTS[moment]
+            signals_at(patch, owner, name, 1, signal.SIGINT)
+            with pytest.raises(SystemExit):
+                train(folder, *data, resume=resume)
+        resume = True
+    train(folder, *data, resume=True)
+    same_run(folder, whole)
+
+
+def test_a_crash_loses_what_came_after_the_last_epoch_whatever_its_score(data, tmp_path):
+    options = (*data, "optim.lr=1e-12", "trainer.max_epochs=3")  # nothing improves after the first
+    crashed(tmp_path / "run", 13, *options)
+    assert step(tmp_path / "run", "best") == 5
+    assert step(tmp_path / "run", "last") == 10
+
+
+def test_a_crash_within_an_epoch_loses_what_came_after_the_last_save_by_time(data, tmp_path):
+    crashed(tmp_path / "run", 4, *data, "callbacks.last.minutes=0")
+    assert step(tmp_path / "run", "last") == 3
+    assert step(tmp_path / "run", "previous") == 2
+    crashed(tmp_path / "slow", 4, *data, "callbacks.last.minutes=1")
+    assert not list((tmp_path / "slow").glob("checkpoints/*"))
+
+
+def crashed(folder: Path, call: int, *overrides: str) -> None:
+    """Train until an error in the given training step."""
+    before, calls = Task.training_step, []
+
+    def training_step(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise RuntimeError("a crash")
+        return before(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "training_step", training_step)
+        with pytest.raises(RuntimeError, match="a crash"):
+            train(folder, *overrides)
+
+
+def step(folder: Path, name: str) -> int:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+
+
+def test_a_finished_run_that_was_copied_is_the_copy(whole, data, tmp_path, capsys):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(whole, copy)
+    kept = whole.rename(whole.with_name("moved"))
+    try:
+        train(copy, *data, resume=True)
+        out = capsys.readouterr().out
+        assert str(copy / "checkpoints" / "best.ckpt") in out
+        assert str(whole) not in out.replace(str(copy), "")
+        assert json.loads((copy / "result.json").read_text())["checkpoint"] == "checkpoints/best.ckpt"
+        same_run(copy, kept)
+    finally:
+        kept.rename(whole)
+
+
+def test_a_copy_trains_on_without_the_original(whole, data, tmp_path):
+    stopped(MOMENTS["the middle of an epoch"], signal.SIGTERM, tmp_path / "run", *data)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    train(tmp_path / "moved", *data, resume=True)
+    assert not (tmp_path / "run").exists()
+    same_run(tmp_path / "moved", whole)
+
+
+def test_a_damaged_state_is_said_and_the_one_before_is_taken(whole, data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    stopped((Task, "training_step", 8), signal.SIGTERM, folder, *data)
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    capsys.readouterr()
+    train(folder, *data, resume=True)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "last.ckpt is damaged" in line]
+    assert "previous.ckpt" in line
+    same_run(folder, whole)
+
+
+def test_a_second_signal_is_the_systems_own(data, tmp_path, monkeypatch):
+    sent = []
+
+    def raise_signal(signum):
+        sent.append((signum, signal.getsignal(signum)))
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(signal, "raise_signal", raise_signal)
+    signals_at(monkeypatch, Task, "training_step", 2, signal.SIGTERM, times=2)
+    with pytest.raises(RuntimeError, match="gone"):
+        train(tmp_path / "run", *data)
+    assert sent == [(signal.SIGTERM, signal.SIG_DFL)]
+
+
+def test_handlers_are_given_back(whole):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
