@@ -178,7 +178,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "baseline": baseline(data, target),
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
-        "checkpoint": best and os.path.relpath(best, folder),  # folders are copied and moved
+        "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved
         "overrides": list(HydraConfig.get().overrides.task),
     }
     write_json(folder / RESULT, result)
