@@ -83,6 +83,13 @@ def test_without_a_header_columns_go_by_their_numbers(name: str, tmp_path: Path)
     assert "no column '7'" in line_of(lambda: opened(path, smiles=1, target=7))
 
 
+def test_columns_that_are_not_used_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"compound {n}" for n in range(40)]
+    path = written(tmp_path / "a.csv", names, SMILES, VALUES, VALUES, header="name,smiles,logS,logS predicted")
+    assert opened(path).schema.target == ("logS",)
+    assert "not used: name, logS predicted" in capsys.readouterr().out
+
+
 def test_numbers_of_columns_that_have_names(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", VALUES, SMILES, header="logS,smiles")
     assert opened(path, smiles=1, target=0).schema.target == ("logS",)

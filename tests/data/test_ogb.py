@@ -1,6 +1,7 @@
 """OGB's molecule datasets, against OGB's own reader."""
 
 import ast
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_build_on_four_molecules(root: Path) -> None:
     assert sum(schema.node_vocab) == 174
     assert schema.edge_vocab == (5, 6, 2)
     same_as_ogb("ogbg-molhiv", root)
+
+
+def test_tasks_are_called_as_the_table_of_smiles_calls_them(root: Path) -> None:
+    assert molecules("ogbg-molhiv", root).schema.target == ()
+    mapping = root / "ogbg_molhiv" / "mapping" / "mol.csv.gz"
+    put(mapping, "HIV_active,smiles,mol_id\n0,C,a\n")
+    assert molecules("ogbg-molhiv", root).schema.target == ("HIV_active",)
+    for other in (b"no gzip", gzip.compress(b"one,two,smiles\n"), gzip.compress(b"\xff\n"), b""):
+        mapping.write_bytes(other)
+        assert molecules("ogbg-molhiv", root).schema.target == ()
 
 
 def test_several_tasks_some_unlabelled(tmp_path: Path) -> None:

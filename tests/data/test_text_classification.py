@@ -88,6 +88,15 @@ def test_a_name_of_each_row_is_no_label(distinct, tmp_path):
     assert opened(path).schema.target == ("label",)
 
 
+def test_what_was_taken_for_what_is_said(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,label,note\n" + "".join(f"{n},a text,{['no', 'yes'][n % 2]},x\n" for n in range(40)))
+    opened(path)
+    said = capsys.readouterr().out
+    for part in (str(path), "'text'", "'label'", "no, yes", "train 32", "not used: id, note"):
+        assert part in said
+
+
 def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
     for name, said in (("csv with a header", 'good, "really"'), ("tsv without", 'good, "really"')):
         file, content, _ = FILES[name]
@@ -99,9 +108,9 @@ def test_columns_that_are_asked_for_are_taken(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label,title,kind\nlong long text,1,short,a\nmore of it,0,brief,b\n")
     assert read_rows(path, find_columns(path, "title", "kind")) == (["short", "brief"], ["a", "b"])
-    assert find_columns(path, None, "kind") == Columns("text", "kind")
+    assert find_columns(path, None, "kind") == Columns("text", "kind", others=("label", "title"))
     path.write_text("1,some text,a\n2,other text,b\n")
-    assert find_columns(path, "1", "0") == Columns("1", "0", header=False)
+    assert find_columns(path, "1", "0") == Columns("1", "0", header=False, others=("2",))
 
 
 MISTAKES = {

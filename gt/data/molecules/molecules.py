@@ -25,7 +25,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
-VERSION = 5  # raise when the same file and options would give something else
+VERSION = 6  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "column"]
@@ -134,11 +134,12 @@ class Molecules(GraphDataModule):
         relaxed = (
             f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
         )
+        unused = f"; not used: {several(facts['unused'], 4)}" if facts["unused"] else ""
         where = f", listed in {self.skipped_rows}" if self.skipped_rows.exists() else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; "
             f"{len(graphs):,} molecules{relaxed}; {facts['split']} split {sizes}; "
-            f"{facts['skipped']:,} of {facts['rows']:,} rows skipped{where}"
+            f"{facts['skipped']:,} of {facts['rows']:,} rows skipped{where}{unused}"
         )
 
     def build(self) -> Iterator[Graphs]:
@@ -185,6 +186,7 @@ class Molecules(GraphDataModule):
                     "targets": targets.columns,
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
+                    "unused": [name for name in table.frame if name not in {smiles, split, *targets.columns}],
                 }
                 if len(skipped):
                     skipped.write(self.skipped_rows)

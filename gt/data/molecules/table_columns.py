@@ -193,7 +193,9 @@ def target_columns(table: Table, taken: set[str], path: Path) -> list[str]:
         return list(values)
     might = [*values, *classes]
     if not might:
-        raise UserError(f"{path}: no column could be a target; there is {several(free, 12) or 'none left'}")
+        hint = "a trained model predicts it: python -m gt.predict RUN data.path=FILE"
+        others = f"there is {several(free, 12)}" if free else f"there is none but the molecules; {hint}"
+        raise UserError(f"{path}: no column could be a target; {others}")
     example = shell_override("data.target", might[0])
     raise UserError(f"{path}: cannot tell which column is the target; say {example}, or one of: {several(might, 12)}")
 

@@ -4,6 +4,8 @@ OGB's own classes pickle what they read; here the CSV files are read directly, s
 common is in `OGBGraphs`, molecules are `OGBMolecules`; other kinds of graphs have a file each.
 """
 
+import csv
+import gzip
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -126,6 +128,7 @@ class OGBMolecules(OGBGraphs):
         if np.isnan(y[splits["train"]]).all():
             raise UserError(f"{found['graph-label']} labels no graph of {found['train']}: replace both by OGB's")
         mean, scale = moments(y[splits["train"]]) if kind == "regression" else ((), ())
+        target = task_names(found["graph-label"].parent.parent / "mapping" / "mol.csv.gz", tasks)
         nodes = {"node-feat": Table(len(atoms), check=within(found["node-feat"], atoms))}
         edges = {"edge-feat": Table(len(bonds), check=within(found["edge-feat"], bonds))}
         for piece in pieces(found, sizes, nodes, edges):
@@ -144,9 +147,21 @@ class OGBMolecules(OGBGraphs):
                     level="graph",
                     kind=kind,
                     outputs=tasks,
+                    target=target,
                     mean=mean,
                     scale=scale,
                     squared=kind == "regression",
                     max_nodes=int(piece.sizes.max()),
                 ),
             ).sort_edges()
+
+
+def task_names(path: Path, tasks: int) -> tuple[str, ...]:
+    """What OGB calls the tasks, by the first line of its table of SMILES; nothing where that is absent or of others."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as table:
+            names = next(csv.reader(table), [])
+    except (OSError, EOFError, ValueError, csv.Error):  # a table that nothing else needs
+        return ()
+    found = tuple(name for name in names if name not in ("smiles", "mol_id"))
+    return found if len(found) == tasks else ()

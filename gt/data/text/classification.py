@@ -16,8 +16,9 @@ from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, missing, new_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
+from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.schema import Schema
+from gt.schema import Schema, several
 
 VERSION = 2  # raise when the same files would give other samples
 FEW = 10  # labels that may be classes however few texts each has
@@ -137,6 +138,21 @@ class TextClassification(GraphDataModule):
             "vocabulary": self.vocabulary,
             "longest": self.longest,
         }
+
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        super().open(encodings, known)
+        if known is None:
+            rank_zero_only(print)(self.said(), flush=True)
+
+    def said(self) -> str:
+        """One line: what was taken for what, and how many."""
+        graphs, columns = self._opened(), self._columns()
+        sizes = ", ".join(f"{split} {len(ids):,}" for split, ids in graphs.splits.items())
+        unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
+        return (
+            f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
+            f"({several(graphs.schema.names, 4)}); {sizes}{unused}"
+        )
 
     def _columns(self) -> Columns:
         """Which columns hold texts and labels, as the first file for training has them."""

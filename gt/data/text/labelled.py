@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ class Columns:
     Attributes:
         text, label: names of columns, or numbers where a file has no header.
         header: whether the first row names the columns.
+        others: the columns that are neither.
     """
 
     text: str
     label: str
     header: bool = True
+    others: tuple[str, ...] = ()
 
 
 def kind_of(path: Path) -> str:
@@ -145,7 +147,7 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
     found = Columns(text or by_content[0], label or by_content[1], header=False)
     if found.text == found.label:
         raise UserError(f"{path}: column {found.text} cannot be both text and label; set data.text and data.label")
-    return found
+    return replace(found, others=tuple(name for name in numbers if name not in (found.text, found.label)))
 
 
 def _from_header(path: Path, text: str | None, label: str | None, names: Sequence[str]) -> Columns:
@@ -163,7 +165,8 @@ def _from_header(path: Path, text: str | None, label: str | None, names: Sequenc
             raise UserError(f"{path}, line 1: two columns are called '{column}'")
     if found["text"] == found["label"]:
         raise UserError(f"{path}: column '{found['text']}' cannot be both text and label")
-    return Columns(str(found["text"]), str(found["label"]))
+    others = tuple(name for name in names if name not in found.values())
+    return Columns(str(found["text"]), str(found["label"]), others=others)
 
 
 def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str]]:
