@@ -117,8 +117,8 @@ def undefined(schema: Schema, target: Tensor) -> str:
 
 
 def shown(value: float, why: str = "") -> str:
-    """A score for a reader: four places, or why there is none."""
-    return f"{value:.4f}" if not (why and math.isnan(value)) else f"undefined ({why})"
+    """A score for a reader: four places, or that there is none, and why."""
+    return f"undefined{f' ({why})' if why else ''}" if math.isnan(value) else f"{value:.4f}"
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:

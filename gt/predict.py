@@ -28,6 +28,7 @@ from gt.config import check, check_path
 from gt.construct import constructing
 from gt.data.datamodule import ALL, DataModule
 from gt.errors import UserError, one_line
+from gt.metrics import shown
 from gt.prediction import predict
 from gt.schema import Schema, many
 
@@ -142,7 +143,7 @@ def main(given: Sequence[str]) -> None:
     found = predict(task, data, split, device)
     out: Path = asked.out or folder / f"predictions-{split}.csv"
     write(found.table, out)
-    measured = "".join(f"  {name} {value:.4f}" for name, value in found.scores.items())
+    measured = "".join(f"  {name} {shown(value)}" for name, value in found.scores.items())
     count = len(found.table) - len(found.unreadable)
     print(f"{many(count, 'prediction')} {'' if every else f'of the {split} split'}: {out}{measured}".replace(" :", ":"))
     if found.unreadable:

@@ -101,7 +101,14 @@ def ranked(results: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         value = mean(map(decisive, jobs))
         return math.isnan(value), -value if jobs[0]["mode"] == "max" else value
 
-    return sorted(settings.values(), key=order)
+    return sorted(map(comparable, settings.values()), key=order)
+
+
+def comparable(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Jobs of one setting, by one criterion: where validation left it undefined a job went by its loss instead."""
+    wanted = next((job for job in jobs if job["criterion"] != "loss"), jobs[0])
+    same = {name: wanted[name] for name in ("criterion", "mode")}
+    return [job if job["criterion"] == same["criterion"] else job | same | {"best_valid": math.nan} for job in jobs]
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:

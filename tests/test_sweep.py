@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -209,6 +210,16 @@ def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
         ]
     )
     assert "".join(job["job"] for jobs in found for job in jobs) == order
+
+
+def test_a_fold_that_went_by_its_loss_is_not_averaged_with_the_others_scores():
+    folds = [result(fold, "optim.lr=1", f"data.fold={fold}", valid=0.8) for fold in range(3)]
+    folds[0] |= {"criterion": "loss", "mode": "min", "best_valid": 7.0}
+    whole = [result(3 + fold, "optim.lr=2", f"data.fold={fold}", valid=0.6) for fold in range(3)]
+    first, last = ranked([*folds, *whole])
+    assert [job["overrides"][0] for job in (first[0], last[0])] == ["optim.lr=2", "optim.lr=1"]
+    assert {(job["criterion"], job["mode"]) for job in last} == {(whole[0]["criterion"], whole[0]["mode"])}
+    assert [math.isnan(job["best_valid"]) for job in last] == [True, False, False]
 
 
 def test_jobs_are_listed_by_their_numbers(tmp_path):

@@ -11,7 +11,11 @@ from sklearn.metrics import (
     roc_auc_score,
     root_mean_squared_error,
 )
+from torch import nn
 
+from gt.metrics import loss, metrics
+from gt.schema import Schema
+from gt.task import Task
 from gt.task_metrics import Errors, Ranking
 
 NAN = math.nan
@@ -100,3 +104,23 @@ def test_errors_are_the_mean_over_tasks_of_sklearns() -> None:
 def test_a_prediction_that_is_no_number_is_not_taken_for_a_missing_label() -> None:
     found = scores(Errors(1), torch.tensor([[NAN], [1.0]]), torch.tensor([[1.0], [1.0]]))
     assert math.isnan(found["mae"])
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+def test_a_run_in_16_bits_adds_up_its_scores_in_32(kind: str) -> None:
+    schema = Schema(node_floats=1, kind=kind, outputs=2 if kind == "multiclass" else 1)
+    task = Task(nn.Identity(), schema, *metrics(schema)).to(torch.bfloat16)  # as Lightning casts a task in bf16-true
+    draw = torch.Generator().manual_seed(0)
+    # a score of 16 bits would not grow beyond 256 by steps of 1
+    parts = [(2 * torch.randn(1, schema.outputs, generator=draw)).bfloat16() for _ in range(700)]
+    target = torch.randint(2, (700, 1), generator=draw)
+    target = target.flatten() if kind == "multiclass" else target.float()
+    measures, _ = metrics(schema)
+    task.on_validation_epoch_start()
+    for part, y in zip(parts, target.split(1), strict=True):
+        task.losses["valid"].update(loss(schema, part, y), weight=1)
+        task.measures["valid"].update(part, y)
+        measures.update(part.float(), y)
+    assert float(task.losses["valid"].compute()) == pytest.approx(float(loss(schema, torch.cat(parts).float(), target)))
+    found = {name.removeprefix("valid/"): float(value) for name, value in task.measures["valid"].compute().items()}
+    assert found == pytest.approx({name: float(value) for name, value in measures.compute().items()})

@@ -17,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 def notices(data: DataModule) -> list[str]:
     """A line for whatever is odd in the targets of open data."""
     schema = data.schema
-    if schema.level == "link" or (schema.tokenizer and schema.level == "node"):
+    if schema.level == "link" or schema.positions > 1 or (schema.tokenizer and schema.level == "node"):
         return []  # pairs drawn to be told from links; words, of which most are rare
     targets = {split: data.targets(split) for split in SPLITS if data.has(split)}
     if schema.kind == "regression":
@@ -48,8 +48,6 @@ def one_sided(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
 
 def one_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
     """A line for a split of one class, and one for the classes that are in one split only."""
-    if schema.positions > 1:
-        return []
     counts = {
         split: np.bincount(target[target != UNLABELLED].flatten().numpy(), minlength=schema.outputs)
         for split, target in targets.items()

@@ -195,6 +195,8 @@ class OGBNodeMetric(LeaderboardMetric):
 class OGBNodes(NodeData):
     """A node set of OGB, with OGB's split and the metric of its leaderboard.
 
+    Features are read as they are published, which is how the leaderboard's models read them.
+
     Args:
         dataset: ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-proteins`` or ``ogbn-mag``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbn_arxiv``).
