@@ -77,7 +77,7 @@ def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> N
         ({"logS": REAL, "toxic": YES_NO}, "data.target=logS, or one of: logS, toxic$"),
         ({"exp_a": REAL, "exp_b": REAL}, "data.target=exp_a, or one of: exp_a, exp_b$"),
         ({"id": REAL, "name": NAMES}, "a.csv: no column could be a target; there is id, name$"),
-        ({}, "a.csv: no column could be a target; there is none left$"),
+        ({}, "a.csv: no column could be a target; there is none but the molecules"),
         ({f"f{n}": REAL for n in range(30)}, "f10, f11 and 18 more$"),
     ],
 )
