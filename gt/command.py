@@ -18,6 +18,9 @@ from gt.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_
 from gt.config import OPTIONS, Config, WrongKey, check, check_path, shell_override, taken
 from gt.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest
+from gt.resume import changes
+
+RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
 
 
 def check_command(
@@ -138,8 +141,10 @@ def _compose(overrides: list[str], name: str = "train") -> DictConfig:
 def resumed(arguments: list[str]) -> list[str]:
     """``resume=FOLDER`` turned into Hydra's words: the configuration that the folder keeps, in that same folder.
 
+    What the other arguments change in it is said, a line each, and holds the next time that the run goes on, too.
+
     Raises:
-        UserError: no such run, or it has nothing to go on from.
+        UserError: no such run, it has nothing to go on from, or an argument changes what must stay: see `gt.resume`.
     """
     asked = [argument for argument in arguments if argument.startswith("resume=")]
     if not asked or asked[-1] in ("resume=", "resume=null"):
@@ -150,13 +155,21 @@ def resumed(arguments: list[str]) -> list[str]:
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
     kept = [argument for argument in arguments if argument not in asked]
+    configs = folder / ".hydra"
+    if (configs / RESUMED / "config.yaml").is_file():
+        configs = configs / RESUMED  # that of the last time it went on
     overrides = parsed(kept)
-    with initialize_config_dir(str((folder / ".hydra").resolve()), version_base="1.3"):
-        added = additions([o for o in overrides if not o.is_hydra_override()], _compose([], "config"), {})
-        kept = ["+" + argument if argument in added else argument for argument in kept]
-        check(_compose([str(override.input_line) for override in parsed(kept)], "config"))
-    where = ["--config-path", str((folder / ".hydra").resolve()), "--config-name", "config"]
-    return [*where, f"resume={folder}", f"hydra.run.dir={folder}", "hydra.output_subdir=.hydra/resumed", *kept]
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        before = _compose([], "config")
+        added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
+        # twice: a process that is started later reads the configuration that this one has written, with the key in it
+        kept = ["++" + argument if argument in added else argument for argument in kept]
+        after = _compose([str(override.input_line) for override in parsed(kept)], "config")
+        check(after)
+    for change in changes(before, after):
+        print(f"goes on with {change}", flush=True)
+    where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
+    return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
 
 
 def prepared(arguments: list[str]) -> list[str]:

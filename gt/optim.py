@@ -1,17 +1,56 @@
 """Optimisers with their schedule."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from gt.checks import at_least, below_one, positive
 from gt.config import nearest
 from gt.errors import UserError
+
+
+class Schedule(LambdaLR):
+    """A learning rate that is a function of the step alone.
+
+    A checkpoint says which step that is and nothing else: what the optimiser is told, its rates too, is what it was
+    made with. A run that goes on under other settings does what one would that had them from the start.
+
+    Args:
+        optimiser: fresh, as configured.
+        share: of the optimiser's learning rate, for each step from 0.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, share: Callable[[int], float]) -> None:
+        super().__init__(optimiser, share)
+        self.settings = [{k: v for k, v in group.items() if k != "params"} for group in optimiser.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch}  # PyTorch's word for the step
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a step; the optimiser has been given its state before."""
+        self.last_epoch = state_dict["last_epoch"]
+        for group, settings in zip(self.optimizer.param_groups, self.settings, strict=True):
+            group.update(settings | {"lr": settings["initial_lr"] * self.lr_lambdas[0](self.last_epoch)})
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def warmup_cosine(steps: int, warm: int, final: float) -> Callable[[int], float]:
+    """1 / (warm + 1) rising in a line to 1 at step ``warm``, then half a cosine down to ``final``, where it stays."""
+
+    def share(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        done = min(1.0, (step - warm) / max(1, steps - warm))
+        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+    return share
 
 
 @dataclass(frozen=True)
@@ -77,15 +116,11 @@ class AdamW:
             named |= alike
         return named
 
-    def _schedule(self, optimiser: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    def _schedule(self, optimiser: torch.optim.Optimizer, steps: int) -> Schedule:
         """The learning rate over a training of so many steps."""
         warm = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
         warm = max(0, min(max(warm, 1 if self.warmup else 0), steps - 1))
-        decay = CosineAnnealingLR(optimiser, max(1, steps - warm), eta_min=self.final * self.lr)
-        if not warm:
-            return decay
-        rise = LinearLR(optimiser, start_factor=1 / (warm + 1), total_iters=warm)
-        return SequentialLR(optimiser, [rise, decay], milestones=[warm])
+        return Schedule(optimiser, warmup_cosine(steps, warm, self.final))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One training task: a network, its loss, its metrics and its optimiser, for Lightning's trainer."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import predict
 from gt.metrics import Criterion
+from gt.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
 from gt.schema import Schema
 
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
@@ -59,12 +61,19 @@ class Task(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))
+        trainer: Any = self.trainer
+        if trainer.global_step and trainer.is_global_zero:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            print(f"goes on at step {trainer.global_step} of {self._lengths[1]}, learning rate {rate:.3g}", flush=True)
 
     def on_train_epoch_start(self) -> None:
         self._advance()
 
     def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
         self._advance()
+        trainer: Any = self.trainer
+        if trainer.accumulate_grad_batches > 1 and batch_idx % trainer.accumulate_grad_batches == 0:
+            self._buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
         # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
         # it: a run that resumes anywhere draws the same numbers as one that was never stopped
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -72,6 +81,10 @@ class Task(pl.LightningModule):
         for part in place:
             mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
         torch.manual_seed(mixed)
+
+    def _persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
+        return ((f"net.{k}", v) for k, v in self.net.state_dict().items() if k not in parameters)
 
     def _advance(self) -> None:
         """Tell the network which share of the training is done: where epochs are counted, when this one began."""
@@ -83,11 +96,26 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)
+        seen: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        waiting = seen.current.processed % self.trainer.accumulate_grad_batches
+        if waiting and not seen.is_last_batch:
+            checkpoint[WAITING] = {"batches": waiting, "buffers": self._buffers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Hold a checkpoint against this task before its weights are loaded; a run goes on under its own settings.
+
+        Raises:
+            UserError: it is that of another network, or of a run that is already beyond where this one is to end.
+        """
+        check_network(self, checkpoint)
         net: Any = self.net
         if hasattr(net, "progress"):
             net.set_progress(checkpoint.get(PROGRESS, 0.0))
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == "fit":
+            check_length(trainer, checkpoint)
+            undo_accumulation(checkpoint)
+            keep_patience(trainer, checkpoint)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         prediction = self.net(batch)

@@ -328,14 +328,14 @@ def run_folder(tmp_path) -> Path:
 
 
 def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
-    found = resumed([f"resume={run_folder}", "trainer.max_epochs=5", "trainer.fast_dev_run=true"])
+    found = resumed([f"resume={run_folder}", "trainer.max_epochs=5", "trainer.detect_anomaly=true"])
     assert found[:2] == ["--config-path", str(run_folder / ".hydra")]
     assert found[2:4] == ["--config-name", "config"]
     overrides = [argument for argument in found[4:] if not argument.startswith("hydra.")]
     assert f"hydra.run.dir={run_folder}" in found
     with initialize_config_dir(found[1], version_base="1.3"):
         cfg = compose("config", overrides=overrides)
-    assert (cfg.resume, cfg.trainer.max_epochs, cfg.trainer.fast_dev_run) == (str(run_folder), 5, True)
+    assert (cfg.resume, cfg.trainer.max_epochs, cfg.trainer.detect_anomaly) == (str(run_folder), 5, True)
     assert "Parallel" in cfg.model.block._target_
     assert prepared([f"resume={run_folder}"]) == resumed([f"resume={run_folder}"])
 
@@ -358,6 +358,61 @@ def test_mistakes_beside_resume_are_one_line(argument, message, run_folder):
     with pytest.raises(UserError) as caught:
         resumed([f"resume={run_folder}", argument])
     assert said(caught) == message
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "optim.lr=1e-5", "optim.warmup=0.1", "trainer.max_epochs=9", "trainer.max_steps=70", 
+        "trainer.precision=bf16-mixed",
+        "trainer.gradient_clip_val=null", "callbacks.early_stopping.patience=3", "data.workers=1", "name=again",
+    ],
+)  # fmt: skip
+def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
+    found = resumed([f"resume={run_folder}", argument])
+    assert argument in found
+    [line] = capsys.readouterr().out.splitlines()
+    key = argument.partition("=")[0]
+    before = OmegaConf.select(OmegaConf.load(run_folder / ".hydra" / "config.yaml"), key)
+    assert key in line
+    assert line.endswith(str(before) if before is not None else "null")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
+        "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
+        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=torch.optim.SGD",
+        "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
+    ],
+)  # fmt: skip
+def test_what_a_run_is_may_not_change(argument, run_folder):
+    with pytest.raises(UserError) as caught:
+        resumed([f"resume={run_folder}", argument])
+    assert argument.partition("=")[0] in said(caught)
+
+
+def test_a_value_that_is_not_new_changes_nothing(run_folder, capsys):
+    resumed([f"resume={run_folder}", "trainer.max_epochs=3", "seed=0"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_went_on_under_other_settings_keeps_them(run_folder, capsys):
+    found = resumed([f"resume={run_folder}", "optim.lr=1e-5", "trainer.min_epochs=2"])
+    with initialize_config_dir(found[1], version_base="1.3"):
+        cfg = compose("config", overrides=[argument for argument in found[4:] if not argument.startswith("hydra.")])
+    [where] = [argument.partition("=")[2] for argument in found if argument.startswith("hydra.output_subdir=")]
+    (run_folder / where).mkdir()
+    OmegaConf.save(cfg, run_folder / where / "config.yaml")  # as Hydra does
+    again = resumed([f"resume={run_folder}", "trainer.min_epochs=2"])
+    with initialize_config_dir(again[1], version_base="1.3"):
+        cfg = compose("config", overrides=[argument for argument in again[4:] if not argument.startswith("hydra.")])
+        compose("config", overrides=[argument for argument in found[4:] if not argument.startswith("hydra.")])
+    assert (cfg.optim.lr, cfg.trainer.min_epochs, cfg.trainer.max_epochs) == (1e-5, 2, 3)
+    capsys.readouterr()
+    resumed([f"resume={run_folder}", "optim.lr=1e-5"])
+    assert capsys.readouterr().out == ""
 
 
 def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):

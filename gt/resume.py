@@ -1,0 +1,125 @@
+"""A run that goes on: what of it may have changed since it began, and how its checkpoint is taken up.
+
+What a run *is* stays as it was: the network, the data, and how many samples make a step and an epoch. How it *goes on*
+may change: the optimiser's numbers, the length, the precision, callbacks and loggers. A checkpoint then says where
+training stands, and the configuration all else.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gt.errors import UserError
+
+WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
+NETWORK = "it defines the network, whose weights are kept"
+SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
+FIXED = {
+    "model": NETWORK,
+    "mask": NETWORK,
+    "encoding": NETWORK,
+    "seed": SAMPLES,
+    "data": SAMPLES,
+    "stage": "a run that trains goes on training",
+    "optim._target_": "another optimiser has no use for the state of this one",
+    "optim.decayed": "it says which weights each part of the optimiser's state belongs to",
+    "trainer.devices": SAMPLES,
+    "trainer.num_nodes": SAMPLES,
+    "trainer.accumulate_grad_batches": SAMPLES,
+    "trainer.limit_train_batches": SAMPLES,
+    "trainer.overfit_batches": SAMPLES,
+    "trainer.fast_dev_run": SAMPLES,
+}
+FREE = ("data.root", "data.workers", "data.eval_batch_size")  # where samples lie and who reads them, not which they are
+
+
+def settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys of plain containers with their single values."""
+    parts: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if not parts:
+        yield key, value
+        return
+    for name, part in parts:
+        yield from settings(part, f"{key}.{name}" if key else str(name))
+
+
+def changes(before: DictConfig, after: DictConfig) -> list[str]:
+    """What differs between the configuration of a run and that under which it is to go on, a line each.
+
+    Raises:
+        UserError: naming the first key that may not change, and why.
+    """
+    old, new = (dict(settings(OmegaConf.to_container(cfg, resolve=True))) for cfg in (before, after))
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) == new.get(key) or key == "resume":
+            continue
+        change = f"{key}={shown(new.get(key))}, was {shown(old.get(key))}"
+        for fixed, why in FIXED.items():
+            if f"{key}.".startswith(f"{fixed}.") and key not in FREE:
+                raise UserError(f"{change}: a run cannot go on with it, for {why}; start a new run")
+        lines.append(change)
+    return lines
+
+
+def shown(value: Any) -> str:
+    """A value as the command line has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Hold a checkpoint against the task that is to load it.
+
+    Raises:
+        UserError: it is that of another network, or of other data.
+    """
+    wrong = "this checkpoint is that of another network, or of other data"
+    kept, own = (dict(settings(dict(facts))) for facts in (checkpoint.get("hyper_parameters", {}), task.hparams))
+    for key in own:
+        if key in kept and kept[key] != own[key]:
+            there, here = (f"{shown(facts[key]):.80}" for facts in (kept, own))
+            raise UserError(f"{wrong}: {key.removeprefix('config.')} is {there} there and {here} here")
+    theirs, ours = checkpoint["state_dict"], task.state_dict()
+    for name in [*ours, *theirs]:
+        here, there = (tuple(state[name].shape) if name in state else None for state in (ours, theirs))
+        if here != there:
+            sizes = [f"has no {name}" if size is None else f"has {name} of {size}" for size in (there, here)]
+            raise UserError(f"{wrong}: it {sizes[0]}, this one {sizes[1]}")
+
+
+def check_length(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse an end of training that is behind where a checkpoint stands.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for unit, done in (("epochs", checkpoint["epoch"]), ("steps", checkpoint["global_step"])):
+        most = getattr(trainer, f"max_{unit}")
+        if most is not None and 0 <= most < done:
+            raise UserError(f"trainer.max_{unit}={most}: this run has trained {done} {unit} already; choose more")
+
+
+def undo_accumulation(checkpoint: dict[str, Any]) -> None:
+    """Turn a checkpoint from between two optimiser steps into one right after the first of them.
+
+    The batches since then are repeated: their gradients are not kept, and they have moved the statistics of batch norm.
+    """
+    if WAITING not in checkpoint:
+        return
+    batches = checkpoint[WAITING]["batches"]
+    checkpoint["state_dict"].update(checkpoint[WAITING]["buffers"])
+    loop = checkpoint["loops"]["fit_loop"]
+    for counts in (loop["epoch_loop.batch_progress"][which] for which in ("current", "total")):
+        done = counts["processed"] - batches
+        # as Lightning has it while a batch ends, which it counts as completed when it goes on
+        counts.update(ready=done, started=done, processed=done, completed=done - 1)
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # it then counts the step of that batch, too
+
+
+def keep_patience(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Let early stopping wait as long as it is configured to, not as long as it was when the checkpoint was written."""
+    for callback in trainer.early_stopping_callbacks:
+        state = checkpoint.get("callbacks", {}).get(callback.state_key)
+        if state is not None:
+            state["patience"] = callback.patience

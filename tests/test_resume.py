@@ -1,0 +1,214 @@
+"""A run goes on: from the last optimiser step, bit by bit, and under the settings that it is now given."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+from gt.data.datamodule import GraphDataModule
+from gt.data.store import Graphs
+from gt.errors import UserError
+from gt.layers import GINE, Attention, ParallelBlock
+from gt.metrics import metrics
+from gt.model import GraphTransformer
+from gt.optim import AdamW
+from gt.schema import Schema
+from gt.task import Task
+from tests.data.test_batching import pack
+from tests.graphs import random_graph
+
+SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Steps are so small that a second thread only costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Random(GraphDataModule):
+    """Random graphs, from nowhere: 14 training batches."""
+
+    def key(self) -> dict[str, Any]:
+        return {}
+
+    def build(self) -> Graphs:
+        graphs = pack([random_graph(1 + n % 9, n) for n in range(64)])
+        graphs.schema, graphs.splits = SCHEMA, {"train": np.arange(56), "valid": np.arange(56, 64)}
+        return graphs
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(pl.Callback):
+    """Saves a checkpoint and stops, after so many batches of the second epoch."""
+
+    def __init__(self, batches: int, path: Path) -> None:
+        self.batches, self.path = batches, path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1 and batch_idx + 1 == self.batches:
+            trainer.save_checkpoint(self.path)
+            raise Stop
+
+
+class Rates(pl.Callback):
+    """Keeps the learning rate of each optimiser step."""
+
+    def __init__(self) -> None:
+        self.rates: dict[int, float] = {}
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.rates[trainer.global_step] = optimizer.param_groups[0]["lr"]
+
+
+def make_task(width: int = 8, **options: Any) -> Task:
+    torch.manual_seed(0)
+    # batch norm, whose statistics move with each batch, and dropout, which draws anew at each
+    block = partial(ParallelBlock, local=GINE, attention=partial(Attention, heads=2), dropout=0.1)
+    net = GraphTransformer(SCHEMA, width, 2, block)
+    return Task(net, SCHEMA, *metrics(SCHEMA), AdamW(**options))
+
+
+def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = None, width: int = 8, **options: Any):
+    """Train, from a checkpoint or from the start; returns the task."""
+    task = make_task(width, **(optim or {}))
+    data = Random("random", str(root), 4, None, 0, 0)
+    data.open([])
+    trainer = pl.Trainer(
+        callbacks=list(callbacks), enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, default_root_dir=root,
+        use_distributed_sampler=False, num_sanity_val_steps=0, **{"max_epochs": 3} | options,
+    )  # fmt: skip
+    trainer.fit(task, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    return task
+
+
+def assert_equal(task: Task, other: Task) -> None:
+    for (name, value), expected in zip(task.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("stop", [2, 4, 6, 13, 14])  # of 14: the last step of an epoch takes two batches
+def test_a_run_goes_on_to_the_same_weights_wherever_it_stops(tmp_path, accumulate, stop):
+    whole = fit(tmp_path, accumulate_grad_batches=accumulate)
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(stop, tmp_path / "last.ckpt")], accumulate_grad_batches=accumulate)
+    resumed = fit(tmp_path, ckpt=tmp_path / "last.ckpt", accumulate_grad_batches=accumulate)
+    assert_equal(resumed, whole)
+
+
+class SaveAtValidation(pl.Callback):
+    """Keeps a checkpoint of each validation of the second epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            trainer.save_checkpoint(self.folder / f"{batches}.ckpt")
+
+
+@pytest.mark.parametrize(("every", "accumulate"), [(3, 4), (7, 1), (7, 4)])  # 7: also at the end of the epoch
+def test_a_run_goes_on_from_any_validation_to_the_same_weights(tmp_path, every, accumulate):
+    options = {"accumulate_grad_batches": accumulate, "val_check_interval": every}
+    whole = fit(tmp_path, [SaveAtValidation(tmp_path)], **options)
+    paths = sorted(tmp_path.glob("*.ckpt"))
+    assert len(paths) == 14 // every
+    for path in paths:
+        assert_equal(fit(tmp_path, ckpt=path, **options), whole)
+
+
+def test_a_longer_schedule_is_that_of_a_run_that_had_it_from_the_start(tmp_path):
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
+    settings = {
+        "optim": {"lr": 3e-4, "warmup": 5, "final": 0.1, "weight_decay": 0.1, "betas": (0.8, 0.9)},
+        "max_epochs": 6,
+    }
+    straight, resumed = Rates(), Rates()
+    fit(tmp_path, [straight], **settings)
+    task = fit(tmp_path, [resumed], ckpt=tmp_path / "last.ckpt", **settings)
+    assert sorted(resumed.rates) == list(range(20, 84))
+    assert resumed.rates == {step: straight.rates[step] for step in range(20, 84)}
+    assert straight.rates[83] < straight.rates[60] < straight.rates[20]  # it does not climb back
+    group, vectors = task.trainer.optimizers[0].param_groups
+    assert (group["weight_decay"], vectors["weight_decay"], group["betas"]) == (0.1, 0.0, (0.8, 0.9))
+
+
+def test_steps_that_end_the_training_are_those_of_a_straight_run(tmp_path):
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
+    straight, resumed = Rates(), Rates()
+    fit(tmp_path, [straight], max_epochs=-1, max_steps=30)
+    fit(tmp_path, [resumed], ckpt=tmp_path / "last.ckpt", max_epochs=-1, max_steps=30)
+    assert resumed.rates == {step: straight.rates[step] for step in range(20, 30)}
+
+
+def test_an_end_that_is_past_is_refused(tmp_path):
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
+    with pytest.raises(UserError, match=r"trainer\.max_steps=19: .* 20 steps"):
+        fit(tmp_path, ckpt=tmp_path / "last.ckpt", max_steps=19)
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=0: .* 1 epochs"):
+        fit(tmp_path, ckpt=tmp_path / "last.ckpt", max_epochs=0)
+
+
+def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(2, tmp_path / "last.ckpt")])
+    with pytest.raises(UserError, match=r"another network.*nodes\.table\.weight of \(10, 8\).* of \(10, 16\)"):
+        fit(tmp_path, ckpt=tmp_path / "last.ckpt", width=16)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    task = make_task()
+    task.hparams["config"] = {"mask": {"hops": 2}}
+    saved["hyper_parameters"]["config"] = {"mask": {"hops": 1}}
+    with pytest.raises(UserError, match=r"mask\.hops is 1 there and 2 here"):
+        task.on_load_checkpoint(saved)
+
+
+def test_early_stopping_is_as_patient_as_it_is_now_told_to_be(tmp_path):
+    def stopping(patience: int) -> EarlyStopping:
+        return EarlyStopping("valid/loss", patience=patience)
+
+    with pytest.raises(Stop):
+        fit(tmp_path, [stopping(50), StopAt(6, tmp_path / "last.ckpt")])
+    callback = stopping(1)
+    fit(tmp_path, [callback], ckpt=tmp_path / "last.ckpt", optim={"lr": 0.0}, max_epochs=9)
+    assert callback.patience == 1
+    assert callback.stopped_epoch > 0
+
+
+@pytest.mark.parametrize(("steps", "warmup", "final"), [(100, 0.05, 0.0), (40, 7, 0.1), (3, 0.5, 0.0), (1, 0.05, 0.0)])
+def test_the_schedule_is_pytorchs_warm_up_and_cosine(steps, warmup, final):
+    net = torch.nn.Linear(2, 2)
+    found = AdamW(0.1, warmup=warmup, final=final).configure(net, steps)["lr_scheduler"]["scheduler"]
+    warm = max(1, min(int(warmup if warmup >= 1 else warmup * steps), steps - 1))
+    other = torch.optim.SGD(net.parameters(), 0.1)
+    parts = [
+        LinearLR(other, 1 / (warm + 1), total_iters=warm),
+        CosineAnnealingLR(other, max(1, steps - warm), 0.1 * final),
+    ]
+    expected = SequentialLR(other, parts, [warm])
+    for _ in range(steps):
+        assert found.get_last_lr()[0] == pytest.approx(expected.get_last_lr()[0], abs=1e-12)
+        found.optimizer.step()
+        other.step()
+        found.step()
+        expected.step()
+    for _ in range(2):  # beyond its end it stays there
+        found.step()
+        assert found.get_last_lr()[0] == pytest.approx(0.1 * final)
