@@ -50,7 +50,8 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
     Raises:
         UserError: naming the first key that may not change, and why.
     """
-    old, new = (dict(settings(OmegaConf.to_container(cfg, resolve=True))) for cfg in (before, after))
+    # not resolved: what a value is said to follow changes with it, and only that one was given
+    old, new = (dict(settings(OmegaConf.to_container(cfg, resolve=False))) for cfg in (before, after))
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) == new.get(key) or key == "resume":
@@ -82,10 +83,9 @@ def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:
             raise UserError(f"{wrong}: {key.removeprefix('config.')} is {there} there and {here} here")
     theirs, ours = checkpoint["state_dict"], task.state_dict()
     for name in [*ours, *theirs]:
-        here, there = (tuple(state[name].shape) if name in state else None for state in (ours, theirs))
-        if here != there:
-            sizes = [f"has no {name}" if size is None else f"has {name} of {size}" for size in (there, here)]
-            raise UserError(f"{wrong}: it {sizes[0]}, this one {sizes[1]}")
+        there, here = (f"of {tuple(state[name].shape)}" if name in state else "missing" for state in (theirs, ours))
+        if there != here:
+            raise UserError(f"{wrong}: {name} is {there} there and {here} here")
 
 
 def check_length(trainer: Any, checkpoint: Mapping[str, Any]) -> None:

@@ -383,7 +383,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
     [
         "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
-        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=torch.optim.SGD",
+        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=gt.optim.Adam",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
     ],
 )  # fmt: skip
