@@ -253,10 +253,16 @@ class GraphDataModule(DataModule):
             self._temporary = temporary_store(self.root)
             self.folder = Path(self._temporary.name) / str(self.name)
         graphs = open_or_build(self.folder, self.build)
-        if known is not None:
+        if known is None:
+            graphs = self.resplit(graphs)
+        else:
             graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
         self.graphs = attach(graphs, self.folder, encodings) if len(graphs) else graphs
         self.schema = graphs.schema
+
+    def resplit(self, graphs: Graphs) -> Graphs:
+        """The graphs of the store, split as this run asks where that differs, with what is learned from the split."""
+        return graphs
 
     def samples(self, graphs: Graphs) -> int:
         """How many there are to predict something for."""

@@ -66,6 +66,20 @@ def stratified(classes: np.ndarray, fractions: Sequence[float], seed: int) -> Ar
     return {name: np.sort(order[turns == number]) for number, name in enumerate(SPLITS)}
 
 
+def k_fold(classes: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
+    """One fold for the test, the one before it for validation, the others for training (Dwivedi et al. 2020).
+
+    Samples are dealt out by lot within each class (samples,), so that of any class, and of all, no fold has two more
+    than another. Over all folds each sample is tested once and validated once.
+    """
+    order = np.lexsort((np.random.default_rng(seed).random(len(classes)), classes))
+    part = np.empty(len(classes), np.int64)
+    part[order] = np.arange(len(classes)) % folds
+    chosen = {"valid": (fold - 1) % folds, "test": fold}
+    train = ~np.isin(part, list(chosen.values()))
+    return {"train": np.flatnonzero(train)} | {split: np.flatnonzero(part == n) for split, n in chosen.items()}
+
+
 def by_word(words: Sequence[object]) -> Arrays:
     """As the cells of a column say, each a word that `split_of` knows."""
     meant = np.array([split_of(word) for word in words])

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
 from gt.data.datamodule import GraphDataModule
+from gt.data.folds import Folds
 from gt.data.molecules.known import known_molecules
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
@@ -48,6 +49,7 @@ class Molecules(GraphDataModule):
         split_column: the column that says train, valid or test.
         fractions: shares of train, valid and test, for any split but a column's.
         split_seed: what ``random`` and ``stratified`` are drawn from.
+        folds, fold: k-fold cross-validation whatever ``split`` says, see `gt.data.folds.Folds`.
         normalise, log: of regression, how targets are scaled for the network, see `gt.data.numbers.Numbers`.
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
         weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
@@ -69,6 +71,8 @@ class Molecules(GraphDataModule):
         split_column: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         normalise: bool = True,
         log: bool = False,
         loss: Literal["squared", "absolute"] = "squared",
@@ -88,8 +92,9 @@ class Molecules(GraphDataModule):
         self.smiles, self.kind = None if smiles is None else str(smiles), kind
         targets = [target] if isinstance(target, str | int) else target
         self.target = None if targets is None else [str(name) for name in targets]
-        self.split, self.split_column = split, split_column
+        self.split, self.split_column = (split, split_column) if folds is None else ("random", None)  # for the store
         self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
+        self.folds = Folds(folds, fold, split_seed)
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
         self.loss, self.weights, self.processes = loss, weights, processes
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
@@ -129,6 +134,7 @@ class Molecules(GraphDataModule):
         graphs = self._opened()
         facts, kind = graphs.notes, graphs.schema.kind
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
+        split = str(self.folds) or f"{facts['split']} split"
         targets = several([f"'{name}'" for name in facts["targets"]], 4)
         classes = f" ({several(facts['classes'], 4)})" if facts["classes"] else ""
         relaxed = (
@@ -138,7 +144,7 @@ class Molecules(GraphDataModule):
         where = f", listed in {self.skipped_rows}" if self.skipped_rows.exists() else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; "
-            f"{len(graphs):,} molecules{relaxed}; {facts['split']} split {sizes}; "
+            f"{len(graphs):,} molecules{relaxed}; {split} {sizes}; "
             f"{facts['skipped']:,} of {facts['rows']:,} rows skipped{where}{unused}"
         )
 
@@ -193,6 +199,13 @@ class Molecules(GraphDataModule):
             yield chunk
         if not any(map(len, kept)):
             raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
+
+    def resplit(self, graphs: Graphs) -> Graphs:
+        splits = self.folds.choose(graphs, str(self.path))
+        if splits is None:
+            return graphs
+        schema = self._fitted(graphs.schema, graphs.graphs["y"][splits["train"]])
+        return replace(graphs, splits=splits, schema=schema)
 
     def names(self) -> dict[str, np.ndarray]:
         """The row of each molecule in the file, counted from 0, and what stands there."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from gt.data.batching import runs, tensor
 from gt.data.datamodule import GraphDataModule
+from gt.data.folds import Folds
+from gt.data.numbers import Numbers
 from gt.data.own.found import describe
 from gt.data.store import Graphs
 from gt.encodings import Encoding
@@ -44,15 +47,26 @@ def single(graphs: Graphs, name: object, option: str) -> Graphs:
     return graphs
 
 
-class OwnGraphs(GraphDataModule):
-    """Graphs with a target each, or with a target at each node."""
+class Own(GraphDataModule):
+    """What somebody's own graphs have in common; lines say what was found in them."""
 
     name: str
+    numbers: Numbers
+    folds: Folds
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
         if known is None:
-            rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
+            lines = [describe(self.name, self._opened()), str(self.folds)]
+            rank_zero_only(print)("\n".join(filter(None, lines)), flush=True)
+
+    def resplit(self, graphs: Graphs) -> Graphs:
+        splits = self.folds.choose(graphs, self.name)
+        return graphs if splits is None else self.numbers.learn(replace(graphs, splits=splits))
+
+
+class OwnGraphs(Own):
+    """Graphs with a target each, or with a target at each node."""
 
     def targets(self, split: str) -> Tensor:
         graphs = self._opened()

@@ -24,6 +24,7 @@ import pandas as pd
 from gt.config import nearest
 from gt.data.datamodule import Records
 from gt.data.delimited import delimiter_of, point_column
+from gt.data.folds import Folds
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble
@@ -280,6 +281,7 @@ class CSVGraphs(OwnGraphs):
         undirected: each edge is also one in the other direction; None as a column ``Type`` says, else not.
         fractions: shares of train, valid and test where no column ``split`` says who is in which.
         split_seed: what such a split is drawn from.
+        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
@@ -297,6 +299,8 @@ class CSVGraphs(OwnGraphs):
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         features: Sequence[str] | None = None,
         normalise: bool = True,
         log: bool = False,
@@ -313,7 +317,7 @@ class CSVGraphs(OwnGraphs):
         super().__init__(
             f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
-        self.numbers = Numbers(normalise, log, standardise)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gt.data.datamodule import Records
+from gt.data.folds import Folds
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble
@@ -118,6 +119,7 @@ class GraphFiles(OwnGraphs):
         undirected: each edge is also one in the other direction; None as the files say.
         fractions: shares of train, valid and test where no attribute ``split`` says who is in which.
         split_seed: what such a split is drawn from.
+        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
@@ -135,6 +137,8 @@ class GraphFiles(OwnGraphs):
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         features: Sequence[str] | None = None,
         normalise: bool = True,
         log: bool = False,
@@ -151,7 +155,7 @@ class GraphFiles(OwnGraphs):
             f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
         )
         self.path = path
-        self.numbers = Numbers(normalise, log, standardise)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:

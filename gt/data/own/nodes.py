@@ -6,36 +6,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_only
 from torch_geometric.data import Dataset
 
+from gt.data.folds import Folds
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Sampler
 from gt.data.numbers import Numbers
 from gt.data.own import csv_graphs, graph_files
 from gt.data.own.assemble import Choices, Target
-from gt.data.own.base import file_name, single
-from gt.data.own.found import describe
+from gt.data.own.base import Own, file_name, single
 from gt.data.own.pyg import VERSION, one_graph
 from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_open import open_dataset, title
 from gt.data.own.pyg_read import digest, read
 from gt.data.store import Graphs
-from gt.encodings import Encoding
-from gt.schema import Kind, Schema
+from gt.schema import Kind
 
 Evaluate = Literal["full", "sampled"]
 
 
-class OwnNodes(NodeData):
-    """A graph of one's own; a line says what was found in it."""
-
-    name: str
-
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        super().open(encodings, known)
-        if known is None:
-            rank_zero_only(print)(describe(self.name, self._opened()), flush=True)
+class OwnNodes(Own, NodeData):
+    """A graph of one's own with a target at each node."""
 
 
 class PyGNodes(OwnNodes):
@@ -45,7 +36,9 @@ class PyGNodes(OwnNodes):
         dataset: makes the dataset, such as ``partial(Planetoid, root="data/pyg", name="Cora")``.
         kind: what targets are; None finds it.
         fractions: shares of train, valid and test where there are no masks.
-        split_seed: what such a split is drawn from.
+        split_seed: what such a split, or folds, are drawn from.
+        folds, fold: k-fold cross-validation; without ``folds`` the number of an official split where masks have several
+            columns, see `gt.data.folds.Folds`.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
@@ -57,6 +50,8 @@ class PyGNodes(OwnNodes):
         kind: Kind | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         normalise: bool = True,
         log: bool = False,
         standardise: bool = True,
@@ -69,7 +64,7 @@ class PyGNodes(OwnNodes):
     ) -> None:
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
         super().__init__(file_name(title(self.make)), root, sampler, evaluate, chunk, workers, seed)
-        self.numbers = Numbers(normalise, log, standardise)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.kind, self.fractions, self.split_seed = kind, tuple(fractions), split_seed
 
     def key(self) -> dict[str, Any]:
@@ -88,8 +83,9 @@ class CSVNodes(OwnNodes):
     """One graph from a folder of CSV files, ``nodes.csv`` (node, features, label, split) and ``edges.csv``.
 
     Args:
-        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features``,
-            ``normalise``, ``log``, ``standardise`` and ``root`` are as in `gt.data.own.csv_graphs.CSVGraphs`.
+        path: the folder; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``folds``, ``fold``,
+            ``features``, ``normalise``, ``log``, ``standardise`` and ``root`` are as in
+            `gt.data.own.csv_graphs.CSVGraphs`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
@@ -101,6 +97,8 @@ class CSVNodes(OwnNodes):
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         features: Sequence[str] | None = None,
         normalise: bool = True,
         log: bool = False,
@@ -114,7 +112,7 @@ class CSVNodes(OwnNodes):
     ) -> None:
         self.path = Path(path)
         super().__init__(f"csv-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.numbers = Numbers(normalise, log, standardise)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:
@@ -135,8 +133,9 @@ class GraphFileNodes(OwnNodes):
     """One graph from a file of GraphML or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
 
     Args:
-        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``features``,
-            ``normalise``, ``log``, ``standardise`` and ``root`` are as in `gt.data.own.graph_files.GraphFiles`.
+        path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``folds``, ``fold``,
+            ``features``, ``normalise``, ``log``, ``standardise`` and ``root`` are as in
+            `gt.data.own.graph_files.GraphFiles`.
         sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
     """
 
@@ -148,6 +147,8 @@ class GraphFileNodes(OwnNodes):
         undirected: bool | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         features: Sequence[str] | None = None,
         normalise: bool = True,
         log: bool = False,
@@ -161,7 +162,7 @@ class GraphFileNodes(OwnNodes):
     ) -> None:
         self.path = path
         super().__init__(f"graphs-{file_name(path)}", root, sampler, evaluate, chunk, workers, seed)
-        self.numbers = Numbers(normalise, log, standardise)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
     def key(self) -> dict[str, Any]:

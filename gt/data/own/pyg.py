@@ -13,6 +13,7 @@ import numpy as np
 from torch_geometric.data import Dataset
 from torchmetrics import MetricCollection
 
+from gt.data.folds import Folds, numbered
 from gt.data.numbers import Numbers
 from gt.data.own.base import OwnGraphs, file_name
 from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
@@ -20,12 +21,12 @@ from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
-from gt.data.store import Graphs, pointers
+from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Level, Schema
 
-VERSION = 3  # raise when the same dataset would give another store
+VERSION = 4  # raise when the same dataset would give another store
 
 
 def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Graphs, Answer]:
@@ -125,8 +126,8 @@ def one_graph(
 ) -> Graphs:
     """A single large graph with a target at each node: ``nodes`` hold x and y, ``splits`` are numbers of nodes.
 
-    The splits are the dataset's masks (of several in columns, as Geom-GCN has, the first); without masks, labelled
-    nodes are shared out at random, each class alike.
+    The splits are the dataset's masks; where these have several columns, as Geom-GCN's have, all of them, see
+    `gt.data.folds.numbered`. Without masks, labelled nodes are shared out at random, each class alike.
 
     Raises:
         UserError: there are several graphs, or the masks of two splits meet or leave one empty.
@@ -138,15 +139,28 @@ def one_graph(
     if not part.masks:
         splits = random_split(found, fractions, split_seed, f"{name}: nodes")
         return numbers.learn(replace(graphs, splits=splits))
-    masks = {split: (mask if mask.ndim == 1 else mask[:, 0]).astype(bool) for split, mask in part.masks.items()}
+    masks = {split: mask.reshape(len(mask), -1).astype(bool) for split, mask in part.masks.items()}
+    count = max(mask.shape[1] for mask in masks.values())  # a mask that all splits share has a single column
+    columns = [{split: mask[:, number % mask.shape[1]] for split, mask in masks.items()} for number in range(count)]
+    official = [_of_masks(column, found.labelled, name) for column in columns]
+    learned = numbers.learn(replace(graphs, splits=official[0]))
+    return replace(learned, splits=numbered(official))
+
+
+def _of_masks(masks: Mapping[str, np.ndarray], labelled: np.ndarray, name: str) -> Arrays:
+    """Node numbers by split of masks (N,) bool.
+
+    Raises:
+        UserError: the masks of two splits meet or leave one empty.
+    """
     twice = np.flatnonzero(sum(mask.astype(int) for mask in masks.values()) > 1)
     if len(twice):
         raise UserError(f"{name}: node {twice[0]} is in more than one of the masks of its splits")
-    splits = {split: np.flatnonzero(mask & found.labelled) for split, mask in masks.items()}
+    splits = {split: np.flatnonzero(mask & labelled) for split, mask in masks.items()}
     for split in ("train", "valid"):
         if not len(splits.get(split, ())):
             raise UserError(f"{name}: no labelled node is in {THEIRS[split]}_mask")
-    return numbers.learn(replace(graphs, splits=splits))
+    return splits
 
 
 class PyG(OwnGraphs):
@@ -159,6 +173,7 @@ class PyG(OwnGraphs):
         kind: what targets are; None finds it, see `gt.data.own.found.answer`.
         fractions: shares of train, valid and test of a random split.
         split_seed: what a random split is drawn from.
+        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
         batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
@@ -176,6 +191,8 @@ class PyG(OwnGraphs):
         kind: Kind | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         normalise: bool = True,
         log: bool = False,
         standardise: bool = True,
@@ -194,6 +211,7 @@ class PyG(OwnGraphs):
         if self.name.lower() == "pcqm-contact":
             raise links_only(self.name)
         self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
+        self.folds = Folds(folds, fold, split_seed)
         self.fractions, self.split_seed = tuple(fractions), split_seed
         self._datasets: dict[str, Dataset] = {}
 

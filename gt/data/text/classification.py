@@ -10,6 +10,7 @@ import pandas as pd
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.datamodule import GraphDataModule, Records
+from gt.data.folds import Folds
 from gt.data.store import Graphs, pointers
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.data.text.files import by_split, digest, find
@@ -66,6 +67,7 @@ class TextClassification(GraphDataModule):
             are drawn for what is missing, the same share of each class.
         valid, test: those shares.
         split_seed: what the draw comes from.
+        folds, fold: k-fold cross-validation of the rows of one file, see `gt.data.folds.Folds`.
         tokens: ``words`` (lower case), ``bytes``, or ``bpe``; learned on the training texts alone.
         vocabulary: how many tokens at most, rarer words are one unknown token.
         tokenizer: a ``tokenizer.json`` to take instead.
@@ -84,6 +86,8 @@ class TextClassification(GraphDataModule):
         valid: float = 0.1,
         test: float = 0.1,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
         tokens: Kind = "words",
         vocabulary: int = 8192,
         tokenizer: str | None = None,
@@ -106,6 +110,7 @@ class TextClassification(GraphDataModule):
         self.path, self.valid_path, self.test_path = path, valid_path, test_path
         self.text, self.label = (None if column is None else str(column) for column in (text, label))
         self.shares, self.split_seed = {"valid": valid, "test": test}, split_seed
+        self.folds = Folds(folds, fold, split_seed)
         self.tokens, self.vocabulary, self.longest = tokens, vocabulary, longest
         self.given = None if tokenizer is None else Path(tokenizer)
 
@@ -137,6 +142,7 @@ class TextClassification(GraphDataModule):
             "tokens": self.tokens if self.given is None else BytePairs.read(self.given).dumps(),
             "vocabulary": self.vocabulary,
             "longest": self.longest,
+            **self.folds.facts(),  # the tokenizer is learned on the training texts
         }
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
@@ -178,6 +184,8 @@ class TextClassification(GraphDataModule):
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The same rows with what has no file taken from the training rows."""
+        if self.folds.folds is not None:
+            return self._fold(rows)
         shares = {split: share for split, share in self.shares.items() if split not in rows and share}
         if "valid" in rows:  # a dataset that comes with its splits is taken as it comes
             shares = {}
@@ -194,6 +202,14 @@ class TextClassification(GraphDataModule):
             none = " and ".join(empty)
             raise UserError(f"{self.path} has {len(texts)} rows: too few to split, {none} would have none")
         return rows | taken
+
+    def _fold(self, rows: dict[str, Rows]) -> dict[str, Rows]:
+        """The rows of the one file by split, as the folds have them."""
+        if len(rows) > 1:
+            raise UserError(f"data.folds deals out the rows of one file, and {self.path} has files for its splits")
+        texts, labels = rows["train"]
+        parts = self.folds.deal(np.unique(labels, return_inverse=True)[1], self.path)
+        return {split: ([texts[i] for i in part], [labels[i] for i in part]) for split, part in parts.items()}
 
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         return BytePairs.read(self.given) if self.given else KINDS[self.tokens].learn(texts, self.vocabulary)

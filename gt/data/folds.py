@@ -1,0 +1,106 @@
+"""k-fold cross-validation, and which of several official splits of a dataset is followed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gt.data.splits import SPLITS, k_fold
+from gt.data.store import Arrays, Graphs
+from gt.errors import UserError
+from gt.schema import UNLABELLED
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which samples are for training, validation and test, where a store does not say it once and for all.
+
+    With ``folds``, labelled samples are dealt out as `gt.data.splits.k_fold` does, whatever split the dataset has; a
+    store and its encodings serve every fold. Without, ``fold`` is the number of an official split, see `numbered`.
+
+    Attributes:
+        folds: how many there are; None follows the dataset's own split.
+        fold: which of them, from 0.
+        seed: what folds are drawn from.
+
+    Raises:
+        UserError: fewer than three folds, or no such fold.
+    """
+
+    folds: int | None = None
+    fold: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 3:
+            raise UserError(f"data.folds={self.folds}: one fold is for the test, one for validation: choose 3 or more")
+        if self.fold < 0 or (self.folds is not None and self.fold >= self.folds):
+            last = "1, 2, ..." if self.folds is None else f"..., {self.folds - 1}"
+            raise UserError(f"data.fold={self.fold}: folds are numbered 0, {last}")
+
+    def __str__(self) -> str:
+        if self.folds is not None:
+            return f"fold {self.fold} of {self.folds} for the test"
+        return f"official split {self.fold}" if self.fold else ""
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-able: what a store depends on where it is built for one fold; without folds nothing."""
+        return {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
+
+    def choose(self, graphs: Graphs, name: str) -> Arrays | None:
+        """Sample numbers of each split; None where those of the store hold.
+
+        Raises:
+            UserError: too few samples, or no such official split.
+        """
+        if self.folds is not None:
+            rows, classes = _labelled(graphs)
+            return {split: rows[part] for split, part in self.deal(classes, name).items()}
+        if _key(0, SPLITS[0]) not in graphs.splits:
+            if self.fold:
+                raise UserError(f"data.fold={self.fold} needs data.folds: {name} has no official splits to choose from")
+            return None
+        found = {split: rows for split in SPLITS if (rows := graphs.splits.get(_key(self.fold, split))) is not None}
+        if not found:
+            count = sum(key.endswith(f".{SPLITS[0]}") for key in graphs.splits)
+            raise UserError(f"data.fold={self.fold}: {name} has {count} official splits, 0 to {count - 1}")
+        return found
+
+    def deal(self, classes: np.ndarray, name: str) -> Arrays:
+        """Places of the samples of each split, by their classes (samples,).
+
+        Raises:
+            UserError: too few samples.
+        """
+        assert self.folds is not None
+        if len(classes) < self.folds:
+            raise UserError(f"data.folds={self.folds}: {name} has but {len(classes)} samples with a target")
+        return k_fold(classes, self.folds, self.fold, self.seed)
+
+
+def numbered(splits: list[Arrays]) -> Arrays:
+    """Several official splits as a store keeps them, by names such as ``3.train``; a single one as it is."""
+    if len(splits) == 1:
+        return splits[0]
+    return {_key(number, split): rows for number, each in enumerate(splits) for split, rows in each.items()}
+
+
+def _key(number: int, split: str) -> str:
+    return f"{number}.{split}"
+
+
+def _labelled(graphs: Graphs) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples have a target, and their classes: those of a single target that is a class, else all are alike.
+
+    Samples are graphs; nodes, where a single graph has targets at its nodes.
+    """
+    schema = graphs.schema
+    y = np.asarray(graphs.graphs["y"] if schema.level == "graph" else graphs.nodes["y"])
+    labelled = y != UNLABELLED if schema.kind == "multiclass" else ~np.isnan(y).all(1)
+    if schema.level == "node" and len(graphs) > 1:
+        rows = np.flatnonzero(np.add.reduceat(labelled, graphs.node_ptr[:-1]))
+        return rows, np.zeros(len(rows))
+    rows = np.flatnonzero(labelled)
+    if schema.kind == "multiclass":
+        return rows, y[rows]
+    return rows, y[rows, 0] if schema.kind == "binary" and y.shape[1] == 1 else np.zeros(len(rows))
