@@ -60,7 +60,8 @@ class Folds:
             if self.fold:
                 raise UserError(f"data.fold={self.fold} needs data.folds: {name} has no official splits to choose from")
             return None
-        found = {split: rows for split in SPLITS if (rows := graphs.splits.get(_key(self.fold, split))) is not None}
+        keys = {split: _key(self.fold, split) for split in SPLITS}
+        found = {split: graphs.splits[key] for split, key in keys.items() if key in graphs.splits}
         if not found:
             count = sum(key.endswith(f".{SPLITS[0]}") for key in graphs.splits)
             raise UserError(f"data.fold={self.fold}: {name} has {count} official splits, 0 to {count - 1}")

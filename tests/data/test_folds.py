@@ -186,6 +186,6 @@ def test_all_folds_in_one_command_end_in_one_row(monkeypatch, tmp_path, capsys):
     GlobalHydra.instance().clear()
     ranking = (tmp_path / "sweep" / "ranking.txt").read_text()
     (row,) = (line for line in ranking.splitlines() if "±" in line and "0 1 2" in line)
-    assert [cell.strip() for cell in row.split("│")][4] == "4"
+    assert [cell.strip() for cell in row.split("│")][4] == "3"
     assert len(list(tmp_path.glob("stores/*/facts.json"))) == 1
     capsys.readouterr()
