@@ -65,11 +65,12 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[list[in
         known += [name for name in getattr(getattr(data, "graphs", None), "splits", {}) if name not in known]
         raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
     dataset = data.dataset(split)
-    if split != "train":
-        return iter(data.batches(split))
-    if not isinstance(dataset, GraphDataset):
+    if isinstance(dataset, GraphDataset) and (split == "train" or left_out.any()):
+        kept = np.flatnonzero(~left_out) if len(left_out) else np.arange(len(dataset))
+        return (kept[batch].tolist() for batch in Batches(dataset.sizes[kept], **data.measure("valid")))
+    if split == "train":
         raise UserError("training batches of these data are drawn at random: choose --split valid or test")
-    return iter(Batches(dataset.sizes, **data.measure("valid")))
+    return iter(data.batches(split))
 
 
 def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -> dict[str, np.ndarray]:
