@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
 
-from gt.checkpoint import build
 from gt.data.datamodule import DataModule
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
@@ -24,8 +23,8 @@ from gt.errors import UserError
 from gt.predict import arguments, check_schema, main
 from gt.prediction import columns
 from gt.schema import UNLABELLED, Schema
-from gt.task import Task
 from tests.data.ogb_files import write, write_code2
+from tests.runs import network, run_folder, run_of
 
 LABELS = np.array([[0, 1, np.nan], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]])
 MODEL = {
@@ -33,24 +32,6 @@ MODEL = {
     "mask": {"_target_": "gt.masks.Complete"},
     "encoding": {},
 }
-REST = {
-    "optim": {"_target_": "gt.optim.AdamW"},
-    "trainer": {"_target_": "pytorch_lightning.Trainer"},
-    "seed": 0,
-}
-
-
-def run_folder(folder: Path, data: DataModule, config: dict[str, object]) -> Path:
-    """What a run leaves: its configuration and a checkpoint of a network with random weights."""
-    torch.manual_seed(1)
-    data.open([])
-    task = Task(build(MODEL, data.schema), data.schema, *data.measures(), config=MODEL)
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    trainer.strategy.connect(task)
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create({"data": config, **MODEL, **REST}), folder / ".hydra" / "config.yaml")
-    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
-    return folder
 
 
 @pytest.fixture
@@ -58,7 +39,7 @@ def run(tmp_path: Path) -> Path:
     """A run on four molecules with two tasks, all of which are in the training set or in the test."""
     write(tmp_path / "ogbg_molclintox", LABELS[:, :2])
     config = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
-    return run_folder(tmp_path / "run", OGBMolecules("ogbg-molclintox", str(tmp_path)), config)
+    return run_folder(tmp_path / "run", OGBMolecules("ogbg-molclintox", str(tmp_path)), config, MODEL)
 
 
 def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +78,7 @@ def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
 def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
     config = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
-    run = run_folder(tmp_path / "run", FunctionNames(str(tmp_path)), config)
+    run = run_folder(tmp_path / "run", FunctionNames(str(tmp_path)), config, MODEL)
     main([str(run)])
     table = pd.read_csv(run / "predictions-test.csv", keep_default_na=False)
     assert table["target"].tolist() == ["set it"]
@@ -107,9 +88,7 @@ def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def predicted(folder: Path, kind: type[DataModule], split: str = "test", **options: object) -> pd.DataFrame:
     """The table of a run on one's own data."""
-    config = {"_target_": f"{kind.__module__}.{kind.__name__}", "root": str(folder / "root"), **options}
-    made = {name: value for name, value in config.items() if name != "_target_"}
-    main([str(run_folder(folder / "run", kind(**made), config)), "--split", split])
+    main([str(run_of(folder, kind, MODEL, **options)), "--split", split])
     return pd.read_csv(folder / "run" / f"predictions-{split}.csv", keep_default_na=False)
 
 
@@ -268,3 +247,69 @@ def test_arguments_may_come_in_any_order() -> None:
         device=None,
         trust=False,
     )
+
+
+MINE = """
+from gt.masks import Complete
+
+class Mine(Complete):
+    pass
+"""
+
+
+def test_parts_of_ones_own_are_named_before_they_are_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_parts_to_trust.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [f"this is text {i}\t{'good' if i % 2 else 'bad'}" for i in range(40)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    net = {**network(), "mask": {"_target_": "my_parts_to_trust.Mine"}}
+    run = run_of(tmp_path, TextClassification, net, path=str(tmp_path / "mine.tsv"))
+    sys.modules.pop("my_parts_to_trust", None)
+    with pytest.raises(UserError, match=r"my_parts_to_trust\.Mine.*--trust"):
+        main([str(run)])
+    assert "my_parts_to_trust" not in sys.modules
+    main([str(run), "--trust"])
+    assert "4 predictions" in capsys.readouterr().out
+
+
+def test_what_a_run_says_of_its_data_is_not_imported_either(run: Path) -> None:
+    kept = run / ".hydra" / "config.yaml"
+    cfg = OmegaConf.load(kept)
+    cfg.data._target_ = "antigravity.Data"
+    OmegaConf.save(cfg, kept)
+    with pytest.raises(UserError, match=r"antigravity\.Data"):
+        main([str(run)])
+    assert "antigravity" not in sys.modules
+
+
+def test_a_run_is_loaded_by_its_folder(run: Path, tmp_path: Path) -> None:
+    from gt import load
+
+    assert load(run).schema == load(run / "checkpoints" / "best.ckpt").schema
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty"):
+        load(tmp_path / "empty")
+
+
+def test_a_checkpoint_of_an_older_version_says_what_it_lacks(tmp_path: Path) -> None:
+    graph_tables(tmp_path / "mine", by_node=False)
+    run = run_of(tmp_path, CSVGraphs, path=str(tmp_path / "mine"))
+    path = run / "checkpoints" / "best.ckpt"
+    saved = torch.load(path, weights_only=True)
+    known = ("node_names", "node_categories", "edge_names", "edge_categories", "degree", "undirected", "answers")
+    saved["hyper_parameters"]["schema"] = {
+        name: value for name, value in saved["hyper_parameters"]["schema"].items() if name not in (*known, "longest")
+    }
+    torch.save(saved, path)
+    main([str(run)])
+    assert len(pd.read_csv(run / "predictions-test.csv")) == 3
+    with pytest.raises(UserError, match="train again"):
+        main([str(run), f"data.path={tmp_path / 'mine'}"])
+
+
+def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--out FILE"):
+        main([str(run), "--out", str(tmp_path / "file" / "mine.csv")])

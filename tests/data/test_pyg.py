@@ -464,3 +464,59 @@ def test_wrong_arguments_are_one_line(tmp_path):
         PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path)).open([])
     with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
         PyG(partial(int, "3"), root=str(tmp_path)).open([])
+
+
+def opened_as_known(data, known):
+    data.open([], known)
+    assert data.has("all")
+    return data.graphs
+
+
+def test_new_graphs_keep_the_categories_of_the_training(tmp_path):
+    expected = graphs()
+    trained = PyG(partial(Kept, expected), root=str(tmp_path))
+    trained.open([])
+    few = [graph for graph in expected if int(graph.x.max()) < int(trained.schema.node_vocab[0]) - 1]
+    assert few  # the largest category is in none of them
+    for graph in few:
+        del graph["y"]
+    found = opened_as_known(PyG(partial(Kept, few), root=str(tmp_path)), trained.schema)
+    assert found.schema.node_vocab == trained.schema.node_vocab
+    assert (found.graphs["y"] == -100).all()
+    assert torch.equal(gather(found, range(len(few))).x, torch.cat([graph.x for graph in few]))
+    strange = graphs(x=lambda graph, number: graph.x + 9)
+    with pytest.raises(UserError, match="graph 0"):
+        opened_as_known(PyG(partial(Kept, strange), root=str(tmp_path)), trained.schema)
+    wide = graphs(x=lambda graph, number: torch.cat([graph.x, graph.x], 1))
+    with pytest.raises(UserError, match="columns of x"):
+        opened_as_known(PyG(partial(Kept, wide), root=str(tmp_path)), trained.schema)
+
+
+def test_classes_and_degrees_of_new_graphs_are_those_of_the_training(tmp_path):
+    bare = [
+        Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes, y=7 + n % 3) for n, graph in enumerate(graphs())
+    ]
+    trained = PyG(partial(Kept, bare), root=str(tmp_path))
+    trained.open([])
+    assert trained.schema.outputs in (3, 10)
+    few = [graph for graph in bare if graph.y == 9]
+    hub = torch.stack([torch.arange(1, 40), torch.zeros(39, dtype=torch.long)])
+    few.append(Data(edge_index=hub, num_nodes=40, y=9))
+    found = opened_as_known(PyG(partial(Kept, few), root=str(tmp_path)), trained.schema)
+    number = trained.schema.names.index("9") if trained.schema.names else 9
+    assert found.graphs["y"].tolist() == [number] * len(few)
+    assert found.schema.node_vocab == trained.schema.node_vocab
+    assert int(found.nodes["x"].max()) == trained.schema.node_vocab[0] - 1  # more neighbours than any of the training
+
+
+def test_every_node_of_a_new_dataset_of_one_graph(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    graph = random_graph(30, 0)
+    graph.y = torch.randint(0, 2, (30,), generator=draw)
+    trained = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    trained.open([])
+    del graph["y"]
+    data = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    data.open([], trained.schema)
+    assert len(data.dataset("all")) == 30
+    assert torch.equal(data.dataset("all").__getitems__([0, 1, 0]).x, graph.x)

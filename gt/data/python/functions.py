@@ -12,7 +12,7 @@ import platform
 import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Schema
 
-VERSION = 4  # raise when the same files would give other samples
+VERSION = 5  # raise when the same files would give other samples
 SMALLEST, LARGEST, LONGEST = 10, 500, 512  # nodes of Python's tree at least and at most, tokens at most
 WORDS = 4000  # entries of the vocabulary
 DEEPEST = 31
@@ -130,14 +130,34 @@ def numbered(words: Iterable[Sequence[str]]) -> dict[str, int]:
     return {word: number for number, (word, _) in enumerate(ranked, 2)} | {"": NONE}
 
 
+def words_of(number: Mapping[str, int]) -> tuple[str, ...]:
+    """A vocabulary in the order of its numbers."""
+    return ("", "<unknown>", *sorted((word for word in number if word), key=number.__getitem__))
+
+
+def learned(words: Sequence[str | int]) -> dict[str, int]:
+    """The vocabulary that `words_of` wrote."""
+    return {str(word): place for place, word in enumerate(words) if place != UNKNOWN}
+
+
 def flat(samples: Sequence[Sample], values: Callable[[Sample], Iterable[Any]]) -> Iterator[Any]:
     for sample in samples:
         yield from values(sample)
 
 
-def graph_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
-    """Syntax trees: x holds (type, word, depth), edge_attr the kind of each edge."""
-    number = numbered(sample.tree.words for sample in train)
+def graph_view(samples: Sequence[Sample], train: Sequence[Sample], known: Schema | None) -> dict[str, Any]:
+    """Syntax trees: x holds (type, word, depth), edge_attr the kind of each edge.
+
+    Raises:
+        UserError: a trained model has learned from the syntax of another Python.
+    """
+    types = tuple(NODE_TYPES)
+    if known is not None and known.node_categories and known.node_categories[0] != types:
+        raise UserError("the model has learned from another version of Python, whose syntax has other parts")
+    if known is not None and known.node_categories:
+        number = learned(known.node_categories[1])
+    else:
+        number = numbered(sample.tree.words for sample in train)
     x = np.stack(
         [
             np.fromiter(flat(samples, lambda s: s.tree.types), np.int64),
@@ -153,13 +173,21 @@ def graph_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, 
         "edge_index": edges[:, :2].T,
         "edges": {"edge_attr": edges[:, 2:]},
         "nodes": {"x": x},
-        "vocab": {"node_vocab": (len(NODE_TYPES), WORDS, DEEPEST + 1), "edge_vocab": (len(EDGE_KINDS),)},
+        "vocab": {
+            "node_vocab": (len(NODE_TYPES), WORDS, DEEPEST + 1),
+            "edge_vocab": (len(EDGE_KINDS),),
+            "node_names": ("type", "word", "depth"),
+            "node_categories": (types, words_of(number), tuple(range(DEEPEST + 1))),
+        },
     }
 
 
-def sequence_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[str, Any]:
+def sequence_view(samples: Sequence[Sample], train: Sequence[Sample], known: Schema | None) -> dict[str, Any]:
     """Tokens as a path: x holds the token, edges run to the next token (edge_attr 0) and to the one before (1)."""
-    number = numbered(sample.tokens for sample in train)
+    if known is not None and known.node_categories:
+        number = learned(known.node_categories[0])
+    else:
+        number = numbered(sample.tokens for sample in train)
     sizes = np.array([len(sample.tokens) for sample in samples])
     x = np.fromiter((number.get(token, UNKNOWN) for token in flat(samples, lambda s: s.tokens)), np.int64)
     place = np.concatenate([np.arange(1, size) for size in sizes])
@@ -170,12 +198,23 @@ def sequence_view(samples: Sequence[Sample], train: Sequence[Sample]) -> dict[st
         "edge_index": edges,
         "edges": {"edge_attr": np.tile([0, 1], len(place))[:, None]},
         "nodes": {"x": x[:, None]},
-        "vocab": {"node_vocab": (WORDS,), "edge_vocab": (2,)},
+        "vocab": {
+            "node_vocab": (WORDS,),
+            "edge_vocab": (2,),
+            "node_names": ("token",),
+            "node_categories": (words_of(number),),
+        },
     }
 
 
-def build(view: View, root: Path | None = None, show: Show = progress) -> Graphs:
+def build(view: View, root: Path | None = None, show: Show = progress, known: Schema | None = None) -> Graphs:
     """Read, hide, split and pack the functions below ``root``, the standard library where it is None.
+
+    Args:
+        view: how they are seen.
+        root: where the sources are.
+        show: shows how far it is.
+        known: of a trained model, whose vocabulary is then that of the functions.
 
     Raises:
         UserError: no sources, or too few functions to have all three splits.
@@ -186,7 +225,7 @@ def build(view: View, root: Path | None = None, show: Show = progress) -> Graphs
     if empty:
         raise UserError(f"too few functions in {root}: none fell to {' and '.join(empty)}")
     samples = [sample for split in by_split.values() for sample in split]
-    packed = (graph_view if view == "graph" else sequence_view)(samples, by_split["train"])
+    packed = (graph_view if view == "graph" else sequence_view)(samples, by_split["train"], known)
     ends = np.cumsum([0] + [len(split) for split in by_split.values()])
     schema = Schema(
         **packed.pop("vocab"),
@@ -252,4 +291,4 @@ class PythonFunctions(GraphDataModule):
         return key(self.view)
 
     def build(self) -> Graphs:
-        return build(self.view)
+        return build(self.view, known=self.known)
