@@ -38,6 +38,7 @@ def run_folder(folder: Path, data: DataModule, config: dict[str, Any], net: dict
     data.open([])
     task = Task(build(net, data.schema), data.schema, *data.measures(), config=net)
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    task.trainer = trainer
     trainer.strategy.connect(task)
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create({"data": config, **net, **REST}), folder / ".hydra" / "config.yaml")
