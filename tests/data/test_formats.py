@@ -131,9 +131,27 @@ def test_links_of_d3_by_position(tmp_path):
     path.write_text(json.dumps({"nodes": named, "links": links}))
     again = opened(path, target="group")
     assert (again.graphs.edge_index == store.edge_index).all()
+    for place, node in enumerate(named):  # numbers that are ids go by these, whatever their type
+        node["id"] = str(29 - place)
+    path.write_text(json.dumps({"nodes": named, "links": links}))
+    turned = opened(path, target="group").graphs
+    assert sorted(map(tuple, turned.edge_index.T.tolist())) == sorted(
+        (29 - a, 29 - b) for a, b in store.edge_index.T.tolist()
+    )
     links[3]["target"] = 30
     path.write_text(json.dumps({"nodes": named, "links": links}))
     assert "there is no node '30'" in line_of(lambda: opened(path, target="group"))
+
+
+def test_keys_in_letters_of_any_case(tmp_path):
+    nodes = [{"ID": f"n{n}", "Label": "uv"[n % 2], "Split": "train" if n < 20 else "valid"} for n in range(30)]
+    links = [{"Source": f"n{n}", "TARGET": f"n{n + 1}"} for n in range(29)]
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps({"directed": True, "nodes": nodes, "links": links}))
+    store = opened(path).graphs
+    assert store.edge_index.T.tolist() == [[n, n + 1] for n in range(29)]
+    assert {split: len(ids) for split, ids in store.splits.items()} == {"train": 20, "valid": 10}
+    assert store.notes["attributes"]["nodes"] == {"Label": "target", "split": "split"}
 
 
 GEPHI_NODES = "Id;Label;timeset;modularity_class;score\n" + "".join(

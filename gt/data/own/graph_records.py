@@ -99,4 +99,7 @@ def tables(graphs: Sequence[GraphRecord], source: str, many: bool = False) -> tu
         edges.columns["graph"] = np.repeat(ids, np.diff(edge_ptr))
         about = rows([graph.attributes for graph in graphs], lambda row: graphs[row].place, source, ())
         about.columns["graph"] = ids
+    for table in (nodes, about):
+        if table is not None and "split" not in table.columns:
+            table.columns = {"split" if name.lower() == "split" else name: c for name, c in table.columns.items()}
     return nodes, edges, about, not graphs[0].directed

@@ -1,7 +1,7 @@
 """Graphs from node-link JSON, of NetworkX or for D3: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from gt.config import nearest
 from gt.data.own.graph_records import GraphRecord, put
 from gt.data.reading import parse_json, read_text
 from gt.errors import UserError
+
+ENDS = ("source", "target")
 
 
 def read_json(path: Path) -> list[GraphRecord]:
@@ -43,16 +45,18 @@ def _graph(found: Any, place: str) -> GraphRecord:
         raise UserError(f"{place}: 'directed' is {directed!r}, where true or false is needed")
     graph = GraphRecord(place, directed=directed, attributes=attributes)
     by_position = _by_position(found["nodes"], found[links])
-    for number, (where, record) in enumerate(_records(found["nodes"], f"{place}, node")):
+    for number, (where, written) in enumerate(_records(found["nodes"], f"{place}, node")):
+        record = _any_case(written, ("id",))
         if by_position:
             graph.nodes.append(put(record, {"node": number}, where))
             continue
         if "id" not in record:
             raise UserError(f"{where} has no 'id': {nearest('id', record)}")
         graph.nodes.append(put({k: v for k, v in record.items() if k != "id"}, {"node": record["id"]}, where))
-    own = {"source", "target", "key"} if found.get("multigraph") else {"source", "target"}
-    for where, record in _records(found[links], f"{place}, edge"):
-        for end in ("source", "target"):
+    own = {*ENDS, "key"} if found.get("multigraph") else {*ENDS}
+    for where, written in _records(found[links], f"{place}, edge"):
+        record = _any_case(written, ENDS)
+        for end in ENDS:
             if end not in record:
                 raise UserError(f"{where} has no '{end}': {nearest(end, record)}")
         ends = {"source": record["source"], "target": record["target"]}
@@ -61,12 +65,22 @@ def _graph(found: Any, place: str) -> GraphRecord:
 
 
 def _by_position(nodes: Any, links: Any) -> bool:
-    """Whether links name nodes by their places in the list, as in files for D3: whole numbers, and ids are not such."""
-    if not isinstance(nodes, list) or not isinstance(links, list) or not links:
+    """Whether links name nodes by their places in the list, as files for D3 do: by numbers, of which none is an id."""
+    if not isinstance(nodes, list) or not isinstance(links, list):
         return False
-    ends = [link.get(end) for link in links if isinstance(link, dict) for end in ("source", "target")]
-    ids = [node.get("id") for node in nodes if isinstance(node, dict)]
-    return all(type(end) is int for end in ends) and not any(type(id) is int for id in ids)
+    ends = [_any_case(link, ENDS).get(end) for link in links if isinstance(link, dict) for end in ENDS]
+    ids = [found["id"] for node in nodes if isinstance(node, dict) and "id" in (found := _any_case(node, ("id",)))]
+    if not all(type(end) is int for end in ends):
+        return False
+    return not ids or (bool(ends) and not {*map(str, ends)} & {*map(str, ids)})
+
+
+def _any_case(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A record whose keys of these names may be in letters of any case."""
+    missing = [name for name in names if name not in record]
+    if not missing:
+        return record
+    return {key.lower() if key.lower() in missing else key: value for key, value in record.items()}
 
 
 def _records(found: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
