@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from gt.attention import Demand
 from gt.command import check_command
 from gt.data import bench, inspect
-from gt.data.__main__ import main
+from gt.data.__main__ import main, unused
 from gt.data.large.sampling import Partition
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.own.nodes import CSVNodes
@@ -244,6 +244,14 @@ def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
         typed("ogbg_molhiv", "data.rot=x")
     with pytest.raises(SystemExit):
         typed("ogbg_molhiv", "--nothing")
+
+
+def test_a_picture_takes_no_others_place(tmp_path):
+    paths = []
+    for _ in range(4):  # within a second
+        paths.append(unused(tmp_path, "a"))
+        paths[-1].touch()
+    assert len(set(paths)) == 4
 
 
 def test_prepare_builds_and_trains_nothing(tmp_path):
