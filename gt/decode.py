@@ -12,35 +12,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gt.causal import check_causal
 from gt.data.text.language import path_graphs
 from gt.encodings import EncodingModule
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
-from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers import Attention, Block
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined
 from gt.masks.position import Positional
 from gt.model import GraphTransformer
-
-
-def check_causal(net: GraphTransformer, context: int) -> None:
-    """Whether no token reads what comes after it.
-
-    Raises:
-        UserError: one does; a model that was trained so has nothing to say about a text that is not complete.
-    """
-    if net.virtual_nodes:
-        raise UserError(
-            "this model reads through virtual nodes, which see what is yet to come: "
-            "train with a mask that has none, such as mask=causal"
-        )
-    path = path_graphs([context])
-    for mask in net.masks_in_use:
-        if mask(path).dense.triu(1).any():
-            raise UserError(
-                f"the mask {mask} lets a token read what comes after it: train with a causal one, such as mask=causal"
-            )
 
 
 def _by_position(mask: Mask) -> bool:

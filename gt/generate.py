@@ -102,8 +102,7 @@ def language_model(path: Path, trust: bool = False) -> tuple[GraphTransformer, S
     """
     task = load(path, trust)
     schema, net = task.schema, task.net
-    is_text = schema.tokenizer and schema.level == "node" and schema.node_vocab == (schema.outputs,)
-    if not is_text or not isinstance(net, GraphTransformer):
+    if not schema.is_language_model or not isinstance(net, GraphTransformer):
         raise UserError(f"{path} holds no language model: train one with python train.py data=text data.path=FILE")
     return net, schema, loads(schema.tokenizer)
 

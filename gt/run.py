@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.causal import check_causal
 from gt.checkpoint import build, encodings_of, network_config
 from gt.checkpoint_files import CheckpointFiles, newest
 from gt.construct import constructing
@@ -128,6 +129,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
+    if data.schema.is_language_model:
+        check_causal(net, data.schema.max_nodes)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed)
 
     facts = {

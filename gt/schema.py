@@ -108,6 +108,11 @@ class Schema:
     def from_dict(cls, values: Mapping[str, Any]) -> "Schema":
         return cls(**{name: _nested(value, list, tuple) for name, value in values.items()})
 
+    @property
+    def is_language_model(self) -> bool:
+        """Whether what is predicted for each node, a token, is the token that follows it."""
+        return bool(self.tokenizer) and self.level == "node" and self.node_vocab == (self.outputs,)
+
     def task(self) -> str:
         """What is to be predicted, for a reader: ``to predict for each node: label, one of 3 classes``."""
         what = {

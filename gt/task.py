@@ -96,8 +96,11 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)
-        seen: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        waiting = seen.current.processed % self.trainer.accumulate_grad_batches
+        trainer: Any = self._trainer
+        if trainer is None:
+            return
+        seen = trainer.fit_loop.epoch_loop.batch_progress
+        waiting = seen.current.processed % trainer.accumulate_grad_batches
         if waiting and not seen.is_last_batch:
             checkpoint[WAITING] = {"batches": waiting, "buffers": self._buffers}
 

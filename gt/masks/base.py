@@ -29,6 +29,11 @@ class Mask(ABC):
         """The mask when a share ``progress``, 0 to 1, of the training is done: itself unless it follows a schedule."""
         return self
 
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """The shares of the training from which on `at` gives another mask, ascending; the first is 0."""
+        return (0.0,)
+
     def pair_count(self, batch: GraphBatch) -> int | None:
         """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
         return None
@@ -116,6 +121,10 @@ class Combined(Mask):
 
     def at(self, progress: float) -> Mask:
         return replace(self, masks=tuple(mask.at(progress) for mask in self.masks))
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        return tuple(sorted({share for mask in self.masks for share in mask.changes}))
 
     def _by_head(self) -> Iterator[tuple[int, ...]]:
         """What each mask has in `through`, head by head."""

@@ -50,6 +50,11 @@ class Hops(Mask):
         return Hops(self.schedule[min(turn, len(self.schedule) - 1)])
 
     @property
+    def changes(self) -> tuple[float, ...]:
+        turns = len(self.schedule or (self.hops,))
+        return tuple(turn / turns for turn in range(turns))
+
+    @property
     def radius(self) -> int | None:
         """The radius when training begins."""
         return self.hops if self.schedule is None else self.schedule[0]

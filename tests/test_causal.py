@@ -1,0 +1,129 @@
+"""A language model that reads ahead is refused before it is trained, whichever part of it does."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gt.causal import check_causal
+from gt.data.text.language import path_graphs
+from gt.encodings import LearnedPositions, Rotary
+from gt.encodings.base import EncodingModule
+from gt.errors import UserError
+from gt.heads import Head
+from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.masks import Causal, Complete, Expander, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
+from gt.model import GraphTransformer
+from gt.schema import Schema
+
+CONTEXT = 40
+SCHEMA = Schema(node_vocab=(11,), level="node", outputs=11, max_nodes=CONTEXT, tokenizer="x")
+
+
+def model(mask=Causal(), block=ParallelBlock, local=None, encodings=(), head=Head, attention=True) -> GraphTransformer:  # noqa: B008
+    parts = {"local": local, "attention": partial(Attention, heads=2) if attention else None}
+    return GraphTransformer(
+        SCHEMA, 16, 2, partial(block, **parts, feed_forward=FeedForward), mask, encodings, partial(head, hidden=0)
+    )
+
+
+class Both(nn.Module):
+    """Message passing along the edges in both directions."""
+
+    residual = reads_edges = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(width))  # reads ahead only once it is trained
+
+    def forward(self, x, e, batch):
+        source, target = batch.edge_index
+        back = x.new_zeros(x.shape).index_add(0, source, x.index_select(0, target))
+        return x + self.gate * back, e
+
+
+class MeanOfText(LearnedPositions):
+    """An encoding that tells each token of the whole text."""
+
+    def module(self, width, schema):
+        class Module(EncodingModule):
+            def nodes(self, batch):
+                mean = batch.x.new_zeros(batch.num_graphs, 1).index_add(0, batch.batch, batch.x).float()
+                return mean.index_select(0, batch.batch).expand(-1, width)
+
+        return Module(width)
+
+
+class NextState(Head):
+    """A head that looks at the next token too."""
+
+    def forward(self, x, batch):
+        return super().forward(x + x.roll(-1, 0), batch)
+
+
+AHEAD = {
+    "complete": ({"mask": Complete()}, r"Complete\(\)"),
+    "all hops": ({"mask": Hops(None)}, r"Hops\(None\)"),
+    "window": ({"mask": Window(2)}, "Window"),
+    "far ahead": ({"mask": Strided(39)}, "Strided"),
+    "random": ({"mask": RandomEdges(1)}, "RandomEdges"),
+    "expander": ({"mask": Causal() | Expander(2)}, "Expander"),
+    "one layer": ({"mask": [Causal(), Window(1)]}, "Window"),
+    "one head": ({"mask": PerHead([Causal(), Complete()])}, "PerHead|Causal"),
+    "later in training": ({"mask": Hops(schedule=(1, 2, None))}, r"Hops\(None\)"),
+    "later, in a union": ({"mask": Causal() | Hops(schedule=(1, None))}, "Hops"),
+    "virtual nodes": ({"mask": Causal() | VirtualNodes(1)}, "VirtualNodes.*virtual nodes"),
+    "virtual nodes of one layer": ({"mask": [Causal(), Causal() | VirtualNodes(1)]}, "virtual nodes"),
+    "a local branch": ({"local": Both}, r"block 0 \(ParallelBlock\)"),
+    "a local branch alone": ({"local": Both, "attention": False}, "block 0"),
+    "a local branch, in sequence": ({"local": Both, "block": SequentialBlock}, r"block 0 \(SequentialBlock\)"),
+    "an encoding": ({"encodings": (MeanOfText(),)}, "block 0|the network"),
+    "a head": ({"head": NextState}, "the network"),
+}
+CAUSAL = {
+    "causal": {},
+    "window": {"mask": Window(3) & Causal()},
+    "hops along the text": {"mask": Hops(3)},
+    "schedule": {"mask": Hops(schedule=(1, 2, 5))},
+    "schedule within causal": {"mask": Hops(schedule=(1, None)) & Causal()},
+    "random": {"mask": (RandomEdges(3) | Window(1)) & Causal()},
+    "by head": {"mask": PerHead([Causal(), Hops(1)])},
+    "positions": {"encodings": (LearnedPositions(), Rotary())},
+    "GCN": {"local": GCN},
+    "GINE": {"local": GINE, "block": SequentialBlock},
+    "GatedGCN": {"local": GatedGCN},
+    "edges alone, whatever the mask": {"mask": Complete(), "local": GCN, "attention": False},
+    "edge stream": {"block": lambda width, **_: EdgeGatedBlock(width, 2), "mask": Complete()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "named"), AHEAD.values(), ids=AHEAD)
+def test_what_reads_ahead_is_refused_by_name(options, named):
+    with pytest.raises(UserError, match=named) as caught:
+        check_causal(model(**options), CONTEXT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", CAUSAL.values(), ids=CAUSAL)
+def test_what_does_not_is_left_as_it_was(options):
+    torch.manual_seed(0)
+    net = model(**options)
+    before, state = {name: value.clone() for name, value in net.state_dict().items()}, torch.get_rng_state()
+    check_causal(net, CONTEXT)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(getattr(block.attention, "used", None) for block in net.blocks if hasattr(block, "attention"))
+    # brute force: what is said of each token, while one after another changes
+    batch, net = path_graphs([7]), net.eval()
+    batch.x = torch.arange(7)[:, None]
+    with torch.no_grad():
+        whole = net(batch)
+        for place in range(7):
+            batch.x = torch.arange(7)[:, None] + 3 * (torch.arange(7) == place)[:, None]
+            torch.testing.assert_close(net(batch)[:place], whole[:place])
+
+
+def test_a_text_of_one_token_has_nothing_ahead():
+    check_causal(model(Complete()), 1)
