@@ -70,7 +70,7 @@ def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
         torch.manual_seed(0)
         twin = copy.deepcopy(net).cpu().float().eval()
         for parameter in twin.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
         for _, layer in attention_layers(twin):
             layer.backend = "dense"  # which serves everywhere
         vocabulary = net.schema.node_vocab[0] if isinstance(net, GraphTransformer) else 2
