@@ -47,10 +47,31 @@ HANDLING = {  # what is set of data without making them others
 }  # fmt: skip
 
 
+# what a model has learned of its data, and other data cannot change
+LEARNED = {
+    "target", "label", "features", "kind", "level", "tokens", "vocabulary", "tokenizer", "longest", "normalise", "log",
+    "standardise", "view",
+}  # fmt: skip
+
+
 def are_new(overrides: Sequence[str]) -> bool:
     """Whether overrides choose other data than those of the run, or only say where they are and how to go about it."""
     keys = [override.key_or_group for override in parsed(list(overrides))]
     return any(key.split(".")[-1] not in HANDLING and key.split("/")[-1] not in HANDLING for key in keys)
+
+
+def check_learned(overrides: Sequence[str]) -> None:
+    """Whether overrides leave alone what a model has learned of its data.
+
+    Raises:
+        UserError: one does not.
+    """
+    for override in parsed(list(overrides)):
+        if override.key_or_group.removeprefix("data.") in LEARNED:
+            raise UserError(
+                f"{override.input_line}: new data are read as the model has learned to read such, and this is part of "
+                "it: leave it out"
+            )
 
 
 def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfig:
@@ -68,7 +89,7 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     options = [line for line in overrides if line.partition("=")[0] == "data"]
     values = [line for line in overrides if line not in options]
     if options:
-        check_command(list(options), CONFIGS)
+        check_command([*options, *values], CONFIGS)
         with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
             cfg.data = compose("train", overrides=[*options, f"seed={cfg.seed}"]).data
     for override in parsed(list(values)):
@@ -137,6 +158,8 @@ def main(given: Sequence[str]) -> None:
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
     every = asked.split == ALL or (asked.split is None and are_new(asked.overrides))
+    if every:
+        check_learned(asked.overrides)
     data.open(encodings_of(task.hparams["config"]), task.schema if every else None)
     check_schema(task.schema, data.schema)
     split = ALL if every else asked.split or ("test" if data.has("test") else "valid")

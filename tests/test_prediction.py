@@ -63,6 +63,26 @@ def test_texts_without_labels(text_run: Path, name: str, capsys: Any) -> None:
     assert "accuracy" not in capsys.readouterr().out  # nothing to score by
 
 
+def test_the_options_of_the_training_need_not_be_repeated(tmp_path: Path) -> None:
+    rows = [f"this is text {n} of many words\t{'good' if n % 2 else 'bad'}" for n in range(40)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"), longest=4, tokens="bytes")
+    every = predictions(run, "--split", "all")
+    path = f"data.path={tmp_path / 'mine.tsv'}"
+    assert predictions(run, "data=text_classification", path).equals(every)
+    with pytest.raises(UserError, match=r"data\.longest=9"):
+        predictions(run, path, "data.longest=9")
+
+
+def test_a_file_with_a_header_alone(text_run: Path) -> None:
+    path = text_run.parent / "nothing.tsv"
+    path.write_text("review\tnumber\n")
+    assert predictions(text_run, f"data.path={path}").columns.tolist()[:3] == ["review", "number", "prediction"]
+    path.write_text("")
+    with pytest.raises(UserError, match=r"nothing\.tsv is empty"):
+        predictions(text_run, f"data.path={path}")
+
+
 def test_a_label_that_the_model_does_not_know_is_not_scored(text_run: Path, capsys: Any) -> None:
     path = text_run.parent / "strange.tsv"
     path.write_text("label\treview\ngood\tword1\nugly\tword2\n\tword3\n")
@@ -158,6 +178,33 @@ def test_graphs_without_a_table_of_graphs(tables_run: Path, tmp_path: Path) -> N
     found = predictions(tables_run, f"data.path={write_tables(tmp_path / 'new', nodes, edges, None)}")
     assert found["graph"].tolist() == ["m25", "m24"]
     np.testing.assert_allclose(numbers(found, "probability")[::-1], numbers(split, "probability")[:2], **CLOSE)
+
+
+def test_text_stays_text_where_all_of_it_are_numbers(tmp_path: Path) -> None:
+    nodes, edges, graphs = graphs_of(real=False)
+    for graph, element in (("m24", "01"), ("m25", "1")):
+        nodes.loc[nodes["graph"] == graph, "element"] = element
+    run = run_of(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
+    split = predictions(run, "--split", "test").set_index("graph")
+    for graph in ("m24", "m25"):
+        fresh = write_tables(tmp_path / graph, *few((nodes, edges, graphs), [graph]))
+        found = predictions(run, f"data.path={fresh}")
+        np.testing.assert_allclose(float(found["probability"][0]), float(split["probability"][graph]), **CLOSE)
+    assert split["probability"]["m24"] != split["probability"]["m25"]
+
+
+def test_nodes_of_many_graphs_stay_in_the_order_of_their_file(tmp_path: Path) -> None:
+    nodes, edges, graphs = graphs_of(real=True)
+    nodes["label"] = np.arange(90) % 2
+    graphs = graphs[["graph", "split"]]
+    run = run_of(tmp_path, CSVGraphs, path=str(write_tables(tmp_path / "mine", nodes, edges, graphs)))
+    split = predictions(run, "--split", "test").set_index("node")
+    new = nodes[nodes["graph"].isin(graphs["graph"][24:])].sort_values("charge")  # the graphs' rows are mixed
+    ends = edges[edges["graph"].isin(graphs["graph"][24:])]
+    found = predictions(run, f"data.path={write_tables(tmp_path / 'new', new.drop(columns='label'), ends, None)}")
+    assert found["node"].tolist() == new["node"].tolist()
+    found = found.set_index("node").loc[split.index]
+    np.testing.assert_allclose(numbers(found, "probability"), numbers(split, "probability"), **CLOSE)
 
 
 def test_a_graph_with_a_value_that_was_not_learned_is_left_empty(tables_run: Path, tmp_path: Path) -> None:

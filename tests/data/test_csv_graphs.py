@@ -8,7 +8,8 @@ import torch
 
 from gt.data.batching import gather
 from gt.data.own.assemble import Choices
-from gt.data.own.csv_graphs import CSVGraphs, build, read_table
+from gt.data.own.csv_graphs import CSVGraphs, build
+from gt.data.own.csv_table import read_table
 from gt.data.own.nodes import CSVNodes
 from gt.errors import UserError
 from gt.graph import GraphBatch
