@@ -1,21 +1,27 @@
 """Everything between a graph neural network and a Transformer, by one knob."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from gt import errors
-from gt.graph import GraphBatch
+
+if TYPE_CHECKING:
+    from gt.checkpoint import load
+    from gt.graph import GraphBatch
 
 try:
     __version__ = version("gt-train")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
+# imported on first use: the command line answers without PyTorch, and a library user may not need the trainer
+LATE = {"GraphBatch": "gt.graph", "load": "gt.checkpoint"}
+
 
 def __getattr__(name: str) -> object:
-    if name == "load":  # on first use: it brings in the trainer, which a library user may not need
-        from gt.checkpoint import load
-
-        return load
+    if name in LATE:
+        return getattr(import_module(LATE[name]), name)
     raise AttributeError(f"module 'gt' has no attribute '{name}'")
 
 

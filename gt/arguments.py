@@ -17,6 +17,7 @@ VALUED = {"-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-cp", "--con
 ASKING = {"-h", "--help", "--hydra-help", "--version", "-i", "--info", "-sc", "--shell-completion"}  # Hydra answers
 PICKLED = "--experimental-rerun"  # opens a pickle
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+SHOWN = ("job", "hydra", "all")  # of a configuration
 COLUMNS = ("data.target", "data.features")  # may be several, and a comma between them be meant so
 
 
@@ -39,7 +40,10 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif name in VALUED:
             if not equals and not rest:
                 raise UserError(f"{word} needs a value")
-            flags += [name, value if equals else rest.pop(0)]
+            value = value if equals else rest.pop(0)
+            if name in ("-c", "--cfg") and value not in SHOWN:
+                raise UserError(f"{name} {value}: {nearest(value, SHOWN)}")
+            flags += [name, value]
         elif word in ALONE or name in ASKING:
             flags.append(word)
             if word in ("-i", "--info") and rest and rest[0] in INFO:

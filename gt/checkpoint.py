@@ -46,7 +46,13 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
             if isinstance(mask, ListConfig)
             else instantiate(mask, _convert_="all")
         )
-        return instantiate(parts.model, _convert_="all")(schema, mask=made, encodings=encodings_of(parts))
+        make, encodings = instantiate(parts.model, _convert_="all"), encodings_of(parts)
+        try:
+            return make(schema, mask=made, encodings=encodings)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise
+            raise UserError(f"model: {error}") from error  # the call itself: it takes other arguments
 
 
 def _targets(config: Any) -> Iterator[str]:

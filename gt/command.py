@@ -182,6 +182,9 @@ def prepared(arguments: list[str]) -> list[str]:
     if "LOCAL_RANK" in os.environ:  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)
+    wanted = [flag for flag in flags if flag in ("-m", "--multirun", "-r", "--run", "-c", "--cfg")]
+    if len(wanted) > 1:
+        raise UserError(f"{' and '.join(wanted)} cannot be combined: choose one of them")
     if any(flag.partition("=")[0] in ASKING for flag in flags):
         return [*flags, *overrides]
     again = resumed(overrides)

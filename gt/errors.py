@@ -1,5 +1,6 @@
 """Errors that a user may see as a single line, and how they are shown."""
 
+import argparse
 import difflib
 import sys
 import tempfile
@@ -7,6 +8,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -17,6 +19,13 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return " ".join(super().__str__().splitlines())
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of flags whose complaints are one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 from gt.checkpoint import load
 from gt.data.text.tokenizer import Tokenizer, loads
 from gt.decode import Reader, obstacle, reader
-from gt.errors import UserError, one_line
+from gt.errors import Parser, UserError, one_line
 from gt.model import GraphTransformer
 from gt.schema import Schema
 
@@ -108,7 +108,7 @@ def language_model(path: Path, trust: bool = False) -> tuple[GraphTransformer, S
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gt.generate", description=__doc__)
+    parser = Parser(prog="python -m gt.generate", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="such as runs/.../checkpoints/best.ckpt")
     parser.add_argument("--prompt", default="\n", help="the text to continue; a line end unless given")
     parser.add_argument("--tokens", type=int, default=500, help="how many to add")

@@ -27,7 +27,7 @@ from gt.command import CONFIGS, check_command, parsed
 from gt.config import check, check_path
 from gt.construct import constructing
 from gt.data.datamodule import ALL, DataModule
-from gt.errors import UserError, one_line
+from gt.errors import Parser, UserError, one_line
 from gt.metrics import shown
 from gt.prediction import predict
 from gt.schema import Schema, many
@@ -138,7 +138,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gt.predict", description=__doc__.partition("\n\n")[2])
+    parser = Parser(prog="python -m gt.predict", description=__doc__.partition("\n\n")[2])
     parser.add_argument("checkpoint", type=Path, help="a file such as RUN/checkpoints/best.ckpt, or the run folder")
     parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE or data=NAME")
     parser.add_argument("--split", help="which samples; of new data all, else test where there is one")

@@ -25,7 +25,7 @@ from gt.data import bench, inspect
 from gt.data.datamodule import DataModule, GraphDataModule
 from gt.data.notices import notices
 from gt.data.picture import draw
-from gt.errors import UserError, one_line
+from gt.errors import Parser, UserError, one_line
 
 PICTURES = Path("runs/inspect")
 
@@ -77,9 +77,7 @@ def unused(folder: Path, name: str) -> Path:
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """The command, and the overrides among its arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gt.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m gt.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     looking = commands.add_parser("inspect", help="what a dataset holds")
     looking.add_argument("name", help="an option of configs/data")

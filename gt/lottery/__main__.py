@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gt.attention import costs
-from gt.errors import UserError, one_line
+from gt.errors import Parser, UserError, one_line
 from gt.lottery.compare import Peaks, Row, compare, peaks
 from gt.lottery.measure import measure
 from gt.lottery.picture import draw
@@ -92,7 +92,7 @@ WIDE = 180  # columns of a file or a pipe
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m gt.lottery", description=__doc__)
+    parser = Parser(prog="python -m gt.lottery", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", choices=DTYPES, help="float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--out", type=Path, default=Path("runs/lottery"), help="folder of the tables and the picture")

@@ -242,7 +242,7 @@ def test_inspect_as_a_user_types_it(tmp_path, monkeypatch, capsys):
         typed("ogbg_molhi")
     with pytest.raises(UserError, match=r"unknown key 'data\.rot': did you mean 'root'\?"):
         typed("ogbg_molhiv", "data.rot=x")
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="--nothing"):
         typed("ogbg_molhiv", "--nothing")
 
 

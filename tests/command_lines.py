@@ -1,0 +1,148 @@
+"""Wrong command lines, most of them generated from the configuration: what a user may type, and what fails by it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from gt.config_files import CONFIGS, groups
+
+Line = tuple[str, list[str]]  # a program, and its arguments
+
+SMALL = ["data=text", "data.path=input.txt", "data.context=8", "model.width=8", "model.depth=1",
+         "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip
+BEYOND = {  # numbers out of their range
+    "seed": [-1, 1 << 32],
+    "data.batch_size": [0, -3],
+    "data.eval_batch_size": [0, -1],
+    "data.workers": [-1],
+    "data.context": [0],
+    "data.valid": [0, 1],
+    "model.width": [0, -8],
+    "model.depth": [-1],
+    "model.dropout": [1.0, -0.5],
+    "model.block.dropout": [1.5, 1.0, -0.1],
+    "model.block.attention.heads": [0, -1, 3],
+    "model.block.attention.dropout": [1.0, 2],
+    "model.block.attention.backend": ["quick"],
+    "model.block.feed_forward.ratio": [0, -2],
+    "model.init_std": [0, -1],
+    "optim.lr": [0, -1, "nan", "inf"],
+    "optim.weight_decay": [-0.1],
+    "optim.betas": ["[1,1]", "[-1,0.5]"],
+    "optim.warmup": [-1],
+    "optim.final": [-1, 2],
+    "trainer.max_epochs": [0, -2],
+    "trainer.max_steps": [0, -2],
+    "trainer.limit_train_batches": [0, 0.0, -1, 1.5, 0.0001],
+    "trainer.limit_val_batches": [0, -1],
+    "trainer.limit_test_batches": [0],
+    "trainer.accumulate_grad_batches": [0],
+    "trainer.gradient_clip_val": [-1],
+    "trainer.val_check_interval": [0, 2.5],
+    "trainer.check_val_every_n_epoch": [0],
+    "trainer.log_every_n_steps": [0],
+    "trainer.devices": [0, "99999", "abc"],
+    "trainer.accelerator": ["abacus"],
+    "trainer.strategy": ["quick"],
+    "callbacks.early_stopping.patience": [-1],
+    "callbacks.checkpoint.save_top_k": [-3],
+    "callbacks.checkpoint.mode": ["middle"],
+    "callbacks.checkpoint.monitor": ["nothing"],
+}
+FORMS = [  # of the arguments themselves
+    "seed", "optim.lr=[1", "seed=1,2", "-m seed=glob(z*)", "--mutlirun", "-x", "--cfg", "--cfg task", "-m --cfg job",
+    "--experimental-rerun=a.pkl", "~optim", "~nothing", "~optim.nothing", "+seed=1 +seed=2 +sede=1", "optim.lr=${nope}",
+    "encoding=[rwse,degre]", "data=text", "data=molecules", "stage=fitt", "experiment=gps_molhvi", "model/locl=gcn",
+    "mask._target_=gt.masks.Widow", "mask._target_=gt.masks.Window", "mask._target_=mine.Ring", "optim._target_=3",
+    "optim._target_=os.system", "hydra.run.dri=x", "hydra/launcher=nope",
+    "hydra.searchpath=[nowhere]", "--config-dir nowhere", "--config-name nothing", "trainer=gpu", "data/sampler=full",
+    "model=gps model.block.attention=null model.block.local=null model.block.feed_forward=3", "model=", "resume=a=b",
+    "--seed", "=3", "a b=c", "seed=1e3", "data.seed=null", "name=[1]", "optim=sgd",
+]  # fmt: skip
+REFUSED = [  # by what is built
+    "mask=hops mask.hops=-1", "mask=window mask.width=-1", "mask=by_head mask.hops=[1,2,3]", "model.head.pool=[]",
+    "mask=by_layer mask.hops=[1,2,3]", "encoding=[rwse] encoding.rwse.steps=0", "encoding=[rwse] encoding.rwse.dim=99",
+    "model.head.hidden=-1", "model.head.hidden=9", "model=gps model.block.blend.weight=2", "model.head.tied=1",
+    "model._target_=gt.layers.GCN", "model.block.norm._target_=torch.nn.Linear", "logger.csv=null",
+]  # fmt: skip
+OTHERS = [  # of the other programs
+    "gt.predict", "gt.predict nothing.ckpt", "gt.predict empty", "gt.predict garbage", "gt.predict run -x",
+    "gt.predict garbled", "gt.predict garbled --split", "gt.predict truncated",
+    "gt.generate", "gt.generate nothing.ckpt", "gt.generate empty", "gt.generate garbage", "gt.generate . --tokens 0",
+    "gt.generate empty --tokens many", "gt.generate empty --samples 0", "gt.generate empty --device abacus",
+    "gt.lottery --device abacus", "gt.lottery --dtype float8", "gt.lottery --quick", "gt.lottery extra",
+    "gt.data", "gt.data look", "gt.data inspect", "gt.data inspect nothing", "gt.data inspect molecules",
+    "gt.data inspect text data.path=nowhere.txt", "gt.data inspect text data.path=empty", "gt.data bench nothing",
+    "gt.data inspect text data.path=input.txt data.context=0", "gt.data bench text --seconds soon",
+]  # fmt: skip
+ENDINGS = {"text": ".txt", "text_classification": ".csv", "molecules": ".csv", "graph_files": ".graphml",
+           "graph_file_nodes": ".json", "csv_graphs": "", "csv_nodes": ""}  # fmt: skip
+RESUMED = ["nowhere", "empty", "folder", "garbled", "truncated"]
+
+
+def composed() -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        plain: Any = OmegaConf.to_container(compose("train"))
+    return plain
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key of a configuration that holds a plain value."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        elif not key.startswith("_"):
+            yield f"{path}{key}", value
+
+
+def misspelt(name: str) -> str:
+    """Two letters of the last part of a dotted name in each other's place, as fingers do."""
+    first, _, last = name.rpartition(".")
+    at = next((n for n in range(len(last) - 1, 0, -1) if last[n] != last[n - 1]), 0)
+    wrong = last[: at - 1] + last[at] + last[at - 1] + last[at + 1 :] if at else last + "q"
+    return f"{first}.{wrong}" if first else wrong
+
+
+def table() -> list[Line]:
+    """Every wrong line, without repeats."""
+    lines: list[Line] = []
+    known, options = list(leaves(composed())), groups(CONFIGS)
+    for number, (key, value) in enumerate(known):
+        numeric = isinstance(value, int | float)
+        if number % 2:
+            lines.append(("train", [f"{key}=[many]" if numeric else f"{key}={{wrong:1}}"]))
+        elif number % 8 == 0:
+            lines.append(("train", [f"{misspelt(key)}=1"]))
+    for group in options:
+        lines.append(("train", [f"{group}=nothing"]))
+        lines.append(("train", [f"{misspelt(group)}={options[group][0]}"]))
+    lines += [("train", [*SMALL, f"{key}={value}"]) for key, values in BEYOND.items() for value in values]
+    lines += [("train", line.split(" ") if line != "a b=c" else [line]) for line in FORMS]
+    lines += [("train", [*SMALL, *line.split()]) for line in REFUSED]
+    for source, ending in ENDINGS.items():
+        for path in ("nowhere", "empty", f"{source}{ending}"):
+            lines.append(("train", [f"data={source}", f"data.path={path}", "logger=csv", "hydra.run.dir=run"]))
+    lines += [("train", [f"resume={folder}"]) for folder in RESUMED]
+    lines += [(line.split()[0], line.split()[1:]) for line in OTHERS]
+    return list({f"{program} {' '.join(words)}": (program, words) for program, words in lines}.values())
+
+
+def files(folder: Path) -> None:
+    """What the lines name."""
+    (folder / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
+    (folder / "empty").touch()
+    noise = bytes(range(128, 256)) * 40
+    (folder / "garbage").write_bytes(noise)
+    for source, name in ENDINGS.items():
+        (folder / f"{source}{name}").write_bytes(noise)
+    (folder / "folder").mkdir()
+    for name in ("garbled", "truncated"):
+        (folder / name / "checkpoints").mkdir(parents=True)
+        (folder / name / ".hydra").mkdir()
+        for checkpoint in ("best", "last"):
+            (folder / name / "checkpoints" / f"{checkpoint}.ckpt").write_bytes(noise if name == "garbled" else b"")
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            OmegaConf.save(compose("train", overrides=SMALL[:-1]), folder / name / ".hydra" / "config.yaml")

@@ -1,0 +1,35 @@
+"""What answers at once imports no PyTorch."""
+
+import subprocess
+import sys
+
+from gt.config_files import CONFIGS
+
+HELP = """
+import runpy, sys
+sys.argv = ["train.py", *{arguments}]
+try:
+    runpy.run_path({path!r}, run_name="__main__")
+except SystemExit:
+    pass
+print("torch" in sys.modules)
+"""
+
+
+def test_help_and_a_misspelt_group_need_no_torch(tmp_path):
+    for arguments in (["--help"], ["modle=gps"]):
+        program = HELP.format(arguments=arguments, path=str(CONFIGS.parent / "train.py"))
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(CONFIGS.parent)},
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_what_is_imported_late_is_there():
+    import gt
+    from gt.checkpoint import load
+    from gt.graph import GraphBatch
+
+    assert gt.GraphBatch is GraphBatch
+    assert gt.load is load
