@@ -2,13 +2,18 @@
 
 import gzip
 import json
+import random
+from contextlib import suppress
 
 import networkx as nx
 import pytest
 
+from gt.data.own import csv_graphs, graph_files
+from gt.data.own.assemble import Choices
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.data.own.nodes import CSVNodes, GraphFileNodes
+from gt.errors import UserError
 from tests.data.tables_of import line_of
 
 
@@ -255,3 +260,34 @@ def test_text_between_commas_with_a_decimal_comma_in_quotes_is_no_number(tmp_pat
     assert opened(tmp_path, CSVNodes).graphs.notes["node columns"]["size"] == ["1,5", "2,5"]
     with pytest.raises(Exception, match="one graph"):
         opened(tmp_path, CSVGraphs)
+
+
+@pytest.mark.parametrize("ending", [".gml", ".gexf", ".json", ".edges"])
+def test_any_damage_is_one_line_or_none(ending, tmp_path):
+    """A few bytes of a file are lost, changed or put in at random."""
+    path = tmp_path / f"g{ending}"
+    graph = club()
+    if ending == ".gexf":
+        nx.write_gexf(graph, path)
+    elif ending == ".gml":
+        nx.write_gml(nx.relabel_nodes(graph, str), path)
+    elif ending == ".json":
+        links = [{"source": a, "target": b} for a, b in graph.edges]
+        path.write_text(json.dumps({"nodes": [data for _, data in graph.nodes.data()], "links": links}))
+    else:
+        (tmp_path / "nodes.csv").write_text("Id,Label\n" + "".join(f"{node},{node % 2}\n" for node in graph))
+        path.write_text("".join(f"{a} {b} 1\n" for a, b in graph.edges))
+    whole = path.read_bytes()
+    for seed in range(40):
+        draw = random.Random(seed)
+        content = bytearray(whole)
+        first = draw.randrange(len(content))
+        content[first : first + draw.randrange(8)] = draw.choice(
+            [b"", b"\n", b'"', b"nan", b"\xff", b"\0", b"1e999", b"[", b"]", b"<", b"&", b"{", b"9" * 400, b"null"]
+        )
+        path.write_bytes(content)
+        with suppress(UserError):  # whatever else is raised is a defect
+            if ending == ".edges":
+                csv_graphs.build(tmp_path, Choices())
+            else:
+                graph_files.build(str(path), Choices(target="club"))

@@ -1,4 +1,4 @@
-"""One large graph of one's own whose nodes have the targets: of a PyG dataset, CSV files, GraphML, GML, GEXF or JSON."""
+"""One large graph of one's own whose nodes have the targets: of PyG, CSV, GraphML, GML, GEXF or JSON."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -130,7 +130,7 @@ class CSVNodes(OwnNodes):
 
 
 class GraphFileNodes(OwnNodes):
-    """One graph from a file of GraphML, GML, GEXF or node-link JSON, with ``label`` (and perhaps ``split``) at its nodes.
+    """One graph from a file of GraphML, GML, GEXF or node-link JSON, its nodes with ``label`` (perhaps ``split``).
 
     Args:
         path: the file; it, ``target``, ``kind``, ``undirected``, ``fractions``, ``split_seed``, ``folds``, ``fold``,
