@@ -18,6 +18,14 @@ from gt.errors import UserError
 Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
 
 
+class Refused(UserError):
+    """A constructor refused what it was given; ``target`` is its name."""
+
+    def __init__(self, target: str, message: str) -> None:
+        super().__init__(message)
+        self.target = target
+
+
 @contextmanager
 def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Iterator[None]:
     """Around everything that is built from a configuration: whatever a constructor raises names its key.
@@ -27,7 +35,7 @@ def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Itera
         kind: of errors; others go through.
 
     Raises:
-        UserError: a constructor refused its arguments. What other code raised, and what the system did, goes through.
+        Refused: a constructor refused its arguments. What other code raised, and what the system did, goes through.
     """
     try:
         yield
@@ -37,11 +45,13 @@ def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Itera
             cause = cause.__cause__
         if isinstance(cause, UserError | OSError):
             raise cause from cause.__cause__
-        key = blamed(cause, list(sections(OmegaConf.to_container(config, resolve=True)))) or _hydras(error)
-        if key is None:
+        known = dict(sections(OmegaConf.to_container(config, resolve=True)))
+        path, key = blamed(cause, list(known.items())) or _hydras(error) or (None, "")
+        if path is None:
             raise
         lines = str(cause).strip().splitlines() or [""]
-        raise UserError(f"{key}: {lines[0] or type(cause).__name__}") from cause
+        name = str(known[path]["_target_"]) if path in known else ""
+        raise Refused(name, f"{key}: {lines[0] or type(cause).__name__}") from cause
 
 
 def sections(config: Any, path: str = "") -> Iterator[Section]:
@@ -56,8 +66,10 @@ def sections(config: Any, path: str = "") -> Iterator[Section]:
         yield from sections(value, f"{path}.{key}".lstrip("."))
 
 
-def blamed(error: Exception, known: list[Section]) -> str | None:
-    """The key whose value the innermost constructor refused, as ``key=value`` where its message names one.
+def blamed(error: Exception, known: list[Section]) -> tuple[str, str] | None:
+    """The section whose constructor, the innermost, refused its arguments, and the key of it that it is about.
+
+    The second is ``path.key=value`` where the message names an argument, else the section's path again.
 
     Returns None where no constructor of these sections was running.
     """
@@ -67,7 +79,7 @@ def blamed(error: Exception, known: list[Section]) -> str | None:
         if fitting:  # of several parts of one kind the one that was given what this one holds
             path, section = max(fitting, key=lambda each: _agreement(frame, each[1]))
             key = _named(str(error), section)
-            return f"{path}.{key}={section[key]!r}" if key else path
+            return path, f"{path}.{key}={section[key]!r}" if key else path
     return None
 
 
@@ -103,7 +115,7 @@ def _agreement(frame: FrameType, section: Mapping[str, Any]) -> int:
     return sum(repr(values[key]) == repr(value) for key, value in section.items() if key in values)
 
 
-def _hydras(error: Exception) -> str | None:
+def _hydras(error: Exception) -> tuple[str, str] | None:
     """Where Hydra was when it met an error, as it says itself: a call that never began has no frame."""
     found = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
-    return found[1] if found else None
+    return (found[1], found[1]) if found else None

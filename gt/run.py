@@ -24,7 +24,7 @@ from torch import nn
 
 from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.causal import check_causal
-from gt.checkpoint import build, encodings_of, network_config
+from gt.checkpoint import build, encodings_of, network_config, rehearse
 from gt.checkpoint_files import CheckpointFiles, newest
 from gt.construct import constructing
 from gt.data.batching import Live
@@ -116,6 +116,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
+        make_trainer(cfg.trainer, [], [], folder)
+    rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     started = time.monotonic()
     data.open(encodings)
     rank_zero_only(print)("\n".join([data.schema.task(), *notices(data)]), flush=True)

@@ -1,21 +1,28 @@
 """What a constructor refuses names the key of the configuration that it was built from."""
 
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from gt.checkpoint import build
+import gt.checkpoint
+import train
+from gt.checkpoint import build, rehearse
 from gt.config import check
 from gt.construct import constructing
+from gt.data.python.functions import PythonFunctions
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN
 from gt.model import GraphTransformer
 from gt.optim import AdamW
 from gt.schema import Schema
-from tests.test_config import composed
+from tests.test_config import composed, of
+from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 SCHEMA = Schema((5,), edge_vocab=(3,), outputs=2)
 
@@ -161,3 +168,37 @@ def test_what_lightning_takes_for_good_reason_is_taken():
     check(composed("trainer.max_epochs=-1", "trainer.limit_train_batches=0.5", "trainer.gradient_clip_val=0"))
     check(composed("trainer.max_steps=5", "trainer.val_check_interval=0.25", "trainer.gradient_clip_val=null"))
     check(composed("+trainer.fast_dev_run=true", "seed=4294967295", "trainer.limit_test_batches=1.0"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.block.attention.heads=0", "model.block.attention.backend='quick'", "model.width=-1", "optim.lr=-1",
+        "trainer.strategy='quick'", "trainer.precision='fp8'", "encoding.rwse.steps",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_said_before_the_data_are_built(key, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(PythonFunctions, "open", lambda *_: pytest.fail("the data were built"))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    override = "encoding.rwse.steps=0" if key.startswith("encoding") else key
+    monkeypatch.setattr(sys, "argv", ["train.py", override, "logger=csv", f"hydra.run.dir={tmp_path / 'run'}"])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit):
+        train.command()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "steps" in line if key.startswith("encoding") else key.partition("=")[0] in line
+    assert "traceback" not in line
+
+
+@pytest.mark.parametrize("model", of("model"))
+@pytest.mark.parametrize("encoding", ["none", "[sinusoidal,degree]", "[learned,rope]"])
+def test_every_model_can_be_rehearsed_and_leaves_the_random_numbers_alone(model, encoding, monkeypatch):
+    config = OmegaConf.to_container(composed(model, f"encoding={encoding}"), resolve=True)
+    parts = {part: config.get(part, {}) for part in ("model", "mask", "encoding")}
+    built = []
+    monkeypatch.setattr(gt.checkpoint, "build", lambda *args: built.append(build(*args)))
+    before = torch.get_rng_state()
+    rehearse(parts)
+    assert len(built) == 1
+    assert torch.equal(before, torch.get_rng_state())
