@@ -319,6 +319,8 @@ def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
         (["data=planetoid", "data/sampler=neighbours"], usual),
         (["data=ogbl_ddi"], usual),  # whose epoch is many batches of links
         (["data=planetoid", "trainer=ddp"], whole),
+        (["data=tu"], 100),
+        (["data=tu", "trainer=gpu"], 100),
         (["data=planetoid", "trainer.max_epochs=3"], 3),
         (["data=planetoid", "debug=smoke"], 1),
     ):
