@@ -10,7 +10,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import gt
-from gt.callbacks import Interrupted
 from gt.checkpoint import build, network_config
 from gt.command import CONFIGS
 from gt.config import check
@@ -18,6 +17,7 @@ from gt.data.batching import Live
 from gt.data.text.language import Text
 from gt.errors import one_line
 from gt.graph import GraphBatch
+from gt.interrupts import Interrupted
 from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer
 from gt.metrics import metrics
 from gt.model import GraphTransformer
