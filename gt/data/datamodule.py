@@ -34,8 +34,9 @@ from gt.schema import Schema
 ALL = "all"  # the split of data that are new to a trained model: every sample
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
-# of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: for 64 channels 0.5 GB.
-PAIRS = 2**21
+# of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: with 64 channels 0.25 GB, and
+# some of that several times over. A batch as large as one in training takes less than that does.
+PAIRS = 2**20
 
 
 @dataclass(frozen=True)

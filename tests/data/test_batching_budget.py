@@ -94,7 +94,8 @@ class Random(GraphDataModule):
     """Sixty random graphs, from nowhere."""
 
     def __init__(self, root: Path, **options: Any) -> None:
-        super().__init__("random", str(root), 8, None, options.pop("workers", 0), 0, **options)
+        evaluation = options.pop("eval_batch_size", None)
+        super().__init__("random", str(root), 8, evaluation, options.pop("workers", 0), 0, **options)
 
     def key(self) -> dict[str, Any]:
         return {}
@@ -127,6 +128,20 @@ def test_every_way_to_load_gives_each_graph_once(tmp_path, static, budget):
         assert sorted(hints.tolist()) == (2.0 * rows).tolist()
         assert all((batch.node_mask is not None) == static for batch in batches)
         assert sum(int((batch.y >= 0).sum()) for batch in batches) == last - first + 1
+
+
+@pytest.mark.parametrize(("options", "pairs", "sizes"), [
+    ({}, 10**6, [16, 4]),  # twice the training batch of 8
+    ({}, 16 * 6**2, [8, 12]),  # twice while few nodes are padded: graphs of 1 to 9 nodes
+    ({}, 0, [8, 8, 4]),
+    ({"eval_batch_size": 20}, 0, [20]),  # said so
+    ({"eval_batch_size": 3, "batch_nodes": 40}, 10**6, [3] * 6 + [2]),
+])  # fmt: skip
+def test_evaluation_takes_batches_as_memory_allows_or_as_it_is_told(tmp_path, options, pairs, sizes, monkeypatch):
+    monkeypatch.setattr("gt.data.datamodule.PAIRS", pairs)
+    data = opened(tmp_path, **options)
+    assert sorted(batch.num_graphs for batch in data.loader("valid")) == sorted(sizes)
+    assert {batch.num_graphs for batch in opened(tmp_path).loader("train")} == {8}
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path):
