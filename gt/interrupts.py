@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,7 +100,12 @@ def resumable(folder: Path) -> Iterator[None]:
     with interrupts.watched():
         try:
             yield
-        except Interrupted as stop:
+        except BaseException as error:
+            if interrupts.pending is None:
+                raise
+            if isinstance(error, Exception):  # after the signal came: the disk is full, or batches' maker got it too
+                print(f"error: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr, flush=True)
+            stop = error if isinstance(error, Interrupted) else Interrupted(interrupts.pending)
             saved = present(folder / "checkpoints")
             advice = (
                 f"go on with: python train.py resume={shlex.quote(str(folder))}" if saved else "nothing to go on from"
@@ -108,10 +114,14 @@ def resumable(folder: Path) -> Iterator[None]:
             raise SystemExit(128 + stop.signum) from None
 
 
-def ignore_signals(worker: int) -> None:
-    """For a process that makes batches: it ends with the one that uses them, which may still need some."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
+def apart(worker: int) -> None:
+    """For a process that makes batches: signals to the whole group of a run, as by Ctrl-C, do not reach it.
+
+    The process that uses the batches may still need some, and ends this one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def without_handlers(trainer: Any) -> None:

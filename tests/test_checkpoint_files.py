@@ -18,6 +18,7 @@ import torch
 import gt
 from gt.checkpoint_files import clean, newest, read, write
 from gt.errors import UserError
+from tests.small_runs import train, write_graphs
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,6 +148,16 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(small_disk):
         write(checkpoint(2, size=2_000_000), last)
     assert read(last)["epoch"] == 1
     assert [path.name for path in small_disk.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_whose_disk_fills_up_ends_with_the_checkpoint_before(small_disk, tmp_path):
+    """Two files of 1.4 MB fit, a third does not."""
+    data = write_graphs(tmp_path)
+    with pytest.raises(UserError, match=r"run/checkpoints/last\.ckpt cannot be written: No space left on device"):
+        train(small_disk / "run", *data, "model.width=96", "callbacks.last.minutes=0")
+    names = sorted(path.name for path in (small_disk / "run" / "checkpoints").iterdir())
+    assert names == ["last.ckpt", "previous.ckpt"]
+    assert read(newest(small_disk / "run" / "checkpoints"))["global_step"] == 2
 
 
 def test_a_folder_that_may_not_be_written_to_is_one_line(tmp_path):

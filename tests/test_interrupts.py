@@ -4,16 +4,23 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import gt.checkpoint_files
 import gt.run
 from gt.data.own.graph_files import GraphFiles
+from gt.errors import UserError
 from gt.report import history
 from gt.task import Task
-from tests.small_runs import train, weights, write_graphs
+from tests.small_runs import TINY, train, weights, write_graphs
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -226,11 +233,52 @@ def test_a_second_signal_is_the_systems_own(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(signal, "raise_signal", raise_signal)
     signals_at(monkeypatch, Task, "training_step", 2, signal.SIGTERM, times=2)
-    with pytest.raises(RuntimeError, match="gone"):
+    with pytest.raises(SystemExit):
         train(tmp_path / "run", *data)
     assert sent == [(signal.SIGTERM, signal.SIG_DFL)]
+
+
+def test_a_disk_that_is_full_when_a_signal_comes_is_said(data, tmp_path, capfd):
+    def write(*args):
+        raise UserError("checkpoints/last.ckpt cannot be written: No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gt.checkpoint_files, "write", write)
+        stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *data)
+    said = capfd.readouterr()
+    assert "error: checkpoints/last.ckpt cannot be written" in said.err
+    assert "resume=" not in said.out
+
+
+def test_a_process_that_makes_batches_outlives_the_signal_and_ends_with_the_run(data, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *data, "data.workers=1", f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(
+        [*command, "trainer.max_epochs=100000", "callbacks.early_stopping=null"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 100
+    while not last.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"resume={folder}" in out
 
 
 def test_handlers_are_given_back(whole):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_thirty_random_moments(tmp_path):
+    command = [sys.executable, "-m", "tests.random_signals", str(tmp_path), "30", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ from gt.data.store import Graphs, fingerprint, open_or_build, whole
 from gt.encodings import Encoding, attach
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.interrupts import ignore_signals
+from gt.interrupts import apart
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -180,7 +180,7 @@ class DataModule(pl.LightningDataModule, ABC):
             batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
             num_workers=self.workers_for(split),
-            worker_init_fn=ignore_signals,
+            worker_init_fn=apart,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers_for(split) > 0,
         )

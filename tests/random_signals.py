@@ -1,0 +1,140 @@
+"""Runs stopped by a signal at random moments and gone on with: ``python -m tests.random_signals FOLDER COUNT SEED``.
+
+A line for each: when it was stopped and where, how long it took to end, and ``same`` where the weights, the choice of
+the best and the scores are those of a run that was never stopped, bit by bit. Each run is a process of its own, forked
+from one that has imported everything. Every other one keeps its run folder in another filesystem where there is one.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from tests.small_runs import train, weights, write_graphs
+
+OPTIONS = ("trainer.log_every_n_steps=5", "trainer.max_epochs=4")
+MEMORY = Path("/dev/shm")
+PLACES = (  # of a stopped run, by the functions it was in: the first that fits
+    ("report", {"write_report", "summary"}),
+    ("test", {"_test_impl"}),
+    ("validation", {"on_advance_end", "on_validation_start"}),
+    ("training", {"_fit_impl"}),
+)
+
+
+def begin(folder: Path, data: list[str], *options: str, resume: bool = False) -> int:
+    """Start a run in a process, the first of a group of its own; returns its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setpgid(0, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stream in (1, 2):
+        os.dup2(os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    code = 1
+    try:
+        train(folder, *data, *OPTIONS, *options, resume=resume)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+        if stop.__context__ is not None:
+            names = {frame.name for frame in traceback.extract_tb(stop.__context__.__traceback__)}
+            place = next((place for place, functions in PLACES if names & functions), "before training")
+            (folder / "stopped_in.txt").write_text(place)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def ended(pid: int, seconds: float = 60.0) -> int | None:
+    """The exit code of a process, or minus the signal that ended it; None where it had to be killed after a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def differences(folder: Path, whole: Path) -> list[str]:
+    found = []
+    for name in ("last", "best"):
+        one, other = weights(folder, name), weights(whole, name)
+        found += [f"{name} {key}" for key in other if key not in one or not torch.equal(one[key], other[key])]
+    results = [json.loads((each / "result.json").read_text()) for each in (folder, whole)]
+    return found + [key for key in ("scores", "best_valid") if results[0][key] != results[1][key]]
+
+
+def stopped_and_gone_on_with(
+    folder: Path, data: list[str], options: list[str], signum: int, all_of_it: bool, after: float
+) -> str | None:
+    """What came of a run that got a signal; None where it had ended before."""
+    pid = begin(folder, data, *options)
+    time.sleep(after)
+    with suppress(ProcessLookupError):
+        (os.killpg if all_of_it else os.kill)(pid, signum)
+    sent = time.monotonic()
+    code = ended(pid)
+    took = time.monotonic() - sent
+    if code == 0:
+        return None
+    place = folder / "stopped_in.txt"
+    where = place.read_text() if place.exists() else "?"
+    right = -signum if signum == signal.SIGKILL else 128 + signum
+    if code != right:
+        return f"{where}: exit code {code} instead of {right}"
+    said = (folder / "said.txt").read_text()
+    saved = any((folder / "checkpoints").glob("*.ckpt"))
+    if signum != signal.SIGKILL and saved != (f"python train.py resume={folder}" in said):
+        return f"{where}: checkpoints {saved}, said {said[-300:]!r}"
+    code = ended(begin(folder, data, *options, resume=saved))
+    if code != 0:
+        return f"{where}: going on ended with exit code {code}: {(folder / 'said.txt').read_text()[-600:]!r}"
+    return f"{where}: ended after {took:.2f} s; "
+
+
+def main(folder: Path, count: int, seed: int) -> bool:
+    draw = random.Random(seed)
+    data = [line for line in write_graphs(folder, 300, 300, 120) if not line.startswith("data.root")]
+    begun = time.monotonic()
+    if ended(begin(folder / "whole", [*data, f"data.root={folder / 'whole'}"])) != 0:
+        print((folder / "whole" / "said.txt").read_text())
+        return False
+    seconds = time.monotonic() - begun
+    print(f"a whole run takes {seconds:.1f} s", flush=True)
+    fine = done = 0
+    elsewhere = MEMORY / f"gt-signals-{os.getpid()}" if os.access(MEMORY, os.W_OK) else folder
+    try:
+        while done < count:
+            signum = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[done % 5]
+            run = (folder, elsewhere)[done % 2] / f"run{done}"
+            options = [f"data.workers={done % 3 == 0:d}"]
+            after, group = draw.uniform(0, seconds), draw.random() < 0.5
+            line = stopped_and_gone_on_with(run, [*data, f"data.root={run}"], options, signum, group, after)
+            if line is not None:
+                wrong = differences(run, folder / "whole") if line.endswith("; ") else ["not compared"]
+                done, fine = done + 1, fine + (not wrong)
+                when = f"{signal.Signals(signum).name} at {after:.2f} s {options[0]}"
+                print(f"{done} {when} {line}{', '.join(wrong) or 'same'}", flush=True)
+            shutil.rmtree(run)
+    finally:
+        shutil.rmtree(elsewhere, ignore_errors=True)
+    print(f"{fine} of {count} the same")
+    return fine == count
+
+
+if __name__ == "__main__":
+    sys.exit(not main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

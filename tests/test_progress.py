@@ -1,0 +1,59 @@
+"""Off a terminal a run says now and then how far it is, and a short one only what it measured."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+import gt.callbacks.progress
+import gt.run
+from gt.task import Task
+from tests.small_runs import train, write_graphs
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only steps move, each by so many seconds."""
+    now = SimpleNamespace(seconds=1000.0, training=0.0, evaluation=0.0)
+    monkeypatch.setattr(gt.callbacks.progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    for name in ("training_step", "validation_step", "test_step"):
+        monkeypatch.setattr(Task, name, timed(name, now))
+    monkeypatch.setattr(gt.run, "write_report", lambda folder, *rest: folder / "report.html")
+    return now
+
+
+def timed(name: str, now: SimpleNamespace):
+    before = getattr(Task, name)
+
+    def step(*args):
+        now.seconds += now.training if name == "training_step" else now.evaluation
+        return before(*args)
+
+    return step
+
+
+def places(said: str) -> list[tuple[str, int]]:
+    """What each line within an epoch is about, and at which batch."""
+    return [(m[1] or "training", int(m[2])) for m in re.finditer(r"(validation |test |)batch (\d+)/\d+", said)]
+
+
+def test_a_long_epoch_is_told_every_half_minute(clock, tmp_path, capsys):
+    clock.training = 4.0
+    train(tmp_path / "run", *write_graphs(tmp_path, train=200), "trainer.max_epochs=2")
+    said = capsys.readouterr().out
+    assert places(said) == 2 * [("training", batch) for batch in (3, 11, 19)]  # after 12, 44 and 76 of 100 seconds
+    assert "train/loss" in next(line for line in said.splitlines() if "batch 3/25" in line)
+
+
+def test_a_long_evaluation_is_told_too(clock, tmp_path, capsys):
+    clock.evaluation = 5.0
+    train(tmp_path / "run", *write_graphs(tmp_path, valid=90, test=54), "trainer.max_epochs=1")
+    assert places(capsys.readouterr().out) == [("validation ", 3), ("test ", 3)]
+
+
+def test_a_short_epoch_has_no_line_but_that_of_its_validation(clock, tmp_path, capsys):
+    clock.training = 2.3
+    train(tmp_path / "run", *write_graphs(tmp_path), "trainer.max_epochs=3")
+    said = capsys.readouterr().out
+    assert places(said) == []
+    assert len(re.findall(r"^epoch \d/3 .*valid/loss", said, re.MULTILINE)) == 3
