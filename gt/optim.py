@@ -112,7 +112,8 @@ class AdamW:
         for pattern in self.decayed:
             alike = {name for name in trained if fnmatchcase(name, pattern)}
             if not alike:
-                raise UserError(f"optim.decayed: no parameter is called '{pattern}': {nearest(pattern, trained)}")
+                parts = {f"{name.partition('.')[0]}.*" for name in trained}
+                raise UserError(f"optim.decayed: no parameter is called '{pattern}': {nearest(pattern, parts)}")
             named |= alike
         return named
 

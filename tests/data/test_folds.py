@@ -164,6 +164,8 @@ def test_texts_are_dealt_out_and_the_vocabulary_is_that_of_the_training_texts(tm
         assert "word" + names[found["train"][0]].split()[0][4:] in data.schema.tokenizer
         assert not any(f'"{names[n].split()[0]}"' in data.schema.tokenizer for n in found["test"])
     assert len(set(tested)) == 12
+    with pytest.raises(UserError, match="fold=1"):
+        TextClassification(str(path), fold=1, root=str(tmp_path))
     (tmp_path / "folder").mkdir()
     for split in ("train", "test"):
         (tmp_path / "folder" / f"{split}.tsv").write_text(path.read_text())

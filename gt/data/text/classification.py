@@ -111,6 +111,8 @@ class TextClassification(GraphDataModule):
         self.text, self.label = (None if column is None else str(column) for column in (text, label))
         self.shares, self.split_seed = {"valid": valid, "test": test}, split_seed
         self.folds = Folds(folds, fold, split_seed)
+        if fold and folds is None:
+            raise UserError(f"data.fold={fold} needs data.folds, the number of folds")
         self.tokens, self.vocabulary, self.longest = tokens, vocabulary, longest
         self.given = None if tokenizer is None else Path(tokenizer)
 
