@@ -15,7 +15,8 @@ from typing import Any
 from gt.errors import UserError
 
 LOOK = 0.2  # seconds between two looks at the other processes
-GRACE = 3.0  # seconds in which the first process speaks for all, or ends by itself when another one is gone
+GRACE = 3.0  # seconds in which the first process may end by itself when another one is gone
+SILENCE = 12.0  # seconds in which the others leave it to the first process to say what went wrong, and to end
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -108,7 +109,7 @@ def together(launcher: Any, folder: Path) -> Iterator[None]:
         try:
             yield
         except Exception:
-            time.sleep(GRACE)  # the first process meets the same error, or the lack of this one, and ends all
+            time.sleep(SILENCE)  # the first process meets the same error, or the lack of this one, and ends all
             raise
         return
     watch = Watch(launcher, folder)
