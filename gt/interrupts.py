@@ -80,7 +80,7 @@ class Interrupts:
         if not self._held:
             self.check()
         elif not _follows():  # written past Python's buffers, which the signal may have found in the middle of a write
-            os.write(2, b"\nstopping after this step (once more to stop at once) ...\n")
+            os.write(2, b"\nstopping after this batch (once more to stop at once) ...\n")
 
 
 def _follows() -> bool:

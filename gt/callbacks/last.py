@@ -16,9 +16,9 @@ from gt.interrupts import Interrupted, interrupts
 class SaveLast(Checkpoint):
     """Saves ``last.ckpt`` whatever the score: after each epoch and validation, by time, and where a signal stops it.
 
-    The one before is kept as ``previous.ckpt``. State is saved where an optimiser's step is complete; a signal waits
-    for that, but never for a validation: one that is cut short is repeated when the run goes on. After training
-    there is nothing more to save. Several processes save and stop at the same batch.
+    The one before is kept as ``previous.ckpt``. A signal waits for the end of a training batch, but never for that of a
+    validation: one that is cut short is repeated when the run goes on. After training there is nothing more to save.
+    Several processes save and stop at the same batch.
 
     It comes last among the callbacks (Lightning calls those of this class after others), so that what is saved holds
     what they know.
@@ -55,12 +55,8 @@ class SaveLast(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loop: Any = trainer.fit_loop.epoch_loop
-        if (
-            loop._should_accumulate()
-            or loop._is_training_done
-            or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        ):
-            return  # the step is not complete; or what comes next saves the state
+        if loop._is_training_done or loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            return  # what comes next saves the state
         due = time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due or interrupts.pending is not None, all=False):
             self._save(trainer)
