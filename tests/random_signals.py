@@ -32,11 +32,12 @@ PLACES = (  # of a stopped run, by the functions it was in: the first that fits
 
 def begin(folder: Path, data: list[str], *options: str, resume: bool = False) -> int:
     """Start a run in a process, the first of a group of its own; returns its number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "said.txt").touch()
     pid = os.fork()
     if pid:
         return pid
     os.setpgid(0, 0)
-    folder.mkdir(parents=True, exist_ok=True)
     for stream in (1, 2):
         os.dup2(os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     code = 1
@@ -81,7 +82,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
 def stopped_and_gone_on_with(
     folder: Path, data: list[str], options: list[str], signum: int, all_of_it: bool, after: float
 ) -> str | None:
-    """What came of a run that got a signal; None where it had ended before."""
+    """What came of a run that got a signal; None where it had ended, or not begun."""
     pid = begin(folder, data, *options)
     time.sleep(after)
     with suppress(ProcessLookupError):
@@ -89,14 +90,14 @@ def stopped_and_gone_on_with(
     sent = time.monotonic()
     code = ended(pid)
     took = time.monotonic() - sent
-    if code == 0:
+    said = (folder / "said.txt").read_text()
+    if code == 0 or (code == -signum != -signal.SIGKILL and not said):  # it had ended, or only read its configuration
         return None
     place = folder / "stopped_in.txt"
     where = place.read_text() if place.exists() else "?"
     right = -signum if signum == signal.SIGKILL else 128 + signum
     if code != right:
         return f"{where}: exit code {code} instead of {right}"
-    said = (folder / "said.txt").read_text()
     saved = any((folder / "checkpoints").glob("*.ckpt"))
     if signum != signal.SIGKILL and saved != (f"python train.py resume={folder}" in said):
         return f"{where}: checkpoints {saved}, said {said[-300:]!r}"
