@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from gt.data.datamodule import DataModule, GraphDataModule
+from gt.data.datamodule import DataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.numbers import DECADES, decades
 from gt.metrics import Criterion, constant_prediction, total_loss, undefined
 

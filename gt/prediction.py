@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gt.data.batching import Batches, GraphDataset, Live
+from gt.data.batch_sampler import Batches
+from gt.data.batching import GraphDataset, Live
 from gt.data.datamodule import ALL, DataModule, Records
 from gt.data.store import Graphs
 from gt.encodings import EncodingModule

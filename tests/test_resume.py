@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from gt.data.datamodule import GraphDataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.layers import GINE, Attention, ParallelBlock

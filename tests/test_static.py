@@ -13,7 +13,8 @@ from torch._dynamo.testing import CompileCounter
 
 from gt.attention import Demand
 from gt.data import static
-from gt.data.batching import Batches, GraphDataset, gather
+from gt.data.batch_sampler import Batches
+from gt.data.batching import GraphDataset, gather
 from gt.data.static import Shape, bound, filled, measured, shapes_of
 from gt.encodings import Degree, RandomWalk
 from gt.graph import GraphBatch
@@ -24,8 +25,8 @@ from gt.metrics import loss
 from gt.model import GraphTransformer
 from gt.norms import normalised
 from gt.schema import Schema
+from tests.data.test_batch_sampler import opened
 from tests.data.test_batching import pack
-from tests.data.test_batching_budget import opened
 from tests.graphs import random_graph
 
 SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)

@@ -22,7 +22,8 @@ from gt.command import check_command
 from gt.config_files import CONFIGS
 from gt.construct import constructing
 from gt.data import bench, inspect
-from gt.data.datamodule import DataModule, GraphDataModule
+from gt.data.datamodule import DataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.notices import notices
 from gt.data.picture import draw
 from gt.errors import Parser, UserError, one_line

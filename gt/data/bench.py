@@ -11,8 +11,9 @@ from rich.table import Table
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
-from gt.data.batching import Batches, GraphDataset
-from gt.data.datamodule import GraphDataModule
+from gt.data.batch_sampler import Batches
+from gt.data.batching import GraphDataset
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs
 
 SIZES = (32, 256)

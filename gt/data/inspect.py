@@ -10,8 +10,10 @@ from rich.table import Table
 from torch import Tensor
 
 from gt.attention import Demand, choose, explain
-from gt.data.batching import Batches, gather
-from gt.data.datamodule import DataModule, GraphDataModule
+from gt.data.batch_sampler import Batches
+from gt.data.batching import gather
+from gt.data.datamodule import DataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.graph import GraphBatch
 from gt.masks import Complete, Hops, Mask
 from gt.metrics import classes

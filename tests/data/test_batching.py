@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
 from gt.attention import Demand
-from gt.data.batching import Batches, GraphDataset, Shares, gather, runs, tensor
+from gt.data.batch_sampler import Batches
+from gt.data.batching import GraphDataset, Shares, gather, runs, tensor
 from gt.data.store import Graphs, load, pointers, save
 from gt.masks import Hops
 from gt.schema import Schema

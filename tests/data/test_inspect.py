@@ -27,7 +27,7 @@ from gt.graph import GraphBatch
 from gt.masks import Hops
 from gt.schema import Schema
 from tests.data import ogb_files
-from tests.data.test_batching_budget import opened
+from tests.data.test_batch_sampler import opened
 from tests.graphs import random_batch
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,7 +15,7 @@ from gt.data.delimited import decimal_points, delimiter_of
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.smiles import read, reason
 from gt.data.molecules.table_columns import named, target_columns
-from gt.data.molecules.tables import read_table
+from gt.data.molecules.table_files import read_table
 from gt.errors import UserError
 from tests.data.tables_of import line_of
 

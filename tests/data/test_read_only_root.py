@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.data.datamodule import GraphDataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.large.sampling import Clusters, Rows
 from gt.data.store import Graphs
 from gt.data.text.language import Text

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("rdkit")
+from gt.data.molecules.table import Table
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
-from gt.data.molecules.tables import Table
 from gt.errors import UserError
 
 PATH = Path("a.csv")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from gt.data.molecules.table import Table
 from gt.data.molecules.table_targets import Targets, balanced, read_targets
-from gt.data.molecules.tables import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 

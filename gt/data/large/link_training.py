@@ -7,7 +7,8 @@ import torch
 from torch.utils.data import Dataset
 
 from gt.attention import Reading
-from gt.data.batching import Batches, prepare_all, runs
+from gt.data.batch_sampler import Batches
+from gt.data.batching import prepare_all, runs
 from gt.data.large.negatives import Negatives
 from gt.data.large.nodes import refuse_dense
 from gt.data.large.sampling import Neighbours, Rows

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gt.data.batching import Batches
-from gt.data.datamodule import GraphDataModule
+from gt.data.batch_sampler import Batches
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.large.link_questions import EvaluationLinks, Questions, Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches, TrainingLinks
 from gt.data.large.negatives import AnyPair, Negatives

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gt.attention import Reading
-from gt.data.batching import Epochs, prepare_all, tensor
-from gt.data.datamodule import GraphDataModule
+from gt.data.batch_sampler import Epochs
+from gt.data.batching import prepare_all, tensor
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.large.sampling import Full, Rows, Sample, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Encoding

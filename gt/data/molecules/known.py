@@ -11,8 +11,8 @@ from gt.data.datamodule import Records
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import smiles_graphs
 from gt.data.molecules.table_columns import named, smiles_column
+from gt.data.molecules.table_files import read_table
 from gt.data.molecules.table_targets import where
-from gt.data.molecules.tables import read_table
 from gt.data.parallel import mapped
 from gt.data.store import Graphs, pointers
 from gt.data.targets import known_targets, no_targets, say_strange

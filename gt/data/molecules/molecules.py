@@ -11,14 +11,15 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
-from gt.data.datamodule import GraphDataModule
 from gt.data.folds import Folds
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.molecules.known import known_molecules
-from gt.data.molecules.skipped import SkippedRows
+from gt.data.molecules.skipped import unusable_rows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
+from gt.data.molecules.table import Table
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
+from gt.data.molecules.table_files import read_table
 from gt.data.molecules.table_targets import Targets, balanced, read_targets, where
-from gt.data.molecules.tables import Table, read_table
 from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs, pointers
@@ -154,7 +155,7 @@ class Molecules(GraphDataModule):
             return
         table = read_table(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
-        skipped = self._unusable(table, smiles, split, targets)
+        skipped = unusable_rows(table, smiles, split, targets)
         texts = [str(cell) for cell in table.frame[smiles]]
         places = np.array([place for place, row in enumerate(table.frame.index) if row not in skipped], np.int64)
         parts = [places[begin : begin + PART] for begin in range(0, len(places), PART)]
@@ -212,25 +213,6 @@ class Molecules(GraphDataModule):
         graphs = self._opened()
         rows, smiles = graphs.graphs["row"], graphs.notes["smiles"]
         return {"row": rows, smiles: read_table(self.path, self.smiles).frame[smiles].loc[rows].to_numpy()}
-
-    @staticmethod
-    def _unusable(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
-        """The rows that can be told to be of no use before their molecules are read."""
-        skipped = SkippedRows(table)
-        texts = table.frame[smiles].tolist()
-        for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
-            skipped.add(place, "", "no molecule")
-        for name in (smiles, *targets.columns, *([split] if split else [])):
-            for place, byte in table.spoiled.get(name, {}).items():
-                skipped.add(place, texts[place], f"byte 0x{byte:02x} is not UTF-8 text, in '{name}'")
-        for place, why in targets.wrong.items():
-            skipped.add(place, texts[place], why)
-        for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
-            skipped.add(place, texts[place], "no label")
-        for place, word in enumerate(table.frame[split] if split else ()):
-            if splits.split_of(word) is None:
-                skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
-        return skipped
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""

@@ -5,7 +5,11 @@ import io
 import os
 from pathlib import Path
 
-from gt.data.molecules.tables import Table
+import numpy as np
+
+from gt.data import splits
+from gt.data.molecules.table import Table
+from gt.data.molecules.table_targets import Targets
 
 
 class SkippedRows:
@@ -48,3 +52,22 @@ class SkippedRows:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         part.write_text(text.getvalue(), encoding="utf-8")
         os.replace(part, path)
+
+
+def unusable_rows(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
+    """The rows that can be told to be of no use before their molecules are read."""
+    skipped = SkippedRows(table)
+    texts = table.frame[smiles].tolist()
+    for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
+        skipped.add(place, "", "no molecule")
+    for name in (smiles, *targets.columns, *([split] if split else [])):
+        for place, byte in table.spoiled.get(name, {}).items():
+            skipped.add(place, texts[place], f"byte 0x{byte:02x} is not UTF-8 text, in '{name}'")
+    for place, why in targets.wrong.items():
+        skipped.add(place, texts[place], why)
+    for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
+        skipped.add(place, texts[place], "no label")
+    for place, word in enumerate(table.frame[split] if split else ()):
+        if splits.split_of(word) is None:
+            skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
+    return skipped

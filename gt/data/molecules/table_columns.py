@@ -12,7 +12,7 @@ import pandas as pd
 
 from gt.config import nearest, shell_override
 from gt.data.molecules.smiles import chemistry, parses, several_molecules
-from gt.data.molecules.tables import Table
+from gt.data.molecules.table import Table
 from gt.data.splits import split_of
 from gt.errors import UserError
 from gt.schema import several

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gt.data.molecules.table import Table
 from gt.data.molecules.table_columns import is_numeric, numbers
-from gt.data.molecules.tables import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torchmetrics import MetricCollection
 
-from gt.data.datamodule import GraphDataModule
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.numbers import moments
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import files, locate

@@ -10,8 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from gt.data.batching import runs, tensor
-from gt.data.datamodule import GraphDataModule
 from gt.data.folds import Folds
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.numbers import Numbers
 from gt.data.own.found import describe
 from gt.data.store import Graphs

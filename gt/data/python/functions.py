@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.progress import track
 from torchmetrics import MetricCollection
 
-from gt.data.datamodule import GraphDataModule, progress
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
@@ -207,7 +208,7 @@ def sequence_view(samples: Sequence[Sample], train: Sequence[Sample], known: Sch
     }
 
 
-def build(view: View, root: Path | None = None, show: Show = progress, known: Schema | None = None) -> Graphs:
+def build(view: View, root: Path | None = None, show: Show = track, known: Schema | None = None) -> Graphs:
     """Read, hide, split and pack the functions below ``root``, the standard library where it is None.
 
     Args:

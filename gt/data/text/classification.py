@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.data.datamodule import GraphDataModule, Records
+from gt.data.datamodule import Records
 from gt.data.folds import Folds
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs, pointers
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.data.text.files import by_split, digest, find

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
 from gt.attention import Reading
-from gt.data.batching import Batches, asked, prepare_all, tensor
+from gt.data.batch_sampler import Batches
+from gt.data.batching import prepare_all, readings_of, tensor
 from gt.data.datamodule import ALL, DataModule
 from gt.data.places import store_folder, temporary_store
 from gt.data.store import fingerprint
@@ -74,7 +75,7 @@ class TextDataset(Dataset[GraphBatch]):
     def __getitems__(self, starts: list[int]) -> GraphBatch:
         last = len(self.tokens) - 1
         sizes = tuple(min(self.context, last - start) for start in starts)
-        batch = copy.copy(self.skeleton(sizes, frozenset(asked(starts, self.readings))))
+        batch = copy.copy(self.skeleton(sizes, frozenset(readings_of(starts, self.readings))))
         place = (torch.tensor(starts)[batch.batch] + batch.position).numpy()
         batch.x, batch.y = tensor(self.tokens[place])[:, None], tensor(self.tokens[place + 1])
         return batch

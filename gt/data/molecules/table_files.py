@@ -1,83 +1,23 @@
-"""Tables from files: CSV, TSV, SMI and Parquet as columns, and SDF as a table of SMILES and properties; gzipped or not.
+"""Files as tables: CSV, TSV, SMI and Parquet by their columns, SDF by its structures and properties; gzipped or not.
 
-A row that cannot be read is set aside with a reason. A file that cannot be read is a `UserError` with the line.
+A file that cannot be read is a `UserError` with the line.
 """
 
 import csv
 import io
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from gt.data.delimited import decimal_points, delimiter_of
-from gt.data.molecules.smiles import chemistry, parses
-from gt.data.reading import encoding_of, not_text, opened
+from gt.data.molecules.sdf import read_sdf
+from gt.data.molecules.smiles import parses
+from gt.data.molecules.table import ESCAPED, MISSING, Table, lines_of, unique, visible
+from gt.data.reading import opened
 from gt.errors import UserError
-
-LONGEST = 2**24  # characters of a line
-ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is no UTF-8
-
-
-@dataclass
-class Table:
-    """R rows of a file.
-
-    Attributes:
-        frame: the columns. From text files the cells are text, those that are empty or say NA are missing. Its index
-            is the number of the row in the file, counted from 0 over all rows, those set aside included.
-        lines: the line of the file where each row of ``frame`` begins, from 1; empty where there are no lines.
-        skipped: (row, line, text, why) of the rows that could not be read; line 0 where there are no lines.
-        spoiled: by column, the places in ``frame`` of cells with a byte that is no UTF-8 text, and which byte.
-        smiles: the column that was made from structures (SDF); None where SMILES are a column of the file.
-        repeated: columns that share their name with others, by the names that tell them apart here.
-    """
-
-    frame: pd.DataFrame
-    lines: list[int] = field(default_factory=list)
-    skipped: list[tuple[int, int, str, str]] = field(default_factory=list)
-    spoiled: dict[str, dict[int, int]] = field(default_factory=dict)
-    smiles: str | None = None
-    repeated: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the file."""
-        return len(self.frame) + len(self.skipped)
-
-
-def lines_of(stream: io.BufferedReader, path: Path) -> Iterator[str]:
-    """The lines of a text, with their ends: UTF-8, or what a byte order mark says.
-
-    A byte that is no UTF-8 spoils its own cell only: here it is one of `ESCAPED`, see `visible`.
-
-    Raises:
-        UserError: a line without an end, or no such text at all.
-    """
-    encoding = encoding_of(stream.peek(4)[:4])
-    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-    text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
-    number = 0
-    try:
-        while line := text.readline(LONGEST):
-            number += 1
-            if len(line) == LONGEST:
-                raise UserError(f"{path}, line {number}: longer than {LONGEST:,} characters; is this a table?")
-            if number == 1 and "\0" in line:
-                raise not_text(path, 1, 0)
-            yield line
-    except UnicodeDecodeError as error:
-        raise not_text(path, number + 1, error.object[error.start], encoding) from None
-
-
-def visible(text: str) -> str:
-    """The same text, each byte that is no text written as ``\\xe9``."""
-    return text if text.isascii() else ESCAPED.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
 
 
 def read_table(path: Path, smiles: str | None = None, empty: bool = False) -> Table:
@@ -171,7 +111,7 @@ def _from_rows(
     path: Path, header: Sequence[str], rows: Iterable[tuple[int, list[str] | csv.Error]], commas: bool
 ) -> Table:
     """A table of rows and the lines where they begin; with ``commas``, numbers may have decimal commas."""
-    names = _unique(header)
+    names = unique(header)
     columns: list[list[str]] = [[] for _ in names]
     index: list[int] = []
     lines: list[int] = []
@@ -205,20 +145,6 @@ def _from_rows(
     return Table(frame, lines, skipped, spoiled, repeated=repeated)
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names of columns: an empty one is called by its place, one that repeats gets a number."""
-    named = [name or f"column {place}" for place, name in enumerate(names, 1)]
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in named:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unique
-
-
-MISSING = {"", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "#N/A"}
-
-
 def _cells(column: list[str], commas: bool) -> Sequence[str | None]:
     """Text with blanks around it removed, None where a cell is missing."""
     stripped = (cell.strip() for cell in column)
@@ -236,66 +162,8 @@ def _parquet(path: Path, smiles: str | None) -> Table:
             ) from None
         except Exception as error:
             raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
-    frame.columns = pd.Index(_unique([str(name).strip() for name in frame.columns]))
+    frame.columns = pd.Index(unique([str(name).strip() for name in frame.columns]))
     return Table(frame.reset_index(drop=True))
-
-
-STRUCTURE = "structure"  # the column of SMILES that is made from an SDF file
-PROPERTY = re.compile(r"^>.*?<(.+?)>.*$")
-
-
-def _sdf(path: Path, smiles: str | None) -> Table:
-    """Each record as the SMILES of its structure and its properties; a record without a structure is set aside."""
-    records: list[dict[str, str | None]] = []
-    index: list[int] = []
-    lines: list[int] = []
-    skipped: list[tuple[int, int, str, str]] = []
-    with opened(path) as stream:
-        for row, (line, record) in enumerate(_records(map(visible, lines_of(stream, path)))):
-            smiles = _structure(record)
-            if smiles is None:
-                title = record[0].strip() if record else ""
-                skipped.append((row, line, title, "RDKit cannot read the structure"))
-                continue
-            records.append({STRUCTURE: smiles, **_properties(record)})
-            index.append(row)
-            lines.append(line)
-    return Table(pd.DataFrame(records, index=index, dtype=object), lines, skipped, smiles=STRUCTURE)
-
-
-def _records(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, its lines) of each record."""
-    record: list[str] = []
-    begin = 1
-    number = 0
-    for number, line in enumerate(lines, 1):
-        if line.startswith("$$$$"):
-            yield begin, record
-            record, begin = [], number + 1
-        else:
-            record.append(line.rstrip("\r\n"))
-    if any(line.strip() for line in record):
-        yield begin, record
-
-
-def _structure(record: list[str]) -> str | None:
-    """The SMILES of a record; of one that RDKit refuses too, for whoever reads the SMILES to refuse with a reason."""
-    from rdkit import rdBase
-
-    chem = chemistry()
-    block = "\n".join(record)
-    with rdBase.BlockLogs():
-        mol = chem.MolFromMolBlock(block) or chem.MolFromMolBlock(block, sanitize=False)
-        return None if mol is None else str(chem.MolToSmiles(mol))
-
-
-def _properties(record: list[str]) -> dict[str, str | None]:
-    """The named values of a record; of a value of many lines the first."""
-    found: dict[str, str | None] = {}
-    for line, value in pairwise(record):
-        if (match := PROPERTY.match(line)) and match[1] != STRUCTURE:
-            found[match[1]] = None if value.strip() in MISSING else value.strip()
-    return found
 
 
 READERS: dict[str, Callable[[Path, str | None], Table]] = {
@@ -305,5 +173,5 @@ READERS: dict[str, Callable[[Path, str | None], Table]] = {
     ".txt": _delimited,
     ".smi": _smi,
     ".parquet": _parquet,
-    ".sdf": _sdf,
+    ".sdf": read_sdf,
 }

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gt.data import reading
-from gt.data.molecules import tables
-from gt.data.molecules.tables import read_table
+from gt.data.molecules import table
+from gt.data.molecules.table_files import read_table
 from gt.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_gzipped_to_a_thousandth(tmp_path: Path) -> None:
 
 
 def test_one_endless_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LONGEST", 1000)
+    monkeypatch.setattr(table, "LONGEST", 1000)
     with pytest.raises(UserError, match=r"a.csv, line 2: longer than 1,000 characters"):
         read_table(write(tmp_path / "a.csv", "smiles,y\n" + "C" * 5000))
 

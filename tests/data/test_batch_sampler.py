@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt.callbacks import Loading
-from gt.data.batching import Batches, Live, Request
-from gt.data.datamodule import GraphDataModule
+from gt.data.batch_sampler import Batches, Request
+from gt.data.batching import Live
+from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs
 from gt.graph import GraphBatch
 from gt.layers import Attention, ParallelBlock
