@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gt.checks import below_one
+from gt.ranges import below_one
 
 LEVELS = 2**16  # of probability: the step between two of them is far below what anybody can tell
 

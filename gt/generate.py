@@ -17,6 +17,7 @@ from gt.data.text.tokenizer import Tokenizer, loads
 from gt.decode import Reader, obstacle, reader
 from gt.errors import Parser, UserError, one_line
 from gt.model import GraphTransformer
+from gt.ranges import at_least
 from gt.schema import Schema
 
 
@@ -35,10 +36,9 @@ def probabilities(
     Raises:
         ValueError: an option out of its range.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature must be 0 or more, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top-k must be 1 or more, not {top_k}")
+    at_least(0, temperature, "temperature")
+    if top_k is not None:
+        at_least(1, top_k, "top-k")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top-p must be above 0 and at most 1, not {top_p}")
     if temperature == 0:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gt.checks import at_least
 from gt.graph import GraphBatch
+from gt.ranges import at_least
 from gt.schema import Schema
 
 

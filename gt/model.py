@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from gt.attention import Reading
-from gt.checks import at_least, positive
 from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.masks import Complete, Mask
 from gt.norms import normalised
+from gt.ranges import at_least, positive
 from gt.schema import Schema
 from gt.units import Units
 

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from gt.checks import at_least, below_one, positive
-from gt.config import nearest
-from gt.errors import UserError
+from gt.errors import UserError, nearest
+from gt.ranges import at_least, below_one, positive
 
 
 class Schedule(LambdaLR):

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from gt.data.files import whole
+
 NAMES = ("path", "root", "tokenizer")  # keys of a dataset whose values are paths, and those that end in _path
 
 
@@ -33,6 +35,5 @@ def anchor(cfg: DictConfig, kept: Path) -> None:
         kept: the file; not written where there is none.
     """
     if anchored(cfg.data) and kept.is_file():
-        part = kept.with_suffix(".part")
-        OmegaConf.save(cfg, part)
-        os.replace(part, kept)
+        with whole(kept) as file:
+            file.write(OmegaConf.to_yaml(cfg).encode())

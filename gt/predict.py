@@ -22,9 +22,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from gt.arguments import parsed
 from gt.checkpoint import check_trusted, checkpoint_in, encodings_of, load
-from gt.command import CONFIGS, check_command, parsed
+from gt.command import check_command
 from gt.config import check, check_path
+from gt.config_files import CONFIGS
 from gt.construct import constructing
 from gt.data.datamodule import ALL, DataModule
 from gt.errors import Parser, UserError, one_line

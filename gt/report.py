@@ -3,7 +3,6 @@
 import base64
 import html
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from gt.analysis import Reach, attention_reach, predictions
 from gt.data.datamodule import DataModule
+from gt.data.files import whole
 from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema
 from gt.task import Task
@@ -238,7 +238,6 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
         f"Best checkpoint: <code>{html.escape(str(result['checkpoint']))}</code>.</p>"
         f"<h2>Result</h2>{metric_table(result)}{''.join(body)}</html>\n"
     )
-    part = folder / "report.part"
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, folder / "report.html")
+    with whole(folder / "report.html") as file:
+        file.write(page.encode())
     return folder / "report.html"

@@ -5,7 +5,6 @@ Jobs that differ in their seeds or folds alone repeat one setting: they share a 
 
 import json
 import math
-import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from gt.data.files import whole
 from gt.errors import UserError, reason
 from gt.paths import anchor
 from gt.transcript import transcript
@@ -34,9 +34,8 @@ WIDE = 160  # columns of a file or a pipe
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    os.replace(part, path)
+    with whole(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from gt.command import CONFIGS
+from gt.config_files import CONFIGS
 from gt.run import run
 
 TINY = ("data=graph_files", "encoding=none", "model.width=8", "model.depth=1", "data.batch_size=8", "model/norm=batch",

@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from gt.command import CONFIGS
-from gt.config import Config, check, check_path, fits, nearest, parameters, shown
-from gt.errors import UserError
+from gt.config import Config, check, check_path, fits, parameters, shown
+from gt.config_files import CONFIGS
+from gt.errors import UserError, nearest
 
 OPTIONS = sorted(
     path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS

@@ -10,7 +10,7 @@ from torch_geometric.nn import GCNConv
 
 from gt import GraphBatch
 from gt.checkpoint import build, network_config
-from gt.command import CONFIGS
+from gt.config_files import CONFIGS
 from gt.schema import Schema
 
 COLUMNS, CLASSES, NODES = 30, 7, 60

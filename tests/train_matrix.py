@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gt.checkpoint import build, network_config
-from gt.command import CONFIGS
+from gt.config_files import CONFIGS
 from gt.data.batching import Live
 from gt.errors import UserError
 from gt.run import make_trainer, quiet

@@ -16,13 +16,13 @@ from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
-from gt.checks import at_least
 from gt.data.batch_sampler import Batches, Epochs, Requests
 from gt.data.batching import Shares
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.interrupts import apart
 from gt.metrics import Criterion
+from gt.ranges import at_least
 from gt.schema import Schema
 
 ALL = "all"  # the split of data that are new to a trained model: every sample

@@ -13,9 +13,9 @@ from gt.data.arrays import Rows
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, tensor
 from gt.data.datamodule import ALL, DataModule, Loader
-from gt.data.places import store_folder, temporary_store
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, open_or_build, whole
+from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding, attach
 from gt.errors import UserError
 from gt.schema import Schema

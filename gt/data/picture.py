@@ -1,12 +1,12 @@
 """A picture of a few graphs, laid out by springs."""
 
-import os
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from gt.data.files import whole
 from gt.graph import GraphBatch
 from gt.schema import Schema
 
@@ -120,7 +120,5 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
         axes.set_title(_title(batch, graph, nodes, edges, schema) + part)
         axes.set_aspect("equal", "datalim")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with mpl.rc_context({"font.size": 9}):
-        figure.savefig(unfinished, dpi=130, format="png")
-    os.replace(unfinished, path)
+    with mpl.rc_context({"font.size": 9}), whole(path) as file:
+        figure.savefig(file, dpi=130, format="png")

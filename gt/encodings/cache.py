@@ -11,8 +11,8 @@ import numpy as np
 from gt.data.arrays import Rows, once, read_array, write_arrays
 from gt.data.files import Damaged, lock, say
 from gt.data.parallel import mapped
-from gt.data.places import beside
 from gt.data.store import Arrays, Graphs, fingerprint
+from gt.data.store_folders import beside
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
 
@@ -33,7 +33,7 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
         graphs: a whole dataset.
         folder: where that dataset is stored; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it,
             and where equal rows are kept once ``<name>_of-<hash>.npy`` says which of them each node has. What a
-            folder lacks that cannot be written to is kept elsewhere, see `gt.data.places.beside`.
+            folder lacks that cannot be written to is kept elsewhere, see `gt.data.store_folders.beside`.
         encodings: those that need nothing precomputed are passed over.
         progress: wraps the parts of a computation, to show how far it is.
 

@@ -10,10 +10,10 @@ from gt.attention import Demand, attend, choose
 from gt.attention.dense import dense_weights
 from gt.attention.dispatch import BACKENDS, joined_bias
 from gt.attention.scores import Hint, Score
-from gt.checks import at_least, below_one
 from gt.encodings import EncodingModule
 from gt.errors import nearest
 from gt.masks import Pairs
+from gt.ranges import at_least, below_one
 
 
 class PairFeatures(nn.Module):

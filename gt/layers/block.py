@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gt.checks import positive
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.masks import Pairs
 from gt.norms import normalised
+from gt.ranges import positive
 
 Factory = Callable[[int], nn.Module]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from gt.checks import at_least
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
@@ -13,6 +12,7 @@ from gt.layers.block import FeedForward
 from gt.layers.local import sum_to_targets
 from gt.masks import Pairs
 from gt.norms import normalised
+from gt.ranges import at_least
 
 
 class EdgeGatedBlock(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gt.checks import below_one
 from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.norms import normalised
+from gt.ranges import below_one
 
 
 def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gt.checks import at_least
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
 from gt.masks.base import Mask, PerHead
 from gt.masks.position import Complete
+from gt.ranges import at_least
 
 
 @dataclass(frozen=True)

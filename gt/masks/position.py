@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gt.checks import at_least
 from gt.graph import GraphBatch
 from gt.hops import ranges
 from gt.masks.base import Mask
+from gt.ranges import at_least
 
 
 class Positional(Mask):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gt.checks import at_least
 from gt.graph import GraphBatch
 from gt.masks.base import Mask
+from gt.ranges import at_least
 
 
 @dataclass(frozen=True)

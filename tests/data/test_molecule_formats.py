@@ -9,11 +9,12 @@ import pytest
 from hydra.core.override_parser.types import Override
 
 pytest.importorskip("rdkit")
-from gt.command import parsed, prepared
+from gt.arguments import parsed
+from gt.command import prepared
 from gt.config import check_value, shell_override
 from gt.data.delimited import decimal_points, delimiter_of
 from gt.data.molecules.molecules import Molecules
-from gt.data.molecules.smiles import read, reason
+from gt.data.molecules.parsing import read, reason
 from gt.data.molecules.table_columns import named, target_columns
 from gt.data.molecules.table_files import read_table
 from gt.errors import UserError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gt.data.molecules import smiles
-from gt.data.molecules.smiles import parses, scaffold, smiles_graphs
+from gt.data.molecules.parsing import parses, scaffold
+from gt.data.molecules.smiles import smiles_graphs
 from gt.data.store import pointers
 from gt.errors import UserError
 

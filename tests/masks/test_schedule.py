@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 
 import gt
 from gt.checkpoint import build, network_config
-from gt.command import CONFIGS
 from gt.config import check
+from gt.config_files import CONFIGS
 from gt.data.batching import Live
 from gt.data.text.language import Text
 from gt.errors import one_line

@@ -16,8 +16,8 @@ from gt.data.arrays import read_array, write_array
 from gt.data.batching import runs
 from gt.data.files import Damaged, lock
 from gt.data.large.clusters import clusters
-from gt.data.places import beside
 from gt.data.store import fingerprint
+from gt.data.store_folders import beside
 from gt.errors import UserError
 
 

@@ -1,7 +1,6 @@
 """Molecules that are new to a trained model: every row of a file in its order, labelled or not."""
 
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from gt.data.molecules.table_columns import named, smiles_column
 from gt.data.molecules.table_files import read_table
 from gt.data.molecules.table_targets import where
 from gt.data.parallel import mapped
-from gt.data.store import Graphs, pointers
+from gt.data.store import Graphs
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.schema import Schema
 
@@ -62,14 +61,6 @@ def known_molecules(
             skipped.add(int(some[among]), texts[some[among]], why)
         mine = some[molecules.kept]
         kept.append(mine)
-        yield Graphs(
-            node_ptr=pointers(molecules.node_counts),
-            edge_ptr=pointers(molecules.edge_counts),
-            edge_index=molecules.edge_index,
-            nodes={"x": molecules.x},
-            edges={"edge_attr": molecules.edge_attr},
-            graphs={"y": y[mine]},
-            schema=replace(known, max_nodes=int(molecules.node_counts.max(initial=0))),
-        )
+        yield molecules.graphs({"y": y[mine]}, known)
     every = pd.DataFrame(frame).reindex(range(table.rows))
     return Records(every, rows[np.concatenate(kept)], skipped.by_row(path))

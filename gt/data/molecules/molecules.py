@@ -14,15 +14,16 @@ from gt.data import splits
 from gt.data.folds import Folds
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.molecules.known import known_molecules
+from gt.data.molecules.parsing import chemistry
 from gt.data.molecules.skipped import unusable_rows
-from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, chemistry, smiles_graphs
+from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
 from gt.data.molecules.table import Table
 from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
 from gt.data.molecules.table_files import read_table
 from gt.data.molecules.table_targets import Targets, balanced, read_targets, where
 from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.store import Arrays, Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
@@ -172,15 +173,8 @@ class Molecules(GraphDataModule):
             kept.append(mine)
             scaffolds += molecules.scaffolds
             relaxed += molecules.relaxed
-            chunk = Graphs(
-                node_ptr=pointers(molecules.node_counts),
-                edge_ptr=pointers(molecules.edge_counts),
-                edge_index=molecules.edge_index,
-                nodes={"x": molecules.x},
-                edges={"edge_attr": molecules.edge_attr},
-                graphs={"y": targets.of(mine), "row": table.frame.index.to_numpy(np.int64)[mine]},
-                schema=self._schema(smiles, targets, int(molecules.node_counts.max(initial=0))),
-            )
+            rows = table.frame.index.to_numpy(np.int64)[mine]
+            chunk = molecules.graphs({"y": targets.of(mine), "row": rows}, self._schema(smiles, targets))
             if number == len(parts) and any(map(len, kept)):
                 every = np.concatenate(kept)
                 chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
@@ -241,7 +235,7 @@ class Molecules(GraphDataModule):
         return smiles, split, targets
 
     @staticmethod
-    def _schema(smiles: str, targets: Targets, max_nodes: int) -> Schema:
+    def _schema(smiles: str, targets: Targets) -> Schema:
         return Schema(
             node_vocab=ATOM_VOCAB,
             edge_vocab=BOND_VOCAB,
@@ -250,7 +244,6 @@ class Molecules(GraphDataModule):
             outputs=targets.outputs,
             names=targets.classes if targets.kind == "multiclass" else tuple(targets.columns),
             target=tuple(targets.columns),
-            max_nodes=max_nodes,
             node_names=(smiles,),
             answers=targets.answers,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gt.data.molecules.smiles import chemistry
+from gt.data.molecules.parsing import chemistry
 from gt.data.molecules.table import MISSING, Table, lines_of, visible
 from gt.data.reading import opened
 

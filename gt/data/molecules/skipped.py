@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
 from gt.data import splits
+from gt.data.files import whole
 from gt.data.molecules.table import Table
 from gt.data.molecules.table_targets import Targets
 
@@ -49,9 +49,8 @@ class SkippedRows:
         writer.writerow(["row", "line", "text", "reason"])
         writer.writerows([row, line or "", shown, why] for row, (line, shown, why) in sorted(self.rows.items()))
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(part, path)
+        with whole(path) as file:
+            file.write(text.getvalue().encode())
 
 
 def unusable_rows(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from gt.data.delimited import decimal_points, delimiter_of
+from gt.data.molecules.parsing import parses
 from gt.data.molecules.sdf import read_sdf
-from gt.data.molecules.smiles import parses
 from gt.data.molecules.table import ESCAPED, MISSING, Table, lines_of, unique, visible
 from gt.data.reading import opened
 from gt.errors import UserError

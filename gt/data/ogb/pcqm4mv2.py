@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.data.molecules.smiles import MoleculeArrays, chemistry, smiles_graphs
+from gt.data.molecules.parsing import chemistry
+from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, MoleculeArrays, smiles_graphs
 from gt.data.numbers import moments
 from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
@@ -20,13 +20,9 @@ from gt.data.ogb.pt import arrays
 from gt.data.ogb.raw_csv import refuse
 from gt.data.parallel import mapped
 from gt.data.reading import opened
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
 from gt.schema import Schema
-
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
 
 PART = 10_000  # molecules that a process reads at a time
 SPLITS = ("train", "valid", "test-dev", "test-challenge")
@@ -77,6 +73,16 @@ class PCQM4Mv2(OGBGraphs):
         smiles, y = _table(found["data"])
         splits = _splits(found["split"], y)
         mean, scale = moments(y[splits["train"]])
+        schema = Schema(
+            node_vocab=ATOM_VOCAB,
+            edge_vocab=BOND_VOCAB,
+            level="graph",
+            kind="regression",
+            names=("homolumogap",),
+            target=("homolumogap",),
+            mean=mean,
+            scale=scale,
+        )
         starts = range(0, len(smiles), PART)
         parts = [smiles[start : start + PART] for start in starts]
         failed: list[int] = []
@@ -86,27 +92,10 @@ class PCQM4Mv2(OGBGraphs):
             last = start == starts[-1]
             if last and failed:
                 splits["train"] = np.setdiff1d(splits["train"], failed)
-            yield Graphs(
-                node_ptr=pointers(molecules.node_counts),
-                edge_ptr=pointers(molecules.edge_counts),
-                edge_index=molecules.edge_index,
-                nodes={"x": molecules.x},
-                edges={"edge_attr": molecules.edge_attr},
-                graphs={"y": y[start : start + PART]},
-                splits=splits,
-                notes={"molecules that cannot be read": len(failed), "of these the first rows": failed[:20]},
-                schema=Schema(
-                    node_vocab=tuple(get_atom_feature_dims()),
-                    edge_vocab=tuple(get_bond_feature_dims()),
-                    level="graph",
-                    kind="regression",
-                    names=("homolumogap",),
-                    target=("homolumogap",),
-                    mean=mean,
-                    scale=scale,
-                    max_nodes=int(molecules.node_counts.max()),
-                ),
-            )
+            chunk = molecules.graphs({"y": y[start : start + PART]}, schema)
+            chunk.splits = splits
+            chunk.notes = {"molecules that cannot be read": len(failed), "of these the first rows": failed[:20]}
+            yield chunk
 
     def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
         """Write the predictions of a split whose targets are hidden as the file that the challenge takes.

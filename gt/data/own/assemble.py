@@ -9,14 +9,14 @@ import pandas as pd
 
 from gt.config import shell_override
 from gt.data.numbers import Numbers
-from gt.data.own.found import UNLABELLED, Answer, answer, degrees, random_split
+from gt.data.own.columns import Answer, answer, degrees, random_split
 from gt.data.own.joined import join
 from gt.data.own.node_tables import Packed, Table, pack
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
 from gt.data.splits import SPLITS, split_of
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
-from gt.schema import Kind, Schema
+from gt.schema import UNLABELLED, Kind, Schema
 
 Target = str | int | Sequence[str | int] | None
 

@@ -13,7 +13,7 @@ from gt.data.batching import runs, tensor
 from gt.data.folds import Folds
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.numbers import Numbers
-from gt.data.own.found import describe
+from gt.data.own.columns import describe
 from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError

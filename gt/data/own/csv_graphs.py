@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from gt.config import nearest
 from gt.data.datamodule import Records
 from gt.data.folds import Folds
 from gt.data.numbers import Numbers
@@ -30,7 +29,7 @@ from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
 from gt.data.own.node_tables import Table
 from gt.data.store import Graphs
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 from gt.schema import Kind, Level, Schema
 
 VERSION = 3  # raise when the same files would give another store
@@ -166,7 +165,7 @@ class CSVGraphs(OwnGraphs):
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
     ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.own.node_tables.pack` and `gt.data.own.found.answer`. One large graph, without ``graphs.csv``, is for
+    `gt.data.own.node_tables.pack` and `gt.data.own.columns.answer`. One large graph, without ``graphs.csv``, is for
     `gt.data.own.nodes.CSVNodes`.
 
     Args:

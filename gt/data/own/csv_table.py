@@ -10,12 +10,11 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
 from gt.data.delimited import delimiter_of, point_column
-from gt.data.own.found import Where
+from gt.data.own.columns import Where
 from gt.data.own.node_tables import Table
 from gt.data.reading import read_text
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 
 
 def read_table(

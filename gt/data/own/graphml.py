@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from gt.config import nearest
 from gt.data.own.graph_records import GraphRecord, Record, put
 from gt.data.reading import read_text
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 
 
 def _boolean(text: str) -> bool:

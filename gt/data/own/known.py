@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
 from gt.data.datamodule import Records
 from gt.data.own.assemble import Choices
-from gt.data.own.found import single
+from gt.data.own.columns import single
 from gt.data.own.joined import Joined, join
 from gt.data.own.node_tables import Table
 from gt.data.store import Graphs
 from gt.data.targets import known_targets, no_targets, say_strange
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 from gt.schema import Schema
 
 Categories = Sequence[Sequence[Any]]  # for each column the values behind its numbers, none for one of real numbers

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gt.config import nearest
 from gt.data.own.graph_records import GraphRecord, put
 from gt.data.reading import parse_json, read_text
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 
 ENDS = ("source", "target")
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
-from gt.data.own.found import Features, Where, single
-from gt.errors import UserError
+from gt.data.own.columns import Features, Where, single
+from gt.errors import UserError, nearest
 
 WIDEST = 1000  # channels that text columns beside real numbers may take
 

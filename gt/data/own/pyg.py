@@ -16,7 +16,7 @@ from torchmetrics import MetricCollection
 from gt.data.folds import Folds, numbered
 from gt.data.numbers import Numbers
 from gt.data.own.base import OwnGraphs, file_name
-from gt.data.own.found import UNLABELLED, Answer, Features, Where, answer, degrees, features, random_split
+from gt.data.own.columns import Answer, Features, Where, answer, degrees, features, random_split
 from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
@@ -24,7 +24,7 @@ from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
-from gt.schema import Kind, Level, Schema
+from gt.schema import UNLABELLED, Kind, Level, Schema
 
 VERSION = 4  # raise when the same dataset would give another store
 
@@ -170,7 +170,7 @@ class PyG(OwnGraphs):
         dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
             ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
         level: whether each graph or each node has a target; None finds it.
-        kind: what targets are; None finds it, see `gt.data.own.found.answer`.
+        kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
         fractions: shares of train, valid and test of a random split.
         split_seed: what a random split is drawn from.
         folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gt.data.own.found import features, refuse
+from gt.data.own.columns import features, refuse
 from gt.data.own.pyg_read import Part
 from gt.data.store import Graphs, pointers
 from gt.data.targets import known_targets, no_targets, say_strange

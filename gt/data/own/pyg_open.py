@@ -16,9 +16,9 @@ from torch_geometric.data import Dataset
 from torch_geometric.data.dataset import files_exist
 from torch_geometric.io import fs
 
-from gt.data.places import writable
 from gt.data.reading import load_tensors
 from gt.data.store import lock
+from gt.data.store_folders import writable
 from gt.errors import UserError
 
 TIMEOUT = 20.0  # seconds without an answer after which a server counts as unreachable

@@ -20,6 +20,7 @@ from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.encodings import Encoding
 from gt.errors import UserError
+from gt.ranges import at_least
 from gt.schema import Schema, several
 
 VERSION = 2  # raise when the same files would give other samples
@@ -104,8 +105,8 @@ class TextClassification(GraphDataModule):
         super().__init__("text_classification", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
         if tokens not in ("words", "bytes", "bpe"):
             raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
-        if longest < 1 or vocabulary < 2:
-            raise ValueError("longest must be 1 or more and vocabulary 2 or more")
+        at_least(1, longest, "longest")
+        at_least(2, vocabulary, "vocabulary")
         if not (valid > 0 and test >= 0 and valid + test < 1):
             raise ValueError(f"shares of {valid} for validation and {test} for test leave nothing to learn from")
         self.path, self.valid_path, self.test_path = path, valid_path, test_path

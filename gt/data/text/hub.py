@@ -5,11 +5,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from gt.config import nearest
 from gt.data.text.files import SPLITS, joined
 from gt.data.text.language import Kind, LanguageModelling
 from gt.data.text.tokens import Texts
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 
 
 def _rows(dataset: Any, column: str) -> Iterator[str]:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.config import nearest
 from gt.data.text.files import lines
 from gt.data.text.labelled import KINDS, LABELS, TEXTS, column_of, kind_of, longest_column, objects, said, table_rows
-from gt.errors import UserError
+from gt.errors import UserError, nearest
 from gt.schema import Schema
 
 PLACE = "column "  # begins the name of a column without one, its number from 0 follows

@@ -17,8 +17,8 @@ from gt.attention import Reading
 from gt.data.batch_sampler import Batches
 from gt.data.batching import prepare_all, readings_of, tensor
 from gt.data.datamodule import ALL, DataModule
-from gt.data.places import store_folder, temporary_store
 from gt.data.store import fingerprint
+from gt.data.store_folders import store_folder, temporary_store
 from gt.data.text.files import digest, pieces, text_files
 from gt.data.text.metrics import LanguageModel
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, UnknownCharacter, loads
@@ -27,6 +27,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
+from gt.ranges import at_least
 from gt.schema import Schema
 
 Kind = Literal["characters", "bytes", "bpe"]
@@ -123,8 +124,7 @@ class LanguageModelling(DataModule):
         seed: int,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, workers, seed)
-        if context < 1:
-            raise ValueError(f"context must be 1 or more, not {context}")
+        at_least(1, context, "context")
         if not 0 < valid < 1:
             raise ValueError(f"valid, the share that is held out, must lie between 0 and 1, not {valid}")
         if tokens not in KINDS:

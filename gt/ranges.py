@@ -1,10 +1,15 @@
-"""Numbers that Lightning's classes take without a word, to train nothing by them or to fail in the middle."""
+"""The numbers that arguments may be: of this program's constructors, and of Lightning's.
 
+The functions are for constructors; each raises a ValueError that names the argument.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Limits = dict[str, tuple[Callable[[float], bool], str]]  # of each argument: whether it allows a number, and in words
 
+# Lightning's classes take others without a word, to train nothing by them or to fail in the middle
 LIMITS: dict[str, Limits] = {
     "pytorch_lightning.Trainer": {
         "max_epochs": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for no end"),
@@ -22,6 +27,24 @@ LIMITS: dict[str, Limits] = {
     },
     "pytorch_lightning.callbacks.EarlyStopping": {"patience": (lambda n: n >= 0, "0 or more")},
 }
+
+
+def at_least(least: int, value: float, name: str) -> None:
+    """``least`` or more."""
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
+
+
+def positive(value: float, name: str) -> None:
+    """Above 0, and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0, not {value}")
+
+
+def below_one(value: float, name: str) -> None:
+    """0 or more and below 1, such as a probability of dropping something."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be 0 or more and below 1, not {value}")
 
 
 def beyond_limits(section: Mapping[str, Any]) -> tuple[str, str] | None:

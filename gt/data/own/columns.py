@@ -9,11 +9,10 @@ import numpy as np
 from gt.data.splits import SPLITS, stratified
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
-from gt.schema import Kind, many, several
+from gt.schema import UNLABELLED, Kind, many, several
 
 Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
 FEW = 10  # values that may be classes or categories however few rows each has
-UNLABELLED = -100  # a class that is not known
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
 
 
