@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers share the cores
 os.environ.setdefault("WANDB_MODE", "offline")
 if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter; it must know before PyG imports it
     os.environ.setdefault("TRITON_INTERPRET", "1")
