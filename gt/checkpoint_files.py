@@ -67,7 +67,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint, on the CPU. Nothing is unpickled but tensors and plain containers.
+    """A run's checkpoint, on the CPU, see `load`.
+
+    Raises:
+        UserError: there is none, it is not what was written, or another program wrote it.
+    """
+    saved = load(path)
+    missing = {"state_dict", "hyper_parameters"} - (saved.keys() if isinstance(saved, dict) else set())
+    if missing:
+        raise UserError(f"{path} is not a checkpoint of this program: it has no {min(missing)}")
+    return saved
+
+
+def load(path: Path) -> Any:
+    """What PyTorch wrote into a file, on the CPU. Nothing is unpickled but tensors and plain containers.
 
     Raises:
         UserError: there is none, it is not what was written, or another program wrote it.
@@ -76,15 +89,11 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint at {path}")
     try:
         _verify(path)
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
-    missing = {"state_dict", "hyper_parameters"} - (saved.keys() if isinstance(saved, dict) else set())
-    if missing:
-        raise UserError(f"{path} is not a checkpoint of this program: it has no {min(missing)}")
-    return saved
 
 
 def _verify(path: Path) -> None:
@@ -155,7 +164,7 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read(Path(path))
+        return load(Path(path))  # Lightning also hands weights from process to process in files
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from gt.layers import Attention, ParallelBlock, attention_layers
 from gt.model import GraphTransformer
 from gt.run import backends_used
 from gt.schema import Schema
-from tests.data import ogb_files
+from tests.data import ogb_files, planetoid_files
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("model.width=32", "model.depth=2", "model.block.dropout=0.1", "data.context=16", "data.batch_size=8",
@@ -102,7 +102,7 @@ def test_load_refuses_what_it_should(tmp_path, whole):
     saved = torch.load(whole / "checkpoints" / "best.ckpt", weights_only=True)
     saved["hyper_parameters"]["config"]["model"]["_target_"] = "os.system"
     torch.save(saved, tmp_path / "foreign.ckpt")
-    with pytest.raises(gt.errors.UserError, match=r"asks to call os\.system"):
+    with pytest.raises(gt.errors.UserError, match=r"os\.system"):
         gt.load(tmp_path / "foreign.ckpt")
 
 
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(text, tmp_path)
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("data=text", "data.path=nowhere.txt"), "no text file at nowhere.txt"),
+        (("data=text", "data.path=nowhere.txt"), "nowhere.txt"),
         (("data=text", "data.path=empty.txt"), "empty.txt is empty"),
         (("trainer=gpu", "data=text", "data.path=empty.txt"), "asks for a GPU and this machine has none"),
         (("data=text", "data.path=empty.txt", "hydra.run.dir=empty.txt/run"), "empty.txt"),
@@ -227,6 +227,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glo
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_takes_a_step_and_reports(experiment, text, tmp_path):
     ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
+    planetoid_files.write(tmp_path / "data" / "pyg" / "Cora" / "raw", "cora")
     source = f"data.path={text}" if "data: text" in (ROOT / f"configs/experiment/{experiment}.yaml").read_text() else ""
     done = train(f"experiment={experiment}", source or f"data.root={tmp_path}", "logger=csv", "trainer.max_steps=1",
                  "trainer.accelerator=cpu", "trainer.devices=1", "trainer.limit_val_batches=1",

@@ -149,7 +149,7 @@ def _shared(distinct: int, labelled: int, where: Where, kind: Kind | None) -> No
     Raises:
         UserError: every row has one of its own, or most have and nobody says that they are classes.
     """
-    if distinct == labelled > 2 or (kind is None and distinct > FEW and 2 * distinct > labelled):
+    if distinct > FEW and (distinct == labelled or (kind is None and 2 * distinct > labelled)):
         raise UserError(
             f"{where(0)}: {distinct:,} different values in {labelled:,} targets are no classes: choose another target, "
             "or data.kind=regression where they are numbers"
