@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from gt.checkpoint_files import BEST, LAST, read
+from gt.config import imported
 from gt.construct import Refused, constructing
 from gt.errors import UserError
 from gt.metrics import metrics
@@ -89,7 +90,7 @@ def check_trusted(config: Any, path: Path, trust: bool) -> None:
     """Whether all that a configuration, read from a file, asks to import comes with this program or its libraries.
 
     Raises:
-        UserError: it does not, and is not trusted; names what would be imported.
+        UserError: it does not, and is not trusted, or is not to be had here; names what would be imported.
     """
     foreign = dict.fromkeys(name for name in _targets(config) if not name.startswith(TRUSTED))
     if foreign and not trust:
@@ -97,6 +98,11 @@ def check_trusted(config: Any, path: Path, trust: bool) -> None:
             f"{path} asks to import {several(list(foreign), 6)}: if you know where it comes from, say --trust "
             "(in Python trust=True)"
         )
+    for name in foreign:
+        try:
+            imported(name)
+        except UserError as error:
+            raise UserError(f"{path}: {error}: Python looks in the folder of the command and in PYTHONPATH") from None
 
 
 def checkpoint_in(path: Path) -> Path:

@@ -5,13 +5,13 @@ the type hints of the function or class that it names.
 """
 
 import inspect
-import pkgutil
 import re
 import shlex
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -92,18 +92,39 @@ def taken(path: str, name: Any) -> dict[str, Any]:
     """
     key = f"{path}._target_"
     try:
-        return parameters(pkgutil.resolve_name(name))
-    except (ModuleNotFoundError, AttributeError, ValueError, TypeError):
-        raise WrongKey(key, f"{key}: there is nothing called '{name}' to import") from None
-    except Exception as error:  # whatever a module of one's own raises
+        return parameters(imported(name))
+    except UserError as error:
+        raise WrongKey(key, f"{key}: {error}") from None
+    except (ValueError, TypeError):  # it has no signature
+        raise WrongKey(key, f"{key}: '{name}' is nothing that can be called") from None
+
+
+def imported(name: Any) -> Any:
+    """What a dotted name stands for; its modules are imported.
+
+    Raises:
+        UserError: there is no such thing; or one of its modules fails, by what this raised.
+    """
+    missing = UserError(f"there is nothing called '{name}' to import")
+    parts = str(name).split(".")
+    if not all(parts):
+        raise missing
+    try:
+        thing: Any = import_module(parts[0])
+        for end, part in enumerate(parts[1:], 2):
+            thing = getattr(thing, part) if hasattr(thing, part) else import_module(".".join(parts[:end]))
+        return thing
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise missing from None  # rather than a module that the module of this name imports
         lines = str(error).splitlines() or [""]
-        raise WrongKey(key, f"{key}: '{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
+        raise UserError(f"'{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
 
 
 def required(name: str) -> list[str]:
     """What the function or class of this name does not do without."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    arguments = inspect.signature(pkgutil.resolve_name(name)).parameters.values()
+    arguments = inspect.signature(imported(name)).parameters.values()
     return [each.name for each in arguments if each.kind in named and each.default is inspect.Parameter.empty]
 
 

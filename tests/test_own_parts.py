@@ -46,6 +46,9 @@ def folder(tmp_path, monkeypatch):
     """A folder outside this project, in which the command runs."""
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "lacking.py").write_text("import a_library_that_is_not_installed\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "lacking.py").write_text("import torch\n\ntorch.no_such_thing\n")
     for name, text in {
         "mask/ring": "_target_: mine.Ring\nsize: 2\n",
         "mask/wrong": "_target_: mine.Ring\nsizes: 2\n",
@@ -85,7 +88,11 @@ def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder)
         (["mask._target_=mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
         (["mask._target_=mine.Rnig"], "mask._target_: there is nothing called 'mine.Rnig' to import"),
         (["mask._target_=nothing.Ring"], "mask._target_: there is nothing called 'nothing.Ring' to import"),
+        (["mask._target_=mine"], "mask._target_: 'mine' is nothing that can be called"),
+        (["mask._target_=mine..Ring"], "mask._target_: there is nothing called 'mine..Ring' to import"),
         (["mask._target_=broken.Ring"], "mask._target_: 'broken.Ring' cannot be imported: ZeroDivisionError"),
+        (["mask._target_=lacking.Ring"], "mask._target_: 'lacking.Ring' cannot be imported: ModuleNotFoundError: No"),
+        (["mask._target_=parts.lacking.Ring"], "mask._target_: 'parts.lacking.Ring' cannot be imported: Attribute"),
         (["mask._target_=mine.Ring", "mask.size=2", "mask.hops=1"], "unknown key 'mask.hops': there are size"),
         (["mask._target_=mine.Ring", "mask.size=two"], "mask.size='two' has the wrong type: it should be a whole"),
         (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),

@@ -272,6 +272,10 @@ def test_parts_of_ones_own_are_named_before_they_are_imported(
     assert "my_parts_to_trust" not in sys.modules
     main([str(run), "--trust"])
     assert "4 predictions" in capsys.readouterr().out
+    sys.modules.pop("my_parts_to_trust", None)
+    (tmp_path / "my_parts_to_trust.py").unlink()
+    with pytest.raises(UserError, match=r"best\.ckpt: there is nothing called 'my_parts_to_trust\.Mine'.* PYTHONPATH$"):
+        main([str(run), "--trust"])
 
 
 def test_what_a_run_says_of_its_data_is_not_imported_either(run: Path) -> None:
