@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
+from gt.callbacks import SaveLast
+from gt.checkpoint_files import CheckpointFiles
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs
 from gt.errors import UserError
@@ -87,9 +89,10 @@ def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = 
     data = Random("random", str(root), 4, None, 0, 0)
     data.open([])
     trainer = pl.Trainer(
-        callbacks=list(callbacks), enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        callbacks=list(callbacks), enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, default_root_dir=root,
-        use_distributed_sampler=False, num_sanity_val_steps=0, **{"max_epochs": 3} | options,
+        plugins=[CheckpointFiles()], use_distributed_sampler=False, num_sanity_val_steps=0,
+        **{"max_epochs": 3} | options,
     )  # fmt: skip
     trainer.fit(task, datamodule=data, ckpt_path=ckpt, weights_only=True)
     return task
@@ -156,6 +159,42 @@ def test_steps_that_end_the_training_are_those_of_a_straight_run(tmp_path):
     fit(tmp_path, [straight], max_epochs=-1, max_steps=30)
     fit(tmp_path, [resumed], ckpt=tmp_path / "last.ckpt", max_epochs=-1, max_steps=30)
     assert resumed.rates == {step: straight.rates[step] for step in range(20, 30)}
+
+
+CONSTANT = {"warmup": 0, "final": 1.0}
+
+
+@pytest.mark.parametrize("longer", [{"max_steps": 25}, {"max_epochs": 3}, {"max_steps": 31, "max_epochs": -1}])
+@pytest.mark.parametrize(("steps", "every"), [(9, 14), (6, 3), (14, 14), (20, 5)])  # of 14; 6: validated there
+def test_a_run_whose_steps_ended_goes_on_where_they_did(tmp_path, steps, every, longer):
+    options = {"optim": CONSTANT, "val_check_interval": every}
+    whole = fit(tmp_path, **options, **longer)
+    fit(tmp_path, [SaveLast(str(tmp_path))], **options, max_steps=steps)
+    resumed = fit(tmp_path, [SaveLast(str(tmp_path))], ckpt=tmp_path / "last.ckpt", **options, **longer)
+    assert_equal(resumed, whole)
+    assert (resumed.trainer.global_step, resumed.trainer.current_epoch) == (
+        whole.trainer.global_step,
+        whole.trainer.current_epoch,
+    )
+
+
+def test_a_run_whose_steps_ended_twice_within_an_epoch_goes_on_there(tmp_path):
+    options = {"optim": CONSTANT, "accumulate_grad_batches": 4}  # 4 steps an epoch, the last one takes two batches
+    whole = fit(tmp_path, **options)
+    fit(tmp_path, [SaveLast(str(tmp_path))], **options, max_steps=5)
+    fit(tmp_path, [SaveLast(str(tmp_path))], ckpt=tmp_path / "last.ckpt", **options, max_steps=7)
+    assert_equal(fit(tmp_path, ckpt=tmp_path / "last.ckpt", **options), whole)
+
+
+def test_early_stopping_within_an_epoch_leaves_the_rest_of_it_for_more_patience(tmp_path):
+    def callbacks(patience: int) -> list[pl.Callback]:
+        return [EarlyStopping("valid/loss", patience=patience, min_delta=1e9), SaveLast(str(tmp_path))]
+
+    options = {"optim": CONSTANT, "val_check_interval": 4}
+    whole = fit(tmp_path, **options)
+    stopped = fit(tmp_path, callbacks(4), **options)
+    assert stopped.trainer.global_step == 14 + 8  # the fifth validation
+    assert_equal(fit(tmp_path, callbacks(99), ckpt=tmp_path / "last.ckpt", **options), whole)
 
 
 def test_an_end_that_is_past_is_refused(tmp_path):

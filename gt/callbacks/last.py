@@ -35,6 +35,9 @@ class SaveLast(Checkpoint):
         self._saved = 0.0  # when
         self._validating = False
         self._repeats_validation = False  # the run goes on in the middle of one
+        # the run goes on after a whole epoch; where steps are limited, Lightning would end that epoch once more
+        self._begins_epoch = False
+        self._hidden_steps: int | None = None  # the limit of steps, kept from Lightning while it restores its loops
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -46,8 +49,12 @@ class SaveLast(Checkpoint):
             trainer.should_stop = True  # Lightning forgets that it was, and would train for one more epoch
         if self._repeats_validation and trainer.max_steps >= 0:
             trainer.fit_loop.epoch_loop.max_steps += 1  # after the last step Lightning would not validate any more
+        if self._begins_epoch:
+            self._hidden_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._hidden_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._hidden_steps = self._hidden_steps, None
         interrupts.hold()
         self._saved = time.monotonic()
 
@@ -55,9 +62,9 @@ class SaveLast(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loop: Any = trainer.fit_loop.epoch_loop
-        if loop._is_training_done or loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             return  # what comes next saves the state
-        due = time.monotonic() - self._saved >= 60 * self.minutes
+        due = loop._is_training_done or time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due or interrupts.pending is not None, all=False):
             self._save(trainer)
             self._stop_if_asked(trainer)
@@ -81,12 +88,16 @@ class SaveLast(Checkpoint):
             self._repeats_validation = False
             if trainer.max_steps >= 0:
                 loop.max_steps -= 1
-        if not loop._is_training_done:  # else the end of the epoch comes next
+        if not loop._num_ready_batches_reached():  # else the end of the epoch comes next
             self._save(trainer)
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        loop: Any = trainer.fit_loop.epoch_loop
+        if loop._num_ready_batches_reached():
+            self._save(trainer)
+        # else training ends within the epoch, at a state that is saved already: one from here would count the epoch as
+        # done, and a run that goes on for longer would skip the rest of it
         self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -124,6 +135,8 @@ class SaveLast(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Where a run's folder was moved or copied, its checkpoints are those in the new place."""
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        self._begins_epoch = epochs["processed"] == epochs["ready"] and checkpoint["global_step"] < trainer.max_steps
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state:
