@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 from gt.command import prepared
 from gt.config_files import CONFIGS
 from gt.errors import one_line
+from gt.job import job
 from gt.processes import end_with_parent, is_child
-from gt.sweep import job, ranking
+from gt.sweep import ranking
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")

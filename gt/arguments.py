@@ -63,13 +63,13 @@ def value_of(flags: Sequence[str], *names: str) -> str | None:
 
 def parsed(arguments: list[str]) -> list[Override]:
     """The overrides among the arguments."""
-    found = []
+    overrides = []
     for line in arranged(arguments)[1]:
         try:
-            found += OverridesParser.create().parse_overrides([line])
+            overrides += OverridesParser.create().parse_overrides([line])
         except HydraException:
             raise UserError(f"cannot read '{line}': an override is key=value or group=option{_quoted(line)}") from None
-    return found
+    return overrides
 
 
 def _quoted(line: str) -> str:
@@ -94,14 +94,14 @@ def alternatives(override: Override, options: Sequence[str] = ()) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     value: Any = override.value()
-    found: Iterable[Any]
+    values: Iterable[Any]
     if isinstance(value, Glob):
-        found = value.filter(list(options))
+        values = value.filter(list(options))
     elif isinstance(value, IntervalSweep):
-        found = (value.start, value.end)
+        values = (value.start, value.end)
     else:
-        found = override.sweep_string_iterator()
-    lines = [f"{override.get_key_element()}={each}" for each in found]
+        values = override.sweep_string_iterator()
+    lines = [f"{override.get_key_element()}={each}" for each in values]
     if not lines:
         raise UserError(f"{override.input_line} has no value to sweep over")
     return lines

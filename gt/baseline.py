@@ -39,9 +39,9 @@ class Evaluated:
     def __init__(self, data: DataModule, split: str, limit: float | None = None, world: int = 1) -> None:
         self.data, self.split = data, split
         places = [data.batches(split, rank=rank, world=world) for rank in range(world)]
-        self._taken = [_limited(len(place), limit) for place in places]
+        self._counts = [_limited(len(place), limit) for place in places]
         self._places = places
-        self.batches, self.total = sum(self._taken), sum(map(len, places))
+        self.batches, self.total = sum(self._counts), sum(map(len, places))
 
     def targets(self) -> Tensor:
         """Every target of these samples, in any order."""
@@ -50,11 +50,11 @@ class Evaluated:
         dataset = self.data.dataset(self.split)
         parts = [
             dataset.__getitems__(items).y
-            for place, count in zip(self._places, self._taken, strict=True)
+            for place, count in zip(self._places, self._counts, strict=True)
             for items in islice(place, count)
         ]
-        found = [part for part in parts if part is not None]
-        return torch.cat(found) if found else self.data.targets(self.split)[:0]
+        labelled = [part for part in parts if part is not None]
+        return torch.cat(labelled) if labelled else self.data.targets(self.split)[:0]
 
 
 def _limited(batches: int, limit: float | None) -> int:
@@ -106,28 +106,30 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:
         steps: of its optimiser.
         log: what it logged, see `gt.report.history`.
     """
-    schema, train, found = data.schema, data.targets("train"), []
+    schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)
     if steps < FEW_STEPS:
-        found.append(f"{steps} steps are few: raise trainer.max_epochs, or lower data.batch_size")
+        likely.append(f"{steps} steps are few: raise trainer.max_epochs, or lower data.batch_size")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
-        found.append("the validation loss was still falling at the end: raise trainer.max_epochs")
+        likely.append("the validation loss was still falling at the end: raise trainer.max_epochs")
     if len(losses) > 2 and losses.argmin() == 0:
-        found.append("the validation loss only rose after the first validation: lower optim.lr")
+        likely.append("the validation loss only rose after the first validation: lower optim.lr")
     if schema.kind != "multiclass" and undefined(schema, train):
-        found.append(f"the training split has {undefined(schema, train)}: choose another split")
+        likely.append(f"the training split has {undefined(schema, train)}: choose another split")
     if len(data.dataset("train")) < FEW_SAMPLES:
-        found.append(f"{len(data.dataset('train'))} training samples are few")
+        likely.append(f"{len(data.dataset('train'))} training samples are few")
     if getattr(data, "numbers", None) is None:
-        return found
+        return likely
     if schema.kind == "regression":
         if not schema.scale:
-            found.append("targets are learned as they are: set data.normalise=true")
+            likely.append("targets are learned as they are: set data.normalise=true")
         span = 0.0 if schema.log else decades(train.view(len(train), -1).numpy())
         if span >= DECADES:
-            found.append(f"targets span {span:.1f} decades: set data.log=true")
+            likely.append(f"targets span {span:.1f} decades: set data.log=true")
     if schema.node_floats and not schema.node_scale and isinstance(data, GraphDataModule) and data.graphs:
         largest = float(np.abs(data.graphs.nodes["x"][:ROWS]).max(initial=0))
         if largest > LARGE:
-            found.append(f"features of nodes reach {largest:,.0f}, and are read as they are: set data.standardise=true")
-    return found
+            likely.append(
+                f"features of nodes reach {largest:,.0f}, and are read as they are: set data.standardise=true"
+            )
+    return likely

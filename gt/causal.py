@@ -85,16 +85,16 @@ def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
 
 def _outputs(net: nn.Module, tokens: Tensor) -> list[tuple[str, Tensor]]:
     """What each block, and then the whole network, gives for each token, (T, channels)."""
-    found: list[tuple[str, Tensor]] = []
+    outputs: list[tuple[str, Tensor]] = []
 
     def keep(place: int, block: nn.Module, _: Any, out: Any) -> None:
-        found.append((f"block {place} ({type(block).__name__})", out[0] if isinstance(out, tuple) else out))
+        outputs.append((f"block {place} ({type(block).__name__})", out[0] if isinstance(out, tuple) else out))
 
     blocks: Any = getattr(net, "blocks", ())
     hooks = [block.register_forward_hook(partial(keep, place)) for place, block in enumerate(blocks)]
     batch = path_graphs([len(tokens)])
     batch.x = tokens
-    found.append(("the network", net(batch)))
+    outputs.append(("the network", net(batch)))
     for hook in hooks:
         hook.remove()
-    return found
+    return outputs

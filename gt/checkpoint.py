@@ -43,14 +43,14 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
     parts = OmegaConf.create(dict(config))
     with constructing(parts):
         mask = parts.mask
-        made = (
+        masks = (
             [instantiate(m, _convert_="all") for m in mask]
             if isinstance(mask, ListConfig)
             else instantiate(mask, _convert_="all")
         )
         make, encodings = instantiate(parts.model, _convert_="all"), encodings_of(parts)
         try:
-            return make(schema, mask=made, encodings=encodings)
+            return make(schema, mask=masks, encodings=encodings)
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise
@@ -114,9 +114,9 @@ def checkpoint_in(path: Path) -> Path:
     if not path.is_dir():
         return path
     known = [path / "checkpoints" / name for name in (BEST, LAST)]
-    for found in known:
-        if found.is_file():
-            return found
+    for checkpoint in known:
+        if checkpoint.is_file():
+            return checkpoint
     raise UserError(f"{path} is no run, or has no checkpoint yet: there is no {known[0]}")
 
 

@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and held against their checksums when they are read."""
 
 import os
+import shlex
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,6 +117,13 @@ def _verify(path: Path) -> None:
 def present(folder: Path) -> list[Path]:
     """The checkpoints of a run's folder of them that a run can go on from, the newest first."""
     return [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+
+
+def how_to_resume(folder: Path) -> str:
+    """What to do about a run in a folder that ended too early, for the end of a line."""
+    if present(folder / "checkpoints"):
+        return f"go on with: python train.py resume={shlex.quote(str(folder))}"
+    return "it has no checkpoint to go on from: start anew"
 
 
 def newest(folder: Path) -> Path:

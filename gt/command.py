@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from gt.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
-from gt.config import OPTIONS, Config, WrongKey, check, check_path, shell_override, taken
+from gt.config import OPTIONS, Config, WrongKey, accepted, check, check_path, shell_override
 from gt.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest
 from gt.resume import changes
@@ -43,8 +43,8 @@ def check_command(
     """
     overrides = parsed(arguments)
     hydras = [alternatives(override)[0] for override in overrides if override.is_hydra_override()]
-    asked = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
-    places = [*beside, *(asked[-1] if asked and isinstance(asked[-1], list) else ())]
+    searches = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    places = [*beside, *(searches[-1] if searches and isinstance(searches[-1], list) else ())]
     files = Files(configs, *map(searched, map(str, places)))
     if places:
         hydras.append(f"hydra.searchpath=[{','.join(map(repr, map(str, files.folders[1:])))}]")
@@ -77,7 +77,7 @@ def replaced(values: list[Override], base: DictConfig) -> list[str]:
         path, _, last = override.key_or_group.rpartition(".")
         section = OmegaConf.select(base, path) if last == "_target_" and path else None
         if isinstance(section, DictConfig) and not override.is_delete() and not override.is_sweep_override():
-            known = {*taken(path, override.value()), *OPTIONS}
+            known = {*accepted(path, override.value()), *OPTIONS}
             for key in [f"{path}.{key}" for key in map(str, section) if key not in known]:
                 if not any(f"{each}.".startswith(f"{key}.") for each in typed):
                     gone += [f"{key}=0", f"~{key}"]  # Hydra deletes nothing that is null
@@ -146,15 +146,15 @@ def resumed(arguments: list[str]) -> list[str]:
     Raises:
         UserError: no such run, it has nothing to go on from, or an argument changes what must stay: see `gt.resume`.
     """
-    asked = [argument for argument in arguments if argument.startswith("resume=")]
-    if not asked or asked[-1] in ("resume=", "resume=null"):
+    given = [argument for argument in arguments if argument.startswith("resume=")]
+    if not given or given[-1] in ("resume=", "resume=null"):
         return arguments
-    folder = Path(asked[-1].removeprefix("resume="))
+    folder = Path(given[-1].removeprefix("resume="))
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
-    kept = [argument for argument in arguments if argument not in asked]
+    kept = [argument for argument in arguments if argument not in given]
     configs = folder / ".hydra"
     if (configs / RESUMED / "config.yaml").is_file():
         configs = configs / RESUMED  # that of the last time it went on

@@ -84,7 +84,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
     return {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
 
 
-def taken(path: str, name: Any) -> dict[str, Any]:
+def accepted(path: str, name: Any) -> dict[str, Any]:
     """What the function or class that a section names as its ``_target_`` takes.
 
     Raises:
@@ -185,7 +185,7 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the key, what is wrong with it and the nearest right name.
     """
-    known = taken(path, section["_target_"])
+    known = accepted(path, section["_target_"])
     for key, value in section.items():
         if key in OPTIONS or (key in FILLED and value is None and key in known):
             continue
@@ -284,7 +284,7 @@ def check_path(cfg: Any, key: str) -> bool:
         elif isinstance(node, DictConfig):
             present = known = {str(name) for name in node}
             if "_target_" in known:
-                known = known | set(taken(".".join(done), node["_target_"]))
+                known = known | set(accepted(".".join(done), node["_target_"]))
         else:
             raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
         if part not in known:

@@ -18,13 +18,13 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 def groups(configs: Path) -> dict[str, list[str]]:
     """Every configuration group below a folder with its options; Hydra's own groups are left to Hydra."""
-    found = {}
+    options_of = {}
     for folder in sorted(path for path in configs.rglob("*") if path.is_dir()):
         name = folder.relative_to(configs).as_posix()
         options = sorted(path.stem for path in folder.glob("*.yaml"))
         if options and name.split("/")[0] != "hydra":
-            found[name] = options
-    return found
+            options_of[name] = options
+    return options_of
 
 
 def searched(place: str) -> Path:
@@ -71,14 +71,14 @@ class Files:
     def read(self, path: str) -> dict[str, Any]:
         """What a file says, interpolations as they stand."""
         try:
-            found = OmegaConf.to_container(OmegaConf.load(self._file(path) or path), resolve=False)
+            content = OmegaConf.to_container(OmegaConf.load(self._file(path) or path), resolve=False)
         except MarkedYAMLError as error:
             raise UserError(yaml_line(self.name(path), error)) from None
         except OmegaConfBaseException as error:
             raise UserError(f"{self.name(path)}: {str(error).splitlines()[0]}") from None
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             raise UserError(f"{self.name(path)} holds a list: a configuration file holds keys and their values")
-        return {str(key): value for key, value in found.items()}
+        return {str(key): value for key, value in content.items()}
 
     def check_options(self, group: str, options: Any, where: str = "") -> None:
         """Whether a group has the options, and the groups those that the options' own files ask for, all the way down.
@@ -92,8 +92,8 @@ class Files:
             option, known = "null" if option is None else str(option), self.groups[group]
             if option not in known:
                 raise UserError(f"{where}no option '{option}' in group '{group}': {nearest(option, known)}")
-            for asked, others in self._defaults(group, f"{group}/{option}"):
-                self.check_options(asked, others, f"{self.name(f'{group}/{option}')}: ")
+            for needed, others in self._defaults(group, f"{group}/{option}"):
+                self.check_options(needed, others, f"{self.name(f'{group}/{option}')}: ")
 
     def _defaults(self, group: str, path: str) -> Iterator[tuple[str, Any]]:
         """The (group, options) that the defaults list of a file asks for."""
@@ -103,9 +103,9 @@ class Files:
             else:
                 [(key, options)] = entry.items()
                 key = key.split()[-1].split("@")[0]  # of 'override /group@package'
-            asked = key[1:] if key.startswith("/") else f"{group}/{key}".rstrip("/")
-            if options not in ("_self_", None) and "${" not in str(options) and asked.split("/")[0] != "hydra":
-                yield asked, options
+            needed = key[1:] if key.startswith("/") else f"{group}/{key}".rstrip("/")
+            if options not in ("_self_", None) and "${" not in str(options) and needed.split("/")[0] != "hydra":
+                yield needed, options
 
     def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
         """The file that has the last word on a dotted key when these group options are chosen; None where none has."""

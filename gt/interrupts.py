@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM end a run at any moment: at once, or, in training, once its state can be saved exactly."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.checkpoint_files import present
+from gt.checkpoint_files import how_to_resume
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -106,10 +105,7 @@ def resumable(folder: Path) -> Iterator[None]:
             if isinstance(error, Exception):  # after the signal came: the disk is full, or batches' maker got it too
                 print(f"error: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr, flush=True)
             stop = error if isinstance(error, Interrupted) else Interrupted(interrupts.pending)
-            saved = present(folder / "checkpoints")
-            advice = (
-                f"go on with: python train.py resume={shlex.quote(str(folder))}" if saved else "nothing to go on from"
-            )
+            advice = how_to_resume(folder)
             rank_zero_only(print)(f"{stop}; {advice}", flush=True)
             raise SystemExit(128 + stop.signum) from None
 

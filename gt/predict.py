@@ -151,34 +151,34 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 
 def main(given: Sequence[str]) -> None:
-    asked = arguments(given)
-    path = checkpoint_in(asked.checkpoint)
-    task = load(path, asked.trust)
+    options = arguments(given)
+    path = checkpoint_in(options.checkpoint)
+    task = load(path, options.trust)
     folder = path.resolve().parent.parent
-    cfg = configured(folder, asked.overrides, asked.trust)
-    device = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    cfg = configured(folder, options.overrides, options.trust)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
-    every = asked.split == ALL or (asked.split is None and are_new(asked.overrides))
+    every = options.split == ALL or (options.split is None and are_new(options.overrides))
     if every:
-        check_learned(asked.overrides)
+        check_learned(options.overrides)
     data.open(encodings_of(task.hparams["config"]), task.schema if every else None)
     check_schema(task.schema, data.schema)
-    split = ALL if every else asked.split or ("test" if data.has("test") else "valid")
-    found = predict(task, data, split, device)
-    out: Path = asked.out or folder / f"predictions-{split}.csv"
-    write(found.table, out)
-    measured = "".join(f"  {name} {shown(value)}" for name, value in found.scores.items())
-    count = len(found.table) - len(found.unreadable)
-    print(f"{many(count, 'prediction')} {'' if every else f'of the {split} split'}: {out}{measured}".replace(" :", ":"))
-    if found.unreadable:
+    split = ALL if every else options.split or ("test" if data.has("test") else "valid")
+    predictions = predict(task, data, split, device)
+    out: Path = options.out or folder / f"predictions-{split}.csv"
+    write(predictions.table, out)
+    measured = "".join(f"  {name} {shown(value)}" for name, value in predictions.scores.items())
+    rows, unreadable = len(predictions.table), predictions.unreadable
+    of_split = "" if every else f" of the {split} split"
+    print(f"{many(rows - len(unreadable), 'prediction')}{of_split}: {out}{measured}")
+    if unreadable:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
-        rows, reasons = found.unreadable.keys(), found.unreadable.values()
-        write(pd.DataFrame({"row": list(rows), "reason": list(reasons)}), listed)
-        print(f"{many(len(rows), 'row')} of {len(found.table):,} could not be read and have none, listed in {listed}")
+        write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)
+        print(f"{many(len(unreadable), 'row')} of {rows:,} could not be read and have none, listed in {listed}")
     if isinstance(data, HandedIn):
-        names = [name for name in found.table if str(name).startswith("prediction")]
-        if handed := data.submission(split, found.table[names].to_numpy(), out.parent):
+        names = [name for name in predictions.table if str(name).startswith("prediction")]
+        if handed := data.submission(split, predictions.table[names].to_numpy(), out.parent):
             print(f"submission file: {handed}")
 
 

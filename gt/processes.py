@@ -88,9 +88,9 @@ class Watch(threading.Thread):
 
     def _end(self, what: str) -> None:
         self.lost.set()
-        saved = any((self.folder / "checkpoints").glob("*.ckpt"))
-        advice = f"go on with: python train.py resume={self.folder}" if saved else "start the run again"
-        print(f"error: {what}; {advice}", file=sys.stderr, flush=True)
+        from gt.checkpoint_files import how_to_resume  # with PyTorch, as above
+
+        print(f"error: {what}; {how_to_resume(self.folder)}", file=sys.stderr, flush=True)
         for process in self.processes:
             process.kill()
         self.over.wait(GRACE)

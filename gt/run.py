@@ -32,6 +32,7 @@ from gt.data.datamodule import DataModule
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.interrupts import resumable, without_handlers
+from gt.job import RESULT, write_json
 from gt.layers import attention_layers
 from gt.logging import sync_line
 from gt.metrics import shown, undefined
@@ -39,7 +40,6 @@ from gt.model import GraphTransformer
 from gt.precision import HalfWeights
 from gt.processes import check_devices, together
 from gt.report import history, write_report
-from gt.sweep import RESULT, write_json
 from gt.task import Task
 
 
@@ -60,7 +60,7 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def made(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
+def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
     """The objects of a section's entries; what an entry leaves null and only the run knows is filled in."""
     entries = [entry for entry in (section or {}).values() if entry is not None]
     return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
@@ -143,7 +143,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         "name": cfg.name or folder.name,
     }
     with constructing(cfg):
-        callbacks, loggers = made(cfg.get("callbacks"), facts), made(cfg.get("logger"), facts)
+        callbacks, loggers = instances(cfg.get("callbacks"), facts), instances(cfg.get("logger"), facts)
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)

@@ -115,14 +115,17 @@ class Schema:
 
     def task(self) -> str:
         """What is to be predicted, for a reader: ``to predict for each node: label, one of 3 classes``."""
+        name = f"{several(self.target, 6)}, " if self.target else ""
+        return f"to predict for each {self.level}: {name}{self.answer()}"
+
+    def answer(self) -> str:
+        """What a target is, for a reader: ``one of 3 classes``."""
         what = {
             "multiclass": f"one of {self.outputs:,} classes",
             "binary": many(self.outputs, "yes/no answer"),
             "regression": many(self.outputs, "real number"),
         }[self.kind]
-        places = f", at each of {self.positions} positions" if self.positions > 1 else ""
-        name = f"{several(self.target, 6)}, " if self.target else ""
-        return f"to predict for each {self.level}: {name}{what}{places}"
+        return f"{what}, at each of {self.positions} positions" if self.positions > 1 else what
 
     def chance_loss(self) -> float:
         """Loss in nats of a model that knows nothing: uniform over the classes."""

@@ -6,7 +6,6 @@ Jobs that differ in their seeds or folds alone repeat one setting: they share a 
 import json
 import math
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,62 +13,16 @@ from statistics import fmean as mean
 from statistics import stdev
 from typing import Any, ClassVar
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from gt.data.files import whole
-from gt.errors import UserError, reason
-from gt.paths import anchor
-from gt.transcript import transcript
+from gt.errors import UserError
+from gt.job import FAILURE, RESULT
 
-RESULT = "result.json"  # of a job that finished
-FAILURE = "failure.json"  # of one that did not: what was wrong
 REPEATED = ("seed", "data.split_seed", "data.fold")  # what tells the runs of one setting apart
 WIDE = 160  # columns of a file or a pipe
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    with whole(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
-
-
-@contextmanager
-def job(cfg: DictConfig) -> Iterator[None]:
-    """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
-
-    That ends the program where the run stands alone. In a sweep the failure is kept for the ranking, and goes on to
-    Hydra, which runs the other jobs.
-    """
-    hydra = HydraConfig.get()
-    folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
-    if of_sweep:
-        for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
-            (folder / name).unlink(missing_ok=True)
-    log = folder / f"{hydra.job.name}.log"
-    with transcript(log):
-        try:
-            anchor(cfg, folder / str(hydra.output_subdir) / "config.yaml")
-            yield
-        except Exception as error:
-            line = reason(error, log)
-            print(f"error: {line}", file=sys.stderr)
-            if not of_sweep:
-                raise SystemExit(1) from None
-            write_json(folder / FAILURE, {"overrides": list(hydra.overrides.task), "reason": line})
-            release(error)
-            raise
-
-
-def release(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold: Hydra keeps it until the sweep ends, and with it a whole network."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def job_results(folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gt.attention import dense, flash, flex, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
+from gt.errors import nearest
 from gt.masks import Mask, Pairs
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,16 @@ def check_bias(bias: Tensor, pairs: Pairs, heads: int) -> None:
         raise ValueError(f"a bias of these pairs is {right}, not {tuple(bias.shape)}")
 
 
+def check_backend(backend: str) -> None:
+    """Whether there is a backend of this name, ``auto`` included.
+
+    Raises:
+        ValueError: naming the nearest.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"there is no backend '{backend}': {nearest(backend, ('auto', *BACKENDS))}")
+
+
 def check_shapes(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | Hint | None, pair: Tensor | None, value: Tensor | None
 ) -> None:
@@ -191,8 +202,7 @@ def attend(
     Raises:
         ValueError: an unknown backend or one that cannot serve here, or shapes that do not fit one another.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"no backend is called '{backend}'; there are auto, {', '.join(BACKENDS)}")
+    check_backend(backend)
     check_shapes(q, k, v, pairs, bias, pair, pair_value)
     demand = Demand(
         device=q.device.type,

@@ -148,11 +148,11 @@ class Batches(Epochs):
     def total(self) -> int:
         """Batches of an epoch; the same for every epoch."""
         if self._total is None:
-            found = len(self._drawn(0))
-            if self.shuffle and self.budget is not None and found:
+            total = len(self._drawn(0))
+            if self.shuffle and self.budget is not None and total:
                 pools = int(self.sizes.sum()) // (self.pool * self.budget * self.world)
-                found = min(found + math.ceil(math.sqrt(pools)), len(self.sizes))  # each may end in a short batch
-            self._total = found
+                total = min(total + math.ceil(math.sqrt(pools)), len(self.sizes))  # each may end in a short batch
+            self._total = total
         return self._total
 
     def plan(self, epoch: int | None = None) -> list[np.ndarray]:

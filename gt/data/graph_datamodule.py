@@ -14,7 +14,7 @@ from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, tensor
 from gt.data.datamodule import ALL, DataModule, Loader
 from gt.data.static import Shape, bound, shapes_of
-from gt.data.store import Graphs, fingerprint, open_or_build, whole
+from gt.data.store import Graphs, fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding, attach
 from gt.errors import UserError
@@ -64,7 +64,7 @@ class GraphDataModule(DataModule):
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         self.known = known
         if known is None:
-            self.folder = store_folder(self.root, f"{self.name}-{fingerprint(self.key())}", whole)
+            self.folder = store_folder(self.root, f"{self.name}-{fingerprint(self.key())}", is_complete)
         else:
             self._temporary = temporary_store(self.root)
             self.folder = Path(self._temporary.name) / str(self.name)

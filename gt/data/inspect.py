@@ -195,13 +195,7 @@ def feature_table(found: Contents, schema: Schema) -> Table:
 def label_table(data: DataModule) -> Table:
     """The targets of each split: shares of classes, or what numbers there are, and how many are missing."""
     schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
-    what = {
-        "multiclass": f"one of {schema.outputs} classes",
-        "binary": many(schema.outputs, "yes/no answer"),
-        "regression": many(schema.outputs, "number"),
-    }[schema.kind]
-    at = f" at each of {schema.positions} positions" if schema.positions > 1 else ""
-    table = _table(f"targets: for each {schema.level} {what}{at}", "", *splits)
+    table = _table(f"targets: for each {schema.level} {schema.answer()}", "", *splits)
     targets = [data.targets(split) for split in splits]
     samples = [len(data.dataset(split)) for split in splits]
     if schema.level == "node" and samples != list(map(len, targets)):

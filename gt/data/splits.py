@@ -26,6 +26,16 @@ def split_of(word: object) -> str | None:
     return WORDS.get(str(word).strip().lower())
 
 
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Whether these are shares of train, valid and test.
+
+    Raises:
+        ValueError: they are not three, or do not add up to 1.
+    """
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):
+        raise ValueError(f"fractions must be three shares that add up to 1, not {list(fractions)}")
+
+
 def by_scaffold(scaffolds: Sequence[str], fractions: Sequence[float]) -> Arrays:
     """No scaffold in two splits, the rule of the Open Graph Benchmark's molecules (Hu et al. 2020).
 

@@ -266,7 +266,7 @@ def load(folder: Path) -> Graphs:
     )
 
 
-def whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether there is a store in a folder, complete and as it was written."""
     try:
         load(folder)

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from gt.attention import Demand, attend, choose
 from gt.attention.dense import dense_weights
-from gt.attention.dispatch import BACKENDS, joined_bias
+from gt.attention.dispatch import check_backend, joined_bias
 from gt.attention.scores import Hint, Score
 from gt.encodings import EncodingModule
-from gt.errors import nearest
 from gt.masks import Pairs
 from gt.ranges import at_least, below_one
 
@@ -65,8 +64,7 @@ class Attention(nn.Module):
         super().__init__()
         at_least(1, heads, "heads")
         below_one(dropout, "dropout")
-        if backend not in ("auto", *BACKENDS):
-            raise ValueError(f"there is no backend '{backend}': {nearest(backend, ('auto', *BACKENDS))}")
+        check_backend(backend)
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.dropout, self.backend = heads, dropout, backend

@@ -249,9 +249,7 @@ def test_mixed_precision(backend, bias):
 def test_bad_calls_say_what_is_wrong():
     pairs = Complete()(random_batch((3, 2)))
     q = torch.zeros(5, 2, 4)
-    with pytest.raises(
-        ValueError, match="no backend is called 'fast'; there are auto, dense, sdpa, sparse, triton, flex, flash"
-    ):
+    with pytest.raises(ValueError, match="no backend 'fast'"):
         attend(q, q, q, pairs, backend="fast")
     for bad in [(q[:4],) * 3, (q, q[..., :3], q), (q, q, q[:, :1])]:
         with pytest.raises(ValueError, match="attention over 5 nodes cannot take q"):

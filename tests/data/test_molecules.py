@@ -234,10 +234,10 @@ def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dic
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fractions": [0.8, 0.1]}, "data.fractions are three shares"),
+        ({"fractions": [0.8, 0.1]}, "fractions must be three shares"),
         ({"fractions": [0.8, 0.1, 0.2]}, "add up to 1"),
-        ({"fractions": [1.2, -0.1, -0.1]}, "data.fractions are three shares"),
-        ({"split": "random", "split_column": "part"}, "goes with data.split=column, not with data.split=random"),
+        ({"fractions": [1.2, -0.1, -0.1]}, "fractions must be three shares"),
+        ({"split": "random", "split_column": "part"}, "goes with split=column, not with split=random"),
     ],
 )
 def test_options_refused(options: dict, message: str) -> None:

@@ -99,10 +99,9 @@ class Molecules(GraphDataModule):
         self.folds = Folds(folds, fold, split_seed)
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
         self.loss, self.weights, self.processes = loss, weights, processes
-        if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError("data.fractions are three shares that add up to 1: of train, valid and test")
+        splits.check_fractions(self.fractions)
         if split_column is not None and split not in (None, "column"):
-            raise ValueError(f"data.split_column goes with data.split=column, not with data.split={split}")
+            raise ValueError(f"split_column goes with split=column, not with split={split}")
 
     @cached_property
     def facts(self) -> dict[str, Any]:

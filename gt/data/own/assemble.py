@@ -13,7 +13,7 @@ from gt.data.own.columns import Answer, answer, degrees, random_split
 from gt.data.own.joined import join
 from gt.data.own.node_tables import Packed, Table, pack
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
-from gt.data.splits import SPLITS, split_of
+from gt.data.splits import SPLITS, check_fractions, split_of
 from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Kind, Schema
@@ -32,6 +32,9 @@ class Choices:
     split_seed: int = 0
     features: Sequence[str] | None = None
     numbers: Numbers = field(default_factory=Numbers)
+
+    def __post_init__(self) -> None:
+        check_fractions(self.fractions)
 
     def facts(self) -> dict[str, Any]:
         """JSON-able: what a store depends on."""

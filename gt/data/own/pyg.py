@@ -21,6 +21,7 @@ from gt.data.own.pyg_known import pack_known
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
+from gt.data.splits import check_fractions
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -212,6 +213,7 @@ class PyG(OwnGraphs):
             raise links_only(self.name)
         self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
         self.folds = Folds(folds, fold, split_seed)
+        check_fractions(fractions)
         self.fractions, self.split_seed = tuple(fractions), split_seed
         self._datasets: dict[str, Dataset] = {}
 
