@@ -194,7 +194,7 @@ def test_columns_of_a_target_that_only_its_metric_reads_are_no_classes(tmp_path)
     data = FunctionNames(str(tmp_path))
     data.open([])
     text = shown(inspect.label_table(data))
-    assert "classes at each of 5 positions" in " ".join(text.split())
+    assert "at each of 5 positions" in " ".join(text.split())
     missing = next(line for line in text.splitlines() if "missing" in line)
     assert missing.count("0.00%") == 3
 
