@@ -125,7 +125,7 @@ def check_schema(model: Schema, data: Schema) -> None:
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, whole or not at all.
+    """Write a table as CSV, whole or not at all; each number in the fewest digits that say it exactly.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -133,7 +133,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.part-") as part:
-            table.to_csv(Path(part) / path.name, index=False, float_format="%.8g")
+            table.to_csv(Path(part) / path.name, index=False)
             os.replace(Path(part) / path.name, path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another place by --out FILE") from None

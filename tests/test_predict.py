@@ -21,6 +21,7 @@ from gt.data.text.classification import TextClassification
 from gt.data.text.language import Text
 from gt.errors import UserError
 from gt.predict import arguments, check_schema, main
+from gt.predict import write as write_predictions
 from gt.prediction import columns
 from gt.schema import UNLABELLED, Schema
 from tests.data.ogb_files import write, write_code2
@@ -247,6 +248,17 @@ def test_arguments_may_come_in_any_order() -> None:
         device=None,
         trust=False,
     )
+
+
+def test_numbers_are_written_exactly_and_no_longer_than_that(tmp_path: Path) -> None:
+    own = [0.13436424411240122, 1234567890.5]
+    measured = np.array([5.207, 1 / 3], np.float32)
+    write_predictions(pd.DataFrame({"own": own, "target": measured}), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().split() == [
+        "own,target",
+        "0.13436424411240122,5.207",
+        "1234567890.5,0.33333334",
+    ]
 
 
 MINE = """
