@@ -162,7 +162,8 @@ def fits(value: Any, hint: Any) -> bool:
 def shown(hint: Any) -> str:
     """A type hint as a person would say it."""
     if typing.get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(shown(argument) for argument in typing.get_args(hint))
+        words = [word for argument in typing.get_args(hint) for word in shown(argument).split(" or ")]
+        return " or ".join(dict.fromkeys(words))
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(str, typing.get_args(hint)))
     if hint in (None, type(None)):
@@ -204,9 +205,8 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
 def check_value(path: str, value: Any, hint: Any) -> None:
     """Hold a value against a type hint, sections and lists all the way down."""
     if not fits(value, hint):
-        raise WrongKey(
-            path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{_as_text(path, value, hint)}"
-        )
+        instead = _as_text(path, value, hint) or _a_run_for_each(path, value, hint)
+        raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{instead}")
     if isinstance(value, Mapping) and "_target_" in value:
         check_section(path, value)
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -218,6 +218,12 @@ def _as_text(path: str, value: Any, hint: Any) -> str:
     """How to write a value that Hydra takes for a number, where text is meant, such as the name of a column."""
     texts = [str(item) for item in value] if isinstance(value, list) else str(value)
     return f"; as text: {shell_override(path, texts)}" if value is not None and fits(texts, hint) else ""
+
+
+def _a_run_for_each(path: str, value: Any, hint: Any) -> str:
+    """How to try several values, where a list of them stands for one."""
+    several = isinstance(value, list) and len(value) > 1 and all(fits(item, hint) for item in value)
+    return f"; a run for each: python train.py -m {path}={','.join(map(str, value))}" if several else ""
 
 
 def check(cfg: DictConfig) -> None:

@@ -118,6 +118,7 @@ def test_types_are_shown_as_a_person_would_say_them():
     assert shown(int) == "a whole number"
     assert shown(float | None) == "a number or null"
     assert shown(Literal["graph", "sequence"]) == "graph or sequence"
+    assert shown(Literal[64, 32] | Literal["64", "bf16"] | None) == "64 or 32 or bf16 or null"
     assert shown(tuple[float, float]) == "a list of 2"
     assert shown(Sequence[int] | bool) == "a list or true or false"
     assert shown(dict[str, Any]) == "a section"
@@ -203,6 +204,10 @@ BAD = {
         "model.mode='fats' has the wrong type: it should be fast or slow",
     ),
     "wrong length": ({"model": target(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
+    "several for one": (
+        {"seed": [0, 1]},
+        "seed=[0, 1] has the wrong type: it should be a whole number; a run for each: python train.py -m seed=0,1",
+    ),
     "wrong type at the top": ({"seed": "x"}, "seed='x' has the wrong type: it should be a whole number"),
     "a name for a section": ({"data": "text"}, "data='text' has the wrong type: it should be a section"),
     "a name for sections": (
