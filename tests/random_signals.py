@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from gt.errors import one_line
 from tests.small_runs import train, weights, write_graphs
 
 OPTIONS = ("trainer.log_every_n_steps=5", "trainer.max_epochs=4")
@@ -42,7 +43,8 @@ def begin(folder: Path, data: list[str], *options: str, resume: bool = False) ->
         os.dup2(os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     code = 1
     try:
-        train(folder, *data, *OPTIONS, *options, resume=resume)
+        with one_line():  # as the program: what comes before the run is its own
+            train(folder, *data, *OPTIONS, *options, resume=resume)
         code = 0
     except SystemExit as stop:
         code = stop.code
@@ -108,6 +110,7 @@ def stopped_and_gone_on_with(
 
 
 def main(folder: Path, count: int, seed: int) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     data = [line for line in write_graphs(folder, 300, 300, 120) if not line.startswith("data.root")]
     begun = time.monotonic()
