@@ -103,7 +103,9 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
         return MetricCollection(found), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
-    return MetricCollection({"errors": Errors(schema.outputs)}), Criterion("rmse" if schema.squared else "mae", "min")
+    # of numbers over many decades the largest one would decide alone: their logarithms go by the loss
+    name = "loss" if schema.log else "rmse" if schema.squared else "mae"
+    return MetricCollection({"errors": Errors(schema.outputs)}), Criterion(name, "min")
 
 
 def undefined(schema: Schema, target: Tensor) -> str:

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 from torch.nn import functional as F
 
-from gt.metrics import constant_prediction, loss, metrics
+from gt.metrics import Criterion, constant_prediction, loss, metrics
 from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")
@@ -285,6 +285,13 @@ def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
 def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Schema(**{"outputs": 3, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("log", "squared", "name"), [(False, True, "rmse"), (False, False, "mae"), (True, True, "loss")]
+)
+def test_what_decides_of_numbers(log, squared, name) -> None:
+    assert metrics(Schema(kind="regression", log=log, squared=squared))[1] == Criterion(name, "min")
 
 
 def test_the_logarithms_of_numbers_are_learned_and_the_numbers_measured() -> None:
