@@ -1,0 +1,108 @@
+"""Writes what networks say of small fixed batches, with every gradient, for `tests/test_golden.py` to compare with.
+
+python -m tests.golden.make FOLDER: a file for each configuration. They were written by commit 53b9b34.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from gt.checkpoint import build, network_config
+from gt.config_files import CONFIGS
+from gt.data.static import Shape, filled
+from gt.graph import GraphBatch
+from gt.schema import Schema
+from tests.graphs import path, random_graph
+
+SMALL = ["model.width=16", "model.depth=2"]
+MOLECULE = {"node_vocab": [5, 5], "edge_vocab": [3], "outputs": 3}
+TEXT = {"node_vocab": [5], "level": "node", "outputs": 5, "max_nodes": 12}
+REAL = {"node_floats": 4, "node_mean": [0.1] * 4, "node_scale": [2.0] * 4, "level": "node", "outputs": 3}
+LINKS = {**MOLECULE, "level": "link", "kind": "binary", "outputs": 1}
+NUMBERS = {**MOLECULE, "kind": "regression", "outputs": 2, "mean": [1.0, 2.0], "scale": [3.0, 4.0]}
+WALKS = ["encoding=rwse", "encoding.rwse.dim=8"]
+CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "gps": (["model=gps", "model/local=gated_gcn", *WALKS], MOLECULE),
+    "gps_prenorm": (["model=gps", "model/local=gine", "+model.block.prenorm=true", "mask.hops=2", *WALKS], NUMBERS),
+    "gps_batch_norm": (["model=gps", "model/norm=batch", "mask=one_hop", *WALKS], MOLECULE),
+    "sequential": (
+        ["model=gps", "model.block._target_=gt.layers.SequentialBlock", "~model.block.blend", *WALKS],
+        MOLECULE,
+    ),
+    "virtual": (["model=transformer", "mask=exphormer"], MOLECULE),
+    "text": (["model=gpt", "mask=causal"], TEXT),
+    "rotary": (["model=transformer", "encoding=rope", "mask=window", "mask.width=2"], MOLECULE),
+    "edge_gated": (["model=gt", "encoding.laplacian.dim=4", "mask=one_hop"], MOLECULE),
+    "gcn_nodes": (["model=gcn", "encoding=none"], REAL),
+    "degree": (["model=gin", "encoding=degree"], MOLECULE),
+    "plain_gcn": (["model=plain_gcn", "encoding=none"], REAL),
+    "static": (["model=gin", "encoding=none"], MOLECULE),
+    "layers": (["model=gps", "model/hint=hop_decay", "mask=by_layer", "mask.hops=[1,null]", "encoding=none"], NUMBERS),
+    "by_head": (["model=gps", "model/score=gated", "mask=by_head", "encoding=none"], MOLECULE),
+    "additive": (["model=transformer", "model/score=additive", "mask=causal_window", "encoding=none"], MOLECULE),
+    "links": (["model=gps", "mask=one_hop", "encoding=none"], LINKS),
+}
+
+
+def configured(overrides: list[str]) -> dict[str, Any]:
+    """The part of a configuration that defines a network."""
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return network_config(compose("train", [*SMALL, *overrides], return_hydra_config=False))
+
+
+def batch(name: str, schema: Schema) -> GraphBatch:
+    """The batch that a case is computed on."""
+    make = path if name == "text" else random_graph
+    graphs = []
+    for seed, nodes in enumerate((4, 1, 7, 12)):
+        graph = make(nodes, seed)
+        generator = torch.Generator().manual_seed(seed)
+        if schema.node_floats:
+            graph.x = torch.randn(nodes, schema.node_floats, generator=generator)
+        graph.x = graph.x[:, : len(schema.node_vocab) or schema.node_floats]
+        graph.random_walk = torch.rand(nodes, 16, generator=generator)
+        graph.laplacian_vectors = torch.randn(nodes, 8, generator=generator)
+        graph.laplacian_values = torch.rand(nodes, 8, generator=generator)
+        graphs.append(graph)
+    packed = GraphBatch.from_data_list(graphs)
+    if schema.level == "link":
+        packed = replace(packed, links=torch.tensor([[0, 5, 6, 12], [3, 7, 6, 20]]))
+    return filled(packed, [Shape(12, 32, 128, 6)], schema) if name == "static" else packed
+
+
+def computed(net: nn.Module, on: GraphBatch) -> dict[str, Tensor]:
+    """What a network says in eval mode, and in training mode without dropout, with the gradients of the latter."""
+    for module in net.modules():
+        if hasattr(module, "p"):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    found = {"eval": net.eval()(on).detach()}
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(1)  # signs of eigenvectors are drawn
+    out = net.train()(on)
+    (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
+    gradients = {f"grad {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
+    net.load_state_dict(state)  # statistics of batches moved
+    return found | {"train": out.detach(), **gradients}
+
+
+def main(folder: Path) -> None:
+    for name, (overrides, facts) in CASES.items():
+        schema = Schema.from_dict(facts)
+        torch.manual_seed(0)
+        config = configured(overrides)
+        net = build(config, schema)
+        on = batch(name, schema)
+        saved = {"config": json.dumps(config), "state": net.state_dict(), "computed": computed(net, on)}
+        torch.save(saved, folder / f"{name}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
