@@ -6,18 +6,18 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from gt.command import prepared
-from gt.config_files import CONFIGS
+from gt.cli.command import prepared
+from gt.cli.config_files import CONFIGS
+from gt.cli.sweep import ranking
 from gt.errors import one_line
-from gt.job import job
-from gt.processes import end_with_parent, is_child
-from gt.sweep import ranking
+from gt.train.job import job
+from gt.train.processes import end_with_parent, is_child
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
     with job(cfg):
-        from gt.run import run  # imported late: --help and a typo answer at once
+        from gt.train.run import run  # imported late: --help and a typo answer at once
 
         return run(cfg)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gt.checkpoint import load
 from gt.data.text.tokenizer import Tokenizer, loads
-from gt.decode import Reader, obstacle, reader
 from gt.errors import Parser, UserError, one_line
+from gt.inference.decode import Reader, obstacle, reader
 from gt.model import GraphTransformer
 from gt.ranges import at_least
 from gt.schema import Schema
+from gt.train.checkpoint import load
 
 
 def probabilities(

@@ -22,17 +22,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gt.arguments import parsed
-from gt.checkpoint import check_trusted, checkpoint_in, encodings_of, load
-from gt.command import check_command
-from gt.config import check, check_path
-from gt.config_files import CONFIGS
-from gt.construct import constructing
+from gt.cli.arguments import parsed
+from gt.cli.command import check_command
+from gt.cli.config import check, check_path
+from gt.cli.config_files import CONFIGS
+from gt.cli.construct import constructing
+from gt.cli.prediction import predict
 from gt.data.datamodule import ALL, DataModule
 from gt.errors import Parser, UserError, one_line
 from gt.metrics import shown
-from gt.prediction import predict
 from gt.schema import Schema, many
+from gt.train.checkpoint import check_trusted, checkpoint_in, encodings_of, load
 
 
 @runtime_checkable

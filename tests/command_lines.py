@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gt.config_files import CONFIGS, groups
+from gt.cli.config_files import CONFIGS, groups
 
 Line = tuple[str, list[str]]  # a program, and its arguments
 

@@ -11,14 +11,14 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
 import gt
-from gt.checkpoint import build, network_config
 from gt.data.datamodule import DataModule
 from gt.predict import main
-from gt.task import Task
+from gt.train.checkpoint import build, network_config
+from gt.train.task import Task
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 REST = {
-    "optim": {"_target_": "gt.optim.AdamW"},
+    "optim": {"_target_": "gt.train.optim.AdamW"},
     "trainer": {"_target_": "pytorch_lightning.Trainer"},
     "seed": 0,
 }

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from gt.config_files import CONFIGS
-from gt.run import run
+from gt.cli.config_files import CONFIGS
+from gt.train.run import run
 
 TINY = ("data=graph_files", "encoding=none", "model.width=8", "model.depth=1", "data.batch_size=8", "model/norm=batch",
         "logger=csv", "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=1")  # fmt: skip

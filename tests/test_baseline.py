@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 import torch
 from torch_geometric.data import Data
 
-from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.data.datamodule import DataModule
 from gt.data.own.pyg import PyG
 from gt.layers import GINE, ParallelBlock
 from gt.metrics import Criterion
 from gt.model import GraphTransformer
-from gt.task import Task
+from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.task import Task
 from tests.data.test_pyg import Kept
 
 

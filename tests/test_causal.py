@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from gt.causal import check_causal
 from gt.data.text.language import path_graphs
 from gt.encodings import LearnedPositions, Rotary
 from gt.encodings.base import EncodingModule
 from gt.errors import UserError
 from gt.heads import Head
+from gt.inference.causal import check_causal
 from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
 from gt.masks import Causal, Complete, Expander, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
 from gt.model import GraphTransformer

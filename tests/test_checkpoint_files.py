@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import gt
-from gt.checkpoint_files import clean, newest, read, write
 from gt.errors import UserError
+from gt.train.checkpoint_files import clean, newest, read, write
 from tests.small_runs import train, write_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +170,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from gt.checkpoint_files import write
+from gt.train.checkpoint_files import write
 value = 0
 while True:
     value += 1

@@ -12,9 +12,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gt.arguments import alternatives, arranged, parsed
-from gt.command import check_command, prepared, resumed
-from gt.config_files import CONFIGS, groups
+from gt.cli.arguments import alternatives, arranged, parsed
+from gt.cli.command import check_command, prepared, resumed
+from gt.cli.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
 
 ROOT = CONFIGS.parent
@@ -107,7 +107,10 @@ WRONG = {
     "literal": ("data.view=grph", "data.view='grph' has the wrong type: it should be graph or sequence"),
     "list": ("optim.betas=[0.9]", "optim.betas=[0.9] has the wrong type: it should be a list of 2"),
     "null": ("seed=null", "seed=None has the wrong type: it should be a whole number"),
-    "target": ("optim._target_=gt.optim.AdamV", "optim._target_: there is nothing called 'gt.optim.AdamV' to import"),
+    "target": (
+        "optim._target_=gt.train.optim.AdamV",
+        "optim._target_: there is nothing called 'gt.train.optim.AdamV' to import",
+    ),
     "interpolation": ("optim.lr=${nope}", "optim.lr: Interpolation key 'nope' not found"),
     "missing": ("data=text", "data.path is not set: give data.path=VALUE"),
     "required": ("~optim", "there is no 'optim': choose an option, optim=NAME"),
@@ -383,7 +386,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
     [
         "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
-        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=gt.optim.Adam",
+        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=gt.train.optim.Adam",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
     ],
 )  # fmt: skip

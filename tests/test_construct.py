@@ -10,17 +10,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import gt.checkpoint
+import gt.train.checkpoint
 import train
-from gt.checkpoint import build, rehearse
-from gt.config import check
-from gt.construct import constructing
+from gt.cli.config import check
+from gt.cli.construct import constructing
 from gt.data.python.functions import PythonFunctions
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN
 from gt.model import GraphTransformer
-from gt.optim import AdamW
 from gt.schema import Schema
+from gt.train.checkpoint import build, rehearse
+from gt.train.optim import AdamW
 from tests.test_config import composed, of
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -197,7 +197,7 @@ def test_every_model_can_be_rehearsed_and_leaves_the_random_numbers_alone(model,
     config = OmegaConf.to_container(composed(model, f"encoding={encoding}"), resolve=True)
     parts = {part: config.get(part, {}) for part in ("model", "mask", "encoding")}
     built = []
-    monkeypatch.setattr(gt.checkpoint, "build", lambda *args: built.append(build(*args)))
+    monkeypatch.setattr(gt.train.checkpoint, "build", lambda *args: built.append(build(*args)))
     before = torch.get_rng_state()
     rehearse(parts)
     assert len(built) == 1

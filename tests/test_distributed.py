@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gt.errors import UserError
-from gt.processes import check_devices
+from gt.train.processes import check_devices
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
@@ -131,7 +131,7 @@ def test_when_the_first_process_is_killed_the_others_end(endless):
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(
-        "import time\nfrom gt.processes import end_with_parent\n"
+        "import time\nfrom gt.train.processes import end_with_parent\n"
         "end_with_parent()\nprint('up', flush=True)\ntime.sleep(60)\n"
     )
     parent = (

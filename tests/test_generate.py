@@ -15,17 +15,17 @@ from torch import nn
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
 from gt.data.text.language import path_graphs
 from gt.data.text.tokenizer import Bytes, Characters
-from gt.decode import Cache, Recompute, check_causal, obstacle, reader
 from gt.encodings import Degree, LearnedPositions, Rotary, Sinusoidal
 from gt.errors import UserError
 from gt.generate import generate, language_model, probabilities
 from gt.heads import Head
+from gt.inference.decode import Cache, Recompute, check_causal, obstacle, reader
 from gt.layers import GCN, Attention, EdgeGatedBlock, FeedForward, ParallelBlock, SequentialBlock
 from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.task import Task
+from gt.train.task import Task
 
 ROOT = Path(__file__).parent.parent
 CONTEXT, VOCABULARY = 12, 11
@@ -287,7 +287,7 @@ CONFIG = {
 
 def checkpoint(path: Path, schema: Schema, config=CONFIG) -> str:
     """What a trainer saves, of a model that was never trained."""
-    from gt.checkpoint import build
+    from gt.train.checkpoint import build
 
     torch.manual_seed(0)
     task = Task(build(config, schema), schema, *metrics(schema), config=config)

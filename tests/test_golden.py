@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gt.checkpoint import build
 from gt.schema import Schema
+from gt.train.checkpoint import build
 from tests.golden.make import CASES, batch, computed
 
 FOLDER = Path(__file__).parent / "golden"

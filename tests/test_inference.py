@@ -12,7 +12,7 @@ from gt.encodings import Degree, Rotary
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.inference import WholeGraph, predict, predict_chunks, runs_of_work
+from gt.inference.whole_graph import WholeGraph, predict, predict_chunks, runs_of_work
 from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
 from gt.masks import Expander, Hops, PerHead, VirtualNodes, Window
 from gt.model import GraphTransformer
@@ -137,7 +137,7 @@ def test_runs_cover_all_and_keep_to_the_chunk():
 
 def test_predict_takes_chunks_of_a_whole_graph_and_one_pass_of_anything_else(monkeypatch):
     batch, net, taken = graph(), network(gps, Hops(1)), []
-    monkeypatch.setattr("gt.inference.predict_chunks", lambda net, batch, chunk: taken.append(chunk))
+    monkeypatch.setattr("gt.inference.whole_graph.predict_chunks", lambda net, batch, chunk: taken.append(chunk))
     parts = {name: getattr(batch, name) for name in ("ptr", "edge_index", "max_nodes", "x", "edge_attr", "y")}
     predict(net, batch)
     predict(net, WholeGraph(**parts, chunk=10_000))

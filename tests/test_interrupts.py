@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import gt.checkpoint_files
-import gt.run
+import gt.train.checkpoint_files
+import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.report import history
-from gt.task import Task
+from gt.train.report import history
+from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def short_report():
         return folder / "report.html"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gt.run, "write_report", write)
+        patch.setattr(gt.train.run, "write_report", write)
         yield
 
 
@@ -96,7 +96,7 @@ MOMENTS = {
     "the last validation": (Task, "validation_step", 4),
     "the end of the last validation": (Task, "on_validation_epoch_end", 2),
     "the test": (Task, "test_step", 1),
-    "the report": (gt.run, "write_report", 1),
+    "the report": (gt.train.run, "write_report", 1),
 }
 
 
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_when_a_signal_comes_is_said(data, tmp_path, capfd):
         raise UserError("checkpoints/last.ckpt cannot be written: No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gt.checkpoint_files, "write", write)
+        patch.setattr(gt.train.checkpoint_files, "write", write)
         stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *data)
     said = capfd.readouterr()
     assert "error: checkpoints/last.ckpt cannot be written" in said.err

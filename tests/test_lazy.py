@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from gt.config_files import CONFIGS
+from gt.cli.config_files import CONFIGS
 
 HELP = """
 import runpy, sys
@@ -28,8 +28,8 @@ def test_help_and_a_misspelt_group_need_no_torch(tmp_path):
 
 def test_what_is_imported_late_is_there():
     import gt
-    from gt.checkpoint import load
     from gt.graph import GraphBatch
+    from gt.train.checkpoint import load
 
     assert gt.GraphBatch is GraphBatch
     assert gt.load is load

@@ -2,7 +2,7 @@
 
 import wandb
 
-from gt.logging import sync_line, wandb_logger
+from gt.train.logging import sync_line, wandb_logger
 
 
 def test_two_runs_in_one_process_warn_of_nothing(tmp_path, monkeypatch, capfd):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gt.errors import UserError
-from gt.optim import Adam, AdamW
+from gt.train.optim import Adam, AdamW
 
 
 def network() -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 
 import gt
 import train
-from gt.command import prepared
+from gt.cli.command import prepared
 from gt.errors import UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import gt.predict
 import train
-from gt.paths import anchored
+from gt.cli.paths import anchored
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 
@@ -54,12 +54,12 @@ def test_a_run_goes_on_and_predicts_elsewhere(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_configuration_that_is_kept_names_the_files_in_full(sweep, tmp_path, monkeypatch):
-    import gt.run
+    import gt.train.run
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     seen = []
-    monkeypatch.setattr(gt.run, "run", lambda cfg: seen.append(cfg.data.path))
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.path))
     where = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"] if sweep else ["hydra.run.dir=sweep/0"]
     monkeypatch.setattr(sys, "argv", ["train.py", "data=text", "data.path=input.txt", *where])
     train.command()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from gt.cli.prediction import columns
 from gt.data.datamodule import DataModule
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
@@ -22,7 +23,6 @@ from gt.data.text.language import Text
 from gt.errors import UserError
 from gt.predict import arguments, check_schema, main
 from gt.predict import write as write_predictions
-from gt.prediction import columns
 from gt.schema import UNLABELLED, Schema
 from tests.data.ogb_files import write, write_code2
 from tests.runs import network, run_folder, run_of

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import gt.callbacks.progress
-import gt.run
-from gt.task import Task
+import gt.train.callbacks.progress
+import gt.train.run
+from gt.train.task import Task
 from tests.small_runs import train, write_graphs
 
 
@@ -15,10 +15,10 @@ from tests.small_runs import train, write_graphs
 def clock(monkeypatch):
     """A clock that only steps move, each by so many seconds."""
     now = SimpleNamespace(seconds=1000.0, training=0.0, evaluation=0.0)
-    monkeypatch.setattr(gt.callbacks.progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(gt.train.callbacks.progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     for name in ("training_step", "validation_step", "test_step"):
         monkeypatch.setattr(Task, name, timed(name, now))
-    monkeypatch.setattr(gt.run, "write_report", lambda folder, *rest: folder / "report.html")
+    monkeypatch.setattr(gt.train.run, "write_report", lambda folder, *rest: folder / "report.html")
     return now
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from gt.report import curves
+from gt.train.report import curves
 
 
 def test_the_loss_is_drawn_once_whatever_decides() -> None:

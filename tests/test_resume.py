@@ -11,17 +11,17 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from gt.callbacks import SaveLast
-from gt.checkpoint_files import CheckpointFiles
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.metrics import metrics
 from gt.model import GraphTransformer
-from gt.optim import AdamW
 from gt.schema import Schema
-from gt.task import Task
+from gt.train.callbacks import SaveLast
+from gt.train.checkpoint_files import CheckpointFiles
+from gt.train.optim import AdamW
+from gt.train.task import Task
 from tests.data.test_batching import pack
 from tests.graphs import random_graph
 

@@ -17,8 +17,8 @@ import gt
 from gt.data.text.language import Text
 from gt.layers import Attention, ParallelBlock, attention_layers
 from gt.model import GraphTransformer
-from gt.run import backends_used
 from gt.schema import Schema
+from gt.train.run import backends_used
 from tests.data import ogb_files, planetoid_files
 
 ROOT = Path(__file__).parent.parent

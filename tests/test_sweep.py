@@ -11,10 +11,10 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-import gt.run
+import gt.train.run
 import train
+from gt.cli.sweep import Ranking, failures, job_results, ranked, show
 from gt.errors import UserError
-from gt.sweep import Ranking, failures, job_results, ranked, show
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +77,12 @@ def jobs(monkeypatch):
             end = ends[cfg.seed]
             if isinstance(end, BaseException):
                 raise end
-            (Path(gt.run.HydraConfig.get().runtime.output_dir) / "result.json").write_text(json.dumps(outcome(end)))
+            (Path(gt.train.run.HydraConfig.get().runtime.output_dir) / "result.json").write_text(
+                json.dumps(outcome(end))
+            )
             return end
 
-        monkeypatch.setattr(gt.run, "run", run)
+        monkeypatch.setattr(gt.train.run, "run", run)
 
     return install
 
@@ -141,7 +143,7 @@ def test_a_failed_job_keeps_no_network_alive(jobs, monkeypatch, tmp_path):
         network = Network()
         raise UserError(f"{type(network).__name__} does not fit")
 
-    monkeypatch.setattr(gt.run, "run", run)
+    monkeypatch.setattr(gt.train.run, "run", run)
     assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
     assert counts == [0, 0, 0]
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from gt.metrics import loss, metrics
 from gt.schema import Schema
-from gt.task import Task
 from gt.task_metrics import Errors, Ranking
+from gt.train.task import Task
 
 NAN = math.nan
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from gt.transcript import Copied, transcript
+from gt.train.transcript import Copied, transcript
 
 
 class Terminal(io.StringIO):

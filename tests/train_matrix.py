@@ -16,12 +16,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from gt.checkpoint import build, network_config
-from gt.config_files import CONFIGS
+from gt.cli.config_files import CONFIGS
 from gt.data.batching import Live
 from gt.errors import UserError
-from gt.run import make_trainer, quiet
-from gt.task import Task
+from gt.train.checkpoint import build, network_config
+from gt.train.run import make_trainer, quiet
+from gt.train.task import Task
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 CLIP = 0.01  # far below the norm of any gradient here

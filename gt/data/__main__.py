@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from rich.console import Console
 
 from gt.attention import Demand
-from gt.command import check_command
-from gt.config_files import CONFIGS
-from gt.construct import constructing
+from gt.cli.command import check_command
+from gt.cli.config_files import CONFIGS
+from gt.cli.construct import constructing
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
 from gt.data.graph_datamodule import GraphDataModule

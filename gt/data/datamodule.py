@@ -20,10 +20,10 @@ from gt.data.batch_sampler import Batches, Epochs, Requests
 from gt.data.batching import Shares
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
-from gt.interrupts import apart
 from gt.metrics import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
+from gt.train.interrupts import apart
 
 ALL = "all"  # the split of data that are new to a trained model: every sample
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix

@@ -22,9 +22,9 @@ from gt.data.store import Graphs, pointers
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
-from gt.optim import AdamW
 from gt.schema import Schema
-from gt.task import Task
+from gt.train.optim import AdamW
+from gt.train.task import Task
 
 SAMPLERS = {
     "neighbours": lambda nodes: Neighbours([10, 5], 1024),

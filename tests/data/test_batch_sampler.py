@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.callbacks import Loading
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import Live
 from gt.data.graph_datamodule import GraphDataModule
@@ -21,6 +20,7 @@ from gt.layers import Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.callbacks import Loading
 from tests.data.test_batching import pack
 from tests.graphs import random_graph
 

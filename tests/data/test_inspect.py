@@ -13,7 +13,7 @@ from rich.console import Console
 from torch_geometric.data import Data
 
 from gt.attention import Demand
-from gt.command import check_command
+from gt.cli.command import check_command
 from gt.data import bench, inspect
 from gt.data.__main__ import main, unused
 from gt.data.large.sampling import Partition

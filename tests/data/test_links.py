@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from gt.attention import Reading
-from gt.baseline import baseline
 from gt.data.large.link_questions import Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches
 from gt.data.large.links import LinkDataModule, both_ways
@@ -20,11 +19,12 @@ from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.inference import predict
+from gt.inference.whole_graph import predict
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.baseline import baseline
 
 NODES = 12
 SHOWN = np.array([[0, 1], [1, 2], [2, 1], [2, 3], [4, 4], [5, 0], [5, 0], [6, 7], [7, 8], [9, 10]])  # 11 is alone

@@ -9,9 +9,9 @@ import pytest
 from hydra.core.override_parser.types import Override
 
 pytest.importorskip("rdkit")
-from gt.arguments import parsed
-from gt.command import prepared
-from gt.config import check_value, shell_override
+from gt.cli.arguments import parsed
+from gt.cli.command import prepared
+from gt.cli.config import check_value, shell_override
 from gt.data.delimited import decimal_points, delimiter_of
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason

@@ -17,13 +17,13 @@ from gt.encodings import RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.inference import WholeGraph, predict
+from gt.inference.whole_graph import WholeGraph, predict
 from gt.layers import Attention, GatedGCN, ParallelBlock
 from gt.masks import Complete, Expander, Hops
 from gt.model import GraphTransformer
-from gt.optim import AdamW
 from gt.schema import UNLABELLED, Schema
-from gt.task import Task
+from gt.train.optim import AdamW
+from gt.train.task import Task
 
 NODES = 300
 

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.prediction import predict
+from gt.cli.prediction import predict
 from tests.data.ogb_files import put, table
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
@@ -20,6 +19,7 @@ from gt.data.ogb.metric import OGBMetric
 from gt.data.ogb.pcqm4mv2 import PCQM4Mv2
 from gt.data.ogb.ppa import ProteinAssociations
 from gt.data.store import load, save
+from gt.train.baseline import baseline
 from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
 
 DATA = os.environ.get("GT_DATA")

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import POSITIONS, FunctionNames, frequent, targets
 from gt.data.ogb.metric import OGBWords
 from gt.data.store import Graphs
 from gt.metrics import constant_prediction, loss
 from gt.schema import UNLABELLED
+from gt.train.baseline import baseline
 from tests.data.ogb_files import fails, official, put, read, write_code2
 
 NAMES = ["get the name", "set name", "get a b c d e name", "name name", "zzz get"]

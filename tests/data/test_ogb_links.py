@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import gt
-from gt.baseline import baseline
-from gt.checkpoint import build as network
-from gt.checkpoint import encodings_of, network_config
 from gt.data.ogb.links import OGBLinks, build
 from gt.data.ogb.pt import arrays
+from gt.train.baseline import baseline
+from gt.train.checkpoint import build as network
+from gt.train.checkpoint import encodings_of, network_config
 from tests.data.ogb_files import fails, put, table
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]

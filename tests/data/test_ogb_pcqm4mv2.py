@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from gt.baseline import baseline
 from gt.data.ogb import pcqm4mv2 as ogb_pcqm4mv2
 from gt.data.ogb.metric import PCQM4Mv2Metric
 from gt.data.ogb.pcqm4mv2 import OFFICIAL, PCQM4Mv2
+from gt.train.baseline import baseline
 from tests.data.ogb_files import fails, put, read
 
 pytest.importorskip("rdkit")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from gt.baseline import baseline
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.metric import OGBAccuracy
 from gt.data.ogb.ppa import ProteinAssociations
 from gt.schema import UNLABELLED
+from gt.train.baseline import baseline
 from tests.data.ogb_files import fails, official, put, read, table
 
 SIZES, LINES = [3, 1, 2], [2, 0, 1]

@@ -13,11 +13,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from gt.checkpoint import build, network_config
-from gt.config_files import CONFIGS
+from gt.cli.config_files import CONFIGS
 from gt.data.static import Shape, filled
 from gt.graph import GraphBatch
 from gt.schema import Schema
+from gt.train.checkpoint import build, network_config
 from tests.graphs import path, random_graph
 
 SMALL = ["model.width=16", "model.depth=2"]

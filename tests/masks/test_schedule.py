@@ -10,21 +10,21 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import gt
-from gt.checkpoint import build, network_config
-from gt.config import check
-from gt.config_files import CONFIGS
+from gt.cli.config import check
+from gt.cli.config_files import CONFIGS
 from gt.data.batching import Live
 from gt.data.text.language import Text
 from gt.errors import one_line
 from gt.graph import GraphBatch
-from gt.interrupts import Interrupted
 from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer
 from gt.metrics import metrics
 from gt.model import GraphTransformer
-from gt.optim import AdamW
-from gt.run import quiet
 from gt.schema import Schema
-from gt.task import Task
+from gt.train.checkpoint import build, network_config
+from gt.train.interrupts import Interrupted
+from gt.train.optim import AdamW
+from gt.train.run import quiet
+from gt.train.task import Task
 from tests.graphs import random_batch, random_graph
 from tests.masks.test_virtual_models import BLOCKS
 

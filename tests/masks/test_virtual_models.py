@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from gt.analysis import attention_reach
 from gt.data.batching import GraphDataset
 from gt.data.text.language import TextDataset
 from gt.encodings import Degree, RandomWalk, Rotary
 from gt.graph import GraphBatch
+from gt.inference.analysis import attention_reach
 from gt.layers import GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Complete, Expander, Hops, PerHead, VirtualNodes, Window
 from gt.model import GraphTransformer

@@ -22,7 +22,7 @@ from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.inference import WholeGraph
+from gt.inference.whole_graph import WholeGraph
 from gt.schema import UNLABELLED, Schema
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.config import shell_override
+from gt.cli.config import shell_override
 from gt.data.molecules.parsing import chemistry, parses, several_molecules
 from gt.data.molecules.table import Table
 from gt.data.splits import split_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.config import shell_override
+from gt.cli.config import shell_override
 from gt.data.numbers import Numbers
 from gt.data.own.columns import Answer, answer, degrees, random_split
 from gt.data.own.joined import join

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gt.config import shell_override
+from gt.cli.config import shell_override
 from gt.data.own.columns import FEW
 from gt.data.own.node_tables import Table
 from gt.errors import UserError, nearest

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from gt.config import shell_override
+from gt.cli.config import shell_override
 from gt.data.delimited import delimiter_of
 from gt.data.reading import parse_json
 from gt.data.text.files import lines

@@ -13,7 +13,7 @@ from yaml import MarkedYAMLError
 
 from gt.errors import UserError, nearest
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def groups(configs: Path) -> dict[str, list[str]]:

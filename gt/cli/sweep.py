@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gt.errors import UserError
-from gt.job import FAILURE, RESULT
+from gt.train.job import FAILURE, RESULT
 
 REPEATED = ("seed", "data.split_seed", "data.fold")  # what tells the runs of one setting apart
 WIDE = 160  # columns of a file or a pipe

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gt.analysis import Reach, attention_reach, predictions
 from gt.data.datamodule import DataModule
 from gt.data.files import whole
+from gt.inference.analysis import Reach, attention_reach, predictions
 from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema
-from gt.task import Task
+from gt.train.task import Task
 
 ROWS = 20_000  # predictions shown at most
 CELLS = 20_000_000  # numbers in them at most

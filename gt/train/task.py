@@ -13,16 +13,16 @@ from torchmetrics import MeanMetric, MetricCollection
 from gt import metrics
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.inference import predict
+from gt.inference.whole_graph import predict
 from gt.metrics import Criterion
-from gt.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
 from gt.schema import Schema
+from gt.train.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
 
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
 
 
 class Optimisation(Protocol):
-    """Makes the optimiser and its schedule, such as `gt.optim.AdamW`."""
+    """Makes the optimiser and its schedule, such as `gt.train.optim.AdamW`."""
 
     def configure(self, net: nn.Module, steps: int) -> dict[str, Any]: ...
 

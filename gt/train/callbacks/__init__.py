@@ -1,6 +1,6 @@
 """What happens around training: progress on the terminal, and the state that a run goes on from."""
 
-from gt.callbacks.last import SaveLast
-from gt.callbacks.progress import Loading, Progress
+from gt.train.callbacks.last import SaveLast
+from gt.train.callbacks.progress import Loading, Progress
 
 __all__ = ["Loading", "Progress", "SaveLast"]

@@ -88,7 +88,7 @@ class Watch(threading.Thread):
 
     def _end(self, what: str) -> None:
         self.lost.set()
-        from gt.checkpoint_files import how_to_resume  # with PyTorch, as above
+        from gt.train.checkpoint_files import how_to_resume  # with PyTorch, as above
 
         print(f"error: {what}; {how_to_resume(self.folder)}", file=sys.stderr, flush=True)
         for process in self.processes:

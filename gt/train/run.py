@@ -22,25 +22,25 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gt.baseline import Evaluated, baseline, beaten, decidable, reasons
-from gt.causal import check_causal
-from gt.checkpoint import build, encodings_of, network_config, rehearse
-from gt.checkpoint_files import CheckpointFiles, newest
-from gt.construct import constructing
+from gt.cli.construct import constructing
 from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.data.notices import notices
 from gt.errors import UserError
-from gt.interrupts import resumable, without_handlers
-from gt.job import RESULT, write_json
+from gt.inference.causal import check_causal
 from gt.layers import attention_layers
-from gt.logging import sync_line
 from gt.metrics import shown, undefined
 from gt.model import GraphTransformer
-from gt.precision import HalfWeights
-from gt.processes import check_devices, together
-from gt.report import history, write_report
-from gt.task import Task
+from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.checkpoint import build, encodings_of, network_config, rehearse
+from gt.train.checkpoint_files import CheckpointFiles, newest
+from gt.train.interrupts import resumable, without_handlers
+from gt.train.job import RESULT, write_json
+from gt.train.logging import sync_line
+from gt.train.precision import HalfWeights
+from gt.train.processes import check_devices, together
+from gt.train.report import history, write_report
+from gt.train.task import Task
 
 
 def quiet() -> None:

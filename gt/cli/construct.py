@@ -12,7 +12,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gt.config import OPTIONS
+from gt.cli.config import OPTIONS
 from gt.errors import UserError
 
 Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says

@@ -104,7 +104,7 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:
     Args:
         data: what it was trained on.
         steps: of its optimiser.
-        log: what it logged, see `gt.report.history`.
+        log: what it logged, see `gt.train.report.history`.
     """
     schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)

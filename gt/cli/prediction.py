@@ -19,7 +19,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
-from gt.task import Task
+from gt.train.task import Task
 
 
 @runtime_checkable

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gt.causal import check_causal
 from gt.data.text.language import path_graphs
 from gt.encodings import EncodingModule
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch
+from gt.inference.causal import check_causal
 from gt.layers import Attention, Block
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined

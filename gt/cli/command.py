@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
-from gt.config import OPTIONS, Config, WrongKey, accepted, check, check_path, shell_override
-from gt.config_files import CONFIGS, Files, searched, yaml_line
+from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
+from gt.cli.config import OPTIONS, Config, WrongKey, accepted, check, check_path, shell_override
+from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest
-from gt.resume import changes
+from gt.train.resume import changes
 
 RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
 
@@ -144,7 +144,8 @@ def resumed(arguments: list[str]) -> list[str]:
     What the other arguments change in it is said, a line each, and holds the next time that the run goes on, too.
 
     Raises:
-        UserError: no such run, it has nothing to go on from, or an argument changes what must stay: see `gt.resume`.
+        UserError: no such run, it has nothing to go on from, or an argument changes what must stay, see
+            `gt.train.resume`.
     """
     given = [argument for argument in arguments if argument.startswith("resume=")]
     if not given or given[-1] in ("resume=", "resume=null"):

@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gt.cli.paths import anchor
 from gt.data.files import whole
 from gt.errors import reason
-from gt.paths import anchor
-from gt.transcript import transcript
+from gt.train.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished
 FAILURE = "failure.json"  # of one that did not: what was wrong

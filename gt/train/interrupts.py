@@ -12,7 +12,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.checkpoint_files import how_to_resume
+from gt.train.checkpoint_files import how_to_resume
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

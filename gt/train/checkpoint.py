@@ -9,13 +9,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from gt.checkpoint_files import BEST, LAST, read
-from gt.config import imported
-from gt.construct import Refused, constructing
+from gt.cli.config import imported
+from gt.cli.construct import Refused, constructing
 from gt.errors import UserError
 from gt.metrics import metrics
 from gt.schema import Schema, several
-from gt.task import Task
+from gt.train.checkpoint_files import BEST, LAST, read
+from gt.train.task import Task
 
 PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network
 # what a checkpoint or the configuration of a run may ask to be imported and called

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker
 
-from gt.checkpoint_files import LAST, PREVIOUS, clean
-from gt.interrupts import Interrupted, interrupts
+from gt.train.checkpoint_files import LAST, PREVIOUS, clean
+from gt.train.interrupts import Interrupted, interrupts
 
 
 class SaveLast(Checkpoint):

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 
-from gt.config import shell_override
+from gt.cli.config import shell_override
 from gt.errors import UserError, nearest
 
 ALONE = {"-m", "--multirun", "-r", "--run", "--resolve"}

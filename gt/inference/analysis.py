@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gt.graph import GraphBatch
 from gt.hops import hop_matrix
-from gt.inference import predict
+from gt.inference.whole_graph import predict
 from gt.layers import attention_layers
 
 LONGEST = 512  # graphs above this are left out of the attention analysis: it looks at all pairs

@@ -1,0 +1,1 @@
+"""Command lines: their checks, configuration files, sweeps and tables of predictions."""

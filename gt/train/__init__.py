@@ -1,0 +1,1 @@
+"""Training: the run, its task and optimiser, checkpoints, callbacks and the report."""
