@@ -47,13 +47,13 @@ def probabilities(
     if top_k is not None and top_k < logits.shape[-1]:
         last = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)
-    found = logits.softmax(-1)
+    probabilities = logits.softmax(-1)
     if top_p is not None:
-        ranked, order = found.sort(dim=-1, descending=True, stable=True)
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= top_p, 0.0)
-        found = torch.zeros_like(found).scatter(-1, order, ranked)
-        found = found / found.sum(-1, keepdim=True)
-    return found
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return probabilities
 
 
 @torch.inference_mode()
@@ -139,13 +139,13 @@ def main() -> None:
     start = torch.tensor(prompt.astype(int), device=args.device).repeat(args.samples, 1)
     began = time.perf_counter()
     try:
-        found = generate(
+        samples = generate(
             read, start, args.tokens, schema.max_nodes, args.temperature, args.top_k, args.top_p, args.seed
         )
     except ValueError as error:
         raise UserError(str(error)) from None
     seconds = time.perf_counter() - began
-    for place, sample in enumerate(found.tolist()):
+    for place, sample in enumerate(samples.tolist()):
         if place:
             print("---")
         print(tokenizer.decode(sample))

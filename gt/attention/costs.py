@@ -122,11 +122,11 @@ class CostTable:
     @cached_property
     def _headings(self) -> dict[str, set[str]]:
         """What follows each backend's name: kinds, ``blocks`` or channels."""
-        found: dict[str, set[str]] = {}
+        headings: dict[str, set[str]] = {}
         for name in self.times:
             backend, heading, *_ = name.split("/")
-            found.setdefault(backend, set()).add(heading)
-        return found
+            headings.setdefault(backend, set()).add(heading)
+        return headings
 
     def seconds(self, backend: str, pairs: Pairs, demand: Demand) -> float:
         """The time that a backend is expected to take, forward and backward; infinite where it was not measured."""
@@ -188,8 +188,8 @@ def cached_path(device: str) -> Path:
 def read_table(path: Path) -> CostTable | None:
     """The table in a file; None where there is none, it is damaged or of another version."""
     try:
-        found = json.loads(path.read_text())
-        return CostTable(found["times"], found["source"]) if found["version"] == VERSION else None
+        content = json.loads(path.read_text())
+        return CostTable(content["times"], content["source"]) if content["version"] == VERSION else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -198,7 +198,7 @@ def read_table(path: Path) -> CostTable | None:
 def cost_table(device: str) -> CostTable:
     """This machine's own table where it was measured, else the one that comes with the package."""
     shipped = SHIPPED / f"{device}.json"
-    found = read_table(cached_path(device)) or read_table(shipped if shipped.exists() else SHIPPED / "cpu.json")
-    if found is None:
+    content = read_table(cached_path(device)) or read_table(shipped if shipped.exists() else SHIPPED / "cpu.json")
+    if content is None:
         raise RuntimeError(f"{shipped} is damaged: install the package again")
-    return found
+    return content

@@ -77,11 +77,11 @@ BACKENDS: dict[str, Backend] = {
 def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
     """For each backend the seconds that it is expected to take, forward and backward, or why it is not considered."""
     table = cost_table(demand.device)
-    found: dict[str, float | str] = {}
+    costs_or_reasons: dict[str, float | str] = {}
     for name, backend in BACKENDS.items():
         reason = backend.avoided(demand) or backend.refusal(pairs, demand)
-        found[name] = reason or table.seconds(name, pairs, demand)
-    return found
+        costs_or_reasons[name] = reason or table.seconds(name, pairs, demand)
+    return costs_or_reasons
 
 
 def choose(pairs: Pairs, demand: Demand) -> str:
@@ -89,10 +89,10 @@ def choose(pairs: Pairs, demand: Demand) -> str:
     if demand.backend != "auto":
         return demand.backend
     if demand not in pairs.choices:
-        found = explain(pairs, demand)
-        costs = {name: cost for name, cost in found.items() if not isinstance(cost, str)}
+        costs_or_reasons = explain(pairs, demand)
+        costs = {name: cost for name, cost in costs_or_reasons.items() if not isinstance(cost, str)}
         pairs.choices[demand] = min(costs, key=costs.__getitem__)
-        log.debug("%s, %d pairs: %s", demand, pairs.count, found)
+        log.debug("%s, %d pairs: %s", demand, pairs.count, costs_or_reasons)
     return pairs.choices[demand]
 
 
@@ -139,10 +139,10 @@ def check_shapes(
         raise ValueError(f"the mask tells {pairs.heads} heads apart, the layer has {q.shape[1]}")
     if isinstance(bias, Tensor):
         check_bias(bias, pairs, q.shape[1])
-    for what, found, like in (("pair", pair, k), ("pair_value", value, v)):
-        if found is not None and found.shape != (pairs.edges.shape[1], *like.shape[1:]):
+    for what, term, like in (("pair", pair, k), ("pair_value", value, v)):
+        if term is not None and term.shape != (pairs.edges.shape[1], *like.shape[1:]):
             right = (pairs.edges.shape[1], *like.shape[1:])
-            raise ValueError(f"{what} of these pairs is {right}, not {tuple(found.shape)}")
+            raise ValueError(f"{what} of these pairs is {right}, not {tuple(term.shape)}")
 
 
 def joined_bias(

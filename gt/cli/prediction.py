@@ -99,9 +99,9 @@ def named(table: pd.DataFrame, data: Named) -> pd.DataFrame:
     assert data.graphs is not None
     rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
     rows = rows + table["node" if "node" in table else "graph"].to_numpy()
-    found: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
-    found |= {name: values[rows] for name, values in data.names().items()}
-    return pd.DataFrame(found | {name: table[name] for name in table if name not in found})
+    about: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
+    about |= {name: values[rows] for name, values in data.names().items()}
+    return pd.DataFrame(about | {name: table[name] for name in table if name not in about})
 
 
 def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Spelled | None) -> dict[str, Any]:
@@ -109,12 +109,12 @@ def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Sp
     if schema.kind == "multiclass":
         scores = prediction.view(len(prediction), schema.positions, schema.outputs)
         best = scores.softmax(2).max(2)
-        found: dict[str, Any] = {"prediction": _classes(schema, best.indices, spell)}
+        rows: dict[str, Any] = {"prediction": _classes(schema, best.indices, spell)}
         if schema.positions == 1:
-            found["probability"] = best.values[:, 0].numpy()
+            rows["probability"] = best.values[:, 0].numpy()
         if target is not None:
-            found["target"] = _classes(schema, target.view(len(prediction), -1)[:, : schema.positions], spell)
-        return found
+            rows["target"] = _classes(schema, target.view(len(prediction), -1)[:, : schema.positions], spell)
+        return rows
     values = {"prediction": prediction.sigmoid() if schema.kind == "binary" else prediction}
     if target is not None:
         values["target"] = target.view_as(prediction)
@@ -193,12 +193,12 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
 
 
 def _beside(
-    records: Records, found: pd.DataFrame, left_out: np.ndarray, why: str, schema: Schema, scores: dict[str, float]
+    records: Records, predicted: pd.DataFrame, left_out: np.ndarray, why: str, schema: Schema, scores: dict[str, float]
 ) -> Predictions:
     """The rows of a source, each with its prediction after its own columns, empty where there is none.
 
     Args:
-        found: predictions of the samples that are not left out, in order.
+        predicted: predictions of the samples that are not left out, in order.
         left_out: (S,) of all samples; none where none is.
         why: that is so.
     """
@@ -208,11 +208,11 @@ def _beside(
         rows = rows[~left_out]
     own = set(map(str, records.table.columns))
     told = {"graph", "node"} | (
-        {name for name in found if str(name).startswith("target")} if {*schema.target} <= own else set()
+        {name for name in predicted if str(name).startswith("target")} if {*schema.target} <= own else set()
     )
-    found = found.drop(columns=[name for name in found if name in told])
-    found.index = pd.Index(rows)
-    table = records.table.rename(columns={name: f"{name} of the file" for name in found if name in own})
+    predicted = predicted.drop(columns=[name for name in predicted if name in told])
+    predicted.index = pd.Index(rows)
+    table = records.table.rename(columns={name: f"{name} of the file" for name in predicted if name in own})
     return Predictions(
-        pd.concat([table, found.reindex(range(len(table)))], axis=1), scores, dict(sorted(unreadable.items()))
+        pd.concat([table, predicted.reindex(range(len(table)))], axis=1), scores, dict(sorted(unreadable.items()))
     )

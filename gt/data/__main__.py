@@ -37,9 +37,9 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
     Raises:
         UserError: there is no such option or key, or the dataset cannot be read.
     """
-    found = check_command([f"data={name}", *overrides])
+    checked = check_command([f"data={name}", *overrides])
     with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
-        cfg = compose("train", overrides=found)
+        cfg = compose("train", overrides=checked)
         with constructing(cfg):
             data: DataModule = instantiate(cfg.data)
     data.open([])
@@ -48,13 +48,13 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
 
 def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     """Print what a dataset holds and draw some of it; returns the picture's path."""
-    found = inspect.contents(data)
+    held = inspect.contents(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = (
-        inspect.size_table(found),
-        inspect.feature_table(found, data.schema),
+        inspect.size_table(held),
+        inspect.feature_table(held, data.schema),
         inspect.label_table(data),
-        inspect.mask_table(found.batch, Demand(device=device)),
+        inspect.mask_table(held.batch, Demand(device=device)),
     )
     for table in tables:
         console.print(table)
@@ -65,7 +65,7 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
         if value not in ([], {}, None) and key != "attributes":  # those were said when the data were opened
             console.print(f"{key}: {value}", markup=False)
     path = unused(out, getattr(data, "name", name))
-    draw(found.sample, data.schema, path)
+    draw(held.sample, data.schema, path)
     return path
 
 

@@ -61,11 +61,11 @@ class Folds:
                 raise UserError(f"data.fold={self.fold} needs data.folds: {name} has no official splits to choose from")
             return None
         keys = {split: _key(self.fold, split) for split in SPLITS}
-        found = {split: graphs.splits[key] for split, key in keys.items() if key in graphs.splits}
-        if not found:
+        given = {split: graphs.splits[key] for split, key in keys.items() if key in graphs.splits}
+        if not given:
             count = sum(key.endswith(f".{SPLITS[0]}") for key in graphs.splits)
             raise UserError(f"data.fold={self.fold}: {name} has {count} official splits, 0 to {count - 1}")
-        return found
+        return given
 
     def deal(self, classes: np.ndarray, name: str) -> Arrays:
         """Places of the samples of each split, by their classes (samples,).

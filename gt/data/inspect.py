@@ -57,13 +57,13 @@ def contents(data: DataModule) -> Contents:
     nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
     targets = np.asarray(graphs.edge_index)[1] + np.repeat(graphs.node_ptr[:-1], edges)
     if len(graphs) == 1 or not isinstance(batches, Batches):
-        found = _drawn(list(islice(data.loader("train"), BATCHES)))
+        drawn = _drawn(list(islice(data.loader("train"), BATCHES)))
         return replace(
-            found,
+            drawn,
             nodes=nodes,
             edges=edges,
             in_degree=np.bincount(targets, minlength=int(graphs.node_ptr[-1])),
-            sample=gather(graphs, [0]) if edges.sum() <= LARGEST else found.sample,
+            sample=gather(graphs, [0]) if edges.sum() <= LARGEST else drawn.sample,
             x=graphs.nodes.get("x"),
             edge_attr=graphs.edges.get("edge_attr"),
             whole=True,
@@ -129,8 +129,8 @@ def _best(values: np.ndarray, owner: np.ndarray, graphs: int) -> np.ndarray:
     """The node of the largest value in each graph that has any."""
     order = np.lexsort((values, owner))
     last = np.searchsorted(owner[order], np.arange(graphs), side="right") - 1
-    found = order[np.maximum(last, 0)]
-    return found[owner[found] == np.arange(graphs)]
+    last_of = order[np.maximum(last, 0)]
+    return last_of[owner[last_of] == np.arange(graphs)]
 
 
 def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
@@ -155,18 +155,19 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def size_table(found: Contents) -> Table:
+def size_table(contents: Contents) -> Table:
     """Nodes, edges, degrees and diameters."""
-    one, scope = len(found.nodes) == 1, "" if found.whole else ", in some training batches"
-    title = f"{many(len(found.nodes), 'graph')}, {found.nodes.sum():,} nodes, {found.edges.sum():,} edges{scope}"
+    one, scope = len(contents.nodes) == 1, "" if contents.whole else ", in some training batches"
+    nodes, edges = contents.nodes, contents.edges
+    title = f"{many(len(nodes), 'graph')}, {nodes.sum():,} nodes, {edges.sum():,} edges{scope}"
     table = _table(title, "", "least", "mean", "median", "most")
-    hops, connected = double_sweep(found.sample)
-    rows = {} if one else {"nodes of a graph": found.nodes, "edges of a graph": found.edges}
-    rows |= {"edges a node reads": found.in_degree}
+    hops, connected = double_sweep(contents.sample)
+    rows = {} if one else {"nodes of a graph": contents.nodes, "edges of a graph": contents.edges}
+    rows |= {"edges a node reads": contents.in_degree}
     for name, values in (*rows.items(), (f"diameter (at least{'' if one else f'; of {len(hops)} graphs'})", hops)):
         numbers = (values.min(), values.mean(), np.median(values), values.max()) if len(values) else (0, 0, 0, 0)
         table.add_row(name, f"{numbers[0]:,}", f"{numbers[1]:,.2f}", f"{numbers[2]:,.0f}", f"{numbers[3]:,}")
-    alone = float((found.in_degree == 0).mean()) if len(found.in_degree) else 0.0
+    alone = float((contents.in_degree == 0).mean()) if len(contents.in_degree) else 0.0
     apart = f"{1 - connected.mean():.1%} of the sampled graphs fall apart"
     if one:
         apart = "the graph hangs together" if connected.all() else "the graph falls apart"
@@ -174,10 +175,11 @@ def size_table(found: Contents) -> Table:
     return table
 
 
-def feature_table(found: Contents, schema: Schema) -> Table:
+def feature_table(contents: Contents, schema: Schema) -> Table:
     """Each column of node and edge features: its vocabulary, what of it occurs and what occurs most."""
     table = _table("features", "", "values", "that occur", "most frequent", "its share")
-    for name, values, vocab in (("node", found.x, schema.node_vocab), ("edge", found.edge_attr, schema.edge_vocab)):
+    columns = (("node", contents.x, schema.node_vocab), ("edge", contents.edge_attr, schema.edge_vocab))
+    for name, values, vocab in columns:
         if values is None:
             table.add_row(name, "none")
         elif not vocab:

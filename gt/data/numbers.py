@@ -121,16 +121,16 @@ class Numbers:
     def _of_features(self, graphs: Graphs) -> dict[str, Any]:
         schema: Schema = graphs.schema
         train = np.asarray(graphs.splits["train"], np.int64)
-        found: dict[str, Any] = {}
+        moments: dict[str, Any] = {}
         if self.standardise and schema.node_floats:
             rows = runs(graphs.node_ptr[train], graphs.sizes[train]) if len(graphs) > 1 else train
             x = graphs.nodes["x"]
-            found["node_mean"], found["node_scale"] = feature_moments(
+            moments["node_mean"], moments["node_scale"] = feature_moments(
                 x if len(graphs) == 1 and len(train) < FEW else x[rows]
             )
         if self.standardise and schema.edge_floats:
             attributes, edges = graphs.edges["edge_attr"], np.diff(graphs.edge_ptr)
             if len(graphs) > 1:
                 attributes = attributes[runs(graphs.edge_ptr[train], edges[train])]
-            found["edge_mean"], found["edge_scale"] = feature_moments(attributes)
-        return found
+            moments["edge_mean"], moments["edge_scale"] = feature_moments(attributes)
+        return moments

@@ -45,17 +45,17 @@ def by_scaffold(scaffolds: Sequence[str], fractions: Sequence[float]) -> Arrays:
     groups = defaultdict(list)
     for sample, scaffold in enumerate(scaffolds):
         groups[scaffold].append(sample)
-    found: dict[str, list[int]] = {name: [] for name in SPLITS}
+    splits: dict[str, list[int]] = {name: [] for name in SPLITS}
     first, second = (share * len(scaffolds) for share in (fractions[0], fractions[0] + fractions[1]))
     for group in sorted(groups.values(), key=lambda group: (len(group), group[0]), reverse=True):
-        if len(found["train"]) + len(group) <= first:
+        if len(splits["train"]) + len(group) <= first:
             name = "train"
-        elif len(found["train"]) + len(found["valid"]) + len(group) <= second:
+        elif len(splits["train"]) + len(splits["valid"]) + len(group) <= second:
             name = "valid"
         else:
             name = "test"
-        found[name] += group
-    return {name: np.array(sorted(samples), np.int64) for name, samples in found.items()}
+        splits[name] += group
+    return {name: np.array(sorted(samples), np.int64) for name, samples in splits.items()}
 
 
 def at_random(count: int, fractions: Sequence[float], seed: int) -> Arrays:

@@ -98,12 +98,12 @@ def fitted(sizes: np.ndarray, most: int) -> list[Shape]:
         with_one_more = (best[:, None] + cost).min(0)
         cuts.append(np.where(with_one_more < best, (best[:, None] + cost).argmin(0), 0))
         best = np.minimum(best, with_one_more)
-    found, high = [], points
+    shapes, high = [], points
     for cut in reversed(cuts):
         if low := int(cut[high]):
-            found.append(around(sizes[ends[low] : ends[high]]))
+            shapes.append(around(sizes[ends[low] : ends[high]]))
             high = low
-    return sorted([*found, around(sizes[: ends[high]])])
+    return sorted([*shapes, around(sizes[: ends[high]])])
 
 
 def shapes_of(batches: Sequence[np.ndarray], nodes: np.ndarray, edges: np.ndarray, last: Shape) -> tuple[Shape, ...]:
@@ -113,8 +113,8 @@ def shapes_of(batches: Sequence[np.ndarray], nodes: np.ndarray, edges: np.ndarra
         batches: graph numbers of each; others are expected to be much like them.
         last: a shape that holds any batch, for those that turn out not to be.
     """
-    found = fitted(measured(batches, nodes, edges), MOST - 1)
-    return tuple(sorted({*found, last}, key=lambda shape: shape.cost))
+    shapes = fitted(measured(batches, nodes, edges), MOST - 1)
+    return tuple(sorted({*shapes, last}, key=lambda shape: shape.cost))
 
 
 def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphBatch:

@@ -48,10 +48,10 @@ def say_strange(rows: Sequence[int], where: Callable[[int], str]) -> None:
 
 def _read(column: np.ndarray, read: Callable[[str], float | None]) -> np.ndarray:
     """(rows,) float64, NaN where a cell is missing or says nothing."""
-    found = [
+    values = [
         None if missing else read(str(value).strip()) for value, missing in zip(column, pd.isna(column), strict=True)
     ]
-    return np.array([np.nan if value is None else value for value in found])
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def _among(words: Sequence[str]) -> Callable[[str], float | None]:

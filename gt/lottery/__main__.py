@@ -77,13 +77,13 @@ def write(folder: Path, rows: list[Row], swept: list[Row], facts: dict[str, str]
     """Everything that was measured, as JSON; whole or not at all."""
     path = folder / "lottery.json"
     part = path.with_suffix(".part")
-    found = {
+    table = {
         "machine": facts,
         "peaks": asdict(peak),
         "grid": [asdict(r) for r in rows],
         "densities": [asdict(r) for r in swept],
     }
-    part.write_text(json.dumps(found, indent=1))
+    part.write_text(json.dumps(table, indent=1))
     os.replace(part, path)
     return path
 

@@ -127,8 +127,8 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
                 key = f"{name}/{case.key}"
                 rows, columns = costs.axes_of(key)
                 grid = times.setdefault(key, [[0.0] * len(columns) for _ in rows])
-                found = timed(step(name), device, least=1, seconds=BUDGET)
-                grid[case.row][case.column] = min(found)  # what else the machine does only ever adds
+                repeats = timed(step(name), device, least=1, seconds=BUDGET)
+                grid[case.row][case.column] = min(repeats)  # what else the machine does only ever adds
                 spent[name] += time.perf_counter() - begun
     for name, grid in times.items():
         axes = costs.axes_of(name)

@@ -31,10 +31,10 @@ def once(step: Step, device: str) -> float:
 def timed(step: Step, device: str, least: int, seconds: float) -> list[float]:
     """Seconds of each repeat: at least so many, and until they have taken so long; a first one is thrown away."""
     step()
-    found: list[float] = []
-    while len(found) < least or sum(found) < seconds:
-        found.append(once(step, device))
-    return found
+    repeats: list[float] = []
+    while len(repeats) < least or sum(repeats) < seconds:
+        repeats.append(once(step, device))
+    return repeats
 
 
 def side_by_side(
@@ -50,15 +50,15 @@ def side_by_side(
         device: where they run.
         rounds, least: repeats of each step; ``least`` of them where that takes longer than ``seconds`` a step.
     """
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     for number in range(rounds):
         if number >= least and time.perf_counter() - start > seconds * len(steps):
             break
         for name, step in steps.items():
             step()
-            found[name].append(once(step, device))
-    return found
+            times[name].append(once(step, device))
+    return times
 
 
 def attention_step(pairs: Pairs, given: list[Tensor], backend: str) -> Step:

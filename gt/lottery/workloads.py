@@ -69,7 +69,7 @@ def workloads() -> list[Workload]:
         return lambda: path_graphs([length] * count)
 
     local: tuple[Mask, ...] = (Hops(1), Hops(2), Complete())
-    found = []
+    workloads = []
     for name, make in (
         ("32 molecules of 10-40", graphs(32, 10, 40, 2.2)),
         ("256 molecules of 10-40", graphs(256, 10, 40, 2.2)),
@@ -77,19 +77,19 @@ def workloads() -> list[Workload]:
         ("16 proteins of 150-350", graphs(16, 150, 350, 9)),
     ):
         for mask in local:
-            found.append(Workload(name, make, mask))
-        found.append(Workload(name, make, Complete(), 8, 16))
-        found.append(Workload(name, make, Complete(), 4, 64))
-        found.append(Workload(name, make, Hops(1), 4, 64))
+            workloads.append(Workload(name, make, mask))
+        workloads.append(Workload(name, make, Complete(), 8, 16))
+        workloads.append(Workload(name, make, Complete(), 4, 64))
+        workloads.append(Workload(name, make, Hops(1), 4, 64))
     read: tuple[Mask, ...] = (Causal(), Complete(), Window(16) & Causal())
     for count, length in ((12, 64), (8, 256), (2, 1024)):
         make = texts(count, length)
         for mask in read:
-            found.append(Workload(f"{count} texts of {length}", make, mask, 4, 32))
+            workloads.append(Workload(f"{count} texts of {length}", make, mask, 4, 32))
     for nodes, degree in ((2_000, 4), (2_000, 40), (17_000, 12)):
         name, make = f"one graph of {nodes:,}, {degree} edges a node", graphs(1, nodes, nodes, degree)
-        found += [Workload(name, make, Hops(1)), Workload(name, make, Hops(1), 8, 32)]
-    return found
+        workloads += [Workload(name, make, Hops(1)), Workload(name, make, Hops(1), 8, 32)]
+    return workloads
 
 
 def densities(nodes: int = 256, graphs: int = 4) -> list[Workload]:

@@ -203,8 +203,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
     split = result["split"]
     rows = max(1, min(ROWS, CELLS // task.schema.outputs))
     scored = itertools.islice(data.loader(split), result["batches"][0])
-    found = (values.numpy() for values in predictions(task.net, scored, rows))
-    prediction, target = labelled_rows(task.schema, *found)
+    arrays = (values.numpy() for values in predictions(task.net, scored, rows))
+    prediction, target = labelled_rows(task.schema, *arrays)
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights: list[float] = getattr(task.net, "blend_weights", list)()

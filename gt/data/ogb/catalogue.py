@@ -31,12 +31,12 @@ def catalogue() -> dict[str, dict[str, str]]:
     They are the columns of OGB's three ``master.csv``, every value a text as it stands there (``"True"``, ``"None"``),
     with two of our own: ``level`` (``graph``, ``node`` or ``link``) and ``folder``, the name of the dataset's folder.
     """
-    found = {}
+    sets = {}
     for level, package in LEVELS.items():
         table = pd.read_csv(_home() / package / "master.csv", index_col=0, keep_default_na=False, dtype=str)
         for name, column in table.items():
-            found[str(name)] = {**column, "level": level, "folder": str(name).replace("-", "_")}
-    return found | {"pcqm4m-v2": dict(PCQM4MV2)}
+            sets[str(name)] = {**column, "level": level, "folder": str(name).replace("-", "_")}
+    return sets | {"pcqm4m-v2": dict(PCQM4MV2)}
 
 
 def _home() -> Path:
@@ -60,7 +60,7 @@ def facts(name: str, level: str | None = None, data_type: str | None = None) -> 
     """
     known = catalogue()
     wanted = {"level": level, "data type": data_type}
-    names = [n for n, found in known.items() if all(v is None or found.get(k) == v for k, v in wanted.items())]
+    names = [n for n, column in known.items() if all(v is None or column.get(k) == v for k, v in wanted.items())]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
         kind = "molecule " if data_type == "mol" else f"{level}-level " if level else ""
@@ -68,7 +68,7 @@ def facts(name: str, level: str | None = None, data_type: str | None = None) -> 
     return known[name]
 
 
-def listed(found: Mapping[str, str], key: str) -> list[str]:
+def listed(column: Mapping[str, str], key: str) -> list[str]:
     """A fact that is a list, such as ``additional node files``; empty where OGB says ``None``."""
-    value = found.get(key, "None")
+    value = column.get(key, "None")
     return [] if value == "None" else value.split(",")

@@ -48,23 +48,23 @@ def files(name: str, folder: Path) -> dict[str, Path]:
     Raises:
         UserError: an unknown name.
     """
-    found = facts(name)
+    about = facts(name)
     further = {part: folder / path for part, path in FURTHER.get(name, {}).items()}
-    if "split" not in found:
+    if "split" not in about:
         return further
-    level, raw = found["level"], folder / "raw"
+    level, raw = about["level"], folder / "raw"
     labels = [] if level == "link" else [f"{level}-label"]
-    if found["binary"] == "True":
+    if about["binary"] == "True":
         parts, ending = ["data", *labels], "npz"
-    elif found.get("is hetero") == "True":
+    elif about.get("is hetero") == "True":
         parts, ending = [*HETERO], "csv.gz"
     else:
         optional = {"node-feat": "has_node_attr", "edge-feat": "has_edge_attr"}
-        parts = ["num-node-list", "num-edge-list", "edge", *(p for p, k in optional.items() if found[k] == "True")]
-        parts += [*labels, *listed(found, "additional node files"), *listed(found, "additional edge files")]
+        parts = ["num-node-list", "num-edge-list", "edge", *(p for p, k in optional.items() if about[k] == "True")]
+        parts += [*labels, *listed(about, "additional node files"), *listed(about, "additional edge files")]
         ending = "csv.gz"
-    split = folder / "split" / found["split"]
-    if level == "node" and found["is hetero"] == "True":
+    split = folder / "split" / about["split"]
+    if level == "node" and about["is hetero"] == "True":
         splits = {"split": split / "nodetype-has-split.csv.gz"}
     else:
         splits = {part: split / f"{part}.{'pt' if level == 'link' else 'csv.gz'}" for part in SPLITS}
@@ -88,10 +88,10 @@ def locate(name: str, root: Path, built: int = 0) -> Path:
     Raises:
         UserError: an unknown name, a folder that lacks a file or is of an older release, or a download that failed.
     """
-    found = facts(name)
-    folder = root / found["folder"]
+    about = facts(name)
+    folder = root / about["folder"]
     if _absent(folder):
-        _download(name, found["url"], folder, built)
+        _download(name, about["url"], folder, built)
     again = f"remove {folder} to have it downloaded again, or set data.root to the folder that holds a whole one"
     for path in files(name, folder).values():
         if not (path.is_file() and os.access(path, os.R_OK)):

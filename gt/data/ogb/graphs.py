@@ -70,7 +70,7 @@ class OGBGraphs(GraphDataModule):
         super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
 
     @abstractmethod
-    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+    def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
         """The dataset in chunks of consecutive graphs, from its files by name; schema and splits are in the last.
 
         Raises:
@@ -115,23 +115,23 @@ class OGBMolecules(OGBGraphs):
         facts(self.name, "graph", self.data_type)
         return OGBMetric(self.name)
 
-    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+    def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
         about = facts(self.name, "graph", self.data_type)
         kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
         atoms, bonds = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
-        sizes = counts(found["num-node-list"], least=1)
-        y = numbers(found["graph-label"], tasks, np.float64, len(sizes)).astype(np.float32)
-        refuse(found["graph-label"], np.isinf(y), y, "is not finite")
+        sizes = counts(tables["num-node-list"], least=1)
+        y = numbers(tables["graph-label"], tasks, np.float64, len(sizes)).astype(np.float32)
+        refuse(tables["graph-label"], np.isinf(y), y, "is not finite")
         if kind == "binary":
-            refuse(found["graph-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
-        splits = splits_of(found, len(y))
+            refuse(tables["graph-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
+        splits = splits_of(tables, len(y))
         if np.isnan(y[splits["train"]]).all():
-            raise UserError(f"{found['graph-label']} labels no graph of {found['train']}: replace both by OGB's")
+            raise UserError(f"{tables['graph-label']} labels no graph of {tables['train']}: replace both by OGB's")
         mean, scale = moments(y[splits["train"]]) if kind == "regression" else ((), ())
-        target = task_names(found["graph-label"].parent.parent / "mapping" / "mol.csv.gz", tasks)
-        nodes = {"node-feat": Table(len(atoms), check=within(found["node-feat"], atoms))}
-        edges = {"edge-feat": Table(len(bonds), check=within(found["edge-feat"], bonds))}
-        for piece in pieces(found, sizes, nodes, edges):
+        target = task_names(tables["graph-label"].parent.parent / "mapping" / "mol.csv.gz", tasks)
+        nodes = {"node-feat": Table(len(atoms), check=within(tables["node-feat"], atoms))}
+        edges = {"edge-feat": Table(len(bonds), check=within(tables["edge-feat"], bonds))}
+        for piece in pieces(tables, sizes, nodes, edges):
             edge_ptr, edge_index = piece.both_ways()
             yield Graphs(
                 node_ptr=pointers(piece.sizes),
@@ -163,5 +163,5 @@ def task_names(path: Path, tasks: int) -> tuple[str, ...]:
             names = next(csv.reader(table), [])
     except (OSError, EOFError, ValueError, csv.Error):  # a table that nothing else needs
         return ()
-    found = tuple(name for name in names if name not in ("smiles", "mol_id"))
-    return found if len(found) == tasks else ()
+    columns = tuple(name for name in names if name not in ("smiles", "mol_id"))
+    return columns if len(columns) == tasks else ()

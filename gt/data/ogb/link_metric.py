@@ -93,8 +93,8 @@ class ReciprocalRank(Metric):
         if not groups[:, 0].all() or groups[:, 1:].any():
             raise ValueError("each link should come first, before as many pairs that are none as any other has")
         ratings = preds.detach().float().view_as(groups)
-        found = self.evaluator.eval({"y_pred_pos": ratings[:, 0], "y_pred_neg": ratings[:, 1:]})["mrr_list"]
-        self.total += found.sum()
+        ranks = self.evaluator.eval({"y_pred_pos": ratings[:, 0], "y_pred_neg": ratings[:, 1:]})["mrr_list"]
+        self.total += ranks.sum()
         self.links += links
 
     def compute(self) -> Tensor:

@@ -35,10 +35,10 @@ def known(name: str) -> Mapping[str, str]:
     Raises:
         UserError: it cannot.
     """
-    found = facts(name, "link")
+    about = facts(name, "link")
     if name not in NAMES:
-        raise UserError(f"{name} ({found['task type']}) is none of the link sets read here: {', '.join(NAMES)}")
-    return found
+        raise UserError(f"{name} ({about['task type']}) is none of the link sets read here: {', '.join(NAMES)}")
+    return about
 
 
 def build(name: str, root: Path) -> Graphs:
@@ -56,27 +56,27 @@ def build(name: str, root: Path) -> Graphs:
         UserError: a file is missing or malformed; names the file, and the row where one is to blame.
     """
     known(name)
-    found = files(name, locate(name, root))
-    sizes = counts(found["num-node-list"], least=1)
+    raw = files(name, locate(name, root))
+    sizes = counts(raw["num-node-list"], least=1)
     if len(sizes) != 1:
-        raise UserError(f"{found['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
+        raise UserError(f"{raw['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
     nodes = int(sizes[0])
-    pairs = numbers(found["edge"], 2, np.int64, int(counts(found["num-edge-list"], 1)[0]))
-    refuse(found["edge"], (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
-    read = {part: arrays(found[part]) for part in SPLITS}
-    splits = _links(found, read, nodes)
+    pairs = numbers(raw["edge"], 2, np.int64, int(counts(raw["num-edge-list"], 1)[0]))
+    refuse(raw["edge"], (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
+    read = {part: arrays(raw[part]) for part in SPLITS}
+    splits = _links(raw, read, nodes)
 
     shown = ~_hidden(pairs, splits, nodes)
     edges: Arrays = {}
     if name == "ogbl-collab":
-        weight = numbers(found["edge_weight"], 1, np.float64, len(pairs))
-        year = numbers(found["edge_year"], 1, np.int64, len(pairs))
+        weight = numbers(raw["edge_weight"], 1, np.float64, len(pairs))
+        year = numbers(raw["edge_year"], 1, np.int64, len(pairs))
         last = int(year.max(initial=0))
-        edges["edge_attr"] = np.repeat(_collaboration(found["edge_weight"], weight, year, last)[shown], 2, axis=0)
-        _, weight, year = _table(found["valid"], read["valid"], "edge", "weight", "year")
-        late = _collaboration(found["valid"], weight.reshape(-1, 1), year.reshape(-1, 1), last)
+        edges["edge_attr"] = np.repeat(_collaboration(raw["edge_weight"], weight, year, last)[shown], 2, axis=0)
+        _, weight, year = _table(raw["valid"], read["valid"], "edge", "weight", "year")
+        late = _collaboration(raw["valid"], weight.reshape(-1, 1), year.reshape(-1, 1), last)
         splits["valid_edge_attr"] = late
-    x, described = _features(name, found, nodes)
+    x, described = _features(name, raw, nodes)
     return Graphs(
         node_ptr=pointers(sizes),
         edge_ptr=pointers(2 * shown.sum(keepdims=True)),
@@ -96,11 +96,11 @@ def build(name: str, root: Path) -> Graphs:
     ).sort_edges()
 
 
-def _features(name: str, found: Mapping[str, Path], nodes: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _features(name: str, raw: Mapping[str, Path], nodes: int) -> tuple[np.ndarray, dict[str, Any]]:
     """What is known of each node (N, ...), and what a schema says of it."""
     if name not in FEATURES:
         return np.arange(nodes)[:, None], {"node_vocab": (nodes,)}
-    path, columns = found["node-feat"], FEATURES[name]
+    path, columns = raw["node-feat"], FEATURES[name]
     if name != "ogbl-ppa":
         return numbers(path, columns, np.float32, nodes), {"node_floats": columns}
 
@@ -123,11 +123,11 @@ def _table(path: Path, values: Mapping[str, np.ndarray], *names: str) -> list[np
     return [values[name] for name in names]
 
 
-def _links(found: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray]], nodes: int) -> Arrays:
+def _links(raw: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray]], nodes: int) -> Arrays:
     """The official split, under the names that `LinkDataModule` asks for."""
     splits: Arrays = {}
     for part in SPLITS:
-        path, values = found[part], read[part]
+        path, values = raw[part], read[part]
         if "source_node" in values:  # citations: each paper with a thousand that it does not cite
             source, target = _table(path, values, "source_node", "target_node")
             splits[part] = np.column_stack([source, target])
@@ -210,8 +210,8 @@ class OGBLinks(LinkDataModule):
         )
 
     def key(self) -> dict[str, Any]:
-        found = files(self.name, locate(self.name, self.root))
-        digests = {part: digest(path) for part, path in found.items()}
+        raw = files(self.name, locate(self.name, self.root))
+        digests = {part: digest(path) for part, path in raw.items()}
         return {"source": "ogb links", "name": self.name, "version": VERSION, "files": digests}
 
     def build(self) -> Graphs:

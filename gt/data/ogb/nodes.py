@@ -50,10 +50,10 @@ def known(name: str) -> Mapping[str, str]:
     Raises:
         UserError: it cannot.
     """
-    found = facts(name, "node")
+    about = facts(name, "node")
     if name not in NAMES:
         raise UserError(f"{name} is none of the node sets read here: {', '.join(NAMES)}")
-    return found
+    return about
 
 
 def tables(name: str, root: Path) -> dict[str, Path]:
@@ -63,23 +63,23 @@ def tables(name: str, root: Path) -> dict[str, Path]:
         UserError: a file is missing.
     """
     folder = locate(name, root)
-    found = files(name, folder)
+    raw = files(name, folder)
     if name != "ogbn-mag":
-        return found
-    found |= {part: folder / path for part, path in PAPERS.items()}
-    for path in found.values():
+        return raw
+    raw |= {part: folder / path for part, path in PAPERS.items()}
+    for path in raw.values():
         if not path.is_file():
             raise UserError(f"{path} is missing: remove {folder} to have {name} downloaded again")
-    return found
+    return raw
 
 
-def node_count(name: str, found: Mapping[str, Path]) -> int:
+def node_count(name: str, raw: Mapping[str, Path]) -> int:
     """Nodes of the one graph."""
     if name == "ogbn-mag":  # rows of features: its counts are for several types, in a table with a header
-        return len(numbers(found["node-label"], 1, np.int64))
-    sizes = counts(found["num-node-list"], least=1)
+        return len(numbers(raw["node-label"], 1, np.int64))
+    sizes = counts(raw["num-node-list"], least=1)
     if len(sizes) != 1:
-        raise UserError(f"{found['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
+        raise UserError(f"{raw['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
     return int(sizes[0])
 
 
@@ -103,27 +103,27 @@ def build(name: str, root: Path, undirected: bool = True) -> Graphs:
     Raises:
         UserError: a file is missing or malformed; names the file, and the row where one is to blame.
     """
-    about, found = known(name), tables(name, root)
-    nodes = node_count(name, found)
-    lines = int(counts(found["num-edge-list"], 1)[0])
+    about, raw = known(name), tables(name, root)
+    nodes = node_count(name, raw)
+    lines = int(counts(raw["num-edge-list"], 1)[0])
     small: Number = np.int32
-    ends = numbers(found["edge"], 2, small, lines)
-    refuse(found["edge"], (ends < 0) | (ends >= nodes), ends, "is no node of the graph")
+    ends = numbers(raw["edge"], 2, small, lines)
+    refuse(raw["edge"], (ends < 0) | (ends >= nodes), ends, "is no node of the graph")
     if name == "ogbn-proteins":
-        return proteins(found, nodes, ends)
+        return proteins(raw, nodes, ends)
     if undirected or about["add_inverse_edge"] == "True":
         edge_index = both_ways(ends, nodes)
     else:
         edge_index = ends[np.lexsort((ends[:, 0], ends[:, 1]))].T
     classes = int(about["num classes"])
-    y = numbers(found["node-label"], 1, np.int64, nodes)
-    refuse(found["node-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
+    y = numbers(raw["node-label"], 1, np.int64, nodes)
+    refuse(raw["node-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
     return Graphs(
         node_ptr=pointers(np.array([nodes])),
         edge_ptr=pointers(np.array([edge_index.shape[1]])),
         edge_index=edge_index,
-        nodes={"x": finite(found["node-feat"], FLOATS[name], nodes), "y": y[:, 0]},
-        splits=splits_of(found, nodes),
+        nodes={"x": finite(raw["node-feat"], FLOATS[name], nodes), "y": y[:, 0]},
+        splits=splits_of(raw, nodes),
         schema=Schema(node_floats=FLOATS[name], level="node", kind="multiclass", outputs=classes, max_nodes=nodes),
     )
 
@@ -138,13 +138,13 @@ def finite(path: Path, columns: int, rows: int) -> np.ndarray:
     return numbers(path, columns, np.float32, rows, check)
 
 
-def proteins(found: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
+def proteins(raw: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
     """See `build`."""
     about = facts("ogbn-proteins")
     tasks = int(about["num tasks"])
-    strengths = finite(found["edge-feat"], STRENGTHS, len(ends))
-    y = numbers(found["node-label"], tasks, np.float32, nodes)
-    refuse(found["node-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
+    strengths = finite(raw["edge-feat"], STRENGTHS, len(ends))
+    y = numbers(raw["node-label"], tasks, np.float32, nodes)
+    refuse(raw["node-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
     source, target = np.concatenate([ends, ends[:, ::-1]]).T
     order = np.lexsort((source, target))
     degree = np.bincount(target, minlength=nodes)
@@ -156,7 +156,7 @@ def proteins(found: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
         edge_index=np.stack([source[order], target[order]]),
         nodes={"x": x, "y": y},
         edges={"edge_attr": strengths[order % max(1, len(ends))]},
-        splits=splits_of(found, nodes),
+        splits=splits_of(raw, nodes),
         schema=Schema(
             node_floats=STRENGTHS, edge_floats=STRENGTHS, level="node", kind="binary", outputs=tasks, max_nodes=nodes
         ),

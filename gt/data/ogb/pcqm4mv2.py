@@ -69,9 +69,9 @@ class PCQM4Mv2(OGBGraphs):
 
         return super().key() | {"rdkit": rdkit}
 
-    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
-        smiles, y = _table(found["data"])
-        splits = _splits(found["split"], y)
+    def read(self, raw: Mapping[str, Path]) -> Iterator[Graphs]:
+        smiles, y = _table(raw["data"])
+        splits = _splits(raw["split"], y)
         mean, scale = moments(y[splits["train"]])
         schema = Schema(
             node_vocab=ATOM_VOCAB,
@@ -166,19 +166,19 @@ def _fault(path: Path, kinds: Mapping[str, type]) -> str:
 
 def _splits(path: Path, y: np.ndarray) -> Arrays:
     """The graph numbers of each split."""
-    found = arrays(path)
-    if set(found) != set(SPLITS):
-        raise UserError(f"{path} holds {', '.join(found)} and not {', '.join(SPLITS)}: replace the file by OGB's")
-    numbered = all(ids.ndim == 1 and ids.dtype.kind == "i" for ids in found.values())
-    every = np.concatenate([found[split] for split in SPLITS]) if numbered else np.array([-1])
+    ids_of = arrays(path)
+    if set(ids_of) != set(SPLITS):
+        raise UserError(f"{path} holds {', '.join(ids_of)} and not {', '.join(SPLITS)}: replace the file by OGB's")
+    numbered = all(ids.ndim == 1 and ids.dtype.kind == "i" for ids in ids_of.values())
+    every = np.concatenate([ids_of[split] for split in SPLITS]) if numbered else np.array([-1])
     if len(every) and not 0 <= every.min() <= every.max() < len(y):
         raise UserError(f"{path} has numbers that are no row of data.csv.gz, which has {len(y)}: replace both by OGB's")
     if len(np.unique(every)) != len(every):
         raise UserError(f"{path} has a molecule in its splits more than once: replace the file by OGB's")
     for split in ("train", "valid"):
-        if not len(found[split]):
+        if not len(ids_of[split]):
             raise UserError(f"{path} has no molecules in {split}: replace the file by OGB's")
-        lacking = found[split][np.isnan(y[found[split], 0])]
+        lacking = ids_of[split][np.isnan(y[ids_of[split], 0])]
         if len(lacking):
             raise UserError(f"{path}: molecule {lacking[0]} is in {split} and has no gap in data.csv.gz; replace both")
-    return {split: found[split] for split in SPLITS}
+    return {split: ids_of[split] for split in SPLITS}

@@ -64,13 +64,13 @@ def sources(root: Path) -> list[Path]:
     Raises:
         UserError: there are none, as where the library is zipped.
     """
-    found = []
+    paths = []
     for folder, inner, files in os.walk(root):
         inner[:] = set(inner) - LEFT_OUT
-        found += [(Path(folder) / name).relative_to(root) for name in files if name.endswith(".py")]
-    if not found:
+        paths += [(Path(folder) / name).relative_to(root) for name in files if name.endswith(".py")]
+    if not paths:
         raise UserError(f"no Python sources in {root}: this interpreter comes without them; use another one")
-    return sorted(found)
+    return sorted(paths)
 
 
 def split_of(path: Path) -> str:
@@ -98,9 +98,9 @@ def read(path: Path) -> list[Sample] | None:
         words = tokens(source)
         if len(words) <= LONGEST:
             # duplicates have equal answers too: many short functions show the same and return different things
-            found = answers(node)
-            digest = hashlib.sha256("\n".join([source, *map(ast.unparse, found)]).encode()).digest()
-            samples.append(Sample(label(found), tree(shown), words, digest))
+            answered = answers(node)
+            digest = hashlib.sha256("\n".join([source, *map(ast.unparse, answered)]).encode()).digest()
+            samples.append(Sample(label(answered), tree(shown), words, digest))
     return samples
 
 

@@ -46,15 +46,15 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 def answers(function: Function) -> list[Answer]:
     """Every return and yield in a function's body that is its own and not of a function, lambda or class inside it."""
-    found: list[Answer] = []
+    ends: list[Answer] = []
     todo: list[ast.AST] = list(function.body)
     while todo:
         node = todo.pop()
         if isinstance(node, ANSWERS):
-            found.append(node)
+            ends.append(node)
         if not isinstance(node, SCOPES):
             todo.extend(children(node))
-    return found
+    return ends
 
 
 def is_boolean(value: ast.expr) -> bool:
@@ -81,11 +81,11 @@ def kind_of(value: ast.expr | None) -> str:
     return "expression"
 
 
-def label(found: Sequence[Answer]) -> int:
+def label(ends: Sequence[Answer]) -> int:
     """What a function with these `answers` returns, as a number into `CLASSES`; falling off its end does not count."""
-    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in found):
+    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ends):
         return CLASSES.index("generator")
-    kinds = {kind_of(node.value) for node in found} or {"nothing"}
+    kinds = {kind_of(node.value) for node in ends} or {"nothing"}
     return CLASSES.index(kinds.pop() if len(kinds) == 1 else "mixed")
 
 
@@ -103,8 +103,8 @@ def hidden(function: Function) -> ast.AST:
         return ".".join(OWN_NAME if part == name else part for part in text.split(".")) if name in text else text
 
     def literal(value: Any) -> Any:
-        found = isinstance(value, str) and name in value and re.search(rf"\b{re.escape(name)}\b", value)
-        return OWN_NAME if found else value
+        named = isinstance(value, str) and name in value and re.search(rf"\b{re.escape(name)}\b", value)
+        return OWN_NAME if named else value
 
     def field(value: Any, own: bool) -> Any:
         if isinstance(value, list):
@@ -213,12 +213,12 @@ def tokens(source: str) -> list[str]:
 
     Long strings are all one token ``str``, as they are one attribute in the tree.
     """
-    found = []
+    tokens = []
     for match in TOKEN.finditer(source):
         text = match.group()
         if match.lastgroup == "line":
             text = f"line:{len(text.rpartition(chr(10))[2]) // 4}"
         elif match.lastgroup == "string" and len(text) > SHORT + 2:
             text = "str"
-        found.append(text)
-    return found
+        tokens.append(text)
+    return tokens

@@ -73,19 +73,19 @@ class HuggingFaceText(LanguageModelling):
                 "or download text files and train with data=text data.path=FOLDER"
             ) from None
         try:
-            found = datasets.load_dataset(self.repository, self.config, revision=self.revision)
+            dataset = datasets.load_dataset(self.repository, self.config, revision=self.revision)
         except Exception as error:  # whatever the library or the network raises
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"cannot load {self.where} from the Hugging Face hub ({why}): without a network download its text "
                 "files elsewhere and train with data=text data.path=FOLDER"
             ) from None
-        if "train" not in found:
-            raise UserError(f"{self.where} has no split for training: there are {', '.join(found)}")
-        columns = found["train"].column_names
+        if "train" not in dataset:
+            raise UserError(f"{self.where} has no split for training: there are {', '.join(dataset)}")
+        columns = dataset["train"].column_names
         if self.column not in columns:
             raise UserError(
                 f"{self.where} has no column '{self.column}' (data.column): {nearest(self.column, columns)}"
             )
-        known = {SPLITS[name]: split for name, split in found.items() if name in SPLITS}
+        known = {SPLITS[name]: split for name, split in dataset.items() if name in SPLITS}
         return {name: partial(_pieces, split, self.column) for name, split in known.items()}

@@ -215,11 +215,11 @@ class LanguageModelling(DataModule):
 
     def measures(self) -> tuple[MetricCollection, Criterion]:
         """Accuracy, perplexity and, where the tokenizer loses nothing, bits per byte; the loss decides."""
-        found = super().measures()[0]
-        found.add_metrics(
+        collection = super().measures()[0]
+        collection.add_metrics(
             {"language": LanguageModel(self.opened.tokenizer.lengths() if self.opened.lossless else None)}
         )
-        return found, Criterion("loss", "min")
+        return collection, Criterion("loss", "min")
 
     def has(self, split: str) -> bool:
         return split in self.tokens

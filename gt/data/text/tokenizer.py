@@ -73,10 +73,10 @@ class Characters(Tokenizer):
 
     @classmethod
     def learn(cls, pieces: Iterable[str], size: int) -> "Characters":
-        found: set[str] = set()
+        characters: set[str] = set()
         for piece in pieces:
-            found.update(piece)
-        return cls("".join(found))
+            characters.update(piece)
+        return cls("".join(characters))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         return [self._encode(text) for text in texts]
@@ -216,18 +216,18 @@ class BytePairs(Tokenizer):
         return found
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, dtype=np.int64) for each in found]
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, dtype=np.int64) for each in encoded]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def lengths(self) -> np.ndarray:
         alphabet = set(_library().pre_tokenizers.ByteLevel.alphabet())
-        found = np.zeros(self.size, dtype=np.int64)
+        characters = np.zeros(self.size, dtype=np.int64)
         for token, number in self._vocabulary.items():  # in a byte-level vocabulary each character stands for a byte
-            found[number] = len(token) if alphabet.issuperset(token) else len(token.encode())
-        return found
+            characters[number] = len(token) if alphabet.issuperset(token) else len(token.encode())
+        return characters
 
     def dumps(self) -> str:
         return self._tokenizer.to_str()

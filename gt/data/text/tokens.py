@@ -67,9 +67,9 @@ def _write(texts: Texts, tokenizer: Tokenizer, folder: Path) -> None:
         parts, read, told = [np.empty(0, kind)], 0, 0
         for group in in_groups(text(), GROUP):
             read += sum(len(piece.encode()) for piece in group)
-            found = [tokens.astype(kind) for tokens in tokenizer.encode(group)]
-            told += sum(int(lengths[tokens].sum()) for tokens in found)
-            parts += found
+            encoded = [tokens.astype(kind) for tokens in tokenizer.encode(group)]
+            told += sum(int(lengths[tokens].sum()) for tokens in encoded)
+            parts += encoded
         lossless = lossless and read == told
         write_array(folder / f"{split}.npy", np.concatenate(parts))
     (folder / "tokenizer.json").write_text(tokenizer.dumps(), encoding="utf-8")
