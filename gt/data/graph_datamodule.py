@@ -13,10 +13,11 @@ from gt.data.arrays import Rows
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, tensor
 from gt.data.datamodule import ALL, DataModule, Loader
+from gt.data.encodings import attach
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
-from gt.encodings import Encoding, attach
+from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Schema
 

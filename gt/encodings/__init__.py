@@ -1,5 +1,4 @@
-from gt.encodings.base import Encoding, EncodingModule
-from gt.encodings.cache import attach
+from gt.encodings.base import Encoding, EncodingModule, PackedGraphs
 from gt.encodings.degree import Degree
 from gt.encodings.laplacian import Laplacian
 from gt.encodings.sequence import LearnedPositions, Rotary, Sinusoidal
@@ -11,8 +10,8 @@ __all__ = [
     "EncodingModule",
     "Laplacian",
     "LearnedPositions",
+    "PackedGraphs",
     "RandomWalk",
     "Rotary",
     "Sinusoidal",
-    "attach",
 ]

@@ -2,16 +2,35 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
-from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import Schema
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]  # such as rich.progress.track; plain iteration is `iter`
+
+
+class PackedGraphs(Protocol):
+    """What an encoding reads of a dataset: G graphs, N nodes and E edges in flat arrays, as `gt.data.store.Graphs`.
+
+    Attributes:
+        node_ptr, edge_ptr: (G + 1,) int64; graph g owns nodes ``node_ptr[g]:node_ptr[g + 1]``, and so its edges.
+        edge_index: (2, E) integers, row 0 the source and row 1 the target, numbered from 0 within each graph.
+        sizes: (G,) nodes of each graph.
+    """
+
+    node_ptr: np.ndarray
+    edge_ptr: np.ndarray
+    edge_index: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    @property
+    def sizes(self) -> np.ndarray: ...
 
 
 class Encoding(ABC):
@@ -30,7 +49,7 @@ class Encoding(ABC):
         """The (JSON-able) facts that `compute` depends on, or None where nothing is precomputed."""
         return None
 
-    def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
+    def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
         """Arrays (N, K) float32 with a row for every node of the dataset; 16 bits of each number are kept.
 
         Args:

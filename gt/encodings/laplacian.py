@@ -11,8 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from gt.data.store import Arrays, Graphs
-from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
+from gt.encodings.base import Encoding, EncodingModule, PackedGraphs, Progress, precomputed
 from gt.encodings.pieces import pieces
 from gt.encodings.spectrum import smallest_modes
 from gt.errors import UserError
@@ -50,7 +49,7 @@ class Laplacian(Encoding):
         return {"name": "laplacian", "version": 1, "k": self.k, "zero": self.zero, "normalised": self.normalised}
 
     @threadpool_limits.wrap(limits=1, user_api="blas")  # for small matrices a team of threads costs more than it gains
-    def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
+    def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
         skip = 0 if self.zero else 1  # every part has exactly one zero mode, its first
         nodes = int(graphs.node_ptr[-1])
         part_of = np.zeros(nodes, np.int64)

@@ -7,8 +7,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from gt.data.store import Graphs
-from gt.encodings.base import Progress
+from gt.encodings.base import PackedGraphs, Progress
 
 SLAB = 1 << 19  # nodes and edges read at a time
 ENTRIES = 1 << 18  # of the dense matrices (B, n, n) worked on at a time: they should stay in a cache
@@ -36,7 +35,7 @@ def to_dense(matrix: csr_matrix, count: int) -> np.ndarray:
     return dense.reshape(count, size, size)
 
 
-def pieces(graphs: Graphs, progress: Progress = iter) -> Iterator[Pieces]:
+def pieces(graphs: PackedGraphs, progress: Progress = iter) -> Iterator[Pieces]:
     """Every node of the dataset once, in pieces; large datasets are read a slab of graphs at a time."""
     work = graphs.node_ptr + graphs.edge_ptr
     cuts = np.unique(np.searchsorted(work, np.arange(0, work[-1], SLAB)))
@@ -45,7 +44,7 @@ def pieces(graphs: Graphs, progress: Progress = iter) -> Iterator[Pieces]:
         yield from _cut(graphs, first, last)
 
 
-def _cut(graphs: Graphs, first: int, last: int) -> Iterator[Pieces]:
+def _cut(graphs: PackedGraphs, first: int, last: int) -> Iterator[Pieces]:
     """The pieces of graphs ``first`` to ``last``, smallest first."""
     start, stop = int(graphs.node_ptr[first]), int(graphs.node_ptr[last])
     edge_ptr = graphs.edge_ptr[first : last + 1]

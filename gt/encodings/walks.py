@@ -12,8 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from gt.attention.sparse import csr
-from gt.data.store import Arrays, Graphs
-from gt.encodings.base import Encoding, EncodingModule, Progress, precomputed
+from gt.encodings.base import Encoding, EncodingModule, PackedGraphs, Progress, precomputed
 from gt.encodings.pieces import ENTRIES, pieces, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -93,7 +92,7 @@ class RandomWalk(Encoding):
     def key(self) -> dict[str, Any]:
         return {"name": "random walk", "version": 1, "steps": self.steps}
 
-    def compute(self, graphs: Graphs, progress: Progress = iter) -> Arrays:
+    def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
         back = np.zeros((int(graphs.node_ptr[-1]), self.steps), np.float32)
         for part in pieces(graphs, progress):
             back[part.nodes] = return_probabilities(part.links, len(part.nodes), self.steps)

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from gt.data import arrays, files
+from gt.data.encodings import attach
 from gt.data.store import Graphs, load, open_or_build, pointers, save
-from gt.encodings import Encoding, RandomWalk, attach
+from gt.encodings import Encoding, RandomWalk
 from gt.errors import UserError
 from gt.schema import Schema
 

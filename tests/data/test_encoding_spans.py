@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gt.data import encodings as cache
+from gt.data.encodings import attach
 from gt.data.store import load, save
-from gt.encodings import Encoding, Laplacian, RandomWalk, attach, cache
+from gt.encodings import Encoding, Laplacian, RandomWalk
 from tests.encodings.samples import AWKWARD, pack
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from gt.data import encodings as cache
 from gt.data.arrays import Rows
 from gt.data.batching import gather
-from gt.encodings import Degree, Encoding, Laplacian, RandomWalk, attach, cache
+from gt.data.encodings import attach
+from gt.encodings import Degree, Encoding, Laplacian, RandomWalk
 from gt.errors import UserError
 from tests.encodings.samples import AWKWARD, pack
 

@@ -1,0 +1,100 @@
+"""Who imports whom: the library stands by itself, data and training stand on it, and no file waits for its importer."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gt"
+LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "heads", "model"}
+LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers"}
+
+
+def module_of(path: Path, package: Path = PACKAGE) -> str:
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """The files of the package that each of its files imports, inside functions too but not for type checkers alone."""
+    paths = {module_of(path, package): path for path in package.rglob("*.py")}
+    arrows: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = set()
+        tree = ast.parse(path.read_text())
+        checked = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if id(node) in checked:
+                continue
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path}: a relative import"
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        arrows[module] = {name if name in paths else name.rpartition(".")[0] for name in names} & paths.keys()
+    return arrows
+
+
+def circles(arrows: dict[str, set[str]]) -> set[str]:
+    """What is left when files that import nothing that is left, or that nothing left imports, are taken away."""
+    left = set(arrows)
+    while removable := {
+        file for file in left if not arrows[file] & left or not any(file in arrows[other] for other in left)
+    }:
+        left -= removable
+    return left
+
+
+def upward(arrows: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """Arrows from the library to what is above it."""
+
+    def within(module: str) -> bool:
+        return module in ("gt", "tests") or module.split(".")[1] in LIBRARY
+
+    return {(file, other) for file, others in arrows.items() for other in others if within(file) and not within(other)}
+
+
+@pytest.fixture(scope="module")
+def arrows():
+    found = imports()
+    del found["gt"]  # names that it imports when they are first used
+    return {file: others - {"gt"} for file, others in found.items()}
+
+
+def test_no_circles(arrows):
+    assert circles(arrows) == set()
+
+
+def test_the_library_imports_nothing_above_it(arrows):
+    assert upward(arrows) == set()
+    assert {file.split(".")[1] for file in arrows} >= LIBRARY
+
+
+def test_the_drawing_sees_circles_and_arrows_up(tmp_path):
+    package = tmp_path / "gt"
+    files = {
+        "masks/__init__.py": "from gt.graph import x",
+        "graph.py": "def f():\n    import gt.hops",
+        "hops.py": "from gt import graph",
+        "data/store.py": "from gt.masks import y",
+        "model.py": "from gt.data import store",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    found = imports(package)
+    assert circles(found) == {"gt.graph", "gt.hops"}
+    assert upward(found) == {("gt.model", "gt.data.store")}
+
+
+def test_the_library_loads_alone():
+    code = "import sys, gt.model, gt.masks; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "gt.masks" in loaded
+    assert not {"hydra", "omegaconf", "lightning", "gt.data", "gt.train", "gt.cli"} & set(loaded)
