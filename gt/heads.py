@@ -1,7 +1,7 @@
 """From node states to predictions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -50,6 +50,9 @@ class Max(Pool):
         return out.masked_fill(out == -torch.inf, 0.0)
 
 
+PoolFactory = Callable[[int], nn.Module]  # called with the width
+
+
 class Head(nn.Module):
     """Predictions for each graph, each node (a token is a node of a path graph) or each link, as the schema asks.
 
@@ -59,7 +62,8 @@ class Head(nn.Module):
         width: channels of a node.
         schema: what is to be predicted.
         hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
-        pool: from nodes to graphs; of several the results stand side by side. Unused where each node has a target.
+        pool: from nodes to graphs, a module or what makes one of the width; of several the results stand side by side.
+            Unused where each node has a target.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
         bias: whether the last map has one.
     """
@@ -69,7 +73,7 @@ class Head(nn.Module):
         width: int,
         schema: Schema,
         hidden: int = 2,
-        pool: Pool | Sequence[Pool] = Mean(),  # noqa: B008  which holds no state
+        pool: nn.Module | PoolFactory | Sequence[nn.Module | PoolFactory] = Mean(),  # noqa: B008  which holds no state
         tied: bool = False,
         bias: bool = True,
     ) -> None:
@@ -79,10 +83,11 @@ class Head(nn.Module):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
         if not width >> hidden:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
-        pools = [pool] if isinstance(pool, nn.Module) else list(pool)
+        pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
             raise ValueError("pool is empty: a head needs at least one")
-        self.pools = nn.ModuleList(pools if schema.level == "graph" else [])
+        own = pools if schema.level == "graph" else []
+        self.pools = nn.ModuleList(each if isinstance(each, nn.Module) else each(width) for each in own)
         self.tied, self.of_links = tied, schema.level == "link"
         widths = [width * (len(self.pools) or 1), *(width >> step for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []

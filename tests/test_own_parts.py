@@ -127,7 +127,7 @@ def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments
     options = [
         "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
         "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
-        "model.head.pool=[{_target_:mine.Gated,width:8}]",
+        "model.head.pool=[{_target_:mine.Gated,_partial_:true}]",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *options])
     train.command()
