@@ -11,6 +11,7 @@ from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
+from gt.layers.base import parts_of, reads_of, uses_mask
 from gt.masks import Complete, Mask
 from gt.norms import normalised
 from gt.ranges import at_least, positive
@@ -135,10 +136,8 @@ class GraphTransformer(nn.Module):
         drawn = torch.randn(self.virtual_nodes, width) * std
         self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
         has_edges = schema.edge_vocab or schema.edge_floats
-        branches = ("local", "attention")
-        readers = [getattr(b, branch) for b in self.blocks for branch in branches if hasattr(b, branch)]
-        readers += [b for b in self.blocks if not any(hasattr(b, branch) for branch in branches)]
-        reads_edges = any(r is not None and getattr(r, "reads_edges", True) for r in readers)
+        parts = [part for b in self.blocks for part in parts_of(b) if reads_of(part) != "self"]
+        reads_edges = any(getattr(part, "reads_edges", True) for part in parts)
         edges = (schema.edge_vocab, schema.edge_floats, width, schema.edge_mean, schema.edge_scale)
         self.edges = Features(*edges) if has_edges and reads_edges else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
@@ -156,9 +155,12 @@ class GraphTransformer(nn.Module):
 
     def _check_heads(self) -> None:
         for place, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
-            heads = getattr(getattr(block, "attention", None), "heads", mask.heads)
-            if mask.heads not in (1, heads):
-                raise ValueError(f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}")
+            for part in parts_of(block):
+                heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
+                if mask.heads not in (1, heads):
+                    raise ValueError(
+                        f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}"
+                    )
 
     def _draw(self, std: float, depth: int) -> None:
         for name, module in self.named_modules():
@@ -208,8 +210,10 @@ class GraphTransformer(nn.Module):
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
         """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""
-        layers = [(m, getattr(b, "attention", None)) for m, b in zip(self.masks, self.blocks, strict=True)]
-        return {(m, layer.demand(device, half)) for m, layer in layers if layer is not None}
+        parts: list[tuple[Mask, Any]] = [
+            (m, part) for m, b in zip(self.masks, self.blocks, strict=True) for part in parts_of(b)
+        ]
+        return {(m, part.demand(device, half)) for m, part in parts if hasattr(part, "demand")}
 
     def set_progress(self, progress: float) -> None:
         """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""
@@ -218,8 +222,8 @@ class GraphTransformer(nn.Module):
 
     @property
     def masks_in_use(self) -> set[Mask]:
-        """The masks that some attention layer reads by."""
-        return {m for m, b in zip(self.masks, self.blocks, strict=True) if getattr(b, "attention", None) is not None}
+        """The masks that some layer reads by."""
+        return {m for m, b in zip(self.masks, self.blocks, strict=True) if uses_mask(b)}
 
     def parameter_count(self) -> int:
         """Trained numbers, tied ones once."""

@@ -26,6 +26,7 @@ from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.task import Task
+from tests.foreign import LinearAttention, Recurrent
 
 ROOT = Path(__file__).parent.parent
 CONTEXT, VOCABULARY = 12, 11
@@ -53,13 +54,14 @@ def model(
     prenorm=True,
     norm=nn.LayerNorm,
     depth=3,
+    foreign=None,
     **options,
 ) -> GraphTransformer:
     """A small language model whose weights are large enough for every token to matter."""
     torch.manual_seed(3)
     schema = Schema(node_vocab=(VOCABULARY,), level="node", outputs=VOCABULARY, max_nodes=CONTEXT, tokenizer="x")
     made = partial(
-        block, local=local, attention=partial(Attention, heads=2, **options) if attention else None,
+        block, local=local, attention=foreign or (partial(Attention, heads=2, **options) if attention else None),
         feed_forward=FeedForward, prenorm=prenorm, norm=norm,
     )  # fmt: skip
     net = GraphTransformer(
@@ -152,8 +154,10 @@ def test_a_cache_reads_new_rows_only(monkeypatch):
 
 OTHERS = {
     "message passing": ({"local": GCN}, "message passing along edges"),
+    "a foreign branch": ({"local": Recurrent}, "Recurrent reads what no cache holds"),
+    "a foreign attention": ({"foreign": LinearAttention, "mask": Hops(0)}, "LinearAttention reads what no cache holds"),
     "an edge stream": ({"block": lambda width, **_: EdgeGatedBlock(width, 2)}, "message passing along edges"),
-    "pairs": ({"edges": True}, "attention reads features of edges"),
+    "pairs": ({"edges": True}, "Attention reads features of edges"),
     "degrees": ({"encodings": (Degree(),)}, "DegreeModule goes by more than a token's position"),
     "random": ({"mask": (RandomEdges(2) | Window(1)) & Causal()}, "goes by more than positions"),
 }

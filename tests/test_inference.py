@@ -17,6 +17,7 @@ from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, 
 from gt.masks import Expander, Hops, PerHead, VirtualNodes, Window
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from tests.foreign import LinearAttention, Recurrent
 
 NODES = 60
 
@@ -159,3 +160,29 @@ def test_what_chunks_cannot_know_is_refused():
     ):
         with pytest.raises(UserError, match="position"):
             predict_chunks(net, batch, 10)
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention": LinearAttention}, {"local": Recurrent}, {"feed_forward": nn.Identity}]
+)
+def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
+    block = partial(ParallelBlock, **options)
+    foreign = next(iter(options.values())).__name__
+    with pytest.raises(UserError, match=f"{foreign} in block 1") as caught:
+        predict_chunks(network([BLOCKS["gin"], block], Hops(1)), graph(), 70)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_of_ones_own_that_says_what_it_reads_is_exact():
+    class Neighbours(nn.Module):
+        reads, residual = "edges", False
+
+        def __init__(self, width):
+            super().__init__()
+            self.map = nn.Linear(width, width)
+
+        def forward(self, x, e, batch):
+            source, target = batch.edge_index
+            return self.map(torch.zeros_like(x).index_reduce(0, target, x[source], "amax", include_self=False)), e
+
+    same(network(partial(ParallelBlock, local=Neighbours), Hops(1)), graph(), 70)

@@ -80,9 +80,11 @@ class Hint(nn.Module, ABC):
 
     Attributes:
         most: it asks for hop distances, up to so many; None: for none.
+        positions: whether it goes by the place of nodes within their graph.
     """
 
     most: int | None = None
+    positions = True
 
     @abstractmethod
     def listed(self, pairs: Pairs) -> Tensor:
@@ -121,6 +123,8 @@ class HopDecay(Decay):
 
     On a path it is ALiBi (Press et al. 2022) with learned slopes, up to ``most``.
     """
+
+    positions = False
 
     def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
         super().__init__(heads, learned)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gt.data.text.language import path_graphs
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.layers import attention_layers
+from gt.layers import attention_layers, uses_mask
 from gt.masks import Mask
 from gt.model import GraphTransformer
 
@@ -49,9 +49,9 @@ def check_causal(net: nn.Module, context: int) -> None:
 
 
 def _masks(net: GraphTransformer) -> list[Mask]:
-    """Every mask that some attention layer reads by at some time of the training."""
+    """Every mask that some layer reads by at some time of the training."""
     layers = zip(net.scheduled, net.blocks, strict=True)
-    scheduled = [mask for mask, block in layers if getattr(block, "attention", None) is not None]
+    scheduled = [mask for mask, block in layers if uses_mask(block)]
     return list(dict.fromkeys(mask.at(share) for mask in scheduled for share in mask.changes))
 
 

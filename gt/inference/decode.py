@@ -7,17 +7,16 @@ implementations do), so that a new token costs one row of every layer; both give
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gt.data.text.language import path_graphs
-from gt.encodings import EncodingModule
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch
 from gt.inference.causal import check_causal
-from gt.layers import Attention, Block
+from gt.layers import Attention, parts_of, reads_of
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined
 from gt.masks.position import Positional
@@ -33,11 +32,14 @@ def _by_position(mask: Mask) -> bool:
 
 def obstacle(net: GraphTransformer) -> str | None:
     """Why keys and values of what was read cannot be kept, in a phrase, or None."""
-    for block in net.blocks:
-        if not isinstance(block, Block) or block.local is not None:
-            return "message passing along edges reads what no cache holds"
-        if isinstance(block.attention, Attention) and block.attention.reads_edges:
-            return "attention reads features of edges"
+    for part in (part for block in net.blocks for part in parts_of(block)):
+        reads = reads_of(part)
+        if reads == "edges":
+            return f"message passing along edges ({type(part).__name__}) reads what no cache holds"
+        if reads == "pairs" and getattr(part, "reads_edges", True):
+            return f"{type(part).__name__} reads features of edges"
+        if reads == "graph" or (reads == "pairs" and not hasattr(part, "cache")):
+            return f"{type(part).__name__} reads what no cache holds"
     for encoding in net.encodings:
         if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):
             return f"{type(encoding).__name__} goes by more than a token's position"
@@ -105,26 +107,25 @@ class Rows(Pairs):
         return self.whole.dense_hops(most)[0, *self.place].flatten()
 
 
-class CachedAttention(nn.Module):
-    """An attention layer that keeps the keys and values of the tokens it has read.
+class KeysAndValues:
+    """The keys and values of the tokens that one attention layer has read, its `gt.layers.Attention.cache`.
 
     Args:
-        layer: whose parameters it uses.
         context: tokens to keep at most.
     """
 
-    def __init__(self, layer: Attention, context: int) -> None:
-        super().__init__()
-        self.layer, self.context = layer, context
+    def __init__(self, context: int) -> None:
+        self.context = context
         self.kept: Tensor | None = None  # (2, S, context, H, D): keys and values
 
-    def forward(self, x: Tensor, rows: Rows, encodings: Sequence[EncodingModule], e: Tensor | None) -> Tensor:
-        """(S * R, width) new tokens to the same, read from all tokens so far."""
-        layer, samples = self.layer, rows.batch.num_graphs
-        q, k, v = (t.unflatten(0, (samples, -1)) for t in layer.queries_keys_values(x, rows, encodings))  # (S, R, H, D)
+    def __call__(self, layer: Attention, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
+        """(S * R, H, D) of the new tokens to the same, read from all tokens so far."""
+        assert isinstance(pairs, Rows)
+        shape, samples = q.shape, pairs.batch.num_graphs
+        q, k, v = (t.unflatten(0, (samples, -1)) for t in (q, k, v))  # (S, R, H, D)
         if self.kept is None:
             self.kept = k.new_empty(2, samples, self.context, *k.shape[2:])
-        here, so_far = rows.place
+        here, so_far = pairs.place
         self.kept[0, :, here], self.kept[1, :, here] = k, v
         keys, values = self.kept[:, :, so_far]  # (S, T, H, D)
         if layer.score is not None:
@@ -132,11 +133,10 @@ class CachedAttention(nn.Module):
         else:
             scores = torch.einsum("srhd,sthd->shrt", q / math.sqrt(q.shape[-1]), keys)
         if layer.hint is not None:
-            scores = scores + layer.hint.listed(rows).T.unflatten(1, rows.visible.shape[1:])
-        weights = scores.masked_fill(~rows.visible, -torch.inf).softmax(-1)
-        weights = weights.masked_fill(~rows.visible.any(-1, keepdim=True), 0.0)  # who reads nobody gets zeros
-        y = torch.einsum("shrt,sthd->srhd", weights, values)
-        return layer.project_out(y.reshape(x.shape))
+            scores = scores + layer.hint.listed(pairs).T.unflatten(1, pairs.visible.shape[1:])
+        weights = scores.masked_fill(~pairs.visible, -torch.inf).softmax(-1)
+        weights = weights.masked_fill(~pairs.visible.any(-1, keepdim=True), 0.0)  # who reads nobody gets zeros
+        return torch.einsum("shrt,sthd->srhd", weights, values).reshape(shape)
 
 
 class Cache(Reader):
@@ -150,17 +150,12 @@ class Cache(Reader):
     def __init__(self, net: GraphTransformer, context: int) -> None:
         super().__init__(net)
         self.path = path_graphs([context]).to(next(net.parameters()).device)
-        self.blocks = [self._twin(block, context) for block in net.blocks]
+        shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+        self.blocks = copy.deepcopy(net.blocks, shared)  # the same weights: only what a layer remembers is its own
+        parts: list[Any] = [part for block in self.blocks for part in parts_of(block) if reads_of(part) == "pairs"]
+        for part in parts:
+            part.cache = KeysAndValues(context)
         self.read = 0
-
-    @staticmethod
-    def _twin(block: nn.Module, context: int) -> nn.Module:
-        """The same block, its parameters shared, with an attention that remembers."""
-        twin = copy.copy(block)
-        twin._modules = dict(block._modules)
-        if isinstance(block.attention, Attention):
-            twin._modules["attention"] = CachedAttention(block.attention, context)
-        return twin
 
     def restart(self) -> None:
         self.read = 0

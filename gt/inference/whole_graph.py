@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.attention.scores import PositionDecay
 from gt.encodings import EncodingModule
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
-from gt.layers import SequentialBlock
+from gt.layers import SequentialBlock, parts_of, reads_of, uses_mask
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
@@ -99,13 +98,14 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
         chunk: nodes, edges, pairs and links worked on at a time; a single node may have more.
 
     Raises:
-        UserError: a layer reads the position of a node within its graph, which a chunk does not know.
+        UserError: a layer reads the position of a node within its graph, or nodes that neither edges nor its mask
+            tell; a chunk knows neither.
     """
     if net.training or net.schema.level == "graph" or batch.num_graphs != 1:
         raise ValueError(
             "inference in chunks takes one graph, targets for nodes or links, and a network in evaluation mode"
         )
-    _refuse_positions(net)
+    _refuse(net)
     wide = batch.with_virtual_nodes(net.virtual_nodes)
     x = net.embed(batch)
     if net.virtual is not None:
@@ -113,7 +113,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     states = Edges(net, batch)
     todo = [(stage, mask) for block, mask in zip(net.blocks, net.masks, strict=True) for stage in stages(block)]
     for number, (stage, mask) in enumerate(todo, 1):
-        reads = Reads(mask if getattr(stage, "attention", None) is not None else None, wide)
+        reads = Reads(mask if uses_mask(stage) else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
     return net.in_units(_read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk))
 
@@ -125,11 +125,17 @@ def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -
     return torch.cat([net.head(x, replace(batch, links=some)) for some in batch.links.split(chunk, dim=1)])
 
 
-def _refuse_positions(net: GraphTransformer) -> None:
-    hints = [getattr(getattr(block, "attention", None), "hint", None) for block in net.blocks]
+def _refuse(net: GraphTransformer) -> None:
+    parts = [(place, part) for place, block in enumerate(net.blocks) for part in parts_of(block)]
+    for place, part in parts:
+        if reads_of(part) == "graph":
+            raise UserError(
+                f"{type(part).__name__} in block {place} may read any node of the graph, which rules out evaluation in "
+                'chunks: declare less, such as `reads = "edges"`, raise data.chunk, or set data.evaluate=sampled'
+            )
     encodings: list[Any] = list(net.encodings)
     turned = any(type(encoding).rotate is not EncodingModule.rotate for encoding in encodings)
-    if turned or any(isinstance(hint, PositionDecay) for hint in hints):
+    if turned or any(getattr(part, "positions", False) for _, part in parts):
         raise UserError(
             "a layer that reads the position of nodes cannot be evaluated in chunks: "
             "leave out rotary encodings and position decay, raise data.chunk, or set data.evaluate=sampled"

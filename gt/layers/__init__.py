@@ -1,4 +1,5 @@
 from gt.layers.attention import Attention
+from gt.layers.base import Layer, parts_of, reads_of, uses_mask
 from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
@@ -14,8 +15,12 @@ __all__ = [
     "EdgeGatedBlock",
     "FeedForward",
     "GatedGCN",
+    "Layer",
     "ParallelBlock",
     "SequentialBlock",
     "Smoothing",
     "attention_layers",
+    "parts_of",
+    "reads_of",
+    "uses_mask",
 ]

@@ -11,6 +11,7 @@ from gt.attention.dense import dense_weights
 from gt.attention.dispatch import check_backend, joined_bias
 from gt.attention.scores import Hint, Score
 from gt.encodings import EncodingModule
+from gt.layers.base import Layer
 from gt.masks import Pairs
 from gt.ranges import at_least, below_one
 
@@ -33,7 +34,7 @@ class PairFeatures(nn.Module):
         return self.project(torch.where(kept[:, None], self.no_edge.to(e.dtype), rows))
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Multi-head attention (Vaswani et al. 2017), parameters as in ``torch.nn.MultiheadAttention``.
 
     Args:
@@ -47,7 +48,13 @@ class Attention(nn.Module):
         hint: makes a bias for each pair from the number of heads, such as `gt.attention.scores.HopDecay`.
         edges: the score reads the features of each pair's edge (with the dot product: they are added to its key).
         edge_values: the values read them too.
+
+    Attributes:
+        cache: set to read a growing text: takes the keys and values of its new tokens and attends to all so far.
     """
+
+    reads = "pairs"
+    cache: Callable[["Attention", Tensor, Tensor, Tensor, Pairs], Tensor] | None = None
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class Attention(nn.Module):
         self.reads_edges = edges or edge_values
         self.pairs = PairFeatures(width) if self.reads_edges else None
         self.edges, self.edge_values = edges, edge_values
+        self.positions = self.hint is not None and self.hint.positions
         self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
     def queries_keys_values(
@@ -119,6 +127,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(N, width) nodes and (E, width) edges or None to (N, width)."""
         q, k, v = self.queries_keys_values(x, pairs, encodings)
+        if self.cache is not None:
+            return self.project_out(self.cache(self, q, k, v, pairs).flatten(1))
         of_pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count

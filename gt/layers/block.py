@@ -10,6 +10,7 @@ from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
+from gt.layers.base import Layer
 from gt.masks import Pairs
 from gt.norms import normalised
 from gt.ranges import positive
@@ -43,8 +44,10 @@ class Blend(nn.Module):
         return 2 * (1 - self.weight), 2 * self.weight
 
 
-class FeedForward(nn.Module):
+class FeedForward(Layer):
     """Two linear maps around an activation; ``ratio`` times as wide inside."""
+
+    reads = "self"
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class FeedForward(nn.Module):
         return self.dropout(self.project_out(self.dropout(self.activation(self.expand(x)))))
 
 
-class Block(nn.Module):
+class Block(Layer):
     """What both blends share: the branches, a norm and a blend weight for each, a feed-forward network.
 
     Args:
@@ -102,6 +105,10 @@ class Block(nn.Module):
         for name in ("local", "attention", "feed_forward"):
             setattr(self, f"norm_{name}", norm(width) if getattr(self, name) is not None else None)
         self.prenorm, self.dropout = prenorm, Dropout(dropout)
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [part for part in (self.local, self.attention, self.feed_forward) if part is not None]
 
     def scales(self) -> tuple[Tensor | float, Tensor | float]:
         """The factors of the local and of the global branch."""

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
+from gt.layers.base import Layer
 from gt.masks import Pairs
 from gt.norms import normalised
 
 
-class ConvolutionBlock(nn.Module):
+class ConvolutionBlock(Layer):
     """``x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
 
     Args:
@@ -27,8 +28,6 @@ class ConvolutionBlock(nn.Module):
     Raises:
         ValueError: ``local`` brings its own norm and skip connection.
     """
-
-    attention = None
 
     def __init__(
         self,
@@ -46,6 +45,10 @@ class ConvolutionBlock(nn.Module):
         self.norm = norm(width) if norm else nn.Identity()
         self.activation = activation() if activation else nn.Identity()
         self.dropout, self.residual = Dropout(dropout), residual
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [self.local]
 
     def forward(
         self,

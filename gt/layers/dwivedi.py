@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
+from gt.layers.base import Layer
 from gt.layers.block import FeedForward
 from gt.layers.local import sum_to_targets
 from gt.masks import Pairs
@@ -15,7 +16,7 @@ from gt.norms import normalised
 from gt.ranges import at_least
 
 
-class EdgeGatedBlock(nn.Module):
+class EdgeGatedBlock(Layer):
     """Attention on the input graph whose scores are gated channel by channel by an edge stream, which they update.
 
     ``w = (Q_i * K_j / sqrt(D)) * E_ij`` for each channel, ``a_ij = exp(clamp(sum_c w, -5, 5)) / (sum_j ... + 1e-6)``;
@@ -28,6 +29,8 @@ class EdgeGatedBlock(nn.Module):
         dropout: on what each step adds to its residual stream.
         norm: makes a normalisation of (rows, width).
     """
+
+    reads = "edges"
 
     def __init__(
         self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d

@@ -2,7 +2,8 @@
 
 ``x`` is (N, width), ``e`` (E, width) or None where edges carry nothing; edges are sorted by target. A layer that is
 ``residual`` holds its own normalisation, dropout and skip connection, and a block adds none. One that makes no use of
-``e`` says so by ``reads_edges = False``; a model then need not embed it.
+``e`` says so by ``reads_edges = False``; a model then need not embed it. One through which a node sees no more than the
+sources of its edges says so by ``reads = "edges"``, see `gt.layers.Layer`.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from gt.dropout import dropout
 from gt.graph import GraphBatch
+from gt.layers.base import Layer
 from gt.norms import normalised
 from gt.ranges import below_one
 
@@ -31,12 +33,13 @@ def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
     return (sum_to_targets(sent.index_select(0, batch.edge_index[0]), batch) + sent) * scale
 
 
-class Smoothing(nn.Module):
+class Smoothing(Layer):
     """Graph convolution without a map of its own (SGC, Wu et al. 2019): `smooth` and a bias; ignores ``e``.
 
     Between two linear maps it makes of them the convolutions of a `GCN` whose widths differ.
     """
 
+    reads = "edges"
     residual = False
     reads_edges = False
 
@@ -49,12 +52,13 @@ class Smoothing(nn.Module):
         return (read if self.bias is None else read + self.bias), e
 
 
-class GCN(nn.Module):
+class GCN(Layer):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
     ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree.
     """
 
+    reads = "edges"
     residual = False
     reads_edges = False
 
@@ -66,9 +70,10 @@ class GCN(nn.Module):
         return self.linear(smooth(x, batch)), e
 
 
-class GINE(nn.Module):
+class GINE(Layer):
     """Graph isomorphism layer with edge features (Hu et al. 2020): ``MLP((1 + eps) x_i + sum_j ReLU(x_j + e_ij))``."""
 
+    reads = "edges"
     residual = False
 
     def __init__(self, width: int, eps: float = 0.0) -> None:
@@ -108,13 +113,14 @@ class _GatedSums(torch.autograd.Function):
         return of_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
 
 
-class GatedGCN(nn.Module):
+class GatedGCN(Layer):
     """Residual gated graph convolution with an edge stream (Bresson & Laurent 2018), as GPS and the benchmarks use it.
 
     ``ê_ij = D x_i + E x_j + C e_ij``, ``x_i' = x_i + ReLU(BN(A x_i + sum_j s(ê_ij) B x_j / (sum_j s(ê_ij) + 1e-6)))``,
     ``e_ij' = e_ij + ReLU(BN(ê_ij))``, s the sigmoid. Edges that carry nothing start at zero.
     """
 
+    reads = "edges"
     residual = True
 
     def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
