@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from gt.masks import Mask, Pairs
+T = TypeVar("T")
+Move = Callable[[Tensor], Tensor]  # to another device or kind of memory
 
 
 @dataclass
@@ -25,22 +27,18 @@ class GraphBatch:
         ptr: (B + 1,) int64; graph b owns nodes ``ptr[b]:ptr[b + 1]``.
         edge_index: (2, E) int64, row 0 the source that is read, row 1 the target that reads, sorted by target.
         max_nodes: nodes of the largest graph, a Python int so that shapes never wait for a device.
-        equal_sizes: every graph has ``max_nodes`` nodes: the dense view is then a reshape.
         x: (N, F) node features; edge_attr: (E, F') edge features; y: targets, a row a graph, a node or a link.
         links: (2, K) int64, pairs of nodes that have a target: whether, or how, they are joined.
         node_mask: (N,) bool, False at nodes that only fill a static shape; None where every node is real.
         padding: how many graphs, and nodes, at the end only fill a static shape; Python ints.
         extras: any other tensor with a row a node, such as a precomputed encoding.
-        pairs: what masks said of this batch, kept so that each is asked once.
-        virtual_nodes: how many nodes at the end of each graph are virtual, see `with_virtual_nodes`.
-        narrow: the batch without them; None where there are none.
-        wide: this batch with virtual nodes, by their number.
+        memo: what others work out of this batch, so that each does it once: tensors, or objects whose
+            ``moved(move, batch)`` gives the same for this batch on another device.
     """
 
     ptr: Tensor
     edge_index: Tensor
     max_nodes: int
-    equal_sizes: bool = False
     x: Tensor | None = None
     edge_attr: Tensor | None = None
     y: Tensor | None = None
@@ -48,10 +46,7 @@ class GraphBatch:
     node_mask: Tensor | None = None
     padding: tuple[int, int] = (0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
-    pairs: dict[Mask, Pairs] = field(default_factory=dict, repr=False)
-    virtual_nodes: int = 0
-    narrow: GraphBatch | None = field(default=None, repr=False)
-    wide: dict[int, GraphBatch] = field(default_factory=dict, repr=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_graphs(self) -> int:
@@ -60,6 +55,11 @@ class GraphBatch:
     @cached_property
     def num_nodes(self) -> int:
         return self.batch.numel()
+
+    @cached_property
+    def equal_sizes(self) -> bool:
+        """Whether every graph has ``max_nodes`` nodes: the dense view is then a reshape."""
+        return self.num_nodes == self.num_graphs * self.max_nodes
 
     @property
     def num_edges(self) -> int:
@@ -119,75 +119,36 @@ class GraphBatch:
         rows = dense.reshape(self.num_graphs * self.max_nodes, *dense.shape[2:])
         return rows if self.equal_sizes else rows.index_select(0, self.slot)
 
-    @cached_property
-    def real(self) -> Tensor:
-        """(nodes of the narrow batch,) their numbers in this one."""
-        narrow = self.narrow or self
-        return torch.arange(narrow.num_nodes, device=self.device) + self.virtual_nodes * narrow.batch
+    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `memo` holds under this key, made now if it holds nothing."""
+        if key not in self.memo:
+            with torch.inference_mode(False):  # a later pass may train with what this one keeps
+                self.memo[key] = make()
+        return self.memo[key]
 
-    @cached_property
-    def virtual(self) -> Tensor:
-        """(B, virtual_nodes) the numbers of the virtual nodes."""
-        return self.ptr[1:, None] - self.virtual_nodes + torch.arange(self.virtual_nodes, device=self.device)
-
-    def with_virtual_nodes(self, count: int) -> GraphBatch:
-        """This batch with ``count`` more nodes at the end of each graph, which no edge touches; 0 is this batch itself.
-
-        It carries structure alone, no features and no targets; edges keep their order. It is made once and moves to a
-        device with this one.
-        """
-        if count == self.virtual_nodes:
-            return self
-        if self.narrow is not None:
-            return self.narrow.with_virtual_nodes(count)
-        if count not in self.wide:
-            kept = self.node_mask
-            wide = GraphBatch(
-                ptr=self.ptr + count * torch.arange(self.num_graphs + 1, device=self.device),
-                edge_index=self.edge_index + count * self.batch[self.edge_index],
-                max_nodes=self.max_nodes + count,
-                equal_sizes=self.equal_sizes,
-                padding=(self.padding[0], self.padding[1] + count * self.padding[0]),
-                virtual_nodes=count,
-                narrow=self,
-            )
-            vars(wide)["num_nodes"] = self.num_nodes + count * self.num_graphs
-            if kept is not None:
-                wide.node_mask = kept.new_ones(wide.num_nodes).index_copy(0, wide.real, kept)
-                wide.node_mask[wide.num_nodes - wide.padding[1] :] = False  # virtual nodes of padding graphs too
-            self.wide[count] = wide.finish()
-        return self.wide[count]
-
-    def finish(self) -> GraphBatch:
+    def finish(self) -> Self:
         """Compute every index a model asks for, so that no layer does and no device is waited for; returns self."""
-        _ = self.slot, self.rowptr, self.in_degree, self.edge_mask
-        if self.virtual_nodes:
-            _ = self.real, self.virtual
+        _ = self.slot, self.rowptr, self.in_degree, self.edge_mask, self.equal_sizes
         return self
 
-    def _map(self, move: Any) -> GraphBatch:
-        """The same batch with ``move`` applied to every tensor, those already derived and wide batches included."""
-        if self.narrow is not None:
-            return self.narrow._map(move).wide[self.virtual_nodes]
-        out = self._mapped(move)
-        out.wide = {count: wide._mapped(move, out) for count, wide in self.wide.items()}
+    def apply(self, move: Move) -> Self:
+        """The same batch with ``move`` applied to every tensor, those already derived and the memo's included."""
+        out = copy(self)
+        out.num_nodes = self.num_nodes  # a Python int must not wait for the new device
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(out, name, move(value))
+        out.extras = {name: move(value) for name, value in self.extras.items()}
+        out.memo = {
+            key: value.moved(move, out) if hasattr(value, "moved") else move(value) for key, value in self.memo.items()
+        }
         return out
 
-    def _mapped(self, move: Any, narrow: GraphBatch | None = None) -> GraphBatch:
-        tensors = {k: move(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        out = replace(self, **{k: v for k, v in tensors.items() if k in self.__dataclass_fields__})
-        out.extras = {k: move(v) for k, v in self.extras.items()}
-        out.narrow = narrow
-        vars(out).update(tensors)  # cached properties live in the instance's dictionary
-        vars(out)["num_nodes"] = self.num_nodes
-        out.pairs = {mask: pairs.moved(out, move) for mask, pairs in self.pairs.items()}
-        return out
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> GraphBatch:
-        return self._map(lambda tensor: tensor.pin_memory())
+    def pin_memory(self) -> Self:
+        return self.apply(lambda tensor: tensor.pin_memory())
 
     @classmethod
     def from_data_list(cls, graphs: Sequence[Data]) -> GraphBatch:
@@ -224,7 +185,6 @@ class GraphBatch:
             ptr=ptr,
             edge_index=edge_index[:, order],
             max_nodes=max(sizes),
-            equal_sizes=len(set(sizes)) == 1,
             x=joined("x"),
             edge_attr=None if edge_attr is None else edge_attr[order],
             y=joined("y"),

@@ -12,7 +12,7 @@ from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers.base import parts_of, reads_of, uses_mask
-from gt.masks import Complete, Mask
+from gt.masks import Complete, Mask, WideBatch, with_virtual_nodes
 from gt.norms import normalised
 from gt.ranges import at_least, positive
 from gt.schema import Schema
@@ -192,14 +192,14 @@ class GraphTransformer(nn.Module):
         """
         x = self.embed(batch)
         e = self.edges(batch.edge_attr) if self.edges is not None else None
-        wide = batch.with_virtual_nodes(self.virtual_nodes)
-        if self.virtual is not None:
+        wide = with_virtual_nodes(batch, self.virtual_nodes)
+        if self.virtual is not None and isinstance(wide, WideBatch):
             rows = self.virtual.to(x.dtype).repeat(batch.num_graphs, 1)
             x = x.new_zeros(wide.num_nodes, self.width).index_copy(0, wide.real, x)
             x = x.index_copy(0, wide.virtual.flatten(), rows)
         for block, mask in zip(self.blocks, self.masks, strict=True):
             x, e = block(x, e, wide, mask(wide), self.encodings)
-        if self.virtual is not None:
+        if isinstance(wide, WideBatch):
             x = x.index_select(0, wide.real)
         return self.in_units(self.head(normalised(self.norm, x, batch.node_mask), batch))
 

@@ -78,8 +78,8 @@ def test_moving_keeps_what_was_derived():
     moved = batch.to("meta")
     assert moved.slot.device.type == "meta"
     assert moved.num_nodes == 8
-    assert moved.pairs[Hops(2)].edges.device.type == "meta"
-    assert moved.pairs[Hops(2)].batch is moved
+    assert moved.memo[Hops(2)].edges.device.type == "meta"
+    assert moved.memo[Hops(2)].batch is moved
     assert torch.equal(Hops(2)(batch.to("cpu")).edges, edges)
 
 
@@ -89,3 +89,23 @@ def test_bad_input_says_what_is_wrong():
     bad = Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [2]]))
     with pytest.raises(ValueError, match=r"graph 1 has an edge to a node outside 0\.\.1"):
         GraphBatch.from_data_list([random_graph(2, 0), bad])
+
+
+def test_the_memo_makes_once_and_moves_along():
+    batch = random_batch((3, 5))
+    counts = batch.cached("counts", lambda: torch.ones(2))
+    assert batch.cached("counts", pytest.fail) is counts
+    moved = batch.to("meta")
+    assert moved.cached("counts", pytest.fail).is_meta
+    assert not batch.memo["counts"].is_meta
+    moved.cached("more", lambda: counts)
+    assert "more" not in batch.memo
+
+
+def test_what_inference_keeps_can_be_trained_with():
+    batch = random_batch((3, 5))
+    with torch.inference_mode():
+        batch.cached("scale", lambda: torch.ones(8))
+    weight = torch.ones(8, requires_grad=True)
+    (weight * batch.memo["scale"]).sum().backward()
+    assert weight.grad.sum() == 8

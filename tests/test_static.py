@@ -20,7 +20,7 @@ from gt.encodings import Degree, RandomWalk
 from gt.graph import GraphBatch
 from gt.heads import Head, Max, Mean, Sum
 from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
-from gt.masks import Complete, Hops, VirtualNodes
+from gt.masks import Complete, Hops, VirtualNodes, with_virtual_nodes
 from gt.metrics import loss
 from gt.model import GraphTransformer
 from gt.norms import normalised
@@ -141,7 +141,7 @@ def test_what_a_filled_batch_holds():
     assert full.sizes.max() <= full.max_nodes
     assert torch.equal(full.ptr[: len(SIZES) + 1], plain.ptr)
     assert full.ptr[-1] == 41
-    wide = full.with_virtual_nodes(2)
+    wide = with_virtual_nodes(full, 2)
     assert int(wide.node_mask.sum()) == plain.num_nodes + 2 * len(SIZES)
     moved = full.to("cpu")
     assert moved.padding == full.padding
@@ -203,7 +203,7 @@ def test_a_dataset_gives_batches_of_few_shapes_complete_with_masks():
             batch = dataset.__getitems__(items)
             seen.add((batch.max_nodes, batch.num_nodes, batch.num_edges, batch.num_graphs))
             assert batch.num_graphs - batch.padding[0] == len(items)
-            assert set(batch.pairs) == {Hops(2)}
+            assert set(batch.memo) == {Hops(2)}
             labelled += int((batch.y != -100).sum())
     assert labelled == 3 * 60
     assert len(seen) <= len(shapes) <= 8

@@ -6,7 +6,6 @@ reverse Cuthill-McKee (Cuthill & McKee 1969) brings neighbours together, and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, Move
 from gt.masks import Pairs
 
 SIDE = 128  # nodes of a block's side
@@ -48,7 +47,7 @@ class Blocks:
     order: Tensor | None = None
     place: Tensor | None = None
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Blocks:
+    def moved(self, move: Move, pairs: Pairs) -> Blocks:
         """The same on another device."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: move(value) for name, value in tensors.items()})  # type: ignore[arg-type]

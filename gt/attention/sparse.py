@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias, total
 from gt.dropout import dropout as drop
+from gt.graph import Move
 from gt.masks import Pairs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -49,7 +49,7 @@ class Stack:
     reader: Tensor
     offsets: Tensor
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Stack:
+    def moved(self, move: Move, pairs: Pairs) -> Stack:
         """The same on another device."""
         return Stack(**{name: move(tensor) for name, tensor in vars(self).items()})
 

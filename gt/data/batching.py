@@ -12,6 +12,7 @@ from gt.data.batch_sampler import Request
 from gt.data.static import Shape, filled
 from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
+from gt.masks import with_virtual_nodes
 
 
 def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -55,13 +56,12 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
         ptr=torch.from_numpy(ptr),
         edge_index=torch.from_numpy(edge_index),
         max_nodes=largest,
-        equal_sizes=largest * len(ids) == count,
         x=extras.pop("x", None),
         edge_attr=None if edge_attr is None else rows(edge_attr, edge_rows),
         y=y,
         extras=extras,
     )
-    vars(batch).update(num_nodes=count, batch=torch.from_numpy(np.arange(len(ids)).repeat(nodes)))
+    batch.num_nodes, batch.batch = count, torch.from_numpy(np.arange(len(ids)).repeat(nodes))
     return batch
 
 
@@ -85,7 +85,7 @@ class Live(Iterable[Reading]):
 def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     """Compute on the CPU what attention will ask of a batch; returns the batch."""
     readings = tuple(readings)
-    wide = batch.with_virtual_nodes(max((mask.virtual_nodes for mask, _ in readings), default=0))
+    wide = with_virtual_nodes(batch, max((mask.virtual_nodes for mask, _ in readings), default=0))
     for mask, demand in readings:
         prepare(mask(wide), demand)
     return batch

@@ -11,6 +11,7 @@ from gt.graph import GraphBatch
 from gt.hops import hop_matrix
 from gt.inference.whole_graph import predict
 from gt.layers import attention_layers
+from gt.masks import WideBatch
 
 LONGEST = 512  # graphs above this are left out of the attention analysis: it looks at all pairs
 
@@ -73,7 +74,8 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
             net(batch)
             wide: GraphBatch = seen[layers[0][0]][1].batch
             distance = hop_matrix(wide, most)  # virtual nodes are out of reach
-            counted = torch.zeros(wide.num_nodes, dtype=torch.bool, device=wide.device).index_fill(0, wide.real, True)
+            counted = torch.zeros(wide.num_nodes, dtype=torch.bool, device=wide.device)
+            counted[wide.real if isinstance(wide, WideBatch) else slice(None)] = True
             real = wide.to_dense(counted)[:, None, :, None]
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):

@@ -181,7 +181,7 @@ class Cache(Reader):
             edge_index=torch.empty(2, 0, dtype=torch.long, device=device),
             max_nodes=stop,  # tables of positions reach so far
         )
-        vars(batch)["position"] = torch.arange(start, stop, device=device).repeat(samples)
+        batch.position = torch.arange(start, stop, device=device).repeat(samples)
         return batch
 
 

@@ -18,7 +18,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
 from gt.layers import SequentialBlock, parts_of, reads_of, uses_mask
-from gt.masks import Hops, Mask, Pairs
+from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
 
@@ -106,7 +106,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
             "inference in chunks takes one graph, targets for nodes or links, and a network in evaluation mode"
         )
     _refuse(net)
-    wide = batch.with_virtual_nodes(net.virtual_nodes)
+    wide = with_virtual_nodes(batch, net.virtual_nodes)
     x = net.embed(batch)
     if net.virtual is not None:
         x = torch.cat([x, net.virtual.to(x.dtype)])
@@ -180,7 +180,7 @@ class Reads:
         self.mask, self.wide = mask, wide
         self.radius = mask.radius if isinstance(mask, Hops) else None
         self.pairs = mask(wide) if mask is not None and self.radius is None else None
-        if mask is not None and (count := mask.pair_count(wide.narrow or wide) or 0) > MOST:
+        if mask is not None and (count := mask.pair_count(with_virtual_nodes(wide, 0)) or 0) > MOST:
             raise UserError(f"{mask} has {count:,} pairs: choose a mask that follows the edges (mask=one_hop)")
 
     def counts(self) -> Tensor:
@@ -201,7 +201,7 @@ class Reads:
             return self.pairs.edges[:, rows], None if heads is None else heads[rows]
         if self.radius is None:
             return self.wide.edge_index[:, :0], None
-        real = self.wide.num_nodes - self.wide.virtual_nodes  # a virtual node reads nobody by hops
+        real = with_virtual_nodes(self.wide, 0).num_nodes  # a virtual node reads nobody by hops
         readers = torch.arange(min(low, real), min(high, real), device=self.wide.device)
         keys, _ = hop_distances(self.wide, self.radius, readers)
         return torch.stack([keys % self.wide.num_nodes, keys // self.wide.num_nodes]), None
@@ -236,9 +236,8 @@ def _pass(
             ptr=torch.tensor([0, len(nodes)], device=x.device),
             edge_index=place[edges],
             max_nodes=len(nodes),
-            equal_sizes=True,
         ).finish()
-        vars(part)["in_degree"] = wide.in_degree[nodes]  # the sources' own edges are not here
+        part.in_degree = wide.in_degree[nodes]  # the sources' own edges are not here
         source, target = place[pairs]
         mask = Listed(target * len(nodes) + source, heads)
         e = states.read(rows)

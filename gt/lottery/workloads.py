@@ -50,7 +50,6 @@ def random_graphs(sizes: list[int], degree: float) -> GraphBatch:
         ptr=ptr,
         edge_index=torch.stack([keys % nodes, keys // nodes]),
         max_nodes=max(sizes),
-        equal_sizes=len(set(sizes)) == 1,
     ).finish()
 
 

@@ -26,6 +26,7 @@ from gt.masks.pairs import Pairs
 from gt.masks.position import Band, Causal, Complete, Strided, Window
 from gt.masks.random import Expander, RandomEdges
 from gt.masks.virtual import VirtualNodes
+from gt.masks.wide import WideBatch, with_virtual_nodes
 
 __all__ = [
     "Band",
@@ -41,7 +42,9 @@ __all__ = [
     "Strided",
     "Union",
     "VirtualNodes",
+    "WideBatch",
     "Window",
     "by_head",
     "by_layer",
+    "with_virtual_nodes",
 ]

@@ -73,9 +73,7 @@ class Mask(ABC):
 
     def __call__(self, batch: GraphBatch) -> Pairs:
         """The pairs of this batch; the batch keeps them, so asking again costs nothing."""
-        if self not in batch.pairs:
-            batch.pairs[self] = Pairs(batch, self)
-        return batch.pairs[self]
+        return batch.cached(self, lambda: Pairs(batch, self))
 
     def __or__(self, other: Mask) -> Mask:
         return Union((self, other))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, Move
 from gt.hops import contains, hop_matrix, hops_between
-from gt.masks.wide import wide_dense, wide_heads, wide_keys
+from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
 
 if TYPE_CHECKING:
     from gt.masks.base import Mask
@@ -34,38 +34,39 @@ class Pairs:
 
     def __init__(self, batch: GraphBatch, mask: Mask) -> None:
         self.batch, self.mask = batch, mask
+        self.wide = batch if isinstance(batch, WideBatch) else None
         self.choices: dict[Hashable, str] = {}  # the backend for each demand
 
     @cached_property
     def _real(self) -> GraphBatch:
         """The batch without virtual nodes, which masks speak of."""
-        needed, there = self.mask.virtual_nodes, self.batch.virtual_nodes
+        needed, there = self.mask.virtual_nodes, self.wide.virtual_nodes if self.wide else 0
         if needed > there:
             raise ValueError(
                 f"the mask reads {needed} virtual nodes of each graph and this batch has {there}: "
-                f"ask it of batch.with_virtual_nodes({needed})"
+                f"ask it of with_virtual_nodes(batch, {needed})"
             )
-        return self.batch.narrow or self.batch
+        return with_virtual_nodes(self.batch, 0)
 
     @cached_property
     def edges(self) -> Tensor:
         keys = self.mask.keys(self._real)
-        if self.batch.virtual_nodes:
-            keys = wide_keys(self.batch, keys, self.mask.virtual_nodes)
+        if self.wide:
+            keys = wide_keys(self.wide, keys, self.mask.virtual_nodes)
         return torch.stack([keys % self.batch.num_nodes, keys // self.batch.num_nodes])
 
     @cached_property
     def edge_heads(self) -> Tensor | None:
         if self.mask.heads == 1:
             return None
-        if not self.batch.virtual_nodes:
-            return self.mask.allows(self._real, *self.edges)
-        return wide_heads(self.batch, self.edges, self.mask)
+        if self.wide:
+            return wide_heads(self.wide, self.edges, self.mask.allows, self.mask.through)
+        return self.mask.allows(self._real, *self.edges)
 
     @cached_property
     def dense(self) -> Tensor:
         dense = self.mask.dense(self._real)
-        return wide_dense(self.batch, dense, self.mask.through) if self.batch.virtual_nodes else dense
+        return wide_dense(self.wide, dense, self.mask.through) if self.wide else dense
 
     @property
     def heads(self) -> int:
@@ -74,7 +75,7 @@ class Pairs:
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
         """How far back and ahead a node reads where position alone decides, else None."""
-        return None if self.batch.virtual_nodes else self.mask.limits
+        return None if self.wide else self.mask.limits
 
     @cached_property
     def count(self) -> int:
@@ -118,8 +119,8 @@ class Pairs:
     @cached_property
     def all_read(self) -> bool:
         """Every node reads somebody, under every head."""
-        if self.batch.virtual_nodes:  # one that a head leaves out reads nobody; where none is, everybody reads them
-            return min(self.mask.through) == self.batch.virtual_nodes
+        if self.wide:  # one that a head leaves out reads nobody; where none is, everybody reads them
+            return min(self.mask.through) == self.wide.virtual_nodes
         if self.mask.reads_itself:
             return True
         return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
@@ -147,15 +148,17 @@ class Pairs:
         keys = target * self.batch.num_nodes + source
         return torch.where(contains(keys, wanted), torch.searchsorted(keys, wanted), keys.numel())
 
-    def moved(self, batch: GraphBatch, move: Callable[[Tensor], Tensor]) -> Pairs:
+    def moved(self, move: Move, batch: GraphBatch) -> Pairs:
         """The same pairs for a batch on another device, with every form that is already known."""
         out = Pairs(batch, self.mask)
         out.choices = self.choices
         for name, value in vars(self).items():
+            if name in vars(out):
+                continue
             if isinstance(value, Tensor):
                 vars(out)[name] = move(value)
             elif isinstance(value, int) or value is None:
                 vars(out)[name] = value
             elif hasattr(value, "moved"):
-                vars(out)[name] = value.moved(move)
+                vars(out)[name] = value.moved(move, out)
         return out

@@ -1,23 +1,86 @@
-"""Reading through virtual nodes: what `Pairs` add on the wide batch of `GraphBatch.with_virtual_nodes`.
+"""Virtual nodes: a batch with more nodes at the end of each graph, and what `Pairs` add there.
 
 Masks speak of the real nodes alone, and beside that in one number for each head: how many virtual nodes it uses.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, Move
 from gt.hops import ranges
 
-if TYPE_CHECKING:
-    from gt.masks.base import Mask
+
+@dataclass(kw_only=True)
+class WideBatch(GraphBatch):
+    """A batch with virtual nodes, which no edge touches; structure alone, no features and no targets.
+
+    Attributes:
+        virtual_nodes: how many nodes at the end of each graph are virtual.
+        narrow: the batch without them.
+    """
+
+    virtual_nodes: int
+    narrow: GraphBatch = field(repr=False)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """(nodes of the narrow batch,) their numbers in this one."""
+        narrow = self.narrow
+        return torch.arange(narrow.num_nodes, device=self.device) + self.virtual_nodes * narrow.batch
+
+    @cached_property
+    def virtual(self) -> Tensor:
+        """(B, virtual_nodes) the numbers of the virtual nodes."""
+        return self.ptr[1:, None] - self.virtual_nodes + torch.arange(self.virtual_nodes, device=self.device)
+
+    def finish(self) -> Self:
+        _ = self.real, self.virtual
+        return super().finish()
+
+    def apply(self, move: Move) -> Self:
+        return self.narrow.apply(move).memo["virtual nodes", self.virtual_nodes]
+
+    def moved(self, move: Move, narrow: GraphBatch) -> Self:
+        """The same beside the narrow batch on another device."""
+        out = super().apply(move)
+        out.narrow = narrow
+        return out
 
 
-def wide_keys(batch: GraphBatch, real_keys: Tensor, used: int) -> Tensor:
+def with_virtual_nodes(batch: GraphBatch, count: int) -> GraphBatch:
+    """The batch with ``count`` virtual nodes at the end of each graph, edges in their order; with 0 the batch itself.
+
+    It is made once, and moves to a device with the batch.
+    """
+    if isinstance(batch, WideBatch):
+        return batch if count == batch.virtual_nodes else with_virtual_nodes(batch.narrow, count)
+    return batch.cached(("virtual nodes", count), lambda: _widened(batch, count)) if count else batch
+
+
+def _widened(batch: GraphBatch, count: int) -> WideBatch:
+    wide = WideBatch(
+        ptr=batch.ptr + count * torch.arange(batch.num_graphs + 1, device=batch.device),
+        edge_index=batch.edge_index + count * batch.batch[batch.edge_index],
+        max_nodes=batch.max_nodes + count,
+        padding=(batch.padding[0], batch.padding[1] + count * batch.padding[0]),
+        virtual_nodes=count,
+        narrow=batch,
+    )
+    wide.num_nodes = batch.num_nodes + count * batch.num_graphs
+    if batch.node_mask is not None:
+        wide.node_mask = batch.node_mask.new_ones(wide.num_nodes).index_copy(0, wide.real, batch.node_mask)
+        wide.node_mask[wide.num_nodes - wide.padding[1] :] = False  # virtual nodes of padding graphs too
+    return wide.finish()
+
+
+def wide_keys(batch: WideBatch, real_keys: Tensor, used: int) -> Tensor:
     """(P,) sorted keys in the wide batch, from those of the batch without virtual nodes."""
     nodes, real = batch.num_nodes, batch.real
     reader, source = real_keys // len(real), real_keys % len(real)
@@ -33,19 +96,20 @@ def wide_keys(batch: GraphBatch, real_keys: Tensor, used: int) -> Tensor:
     return torch.cat(keys).sort()[0]
 
 
-def wide_heads(batch: GraphBatch, edges: Tensor, mask: Mask) -> Tensor:
-    """(P, H) bool, the heads that use each pair (2, P) of the wide batch."""
+def wide_heads(
+    batch: WideBatch, edges: Tensor, allows: Callable[[GraphBatch, Tensor, Tensor], Tensor], through: tuple[int, ...]
+) -> Tensor:
+    """(P, H) bool, the heads that use each pair (2, P) of the wide batch; ``allows`` is that of a mask."""
     rank = batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]  # (N,): below 0 real, else which virtual
     highest = rank[edges].amax(0)
-    heads = highest[:, None] < _on(batch, mask.through)
+    heads = highest[:, None] < _on(batch, through)
     between = highest < 0
     source, target = (edges - batch.batch[edges] * batch.virtual_nodes)[:, between]  # numbered without virtual nodes
-    assert batch.narrow is not None
-    heads[between] = mask.allows(batch.narrow, source, target)
+    heads[between] = allows(batch.narrow, source, target)
     return heads
 
 
-def wide_dense(batch: GraphBatch, real_dense: Tensor, through: tuple[int, ...]) -> Tensor:
+def wide_dense(batch: WideBatch, real_dense: Tensor, through: tuple[int, ...]) -> Tensor:
     """(B, 1 or H, L, L) of the wide batch, from that of the batch without virtual nodes."""
     place = torch.arange(batch.max_nodes, device=batch.device)
     rank = place - (batch.sizes - batch.virtual_nodes)[:, None]  # (B, L): below 0 real, else which virtual node

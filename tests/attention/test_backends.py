@@ -215,7 +215,6 @@ def test_dropout_leaves_the_mean_and_drops_the_same_in_backward(backend, mask):
         ptr=torch.arange(copies + 1) * nodes,
         edge_index=torch.cat([edges + nodes * copy for copy in range(copies)], dim=1),
         max_nodes=nodes,
-        equal_sizes=True,
     ).finish())  # fmt: skip
     q, k, v, _ = (None if t is None else t.detach() for t in inputs(one, 2, 3, "none"))
     exact = attend(q, k, v, one)

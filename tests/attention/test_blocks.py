@@ -10,7 +10,7 @@ from gt.attention.blocks import blocks_of
 from gt.data.text.language import path_graphs
 from gt.lottery.measure import blocked_cases
 from gt.lottery.workloads import random_graphs
-from gt.masks import Causal, Complete, Hops, PerHead, VirtualNodes, Window
+from gt.masks import Causal, Complete, Hops, PerHead, VirtualNodes, Window, with_virtual_nodes
 from tests.attention.masks import Neighbours, Nobody
 from tests.graphs import random_batch
 
@@ -134,7 +134,7 @@ def test_flash_serves_whole_graphs_and_positions_in_16_bits_on_a_gpu(monkeypatch
     for mask in (Complete(), Causal(), Window(2), Hops(None)):
         assert refused(mask(batch), good) is None
     assert refused(Hops(1)(batch), good) == "it reads by position within a graph alone"
-    wide = batch.with_virtual_nodes(1)
+    wide = with_virtual_nodes(batch, 1)
     assert refused((Complete() | VirtualNodes(1))(wide), good) == "it reads by position within a graph alone"
     for change in ({"device": "cpu"}, {"half": False}, {"dropout": True}, {"bias": True}, {"channels": 12}):
         assert refused(Complete()(batch), Demand(**{"device": "cuda", "half": True} | change)) is not None

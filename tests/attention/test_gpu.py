@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gt.attention import BACKENDS, Demand, attend, prepare
 from gt.layers import GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock
-from gt.masks import Causal, Complete, Expander, Hops, PerHead, VirtualNodes, Window
+from gt.masks import Causal, Complete, Expander, Hops, PerHead, VirtualNodes, Window, with_virtual_nodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.attention.masks import Neighbours, Nobody
@@ -97,7 +97,7 @@ def test_a_training_step_never_waits_for_the_device(name):
     for seed in range(3):
         batch = random_batch((9, 1, 30, 12), seed=seed, density=0.1)
         for mask, demand in net.readings("cuda", half=True):
-            prepare(mask(batch.with_virtual_nodes(net.virtual_nodes)), demand)
+            prepare(mask(with_virtual_nodes(batch, net.virtual_nodes)), demand)
         batches.append(batch.to("cuda"))
 
     def step(batch):

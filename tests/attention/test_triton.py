@@ -37,7 +37,7 @@ def star(leaves: int) -> GraphBatch:
     """Node 0 reads every other node, and each of them reads it; one more node stands alone."""
     hub, leaf = torch.zeros(leaves, dtype=torch.long), torch.arange(1, leaves + 1)
     edges = torch.stack([torch.cat([leaf, hub]), torch.cat([hub, leaf])])
-    return GraphBatch(ptr=torch.tensor([0, leaves + 2]), edge_index=edges, max_nodes=leaves + 2, equal_sizes=True)
+    return GraphBatch(ptr=torch.tensor([0, leaves + 2]), edge_index=edges, max_nodes=leaves + 2)
 
 
 def inputs(pairs, heads, channels, values=None, bias="none", seed=0):
@@ -312,7 +312,7 @@ def large(nodes, count, device):
     edges[0, count // 20 : count // 10] = 7
     keys = torch.unique(edges[1] * nodes + edges[0])
     index = torch.stack([keys % nodes, keys // nodes])
-    return GraphBatch(ptr=torch.tensor([0, nodes]), edge_index=index, max_nodes=nodes, equal_sizes=True).to(device)
+    return GraphBatch(ptr=torch.tensor([0, nodes]), edge_index=index, max_nodes=nodes).to(device)
 
 
 @pytest.mark.gpu

@@ -171,8 +171,8 @@ def test_workers_are_told_what_attention_asks_as_training_goes_on(tmp_path):
         batches = list(loader)
         assert len(batches) == 5
         for batch in batches:
-            assert set(batch.pairs) == {mask}
-            pairs = batch.pairs[mask]
+            assert set(batch.memo) == {mask}
+            pairs = batch.memo[mask]
             assert pairs.batch is batch
             ready = vars(pairs).keys()
             assert {"safe_dense"} <= ready or {"rowptr", "by_source"} <= ready
@@ -184,10 +184,10 @@ def test_a_request_without_readings_leaves_the_datasets_own(tmp_path):
     data = opened(tmp_path)
     dataset = data.dataset("train")
     dataset.readings = told = Told()()
-    assert set(dataset.__getitems__([0, 1]).pairs) == {mask for mask, _ in told}
+    assert set(dataset.__getitems__([0, 1]).memo) == {mask for mask, _ in told}
     request = Request([0, 1])
     request.readings = ()
-    assert dataset.__getitems__(request).pairs == {}
+    assert dataset.__getitems__(request).memo == {}
 
 
 class Net(pl.LightningModule):

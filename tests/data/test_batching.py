@@ -105,7 +105,7 @@ def test_a_dataset_gives_whole_batches_with_their_masks():
     assert dataset.sizes.tolist() == [7, 4, 9]
     batch = dataset.__getitems__([2, 0])
     assert torch.equal(batch.x, gather(packed, [2, 6]).x)
-    assert set(batch.pairs) == {Hops(2), Hops(None)}
+    assert set(batch.memo) == {Hops(2), Hops(None)}
     assert {"slot", "rowptr", "in_degree"} <= vars(batch).keys()
 
 

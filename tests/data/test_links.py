@@ -272,11 +272,11 @@ def test_masks_are_prepared_and_blocks_share_their_graph(data: Links) -> None:
     data.readings, data.eval_batch_size = readings, 3
     (mask, _), *_ = readings
     for batch in epoch(data):
-        assert mask in batch.pairs
+        assert mask in batch.memo
     first, second, _ = data.val_dataloader()
     assert first.edge_index is second.edge_index is data.graph.batch.edge_index
     assert first.links is not second.links
-    assert not data.graph.batch.pairs
+    assert not data.graph.batch.memo
 
 
 @pytest.mark.parametrize("ranked", [False, True])

@@ -169,7 +169,7 @@ def test_masks_see_the_sample(mask, tmp_path):
     data = opened(tmp_path, Partition(4))
     data.readings = network(data, mask).readings()
     for batch in data.train_dataloader():
-        (pairs,) = batch.pairs.values()
+        (pairs,) = batch.memo.values()
         assert torch.equal(pairs.edges[1] * batch.num_nodes + pairs.edges[0], mask.keys(batch))
 
 

@@ -4,7 +4,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.masks import Causal, Complete, Expander, Hops, Intersection, PerHead, RandomEdges, Strided, Union, VirtualNodes
+from gt.masks import (
+    Causal,
+    Complete,
+    Expander,
+    Hops,
+    Intersection,
+    PerHead,
+    RandomEdges,
+    Strided,
+    Union,
+    VirtualNodes,
+    with_virtual_nodes,
+)
 from gt.masks import Window as Near
 from tests.graphs import random_batch
 from tests.masks.test_virtual import table
@@ -35,7 +47,7 @@ def of_sets(mask, batch, head):
 @settings(max_examples=150, deadline=None)
 @given(MASKS, st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 3), st.floats(0, 1))
 def test_combined_masks_are_sets_of_pairs(mask, sizes, virtual, progress):
-    batch = random_batch(tuple(sizes), seed=sum(sizes)).with_virtual_nodes(virtual)
+    batch = with_virtual_nodes(random_batch(tuple(sizes), seed=sum(sizes)), virtual)
     pairs = mask(batch)
     expected = torch.stack([of_sets(mask, batch, head) for head in range(mask.heads)])
     assert torch.equal(torch.stack([table(pairs, head) for head in range(mask.heads)]), expected)

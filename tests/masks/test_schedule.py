@@ -152,7 +152,7 @@ class Watch(pl.Callback):
         self.seen.append(pl_module.net.masks[0])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.ready.append(set(batch.pairs))
+        self.ready.append(set(batch.memo))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == self.stop:

@@ -140,13 +140,13 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
         TextDataset(np.arange(50) % 5, 8, nets[1].readings()).__getitems__([0, 8, 45]),
     ]
     for net, batch in zip(nets, batches, strict=True):
-        assert not batch.pairs
-        wide = batch.wide[2]
-        assert set(wide.pairs) == masks
-        before = {mask: set(vars(pairs)) for mask, pairs in wide.pairs.items()}
+        (wide,) = batch.memo.values()
+        assert wide.virtual_nodes == 2
+        assert set(wide.memo) == masks
+        before = {mask: set(vars(pairs)) for mask, pairs in wide.memo.items()}
         net(batch)
-        assert {mask: set(vars(pairs)) for mask, pairs in wide.pairs.items()} == before
-        assert batch.wide == {2: wide}
+        assert {mask: set(vars(pairs)) for mask, pairs in wide.memo.items()} == before
+        assert list(batch.memo.values()) == [wide]
 
 
 def test_a_prepared_batch_waits_for_no_device():

@@ -42,7 +42,6 @@ def path_graphs(sizes: Sequence[int]) -> GraphBatch:
         ptr=ptr,
         edge_index=torch.stack([target - 1, target]),
         max_nodes=max(sizes),
-        equal_sizes=len(set(sizes)) == 1,
     ).finish()
 
 
