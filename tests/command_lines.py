@@ -31,7 +31,7 @@ BEYOND = {  # numbers out of their range
     "model.init_std": [0, -1],
     "optim.lr": [0, -1, "nan", "inf"],
     "optim.weight_decay": [-0.1],
-    "optim.betas": ["[1,1]", "[-1,0.5]"],
+    "optim.optimizer.betas": ["[1,1]", "[-1,0.5]"],
     "optim.warmup": [-1],
     "optim.final": [-1, 2],
     "trainer.max_epochs": [0, -2],

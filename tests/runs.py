@@ -18,7 +18,7 @@ from gt.train.task import Task
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 REST = {
-    "optim": {"_target_": "gt.train.optim.AdamW"},
+    "optim": {"_target_": "gt.train.optim.Optimisation"},
     "trainer": {"_target_": "pytorch_lightning.Trainer"},
     "seed": 0,
 }

@@ -105,7 +105,7 @@ WRONG = {
     "type": ("model.depth=deep", "model.depth='deep' has the wrong type: it should be a whole number"),
     "fraction": ("data.batch_size=1.5", "data.batch_size=1.5 has the wrong type: it should be a whole number"),
     "literal": ("data.view=grph", "data.view='grph' has the wrong type: it should be graph or sequence"),
-    "list": ("optim.betas=[0.9]", "optim.betas=[0.9] has the wrong type: it should be a list of 2"),
+    "list": ("optim.optimizer.betas=[0.9]", "optim.optimizer.betas=[0.9] has the wrong type: it should be a list of 2"),
     "null": ("seed=null", "seed=None has the wrong type: it should be a whole number"),
     "target": (
         "optim._target_=gt.train.optim.AdamV",
@@ -119,7 +119,10 @@ WRONG = {
     "sweep over numbers": ("optim.lr=1,2,high", "optim.lr='high' has the wrong type: it should be a number"),
     "sweep over options": ("model=gcn,gni", "no option 'gni' in group 'model': did you mean 'gin'?"),
     "sweep over lists": ("encoding=[rwse],[rsew]", "no option 'rsew' in group 'encoding': did you mean 'rwse'?"),
-    "sweep with a plus": ("+optim.betas=[0,1],[0]", "optim.betas=[0] has the wrong type: it should be a list of 2"),
+    "sweep with a plus": (
+        "+optim.optimizer.betas=[0,1],[0]",
+        "optim.optimizer.betas=[0] has the wrong type: it should be a list of 2",
+    ),
     "sweep of an absent key": ("trainer.fast_dev_run=1,x", "trainer.fast_dev_run='x' has the wrong type"),
     "sweep with an interval": ("data.batch_size=interval(1,2.5)", "data.batch_size=1.0 has the wrong type"),
     "sweep over nothing": ("model=glob(zz*)", "model=glob(zz*) has no value to sweep over"),
@@ -386,7 +389,8 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
     [
         "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
-        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "optim._target_=gt.train.optim.Adam",
+        "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
+        "optim.optimizer._target_=torch.optim.Adam",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
     ],
 )  # fmt: skip

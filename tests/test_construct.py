@@ -9,6 +9,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch.optim import AdamW
 
 import gt.train.checkpoint
 import train
@@ -20,7 +21,7 @@ from gt.layers import Attention, FeedForward, GatedGCN
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import build, rehearse
-from gt.train.optim import AdamW
+from gt.train.optim import Optimisation
 from tests.test_config import composed, of
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -133,9 +134,10 @@ def test_a_network_names_the_key_that_it_refuses(key):
 @pytest.mark.parametrize(
     "make",
     [
-        partial(AdamW, lr=0), partial(AdamW, lr=float("nan")), partial(AdamW, lr=float("inf")),
-        partial(AdamW, weight_decay=-1), partial(AdamW, betas=(0.9, 1.0)), partial(AdamW, warmup=-1),
-        partial(AdamW, final=1.5), partial(Attention, 8, heads=0), partial(Attention, 8, heads=-2),
+        partial(Optimisation, lr=0), partial(Optimisation, lr=float("nan")), partial(Optimisation, lr=float("inf")),
+        partial(Optimisation, weight_decay=-1), partial(Optimisation, optimizer=partial(AdamW, betas=(0.9, 1.0))),
+        partial(Optimisation, warmup=-1),
+        partial(Optimisation, final=1.5), partial(Attention, 8, heads=0), partial(Attention, 8, heads=-2),
         partial(Attention, 8, dropout=1.0), partial(Attention, 8, dropout=float("nan")),
         partial(Attention, 8, backend="quick"), partial(FeedForward, 8, ratio=0.0), partial(FeedForward, 8, dropout=1),
         partial(GatedGCN, 8, dropout=-0.1), partial(GraphTransformer, SCHEMA, 8, 0, dropout=1.0),
@@ -143,7 +145,7 @@ def test_a_network_names_the_key_that_it_refuses(key):
     ],
 )  # fmt: skip
 def test_a_number_out_of_its_range_is_refused_where_it_is_used(make):
-    with pytest.raises(ValueError, match=r"lr|weight_decay|betas|warmup|final|heads|dropout|quick|ratio|init_std"):
+    with pytest.raises(ValueError, match=r"lr|weight_decay|beta|warmup|final|heads|dropout|quick|ratio|init_std"):
         make()
 
 

@@ -1,13 +1,17 @@
-"""Optimisers beside PyTorch's own: which parameters are decayed, how, and at which learning rates."""
+"""Optimisers and schedules beside PyTorch's own: which parameters are decayed, how, and at which learning rates."""
 
+import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from gt.errors import UserError
-from gt.train.optim import Adam, AdamW
+from gt.metrics import Criterion
+from gt.train.optim import Optimisation, stable_then_decay
 
 
 def network() -> nn.Module:
@@ -15,33 +19,49 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
 
 
-def trained(net: nn.Module, optimiser: torch.optim.Optimizer, steps: int, schedule=None) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(1)
+def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, schedule=None, seed=1) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         net(torch.randn(8, 4, generator=draw)).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
         if schedule is not None:
             schedule.step()
     return [parameter.detach() for parameter in net.parameters()]
 
 
-@pytest.mark.parametrize(("ours", "torchs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
-def test_named_parameters_alone_are_decayed_as_pytorch_does_at_a_constant_rate(ours, torchs):
-    found, expected = network(), network()
-    made = ours(lr=0.01, weight_decay=0.3, decayed=["0.*"], warmup=0, final=1.0).configure(found, 20)
+def rates(optim: Optimisation, steps: int, more: int = 0) -> list[float]:
+    """The share of ``lr`` at each step."""
+    configured = optim.configure(network(), steps)
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    shares = []
+    for _ in range(steps + more):
+        [rate] = {group["lr"] for group in optimizer.param_groups}
+        shares.append(rate / optim.lr)
+        optimizer.step()
+        schedule.step()
+    return shares
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.optim.Adam, torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9), torch.optim.RMSprop]
+)
+def test_named_parameters_alone_are_decayed_as_pytorch_does_at_a_constant_rate(kind):
+    net, other = network(), network()
+    optim = Optimisation(lr=0.01, weight_decay=0.3, decayed=["0.*"], warmup=0, final=1.0, optimizer=kind)
+    configured = optim.configure(net, 20)
     groups = [
-        {"params": expected[0].parameters(), "weight_decay": 0.3},
-        {"params": [*expected[1].parameters(), *expected[2].parameters()], "weight_decay": 0.0},
+        {"params": other[0].parameters(), "weight_decay": 0.3},
+        {"params": [*other[1].parameters(), *other[2].parameters()], "weight_decay": 0.0},
     ]
-    moved = trained(found, made["optimizer"], 20, made["lr_scheduler"]["scheduler"])
-    for one, other in zip(moved, trained(expected, torchs(groups, lr=0.01), 20), strict=True):
-        torch.testing.assert_close(one, other)
+    moved = trained(net, configured["optimizer"], 20, configured["lr_scheduler"]["scheduler"])
+    for parameter, expected in zip(moved, trained(other, kind(groups, lr=0.01), 20), strict=True):
+        torch.testing.assert_close(parameter, expected)
 
 
 def test_unless_named_matrices_are_decayed():
     net = network()
-    groups = AdamW(weight_decay=0.1).configure(net, 10)["optimizer"].param_groups
+    groups = Optimisation(weight_decay=0.1).configure(net, 10)["optimizer"].param_groups
     assert {id(p): group["weight_decay"] for group in groups for p in group["params"]} == {
         id(p): 0.1 if p.dim() == 2 else 0.0 for p in net.parameters()
     }
@@ -49,11 +69,60 @@ def test_unless_named_matrices_are_decayed():
 
 def test_a_pattern_that_names_no_parameter_is_refused():
     with pytest.raises(UserError, match=r"'1\.wieght'.*1\.\*"):
-        AdamW(decayed=["0.*", "1.wieght"]).configure(network(), 10)
+        Optimisation(decayed=["0.*", "1.wieght"]).configure(network(), 10)
+
+
+MUON = partial(torch.optim.Muon, momentum=0.9)
+
+
+def test_muon_steps_matrices_and_adamw_the_rest():
+    net, other = network(), network()
+    configured = Optimisation(lr=0.01, weight_decay=0.1, optimizer=MUON, warmup=0, final=1.0).configure(net, 5)
+    moved = trained(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
+    parts = [
+        MUON([p for p in other.parameters() if p.dim() == 2], lr=0.01, weight_decay=0.1),
+        torch.optim.AdamW([p for p in other.parameters() if p.dim() == 1], lr=0.01, weight_decay=0.0),
+    ]
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        other.zero_grad()
+        other(torch.randn(8, 4, generator=draw)).square().sum().backward()
+        for part in parts:
+            part.step()
+    for parameter, expected in zip(moved, other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected.detach())
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, MUON])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lr_scheduler.CosineAnnealingLR,
+        partial(lr_scheduler.OneCycleLR, cycle_momentum=False),
+        partial(lr_scheduler.ConstantLR, factor=1.0),
+        stable_then_decay,
+    ],
+)
+def test_what_is_saved_and_loaded_goes_on_as_if_it_never_stopped(optimizer, schedule):
+    optim = Optimisation(lr=0.01, weight_decay=0.1, warmup=2, optimizer=optimizer, schedule=schedule)
+    net = network()
+    configured = optim.configure(net, 12)
+    trained(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
+    states = copy.deepcopy(
+        (net.state_dict(), configured["optimizer"].state_dict(), configured["lr_scheduler"]["scheduler"].state_dict())
+    )
+    straight = trained(net, configured["optimizer"], 7, configured["lr_scheduler"]["scheduler"], seed=2)
+    again = network()
+    resumed = optim.configure(again, 12)
+    parts = (again, resumed["optimizer"], resumed["lr_scheduler"]["scheduler"])
+    for part, state in zip(parts, states, strict=True):
+        part.load_state_dict(state)
+    for one, other in zip(straight, trained(again, *parts[1:2], 7, parts[2], seed=2), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
-    ("warmup", "final", "rates"),
+    ("warmup", "final", "expected"),
     [
         (0, 1.0, [1.0] * 8),
         (0, 0.0, [0.5 + 0.5 * math.cos(math.pi * n / 8) for n in range(8)]),
@@ -62,18 +131,57 @@ def test_a_pattern_that_names_no_parameter_is_refused():
         (0.01, 1.0, [0.5, *[1.0] * 7]),  # a warm-up that is wanted takes a step at least
     ],
 )
-def test_the_rate_rises_for_the_warmup_and_falls_to_the_last(warmup, final, rates):
-    made = Adam(lr=0.2, warmup=warmup, final=final).configure(network(), 8)
-    optimiser, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    found = []
-    for _ in range(8):
-        found.append(optimiser.param_groups[0]["lr"] / 0.2)
-        optimiser.step()
-        schedule.step()
-    assert found == pytest.approx(rates)
+def test_the_rate_rises_for_the_warmup_and_falls_to_the_last(warmup, final, expected):
+    assert rates(Optimisation(lr=0.2, warmup=warmup, final=final), 8) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (partial(lr_scheduler.ConstantLR, factor=1.0), [1 / 3, 2 / 3, *[1.0] * 12]),
+        (partial(stable_then_decay, decay=0.5), [1 / 3, 2 / 3, *[1.0] * 6, *[0.9, 0.8, 0.7, 0.6, 0.5, 0.5]]),
+        (partial(lr_scheduler.PolynomialLR, power=1.0), [1 / 3, 2 / 3, *[1 - n / 10 for n in range(11)], 0.0]),
+    ],
+)
+def test_a_schedule_follows_the_warmup_for_the_rest_of_the_steps(schedule, expected):
+    assert rates(Optimisation(lr=0.2, warmup=2, final=0.5, schedule=schedule), 12, 2) == pytest.approx(expected)
+
+
+def test_one_cycle_is_pytorchs():
+    other = torch.optim.SGD(network().parameters(), 0.2)
+    expected = lr_scheduler.OneCycleLR(other, 0.2, 20, cycle_momentum=False)
+    schedule = partial(lr_scheduler.OneCycleLR, cycle_momentum=False)
+    for share in rates(Optimisation(lr=0.2, warmup=0, schedule=schedule), 20, 0):
+        assert share == pytest.approx(expected.get_last_lr()[0] / 0.2)
+        other.step()
+        expected.step()
+
+
+def test_on_a_plateau_the_criterion_decides():
+    schedule = partial(lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0)
+    optim = Optimisation(lr=0.2, warmup=0, schedule=schedule)
+    configured = optim.configure(network(), 100, Criterion("auroc", "max"))["lr_scheduler"]
+    assert (configured["monitor"], configured["interval"]) == ("valid/auroc", "epoch")
+    for value, share in ((0.5, 1.0), (0.6, 1.0), (0.6, 0.5), (0.7, 0.5), (0.1, 0.25)):
+        configured["scheduler"].step(value)
+        assert configured["scheduler"].get_last_lr()[0] == pytest.approx(0.2 * share)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"schedule": lr_scheduler.ReduceLROnPlateau}, "warmup"),
+        ({"optimizer": partial(torch.optim.AdamW, lr=0.1)}, "lr"),
+        ({"optimizer": partial(torch.optim.AdamW, betas=(0.9, 1.5))}, "beta"),
+        ({"schedule": partial(lr_scheduler.OneCycleLR, pct_start=2.0)}, "pct_start"),
+    ],
+)
+def test_what_a_part_refuses_is_said_at_once(options, name):
+    with pytest.raises(ValueError, match=name):
+        Optimisation(**options)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_training_of_a_step_or_two_has_a_schedule(steps):
-    made = AdamW(warmup=100).configure(network(), steps)
-    assert made["optimizer"].param_groups[0]["lr"] > 0
+    configured = Optimisation(warmup=100).configure(network(), steps)
+    assert configured["optimizer"].param_groups[0]["lr"] > 0

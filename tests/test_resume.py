@@ -20,7 +20,7 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.callbacks import SaveLast
 from gt.train.checkpoint_files import CheckpointFiles
-from gt.train.optim import AdamW
+from gt.train.optim import Optimisation
 from gt.train.task import Task
 from tests.data.test_batching import pack
 from tests.graphs import random_graph
@@ -80,7 +80,7 @@ def make_task(width: int = 8, **options: Any) -> Task:
     # batch norm, whose statistics move with each batch, and dropout, which draws anew at each
     block = partial(ParallelBlock, local=GINE, attention=partial(Attention, heads=2), dropout=0.1)
     net = GraphTransformer(SCHEMA, width, 2, block)
-    return Task(net, SCHEMA, *metrics(SCHEMA), AdamW(**options))
+    return Task(net, SCHEMA, *metrics(SCHEMA), Optimisation(**options))
 
 
 def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = None, width: int = 8, **options: Any):
@@ -139,7 +139,13 @@ def test_a_longer_schedule_is_that_of_a_run_that_had_it_from_the_start(tmp_path)
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
     settings = {
-        "optim": {"lr": 3e-4, "warmup": 5, "final": 0.1, "weight_decay": 0.1, "betas": (0.8, 0.9)},
+        "optim": {
+            "lr": 3e-4,
+            "warmup": 5,
+            "final": 0.1,
+            "weight_decay": 0.1,
+            "optimizer": partial(torch.optim.AdamW, betas=(0.8, 0.9)),
+        },
         "max_epochs": 6,
     }
     straight, resumed = Rates(), Rates()
@@ -234,7 +240,7 @@ def test_early_stopping_is_as_patient_as_it_is_now_told_to_be(tmp_path):
 @pytest.mark.parametrize(("steps", "warmup", "final"), [(100, 0.05, 0.0), (40, 7, 0.1), (3, 0.5, 0.0), (2, 0.05, 0.0)])
 def test_the_schedule_is_pytorchs_warm_up_and_cosine(steps, warmup, final):
     net = torch.nn.Linear(2, 2)
-    found = AdamW(0.1, warmup=warmup, final=final).configure(net, steps)["lr_scheduler"]["scheduler"]
+    found = Optimisation(0.1, warmup=warmup, final=final).configure(net, steps)["lr_scheduler"]["scheduler"]
     warm = max(1, int(warmup if warmup >= 1 else warmup * steps))
     other = torch.optim.SGD(net.parameters(), 0.1)
     parts = [

@@ -1,33 +1,71 @@
-"""Optimisers with their schedule."""
+"""Optimisers with their schedule: any of ``torch.optim``, under any of ``torch.optim.lr_scheduler``."""
 
-import math
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from gt.errors import UserError, nearest
-from gt.ranges import at_least, below_one, positive
+from gt.metrics import Criterion
+from gt.ranges import at_least, positive
+
+LOSS = Criterion("loss", "min")
 
 
-class Schedule(LambdaLR):
-    """A learning rate that is a function of the step alone.
-
-    A checkpoint says which step that is and nothing else: what the optimiser is told, its rates too, is what it was
-    made with. A run that goes on under other settings does what one would that had them from the start.
+def stable_then_decay(optimizer: Optimizer, total_steps: int, decay: float = 0.2, final: float = 0.0) -> LambdaLR:
+    """A constant rate, then a line down to its end: the "WSD" schedule (Hu et al. 2024) after the warm-up.
 
     Args:
-        optimiser: fresh, as configured.
-        share: of the optimiser's learning rate, for each step from 0.
+        total_steps: optimiser steps of the whole schedule.
+        decay: share of them over which the rate falls.
+        final: the last rate, as a share of the first.
+    """
+    start = (1 - decay) * total_steps
+
+    def share(step: int) -> float:
+        return 1 - (1 - final) * max(0.0, min(1.0, (step - start) / max(1.0, total_steps - start)))
+
+    return LambdaLR(optimizer, share)
+
+
+class WarmUp(LRScheduler):
+    """A learning rate that is a function of the step alone: a linear warm-up, then what another schedule says.
+
+    The other schedule moves an optimiser that trains nothing. A checkpoint holds the step and nothing else: what the
+    optimiser is told, its rates too, is what it was made with. A run that goes on under other settings does what one
+    would that had them from the start.
+
+    Args:
+        optimizer: fresh, as configured, all parameters at one rate.
+        schedule: makes the other schedule, of the learning rate alone, for an optimiser.
+        warm: steps of the warm-up.
+        steps: of the whole training, beyond which the rate stays as it is.
     """
 
-    def __init__(self, optimiser: torch.optim.Optimizer, share: Callable[[int], float]) -> None:
-        super().__init__(optimiser, share)
-        self.settings = [{k: v for k, v in group.items() if k != "params"} for group in optimiser.param_groups]
+    def __init__(
+        self, optimizer: Optimizer, schedule: Callable[[Optimizer], LRScheduler], warm: int, steps: int
+    ) -> None:
+        self.settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self.lr, self.warm, self.steps = optimizer.param_groups[0]["lr"], warm, steps
+        idle = SGD([nn.Parameter(torch.zeros(()))], self.lr)
+        self.schedule = schedule(idle)
+        idle.step()  # which PyTorch expects before the first step of a schedule
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The rate of each group at the present step."""
+        if self.last_epoch < self.warm:
+            return [self.lr * ((self.last_epoch + 1) / (self.warm + 1))] * len(self.settings)
+        while self.schedule.last_epoch < min(self.last_epoch, self.steps) - self.warm:
+            self.schedule.step()
+        return [self.schedule.get_last_lr()[0]] * len(self.settings)
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_epoch": self.last_epoch}  # PyTorch's word for the step
@@ -35,69 +73,102 @@ class Schedule(LambdaLR):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a step; the optimiser has been given its state before."""
         self.last_epoch = state_dict["last_epoch"]
-        for group, settings in zip(self.optimizer.param_groups, self.settings, strict=True):
-            group.update(settings | {"lr": settings["initial_lr"] * self.lr_lambdas[0](self.last_epoch)})
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self.get_lr()
+        for group, settings, rate in zip(self.optimizer.param_groups, self.settings, self._last_lr, strict=True):
+            group.update(settings | {"initial_lr": self.lr, "lr": rate})
 
 
-def warmup_cosine(steps: int, warm: int, final: float) -> Callable[[int], float]:
-    """1 / (warm + 1) rising in a line to 1 at step ``warm``, then half a cosine down to ``final``, where it stays."""
+class Joint(Optimizer):
+    """Several optimisers as one: each steps its own parameters."""
 
-    def share(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        done = min(1.0, (step - warm) / max(1, steps - warm))
-        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
 
-    return share
+    def _share(self) -> None:
+        """Let the parts hold the very groups and state that this optimiser shows, saves and loads."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups, part.state = [next(groups) for _ in part.param_groups], self.state
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) with a linear warm-up and a cosine decay, stepped every optimiser step.
+class Optimisation:
+    """An optimiser and its schedule, with a linear warm-up before it.
 
     Attributes:
         lr: the highest learning rate.
         weight_decay: of the parameters that ``decayed`` names.
-        betas: decay of the running moments.
-        warmup: optimiser steps of the warm-up; below 1 a share of all steps; 0 for none.
-        final: the last learning rate, as a share of ``lr``: 1 keeps it constant.
         decayed: patterns of parameters' names, such as ``nodes.*`` (the embedding) or ``blocks.0.*``; None means
             matrices and tables: vectors (biases, norms, blend weights) are not decayed.
+        warmup: optimiser steps of the warm-up; below 1 a share of all steps; 0 for none.
+        final: the last learning rate, as a share of ``lr``, of schedules that have one.
+        optimizer: makes the optimiser of parameter groups and ``lr``. ``torch.optim.Muon`` takes matrices alone (tables
+            of embeddings and the head's are some): all else is then AdamW's, at the same rate.
+        schedule: makes the schedule of an optimiser. Of what it takes and is not given ``total_steps``, ``T_max`` and
+            ``total_iters`` are the steps after the warm-up, ``max_lr`` is ``lr``, ``eta_min`` is ``final`` of it, and
+            ``mode`` that of the criterion. It is stepped at every optimiser step and moves the learning rate alone;
+            ``ReduceLROnPlateau`` is stepped after each epoch by the criterion, without a warm-up.
     """
-
-    kind: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
 
     lr: float = 1e-3
     weight_decay: float = 1e-5
-    betas: tuple[float, float] = (0.9, 0.999)
+    decayed: Sequence[str] | None = None
     warmup: float = 0.05
     final: float = 0.0
-    decayed: Sequence[str] | None = None
+    optimizer: Callable[..., Optimizer] = field(default=partial(torch.optim.AdamW, fused=True))
+    schedule: Callable[..., Any] = field(default=CosineAnnealingLR)
 
     def __post_init__(self) -> None:
         positive(self.lr, "lr")
         at_least(0, self.weight_decay, "weight_decay")
-        for beta in self.betas:
-            below_one(beta, "each of betas")
         at_least(0, self.warmup, "warmup")
         if not 0 <= self.final <= 1:
             raise ValueError(f"final must lie between 0 and 1, not {self.final}")
+        for name in ("lr", "weight_decay"):
+            if name in getattr(self.optimizer, "keywords", {}):
+                raise ValueError(f"optimizer.{name} does not count: give optim.{name}")
+        if self.warmup and _function(self.schedule) is ReduceLROnPlateau:
+            raise ValueError("warmup must be 0 with ReduceLROnPlateau, which has none")
+        # what the parts refuse is said now
+        self._schedule(self.optimizer([nn.Parameter(torch.zeros(1, 1))], lr=self.lr), 2, LOSS)
 
-    def configure(self, net: nn.Module, steps: int) -> dict[str, Any]:
-        """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps."""
+    def configure(self, net: nn.Module, steps: int, criterion: Criterion = LOSS) -> dict[str, Any]:
+        """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps.
+
+        Raises:
+            UserError: a pattern of ``decayed`` names no parameter.
+        """
         trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
         decayed = self._decayed(trained)
-        groups = [
-            {"params": [p for name, p in trained.items() if name in decayed], "weight_decay": self.weight_decay},
-            {"params": [p for name, p in trained.items() if name not in decayed], "weight_decay": 0.0},
-        ]
-        kind: Any = self.kind
-        optimiser = kind(groups, lr=self.lr, betas=tuple(self.betas), fused=True)
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": self._schedule(optimiser, steps), "interval": "step"},
-        }
+
+        def groups(names: Sequence[str]) -> list[dict[str, Any]]:
+            return [
+                {"params": [trained[n] for n in names if n in decayed], "weight_decay": self.weight_decay},
+                {"params": [trained[n] for n in names if n not in decayed], "weight_decay": 0.0},
+            ]
+
+        if _function(self.optimizer) is torch.optim.Muon:
+            matrices = [name for name, parameter in trained.items() if parameter.dim() == 2]
+            rest = [name for name in trained if name not in matrices]
+            optimizer: Optimizer = Joint(
+                self.optimizer(groups(matrices), lr=self.lr), torch.optim.AdamW(groups(rest), lr=self.lr, fused=True)
+            )
+        else:
+            optimizer = self.optimizer(groups(list(trained)), lr=self.lr)
+        return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer, steps, criterion)}
 
     def _decayed(self, trained: Mapping[str, nn.Parameter]) -> set[str]:
         """The names of the parameters that are decayed.
@@ -116,15 +187,25 @@ class AdamW:
             named |= alike
         return named
 
-    def _schedule(self, optimiser: torch.optim.Optimizer, steps: int) -> Schedule:
-        """The learning rate over a training of so many steps."""
+    def _schedule(self, optimizer: Optimizer, steps: int, criterion: Criterion) -> dict[str, Any]:
+        """What Lightning is told of the learning rate over a training of so many steps."""
         warm = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
         warm = max(0, min(max(warm, 1 if self.warmup else 0), steps - 1))
-        return Schedule(optimiser, warmup_cosine(steps, warm, self.final))
+        facts = {
+            **dict.fromkeys(("total_steps", "T_max", "total_iters"), steps - warm),
+            "max_lr": self.lr,
+            "eta_min": self.lr * self.final,
+            "final": self.final,
+            "mode": criterion.mode,
+        }
+        given = getattr(self.schedule, "keywords", {})
+        known = inspect.signature(_function(self.schedule)).parameters
+        schedule = partial(self.schedule, **{k: v for k, v in facts.items() if k in known and k not in given})
+        if _function(self.schedule) is ReduceLROnPlateau:
+            return {"scheduler": schedule(optimizer), "interval": "epoch", "monitor": f"valid/{criterion.name}"}
+        return {"scheduler": WarmUp(optimizer, schedule, warm, steps), "interval": "step"}
 
 
-@dataclass(frozen=True)
-class Adam(AdamW):
-    """Adam (Kingma & Ba 2015) with the same schedule; weight decay is a part of the gradient, as an L2 penalty is."""
-
-    kind = torch.optim.Adam
+def _function(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial calls."""
+    return make.func if isinstance(make, partial) else make

@@ -22,7 +22,7 @@ FIXED = {
     "seed": SAMPLES,
     "data": SAMPLES,
     "stage": "a run that trains goes on training",
-    "optim._target_": "another optimiser has no use for the state of this one",
+    "optim.optimizer._target_": "another optimiser has no use for the state of this one",
     "optim.decayed": "it says which weights each part of the optimiser's state belongs to",
     "trainer.devices": SAMPLES,
     "trainer.num_nodes": SAMPLES,

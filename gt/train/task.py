@@ -1,7 +1,7 @@
 """One training task: a network, its loss, its metrics and its optimiser, for Lightning's trainer."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,15 +16,10 @@ from gt.graph import GraphBatch
 from gt.inference.whole_graph import predict
 from gt.metrics import Criterion
 from gt.schema import Schema
+from gt.train.optim import Optimisation
 from gt.train.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
 
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
-
-
-class Optimisation(Protocol):
-    """Makes the optimiser and its schedule, such as `gt.train.optim.AdamW`."""
-
-    def configure(self, net: nn.Module, steps: int) -> dict[str, Any]: ...
 
 
 class Task(pl.LightningModule):
@@ -209,7 +204,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
-        return self.optim.configure(self.net, self._steps())
+        return self.optim.configure(self.net, self._steps(), self.criterion)
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training."""

@@ -23,7 +23,7 @@ from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.optim import AdamW
+from gt.train.optim import Optimisation
 from gt.train.task import Task
 
 SAMPLERS = {
@@ -96,7 +96,7 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
     net = GraphTransformer(data.schema, 64, 3, block, Hops(1))
     data.readings = net.readings()
     measures, criterion = data.measures()
-    task = Task(net, data.schema, measures, criterion, AdamW())
+    task = Task(net, data.schema, measures, criterion, Optimisation())
     clock = Clock()
     trainer = pl.Trainer(
         max_steps=steps, limit_train_batches=steps, accelerator="cpu", logger=False, enable_checkpointing=False,

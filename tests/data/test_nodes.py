@@ -22,7 +22,7 @@ from gt.layers import Attention, GatedGCN, ParallelBlock
 from gt.masks import Complete, Expander, Hops
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
-from gt.train.optim import AdamW
+from gt.train.optim import Optimisation
 from gt.train.task import Task
 
 NODES = 300
@@ -177,7 +177,7 @@ def test_masks_see_the_sample(mask, tmp_path):
 def test_training_learns(make, tmp_path):
     data = opened(tmp_path, make())
     measures, criterion = data.measures()
-    task = Task(network(data), data.schema, measures, criterion, AdamW(lr=1e-2, warmup=0), seed=0)
+    task = Task(network(data), data.schema, measures, criterion, Optimisation(lr=1e-2, warmup=0), seed=0)
     trainer = pl.Trainer(
         max_epochs=40 if make is Full else 10, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,

@@ -22,7 +22,7 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import build, network_config
 from gt.train.interrupts import Interrupted
-from gt.train.optim import AdamW
+from gt.train.optim import Optimisation
 from gt.train.run import quiet
 from gt.train.task import Task
 from tests.graphs import random_batch, random_graph
@@ -168,7 +168,7 @@ def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
         data.schema, 16, 2, BLOCKS["attention"], [Hops(schedule=[0, 1, None]), Causal()], dropout=0.1
     )
     data.readings = Live(net.readings)
-    task = Task(net, data.schema, *data.measures(), optim=AdamW(lr=0.01))
+    task = Task(net, data.schema, *data.measures(), optim=Optimisation(lr=0.01))
     runner = pl.Trainer(
         accelerator="cpu", callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0, limit_val_batches=2,
