@@ -64,15 +64,15 @@ class NextState(Head):
 
 AHEAD = {
     "complete": ({"mask": Complete()}, r"Complete\(\)"),
-    "all hops": ({"mask": Hops(None)}, r"Hops\(None\)"),
+    "all hops": ({"mask": Hops(None)}, r"Complete\(\)"),
     "window": ({"mask": Window(2)}, "Window"),
     "far ahead": ({"mask": Strided(39)}, "Strided"),
     "random": ({"mask": RandomEdges(1)}, "RandomEdges"),
     "expander": ({"mask": Causal() | Expander(2)}, "Expander"),
     "one layer": ({"mask": [Causal(), Window(1)]}, "Window"),
     "one head": ({"mask": PerHead([Causal(), Complete()])}, "PerHead|Causal"),
-    "later in training": ({"mask": Hops(schedule=(1, 2, None))}, r"Hops\(None\)"),
-    "later, in a union": ({"mask": Causal() | Hops(schedule=(1, None))}, "Hops"),
+    "later in training": ({"mask": Hops(schedule=(1, 2, None))}, r"Complete\(\)"),
+    "later, in a union": ({"mask": Causal() | Hops(schedule=(1, None))}, r"Complete\(\)"),
     "virtual nodes": ({"mask": Causal() | VirtualNodes(1)}, "VirtualNodes.*virtual nodes"),
     "virtual nodes of one layer": ({"mask": [Causal(), Causal() | VirtualNodes(1)]}, "virtual nodes"),
     "a local branch": ({"local": Both}, r"block 0 \(ParallelBlock\)"),

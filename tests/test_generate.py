@@ -179,7 +179,7 @@ def test_other_causal_models_read_the_whole_text_each_time(options, said):
     [
         (Complete(), r"the mask Complete\(\) lets a token read what comes after it: train with a causal one"),
         (Window(2), r"the mask Window\((width=)?2\) lets a token"),
-        (Hops(None), r"the mask Hops\(None\) lets a token"),
+        (Hops(None), r"the mask Complete\(\) lets a token"),
         ([Causal(), Causal(), Complete()], r"the mask Complete\(\) lets"),
         (PerHead([Causal(), Complete()]), "lets a token read what comes after it"),
         (Causal() | VirtualNodes(2), "virtual nodes, which see what is yet to come"),

@@ -118,8 +118,12 @@ class RotaryModule(EncodingModule):
         channels = q.shape[-1]
         if channels % 2:
             raise UserError(f"rotary positions turn pairs of channels: {channels} channels a head must be made even")
-        angle = angles(batch.max_nodes, channels, self.base, batch.device)  # (L, D / 2)
-        cos, sin = (t.index_select(0, batch.position)[:, None] for t in (angle.cos(), angle.sin()))  # (N, 1, D / 2)
+
+        def make() -> Tensor:
+            angle = angles(batch.max_nodes, channels, self.base, batch.device)  # (L, D / 2)
+            return torch.stack([angle.cos(), angle.sin()]).index_select(1, batch.position)[:, :, None]
+
+        cos, sin = batch.cached(("rotary", self.base, channels), make)  # (N, 1, D / 2), the same in every layer
         return _turn(q, cos, sin), _turn(k, cos, sin)
 
 

@@ -178,7 +178,7 @@ class Reads:
 
     def __init__(self, mask: Mask | None, wide: GraphBatch) -> None:
         self.mask, self.wide = mask, wide
-        self.radius = mask.radius if isinstance(mask, Hops) else None
+        self.radius = mask.hops if isinstance(mask, Hops) else None
         self.pairs = mask(wide) if mask is not None and self.radius is None else None
         if mask is not None and (count := mask.pair_count(with_virtual_nodes(wide, 0)) or 0) > MOST:
             raise UserError(f"{mask} has {count:,} pairs: choose a mask that follows the edges (mask=one_hop)")

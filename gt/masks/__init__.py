@@ -17,7 +17,7 @@ In the pictures row i is the reader, column j the node that is read, on the path
 
 ``a | b`` allows what either allows, ``a & b`` what both do, `PerHead` gives each attention head a mask of its own.
 Masks are frozen values: equal masks hash alike, so a batch keeps what each of them said of it.
-A new mask is one frozen dataclass with a method ``keys``.
+A new mask is one frozen dataclass with a method ``keys`` or ``allows``.
 """
 
 from gt.masks.base import Intersection, Mask, PerHead, Union

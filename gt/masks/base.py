@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,19 +10,29 @@ import torch
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.hops import contains
+from gt.hops import contains, ranges
 from gt.masks.pairs import Pairs
 
 
-class Mask(ABC):
+class Mask:
     """A rule that says, for any batch, which node reads which; it never crosses graphs.
 
+    A mask defines `keys` or `allows`, and may define both where one is much faster than what follows from the other.
     The methods speak of the real nodes and take a batch without virtual ones. ``mask(batch)`` takes any batch.
     """
 
-    @abstractmethod
     def keys(self, batch: GraphBatch) -> Tensor:
-        """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair."""
+        """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair.
+
+        Raises:
+            TypeError: the class defines neither `keys` nor `allows`.
+        """
+        if type(self).allows is Mask.allows:
+            raise TypeError(f"{type(self).__name__} defines neither keys nor allows: a mask needs one of them")
+        size = batch.sizes[batch.batch]
+        reader = torch.arange(batch.num_nodes, device=batch.device).repeat_interleave(size)
+        source = ranges(batch.ptr[batch.batch], size)
+        return (reader * batch.num_nodes + source)[self.allows(batch, source, reader).any(-1)]
 
     def at(self, progress: float) -> Mask:
         """The mask when a share ``progress``, 0 to 1, of the training is done: itself unless it follows a schedule."""

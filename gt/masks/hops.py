@@ -16,7 +16,7 @@ from gt.ranges import at_least
 
 @dataclass(frozen=True)
 class Hops(Mask):
-    """A node reads all within ``hops`` hops, itself included: 0 a set, 1 the input graph, None the complete graph.
+    """A node reads all within ``hops`` hops, itself included: 0 a set, 1 the input graph; None gives `Complete`.
 
     A hop follows an edge's direction: with an edge j -> i, node i reads j.
 
@@ -31,6 +31,9 @@ class Hops(Mask):
 
     reads_itself = True
 
+    def __new__(cls, hops: int | None = None, schedule: Sequence[int | None] | None = None) -> Mask:  # type: ignore[misc]
+        return Complete() if hops is None and schedule is None else super().__new__(cls)
+
     def __str__(self) -> str:
         return f"Hops({self.hops if self.schedule is None else list(self.schedule)})"
 
@@ -43,7 +46,10 @@ class Hops(Mask):
             if radius is not None:
                 at_least(0, radius, "hops")
 
-    def at(self, progress: float) -> Hops:
+    def __getnewargs__(self) -> tuple[int | None, Sequence[int | None] | None]:
+        return self.hops, self.schedule  # a copy is made of these too
+
+    def at(self, progress: float) -> Mask:
         if self.schedule is None:
             return self
         turn = int(progress * len(self.schedule) + 1e-9)  # 0.29 * 100 is below 29
@@ -55,27 +61,11 @@ class Hops(Mask):
         return tuple(turn / turns for turn in range(turns))
 
     @property
-    def radius(self) -> int | None:
-        """The radius when training begins."""
-        return self.hops if self.schedule is None else self.schedule[0]
-
-    @property
-    def limits(self) -> tuple[None, None] | None:
-        return (None, None) if self.radius is None else None
+    def limits(self) -> tuple[int | None, int | None] | None:
+        return self.at(0.0).limits if self.schedule else None
 
     def keys(self, batch: GraphBatch) -> Tensor:
-        return Complete().keys(batch) if self.radius is None else hop_distances(batch, self.radius)[0]
-
-    def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        if self.radius is None:
-            return Complete().allows(batch, source, target)
-        return super().allows(batch, source, target)
-
-    def pair_count(self, batch: GraphBatch) -> int | None:
-        return Complete().pair_count(batch) if self.radius is None else None
-
-    def dense(self, batch: GraphBatch) -> Tensor:
-        return Complete().dense(batch) if self.radius is None else super().dense(batch)
+        return self.at(0.0).keys(batch) if self.schedule else hop_distances(batch, self.hops)[0]
 
 
 def by_layer(hops: Sequence[int | None]) -> list[Mask]:

@@ -106,3 +106,15 @@ def test_what_each_takes_part_in():
         assert same[1] is k
     assert Rotary().module(8, Schema()).nodes(batch) is None
     assert not list(Rotary().module(8, Schema()).parameters())
+
+
+def test_rotary_tables_are_made_once_a_batch_and_move_along():
+    batch, module = random_batch((5, 3)), Rotary().module(8, Schema())
+    q = torch.randn(8, 2, 8)
+    module.rotate(q, q, batch)
+    ((_, table),) = batch.memo.items()
+    module.rotate(q, q, batch)
+    assert list(batch.memo.values()) == [table]
+    Rotary(base=10.0).module(8, Schema()).rotate(q, q, batch)
+    assert len(batch.memo) == 2
+    assert all(values.is_meta for values in batch.to("meta").memo.values())

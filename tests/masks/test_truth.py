@@ -1,12 +1,15 @@
 """Each mask against a truth table that plain loops fill in."""
 
+import copy
 import itertools
+import pickle
+from dataclasses import dataclass
 
 import networkx as nx
 import pytest
 import torch
 
-from gt.masks import Causal, Complete, Expander, Hops, Intersection, PerHead, RandomEdges, Strided, Union, Window
+from gt.masks import Causal, Complete, Expander, Hops, Intersection, Mask, PerHead, RandomEdges, Strided, Union, Window
 from tests.graphs import SIZES, random_batch
 
 RULES = {
@@ -18,7 +21,6 @@ RULES = {
     Hops(1): lambda i, j, hops: hops <= 1,
     Hops(2): lambda i, j, hops: hops <= 2,
     Hops(5): lambda i, j, hops: hops <= 5,
-    Hops(None): lambda i, j, hops: True,
     Hops(1) & Causal(): lambda i, j, hops: hops <= 1 and j <= i,
     Causal() & Hops(2): lambda i, j, hops: hops <= 2 and j <= i,
     Window(1) & Causal(): lambda i, j, hops: i - 1 <= j <= i,
@@ -75,6 +77,39 @@ def test_edges_and_dense_form_equal_the_truth_table(mask, sizes, directed):
     assert pairs.all_read == truth.any(1).all()
     keys = pairs.edges[1] * batch.num_nodes + pairs.edges[0]
     assert (keys.diff() > 0).all()  # sorted by (target, source), none twice
+
+
+@dataclass(frozen=True)
+class Ahead(Mask):
+    """A mask that says who reads whom and lists nothing."""
+
+    def allows(self, batch, source, target):
+        return (source > target)[:, None]
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_mask_that_defines_allows_alone_lists_the_same(sizes):
+    batch = random_batch(sizes, seed=3)
+    for mask, rule in (
+        (Ahead(), lambda i, j, hops: j > i),
+        (Ahead() & Hops(1), lambda i, j, hops: j > i and hops <= 1),
+    ):
+        truth = truth_table(batch, rule)
+        assert torch.equal(edges_table(mask(batch)), truth)
+        assert torch.equal(dense_table(mask(batch)), truth)
+
+
+def test_a_mask_that_defines_neither_is_refused():
+    with pytest.raises(TypeError, match="Mask defines neither keys nor allows"):
+        Mask().keys(random_batch((2,)))
+
+
+def test_no_radius_is_the_complete_mask():
+    assert Hops(None) == Hops() == Complete() == Hops(schedule=[1, None]).at(1)
+    for mask in (Hops(2), Hops(schedule=[None, 1]), Hops(None)):
+        for again in (pickle.loads(pickle.dumps(mask)), copy.deepcopy(mask)):
+            assert again == mask
+            assert type(again) is type(mask)
 
 
 DRAWN = [RandomEdges(2), Expander(4), Expander(2, seed=3)]
