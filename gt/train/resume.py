@@ -108,7 +108,8 @@ def undo_accumulation(checkpoint: dict[str, Any]) -> None:
     if WAITING not in checkpoint:
         return
     batches = checkpoint[WAITING]["batches"]
-    checkpoint["state_dict"].update(checkpoint[WAITING]["buffers"])
+    # with an average of the weights, which only moves at steps, that is the state_dict
+    checkpoint.get("current_model_state", checkpoint["state_dict"]).update(checkpoint[WAITING]["buffers"])
     loop = checkpoint["loops"]["fit_loop"]
     for counts in (loop["epoch_loop.batch_progress"][which] for which in ("current", "total")):
         done = counts["processed"] - batches

@@ -68,7 +68,7 @@ class Task(pl.LightningModule):
         self._advance()
         trainer: Any = self.trainer
         if trainer.accumulate_grad_batches > 1 and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
+            self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
         # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
         # it: a run that resumes anywhere draws the same numbers as one that was never stopped
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -97,7 +97,7 @@ class Task(pl.LightningModule):
         seen = trainer.fit_loop.epoch_loop.batch_progress
         waiting = seen.current.processed % trainer.accumulate_grad_batches
         if waiting and not seen.is_last_batch:
-            checkpoint[WAITING] = {"batches": waiting, "buffers": self._buffers}
+            checkpoint[WAITING] = {"batches": waiting, "buffers": self._step_buffers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Hold a checkpoint against this task before its weights are loaded; a run goes on under its own settings.

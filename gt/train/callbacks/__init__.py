@@ -1,6 +1,7 @@
-"""What happens around training: progress on the terminal, and the state that a run goes on from."""
+"""What happens around training: progress on the terminal, averages, and the state that a run goes on from."""
 
+from gt.train.callbacks.average import WeightAverage
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.progress import Loading, Progress
 
-__all__ = ["Loading", "Progress", "SaveLast"]
+__all__ = ["Loading", "Progress", "SaveLast", "WeightAverage"]
