@@ -156,7 +156,7 @@ def joined_bias(
 ) -> Tensor | None:
     """All that is added to the scaled dot product, or stands for it where there is a score: (B, H, L, L) or (P, H)."""
     if isinstance(bias, Hint):
-        bias = bias.dense(pairs) if padded else bias.listed(pairs)
+        bias = bias.bias(pairs, dense=padded)
     of_pairs = None
     if score is not None:
         of_pairs = score_bias(score, q, k, pairs, pair, padded)

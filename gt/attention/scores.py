@@ -76,23 +76,34 @@ class Separable(Score):
 
 
 class Hint(nn.Module, ABC):
-    """A bias for each pair and head that only the place of the two nodes decides.
+    """A bias for each pair and head that only the place of the two nodes decides: one function of a distance.
 
     Attributes:
-        most: it asks for hop distances, up to so many; None: for none.
-        positions: whether it goes by the place of nodes within their graph.
+        most: the distance is the hops from reader to source, ``most + 1`` where it is further or out of reach; None:
+            it is the position of the source less that of the reader within their graph.
     """
 
     most: int | None = None
-    positions = True
 
     @abstractmethod
-    def listed(self, pairs: Pairs) -> Tensor:
-        """(P, H), in the order of ``pairs.edges``."""
+    def forward(self, distance: Tensor) -> Tensor:
+        """(P, 1) to (P, H), or (B, 1, L, L) to (B, H, L, L): heads are the second axis of either."""
 
-    @abstractmethod
-    def dense(self, pairs: Pairs) -> Tensor:
-        """(B, H, L, L)."""
+    @property
+    def positions(self) -> bool:
+        """Whether it goes by the place of nodes within their graph."""
+        return self.most is None
+
+    def bias(self, pairs: Pairs, dense: bool) -> Tensor:
+        """(P, H), in the order of ``pairs.edges``, or (B, H, L, L) where a dense one is asked for."""
+        if self.most is not None:
+            distance = pairs.dense_hops(self.most) if dense else pairs.hops(self.most)
+            return self(distance[:, None])
+        if not dense:
+            source, target = pairs.edges
+            return self((source - target)[:, None])
+        place = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
+        return self((place - place[:, None])[None, None]).expand(pairs.batch.num_graphs, -1, -1, -1)
 
 
 def geometric(heads: int) -> Tensor:
@@ -117,6 +128,9 @@ class Decay(Hint):
         """(H,) how fast each head's weights fall off; 0 a head that distance means nothing to."""
         return F.softplus(self.raw)
 
+    def forward(self, distance: Tensor) -> Tensor:
+        return -self.rates.view(-1, *[1] * (distance.dim() - 2)) * distance.abs()
+
 
 class HopDecay(Decay):
     """`Decay` with the number of hops from reader to source; what is further than ``most`` counts as ``most + 1``.
@@ -124,30 +138,13 @@ class HopDecay(Decay):
     On a path it is ALiBi (Press et al. 2022) with learned slopes, up to ``most``.
     """
 
-    positions = False
-
     def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
         super().__init__(heads, learned)
         self.most: int = most
 
-    def listed(self, pairs: Pairs) -> Tensor:
-        return -self.rates * pairs.hops(self.most)[:, None]
-
-    def dense(self, pairs: Pairs) -> Tensor:
-        return -self.rates[:, None, None] * pairs.dense_hops(self.most)[:, None]
-
 
 class PositionDecay(Decay):
     """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) where slopes are fixed."""
-
-    def listed(self, pairs: Pairs) -> Tensor:
-        source, target = pairs.edges
-        return -self.rates * (source - target).abs()[:, None]
-
-    def dense(self, pairs: Pairs) -> Tensor:
-        place = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
-        distance = (place[:, None] - place).abs()
-        return (-self.rates[:, None, None] * distance).expand(pairs.batch.num_graphs, -1, -1, -1)
 
 
 def score_bias(score: Score, q: Tensor, k: Tensor, pairs: Pairs, pair: Tensor | None, dense: bool) -> Tensor:

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from gt.attention import BACKENDS, attend, choose, dispatch
-from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
+from gt.attention.scores import Additive, Gated, Hint, HopDecay, PositionDecay, Separable
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from tests.attention.masks import Neighbours, Nobody
 from tests.graphs import SIZES, random_batch
@@ -171,3 +172,26 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_a_score_is_not_left_to_the_fused_kernel():
     pairs = Complete()(random_batch((50,) * 4))
     assert choose(pairs, dispatch.Demand(scored=True)) != "sdpa"
+
+
+class PerOffset(Hint):
+    """A number for each head and each position ahead or behind, up to 3."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.table = nn.Embedding(7, heads)
+
+    def forward(self, distance):
+        return self.table(distance[:, 0].clamp(-3, 3) + 3).movedim(-1, 1)
+
+
+def test_a_bias_is_one_function_of_signed_offsets():
+    torch.manual_seed(0)
+    pairs, hint = Complete()(random_batch((6, 2, 4))), PerOffset(2)
+    listed, dense = hint.bias(pairs, dense=False), hint.bias(pairs, dense=True)
+    assert dense.shape == (3, 2, 6, 6)
+    assert torch.equal(dense.movedim(1, -1).reshape(-1, 2)[pairs.dense_entry], listed)
+    source, target = pairs.edges
+    ahead = listed[source - target == 2]
+    assert len(ahead)
+    assert (ahead == hint.table.weight[5]).all()
