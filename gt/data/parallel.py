@@ -1,4 +1,4 @@
-"""Work spread over processes: results come in order, a few at a time, and no process outlives the one that asked."""
+"""Work spread over processes: results come in order, a few at a time, and no process outlives its parent."""
 
 import functools
 import multiprocessing
@@ -8,12 +8,11 @@ import signal
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from contextlib import closing, contextmanager
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -36,13 +35,12 @@ def mapped(
 ) -> Generator[R]:
     """``function`` of every part, in the order of the parts, computed by several processes.
 
-    At most ``2 * processes`` results exist that were not taken yet: however many parts there are, memory is bounded.
-    Each process uses one thread. All of them end with the iterator, with an interrupt, and with this process, even a
-    killed one. In this process itself it is computed where there is one process or one part, and within a worker.
+    At most ``2 * processes`` results wait to be consumed: however many parts there are, memory is bounded. Each
+    process uses one thread. All of them end with the iterator, with an interrupt, and with this process, even a killed
+    one. Computed in this process where there is one process or one part, and within a worker.
 
     Args:
-        function: can be pickled (a function of a module, or a ``functools.partial`` of one), as its results and
-            the parts can.
+        function: can be pickled, as its results and the parts can.
         processes: how many work; None takes the CPUs that this process may use.
         what: shown beside a progress bar, such as "reading molecules"; no bar where empty.
 
@@ -60,91 +58,53 @@ def mapped(
 
 
 def _pooled(function: Callable[[T], R], parts: Sequence[T], count: int, what: str) -> Generator[R]:
-    workers = dict[Connection, BaseProcess]()
-    busy, done = dict[Connection, int](), dict[int, tuple[bool, Any]]()
-    given = 0
-    try:
-        _start(workers, function, parts[0], count)
-        for turn in range(len(parts)):
-            while True:
-                # a worker is given a part only when it waits for one: were both sides to send, both could wait for ever
-                for pipe in [pipe for pipe in workers if pipe not in busy][: min(len(parts), turn + 2 * count) - given]:
-                    busy[pipe] = given
-                    with suppress(BrokenPipeError):  # it died: found below
-                        pipe.send_bytes(pickle.dumps(parts[given]))
-                    given += 1
-                if turn in done:
-                    break
-                for pipe in cast(list[Connection], wait(list(busy))):
-                    try:
-                        done[busy.pop(pipe)] = pickle.loads(pipe.recv_bytes())
-                    except (EOFError, ConnectionResetError):
-                        raise UserError(_died(workers[pipe], what)) from None
-            fine, value = done.pop(turn)
-            if not fine:
-                raise value
-            yield value
-    finally:
-        for worker in workers.values():
-            worker.terminate()
-        for worker in workers.values():
-            worker.join()
-
-
-def _start(workers: dict[Connection, BaseProcess], function: Callable[..., Any], part: Any, count: int) -> None:
-    """Add ``count`` workers, by this process's end of the pipe to each."""
     # forked from a server that never had threads: a fork of this process could inherit a lock that nobody will free
     context = multiprocessing.get_context("forkserver")
     inner = function.func if isinstance(function, functools.partial) else function
     context.set_forkserver_preload([__name__, inner.__module__])  # imported once, and its memory shared
-    asked = pickle.dumps(function)
-    own = b"__main__" in asked + pickle.dumps(part)
-    with _interrupts_later(), nullcontext() if own else _without_main():
-        for _ in range(count):
-            here, there = context.Pipe()
-            worker = context.Process(target=_work, args=(there, asked), daemon=True)
-            worker.start()
-            workers[here] = worker
-            there.close()
-
-
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Processes started within never see Ctrl-C, which a terminal sends to all; this one sees it afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _starting(b"__main__" in pickle.dumps((function, parts[0]))):
+        pool = context.Pool(count, _begin)
     try:
-        yield
+        workers = list(pool._pool)  # type: ignore[attr-defined]
+        pending = deque(pool.apply_async(_call, (function, part)) for part in parts[: 2 * count])
+        for place in range(len(parts)):
+            result = pending.popleft()
+            while not result.ready():
+                result.wait(0.5)
+                if any(worker.exitcode is not None for worker in workers):  # the pool itself would wait for ever
+                    raise UserError(
+                        f"a worker process was killed while {what or 'computing'}: often for want of memory, which "
+                        "fewer processes need"
+                    )
+            yield result.get()
+            if place + 2 * count < len(parts):
+                pending.append(pool.apply_async(_call, (function, parts[place + 2 * count])))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pool.terminate()
+        pool.join()
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes started within do not run the main script again: it may lack ``if __name__ == "__main__"``."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+def _starting(needs_main: bool) -> Iterator[None]:
+    """Processes started within never see Ctrl-C, which a terminal sends to all; this one sees it afterwards.
+
+    Nor do they run the main script again unless they need it: it may lack ``if __name__ == "__main__"``.
+    """
+    before, main = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), sys.modules["__main__"]
+    sys.modules["__main__"] = main if needs_main else ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, asked: bytes) -> None:
-    """A worker: answer each part with whether it went well, and the result or the error."""
+def _begin() -> None:
+    """In a worker, before its first task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    function = None
-    with threadpool_limits(1), suppress(EOFError, OSError):  # no more parts: the parent is done, or dead
-        while True:
-            part = pipe.recv_bytes()
-            try:
-                function = function or pickle.loads(asked)
-                answer = pickle.dumps((True, function(pickle.loads(part))))
-            except Exception as error:
-                error.add_note(f"in a worker process: {traceback.format_exc()}")
-                answer = pickle.dumps((False, _portable(error)))
-            pipe.send_bytes(answer)
+    threadpool_limits(1)
 
 
 def _end_with_parent() -> None:
@@ -155,19 +115,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
-    """The error, or where it cannot be pickled one that says the same."""
+def _call(function: Callable[[Any], Any], part: Any) -> Any:
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return (
-            UserError(str(error)) if isinstance(error, UserError) else RuntimeError(f"{type(error).__name__}: {error}")
-        )
-    return error
-
-
-def _died(worker: BaseProcess, what: str) -> str:
-    worker.join()
-    code = worker.exitcode or 0
-    how = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
-    return f"a worker process {how} while {what or 'computing'}: often for want of memory, which fewer processes need"
+        return function(part)
+    except Exception as error:
+        error.add_note(f"in a worker process: {traceback.format_exc()}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an error that cannot be pickled would end the pool: say the same by one that can
+            same = UserError(str(error)) if isinstance(error, UserError) else None
+            raise same or RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise

@@ -84,7 +84,7 @@ def test_errors_and_results_that_cannot_be_pickled() -> None:
 
 
 def test_a_worker_that_was_killed_is_said() -> None:
-    with pytest.raises(UserError, match=r"^a worker process was killed \(signal 9\) while reading molecules: .*memory"):
+    with pytest.raises(UserError, match="killed while reading molecules"):
         list(mapped(work.die, range(9), 2, "reading molecules"))
     assert not multiprocessing.active_children()
 
