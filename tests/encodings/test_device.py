@@ -15,7 +15,7 @@ from tests.encodings.samples import AWKWARD, batch_of
 def test_forward_asks_for_no_value(encoding):
     batch = batch_of(AWKWARD, encoding)
     with FakeTensorMode() as mode:
-        batch = batch._map(mode.from_tensor)
+        batch = batch.apply(mode.from_tensor)
         module = encoding.module(32, Schema(max_nodes=90)).train()
         hint = module.nodes(batch)
         q = torch.randn(batch.num_nodes, 4, 8)
@@ -27,7 +27,7 @@ def test_forward_asks_for_no_value(encoding):
 def test_waiting_would_be_seen():
     batch = batch_of(AWKWARD)
     with FakeTensorMode() as mode:
-        batch = batch._map(mode.from_tensor)
+        batch = batch.apply(mode.from_tensor)
         with pytest.raises(DataDependentOutputException):
             batch.in_degree.max().item()
         with pytest.raises(DynamicOutputShapeException):
