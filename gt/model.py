@@ -11,7 +11,8 @@ from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import parts_of, reads_of, uses_mask
+from gt.layers.base import State, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.block import Blend
 from gt.masks import Complete, Mask, WideBatch, with_virtual_nodes
 from gt.norms import normalised
 from gt.ranges import at_least, positive
@@ -130,7 +131,7 @@ class GraphTransformer(nn.Module):
             input_bias,
         )
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
-        self._check_heads()
+        self._check_masks()
         self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)
         std = 1.0 if init_std is None else init_std
         drawn = torch.randn(self.virtual_nodes, width) * std
@@ -153,7 +154,11 @@ class GraphTransformer(nn.Module):
                 raise ValueError(f"a tied head shares the node embedding, which encodings narrow by {taken} channels")
             readout.mlp[-1].weight = self.nodes.table.weight
 
-    def _check_heads(self) -> None:
+    def _check_masks(self) -> None:
+        keepers = [type(part).__name__ for block in self.blocks for part in parts_of(block) if "p" in writes_of(part)]
+        masks = {mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)}
+        if keepers and len(masks) > 1:
+            raise ValueError(f"{keepers[0]} keeps a state of each pair, which masks that differ by layer do not share")
         for place, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
             for part in parts_of(block):
                 heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
@@ -197,10 +202,11 @@ class GraphTransformer(nn.Module):
             rows = self.virtual.to(x.dtype).repeat(batch.num_graphs, 1)
             x = x.new_zeros(wide.num_nodes, self.width).index_copy(0, wide.real, x)
             x = x.index_copy(0, wide.virtual.flatten(), rows)
+        encodings: Any = self.encodings
+        state = State(x, e, encodings=encodings)
         for block, mask in zip(self.blocks, self.masks, strict=True):
-            x, e = block(x, e, wide, mask(wide), self.encodings)
-        if isinstance(wide, WideBatch):
-            x = x.index_select(0, wide.real)
+            state = block(state, wide, mask(wide))
+        x = state.x.index_select(0, wide.real) if isinstance(wide, WideBatch) else state.x
         return self.in_units(self.head(normalised(self.norm, x, batch.node_mask), batch))
 
     def in_units(self, out: Tensor) -> Tensor:
@@ -231,5 +237,5 @@ class GraphTransformer(nn.Module):
 
     def blend_weights(self) -> list[float]:
         """The share of the global branch in each block that blends two."""
-        blends: list[Any] = [b.blend for b in self.blocks if getattr(b, "blend", None) is not None]
+        blends = [module for module in self.modules() if isinstance(module, Blend)]
         return [float(torch.as_tensor(blend.weight).detach()) for blend in blends]

@@ -12,22 +12,20 @@ class LinearAttention(nn.Module):
         super().__init__()
         self.project = nn.Linear(width, 3 * width)
 
-    def forward(self, x, pairs, encodings, e):
+    def forward(self, state, batch, pairs):
+        x, graph = state.x, batch.batch
         q, k, v = self.project(x).chunk(3, dim=1)
         q, k = F.elu(q) + 1, F.elu(k) + 1
-        graph = pairs.batch.batch
         seen = (q @ k.T) * (graph[:, None] == graph) * torch.ones(len(x), len(x), dtype=x.dtype).tril()
-        return seen @ v / (seen.sum(1, keepdim=True) + 1e-6)
+        return {"x": seen @ v / (seen.sum(1, keepdim=True) + 1e-6)}
 
 
 class Recurrent(nn.Module):
     """A GRU over the nodes of each graph, in order."""
 
-    residual = False
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gru = nn.GRU(width, width, batch_first=True)
 
-    def forward(self, x, e, batch):
-        return batch.to_packed(self.gru(batch.to_dense(x))[0]), e
+    def forward(self, state, batch, pairs):
+        return {"x": batch.to_packed(self.gru(batch.to_dense(state.x))[0])}

@@ -31,16 +31,17 @@ def model(mask=Causal(), block=ParallelBlock, local=None, encodings=(), head=Hea
 class Both(nn.Module):
     """Message passing along the edges in both directions."""
 
-    residual = reads_edges = False
+    reads_edges = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(width))  # reads ahead only once it is trained
 
-    def forward(self, x, e, batch):
+    def forward(self, state, batch, pairs):
+        x = state.x
         source, target = batch.edge_index
         back = x.new_zeros(x.shape).index_add(0, source, x.index_select(0, target))
-        return x + self.gate * back, e
+        return {"x": x + self.gate * back}
 
 
 class MeanOfText(LearnedPositions):

@@ -13,7 +13,7 @@ from gt.attention.scores import Additive, Separable
 from gt.data.text.language import path_graphs
 from gt.errors import UserError
 from gt.huggingface import from_bert, from_gpt2
-from gt.layers import GINE, Attention, FeedForward, ParallelBlock
+from gt.layers import GINE, Attention, FeedForward, ParallelBlock, State
 from gt.masks import Causal, Complete, Hops
 from tests.attention.masks import Neighbours
 from tests.graphs import random_batch
@@ -198,7 +198,7 @@ def test_the_attention_layer_reads_edges_as_transformer_conv_does(graph, backend
     own = torch.empty(pairs.count, WIDTH, dtype=torch.float64)
     own[loop], own[~loop] = layer.pairs.no_edge.detach(), e.detach()
     expected = layer.project_out(theirs(x, pairs.edges, own))
-    torch.testing.assert_close(layer(x, pairs, (), e), expected)
+    torch.testing.assert_close(layer(State(x, e), pairs.batch, pairs)["x"], expected)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -230,7 +230,7 @@ def test_gps_conv(training):
             state[name] = given[names[prefix] + name.removeprefix(prefix)]
     ours.load_state_dict(state)
     ours.train(training), theirs.train(training)
-    found, _ = ours(x, e, batch, Complete()(batch))
+    found = ours(State(x, e), batch, Complete()(batch)).x
     same(found, theirs(x, batch.edge_index, batch.batch, edge_attr=e), [x, e])
 
 

@@ -175,14 +175,14 @@ def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
 
 def test_a_layer_of_ones_own_that_says_what_it_reads_is_exact():
     class Neighbours(nn.Module):
-        reads, residual = "edges", False
+        reads = "edges"
 
         def __init__(self, width):
             super().__init__()
             self.map = nn.Linear(width, width)
 
-        def forward(self, x, e, batch):
+        def forward(self, state, batch, pairs):
             source, target = batch.edge_index
-            return self.map(torch.zeros_like(x).index_reduce(0, target, x[source], "amax", include_self=False)), e
+            return {"x": self.map(torch.zeros_like(state.x).index_add(0, target, state.x[source].relu()))}
 
     same(network(partial(ParallelBlock, local=Neighbours), Hops(1)), graph(), 70)

@@ -19,6 +19,7 @@ from gt.layers import (
     ParallelBlock,
     SequentialBlock,
     Smoothing,
+    State,
 )
 from gt.masks import Complete, Hops
 from tests.graphs import SIZES, random_batch
@@ -46,6 +47,23 @@ def streams(batch, with_edges=True):
     """x (N, WIDTH) and e (E, WIDTH) or None, leaves that ask for gradients."""
     x = torch.randn(batch.num_nodes, WIDTH, requires_grad=True)
     return x, torch.randn(batch.num_edges, WIDTH, requires_grad=True) if with_edges else None
+
+
+def apply(layer, x, e, batch):
+    """What a local layer makes of x (N, WIDTH) and e (E, WIDTH) or None; a residual one adds to them."""
+    steps = layer(State(x, e), batch, None)
+    out = State(x, e).plus(steps)
+    return (out.x if layer.residual else steps["x"]), out.e
+
+
+def attended(layer, x, pairs):
+    return layer(State(x), pairs.batch, pairs)["x"]
+
+
+def run(block, x, e, batch, pairs=None):
+    """(x, e) after a block."""
+    state = block(State(x, e), batch, pairs)
+    return state.x, state.e
 
 
 def stirred(module):
@@ -78,7 +96,7 @@ def test_gine_equals_pyg(sizes, density, with_edges, eps):
     x, e = streams(batch, with_edges)
     nothing = torch.zeros(batch.num_edges, WIDTH)
     expected = GINEConv(layer.mlp, eps=eps)(x, batch.edge_index, nothing if e is None else e)
-    assert_same(layer(x, e, batch), (expected, e), [x, e, *layer.parameters()])
+    assert_same(apply(layer, x, e, batch), (expected, e), [x, e, *layer.parameters()])
 
 
 @shapes
@@ -88,7 +106,7 @@ def test_gcn_equals_pyg(sizes, density, directed):
     layer, reference = stirred(GCN(WIDTH)), GCNConv(WIDTH, WIDTH)
     reference.lin.weight, reference.bias = layer.linear.weight, layer.linear.bias
     x, e = streams(batch)
-    assert_same(layer(x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
+    assert_same(apply(layer, x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
 
 
 @shapes
@@ -99,10 +117,12 @@ def test_smoothing_between_linear_maps_is_pyg_gcn_of_other_widths(sizes, density
     reference.lin.weight, reference.bias = before.weight, layer.bias
     x = torch.randn(batch.num_nodes, 9, requires_grad=True)
     assert_same(
-        layer(before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight, *layer.parameters()]
+        apply(layer, before(x), None, batch),
+        (reference(x, batch.edge_index), None),
+        [x, before.weight, *layer.parameters()],
     )
     plain, reference.bias = Smoothing(WIDTH, bias=False), None
-    assert_same(plain(before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight])
+    assert_same(apply(plain, before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight])
 
 
 @edge_features
@@ -114,21 +134,21 @@ def test_a_convolution_block_is_its_equation(local, norm, activation, residual, 
     batch = random_batch((5, 3))
     block = stirred(ConvolutionBlock(WIDTH, local, norm, activation, residual=residual))
     x, e = streams(batch, with_edges)
-    new, _ = block.local(x, e, batch)
+    new, _ = apply(block.local, x, e, batch)
     new = batch_norm(block.norm, new, True) if norm else new
     new = new.tanh() if activation else new
-    assert_same(block(x, e, batch, None), (x + new if residual else new, e), [x, *block.parameters()])
+    assert_same(run(block, x, e, batch, None), (x + new if residual else new, e), [x, *block.parameters()])
 
 
 def test_a_convolution_block_drops_what_it_adds():
     batch = random_batch((40,))
     block = ConvolutionBlock(WIDTH, GCN, activation=None, dropout=0.25)
     x, _ = streams(batch)
-    added, whole = block(x, None, batch, None)[0] - x, block.local(x, None, batch)[0]
+    added, whole = run(block, x, None, batch, None)[0] - x, apply(block.local, x, None, batch)[0]
     kept = added != 0
     torch.testing.assert_close(added[kept], whole[kept] / 0.75)
     assert 0.1 < 1 - kept.double().mean() < 0.4
-    torch.testing.assert_close(block.eval()(x, None, batch, None)[0], x + whole)
+    torch.testing.assert_close(run(block.eval(), x, None, batch)[0], x + whole)
 
 
 def test_a_convolution_block_refuses_a_layer_with_a_skip_connection_of_its_own():
@@ -181,10 +201,10 @@ def test_gated_gcn_equals_a_loop(sizes, density, with_edges, training):
         pytest.skip("batch normalisation cannot train on one node")
     batch = random_batch(sizes, density=density)
     layer = stirred(GatedGCN(WIDTH))
-    layer(*streams(random_batch((9, 9))), random_batch((9, 9)))  # running statistics unlike those of this batch
+    apply(layer, *streams(random_batch((9, 9))), random_batch((9, 9)))  # running statistics unlike those of this batch
     layer.train(training)
     x, e = streams(batch, with_edges)
-    assert_same(layer(x, e, batch), looped_gated_gcn(layer, x, e, batch, training), [x, e, *layer.parameters()])
+    assert_same(apply(layer, x, e, batch), looped_gated_gcn(layer, x, e, batch, training), [x, e, *layer.parameters()])
 
 
 def looped_edge_gated(block, x, e, batch, training):
@@ -218,11 +238,11 @@ def test_edge_gated_block_equals_a_loop(sizes, density, with_edges, training):
     batch = random_batch(sizes, density=density)
     block = stirred(EdgeGatedBlock(WIDTH, heads=2))
     other = random_batch((9, 9))
-    block(*streams(other), other, Complete()(other))
+    run(block, *streams(other), other)
     block.train(training)
     x, e = streams(batch, with_edges)
     leaves = [x, e, *block.parameters()]
-    assert_same(block(x, e, batch, Complete()(batch)), looped_edge_gated(block, x, e, batch, training), leaves)
+    assert_same(run(block, x, e, batch, Complete()(batch)), looped_edge_gated(block, x, e, batch, training), leaves)
 
 
 @pytest.mark.parametrize("make", [GatedGCN, partial(EdgeGatedBlock, heads=2)])
@@ -233,20 +253,19 @@ def test_training_on_hardly_any_edges_keeps_running_statistics_usable(make, edge
         batch = random_batch((2, 1), seed=2, density=0.5)
     assert batch.num_edges == edges
     layer, (x, e) = make(WIDTH), streams(batch)
-    pairs = () if isinstance(layer, GatedGCN) else (Complete()(batch),)
-    new_x, new_e = layer(x, e, batch, *pairs)
+    new_x, new_e = (apply if isinstance(layer, GatedGCN) else run)(layer, x, e, batch)
     (new_x.sum() + new_e.sum()).backward()
     tensors = [*layer.buffers(), new_x, new_e, *(p.grad for p in layer.parameters() if p.grad is not None)]
     assert all(t.isfinite().all() for t in tensors)
 
 
 def test_blend_weights():
-    assert Blend(0.0).scales() == (2, 0)
-    assert Blend(1.0).scales() == (0, 2)
-    assert Blend().scales() == (1, 1)
+    assert Blend(0.0)(None, None) == (2, 0)
+    assert Blend(1.0)(None, None) == (0, 2)
+    assert Blend()(None, None) == (1, 1)
     assert not list(Blend(0.3).parameters())
     learned = Blend(0.3, learned=True)
-    torch.testing.assert_close(torch.stack(learned.scales()), torch.tensor([1.4, 0.6]), check_dtype=False)
+    torch.testing.assert_close(torch.stack(learned(None, None)), torch.tensor([1.4, 0.6]), check_dtype=False)
     (slope,) = torch.autograd.grad(learned.weight, learned.logit)
     torch.testing.assert_close(slope, torch.tensor(0.3 * 0.7), check_dtype=False)
     for weight, is_learned in [(-0.1, False), (1.1, False), (0.0, True), (1.0, True)]:
@@ -256,7 +275,7 @@ def test_blend_weights():
 
 def local_step(block, x, e, batch):
     """What the local branch adds to its input: a layer that is residual brought its input along."""
-    new, new_e = block.local(x, e, batch)
+    new, new_e = apply(block.local, x, e, batch)
     return (new - x if isinstance(block.local, GatedGCN) else new), new_e
 
 
@@ -271,18 +290,20 @@ def fed(block, x):
 
 def written_out(block, x, e, batch, pairs, w):
     """GPS (Rampasek et al. 2022) and its relatives, w the share of the global branch."""
-    local, attention = block.norm_local, block.norm_attention
+    before, attention = block.norm_local, block.norm_attention
     parallel = isinstance(block, ParallelBlock)
     if block.prenorm:
-        step, new_e = local_step(block, local(x), e, batch)
+        step, new_e = local_step(block, before(x), e, batch)
         middle = x + 2 * (1 - w) * step
-        return fed(block, middle + 2 * w * block.attention(attention(x if parallel else middle), pairs)), new_e
+        return fed(
+            block, middle + 2 * w * attended(block.attention, attention(x if parallel else middle), pairs)
+        ), new_e
     step, new_e = local_step(block, x, e, batch)
     if parallel:
-        read = attention(x + block.attention(x, pairs))
-        return fed(block, 2 * (1 - w) * local(x + step) + 2 * w * read), new_e
-    middle = local(x + 2 * (1 - w) * step)
-    return fed(block, attention(middle + 2 * w * block.attention(middle, pairs))), new_e
+        read = attention(x + attended(block.attention, x, pairs))
+        return fed(block, 2 * (1 - w) * before(x + step) + 2 * w * read), new_e
+    middle = before(x + 2 * (1 - w) * step)
+    return fed(block, attention(middle + 2 * w * attended(block.attention, middle, pairs))), new_e
 
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
@@ -298,7 +319,7 @@ def test_blocks_equal_their_equations(make, local, prenorm, weight):
     pairs = Hops(2)(batch)
     w = block.blend.logit.sigmoid() if weight == "learned" else weight
     leaves = [x, e, *block.parameters()]
-    assert_same(block(x, e, batch, pairs), written_out(block, x, e, batch, pairs, w), leaves)
+    assert_same(run(block, x, e, batch, pairs), written_out(block, x, e, batch, pairs, w), leaves)
 
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
@@ -309,7 +330,7 @@ def test_a_weight_at_an_end_silences_the_other_branch(make, prenorm):
     for weight, silent, heard in ((0.0, "attention", "local"), (1.0, "local", "attention")):
         block = make(WIDTH, GINE, TwoHeads, norm=nn.LayerNorm, blend=partial(Blend, weight), prenorm=prenorm)
         weights = torch.randn(batch.num_nodes, WIDTH)
-        (block(x, e, batch, Complete()(batch))[0] * weights).sum().backward()
+        (run(block, x, e, batch, Complete()(batch))[0] * weights).sum().backward()
 
         def size(name, block=block):
             return sum(p.grad.abs().sum() for p in getattr(block, name).parameters())
@@ -329,16 +350,21 @@ def test_one_branch_alone_is_not_scaled(make, prenorm):
     assert block.blend is None
     norm = block.norm_local
     assert_same(
-        block(x, e, batch, pairs),
-        (x + block.local(norm(x), e, batch)[0] if prenorm else norm(x + block.local(x, e, batch)[0]), e),
+        run(block, x, e, batch, pairs),
+        (
+            x + apply(block.local, norm(x), e, batch)[0] if prenorm else norm(x + apply(block.local, x, e, batch)[0]),
+            e,
+        ),
         [x, e],
     )
     block = make(WIDTH, attention=TwoHeads, **options)
     norm = block.norm_attention
-    expected = x + block.attention(norm(x), pairs) if prenorm else norm(x + block.attention(x, pairs))
-    assert_same(block(x, None, batch, pairs), (expected, None), [x])
+    expected = (
+        x + attended(block.attention, norm(x), pairs) if prenorm else norm(x + attended(block.attention, x, pairs))
+    )
+    assert_same(run(block, x, None, batch, pairs), (expected, None), [x])
     block = make(WIDTH, feed_forward=FeedForward, **options)
-    assert_same(block(x, e, batch, pairs), (fed(block, x), e), [x, e])
+    assert_same(run(block, x, e, batch, pairs), (fed(block, x), e), [x, e])
 
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock, EdgeGatedBlock])
@@ -350,11 +376,11 @@ def test_dropout_acts_in_training_alone(make):
     else:
         block = make(WIDTH, partial(GatedGCN, dropout=0.5), TwoHeads, partial(FeedForward, dropout=0.5), dropout=0.5)
     pairs = Complete()(batch)
-    a, b = (block(x, e, batch, pairs) for _ in range(2))
+    a, b = (run(block, x, e, batch, pairs) for _ in range(2))
     assert not torch.equal(a[0], b[0])
     assert not torch.equal(a[1], b[1])
     block.eval()
-    a, b = (block(x, e, batch, pairs) for _ in range(2))
+    a, b = (run(block, x, e, batch, pairs) for _ in range(2))
     assert torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
 

@@ -10,7 +10,18 @@ from torch import nn
 from gt import GraphBatch
 from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary
 from gt.heads import Head, Max, Mean, Sum
-from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.layers import (
+    GCN,
+    GINE,
+    Attention,
+    Blend,
+    EdgeGatedBlock,
+    FeedForward,
+    GatedGCN,
+    ParallelBlock,
+    SequentialBlock,
+    State,
+)
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from gt.metrics import loss
 from gt.model import GraphTransformer
@@ -105,9 +116,10 @@ def test_each_layer_reads_by_its_own_mask():
     net = GraphTransformer(SCHEMA, 8, 3, block, mask=masks).eval()
     assert {mask for mask, _ in net.readings()} == set(masks)
     batch = random_batch((5, 3))
-    x = net.embed(batch)
+    state = State(net.embed(batch))
     for layer, mask in zip(net.blocks, masks, strict=True):
-        x, _ = layer(x, None, batch, mask(batch))
+        state = layer(state, batch, mask(batch))
+    x = state.x
     torch.testing.assert_close(net(batch), net.head(x, batch))
     for other in ([Hops(0), Window(1), Complete()], [Complete(), Window(1), masks[2]]):
         net.masks = other

@@ -72,14 +72,14 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
                 continue
             batch = batch.to(_device(net))
             net(batch)
-            wide: GraphBatch = seen[layers[0][0]][1].batch
+            wide: GraphBatch = seen[layers[0][0]][1]
             distance = hop_matrix(wide, most)  # virtual nodes are out of reach
             counted = torch.zeros(wide.num_nodes, dtype=torch.bool, device=wide.device)
             counted[wide.real if isinstance(wide, WideBatch) else slice(None)] = True
             real = wide.to_dense(counted)[:, None, :, None]
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):
-                pairs = seen[name][1]
+                pairs = seen[name][2]
                 allowed = pairs.dense & real
                 weights = layer.weights(*seen[name]) * allowed  # padding and masked rows count nothing
                 alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)

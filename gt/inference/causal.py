@@ -88,7 +88,7 @@ def _outputs(net: nn.Module, tokens: Tensor) -> list[tuple[str, Tensor]]:
     outputs: list[tuple[str, Tensor]] = []
 
     def keep(place: int, block: nn.Module, _: Any, out: Any) -> None:
-        outputs.append((f"block {place} ({type(block).__name__})", out[0] if isinstance(out, tuple) else out))
+        outputs.append((f"block {place} ({type(block).__name__})", getattr(out, "x", out)))
 
     blocks: Any = getattr(net, "blocks", ())
     hooks = [block.register_forward_hook(partial(keep, place)) for place, block in enumerate(blocks)]

@@ -16,7 +16,7 @@ from gt.data.text.language import path_graphs
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch
 from gt.inference.causal import check_causal
-from gt.layers import Attention, parts_of, reads_of
+from gt.layers import Attention, State, parts_of, reads_of, writes_of
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined
 from gt.masks.position import Positional
@@ -38,7 +38,7 @@ def obstacle(net: GraphTransformer) -> str | None:
             return f"message passing along edges ({type(part).__name__}) reads what no cache holds"
         if reads == "pairs" and getattr(part, "reads_edges", True):
             return f"{type(part).__name__} reads features of edges"
-        if reads == "graph" or (reads == "pairs" and not hasattr(part, "cache")):
+        if reads == "graph" or {"p", "g"} & set(writes_of(part)) or (reads == "pairs" and not hasattr(part, "cache")):
             return f"{type(part).__name__} reads what no cache holds"
     for encoding in net.encodings:
         if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):
@@ -165,12 +165,13 @@ class Cache(Reader):
         new = tokens[:, self.read :]
         batch = self._batch(samples, self.read, stop)
         batch.x = new.reshape(-1, 1)
-        x = self.net.embed(batch)
+        encodings: Any = self.net.encodings
+        state = State(self.net.embed(batch), encodings=encodings)
         rows = {mask: Rows(mask(self.path), batch, self.read, stop) for mask in self.net.masks_in_use}
         for block, mask in zip(self.blocks, self.net.masks, strict=True):
-            x, _ = block(x, None, batch, rows.get(mask), self.net.encodings)
+            state = block(state, batch, rows.get(mask))
         self.read = stop
-        x = x.view(samples, new.shape[1], -1)[:, -1]
+        x = state.x.view(samples, new.shape[1], -1)[:, -1]
         return self.net.head(self.net.norm(x), batch)
 
     def _batch(self, samples: int, start: int, stop: int) -> GraphBatch:

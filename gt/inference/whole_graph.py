@@ -6,7 +6,6 @@ twice and memory grows with the nodes' states, the edges' states where a block h
 """
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from gt.encodings import EncodingModule
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
-from gt.layers import SequentialBlock, parts_of, reads_of, uses_mask
+from gt.layers import Chain, State, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
@@ -128,10 +127,10 @@ def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -
 def _refuse(net: GraphTransformer) -> None:
     parts = [(place, part) for place, block in enumerate(net.blocks) for part in parts_of(block)]
     for place, part in parts:
-        if reads_of(part) == "graph":
+        if reads_of(part) == "graph" or {"p", "g"} & set(writes_of(part)):
             raise UserError(
-                f"{type(part).__name__} in block {place} may read any node of the graph, which rules out evaluation in "
-                'chunks: declare less, such as `reads = "edges"`, raise data.chunk, or set data.evaluate=sampled'
+                f"{type(part).__name__} in block {place} reads or keeps more than a chunk of the graph holds: let it "
+                'say that it reads less (reads = "edges"), raise data.chunk, or set data.evaluate=sampled'
             )
     encodings: list[Any] = list(net.encodings)
     turned = any(type(encoding).rotate is not EncodingModule.rotate for encoding in encodings)
@@ -143,13 +142,12 @@ def _refuse(net: GraphTransformer) -> None:
 
 
 def stages(block: nn.Module) -> list[nn.Module]:
-    """The parts of a block that each read only what other nodes were before it."""
-    if not isinstance(block, SequentialBlock) or block.local is None or block.attention is None:
-        return [block]
-    first, second = copy(block), copy(block)
-    first._modules = block._modules | {"attention": None, "feed_forward": None}
-    second._modules = block._modules | {"local": None}
-    return [first, second]
+    """The steps of a block, each of which reads what other nodes were before it; with it those that read no others."""
+    stages: list[list[nn.Module]] = []
+    for step in getattr(block, "steps", [block]):
+        alone = all(reads_of(part) == "self" for part in parts_of(step))
+        stages = [*stages[:-1], [*stages[-1], step]] if alone and stages else [*stages, [step]]
+    return [stage[0] if len(stage) == 1 else Chain(*stage) for stage in stages]
 
 
 class Edges:
@@ -241,9 +239,10 @@ def _pass(
         source, target = place[pairs]
         mask = Listed(target * len(nodes) + source, heads)
         e = states.read(rows)
-        new, new_e = block(x[nodes], e, part, ChunkPairs(part, mask, wide, nodes, targets), net.encodings)
-        out[low:high] = new[place[targets]]
-        if keep_edges and new_e is not None and new_e is not e:
-            states.write(rows, new_e)
+        encodings: Any = net.encodings
+        new = block(State(x[nodes], e, encodings=encodings), part, ChunkPairs(part, mask, wide, nodes, targets))
+        out[low:high] = new.x[place[targets]]
+        if keep_edges and new.e is not None and new.e is not e:
+            states.write(rows, new.e)
     states.changed = states.kept is not None
     return out

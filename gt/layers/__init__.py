@@ -1,5 +1,5 @@
 from gt.layers.attention import Attention
-from gt.layers.base import Layer, parts_of, reads_of, uses_mask
+from gt.layers.base import Chain, Layer, Parallel, Residual, State, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
@@ -11,16 +11,21 @@ __all__ = [
     "Attention",
     "Blend",
     "Block",
+    "Chain",
     "ConvolutionBlock",
     "EdgeGatedBlock",
     "FeedForward",
     "GatedGCN",
     "Layer",
+    "Parallel",
     "ParallelBlock",
+    "Residual",
     "SequentialBlock",
     "Smoothing",
+    "State",
     "attention_layers",
     "parts_of",
     "reads_of",
     "uses_mask",
+    "writes_of",
 ]

@@ -1,7 +1,7 @@
 """The global branch: multi-head attention among the pairs that a mask allows."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from gt.attention import Demand, attend, choose
 from gt.attention.dense import dense_weights
 from gt.attention.dispatch import check_backend, joined_bias
 from gt.attention.scores import Hint, Score
-from gt.encodings import EncodingModule
-from gt.layers.base import Layer
+from gt.graph import GraphBatch
+from gt.layers.base import Layer, State
 from gt.masks import Pairs
 from gt.ranges import at_least, below_one
 
@@ -85,13 +85,11 @@ class Attention(Layer):
         self.positions = self.hint is not None and self.hint.positions
         self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
-    def queries_keys_values(
-        self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, width) to three (N, H, D), turned by position where an encoding does so."""
-        q, k, v = self.project_in(x).view(len(x), 3, self.heads, -1).unbind(1)
-        for encoding in encodings:
-            q, k = encoding.rotate(q, k, pairs.batch)
+    def queries_keys_values(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Three (N, H, D), turned by position where an encoding does so."""
+        q, k, v = self.project_in(state.x).view(len(state.x), 3, self.heads, -1).unbind(1)
+        for encoding in state.encodings:
+            q, k = encoding.rotate(q, k, batch)
         return q, k, v
 
     def demand(self, device: str, half: bool) -> Demand:
@@ -111,25 +109,20 @@ class Attention(Layer):
             backend=self.backend,
         )
 
-    def weights(
-        self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = (), e: Tensor | None = None
-    ) -> Tensor:
+    def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:
         """The attention weights that `forward` reads by, (B, H, L, L), zeros where nothing is read."""
-        q, k, _ = self.queries_keys_values(x, pairs, encodings)
+        q, k, _ = self.queries_keys_values(state, batch)
         q, k = q.float(), k.float()
-        pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
+        pair = self.pairs(state.e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
         bias = joined_bias(q, k, pairs, self.hint, self.score, pair, padded=True)
         scored = self.score is not None  # the bias then stands for the product
         return dense_weights(None if scored else q, None if scored else k, pairs, bias) * pairs.dense
 
-    def forward(
-        self, x: Tensor, pairs: Pairs, encodings: Sequence[EncodingModule] = (), e: Tensor | None = None
-    ) -> Tensor:
-        """(N, width) nodes and (E, width) edges or None to (N, width)."""
-        q, k, v = self.queries_keys_values(x, pairs, encodings)
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        q, k, v = self.queries_keys_values(state, batch)
         if self.cache is not None:
-            return self.project_out(self.cache(self, q, k, v, pairs).flatten(1))
-        of_pair = self.pairs(e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
+            return {"x": self.project_out(self.cache(self, q, k, v, pairs).flatten(1))}
+        of_pair = self.pairs(state.e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count
             self.used[backend] += 1
@@ -145,4 +138,4 @@ class Attention(Layer):
             pair=of_pair if self.edges else None,
             pair_value=of_pair if self.edge_values else None,
         )
-        return self.project_out(y.flatten(1))
+        return {"x": self.project_out(y.flatten(1))}

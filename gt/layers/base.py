@@ -1,24 +1,158 @@
-"""What a layer says of itself, for those who run a network in another way than graph by graph."""
+"""What flows through a network, what a layer says of itself, and how layers are put together."""
 
-from torch import nn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from gt.encodings import EncodingModule
+from gt.graph import GraphBatch
+from gt.masks import Pairs
+from gt.norms import normalised
+
+
+@dataclass(frozen=True)
+class State:
+    """What flows from layer to layer, d channels wide; a stream that no layer has made is None.
+
+    Attributes:
+        x: (N, d) nodes.
+        e: (E, d) edges of the input graph.
+        p: (P, d) pairs of the mask, in the order of ``pairs.edges``.
+        g: (B, d) graphs.
+        encodings: those of the network, which may turn queries and keys.
+    """
+
+    x: Tensor
+    e: Tensor | None = None
+    p: Tensor | None = None
+    g: Tensor | None = None
+    encodings: Sequence[EncodingModule] = ()
+
+    def plus(self, steps: Mapping[str, Tensor]) -> "State":
+        """With what a layer adds to each stream; a stream that is None starts at zero."""
+        old = vars(self)
+        new: dict[str, Any] = {k: step if old[k] is None else old[k] + step for k, step in steps.items()}
+        return replace(self, **new)
 
 
 class Layer(nn.Module):
-    """A layer that says how far a node looks through it.
+    """``forward(state, batch, pairs)`` gives what the layer adds to each stream that it changes, by name.
 
     Attributes:
         reads: ``"self"``: a node looks at itself alone; ``"edges"``: at the sources of its edges too; ``"pairs"``: at
             those that its mask allows; ``"graph"``: at any node, which is what a layer does that says nothing.
+        writes: the streams that it changes.
+        reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
         positions: whether it goes by the place of a node within its graph.
-        parts: the layers that a block is made of.
+        residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
     """
 
     reads = "graph"
+    writes: tuple[str, ...] = ("x",)
+    reads_edges = True
     positions = False
+    residual = False
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class Residual(nn.Module):
+    """A layer with its skip connection: ``norm(x + layer(x))``, or ``x + layer(norm(x))`` with ``prenorm``.
+
+    Args:
+        layer: a `Layer`.
+        norm: of (rows, d), for each stream that is to be normalised.
+        prenorm: normalise what the layer reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
+        dropout: on what the layer adds, unless it brings its own.
+        blend, place: the nodes' step is scaled by the factor at this place of what the blend gives.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        norm: Mapping[str, nn.Module],
+        prenorm: bool = False,
+        dropout: nn.Module | None = None,
+        blend: nn.Module | None = None,
+        place: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layer, self.norm = layer, nn.ModuleDict(norm)
+        self.prenorm, self.blend, self.place = prenorm, blend, place
+        self.dropout = None if getattr(layer, "residual", False) else dropout
 
     @property
     def parts(self) -> list[nn.Module]:
-        return [self]
+        return parts_of(self.layer)
+
+    def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        """What is to be added to each stream."""
+        steps = self.layer(self.normalised(state, batch) if self.prenorm else state, batch, pairs)
+        return steps if self.dropout is None else {name: self.dropout(step) for name, step in steps.items()}
+
+    def normalised(self, state: State, batch: GraphBatch) -> State:
+        """The state with each stream normalised that is there and has a norm."""
+        real = {"x": batch.node_mask, "e": batch.edge_mask}
+        old = {name: (norm, getattr(state, name)) for name, norm in self.norm.items()}
+        new: dict[str, Any] = {k: normalised(norm, v, real.get(k)) for k, (norm, v) in old.items() if v is not None}
+        return replace(state, **new)
+
+    def settle(self, state: State, batch: GraphBatch) -> State:
+        """What is left of a state to which the steps were added."""
+        return state if self.prenorm else self.normalised(state, batch)
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        steps = self.step(state, batch, pairs)
+        if self.blend is not None:
+            steps = steps | {"x": self.blend(state, batch)[self.place] * steps["x"]}
+        return self.settle(state.plus(steps), batch)
+
+
+class Parallel(nn.Module):
+    """Branches that read the same state: their nodes are blended (GPS, Rampasek et al. 2022), other streams add up.
+
+    Args:
+        branches: all with the same ``prenorm``: the blend is of what they add to x then, else of what they leave.
+        blend: ``blend(state, batch)`` gives a factor for each branch: a number, (N, 1) or (N, d).
+    """
+
+    def __init__(self, branches: Sequence[Residual], blend: nn.Module) -> None:
+        super().__init__()
+        self.branches, self.blend = nn.ModuleList(branches), blend
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [part for branch in self.branches for part in parts_of(branch)]
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        out, nodes = state, []
+        branches: Any = self.branches
+        for branch, factor in zip(branches, self.blend(state, batch), strict=True):
+            steps = branch.step(state, batch, pairs)
+            out = branch.settle(replace(out, x=state.x).plus(steps), batch)
+            nodes.append(factor * (steps["x"] if branch.prenorm else out.x))
+        total = sum(nodes[1:], nodes[0])
+        return replace(out, x=state.x + total if branches[0].prenorm else total)
+
+
+class Chain(nn.Module):
+    """One after another, each from a `State` to the next."""
+
+    def __init__(self, *steps: nn.Module) -> None:
+        super().__init__()
+        self.steps: Any = nn.ModuleList(steps) if steps else ()
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [part for step in self.steps for part in parts_of(step)]
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        for step in self.steps:
+            state = step(state, batch, pairs)
+        return state
 
 
 def parts_of(block: nn.Module) -> list[nn.Module]:
@@ -29,6 +163,11 @@ def parts_of(block: nn.Module) -> list[nn.Module]:
 def reads_of(layer: nn.Module) -> str:
     """How far a node looks through one layer, see `Layer`."""
     return getattr(layer, "reads", "graph")
+
+
+def writes_of(layer: nn.Module) -> tuple[str, ...]:
+    """The streams that one layer changes, see `Layer`."""
+    return getattr(layer, "writes", ("x",))
 
 
 def uses_mask(block: nn.Module) -> bool:

@@ -1,18 +1,16 @@
 """A block: a local branch and a global branch, blended, then a feed-forward network."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from gt.dropout import Dropout
-from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
-from gt.layers.base import Layer
+from gt.layers.base import Chain, Layer, Parallel, Residual, State
 from gt.masks import Pairs
-from gt.norms import normalised
 from gt.ranges import positive
 
 Factory = Callable[[int], nn.Module]
@@ -39,7 +37,7 @@ class Blend(nn.Module):
         """The share of the global branch."""
         return self.logit.sigmoid() if self.logit is not None else self.fixed  # type: ignore[return-value]
 
-    def scales(self) -> tuple[Tensor | float, Tensor | float]:
+    def forward(self, state: State, batch: GraphBatch) -> tuple[Tensor | float, Tensor | float]:
         """The factors of the local and of the global branch."""
         return 2 * (1 - self.weight), 2 * self.weight
 
@@ -63,13 +61,16 @@ class FeedForward(Layer):
         self.expand, self.project_out = nn.Linear(width, inner, bias), nn.Linear(inner, width, bias)
         self.activation, self.dropout = activation(), Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, width) to (N, width)."""
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        return {"x": self.map(state.x)}
+
+    def map(self, x: Tensor) -> Tensor:
+        """(rows, width) to the same."""
         return self.dropout(self.project_out(self.dropout(self.activation(self.expand(x)))))
 
 
-class Block(Layer):
-    """What both blends share: the branches, a norm and a blend weight for each, a feed-forward network.
+class Block(Chain):
+    """What both blends share: the branches, a norm for each and a blend, a feed-forward network.
 
     Args:
         width: channels of a node.
@@ -82,10 +83,6 @@ class Block(Layer):
         dropout: on what each branch adds to the residual stream.
     """
 
-    norm_local: nn.Module
-    norm_attention: nn.Module
-    norm_feed_forward: nn.Module
-
     def __init__(
         self,
         width: int,
@@ -93,7 +90,7 @@ class Block(Layer):
         attention: Factory | None = None,
         feed_forward: Factory | None = None,
         norm: Factory = nn.BatchNorm1d,
-        blend: Callable[[], Blend] = Blend,
+        blend: Callable[[], nn.Module] = Blend,
         prenorm: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -105,84 +102,34 @@ class Block(Layer):
         for name in ("local", "attention", "feed_forward"):
             setattr(self, f"norm_{name}", norm(width) if getattr(self, name) is not None else None)
         self.prenorm, self.dropout = prenorm, Dropout(dropout)
+        branches = [name for name in ("local", "attention") if getattr(self, name) is not None]
+        # in tuples, which register nothing: each parameter goes by the name of its part alone
+        self.steps = tuple(self.joined([self._residual(name, self.dropout) for name in branches]))
+        if self.feed_forward is not None:
+            self.steps += (self._residual("feed_forward", None),)
 
-    @property
-    def parts(self) -> list[nn.Module]:
-        return [part for part in (self.local, self.attention, self.feed_forward) if part is not None]
+    def _residual(self, name: str, dropout: nn.Module | None) -> Residual:
+        return Residual(getattr(self, name), {"x": getattr(self, f"norm_{name}")}, self.prenorm, dropout)
 
-    def scales(self) -> tuple[Tensor | float, Tensor | float]:
-        """The factors of the local and of the global branch."""
-        return self.blend.scales() if self.blend is not None else (1.0, 1.0)
-
-    def local_step(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        """What the local branch adds to x (prenorm: of the normalised x), and the new e."""
-        assert self.local is not None
-        new, e = self.local(x, e, batch)
-        return (new - x if self.local.residual else self.dropout(new)), e
-
-    def read(self, norm: nn.Module, x: Tensor, batch: GraphBatch) -> Tensor:
-        """What a branch with this norm reads of x."""
-        return normalised(norm, x, batch.node_mask) if self.prenorm else x
-
-    def left(self, norm: nn.Module, x: Tensor, batch: GraphBatch) -> Tensor:
-        """What is left of x, to which the branch with this norm has added its step."""
-        return x if self.prenorm else normalised(norm, x, batch.node_mask)
-
-    def feed(self, x: Tensor, batch: GraphBatch) -> Tensor:
-        """The feed-forward step, with its norm and residual."""
-        if self.feed_forward is None:
-            return x
-        step = self.feed_forward(self.read(self.norm_feed_forward, x, batch))
-        return self.left(self.norm_feed_forward, x + step, batch)
+    def joined(self, branches: list[Residual]) -> list[nn.Module]:
+        """The steps that the branches, two at most, make together."""
+        raise NotImplementedError
 
 
 class ParallelBlock(Block):
     """Both branches read the same x and their results are blended (GPS, Rampasek et al. 2022)."""
 
-    def forward(
-        self,
-        x: Tensor,
-        e: Tensor | None,
-        batch: GraphBatch,
-        pairs: Pairs,
-        encodings: Sequence[EncodingModule] = (),
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, width) and (E, width) or None to the same."""
-        of_local, of_global = self.scales()
-        streams = []
-        new_e = e
-        if self.local is not None:
-            step, new_e = self.local_step(self.read(self.norm_local, x, batch), e, batch)
-            streams.append(of_local * (step if self.prenorm else self.left(self.norm_local, x + step, batch)))
-        if self.attention is not None:
-            step = self.dropout(self.attention(self.read(self.norm_attention, x, batch), pairs, encodings, e))
-            streams.append(of_global * (step if self.prenorm else self.left(self.norm_attention, x + step, batch)))
-        if streams:
-            total = streams[0] if len(streams) == 1 else streams[0] + streams[1]
-            x = x + total if self.prenorm else total
-        return self.feed(x, batch), new_e
+    def joined(self, branches: list[Residual]) -> list[nn.Module]:
+        return list(branches) if self.blend is None else [Parallel(branches, self.blend)]
 
 
 class SequentialBlock(Block):
     """The local branch first, then attention over what it left."""
 
-    def forward(
-        self,
-        x: Tensor,
-        e: Tensor | None,
-        batch: GraphBatch,
-        pairs: Pairs,
-        encodings: Sequence[EncodingModule] = (),
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, width) and (E, width) or None to the same."""
-        of_local, of_global = self.scales()
-        if self.local is not None:
-            step, e = self.local_step(self.read(self.norm_local, x, batch), e, batch)
-            x = self.left(self.norm_local, x + of_local * step, batch)
-        if self.attention is not None:
-            step = self.dropout(self.attention(self.read(self.norm_attention, x, batch), pairs, encodings, e))
-            x = self.left(self.norm_attention, x + of_global * step, batch)
-        return self.feed(x, batch), e
+    def joined(self, branches: list[Residual]) -> list[nn.Module]:
+        for place, branch in enumerate(branches):
+            branch.blend, branch.place = self.blend, place
+        return list(branches)
 
 
 def attention_layers(net: nn.Module) -> list[tuple[str, Attention]]:

@@ -1,19 +1,19 @@
 """The block of classic graph neural networks: convolve, normalise, activate, drop, add."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gt.dropout import Dropout
-from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
-from gt.layers.base import Layer
+from gt.layers.base import State, parts_of
 from gt.masks import Pairs
 from gt.norms import normalised
 
 
-class ConvolutionBlock(Layer):
+class ConvolutionBlock(nn.Module):
     """``x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
 
     Args:
@@ -40,7 +40,7 @@ class ConvolutionBlock(Layer):
     ) -> None:
         super().__init__()
         self.local: Any = local(width)
-        if self.local.residual:
+        if getattr(self.local, "residual", False):
             raise ValueError(f"{type(self.local).__name__} has a skip connection of its own: choose ParallelBlock")
         self.norm = norm(width) if norm else nn.Identity()
         self.activation = activation() if activation else nn.Identity()
@@ -48,17 +48,9 @@ class ConvolutionBlock(Layer):
 
     @property
     def parts(self) -> list[nn.Module]:
-        return [self.local]
+        return parts_of(self.local)
 
-    def forward(
-        self,
-        x: Tensor,
-        e: Tensor | None,
-        batch: GraphBatch,
-        pairs: Pairs,
-        encodings: Sequence[EncodingModule] = (),
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, width) and (E, width) or None to the same."""
-        new, new_e = self.local(x, e, batch)
-        new = self.dropout(self.activation(normalised(self.norm, new, batch.node_mask)))
-        return (x + new if self.residual else new), new_e
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        steps = self.local(state, batch, pairs)
+        new = self.dropout(self.activation(normalised(self.norm, steps["x"], batch.node_mask)))
+        return replace(state.plus(steps), x=state.x + new if self.residual else new)

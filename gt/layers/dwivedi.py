@@ -1,14 +1,15 @@
 """The graph transformer layer of Dwivedi & Bresson, *A Generalization of Transformer Networks to Graphs*, 2020."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from gt.dropout import Dropout
-from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
-from gt.layers.base import Layer
+from gt.layers.base import State
 from gt.layers.block import FeedForward
 from gt.layers.local import sum_to_targets
 from gt.masks import Pairs
@@ -16,7 +17,7 @@ from gt.norms import normalised
 from gt.ranges import at_least
 
 
-class EdgeGatedBlock(Layer):
+class EdgeGatedBlock(nn.Module):
     """Attention on the input graph whose scores are gated channel by channel by an edge stream, which they update.
 
     ``w = (Q_i * K_j / sqrt(D)) * E_ij`` for each channel, ``a_ij = exp(clamp(sum_c w, -5, 5)) / (sum_j ... + 1e-6)``;
@@ -30,7 +31,7 @@ class EdgeGatedBlock(Layer):
         norm: makes a normalisation of (rows, width).
     """
 
-    reads = "edges"
+    reads, writes = "edges", ("x", "e")
 
     def __init__(
         self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
@@ -45,22 +46,14 @@ class EdgeGatedBlock(Layer):
         self.dropout = Dropout(dropout)
         streams = ("x", "e")
         self.project_out = nn.ModuleDict({s: nn.Linear(width, width) for s in streams})
-        self.feed_forward = nn.ModuleDict({s: FeedForward(width, 2.0, dropout) for s in streams})
+        self.feed_forward: Any = nn.ModuleDict({s: FeedForward(width, 2.0, dropout) for s in streams})
         self.norm_attention = nn.ModuleDict({s: norm(width) for s in streams})
         self.norm_feed_forward = nn.ModuleDict({s: norm(width) for s in streams})
 
-    def forward(
-        self,
-        x: Tensor,
-        e: Tensor | None,
-        batch: GraphBatch,
-        pairs: Pairs,
-        encodings: Sequence[EncodingModule] = (),
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, width) and (E, width) or None to the same; edges that carry nothing start at zero."""
-        source, target = batch.edge_index
-        if e is None:
-            e = x.new_zeros(batch.num_edges, x.shape[1])
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        """The next state of nodes and edges; edges that carry nothing start at zero."""
+        (source, target), x = batch.edge_index, state.x
+        e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
         q, k, v = self.project_in(x).view(len(x), 3, self.heads, x.shape[1] // self.heads).unbind(1)  # (N, H, D)
         gate = self.project_edge(e).view(len(e), *q.shape[1:])  # (E, H, D)
         scores = q[target] * k[source] / math.sqrt(q.shape[-1]) * gate
@@ -69,8 +62,8 @@ class EdgeGatedBlock(Layer):
         read = sum_to_targets((weights[..., None] * v[source]).flatten(1), batch)
         read = read.view_as(v) / total[..., None]
         x = self._rest("x", x, read.flatten(1), batch.node_mask)
-        return x, self._rest("e", e, scores.flatten(1), batch.edge_mask)
+        return replace(state, x=x, e=self._rest("e", e, scores.flatten(1), batch.edge_mask))
 
     def _rest(self, stream: str, old: Tensor, new: Tensor, real: Tensor | None) -> Tensor:
         old = normalised(self.norm_attention[stream], old + self.project_out[stream](self.dropout(new)), real)
-        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream](old), real)
+        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream].map(old), real)

@@ -1,10 +1,4 @@
-"""Local branches: message passing along a batch's edges, ``forward(x, e, batch) -> (x, e)``.
-
-``x`` is (N, width), ``e`` (E, width) or None where edges carry nothing; edges are sorted by target. A layer that is
-``residual`` holds its own normalisation, dropout and skip connection, and a block adds none. One that makes no use of
-``e`` says so by ``reads_edges = False``; a model then need not embed it. One through which a node sees no more than the
-sources of its edges says so by ``reads = "edges"``, see `gt.layers.Layer`.
-"""
+"""Local branches: message passing along a batch's edges, which are sorted by target; see `gt.layers.Layer`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from gt.dropout import dropout
 from gt.graph import GraphBatch
-from gt.layers.base import Layer
+from gt.layers.base import Layer, State
+from gt.masks import Pairs
 from gt.norms import normalised
 from gt.ranges import below_one
 
@@ -40,16 +35,15 @@ class Smoothing(Layer):
     """
 
     reads = "edges"
-    residual = False
     reads_edges = False
 
     def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
-    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        read = smooth(x, batch)
-        return (read if self.bias is None else read + self.bias), e
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        read = smooth(state.x, batch)
+        return {"x": read if self.bias is None else read + self.bias}
 
 
 class GCN(Layer):
@@ -59,32 +53,30 @@ class GCN(Layer):
     """
 
     reads = "edges"
-    residual = False
     reads_edges = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        return self.linear(smooth(x, batch)), e
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        return {"x": self.linear(smooth(state.x, batch))}
 
 
 class GINE(Layer):
     """Graph isomorphism layer with edge features (Hu et al. 2020): ``MLP((1 + eps) x_i + sum_j ReLU(x_j + e_ij))``."""
 
     reads = "edges"
-    residual = False
 
     def __init__(self, width: int, eps: float = 0.0) -> None:
         super().__init__()
         self.eps = eps
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
-    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        messages = x.index_select(0, batch.edge_index[0])
-        messages = (messages if e is None else messages + e).relu()
-        return self.mlp((1 + self.eps) * x + sum_to_targets(messages, batch)), e
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        messages = state.x.index_select(0, batch.edge_index[0])
+        messages = (messages if state.e is None else messages + state.e).relu()
+        return {"x": self.mlp((1 + self.eps) * state.x + sum_to_targets(messages, batch))}
 
 
 class _GatedSums(torch.autograd.Function):
@@ -122,6 +114,7 @@ class GatedGCN(Layer):
 
     reads = "edges"
     residual = True
+    writes = ("x", "e")
 
     def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
         super().__init__()
@@ -131,14 +124,13 @@ class GatedGCN(Layer):
         self.norm_x, self.norm_e = norm(width), norm(width)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, e: Tensor | None, batch: GraphBatch) -> tuple[Tensor, Tensor | None]:
-        source, target = batch.edge_index
-        if e is None:
-            e = x.new_zeros(batch.num_edges, x.shape[1])
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        (source, target), x = batch.edge_index, state.x
+        e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
         own, key, sent = self.of_node(x).split([x.shape[1], x.shape[1], 2 * x.shape[1]], dim=1)
         value, query = sent.split(x.shape[1], dim=1)
         edge = key.index_select(0, target) + query.index_select(0, source) + self.of_edge(e)  # (E, width)
         weighted, total = _GatedSums.apply(edge, value, source, target)
         new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch.node_mask).relu()
         new_e = normalised(self.norm_e, edge, batch.edge_mask).relu()
-        return x + dropout(new_x, self.dropout, self.training), e + dropout(new_e, self.dropout, self.training)
+        return {name: dropout(new, self.dropout, self.training) for name, new in (("x", new_x), ("e", new_e))}

@@ -11,7 +11,7 @@ from torch_geometric.nn import GATv2Conv, TransformerConv
 from torch_geometric.utils import to_dense_batch
 
 from gt.attention import BACKENDS, Demand, choose, explain
-from gt.layers import Attention
+from gt.layers import Attention, State
 from gt.lottery.timing import Step, attention_step, side_by_side, timed
 from gt.lottery.workloads import Workload, inputs
 from gt.masks import Pairs
@@ -126,7 +126,7 @@ def layer_steps(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> 
         )
         return out[real]
 
-    calls: dict[str, Callable[[], Tensor]] = {"gt": lambda: made["gt"](x, pairs)}
+    calls: dict[str, Callable[[], Tensor]] = {"gt": lambda: made["gt"](State(x), batch, pairs)["x"]}
     if pairs.count * width <= 4 * TOO_LARGE:
         for name in ("TransformerConv", "GATv2Conv"):
             calls[name] = lambda layer=made[name]: layer(x, pairs.edges)  # type: ignore[misc]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gt.attention import attend, dense
-from gt.layers import Attention, FeedForward, ParallelBlock, SequentialBlock
+from gt.layers import Attention, FeedForward, ParallelBlock, SequentialBlock, State
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from tests.attention.masks import Neighbours, Nobody
 from tests.graphs import SIZES, random_batch
@@ -333,7 +333,7 @@ def test_attention_layer_equals_pytorch(mask, sizes, backend):
     padded, hidden = reference_masks(pairs, heads)
     wide = pairs.batch.to_dense(x)
     out, _ = theirs(wide, wide, wide, key_padding_mask=padded, attn_mask=hidden, need_weights=False)
-    assert_same(ours(x, pairs), pairs.batch.to_packed(out), x, parameters)
+    assert_same(ours(State(x), pairs.batch, pairs)["x"], pairs.batch.to_packed(out), x, parameters)
 
 
 @pytest.mark.parametrize("block", [ParallelBlock, SequentialBlock])
@@ -366,9 +366,9 @@ def test_block_equals_pytorch_encoder_layer(block, prenorm, mask):
     x = torch.randn(pairs.batch.num_nodes, width, dtype=torch.float64, requires_grad=True)
     padded, hidden = reference_masks(pairs, heads)
     out = theirs(pairs.batch.to_dense(x), src_mask=hidden, src_key_padding_mask=padded)
-    packed, e = ours(x, None, pairs.batch, pairs)
-    assert e is None
-    assert_same(packed, pairs.batch.to_packed(out), x, parameters)
+    state = ours(State(x), pairs.batch, pairs)
+    assert state.e is None
+    assert_same(state.x, pairs.batch.to_packed(out), x, parameters)
 
 
 HUGE = """

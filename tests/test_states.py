@@ -1,0 +1,150 @@
+"""States of pairs and of graphs, kept by layers from outside the package."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gt.errors import UserError
+from gt.inference.decode import obstacle
+from gt.inference.whole_graph import predict_chunks
+from gt.layers import Attention, Blend, Chain, FeedForward, Layer, Parallel, ParallelBlock, Residual, State
+from gt.layers.local import GCN
+from gt.masks import Complete, Hops, Window
+from gt.model import GraphTransformer
+from gt.schema import Schema
+from tests.graphs import random_batch
+
+SCHEMA = Schema((5, 5), outputs=3)
+NODES = Schema((5, 5), level="node", outputs=3)
+
+
+class PairLayer(Layer):
+    """GRIT's idea (Ma et al. 2023): scores are read off the pairs' states, which nodes change."""
+
+    reads, writes, reads_edges = "pairs", ("x", "p"), False
+
+    def __init__(self, width):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, state, batch, pairs):
+        source, target = pairs.edges
+        sent = self.query(state.x)[target] * self.key(state.x)[source]
+        p = torch.tanh(sent if state.p is None else sent + state.p)
+        weight = self.score(p).exp()
+        total = weight.new_zeros(batch.num_nodes, 1).index_add(0, target, weight)
+        read = torch.zeros_like(state.x).index_add(0, target, weight * self.value(state.x)[source])
+        return {"x": read / total.clamp(min=1e-9), "p": p}
+
+
+class VirtualNode(Layer):
+    """A node of each graph that reads all its nodes, is read by them and keeps a state (Gilmer et al. 2017)."""
+
+    writes, reads_edges = ("x", "g"), False
+
+    def __init__(self, width):
+        super().__init__()
+        self.map = nn.Linear(width, width)
+
+    def forward(self, state, batch, pairs):
+        total = state.x.new_zeros(batch.num_graphs, state.x.shape[1]).index_add(0, batch.batch, state.x)
+        step = self.map(total if state.g is None else total + state.g).tanh()
+        g = step if state.g is None else state.g + step
+        return {"x": g[batch.batch], "g": step}
+
+
+def network(attention, mask, depth=2, schema=SCHEMA):
+    torch.manual_seed(0)
+    block = partial(ParallelBlock, attention=attention, feed_forward=FeedForward, norm=nn.LayerNorm)
+    return GraphTransformer(schema, 8, depth, block, mask)
+
+
+@pytest.mark.parametrize(("layer", "name"), [(PairLayer, "p"), (VirtualNode, "g")])
+def test_a_state_goes_from_layer_to_layer_and_is_trained(layer, name):
+    batch, net, seen = random_batch((5, 1, 3)), network(layer, Hops(2), 3), []
+    for block in net.blocks:
+        block.register_forward_pre_hook(lambda _, args: seen.append(getattr(args[0], name)))
+    net(batch).square().sum().backward()
+    rows = Hops(2)(batch).edges.shape[1] if name == "p" else 3
+    assert [None if s is None else tuple(s.shape) for s in seen] == [None, (rows, 8), (rows, 8)]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.blocks[0].attention.parameters())
+    with torch.no_grad():
+        together = net.eval()(batch)
+        alone = torch.cat([net(type(batch).from_data_list([graph])) for graph in batch.to_data_list()])
+    torch.testing.assert_close(together, alone)
+
+
+def test_a_state_of_pairs_needs_one_mask():
+    for masks in ([Hops(1), Hops(2)], [Window(1), Complete()]):
+        with pytest.raises(ValueError, match="PairLayer") as caught:
+            network(PairLayer, masks)
+        assert "\n" not in str(caught.value)
+    network(PairLayer, [Hops(1), Hops(1)])
+    network(VirtualNode, [Hops(1), Hops(2)])
+
+
+@pytest.mark.parametrize("layer", [PairLayer, VirtualNode])
+def test_exact_inference_and_caching_refuse_what_they_do_not_hold(layer):
+    net = network(layer, Hops(1), schema=NODES).eval()
+    with pytest.raises(UserError, match=layer.__name__):
+        predict_chunks(net, random_batch((9,)), 3)
+    assert layer.__name__ in str(obstacle(net))
+
+
+def test_streams_are_dropped_and_normalised_each_by_itself():
+    batch = random_batch((4, 3))
+    pairs = Complete()(batch)
+    norms = {"x": nn.LayerNorm(8), "p": nn.LayerNorm(8, elementwise_affine=False)}
+    layer, state = PairLayer(8), State(torch.randn(7, 8))
+    after = Residual(layer, norms)(state, batch, pairs)
+    steps = layer(state, batch, pairs)
+    torch.testing.assert_close(after.x, norms["x"](state.x + steps["x"]))
+    torch.testing.assert_close(after.p, norms["p"](steps["p"]))
+    before = Residual(layer, norms, prenorm=True)(state, batch, pairs)
+    steps = layer(State(norms["x"](state.x)), batch, pairs)
+    torch.testing.assert_close(before.x, state.x + steps["x"])
+
+
+class Gate(nn.Module):
+    """A factor for each node and branch."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.map = nn.Linear(width, 2)
+
+    def forward(self, state, batch):
+        return self.map(state.x).sigmoid().split(1, dim=1)
+
+
+@pytest.mark.parametrize("prenorm", [False, True])
+@pytest.mark.parametrize("blend", [partial(Blend, 0.3), partial(Gate, 8)])
+def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
+    torch.manual_seed(0)
+    batch = random_batch((4, 3))
+    options = {"feed_forward": FeedForward, "norm": nn.LayerNorm, "blend": blend, "prenorm": prenorm}
+    block = ParallelBlock(8, GCN, partial(Attention, heads=2), **options)
+    local, attention = (
+        Residual(getattr(block, name), {"x": getattr(block, f"norm_{name}")}, prenorm)
+        for name in ("local", "attention")
+    )
+    own = Chain(
+        Parallel([local, attention], block.blend),
+        Residual(block.feed_forward, {"x": block.norm_feed_forward}, prenorm),
+    )
+    state, pairs = State(torch.randn(7, 8)), Complete()(batch)
+    assert torch.equal(own(state, batch, pairs).x, block(state, batch, pairs).x)
+    assert len(list(own.parameters())) == len(list(block.parameters()))
+    x = state.x
+    factors = block.blend(state, batch)
+    steps = [
+        part(State(norm(x) if prenorm else x), batch, pairs)["x"]
+        for part, norm in ((block.local, block.norm_local), (block.attention, block.norm_attention))
+    ]
+    if prenorm:
+        mixed = x + factors[0] * steps[0] + factors[1] * steps[1]
+    else:
+        mixed = factors[0] * block.norm_local(x + steps[0]) + factors[1] * block.norm_attention(x + steps[1])
+    torch.testing.assert_close(Chain(own.steps[0])(state, batch, pairs).x, mixed)
