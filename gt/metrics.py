@@ -1,6 +1,7 @@
 """Losses and metrics by the kind of target, and what a model that knows nothing would score."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification
 
+from gt.errors import UserError, nearest
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import Errors, Ranking, both_answers
 
@@ -23,7 +25,10 @@ class Criterion:
     mode: Literal["min", "max"]
 
 
-def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+Loss = Callable[[Tensor, Tensor], Tensor]  # of predictions and targets, such as torch.nn.SmoothL1Loss(), a mean
+
+
+def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
     """The sum of the losses of labelled targets, and what these weigh together, in float32 at least.
 
     Cross-entropy in nats, or the absolute or squared error of numbers, or of their logarithms, in units of the schema's
@@ -33,30 +38,46 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tens
         prediction: (rows, outputs), of several positions (rows, positions * outputs).
         target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, where several positions may be followed
             by columns that are not looked at; or (rows, outputs), NaN for none.
+        loss: takes the place of these, see `labelled` for what it is given; numbers in their own unit.
     """
     prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))  # 16 bits do not hold a sum
+    if loss is not None:
+        prediction, target = labelled(schema, prediction, target)
+        weight = prediction.new_tensor(len(target))
+        return (loss(prediction, target) * weight if len(target) else 0.0 * prediction.sum()), weight
     if schema.kind == "multiclass":
         target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
         total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
-        labelled = target != UNLABELLED
+        is_labelled = target != UNLABELLED
         if weights is None:
-            return total, labelled.sum()
-        return total, (weights[target.clamp(min=0)] * labelled).sum()
+            return total, is_labelled.sum()
+        return total, (weights[target.clamp(min=0)] * is_labelled).sum()
     target = target.view_as(prediction).to(prediction.dtype)
-    labelled = ~target.isnan()
+    is_labelled = ~target.isnan()
     known = target.nan_to_num()
     if schema.kind == "binary":
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
         each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none", pos_weight=weights)
     else:
         if schema.log:
-            prediction, known = prediction.clamp(min=SMALLEST).log(), known.where(labelled, 1).log()
+            prediction, known = prediction.clamp(min=SMALLEST).log(), known.where(is_labelled, 1).log()
         error = prediction - known
         if schema.scale:
             error = error / prediction.new_tensor(schema.scale)
         each = error.square() if schema.squared else error.abs()
-    return (each * labelled).sum(), labelled.sum()
+    return (each * is_labelled).sum(), is_labelled.sum()
+
+
+def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The labelled entries: log-odds (K, classes) and classes (K,), or (K,) log-odds or numbers and (K,) targets."""
+    if schema.kind == "multiclass":
+        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
+        known = target != UNLABELLED
+    else:
+        target = target.view_as(prediction).to(prediction.dtype)
+        known = ~target.isnan()
+    return prediction[known], target[known]
 
 
 def classes(schema: Schema, target: Tensor) -> Tensor:
@@ -79,6 +100,10 @@ class _AtPositions(Metric):
         super().__init__()
         self.metric = metric
 
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        return self.metric.higher_is_better
+
     def update(self, prediction: Tensor, target: Tensor) -> None:
         scores = prediction.reshape(-1, self.metric.num_classes)
         target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
@@ -90,6 +115,61 @@ class _AtPositions(Metric):
     def reset(self) -> None:
         super().reset()
         self.metric.reset()
+
+
+class OfLabelled(Metric):
+    """A metric over all labelled entries, see `labelled`; yes and no are the classes 1 and 0."""
+
+    full_state_update = False
+
+    def __init__(self, metric: Metric, schema: Schema) -> None:
+        super().__init__()
+        self.metric, self.schema = metric, schema
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        return self.metric.higher_is_better
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        prediction, target = labelled(self.schema, prediction, target)
+        if len(target):
+            self.metric.update(prediction, target.long() if self.schema.kind == "binary" else target)
+
+    def compute(self) -> Any:
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        super().reset()
+        self.metric.reset()
+
+
+def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollection, Criterion]:
+    """Metrics of one's own by their names, the first of which decides.
+
+    Raises:
+        UserError: it does not say whether higher is better.
+    """
+    return MetricCollection({name: OfLabelled(metric, schema) for name, metric in own.items()}), decided(
+        own, next(iter(own))
+    )
+
+
+def decided(measures: Mapping[str, Any], name: str) -> Criterion:
+    """The metric of a name as the criterion, or the loss.
+
+    Raises:
+        UserError: there is none of this name, or it does not say whether higher is better.
+    """
+    if name == "loss":
+        return Criterion("loss", "min")
+    better: dict[str, bool | None] = {}
+    for key, metric in measures.items():
+        better |= dict.fromkeys(getattr(metric, "scores", (key,)), metric.higher_is_better)
+    if name not in better:
+        raise UserError(f"criterion={name}: {nearest(name, [*better, 'loss'])}")
+    if better[name] is None:
+        raise UserError(f"criterion={name}: its metric does not say whether higher is better; choose another")
+    return Criterion(name, "max" if better[name] else "min")
 
 
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:

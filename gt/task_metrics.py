@@ -70,6 +70,9 @@ class Ranking(SampleMetric):
         tasks: yes/no tasks.
     """
 
+    higher_is_better = True
+    scores = ("auroc", "ap")
+
     def __init__(self, tasks: int) -> None:
         super().__init__((tasks, tasks))
 
@@ -106,6 +109,8 @@ class Errors(Metric):
 
     full_state_update: bool = False
     is_differentiable: bool = False
+    higher_is_better = False
+    scores = ("mae", "rmse")
     absolute: Tensor
     squared: Tensor
     labels: Tensor

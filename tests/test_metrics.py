@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -16,7 +17,8 @@ from sklearn.metrics import (
 )
 from torch.nn import functional as F
 
-from gt.metrics import Criterion, constant_prediction, loss, metrics
+from gt.errors import UserError
+from gt.metrics import Criterion, constant_prediction, decided, loss, metrics, own_metrics, total_loss
 from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")
@@ -321,3 +323,33 @@ def test_the_loss_of_predictions_in_16_bits_is_a_sum_in_32(kind) -> None:
         prediction = prediction + 1800
     half = prediction.bfloat16()
     torch.testing.assert_close(loss(schema, half, target), loss(schema, half.float(), target), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["regression", "binary"])
+def test_a_loss_of_one_s_own_sees_labelled_entries_alone(kind):
+    prediction, target = numbers(kind, 3, missing=0.4)
+    known = ~target.isnan()
+    total, weight = total_loss(Schema(kind=kind, outputs=3), prediction, target, torch.nn.SmoothL1Loss())
+    assert float(total / weight) == pytest.approx(float(F.smooth_l1_loss(prediction[known], target[known])))
+    assert total_loss(Schema(kind=kind, outputs=3), prediction, target * NAN, torch.nn.SmoothL1Loss())[0] == 0
+
+
+def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides():
+    prediction, target = numbers("regression", 2, missing=0.4)
+    own = {"error": torchmetrics.MeanSquaredError(), "r2": torchmetrics.R2Score()}
+    measures, criterion = own_metrics(Schema(kind="regression", outputs=2), own)
+    measures.update(prediction, target)
+    known = ~target.isnan()
+    assert float(measures.compute()["error"]) == pytest.approx(float(F.mse_loss(prediction[known], target[known])))
+    assert criterion == Criterion("error", "min")
+    assert decided(dict(measures.items(keep_base=True)), "r2") == Criterion("r2", "max")
+    with pytest.raises(UserError, match=r"criterion=erorr: .*'error'"):
+        decided(dict(measures.items(keep_base=True)), "erorr")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "mode"), [("regression", "rmse", "min"), ("binary", "ap", "max"), ("multiclass", "f1", "max")]
+)
+def test_the_dataset_s_metrics_can_be_named(kind, name, mode):
+    measures, _ = metrics(Schema(kind=kind, outputs=3))
+    assert decided(dict(measures.items(keep_base=True)), name) == Criterion(name, mode)

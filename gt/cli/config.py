@@ -44,6 +44,9 @@ class Config:
     encoding: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    criterion: str | None = None
     name: str | None = None
     stage: Literal["fit", "prepare"] = "fit"
     seed: int = 0
@@ -51,7 +54,8 @@ class Config:
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name")  # null here: only the run knows them and fills them in
-MANY = ("encoding", "callbacks", "logger")  # sections whose entries each have a name of their own
+OWN = ("loss", "metrics")  # empty where the dataset says what they are
+MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries each have a name of their own
 
 
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
@@ -285,6 +289,8 @@ def check_path(cfg: Any, key: str) -> bool:
     parts = key.split(".")
     for part in parts:
         at = ".".join([*done, part])
+        if not done[1:] and [*done, part][0] in OWN and not (node or {}).get(part):
+            return False  # nothing stands there until a command says so
         if isinstance(node, ListConfig):
             present = known = {str(place) for place in range(len(node))}
         elif isinstance(node, DictConfig):

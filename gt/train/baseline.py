@@ -63,9 +63,14 @@ def _limited(batches: int, limit: float | None) -> int:
     return max(0, min(batches, limit if isinstance(limit, int) else int(batches * limit)))
 
 
-def baseline(data: DataModule, target: Tensor) -> dict[str, float]:
-    """Loss and metrics of the best constant answer, learned on the training targets, for some targets."""
-    measures, _ = data.measures()
+def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, float]:
+    """Loss and metrics of the best constant answer, learned on the training targets, for some targets.
+
+    Args:
+        task: whose loss and metrics they are; None: the data's own.
+    """
+    measures = data.measures()[0] if task is None else task.measures["test"].clone()
+    measures.reset()
     every: list[Any] = [module for module in measures.modules() if isinstance(module, Metric)]
     for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
@@ -74,9 +79,11 @@ def baseline(data: DataModule, target: Tensor) -> dict[str, float]:
     for part in target.split(max(1, CELLS // constant.numel())):
         prediction = constant.expand(len(part), -1)
         measures.update(prediction, part)
-        losses.append(torch.stack(total_loss(data.schema, prediction, part)))
+        losses.append(torch.stack(total_loss(data.schema, prediction, part, task and task.loss)))
     total, weight = torch.stack(losses).sum(0)
-    return {"loss": float(total / weight.clamp(min=1e-30))} | {k: float(v) for k, v in measures.compute().items()}
+    return {"loss": float(total / weight.clamp(min=1e-30))} | {
+        name.removeprefix("test/"): float(value) for name, value in measures.compute().items()
+    }
 
 
 def decidable(criterion: Criterion, validated: Evaluated) -> Criterion:

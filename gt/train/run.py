@@ -29,7 +29,7 @@ from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
 from gt.layers import attention_layers
-from gt.metrics import shown, undefined
+from gt.metrics import decided, own_metrics, shown, undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
@@ -116,6 +116,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
+        loss = instantiate(cfg.get("loss"), _convert_="all")
+        own = {name: instantiate(each, _convert_="all") for name, each in (cfg.get("metrics") or {}).items() if each}
         make_trainer(cfg.trainer, [], [], folder)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     started = time.monotonic()
@@ -124,7 +126,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
         return 0.0
-    measures, wanted = data.measures()
+    measures, wanted = own_metrics(data.schema, own) if own else data.measures()
+    if cfg.get("criterion"):
+        wanted = decided(dict(measures.items(keep_base=True)), cfg.criterion)
     criterion = decidable(wanted, Evaluated(data, "valid", cfg.trainer.get("limit_val_batches")))
     if criterion != wanted:
         rank_zero_only(print)(f"validation leaves {wanted.name} undefined: the loss says which checkpoint is best")
@@ -133,7 +137,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     net = build(config, data.schema)
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
-    task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed)
+    task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss)
 
     facts = {
         "monitor": f"valid/{criterion.name}",
@@ -180,7 +184,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "mode": task.criterion.mode,
         "best_valid": None if score is None else float(score),
         "scores": scores,
-        "baseline": baseline(data, target),
+        "baseline": baseline(data, target, task),
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
         "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved

@@ -33,6 +33,7 @@ class Task(pl.LightningModule):
         optim: the optimiser and its schedule; None for a task that is only used.
         config: plain containers that `gt.load` needs to build the same network again; kept in every checkpoint.
         seed: what the randomness of each training step is drawn from.
+        loss: of predictions and targets, a mean; None is that of the kind of target.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Task(pl.LightningModule):
         optim: Optimisation | None = None,
         config: dict[str, Any] | None = None,
         seed: int = 0,
+        loss: metrics.Loss | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()})
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
+        self.loss = loss
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
         self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
@@ -121,7 +124,7 @@ class Task(pl.LightningModule):
         if batch.y is None and trainer.world_size > 1:  # nothing of this batch was left for this process
             total, weight = 0.0 * prediction.sum(), prediction.new_zeros(())
         else:
-            total, weight = metrics.total_loss(self.schema, prediction, self._target(batch))
+            total, weight = metrics.total_loss(self.schema, prediction, self._target(batch), self.loss)
         # gradients are averaged over processes: each scales its part so that this gives the mean over all labels
         of_all = trainer.strategy.reduce(torch.stack([total.detach().float(), weight.float()]), reduce_op="sum")
         labels = of_all[1].clamp(min=1e-30)
@@ -144,7 +147,7 @@ class Task(pl.LightningModule):
         if batch.y is None and self.trainer.world_size > 1:
             return  # nothing of this split was left for this process
         prediction, target = self(batch), self._target(batch)
-        total, weight = metrics.total_loss(self.schema, prediction, target)
+        total, weight = metrics.total_loss(self.schema, prediction, target, self.loss)
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)
 
