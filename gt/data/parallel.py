@@ -66,7 +66,7 @@ def _pooled(function: Callable[[T], R], parts: Sequence[T], count: int, what: st
         pool = context.Pool(count, _begin)
     try:
         workers = list(pool._pool)  # type: ignore[attr-defined]
-        pending = deque(pool.apply_async(_call, (function, part)) for part in parts[: 2 * count])
+        pending = deque(pool.apply_async(_call, (function, parts[n])) for n in range(min(2 * count, len(parts))))
         for place in range(len(parts)):
             result = pending.popleft()
             while not result.ready():
