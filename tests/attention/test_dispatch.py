@@ -11,6 +11,7 @@ from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, betwe
 from gt.attention.scores import HopDecay
 from gt.data.text.language import path_graphs
 from gt.layers import Attention
+from gt.layers.base import State
 from gt.masks import Causal, Complete, Hops, Window
 from tests.graphs import random_batch
 
@@ -151,4 +152,4 @@ def test_what_hints_and_edges_ask_for_is_prepared_too(costing, mask, fastest):
     there = mask(batch.to("meta"))
     if fastest == "dense":
         x, e = torch.empty(13, 8, device="meta"), torch.empty(batch.num_edges, 8, device="meta")
-        assert layer.to("meta")(x, there, e=e).shape == (13, 8)
+        assert layer.to("meta")(State(x, e), batch.to("meta"), there)["x"].shape == (13, 8)
