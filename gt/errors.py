@@ -2,13 +2,18 @@
 
 import argparse
 import difflib
+import re
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
+WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
 
 
 class UserError(Exception):
@@ -66,3 +71,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if alike:
         return f"did you mean '{alike[0]}'?"
     return f"there are {', '.join(names)}" if names else "nothing may be set here"
+
+
+def shell_override(key: str, value: str | Sequence[str]) -> str:
+    """A setting as it is pasted into a shell: quoted as Hydra's grammar needs it, and that quoted as the shell does."""
+    text = _quoted(value) if isinstance(value, str) else f"[{','.join(map(_quoted, value))}]"
+    return shlex.quote(f"{key}={text}")
+
+
+def _quoted(text: str) -> str:
+    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
+        return text
+    # a backslash stands for itself but before a quote, or at the end, and before an interpolation
+    inner = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" if m[2] else "") + m[2], text).replace("${", "\\${")
+    return f'"{inner}"'

@@ -16,6 +16,7 @@ from gt.cli.arguments import alternatives, arranged, parsed
 from gt.cli.command import check_command, prepared, resumed
 from gt.cli.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
+from gt.train.resume import changes
 
 ROOT = CONFIGS.parent
 
@@ -390,7 +391,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
         "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
         "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
-        "optim.optimizer._target_=torch.optim.Adam",
+        "optim.optimizer._target_=torch.optim.Adam", "optim.schedule._target_=torch.optim.lr_scheduler.LinearLR",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
     ],
 )  # fmt: skip
@@ -398,6 +399,14 @@ def test_what_a_run_is_may_not_change(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resumed([f"resume={run_folder}", argument])
     assert argument.partition("=")[0] in said(caught)
+
+
+def test_a_rate_that_a_plateau_has_lowered_may_not_change():
+    before = OmegaConf.create({"optim": {"lr": 0.1, "schedule": {"_target_": "torch.ReduceLROnPlateau"}}})
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        changes(before, OmegaConf.merge(before, {"optim": {"lr": 0.2}}))
+    before.optim.schedule._target_ = "torch.CosineAnnealingLR"
+    assert len(changes(before, OmegaConf.merge(before, {"optim": {"lr": 0.2}}))) == 1
 
 
 def test_a_value_that_is_not_new_changes_nothing(run_folder, capsys):

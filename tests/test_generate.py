@@ -26,7 +26,7 @@ from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.task import Task
-from tests.foreign import LinearAttention, Recurrent
+from tests.foreign import Derived, LinearAttention, Parted, Recurrent, Uncached
 
 ROOT = Path(__file__).parent.parent
 CONTEXT, VOCABULARY = 12, 11
@@ -155,6 +155,9 @@ def test_a_cache_reads_new_rows_only(monkeypatch):
 OTHERS = {
     "message passing": ({"local": GCN}, "message passing along edges"),
     "a foreign branch": ({"local": Recurrent}, "Recurrent reads what no cache holds"),
+    "a foreign branch with parts": ({"local": Parted}, "Parted reads what no cache holds"),
+    "a derived attention": ({"foreign": Derived, "mask": Hops(0)}, "Derived reads what no cache holds"),
+    "an attention without a cache": ({"foreign": Uncached}, "Uncached reads what no cache holds"),
     "a foreign attention": ({"foreign": LinearAttention, "mask": Hops(0)}, "LinearAttention reads what no cache holds"),
     "an edge stream": ({"block": lambda width, **_: EdgeGatedBlock(width, 2)}, "message passing along edges"),
     "pairs": ({"edges": True}, "Attention reads features of edges"),

@@ -109,3 +109,8 @@ def test_what_inference_keeps_can_be_trained_with():
     weight = torch.ones(8, requires_grad=True)
     (weight * batch.memo["scale"]).sum().backward()
     assert weight.grad.sum() == 8
+
+
+def test_a_batch_that_is_moved_before_it_is_finished_knows_its_number_of_nodes():
+    batch = GraphBatch(torch.tensor([0, 3, 5]), torch.empty(2, 0, dtype=torch.long), 3)
+    assert batch.to("meta").num_nodes == 5  # meta tensors hold no numbers to count by

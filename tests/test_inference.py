@@ -17,7 +17,7 @@ from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, 
 from gt.masks import Expander, Hops, PerHead, VirtualNodes, Window
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from tests.foreign import LinearAttention, Recurrent
+from tests.foreign import Derived, LinearAttention, Parted, Recurrent
 
 NODES = 60
 
@@ -163,7 +163,14 @@ def test_what_chunks_cannot_know_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options", [{"attention": LinearAttention}, {"local": Recurrent}, {"feed_forward": nn.Identity}]
+    "options",
+    [
+        {"attention": LinearAttention},
+        {"attention": Derived},
+        {"local": Recurrent},
+        {"local": Parted},
+        {"feed_forward": nn.Identity},
+    ],
 )
 def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
     block = partial(ParallelBlock, **options)

@@ -108,6 +108,17 @@ def test_streams_are_dropped_and_normalised_each_by_itself():
     torch.testing.assert_close(before.x, state.x + steps["x"])
 
 
+def test_what_a_layer_adds_is_dropped_unless_it_brings_a_dropout_of_its_own():
+    batch = random_batch((4, 3))
+    pairs, state = Complete()(batch), State(torch.randn(7, 8))
+    layer, norms = PairLayer(8), {"x": nn.Identity()}
+    after = Residual(layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs)
+    assert torch.equal(after.x, state.x)
+    assert not after.p.any()
+    layer.residual = True
+    assert not torch.equal(Residual(layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs).x, state.x)
+
+
 class Gate(nn.Module):
     """A factor for each node and branch."""
 

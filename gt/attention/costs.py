@@ -198,7 +198,7 @@ def read_table(path: Path) -> CostTable | None:
 def cost_table(device: str) -> CostTable:
     """This machine's own table where it was measured, else the one that comes with the package."""
     shipped = SHIPPED / f"{device}.json"
-    content = read_table(cached_path(device)) or read_table(shipped if shipped.exists() else SHIPPED / "cpu.json")
-    if content is None:
+    table = read_table(cached_path(device)) or read_table(shipped if shipped.exists() else SHIPPED / "cpu.json")
+    if table is None:
         raise RuntimeError(f"{shipped} is damaged: install the package again")
-    return content
+    return table

@@ -5,8 +5,6 @@ the type hints of the function or class that it names.
 """
 
 import inspect
-import re
-import shlex
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gt.errors import UserError, nearest
+from gt.errors import UserError, nearest, shell_override
 from gt.ranges import beyond_limits
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
@@ -56,24 +54,6 @@ class Config:
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name")  # null here: only the run knows them and fills them in
 OWN = ("loss", "metrics")  # empty where the dataset says what they are
 MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries each have a name of their own
-
-
-PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
-WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
-
-
-def shell_override(key: str, value: str | Sequence[str]) -> str:
-    """A setting as it is pasted into a shell: quoted as Hydra's grammar needs it, and that quoted as the shell does."""
-    text = _quoted(value) if isinstance(value, str) else f"[{','.join(map(_quoted, value))}]"
-    return shlex.quote(f"{key}={text}")
-
-
-def _quoted(text: str) -> str:
-    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
-        return text
-    # a backslash stands for itself but before a quote, or at the end, and before an interpolation
-    inner = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" if m[2] else "") + m[2], text).replace("${", "\\${")
-    return f'"{inner}"'
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:

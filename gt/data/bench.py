@@ -41,7 +41,7 @@ def pyg_graphs(graphs: Graphs, count: int) -> list[Data]:
         )
     }
     nodes, edges = graphs.node_ptr.tolist(), graphs.edge_ptr.tolist()
-    sizes_of = []
+    samples = []
     for g in range(count):
         at = slice(nodes[g], nodes[g + 1])
         data = Data(edge_index=whole["edge_index"][:, edges[g] : edges[g + 1]], num_nodes=nodes[g + 1] - nodes[g])
@@ -51,8 +51,8 @@ def pyg_graphs(graphs: Graphs, count: int) -> list[Data]:
             data[name] = whole[name][edges[g] : edges[g + 1]]
         for name in graphs.graphs:
             data[name] = whole[name][g : g + 1]
-        sizes_of.append(data)
-    return sizes_of
+        samples.append(data)
+    return samples
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gt.data.text.language import path_graphs
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch
 from gt.inference.causal import check_causal
-from gt.layers import Attention, State, parts_of, reads_of, writes_of
+from gt.layers import Attention, State, declared, parts_of, reads_of, writes_of
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined
 from gt.masks.position import Positional
@@ -38,7 +38,8 @@ def obstacle(net: GraphTransformer) -> str | None:
             return f"message passing along edges ({type(part).__name__}) reads what no cache holds"
         if reads == "pairs" and getattr(part, "reads_edges", True):
             return f"{type(part).__name__} reads features of edges"
-        if reads == "graph" or {"p", "g"} & set(writes_of(part)) or (reads == "pairs" and not hasattr(part, "cache")):
+        uncached = reads == "pairs" and declared(part, "cache", ...) is ...
+        if reads == "graph" or uncached or {"p", "g"} & set(writes_of(part)):
             return f"{type(part).__name__} reads what no cache holds"
     for encoding in net.encodings:
         if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):

@@ -144,7 +144,7 @@ def _refuse(net: GraphTransformer) -> None:
 def stages(block: nn.Module) -> list[nn.Module]:
     """The steps of a block, each of which reads what other nodes were before it; with it those that read no others."""
     stages: list[list[nn.Module]] = []
-    for step in getattr(block, "steps", [block]):
+    for step in block.steps if isinstance(block, Chain) else [block]:
         alone = all(reads_of(part) == "self" for part in parts_of(step))
         stages = [*stages[:-1], [*stages[-1], step]] if alone and stages else [*stages, [step]]
     return [stage[0] if len(stage) == 1 else Chain(*stage) for stage in stages]

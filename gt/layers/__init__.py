@@ -1,5 +1,17 @@
 from gt.layers.attention import Attention
-from gt.layers.base import Chain, Layer, Parallel, Residual, State, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.base import (
+    Chain,
+    Composite,
+    Layer,
+    Parallel,
+    Residual,
+    State,
+    declared,
+    parts_of,
+    reads_of,
+    uses_mask,
+    writes_of,
+)
 from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
@@ -12,6 +24,7 @@ __all__ = [
     "Blend",
     "Block",
     "Chain",
+    "Composite",
     "ConvolutionBlock",
     "EdgeGatedBlock",
     "FeedForward",
@@ -24,6 +37,7 @@ __all__ = [
     "Smoothing",
     "State",
     "attention_layers",
+    "declared",
     "parts_of",
     "reads_of",
     "uses_mask",

@@ -1,5 +1,6 @@
 """What flows through a network, what a layer says of itself, and how layers are put together."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,8 @@ class State:
 class Layer(nn.Module):
     """``forward(state, batch, pairs)`` gives what the layer adds to each stream that it changes, by name.
 
+    A subclass that overrides ``forward`` says ``reads`` and ``writes`` anew; what it does not say holds as below.
+
     Attributes:
         reads: ``"self"``: a node looks at itself alone; ``"edges"``: at the sources of its edges too; ``"pairs"``: at
             those that its mask allows; ``"graph"``: at any node, which is what a layer does that says nothing.
@@ -59,7 +62,16 @@ class Layer(nn.Module):
         raise NotImplementedError
 
 
-class Residual(nn.Module):
+class Composite(nn.Module, ABC):
+    """Takes a `State` to the next by the layers that it is made of."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> list[nn.Module]:
+        """The layers, those of composites within it included."""
+
+
+class Residual(Composite):
     """A layer with its skip connection: ``norm(x + layer(x))``, or ``x + layer(norm(x))`` with ``prenorm``.
 
     Args:
@@ -111,7 +123,7 @@ class Residual(nn.Module):
         return self.settle(state.plus(steps), batch)
 
 
-class Parallel(nn.Module):
+class Parallel(Composite):
     """Branches that read the same state: their nodes are blended (GPS, Rampasek et al. 2022), other streams add up.
 
     Args:
@@ -138,7 +150,7 @@ class Parallel(nn.Module):
         return replace(out, x=state.x + total if branches[0].prenorm else total)
 
 
-class Chain(nn.Module):
+class Chain(Composite):
     """One after another, each from a `State` to the next."""
 
     def __init__(self, *steps: nn.Module) -> None:
@@ -156,18 +168,34 @@ class Chain(nn.Module):
 
 
 def parts_of(block: nn.Module) -> list[nn.Module]:
-    """The layers that a block is made of; any module is one layer unless it says otherwise."""
-    return getattr(block, "parts", [block])
+    """The layers that a block is made of; any other module is one layer."""
+    return block.parts if isinstance(block, Composite) else [block]
+
+
+def declared(layer: nn.Module, name: str, default: Any) -> Any:
+    """What a layer says of itself under a name, or the default.
+
+    What it inherits is not said of it where its class computes something else: a subclass that overrides ``forward``
+    has to say it again.
+    """
+    if name in vars(layer):
+        return vars(layer)[name]
+    for kind in type(layer).__mro__:
+        if name in vars(kind):
+            return vars(kind)[name]
+        if "forward" in vars(kind):
+            break
+    return default
 
 
 def reads_of(layer: nn.Module) -> str:
     """How far a node looks through one layer, see `Layer`."""
-    return getattr(layer, "reads", "graph")
+    return declared(layer, "reads", "graph")
 
 
 def writes_of(layer: nn.Module) -> tuple[str, ...]:
     """The streams that one layer changes, see `Layer`."""
-    return getattr(layer, "writes", ("x",))
+    return declared(layer, "writes", ("x",))
 
 
 def uses_mask(block: nn.Module) -> bool:

@@ -8,12 +8,12 @@ from torch import nn
 
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
-from gt.layers.base import State, parts_of
+from gt.layers.base import Composite, State, parts_of
 from gt.masks import Pairs
 from gt.norms import normalised
 
 
-class ConvolutionBlock(nn.Module):
+class ConvolutionBlock(Composite):
     """``x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from gt.graph import GraphBatch, Move
 from gt.hops import contains, hop_matrix, hops_between
 from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
-
-if TYPE_CHECKING:
-    from gt.masks.base import Mask
 
 
 class Pairs:
@@ -32,7 +29,7 @@ class Pairs:
         ValueError: when first asked for a form: the batch has fewer virtual nodes than the mask reads.
     """
 
-    def __init__(self, batch: GraphBatch, mask: Mask) -> None:
+    def __init__(self, batch: GraphBatch, mask: Any) -> None:  # a Mask, which is what makes them
         self.batch, self.mask = batch, mask
         self.wide = batch if isinstance(batch, WideBatch) else None
         self.choices: dict[Hashable, str] = {}  # the backend for each demand

@@ -15,6 +15,7 @@ from gt.errors import UserError
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
 NETWORK = "it defines the network, whose weights are kept"
 SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
+REACTED = "its schedule has moved the learning rate by what it saw of the validation"
 FIXED = {
     "model": NETWORK,
     "mask": NETWORK,
@@ -23,6 +24,7 @@ FIXED = {
     "data": SAMPLES,
     "stage": "a run that trains goes on training",
     "optim.optimizer._target_": "another optimiser has no use for the state of this one",
+    "optim.schedule._target_": "another schedule cannot tell from the state of this one where it stands",
     "optim.decayed": "it says which weights each part of the optimiser's state belongs to",
     "trainer.devices": SAMPLES,
     "trainer.num_nodes": SAMPLES,
@@ -52,12 +54,14 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
     """
     # not resolved: what a value is said to follow changes with it, and only that one was given
     old, new = (dict(settings(OmegaConf.to_container(cfg, resolve=False))) for cfg in (before, after))
+    plateau = str(old.get("optim.schedule._target_", "")).endswith("ReduceLROnPlateau")
+    fixed_here = FIXED | ({"optim": REACTED} if plateau else {})
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) == new.get(key) or key == "resume":
             continue
         change = f"{key}={shown(new.get(key))}, was {shown(old.get(key))}"
-        for fixed, why in FIXED.items():
+        for fixed, why in fixed_here.items():
             if f"{key}.".startswith(f"{fixed}.") and key not in FREE:
                 raise UserError(f"{change}: a run cannot go on with it, for {why}; start a new run")
         lines.append(change)

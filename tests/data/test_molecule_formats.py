@@ -11,13 +11,13 @@ from hydra.core.override_parser.types import Override
 pytest.importorskip("rdkit")
 from gt.cli.arguments import parsed
 from gt.cli.command import prepared
-from gt.cli.config import check_value, shell_override
+from gt.cli.config import check_value
 from gt.data.delimited import decimal_points, delimiter_of
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason
 from gt.data.molecules.table_columns import named, target_columns
 from gt.data.molecules.table_files import read_table
-from gt.errors import UserError
+from gt.errors import UserError, shell_override
 from tests.data.tables_of import line_of
 
 SMILES = ["C" * (n % 9 + 1) + "O" * (n % 2) + "c1ccccc1" * (n % 3 > 0) for n in range(40)]

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.cli.config import shell_override
 from gt.data.molecules.parsing import chemistry, parses, several_molecules
 from gt.data.molecules.table import Table
 from gt.data.splits import split_of
-from gt.errors import UserError, nearest
+from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
 SMILES_NAMES = ("smiles", "canonicalsmiles", "isomericsmiles", "mol", "molecule", "structure", "compound")

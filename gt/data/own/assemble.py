@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.cli.config import shell_override
 from gt.data.numbers import Numbers
 from gt.data.own.columns import Answer, answer, degrees, random_split
 from gt.data.own.joined import join
@@ -15,7 +14,7 @@ from gt.data.own.node_tables import Packed, Table, pack
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
 from gt.data.splits import SPLITS, check_fractions, split_of
 from gt.data.store import Arrays, Graphs
-from gt.errors import UserError
+from gt.errors import UserError, shell_override
 from gt.schema import UNLABELLED, Kind, Schema
 
 Target = str | int | Sequence[str | int] | None

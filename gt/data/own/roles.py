@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gt.cli.config import shell_override
 from gt.data.own.columns import FEW
 from gt.data.own.node_tables import Table
-from gt.errors import UserError, nearest
+from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
 TARGETS = ("label", "y", "target")  # a column that is the target where none is named, whatever the case of its letters

@@ -9,11 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from gt.cli.config import shell_override
 from gt.data.delimited import delimiter_of
 from gt.data.reading import parse_json
 from gt.data.text.files import lines
-from gt.errors import UserError, nearest
+from gt.errors import UserError, nearest, shell_override
 
 KINDS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}  # what usually separates columns
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "title", "question", "comment", "tweet")
