@@ -112,7 +112,9 @@ def test_when_one_process_is_killed_the_others_end_with_a_line_that_says_how_to_
     os.kill(child, signal.SIGKILL)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    [line] = [line for line in err.splitlines() if "Warning: find_unused_parameters" not in line]
+    lines = [line for line in err.splitlines() if "Warning: find_unused_parameters" not in line]
+    assert len(lines) == 1, err
+    [line] = lines
     assert line.startswith("error: process 1 of 2 was killed by SIGKILL")
     assert f"resume={folder}" in line
 

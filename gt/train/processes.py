@@ -117,7 +117,7 @@ def together(launcher: Any, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if watch.processes and watch.lost.wait(2 * LOOK):
+        if watch.processes and watch.lost.wait(5 * LOOK):  # on a busy machine it may look late
             raise SystemExit(1) from None  # what went wrong here is that another process is gone
         raise
     finally:
