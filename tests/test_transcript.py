@@ -2,6 +2,8 @@
 
 import io
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
@@ -79,3 +81,19 @@ def test_a_line_is_in_the_log_before_the_run_ends(tmp_path):
     with transcript(tmp_path / "train.log"):
         print("now")
         assert (tmp_path / "train.log").read_text().splitlines()[-1] == "now"
+
+
+class SlowLog(io.StringIO):
+    """One that lets other threads go on in the middle of a line."""
+
+    def write(self, text: str) -> int:
+        time.sleep(0.001)
+        return super().write(text)
+
+
+def test_what_several_threads_write_is_kept_once():
+    log = SlowLog()
+    copy = Copied(io.StringIO(), log)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(copy.write, [f"line {n}\n" for n in range(100)]))
+    assert sorted(log.getvalue().splitlines()) == sorted(f"line {n}" for n in range(100))

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import datetime
@@ -17,30 +18,32 @@ REDRAWN = 8  # last lines of a terminal that a progress bar may still go back to
 class Copied:
     """A stream whose lines are also written to a log.
 
-    On a terminal the last lines are held back until they can no longer be drawn over.
+    On a terminal the last lines are held back until they can no longer be drawn over. Several threads may write.
     """
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:
         self.stream, self.log = stream, log
         self.lines, self.row, self.begun = [""], 0, False  # what may be drawn over, and where the cursor is
         self.held = REDRAWN if stream.isatty() else 0
+        self.lock = threading.RLock()  # a signal's handler writes in the middle of what its own thread writes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        self.stream.write(text)
-        for piece in PIECE.finditer(text):
-            self._draw(piece[0], piece[1], piece[2])
-        self._keep(self.row - self.held)
+        with self.lock:
+            self.stream.write(text)
+            for piece in PIECE.finditer(text):
+                self._draw(piece[0], piece[1], piece[2])
+            self._keep(self.row - self.held)
         return len(text)
 
     def _draw(self, piece: str, number: str | None, command: str | None) -> None:
         """What one control code, or text without any, does to the lines."""
         if piece == "\n":
-            self.row, self.begun = self.row + 1, False
-            if self.row == len(self.lines):
+            if self.row + 1 == len(self.lines):
                 self.lines.append("")
+            self.row, self.begun = self.row + 1, False
         elif piece == "\r":
             self.begun = False
         elif command == "A":  # up
@@ -54,16 +57,17 @@ class Copied:
     def _keep(self, count: int) -> None:
         """Write the first lines to the log."""
         if count > 0:
-            self.log.write("".join(f"{line.rstrip()}\n" for line in self.lines[:count]))
-            self.log.flush()
+            kept, self.row = self.lines[:count], self.row - count
             del self.lines[:count]
-            self.row -= count
+            self.log.write("".join(f"{line.rstrip()}\n" for line in kept))
+            self.log.flush()
 
     def close_copy(self) -> None:
         """Write what was held back."""
         while self.lines and not self.lines[-1]:
             self.lines.pop()
         self._keep(len(self.lines))
+        self.lines, self.row, self.begun = [""], 0, False
 
 
 @contextmanager
