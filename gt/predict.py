@@ -26,13 +26,13 @@ from gt.cli.arguments import parsed
 from gt.cli.command import check_command
 from gt.cli.config import check, check_path
 from gt.cli.config_files import CONFIGS
-from gt.cli.construct import constructing
 from gt.cli.prediction import predict
 from gt.data.datamodule import ALL, DataModule
 from gt.errors import Parser, UserError, one_line
 from gt.metrics import shown
 from gt.schema import Schema, many
 from gt.train.checkpoint import check_trusted, checkpoint_in, encodings_of, load
+from gt.train.construct import constructing
 
 
 @runtime_checkable

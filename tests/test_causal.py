@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from gt.data.text.language import path_graphs
 from gt.encodings import LearnedPositions, Rotary
 from gt.encodings.base import EncodingModule
 from gt.errors import UserError
+from gt.graph import path_graphs
 from gt.heads import Head
 from gt.inference.causal import check_causal
 from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock

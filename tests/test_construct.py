@@ -14,13 +14,13 @@ from torch.optim import AdamW
 import gt.train.checkpoint
 import train
 from gt.cli.config import check
-from gt.cli.construct import constructing
 from gt.data.python.functions import PythonFunctions
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import build, rehearse
+from gt.train.construct import constructing
 from gt.train.optim import Optimisation
 from tests.test_config import composed, of
 from tests.test_sweep import own_logging  # noqa: F401  a fixture

@@ -10,8 +10,8 @@ from torch_geometric.nn import GATConv, GATv2Conv, GINEConv, GPSConv, Transforme
 from gt import GraphBatch
 from gt.attention import attend
 from gt.attention.scores import Additive, Separable
-from gt.data.text.language import path_graphs
 from gt.errors import UserError
+from gt.graph import path_graphs
 from gt.huggingface import from_bert, from_gpt2
 from gt.layers import GINE, Attention, FeedForward, ParallelBlock, State
 from gt.masks import Causal, Complete, Hops

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
-from gt.data.text.language import path_graphs
 from gt.data.text.tokenizer import Bytes, Characters
 from gt.encodings import Degree, LearnedPositions, Rotary, Sinusoidal
 from gt.errors import UserError
 from gt.generate import generate, language_model, probabilities
+from gt.graph import path_graphs
 from gt.heads import Head
 from gt.inference.decode import Cache, Recompute, check_causal, obstacle, reader
 from gt.layers import GCN, Attention, EdgeGatedBlock, FeedForward, ParallelBlock, SequentialBlock

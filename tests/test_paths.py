@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import gt.predict
 import train
-from gt.cli.paths import anchored
+from gt.train.paths import anchored
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 

@@ -15,9 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
-from gt.cli.config import OPTIONS, Config, WrongKey, accepted, check, check_path
+from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest, shell_override
+from gt.train.construct import OPTIONS
 from gt.train.resume import changes
 
 RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on

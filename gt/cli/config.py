@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -18,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gt.errors import UserError, nearest, shell_override
 from gt.ranges import beyond_limits
-
-OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
+from gt.train.construct import OPTIONS, imported
 
 
 class WrongKey(UserError):
@@ -81,28 +79,6 @@ def accepted(path: str, name: Any) -> dict[str, Any]:
         raise WrongKey(key, f"{key}: {error}") from None
     except (ValueError, TypeError):  # it has no signature
         raise WrongKey(key, f"{key}: '{name}' is nothing that can be called") from None
-
-
-def imported(name: Any) -> Any:
-    """What a dotted name stands for; its modules are imported.
-
-    Raises:
-        UserError: there is no such thing; or one of its modules fails, by what this raised.
-    """
-    missing = UserError(f"there is nothing called '{name}' to import")
-    parts = str(name).split(".")
-    if not all(parts):
-        raise missing
-    try:
-        thing: Any = import_module(parts[0])
-        for end, part in enumerate(parts[1:], 2):
-            thing = getattr(thing, part) if hasattr(thing, part) else import_module(".".join(parts[:end]))
-        return thing
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise missing from None  # rather than a module that the module of this name imports
-        lines = str(error).splitlines() or [""]
-        raise UserError(f"'{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
 
 
 def required(name: str) -> list[str]:

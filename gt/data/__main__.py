@@ -20,13 +20,13 @@ from rich.console import Console
 from gt.attention import Demand
 from gt.cli.command import check_command
 from gt.cli.config_files import CONFIGS
-from gt.cli.construct import constructing
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.notices import notices
 from gt.data.picture import draw
 from gt.errors import Parser, UserError, one_line
+from gt.train.construct import constructing
 
 PICTURES = Path("runs/inspect")
 

@@ -18,12 +18,12 @@ from gt import metrics
 from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Epochs, Requests
 from gt.data.batching import Shares
+from gt.data.parallel import leave_group
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
-from gt.train.interrupts import apart
 
 ALL = "all"  # the split of data that are new to a trained model: every sample
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
@@ -173,7 +173,7 @@ class DataModule(pl.LightningDataModule, ABC):
             batch_sampler=Requests(self.batches(split, **place), self.readings),
             collate_fn=_whole,
             num_workers=self.workers_for(split),
-            worker_init_fn=apart,
+            worker_init_fn=leave_group,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers_for(split) > 0,
         )

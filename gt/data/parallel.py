@@ -107,6 +107,16 @@ def _begin() -> None:
     threadpool_limits(1)
 
 
+def leave_group(worker: int) -> None:
+    """For a loader's process: signals to the whole group of a run, as by Ctrl-C, do not reach it.
+
+    The process that uses the batches may still need some, and ends this one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
 def _end_with_parent() -> None:
     """A part may take long: do not finish it for nobody."""
     parent = multiprocessing.parent_process()

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.data.text.language import path_graphs
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.layers import attention_layers, uses_mask
 from gt.masks import Mask
 from gt.model import GraphTransformer

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gt.data.text.language import path_graphs
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
 from gt.layers import Attention, State, declared, parts_of, reads_of, writes_of
 from gt.masks import Hops, Mask, Pairs

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gt.data.text.language import path_graphs
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.masks import Causal, Complete, Hops, Mask, Pairs, Window
 
 

@@ -9,12 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from gt.cli.config import imported
-from gt.cli.construct import Refused, constructing
 from gt.errors import UserError
 from gt.metrics import metrics
 from gt.schema import Schema, several
 from gt.train.checkpoint_files import BEST, LAST, read
+from gt.train.construct import Refused, constructing, imported
 from gt.train.task import Task
 
 PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network

@@ -110,16 +110,6 @@ def resumable(folder: Path) -> Iterator[None]:
             raise SystemExit(128 + stop.signum) from None
 
 
-def apart(worker: int) -> None:
-    """For a process that makes batches: signals to the whole group of a run, as by Ctrl-C, do not reach it.
-
-    The process that uses the batches may still need some, and ends this one.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-
-
 def without_handlers(trainer: Any) -> None:
     """Keep Lightning from wrapping the handlers: its own end the run where no state is saved, with exit code 0."""
     trainer._signal_connector.register_signal_handlers = lambda: None

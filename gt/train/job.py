@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gt.cli.paths import anchor
 from gt.data.files import whole
 from gt.errors import reason
+from gt.train.paths import anchor
 from gt.train.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished

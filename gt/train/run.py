@@ -22,7 +22,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gt.cli.construct import constructing
 from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.data.notices import notices
@@ -34,6 +33,7 @@ from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
+from gt.train.construct import constructing
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
 from gt.train.logging import sync_line

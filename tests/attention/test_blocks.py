@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gt.attention import BACKENDS, Demand, attend, blocks, choose, costs, explain, flash, flex, prepare
 from gt.attention.blocks import blocks_of
-from gt.data.text.language import path_graphs
+from gt.graph import path_graphs
 from gt.lottery.measure import blocked_cases
 from gt.lottery.workloads import random_graphs
 from gt.masks import Causal, Complete, Hops, PerHead, VirtualNodes, Window, with_virtual_nodes

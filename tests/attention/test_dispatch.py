@@ -9,7 +9,7 @@ import torch
 from gt.attention import BACKENDS, Demand, attend, choose, costs, dispatch, explain, prepare
 from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, between, cost_table, read_table
 from gt.attention.scores import HopDecay
-from gt.data.text.language import path_graphs
+from gt.graph import path_graphs
 from gt.layers import Attention
 from gt.layers.base import State
 from gt.masks import Causal, Complete, Hops, Window

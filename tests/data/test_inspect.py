@@ -21,9 +21,9 @@ from gt.data.ogb.code2 import FunctionNames
 from gt.data.own.nodes import CSVNodes
 from gt.data.picture import UNKNOWN, coloured, draw, layout, nearest
 from gt.data.static import Shape, filled
-from gt.data.text.language import Text, path_graphs
+from gt.data.text.language import Text
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.masks import Hops
 from gt.schema import Schema
 from tests.data import ogb_files

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.attention import Demand
-from gt.data.text.language import Text, TextBatches, TextDataset, path_graphs
+from gt.data.text.language import Text, TextBatches, TextDataset
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
+from gt.graph import path_graphs
 from gt.masks import Causal
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))  # each character once: a token tells its place

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.data.text.language import path_graphs
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.masks import Expander, RandomEdges
 from gt.masks.random import hashed, splitmix64
 from tests.graphs import SIZES, random_graph

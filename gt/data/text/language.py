@@ -25,24 +25,12 @@ from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, UnknownCharacter
 from gt.data.text.tokens import VERSION, Texts, Tokens, held_out, is_complete, open_or_build
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.metrics import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
 
 Kind = Literal["characters", "bytes", "bpe"]
-
-
-def path_graphs(sizes: Sequence[int]) -> GraphBatch:
-    """Paths of the given lengths, without features; node i reads node i - 1, so that edges never look ahead."""
-    ptr = torch.tensor([0, *sizes]).cumsum(0)
-    target = torch.arange(int(ptr[-1]))
-    target = target[~torch.isin(target, ptr)]
-    return GraphBatch(
-        ptr=ptr,
-        edge_index=torch.stack([target - 1, target]),
-        max_nodes=max(sizes),
-    ).finish()
 
 
 class TextDataset(Dataset[GraphBatch]):

@@ -1,20 +1,20 @@
 """What a constructor refuses, in one line that names the key of the configuration that it was built from."""
 
 import inspect
-import pkgutil
 import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from types import CodeType, FrameType
 from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.config import OPTIONS
 from gt.errors import UserError
 
+OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
 Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
 
 
@@ -24,6 +24,28 @@ class Refused(UserError):
     def __init__(self, target: str, message: str) -> None:
         super().__init__(message)
         self.target = target
+
+
+def imported(name: Any) -> Any:
+    """What a dotted name stands for; its modules are imported.
+
+    Raises:
+        UserError: there is no such thing; or one of its modules fails, by what this raised.
+    """
+    missing = UserError(f"there is nothing called '{name}' to import")
+    parts = str(name).split(".")
+    if not all(parts):
+        raise missing
+    try:
+        thing: Any = import_module(parts[0])
+        for end, part in enumerate(parts[1:], 2):
+            thing = getattr(thing, part) if hasattr(thing, part) else import_module(".".join(parts[:end]))
+        return thing
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise missing from None  # rather than a module that the module of this name imports
+        lines = str(error).splitlines() or [""]
+        raise UserError(f"'{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
 
 
 @contextmanager
@@ -94,8 +116,8 @@ def _named(message: str, section: Mapping[str, Any]) -> str | None:
 
 def _resolved(name: str) -> Any:
     try:
-        return pkgutil.resolve_name(name)
-    except Exception:
+        return imported(name)
+    except UserError:
         return None
 
 
