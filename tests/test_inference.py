@@ -13,7 +13,20 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.inference.whole_graph import WholeGraph, predict, predict_chunks, runs_of_work
-from gt.layers import GCN, GINE, Attention, Blend, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.layers import (
+    GCN,
+    GINE,
+    Attention,
+    Blend,
+    Chain,
+    EdgeGatedBlock,
+    FeedForward,
+    GatedGCN,
+    Parallel,
+    ParallelBlock,
+    Residual,
+    SequentialBlock,
+)
 from gt.masks import Expander, Hops, PerHead, VirtualNodes, Window
 from gt.model import GraphTransformer
 from gt.schema import Schema
@@ -76,6 +89,21 @@ BLOCKS = {
     "gt": partial(EdgeGatedBlock, heads=4),
     "interleaved": [partial(ParallelBlock, local=GatedGCN), partial(ParallelBlock, attention=attention())],
 }
+normed = partial(Residual, norm=nn.LayerNorm)
+BLOCKS["chains within a chain"] = partial(
+    Chain,
+    steps={
+        "twice": partial(
+            Chain, steps={"local": partial(normed, layer=GatedGCN), "attention": partial(normed, layer=attention())}
+        ),
+        "mix": partial(
+            Parallel,
+            branches={"local": partial(normed, layer=GINE), "attention": partial(normed, layer=attention())},
+            blend=Blend,
+        ),
+        "feed": partial(normed, layer=feed),
+    },
+)
 MASKS = {
     "one hop": Hops(1),
     "two hops": Hops(2),
@@ -178,6 +206,20 @@ def test_a_layer_that_does_not_say_what_it_reads_is_refused_by_name(options):
     with pytest.raises(UserError, match=f"{foreign} in block 1") as caught:
         predict_chunks(network([BLOCKS["gin"], block], Hops(1)), graph(), 70)
     assert "\n" not in str(caught.value)
+
+
+class Level(nn.Module):
+    """A factor for each branch that depends on all nodes."""
+
+    def forward(self, state, batch):
+        return state.x.mean().sigmoid(), 1.0
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
+def test_a_blend_that_reads_the_graph_is_refused_by_name(make):
+    net = network(partial(make, local=GINE, attention=attention(), blend=Level), Hops(1))
+    with pytest.raises(UserError, match="Level in block 0"):
+        predict_chunks(net, graph(), 70)
 
 
 def test_a_layer_of_ones_own_that_says_what_it_reads_is_exact():

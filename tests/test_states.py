@@ -99,11 +99,11 @@ def test_streams_are_dropped_and_normalised_each_by_itself():
     pairs = Complete()(batch)
     norms = {"x": nn.LayerNorm(8), "p": nn.LayerNorm(8, elementwise_affine=False)}
     layer, state = PairLayer(8), State(torch.randn(7, 8))
-    after = Residual(layer, norms)(state, batch, pairs)
+    after = Residual(8, layer, norms)(state, batch, pairs)
     steps = layer(state, batch, pairs)
     torch.testing.assert_close(after.x, norms["x"](state.x + steps["x"]))
     torch.testing.assert_close(after.p, norms["p"](steps["p"]))
-    before = Residual(layer, norms, prenorm=True)(state, batch, pairs)
+    before = Residual(8, layer, norms, prenorm=True)(state, batch, pairs)
     steps = layer(State(norms["x"](state.x)), batch, pairs)
     torch.testing.assert_close(before.x, state.x + steps["x"])
 
@@ -112,11 +112,11 @@ def test_what_a_layer_adds_is_dropped_unless_it_brings_a_dropout_of_its_own():
     batch = random_batch((4, 3))
     pairs, state = Complete()(batch), State(torch.randn(7, 8))
     layer, norms = PairLayer(8), {"x": nn.Identity()}
-    after = Residual(layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs)
+    after = Residual(8, layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs)
     assert torch.equal(after.x, state.x)
     assert not after.p.any()
     layer.residual = True
-    assert not torch.equal(Residual(layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs).x, state.x)
+    assert not torch.equal(Residual(8, layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs).x, state.x)
 
 
 class Gate(nn.Module):
@@ -138,13 +138,10 @@ def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
     options = {"feed_forward": FeedForward, "norm": nn.LayerNorm, "blend": blend, "prenorm": prenorm}
     block = ParallelBlock(8, GCN, partial(Attention, heads=2), **options)
     local, attention = (
-        Residual(getattr(block, name), {"x": getattr(block, f"norm_{name}")}, prenorm)
-        for name in ("local", "attention")
+        Residual(8, getattr(block, name), getattr(block, f"norm_{name}"), prenorm) for name in ("local", "attention")
     )
-    own = Chain(
-        Parallel([local, attention], block.blend),
-        Residual(block.feed_forward, {"x": block.norm_feed_forward}, prenorm),
-    )
+    mix = Parallel(8, {"local": local, "attention": attention}, block.blend)
+    own = Chain(8, {"mix": mix, "feed_forward": Residual(8, block.feed_forward, block.norm_feed_forward, prenorm)})
     state, pairs = State(torch.randn(7, 8)), Complete()(batch)
     assert torch.equal(own(state, batch, pairs).x, block(state, batch, pairs).x)
     assert len(list(own.parameters())) == len(list(block.parameters()))
@@ -158,4 +155,22 @@ def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
         mixed = x + factors[0] * steps[0] + factors[1] * steps[1]
     else:
         mixed = factors[0] * block.norm_local(x + steps[0]) + factors[1] * block.norm_attention(x + steps[1])
-    torch.testing.assert_close(Chain(own.steps[0])(state, batch, pairs).x, mixed)
+    torch.testing.assert_close(mix(state, batch, pairs).x, mixed)
+
+
+def test_parts_that_do_not_fit_together_are_refused_by_name():
+    def branch(prenorm=False):
+        return partial(Residual, layer=FeedForward, norm=nn.LayerNorm, prenorm=prenorm)
+
+    for branches, name in (
+        ({"a": branch(), "b": FeedForward}, "b is a FeedForward"),
+        ({"a": branch(), "b": branch(True)}, "prenorm"),
+        ({}, "branches"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            Parallel(8, branches, Blend)
+    with pytest.raises(ValueError, match=r"norm: .* y"):
+        Residual(8, FeedForward, {"y": nn.LayerNorm})
+    three = Parallel(8, {"a": branch(), "b": branch(), "c": branch()}, Blend)
+    with pytest.raises(ValueError, match="Blend gives 2 factors for 3 branches"):
+        three(State(torch.randn(7, 8)), random_batch((4, 3)), None)

@@ -112,7 +112,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     states = Edges(net, batch)
     todo = [(stage, mask) for block, mask in zip(net.blocks, net.masks, strict=True) for stage in stages(block)]
     for number, (stage, mask) in enumerate(todo, 1):
-        reads = Reads(mask if uses_mask(stage) else None, wide)
+        reads = Reads(mask if any(map(uses_mask, stage)) else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
     return net.in_units(_read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk))
 
@@ -141,13 +141,20 @@ def _refuse(net: GraphTransformer) -> None:
         )
 
 
-def stages(block: nn.Module) -> list[nn.Module]:
+def steps_of(block: nn.Module) -> list[nn.Module]:
+    """The steps of a block, those of chains within it included; a subclass with a forward of its own is one step."""
+    if isinstance(block, Chain) and type(block).forward is Chain.forward:
+        return [inner for step in block.steps.values() for inner in steps_of(step)]
+    return [block]
+
+
+def stages(block: nn.Module) -> list[list[nn.Module]]:
     """The steps of a block, each of which reads what other nodes were before it; with it those that read no others."""
     stages: list[list[nn.Module]] = []
-    for step in block.steps if isinstance(block, Chain) else [block]:
+    for step in steps_of(block):
         alone = all(reads_of(part) == "self" for part in parts_of(step))
         stages = [*stages[:-1], [*stages[-1], step]] if alone and stages else [*stages, [step]]
-    return [stage[0] if len(stage) == 1 else Chain(*stage) for stage in stages]
+    return stages
 
 
 class Edges:
@@ -217,9 +224,9 @@ def runs_of_work(work: Tensor, chunk: int) -> Iterator[tuple[int, int]]:
 
 
 def _pass(
-    net: GraphTransformer, block: nn.Module, x: Tensor, states: Edges, reads: Reads, chunk: int, keep_edges: bool
+    net: GraphTransformer, stage: list[nn.Module], x: Tensor, states: Edges, reads: Reads, chunk: int, keep_edges: bool
 ) -> Tensor:
-    """One block, or stage of one, on all nodes: (N, width) to the same."""
+    """One stage of a block on all nodes: (N, width) to the same."""
     wide = reads.wide
     out = torch.empty_like(x)
     place = torch.empty(wide.num_nodes, dtype=torch.long, device=x.device)
@@ -240,7 +247,9 @@ def _pass(
         mask = Listed(target * len(nodes) + source, heads)
         e = states.read(rows)
         encodings: Any = net.encodings
-        new = block(State(x[nodes], e, encodings=encodings), part, ChunkPairs(part, mask, wide, nodes, targets))
+        new, of_chunk = State(x[nodes], e, encodings=encodings), ChunkPairs(part, mask, wide, nodes, targets)
+        for step in stage:
+            new = step(new, part, of_chunk)
         out[low:high] = new.x[place[targets]]
         if keep_edges and new.e is not None and new.e is not e:
             states.write(rows, new.e)

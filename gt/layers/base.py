@@ -1,12 +1,13 @@
 """What flows through a network, what a layer says of itself, and how layers are put together."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
 from gt.masks import Pairs
@@ -62,8 +63,19 @@ class Layer(nn.Module):
         raise NotImplementedError
 
 
+Part = nn.Module | Callable[[int], nn.Module]  # a part, or what makes one from the width
+
+
+def built(part: Part, width: int) -> Any:
+    """A part, made where it is not there yet."""
+    return part if isinstance(part, nn.Module) else part(width)
+
+
 class Composite(nn.Module, ABC):
-    """Takes a `State` to the next by the layers that it is made of."""
+    """Takes a `State` to the next by the layers that it is made of, which all look at what other nodes were before it.
+
+    Where one looks at what another has left, they are the steps of a `Chain`.
+    """
 
     @property
     @abstractmethod
@@ -75,30 +87,43 @@ class Residual(Composite):
     """A layer with its skip connection: ``norm(x + layer(x))``, or ``x + layer(norm(x))`` with ``prenorm``.
 
     Args:
+        width: channels of every stream.
         layer: a `Layer`.
-        norm: of (rows, d), for each stream that is to be normalised.
+        norm: of (rows, d), for the nodes, or for each stream that is to be normalised: ``{"x": ..., "e": ...}``.
         prenorm: normalise what the layer reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
         dropout: on what the layer adds, unless it brings its own.
-        blend, place: the nodes' step is scaled by the factor at this place of what the blend gives.
+
+    Attributes:
+        blend, place: the nodes' step is scaled by the factor at this place of what the blend gives, where there is one.
+
+    Raises:
+        ValueError: a norm for what is no stream.
     """
 
     def __init__(
         self,
-        layer: nn.Module,
-        norm: Mapping[str, nn.Module],
+        width: int,
+        layer: Part,
+        norm: Part | Mapping[str, Part],
         prenorm: bool = False,
-        dropout: nn.Module | None = None,
-        blend: nn.Module | None = None,
-        place: int = 0,
+        dropout: float | nn.Module = 0.0,
     ) -> None:
         super().__init__()
-        self.layer, self.norm = layer, nn.ModuleDict(norm)
-        self.prenorm, self.blend, self.place = prenorm, blend, place
-        self.dropout = None if getattr(layer, "residual", False) else dropout
+        self.layer = built(layer, width)
+        norms = norm if isinstance(norm, Mapping) else {"x": norm}
+        streams = [field.name for field in fields(State) if field.name != "encodings"]
+        if unknown := [name for name in norms if name not in streams]:
+            raise ValueError(f"norm: there is no stream {', '.join(unknown)}: there are {', '.join(streams)}")
+        self.norm = nn.ModuleDict({name: built(each, width) for name, each in norms.items()})
+        self.prenorm = prenorm
+        self.blend: nn.Module | None = None
+        self.place = 0
+        drop = dropout if isinstance(dropout, nn.Module) else Dropout(dropout)
+        self.dropout = None if getattr(self.layer, "residual", False) else drop
 
     @property
     def parts(self) -> list[nn.Module]:
-        return parts_of(self.layer)
+        return [*parts_of(self.layer), *([] if self.blend is None else [self.blend])]
 
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         """What is to be added to each stream."""
@@ -127,42 +152,63 @@ class Parallel(Composite):
     """Branches that read the same state: their nodes are blended (GPS, Rampasek et al. 2022), other streams add up.
 
     Args:
-        branches: all with the same ``prenorm``: the blend is of what they add to x then, else of what they leave.
-        blend: ``blend(state, batch)`` gives a factor for each branch: a number, (N, 1) or (N, d).
+        width: channels of every stream.
+        branches: each a `Residual`, all with the same ``prenorm``: the blend is of what they add to x then, else of
+            what they leave.
+        blend: ``blend(state, batch)`` gives a factor for each branch, in order: a number, (N, 1) or (N, d).
+
+    Raises:
+        ValueError: a branch is no `Residual`, or they differ in ``prenorm``; when run, not a factor for each.
     """
 
-    def __init__(self, branches: Sequence[Residual], blend: nn.Module) -> None:
+    def __init__(self, width: int, branches: Mapping[str, Part], blend: nn.Module | Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.branches, self.blend = nn.ModuleList(branches), blend
+        self.branches: Any = nn.ModuleDict({name: built(branch, width) for name, branch in branches.items()})
+        self.blend = blend if isinstance(blend, nn.Module) else blend()
+        for name, branch in self.branches.items():
+            if not isinstance(branch, Residual):
+                raise ValueError(f"branches: {name} is a {type(branch).__name__}: put it into a gt.layers.Residual")
+        kinds = {branch.prenorm for branch in self.branches.values()}
+        if len(kinds) != 1:
+            raise ValueError("branches: there are none" if not kinds else "branches: give each the same prenorm")
+        (self.prenorm,) = kinds
 
     @property
     def parts(self) -> list[nn.Module]:
-        return [part for branch in self.branches for part in parts_of(branch)]
+        return [*(part for branch in self.branches.values() for part in parts_of(branch)), self.blend]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        out, nodes = state, []
-        branches: Any = self.branches
-        for branch, factor in zip(branches, self.blend(state, batch), strict=True):
+        out, nodes, factors = state, [], self.blend(state, batch)
+        if len(factors) != len(self.branches):
+            raise ValueError(
+                f"{type(self.blend).__name__} gives {len(factors)} factors for {len(self.branches)} branches"
+            )
+        for branch, factor in zip(self.branches.values(), factors, strict=True):
             steps = branch.step(state, batch, pairs)
             out = branch.settle(replace(out, x=state.x).plus(steps), batch)
-            nodes.append(factor * (steps["x"] if branch.prenorm else out.x))
+            nodes.append(factor * (steps["x"] if self.prenorm else out.x))
         total = sum(nodes[1:], nodes[0])
-        return replace(out, x=state.x + total if branches[0].prenorm else total)
+        return replace(out, x=state.x + total if self.prenorm else total)
 
 
 class Chain(Composite):
-    """One after another, each from a `State` to the next."""
+    """One after another, each from a `State` to the next.
 
-    def __init__(self, *steps: nn.Module) -> None:
+    Args:
+        width: channels of every stream.
+        steps: each a `Composite`, such as a `Residual`.
+    """
+
+    def __init__(self, width: int, steps: Mapping[str, Part]) -> None:
         super().__init__()
-        self.steps: Any = nn.ModuleList(steps) if steps else ()
+        self.steps: Any = nn.ModuleDict({name: built(step, width) for name, step in steps.items()}) if steps else {}
 
     @property
     def parts(self) -> list[nn.Module]:
-        return [part for step in self.steps for part in parts_of(step)]
+        return [part for step in self.steps.values() for part in parts_of(step)]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        for step in self.steps:
+        for step in self.steps.values():
             state = step(state, batch, pairs)
         return state
 

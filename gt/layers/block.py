@@ -24,6 +24,8 @@ class Blend(nn.Module):
         learned: whether w is trained (as the sigmoid of one parameter) or fixed.
     """
 
+    reads = "self"
+
     def __init__(self, weight: float = 0.5, learned: bool = False) -> None:
         super().__init__()
         low, high = (1e-6, 1 - 1e-6) if learned else (0.0, 1.0)
@@ -94,7 +96,7 @@ class Block(Chain):
         prenorm: bool = False,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(width, {})
         self.local = local(width) if local else None
         self.attention = attention(width) if attention else None
         self.feed_forward = feed_forward(width) if feed_forward else None
@@ -102,16 +104,20 @@ class Block(Chain):
         for name in ("local", "attention", "feed_forward"):
             setattr(self, f"norm_{name}", norm(width) if getattr(self, name) is not None else None)
         self.prenorm, self.dropout = prenorm, Dropout(dropout)
-        branches = [name for name in ("local", "attention") if getattr(self, name) is not None]
-        # in tuples, which register nothing: each parameter goes by the name of its part alone
-        self.steps = tuple(self.joined([self._residual(name, self.dropout) for name in branches]))
+        branches = {
+            name: self._residual(width, name, self.dropout)
+            for name in ("local", "attention")
+            if getattr(self, name) is not None
+        }
+        # a plain dictionary, which registers nothing: each parameter goes by the name of its part alone
+        self.steps = self.joined(width, branches)
         if self.feed_forward is not None:
-            self.steps += (self._residual("feed_forward", None),)
+            self.steps["feed_forward"] = self._residual(width, "feed_forward", 0.0)
 
-    def _residual(self, name: str, dropout: nn.Module | None) -> Residual:
-        return Residual(getattr(self, name), {"x": getattr(self, f"norm_{name}")}, self.prenorm, dropout)
+    def _residual(self, width: int, name: str, dropout: float | nn.Module) -> Residual:
+        return Residual(width, getattr(self, name), getattr(self, f"norm_{name}"), self.prenorm, dropout)
 
-    def joined(self, branches: list[Residual]) -> list[nn.Module]:
+    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
         """The steps that the branches, two at most, make together."""
         raise NotImplementedError
 
@@ -119,17 +125,17 @@ class Block(Chain):
 class ParallelBlock(Block):
     """Both branches read the same x and their results are blended (GPS, Rampasek et al. 2022)."""
 
-    def joined(self, branches: list[Residual]) -> list[nn.Module]:
-        return list(branches) if self.blend is None else [Parallel(branches, self.blend)]
+    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
+        return {**branches} if self.blend is None else {"mix": Parallel(width, branches, self.blend)}
 
 
 class SequentialBlock(Block):
     """The local branch first, then attention over what it left."""
 
-    def joined(self, branches: list[Residual]) -> list[nn.Module]:
-        for place, branch in enumerate(branches):
+    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
+        for place, branch in enumerate(branches.values()):
             branch.blend, branch.place = self.blend, place
-        return list(branches)
+        return {**branches}
 
 
 def attention_layers(net: nn.Module) -> list[tuple[str, Attention]]:
