@@ -11,7 +11,7 @@ from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import State, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.base import Layer, State, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend
 from gt.masks import Complete, Mask, WideBatch, with_virtual_nodes
 from gt.norms import normalised
@@ -215,11 +215,13 @@ class GraphTransformer(nn.Module):
         return out.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.schema.log else out
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
-        """Each mask that attention reads by, and what it is asked for in training on a device, perhaps in 16 bits."""
-        parts: list[tuple[Mask, Any]] = [
-            (m, part) for m, b in zip(self.masks, self.blocks, strict=True) for part in parts_of(b)
-        ]
-        return {(m, part.demand(device, half)) for m, part in parts if hasattr(part, "demand")}
+        """Each mask that a layer reads pairs by, with what that layer asks of attention: see `Layer.demand`."""
+        return {
+            (mask, part.demand(device, half) if isinstance(part, Layer) else None)
+            for mask, block in zip(self.masks, self.blocks, strict=True)
+            for part in parts_of(block)
+            if reads_of(part) == "pairs"
+        }
 
     def set_progress(self, progress: float) -> None:
         """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from gt.attention.blocks import SIDE, blocks_of
+from gt.attention.scores import Hint, Score
 from gt.masks import Pairs
 
 SHIPPED = Path(__file__).parent / "tables"
@@ -69,6 +71,39 @@ class Demand:
     hops: int | None = None
     listed: bool = False
     backend: str = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        device: str,
+        half: bool,
+        heads: int,
+        channels: int,
+        dropout: float = 0.0,
+        bias: Tensor | Hint | None = None,
+        score: Score | None = None,
+        pair: bool = False,
+        pair_value: bool = False,
+        gradients: bool = True,
+        backend: str = "auto",
+    ) -> Self:
+        """That of a call of `gt.attention.attend`, ahead of it too: whether there are pair features is all it takes."""
+        hint = bias if isinstance(bias, Hint) else None
+        return cls(
+            device=device,
+            half=half,
+            heads=heads,
+            channels=channels,
+            dropout=dropout > 0,
+            bias=bias is not None or pair,
+            trained=pair or hint is not None or (isinstance(bias, Tensor) and bias.requires_grad),
+            scored=score is not None,
+            pair_value=pair_value,
+            gradients=gradients,
+            hops=hint.most if hint is not None else None,
+            listed=pair or pair_value,
+            backend=backend,
+        )
 
 
 def axes_of(name: str) -> Axes:

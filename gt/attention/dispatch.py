@@ -17,7 +17,8 @@ from gt.masks import Mask, Pairs
 
 log = logging.getLogger(__name__)
 
-Reading = tuple[Mask, Demand]  # a mask, and what a layer that reads by it asks for
+# a mask, and what a layer that reads by it asks of attention; None: the pairs, for a layer with a way of its own
+Reading = tuple[Mask, Demand | None]
 
 
 def nothing(asked: Demand | Pairs) -> None:
@@ -96,8 +97,11 @@ def choose(pairs: Pairs, demand: Demand) -> str:
     return pairs.choices[demand]
 
 
-def prepare(pairs: Pairs, demand: Demand) -> None:
-    """Compute, while still on the CPU, each index that the chosen backend will ask for."""
+def prepare(pairs: Pairs, demand: Demand | None) -> None:
+    """Compute, while still on the CPU, each index that the chosen backend will ask for; without one ``pairs.edges``."""
+    if demand is None:
+        _ = pairs.edges
+        return
     backend = BACKENDS[choose(pairs, demand)]
     backend.prepare(pairs, demand)
     if demand.hops is not None:
@@ -204,20 +208,10 @@ def attend(
     """
     check_backend(backend)
     check_shapes(q, k, v, pairs, bias, pair, pair_value)
-    demand = Demand(
-        device=q.device.type,
-        half=q.dtype in (torch.float16, torch.bfloat16),
-        heads=q.shape[1],
-        channels=q.shape[2],
-        dropout=dropout > 0,
-        bias=bias is not None or pair is not None,
-        trained=bias is not None and (isinstance(bias, Hint) or bias.requires_grad),
-        scored=score is not None,
-        pair_value=pair_value is not None,
-        hops=bias.most if isinstance(bias, Hint) else None,
-        listed=pair is not None or pair_value is not None,
-        gradients=torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)),
-    )
+    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    half, (_, heads, channels) = q.dtype in (torch.float16, torch.bfloat16), q.shape
+    listed, valued = pair is not None, pair_value is not None
+    demand = Demand.of(q.device.type, half, heads, channels, dropout, bias, score, listed, valued, gradients)
     if backend == "auto":
         backend = choose(pairs, demand)
     elif reason := BACKENDS[backend].refusal(pairs, demand):

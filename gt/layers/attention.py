@@ -93,20 +93,18 @@ class Attention(Layer):
         return q, k, v
 
     def demand(self, device: str, half: bool) -> Demand:
-        """What this layer asks of attention as things stand, so that batches can be made ready for it."""
-        return Demand(
-            device=device,
-            half=half,
-            heads=self.heads,
-            channels=self.project_in.in_features // self.heads,
-            dropout=self.dropout > 0 and self.training,
-            bias=self.hint is not None or self.edges,
-            trained=self.hint is not None or self.edges,
-            scored=self.score is not None,
-            pair_value=self.edge_values,
-            hops=self.hint.most if self.hint is not None else None,
-            listed=self.reads_edges,
-            backend=self.backend,
+        return Demand.of(
+            device,
+            half,
+            self.heads,
+            self.project_in.in_features // self.heads,
+            self.dropout if self.training else 0.0,
+            self.hint,
+            self.score,
+            self.edges,
+            self.edge_values,
+            self.training,
+            self.backend,
         )
 
     def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gt.attention import Demand
 from gt.dropout import Dropout
 from gt.encodings import EncodingModule
 from gt.graph import GraphBatch
@@ -58,6 +59,13 @@ class Layer(nn.Module):
     reads_edges = True
     positions = False
     residual = False
+
+    def demand(self, device: str, half: bool) -> Demand | None:
+        """What a layer that reads pairs asks of attention as things stand, on a device, perhaps in 16 bits.
+
+        The loader makes batches ready for it on the CPU; None: ``pairs.edges`` is all that the layer takes.
+        """
+        return None
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         raise NotImplementedError

@@ -8,7 +8,7 @@ import torch
 
 from gt.attention import BACKENDS, Demand, attend, choose, costs, dispatch, explain, prepare
 from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, between, cost_table, read_table
-from gt.attention.scores import HopDecay
+from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay
 from gt.graph import path_graphs
 from gt.layers import Attention
 from gt.layers.base import State
@@ -153,3 +153,37 @@ def test_what_hints_and_edges_ask_for_is_prepared_too(costing, mask, fastest):
     if fastest == "dense":
         x, e = torch.empty(13, 8, device="meta"), torch.empty(batch.num_edges, 8, device="meta")
         assert layer.to("meta")(State(x, e), batch.to("meta"), there)["x"].shape == (13, 8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dropout": 0.5},
+        {"hint": HopDecay},
+        {"score": Additive},
+        {"edges": True},
+        {"edge_values": True},
+        {"score": Gated, "edges": True, "edge_values": True, "hint": PositionDecay},
+    ],
+)
+def test_what_a_layer_says_ahead_is_what_attention_is_then_asked_for(options, training, monkeypatch):
+    layer, batch = Attention(8, 2, **options).train(training), random_batch((5, 3))
+    said, asked, of = layer.demand("cpu", False), [], Demand.of
+
+    def recorded(*args, **kwargs):
+        asked.append(of(*args, **kwargs))
+        return asked[-1]
+
+    monkeypatch.setattr(dispatch.Demand, "of", recorded)
+    with torch.set_grad_enabled(training):
+        layer(State(torch.randn(8, 8), torch.randn(batch.num_edges, 8)), batch, Complete()(batch))
+    assert len(asked) == 2  # of the layer, which chooses, and of `attend`, which checks
+    assert set(asked) == {said}
+
+
+def test_pairs_of_a_layer_that_asks_nothing_of_attention_are_listed():
+    pairs = Hops(1)(random_batch((5, 3)))
+    prepare(pairs, None)
+    assert "edges" in vars(pairs)
