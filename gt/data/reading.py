@@ -39,6 +39,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is not UTF-8, see `lines`
 DECLARED = re.compile(rb"""\s*<\?xml\s[^>]*\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")  # by XML, in its first line
 
 
@@ -89,6 +90,42 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
 def encoding_of(start: bytes) -> str:
     """The encoding of a text by its byte order mark, else UTF-8; which of the 8-bit ones it could be is not guessed."""
     return next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+
+
+def ending(path: Path) -> str:
+    """What the name says of how a file is read, in small letters: ``.csv`` of ``a.CSV.gz`` too."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def lines(path: Path, lenient: bool = False, longest: int = -1) -> Iterator[str]:
+    """The lines of a text file, unpacked where it is gzipped; each ends in a line feed, whatever it ends in there.
+
+    Args:
+        path: UTF-8, or what a byte order mark says, which is no part of the first line.
+        lenient: a byte that is not UTF-8, or a zero byte after the first line, is left to whoever reads the line: one
+            of `ESCAPED` stands for it.
+        longest: characters of a line; any number where it is negative.
+
+    Raises:
+        UserError: no such file, one that is not whole, a line that is no text or is too long: names it.
+    """
+    number = 0
+    with opened(path) as stream:
+        encoding = encoding_of(stream.peek(4)[:4])
+        errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+        text = io.TextIOWrapper(stream, encoding=encoding, errors=errors)
+        try:
+            while line := text.readline(longest):
+                number += 1
+                if len(line) == longest:
+                    raise UserError(f"{path}, line {number}: longer than {longest:,} characters; is this a table?")
+                if "\0" in line and (number == 1 or not lenient):
+                    raise not_text(path, number, 0)
+                if not (lenient or line.isascii()) and (byte := ESCAPED.search(line)):
+                    raise not_text(path, number, ord(byte[0]) - 0xDC00)
+                yield line
+        except UnicodeDecodeError as error:
+            raise not_text(path, number + 1, error.object[error.start], encoding) from None
 
 
 def read_text(path: Path) -> str:

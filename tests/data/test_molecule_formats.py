@@ -1,10 +1,13 @@
 """Tables of molecules as they are found: SMILES files, no header, decimal commas, other encodings, no molecules."""
 
+import gzip
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hydra.core.override_parser.types import Override
 
@@ -12,11 +15,11 @@ pytest.importorskip("rdkit")
 from gt.cli.arguments import parsed
 from gt.cli.command import prepared
 from gt.cli.config import check_value
-from gt.data.delimited import decimal_points, delimiter_of
+from gt.data.molecules.columns import named, smiles_column, target_columns
+from gt.data.molecules.files import read_molecules
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason
-from gt.data.molecules.table_columns import named, target_columns
-from gt.data.molecules.table_files import read_table
+from gt.data.table import decimal_points, delimiter_of
 from gt.errors import UserError, shell_override
 from tests.data.tables_of import line_of
 
@@ -107,17 +110,18 @@ def test_smi(header: str, tmp_path: Path) -> None:
     assert numbers(data) == pytest.approx(VALUES)
     blanks = tmp_path / "b.smi"
     blanks.write_text("\n".join(f"{text}  {name}" for text, name in zip(SMILES, names, strict=True)) + "\n\nCC\n")
-    table = read_table(blanks)
-    assert table.frame.columns.tolist() == ["smiles", "name"]
-    assert table.frame["smiles"].tolist() == [*SMILES, "CC"]
-    assert table.frame["name"].tolist() == [*names, None]
-    assert (table.lines[0], table.lines[-1], table.skipped) == (1, 42, [])
+    table = read_molecules(blanks)
+    assert {name: cells.tolist() for name, cells in table.columns.items()} == {
+        "smiles": [*SMILES, "CC"],
+        "name": [*names, None],
+    }
+    assert (table.where(0), table.where(40), table.faults) == (f"{blanks}, line 1", f"{blanks}, line 42", {})
     numbered = written(tmp_path / "c.smi", SMILES, range(700, 780, 2), mark=" ")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no column could be a target"):
         opened(numbered)  # ids
     alone = tmp_path / "d.smi"
     alone.write_text("CCO\nCC\n")
-    assert read_table(alone).frame.to_dict("list") == {"smiles": ["CCO", "CC"]}
+    assert {name: cells.tolist() for name, cells in read_molecules(alone).columns.items()} == {"smiles": ["CCO", "CC"]}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
@@ -142,7 +146,7 @@ def test_bytes_that_are_no_text_cost_their_own_rows_only_where_they_are_read(tmp
 def test_a_cut_file_of_two_bytes_a_character(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("smiles,y\nC,1\nCC,2\n".encode("utf-16")[:-1])
     with pytest.raises(UserError, match=r"a.csv, line \d: byte 0x0a is not UTF-16 text"):
-        read_table(tmp_path / "a.csv")
+        read_molecules(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +199,9 @@ def test_a_column_of_any_name_can_be_typed(name: str, tmp_path: Path) -> None:
         [argument] = shlex.split(shell_override("data.target", value))
         typed = parsed([argument])[0].value()
         assert (list(map(str, typed)) if isinstance(typed, list) else str(typed)) == value
-    table = read_table(path)
-    assert named(table, name, path, "data.target") == name
-    shown = line_of(lambda: target_columns(table, {"smiles"}, path))
+    table = read_molecules(path)
+    assert named(table, name, "data.target") == name
+    shown = line_of(lambda: target_columns(table, {"smiles"}))
     assert shell_override("data.target", name) in shown
 
 
@@ -215,3 +219,45 @@ def test_what_hydra_does_not_take_as_a_name_is_shown_quoted() -> None:
     assert [each.value() for each in hint("data.target=[1.5,2]")] == [["1.5", 2]]
     line = line_of(lambda: prepared(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
     assert line.endswith("'data.target=[a,b]'")
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.sdf.gz"])
+def test_structures_and_properties_of_sdf(name: str, tmp_path: Path) -> None:
+    from rdkit import Chem
+
+    texts = ["CCO", "C[C@H](N)C(=O)O", "c1ccccc1"]
+    records = []
+    for number, text in enumerate(texts):
+        block = Chem.MolToMolBlock(Chem.MolFromSmiles(text), kekulize=True)
+        records.append(f"{block}> <logP>  ({number})\n{number / 2}\n\n> <note>\n\n\n$$$$\n")
+    records.insert(1, "title\nnot a molecule\n$$$$\n")
+    data = "".join(records).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    table = read_molecules(tmp_path / name)
+    smiles = table.columns[smiles_column(table)][[0, 2, 3]]
+    assert [Chem.CanonSmiles(text) for text in smiles] == [Chem.CanonSmiles(text) for text in texts]
+    assert table.columns["logP"].tolist() == ["0.0", None, "0.5", "1.0"]
+    assert table.columns["note"].tolist() == [None] * 4
+    first = records[0].count("\n")
+    assert table.faults == {1: ("title", "RDKit cannot read the structure")}
+    assert [table.where(row) for row in (1, 2)] == [f"{tmp_path / name}, line {first + n}" for n in (1, 4)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_words_for_no_value(name: str, tmp_path: Path) -> None:
+    words = ["1.5", "NA", "nan", "", " None "]
+    lines = {
+        "a.csv": ["smiles,y", *(f"C,{word}" for word in words)],
+        "a.jsonl": [json.dumps({"smiles": "C", "y": word}) for word in words],
+    }
+    (tmp_path / name).write_text("\n".join(lines[name]) + "\n")
+    assert read_molecules(tmp_path / name).columns["y"].tolist() == ["1.5", None, None, None, None]
+
+
+def test_molecules_from_json_lines_and_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"smiles": SMILES, "logS": VALUES})
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        assert numbers(opened(tmp_path / name)) == pytest.approx(VALUES)

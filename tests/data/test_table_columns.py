@@ -1,15 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 pytest.importorskip("rdkit")
-from gt.data.molecules.table import Table
-from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
+from gt.data.molecules.columns import named, smiles_column, split_column, target_columns
+from gt.data.table import Table
 from gt.errors import UserError
 
-PATH = Path("a.csv")
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "xyz"] * 10
 RANDOM = np.random.default_rng(0)
 REAL = [f"{value:.3f}" for value in RANDOM.normal(size=40)]
@@ -21,7 +18,8 @@ COUNT = [str(number) for number in range(1, 41)]
 
 
 def table(**columns: list[str | None]) -> Table:
-    return Table(pd.DataFrame({name.replace("__", " "): cells for name, cells in columns.items()}, dtype=object))
+    values = {name.replace("__", " "): np.array(cells, dtype=object) for name, cells in columns.items()}
+    return Table("a.csv", values, lambda row: f"a.csv, line {row + 2}")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def table(**columns: list[str | None]) -> Table:
     ],
 )
 def test_smiles(columns: dict[str, list[str | None]], expected: str) -> None:
-    assert smiles_column(table(**columns), PATH) == expected
+    assert smiles_column(table(**columns)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_smiles(columns: dict[str, list[str | None]], expected: str) -> None:
     ],
 )
 def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> None:
-    assert target_columns(table(smiles=MOLECULES, **columns), {"smiles"}, PATH) == expected
+    assert target_columns(table(smiles=MOLECULES, **columns), {"smiles"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,26 +81,27 @@ def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> N
 )
 def test_no_target_to_tell(columns: dict[str, list[str | None]], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        target_columns(table(smiles=MOLECULES, **columns), {"smiles"}, PATH)
+        target_columns(table(smiles=MOLECULES, **columns), {"smiles"})
 
 
 def test_lists_and_dates_are_no_targets() -> None:
     days = pd.date_range("2020-01-01", periods=40)
-    frame = pd.DataFrame({"smiles": MOLECULES, "atoms": [[1, 2]] * 40, "day": days, "logS": RANDOM.normal(size=40)})
-    assert target_columns(Table(frame), {"smiles"}, PATH) == ["logS"]
+    atoms = pd.Series([[1, 2]] * 40).to_numpy()
+    columns = {"smiles": np.array(MOLECULES), "atoms": atoms, "day": days.to_numpy(), "logS": RANDOM.normal(size=40)}
+    assert target_columns(Table("a.parquet", columns, str), {"smiles"}) == ["logS"]
 
 
 def test_split_column() -> None:
     words = ["train", "Valid", "test", "train"] * 10
-    assert split_column(table(smiles=MOLECULES, Model=words), PATH, must=False) is None
-    assert split_column(table(split=["a"] * 40, fold=words), PATH, must=False) == "fold"
-    assert split_column(table(split=[None] * 40), PATH, must=False) is None
-    assert split_column(table(data_split=["?", *words[1:]]), PATH, must=True) == "data_split"
+    assert split_column(table(smiles=MOLECULES, Model=words), must=False) is None
+    assert split_column(table(split=["a"] * 40, fold=words), must=False) == "fold"
+    assert split_column(table(split=[None] * 40), must=False) is None
+    assert split_column(table(data_split=["?", *words[1:]]), must=True) == "data_split"
     with pytest.raises(UserError, match=r"a.csv: no column says train, valid or test"):
-        split_column(table(split=["a"] * 40), PATH, must=True)
+        split_column(table(split=["a"] * 40), must=True)
 
 
 def test_named() -> None:
-    assert named(table(logS=REAL), "logS", PATH, "data.target") == "logS"
+    assert named(table(logS=REAL), "logS", "data.target") == "logS"
     with pytest.raises(UserError, match=r"a.csv has no column 'logs' \(data.target\): did you mean 'logS'\?"):
-        named(table(logS=REAL, smiles=MOLECULES), "logs", PATH, "data.target")
+        named(table(logS=REAL, smiles=MOLECULES), "logs", "data.target")

@@ -1,21 +1,16 @@
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from gt.data.molecules.table import Table
-from gt.data.molecules.table_targets import Targets, balanced, read_targets
+from gt.data.molecules.targets import Targets, balanced, read_targets
+from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 
-PATH = Path("a.csv")
-
 
 def read(kind: Kind | None = None, **columns: list) -> Targets:
-    frame = pd.DataFrame(columns)
-    return read_targets(Table(frame, lines=list(range(2, 2 + len(frame)))), list(columns), kind, PATH)
+    values = {name: np.array(cells, dtype=object) for name, cells in columns.items()}
+    return read_targets(Table("a.csv", values, lambda row: f"a.csv, line {row + 2}"), list(columns), kind)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +97,12 @@ def test_refused(kind: Kind | None, columns: dict[str, list], message: str) -> N
 def test_strata() -> None:
     every = np.arange(100)
     numbers = np.random.default_rng(0).normal(size=100)
-    strata = read(y=numbers.tolist()).strata(every, PATH)
+    strata = read(y=numbers.tolist()).strata(every, "a.csv")
     assert np.bincount(strata).tolist() == [10] * 10
     assert all(numbers[strata == n].max() <= numbers[strata == n + 1].min() for n in range(9))
-    assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), PATH).tolist() == [2, 0]
+    assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), "a.csv").tolist() == [2, 0]
     with pytest.raises(UserError, match=r"data.split=stratified goes by one target, there are 2"):
-        read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), PATH)
+        read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), "a.csv")
 
 
 def test_balanced() -> None:

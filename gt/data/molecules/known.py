@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from gt.data.datamodule import Records
+from gt.data.molecules.columns import named, smiles_column
+from gt.data.molecules.files import read_molecules
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import smiles_graphs
-from gt.data.molecules.table_columns import named, smiles_column
-from gt.data.molecules.table_files import read_table
-from gt.data.molecules.table_targets import where
 from gt.data.parallel import mapped
 from gt.data.store import Graphs
 from gt.data.targets import known_targets, no_targets, say_strange
@@ -34,33 +33,28 @@ def known_molecules(
         UserError: the file cannot be read, or no column holds molecules.
     """
     learned = next(iter(known.node_names), None)
-    table = read_table(path, smiles or learned, empty=True)
-    frame = table.frame
+    table = read_molecules(path, smiles or learned, empty=True)
     if smiles is not None:
-        column = named(table, smiles, path, "data.smiles")
+        column = named(table, smiles, "data.smiles")
     else:
-        column = learned if learned is not None and learned in frame.columns else smiles_column(table, path)
+        column = learned if learned in table.columns else smiles_column(table)
     skipped = SkippedRows(table)
-    texts = ["" if missing else str(cell) for cell, missing in zip(frame[column], frame[column].isna(), strict=True)]
-    for place, text in enumerate(texts):
-        if not text:
-            skipped.add(place, "", "no molecule")
-    for place, byte in table.spoiled.get(column, {}).items():
-        skipped.add(place, texts[place], f"byte 0x{byte:02x} is not UTF-8 text, in '{column}'")
-    y = no_targets(len(frame), known)
-    if known.target and set(known.target) <= set(frame.columns):
-        y, strange = known_targets([frame[name].to_numpy(dtype=object) for name in known.target], known)
-        say_strange(strange, lambda place: f"{path}, {where(table, place)}")
-    rows = frame.index.to_numpy(np.int64)
-    places = np.array([place for place, row in enumerate(rows.tolist()) if row not in skipped], np.int64)
-    parts = [places[begin : begin + part] for begin in range(0, len(places), part)] or [places]
-    found = mapped(smiles_graphs, [[texts[place] for place in some] for some in parts], processes, "reading molecules")
+    cells = table.columns[column]
+    texts = ["" if missing else str(cell) for cell, missing in zip(cells, pd.isna(cells), strict=True)]
+    for row in np.flatnonzero(pd.isna(cells)):
+        skipped.add(row, "", "no molecule")
+    skipped.add_spoiled(column, column)
+    y = no_targets(len(table), known)
+    if known.target and {*known.target} <= table.columns.keys():
+        y, strange = known_targets([table.columns[name] for name in known.target], known)
+        say_strange(strange, table.where)
+    rows = skipped.others()
+    parts = [rows[begin : begin + part] for begin in range(0, len(rows), part)] or [rows]
+    arrays = mapped(smiles_graphs, [[texts[row] for row in some] for some in parts], processes, "reading molecules")
     kept: list[np.ndarray] = []
-    for some, molecules in zip(parts, found, strict=True):
-        for among, why in molecules.failed:
-            skipped.add(int(some[among]), texts[some[among]], why)
-        mine = some[molecules.kept]
-        kept.append(mine)
-        yield molecules.graphs({"y": y[mine]}, known)
-    every = pd.DataFrame(frame).reindex(range(table.rows))
-    return Records(every, rows[np.concatenate(kept)], skipped.by_row(path))
+    for some, molecules in zip(parts, arrays, strict=True):
+        for place, why in molecules.failed:
+            skipped.add(some[place], texts[some[place]], why)
+        kept.append(some[molecules.kept])
+        yield molecules.graphs({"y": y[kept[-1]]}, known)
+    return Records(pd.DataFrame(table.columns), np.concatenate(kept), skipped.reasons())

@@ -13,17 +13,17 @@ from pytorch_lightning.utilities import rank_zero_only
 from gt.data import splits
 from gt.data.folds import Folds
 from gt.data.graph_datamodule import GraphDataModule
+from gt.data.molecules.columns import named, refuse_repeated, smiles_column, split_column, target_columns
+from gt.data.molecules.files import read_molecules
 from gt.data.molecules.known import known_molecules
 from gt.data.molecules.parsing import chemistry
 from gt.data.molecules.skipped import unusable_rows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
-from gt.data.molecules.table import Table
-from gt.data.molecules.table_columns import named, smiles_column, split_column, target_columns
-from gt.data.molecules.table_files import read_table
-from gt.data.molecules.table_targets import Targets, balanced, read_targets, where
+from gt.data.molecules.targets import Targets, balanced, read_targets
 from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
 from gt.data.store import Arrays, Graphs
+from gt.data.table import Table
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
@@ -37,11 +37,12 @@ Split = Literal["scaffold", "random", "stratified", "column"]
 class Molecules(GraphDataModule):
     """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
 
-    What is not named is found, see `gt.data.molecules.table_columns`, and said in a line. A row without any label, or
+    What is not named is found, see `gt.data.molecules.columns`, and said in a line. A row without any label, or
     whose target cannot be used, is skipped too; rows that lack some of several targets stay.
 
     Args:
-        path: a table (``.csv``, ``.tsv``, ``.txt``, ``.smi``, ``.parquet``) or ``.sdf``, perhaps gzipped (``.csv.gz``).
+        path: a table (``.csv``, ``.tsv``, ``.txt``, ``.smi``, ``.jsonl``, ``.parquet``) or ``.sdf``, perhaps gzipped
+            (``.csv.gz``).
         smiles: the column of molecules, or its number from 0, which also serves a file without a header; None finds it.
         target: the column or columns to predict, or their numbers; None finds them.
         kind: what the targets are, None finds it.
@@ -153,12 +154,11 @@ class Molecules(GraphDataModule):
         if self.known is not None:
             self.records = yield from known_molecules(self.path, self.smiles, self.known, self.processes, PART)
             return
-        table = read_table(self.path, self.smiles)
+        table = read_molecules(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
         skipped = unusable_rows(table, smiles, split, targets)
-        texts = [str(cell) for cell in table.frame[smiles]]
-        places = np.array([place for place, row in enumerate(table.frame.index) if row not in skipped], np.int64)
-        parts = [places[begin : begin + PART] for begin in range(0, len(places), PART)]
+        texts, rows = list(map(str, table.columns[smiles])), skipped.others()
+        parts = [rows[begin : begin + PART] for begin in range(0, len(rows), PART)]
         method = "column" if split else self.split or "scaffold"
         read = partial(smiles_graphs, scaffolds=method == "scaffold")
         found = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
@@ -166,33 +166,32 @@ class Molecules(GraphDataModule):
         scaffolds: list[str] = []
         relaxed = 0
         for number, (part, molecules) in enumerate(zip(parts, found, strict=True), 1):
-            for among, why in molecules.failed:
-                skipped.add(int(part[among]), texts[part[among]], why)
-            mine = part[molecules.kept]
-            kept.append(mine)
+            for place, why in molecules.failed:
+                skipped.add(part[place], texts[part[place]], why)
+            rows = part[molecules.kept]
+            kept.append(rows)
             scaffolds += molecules.scaffolds
             relaxed += molecules.relaxed
-            rows = table.frame.index.to_numpy(np.int64)[mine]
-            chunk = molecules.graphs({"y": targets.of(mine), "row": rows}, self._schema(smiles, targets))
+            chunk = molecules.graphs({"y": targets.of(rows), "row": rows}, self._schema(smiles, targets))
             if number == len(parts) and any(map(len, kept)):
                 every = np.concatenate(kept)
-                chunk.splits = self._split(method, targets, every, scaffolds, table.frame[split] if split else None)
+                chunk.splits = self._split(method, targets, every, scaffolds, table.columns[split] if split else None)
                 chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
                 chunk.notes = {
-                    "rows": table.rows,
+                    "rows": len(table),
                     "skipped": len(skipped),
                     "relaxed": relaxed,
                     "smiles": smiles,
                     "targets": targets.columns,
                     "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
                     "split": method,
-                    "unused": [name for name in table.frame if name not in {smiles, split, *targets.columns}],
+                    "unused": [name for name in table.columns if name not in {smiles, split, *targets.columns}],
                 }
                 if len(skipped):
                     skipped.write(self.skipped_rows)
             yield chunk
         if not any(map(len, kept)):
-            raise UserError(f"{self.path}: no row can be used; {skipped.first()}")
+            raise UserError(f"{next(iter(skipped.reasons().values()))}; no other row can be used either")
 
     def resplit(self, graphs: Graphs) -> Graphs:
         splits = self.folds.choose(graphs, str(self.path))
@@ -205,32 +204,27 @@ class Molecules(GraphDataModule):
         """The row of each molecule in the file, counted from 0, and what stands there."""
         graphs = self._opened()
         rows, smiles = graphs.graphs["row"], graphs.notes["smiles"]
-        return {"row": rows, smiles: read_table(self.path, self.smiles).frame[smiles].loc[rows].to_numpy()}
+        return {"row": rows, smiles: read_molecules(self.path, self.smiles).columns[smiles][rows]}
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""
-        path = self.path
         smiles, split = (
-            name if name is None else named(table, name, path, f"data.{option}")
+            name if name is None else named(table, name, f"data.{option}")
             for option, name in {"smiles": self.smiles, "split_column": self.split_column}.items()
         )
-        smiles = smiles or smiles_column(table, path)
+        smiles = smiles or smiles_column(table)
         if split is None and self.split in (None, "column"):
-            split = split_column(table, path, must=self.split == "column")
-        taken = {smiles} | ({split} if split else set())
-        found = [named(table, name, path, "data.target") for name in self.target or ()]
-        found = found or target_columns(table, taken, path)
-        if both := taken & set(found):
-            raise UserError(f"{path}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
-        for name in (*taken, *found):
-            if name in table.repeated:
-                raise UserError(
-                    f"{path}, line 1: several columns are called '{table.repeated[name]}': rename all but one"
-                )
-        for name in found:
-            table.frame.loc[table.frame.index[[*table.spoiled.get(name, ())]], name] = None
-        targets = read_targets(table, found, self.numbers.kind(self.kind), path)
-        self.numbers.check(targets.kind, targets.y, lambda place: f"{path}, {where(table, place)}")
+            split = split_column(table, must=self.split == "column")
+        others = {smiles} | ({split} if split else set())
+        names = [named(table, name, "data.target") for name in self.target or ()] or target_columns(table, others)
+        if both := others & {*names}:
+            raise UserError(f"{table.name}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
+        refuse_repeated(table, [*others, *names])
+        for name in names:
+            for row in table.spoiled.get(name, ()):
+                table.columns[name][row] = None
+        targets = read_targets(table, names, self.numbers.kind(self.kind))
+        self.numbers.check(targets.kind, targets.y, table.where)
         return smiles, split, targets
 
     @staticmethod
@@ -254,7 +248,7 @@ class Molecules(GraphDataModule):
             UserError: a split that should hold something is empty.
         """
         if method == "column":
-            found = splits.by_word(words.iloc[kept].tolist())
+            found = splits.by_word(words[kept].tolist())
             wanted = {"train": 1.0, "valid": 1.0}
         else:
             wanted = dict(zip(splits.SPLITS, self.fractions, strict=True))
@@ -263,7 +257,7 @@ class Molecules(GraphDataModule):
             elif method == "random":
                 found = splits.at_random(len(kept), self.fractions, self.split_seed)
             else:
-                found = splits.stratified(targets.strata(kept, self.path), self.fractions, self.split_seed)
+                found = splits.stratified(targets.strata(kept, str(self.path)), self.fractions, self.split_seed)
         empty = [name for name, share in wanted.items() if share and not len(found[name])]
         if empty or not len(found["train"]) or not len(found["valid"]):
             raise UserError(

@@ -1,50 +1,44 @@
 """SDF files as tables of SMILES and properties."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
-
 from gt.data.molecules.parsing import chemistry
-from gt.data.molecules.table import MISSING, Table, lines_of, visible
-from gt.data.reading import opened
+from gt.data.reading import lines
+from gt.data.table import LONGEST, Table, table_of_records, visible
 
 STRUCTURE = "structure"  # the column of SMILES that is made from an SDF file
 PROPERTY = re.compile(r"^>.*?<(.+?)>.*$")
 
 
-def read_sdf(path: Path, smiles: str | None) -> Table:
-    """Each record as the SMILES of its structure and its properties; a record without a structure is set aside."""
-    records: list[dict[str, str | None]] = []
-    index: list[int] = []
-    lines: list[int] = []
-    skipped: list[tuple[int, int, str, str]] = []
-    with opened(path) as stream:
-        for row, (line, record) in enumerate(_records(map(visible, lines_of(stream, path)))):
-            smiles = _structure(record)
-            if smiles is None:
-                title = record[0].strip() if record else ""
-                skipped.append((row, line, title, "RDKit cannot read the structure"))
-                continue
-            records.append({STRUCTURE: smiles, **_properties(record)})
-            index.append(row)
-            lines.append(line)
-    return Table(pd.DataFrame(records, index=index, dtype=object), lines, skipped, smiles=STRUCTURE)
+def read_sdf(path: Path) -> Table:
+    """Each record as the SMILES of its structure and its properties; one without a structure is a fault."""
+    begins: list[int] = []
+    rows: list[dict[str, str | None]] = []
+    faults: dict[int, tuple[str, str]] = {}
+    for begin, record in _records(map(visible, lines(path, True, LONGEST))):
+        smiles = _structure(record)
+        if smiles is None:
+            faults[len(rows)] = (record[0].strip() if record else "", "RDKit cannot read the structure")
+        rows.append({} if smiles is None else {STRUCTURE: smiles, **_properties(record)})
+        begins.append(begin)
+    table = table_of_records(path, rows, begins)
+    table.faults = faults
+    return table
 
 
-def _records(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, its lines) of each record."""
+def _records(text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The line where each record begins, and its lines."""
     record: list[str] = []
-    begin = 1
-    number = 0
-    for number, line in enumerate(lines, 1):
+    begin, number = 1, 0
+    for number, line in enumerate(text, 1):
         if line.startswith("$$$$"):
             yield begin, record
             record, begin = [], number + 1
         else:
-            record.append(line.rstrip("\r\n"))
+            record.append(line.rstrip("\n"))
     if any(line.strip() for line in record):
         yield begin, record
 
@@ -62,8 +56,6 @@ def _structure(record: list[str]) -> str | None:
 
 def _properties(record: list[str]) -> dict[str, str | None]:
     """The named values of a record; of a value of many lines the first."""
-    found: dict[str, str | None] = {}
-    for line, value in pairwise(record):
-        if (match := PROPERTY.match(line)) and match[1] != STRUCTURE:
-            found[match[1]] = None if value.strip() in MISSING else value.strip()
-    return found
+    return {
+        match[1]: value for line, value in pairwise(record) if (match := PROPERTY.match(line)) and match[1] != STRUCTURE
+    }

@@ -5,49 +5,49 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from gt.data import splits
 from gt.data.files import whole
-from gt.data.molecules.table import Table
-from gt.data.molecules.table_targets import Targets
+from gt.data.molecules.targets import Targets
+from gt.data.table import Table
 
 
 class SkippedRows:
-    """By number of the row, counted from 0: the line of the file where it begins, its text, and why it is left out."""
+    """By number of the row, counted from 0: its text, and why it is left out."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.rows = {row: (line, text, why) for row, line, text, why in table.skipped}
+        self.rows = dict(table.faults)
 
-    def add(self, place: int, text: object, why: str) -> None:
-        """Leave out the row at a place of the table's frame; the first reason counts."""
-        line = self.table.lines[place] if self.table.lines else 0
-        self.rows.setdefault(int(self.table.frame.index[place]), (line, "" if text is None else str(text), why))
+    def add(self, row: int | np.integer, text: object, why: str) -> None:
+        """Leave out a row of the table; the first reason counts."""
+        self.rows.setdefault(int(row), ("" if text is None else str(text), why))
+
+    def add_spoiled(self, column: str, smiles: str) -> None:
+        """Leave out the rows whose cell in a column has a byte that is no text."""
+        for row, byte in self.table.spoiled.get(column, {}).items():
+            self.add(row, self.table.columns[smiles][row], f"byte 0x{byte:02x} is not UTF-8 text, in '{column}'")
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __contains__(self, row: int) -> bool:
-        return row in self.rows
+    def others(self) -> np.ndarray:
+        """The numbers of the rows that are not left out."""
+        return np.setdiff1d(np.arange(len(self.table)), list(self.rows))
 
-    def first(self) -> str:
-        """The first of them, as words."""
-        row, (line, text, why) = min(self.rows.items())
-        return f"{f'line {line}' if line else f'row {row}'}: '{text[:80]}': {why}"
-
-    def by_row(self, path: Path) -> dict[int, str]:
-        """Why each of them is left out, in words, by its number."""
-        return {
-            row: f"{path}, {f'line {line}' if line else f'row {row}'}: '{text[:80]}': {why}"
-            for row, (line, text, why) in sorted(self.rows.items())
-        }
+    def reasons(self) -> dict[int, str]:
+        """Where each of them stands and why it is left out, in words, by its number."""
+        return {row: f"{self.table.where(row)}: '{text[:80]}': {why}" for row, (text, why) in sorted(self.rows.items())}
 
     def write(self, path: Path) -> None:
         """List them in a CSV file, whole or not at all: row from 0, line from 1, text, reason."""
-        text = io.StringIO()
+        text, lines = io.StringIO(), self.table.lines
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["row", "line", "text", "reason"])
-        writer.writerows([row, line or "", shown, why] for row, (line, shown, why) in sorted(self.rows.items()))
+        writer.writerows(
+            [row, "" if lines is None else lines[row], shown, why] for row, (shown, why) in sorted(self.rows.items())
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as file:
             file.write(text.getvalue().encode())
@@ -56,17 +56,16 @@ class SkippedRows:
 def unusable_rows(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
     """The rows that can be told to be of no use before their molecules are read."""
     skipped = SkippedRows(table)
-    texts = table.frame[smiles].tolist()
-    for place in np.flatnonzero(table.frame[smiles].isna()).tolist():
-        skipped.add(place, "", "no molecule")
+    texts = table.columns[smiles]
+    for row in np.flatnonzero(pd.isna(texts)):
+        skipped.add(row, "", "no molecule")
     for name in (smiles, *targets.columns, *([split] if split else [])):
-        for place, byte in table.spoiled.get(name, {}).items():
-            skipped.add(place, texts[place], f"byte 0x{byte:02x} is not UTF-8 text, in '{name}'")
-    for place, why in targets.wrong.items():
-        skipped.add(place, texts[place], why)
-    for place in np.flatnonzero(np.isnan(targets.y).all(axis=1)).tolist():
-        skipped.add(place, texts[place], "no label")
-    for place, word in enumerate(table.frame[split] if split else ()):
+        skipped.add_spoiled(name, smiles)
+    for wrong, why in targets.wrong.items():
+        skipped.add(wrong, texts[wrong], why)
+    for row in np.flatnonzero(np.isnan(targets.y).all(axis=1)):
+        skipped.add(row, texts[row], "no label")
+    for place, word in enumerate(table.columns[split] if split else ()):
         if splits.split_of(word) is None:
             skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
     return skipped

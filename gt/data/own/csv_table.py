@@ -10,10 +10,10 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from gt.data.delimited import delimiter_of, point_column
 from gt.data.own.columns import Where
 from gt.data.own.node_tables import Table
 from gt.data.reading import read_text
+from gt.data.table import decimal_points, delimiter_of
 from gt.errors import UserError, nearest
 
 
@@ -128,7 +128,7 @@ def _column(name: str, cells: "pd.Series[str]", where: Where, ids: bool, commas:
             raise UserError(f"{where(int(np.argmax(empty)))}: '{name}' is empty")
         return values
     if commas:
-        values = point_column(values)
+        values = np.array(decimal_points(values.tolist()), dtype=object)
     filled = values[~empty]
     numbers = pd.to_numeric(pd.Series(filled, dtype=object), errors="coerce").to_numpy()
     stray = np.isnan(numbers.astype(np.float64))

@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from gt.data.delimited import delimiter_of
 from gt.data.reading import parse_json
+from gt.data.table import delimiter_of
 from gt.data.text.files import lines
 from gt.errors import UserError, nearest, shell_override
 

@@ -1,0 +1,175 @@
+"""The targets that columns of a table hold: numbers, yes and no, or classes, and what a model learns of them first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from gt.data.molecules.columns import is_numeric, numbers
+from gt.data.table import Table
+from gt.errors import UserError
+from gt.schema import Kind, Schema
+
+NO_WORDS = {"no", "n", "false", "f", "negative", "neg", "inactive", "absent", "off", "-", "0"}
+FEW = 10  # classes that whole numbers may stand for, each found as often on average
+
+
+@dataclass
+class Targets:
+    """What is to be predicted for R rows.
+
+    Attributes:
+        y: (R, outputs) float64, NaN where there is no label; classes are numbered from 0.
+        kind: as in `Schema`.
+        columns: the columns they are from.
+        classes: of text or whole numbers that stand for classes, the names of these by number.
+        wrong: by row, why its target cannot be used.
+        answers: of yes and no in other words than 1 and 0, what stands for no and for yes in each column.
+    """
+
+    y: np.ndarray
+    kind: Kind
+    columns: list[str]
+    classes: tuple[str, ...] = ()
+    wrong: dict[int, str] = field(default_factory=dict)
+    answers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes) if self.kind == "multiclass" else self.y.shape[1]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The targets of some rows as a model takes them: (rows,) int64 classes, or (rows, outputs) float32."""
+        y = self.y[rows]
+        return y[:, 0].astype(np.int64) if self.kind == "multiclass" else y.astype(np.float32)
+
+    def strata(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """(rows,) what a stratified split keeps in equal shares: the class, or the tenth of the range of numbers.
+
+        Raises:
+            UserError: there are several targets.
+        """
+        if len(self.columns) > 1:
+            raise UserError(f"{name}: data.split=stratified goes by one target, there are {len(self.columns)}")
+        y = self.y[rows, 0]
+        if self.kind != "regression":
+            return y
+        return y.argsort(kind="stable").argsort() * min(10, len(y) // 10 or 1) // len(y)
+
+
+def read_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Targets:
+    """The values of the target columns and their kind, found where it is None.
+
+    All numbers 0 or 1 (or -1 and 1), or two words: binary. One column of few whole numbers or of several words:
+    multiclass. Else regression.
+
+    Raises:
+        UserError: the columns are not of the kind, or there is nothing to tell apart.
+    """
+    cells = {name: table.columns[name] for name in columns}
+    filled = {name: ~pd.isna(column) for name, column in cells.items()}
+    for name in columns:
+        if not filled[name].any():
+            raise UserError(f"{table.name}: '{name}' is empty, which leaves nothing to learn")
+    text = [name for name in columns if not is_numeric(cells[name])]
+    if text and len(text) < len(columns):
+        raise UserError(f"{table.name}: '{text[0]}' holds text and other targets numbers; name targets of one kind")
+    if text:
+        return _text_targets(table, columns, kind)
+    y = np.stack([numbers(cells[name]) for name in columns], axis=1)
+    wrong: dict[int, str] = {}
+    with np.errstate(over="ignore"):
+        bad = np.isnan(y) & np.stack(list(filled.values()), axis=1) | np.isinf(y.astype(np.float32))
+    for row, output in np.argwhere(bad):
+        why = "no number" if np.isnan(y[row, output]) else "too large"
+        wrong.setdefault(int(row), f"'{cells[columns[output]][row]!s}' in '{columns[output]}' is {why}")
+    y[list(wrong)] = np.nan
+    if wrong and np.isnan(y).all():
+        first = min(wrong)
+        raise UserError(f"{table.where(first)}: {wrong[first]}, and no other row has a target either")
+    kind = kind or _kind_of(y)
+    distinct = np.unique(y[~np.isnan(y)])
+    if kind == "binary" and not {*distinct} <= {0, 1} and len(distinct) > 2:
+        row, output = np.argwhere(~np.isnan(y) & (y != distinct[0]) & (y != distinct[1]))[0]
+        raise UserError(
+            f"{table.where(row)}: {y[row, output]:g} in '{columns[output]}' is a third value, "
+            "data.kind=binary takes 0 and 1"
+        )
+    if kind == "multiclass":
+        _refuse_several(table, columns)
+    if len(columns) == 1 and len(distinct) < 2:
+        raise _constant(table, columns[0])
+    if kind == "multiclass":
+        classes = _classes(table, columns[0], [f"{value:g}" for value in distinct])
+        y = np.where(np.isnan(y), np.nan, np.searchsorted(distinct, y))
+        return Targets(y, kind, list(columns), classes, wrong)
+    answers: tuple[tuple[str, str], ...] = ()
+    if kind == "binary" and not {*distinct} <= {0, 1}:
+        y = np.where(np.isnan(y), np.nan, y == distinct[-1])
+        answers = ((f"{distinct[0]:g}", f"{distinct[-1]:g}"),) * len(columns)
+    return Targets(y, kind, list(columns), wrong=wrong, answers=answers)
+
+
+def _kind_of(y: np.ndarray) -> Kind:
+    distinct = np.unique(y[~np.isnan(y)])
+    if {*distinct} <= {0, 1} or {*distinct} == {-1, 1}:
+        return "binary"
+    whole = bool((distinct == np.round(distinct)).all())
+    if y.shape[1] == 1 and whole and len(distinct) <= FEW and len(distinct) * FEW <= (~np.isnan(y)).sum():
+        return "multiclass"
+    return "regression"
+
+
+def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Targets:
+    """Targets that are words; of two words the one that says no, or the first in the alphabet, is 0."""
+    cells = [pd.Series(table.columns[name], dtype=object).map(str, na_action="ignore") for name in columns]
+    first, name = cells[0], columns[0]
+    row = int(np.argmax(first.notna() & np.isnan(numbers(table.columns[name]))))
+    what = f"{table.where(row)}: '{first[row]}' in '{name}' is no number"
+    if kind == "regression":
+        raise UserError(f"{what}, which data.kind=regression needs")
+    distinct, count = first.nunique(), int(first.count())
+    if distinct > FEW and (distinct == count or (kind is None and 2 * distinct > count)):
+        hint = "choose another target, or correct the numbers"
+        raise UserError(f"{what}, and {distinct} different values in {count} rows are no classes: {hint}")
+    words = [sorted({*column.dropna()}, key=lambda word: (word.lower() not in NO_WORDS, word)) for column in cells]
+    binary = kind != "multiclass" and all(len(pair) == 2 for pair in words)
+    if not binary:
+        _refuse_several(table, columns)
+        if kind == "binary":
+            raise UserError(f"{table.name}: '{name}' holds {len(words[0])} different words, data.kind=binary takes two")
+        if len(words[0]) < 2:
+            raise _constant(table, name)
+        words = [sorted(words[0])]
+    numbered = [column.map({word: n for n, word in enumerate(some)}) for column, some in zip(cells, words, strict=True)]
+    y = np.stack([column.to_numpy(np.float64) for column in numbered], axis=1)
+    if not binary:
+        return Targets(y, "multiclass", list(columns), _classes(table, name, words[0]))
+    classes = tuple(words[0]) if len(columns) == 1 else ()
+    return Targets(y, "binary", list(columns), classes, answers=tuple((no, yes) for no, yes in words))
+
+
+def _constant(table: Table, column: str) -> UserError:
+    return UserError(f"{table.name}: '{column}' holds one value only: there is nothing to learn")
+
+
+def _refuse_several(table: Table, columns: Sequence[str]) -> None:
+    if len(columns) > 1:
+        names = ", ".join(columns)
+        raise UserError(f"{table.name}: of targets with several classes only one can be learned, not {names}")
+
+
+def _classes(table: Table, column: str, names: Sequence[str], most: int = 1000) -> tuple[str, ...]:
+    if len(names) > most:
+        raise UserError(f"{table.name}: '{column}' holds {len(names)} different values, too many to be classes")
+    return tuple(names)
+
+
+def balanced(schema: Schema, y: np.ndarray) -> tuple[float, ...]:
+    """What makes classes count alike: for each class, or for a yes of each task, 1 where one has no examples."""
+    if schema.kind == "multiclass":
+        counts = np.bincount(y, minlength=schema.outputs)
+        return tuple(np.where(counts, len(y) / (schema.outputs * counts.clip(min=1)), 1).tolist())
+    yes, no = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
+    return tuple(np.where((yes > 0) & (no > 0), no / yes.clip(min=1), 1.0).tolist())

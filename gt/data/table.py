@@ -1,0 +1,239 @@
+"""Tables in files: CSV, TSV, JSON Lines and Parquet as columns of cells; every row is known by where it stands.
+
+The standard library parts the cells of a text: it says on which line a fault is and reads on, which the faster parsers
+of pandas and pyarrow do not.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gt.data.reading import ESCAPED, ending, lines, opened, parse_json
+from gt.errors import UserError
+
+Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
+Row = tuple[int, list[str] | str]  # the line where a row begins, and its cells, or what is wrong with it
+
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".parquet")
+LONGEST = 2**26  # characters of a line
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)?,\d+(?:[eE][+-]?\d+)?")  # 3,918 or 1.234,5
+WHOLE = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:[eE][+-]?\d+)?")  # 12 or 1.234 beside such
+MOST = 0.9  # the share of a column's cells that are numbers where it is one of numbers
+
+csv.field_size_limit(LONGEST)
+
+
+@dataclass
+class Table:
+    """R rows in columns.
+
+    Attributes:
+        name: what messages call the table; of `read_table` its path.
+        columns: (R,) cells by name; `read_table` gives those of a text as they stand there, None in a row of `faults`.
+        where: names the place of a row.
+        header: the names as the file has them, in the order of ``columns``; none where it does not name its columns.
+        lines: (R,) the line of the file where each row begins, from 1; None where it has no lines.
+        faults: by row that could not be read, its text and what is wrong with it.
+        spoiled: by column, the rows whose cell has a byte that is not UTF-8 text, and which byte.
+        commas: numbers may have decimal commas, as something else parts the cells.
+    """
+
+    name: str
+    columns: dict[str, np.ndarray]
+    where: Where
+    header: Sequence[str] = ()
+    lines: np.ndarray | None = None
+    faults: dict[int, tuple[str, str]] = field(default_factory=dict)
+    spoiled: dict[str, dict[int, int]] = field(default_factory=dict)
+    commas: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()) if self.lines is None else self.lines)
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """The given rows, each still known by where it stands."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return Table(self.name, columns, lambda row: self.where(int(rows[row])))
+
+    def others(self, *names: str) -> list[str]:
+        """The columns but for those of the given names."""
+        return [name for name in self.columns if name not in names]
+
+
+def read_table(
+    path: Path,
+    header: Callable[[list[str]], bool] = bool,
+    lenient: bool = False,
+    raw_tabs: bool = False,
+    most: int | None = None,
+) -> Table:
+    """Read a file by its ending, one of `TABLES`, unpacked where it is gzipped.
+
+    A text is parted by commas, semicolons or tabs, which its first line tells; blank lines are passed over.
+
+    Args:
+        header: whether the first cells of a text name its columns; else these are called by their numbers from 0.
+        lenient: a row that cannot be read, and a byte that is no text, are noted in the table, not refused.
+        raw_tabs: in a ``.tsv`` file tabs part the cells whatever its first line has, and a quote is a quote.
+        most: rows of a text to read, the one of the header among them.
+
+    Raises:
+        UserError: no such file, one that is damaged or empty; the line that cannot be read.
+    """
+    kind = ending(path)
+    if kind == ".parquet":
+        return _parquet(path)
+    if kind in (".jsonl", ".ndjson"):
+        return _json_lines(path, most)
+    text, head = lines(path, lenient, LONGEST), list[str]()
+    for line in text:
+        head.append(line)
+        if line.strip():
+            break
+    raw = raw_tabs and kind == ".tsv"
+    delimiter = "\t" if raw else delimiter_of(head[-1] if head else "", tabs=kind in (".tsv", ".tab"))
+    quoting: Any = csv.QUOTE_NONE if raw else csv.QUOTE_MINIMAL
+    reader = csv.reader(chain(head, text), delimiter=delimiter, quoting=quoting, strict=True)
+    return table_of(path, islice(_rows(path, reader), most), header, lenient, commas=delimiter != ",")
+
+
+def _rows(path: Path, reader: Any) -> Iterator[Row]:
+    while True:
+        begin = reader.line_num + 1
+        try:
+            if cells := next(reader):
+                yield begin, cells
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise UserError(f"{path}, line {begin}: a quote that opens there is never closed") from None
+            yield begin, str(error)
+
+
+def table_of(
+    path: Path, rows: Iterable[Row], header: Callable[[list[str]], bool], lenient: bool = True, commas: bool = False
+) -> Table:
+    """A table of the rows of a text, for whoever parts them otherwise; the rest as in `read_table`."""
+    rows = list(rows)
+    if not any(cell.strip() for _, cells in rows for cell in cells):
+        raise UserError(f"{path} is empty: it should have a line that names the columns, and rows below")
+    begin, first = rows[0]
+    if isinstance(first, str):
+        raise UserError(f"{path}, line {begin}: {first}; quote names that hold quotes")
+    names = [visible(cell.strip()) for cell in first]
+    named = header(names)
+    rows, width = rows[1:] if named else rows, len(names)
+    begins = np.array([begin for begin, _ in rows], np.int64)
+    table = Table(str(path), {}, lambda row: f"{path}, line {begins[row]}", names if named else (), begins)
+    table.commas = commas
+    for row, (_, cells) in enumerate(rows):
+        if isinstance(cells, str) or len(cells) != width:
+            expected = f"the {'header' if named else 'first line'} has {width}"
+            why = cells if isinstance(cells, str) else f"{len(cells)} cells where {expected}"
+            if not lenient:
+                raise UserError(f"{table.where(row)}: {why}")
+            table.faults[row] = ("" if isinstance(cells, str) else visible(",".join(cells)), why)
+    blank = [None] * width
+    values = np.array([blank if row in table.faults else cells for row, (_, cells) in enumerate(rows)], dtype=object)
+    names = unique(names) if named else list(map(str, range(width)))
+    table.columns = dict(zip(names, values.reshape(len(rows), width).T, strict=True))
+    for name, column in table.columns.items() if lenient else ():
+        for row in [row for row, cell in enumerate(column) if cell and not cell.isascii()]:
+            if byte := ESCAPED.search(column[row]):
+                table.spoiled.setdefault(name, {})[row] = ord(byte[0]) - 0xDC00
+                column[row] = visible(column[row])
+    return table
+
+
+def table_of_records(path: Path, records: Sequence[Mapping[str, Any]], places: Sequence[int]) -> Table:
+    """A table of values by name, and the lines where each row begins; what a row lacks is None."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {name: np.fromiter((record.get(name) for record in records), object, len(records)) for name in names}
+    return Table(str(path), columns, lambda row: f"{path}, line {places[row]}", names, np.array(places, np.int64))
+
+
+def _json_lines(path: Path, most: int | None) -> Table:
+    records, places = [], []
+    written = ((number, line) for number, line in enumerate(lines(path, longest=LONGEST), 1) if line.strip())
+    for number, line in islice(written, most):
+        record = parse_json(line, path, number)
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: a line should be an object, its cells by the names of columns")
+        records.append(record)
+        places.append(number)
+    if not any(records):
+        raise UserError(f"{path} is empty: each line should be an object, its cells by the names of columns")
+    return table_of_records(path, records, places)
+
+
+def _parquet(path: Path) -> Table:
+    with opened(path) as stream:
+        try:
+            frame = pd.read_parquet(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
+        except ImportError:
+            raise UserError(
+                f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow"
+            ) from None
+        except Exception as error:
+            raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
+    header = [str(name).strip() for name in frame.columns]
+    columns = {name: frame.iloc[:, place].to_numpy() for place, name in enumerate(unique(header))}
+    return Table(str(path), columns, lambda row: f"{path}, row {row}", header)
+
+
+def delimiter_of(line: str, tabs: bool = False) -> str:
+    """Comma, semicolon or tab: the first of these, or where ``tabs`` tab first, that a line has outside of quotes."""
+    plain = QUOTED.sub("", line)
+    order = "\t,;" if tabs else ",;\t"
+    return next((mark for mark in order if mark in plain), order[0])
+
+
+def plain(cells: np.ndarray, missing: Collection[str] = ("",), commas: bool = False) -> np.ndarray:
+    """(R,) text without the blanks around it, None where a cell is ``missing``; other values as they are.
+
+    Args:
+        commas: decimal commas become points, see `decimal_points`.
+    """
+    text = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    text = [None if isinstance(cell, str) and cell in missing else cell for cell in text]
+    return np.fromiter(decimal_points(text) if commas else text, object, len(text))
+
+
+def decimal_points(cells: Sequence[str | None]) -> Sequence[str | None]:
+    """The cells of a column with points for decimal commas, where that makes numbers of nearly all; else the same.
+
+    Beside a decimal comma, points part thousands. For columns that semicolons or tabs part: a comma is then free.
+    """
+    filled = [cell for cell in cells if cell]
+    commas = sum(COMMA.fullmatch(cell) is not None for cell in filled)
+    if not commas or commas + sum(WHOLE.fullmatch(cell) is not None for cell in filled) < MOST * len(filled):
+        return cells
+    return [
+        cell.replace(".", "").replace(",", ".") if cell and (COMMA.fullmatch(cell) or WHOLE.fullmatch(cell)) else cell
+        for cell in cells
+    ]
+
+
+def visible(text: str) -> str:
+    """The same text, each byte that is no text written as ``\\xe9``."""
+    return text if text.isascii() else ESCAPED.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Names of columns: an empty one is called by its place, one that repeats gets a number."""
+    distinct: dict[str, None] = {}
+    for place, name in enumerate(names, 1):
+        name = name or f"column {place}"
+        numbered = (f"{name} ({number})" for number in count(2))
+        distinct[next(each for each in chain([name], numbered) if each not in distinct)] = None
+    return list(distinct)
