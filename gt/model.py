@@ -1,6 +1,6 @@
 """The model, whole: embed, blocks under their masks, read out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from gt.dropout import Dropout
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import Layer, State, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend
 from gt.masks import Complete, Mask, WideBatch, with_virtual_nodes
 from gt.norms import normalised
@@ -155,7 +155,7 @@ class GraphTransformer(nn.Module):
             readout.mlp[-1].weight = self.nodes.table.weight
 
     def _check_masks(self) -> None:
-        keepers = [type(part).__name__ for block in self.blocks for part in parts_of(block) if "p" in writes_of(part)]
+        keepers = [name_of(part) for block in self.blocks for part in parts_of(block) if "p" in writes_of(part)]
         masks = {mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)}
         if keepers and len(masks) > 1:
             raise ValueError(f"{keepers[0]} keeps a state of each pair, which masks that differ by layer do not share")
@@ -222,6 +222,18 @@ class GraphTransformer(nn.Module):
             for part in parts_of(block)
             if reads_of(part) == "pairs"
         }
+
+    def set_degrees(self, batches: Iterable[GraphBatch]) -> None:
+        """Tell the layers that want it the in-degrees of the training data, all of whose batches these are."""
+        layers: list[Any] = [module for module in self.modules() if getattr(module, "wants_degrees", False)]
+        degrees = torch.zeros(1, dtype=torch.long)
+        for batch in batches if layers else ():
+            real = batch.in_degree if batch.node_mask is None else batch.in_degree[batch.node_mask]
+            counts = real.bincount(minlength=len(degrees))
+            counts[: len(degrees)] += degrees
+            degrees = counts
+        for layer in layers:
+            layer.set_degrees(degrees)
 
     def set_progress(self, progress: float) -> None:
         """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""

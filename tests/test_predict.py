@@ -24,6 +24,7 @@ from gt.errors import UserError
 from gt.predict import arguments, check_schema, main
 from gt.predict import write as write_predictions
 from gt.schema import UNLABELLED, Schema
+from gt.train.checkpoint import trusted
 from tests.data.ogb_files import write, write_code2
 from tests.runs import network, run_folder, run_of
 
@@ -329,3 +330,20 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--out FILE"):
         main([str(run), "--out", str(tmp_path / "file" / "mine.csv")])
+
+
+@pytest.mark.parametrize(
+    ("name", "comes_with_this"),
+    [
+        ("gt.masks.Hops", True),
+        ("torch.nn.LayerNorm", True),
+        ("torch_geometric.nn.SAGEConv", True),
+        ("pytorch_lightning.Trainer", True),
+        ("os.system", False),
+        ("gt.predict.os.system", False),
+        ("torch.nn.functional.importlib.import_module", False),
+        ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
+    ],
+)
+def test_a_name_is_trusted_by_where_what_it_stands_for_is_defined(name: str, comes_with_this: bool) -> None:
+    assert trusted(name) is comes_with_this

@@ -15,7 +15,7 @@ from torch import Tensor
 from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
-from gt.layers import Attention, State, declared, parts_of, reads_of, writes_of
+from gt.layers import Attention, State, declared, name_of, parts_of, reads_of, writes_of
 from gt.masks import Hops, Mask, Pairs
 from gt.masks.base import Combined
 from gt.masks.position import Positional
@@ -34,12 +34,12 @@ def obstacle(net: GraphTransformer) -> str | None:
     for part in (part for block in net.blocks for part in parts_of(block)):
         reads = reads_of(part)
         if reads == "edges":
-            return f"message passing along edges ({type(part).__name__}) reads what no cache holds"
+            return f"message passing along edges ({name_of(part)}) reads what no cache holds"
         if reads == "pairs" and getattr(part, "reads_edges", True):
-            return f"{type(part).__name__} reads features of edges"
+            return f"{name_of(part)} reads features of edges"
         uncached = reads == "pairs" and declared(part, "cache", ...) is ...
         if reads == "graph" or uncached or {"p", "g"} & set(writes_of(part)):
-            return f"{type(part).__name__} reads what no cache holds"
+            return f"{name_of(part)} reads what no cache holds"
     for encoding in net.encodings:
         if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):
             return f"{type(encoding).__name__} goes by more than a token's position"

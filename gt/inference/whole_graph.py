@@ -16,7 +16,7 @@ from gt.encodings import EncodingModule
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
-from gt.layers import Chain, State, parts_of, reads_of, uses_mask, writes_of
+from gt.layers import Chain, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
@@ -129,7 +129,7 @@ def _refuse(net: GraphTransformer) -> None:
     for place, part in parts:
         if reads_of(part) == "graph" or {"p", "g"} & set(writes_of(part)):
             raise UserError(
-                f"{type(part).__name__} in block {place} reads or keeps more than a chunk of the graph holds: let it "
+                f"{name_of(part)} in block {place} reads or keeps more than a chunk of the graph holds: let it "
                 'say that it reads less (reads = "edges"), raise data.chunk, or set data.evaluate=sampled'
             )
     encodings: list[Any] = list(net.encodings)

@@ -7,6 +7,7 @@ from gt.layers.base import (
     Residual,
     State,
     declared,
+    name_of,
     parts_of,
     reads_of,
     uses_mask,
@@ -16,6 +17,7 @@ from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, Sequential
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
 from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
+from gt.layers.pyg import PyGConvolution
 
 __all__ = [
     "GCN",
@@ -32,12 +34,14 @@ __all__ = [
     "Layer",
     "Parallel",
     "ParallelBlock",
+    "PyGConvolution",
     "Residual",
     "SequentialBlock",
     "Smoothing",
     "State",
     "attention_layers",
     "declared",
+    "name_of",
     "parts_of",
     "reads_of",
     "uses_mask",

@@ -52,6 +52,8 @@ class Layer(nn.Module):
         reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
         positions: whether it goes by the place of a node within its graph.
         residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
+        wants_degrees: whether ``set_degrees(degrees)`` is to tell it, before training, how many nodes of the training
+            data have in-degree 0, 1, 2, ...: (D,) int64.
     """
 
     reads = "graph"
@@ -59,6 +61,7 @@ class Layer(nn.Module):
     reads_edges = True
     positions = False
     residual = False
+    wants_degrees = False
 
     def demand(self, device: str, half: bool) -> Demand | None:
         """What a layer that reads pairs asks of attention as things stand, on a device, perhaps in 16 bits.
@@ -240,6 +243,11 @@ def declared(layer: nn.Module, name: str, default: Any) -> Any:
         if "forward" in vars(kind):
             break
     return default
+
+
+def name_of(layer: nn.Module) -> str:
+    """What messages call a layer: by its class, or by a ``name`` that it has."""
+    return str(declared(layer, "name", type(layer).__name__))
 
 
 def reads_of(layer: nn.Module) -> str:

@@ -135,6 +135,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
+    if isinstance(net, GraphTransformer) and not cfg.resume:
+        with constructing(cfg):
+            net.set_degrees(data.loader("train"))
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss)
