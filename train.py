@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from gt.cli.command import prepared
 from gt.cli.config_files import CONFIGS
+from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
 from gt.errors import one_line
 from gt.train.job import job
@@ -17,7 +18,8 @@ from gt.train.processes import end_with_parent, is_child
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
     with job(cfg):
-        from gt.train.run import run  # imported late: --help and a typo answer at once
+        with importing():
+            from gt.train.run import run  # late: --help and a typo answer at once
 
         return run(cfg)
 
@@ -28,9 +30,11 @@ def command() -> None:
         end_with_parent()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
     with one_line(), ranking():
-        sys.argv[1:] = prepared(sys.argv[1:])
+        with importing():
+            sys.argv[1:] = prepared(sys.argv[1:])
         main()
 
 
 if __name__ == "__main__":
-    command()
+    with quick_exit():
+        command()

@@ -3,10 +3,10 @@
 import netrc
 import os
 import secrets
+import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 
@@ -29,6 +29,8 @@ def online() -> bool:
 def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
     """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B."""
     os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
+    import wandb  # takes half a second, which a run without it need not wait
+
     kept = Path(save_dir) / "wandb_id"
     if kept.exists():
         identity = kept.read_text().strip()
@@ -55,3 +57,9 @@ def sync_line(logger: WandbLogger) -> str | None:
     if not logger._offline or logger._experiment is None:
         return None
     return f"wandb sync {Path(logger.experiment.dir).parent}"
+
+
+def finish() -> None:
+    """End the run of W&B, where there is one: the next job of a sweep is another."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -36,6 +35,7 @@ from gt.train.checkpoint_files import CheckpointFiles, newest
 from gt.train.construct import constructing
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
+from gt.train.logging import finish as finish_logging
 from gt.train.logging import sync_line
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, together
@@ -103,7 +103,7 @@ def run(cfg: DictConfig) -> float:
         try:
             return train(cfg, folder)
         finally:
-            wandb.finish()  # the next job of a sweep is a run of its own, whatever became of this one
+            finish_logging()
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
