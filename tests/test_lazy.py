@@ -21,7 +21,7 @@ def test_help_and_a_misspelt_group_need_no_torch(tmp_path):
         program = HELP.format(arguments=arguments, path=str(CONFIGS.parent / "train.py"))
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(CONFIGS.parent)},
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.stdout.splitlines()[-1] == "False"
 

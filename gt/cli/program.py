@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
-    """Around a whole program: it exits without taking its modules apart, which takes seconds with PyTorch and Lightning.
+    """Around a program: it exits without taking its modules apart, which takes seconds with PyTorch and Lightning.
 
     Threads, the other exit handlers and buffered output are done before, as ever.
     """

@@ -1,0 +1,38 @@
+"""How programs end: soon, with the right exit code, and after all that was to be done before."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import atexit, sys, threading, time
+from gt.cli.program import quick_exit
+
+class Loud:
+    def __del__(self):
+        print("taken apart")
+
+kept = Loud()
+with quick_exit():
+    atexit.register(print, "handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    print("said", end=" ")
+    {last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [("pass", 0), ("raise SystemExit", 0), ("raise SystemExit(143)", 143), ("raise SystemExit('words')", 1),
+     ("raise ValueError('words')", 1)],
+)  # fmt: skip
+def test_a_program_ends_with_its_code_after_threads_and_handlers(last, code):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(last=last)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout.split() == ["said", "thread", "handler"]
+    assert ("words" in done.stderr) == ("words" in last)
