@@ -1,6 +1,7 @@
 """The model, whole: embed, blocks under their masks, read out."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -116,15 +117,15 @@ class GraphTransformer(nn.Module):
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
         self.schema, self.width = schema, width
-        made = [encoding.module(width, schema) for encoding in encodings]
-        self.encodings = nn.ModuleList(made)
-        taken = sum(module.concat for module in made)
-        if taken >= width:
-            raise ValueError(f"encodings take {taken} channels of a width of {width}: none is left for the nodes")
+        modules = [encoding.module(width, schema) for encoding in encodings]
+        self.encodings: Any = nn.ModuleList(modules)
+        narrowed = sum(module.concat for module in modules if "x" in module.writes)
+        if narrowed >= width:
+            raise ValueError(f"encodings take {narrowed} channels of a width of {width}: none is left for the nodes")
         self.nodes = Features(
             schema.node_vocab,
             schema.node_floats,
-            width - taken,
+            width - narrowed,
             schema.node_mean,
             schema.node_scale,
             input_dropout,
@@ -136,11 +137,9 @@ class GraphTransformer(nn.Module):
         std = 1.0 if init_std is None else init_std
         drawn = torch.randn(self.virtual_nodes, width) * std
         self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
-        has_edges = schema.edge_vocab or schema.edge_floats
-        parts = [part for b in self.blocks for part in parts_of(b) if reads_of(part) != "self"]
-        reads_edges = any(getattr(part, "reads_edges", True) for part in parts)
+        streams = self._check_encodings()
         edges = (schema.edge_vocab, schema.edge_floats, width, schema.edge_mean, schema.edge_scale)
-        self.edges = Features(*edges) if has_edges and reads_edges else None
+        self.edges = Features(*edges) if (schema.edge_vocab or schema.edge_floats) and "e" in streams else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.norm = norm(width) if norm else nn.Identity()
@@ -150,9 +149,27 @@ class GraphTransformer(nn.Module):
         if init_std is not None:
             self._draw(init_std, depth)
         if getattr(readout, "tied", False):
-            if taken:
-                raise ValueError(f"a tied head shares the node embedding, which encodings narrow by {taken} channels")
+            if narrowed:
+                raise ValueError(
+                    f"a tied head shares the node embedding, which encodings narrow by {narrowed} channels"
+                )
             readout.mlp[-1].weight = self.nodes.table.weight
+
+    def _check_encodings(self) -> set[str]:
+        """The streams that layers read."""
+        streams, parts = {"x"}, [part for block in self.blocks for part in parts_of(block)]
+        if any(reads_of(part) != "self" and getattr(part, "reads_edges", True) for part in parts):
+            streams.add("e")
+        if any(reads_of(part) in ("pairs", "graph") and getattr(part, "reads_pairs", True) for part in parts):
+            streams.add("p")
+        for encoding in self.encodings:
+            for stream in sorted(set(encoding.writes) - streams):
+                rows, reader = {"e": ("edges", "GINE"), "p": ("pairs", "Attention(edges=True)")}[stream]
+                raise ValueError(
+                    f"{type(encoding).__name__} gives features to {rows}, which no layer reads: choose one that does, "
+                    f"such as {reader}, or leave {stream} out of what the encoding writes"
+                )
+        return streams
 
     def _check_masks(self) -> None:
         keepers = [name_of(part) for block in self.blocks for part in parts_of(block) if "p" in writes_of(part)]
@@ -180,15 +197,22 @@ class GraphTransformer(nn.Module):
         if batch.x is None:
             raise ValueError("a model needs node features; this batch has none")
         x = self.nodes(batch.x)
-        encodings: list[Any] = list(self.encodings)
-        hints = [(encoding, encoding.nodes(batch)) for encoding in encodings]
-        beside = [hint for encoding, hint in hints if encoding.concat]
-        x = torch.cat([x, *beside], dim=1) if beside else x
-        for encoding, hint in hints:
-            if hint is not None and not encoding.concat:
-                x = x + hint
+        features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
+        if beside := [feature for concat, feature in features if concat]:
+            x = torch.cat([x, *beside], dim=1)
+        for concat, feature in features:
+            x = x if concat else x + feature
         x = x.to(next(self.parameters()).dtype)  # of a network in 16 bits the table of an encoding may be wider
         return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
+
+    def _writing(self, stream: str) -> list[Encoding]:
+        """The encodings that give features to a stream."""
+        return [encoding for encoding in self.encodings if stream in encoding.writes]
+
+    @property
+    def rotations(self) -> list[Encoding]:
+        """The encodings that turn queries and keys."""
+        return [encoding for encoding in self.encodings if encoding.rotates]
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """(B, outputs), (N, outputs) or (K, outputs): a row for each graph, node or link, as the schema asks.
@@ -196,16 +220,21 @@ class GraphTransformer(nn.Module):
         In float32 at least, whatever the network computes in, for a loss in 16 bits is that of rounded targets.
         """
         x = self.embed(batch)
-        e = self.edges(batch.edge_attr) if self.edges is not None else None
+        of_edges = [] if self.edges is None else [self.edges(batch.edge_attr)]
+        of_edges += [encoding.edges(batch) for encoding in self._writing("e")]
         wide = with_virtual_nodes(batch, self.virtual_nodes)
         if self.virtual is not None and isinstance(wide, WideBatch):
             rows = self.virtual.to(x.dtype).repeat(batch.num_graphs, 1)
             x = x.new_zeros(wide.num_nodes, self.width).index_copy(0, wide.real, x)
             x = x.index_copy(0, wide.virtual.flatten(), rows)
-        encodings: Any = self.encodings
-        state = State(x, e, encodings=encodings)
+        state = State(x, sum(of_edges[1:], of_edges[0]) if of_edges else None, encodings=self.rotations)
+        of_pairs, last = self._writing("p"), None
         for block, mask in zip(self.blocks, self.masks, strict=True):
-            state = block(state, wide, mask(wide))
+            pairs = mask(wide)
+            if of_pairs and mask != last and uses_mask(block):  # a state of pairs is that of one mask
+                first, *others = (encoding.pairs(pairs) for encoding in of_pairs)
+                state, last = replace(state, p=sum(others, first)), mask
+            state = block(state, wide, pairs)
         x = state.x.index_select(0, wide.real) if isinstance(wide, WideBatch) else state.x
         return self.in_units(self.head(normalised(self.norm, x, batch.node_mask), batch))
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from gt.encodings import LearnedPositions, Rotary
-from gt.encodings.base import EncodingModule
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.heads import Head
@@ -47,13 +46,9 @@ class Both(nn.Module):
 class MeanOfText(LearnedPositions):
     """An encoding that tells each token of the whole text."""
 
-    def module(self, width, schema):
-        class Module(EncodingModule):
-            def nodes(self, batch):
-                mean = batch.x.new_zeros(batch.num_graphs, 1).index_add(0, batch.batch, batch.x).float()
-                return mean.index_select(0, batch.batch).expand(-1, width)
-
-        return Module(width)
+    def nodes(self, batch):
+        mean = batch.x.new_zeros(batch.num_graphs, 1).index_add(0, batch.batch, batch.x).float()
+        return mean.index_select(0, batch.batch).expand(-1, self.table.embedding_dim)
 
 
 class NextState(Head):

@@ -161,7 +161,7 @@ OTHERS = {
     "a foreign attention": ({"foreign": LinearAttention, "mask": Hops(0)}, "LinearAttention reads what no cache holds"),
     "an edge stream": ({"block": lambda width, **_: EdgeGatedBlock(width, 2)}, "message passing along edges"),
     "pairs": ({"edges": True}, "Attention reads features of edges"),
-    "degrees": ({"encodings": (Degree(),)}, "DegreeModule goes by more than a token's position"),
+    "degrees": ({"encodings": (Degree(),)}, "Degree goes by more than a token's position"),
     "random": ({"mask": (RandomEdges(2) | Window(1)) & Causal()}, "goes by more than positions"),
 }
 

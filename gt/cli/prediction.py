@@ -14,7 +14,7 @@ from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, Live
 from gt.data.datamodule import ALL, DataModule, Records
 from gt.data.store import Graphs
-from gt.encodings import EncodingModule
+from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
@@ -135,7 +135,7 @@ def _classes(schema: Schema, answers: Tensor, spell: Spelled | None) -> list[Any
 
 def largest_graph(net: torch.nn.Module) -> int | None:
     """Nodes of the largest graph that a network reads: a table of positions has an end. None where it reads any."""
-    ends = [module.longest for module in net.modules() if isinstance(module, EncodingModule) and module.longest]
+    ends = [module.longest for module in net.modules() if isinstance(module, Encoding) and module.longest]
     return min(ends, default=None)
 
 

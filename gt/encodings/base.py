@@ -1,14 +1,15 @@
-"""What an encoding is: a soft hint of structure, given to a model beside the mask, which is a hard one."""
+"""What an encoding is: structure or position as features, where a mask is a rule."""
 
-from abc import ABC, abstractmethod
+import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from torch import Tensor, nn
 
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.masks import Pairs
 from gt.schema import Schema
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]  # such as rich.progress.track; plain iteration is `iter`
@@ -33,17 +34,29 @@ class PackedGraphs(Protocol):
     def sizes(self) -> np.ndarray: ...
 
 
-class Encoding(ABC):
-    """Options of an encoding: a frozen dataclass that data preparation and the model read alike.
+class Encoding(nn.Module):
+    """What is computed once for a dataset, and what a model makes of it; a subclass defines what it needs of either.
 
-    Data preparation stores what `compute` returns, once per dataset; the model holds what `module` returns. One that
-    needs nothing precomputed defines `module` alone.
+    The constructor takes the options, and nothing more is needed to prepare data. A model trains a copy of its own,
+    `module`, to which `build` has given parameters.
 
     Attributes:
         arrays: names of the arrays that `compute` returns; a batch carries each in its ``extras``.
+        writes: the streams that it gives features to: ``"x"`` by `nodes`, ``"e"`` by `edges`, ``"p"`` by `pairs`.
+        concat: channels of the node embedding that it fills: the model's own is then narrower by as many and what
+            `nodes` gives is concatenated to it. 0: it is as wide as the model and added.
+        rotates: whether attention is to turn queries and keys by `rotate`.
+        reads: what the features of a node go by: ``"position"``, the place of the node within its graph alone, or
+            ``"graph"``, anything.
+        longest: nodes of the largest graph that it serves; None serves any.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
+    writes: tuple[str, ...] = ("x",)
+    concat = 0
+    rotates = False
+    reads = "graph"
+    longest: int | None = None
 
     def key(self) -> dict[str, Any] | None:
         """The (JSON-able) facts that `compute` depends on, or None where nothing is precomputed."""
@@ -58,36 +71,30 @@ class Encoding(ABC):
         """
         return {}
 
-    @abstractmethod
-    def module(self, width: int, schema: Schema) -> "EncodingModule":
-        """The trainable half, for a model ``width`` channels wide on data that ``schema`` describes."""
+    def module(self, width: int, schema: Schema) -> Self:
+        """A copy with parameters of its own, for a model ``width`` channels wide on data that ``schema`` describes."""
+        module = copy.deepcopy(self)
+        module.build(width, schema)
+        return module
 
+    def build(self, width: int, schema: Schema) -> None:
+        """Make the parameters."""
 
-class EncodingModule(nn.Module):
-    """The trainable half of an encoding. It may act at either of two places; by default it acts at none.
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        """(N, concat) to concatenate, or (N, d) to add where ``concat`` is 0."""
+        raise NotImplementedError
 
-    Args:
-        width: channels d of the model.
-        concat: channels of the node embedding that this encoding fills: the model's own embedding is then narrower
-            by as many and the output of `nodes` is concatenated to it. 0: the output is (N, d) and is added.
+    def edges(self, batch: GraphBatch) -> Tensor:
+        """(E, d) to add to the edges' embedding."""
+        raise NotImplementedError
 
-    Attributes:
-        longest: nodes of the largest graph that it serves; None serves any.
-    """
-
-    longest: int | None = None
-
-    def __init__(self, width: int, concat: int = 0) -> None:
-        super().__init__()
-        self.width, self.concat = width, concat
-
-    def nodes(self, batch: GraphBatch) -> Tensor | None:
-        """(N, concat) to concatenate, (N, d) to add where ``concat`` is 0, or None."""
-        return None
+    def pairs(self, pairs: Pairs) -> Tensor:
+        """(P, d), the first state of each pair, in the order of ``pairs.edges``."""
+        raise NotImplementedError
 
     def rotate(self, q: Tensor, k: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
         """Queries and keys (N, H, D) of an attention layer, changed by position."""
-        return q, k
+        raise NotImplementedError
 
 
 def precomputed(batch: GraphBatch, name: str) -> Tensor:

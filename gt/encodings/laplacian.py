@@ -3,15 +3,14 @@
 path of 5:   lambda_0  + + + + +     lambda_1  + + 0 - -     lambda_2  + 0 - 0 +
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from gt.encodings.base import Encoding, EncodingModule, PackedGraphs, Progress, precomputed
+from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
 from gt.encodings.pieces import pieces
 from gt.encodings.spectrum import smallest_modes
 from gt.errors import UserError
@@ -19,31 +18,31 @@ from gt.graph import GraphBatch
 from gt.schema import Schema
 
 
-@dataclass(frozen=True)
 class Laplacian(Encoding):
     """LapPE: the k smallest eigenvalues of each graph's Laplacian and a node's entries in their eigenvectors.
 
     The Laplacian is that of the undirected simple graph. A disconnected graph has the modes of all its parts, each
     zero outside its part, with a zero mode for every part, the largest part first; an isolated node is a part. Graphs
-    with fewer modes are filled up with NaN, which the module passes over.
+    with fewer modes are filled up with NaN, which the model passes over. Its features are the DeepSet of GPS (Rampasek
+    et al. 2022), a sum over modes of MLP(entry, eigenvalue).
 
-    Attributes:
+    An eigenvector's sign means nothing. In training each one of each graph is flipped at random at every step
+    (Dwivedi et al. 2020), by PyTorch's global random numbers; in evaluation none is.
+
+    Args:
         k: number of eigenvectors; the precomputed arrays are (N, k), eigenvalues repeated for the nodes of a graph.
         dim: channels of the node embedding that it fills.
         zero: keep the modes of eigenvalue 0, as GPS does; they tell a node's degree and its part, no position.
         normalised: D^(-1/2) (D - A) D^(-1/2) rather than D - A, which GPS takes for the Peptides.
     """
 
-    k: int = 8
-    dim: int = 16
-    zero: bool = True
-    normalised: bool = True
+    arrays = ("laplacian_vectors", "laplacian_values")
 
-    arrays: ClassVar[tuple[str, ...]] = ("laplacian_vectors", "laplacian_values")
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.dim < 1:
-            raise UserError(f"a Laplacian encoding needs k and dim of 1 or more, not {self.k} and {self.dim}")
+    def __init__(self, k: int = 8, dim: int = 16, zero: bool = True, normalised: bool = True) -> None:
+        super().__init__()
+        if k < 1 or dim < 1:
+            raise UserError(f"a Laplacian encoding needs k and dim of 1 or more, not {k} and {dim}")
+        self.k, self.concat, self.zero, self.normalised = k, dim, zero, normalised
 
     def key(self) -> dict[str, Any]:
         return {"name": "laplacian", "version": 1, "k": self.k, "zero": self.zero, "normalised": self.normalised}
@@ -74,8 +73,20 @@ class Laplacian(Encoding):
             vectors[kept, place[kept]] = entries[kept, mode]
         return {"laplacian_vectors": vectors, "laplacian_values": values}
 
-    def module(self, width: int, schema: Schema) -> "LaplacianModule":
-        return LaplacianModule(self.dim, width)
+    def build(self, width: int, schema: Schema) -> None:
+        dim = self.concat
+        self.mlp = nn.Sequential(nn.Linear(2, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU())
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        entries = precomputed(batch, "laplacian_vectors")  # (N, k)
+        values = precomputed(batch, "laplacian_values")  # (N, k)
+        absent = entries.isnan()[..., None]
+        if self.training:
+            signs = 1 - 2 * torch.randint(2, (batch.num_graphs, entries.shape[1]), device=entries.device)
+            entries = entries * signs.index_select(0, batch.batch)
+        modes = torch.stack([entries, values], dim=-1).masked_fill(absent, 0.0)  # (N, k, 2)
+        modes = modes.to(next(self.mlp.parameters()).dtype)
+        return self.mlp(modes).masked_fill(absent, 0.0).sum(1)
 
 
 def merge(spectra: np.ndarray, owner: np.ndarray, size: np.ndarray, graphs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,26 +112,3 @@ def merge(spectra: np.ndarray, owner: np.ndarray, size: np.ndarray, graphs: int)
     column = np.full(len(order), -1)
     column[order[kept]] = rank[kept]
     return values, column.reshape(-1, k)
-
-
-class LaplacianModule(EncodingModule):
-    """The DeepSet of GPS (Rampasek et al. 2022): a sum over modes of MLP(entry, eigenvalue); concatenates (N, dim).
-
-    An eigenvector's sign means nothing. In training each one of each graph is flipped at random at every step
-    (Dwivedi et al. 2020), by PyTorch's global random numbers; in evaluation none is.
-    """
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__(width, concat=dim)
-        self.mlp = nn.Sequential(nn.Linear(2, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU())
-
-    def nodes(self, batch: GraphBatch) -> Tensor:
-        entries = precomputed(batch, "laplacian_vectors")  # (N, k)
-        values = precomputed(batch, "laplacian_values")  # (N, k)
-        absent = entries.isnan()[..., None]
-        if self.training:
-            signs = 1 - 2 * torch.randint(2, (batch.num_graphs, entries.shape[1]), device=entries.device)
-            entries = entries * signs.index_select(0, batch.batch)
-        modes = torch.stack([entries, values], dim=-1).masked_fill(absent, 0.0)  # (N, k, 2)
-        modes = modes.to(next(self.mlp.parameters()).dtype)
-        return self.mlp(modes).masked_fill(absent, 0.0).sum(1)

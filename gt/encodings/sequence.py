@@ -3,12 +3,10 @@
 All go by a node's place within its graph, so that renumbering the nodes of a molecule would change what they say.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from gt.encodings.base import Encoding, EncodingModule
+from gt.encodings.base import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import Schema
@@ -21,26 +19,23 @@ def angles(count: int, channels: int, base: float, device: torch.device) -> Tens
     return position[:, None] * base**-exponent
 
 
-@dataclass(frozen=True)
 class Sinusoidal(Encoding):
     """Sines and cosines of the position at geometric wavelengths (Vaswani et al. 2017); any length, no parameters.
 
-    Attributes:
+    Channel 2i is the sine and 2i + 1 the cosine of the i-th frequency.
+
+    Args:
         base: the longest wavelength is 2 pi times this.
     """
 
-    base: float = 10000.0
+    reads = "position"
 
-    def module(self, width: int, schema: Schema) -> "SinusoidalModule":
-        return SinusoidalModule(self.base, width)
-
-
-class SinusoidalModule(EncodingModule):
-    """Channel 2i the sine and 2i + 1 the cosine of the i-th frequency; adds (N, d)."""
-
-    def __init__(self, base: float, width: int) -> None:
-        super().__init__(width)
+    def __init__(self, base: float = 10000.0) -> None:
+        super().__init__()
         self.base = base
+
+    def build(self, width: int, schema: Schema) -> None:
+        self.width = width
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         angle = angles(batch.max_nodes, self.width, self.base, batch.device)  # (L, ceil(d / 2))
@@ -48,38 +43,27 @@ class SinusoidalModule(EncodingModule):
         return table.index_select(0, batch.position)
 
 
-@dataclass(frozen=True)
 class LearnedPositions(Encoding):
     """One trained vector for each position (Gehring et al. 2017; GPT).
 
-    Attributes:
+    Args:
         length: rows of the table; None takes the largest graph of the dataset.
+
+    Raises:
+        UserError: a dataset, or a batch, with a graph longer than the table.
     """
 
-    length: int | None = None
+    reads = "position"
 
-    def module(self, width: int, schema: Schema) -> "LearnedPositionsModule":
-        length = schema.max_nodes if self.length is None else self.length
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.longest = length
+
+    def build(self, width: int, schema: Schema) -> None:
+        length = schema.max_nodes if self.longest is None else self.longest
         if length < 1:
             raise UserError(f"a table of {length} positions holds nothing: set the encoding's length to 1 or more")
         _check_fits(schema.max_nodes, length)
-        return LearnedPositionsModule(length, width)
-
-
-def _check_fits(nodes: int, length: int) -> None:
-    if nodes > length:
-        raise UserError(f"a graph of {nodes} nodes goes beyond the table of {length} positions: set a larger length")
-
-
-class LearnedPositionsModule(EncodingModule):
-    """A table (length, d); adds (N, d).
-
-    Raises:
-        UserError: a batch with a graph longer than the table.
-    """
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__(width)
         self.longest = length
         self.table = nn.Embedding(length, width)
         nn.init.normal_(self.table.weight, std=0.02)
@@ -89,29 +73,27 @@ class LearnedPositionsModule(EncodingModule):
         return self.table(batch.position)
 
 
-@dataclass(frozen=True)
+def _check_fits(nodes: int, length: int) -> None:
+    if nodes > length:
+        raise UserError(f"a graph of {nodes} nodes goes beyond the table of {length} positions: set a larger length")
+
+
 class Rotary(Encoding):
     """RoPE: turn queries and keys by their position, so that scores depend on differences alone (Su et al. 2021).
 
-    Attributes:
+    Channels (2i, 2i + 1) of each head are turned by the i-th frequency times the position; no parameters.
+
+    Args:
         base: the longest wavelength is 2 pi times this.
-    """
-
-    base: float = 10000.0
-
-    def module(self, width: int, schema: Schema) -> "RotaryModule":
-        return RotaryModule(self.base, width)
-
-
-class RotaryModule(EncodingModule):
-    """Turns channels (2i, 2i + 1) of each head by the i-th frequency times the position; no parameters.
 
     Raises:
         UserError: heads with an odd number of channels.
     """
 
-    def __init__(self, base: float, width: int) -> None:
-        super().__init__(width)
+    reads, writes, rotates = "position", (), True
+
+    def __init__(self, base: float = 10000.0) -> None:
+        super().__init__()
         self.base = base
 
     def rotate(self, q: Tensor, k: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:

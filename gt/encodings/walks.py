@@ -3,8 +3,7 @@
 triangle 0-1-2 with a tail 2-3:  after 2 steps node 3 is back with 1/3, after 3 steps with 0: no odd cycle near
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from gt.attention.sparse import csr
-from gt.encodings.base import Encoding, EncodingModule, PackedGraphs, Progress, precomputed
+from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
 from gt.encodings.pieces import ENTRIES, pieces, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -68,26 +67,25 @@ def _by_columns(walk: csr_matrix, steps: int) -> np.ndarray:
     return back
 
 
-@dataclass(frozen=True)
 class RandomWalk(Encoding):
     """RWSE: diag(P^k) for k = 1..steps, P = D^-1 A (Dwivedi et al. 2022, as used in GPS).
 
     The walker goes along the edges as they are stored, and D is the out-degree, which is how GraphGPS and PyG read a
-    directed graph too; on an undirected one the direction does not matter. Repeated edges count.
+    directed graph too; on an undirected one the direction does not matter. Repeated edges count. Its features are a
+    linear map of the probabilities after batch norm (Rampasek et al. 2022).
 
-    Attributes:
+    Args:
         steps: longest walk K; the precomputed array is (N, K).
         dim: channels of the node embedding that it fills.
     """
 
-    steps: int = 16
-    dim: int = 16
+    arrays = ("random_walk",)
 
-    arrays: ClassVar[tuple[str, ...]] = ("random_walk",)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.dim < 1:
-            raise UserError(f"a random walk needs steps and dim of 1 or more, not {self.steps} and {self.dim}")
+    def __init__(self, steps: int = 16, dim: int = 16) -> None:
+        super().__init__()
+        if steps < 1 or dim < 1:
+            raise UserError(f"a random walk needs steps and dim of 1 or more, not {steps} and {dim}")
+        self.steps, self.concat = steps, dim
 
     def key(self) -> dict[str, Any]:
         return {"name": "random walk", "version": 1, "steps": self.steps}
@@ -98,17 +96,9 @@ class RandomWalk(Encoding):
             back[part.nodes] = return_probabilities(part.links, len(part.nodes), self.steps)
         return {"random_walk": back}
 
-    def module(self, width: int, schema: Schema) -> "RandomWalkModule":
-        return RandomWalkModule(self.steps, self.dim, width)
-
-
-class RandomWalkModule(EncodingModule):
-    """Batch norm of the raw probabilities, then a linear map (Rampasek et al. 2022): concatenates (N, dim)."""
-
-    def __init__(self, steps: int, dim: int, width: int) -> None:
-        super().__init__(width, concat=dim)
-        self.norm = nn.BatchNorm1d(steps)
-        self.linear = nn.Linear(steps, dim)
+    def build(self, width: int, schema: Schema) -> None:
+        self.norm = nn.BatchNorm1d(self.steps)
+        self.linear = nn.Linear(self.steps, self.concat)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         walks = precomputed(batch, "random_walk").to(self.linear.weight.dtype)

@@ -12,21 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gt.encodings.sequence import LearnedPositionsModule, RotaryModule, SinusoidalModule
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
 from gt.layers import Attention, State, declared, name_of, parts_of, reads_of, writes_of
-from gt.masks import Hops, Mask, Pairs
-from gt.masks.base import Combined
-from gt.masks.position import Positional
+from gt.masks import Pairs
 from gt.model import GraphTransformer
-
-
-def _by_position(mask: Mask) -> bool:
-    """Whether who reads whom on a path stays as it is when the path grows."""
-    if isinstance(mask, Combined):
-        return all(map(_by_position, mask.masks))
-    return isinstance(mask, Positional | Hops)
 
 
 def obstacle(net: GraphTransformer) -> str | None:
@@ -41,10 +31,10 @@ def obstacle(net: GraphTransformer) -> str | None:
         if reads == "graph" or uncached or {"p", "g"} & set(writes_of(part)):
             return f"{name_of(part)} reads what no cache holds"
     for encoding in net.encodings:
-        if not isinstance(encoding, LearnedPositionsModule | SinusoidalModule | RotaryModule):
+        if encoding.reads != "position":
             return f"{type(encoding).__name__} goes by more than a token's position"
     for mask in net.masks_in_use:
-        if not _by_position(mask):
+        if not mask.grows:
             return f"the mask {mask} goes by more than positions"
     return None
 
@@ -165,8 +155,7 @@ class Cache(Reader):
         new = tokens[:, self.read :]
         batch = self._batch(samples, self.read, stop)
         batch.x = new.reshape(-1, 1)
-        encodings: Any = self.net.encodings
-        state = State(self.net.embed(batch), encodings=encodings)
+        state = State(self.net.embed(batch), encodings=self.net.rotations)
         rows = {mask: Rows(mask(self.path), batch, self.read, stop) for mask in self.net.masks_in_use}
         for block, mask in zip(self.blocks, self.net.masks, strict=True):
             state = block(state, batch, rows.get(mask))

@@ -7,12 +7,10 @@ twice and memory grows with the nodes' states, the edges' states where a block h
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gt.encodings import EncodingModule
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
@@ -132,9 +130,13 @@ def _refuse(net: GraphTransformer) -> None:
                 f"{name_of(part)} in block {place} reads or keeps more than a chunk of the graph holds: let it "
                 'say that it reads less (reads = "edges"), raise data.chunk, or set data.evaluate=sampled'
             )
-    encodings: list[Any] = list(net.encodings)
-    turned = any(type(encoding).rotate is not EncodingModule.rotate for encoding in encodings)
-    if turned or any(getattr(part, "positions", False) for _, part in parts):
+    for encoding in net.encodings:
+        if streams := {"e", "p"} & set(encoding.writes):
+            raise UserError(
+                f"{type(encoding).__name__} gives features to {'edges' if 'e' in streams else 'pairs'}, which no chunk "
+                "of the graph holds: raise data.chunk, or set data.evaluate=sampled"
+            )
+    if net.rotations or any(getattr(part, "positions", False) for _, part in parts):
         raise UserError(
             "a layer that reads the position of nodes cannot be evaluated in chunks: "
             "leave out rotary encodings and position decay, raise data.chunk, or set data.evaluate=sampled"
@@ -246,8 +248,7 @@ def _pass(
         source, target = place[pairs]
         mask = Listed(target * len(nodes) + source, heads)
         e = states.read(rows)
-        encodings: Any = net.encodings
-        new, of_chunk = State(x[nodes], e, encodings=encodings), ChunkPairs(part, mask, wide, nodes, targets)
+        new, of_chunk = State(x[nodes], e), ChunkPairs(part, mask, wide, nodes, targets)
         for step in stage:
             new = step(new, part, of_chunk)
         out[low:high] = new.x[place[targets]]

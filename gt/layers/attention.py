@@ -17,21 +17,22 @@ from gt.ranges import at_least, below_one
 
 
 class PairFeatures(nn.Module):
-    """What a layer knows of each pair: the features of its edge, or one learned vector where there is none."""
+    """What a layer knows of each pair: its state, and the features of its edge or, without one, a learned vector."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.no_edge = nn.Parameter(torch.randn(width))
         self.project = nn.Linear(width, width, bias=False)
 
-    def forward(self, e: Tensor | None, pairs: Pairs) -> Tensor:
-        """(E, width) or None to (P, width); of several edges between the same nodes the features add up."""
-        count = pairs.edges.shape[1]
+    def forward(self, state: State, pairs: Pairs) -> Tensor:
+        """(P, width); of several edges between the same nodes the features add up."""
+        count, e = pairs.edges.shape[1], state.e
         if e is None:
             e = self.no_edge.new_zeros(pairs.batch.num_edges, self.no_edge.numel())
         kept = torch.ones(count + 1, dtype=torch.bool, device=e.device).index_fill(0, pairs.of_edges, False)[:count]
         rows = e.new_zeros(count + 1, e.shape[1]).index_add(0, pairs.of_edges, e)[:count]
-        return self.project(torch.where(kept[:, None], self.no_edge.to(e.dtype), rows))
+        rows = torch.where(kept[:, None], self.no_edge.to(e.dtype), rows)
+        return self.project(rows if state.p is None else rows + state.p)
 
 
 class Attention(Layer):
@@ -46,7 +47,7 @@ class Attention(Layer):
         score: makes the score from the number of heads and their width, see `gt.attention.scores`; None is the scaled
             dot product.
         hint: makes a bias for each pair from the number of heads, such as `gt.attention.scores.HopDecay`.
-        edges: the score reads the features of each pair's edge (with the dot product: they are added to its key).
+        edges: the score reads each pair's state and the features of its edge (with the dot product: added to its key).
         edge_values: the values read them too.
 
     Attributes:
@@ -79,14 +80,14 @@ class Attention(Layer):
         self.project_out = nn.Linear(width, width, bias=bias)
         self.score = score(heads, width // heads) if score else None
         self.hint = hint(heads) if hint else None
-        self.reads_edges = edges or edge_values
+        self.reads_edges = self.reads_pairs = edges or edge_values
         self.pairs = PairFeatures(width) if self.reads_edges else None
         self.edges, self.edge_values = edges, edge_values
         self.positions = self.hint is not None and self.hint.positions
         self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
     def queries_keys_values(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Three (N, H, D), turned by position where an encoding does so."""
+        """Three (N, H, D), turned by position where an encoding rotates."""
         q, k, v = self.project_in(state.x).view(len(state.x), 3, self.heads, -1).unbind(1)
         for encoding in state.encodings:
             q, k = encoding.rotate(q, k, batch)
@@ -111,7 +112,7 @@ class Attention(Layer):
         """The attention weights that `forward` reads by, (B, H, L, L), zeros where nothing is read."""
         q, k, _ = self.queries_keys_values(state, batch)
         q, k = q.float(), k.float()
-        pair = self.pairs(state.e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
+        pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
         bias = joined_bias(q, k, pairs, self.hint, self.score, pair, padded=True)
         scored = self.score is not None  # the bias then stands for the product
         return dense_weights(None if scored else q, None if scored else k, pairs, bias) * pairs.dense
@@ -120,7 +121,7 @@ class Attention(Layer):
         q, k, v = self.queries_keys_values(state, batch)
         if self.cache is not None:
             return {"x": self.project_out(self.cache(self, q, k, v, pairs).flatten(1))}
-        of_pair = self.pairs(state.e, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
+        of_pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count
             self.used[backend] += 1

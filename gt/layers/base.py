@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gt.attention import Demand
 from gt.dropout import Dropout
-from gt.encodings import EncodingModule
+from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.masks import Pairs
 from gt.norms import normalised
@@ -24,14 +24,14 @@ class State:
         e: (E, d) edges of the input graph.
         p: (P, d) pairs of the mask, in the order of ``pairs.edges``.
         g: (B, d) graphs.
-        encodings: those of the network, which may turn queries and keys.
+        encodings: those of the network that turn queries and keys.
     """
 
     x: Tensor
     e: Tensor | None = None
     p: Tensor | None = None
     g: Tensor | None = None
-    encodings: Sequence[EncodingModule] = ()
+    encodings: Sequence[Encoding] = ()
 
     def plus(self, steps: Mapping[str, Tensor]) -> "State":
         """With what a layer adds to each stream; a stream that is None starts at zero."""
@@ -50,6 +50,7 @@ class Layer(nn.Module):
             those that its mask allows; ``"graph"``: at any node, which is what a layer does that says nothing.
         writes: the streams that it changes.
         reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
+        reads_pairs: whether it makes use of ``state.p``, where it reads pairs or the graph.
         positions: whether it goes by the place of a node within its graph.
         residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
         wants_degrees: whether ``set_degrees(degrees)`` is to tell it, before training, how many nodes of the training
@@ -59,6 +60,7 @@ class Layer(nn.Module):
     reads = "graph"
     writes: tuple[str, ...] = ("x",)
     reads_edges = True
+    reads_pairs = True
     positions = False
     residual = False
     wants_degrees = False

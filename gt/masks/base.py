@@ -72,6 +72,11 @@ class Mask:
         """Whether it is known that every node reads itself, under every head."""
         return False
 
+    @property
+    def grows(self) -> bool:
+        """Whether it is known that who reads whom on a path stays as it is when the path grows."""
+        return False
+
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
         """Whether each target (P,) may read its source (P,), both of one graph: (P, heads) bool."""
         return contains(self.keys(batch), target * batch.num_nodes + source)[:, None]
@@ -125,6 +130,10 @@ class Combined(Mask):
     @property
     def reads_itself(self) -> bool:
         return all(mask.reads_itself for mask in self.masks)
+
+    @property
+    def grows(self) -> bool:
+        return all(mask.grows for mask in self.masks)
 
     def at(self, progress: float) -> Mask:
         return replace(self, masks=tuple(mask.at(progress) for mask in self.masks))

@@ -29,7 +29,7 @@ class Hops(Mask):
     hops: int | None = None
     schedule: Sequence[int | None] | None = None
 
-    reads_itself = True
+    reads_itself = grows = True
 
     def __new__(cls, hops: int | None = None, schedule: Sequence[int | None] | None = None) -> Mask:  # type: ignore[misc]
         return Complete() if hops is None and schedule is None else super().__new__(cls)

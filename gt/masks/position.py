@@ -17,7 +17,7 @@ from gt.ranges import at_least
 class Positional(Mask):
     """Masks that go by how far apart two nodes of a graph stand, and by nothing else."""
 
-    reads_itself = True
+    reads_itself = grows = True
 
     @abstractmethod
     def within(self, offset: Tensor) -> Tensor:

@@ -4,24 +4,28 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary, Sinusoidal
+from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, RelativeWalks, Rotary, Sinusoidal
 from gt.schema import Schema
 from tests.encodings.samples import AWKWARD, batch_of
 
 
 @pytest.mark.parametrize(
-    "encoding", [RandomWalk(), Laplacian(), Degree(), Sinusoidal(), LearnedPositions(), Rotary()], ids=repr
+    "encoding",
+    [RandomWalk(), Laplacian(), Degree(), Sinusoidal(), LearnedPositions(), Rotary(), RelativeWalks()],
+    ids=lambda encoding: type(encoding).__name__,
 )
 def test_forward_asks_for_no_value(encoding):
     batch = batch_of(AWKWARD, encoding)
     with FakeTensorMode() as mode:
         batch = batch.apply(mode.from_tensor)
         module = encoding.module(32, Schema(max_nodes=90)).train()
-        hint = module.nodes(batch)
-        q = torch.randn(batch.num_nodes, 4, 8)
-        assert module.rotate(q, q, batch)[0].shape == q.shape
-        if hint is not None:
-            assert hint.shape == (batch.num_nodes, module.concat or 32)
+        if "x" in module.writes:
+            assert module.nodes(batch).shape == (batch.num_nodes, module.concat or 32)
+        if "e" in module.writes:
+            assert module.edges(batch).shape == (batch.num_edges, 32)
+        if module.rotates:
+            q = torch.randn(batch.num_nodes, 4, 8)
+            assert module.rotate(q, q, batch)[0].shape == q.shape
 
 
 def test_waiting_would_be_seen():

@@ -96,15 +96,11 @@ def test_rotary_needs_pairs():
 
 
 def test_what_each_takes_part_in():
-    batch = random_batch((4, 3))
-    q, k = torch.randn(2, 7, 2, 4)
     for encoding in (Sinusoidal(), LearnedPositions(5)):
         module = encoding.module(8, Schema())
         assert (module.concat, encoding.key(), encoding.arrays) == (0, None, ())
-        same = module.rotate(q, k, batch)
-        assert same[0] is q
-        assert same[1] is k
-    assert Rotary().module(8, Schema()).nodes(batch) is None
+        assert (module.writes, module.rotates) == (("x",), False)
+    assert (Rotary().writes, Rotary().rotates) == ((), True)
     assert not list(Rotary().module(8, Schema()).parameters())
 
 
