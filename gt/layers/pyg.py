@@ -135,7 +135,8 @@ def _needed(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
 def _anew(module: nn.Module) -> nn.Module:
     """A module like another, with weights of its own."""
     module = copy.deepcopy(module)
-    for part in module.modules():
+    parts: list[Any] = list(module.modules())
+    for part in parts:
         if hasattr(part, "reset_parameters"):
             part.reset_parameters()
     return module
