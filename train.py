@@ -4,9 +4,10 @@ import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gt.cli.command import prepared
+from gt.cli.command import prepared, settle
 from gt.cli.config_files import CONFIGS
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
@@ -17,6 +18,7 @@ from gt.train.processes import end_with_parent, is_child
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
+    settle(cfg, HydraConfig.get().overrides.task)
     with job(cfg):
         with importing():
             from gt.train.run import run  # late: --help and a typo answer at once

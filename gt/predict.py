@@ -18,14 +18,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import parsed
-from gt.cli.command import check_command
+from gt.cli.command import check_command, composed, settle
 from gt.cli.config import check, check_path
-from gt.cli.config_files import CONFIGS
 from gt.cli.prediction import predict
 from gt.data.datamodule import ALL, DataModule
 from gt.errors import Parser, UserError, one_line
@@ -91,15 +89,15 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     options = [line for line in overrides if line.partition("=")[0] == "data"]
     values = [line for line in overrides if line not in options]
     if options:
-        check_command([*options, *values], CONFIGS)
-        with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
-            cfg.data = compose("train", overrides=[*options, f"seed={cfg.seed}"]).data
+        check_command([*options, *values])
+        cfg.data = composed([*options, f"seed={cfg.seed}"]).data
     for override in parsed(list(values)):
         key = override.key_or_group
         if not key.startswith("data."):
             raise UserError(f"{override.input_line}: only the data may be changed, by data.KEY=VALUE or data=NAME")
         check_path(cfg, key)
         OmegaConf.update(cfg, key, override.value(), force_add=True)
+    settle(cfg, values)
     check(cfg)
     return cfg
 

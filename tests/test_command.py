@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gt.cli.arguments import alternatives, arranged, parsed
-from gt.cli.command import check_command, prepared, resumed
+from gt.cli.command import check_command, prepared, resumed, settle
 from gt.cli.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
 from gt.train.resume import changes
@@ -105,7 +105,7 @@ WRONG = {
     "added part": ("+logger.cvs.save_dir=x", "'logger.cvs' says not what it is (no _target_): did you mean 'csv'?"),
     "type": ("model.depth=deep", "model.depth='deep' has the wrong type: it should be a whole number"),
     "fraction": ("data.batch_size=1.5", "data.batch_size=1.5 has the wrong type: it should be a whole number"),
-    "literal": ("data.view=grph", "data.view='grph' has the wrong type: it should be graph or sequence"),
+    "literal": ("data.view=grph", "data.view='grph': did you mean 'graph'?"),
     "list": ("optim.optimizer.betas=[0.9]", "optim.optimizer.betas=[0.9] has the wrong type: it should be a list of 2"),
     "null": ("seed=null", "seed=None has the wrong type: it should be a whole number"),
     "target": (
@@ -163,7 +163,7 @@ FILES = {
     "nested": ("model:\n  blok:\n    dropout: 0.1", "unknown key 'model.blok': did you mean 'block'?"),
     "deep": ("model:\n  block:\n    droput: 0.1", "unknown key 'model.block.droput': did you mean 'dropout'?"),
     "type": ("optim:\n  lr: fast", "optim.lr='fast' has the wrong type: it should be a number"),
-    "literal": ("data:\n  view: grph", "data.view='grph' has the wrong type: it should be graph or sequence"),
+    "literal": ("data:\n  view: grph", "data.view='grph': did you mean 'graph'?"),
     "in_a_list": (
         "mask:\n  _target_: gt.masks.Union\n  hops: null\n  masks:\n    - _target_: gt.masks.Hops\n      hosp: 3",
         "unknown key 'mask.hops': there are masks",
@@ -356,7 +356,6 @@ def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
             "trainer.max_epochs='many' has the wrong type: it should be a whole number or null",
         ),
         ("trainr.max_epochs=5", "unknown key 'trainr': did you mean 'trainer'?"),
-        ("model=gps", "model='gps' has the wrong type: it should be a section"),
         ("model/local=gcn", "no group 'model/local': nothing may be set here"),
         ("+optim.lrr=5", "unknown key 'optim.lrr': did you mean 'lr'?"),
     ],
@@ -388,10 +387,13 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
 @pytest.mark.parametrize(
     "argument",
     [
-        "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", "encoding.rwse.steps=4", "seed=7",
+        "model=gps", "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", 
+        "encoding.rwse.steps=4", "seed=7",
         "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
         "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
-        "optim.optimizer._target_=torch.optim.Adam", "optim.schedule._target_=torch.optim.lr_scheduler.LinearLR",
+        "optim.optimizer._target_=torch.optim.Adam", "optim._target_=tests.test_construct.Layer",
+        "mask._target_=gt.masks.Complete", "model.block.local._target_=gt.layers.FeedForward",
+        "optim.schedule._target_=torch.optim.lr_scheduler.LinearLR",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1",
     ],
 )  # fmt: skip
@@ -399,6 +401,20 @@ def test_what_a_run_is_may_not_change(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resumed([f"resume={run_folder}", argument])
     assert argument.partition("=")[0] in said(caught)
+
+
+def test_another_callback_is_swapped_for_one_of_a_run_and_what_it_does_not_take_is_said(run_folder, capsys):
+    swap = "callbacks.early_stopping._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler"
+    arguments = resumed([f"resume={run_folder}", swap, "callbacks.early_stopping.scheduling={}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(swap in line for line in lines)
+    assert {line.removeprefix("goes on with no ") for line in lines[2:]} == {
+        "callbacks.early_stopping.patience, was 20", "callbacks.early_stopping.check_finite, was false",
+    }  # fmt: skip
+    with initialize_config_dir(arguments[1], version_base="1.3"):
+        cfg = compose("config", overrides=[each for each in arguments[4:] if not each.startswith("hydra.")])
+    settle(cfg, arguments[4:])
+    assert set(cfg.callbacks.early_stopping) == {"_target_", "scheduling"}
 
 
 def test_a_rate_that_a_plateau_has_lowered_may_not_change():
@@ -491,7 +507,7 @@ def test_what_a_user_cannot_mend_is_one_line_and_keeps_its_traceback_in_a_file(c
 def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
     cases = {
         "modle=gps": "error: unknown key 'modle': did you mean 'model'?",
-        "-m data.view=graph,grph": "error: data.view='grph' has the wrong type: it should be graph or sequence",
+        "-m data.view=graph,grph": "error: data.view='grph': did you mean 'graph'?",
         "foo": "error: cannot read 'foo': an override is key=value or group=option",
     }
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}

@@ -199,10 +199,7 @@ BAD = {
     "key into what takes any": ({"data": target("Greedy", nmed=1)}, "unknown key 'data.nmed': did you mean 'named'?"),
     "wrong type": ({"model": target(size="big")}, "model.size='big' has the wrong type: it should be a whole number"),
     "null": ({"model": target(size=None)}, "model.size=None has the wrong type: it should be a whole number"),
-    "wrong option": (
-        {"model": target(mode="fats")},
-        "model.mode='fats' has the wrong type: it should be fast or slow",
-    ),
+    "wrong option": ({"model": target(mode="fats")}, "model.mode='fats': did you mean 'fast'?"),
     "wrong length": ({"model": target(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
     "several for one": (
         {"seed": [0, 1]},

@@ -5,10 +5,14 @@ import sys
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import gt
+import gt.train.run
 import train
-from gt.cli.command import prepared
+from gt.cli.command import composed, prepared
+from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -30,6 +34,10 @@ class Ring(Mask):
         first, count = batch.ptr[batch.batch], batch.sizes[batch.batch]
         read = [first + (batch.position + step) % count for step in range(self.size + 1)]
         return torch.unique(torch.cat([node * batch.num_nodes + other for other in read]))
+
+@dataclass(frozen=True)
+class Wide(Ring):
+    width: list[int]
 
 class Gated(Pool):
     def __init__(self, width: int) -> None:
@@ -76,10 +84,45 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder):
-    arguments = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
-    checked = prepared(arguments)
-    assert checked[:3] == ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
-    assert [line for line in checked[3:] if line.startswith("~")] == ["~mask.hops", "~mask.schedule"]
+    swap = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
+    checked = ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
+    assert prepared(swap) == checked
+    assert OmegaConf.to_container(composed(checked).mask) == {"_target_": "mine.Ring", "size": 2}
+    shown = prepared([*swap, "--cfg", "job"])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", shown[2:])
+    assert cfg == composed(checked)
+
+
+def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
+    (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
+    swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]
+    optimizer = composed(prepared(swap)).optim.optimizer
+    assert OmegaConf.to_container(optimizer) == {
+        "_target_": "steps.Sign", "_partial_": True, "fused": True, "momentum": 0.5,
+    }  # fmt: skip
+    whole = composed(prepared(["++optim.schedule={_target_:torch.optim.lr_scheduler.ConstantLR,factor:1}"])).optim
+    assert whole.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
+    masks = composed(prepared(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])).mask
+    assert masks.masks[0] == {"_target_": "mine.Ring", "size": 1}
+
+
+def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder, monkeypatch):
+    kept = []
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: kept.append(OmegaConf.to_container(cfg.optim.optimizer)))
+    targets = ["torch.optim.AdamW", "torch.optim.SGD", "torch.optim.Muon"]
+    sweep = ["-m", f"optim.optimizer._target_={','.join(targets)}", "hydra.sweep.dir=sweep", "logger=csv"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *sweep])
+    train.command()
+    common = {"_partial_": True}
+    assert kept == [
+        {"_target_": targets[0], "betas": [0.9, 0.999], "fused": True, **common},
+        {"_target_": targets[1], "fused": True, **common},
+        {"_target_": targets[2], **common},
+    ]
+    for number, section in enumerate(kept):
+        saved = OmegaConf.load(folder / "sweep" / str(number) / ".hydra" / "config.yaml")
+        assert OmegaConf.to_container(saved.optim.optimizer) == section
 
 
 @pytest.mark.parametrize(
@@ -94,6 +137,9 @@ def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder)
         (["mask._target_=lacking.Ring"], "mask._target_: 'lacking.Ring' cannot be imported: ModuleNotFoundError: No"),
         (["mask._target_=parts.lacking.Ring"], "mask._target_: 'parts.lacking.Ring' cannot be imported: Attribute"),
         (["mask._target_=mine.Ring", "mask.size=2", "mask.hops=1"], "unknown key 'mask.hops': there are size"),
+        (["-m", "mask._target_=gt.masks.Hops,mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
+        (["-m", "mask._target_=mine.Ring,gt.masks.Hops", "mask.size=2"], "unknown key 'mask.size': there are hops"),
+        (["mask=window", "mask._target_=mine.Wide"], "mask.width=8 has the wrong type: it should be a list"),
         (["mask._target_=mine.Ring", "mask.size=two"], "mask.size='two' has the wrong type: it should be a whole"),
         (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),
         (["--config-dir=conf", "mask=wrong"], "conf/mask/wrong.yaml: unknown key 'mask.sizes': did you mean 'size'?"),

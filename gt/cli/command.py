@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
@@ -19,7 +19,7 @@ from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
-from gt.train.resume import changes
+from gt.train.resume import changes, settings
 
 RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
 
@@ -36,8 +36,8 @@ def check_command(
         beside: further folders of configurations; those that ``hydra.searchpath`` names are found among the overrides.
 
     Returns:
-        The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra, and
-        what a section kept for another ``_target_`` than the one that it is given is taken out.
+        The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra. To
+        those that show a configuration is added what takes leftovers out of it, see `settle`.
 
     Raises:
         UserError: one line for the first thing that is wrong, naming the file where it is not the command line.
@@ -58,31 +58,57 @@ def check_command(
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         base = _compose([*hydras, *(lines[0] for lines in choices)], name)
-        gone = replaced(values, base)
         added = additions(values, base, files.groups)
-        settings = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
-        plain, keys = [*choices, *settings], [override.key_or_group for override in values]
+        assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
+        plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
-        check_run([*hydras, *first, *gone], groups, keys, files, name)
+        left = check_run([*hydras, *first], groups, keys, files, name)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
-                check_run([*hydras, *first[:place], line, *first[place + 1 :], *gone], groups, keys, files, name)
-    return ["+" + argument if argument in added else argument for argument in arguments] + gone
+                check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
+    shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
+    removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
+    return ["+" + argument if argument in added else argument for argument in arguments] + removals
 
 
-def replaced(values: list[Override], base: DictConfig) -> list[str]:
-    """Overrides that take out what sections hold for the ``_target_`` that they had and their new one does not take."""
-    typed = [override.key_or_group for override in values]
-    gone = []
-    for override in values:
-        path, _, last = override.key_or_group.rpartition(".")
-        section = OmegaConf.select(base, path) if last == "_target_" and path else None
-        if isinstance(section, DictConfig) and not override.is_delete() and not override.is_sweep_override():
-            known = {*accepted(path, override.value()), *OPTIONS}
-            for key in [f"{path}.{key}" for key in map(str, section) if key not in known]:
-                if not any(f"{each}.".startswith(f"{key}.") for each in typed):
-                    gone += [f"{key}=0", f"~{key}"]  # Hydra deletes nothing that is null
-    return gone
+def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Take out of a configuration, in place, the leftovers of each ``_target_`` that an override has replaced.
+
+    Leftovers are the keys of its section that the new one does not take and that no override sets. A sweep may try
+    several: which these are is known for each of its jobs alone.
+
+    Returns:
+        The keys that were taken out.
+
+    Raises:
+        WrongKey: there is nothing of the name that an override gives.
+    """
+    values = [override for override in parsed(list(overrides)) if not override.is_delete()]
+    typed = [key for override in values for key, _ in settings(override.value(), override.key_or_group)]
+    leftovers = []
+    for path in (key.removesuffix("._target_") for key in typed if key.endswith("._target_")):
+        section = OmegaConf.select(cfg, path)
+        if not isinstance(section, DictConfig):  # Hydra's own
+            continue
+        known = {*accepted(path, section["_target_"]), *OPTIONS}
+        for key in [key for key in map(str, section) if key not in known]:
+            if not any(f"{each}.".startswith(f"{path}.{key}.") for each in typed):
+                with open_dict(section):
+                    del section[key]
+                leftovers.append(f"{path}.{key}")
+    return leftovers
+
+
+def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:
+    """The settled configuration of one run.
+
+    Raises:
+        UserError: one line for what Hydra refuses.
+    """
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        cfg = _compose(list(overrides), name)
+    settle(cfg, overrides)
+    return cfg
 
 
 def additions(values: list[Override], base: DictConfig, available: Mapping[str, Any]) -> set[str]:
@@ -110,18 +136,22 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
     return added
 
 
-def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train") -> None:
-    """Check the configuration of one run, that of the given overrides.
+def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train") -> list[str]:
+    """Check the configuration of one run, that of the given overrides; returns the leftovers in it, see `settle`.
 
     Args:
         lines: overrides without a sweep; the first ``groups`` of them are Hydra's own and choose options.
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
     """
     try:
-        check(_compose(lines, name))
+        cfg = _compose(lines, name)
+        leftovers = settle(cfg, lines)
+        check(cfg)
+        return leftovers
     except WrongKey as error:
         wrong = error.key + "."
         path = files.setting(error.key, lines[:groups], name)
+        keys = [key.removesuffix("._target_") for key in keys]  # which is to blame for all that it is given
         if path is None or any(wrong.startswith(f"{key}.") or f"{key}.".startswith(wrong) for key in keys):
             raise
         if error.key in files.groups and error.key not in {section.name for section in fields(Config)}:
@@ -167,8 +197,10 @@ def resumed(arguments: list[str]) -> list[str]:
         # twice: a process that is started later reads the configuration that this one has written, with the key in it
         kept = ["++" + argument if argument in added else argument for argument in kept]
         after = _compose([str(override.input_line) for override in parsed(kept)], "config")
+        settle(after, kept)
+        differences = changes(before, after)
         check(after)
-    for change in changes(before, after):
+    for change in differences:
         print(f"goes on with {change}", flush=True)
     where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
     return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
@@ -194,7 +226,7 @@ def prepared(arguments: list[str]) -> list[str]:
         return [*flags, *again]
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
     checked = check_command(
-        overrides,
+        [*flags, *overrides],
         CONFIGS if primary is None else searched(str(CONFIGS.parent / primary)),
         value_of(flags, "-cn", "--config-name") or "train",
         () if beside is None else (beside,),
@@ -205,4 +237,4 @@ def prepared(arguments: list[str]) -> list[str]:
             key, _, value = str(override.input_line).partition("=")
             hint = f"; several columns are {shell_override(key, value.split(','))}" if key in COLUMNS else ""
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
-    return [*flags, *checked]
+    return checked

@@ -165,6 +165,8 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
 def check_value(path: str, value: Any, hint: Any) -> None:
     """Hold a value against a type hint, sections and lists all the way down."""
     if not fits(value, hint):
+        if isinstance(value, str) and (options := choices(hint)):
+            raise WrongKey(path, f"{path}={value!r}: {nearest(value, options)}")
         instead = _as_text(path, value, hint) or _a_run_for_each(path, value, hint)
         raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{instead}")
     if isinstance(value, Mapping) and "_target_" in value:
@@ -172,6 +174,13 @@ def check_value(path: str, value: Any, hint: Any) -> None:
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for place, item in enumerate(value):
             check_value(f"{path}.{place}", item, Any)
+
+
+def choices(hint: Any) -> list[str]:
+    """The values that a type hint lists; none where it takes others too, but for null."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    listed = all(part is type(None) or typing.get_origin(part) is Literal for part in parts)
+    return [str(value) for part in parts for value in typing.get_args(part)] if listed else []
 
 
 def _as_text(path: str, value: Any, hint: Any) -> str:

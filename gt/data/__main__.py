@@ -13,13 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.console import Console
 
 from gt.attention import Demand
-from gt.cli.command import check_command
-from gt.cli.config_files import CONFIGS
+from gt.cli.command import check_command, composed
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
 from gt.data.graph_datamodule import GraphDataModule
@@ -37,11 +35,9 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
     Raises:
         UserError: there is no such option or key, or the dataset cannot be read.
     """
-    checked = check_command([f"data={name}", *overrides])
-    with initialize_config_dir(str(CONFIGS.resolve()), version_base="1.3"):
-        cfg = compose("train", overrides=checked)
-        with constructing(cfg):
-            data: DataModule = instantiate(cfg.data)
+    cfg = composed(check_command([f"data={name}", *overrides]))
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
     data.open([])
     return data
 

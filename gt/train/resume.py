@@ -23,6 +23,7 @@ FIXED = {
     "seed": SAMPLES,
     "data": SAMPLES,
     "stage": "a run that trains goes on training",
+    "optim._target_": "another optimiser has no use for the state of this one",
     "optim.optimizer._target_": "another optimiser has no use for the state of this one",
     "optim.schedule._target_": "another schedule cannot tell from the state of this one where it stands",
     "optim.decayed": "it says which weights each part of the optimiser's state belongs to",
@@ -57,10 +58,11 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
     plateau = str(old.get("optim.schedule._target_", "")).endswith("ReduceLROnPlateau")
     fixed_here = FIXED | ({"optim": REACTED} if plateau else {})
     lines = []
-    for key in [*old, *(key for key in new if key not in old)]:
+    for key in [*(key for key in new if key not in old), *old]:
         if old.get(key) == new.get(key) or key == "resume":
             continue
-        change = f"{key}={shown(new.get(key))}, was {shown(old.get(key))}"
+        change = f"{key}={shown(new[key])}" if key in new else f"no {key}"
+        change += f", was {shown(old[key])}" if key in old else ""
         for fixed, why in fixed_here.items():
             if f"{key}.".startswith(f"{fixed}.") and key not in FREE:
                 raise UserError(f"{change}: a run cannot go on with it, for {why}; start a new run")

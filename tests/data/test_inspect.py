@@ -272,7 +272,7 @@ def test_prepare_builds_and_trains_nothing(tmp_path):
 
 
 def test_a_stage_that_is_none():
-    with pytest.raises(UserError, match="stage='prepar' has the wrong type: it should be fit or prepare"):
+    with pytest.raises(UserError, match="stage='prepar': did you mean 'prepare'"):
         check_command(["stage=prepar"])
 
 
