@@ -187,7 +187,10 @@ def _parquet(path: Path) -> Table:
         except Exception as error:
             raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
     header = [str(name).strip() for name in frame.columns]
-    columns = {name: frame.iloc[:, place].to_numpy() for place, name in enumerate(unique(header))}
+    columns = {name: frame.iloc[:, place].to_numpy(copy=True) for place, name in enumerate(unique(header))}
+    for cells in columns.values():
+        if cells.dtype.kind == "O":
+            cells[pd.isna(cells)] = None
     return Table(str(path), columns, lambda row: f"{path}, row {row}", header)
 
 

@@ -239,7 +239,7 @@ CASES: dict[str, dict[str, Case]] = {
          "@/t.json holds no tokenizer that the package tokenizers can read", {"tokenizer": "t.json"}),
     },
     "labelled": {
-        "short row": ({"a.tsv": line(5, "a text")}, "@/a.tsv, line 5: 1 columns, where line 1 has 2"),
+        "short row": ({"a.tsv": line(5, "a text")}, "@/a.tsv, line 5: 1 cells where the header has 2"),
         "no label": ({"a.tsv": line(5, "a text\t")}, "@/a.tsv, line 5: the label is missing"),
         "no column": ({"a.tsv": line(1, "text\tkind")}, "no column of @/a.tsv is called like a label: set data.label"),
         "column twice": ({"a.tsv": "text\tlabel\tlabel\na\t1\t0\n"}, "@/a.tsv, line 1: two columns are called 'label'"),
@@ -254,7 +254,7 @@ CASES: dict[str, dict[str, Case]] = {
         "nested": ({"a.jsonl": line(5, '{"text": ' + "[" * 100_000)}, "@/a.jsonl, line 5: nested too deeply"),
         "endless number": ({"a.jsonl": line(5, '{"label": ' + "9" * 5000 + "}")}, "@/a.jsonl, line 5: a number of too"),
         "NaN": ({"a.jsonl": line(5, '{"text": "a", "label": NaN}')}, "@/a.jsonl, line 5: 'label' should be one label"),
-        "null": ({"a.jsonl": line(5, '{"text": null, "label": 1}')}, "@/a.jsonl, line 5: 'text' is null"),
+        "null": ({"a.jsonl": line(5, '{"text": null, "label": 1}')}, "@/a.jsonl, line 5: there is no 'text'"),
         "half a character": ({"a.jsonl": line(5, r'{"text": "\ud800", "label": 1}')}, r"@/a.jsonl, line 5: '\ud800'"),
     },
     "tu": {

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -97,6 +98,18 @@ def test_what_was_taken_for_what_is_said(tmp_path, capsys):
         assert part in said
 
 
+def test_texts_of_a_parquet_file(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    frame = pd.DataFrame({"sentence": [text for text, _ in ROWS], "label": [int(label == "pos") for _, label in ROWS]})
+    frame.to_parquet(path)
+    assert read_rows(path, find_columns(path, None, None)) == (list(frame["sentence"]), list(map(str, frame["label"])))
+    frame.loc[7, "sentence"] = None
+    frame.to_parquet(path)
+    with pytest.raises(UserError, match=r"a\.parquet, row 7: there is no 'sentence'"):
+        opened(path)
+
+
 def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
     for name, said in (("csv with a header", 'good, "really"'), ("tsv without", 'good, "really"')):
         file, content, _ = FILES[name]
@@ -114,10 +127,10 @@ def test_columns_that_are_asked_for_are_taken(tmp_path):
 
 
 MISTAKES = {
-    "ragged csv": ("a.csv", 'good text,1\n"bad\ntext",0,3\n', "{path}, line 3: 3 columns, where line 1 has 2"),
-    "empty text": ("a.tsv", "good text\t1\n  \t0\n", "{path}, line 2: the text is empty; leave the row out"),
-    "empty": ("a.csv", "\n", "{path} is empty: it should hold a text and a label a row"),
-    "empty jsonl": ("a.jsonl", "", "{path} is empty: it should hold a text and a label a row"),
+    "ragged csv": ("a.csv", 'good text,1\n"bad\ntext",0,3\n', "{path}, line 2: 3 cells where the first line has 2"),
+    "empty text": ("a.tsv", "good text\t1\n  \t0\n", "{path}, line 2: the text is empty"),
+    "empty": ("a.csv", "\n", "{path} is empty"),
+    "empty jsonl": ("a.jsonl", "", "{path} is empty"),
     "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
     "one column": ("a.csv", "good no\nbad yes\n",
      "{path}, line 1: one column, where a text and a label should stand"),
@@ -131,7 +144,7 @@ MISTAKES = {
     "too few": ("a.tsv", "good text\t1\nbad text\t0\n",
      "{path} has 2 rows: too few to split, valid and test would have none"),
     "quote": ("a.csv", 'text,label\n"good" film,1\n', "{path}, line 2: "),
-    "ending": ("a.xml", "<a>", "{path} is none of CSV, TSV and JSONL: rename it so that its ending says which"),
+    "ending": ("a.xml", "<a>", "{path} is none of CSV, TSV, JSONL and Parquet"),
 }  # fmt: skip
 
 
@@ -160,9 +173,7 @@ def test_unknown_columns_get_the_nearest_name(options, said, tmp_path):
 
 
 def test_columns_of_a_file_without_a_header_have_numbers(tmp_path):
-    with pytest.raises(
-        UserError, match=r"has no header that names 'txt' \(data.text\): its columns are numbered 0 to 1"
-    ):
+    with pytest.raises(UserError, match=r"a\.tsv has no column 'txt' \(data.text\): .* numbered 0 to 1"):
         opened(tsv(tmp_path / "a.tsv"), text="txt")
 
 

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.data.datamodule import Records
 from gt.data.folds import Folds
 from gt.data.graph_datamodule import GraphDataModule
 from gt.data.store import Graphs, pointers
-from gt.data.targets import known_targets, no_targets, say_strange
 from gt.data.text.files import by_split, digest, find
-from gt.data.text.known import PLACE, missing, new_texts
+from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.encodings import Encoding
@@ -60,7 +57,7 @@ def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list
 
 
 class TextClassification(GraphDataModule):
-    """Labelled texts from CSV, TSV or JSONL files (``.gz`` is unpacked).
+    """Labelled texts from CSV, TSV, JSONL or Parquet files (``.gz`` is unpacked).
 
     Args:
         path: the training file, or a folder whose files name their splits (``train.tsv``, ``dev.tsv``, ``test.tsv``).
@@ -127,7 +124,7 @@ class TextClassification(GraphDataModule):
             found = by_split(root, [path for path in paths if kind_of(path)])
             if not found:
                 raise UserError(
-                    f"no CSV, TSV or JSONL file of {self.path} says that it is for training: "
+                    f"no CSV, TSV, JSONL or Parquet file of {self.path} says that it is for training: "
                     "set data.path to the training file"
                 )
         given = {"valid": self.valid_path, "test": self.test_path}
@@ -232,20 +229,8 @@ class TextClassification(GraphDataModule):
 
     def _applied(self, known: Schema) -> Graphs:
         """All texts of the files as a trained model reads them."""
-        parts = [new_texts(path, self.text, known) for path in find(self.path)[1]]
-        ends = np.cumsum([0] + [len(part.texts) for part in parts])
-        unreadable = {
-            int(end) + row: why for end, part in zip(ends, parts, strict=False) for row, why in part.unreadable.items()
-        }
-        row = np.array([row for row in range(ends[-1]) if row not in unreadable], np.int64)
-        texts = [text for part in parts for text in part.texts]
-        self.records = Records(pd.concat([part.table for part in parts], ignore_index=True), row, unreadable)
-        y = no_targets(len(texts), known)
-        if all(part.label for part in parts):
-            labels = np.concatenate([missing(part.table, str(part.label)) for part in parts])
-            y, strange = known_targets([labels], known)
-            say_strange(strange, lambda row: f"{self.path}, row {row} with the label {labels[row]!r}")
-        return self._packed([texts[place] for place in row], y[row], loads(known.tokenizer), known)
+        texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
+        return self._packed(texts, y, loads(known.tokenizer), known)
 
     def _learned(self) -> Graphs:
         by = self._by_split()

@@ -2,13 +2,12 @@
 
 import glob
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from gt.data.reading import encoding_of, not_text, opened
+from gt.data.reading import lines
 from gt.errors import UserError
 
 PIECE = 1 << 18  # characters of a piece, about
@@ -71,32 +70,6 @@ def text_files(path: str) -> dict[str, list[Path]]:
         return named
     plain = [p for p in paths if p.name.lower().endswith((".txt", ".txt.gz"))]
     return {"train": plain if plain and len(paths) > 1 else paths}
-
-
-def lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, each with its end; a byte order mark is no part of them.
-
-    Raises:
-        UserError: no such file, one that is not whole, or a line that is no text: UTF-8, or what a mark says.
-    """
-    number = 0
-    with opened(path) as stream:
-        encoding = encoding_of(stream.peek(4)[:4])
-        try:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding=encoding), 1):
-                if "\0" in line:
-                    raise not_text(path, number, 0)
-                yield line
-            return
-        except UnicodeDecodeError as error:  # somewhere in the next few thousand bytes
-            if not encoding.startswith("utf-8"):
-                raise not_text(path, number + 1, error.object[error.start], encoding) from None
-    with opened(path) as stream:
-        for number, raw in enumerate(stream, 1):
-            try:
-                raw.decode()
-            except UnicodeDecodeError as error:
-                raise not_text(path, number, raw[error.start]) from None
 
 
 def joined(found: Iterable[str]) -> Iterator[str]:

@@ -1,40 +1,24 @@
 """Texts that are new to a trained model: every row of a file in its order, labelled or not."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gt.data.text.files import lines
-from gt.data.text.labelled import KINDS, LABELS, TEXTS, column_of, kind_of, longest_column, objects, said, table_rows
+from gt.data.datamodule import Records
+from gt.data.reading import lines
+from gt.data.table import Row, Table, plain, table_of
+from gt.data.targets import known_targets, no_targets, say_strange
+from gt.data.text.labelled import TEXTS, as_text, kind_of, longest_column, text_table, usual_column
 from gt.errors import UserError, nearest
 from gt.schema import Schema
 
 PLACE = "column "  # begins the name of a column without one, its number from 0 follows
 
 
-@dataclass
-class NewTexts:
-    """R rows of a file.
-
-    Attributes:
-        table: (R rows) all columns.
-        texts: (R,) empty where a row cannot be read.
-        unreadable: by row, where it stands and why.
-        label: the column that holds labels, where one does.
-    """
-
-    table: pd.DataFrame
-    texts: list[str]
-    unreadable: dict[int, str] = field(default_factory=dict)
-    label: str | None = None
-
-
-def new_texts(path: Path, text: str | None, known: Schema) -> NewTexts:
-    """Read a CSV, TSV or JSONL file, or any other as a text a line.
+def known_texts(paths: Sequence[Path], text: str | None, known: Schema) -> tuple[list[str], np.ndarray, Records]:
+    """The texts of CSV, TSV, JSONL or Parquet files, or of any others a line each, their targets, and their rows.
 
     The text is in the column that is named, or in that which held it in training, or in one with a usual name, or in
     the only one. A file without a header has its columns numbered from 0.
@@ -46,78 +30,75 @@ def new_texts(path: Path, text: str | None, known: Schema) -> NewTexts:
     Raises:
         UserError: no such file, an empty one, no column to be told for that of the text.
     """
-    kind = kind_of(path)
-    if not kind:
-        rows: Iterator[tuple[int, Any]] = ((n, [line.rstrip("\r\n")]) for n, line in enumerate(lines(path), 1))
-        names: list[str] | None = ["text"]
-    elif KINDS[kind]:
-        rows = table_rows(path)
-        first = next(rows, None)
-        if first is None:
-            raise UserError(f"{path} is empty: it should hold a text a row")
-        names = [name.strip() for name in first[1]]
-        usual = {*TEXTS, *LABELS, *(name for name in (text, *known.node_names, *known.target) if name)}
-        if not usual & {*names, *map(str.lower, names)}:
-            rows, names = _again(first, rows), [f"{PLACE}{place}" for place in range(len(names))]
-    else:
-        rows, names = objects(path), None
-    return _read(path, list(rows), names, text, known)
+    tables = [_read(path, text, known) for path in paths]
+    ends = np.cumsum([0, *map(len, tables)])
 
+    def where(row: int) -> str:
+        part = int(np.searchsorted(ends, row, side="right")) - 1
+        return tables[part].where(row - int(ends[part]))
 
-def _again(first: tuple[int, list[str]], rest: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rest
-
-
-def _read(
-    path: Path, rows: list[tuple[int, Any]], names: list[str] | None, text: str | None, known: Schema
-) -> NewTexts:
+    texts: list[str] = []
+    columns = [_text_column(table, text, known) for table in tables]
     unreadable: dict[int, str] = {}
-    if names is None:
-        names = list(dict.fromkeys(name for _, record in rows for name in record))
-        cells = [[record.get(name) for name in names] for _, record in rows]
-    else:
-        cells = [row for _, row in rows]
-        for place, (line, row) in enumerate(rows):
-            if len(row) != len(names):
-                unreadable[place] = f"{path}, line {line}: {len(row)} columns, where line 1 has {len(names)}"
-                cells[place] = [None] * len(names)
-    if not names:
-        raise UserError(f"{path} is empty: it should hold a text a row")
-    column = _text_column(path, names, cells, text, known)
-    texts = [row[column] if isinstance(row[column], str) else "" for row in cells]
-    for place, (line, _) in enumerate(rows):
-        if not texts[place].strip():
-            why = "the text is empty" if cells[place][column] in (None, "") or texts[place] else "this is no text"
-            unreadable.setdefault(place, f"{path}, line {line}: {why}")
-    table = pd.DataFrame(
-        {name: [said(row[place]) for row in cells] for place, name in enumerate(names)}, columns=names, dtype=object
-    )
-    label = next((name for name in known.target if name in names and name != names[column]), None)
-    return NewTexts(table, texts, unreadable, label)
+    for table, column in zip(tables, columns, strict=True):
+        for row, cell in enumerate(table.columns[column]):
+            if why := _fault(table, column, row):
+                unreadable[len(texts)] = f"{table.where(row)}: {why}"
+            texts.append(cell)
+    frames = [
+        pd.DataFrame({name: list(map(as_text, cells.tolist())) for name, cells in table.columns.items()}, dtype=object)
+        for table in tables
+    ]
+    y = no_targets(len(texts), known)
+    names = [
+        next((name for name in known.target if name in table.columns and name != column), None)
+        for table, column in zip(tables, columns, strict=True)
+    ]
+    if None not in names:
+        cells = pd.concat([frame[name] for frame, name in zip(frames, names, strict=True)]).to_numpy()
+        labels = plain(cells)
+        y, strange = known_targets([labels], known)
+        say_strange(strange, lambda row: f"{where(row)}, the label {labels[row]!r}")
+    readable = np.array([row for row in range(len(texts)) if row not in unreadable], np.int64)
+    records = Records(pd.concat(frames, ignore_index=True), readable, unreadable)
+    return [texts[row] for row in readable], y[readable], records
 
 
-def _text_column(
-    path: Path, names: Sequence[str], cells: Sequence[Sequence[Any]], text: str | None, known: Schema
-) -> int:
-    asked = f"{PLACE}{text}" if text is not None and text.isdigit() and text not in names else text
-    if asked is not None:
-        if asked not in names:
-            raise UserError(f"{path} has no column '{text}' (data.text): {nearest(str(text), names)}")
-        return names.index(asked)
-    for name in known.node_names:
-        if name in names:
-            return names.index(name)
-    if (usual := column_of(TEXTS, names)) is not None:
-        return names.index(usual)
-    if len(names) == 1:
-        return 0
-    if names[0] == f"{PLACE}0":
-        return longest_column([row for row in cells if None not in row], len(names))
-    learned = f", nor like '{known.node_names[0]}' of the training" if known.node_names else ""
-    raise UserError(f"no column of {path} is called like a text{learned}: set data.text to one of {', '.join(names)}")
+def _read(path: Path, text: str | None, known: Schema) -> Table:
+    if not kind_of(path):
+        rows: list[Row] = [(number, [line.rstrip("\n")]) for number, line in enumerate(lines(path), 1)]
+        return table_of(path, [(0, ["text"]), *rows], bool)
+    table = text_table(path, (text, *known.node_names, *known.target), lenient=True)
+    if not table.header:
+        table.columns = {f"{PLACE}{name}": cells for name, cells in table.columns.items()}
+    return table
 
 
-def missing(table: pd.DataFrame, label: str) -> np.ndarray:
-    """(R,) the labels as text, None where a cell is empty."""
-    return np.array([None if cell in (None, "") else str(cell).strip() for cell in table[label]], dtype=object)
+def _text_column(table: Table, text: str | None, known: Schema) -> str:
+    names = list(table.columns)
+    if text is not None:
+        name = f"{PLACE}{text}" if text.isdigit() and text not in names else text
+        if name not in names:
+            raise UserError(f"{table.name} has no column '{text}' (data.text): {nearest(text, names)}")
+        return name
+    learned = next((name for name in known.node_names if name in names), None)
+    column = learned or usual_column(TEXTS, names) or (names[0] if len(names) == 1 else None)
+    if column is None and not table.header:
+        column = longest_column(table)
+    if column is None:
+        nor = f", nor like '{known.node_names[0]}' of the training" if known.node_names else ""
+        hint = f"set data.text to one of {', '.join(names)}"
+        raise UserError(f"no column of {table.name} is called like a text{nor}: {hint}")
+    return column
+
+
+def _fault(table: Table, column: str, row: int) -> str | None:
+    """Why the text of a row cannot be read, if so."""
+    cell = table.columns[column][row]
+    if row in table.faults:
+        return table.faults[row][1]
+    if (byte := table.spoiled.get(column, {}).get(row)) is not None:
+        return f"byte 0x{byte:02x} is not UTF-8 text"
+    if isinstance(cell, str) or cell is None:
+        return None if cell and cell.strip() else "the text is empty"
+    return "this is no text"
