@@ -1,5 +1,6 @@
 """Train a model: ``python train.py [group=option] [key=value ...]``; ``python train.py --help`` lists both."""
 
+import math
 import os
 import sys
 
@@ -18,12 +19,13 @@ from gt.train.processes import end_with_parent, is_child
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
-    settle(cfg, HydraConfig.get().overrides.task)
     with job(cfg):
+        settle(cfg, HydraConfig.get().overrides.task)
         with importing():
             from gt.train.run import run  # late: --help and a typo answer at once
 
         return run(cfg)
+    return math.nan  # one of a sweep, which failed
 
 
 def command() -> None:

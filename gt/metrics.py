@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
-from gt.schema import UNLABELLED, Schema
+from gt.schema import UNLABELLED, Schema, number
 from gt.task_metrics import Errors, Ranking, both_answers
 
 SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
@@ -199,8 +199,8 @@ def undefined(schema: Schema, target: Tensor) -> str:
 
 
 def shown(value: float, why: str = "") -> str:
-    """A score for a reader: four places, or that there is none, and why."""
-    return f"undefined{f' ({why})' if why else ''}" if math.isnan(value) else f"{value:.4f}"
+    """A score for a reader, or that there is none, and why."""
+    return f"undefined{f' ({why})' if why else ''}" if math.isnan(value) else number(value)
 
 
 def constant_prediction(schema: Schema, target: Tensor) -> Tensor:

@@ -142,6 +142,19 @@ def many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def number(value: float, like: float | None = None) -> str:
+    """A score for a reader: four places, fewer of what is large, and a power of ten for what is small.
+
+    Args:
+        like: the number whose size says how many, where it is another.
+    """
+    size = abs(value if like is None else like)
+    if 0 < size < 1e-3:
+        return f"{value:.2e}"
+    places = 4 - int(math.log10(size)) if 10 <= size < math.inf else 4
+    return f"{value:.{max(places, 0)}f}"
+
+
 def several(names: Sequence[str], most: int) -> str:
     """A list of names for a reader, cut where it is long."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -524,3 +524,28 @@ def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
             assert done.stderr == line + "\n"
             assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_an_older_version_is_said_to_be_one(run_folder):
+    kept = run_folder / ".hydra" / "config.yaml"
+    kept.write_text(kept.read_text().replace("gt.train.callbacks.SaveLast", "gt.callbacks.SaveLast"))
+    with pytest.raises(UserError) as caught:
+        resumed([f"resume={run_folder}"])
+    text = said(caught)
+    assert all(part in text for part in ("older version", str(run_folder), "callbacks.last._target_", "gt.load("))
+    kept.write_text(kept.read_text().replace("gt.callbacks.SaveLast", "mine.SaveLast"))  # one's own is missing
+    with pytest.raises(UserError) as caught:
+        resumed([f"resume={run_folder}"])
+    assert "older version" not in said(caught)
+
+
+def test_a_run_does_not_begin_where_another_is(run_folder, tmp_path):
+    with pytest.raises(UserError) as caught:
+        prepared([f"hydra.run.dir={run_folder}"])
+    assert all(part in said(caught) for part in (f"resume={run_folder}", "hydra.run.dir"))
+    assert prepared(["--cfg", "job", f"hydra.run.dir={run_folder}"])
+    (run_folder / "checkpoints" / "last.ckpt").unlink()  # it stopped before its first: there is nothing to lose
+    assert prepared([f"hydra.run.dir={run_folder}"])
+    (run_folder / "result.json").touch()
+    with pytest.raises(UserError, match=r"hydra\.run\.dir"):
+        prepared([f"hydra.run.dir={run_folder}"])

@@ -132,6 +132,20 @@ def test_a_network_names_the_key_that_it_refuses(key):
 
 
 @pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("optim.optimizer.betas=[2,3]", "optim.optimizer.betas=[2, 3]"),
+        ("+optim.optimizer.eps=-1.0", "optim.optimizer.eps=-1.0"),
+    ],
+)
+def test_what_an_optimiser_of_torch_refuses_is_named_by_its_key(override, key):
+    cfg = composed(override)
+    with pytest.raises(UserError) as caught, constructing(cfg):
+        instantiate(cfg.optim, _convert_="all")
+    assert str(caught.value).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
     "make",
     [
         partial(Optimisation, lr=0), partial(Optimisation, lr=float("nan")), partial(Optimisation, lr=float("inf")),

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 
 from gt.errors import UserError
-from gt.metrics import Criterion, constant_prediction, decided, loss, metrics, own_metrics, total_loss
+from gt.metrics import Criterion, constant_prediction, decided, loss, metrics, own_metrics, shown, total_loss
 from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")
@@ -353,3 +353,12 @@ def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides()
 def test_the_dataset_s_metrics_can_be_named(kind, name, mode):
     measures, _ = metrics(Schema(kind=kind, outputs=3))
     assert decided(dict(measures.items(keep_base=True)), name) == Criterion(name, mode)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0000"), (0.65, "0.6500"), (-9.87654, "-9.8765"), (18.72304, "18.723"), (1666.1234, "1666.1"),
+     (-123456.7, "-123457"), (0.00004321, "4.32e-05"), (math.inf, "inf"), (math.nan, "undefined (one class)")],
+)  # fmt: skip
+def test_scores_are_shown_in_as_many_digits_as_tell_something(value, text):
+    assert shown(value, "one class") == text

@@ -57,3 +57,15 @@ def test_a_short_epoch_has_no_line_but_that_of_its_validation(clock, tmp_path, c
     said = capsys.readouterr().out
     assert places(said) == []
     assert len(re.findall(r"^epoch \d/3 .*valid/loss", said, re.MULTILINE)) == 3
+
+
+def test_a_finished_run_says_that_nothing_is_left_to_train(tmp_path, capsys):
+    data = write_graphs(tmp_path)
+    train(tmp_path / "run", *data)
+    capsys.readouterr()
+    train(tmp_path / "run", *data, resume=True)
+    said = capsys.readouterr().out
+    assert said.count("nothing left to train") == 1
+    assert all(str(tmp_path / "run" / name) in said for name in ("checkpoints/best.ckpt", "report.html"))
+    train(tmp_path / "run", *data, "trainer.max_epochs=3", resume=True)
+    assert "nothing left to train" not in capsys.readouterr().out

@@ -199,11 +199,45 @@ def resumed(arguments: list[str]) -> list[str]:
         after = _compose([str(override.input_line) for override in parsed(kept)], "config")
         settle(after, kept)
         differences = changes(before, after)
-        check(after)
+        try:
+            check(after)
+        except WrongKey:
+            check_version(before, folder)
+            raise
     for change in differences:
         print(f"goes on with {change}", flush=True)
     where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
     return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
+
+
+def check_version(cfg: DictConfig, folder: Path) -> None:
+    """Refuse the configuration of a run that another version of this program has written.
+
+    Raises:
+        UserError: it is wrong as it stands in the run's folder, in a section of this program's own.
+    """
+    try:
+        check(cfg)
+    except WrongKey as error:
+        section = OmegaConf.select(cfg, error.key.rpartition(".")[0])
+        if isinstance(section, DictConfig) and str(section.get("_target_")).startswith("gt."):
+            load = f"gt.load({str(folder)!r})"
+            raise UserError(
+                f"{folder} was written by an older version of this program and cannot go on ({error}); "
+                f"{load} may still read its checkpoint"
+            ) from None
+
+
+def check_new(folder: Path) -> None:
+    """Whether a run may begin in a folder.
+
+    Raises:
+        UserError: it holds one already, with a checkpoint or a result.
+    """
+    if any((folder / "checkpoints").glob("*.ckpt")) or (folder / "result.json").exists():
+        raise UserError(
+            f"{folder} holds a run already: go on with that by resume={folder}, or choose another hydra.run.dir"
+        )
 
 
 def prepared(arguments: list[str]) -> list[str]:
@@ -233,6 +267,8 @@ def prepared(arguments: list[str]) -> list[str]:
     )
     many = {"-m", "--multirun"} & {*flags} or any(line.startswith("hydra.mode") for line in overrides)
     for override in parsed(overrides):
+        if override.key_or_group == "hydra.run.dir" and not many and not wanted:
+            check_new(Path(str(override.value())))
         if override.is_sweep_override() and not many:
             key, _, value = str(override.input_line).partition("=")
             hint = f"; several columns are {shell_override(key, value.split(','))}" if key in COLUMNS else ""

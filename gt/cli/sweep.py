@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gt.errors import UserError
+from gt.schema import number
 from gt.train.job import FAILURE, RESULT
 
 REPEATED = ("seed", "data.split_seed", "data.fold")  # what tells the runs of one setting apart
@@ -75,9 +76,9 @@ def shown(values: list[float | None]) -> str:
     if len(numbers) < len(values):
         return "-"
     if len(numbers) == 1:
-        return f"{numbers[0]:.4f}"
+        return number(numbers[0])
     deviation = math.nan if any(map(math.isnan, numbers)) else stdev(numbers)
-    return f"{mean(numbers):.4f} ± {deviation:.4f}"
+    return f"{number(mean(numbers))} ± {number(deviation, mean(numbers))}"
 
 
 def table(settings: list[list[dict[str, Any]]]) -> Table:
@@ -95,7 +96,7 @@ def table(settings: list[list[dict[str, Any]]]) -> Table:
             str(len(jobs)),
             shown([job["best_valid"] for job in jobs]),
             shown([job["scores"][criterion] for job in jobs]),
-            f"{mean(job['baseline'][criterion] for job in jobs):.4f}",
+            number(mean(job["baseline"][criterion] for job in jobs)),
         )
     return out
 

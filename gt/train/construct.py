@@ -16,6 +16,7 @@ from gt.errors import UserError
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
 Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
+SAID = {"beta": "betas", "epsilon": "eps"}  # what PyTorch's messages call some of its arguments
 
 
 class Refused(UserError):
@@ -109,7 +110,7 @@ def _named(message: str, section: Mapping[str, Any]) -> str | None:
     """The key of a section that a message is about: the first that it names, one whose value it quotes if it can."""
     words = re.findall(r"[\w.+-]+|\w+", message)
     plain = {key for key, value in section.items() if key not in OPTIONS and not isinstance(value, Mapping)}
-    named = [word for word in re.findall(r"[a-z_]\w*", message) if word in plain]
+    named = [key for word in re.findall(r"[a-z_]\w*", message) if (key := SAID.get(word, word)) in plain]
     quoted = [key for key in named if str(section[key]) in words]
     return next(iter([*quoted, *named]), None)
 

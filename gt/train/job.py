@@ -2,7 +2,6 @@
 
 import json
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 def job(cfg: DictConfig) -> Iterator[None]:
     """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
-    That ends the program where the run stands alone. In a sweep the failure is kept for the ranking, and goes on to
-    Hydra, which runs the other jobs.
+    That ends the program where the run stands alone. Of a sweep the failure is kept for the ranking; the others run.
     """
     hydra = HydraConfig.get()
     folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
@@ -50,12 +48,3 @@ def job(cfg: DictConfig) -> Iterator[None]:
             if not of_sweep:
                 raise SystemExit(1) from None
             write_json(folder / FAILURE, {"overrides": list(hydra.overrides.task), "reason": line})
-            release(error)
-            raise
-
-
-def release(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold: Hydra keeps it until the sweep ends, and with it a whole network."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

@@ -47,10 +47,11 @@ def history(folder: Path) -> pd.DataFrame:
 def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
     """Loss, the deciding metric and the learning rate over optimiser steps."""
     rate = next((name for name in log.columns if name.startswith("lr-")), None)
+    log = log.rename(columns={rate: "learning rate"})
     panels: list[tuple[str, list[str], str | None]] = [("loss", ["train/loss", "valid/loss"], "loss")]
     if criterion != "loss":
         panels.append((criterion, [f"valid/{criterion}"], criterion))
-    panels.append(("learning rate", [rate] if rate else [], None))
+    panels.append(("learning rate", ["learning rate"], None))
     panels = [(title, [n for n in names if n in log.columns], key) for title, names, key in panels]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
@@ -59,8 +60,8 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
     for axes, (title, names, key) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         for name in names:
             points = log[["step", name]].dropna()
-            one = len(points) == 1
-            axes.plot(points["step"], points[name], label=name, marker="o" if len(points) < 40 or one else None, ms=3)
+            dots = {"marker": "o", "ms": 6 if len(points) == 1 else 3} if len(points) < 40 else {}
+            axes.plot(points["step"], points[name], label=name, **dots)
         if key in baseline:
             axes.axhline(baseline[key], color="grey", ls="--", lw=1, label="trivial baseline")
         axes.set(title=title, xlabel="optimiser step")

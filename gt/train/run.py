@@ -164,6 +164,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with together(trainer.strategy.launcher, folder):
         with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
             trainer.fit(task, datamodule=data, ckpt_path=last)
+        if not task.has_trained:
+            say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
         return finish(trainer, task, data, folder, loggers)
 
 

@@ -51,6 +51,7 @@ class Task(pl.LightningModule):
         self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()})
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
         self.loss = loss
+        self.has_trained = False
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
         self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
@@ -58,6 +59,7 @@ class Task(pl.LightningModule):
         return predict(self.net, batch)
 
     def on_train_start(self) -> None:
+        self.has_trained = True
         self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))
         trainer: Any = self.trainer
         if trainer.global_step and trainer.is_global_zero:

@@ -7,6 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from gt.schema import number
+
 FIRST, NEXT = 12.0, 30.0  # seconds until a line off a terminal, and between two
 
 
@@ -36,7 +38,7 @@ class Progress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._graphs += (batch.num_graphs - batch.padding[0]) * trainer.world_size
         if self._line_is_due(trainer):
-            numbers = [f"  {n} {float(v):.4f}" for n, v in trainer.callback_metrics.items() if n == "train/loss"]
+            numbers = [f"  {n} {number(float(v))}" for n, v in trainer.callback_metrics.items() if n == "train/loss"]
             where = f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}"
             self._print(f"{where}{''.join(numbers)}{self._speed()}")
 
@@ -64,7 +66,7 @@ class Progress(RichProgressBar):
         if trainer.state.fn != "fit":
             return
         names = [n for n in sorted(trainer.callback_metrics) if n.startswith(("train/loss", "valid/"))]
-        numbers = "  ".join(f"{n} {float(trainer.callback_metrics[n]):.4f}" for n in names)
+        numbers = "  ".join(f"{n} {number(float(trainer.callback_metrics[n]))}" for n in names)
         if trainer.is_global_zero:
             callbacks: list[Callback] = getattr(trainer, "callbacks", [])
             waits = [f"  waiting {each.wait:.0%}" for each in callbacks if isinstance(each, Loading)]
