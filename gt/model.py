@@ -203,7 +203,7 @@ class GraphTransformer(nn.Module):
         for concat, feature in features:
             x = x if concat else x + feature
         x = x.to(next(self.parameters()).dtype)  # of a network in 16 bits the table of an encoding may be wider
-        return self.dropout(normalised(self.embedding_norm, x, batch.node_mask))
+        return self.dropout(normalised(self.embedding_norm, x, batch))
 
     def _writing(self, stream: str) -> list[Encoding]:
         """The encodings that give features to a stream."""
@@ -236,7 +236,7 @@ class GraphTransformer(nn.Module):
                 state, last = replace(state, p=sum(others, first)), mask
             state = block(state, wide, pairs)
         x = state.x.index_select(0, wide.real) if isinstance(wide, WideBatch) else state.x
-        return self.in_units(self.head(normalised(self.norm, x, batch.node_mask), batch))
+        return self.in_units(self.head(normalised(self.norm, x, batch), batch))
 
     def in_units(self, out: Tensor) -> Tensor:
         """What the head says, (rows, outputs), in the unit of the data, in float32 at least."""

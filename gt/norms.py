@@ -1,22 +1,66 @@
-"""Normalisation of rows some of which only fill a static shape."""
+"""Normalisation of rows, some of which only fill a static shape, and whether a row's result depends on other rows."""
+
+import inspect
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gt.graph import GraphBatch
 
-def normalised(norm: nn.Module, rows: Tensor, real: Tensor | None = None) -> Tensor:
+ALONE = (nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.BatchNorm1d)  # which take rows alone
+
+
+@cache
+def _parameters(kind: Any) -> set[str]:
+    return set(inspect.signature(kind.forward).parameters)
+
+
+def _takes(norm: nn.Module) -> set[str]:
+    kind: Any = type(norm)
+    return {"batch", "batch_size"} & _parameters(kind)
+
+
+def by_graph(norm: nn.Module) -> bool:
+    """Whether a norm takes the graph of each row, ``norm(rows, batch)``, as `torch_geometric.nn.GraphNorm` does."""
+    return "batch" in _takes(norm)
+
+
+def mixes_rows(norm: nn.Module) -> bool:
+    """Whether in evaluation a row's result depends on other rows: by graph, or without running statistics.
+
+    Any other norm that does so says it by an attribute ``mixes_rows = True``.
+    """
+    batch_norm = isinstance(norm, nn.BatchNorm1d) and not norm.track_running_stats
+    return bool(getattr(norm, "mixes_rows", batch_norm or by_graph(norm)))
+
+
+def normalised(norm: nn.Module, rows: Tensor, batch: GraphBatch, stream: str = "x") -> Tensor:
     """``norm(rows)``, (R, width) to the same; statistics of a batch are those of its real rows.
 
     A single row, or none, has no statistics of a batch to train on and stays as it is.
 
     Args:
-        real: (R,) bool, False at rows that only fill a static shape; None where every row is real.
+        rows: of a stream of `gt.layers.State`.
+        batch: a norm that goes by graph is told the graph of each row.
+
+    Raises:
+        ValueError: a norm of pairs that goes by graph.
     """
-    if not isinstance(norm, nn.BatchNorm1d) or not norm.training:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training:
+        real = {"x": batch.node_mask, "e": batch.edge_mask}.get(stream)
+        if real is not None:
+            return _batch_norm(norm, rows, real)
+        return rows if len(rows) < 2 else norm(rows)
+    if isinstance(norm, ALONE) or not by_graph(norm):  # the former are asked nothing: a compiler looks on
         return norm(rows)
-    if real is not None:
-        return _batch_norm(norm, rows, real)
-    return rows if len(rows) < 2 else norm(rows)
+    if stream not in ("x", "e"):
+        raise ValueError(f"{type(norm).__name__} goes by graph and cannot normalise the stream {stream}")
+    known: dict[str, Any] = {"batch": batch.batch, "batch_size": batch.num_graphs}
+    if stream == "e":
+        known["batch"] = batch.batch[batch.edge_index[1]]
+    return norm(rows, **{name: known[name] for name in _takes(norm)})
 
 
 def _batch_norm(norm: nn.BatchNorm1d, rows: Tensor, real: Tensor) -> Tensor:

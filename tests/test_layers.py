@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GCNConv, GINEConv
+from torch_geometric.nn import GCNConv, GINEConv, GraphNorm, PairNorm
 
+from gt.graph import GraphBatch
 from gt.layers import (
     GCN,
     GINE,
@@ -22,6 +23,7 @@ from gt.layers import (
     State,
 )
 from gt.masks import Complete, Hops
+from gt.norms import mixes_rows
 from tests.graphs import SIZES, random_batch
 
 WIDTH = 6
@@ -208,11 +210,12 @@ def test_gated_gcn_equals_a_loop(sizes, density, with_edges, training):
 
 
 def looped_edge_gated(block, x, e, batch, training):
-    heads, channels = block.heads, WIDTH // block.heads
-    q, k, v = (w @ x.T for w in block.project_in.weight.split(WIDTH))  # (WIDTH, N)
+    attention = block.attention
+    heads, channels = attention.heads, WIDTH // attention.heads
+    q, k, v = (w @ x.T for w in attention.project_in.weight.split(WIDTH))  # (WIDTH, N)
     edges = looped_edges(batch)
     e = torch.zeros(len(edges), WIDTH) if e is None else e
-    score = {n: q[:, i] * k[:, j] / channels**0.5 * (block.project_edge.weight @ e[n]) for n, j, i in edges}
+    score = {n: q[:, i] * k[:, j] / channels**0.5 * (attention.project_edge.weight @ e[n]) for n, j, i in edges}
     read = []
     for node in range(len(x)):
         out = []
@@ -224,7 +227,7 @@ def looped_edge_gated(block, x, e, batch, training):
         read.append(torch.cat(out))
     found = []
     for stream, old, new in (("x", x, rows(read)), ("e", e, rows([score[n] for n, _, _ in edges]))):
-        old = batch_norm(block.norm_attention[stream], old + block.project_out[stream](new), training)
+        old = batch_norm(block.norm_attention[stream], old + attention.project_out[stream](new), training)
         ff = block.feed_forward[stream]
         new = ff.project_out(ff.expand(old).relu())
         found.append(batch_norm(block.norm_feed_forward[stream], old + new, training))
@@ -389,3 +392,34 @@ def test_heads_must_divide_the_width():
     for layer in (Attention, EdgeGatedBlock):
         with pytest.raises(ValueError, match="4 heads do not divide a width of 6"):
             layer(6, heads=4)
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("kind", [GraphNorm, PairNorm])
+def test_a_norm_by_graph_is_told_the_graph_of_each_row(kind, prenorm):
+    batch = random_batch((5, 1, 3))
+    norm = (lambda width: GraphNorm(width)) if kind is GraphNorm else (lambda width: PairNorm())
+    block, x = stirred(ParallelBlock(WIDTH, GCN, norm=norm, prenorm=prenorm)), streams(batch)[0]
+    together = run(block, x, None, batch)[0]
+    for graph, rows in enumerate(x.split(batch.sizes.tolist())):
+        alone = GraphBatch.from_data_list([batch.to_data_list()[graph]])
+        torch.testing.assert_close(run(block, rows, None, alone)[0], together[batch.batch == graph])
+
+
+def test_edges_are_normalised_by_graph_too():
+    batch = random_batch((5, 4))
+    block, (x, e) = stirred(EdgeGatedBlock(WIDTH, heads=2, norm=GraphNorm)), streams(batch)
+    together = run(block, x, e, batch)[1]
+    first = batch.batch[batch.edge_index[1]] == 0
+    alone = GraphBatch.from_data_list(batch.to_data_list()[:1])
+    torch.testing.assert_close(run(block, x[:5], e[first], alone)[1], together[first])
+
+
+def test_which_norms_mix_the_rows_of_a_graph():
+    class Centred(nn.Module):
+        mixes_rows = True
+
+    alone = [nn.LayerNorm(4), nn.RMSNorm(4), nn.BatchNorm1d(4), nn.Identity()]
+    together = [nn.BatchNorm1d(4, track_running_stats=False), GraphNorm(4), PairNorm(), Centred()]
+    assert [mixes_rows(norm) for norm in alone + together] == [False] * 4 + [True] * 4
+    assert GatedGCN(WIDTH, norm=GraphNorm).reads == "graph"

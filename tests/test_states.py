@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import GraphNorm
 
 from gt.errors import UserError
 from gt.inference.decode import obstacle
@@ -92,6 +93,20 @@ def test_exact_inference_and_caching_refuse_what_they_do_not_hold(layer):
     with pytest.raises(UserError, match=layer.__name__):
         predict_chunks(net, random_batch((9,)), 3)
     assert layer.__name__ in str(obstacle(net))
+
+
+@pytest.mark.parametrize("norm", [GraphNorm, partial(nn.BatchNorm1d, track_running_stats=False)])
+def test_exact_inference_and_caching_refuse_norms_that_mix_the_nodes_of_a_graph(norm):
+    block = partial(ParallelBlock, attention=Attention, norm=norm)
+    net = GraphTransformer(NODES, 8, 1, block, Hops(1)).eval()
+    with pytest.raises(UserError, match="Norm"):
+        predict_chunks(net, random_batch((9,)), 3)
+    assert "Norm" in str(obstacle(net))
+    last = GraphTransformer(NODES, 8, 1, partial(block, norm=nn.LayerNorm), Hops(1), norm=norm).eval()
+    assert "Norm" in str(obstacle(last))
+    batch = random_batch((9,))  # after the last block the whole graph is there
+    with torch.no_grad():
+        torch.testing.assert_close(predict_chunks(last, batch, 3), last(batch))
 
 
 def test_streams_are_dropped_and_normalised_each_by_itself():

@@ -27,7 +27,7 @@ from gt.norms import normalised
 from gt.schema import Schema
 from tests.data.test_batch_sampler import opened
 from tests.data.test_batching import pack
-from tests.graphs import random_graph
+from tests.graphs import random_batch, random_graph
 
 SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)
 SIZES = (4, 1, 9, 6, 2, 1)
@@ -161,8 +161,9 @@ def test_batch_norm_over_real_rows_alone(momentum, real):
     torch.manual_seed(real)
     norm, plain = nn.BatchNorm1d(4, momentum=momentum), nn.BatchNorm1d(4, momentum=momentum)
     for _ in range(3):
-        rows, mask = torch.randn(7, 4) * 3 + 1, torch.arange(7) < real
-        got, expected = normalised(norm, rows, mask), normalised(plain, rows[:real])
+        rows, batch = torch.randn(7, 4) * 3 + 1, random_batch((7,))
+        masked = replace(batch, node_mask=torch.arange(7) < real)
+        got, expected = normalised(norm, rows, masked), normalised(plain, rows[:real], batch)
         torch.testing.assert_close(got[:real], expected)
         assert got.isfinite().all()
     for name, value in plain.state_dict().items():

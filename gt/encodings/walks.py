@@ -102,4 +102,4 @@ class RandomWalk(Encoding):
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         walks = precomputed(batch, "random_walk").to(self.linear.weight.dtype)
-        return self.linear(normalised(self.norm, walks, batch.node_mask))
+        return self.linear(normalised(self.norm, walks, batch))

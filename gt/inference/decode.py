@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
-from gt.layers import Attention, State, declared, name_of, parts_of, reads_of, writes_of
+from gt.layers import Attention, State, declared, name_of, norms_of, parts_of, reads_of, writes_of
 from gt.masks import Pairs
 from gt.model import GraphTransformer
+from gt.norms import mixes_rows
 
 
 def obstacle(net: GraphTransformer) -> str | None:
@@ -30,6 +31,9 @@ def obstacle(net: GraphTransformer) -> str | None:
         uncached = reads == "pairs" and declared(part, "cache", ...) is ...
         if reads == "graph" or uncached or {"p", "g"} & set(writes_of(part)):
             return f"{name_of(part)} reads what no cache holds"
+    for norm in (net.embedding_norm, net.norm, *(norm for block in net.blocks for norm in norms_of(block))):
+        if mixes_rows(norm):
+            return f"{type(norm).__name__} normalises a token by others"
     for encoding in net.encodings:
         if encoding.reads != "position":
             return f"{type(encoding).__name__} goes by more than a token's position"

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import hop_distances
-from gt.layers import Chain, State, name_of, parts_of, reads_of, uses_mask, writes_of
+from gt.layers import Chain, State, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
+from gt.norms import mixes_rows, normalised
 
 MOST = 1 << 31  # pairs that are listed at once: tens of gigabytes
 
@@ -112,7 +113,7 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     for number, (stage, mask) in enumerate(todo, 1):
         reads = Reads(mask if any(map(uses_mask, stage)) else None, wide)
         x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
-    return net.in_units(_read_out(net, net.norm(x[: batch.num_nodes]), batch, chunk))
+    return net.in_units(_read_out(net, normalised(net.norm, x[: batch.num_nodes], batch), batch, chunk))
 
 
 def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:
@@ -130,6 +131,11 @@ def _refuse(net: GraphTransformer) -> None:
                 f"{name_of(part)} in block {place} reads or keeps more than a chunk of the graph holds: let it "
                 'say that it reads less (reads = "edges"), raise data.chunk, or set data.evaluate=sampled'
             )
+    for norm in (norm for block in net.blocks for norm in norms_of(block) if mixes_rows(norm)):
+        raise UserError(
+            f"{type(norm).__name__} normalises a node by all others of its graph, which a chunk does not hold: choose "
+            "another norm, raise data.chunk, or set data.evaluate=sampled"
+        )
     for encoding in net.encodings:
         if streams := {"e", "p"} & set(encoding.writes):
             raise UserError(

@@ -92,8 +92,13 @@ class Composite(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> list[nn.Module]:
-        """The layers, those of composites within it included."""
+    def members(self) -> list[nn.Module]:
+        """The layers, composites and blends that it is made of."""
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """The norms of its own."""
+        return []
 
 
 class Residual(Composite):
@@ -135,8 +140,12 @@ class Residual(Composite):
         self.dropout = None if getattr(self.layer, "residual", False) else drop
 
     @property
-    def parts(self) -> list[nn.Module]:
-        return [*parts_of(self.layer), *([] if self.blend is None else [self.blend])]
+    def members(self) -> list[nn.Module]:
+        return [self.layer] if self.blend is None else [self.layer, self.blend]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        return list(self.norm.values())
 
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         """What is to be added to each stream."""
@@ -145,9 +154,8 @@ class Residual(Composite):
 
     def normalised(self, state: State, batch: GraphBatch) -> State:
         """The state with each stream normalised that is there and has a norm."""
-        real = {"x": batch.node_mask, "e": batch.edge_mask}
         old = {name: (norm, getattr(state, name)) for name, norm in self.norm.items()}
-        new: dict[str, Any] = {k: normalised(norm, v, real.get(k)) for k, (norm, v) in old.items() if v is not None}
+        new: dict[str, Any] = {k: normalised(norm, v, batch, k) for k, (norm, v) in old.items() if v is not None}
         return replace(state, **new)
 
     def settle(self, state: State, batch: GraphBatch) -> State:
@@ -187,8 +195,8 @@ class Parallel(Composite):
         (self.prenorm,) = kinds
 
     @property
-    def parts(self) -> list[nn.Module]:
-        return [*(part for branch in self.branches.values() for part in parts_of(branch)), self.blend]
+    def members(self) -> list[nn.Module]:
+        return [*self.branches.values(), self.blend]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         out, nodes, factors = state, [], self.blend(state, batch)
@@ -217,8 +225,8 @@ class Chain(Composite):
         self.steps: Any = nn.ModuleDict({name: built(step, width) for name, step in steps.items()}) if steps else {}
 
     @property
-    def parts(self) -> list[nn.Module]:
-        return [part for step in self.steps.values() for part in parts_of(step)]
+    def members(self) -> list[nn.Module]:
+        return list(self.steps.values())
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         for step in self.steps.values():
@@ -227,8 +235,15 @@ class Chain(Composite):
 
 
 def parts_of(block: nn.Module) -> list[nn.Module]:
-    """The layers that a block is made of; any other module is one layer."""
-    return block.parts if isinstance(block, Composite) else [block]
+    """The layers and blends that a block is made of, in all its composites; any other module is one layer."""
+    return [part for member in block.members for part in parts_of(member)] if isinstance(block, Composite) else [block]
+
+
+def norms_of(block: nn.Module) -> list[nn.Module]:
+    """The norms of a block and of all composites in it; those within a layer are its own affair."""
+    if not isinstance(block, Composite):
+        return []
+    return [*block.norms, *(norm for member in block.members for norm in norms_of(member))]
 
 
 def declared(layer: nn.Module, name: str, default: Any) -> Any:

@@ -8,7 +8,7 @@ from torch import nn
 
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
-from gt.layers.base import Composite, State, parts_of
+from gt.layers.base import Composite, State
 from gt.masks import Pairs
 from gt.norms import normalised
 
@@ -47,10 +47,14 @@ class ConvolutionBlock(Composite):
         self.dropout, self.residual = Dropout(dropout), residual
 
     @property
-    def parts(self) -> list[nn.Module]:
-        return parts_of(self.local)
+    def members(self) -> list[nn.Module]:
+        return [self.local]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        return [self.norm]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         steps = self.local(state, batch, pairs)
-        new = self.dropout(self.activation(normalised(self.norm, steps["x"], batch.node_mask)))
+        new = self.dropout(self.activation(normalised(self.norm, steps["x"], batch)))
         return replace(state.plus(steps), x=state.x + new if self.residual else new)

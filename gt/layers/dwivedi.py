@@ -2,40 +2,37 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
-from gt.layers.base import State
+from gt.layers.base import Chain, Layer, Residual, State
 from gt.layers.block import FeedForward
 from gt.layers.local import sum_to_targets
 from gt.masks import Pairs
-from gt.norms import normalised
 from gt.ranges import at_least
 
+STREAMS = ("x", "e")
 
-class EdgeGatedBlock(nn.Module):
+
+class EdgeGated(Layer):
     """Attention on the input graph whose scores are gated channel by channel by an edge stream, which they update.
 
     ``w = (Q_i * K_j / sqrt(D)) * E_ij`` for each channel, ``a_ij = exp(clamp(sum_c w, -5, 5)) / (sum_j ... + 1e-6)``;
-    the node stream reads ``sum_j a_ij V_j``, the edge stream ``w``. Both streams then go through dropout, a linear
-    map, residual, norm, a feed-forward network, residual and norm. The mask plays no part: edges say who reads whom.
+    the node stream reads ``sum_j a_ij V_j``, the edge stream ``w``, both through dropout and a linear map. The mask
+    plays no part: edges say who reads whom. Edges that carry nothing are zeros.
 
     Args:
         width: channels of a node and of an edge.
         heads: number of heads; must divide the width.
-        dropout: on what each step adds to its residual stream.
-        norm: makes a normalisation of (rows, width).
+        dropout: on what both streams read.
     """
 
-    reads, writes = "edges", ("x", "e")
+    reads, writes, residual = "edges", STREAMS, True
 
-    def __init__(
-        self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
-    ) -> None:
+    def __init__(self, width: int, heads: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
         at_least(1, heads, "heads")
         if width % heads:
@@ -44,14 +41,9 @@ class EdgeGatedBlock(nn.Module):
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_edge = nn.Linear(width, width, bias=False)
         self.dropout = Dropout(dropout)
-        streams = ("x", "e")
-        self.project_out = nn.ModuleDict({s: nn.Linear(width, width) for s in streams})
-        self.feed_forward: Any = nn.ModuleDict({s: FeedForward(width, 2.0, dropout) for s in streams})
-        self.norm_attention = nn.ModuleDict({s: norm(width) for s in streams})
-        self.norm_feed_forward = nn.ModuleDict({s: norm(width) for s in streams})
+        self.project_out = nn.ModuleDict({s: nn.Linear(width, width) for s in STREAMS})
 
-    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        """The next state of nodes and edges; edges that carry nothing start at zero."""
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         (source, target), x = batch.edge_index, state.x
         e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
         q, k, v = self.project_in(x).view(len(x), 3, self.heads, x.shape[1] // self.heads).unbind(1)  # (N, H, D)
@@ -60,10 +52,47 @@ class EdgeGatedBlock(nn.Module):
         weights = scores.sum(-1).clamp(-5, 5).exp()  # (E, H)
         total = sum_to_targets(weights, batch) + 1e-6
         read = sum_to_targets((weights[..., None] * v[source]).flatten(1), batch)
-        read = read.view_as(v) / total[..., None]
-        x = self._rest("x", x, read.flatten(1), batch.node_mask)
-        return replace(state, x=x, e=self._rest("e", e, scores.flatten(1), batch.edge_mask))
+        steps = {"x": (read.view_as(v) / total[..., None]).flatten(1), "e": scores.flatten(1)}
+        return {stream: self.project_out[stream](self.dropout(step)) for stream, step in steps.items()}
 
-    def _rest(self, stream: str, old: Tensor, new: Tensor, real: Tensor | None) -> Tensor:
-        old = normalised(self.norm_attention[stream], old + self.project_out[stream](self.dropout(new)), real)
-        return normalised(self.norm_feed_forward[stream], old + self.feed_forward[stream].map(old), real)
+
+class FeedForwards(nn.ModuleDict):
+    """A feed-forward network for each stream, by its name."""
+
+    reads, writes, reads_edges = "self", STREAMS, True
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        networks: Any = self
+        return {stream: network.map(getattr(state, stream)) for stream, network in networks.items()}
+
+
+class EdgeGatedBlock(Chain):
+    """`EdgeGated` and feed-forward networks for both streams, each with its skip connection and norms.
+
+    Args:
+        width: channels of a node and of an edge.
+        heads: number of heads; must divide the width.
+        dropout: on what each step adds to its residual stream.
+        norm: makes a normalisation of (rows, width).
+    """
+
+    def __init__(
+        self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
+    ) -> None:
+        super().__init__(width, {})
+        self.attention = EdgeGated(width, heads, dropout)
+        self.feed_forward = FeedForwards({s: FeedForward(width, 2.0, dropout) for s in STREAMS})
+        self.norm_attention = nn.ModuleDict({s: norm(width) for s in STREAMS})
+        self.norm_feed_forward = nn.ModuleDict({s: norm(width) for s in STREAMS})
+        # a plain dictionary, which registers nothing: each parameter goes by the name of its part alone
+        self.steps = {
+            "attention": Residual(width, self.attention, dict(self.norm_attention.items())),
+            "feed_forward": Residual(width, self.feed_forward, dict(self.norm_feed_forward.items())),
+        }
+        self.register_load_state_dict_pre_hook(_from_one_part)
+
+
+def _from_one_part(block: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Checkpoints of versions in which the block was of one part call what attention holds by no name of its own."""
+    for name in [name for name in state if name.startswith(f"{prefix}project_")]:
+        state[f"{prefix}attention.{name.removeprefix(prefix)}"] = state.pop(name)

@@ -11,7 +11,7 @@ from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
-from gt.norms import normalised
+from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
 
 
@@ -122,6 +122,8 @@ class GatedGCN(Layer):
         self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
         self.of_edge = nn.Linear(width, width)  # C
         self.norm_x, self.norm_e = norm(width), norm(width)
+        if mixes_rows(self.norm_x):
+            self.reads = "graph"
         self.dropout = dropout
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
@@ -131,6 +133,6 @@ class GatedGCN(Layer):
         value, query = sent.split(x.shape[1], dim=1)
         edge = key.index_select(0, target) + query.index_select(0, source) + self.of_edge(e)  # (E, width)
         weighted, total = _GatedSums.apply(edge, value, source, target)
-        new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch.node_mask).relu()
-        new_e = normalised(self.norm_e, edge, batch.edge_mask).relu()
+        new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch).relu()
+        new_e = normalised(self.norm_e, edge, batch, "e").relu()
         return {name: dropout(new, self.dropout, self.training) for name, new in (("x", new_x), ("e", new_e))}
