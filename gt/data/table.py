@@ -124,34 +124,40 @@ def table_of(
     path: Path, rows: Iterable[Row], header: Callable[[list[str]], bool], lenient: bool = True, commas: bool = False
 ) -> Table:
     """A table of the rows of a text, for whoever parts them otherwise; the rest as in `read_table`."""
-    rows = list(rows)
-    if not any(cell.strip() for _, cells in rows for cell in cells):
+    rows, head = iter(rows), list[Row]()
+    for first in rows:
+        head.append(first)
+        if any(cell.strip() for cell in first[1]):
+            break
+    else:
         raise UserError(f"{path} is empty: it should have a line that names the columns, and rows below")
-    begin, first = rows[0]
-    if isinstance(first, str):
-        raise UserError(f"{path}, line {begin}: {first}; quote names that hold quotes")
-    names = [visible(cell.strip()) for cell in first]
-    named = header(names)
-    rows, width = rows[1:] if named else rows, len(names)
-    begins = np.array([begin for begin, _ in rows], np.int64)
-    table = Table(str(path), {}, lambda row: f"{path}, line {begins[row]}", names if named else (), begins)
-    table.commas = commas
-    for row, (_, cells) in enumerate(rows):
-        if isinstance(cells, str) or len(cells) != width:
+    begin, names = head[0]
+    if isinstance(names, str):
+        raise UserError(f"{path}, line {begin}: {names}; quote names that hold quotes")
+    names = [visible(name.strip()) for name in names]
+    named, width = header(names), len(names)
+    begins: list[int] = []
+    cells: list[str] = []  # of all rows: garbage collection would look at millions of lists again and again
+    table = Table(str(path), {}, lambda row: f"{path}, line {begins[row]}", names if named else (), commas=commas)
+    for begin, row in chain(head[named:], rows):
+        if isinstance(row, str) or len(row) != width:
             expected = f"the {'header' if named else 'first line'} has {width}"
-            why = cells if isinstance(cells, str) else f"{len(cells)} cells where {expected}"
+            why = row if isinstance(row, str) else f"{len(row)} cells where {expected}"
             if not lenient:
-                raise UserError(f"{table.where(row)}: {why}")
-            table.faults[row] = ("" if isinstance(cells, str) else visible(",".join(cells)), why)
-    blank = [None] * width
-    values = np.array([blank if row in table.faults else cells for row, (_, cells) in enumerate(rows)], dtype=object)
-    names = unique(names) if named else list(map(str, range(width)))
-    table.columns = dict(zip(names, values.reshape(len(rows), width).T, strict=True))
-    for name, column in table.columns.items() if lenient else ():
-        for row in [row for row, cell in enumerate(column) if cell and not cell.isascii()]:
-            if byte := ESCAPED.search(column[row]):
-                table.spoiled.setdefault(name, {})[row] = ord(byte[0]) - 0xDC00
-                column[row] = visible(column[row])
+                raise UserError(f"{path}, line {begin}: {why}")
+            table.faults[len(begins)] = ("" if isinstance(row, str) else visible(",".join(row)), why)
+            row = [""] * width
+        begins.append(begin)
+        cells += row
+    values = np.array(cells, dtype=object).reshape(len(begins), width)
+    for name, column in zip(unique(names) if named else map(str, range(width)), values.T, strict=True):
+        for place, cell in enumerate(column) if lenient and ESCAPED.search("".join(column)) else ():
+            if byte := ESCAPED.search(cell):
+                table.spoiled.setdefault(name, {})[place] = ord(byte[0]) - 0xDC00
+                column[place] = visible(cell)
+        table.columns[name] = column
+    values[list(table.faults)] = None
+    table.lines = np.array(begins, np.int64)
     return table
 
 
