@@ -56,6 +56,20 @@ def check_devices(accelerator: str, devices: Any) -> None:
         raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cores}")
 
 
+def some_are_unread(net: Any, batch: Any) -> bool:
+    """Whether a network has parameters without a part in what it says, such as the last layer's update of edges.
+
+    Between processes, gradients are averaged as soon as all have come: a process must look for those that never will.
+    """
+    import torch
+
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    with torch.random.fork_rng(devices=[]):
+        gradients = torch.autograd.grad(net.eval()(batch).sum(), parameters, allow_unused=True)
+    net.train()
+    return any(gradient is None for gradient in gradients)
+
+
 class Watch(threading.Thread):
     """Looks after the processes that this one started: when one is gone, says so in a line and ends all.
 

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -38,7 +39,7 @@ from gt.train.job import RESULT, write_json
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import sync_line
 from gt.train.precision import HalfWeights
-from gt.train.processes import check_devices, together
+from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import history, write_report
 from gt.train.task import Task
 
@@ -155,6 +156,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
         data.readings = Live(partial(net.readings, device, half))
+    if isinstance(trainer.strategy, DDPStrategy):
+        unread = some_are_unread(net, next(iter(data.loader("train"))))
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)
     say(
         trainer,
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
