@@ -12,14 +12,16 @@ import pytest
 import torch
 from torch import nn
 
+import gt
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
-from gt.data.text.tokenizer import Bytes, Characters
+from gt.data.text.tokenizer import Bytes, Characters, loads
 from gt.encodings import Degree, LearnedPositions, Rotary, Sinusoidal
-from gt.errors import UserError
-from gt.generate import generate, language_model, probabilities
+from gt.errors import UserError, one_line
+from gt.generate import main
 from gt.graph import path_graphs
 from gt.heads import Head
 from gt.inference.decode import Cache, Recompute, check_causal, obstacle, reader
+from gt.inference.sampling import generate, probabilities
 from gt.layers import GCN, Attention, EdgeGatedBlock, FeedForward, ParallelBlock, SequentialBlock
 from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
 from gt.metrics import metrics
@@ -329,11 +331,11 @@ def test_the_command_continues_a_prompt_from_the_checkpoint_alone(tmp_path):
 
 
 def test_tokenizers_come_back_from_a_checkpoint(tmp_path):
-    net, schema, tokenizer = language_model(checkpoint(tmp_path / "b.ckpt", text_schema(Bytes())))
-    assert (net.width, schema.max_nodes, tokenizer.decode([104, 105])) == (8, 8, "hi")
+    task = gt.load(checkpoint(tmp_path / "b.ckpt", text_schema(Bytes())))
+    assert (task.net.width, task.schema.max_nodes, loads(task.schema.tokenizer).decode([104, 105])) == (8, 8, "hi")
 
 
-def test_what_is_no_language_model_is_refused(tmp_path):
+def test_what_is_no_language_model_is_refused(tmp_path, monkeypatch):
     schemas = {
         "graphs": Schema(node_vocab=(5,), outputs=5),
         "nodes": Schema(node_vocab=(5,), level="node", outputs=5, max_nodes=8),
@@ -341,15 +343,13 @@ def test_what_is_no_language_model_is_refused(tmp_path):
     }
     for name, schema in schemas.items():
         path = checkpoint(tmp_path / f"{name}.ckpt", schema)
+        monkeypatch.setattr(sys, "argv", ["gt.generate", path])
         with pytest.raises(UserError, match="holds no language model: train one with") as caught:
-            language_model(path)
+            main()
         assert "\n" not in str(caught.value)
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
-    from gt import generate as module
-    from gt.errors import one_line
-
     good = checkpoint(tmp_path / "good.ckpt", text_schema())
     ahead = checkpoint(tmp_path / "ahead.ckpt", text_schema(), CONFIG | {"mask": {"_target_": "gt.masks.Complete"}})
     for arguments, said in (
@@ -363,7 +363,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
     ):
         monkeypatch.setattr(sys, "argv", ["gt.generate", *arguments])
         with pytest.raises(SystemExit) as caught, one_line():
-            module.main()
+            main()
         assert caught.value.code == 1
         error = capsys.readouterr().err
         assert error.startswith("error: ")
@@ -372,12 +372,10 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
 
 
 def test_the_slow_way_is_said_once(tmp_path, monkeypatch, capsys):
-    from gt import generate as module
-
     block = CONFIG["model"]["block"] | {"local": {"_target_": "gt.layers.GCN", "_partial_": True}}
     path = checkpoint(tmp_path / "a.ckpt", text_schema(), CONFIG | {"model": CONFIG["model"] | {"block": block}})
     monkeypatch.setattr(sys, "argv", ["gt.generate", path, "--tokens", "12", "--prompt", "a"])
-    module.main()
+    main()
     found = capsys.readouterr()
     assert found.err.count("which is slow: message passing along edges") == 1
     assert len(found.out) == 14

@@ -11,7 +11,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from gt.cli.new_data import check_schema
 from gt.cli.prediction import columns
+from gt.cli.prediction import write as write_predictions
 from gt.data.datamodule import DataModule
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
@@ -21,8 +23,7 @@ from gt.data.own.nodes import CSVNodes
 from gt.data.text.classification import TextClassification
 from gt.data.text.language import Text
 from gt.errors import UserError
-from gt.predict import arguments, check_schema, main
-from gt.predict import write as write_predictions
+from gt.predict import arguments, main
 from gt.schema import UNLABELLED, Schema
 from gt.train.checkpoint import trusted
 from tests.data.ogb_files import write, write_code2
@@ -340,7 +341,7 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("torch_geometric.nn.SAGEConv", True),
         ("pytorch_lightning.Trainer", True),
         ("os.system", False),
-        ("gt.predict.os.system", False),
+        ("gt.cli.prediction.os.system", False),
         ("torch.nn.functional.importlib.import_module", False),
         ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
     ],

@@ -1,8 +1,11 @@
 """Predictions of a trained model as a table: a row for each graph, node, token or link, or for each row of a file."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -216,3 +219,26 @@ def _beside(
     return Predictions(
         pd.concat([table, predicted.reindex(range(len(table)))], axis=1), scores, dict(sorted(unreadable.items()))
     )
+
+
+@runtime_checkable
+class HandedIn(Protocol):
+    """A dataset of which a file of predictions is handed in."""
+
+    def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
+        """Write that file into a folder; None for a split that is not handed in."""
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all; each number in the fewest digits that say it exactly.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.part-") as part:
+            table.to_csv(Path(part) / path.name, index=False)
+            os.replace(Path(part) / path.name, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another place by --out FILE") from None

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from gt.attention import Demand
 from gt.cli.command import check_command, composed
+from gt.cli.program import quick_exit
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
 from gt.data.graph_datamodule import GraphDataModule
@@ -102,5 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line():
+    with quick_exit(), one_line():
         main()

@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gt.attention import costs
+from gt.cli.program import quick_exit
 from gt.errors import Parser, UserError, one_line
 from gt.lottery.compare import Peaks, Row, compare, peaks
 from gt.lottery.measure import measure
@@ -139,5 +140,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line():
+    with quick_exit(), one_line():
         main()

@@ -1,0 +1,94 @@
+"""Which data a trained model is asked about: those of its run, or others, read as it has learned to read such."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from gt.cli.arguments import parsed
+from gt.cli.command import check_command, composed, settle
+from gt.cli.config import check, check_path
+from gt.data.datamodule import ALL
+from gt.errors import UserError
+from gt.schema import Schema
+from gt.train.checkpoint import check_trusted
+
+HANDLING = {  # what is set of data without making them others
+    "root", "batch_size", "eval_batch_size", "batch_nodes", "static", "workers", "processes", "sampler", "evaluate",
+    "chunk", "seed",
+}  # fmt: skip
+
+
+# what a model has learned of its data, and other data cannot change
+LEARNED = {
+    "target", "label", "features", "kind", "level", "tokens", "vocabulary", "tokenizer", "longest", "normalise", "log",
+    "standardise", "view",
+}  # fmt: skip
+
+
+def are_new(overrides: Sequence[str]) -> bool:
+    """Whether overrides choose other data than those of the run, or only say where they are and how to go about it."""
+    keys = [override.key_or_group for override in parsed(list(overrides))]
+    return any(key.split(".")[-1] not in HANDLING and key.split("/")[-1] not in HANDLING for key in keys)
+
+
+def check_learned(overrides: Sequence[str]) -> None:
+    """Whether overrides leave alone what a model has learned of its data.
+
+    Raises:
+        UserError: one does not.
+    """
+    for override in parsed(list(overrides)):
+        if override.key_or_group.removeprefix("data.") in LEARNED:
+            raise UserError(
+                f"{override.input_line}: new data are read as the model has learned to read such, and this is part of "
+                "it: leave it out"
+            )
+
+
+def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfig:
+    """The configuration of the run in a folder, its data changed as asked.
+
+    Raises:
+        UserError: no such run, one that asks to import what is not trusted, or an override that is none of the data.
+    """
+    kept = folder / ".hydra" / "config.yaml"
+    if not kept.is_file():
+        raise UserError(f"no {kept}: a checkpoint says what its model is, its run folder what its data are")
+    cfg = OmegaConf.load(kept)
+    assert isinstance(cfg, DictConfig)
+    check_trusted(OmegaConf.to_container(cfg), kept, trust)
+    options = [line for line in overrides if line.partition("=")[0] == "data"]
+    values = [line for line in overrides if line not in options]
+    if options:
+        check_command([*options, *values])
+        cfg.data = composed([*options, f"seed={cfg.seed}"]).data
+    for override in parsed(list(values)):
+        key = override.key_or_group
+        if not key.startswith("data."):
+            raise UserError(f"{override.input_line}: only the data may be changed, by data.KEY=VALUE or data=NAME")
+        check_path(cfg, key)
+        OmegaConf.update(cfg, key, override.value(), force_add=True)
+    settle(cfg, values)
+    check(cfg)
+    return cfg
+
+
+def check_schema(model: Schema, data: Schema) -> None:
+    """Whether a model reads data of a schema, as the source of these was read in training, and predicts their targets.
+
+    Raises:
+        UserError: names the first thing that differs.
+    """
+    for name in ("node_names", "node_categories", "edge_names", "edge_categories", "tokenizer", "answers"):
+        if getattr(model, name) and getattr(model, name) != getattr(data, name):
+            raise UserError(
+                f"these are not the data that this model was trained on: what training found out of them has changed "
+                f"({name}); to predict them as new data leave --split out, or say --split {ALL}"
+            )
+    for name in ("node_vocab", "node_floats", "edge_vocab", "edge_floats", "level", "kind", "outputs", "positions"):
+        ours, theirs = getattr(model, name), getattr(data, name)
+        if ours != theirs:
+            raise UserError(f"this model cannot read these data: its {name} is {ours}, that of the data {theirs}")
+    if model.names != data.names and model.names and data.names:
+        raise UserError("this model cannot read these data: their classes, or targets, have other names")
