@@ -101,12 +101,12 @@ class Watch(threading.Thread):
                     self._end(f"{name} ended with exit code {code}")
 
     def _end(self, what: str) -> None:
-        self.lost.set()
         from gt.train.checkpoint_files import how_to_resume  # with PyTorch, as above
 
         print(f"error: {what}; {how_to_resume(self.folder)}", file=sys.stderr, flush=True)
         for process in self.processes:
             process.kill()
+        self.lost.set()  # what is said is in the log, too, before the first process closes it
         self.over.wait(GRACE)
         os._exit(1)
 
