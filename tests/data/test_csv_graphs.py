@@ -80,8 +80,8 @@ def test_what_stands_there_comes_out(form, tmp_path):
     assert (store.schema.node_vocab, store.schema.edge_vocab) == ((3, 2), (2,))
     assert (store.schema.level, store.schema.kind, store.schema.max_nodes) == ("graph", "regression", 3)
     assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [0, 2], "valid": [1]}
-    assert store.notes["node columns"] == {"element": ["C", "N", "O"], "ring": [0, 1]}
-    assert store.notes["edge columns"] == {"bond": ["double", "single"]}
+    assert (store.schema.node_names, store.schema.node_categories) == (("element", "ring"), (("C", "N", "O"), (0, 1)))
+    assert (store.schema.edge_names, store.schema.edge_categories) == (("bond",), (("double", "single"),))
 
 
 def test_edges_are_read_one_way_unless_told(tmp_path):
@@ -196,19 +196,19 @@ FAULTS = {
     "unnamed column": ({"nodes": NODES.replace("ring", "")}, "{folder}/nodes.csv, line 1: a column without a name"),
     "short and long": (
         {"edges": EDGES.replace("m2,1,2,double", "m2,1,2") + "m1,a,b,x,y\n"},
-        "{folder}/edges.csv, line 2 has 3",
+        "{folder}/edges.csv, line 2: 3 cells where the header has 4",
     ),
-    "blank row": (
-        {"edges": EDGES.replace("m1,b", "\nm1,b")},
-        "{folder}/edges.csv, line 3 has 1 cells where the header has 4",
+    "behind a blank row": (
+        {"edges": EDGES.replace("m1,b", "\nm1,c")},
+        "{folder}/edges.csv, line 4: there is no node 'c'",
     ),
     "short row with quotes": (
         {"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")},
-        "{folder}/nodes.csv, line 7 has 3",
+        "{folder}/nodes.csv, line 7: 3 cells where the header has 4",
     ),
     "open quote": (
         {"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')},
-        "{folder}/nodes.csv, line 7: unexpected end of data",
+        "{folder}/nodes.csv, line 5: a quote that opens there is never closed",
     ),
     "empty id": ({"edges": EDGES.replace("m2,3,2", "m2,,2")}, "{folder}/edges.csv, line 4: 'source' is empty"),
     "empty feature": (

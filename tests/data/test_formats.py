@@ -49,7 +49,7 @@ def test_what_networkx_wrote_comes_out(ending, directed, tmp_path):
     assert sorted(map(tuple, store.edge_index.T.tolist())) == sorted(expected)
     ends = store.edge_index.T.tolist()
     weights = [graph.edges[tuple(pair)]["weight"] for pair in ends]
-    values = store.notes["edge columns"].get("weight")
+    values = dict(zip(store.schema.edge_names, store.schema.edge_categories, strict=True))["weight"]
     read = store.edges["edge_attr"][:, 0]
     assert [values[code] for code in read] == weights if values else read.tolist() == weights
     assert [store.schema.names[y] for y in store.nodes["y"]] == [graph.nodes[n]["club"] for n in graph]
@@ -203,7 +203,7 @@ def test_edge_lists_beside_a_table_of_nodes(name, content, weights, tmp_path):
     (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
     store = opened(folder, CSVNodes).graphs
     assert store.edge_index.T.tolist() == [[0, 1], [1, 2]]
-    values = store.notes["edge columns"].get("weight")
+    values = dict(zip(store.schema.edge_names, store.schema.edge_categories, strict=True)).get("weight")
     read = store.edges["edge_attr"][:, 0].tolist() if store.edges else None
     assert ([values[code] for code in read] if values else read) == weights
 
@@ -257,7 +257,7 @@ def test_an_encoding_that_xml_declares_is_read(encoding, tmp_path):
 def test_text_between_commas_with_a_decimal_comma_in_quotes_is_no_number(tmp_path):
     (tmp_path / "nodes.csv").write_text('node,size,label,split\na,"1,5",u,train\nb,"2,5",v,train\nc,"1,5",u,valid\n')
     (tmp_path / "edges.csv").write_text("source,target\na,b\n")
-    assert opened(tmp_path, CSVNodes).graphs.notes["node columns"]["size"] == ["1,5", "2,5"]
+    assert opened(tmp_path, CSVNodes).schema.node_categories == (("1,5", "2,5"),)
     with pytest.raises(Exception, match="one graph"):
         opened(tmp_path, CSVGraphs)
 

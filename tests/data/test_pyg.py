@@ -321,8 +321,8 @@ EMPTY = Data(
     ("dataset", "said"),
     [
         (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: an edge joins [-1, 0] where nodes are 0..2"),
-        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is negative: "),
-        (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x has 3 dimensions"),
+        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is no category"),
+        (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x is 27 x 1 x 2"),
         (lambda: one(y=None), "own has no targets: its graphs hold edge_index, x and no y"),
         (lambda: one(y=float("inf")), "own, graph 0: inf as a target is not finite"),
         (lambda: one(y=float("nan")), "own, graph 0: no target at all, nothing to learn"),
@@ -488,7 +488,7 @@ def test_new_graphs_keep_the_categories_of_the_training(tmp_path):
     with pytest.raises(UserError, match="graph 0"):
         opened_as_known(PyG(partial(Kept, strange), root=str(tmp_path)), trained.schema)
     wide = graphs(x=lambda graph, number: torch.cat([graph.x, graph.x], 1))
-    with pytest.raises(UserError, match="columns of x"):
+    with pytest.raises(UserError, match="graph 0: x is"):
         opened_as_known(PyG(partial(Kept, wide), root=str(tmp_path)), trained.schema)
 
 

@@ -1,6 +1,6 @@
 """Tables of nodes, edges and graphs put together: what CSV folders, GraphML and node-link JSON have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from gt.data.numbers import Numbers
-from gt.data.own.columns import Answer, answer, degrees, random_split
+from gt.data.own.columns import Answer, answer, most_neighbours, random_split
 from gt.data.own.joined import join
-from gt.data.own.node_tables import Packed, Table, pack
+from gt.data.own.node_tables import learn_categories, widths
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
 from gt.data.splits import SPLITS, check_fractions, split_of
 from gt.data.store import Arrays, Graphs
+from gt.data.table import Table
 from gt.errors import UserError, shell_override
 from gt.schema import UNLABELLED, Kind, Schema
 
@@ -73,42 +74,45 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         joined = joined.both_ways()
 
     table = nodes if by_node or graphs is None else graphs
-    found = _answer(table, names, kind, optional=by_node)
-    choices.numbers.check(found.kind, found.y, table.where)
-    x, attr = _features(nodes, roles["nodes"]), _features(joined.edges, roles["edges"])
+    targets = _answer(table, names, kind, optional=by_node)
+    choices.numbers.check(targets.kind, targets.y, table.where)
+    node_names, node_categories = _learned(nodes, roles["nodes"])
+    edge_names, edge_categories = _learned(joined.edges, roles["edges"])
     if by_node and "graph" in nodes.columns:
-        splits = _splits(graphs, _any_labelled(found, joined.owner), choices, f"the graphs of {nodes.name}")
+        splits = _splits(graphs, _any_labelled(targets, joined.owner), choices, f"the graphs of {nodes.name}")
     else:
-        splits = _splits(table, found, choices, table.name)
-    for one, columns in ((x, roles["nodes"]), (attr, roles["edges"])):
-        columns |= {name: "categories" if name in one.values else "numbers" for name in one.names}
-    notes: dict[str, Any] = {"node columns": x.values, "edge columns": attr.values, "attributes": roles}
-    if not x.names:
-        x.features, notes["degree"] = degrees(joined.ends[1], len(nodes)), True
+        splits = _splits(table, targets, choices, table.name)
+    degree = not node_names
+    node_vocab, node_floats = ((most_neighbours(joined.ends[1]) + 1,), 0) if degree else widths(node_categories)
+    edge_vocab, edge_floats = widths(edge_categories)
     schema = Schema(
-        node_vocab=x.features.vocab,
-        node_floats=x.features.floats,
-        edge_vocab=attr.features.vocab,
-        edge_floats=attr.features.floats,
+        node_vocab=node_vocab,
+        node_floats=node_floats,
+        edge_vocab=edge_vocab,
+        edge_floats=edge_floats,
         level="node" if by_node else "graph",
-        kind=found.kind,
-        outputs=found.outputs,
-        names=found.names,
+        kind=targets.kind,
+        outputs=targets.outputs,
+        names=targets.names,
         target=tuple(names),
-        node_names=tuple(x.names),
-        node_categories=x.categories,
-        edge_names=tuple(attr.names),
-        edge_categories=attr.categories,
-        degree=not x.names,
+        node_names=node_names,
+        node_categories=node_categories,
+        edge_names=edge_names,
+        edge_categories=edge_categories,
+        degree=degree,
         undirected=bool(choices.undirected),
     )
-    packed = joined.graphs_with(x.features.values, attr.features.values if attr.names else None, {"y": found.y}, schema)
+    notes: dict[str, Any] = {"attributes": roles} | ({"degree": True} if degree else {})
+    packed = joined.graphs_with({"y": targets.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
 
-def _features(table: Table, roles: Mapping[str, str]) -> Packed:
-    names = [name for name, role in roles.items() if role in (FEATURE, NUMBER)]
-    return pack(table, names, numbers=[name for name in names if roles[name] == NUMBER])
+def _learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+    """The columns of features and the values of their categories; in ``roles`` each is now called what it became."""
+    names = tuple(name for name, role in roles.items() if role in (FEATURE, NUMBER))
+    categories = learn_categories(table, names, [name for name in names if roles[name] == NUMBER])
+    roles |= {name: "categories" if known else "numbers" for name, known in zip(names, categories, strict=True)}
+    return names, categories
 
 
 def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: bool) -> Answer:
@@ -132,31 +136,31 @@ def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: boo
         raise UserError(f"{table.where(int(np.argmax(empty)))}: '{names[0]}' is empty, and it is the target")
     known = only[~empty]
     if only.dtype.kind == "O":
-        found = answer(known, table.where, kind)
+        words = answer(known, table.where, kind)
         y = np.full(len(only), UNLABELLED, dtype=np.int64)
-        y[~empty] = found.y
-        return replace(found, y=y)
+        y[~empty] = words.y
+        return replace(words, y=y)
     if empty.any() and kind is None and (known == np.floor(known)).all():
         kind = "multiclass"  # whole numbers with gaps are read as reals
     return answer(only, table.where, kind)
 
 
-def _any_labelled(found: Answer, owner: np.ndarray) -> Answer:
+def _any_labelled(targets: Answer, owner: np.ndarray) -> Answer:
     """What a split of graphs goes by where nodes have the targets: whether any has one."""
-    labelled = np.bincount(owner, found.labelled) > 0
+    labelled = np.bincount(owner, targets.labelled) > 0
     return Answer(np.where(labelled, 0, UNLABELLED), "multiclass", 1)
 
 
-def _splits(table: Table | None, found: Answer, choices: Choices, name: str) -> Arrays:
+def _splits(table: Table | None, targets: Answer, choices: Choices, name: str) -> Arrays:
     """Rows with a target by split: as the column ``split`` says, else at random."""
     if table is None or "split" not in table.columns:
-        return random_split(found, choices.fractions, choices.split_seed, name)
+        return random_split(targets, choices.fractions, choices.split_seed, name)
     words = table.columns["split"]
     parts = np.array([split_of(word) or "" for word in words])
     if (parts == "").any():
         row = int(np.argmax(parts == ""))
         raise UserError(f"{table.where(row)}: split {words[row]!r} is none of train, valid and test")
-    splits = {split: np.flatnonzero((parts == split) & found.labelled) for split in SPLITS}
+    splits = {split: np.flatnonzero((parts == split) & targets.labelled) for split in SPLITS}
     for split in SPLITS[:2]:
         if not len(splits[split]):
             raise UserError(f"{table.name}: column 'split' puts nothing with a target into '{split}'")

@@ -1,6 +1,6 @@
 """What the columns of somebody's own graphs are: categories or numbers, classes or values, and who learns from whom."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,21 +8,12 @@ import numpy as np
 
 from gt.data.splits import SPLITS, stratified
 from gt.data.store import Arrays, Graphs
+from gt.data.table import Where
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Kind, many, several
 
-Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
 FEW = 10  # values that may be classes or categories however few rows each has
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
-
-
-@dataclass(frozen=True)
-class Features:
-    """Columns that a model embeds: ``values`` (rows, columns); ``vocab`` for categories, ``floats`` for numbers."""
-
-    values: np.ndarray
-    vocab: tuple[int, ...] = ()
-    floats: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,20 +42,36 @@ def refuse(wrong: np.ndarray, values: np.ndarray, where: Where, why: str) -> Non
         raise UserError(f"{where(int(place[0]))}: {values[place]} {why}")
 
 
-def features(values: np.ndarray, where: Where, what: str) -> Features:
-    """Integers (rows,) or (rows, columns) are categories, a table row more than the largest; reals are numbers.
+def widths_of(values: np.ndarray | None) -> tuple[tuple[int, ...], int]:
+    """What columns (rows,) or (rows, columns) are to a model: sizes of categories (vocab), or a width (floats).
+
+    Integers are categories, a table row more than the largest; reals are numbers.
+    """
+    if values is None or not values[:1].size:
+        return (), 0
+    values = values[:, None] if values.ndim == 1 else values
+    if values.dtype.kind in "iu":
+        return tuple((values.max(0, initial=0).astype(np.int64) + 1).ravel().tolist()), 0
+    return (), values.shape[1]
+
+
+def features(values: np.ndarray | None, where: Where, what: str, vocab: tuple[int, ...], floats: int) -> np.ndarray:
+    """Columns (rows,) or (rows, columns) as a model with such widths takes them: integer categories or float32 numbers.
 
     Raises:
-        UserError: more than two dimensions, a negative category, a number that is not finite.
+        UserError: another number of columns, a category that is beyond, a number that is not finite.
     """
-    values = values[:, None] if values.ndim == 1 else values
-    if values.ndim != 2:
-        raise UserError(f"{where(0)}: {what} has {values.ndim} dimensions where rows and columns are needed")
-    if values.dtype.kind in "iu":
-        refuse(values < 0, values, where, f"in {what} is negative: categories are numbered from 0")
-        return Features(values, vocab=tuple((values.max(0, initial=0) + 1).tolist()))
-    refuse(~np.isfinite(values), values, where, f"in {what} is not a finite number")
-    return Features(single(values, where, f"in {what}"), floats=values.shape[1])
+    width = len(vocab) or floats
+    values = values[:, None] if values is not None and values.ndim == 1 else values
+    if values is None or values.ndim != 2 or values.shape[1] != width:
+        shape = "missing" if values is None else " x ".join(map(str, values.shape))
+        raise UserError(f"{where(0)}: {what} is {shape}, where a row of {width:,} columns for each is needed")
+    if floats:
+        refuse(~np.isfinite(values), values, where, f"in {what} is not a finite number")
+        return single(values, where, f"in {what}")
+    why = f"in {what} is no category: these are numbered from 0, and the model knows those of its training"
+    refuse((values != np.floor(values)) | (values < 0) | (values >= np.array(vocab)), values, where, why)
+    return values if values.dtype.kind in "iu" else values.astype(np.int64)
 
 
 def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
@@ -79,10 +86,9 @@ def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
     return found
 
 
-def degrees(target: np.ndarray, nodes: int) -> Features:
-    """The in-degree of each of the nodes as a category, for graphs without features; ``target`` (E,) reads an edge."""
-    degree = np.minimum(np.bincount(target, minlength=nodes), MOST_NEIGHBOURS)
-    return Features(degree[:, None], vocab=(int(degree.max()) + 1,))
+def most_neighbours(target: np.ndarray) -> int:
+    """The largest in-degree as a category in place of features, `MOST_NEIGHBOURS` at most; ``target`` (E,) reads."""
+    return int(np.bincount(target).max(initial=0).clip(max=MOST_NEIGHBOURS))
 
 
 def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer:

@@ -27,8 +27,8 @@ from gt.data.own.csv_table import read_table
 from gt.data.own.graph_records import tables
 from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
-from gt.data.own.node_tables import Table
 from gt.data.store import Graphs
+from gt.data.table import Table
 from gt.errors import UserError, nearest
 from gt.schema import Kind, Level, Schema
 

@@ -21,8 +21,8 @@ from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
 from gt.data.own.networkx_files import read_gexf, read_gml
 from gt.data.own.node_link import read_json
-from gt.data.own.node_tables import Table
 from gt.data.store import Graphs
+from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Level, Schema
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.own.node_tables import Table, rows
+from gt.data.own.node_tables import rows
 from gt.data.store import pointers
+from gt.data.table import Table
 from gt.errors import UserError
 
 Record = dict[str, Any]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from gt.data.own.node_tables import Table, column
+from gt.data.own.node_tables import column, encode
 from gt.data.store import Arrays, Graphs, pointers
+from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Level, Schema
 
@@ -51,22 +52,28 @@ class Joined:
             row=self.row[nodes],
         )
 
-    def graphs_with(self, x: np.ndarray, edge_attr: np.ndarray | None, y: Arrays, schema: Schema) -> Graphs:
-        """A store of them, without splits and notes.
+    def graphs_with(self, y: Arrays, schema: Schema) -> Graphs:
+        """A store of them, without splits and notes, with the features that the schema names.
 
         Args:
-            x, edge_attr: features of the rows of nodes and edges.
             y: the targets, of nodes where that is the level of the schema.
         """
+        if schema.degree:
+            x = np.bincount(self.ends[1], minlength=len(self.nodes)).clip(max=schema.node_vocab[0] - 1)[:, None]
+        else:
+            x = encode(self.nodes, schema.node_names, schema.node_categories)
         sizes = np.bincount(self.owner, minlength=len(self.keys))
         of_edge = self.owner[self.ends[0]]
         by_graph, starts = np.argsort(of_edge, kind="stable"), pointers(sizes)
+        edges = {}
+        if schema.edge_names:
+            edges["edge_attr"] = encode(self.edges, schema.edge_names, schema.edge_categories)[by_graph]
         return Graphs(
             node_ptr=starts,
             edge_ptr=pointers(np.bincount(of_edge, minlength=len(self.keys))),
             edge_index=(self.ends - starts[of_edge])[:, by_graph],
             nodes={"x": x} | (y if schema.level == "node" else {}),
-            edges={} if edge_attr is None else {"edge_attr": edge_attr[by_graph]},
+            edges=edges,
             graphs={} if schema.level == "node" else y,
             schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
         ).sort_edges()

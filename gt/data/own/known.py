@@ -1,22 +1,17 @@
 """Tables read as a trained model reads such: by its columns and categories; what it cannot read is named."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from gt.data.datamodule import Records
 from gt.data.own.assemble import Choices
-from gt.data.own.columns import single
 from gt.data.own.joined import Joined, join
-from gt.data.own.node_tables import Table
+from gt.data.own.node_tables import unreadable_rows
 from gt.data.store import Graphs
+from gt.data.table import Table
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.errors import UserError, nearest
 from gt.schema import Schema
-
-Categories = Sequence[Sequence[Any]]  # for each column the values behind its numbers, none for one of real numbers
 
 
 def assemble_known(
@@ -54,12 +49,6 @@ def assemble_known(
     joined = every.without(np.isin(np.arange(len(every.keys)), list(unreadable)))
     if undirected:
         joined = joined.both_ways()
-    if known.degree:
-        degree = np.bincount(joined.ends[1], minlength=len(joined.nodes))
-        x = np.minimum(degree, known.node_vocab[0] - 1)[:, None]
-    else:
-        x = pack_known(joined.nodes, known.node_names, known.node_categories)
-    edge_attr = pack_known(joined.edges, known.edge_names, known.edge_categories) if known.edge_names else None
     if known.level == "node":
         table, records = joined.nodes, _of_nodes(nodes, every, joined, unreadable)
     else:
@@ -70,7 +59,7 @@ def assemble_known(
     if known.target and set(known.target) <= set(table.columns):
         y, strange = known_targets([table.columns[name] for name in known.target], known)
         say_strange(strange, table.where)
-    return joined.graphs_with(x, edge_attr, {"y": y}, known), records
+    return joined.graphs_with({"y": y}, known), records
 
 
 def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
@@ -99,62 +88,3 @@ def _of_nodes(nodes: Table, every: Joined, joined: Joined, unreadable: dict[int,
         if graph in unreadable
     }
     return Records(pd.DataFrame(nodes.columns), joined.row, dict(sorted(why.items())))
-
-
-def unreadable_rows(table: Table, names: Sequence[str], categories: Categories) -> dict[int, str]:
-    """By row, where it stands and why a model cannot read it: an empty cell or a value that it has not learned."""
-    found: dict[int, str] = {}
-    for name, known in zip(names, categories, strict=True):
-        values = table.columns.get(name, np.empty(0))
-        empty = pd.isna(values)
-        if known:
-            wrong = category_codes(values, known) < 0
-        elif values.dtype.kind == "O":
-            wrong = np.ones(len(values), bool)
-        else:
-            wrong = ~np.isfinite(values.astype(np.float64))
-        for row in np.flatnonzero(wrong | empty).tolist():
-            if empty[row]:
-                why = "is empty"
-            else:
-                why = f"is {str(values[row])[:40]!r}, " + (
-                    "which the model has not learned" if known else "no finite number"
-                )
-            found.setdefault(row, f"{table.where(row)}: '{name}' {why}")
-    return found
-
-
-def pack_known(table: Table, names: Sequence[str], categories: Categories) -> np.ndarray:
-    """(rows, columns) features of rows that are all readable, as `gt.data.own.node_tables.pack` gives them."""
-    if not len(table):
-        return (
-            np.empty((0, len(names)), np.int64) if all(categories) else np.empty((0, _channels(categories)), np.float32)
-        )
-    real = not all(categories)
-    parts: list[np.ndarray] = []
-    for name, known in zip(names, categories, strict=True):
-        values = table.columns[name]
-        if not known:
-            parts.append(single(values.astype(np.float64)[:, None], table.where, f"in {name!r}"))
-        else:
-            codes = category_codes(values, known)
-            parts.append(np.eye(len(known), dtype=np.float32)[codes] if real else codes[:, None])
-    return np.concatenate(parts, axis=1)
-
-
-def _channels(categories: Categories) -> int:
-    return sum(max(1, len(known)) for known in categories)
-
-
-def category_codes(values: np.ndarray, categories: Sequence[Any]) -> np.ndarray:
-    """(rows,) the place of each value among categories, -1 where it is none of them.
-
-    A column of text whose values in one file all happen to be numbers is read as numbers there, and whole numbers with
-    a gap as real numbers.
-    """
-    if isinstance(categories[0], str):
-        text = [str(int(v)) if isinstance(v, np.floating) and v == np.floor(v) else str(v) for v in values]
-        return pd.Index(categories).get_indexer(pd.Index(text, dtype=object))
-    if values.dtype.kind == "O":
-        return np.full(len(values), -1)
-    return pd.Index(np.asarray(categories, np.float64)).get_indexer(pd.Index(values.astype(np.float64)))

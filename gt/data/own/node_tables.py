@@ -1,63 +1,25 @@
-"""Tables of nodes, edges and graphs, and their columns as a model takes them."""
+"""Columns of tables of nodes, edges and graphs: typed values of records, and columns as a model takes them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gt.data.own.columns import Features, Where, single
+from gt.data.own.columns import single
+from gt.data.table import Table, Where
 from gt.errors import UserError, nearest
 
 WIDEST = 1000  # channels that text columns beside real numbers may take
 
-
-@dataclass
-class Table:
-    """Columns of equal length: ids as text, the others int64, float64 (NaN where empty) or text.
-
-    Attributes:
-        name: what messages call the table, such as ``nodes.csv``.
-        columns: values by name; ``graph``, ``node``, ``source``, ``target`` and ``split`` have a meaning of their own.
-        where: names the place of a row.
-    """
-
-    name: str
-    columns: dict[str, np.ndarray]
-    where: Where
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
-
-    def take(self, rows: np.ndarray) -> "Table":
-        """The given rows, each still known by where it stands."""
-        columns = {name: values[rows] for name, values in self.columns.items()}
-        return Table(self.name, columns, lambda row: self.where(int(rows[row])))
-
-    def others(self, *taken: str) -> list[str]:
-        return [name for name in self.columns if name not in taken]
+Categories = Sequence[Sequence[Any]]  # for each column the values behind its numbers, none for one of real numbers
 
 
-@dataclass
-class Packed:
-    """Columns as a model takes them, and the values behind the numbers of each category."""
-
-    features: Features
-    names: list[str] = field(default_factory=list)
-    values: dict[str, list[Any]] = field(default_factory=dict)
-
-    @property
-    def categories(self) -> tuple[tuple[Any, ...], ...]:
-        """Those values for each column, none for one of real numbers."""
-        return tuple(tuple(self.values.get(name, ())) for name in self.names)
-
-
-def pack(table: Table, names: Sequence[str], numbers: Collection[str] = ()) -> Packed:
-    """The named columns of a table as features (rows, columns).
+def learn_categories(table: Table, names: Sequence[str], numbers: Collection[str] = ()) -> tuple[tuple[Any, ...], ...]:
+    """What the named columns of a table are to a model.
 
     Integers and text are categories, numbered in ascending order of the values found over all splits. Where there is a
-    column of real numbers, integers are numbers too, and each value of a text column has a channel of its own (1 or 0).
+    column of real numbers, integers are numbers too.
 
     Args:
         numbers: columns of integers that are to be read as real numbers.
@@ -65,35 +27,86 @@ def pack(table: Table, names: Sequence[str], numbers: Collection[str] = ()) -> P
     Raises:
         UserError: an empty cell, a number that is not finite, text with more values than there may be channels.
     """
-    if not names:
-        return Packed(Features(np.empty((len(table), 0))))
-    columns = {name: table.columns[name] for name in names}
-    for name, column in columns.items():
-        empty = pd.isna(column) if column.dtype.kind == "O" else ~np.isfinite(column)
-        if empty.any():
-            row = int(np.argmax(empty))
-            said = "is empty" if pd.isna(column[row]) else f"is {column[row]}"
-            hint = "fill it in, or leave it out by data.features=[NAME,...], those to be read"
-            raise UserError(f"{table.where(row)}: '{name}' {said}, and a feature needs a value: {hint}")
-    real = any(column.dtype.kind == "f" or name in numbers for name, column in columns.items())
-    made: list[np.ndarray] = []
-    values: dict[str, list[Any]] = {}
-    for name, column in columns.items():
+    real = any(table.columns[name].dtype.kind == "f" or name in numbers for name in names)
+    categories: list[tuple[Any, ...]] = []
+    for name in names:
+        column = table.columns[name]
         if real and column.dtype.kind != "O":
-            made.append(single(column[:, None], table.where, f"in {name!r}"))
+            categories.append(())
             continue
-        codes, found = pd.factorize(column, sort=True)
-        values[name] = list(found) if column.dtype.kind == "O" else found.tolist()
-        if real and len(found) > WIDEST:
+        values = pd.factorize(column, sort=True)[1].tolist()
+        if real and len(values) > WIDEST:
             raise UserError(
-                f"{table.name}: '{name}' is text with {len(found):,} values beside columns of real numbers: "
-                f"number its values, or leave out the real numbers"
+                f"{table.name}: '{name}' is text with {len(values):,} values beside columns of real numbers: "
+                "number its values, or leave out the real numbers"
             )
-        made.append(np.eye(len(found), dtype=np.float32)[codes] if real else codes[:, None])
-    x = np.concatenate(made, axis=1)
-    if real:
-        return Packed(Features(x, floats=x.shape[1]), list(names), values)
-    return Packed(Features(x, vocab=tuple(max(1, len(values[name])) for name in names)), list(names), values)
+        categories.append(tuple(values))
+    for why in unreadable_rows(table, names, categories).values():
+        hint = "fill it in, or leave it out by data.features=[NAME,...], those to be read"
+        raise UserError(f"{why}, and a feature needs a value: {hint}")
+    return tuple(categories)
+
+
+def widths(categories: Categories) -> tuple[tuple[int, ...], int]:
+    """The numbers of categories of each column (vocab) or, where any is of real numbers, of all channels (floats)."""
+    sizes = tuple(max(1, len(values)) for values in categories)
+    return (sizes, 0) if all(categories) else ((), sum(sizes))
+
+
+def unreadable_rows(table: Table, names: Sequence[str], categories: Categories) -> dict[int, str]:
+    """By row, where it stands and why a model cannot read it: an empty cell or a value that it has not learned."""
+    reasons: dict[int, str] = {}
+    for name, known in zip(names, categories, strict=True):
+        values = table.columns.get(name, np.empty(0))
+        empty = pd.isna(values)
+        if known:
+            wrong = category_codes(values, known) < 0
+        elif values.dtype.kind == "O":
+            wrong = np.ones(len(values), bool)
+        else:
+            wrong = ~np.isfinite(values.astype(np.float64))
+        what = "which the model has not learned" if known else "no finite number"
+        for row in np.flatnonzero(wrong | empty).tolist():
+            why = "is empty" if empty[row] else f"is {str(values[row])[:40]!r}, {what}"
+            reasons.setdefault(row, f"{table.where(row)}: '{name}' {why}")
+    return reasons
+
+
+def encode(table: Table, names: Sequence[str], categories: Categories) -> np.ndarray:
+    """(rows, columns) numbers of categories or, where any column is of real numbers, (rows, channels) float32.
+
+    Each category then has a channel (1 or 0). All rows must be readable, see `unreadable_rows`.
+
+    Raises:
+        UserError: a number that is too large for float32.
+    """
+    vocab, floats = widths(categories)
+    if not len(table):
+        return np.empty((0, floats), np.float32) if floats else np.empty((0, len(vocab)), np.int64)
+    parts = []
+    for name, known in zip(names, categories, strict=True):
+        values = table.columns[name]
+        if not known:
+            parts.append(single(values.astype(np.float64)[:, None], table.where, f"in {name!r}"))
+        else:
+            codes = category_codes(values, known)
+            parts.append(np.eye(len(known), dtype=np.float32)[codes] if floats else codes[:, None])
+    return np.concatenate(parts, axis=1)
+
+
+def category_codes(values: np.ndarray, categories: Sequence[Any]) -> np.ndarray:
+    """(rows,) the place of each value among categories, -1 where it is none of them.
+
+    A column of text whose values in one file all happen to be numbers is read as numbers there, and whole numbers with
+    a gap as real numbers.
+    """
+    kind = values.dtype.kind
+    if isinstance(categories[0], str):
+        if kind != "O":
+            whole = [f"{value:.0f}" if kind == "f" and value == np.floor(value) else str(value) for value in values]
+            values = np.array(whole, dtype=object)
+        return pd.Index(categories, dtype=object).get_indexer(pd.Index(values, dtype=object))
+    return np.full(len(values), -1) if kind == "O" else pd.Index(np.asarray(categories)).get_indexer(pd.Index(values))
 
 
 def column(table: Table, name: str) -> np.ndarray:

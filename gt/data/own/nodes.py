@@ -15,8 +15,7 @@ from gt.data.numbers import Numbers
 from gt.data.own import csv_graphs, graph_files
 from gt.data.own.assemble import Choices, Target
 from gt.data.own.base import Own, file_name, single
-from gt.data.own.pyg import VERSION, one_graph
-from gt.data.own.pyg_known import pack_known
+from gt.data.own.pyg import VERSION, one_graph, pack_known
 from gt.data.own.pyg_open import open_dataset, title
 from gt.data.own.pyg_read import digest, read
 from gt.data.store import Graphs

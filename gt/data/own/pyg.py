@@ -16,13 +16,14 @@ from torchmetrics import MetricCollection
 from gt.data.folds import Folds, numbered
 from gt.data.numbers import Numbers
 from gt.data.own.base import OwnGraphs, file_name
-from gt.data.own.columns import Answer, Features, Where, answer, degrees, features, random_split
-from gt.data.own.pyg_known import pack_known
+from gt.data.own.columns import Answer, answer, features, most_neighbours, random_split, widths_of
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
 from gt.data.splits import check_fractions
 from gt.data.store import Arrays, Graphs, pointers
+from gt.data.table import Where
+from gt.data.targets import known_targets, no_targets, say_strange
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Kind, Level, Schema
@@ -30,54 +31,83 @@ from gt.schema import UNLABELLED, Kind, Level, Schema
 VERSION = 4  # raise when the same dataset would give another store
 
 
+def place_of(pointer: np.ndarray, name: str) -> Where:
+    """Names the graph of a row, where graph i has the rows ``pointer[i]`` to ``pointer[i + 1]``."""
+    return lambda row: f"{name}, graph {int(np.searchsorted(pointer, row, side='right')) - 1}"
+
+
 def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Graphs, Answer]:
     """The graphs without splits, and their targets (a row a graph or a node)."""
-    nodes, edges = pointers(part.sizes), pointers(part.edges)
-
-    def graph_of(pointer: np.ndarray) -> Where:
-        return lambda row: f"{name}, graph {int(np.searchsorted(pointer, row, side='right')) - 1}"
-
-    notes: dict[str, Any] = {}
-    if part.x is None or part.x.shape[-1] == 0:
-        notes["degree"] = True
-        target = part.edge_index[1] + np.repeat(nodes[:-1], part.edges)
-        found = degrees(target, nodes[-1])
-    else:
-        found = features(part.x, graph_of(nodes), "x")
-    beside = Features(np.empty((edges[-1], 0)))
-    if part.edge_attr is not None and part.edge_attr[:1].size:
-        beside = features(part.edge_attr, graph_of(edges), "edge_attr")
-    by_graph = part.level == "graph"
-    used = {"edge_attr": beside} if "degree" in notes else {"x": found, "edge_attr": beside}
-    roles = {key: "categories" if each.vocab else "numbers" for key, each in used.items() if each.vocab or each.floats}
-    notes["attributes"] = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
+    node_vocab, node_floats = widths_of(part.x)
+    edge_vocab, edge_floats = widths_of(part.edge_attr)
+    degree = not (node_vocab or node_floats)
+    if degree:
+        firsts = pointers(part.sizes)[:-1]
+        node_vocab = (most_neighbours(part.edge_index[1] + np.repeat(firsts, part.edges)) + 1,)
+    widths = {"x": (node_vocab, node_floats), "edge_attr": (edge_vocab, edge_floats)}
+    roles = {key: "categories" if vocab else "numbers" for key, (vocab, floats) in widths.items() if vocab or floats}
+    if degree:
+        del roles["x"]
     assert part.y is not None  # `read` refuses a dataset without
-    where: Where = (lambda row: f"{name}, graph {row}") if by_graph else graph_of(nodes)
-    found_y = answer(part.y, where, numbers.kind(kind))
-    numbers.check(found_y.kind, found_y.y, where)
-    graphs = Graphs(
+    where = place_of(pointers(part.sizes if part.level == "node" else np.ones_like(part.sizes)), name)
+    targets = answer(part.y, where, numbers.kind(kind))
+    numbers.check(targets.kind, targets.y, where)
+    schema = Schema(
+        node_vocab=node_vocab,
+        node_floats=node_floats,
+        edge_vocab=edge_vocab,
+        edge_floats=edge_floats,
+        level=part.level,
+        kind=targets.kind,
+        outputs=targets.outputs,
+        names=targets.names,
+        target=("y",),
+        degree=degree,
+    )
+    attributes = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
+    notes = {"attributes": attributes} | ({"degree": True} if degree else {})
+    return replace(_graphs(part, name, targets.y, schema), notes=notes), targets
+
+
+def pack_known(part: Part, name: str, known: Schema) -> Graphs:
+    """The graphs as a trained model reads them, without splits; targets may be missing.
+
+    Raises:
+        UserError: features of another width or kind, a category beyond those that it has learned.
+    """
+    y = no_targets(int(part.sizes.sum()) if known.level == "node" else len(part.sizes), known)
+    if part.y is not None:
+        columns = list((part.y[:, None] if part.y.ndim == 1 else part.y.reshape(len(part.y), -1)).T)
+        if known.kind == "multiclass":  # -100 is no label
+            columns = [np.where(columns[0] == UNLABELLED, np.nan, columns[0])]
+        if len(columns) != y.reshape(len(y), -1).shape[1]:
+            raise UserError(f"{name}: y has {len(columns)} columns where the model predicts {known.outputs}")
+        y, strange = known_targets(columns, known)
+        say_strange(strange, lambda row: f"{name}, {known.level} {row}")
+    return _graphs(part, name, y, known)
+
+
+def _graphs(part: Part, name: str, y: np.ndarray, schema: Schema) -> Graphs:
+    """A store without splits, of the features that a schema describes, and targets of its level."""
+    nodes, edges = pointers(part.sizes), pointers(part.edges)
+    if schema.degree:
+        target = part.edge_index[1] + np.repeat(nodes[:-1], part.edges)
+        x = np.bincount(target, minlength=nodes[-1]).clip(max=schema.node_vocab[0] - 1)[:, None]
+    else:
+        x = features(part.x, place_of(nodes, name), "x", schema.node_vocab, schema.node_floats)
+    edge_arrays = {}
+    if schema.edge_vocab or schema.edge_floats:
+        place = place_of(edges, name)
+        edge_arrays["edge_attr"] = features(part.edge_attr, place, "edge_attr", schema.edge_vocab, schema.edge_floats)
+    return Graphs(
         node_ptr=nodes,
         edge_ptr=edges,
         edge_index=part.edge_index,
-        nodes={"x": found.values} | ({} if by_graph else {"y": found_y.y}),
-        edges={"edge_attr": beside.values} if beside.vocab or beside.floats else {},
-        graphs={"y": found_y.y} if by_graph else {},
-        notes=notes,
-        schema=Schema(
-            node_vocab=found.vocab,
-            node_floats=found.floats,
-            edge_vocab=beside.vocab,
-            edge_floats=beside.floats,
-            level=part.level,
-            kind=found_y.kind,
-            outputs=found_y.outputs,
-            names=found_y.names,
-            target=("y",),
-            max_nodes=int(part.sizes.max()),
-            degree="degree" in notes,
-        ),
-    )
-    return graphs.sort_edges(), found_y
+        nodes={"x": x} | ({"y": y} if schema.level == "node" else {}),
+        edges=edge_arrays,
+        graphs={} if schema.level == "node" else {"y": y},
+        schema=replace(schema, max_nodes=int(part.sizes.max())),
+    ).sort_edges()
 
 
 def by_graph(answer: Answer, graphs: Graphs) -> Answer:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data.own.columns import FEW
-from gt.data.own.node_tables import Table
+from gt.data.table import Table
 from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
