@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend
-from gt.masks import Complete, Mask, WideBatch, with_virtual_nodes
+from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.norms import normalised
 from gt.ranges import at_least, positive
 from gt.schema import Schema
@@ -66,6 +67,10 @@ class Features(nn.Module):
         return self.linear(self.dropout(self.units.shrink(values).to(self.linear.weight.dtype)))
 
 
+def _turns(mask: Mask | Schedule) -> Sequence[Mask]:
+    return mask.masks if isinstance(mask, Schedule) else (mask,)
+
+
 class GraphTransformer(nn.Module):
     """Everything between a GNN and a Transformer.
 
@@ -76,7 +81,7 @@ class GraphTransformer(nn.Module):
         block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
         mask: who reads whom, in every block; or a list with one mask for each. Where one reads virtual nodes, each
             has a learned state to begin with, and blocks run on all nodes; encodings and the head see real ones only.
-            Where one follows a schedule, `set_progress` says which part of it holds.
+            In place of each a `gt.masks.Schedule` may stand: `set_progress` says which of its masks holds.
         encodings: positional and structural encodings.
         head: makes the read-out from the width and the schema.
         norm: makes a last normalisation of the node states, for pre-norm blocks.
@@ -94,7 +99,7 @@ class GraphTransformer(nn.Module):
         width: int = 64,
         depth: int = 4,
         block: Callable[[int], nn.Module] | Sequence[Callable[[int], nn.Module]] = (),
-        mask: Mask | Sequence[Mask] = Complete(),  # noqa: B008  masks are frozen values
+        mask: Mask | Schedule | Sequence[Mask | Schedule] = Complete(),  # noqa: B008  masks are frozen values
         encodings: Sequence[Encoding] = (),
         head: Callable[[int, Schema], nn.Module] = Head,
         norm: Callable[[int], nn.Module] | None = None,
@@ -112,7 +117,7 @@ class GraphTransformer(nn.Module):
         blocks = list(block) if isinstance(block, Sequence) else [block]
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
-        self.scheduled = [mask] * depth if isinstance(mask, Mask) else list(mask)
+        self.scheduled = list(mask) if isinstance(mask, Sequence) else [mask] * depth
         self.set_progress(0.0)
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
@@ -133,7 +138,7 @@ class GraphTransformer(nn.Module):
         )
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         self._check_masks()
-        self.virtual_nodes = max((m.virtual_nodes for m in self.masks_in_use), default=0)
+        self.virtual_nodes = max((m.virtual_nodes for m in self.masks_of_training()), default=0)
         std = 1.0 if init_std is None else init_std
         drawn = torch.randn(self.virtual_nodes, width) * std
         self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
@@ -176,8 +181,8 @@ class GraphTransformer(nn.Module):
         masks = {mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)}
         if keepers and len(masks) > 1:
             raise ValueError(f"{keepers[0]} keeps a state of each pair, which masks that differ by layer do not share")
-        for place, (block, mask) in enumerate(zip(self.blocks, self.masks, strict=True)):
-            for part in parts_of(block):
+        for place, (block, scheduled) in enumerate(zip(self.blocks, self.scheduled, strict=True)):
+            for mask, part in product(_turns(scheduled), parts_of(block)):
                 heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
                 if mask.heads not in (1, heads):
                     raise ValueError(
@@ -267,12 +272,17 @@ class GraphTransformer(nn.Module):
     def set_progress(self, progress: float) -> None:
         """Say which share of the training is done, 0 to 1: masks that follow a schedule take their turn in `masks`."""
         self.progress = progress
-        self.masks = [mask.at(progress) for mask in self.scheduled]
+        self.masks = [mask.at(progress) if isinstance(mask, Schedule) else mask for mask in self.scheduled]
 
     @property
     def masks_in_use(self) -> set[Mask]:
         """The masks that some layer reads by."""
         return {m for m, b in zip(self.masks, self.blocks, strict=True) if uses_mask(b)}
+
+    def masks_of_training(self) -> list[Mask]:
+        """The masks that some layer reads by at some time of the training, each once, in order."""
+        used = [mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)]
+        return list(dict.fromkeys(turn for mask in used for turn in _turns(mask)))
 
     def parameter_count(self) -> int:
         """Trained numbers, tied ones once."""

@@ -12,7 +12,7 @@ from gt.graph import path_graphs
 from gt.heads import Head
 from gt.inference.causal import check_causal
 from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
-from gt.masks import Causal, Complete, Expander, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
+from gt.masks import Causal, Complete, Expander, Hops, PerHead, RandomEdges, Schedule, Strided, VirtualNodes, Window
 from gt.model import GraphTransformer
 from gt.schema import Schema
 
@@ -68,7 +68,7 @@ AHEAD = {
     "one layer": ({"mask": [Causal(), Window(1)]}, "Window"),
     "one head": ({"mask": PerHead([Causal(), Complete()])}, "PerHead|Causal"),
     "later in training": ({"mask": Hops(schedule=(1, 2, None))}, r"Complete\(\)"),
-    "later, in a union": ({"mask": Causal() | Hops(schedule=(1, None))}, r"Complete\(\)"),
+    "later, in a union": ({"mask": Schedule([Causal(), Causal() | Hops(1)])}, "Hops"),
     "virtual nodes": ({"mask": Causal() | VirtualNodes(1)}, "VirtualNodes.*virtual nodes"),
     "virtual nodes of one layer": ({"mask": [Causal(), Causal() | VirtualNodes(1)]}, "virtual nodes"),
     "a local branch": ({"local": Both}, r"block 0 \(ParallelBlock\)"),
@@ -82,7 +82,7 @@ CAUSAL = {
     "window": {"mask": Window(3) & Causal()},
     "hops along the text": {"mask": Hops(3)},
     "schedule": {"mask": Hops(schedule=(1, 2, 5))},
-    "schedule within causal": {"mask": Hops(schedule=(1, None)) & Causal()},
+    "schedule within causal": {"mask": Schedule([Hops(1) & Causal(), Causal()])},
     "random": {"mask": (RandomEdges(3) | Window(1)) & Causal()},
     "by head": {"mask": PerHead([Causal(), Hops(1)])},
     "positions": {"encodings": (LearnedPositions(), Rotary())},

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
-from gt.layers import attention_layers, uses_mask
+from gt.layers import attention_layers
 from gt.masks import Mask
 from gt.model import GraphTransformer
 
@@ -32,7 +32,7 @@ def check_causal(net: nn.Module, context: int) -> None:
         return
     if isinstance(net, GraphTransformer):
         path = path_graphs([context])
-        for mask in _masks(net):
+        for mask in net.masks_of_training():
             if mask.virtual_nodes:
                 raise UserError(
                     f"the mask {mask} reads through virtual nodes, which see what is yet to come: "
@@ -45,13 +45,6 @@ def check_causal(net: nn.Module, context: int) -> None:
                 )
     if part := _part_that_looks_ahead(net, min(context, PROBE)):
         raise UserError(f"{part} lets a token read what comes after it: a language model cannot be trained with it")
-
-
-def _masks(net: GraphTransformer) -> list[Mask]:
-    """Every mask that some layer reads by at some time of the training."""
-    layers = zip(net.scheduled, net.blocks, strict=True)
-    scheduled = [mask for mask, block in layers if uses_mask(block)]
-    return list(dict.fromkeys(mask.at(share) for mask in scheduled for share in mask.changes))
 
 
 def _looks_ahead(mask: Mask, path: GraphBatch) -> bool:

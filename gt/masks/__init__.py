@@ -25,6 +25,7 @@ from gt.masks.hops import Hops, by_head, by_layer
 from gt.masks.pairs import Pairs
 from gt.masks.position import Band, Causal, Complete, Strided, Window
 from gt.masks.random import Expander, RandomEdges
+from gt.masks.schedule import Schedule
 from gt.masks.virtual import VirtualNodes
 from gt.masks.wide import WideBatch, with_virtual_nodes
 
@@ -39,6 +40,7 @@ __all__ = [
     "Pairs",
     "PerHead",
     "RandomEdges",
+    "Schedule",
     "Strided",
     "Union",
     "VirtualNodes",

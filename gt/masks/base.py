@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -33,15 +33,6 @@ class Mask:
         reader = torch.arange(batch.num_nodes, device=batch.device).repeat_interleave(size)
         source = ranges(batch.ptr[batch.batch], size)
         return (reader * batch.num_nodes + source)[self.allows(batch, source, reader).any(-1)]
-
-    def at(self, progress: float) -> Mask:
-        """The mask when a share ``progress``, 0 to 1, of the training is done: itself unless it follows a schedule."""
-        return self
-
-    @property
-    def changes(self) -> tuple[float, ...]:
-        """The shares of the training from which on `at` gives another mask, ascending; the first is 0."""
-        return (0.0,)
 
     def pair_count(self, batch: GraphBatch) -> int | None:
         """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
@@ -119,6 +110,8 @@ class Combined(Mask):
         if not self.masks:
             raise ValueError(f"{type(self).__name__} needs at least one mask")
         object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration would not hash
+        if others := [type(mask).__name__ for mask in self.masks if not isinstance(mask, Mask)]:
+            raise ValueError(f"a {others[0]} is no mask: only masks combine")
         told_apart = {mask.heads for mask in self.masks} - {1}
         if len(told_apart) > 1:
             raise ValueError(f"masks for {' and '.join(map(str, sorted(told_apart)))} heads do not combine")
@@ -134,13 +127,6 @@ class Combined(Mask):
     @property
     def grows(self) -> bool:
         return all(mask.grows for mask in self.masks)
-
-    def at(self, progress: float) -> Mask:
-        return replace(self, masks=tuple(mask.at(progress) for mask in self.masks))
-
-    @property
-    def changes(self) -> tuple[float, ...]:
-        return tuple(sorted({share for mask in self.masks for share in mask.changes}))
 
     def _by_head(self) -> Iterator[tuple[int, ...]]:
         """What each mask has in `through`, head by head."""

@@ -14,8 +14,10 @@ from gt import metrics
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import predict
+from gt.masks import Schedule
 from gt.metrics import Criterion
 from gt.schema import Schema
+from gt.train.callbacks.masks import MaskSchedule
 from gt.train.optim import Optimisation
 from gt.train.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
 
@@ -66,11 +68,7 @@ class Task(pl.LightningModule):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             print(f"goes on at step {trainer.global_step} of {self._lengths[1]}, learning rate {rate:.3g}", flush=True)
 
-    def on_train_epoch_start(self) -> None:
-        self._advance()
-
     def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
-        self._advance()
         trainer: Any = self.trainer
         if trainer.accumulate_grad_batches > 1 and batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
@@ -86,13 +84,14 @@ class Task(pl.LightningModule):
         parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
         return ((f"net.{k}", v) for k, v in self.net.state_dict().items() if k not in parameters)
 
-    def _advance(self) -> None:
-        """Tell the network which share of the training is done: where epochs are counted, when this one began."""
-        net: Any = self.net
+    def progress(self) -> float:
+        """The share of the training that is done, 0 to 1: where epochs are counted, when this one began."""
         done = self.current_epoch * self._lengths[0] if self._epochs_are_counted() else self.trainer.global_step
-        progress = done / self._lengths[1]
-        if progress != getattr(net, "progress", progress):
-            net.set_progress(progress)
+        return done / self._lengths[1]
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        scheduled = any(isinstance(mask, Schedule) for mask in getattr(self.net, "scheduled", ()))
+        return [MaskSchedule()] if scheduled else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)

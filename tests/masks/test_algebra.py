@@ -21,7 +21,7 @@ from gt.masks import Window as Near
 from tests.graphs import random_batch
 from tests.masks.test_virtual import table
 
-LEAVES = [Complete(), Hops(None), Hops(1), Hops(schedule=[2, 0]), Causal(), Near(1), Strided(2), RandomEdges(2, seed=1),
+LEAVES = [Complete(), Hops(None), Hops(1), Hops(2), Causal(), Near(1), Strided(2), RandomEdges(2, seed=1),
           Expander(2), VirtualNodes(1), VirtualNodes(2)]  # fmt: skip
 PARTS = st.recursive(
     st.sampled_from(LEAVES),
@@ -45,16 +45,14 @@ def of_sets(mask, batch, head):
 
 
 @settings(max_examples=150, deadline=None)
-@given(MASKS, st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 3), st.floats(0, 1))
-def test_combined_masks_are_sets_of_pairs(mask, sizes, virtual, progress):
+@given(MASKS, st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 3))
+def test_combined_masks_are_sets_of_pairs(mask, sizes, virtual):
     batch = with_virtual_nodes(random_batch(tuple(sizes), seed=sum(sizes)), virtual)
     pairs = mask(batch)
     expected = torch.stack([of_sets(mask, batch, head) for head in range(mask.heads)])
     assert torch.equal(torch.stack([table(pairs, head) for head in range(mask.heads)]), expected)
     assert pairs.count >= expected.any(0).sum()  # a pair that no head uses in the end may be listed
     assert pairs.all_read == expected.any(-1).all()
-    assert mask.at(0.0)(batch).count == pairs.count
-    assert mask.at(progress).virtual_nodes == mask.virtual_nodes
     if not mask.virtual_nodes:
         narrow = mask(batch.narrow)
         real = batch.real

@@ -16,7 +16,7 @@ from gt.data.batching import Live
 from gt.data.text.language import Text
 from gt.errors import one_line
 from gt.graph import GraphBatch
-from gt.masks import Causal, Complete, Hops, PerHead, Union, by_head, by_layer
+from gt.masks import Causal, Complete, Hops, PerHead, Schedule, Union, VirtualNodes, by_head, by_layer
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
@@ -40,33 +40,22 @@ def test_each_radius_has_an_equal_share_of_the_training(turns):
     assert mask.at(1.0) == Hops(turns - 1)
 
 
-def test_a_mask_without_a_schedule_stays_itself():
-    for mask in (Hops(2), Complete(), Hops(1) | Causal(), PerHead((Hops(1), Causal()))):
-        for progress in (0.0, 0.5, 1.0):
-            assert mask.at(progress) == mask
-            assert type(mask.at(progress)) is type(mask)
-
-
-def test_masks_made_of_masks_pass_the_progress_on():
-    one, other = Hops(schedule=(0, 1)), Hops(schedule=(3, 2, None))
-    assert (one | other).at(0.4) == Hops(0) | Hops(2)
-    assert (one & (other | Causal())).at(1) == Hops(1) & (Hops(None) | Causal())
-    assert PerHead((one, other)).at(0.5) == PerHead((Hops(1), Hops(2)))
-
-
-def test_a_scheduled_mask_asked_directly_is_its_first():
-    batch = random_batch((1, 7, 5), seed=1)
-    for schedule in ([1, None], [None, 1], (2,)):
-        asked, first = Hops(schedule=schedule)(batch), Hops(schedule[0])(batch)
-        assert torch.equal(asked.edges, first.edges)
-        assert torch.equal(asked.dense, first.dense)
-        assert (asked.count, asked.limits, asked.all_read) == (first.count, first.limits, True)
+def test_any_masks_take_turns_but_schedules_do_not_combine():
+    masks = [Hops(1) | Causal(), PerHead((Hops(1), Causal())), Complete()]
+    assert [Schedule(masks).at(progress) for progress in (0.0, 0.5, 1.0)] == masks
+    assert hash(Schedule(masks)) == hash(Schedule(tuple(masks)))
+    assert Hops(schedule=(1, None)) == Schedule([Hops(1), Complete()])
+    for kind in (Union, PerHead):
+        with pytest.raises(ValueError, match="Schedule"):
+            kind((Causal(), Hops(schedule=(1, None))))
 
 
 def test_bad_schedules_are_refused():
     for given in ({"hops": 1, "schedule": [1]}, {"schedule": []}):
         with pytest.raises(ValueError, match="a schedule needs at least one radius, and takes the place of hops"):
             Hops(**given)
+    with pytest.raises(ValueError, match="at least one mask"):
+        Schedule([])
     with pytest.raises(ValueError, match="hops must be 0 or more, not -1"):
         Hops(schedule=[1, -1])
 
@@ -130,11 +119,12 @@ def test_progress_is_that_of_epochs_or_of_steps(given, expected, monkeypatch):
     monkeypatch.setattr(Task, "trainer", property(lambda self: fake))
     monkeypatch.setattr(Task, "current_epoch", property(lambda self: fake.current_epoch))
     task.on_train_start()
+    (callback,) = task.configure_callbacks()
     for step in range(15):
         fake.current_epoch, fake.global_step = step // 5, step // fake.accumulate_grad_batches
         if step % 5 == 0:
-            task.on_train_epoch_start()
-        task.on_train_batch_start(None, step % 5)
+            callback.on_train_epoch_start(fake, task)
+        callback.on_train_batch_start(fake, task, None, step % 5)
         assert task.net.progress == pytest.approx(expected(fake.current_epoch, fake.global_step))
 
 
@@ -253,7 +243,7 @@ def test_radii_by_layer_and_by_head():
     assert by_head([0, 2]) == PerHead((Hops(0), Hops(2)))
     assert composed("mask=by_layer", "mask.hops=[1,2,null]", "model.depth=3").masks == [Hops(1), Hops(2), Hops(None)]
     assert composed("mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
-    assert composed("mask=hops", "mask.schedule=[1,null]").scheduled == [Hops(schedule=(1, None))] * 4
+    assert composed("mask=hops", "mask.schedule=[1,null]").scheduled == [Schedule([Hops(1), Complete()])] * 4
     assert isinstance(composed("mask=exphormer", "mask.masks.1.degree=6").masks[0], Union)
 
 
@@ -274,3 +264,16 @@ def test_mistakes_are_one_line(overrides, said, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_masks_of_every_turn_are_held_against_the_model():
+    with pytest.raises(ValueError, match="2 heads"):
+        GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), by_head([1, 2])]))
+    net = GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), Hops(1) | VirtualNodes(2)]))
+    assert net.virtual_nodes == 2
+
+
+def test_a_network_without_a_schedule_has_no_callback():
+    assert (
+        Task(GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"]), SCHEMA, *metrics(SCHEMA)).configure_callbacks() == []
+    )

@@ -2,6 +2,7 @@
 
 from gt.train.callbacks.average import WeightAverage
 from gt.train.callbacks.last import SaveLast
+from gt.train.callbacks.masks import MaskSchedule
 from gt.train.callbacks.progress import Loading, Progress
 
-__all__ = ["Loading", "Progress", "SaveLast", "WeightAverage"]
+__all__ = ["Loading", "MaskSchedule", "Progress", "SaveLast", "WeightAverage"]
