@@ -35,27 +35,31 @@ def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | 
     """
     nodes, source = batch.num_nodes, batch.edge_index[0]
     reader = torch.arange(nodes, device=batch.device) if readers is None else readers
-    found = reader * nodes + reader
-    distance = torch.zeros_like(found)
-    frontier, hop = found, 0
+    keys = reader * nodes + reader
+    distance = torch.zeros_like(keys)
+    frontier, hop = keys, 0
     while frontier.numel() and (most is None or hop < most):
         hop += 1
         reader, last = frontier // nodes, frontier % nodes
         steps = batch.in_degree[last]
         reached = source[ranges(batch.rowptr[last], steps)]
         frontier = torch.unique(reader.repeat_interleave(steps) * nodes + reached)
-        frontier = frontier[~contains(found, frontier)]
-        found, order = torch.cat([found, frontier]).sort()
+        frontier = frontier[~contains(keys, frontier)]
+        keys, order = torch.cat([keys, frontier]).sort()
         distance = torch.cat([distance, torch.full_like(frontier, hop)])[order]
-    return found, distance
+    return keys, distance
 
 
-def hops_between(batch: GraphBatch, source: Tensor, target: Tensor, most: int) -> Tensor:
-    """(P,) the hops from each reader (P,) to its source (P,); ``most + 1`` where that is further or out of reach."""
-    found, distance = hop_distances(batch, most)
+def hops_between(batch: GraphBatch, source: Tensor, target: Tensor, most: int, readers: Tensor | None = None) -> Tensor:
+    """(P,) the hops from each reader (P,) to its source (P,); ``most + 1`` where that is further or out of reach.
+
+    Args:
+        readers: the nodes among ``target``, ascending; None: any.
+    """
+    keys, distance = hop_distances(batch, most, readers)
     wanted = target * batch.num_nodes + source
-    place = torch.searchsorted(found, wanted).clamp_(max=max(found.numel() - 1, 0))
-    return torch.where(found[place] == wanted, distance[place], most + 1)
+    place = torch.searchsorted(keys, wanted).clamp_(max=max(keys.numel() - 1, 0))
+    return torch.where(keys[place] == wanted, distance[place], most + 1)
 
 
 def hop_matrix(batch: GraphBatch, most: int) -> Tensor:

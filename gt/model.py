@@ -1,6 +1,6 @@
 """The model, whole: embed, blocks under their masks, read out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -21,6 +21,7 @@ from gt.ranges import at_least, positive
 from gt.schema import Schema
 from gt.units import Units
 
+Block = Callable[[int], nn.Module]  # makes one from the width
 LARGEST_LOG = 85.0  # beyond, float32 holds no exponential
 
 
@@ -67,6 +68,17 @@ class Features(nn.Module):
         return self.linear(self.dropout(self.units.shrink(values).to(self.linear.weight.dtype)))
 
 
+def _in_turn(block: Block | Sequence[Block] | Mapping[str, Block], pattern: str | Sequence[str]) -> list[Block]:
+    if not isinstance(block, Mapping):
+        if pattern:
+            raise ValueError("pattern spells blocks by name: let block be a section for each name")
+        return list(block) if isinstance(block, Sequence) else [block]
+    names = list(pattern or block)
+    if unknown := [name for name in names if name not in block]:
+        raise ValueError(f"pattern: there is no block '{unknown[0]}': there are {', '.join(block)}")
+    return [block[name] for name in names]
+
+
 def _turns(mask: Mask | Schedule) -> Sequence[Mask]:
     return mask.masks if isinstance(mask, Schedule) else (mask,)
 
@@ -78,7 +90,10 @@ class GraphTransformer(nn.Module):
         schema: what the data hold and what is to be predicted.
         width: channels of a node.
         depth: number of blocks.
-        block: makes a block from the width; of several, the i-th block takes the i-th in turn (interleaving).
+        block: makes a block from the width; or several do, which take turns in their order or, where each has a name,
+            as ``pattern`` spells them.
+        pattern: names of ``block``, a letter each or in a list: ``"LLG"`` is two local blocks and a global one, and
+            again, up to the depth; empty takes each once.
         mask: who reads whom, in every block; or a list with one mask for each. Where one reads virtual nodes, each
             has a learned state to begin with, and blocks run on all nodes; encodings and the head see real ones only.
             In place of each a `gt.masks.Schedule` may stand: `set_progress` says which of its masks holds.
@@ -98,7 +113,7 @@ class GraphTransformer(nn.Module):
         schema: Schema,
         width: int = 64,
         depth: int = 4,
-        block: Callable[[int], nn.Module] | Sequence[Callable[[int], nn.Module]] = (),
+        block: Block | Sequence[Block] | Mapping[str, Block] = (),
         mask: Mask | Schedule | Sequence[Mask | Schedule] = Complete(),  # noqa: B008  masks are frozen values
         encodings: Sequence[Encoding] = (),
         head: Callable[[int, Schema], nn.Module] = Head,
@@ -108,13 +123,14 @@ class GraphTransformer(nn.Module):
         embedding_norm: Callable[[int], nn.Module] | None = None,
         input_dropout: float = 0.0,
         input_bias: bool = True,
+        pattern: str | Sequence[str] = "",
     ) -> None:
         super().__init__()
         at_least(1, width, "width")
         at_least(0, depth, "depth")
         if init_std is not None:
             positive(init_std, "init_std")
-        blocks = list(block) if isinstance(block, Sequence) else [block]
+        blocks = _in_turn(block, pattern)
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
         self.scheduled = list(mask) if isinstance(mask, Sequence) else [mask] * depth

@@ -68,7 +68,7 @@ AHEAD = {
     "one layer": ({"mask": [Causal(), Window(1)]}, "Window"),
     "one head": ({"mask": PerHead([Causal(), Complete()])}, "PerHead|Causal"),
     "later in training": ({"mask": Hops(schedule=(1, 2, None))}, r"Complete\(\)"),
-    "later, in a union": ({"mask": Schedule([Causal(), Causal() | Hops(1)])}, "Hops"),
+    "later, in a union": ({"mask": Schedule([Causal(), Causal() | Window(1)])}, "Window"),
     "virtual nodes": ({"mask": Causal() | VirtualNodes(1)}, "VirtualNodes.*virtual nodes"),
     "virtual nodes of one layer": ({"mask": [Causal(), Causal() | VirtualNodes(1)]}, "virtual nodes"),
     "a local branch": ({"local": Both}, r"block 0 \(ParallelBlock\)"),

@@ -328,3 +328,9 @@ def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
         (["data=planetoid", "debug=smoke"], 1),
     ):
         assert composed(*choices).trainer.max_epochs == epochs, choices
+
+
+def test_the_keys_of_blocks_by_name_are_checked_too():
+    with pytest.raises(UserError, match=r"model\.block\.L\.dropuot"):
+        check(composed("model=interleaved", "+model.block.L.dropuot=0.1"))
+    check(composed("model=interleaved", "model.pattern=LG", "model/local@model.block.L.local=gine"))

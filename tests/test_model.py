@@ -137,6 +137,18 @@ def test_blocks_take_turns():
     assert net.blend_weights() == [0.5]
 
 
+def test_a_pattern_spells_blocks_by_name():
+    named = {"L": partial(ParallelBlock, local=GINE), "G": partial(ParallelBlock, attention=TwoHeads)}
+
+    def spelled(**options):
+        net = GraphTransformer(SCHEMA, 8, 5, named, **options)
+        return "".join("L" if block.attention is None else "G" for block in net.blocks)
+
+    assert spelled(pattern="LLG") == spelled(pattern=["L", "L", "G"]) == "LLGLL"
+    assert spelled(pattern="G") == "GGGGG"
+    assert spelled() == "LGLGL"
+
+
 def test_blend_weights_are_named_layer_by_layer():
     block = gps(heads=2, blend=partial(Blend, 0.3, learned=True))
     assert GraphTransformer(SCHEMA, 8, 2, block).blend_weights() == pytest.approx([0.3, 0.3])
@@ -155,6 +167,8 @@ def test_masks_of_layers_without_attention_are_not_in_use():
         ("0 masks for 2 blocks", {"mask": []}),
         ("a depth needs a block", {"block": []}),
         ("3 heads do not divide a width of 8", {"block": partial(EdgeGatedBlock, heads=3)}),
+        ("no block 'X': there are L", {"block": {"L": partial(ParallelBlock, local=GINE)}, "pattern": "LX"}),
+        ("pattern spells blocks by name", {"pattern": "LG"}),
         ("a tied head needs hidden=0", {"head": partial(Head, tied=True)}),
         ("a tied head needs hidden=0 and outputs that are", {"head": partial(Head, tied=True, hidden=0)}),
         ("a width of 8 cannot be halved 4 times", {"head": partial(Head, hidden=4)}),

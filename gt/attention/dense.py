@@ -39,13 +39,13 @@ def _hides(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     if everything and batch.equal_sizes:
         return None
 
-    def made() -> Tensor:
+    def make() -> Tensor:
         # who reads all of a graph is told by its size alone, whatever the rows of padding hold
         places = torch.arange(batch.max_nodes, device=batch.device)
         visible = (places < batch.sizes[:, None])[:, None, None] if everything else pairs.safe_dense
         return torch.zeros(visible.shape, dtype=dtype, device=batch.device).masked_fill(~visible, -torch.inf)
 
-    return pairs.kept(f"hides_{dtype}".replace(".", "_"), made)
+    return pairs.kept(f"hides_{dtype}".replace(".", "_"), make)
 
 
 def _bias_of_read(pairs: Pairs, bias: Tensor) -> Tensor:
@@ -59,11 +59,11 @@ def _rows(pairs: Pairs, heads: int) -> Tensor:
     """(N H,) the row of each node and head in the flattened padded view (B, H, L)."""
     batch = pairs.batch
 
-    def made() -> Tensor:
+    def make() -> Tensor:
         first = (batch.batch * (heads * batch.max_nodes) + batch.position)[:, None]
         return (first + torch.arange(heads, device=batch.device) * batch.max_nodes).flatten()
 
-    return pairs.kept(f"rows_{heads}", made)
+    return pairs.kept(f"rows_{heads}", make)
 
 
 class _Padded(torch.autograd.Function):

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Reading = tuple[Mask, Demand | None]
 
 
-def nothing(asked: Demand | Pairs) -> None:
+def nothing(demand_or_pairs: Demand | Pairs) -> None:
     """Serves everything."""
 
 

@@ -135,8 +135,8 @@ class _PairProducts(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k = ctx.saved_tensors
         with full_precision(q.device):
-            found = to_targets(grad, k, ctx.stack), to_sources(grad, q, ctx.stack)
-        return *(by_node(rows, ctx.heads) for rows in found), None
+            grads = to_targets(grad, k, ctx.stack), to_sources(grad, q, ctx.stack)
+        return *(by_node(rows, ctx.heads) for rows in grads), None
 
 
 class _PairSoftmax(torch.autograd.Function):

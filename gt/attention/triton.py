@@ -118,15 +118,15 @@ class _TritonAttention(torch.autograd.Function):
         delta = torch.empty_like(lse)
         grad_q, grad_k, grad_v = (t.new_empty(t.shape) for t in (q, k, v))
         grad_bias = bias.new_empty(bias.shape) if ctx.needs_input_grad[3] else None
-        given = (*map(_rows, (q, k, v, bias)), pairs.edge_heads)
+        inputs = (*map(_rows, (q, k, v, bias)), pairs.edge_heads)
         rows = _rows(_dense_channels(grad))
         grid = (q.shape[0] * q.shape[1],)
         with torch.cuda.device_of(q):
             kernels.backward_by_target[grid](
-                *given, source, pairs.rowptr, _rows(out), lse, rows, delta, _rows(grad_q), grad_bias, **ctx.sizes
+                *inputs, source, pairs.rowptr, _rows(out), lse, rows, delta, _rows(grad_q), grad_bias, **ctx.sizes
             )
             kernels.backward_by_source[grid](
-                *given, pairs.by_source, target[pairs.by_source], pairs.colptr, lse, rows, delta,
+                *inputs, pairs.by_source, target[pairs.by_source], pairs.colptr, lse, rows, delta,
                 _rows(grad_k), _rows(grad_v), **ctx.sizes,
             )  # fmt: skip
         return grad_q, grad_k, grad_v, grad_bias, None

@@ -171,6 +171,9 @@ def check_value(path: str, value: Any, hint: Any) -> None:
         raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{instead}")
     if isinstance(value, Mapping) and "_target_" in value:
         check_section(path, value)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            check_value(f"{path}.{name}", item, Any)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for place, item in enumerate(value):
             check_value(f"{path}.{place}", item, Any)

@@ -40,35 +40,35 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
     Raises:
         UserError: two encodings that differ but would store an array under one name; a disk that is full.
     """
-    found, taken = dict(graphs.encodings), dict[str, str]()
+    arrays, stored = dict(graphs.encodings), dict[str, str]()
     for encoding in encodings:
         key = encoding.key()
         if key is None:
             continue
         facts = fingerprint({"layout": LAYOUT, **key})
         for name in encoding.arrays:
-            if taken.setdefault(name, facts) != facts:
+            if stored.setdefault(name, facts) != facts:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
         kinds = [name + kind for name in encoding.arrays for kind in ("", OF)]
         for place in beside(folder):
             paths = {name: place / f"{name}-{facts}.npy" for name in kinds}
             with suppress(FileNotFoundError, Damaged):
-                found |= _opened(paths)
+                arrays |= _opened(paths)
                 break
         else:
             with lock(place / f"{encoding.arrays[0]}-{facts}.lock"):
-                found |= _computed(graphs, encoding, paths, progress)
-    return replace(graphs, encodings=found)
+                arrays |= _computed(graphs, encoding, paths, progress)
+    return replace(graphs, encodings=arrays)
 
 
 def _opened(paths: Mapping[str, Path]) -> dict[str, Rows]:
     arrays = {name: read_array(path) for name, path in paths.items()}
-    found = {}
+    rows = {}
     for name, values in arrays.items():
         if not name.endswith(OF):
             which = arrays[name + OF]
-            found[name] = Rows(values, which if len(which) else None)
-    return found
+            rows[name] = Rows(values, which if len(which) else None)
+    return rows
 
 
 def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress) -> dict[str, Rows]:
@@ -105,8 +105,8 @@ def _packed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:
 def _in_16_bits(values: np.ndarray) -> np.ndarray:
     """Eleven significant bits of each number, where their range allows it: mixed precision keeps no more."""
     with np.errstate(over="ignore"):
-        found = values.astype(np.float16)
-    return values if np.isinf(found).any() else found
+        half = values.astype(np.float16)
+    return values if np.isinf(half).any() else half
 
 
 class Spans(Sequence[Graphs]):

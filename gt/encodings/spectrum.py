@@ -52,7 +52,7 @@ def smallest_modes(links: csr_matrix, count: int, k: int, normalised: bool) -> t
     k = min(k, size)
     matrix, null = laplacian(links, normalised)
     if size <= TOGETHER:
-        values, vectors = (found[..., :k] for found in np.linalg.eigh(to_dense(matrix, count)))
+        values, vectors = (modes[..., :k] for modes in np.linalg.eigh(to_dense(matrix, count)))
     else:
         if size <= DENSE:
             each = [eigh(dense, subset_by_index=(0, k - 1)) for dense in to_dense(matrix, count)]

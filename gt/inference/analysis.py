@@ -19,16 +19,16 @@ LONGEST = 512  # graphs above this are left out of the attention analysis: it lo
 @torch.no_grad()
 def predictions(net: nn.Module, batches: Iterable[GraphBatch], most: int) -> tuple[Tensor, Tensor]:
     """Predictions (rows, outputs) and targets of the first batches, until there are ``most`` rows; on the CPU."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     targets: list[Tensor] = []
     rows = 0
     for batch in batches:
         if batch.y is None or rows >= most:
             break
-        found.append(predict(net, batch.to(_device(net))).float().cpu())
+        outputs.append(predict(net, batch.to(_device(net))).float().cpu())
         targets.append(batch.y.cpu())
         rows += len(batch.y)
-    return torch.cat(found), torch.cat(targets)
+    return torch.cat(outputs), torch.cat(targets)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.hops import hop_distances
+from gt.hops import hop_distances, hops_between
 from gt.layers import Chain, State, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.masks.base import scatter_pairs
@@ -65,11 +65,8 @@ class ChunkPairs(Pairs):
         self.whole, self.nodes, self.targets = whole, nodes, targets
 
     def hops(self, most: int) -> Tensor:
-        keys, distance = hop_distances(self.whole, most, self.targets)
         source, target = self.nodes[self.edges]
-        wanted = target * self.whole.num_nodes + source
-        place = torch.searchsorted(keys, wanted).clamp_(max=keys.numel() - 1)
-        return torch.where(keys[place] == wanted, distance[place], most + 1)
+        return hops_between(self.whole, source, target, most, self.targets)
 
     def dense_hops(self, most: int) -> Tensor:
         dense = self.edges.new_full((self.batch.num_nodes**2,), most + 1)

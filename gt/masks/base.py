@@ -163,9 +163,9 @@ class Intersection(Combined):
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
-        found = [mask.limits for mask in self.masks]
-        known = [limits for limits in found if limits is not None]
-        if len(known) < len(found):
+        limits = [mask.limits for mask in self.masks]
+        known = [each for each in limits if each is not None]
+        if len(known) < len(limits):
             return None
         back, ahead = ([limit for limit in side if limit is not None] for side in zip(*known, strict=True))
         return min(back, default=None), min(ahead, default=None)

@@ -131,10 +131,10 @@ class Pairs:
         """(B, L, L) the same for every two nodes of a graph."""
         return self.kept(f"dense_hops_{most}", lambda: hop_matrix(self.batch, most))
 
-    def kept(self, name: str, made: Callable[[], Any]) -> Any:
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made under this name before, else made now: tensors, and what has a ``moved``, follow the pairs."""
         if name not in vars(self):
-            vars(self)[name] = made()
+            vars(self)[name] = make()
         return vars(self)[name]
 
     @cached_property

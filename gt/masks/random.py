@@ -95,14 +95,14 @@ class Expander(Mask):
         first, size = batch.ptr[batch.batch], batch.sizes[batch.batch]
         small = size <= self.degree + 1
         node = small.nonzero()[:, 0]
-        found = [(node.repeat_interleave(size[node]), ranges(first[node], size[node]))]
+        ends = [(node.repeat_interleave(size[node]), ranges(first[node], size[node]))]
         following = first + (batch.position + 1) % size
         for cycle in range(self.degree // 2):
             draw = hashed(self.seed, (size, torch.full_like(size, cycle), batch.position))
             # graph by graph, and within each by 32 random bits; equal ones keep their order in any batch
             order = (batch.batch << 32 | draw >> 31).argsort(stable=True)
             one, other = order[~small], order[following][~small]
-            found += [(one, other), (other, one)]
-        reader, source = (torch.cat(ends) for ends in zip(*found, strict=True))
+            ends += [(one, other), (other, one)]
+        reader, source = (torch.cat(nodes) for nodes in zip(*ends, strict=True))
         apart = reader != source
         return torch.unique(reader[apart] * batch.num_nodes + source[apart])

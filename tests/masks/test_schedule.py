@@ -227,7 +227,7 @@ def composed(*overrides: str):
     return build(network_config(configured("encoding=[degree]", *overrides)), SCHEMA)
 
 
-@pytest.mark.parametrize("model", ["gps", "transformer", "gcn", "gt"])
+@pytest.mark.parametrize("model", ["gps", "transformer", "gcn", "gt", "interleaved"])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_mask_of_a_file_takes_a_step(choice, model):
     net = composed(f"model={model}", f"mask={choice}")
@@ -267,8 +267,8 @@ def test_mistakes_are_one_line(overrides, said, capsys):
 
 
 def test_masks_of_every_turn_are_held_against_the_model():
-    with pytest.raises(ValueError, match="2 heads"):
-        GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), by_head([1, 2])]))
+    with pytest.raises(ValueError, match="3 heads"):
+        GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), by_head([1, 2, 2])]))
     net = GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Schedule([Hops(1), Hops(1) | VirtualNodes(2)]))
     assert net.virtual_nodes == 2
 
