@@ -36,8 +36,9 @@ def main(given: Sequence[str]) -> None:
         from hydra.utils import instantiate
 
         from gt.cli.new_data import are_new, check_learned, check_schema, configured
-        from gt.cli.prediction import HandedIn, predict, write
+        from gt.cli.prediction import predict, write
         from gt.data.datamodule import ALL, DataModule
+        from gt.data.graphs import Stored
         from gt.metrics import shown
         from gt.train.checkpoint import checkpoint_in, encodings_of, load
         from gt.train.construct import constructing
@@ -65,9 +66,9 @@ def main(given: Sequence[str]) -> None:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
         write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)
         print(f"{many(len(unreadable), 'row')} of {rows:,} could not be read and have none, listed in {listed}")
-    if isinstance(data, HandedIn):
+    if isinstance(data, Stored):
         names = [name for name in predictions.table if str(name).startswith("prediction")]
-        if handed := data.submission(split, predictions.table[names].to_numpy(), out.parent):
+        if handed := data.source.submission(split, predictions.table[names].to_numpy(), out.parent):
             print(f"submission file: {handed}")
 
 

@@ -1,5 +1,6 @@
 """What a run leaves, made in a moment: its configuration, and a checkpoint of a network with random weights."""
 
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from pytorch_lightning import Trainer
 
 import gt
 from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
 from gt.predict import main
 from gt.train.checkpoint import build, network_config
 from gt.train.task import Task
+from tests.data.modules import over
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 REST = {
@@ -46,11 +49,23 @@ def run_folder(folder: Path, data: DataModule, config: dict[str, Any], net: dict
     return folder
 
 
-def run_of(folder: Path, kind: type[DataModule], net: dict[str, Any] | None = None, **options: Any) -> Path:
+def run_of(
+    folder: Path,
+    source: type,
+    net: dict[str, Any] | None = None,
+    module: type[DataModule] = GraphData,
+    **options: Any,
+) -> Path:
     """The folder of a run on data of one's own, below ``folder``."""
-    config = {"_target_": f"{kind.__module__}.{kind.__name__}", "root": str(folder / "root"), **options}
-    made = {name: value for name, value in config.items() if name != "_target_"}
-    return run_folder(folder / "run", kind(**made), config, net or network())
+    options = {"root": str(folder / "root"), **options}
+    data = over(module, source, **options)
+    of_module = {field.name for field in fields(module)} & options.keys()
+    config = {
+        "_target_": f"{module.__module__}.{module.__name__}",
+        "source": {"_target_": f"{source.__module__}.{source.__name__}"}
+        | {name: value for name, value in options.items() if name not in of_module},
+    } | {name: options[name] for name in of_module}
+    return run_folder(folder / "run", data, config, net or network())
 
 
 def predictions(run: Path, *arguments: str) -> pd.DataFrame:

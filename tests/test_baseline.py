@@ -13,12 +13,14 @@ import torch
 from torch_geometric.data import Data
 
 from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
 from gt.data.own.pyg import PyG
 from gt.layers import GINE, ParallelBlock
 from gt.metrics import Criterion
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.train.task import Task
+from tests.data.modules import over
 from tests.data.test_pyg import Kept
 
 
@@ -37,7 +39,7 @@ class Paths(Kept):
 
 def paths(folder: Path, targets: list[float] | None = None, size: float = 1.0, **options: Any) -> DataModule:
     make = partial(Paths, targets, size)
-    data = PyG(make, root=str(folder), batch_size=3, fractions=(0.4, 0.3, 0.3), **options)
+    data = over(GraphData, PyG, make, root=str(folder), fractions=(0.4, 0.3, 0.3), **options, batch_size=3)
     data.open([])
     return data
 

@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from gt.cli.new_data import check_schema
 from gt.cli.prediction import columns
 from gt.cli.prediction import write as write_predictions
-from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes
 from gt.data.text.classification import TextClassification
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.predict import arguments, main
 from gt.schema import UNLABELLED, Schema
@@ -41,8 +42,9 @@ MODEL = {
 def run(tmp_path: Path) -> Path:
     """A run on four molecules with two tasks, all of which are in the training set or in the test."""
     write(tmp_path / "ogbg_molclintox", LABELS[:, :2])
-    config = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
-    return run_folder(tmp_path / "run", OGBMolecules("ogbg-molclintox", str(tmp_path)), config, MODEL)
+    source = {"_target_": "gt.data.ogb.graphs.OGBMolecules", "dataset": "ogbg-molclintox", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.graphs.GraphData", "source": source}
+    return run_folder(tmp_path / "run", GraphData(OGBMolecules("ogbg-molclintox", str(tmp_path))), config, MODEL)
 
 
 def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +55,7 @@ def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pyte
     assert table.columns.tolist() == ["graph", "prediction_0", "prediction_1", "target_0", "target_1"]
     assert table["graph"].tolist() == [3, 0]  # the split's order, though batches are sorted by size
     np.testing.assert_array_equal(table[["target_0", "target_1"]], LABELS[[3, 0], :2])
-    data = OGBMolecules("ogbg-molclintox", str(run.parent))
+    data = GraphData(OGBMolecules("ogbg-molclintox", str(run.parent)))
     data.open([])
     from gt import load
 
@@ -80,8 +82,9 @@ def test_data_that_have_moved(run: Path, tmp_path: Path) -> None:
 
 def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
-    config = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
-    run = run_folder(tmp_path / "run", FunctionNames(str(tmp_path)), config, MODEL)
+    source = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.graphs.GraphData", "source": source}
+    run = run_folder(tmp_path / "run", GraphData(FunctionNames(str(tmp_path))), config, MODEL)
     main([str(run)])
     table = pd.read_csv(run / "predictions-test.csv", keep_default_na=False)
     assert table["target"].tolist() == ["set it"]
@@ -89,7 +92,7 @@ def test_words_of_function_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "F1" in capsys.readouterr().out
 
 
-def predicted(folder: Path, kind: type[DataModule], split: str = "test", **options: object) -> pd.DataFrame:
+def predicted(folder: Path, kind: type, split: str = "test", **options: object) -> pd.DataFrame:
     """The table of a run on one's own data."""
     main([str(run_of(folder, kind, MODEL, **options)), "--split", split])
     return pd.read_csv(folder / "run" / f"predictions-{split}.csv", keep_default_na=False)
@@ -131,7 +134,7 @@ def test_nodes_of_one_graph_of_ones_own_go_by_their_own_names(tmp_path: Path) ->
     ]
     (tmp_path / "mine" / "nodes.csv").write_text("\n".join(["node,size,label,split", *nodes]))
     (tmp_path / "mine" / "edges.csv").write_text("source,target\npaper3,paper22\npaper22,paper28\n")
-    table = predicted(tmp_path, CSVNodes, path=str(tmp_path / "mine"))
+    table = predicted(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
     assert table["node"].tolist() == ["paper20", "paper22", "paper24", "paper26", "paper28"]
     assert table["target"].tolist() == ["c", "b", "a", "c", "b"]
 
@@ -180,7 +183,9 @@ def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) ->
     text = "to be, or not\nto be" * 5
     (tmp_path / "a.train.txt").write_text(text * 3)
     (tmp_path / "a.valid.txt").write_text(text)
-    table = predicted(tmp_path, Text, "valid", path=str(tmp_path / "a.*.txt"), context=8, batch_size=4)
+    table = predicted(
+        tmp_path, Text, "valid", path=str(tmp_path / "a.*.txt"), module=LanguageData, context=8, batch_size=4
+    )
     assert table.columns.tolist() == ["token", "prediction", "probability", "target"]
     assert table["token"].tolist() == list(range(len(text) - 1))
     assert "".join(table["target"]) == text[1:]
@@ -222,12 +227,17 @@ def test_a_checkpoint_without_its_run(run: Path, tmp_path: Path) -> None:
 def test_columns_of_classes_and_numbers() -> None:
     schema = Schema(kind="multiclass", outputs=3, names=("a", "b", "c"))
     scores = torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
-    found = columns(schema, scores, torch.tensor([2, UNLABELLED]), None)
+    found = columns(schema, scores, torch.tensor([2, UNLABELLED]), lambda answers: None)
     assert (found["prediction"], found["target"]) == (["b", "a"], ["c", ""])
     np.testing.assert_allclose(found["probability"], scores.softmax(1).max(1).values)
-    found = columns(Schema(kind="regression", outputs=1), torch.tensor([[1.5]]), None, None)
+    found = columns(Schema(kind="regression", outputs=1), torch.tensor([[1.5]]), None, lambda answers: None)
     assert list(found) == ["prediction"]
-    found = columns(Schema(kind="multiclass", outputs=2, positions=2), torch.tensor([[0.0, 1.0, 1.0, 0.0]]), None, None)
+    found = columns(
+        Schema(kind="multiclass", outputs=2, positions=2),
+        torch.tensor([[0.0, 1.0, 1.0, 0.0]]),
+        None,
+        lambda answers: None,
+    )
     assert found["prediction"] == ["1 0"]
 
 

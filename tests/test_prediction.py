@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes, GraphFileNodes
 from gt.data.text.classification import TextClassification
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from tests.runs import network, numbers, predictions, run_of
 
@@ -104,7 +105,7 @@ def test_a_file_that_has_changed_is_refused_as_the_data_of_the_run(tmp_path: Pat
 
 def test_characters_are_those_of_the_training(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("to be, or not to be\n" * 40)
-    run = run_of(tmp_path, Text, network("mask=causal"), path=str(tmp_path / "a.txt"), context=8)
+    run = run_of(tmp_path, Text, network("mask=causal"), LanguageData, path=str(tmp_path / "a.txt"), context=8)
     (tmp_path / "b.txt").write_text("to be, or not to be\n" * 4)  # the validation text, of the same characters
     split = predictions(run, "--split", "valid")
     (tmp_path / "c.txt").write_text("not\n" * 9)
@@ -310,7 +311,7 @@ def one_graph() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_every_node_of_a_new_graph_is_predicted(tmp_path: Path, capsys: Any) -> None:
     nodes, edges = one_graph()
     write_tables(tmp_path / "mine", nodes, edges, None)
-    run = run_of(tmp_path, CSVNodes, path=str(tmp_path / "mine"))
+    run = run_of(tmp_path, CSVGraphs, module=NodeData, path=str(tmp_path / "mine"))
     split = predictions(run, "--split", "test").set_index("node")
     new = nodes.iloc[::-1].drop(columns=["label", "split"])
     found = predictions(run, f"data.path={write_tables(tmp_path / 'new', new, edges.iloc[::-1], None)}")
@@ -334,7 +335,7 @@ def test_nodes_of_a_new_file_without_features_have_their_degrees(tmp_path: Path)
         (tmp_path / name).write_text(json.dumps({"directed": True, **graph}))
         return str(tmp_path / name)
 
-    run = run_of(tmp_path, GraphFileNodes, path=write("mine.json", nodes))
+    run = run_of(tmp_path, GraphFiles, module=NodeData, path=write("mine.json", nodes))
     split = predictions(run, "--split", "test").set_index("node")
     new = nodes.drop(columns="split").iloc[::-1]
     new["label"] = np.array([label if label == "u" else None for label in new["label"]], dtype=object)

@@ -11,7 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import GraphData
+from gt.data.source import Source
 from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.layers import GINE, Attention, ParallelBlock
@@ -37,8 +38,13 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class Random(GraphDataModule):
+class Random(Source):
     """Random graphs, from nowhere: 14 training batches."""
+
+    name = "random"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     def key(self) -> dict[str, Any]:
         return {}
@@ -86,7 +92,7 @@ def make_task(width: int = 8, **options: Any) -> Task:
 def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = None, width: int = 8, **options: Any):
     """Train, from a checkpoint or from the start; returns the task."""
     task = make_task(width, **(optim or {}))
-    data = Random("random", str(root), 4, None, 0, 0)
+    data = GraphData(Random(root), batch_size=4)
     data.open([])
     trainer = pl.Trainer(
         callbacks=list(callbacks), enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import gt
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.layers import Attention, ParallelBlock, attention_layers
 from gt.model import GraphTransformer
 from gt.schema import Schema
@@ -80,7 +81,7 @@ def test_a_run_learns_and_leaves_a_page_with_pictures(whole):
 def test_a_reloaded_checkpoint_gives_identical_outputs(whole, text):
     task, again = (gt.load(whole / "checkpoints" / "best.ckpt") for _ in range(2))
     assert not task.training
-    data = Text(str(text), context=16, batch_size=8)
+    data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
     data.readings = tuple(task.net.readings())
     losses, targets = [], 0
@@ -140,7 +141,7 @@ def test_two_processes_evaluate_every_sample_once(text, tmp_path):
                  f"hydra.run.dir={folder}", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     task = gt.load(folder / "checkpoints" / "best.ckpt")
-    data = Text(str(text), context=16, batch_size=8)
+    data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
     data.readings = tuple(task.net.readings())
     right = targets = total = 0.0

@@ -8,7 +8,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
+from gt.cli.config import accepted
 from gt.errors import UserError, nearest, shell_override
 
 ALONE = {"-m", "--multirun", "-r", "--run", "--resolve"}
@@ -17,7 +19,7 @@ ASKING = {"-h", "--help", "--hydra-help", "--version", "-i", "--info", "-sc", "-
 PICKLED = "--experimental-rerun"  # opens a pickle
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 SHOWN = ("job", "hydra", "all")  # of a configuration
-COLUMNS = ("data.target", "data.features")  # may be several, and a comma between them be meant so
+COLUMNS = re.compile(r"data\.(source\.)?(target|features)")  # may be several, and a comma between them be meant so
 
 
 def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -53,6 +55,28 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             known = [flag for flag in ALONE | VALUED | ASKING if flag.startswith("--")]
             raise UserError(f"there is no option '{name}': {nearest(name, known)}")
     return flags, overrides
+
+
+def in_full(arguments: Sequence[str], base: DictConfig) -> list[str]:
+    """The same arguments, where ``data.path`` is short for ``data.source.path``, and so on.
+
+    Short is what the data module does not take and its source does.
+
+    Args:
+        base: what the arguments change.
+    """
+    targets = {name: OmegaConf.select(base, f"{name}._target_") for name in ("data", "data.source")}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        name, _, last = key.rpartition(".")
+        if last == "_target_" and name in targets:
+            targets[name] = value
+    if None in targets.values():
+        return list(arguments)
+    module, source = (set(accepted(name, target)) for name, target in targets.items())
+    short = source | set(OmegaConf.select(base, "data.source")) - module - {"_target_"}
+    pattern = re.compile(rf"^([+~]*data)\.(?=(?:{'|'.join(map(re.escape, sorted(short - module)))})\b)")
+    return [pattern.sub(r"\1.source.", argument) for argument in arguments]
 
 
 def value_of(flags: Sequence[str], *names: str) -> str | None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, parsed, value_of
+from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
 from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.errors import UserError, nearest, shell_override
@@ -49,15 +49,16 @@ def check_command(
     files = Files(configs, *map(searched, map(str, places)))
     if places:
         hydras.append(f"hydra.searchpath=[{','.join(map(repr, map(str, files.folders[1:])))}]")
-    own = [override for override in overrides if not override.is_hydra_override()]
-    chosen = [override for override in own if override.key_or_group in files.groups]
-    values = [override for override in own if override.key_or_group not in files.groups]
+    chosen = [override for override in overrides if override.key_or_group in files.groups]
     choices = [alternatives(override, files.groups[override.key_or_group]) for override in chosen]
     for override, lines in zip(chosen, choices, strict=True):
         for line in lines if not override.is_delete() else ():
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         base = _compose([*hydras, *(lines[0] for lines in choices)], name)
+        arguments = in_full(arguments, base)
+        own = [override for override in parsed(arguments) if not override.is_hydra_override()]
+        values = [override for override in own if override.key_or_group not in files.groups]
         added = additions(values, base, files.groups)
         assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
@@ -190,9 +191,10 @@ def resumed(arguments: list[str]) -> list[str]:
     configs = folder / ".hydra"
     if (configs / RESUMED / "config.yaml").is_file():
         configs = configs / RESUMED  # that of the last time it went on
-    overrides = parsed(kept)
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = _compose([], "config")
+        kept = in_full(kept, before)
+        overrides = parsed(kept)
         added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
         # twice: a process that is started later reads the configuration that this one has written, with the key in it
         kept = ["++" + argument if argument in added else argument for argument in kept]
@@ -271,6 +273,6 @@ def prepared(arguments: list[str]) -> list[str]:
             check_new(Path(str(override.value())))
         if override.is_sweep_override() and not many:
             key, _, value = str(override.input_line).partition("=")
-            hint = f"; several columns are {shell_override(key, value.split(','))}" if key in COLUMNS else ""
+            hint = f"; several columns are {shell_override(key, value.split(','))}" if COLUMNS.fullmatch(key) else ""
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
     return checked

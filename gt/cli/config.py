@@ -265,6 +265,8 @@ def check_path(cfg: Any, key: str) -> bool:
             present = known = {str(name) for name in node}
             if "_target_" in known:
                 known = known | set(accepted(".".join(done), node["_target_"]))
+            if done == ["data"] and "source" in known and part not in known:  # what is short for data.source.KEY
+                known = known | set(accepted("data.source", node.source["_target_"]))
         else:
             raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
         if part not in known:

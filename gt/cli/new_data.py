@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.arguments import parsed
+from gt.cli.arguments import in_full, parsed
 from gt.cli.command import check_command, composed, settle
 from gt.cli.config import check, check_path
 from gt.data.datamodule import ALL
@@ -39,7 +39,7 @@ def check_learned(overrides: Sequence[str]) -> None:
         UserError: one does not.
     """
     for override in parsed(list(overrides)):
-        if override.key_or_group.removeprefix("data.") in LEARNED:
+        if override.key_or_group.split(".")[-1] in LEARNED:
             raise UserError(
                 f"{override.input_line}: new data are read as the model has learned to read such, and this is part of "
                 "it: leave it out"
@@ -61,9 +61,9 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     options = [line for line in overrides if line.partition("=")[0] == "data"]
     values = [line for line in overrides if line not in options]
     if options:
-        check_command([*options, *values])
-        cfg.data = composed([*options, f"seed={cfg.seed}"]).data
-    for override in parsed(list(values)):
+        cfg.data = composed([*check_command([*options, *values]), f"seed={cfg.seed}"]).data
+    values = in_full(values, cfg)
+    for override in parsed(values):
         key = override.key_or_group
         if not key.startswith("data."):
             raise UserError(f"{override.input_line}: only the data may be changed, by data.KEY=VALUE or data=NAME")

@@ -2,11 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,32 +15,15 @@ from torch import Tensor
 
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, Live
-from gt.data.datamodule import ALL, DataModule, Records
-from gt.data.store import Graphs
+from gt.data.datamodule import ALL, DataModule
+from gt.data.graphs import Stored
+from gt.data.source import Records
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
 from gt.train.task import Task
-
-
-@runtime_checkable
-class Spelled(Protocol):
-    """A dataset whose predictions of several positions are better read otherwise than class by class."""
-
-    def spelled(self, answers: Tensor) -> list[str]:
-        """A text for each row of classes (rows, positions)."""
-
-
-@runtime_checkable
-class Named(Protocol):
-    """A dataset whose source says more of a sample than its number."""
-
-    graphs: Graphs | None
-
-    def names(self) -> dict[str, np.ndarray]:
-        """By column, what the source calls each graph (or each node, where the targets are those of nodes)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,7 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[list[in
     """
     if not data.has(split):
         known = [name for name in ("train", "valid", "test", ALL) if data.has(name)]
-        known += [name for name in getattr(getattr(data, "graphs", None), "splits", {}) if name not in known]
+        known += [name for name in data.graphs.splits if name not in known] if isinstance(data, Stored) else []
         raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
     dataset = data.dataset(split)
     if isinstance(dataset, GraphDataset) and (split == "train" or left_out.any()):
@@ -97,17 +80,18 @@ def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -
     return {"graph": numbers[batch.batch.numpy()], "node": batch.position.numpy()}
 
 
-def named(table: pd.DataFrame, data: Named) -> pd.DataFrame:
+def named(table: pd.DataFrame, data: Stored) -> pd.DataFrame:
     """The same table, with what the source calls each graph or node instead of, or beside, its number."""
-    assert data.graphs is not None
     rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
     rows = rows + table["node" if "node" in table else "graph"].to_numpy()
     about: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
-    about |= {name: values[rows] for name, values in data.names().items()}
+    about |= {name: values[rows] for name, values in data.source.names(data.graphs).items()}
     return pd.DataFrame(about | {name: table[name] for name in table if name not in about})
 
 
-def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Spelled | None) -> dict[str, Any]:
+def columns(
+    schema: Schema, prediction: Tensor, target: Tensor | None, spell: Callable[[Tensor], list[str] | None]
+) -> dict[str, Any]:
     """Predictions as a person reads them, by columns: classes and probabilities, or numbers; then targets."""
     if schema.kind == "multiclass":
         scores = prediction.view(len(prediction), schema.positions, schema.outputs)
@@ -126,10 +110,10 @@ def columns(schema: Schema, prediction: Tensor, target: Tensor | None, spell: Sp
     return {f"{what}{end}": rows[:, n].numpy() for what, rows in values.items() for n, end in enumerate(ends)}
 
 
-def _classes(schema: Schema, answers: Tensor, spell: Spelled | None) -> list[Any]:
+def _classes(schema: Schema, answers: Tensor, spell: Callable[[Tensor], list[str] | None]) -> list[Any]:
     """Rows of classes (rows, positions) by their names, empty where there is none."""
-    if spell is not None:
-        return spell.spelled(answers)
+    if (words := spell(answers)) is not None:
+        return words
     named = [
         ["" if n == UNLABELLED else schema.names[n] if schema.names else n for n in row] for row in answers.tolist()
     ]
@@ -157,14 +141,16 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
     schema, (measures, _) = task.schema, data.measures()
     most = largest_graph(task.net)
     dataset: Any = data.dataset(split) if data.has(split) else None
-    sizes = dataset.sizes if isinstance(dataset, GraphDataset) and data.records is not None else np.empty(0, np.int64)
+    records = data.source.records if isinstance(data, Stored) else None
+    sizes = dataset.sizes if isinstance(dataset, GraphDataset) and records is not None else np.empty(0, np.int64)
     left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
-    spell, measures = data if isinstance(data, Spelled) else None, measures.to(device)
+    spell = partial(data.source.spelled, data.graphs) if isinstance(data, Stored) else lambda answers: None
+    measures = measures.to(device)
     nothing = torch.empty(0, schema.outputs * schema.positions)
     parts: list[pd.DataFrame] = [pd.DataFrame(columns(schema, nothing, None, spell))]
     order: list[np.ndarray] = []
     known = False
-    none = data.records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
+    none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
     batches = iter(()) if none else plan(data, split, left_out)
     for items in batches:
         batch: GraphBatch = dataset.__getitems__(items)
@@ -185,12 +171,10 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
     if not known:
         table = table.drop(columns=[name for name in table if str(name).startswith("target")])
     scores = {name: float(value) for name, value in measures.compute().items()} if known else {}
-    if data.records is not None:
+    if records is not None:
         of_sample = np.repeat(left_out, sizes) if schema.level == "node" and len(sizes) else left_out
-        return _beside(
-            data.records, table, of_sample, f"more nodes than the {most} positions of the model", schema, scores
-        )
-    if isinstance(data, Named) and data.graphs is not None and split != ALL:
+        return _beside(records, table, of_sample, f"more nodes than the {most} positions of the model", schema, scores)
+    if isinstance(data, Stored) and schema.level != "link" and split != ALL:
         table = named(table, data)
     return Predictions(table, scores, {})
 
@@ -219,14 +203,6 @@ def _beside(
     return Predictions(
         pd.concat([table, predicted.reindex(range(len(table)))], axis=1), scores, dict(sorted(unreadable.items()))
     )
-
-
-@runtime_checkable
-class HandedIn(Protocol):
-    """A dataset of which a file of predictions is handed in."""
-
-    def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
-        """Write that file into a folder; None for a split that is not handed in."""
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -22,7 +22,7 @@ from gt.errors import UserError
 from gt.schema import number
 from gt.train.job import FAILURE, RESULT
 
-REPEATED = ("seed", "data.split_seed", "data.fold")  # what tells the runs of one setting apart
+REPEATED = ("seed", "data.source.split_seed", "data.source.fold")  # what tells the runs of one setting apart
 WIDE = 160  # columns of a file or a pipe
 
 

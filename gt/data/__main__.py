@@ -21,7 +21,7 @@ from gt.cli.command import check_command, composed
 from gt.cli.program import quick_exit
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import Stored
 from gt.data.notices import notices
 from gt.data.picture import draw
 from gt.errors import Parser, UserError, one_line
@@ -57,11 +57,11 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
         console.print(table)
         console.print()
     console.print("\n".join([data.schema.task(), *notices(data)]), markup=False)
-    notes = data.graphs.notes if isinstance(data, GraphDataModule) and data.graphs else {}
+    notes = data.graphs.notes if isinstance(data, Stored) else {}
     for key, value in notes.items():
         if value not in ([], {}, None) and key != "attributes":  # those were said when the data were opened
             console.print(f"{key}: {value}", markup=False)
-    path = unused(out, getattr(data, "name", name))
+    path = unused(out, getattr(data.source, "name", name))
     draw(held.sample, data.schema, path)
     return path
 
@@ -94,7 +94,7 @@ def main() -> None:
     args, overrides = arguments()
     data = opened(args.name, overrides)
     if args.command == "bench":
-        if not isinstance(data, GraphDataModule):
+        if not isinstance(data, Stored):
             raise UserError(f"{args.name} keeps no stored graphs, which PyG could collate as well: choose another")
         Console().print(bench.table(bench.compare(data, args.seconds)))
         return

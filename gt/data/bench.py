@@ -13,7 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import Stored
 from gt.data.store import Graphs
 
 SIZES = (32, 256)
@@ -75,10 +75,9 @@ def _forever(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def compare(data: GraphDataModule, seconds: float) -> list[Row]:
+def compare(data: Stored, seconds: float) -> list[Row]:
     """Time batches of the training set from each loader in turn, for every size of `SIZES`."""
     graphs = data.graphs
-    assert graphs is not None
     count = min(GRAPHS, len(graphs))
     listed = pyg_graphs(graphs, count)
     packed: Any = InMemory(listed)

@@ -1,20 +1,17 @@
-"""What every dataset gives a trainer: a schema, metrics, and loaders of ready `GraphBatch`es."""
+"""How a dataset becomes batches: what every data module gives a trainer, loaders of ready `GraphBatch`es among it."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
-from gt import metrics
 from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Epochs, Requests
 from gt.data.batching import Shares
@@ -30,21 +27,6 @@ ALL = "all"  # the split of data that are new to a trained model: every sample
 # of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: with 64 channels 0.25 GB, and
 # some of that several times over. A batch as large as one in training takes less than that does.
 PAIRS = 2**20
-
-
-@dataclass(frozen=True)
-class Records:
-    """What a source says of its samples, those that cannot be read included.
-
-    Attributes:
-        table: (R rows) as they stand there, in its order.
-        row: (S,) for each sample its row.
-        unreadable: by number of a row that is no sample, where it stands and why.
-    """
-
-    table: pd.DataFrame
-    row: np.ndarray
-    unreadable: dict[int, str]
 
 
 def _whole(batch: Any) -> Any:
@@ -72,42 +54,31 @@ class Loader(DataLoader[GraphBatch]):
             yield batch
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DataModule(pl.LightningDataModule, ABC):
     """Loaders for the splits of one dataset.
 
     Args:
-        batch_size: graphs (or blocks of text) in a training batch, on each process: N processes train as one does with
-            N times as many.
-        eval_batch_size: the same for validation and test; None takes up to twice the training batch, as memory allows:
-            see `PAIRS`.
+        source: what the dataset is.
         workers: processes that make batches; 0 makes them in the training process.
         seed: what the order of training batches is drawn from.
-        batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
-            validation and test then take up to twice as many. None goes by the numbers of graphs.
+
+    Attributes:
+        schema: of the data, once they are open.
+        readings: what the model will ask of each batch.
     """
 
-    schema: Schema
+    source: Any = field(kw_only=False)
+    workers: int = 0
+    seed: int = 0
 
-    def __init__(
-        self,
-        batch_size: int,
-        eval_batch_size: int | None,
-        workers: int,
-        seed: int,
-        batch_nodes: int | None = None,
-    ) -> None:
+    schema: Schema = field(init=False)
+
+    def __post_init__(self) -> None:
         super().__init__()
-        for name, value in (("eval_batch_size", eval_batch_size), ("batch_nodes", batch_nodes)):
-            if value is not None:
-                at_least(1, value, name)
-        at_least(1, batch_size, "batch_size")
-        at_least(0, workers, "workers")
-        at_least(0, seed, "seed")
-        self.batch_nodes = batch_nodes
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.workers, self.seed = workers, seed
-        self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
-        self.records: Records | None = None  # of new data: their rows, where a source has such
+        at_least(0, self.workers, "workers")
+        at_least(0, self.seed, "seed")
+        self.readings: Iterable[Reading] = ()
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
@@ -140,22 +111,13 @@ class DataModule(pl.LightningDataModule, ABC):
         samples = {split: len(self.dataset(split)) for split in ("train", "valid", "test") if self.has(split)}
         return ", ".join(f"{count:,} {split}" for split, count in samples.items()) + "; nothing is kept on disk"
 
+    @abstractmethod
     def measures(self) -> tuple[MetricCollection, Criterion]:
         """The metrics, and which of them says what is best."""
-        return metrics.metrics(self.schema)
 
+    @abstractmethod
     def batches(self, split: str, **place: int) -> Epochs:
         """Which samples go together."""
-        sizes, train = self.dataset(split).sizes, split == "train"
-        return Batches(sizes, shuffle=train, seed=self.seed, **self.measure(split), **place)
-
-    def measure(self, split: str) -> dict[str, Any]:
-        """How much goes into a batch of a split, in the words of `Batches`."""
-        if split == "train":
-            return {"batch_size": self.batch_size, "budget": self.batch_nodes}
-        if self.eval_batch_size is not None:
-            return {"batch_size": self.eval_batch_size}
-        return {"batch_size": self.batch_size, "budget": self.batch_nodes, "pairs": PAIRS}
 
     def workers_for(self, split: str) -> int:
         """Processes that make the batches of a split."""
@@ -199,3 +161,34 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def test_dataloader(self) -> DataLoader[GraphBatch]:
         return self.loader("test")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Sized(DataModule):
+    """Batches of so many samples.
+
+    Args:
+        batch_size: graphs, links or blocks of text in a training batch, on each process: N processes train as one does
+            with N times as many.
+        eval_batch_size: the same for validation and test; None takes up to twice the training batch, as memory allows:
+            see `PAIRS`.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self.batch_size, "batch_size")
+        if self.eval_batch_size is not None:
+            at_least(1, self.eval_batch_size, "eval_batch_size")
+
+    def measure(self, split: str) -> dict[str, Any]:
+        """How much goes into a batch of a split, in the words of `Batches`."""
+        if split != "train" and self.eval_batch_size is not None:
+            return {"batch_size": self.eval_batch_size}
+        return {"batch_size": self.batch_size} | ({} if split == "train" else {"pairs": PAIRS})
+
+    def batches(self, split: str, **place: int) -> Batches:
+        sizes, train = self.dataset(split).sizes, split == "train"
+        return Batches(sizes, shuffle=train, seed=self.seed, **self.measure(split), **place)

@@ -13,7 +13,7 @@ from gt.attention import Demand, choose, explain
 from gt.data.batch_sampler import Batches
 from gt.data.batching import gather
 from gt.data.datamodule import DataModule
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import Stored
 from gt.graph import GraphBatch
 from gt.masks import Complete, Hops, Mask
 from gt.metrics import classes
@@ -51,7 +51,7 @@ class Contents:
 
 def contents(data: DataModule) -> Contents:
     """Look into a dataset that has been opened."""
-    graphs, batches = data.graphs if isinstance(data, GraphDataModule) else None, data.batches("train")
+    graphs, batches = data.graphs if isinstance(data, Stored) else None, data.batches("train")
     if graphs is None:
         return _drawn(list(islice(data.loader("train"), BATCHES)))
     nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)

@@ -22,7 +22,11 @@ def notices(data: DataModule) -> list[str]:
     targets = {split: data.targets(split) for split in SPLITS if data.has(split)}
     if schema.kind == "regression":
         # only where there is something to be done about it
-        span = decades(targets["train"].view(len(targets["train"]), -1).numpy()) if hasattr(data, "numbers") else 0.0
+        span = (
+            decades(targets["train"].view(len(targets["train"]), -1).numpy())
+            if hasattr(data.source, "numbers")
+            else 0.0
+        )
         if span < DECADES or schema.log:
             return []
         return [f"the targets span {span:.1f} decades: data.log=true would learn their logarithms"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gt.data.datamodule import DataModule
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import Stored
 from gt.data.numbers import DECADES, decades
 from gt.metrics import Criterion, constant_prediction, total_loss, undefined
 
@@ -125,7 +125,7 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:
         likely.append(f"the training split has {undefined(schema, train)}: choose another split")
     if len(data.dataset("train")) < FEW_SAMPLES:
         likely.append(f"{len(data.dataset('train'))} training samples are few")
-    if getattr(data, "numbers", None) is None:
+    if getattr(data.source, "numbers", None) is None:
         return likely
     if schema.kind == "regression":
         if not schema.scale:
@@ -133,7 +133,7 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:
         span = 0.0 if schema.log else decades(train.view(len(train), -1).numpy())
         if span >= DECADES:
             likely.append(f"targets span {span:.1f} decades: set data.log=true")
-    if schema.node_floats and not schema.node_scale and isinstance(data, GraphDataModule) and data.graphs:
+    if schema.node_floats and not schema.node_scale and isinstance(data, Stored):
         largest = float(np.abs(data.graphs.nodes["x"][:ROWS]).max(initial=0))
         if largest > LARGE:
             likely.append(

@@ -34,7 +34,11 @@ FIXED = {
     "trainer.overfit_batches": SAMPLES,
     "trainer.fast_dev_run": SAMPLES,
 }
-FREE = ("data.root", "data.workers", "data.eval_batch_size")  # where samples lie and who reads them, not which they are
+FREE = (
+    "data.source.root",
+    "data.workers",
+    "data.eval_batch_size",
+)  # where samples lie and who reads them, not which they are
 
 
 def settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

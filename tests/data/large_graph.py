@@ -18,6 +18,7 @@ from torch import nn
 
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Clusters, Neighbours, Partition
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
@@ -33,12 +34,13 @@ SAMPLERS = {
 }
 
 
-class Random(NodeData):
+class Random(Source):
     """A graph with 64 real numbers at each node and as many edges as asked for, drawn at random."""
 
-    def __init__(self, folder: str, nodes: int, edges: int, sampler: str) -> None:
-        super().__init__("random", folder, SAMPLERS[sampler](nodes), "full", 1 << 19, 0, 0)
-        self.size = nodes, edges
+    name = "random"
+
+    def __init__(self, folder: str, nodes: int, edges: int) -> None:
+        self.root, self.size = Path(folder), (nodes, edges)
 
     def key(self) -> dict[str, Any]:
         return {"size": self.size}
@@ -87,7 +89,7 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
     """GPS, 3 blocks 64 wide, one hop: so many steps, then validation on the whole graph."""
     torch.manual_seed(0)
     start = time.time()
-    data = Random(folder, nodes, edges, sampler)
+    data = NodeData(Random(folder, nodes, edges), sampler=SAMPLERS[sampler](nodes))
     data.open([])
     opened = time.time() - start
     block = partial(

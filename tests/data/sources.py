@@ -123,7 +123,8 @@ def opened(source: str, folder: Path, **options: Any) -> DataModule:
     """A source that is `written`, opened as ``python train.py data=...`` would."""
     config = OmegaConf.create({"data": _config(SOURCES[source][1]).data, "seed": 0})
     for key, value in told(source, folder, options).items():
-        OmegaConf.update(config, f"data.{key}", value)
+        own = key.split(".")[0] in config.data and key != "source"
+        OmegaConf.update(config, f"data.{key}" if own else f"data.source.{key}", value)
     data: DataModule = instantiate(config.data)
     data.open([])
     return data

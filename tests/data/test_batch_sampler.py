@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import Live
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import GraphData
+from gt.data.source import Source
 from gt.data.store import Graphs
 from gt.graph import GraphBatch
 from gt.layers import Attention, ParallelBlock
@@ -91,12 +92,13 @@ def test_a_graph_above_the_budget_is_a_batch_of_its_own():
 # ---- a data module around it
 
 
-class Random(GraphDataModule):
+class Random(Source):
     """Sixty random graphs, from nowhere."""
 
-    def __init__(self, root: Path, **options: Any) -> None:
-        evaluation = options.pop("eval_batch_size", None)
-        super().__init__("random", str(root), 8, evaluation, options.pop("workers", 0), 0, **options)
+    name = "random"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     def key(self) -> dict[str, Any]:
         return {}
@@ -108,8 +110,8 @@ class Random(GraphDataModule):
         return graphs
 
 
-def opened(root: Path, **options: Any) -> Random:
-    data = Random(root, **options)
+def opened(root: Path, **options: Any) -> GraphData:
+    data = GraphData(Random(root), **{"batch_size": 8} | options)
     data.open([])
     return data
 
@@ -147,7 +149,7 @@ def test_evaluation_takes_batches_as_memory_allows_or_as_it_is_told(tmp_path, op
 
 def test_options_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_nodes must be 1 or more, not 0"):
-        Random(tmp_path, batch_nodes=0)
+        GraphData(Random(tmp_path), batch_nodes=0)
 
 
 class Told:

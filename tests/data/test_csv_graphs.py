@@ -7,17 +7,18 @@ import pytest
 import torch
 
 from gt.data.batching import gather
-from gt.data.own.assemble import Choices
-from gt.data.own.csv_graphs import CSVGraphs, build
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
+from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.csv_table import read_table
-from gt.data.own.nodes import CSVNodes
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from tests.data.modules import over
 from tests.data.tables_of import EDGES, GRAPHS, NODES, TABLES, line_of, molecules, pack, write
 
 
 def opened(folder, **options):
-    data = CSVGraphs(str(folder), root=str(folder.parent / "built"), **options)
+    data = over(GraphData, CSVGraphs, str(folder), root=str(folder.parent / "built"), **options)
     data.open([])
     return data
 
@@ -155,7 +156,7 @@ def test_targets_at_nodes(tmp_path):
 def test_one_graph_without_a_table_of_graphs(tmp_path):
     nodes = "node,size,label,split\n7,1,u,test\n5,2,v,train\n9,3,,train\n3,2,u,valid\n"
     folder = write(tmp_path / "csv", nodes=nodes, edges="source,target\n7,5\n9,7\n", graphs=None)
-    data = CSVNodes(str(folder), root=str(tmp_path / "built"))
+    data = NodeData(CSVGraphs(str(folder), root=str(tmp_path / "built")))
     data.open([])
     store = data.graphs
     assert {split: ids.tolist() for split, ids in store.splits.items()} == {"train": [1], "valid": [3], "test": [0]}
@@ -167,8 +168,8 @@ def test_one_graph_without_a_table_of_graphs(tmp_path):
 
 def test_changed_files_are_another_store(tmp_path):
     folder = write(tmp_path / "csv")
-    first = opened(folder).key()
-    assert opened(folder).key() == first
+    first = opened(folder).source.key()
+    assert opened(folder).source.key() == first
     assert CSVGraphs(str(folder), undirected=True).key() != first
     write(folder, graphs=GRAPHS.replace("1.5", "1.6"))
     assert CSVGraphs(str(folder)).key() != first
@@ -322,7 +323,7 @@ def test_any_damage_is_one_line_or_none(seed, tmp_path):
     path.write_bytes(content)
     said = ""
     try:
-        build(folder, Choices())
+        CSVGraphs(str(folder)).build()
     except UserError as error:  # anything else is a defect
         said = str(error)
     assert "\n" not in said

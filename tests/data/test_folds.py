@@ -9,13 +9,16 @@ from hydra.core.global_hydra import GlobalHydra
 from sklearn.model_selection import StratifiedKFold
 from torch_geometric.data import Data, InMemoryDataset
 
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.molecules.molecules import Molecules
-from gt.data.own.nodes import CSVNodes, PyGNodes
+from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.pyg import PyG
 from gt.data.splits import SPLITS, k_fold
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.schema import UNLABELLED
+from tests.data.modules import over
 
 DRAW = np.random.default_rng(0)
 CLASSES = DRAW.permutation(np.repeat([0, 1, 2, 3], [97, 41, 12, 3]))
@@ -66,7 +69,7 @@ def splits(data) -> dict[str, list[int]]:
 def test_one_store_serves_all_folds_and_each_learns_scales_from_its_own_training_graphs(kind, tmp_path, capsys):
     tested = []
     for fold in range(5):
-        data = PyG(partial(Toy, kind=kind), folds=5, fold=fold, root=str(tmp_path))
+        data = GraphData(PyG(partial(Toy, kind=kind), folds=5, fold=fold, root=str(tmp_path)))
         data.open([])
         found = splits(data)
         assert f"fold {fold} of 5" in capsys.readouterr().out
@@ -96,7 +99,7 @@ def test_one_store_serves_all_folds_and_each_learns_scales_from_its_own_training
 )
 def test_folds_that_cannot_be_are_refused(wrong, named, tmp_path):
     with pytest.raises(UserError, match=named):
-        PyG(Toy, root=str(tmp_path), **wrong).open([])
+        over(GraphData, PyG, Toy, root=str(tmp_path), **wrong).open([])
 
 
 class Official(InMemoryDataset):
@@ -113,7 +116,7 @@ class Official(InMemoryDataset):
 
 def test_the_number_of_an_official_split_is_followed(tmp_path):
     for fold in range(4):
-        data = PyGNodes(Official, fold=fold, root=str(tmp_path))
+        data = NodeData(PyG(Official, fold=fold, root=str(tmp_path)))
         data.open([])
         for split, mask in zip(SPLITS, ("train_mask", "val_mask", "test_mask"), strict=True):
             assert splits(data)[split] == Official()[0][mask][:, fold].nonzero()[:, 0].tolist()
@@ -121,7 +124,7 @@ def test_the_number_of_an_official_split_is_followed(tmp_path):
         assert data.batches("train").steps == 1
     assert len(list(tmp_path.glob("stores/*/facts.json"))) == 1
     with pytest.raises(UserError, match="0 to 3"):
-        PyGNodes(Official, fold=4, root=str(tmp_path)).open([])
+        NodeData(PyG(Official, fold=4, root=str(tmp_path))).open([])
 
 
 def test_nodes_are_dealt_out_where_a_number_of_folds_is_given(tmp_path):
@@ -129,7 +132,7 @@ def test_nodes_are_dealt_out_where_a_number_of_folds_is_given(tmp_path):
         "node,size,label\n" + "".join(f"{n},{n / 3},{'uv'[n % 2]}\n" for n in range(12))
     )
     (tmp_path / "edges.csv").write_text("source,target\n0,1\n")
-    data = CSVNodes(str(tmp_path), folds=3, fold=1, root=str(tmp_path))
+    data = NodeData(CSVGraphs(str(tmp_path), folds=3, fold=1, root=str(tmp_path)))
     data.open([])
     assert {split: sorted(data.targets(split).tolist()) for split in SPLITS} == {
         split: [0, 0, 1, 1] for split in SPLITS
@@ -141,7 +144,7 @@ def test_molecules_are_dealt_out_whatever_their_split(tmp_path):
     path.write_text("smiles,active\n" + "".join(f"{'C' * n}O,{int(n % 3 == 0)}\n" for n in range(1, 31)))
     tested = []
     for fold in range(5):
-        data = Molecules(str(path), folds=5, fold=fold, weights="balanced", root=str(tmp_path), processes=1)
+        data = GraphData(Molecules(str(path), folds=5, fold=fold, weights="balanced", root=str(tmp_path), processes=1))
         data.open([])
         found = splits(data)
         assert [int(sum(data.targets(split))) for split in ("valid", "test")] == [2, 2]
@@ -156,21 +159,21 @@ def test_texts_are_dealt_out_and_the_vocabulary_is_that_of_the_training_texts(tm
     path.write_text("text\tlabel\n" + "".join(f"word{n} again\t{n % 2}\n" for n in range(12)))
     tested = []
     for fold in range(4):
-        data = TextClassification(str(path), folds=4, fold=fold, root=str(tmp_path))
+        data = GraphData(TextClassification(str(path), folds=4, fold=fold, root=str(tmp_path)))
         data.open([])
-        names, found = data.names()["text"], splits(data)
+        names, found = data.source.names(data.graphs)["text"], splits(data)
         assert {len(part) for part in found.values()} == {6, 3}
         tested += names[found["test"]].tolist()
         assert "word" + names[found["train"][0]].split()[0][4:] in data.schema.tokenizer
         assert not any(f'"{names[n].split()[0]}"' in data.schema.tokenizer for n in found["test"])
     assert len(set(tested)) == 12
     with pytest.raises(UserError, match="fold=1"):
-        TextClassification(str(path), fold=1, root=str(tmp_path))
+        GraphData(TextClassification(str(path), fold=1, root=str(tmp_path)))
     (tmp_path / "folder").mkdir()
     for split in ("train", "test"):
         (tmp_path / "folder" / f"{split}.tsv").write_text(path.read_text())
     with pytest.raises(UserError, match="folds"):
-        TextClassification(str(tmp_path / "folder"), folds=4, root=str(tmp_path)).open([])
+        GraphData(TextClassification(str(tmp_path / "folder"), folds=4, root=str(tmp_path))).open([])
 
 
 def test_all_folds_in_one_command_end_in_one_row(monkeypatch, tmp_path, capsys):

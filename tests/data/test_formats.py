@@ -8,12 +8,12 @@ from contextlib import suppress
 import networkx as nx
 import pytest
 
-from gt.data.own import csv_graphs, graph_files
-from gt.data.own.assemble import Choices
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes, GraphFileNodes
 from gt.errors import UserError
+from tests.data.modules import over
 from tests.data.tables_of import line_of
 
 
@@ -26,8 +26,8 @@ def club(directed=False):
     return graph
 
 
-def opened(path, source=GraphFileNodes, **options):
-    data = source(str(path), root=str(path.parent / "built"), **options)
+def opened(path, module=NodeData, source=GraphFiles, **options):
+    data = over(module, source, str(path), root=str(path.parent / "built"), **options)
     data.open([])
     return data
 
@@ -65,7 +65,7 @@ def test_graphs_of_several_files_of_gexf(tmp_path):
         graph = nx.path_graph(3)
         nx.set_node_attributes(graph, {0: "u", 1: "v", 2: "u"}, "class of it")
         nx.write_gexf(graph, tmp_path / "graphs" / f"{number}.gexf")
-    store = opened(tmp_path / "graphs", GraphFiles, target="class of it").graphs
+    store = opened(tmp_path / "graphs", GraphData, GraphFiles, target="class of it").graphs
     assert (len(store), store.schema.level, store.schema.names) == (10, "node", ("u", "v"))
     assert set(store.notes["attributes"]["graphs"]) == set()
 
@@ -172,19 +172,19 @@ def test_tables_of_gephi(tmp_path):
     folder.mkdir()
     (folder / "Friends [Nodes].csv").write_text(GEPHI_NODES)
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES)
-    line = line_of(lambda: opened(folder, CSVNodes))
+    line = line_of(lambda: opened(folder, NodeData, CSVGraphs))
     assert "'Label' is no target" in line
     assert "data.target=modularity_class" in line
-    data = opened(folder, CSVNodes, target="modularity_class")
+    data = opened(folder, NodeData, CSVGraphs, target="modularity_class")
     store = data.graphs
     assert store.edge_ptr[-1] == 58  # undirected, as the column Type says
     assert store.nodes["x"][:, 0].tolist() == pytest.approx([n // 2 + 0.05 + n % 2 / 10 for n in range(30)])
     assert store.edges["edge_attr"].tolist() == [[1.5]] * 58
-    assert data.names()["node"][:2].tolist() == ["n0", "n1"]
+    assert data.source.names(data.graphs)["node"][:2].tolist() == ["n0", "n1"]
     assert {name for name, role in store.notes["attributes"]["edges"].items() if role == "numbers"} == {"Weight"}
-    assert opened(folder, CSVNodes, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
+    assert opened(folder, NodeData, CSVGraphs, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES.replace("Undirected", "Directed", 1))
-    assert "[Edges].csv, line 3: an edge that is undirected" in line_of(lambda: opened(folder, CSVNodes))
+    assert "[Edges].csv, line 3: an edge that is undirected" in line_of(lambda: opened(folder, NodeData, CSVGraphs))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_edge_lists_beside_a_table_of_nodes(name, content, weights, tmp_path):
     folder.mkdir()
     (folder / "nodes.csv").write_text("node,label,split\na,u,train\nb,v,train\nc,u,valid\n")
     (folder / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
-    store = opened(folder, CSVNodes).graphs
+    store = opened(folder, NodeData, CSVGraphs).graphs
     assert store.edge_index.T.tolist() == [[0, 1], [1, 2]]
     values = dict(zip(store.schema.edge_names, store.schema.edge_categories, strict=True)).get("weight")
     read = store.edges["edge_attr"][:, 0].tolist() if store.edges else None
@@ -221,7 +221,7 @@ def test_edge_lists_beside_a_table_of_nodes(name, content, weights, tmp_path):
 def test_what_is_wrong_in_an_edge_list_is_one_line(content, said, tmp_path):
     (tmp_path / "nodes.csv").write_text("node,label,split\na,u,train\nb,v,train\nc,u,valid\n")
     (tmp_path / "edges.txt").write_text(content)
-    assert said in line_of(lambda: opened(tmp_path, CSVNodes))
+    assert said in line_of(lambda: opened(tmp_path, NodeData, CSVGraphs))
 
 
 def test_yed_keeps_how_it_draws_in_elements_of_its_own(tmp_path):
@@ -257,9 +257,9 @@ def test_an_encoding_that_xml_declares_is_read(encoding, tmp_path):
 def test_text_between_commas_with_a_decimal_comma_in_quotes_is_no_number(tmp_path):
     (tmp_path / "nodes.csv").write_text('node,size,label,split\na,"1,5",u,train\nb,"2,5",v,train\nc,"1,5",u,valid\n')
     (tmp_path / "edges.csv").write_text("source,target\na,b\n")
-    assert opened(tmp_path, CSVNodes).schema.node_categories == (("1,5", "2,5"),)
+    assert opened(tmp_path, NodeData, CSVGraphs).schema.node_categories == (("1,5", "2,5"),)
     with pytest.raises(Exception, match="one graph"):
-        opened(tmp_path, CSVGraphs)
+        opened(tmp_path, GraphData, CSVGraphs)
 
 
 @pytest.mark.parametrize("ending", [".gml", ".gexf", ".json", ".edges"])
@@ -288,6 +288,6 @@ def test_any_damage_is_one_line_or_none(ending, tmp_path):
         path.write_bytes(content)
         with suppress(UserError):  # whatever else is raised is a defect
             if ending == ".edges":
-                csv_graphs.build(tmp_path, Choices())
+                CSVGraphs(str(tmp_path)).build()
             else:
-                graph_files.build(str(path), Choices(target="club"))
+                GraphFiles(str(path), target="club").build()

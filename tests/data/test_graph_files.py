@@ -9,8 +9,10 @@ import torch
 from torch_geometric.data import Data
 
 from gt.data.batching import gather
+from gt.data.graphs import GraphData
 from gt.data.own.graph_files import GraphFiles
 from gt.graph import GraphBatch
+from tests.data.modules import over
 from tests.data.tables_of import line_of, pack
 
 HEAD = """<?xml version="1.0" encoding="UTF-8"?>
@@ -61,7 +63,7 @@ def packed(graphs):
 
 
 def opened(path, folder, **options):
-    data = GraphFiles(str(path), root=str(folder / "built"), **options)
+    data = over(GraphData, GraphFiles, str(path), root=str(folder / "built"), **options)
     data.open([])
     return data.graphs
 

@@ -16,12 +16,15 @@ from gt.attention import Demand
 from gt.cli.command import check_command
 from gt.data import bench, inspect
 from gt.data.__main__ import main, unused
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Partition
 from gt.data.ogb.code2 import FunctionNames
-from gt.data.own.nodes import CSVNodes
+from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.picture import UNKNOWN, coloured, draw, layout, nearest
 from gt.data.static import Shape, filled
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.masks import Hops
@@ -178,7 +181,7 @@ def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
     nodes = [f"{i},{i % 3},{i % 2}" for i in range(30)]
     (tmp_path / "nodes.csv").write_text("\n".join(["node,size,label", *nodes]))
     (tmp_path / "edges.csv").write_text("\n".join(["source,target", *(f"{i},{i + 1}" for i in range(28))]))
-    data = CSVNodes(str(tmp_path), root=str(tmp_path / "root"), sampler=Partition(parts=6))
+    data = NodeData(CSVGraphs(str(tmp_path), root=str(tmp_path / "root")), sampler=Partition(parts=6))
     data.open([])
     found = inspect.contents(data)
     assert max(batch.num_nodes for batch in data.loader("train")) < 30
@@ -191,7 +194,7 @@ def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
 
 def test_columns_of_a_target_that_only_its_metric_reads_are_no_classes(tmp_path):
     ogb_files.write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
-    data = FunctionNames(str(tmp_path))
+    data = GraphData(FunctionNames(str(tmp_path)))
     data.open([])
     text = shown(inspect.label_table(data))
     assert "at each of 5 positions" in " ".join(text.split())
@@ -208,7 +211,7 @@ def test_a_picture_of_awkward_graphs(tmp_path, sizes):
 
 def test_text_is_inspected_as_paths(tmp_path):
     (tmp_path / "a.txt").write_text("hello path graphs\n" * 60)
-    data = Text(str(tmp_path / "a.txt"), context=16, batch_size=4)
+    data = LanguageData(Text(str(tmp_path / "a.txt")), context=16, batch_size=4)
     data.open([])
     found = inspect.contents(data)
     assert not found.whole

@@ -12,8 +12,8 @@ from torch import Tensor
 from gt.attention import Reading
 from gt.data.large.link_questions import Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches
-from gt.data.large.links import LinkDataModule, both_ways
-from gt.data.large.negatives import AnotherTarget, AnyPair, Negatives
+from gt.data.large.links import LinkData, LinkSource, both_ways
+from gt.data.large.negatives import AnotherTarget, AnyPair
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Degree, RandomWalk
@@ -25,6 +25,7 @@ from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.baseline import baseline
+from tests.data.modules import over
 
 NODES = 12
 SHOWN = np.array([[0, 1], [1, 2], [2, 1], [2, 3], [4, 4], [5, 0], [5, 0], [6, 7], [7, 8], [9, 10]])  # 11 is alone
@@ -33,13 +34,14 @@ VALID, TEST = np.array([[0, 2], [1, 3], [9, 11]]), np.array([[8, 9], [3, 11]])
 APART = np.array([[0, 11], [1, 11], [2, 11], [3, 9], [4, 9]])
 
 
-class Links(LinkDataModule):
+class Links(LinkSource):
     """A small graph with loops, links that occur twice, and a node without any."""
 
-    def __init__(self, root: Path, shown: np.ndarray = SHOWN, ranked: bool = False, **options: Any) -> None:
-        kind: type[Negatives] = AnotherTarget if ranked else AnyPair
-        super().__init__("links", str(root), options.pop("batch_size", 2), None, 0, 5, negatives=kind, **options)
-        self.shown, self.ranked = shown, ranked
+    name = "links"
+
+    def __init__(self, root: Path, shown: np.ndarray = SHOWN, ranked: bool = False) -> None:
+        self.root, self.shown, self.ranked = root, shown, ranked
+        self.negatives = AnotherTarget if ranked else AnyPair
 
     def key(self) -> dict[str, Any]:
         return {"shown": self.shown.tolist(), "ranked": self.ranked}
@@ -64,11 +66,16 @@ class Links(LinkDataModule):
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Links:
-    return opened(Links(tmp_path))
+def data(tmp_path: Path) -> LinkData:
+    return opened(link_data(tmp_path))
 
 
-def opened(data: Links) -> Links:
+def link_data(root: Path, *shown: np.ndarray, **options: Any) -> LinkData:
+    data: LinkData = over(LinkData, Links, root, *shown, **{"batch_size": 2, "seed": 5} | options)
+    return data
+
+
+def opened(data: LinkData) -> LinkData:
     data.open([])
     return data
 
@@ -96,14 +103,14 @@ def network(seed: int = 0) -> GraphTransformer:
     return GraphTransformer(schema, width=16, depth=2, block=block, mask=Hops(2)).eval()
 
 
-def epoch(data: LinkDataModule, number: int = 0) -> list[GraphBatch]:
+def epoch(data: LinkData, number: int = 0) -> list[GraphBatch]:
     loader = data.train_dataloader()
     loader.batch_sampler.sampler.set_epoch(number)
     return list(loader)
 
 
 @pytest.mark.parametrize("asked", [[(0, 1)], [(1, 0), (2, 3)], [(5, 0)], [(4, 4)], [(11, 3)], SHOWN.tolist(), []])
-def test_taking_edges_out(data: Links, asked: list[tuple[int, int]]) -> None:
+def test_taking_edges_out(data: LinkData, asked: list[tuple[int, int]]) -> None:
     whole = data.graph.batch
     gone = {frozenset(pair) for pair in asked}
     expected = [edge for edge in edges(whole) if frozenset(edge[:2]) not in gone]
@@ -114,7 +121,7 @@ def test_taking_edges_out(data: Links, asked: list[tuple[int, int]]) -> None:
     assert len(edges(whole)) == 2 * len(SHOWN)
 
 
-def test_a_training_batch(data: Links) -> None:
+def test_a_training_batch(data: LinkData) -> None:
     batches = epoch(data)
     assert sorted(pair for batch in batches for pair in pairs(batch.links)[:2]) == sorted(map(tuple, TRAIN.tolist()))
     linked = {frozenset(pair) for pair in [*SHOWN.tolist(), *TRAIN.tolist()]}
@@ -130,7 +137,7 @@ def test_a_training_batch(data: Links) -> None:
 
 
 def test_negatives_of_ranked_links_have_the_same_sources(tmp_path: Path) -> None:
-    for batch in epoch(opened(Links(tmp_path, ranked=True))):
+    for batch in epoch(opened(link_data(tmp_path, ranked=True))):
         assert batch.links is not None
         assert batch.links[0, :2].tolist() == batch.links[0, 2:].tolist()
 
@@ -139,7 +146,7 @@ def test_negatives_of_ranked_links_have_the_same_sources(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", range(3))
 def test_a_sample_around_links(tmp_path: Path, fanout: tuple[int | None, ...], number: int) -> None:
     """Nodes have their number as their feature, so that a sample says which they are."""
-    whole, data = opened(Links(tmp_path)), opened(Links(tmp_path, sampler=Neighbours(fanout)))
+    whole, data = opened(link_data(tmp_path)), opened(link_data(tmp_path, sampler=Neighbours(fanout)))
     for full, sample in zip(epoch(whole, number), epoch(data, number), strict=True):
         assert sample.x is not None
         nodes = sample.x[:, 0]
@@ -163,7 +170,7 @@ def test_a_sample_around_links(tmp_path: Path, fanout: tuple[int | None, ...], n
 @pytest.mark.parametrize("sampler", [Partition(2), Clusters(2, 1)])
 def test_samplers_that_do_not_begin_with_nodes(tmp_path: Path, sampler: Sampler) -> None:
     with pytest.raises(UserError, match=f"{type(sampler).__name__} does not sample around links"):
-        Links(tmp_path, sampler=sampler)
+        link_data(tmp_path, sampler=sampler)
 
 
 @pytest.mark.parametrize("sampler", [None, Full(), Neighbours((2, 2)), Neighbours((1,))])
@@ -173,20 +180,20 @@ def test_what_is_asked_cannot_be_read_off(tmp_path: Path, sampler: Sampler | Non
     more = np.concatenate([SHOWN, [[1, 2], [2, 1]]])
     found = []
     for shown in (SHOWN, fewer, more):
-        data = opened(Links(tmp_path, shown, sampler=sampler))
+        data = opened(link_data(tmp_path, shown, sampler=sampler))
         batch = data.dataset("train").__getitems__([0, TRAIN.tolist().index([2, 1])])
         assert batch.x is not None
         found.append((edges(batch), batch.x.tolist(), network()(batch)))
     for other in found[1:]:
         assert other[:2] == found[0][:2]
         assert other[2].equal(found[0][2])
-    seen = opened(Links(tmp_path, fewer)).graph.batch
-    assert edges(seen) != edges(opened(Links(tmp_path)).graph.batch)  # the links do make a difference elsewhere
+    seen = opened(link_data(tmp_path, fewer)).graph.batch
+    assert edges(seen) != edges(opened(link_data(tmp_path)).graph.batch)  # the links do make a difference elsewhere
 
 
 def test_evaluation_reads_no_link_that_it_asks_for(tmp_path: Path) -> None:
     for valid_as_input in (False, True):
-        data = opened(Links(tmp_path, valid_as_input=valid_as_input))
+        data = opened(link_data(tmp_path, valid_as_input=valid_as_input))
         for split, links in (("valid", VALID), ("test", TEST)):
             (batch,) = data.loader(split)
             shown = {frozenset(edge[:2]) for edge in edges(batch)}
@@ -194,7 +201,7 @@ def test_evaluation_reads_no_link_that_it_asks_for(tmp_path: Path) -> None:
 
 
 def test_validation_links_as_input(tmp_path: Path) -> None:
-    data = opened(Links(tmp_path, valid_as_input=True))
+    data = opened(link_data(tmp_path, valid_as_input=True))
     added = [(a, b, -1.0, -1.0) for a, b in [*VALID.tolist(), *VALID[:, ::-1].tolist()]]
     (test,) = data.test_dataloader()
     (valid,) = data.val_dataloader()
@@ -217,7 +224,7 @@ def test_no_two_batches_draw_alike(tmp_path: Path) -> None:
     assert sorted(numbers) == [(number, link) for number in range(3) for link in range(12)]
 
 
-def test_a_run_that_resumes_draws_as_one_that_never_stopped(data: Links) -> None:
+def test_a_run_that_resumes_draws_as_one_that_never_stopped(data: LinkData) -> None:
     whole = list(LinkBatches(np.ones(12), 2, shuffle=True, seed=1, epoch=4))
     resumed = LinkBatches(np.ones(12), 2, shuffle=True, seed=1, epoch=4, first=2)
     assert list(resumed) == whole[2:]
@@ -252,7 +259,7 @@ def test_questions_of_ranked_links() -> None:
 def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, largest: int | None) -> None:
     asked: list[Any] = []
     for rank in range(world):
-        data = opened(Links(tmp_path, ranked=ranked))
+        data = opened(link_data(tmp_path, ranked=ranked))
         data.eval_batch_size = largest or data.eval_batch_size
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
         for batch in data.val_dataloader():
@@ -267,7 +274,7 @@ def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, 
     assert sorted(asked) == sorted(zip(map(tuple, found.T.tolist()), linked.astype(float), strict=True))
 
 
-def test_masks_are_prepared_and_blocks_share_their_graph(data: Links) -> None:
+def test_masks_are_prepared_and_blocks_share_their_graph(data: LinkData) -> None:
     readings: set[Reading] = network().readings()
     data.readings, data.eval_batch_size = readings, 3
     (mask, _), *_ = readings
@@ -283,30 +290,30 @@ def test_masks_are_prepared_and_blocks_share_their_graph(data: Links) -> None:
 def test_evaluation_in_chunks_is_exact(tmp_path: Path, ranked: bool) -> None:
     found = []
     for chunk in (3, 10, 1 << 20):
-        data = opened(Links(tmp_path, ranked=ranked, chunk=chunk))
+        data = opened(link_data(tmp_path, ranked=ranked, chunk=chunk))
         (batch,) = data.test_dataloader()
         found.append(predict(network(), batch))
         assert found[-1].shape == batch.y.shape
         torch.testing.assert_close(found[-1], network()(batch), rtol=1e-5, atol=1e-6)
     assert found[0].std() > 1e-3
-    with pytest.raises(UserError, match=r"data\.chunk"):
-        Links(tmp_path, chunk=0)
+    with pytest.raises(ValueError, match="chunk"):
+        link_data(tmp_path, chunk=0)
 
 
 def test_encodings_that_would_know_the_links(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="RandomWalk is computed once from all edges"):
-        Links(tmp_path).open([RandomWalk(steps=2)])
-    Links(tmp_path).open([Degree()])
+        link_data(tmp_path).open([RandomWalk(steps=2)])
+    link_data(tmp_path).open([Degree()])
 
 
-def test_masks_of_too_many_pairs(data: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_too_many_pairs(data: LinkData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 16)  # a machine of 256 bytes
     data.readings = {(Hops(None), demand) for _, demand in network().readings()}
     with pytest.raises(UserError, match="mask=one_hop"):
         epoch(data)
 
 
-def test_trivial_baseline(data: Links) -> None:
+def test_trivial_baseline(data: LinkData) -> None:
     assert len(data.dataset("train")) == len(TRAIN)
     assert data.targets("test").sum() == len(TEST)
     found = baseline(data, data.targets("valid"))
@@ -314,7 +321,7 @@ def test_trivial_baseline(data: Links) -> None:
     assert found["auroc"] == 0.5
 
 
-def test_a_model_learns_and_predicts_links(data: Links) -> None:
+def test_a_model_learns_and_predicts_links(data: LinkData) -> None:
     net = network().train()
     optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
     losses = []

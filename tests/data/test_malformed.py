@@ -391,11 +391,11 @@ def test_a_row_that_is_skipped_is_listed(fault: str, tmp_path: Path, capsys: pyt
     at = written("molecules", tmp_path, {"m.csv": line(5, row)})
     before = contents(at)
     data = opened("molecules", tmp_path)
-    assert isinstance(data, Molecules)
-    assert f"29 molecules; random split 23 / 3 / 3; 1 of 30 rows skipped, listed in {data.skipped_rows}" in (
+    assert isinstance(data.source, Molecules)
+    assert f"29 molecules; random split 23 / 3 / 3; 1 of 30 rows skipped, listed in {data.source.skipped_rows}" in (
         capsys.readouterr().out
     )
-    with open(data.skipped_rows, newline="") as file:
+    with open(data.source.skipped_rows, newline="") as file:
         [listed] = csv.DictReader(file)
     assert (listed["row"], listed["line"]) == ("3", "5")
     assert why in listed["reason"]

@@ -15,12 +15,14 @@ pytest.importorskip("rdkit")
 from gt.cli.arguments import parsed
 from gt.cli.command import prepared
 from gt.cli.config import check_value
+from gt.data.graphs import GraphData
 from gt.data.molecules.columns import named, smiles_column, target_columns
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason
 from gt.data.table import decimal_points, delimiter_of
 from gt.errors import UserError, shell_override
+from tests.data.modules import over
 from tests.data.tables_of import line_of
 
 SMILES = ["C" * (n % 9 + 1) + "O" * (n % 2) + "c1ccccc1" * (n % 3 > 0) for n in range(40)]
@@ -29,7 +31,7 @@ VALUES = [n / 8 - 2 for n in range(40)]
 
 def opened(path: Path, **options: object) -> Molecules:
     options = {"split": "random", "processes": 1} | options
-    data = Molecules(str(path), root=str(path.parent / "built"), **options)  # type: ignore[arg-type]
+    data = over(GraphData, Molecules, str(path), root=str(path.parent / "built"), **options)  # type: ignore[arg-type]
     data.open([])
     return data
 
@@ -41,7 +43,6 @@ def written(path: Path, *columns: list, header: str = "", mark: str = ",", encod
 
 
 def numbers(data: Molecules) -> list[float]:
-    assert data.graphs is not None
     assert (data.schema.kind, data.schema.mean != ()) == ("regression", True)
     return np.asarray(data.graphs.graphs["y"])[:, 0].tolist()
 
@@ -82,7 +83,7 @@ def test_without_a_header_columns_go_by_their_numbers(name: str, tmp_path: Path)
     path = written(tmp_path / name, VALUES, SMILES, ["x"] * 40, mark=mark)
     data = opened(path, smiles=1, target=0)
     assert numbers(data) == pytest.approx(VALUES)
-    assert (data.schema.target, data.names()["1"].tolist()) == (("0",), SMILES)
+    assert (data.schema.target, data.source.names(data.graphs)["1"].tolist()) == (("0",), SMILES)
     assert "data.smiles=1 data.target=NUMBER" in line_of(lambda: opened(path))
     assert "no column '7'" in line_of(lambda: opened(path, smiles=1, target=7))
 
@@ -136,10 +137,9 @@ def test_bytes_that_are_no_text_cost_their_own_rows_only_where_they_are_read(tmp
     labels = ["né" if n == 5 else "yes" if n % 2 else "no" for n in range(40)]
     path = written(tmp_path / "a.csv", SMILES, names, labels, header="smiles,note,label", encoding="latin-1")
     data = opened(path)
-    assert data.skipped_rows.read_text().splitlines()[1:] == [
+    assert data.source.skipped_rows.read_text().splitlines()[1:] == [
         f"5,7,{SMILES[5]},\"byte 0xe9 is not UTF-8 text, in 'label'\""
     ]
-    assert data.graphs is not None
     assert (len(data.graphs), data.schema.kind) == (39, "binary")
 
 

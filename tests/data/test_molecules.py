@@ -12,10 +12,12 @@ import torch
 pytest.importorskip("rdkit")
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
+from gt.data.graphs import GraphData
 from gt.data.molecules import molecules
 from gt.data.molecules.molecules import Molecules
 from gt.errors import UserError
 from gt.metrics import constant_prediction, loss
+from tests.data.modules import over
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]
 # 60 molecules of 7 scaffolds, the empty one too; one of a single atom
@@ -35,14 +37,12 @@ def write(path: Path, frame: pd.DataFrame) -> str:
 
 
 def opened(path: str, folder: Path, **options: object) -> Molecules:
-    data = Molecules(path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
+    data = over(GraphData, Molecules, path, root=str(folder / "root"), processes=1, **options)  # type: ignore[arg-type]
     data.open([])
-    assert data.graphs is not None
     return data
 
 
 def rows(data: Molecules, split: str) -> list[int]:
-    assert data.graphs is not None
     return np.asarray(data.graphs.graphs["row"])[data.graphs.splits[split]].tolist()
 
 
@@ -78,7 +78,7 @@ def test_by_path_alone(tmp_path: Path, table: pd.DataFrame, capsys: pytest.Captu
         f"{path}: molecules from 'smiles', regression from 'logS'; 60 molecules; scaffold split {sizes};"
         " 0 of 60 rows skipped"
     )
-    assert not data.skipped_rows.exists()
+    assert not data.source.skipped_rows.exists()
 
 
 def test_learns_in_units_of_the_training_targets(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -91,7 +91,7 @@ def test_learns_in_units_of_the_training_targets(tmp_path: Path, table: pd.DataF
     mean = constant_prediction(data.schema, data.targets("train")).expand(len(train), 1)
     assert float(loss(data.schema, mean, data.targets("train"))) == pytest.approx(1, rel=1e-5)
 
-    plain = opened(str(data.path), tmp_path, split="random", normalise=False, loss="absolute")
+    plain = opened(str(data.source.path), tmp_path, split="random", normalise=False, loss="absolute")
     assert (plain.schema.mean, plain.schema.scale, plain.schema.squared) == ((), (), False)
     assert plain.measures()[1].name == "mae"
     torch.testing.assert_close(plain.targets("test"), data.targets("test"))
@@ -111,8 +111,8 @@ def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch:
     lines.insert(31, "CC,1,2,3")
     Path(path).write_text("\n".join(lines))
     data = opened(path, tmp_path)
-    assert data.skipped_rows.parent == tmp_path / "root" / "stores"
-    with open(data.skipped_rows) as file:
+    assert data.source.skipped_rows.parent == tmp_path / "root" / "stores"
+    with open(data.source.skipped_rows) as file:
         assert list(csv.reader(file)) == [
             ["row", "line", "text", "reason"],
             ["2", "4", "xyz", "syntax error while parsing: xyz"],
@@ -122,9 +122,7 @@ def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch:
             ["30", "32", "CC,1,2,3", "4 cells where the header has 2"],
             ["60", "62", TEXTS[59], "no label"],
         ]
-    assert "6 of 61 rows skipped, listed in" in data.said()
-    assert data.graphs is not None
-    assert whole.graphs is not None
+    assert "6 of 61 rows skipped, listed in" in data.source.summary(data.graphs)
     for name in ("x",):
         np.testing.assert_array_equal(data.graphs.nodes[name], whole.graphs.nodes[name])
     for name, part in whole.graphs.splits.items():
@@ -138,20 +136,18 @@ def test_all_of_a_part_fail(tmp_path: Path, table: pd.DataFrame, monkeypatch: py
     table.loc[56:, "smiles"] = "xyz"
     data = opened(write(tmp_path / "my.csv", table), tmp_path)
     assert len(data.graphs or ()) == 52
-    assert "8 of 60 rows skipped" in data.said()
+    assert "8 of 60 rows skipped" in data.source.summary(data.graphs)
 
 
 def test_several_processes(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(molecules, "PART", 7)
     path = write(tmp_path / "my.csv", table)
     one = opened(path, tmp_path)
-    two = Molecules(path, root=str(tmp_path / "two"), processes=2)
+    two = GraphData(Molecules(path, root=str(tmp_path / "two"), processes=2))
     two.open([])
-    assert one.graphs is not None
-    assert two.graphs is not None
     np.testing.assert_array_equal(one.graphs.nodes["x"], two.graphs.nodes["x"])
     np.testing.assert_array_equal(one.graphs.splits["test"], two.graphs.splits["test"])
-    assert one.skipped_rows.name == two.skipped_rows.name
+    assert one.source.skipped_rows.name == two.source.skipped_rows.name
 
 
 def test_some_labels_missing(tmp_path: Path) -> None:
@@ -160,7 +156,6 @@ def test_some_labels_missing(tmp_path: Path) -> None:
     frame.loc[:5, ["a", "b", "c"]] = np.nan
     data = opened(write(tmp_path / "my.csv", frame), tmp_path, split="random", weights="balanced")
     assert (data.schema.kind, data.schema.outputs, data.schema.names) == ("binary", 3, ("a", "b", "c"))
-    assert data.graphs is not None
     assert np.asarray(data.graphs.graphs["row"]).tolist() == [
         n for n in range(60) if not np.isnan(y[n]).all() and n > 5
     ]
@@ -189,7 +184,7 @@ def test_split_column(tmp_path: Path, table: pd.DataFrame, options: dict[str, st
     assert rows(data, "train") == [n for n in range(60) if n % 3 == 0]
     assert rows(data, "valid") == [n for n in range(60) if n % 6 in (1, 4)]
     assert rows(data, "test") == [n for n in range(60) if n % 6 == 2]
-    assert "10 of 60 rows skipped" in data.said()
+    assert "10 of 60 rows skipped" in data.source.summary(data.graphs)
 
 
 def test_sdf(tmp_path: Path) -> None:
@@ -200,7 +195,6 @@ def test_sdf(tmp_path: Path) -> None:
             mol.SetProp("logS", str(number))
             writer.write(mol)
     data = opened(str(tmp_path / "my.sdf"), tmp_path)
-    assert data.graphs is not None
     np.testing.assert_array_equal(data.graphs.sizes, [graph_by_ogb(text)["num_nodes"] for text in TEXTS])
     np.testing.assert_allclose(data.targets("train")[:, 0], np.float32(NUMBERS)[rows(data, "train")])
 
@@ -242,7 +236,7 @@ def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dic
 )
 def test_options_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Molecules("my.csv", **options)
+        over(GraphData, Molecules, "my.csv", **options)
 
 
 def test_another_file_is_another_store(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -250,9 +244,9 @@ def test_another_file_is_another_store(tmp_path: Path, table: pd.DataFrame) -> N
     same = opened(write(tmp_path / "my.csv", table), tmp_path)
     table.loc[0, "logS"] = 77
     other = opened(write(tmp_path / "my.csv", table), tmp_path)
-    assert first.skipped_rows == same.skipped_rows != other.skipped_rows
+    assert first.source.skipped_rows == same.source.skipped_rows != other.source.skipped_rows
     assert 77 in torch.cat([other.targets(name) for name in ("train", "valid", "test")])
-    assert opened(str(first.path), tmp_path, split="random").skipped_rows != other.skipped_rows
+    assert opened(str(first.source.path), tmp_path, split="random").source.skipped_rows != other.source.skipped_rows
 
 
 @pytest.mark.parametrize(
@@ -267,5 +261,5 @@ def test_moleculenet(
 ) -> None:
     data = opened(str(real_data / "moleculenet" / f"{name}.csv"), tmp_path)
     assert (data.schema.kind, data.schema.names) == (kind, (target,))
-    skipped = pd.read_csv(data.skipped_rows) if data.skipped_rows.exists() else ()
+    skipped = pd.read_csv(data.source.skipped_rows) if data.source.skipped_rows.exists() else ()
     assert (len(data.graphs or ()), len(skipped)) == counts

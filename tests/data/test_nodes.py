@@ -12,6 +12,7 @@ import torch
 from gt.attention.costs import Demand
 from gt.data.large.nodes import NodeData, Steps, refuse_dense
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.encodings import RandomWalk
 from gt.errors import UserError
@@ -24,6 +25,7 @@ from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
 from gt.train.optim import Optimisation
 from gt.train.task import Task
+from tests.data.modules import over
 
 NODES = 300
 
@@ -51,10 +53,11 @@ def made(binary: bool = False) -> Graphs:
     ).sort_edges()  # fmt: skip
 
 
-class Made(NodeData):
-    def __init__(self, folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", chunk=500, binary=False):
-        super().__init__("made", str(folder), sampler, evaluate, chunk, 0, 0)
-        self.binary = binary
+class Made(Source):
+    name = "made"
+
+    def __init__(self, folder: Path, binary: bool = False):
+        self.root, self.binary = folder, binary
 
     def key(self) -> dict[str, Any]:
         return {"binary": self.binary}
@@ -63,8 +66,8 @@ class Made(NodeData):
         return made(self.binary)
 
 
-def opened(*args: Any, **options: Any) -> Made:
-    data = Made(*args, **options)
+def opened(folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", **options: Any) -> NodeData:
+    data: NodeData = over(NodeData, Made, folder, **{"chunk": 500} | options, sampler=sampler, evaluate=evaluate)
     data.open([])
     return data
 
@@ -86,7 +89,7 @@ def network(data: NodeData, mask=Hops(1)) -> GraphTransformer:  # noqa: B008
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("binary", [False, True])
 def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(make, binary, tmp_path):
-    data, graphs = Made(tmp_path, make(), binary=binary), made(binary)
+    data, graphs = over(NodeData, Made, tmp_path, sampler=make(), chunk=500, binary=binary), made(binary)
     data.open([RandomWalk(3)])
     walks = RandomWalk(3).compute(graphs)["random_walk"]
     numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
@@ -207,6 +210,6 @@ def test_several_graphs_are_refused(tmp_path):
             return graphs
 
     with pytest.raises(UserError, match="2 graphs"):
-        Two(tmp_path).open([])
-    with pytest.raises(UserError, match=r"data\.chunk"):
-        Made(tmp_path, chunk=0)
+        NodeData(Two(tmp_path)).open([])
+    with pytest.raises(ValueError, match="chunk"):
+        NodeData(Made(tmp_path), chunk=0)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 
-from gt.data.own.nodes import PyGNodes
+from gt.data.large.nodes import NodeData
+from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 
@@ -30,7 +31,7 @@ class Toy(InMemoryDataset):
 
 
 def test_masks_are_the_splits(tmp_path):
-    data = PyGNodes(Toy, root=str(tmp_path))
+    data = NodeData(PyG(Toy, root=str(tmp_path)))
     data.open([])
     (batch,) = data.train_dataloader()
     assert (batch.num_nodes, batch.num_edges, data.schema.outputs, data.schema.level) == (30, 60, 3, "node")
@@ -40,11 +41,11 @@ def test_masks_are_the_splits(tmp_path):
 
 
 def test_without_masks_nodes_are_shared_out(tmp_path):
-    data = PyGNodes(partial(Toy, masks=False), root=str(tmp_path), fractions=(0.6, 0.2, 0.2))
+    data = NodeData(PyG(partial(Toy, masks=False), root=str(tmp_path), fractions=(0.6, 0.2, 0.2)))
     data.open([])
     assert [len(data.dataset(split)) for split in ("train", "valid", "test")] == [18, 6, 6]
 
 
 def test_several_graphs_are_refused(tmp_path):
-    with pytest.raises(UserError, match="2 graphs"):
-        PyGNodes(partial(Toy, graphs=2), root=str(tmp_path)).open([])
+    with pytest.raises(UserError, match="several graphs"):
+        NodeData(PyG(partial(Toy, graphs=2), root=str(tmp_path))).open([])

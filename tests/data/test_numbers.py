@@ -12,16 +12,18 @@ from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
 
 from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.molecules.molecules import Molecules
 from gt.data.numbers import FEW, ROWS, decades, feature_moments, moments
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes, PyGNodes
 from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.layers import GINE, FeedForward, ParallelBlock
 from gt.metrics import loss
 from gt.model import GraphTransformer
+from tests.data.modules import over
 from tests.data.test_pyg import Kept
 
 GRAPHS = 40
@@ -84,7 +86,7 @@ class Rings(Kept):
 
 @pytest.mark.parametrize("level", ["graph", "node"])
 def test_many_graphs_are_scaled_by_those_for_training(tmp_path: Path, level: str) -> None:
-    data = PyG(partial(Rings, level=level), root=str(tmp_path), fractions=(0.5, 0.2, 0.3))
+    data = GraphData(PyG(partial(Rings, level=level), root=str(tmp_path), fractions=(0.5, 0.2, 0.3)))
     data.open([])
     train = [Rings(level=level)[int(n)] for n in data.graphs.splits["train"]]
     x, attr, y = (torch.cat([graph[key] for graph in train]).numpy() for key in ("x", "edge_attr", "y"))
@@ -113,14 +115,14 @@ class Ring(Kept):
 
 @pytest.mark.parametrize("train", [FEW - 1, FEW])
 def test_the_features_of_one_graph_go_by_its_training_nodes_where_these_are_enough(tmp_path: Path, train: int) -> None:
-    data = PyGNodes(partial(Ring, 2 * FEW, train), root=str(tmp_path))
+    data = NodeData(PyG(partial(Ring, 2 * FEW, train), root=str(tmp_path)))
     data.open([])
     assert data.schema.node_mean == pytest.approx([1.5 * (train - 1 if train >= FEW else 2 * FEW - 1) / 2])
     assert data.schema.mean == pytest.approx([2.5 * (train - 1) / 2])  # targets of others are not known
 
 
 def test_scaling_can_be_left_out(tmp_path: Path) -> None:
-    data = PyG(Rings, root=str(tmp_path), normalise=False, standardise=False)
+    data = GraphData(PyG(Rings, root=str(tmp_path), normalise=False, standardise=False))
     data.open([])
     assert (data.schema.mean, data.schema.node_mean, data.schema.edge_mean) == ((), (), ())
 
@@ -134,7 +136,7 @@ def csv_graphs(folder: Path, targets: list[float], **options: Any) -> DataModule
     }
     for name, header in names.items():
         (folder / name).write_text(header + "\n".join(rows[name]) + "\n")
-    return CSVGraphs(str(folder), root=str(folder / "root"), **options)
+    return over(GraphData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
 
 
 def graph_files(folder: Path, targets: list[float], **options: Any) -> DataModule:
@@ -142,24 +144,24 @@ def graph_files(folder: Path, targets: list[float], **options: Any) -> DataModul
     graph = {"nodes": [{"id": 0, "size": 1.5}, {"id": 1, "size": 700.0}], "edges": [{"source": 0, "target": 1}]}
     lines = [json.dumps({"directed": False, "graph": {"price": y}, **graph}) for y in targets]
     path.write_text("\n".join(lines))
-    return GraphFiles(str(path), root=str(folder / "root"), **options)
+    return over(GraphData, GraphFiles, str(path), root=str(folder / "root"), **options)
 
 
 def csv_nodes(folder: Path, targets: list[float], **options: Any) -> DataModule:
     (folder / "nodes.csv").write_text("node,size,y\n" + "".join(f"{n},{n + 0.5},{y}\n" for n, y in enumerate(targets)))
     (folder / "edges.csv").write_text("source,target\n0,1\n1,2\n")
-    return CSVNodes(str(folder), root=str(folder / "root"), **options)
+    return over(NodeData, CSVGraphs, str(folder), root=str(folder / "root"), **options)
 
 
 def pyg(folder: Path, targets: list[float], **options: Any) -> DataModule:
-    return PyG(partial(Rings, y=torch.tensor(targets)[:, None]), root=str(folder), **options)
+    return over(GraphData, PyG, partial(Rings, y=torch.tensor(targets)[:, None]), root=str(folder), **options)
 
 
 def molecules(folder: Path, targets: list[float], **options: Any) -> DataModule:
     pytest.importorskip("rdkit")
     path = folder / "m.csv"
     path.write_text("smiles,price\n" + "".join(f"{'C' * (n + 1)}O,{y}\n" for n, y in enumerate(targets)))
-    return Molecules(str(path), root=str(folder / "root"), split="random", processes=1, **options)
+    return over(GraphData, Molecules, str(path), root=str(folder / "root"), split="random", processes=1, **options)
 
 
 SOURCES = [csv_graphs, graph_files, csv_nodes, pyg, molecules]
@@ -203,8 +205,8 @@ def test_whole_numbers_are_numbers_where_their_logarithms_are_asked_for(tmp_path
 
 
 def test_two_scalings_of_the_same_files_are_two_stores(tmp_path: Path) -> None:
-    keys = {str(csv_graphs(tmp_path, PRICES, **options).key()) for options in ({}, {"log": True}, {"normalise": False})}
-    assert len(keys) == 3
+    options: list[dict[str, Any]] = [{}, {"log": True}, {"normalise": False}]
+    assert len({str(csv_graphs(tmp_path, PRICES, **each).source.key()) for each in options}) == 3
 
 
 class Bonds(Kept):
@@ -240,7 +242,7 @@ def trained(data: DataModule, epochs: int) -> dict[str, float]:
 
 
 def test_a_large_feature_does_not_drown_a_small_one(tmp_path: Path) -> None:
-    assert trained(PyG(Bonds, root=str(tmp_path), fractions=(0.6, 0.1, 0.3)), epochs=12)["accuracy"] > 0.9
+    assert trained(GraphData(PyG(Bonds, root=str(tmp_path), fractions=(0.6, 0.1, 0.3))), epochs=12)["accuracy"] > 0.9
 
 
 def test_targets_in_the_thousands_are_learned(tmp_path: Path) -> None:
@@ -249,5 +251,5 @@ def test_targets_in_the_thousands_are_learned(tmp_path: Path) -> None:
         graph = {"nodes": [{"id": 0, "kind": n % 10}, {"id": 1, "kind": 0}], "edges": [{"source": 0, "target": 1}]}
         lines.append(json.dumps({"directed": False, "graph": {"y": 1000.0 + 100 * (n % 10)}, **graph}))
     (tmp_path / "graphs.jsonl").write_text("\n".join(lines))
-    data = GraphFiles(str(tmp_path / "graphs.jsonl"), root=str(tmp_path))
+    data = GraphData(GraphFiles(str(tmp_path / "graphs.jsonl"), root=str(tmp_path)))
     assert trained(data, epochs=15)["mae"] < 100  # the best constant has 250

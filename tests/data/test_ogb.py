@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 import gt
+from gt.cli.config_files import CONFIGS
+from gt.data.graphs import GraphData
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.ogb.graphs import OGBMolecules
 from gt.data.ogb.metric import OGBMetric
 from gt.data.ogb.pcqm4mv2 import PCQM4Mv2
 from gt.data.ogb.ppa import ProteinAssociations
-from gt.data.store import load, save
+from gt.data.store import Graphs, load, save
+from gt.schema import Schema
 from gt.train.baseline import baseline
 from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write
 
@@ -91,11 +94,11 @@ def test_regression_is_learned_in_units_of_the_training_set(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("room", [1, 7, 12])
 def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    data = OGBMolecules("ogbg-molhiv", str(root))
+    data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
     data.open([])
     whole = data.graphs
     monkeypatch.setattr(ogb_raw, "ROOM", room)
-    chunks = list(data.read(data.files()))
+    chunks = list(data.source.read(data.source.files()))
     assert 1 < len(chunks) <= 4
     same_as_ogb("ogbg-molhiv", root)
     save(iter(chunks), root / "again")
@@ -170,7 +173,7 @@ def test_key_follows_contents(root: Path, tmp_path_factory: pytest.TempPathFacto
     [("ogbg_molhiv", "ogbg-molhiv"), ("molpcba", "ogbg-molpcba"), ("ogbg-ppa", "ogbg-mol"), ("", "ogbg")],
 )
 def test_unknown_name(tmp_path: Path, name: str, near: str) -> None:
-    fails(lambda: OGBMolecules(name, str(tmp_path)).open([]), repr(name), near)
+    fails(lambda: GraphData(OGBMolecules(name, str(tmp_path))).open([]), repr(name), near)
 
 
 def test_metric_of_an_unknown_name() -> None:
@@ -178,7 +181,7 @@ def test_metric_of_an_unknown_name() -> None:
 
 
 def test_data_module(root: Path) -> None:
-    data = OGBMolecules("ogbg-molhiv", str(root), batch_size=2)
+    data = GraphData(OGBMolecules("ogbg-molhiv", str(root)), batch_size=2)
     data.open([])
     assert data.schema == molecules("ogbg-molhiv", root).schema
     (store,) = (path for path in (root / "stores").iterdir() if path.is_dir())
@@ -193,16 +196,16 @@ def test_data_module(root: Path) -> None:
 def test_another_label_is_another_store(root: Path) -> None:
     for label in (0, 1):
         put(root / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", f"0\n{label}\n1\n0\n")
-        data = OGBMolecules("ogbg-molhiv", str(root))
+        data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
         data.open([])
         assert data.targets("valid").tolist() == [[label]]
     assert sum(path.is_dir() for path in (root / "stores").iterdir()) == 2
 
 
 def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    OGBMolecules("ogbg-molhiv", str(root)).open([])
+    GraphData(OGBMolecules("ogbg-molhiv", str(root))).open([])
     monkeypatch.setattr(OGBMolecules, "read", lambda *args: pytest.fail("built again"))
-    OGBMolecules("ogbg-molhiv", str(root)).open([])
+    GraphData(OGBMolecules("ogbg-molhiv", str(root))).open([])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,8 @@ def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -
     [("ogbg-molhiv", "rocauc", "max"), ("ogbg-molpcba", "ap", "max"), ("ogbg-mollipo", "rmse", "min")],
 )
 def test_measures(name: str, measure: str, mode: str) -> None:
-    measures, criterion = OGBMolecules(name).measures()
+    no_graphs = Graphs(np.zeros(1), np.zeros(1), np.empty((2, 0)), Schema())
+    measures, criterion = OGBMolecules(name).measures(no_graphs)
     assert list(measures) == [measure]
     assert (criterion.name, criterion.mode) == (measure, mode)
 
@@ -218,7 +222,7 @@ def test_measures(name: str, measure: str, mode: str) -> None:
 def test_baseline_is_a_coin_or_not_defined(root: Path) -> None:
     for part, ids in {"train": "3\n", "valid": "0\n1\n", "test": "2\n"}.items():
         put(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
-    data = OGBMolecules("ogbg-molhiv", str(root))
+    data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
     data.open([])
     assert baseline(data, data.targets("valid"))["rocauc"] == 0.5
     assert np.isnan(baseline(data, data.targets("test"))["rocauc"])
@@ -228,7 +232,7 @@ def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> Non
     write(tmp_path / "ogbg_molclintox", [[0, np.nan], [1, 1], [0, 0], [1, np.nan]])
     for part, ids in {"train": "3\n0\n", "valid": "1\n2\n", "test": ""}.items():
         put(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
-    data = OGBMolecules("ogbg-molclintox", str(tmp_path))
+    data = GraphData(OGBMolecules("ogbg-molclintox", str(tmp_path)))
     data.open([])
     assert baseline(data, data.targets("valid"))["rocauc"] == 0.5
     assert not data.has("test")
@@ -246,11 +250,9 @@ CONFIGURED = {
 
 @pytest.mark.parametrize("option", CONFIGURED)
 def test_configuration(option: str) -> None:
-    config = OmegaConf.load(Path(gt.__path__[0]).parent / "configs" / "data" / f"{option}.yaml")
-    config.seed = 3
     kind, name = CONFIGURED[option]
-    if option == "ogbg_mol":
-        config.dataset = name
-    data = instantiate(config)
-    assert type(data) is kind
-    assert (data.name, data.root, data.seed) == (name, Path("data"), 3)
+    overrides = [f"data={option}", "seed=3", *([f"data.source.dataset={name}"] if option == "ogbg_mol" else [])]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        data = instantiate(compose("train", overrides=overrides).data)
+    assert (type(data), type(data.source)) == (GraphData, kind)
+    assert (data.source.name, data.source.root, data.seed) == (name, Path("data"), 3)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
+from gt.data.graphs import GraphData
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import POSITIONS, FunctionNames, frequent, targets
 from gt.data.ogb.metric import OGBWords
@@ -52,9 +53,9 @@ def test_trees_with_edges_between_tokens(root: Path) -> None:
 def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read(FunctionNames(str(root)))
     monkeypatch.setattr(ogb_raw, "ROOM", 3)
-    data = FunctionNames(str(root))
-    assert len(list(data.read(data.files()))) == 4
-    parts = read(data)
+    data = GraphData(FunctionNames(str(root)))
+    assert len(list(data.source.read(data.source.files()))) == 4
+    parts = read(data.source)
     for name in ("node_ptr", "edge_ptr", "edge_index"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_array_equal(parts.edges["edge_attr"], whole.edges["edge_attr"])
@@ -120,13 +121,13 @@ def test_loss_and_baseline_look_at_positions_only(root: Path) -> None:
 
 
 def test_data_module(root: Path) -> None:
-    data = FunctionNames(str(root), batch_size=2)
+    data = GraphData(FunctionNames(str(root)), batch_size=2)
     data.open([])
     measures, criterion = data.measures()
     assert (list(measures), criterion.name, criterion.mode) == (["F1"], "F1", "max")
     (batch,) = data.val_dataloader()
     assert batch.y.shape == (1, POSITIONS + 7)
-    assert data.spelled(batch.y[:, :POSITIONS]) == ["name name"]
+    assert data.source.spelled(data.graphs, batch.y[:, :POSITIONS]) == ["name name"]
     assert 0 < baseline(data, data.targets("test"))["F1"] < 1
 
 

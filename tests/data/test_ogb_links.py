@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import gt
+from gt.data.large.links import LinkData
 from gt.data.ogb.links import OGBLinks, build
 from gt.data.ogb.pt import arrays
 from gt.train.baseline import baseline
@@ -141,9 +142,9 @@ def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
     config = f"data={name.replace('-', '_')}"
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         small = ["model.width=16", "model.depth=2", "data.batch_size=9"]
-        cfg = compose("train", [config, f"data.root={tmp_path}", *small])
+        cfg = compose("train", [config, f"data.source.root={tmp_path}", *small])
     data = instantiate(cfg.data)
-    assert (data.name, data.seed) == (name, 0)
+    assert (data.source.name, data.seed) == (name, 0)
     data.open(encodings_of(cfg))
     net = network(network_config(cfg), data.schema)
     measures, criterion = data.measures()
@@ -164,12 +165,12 @@ def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
 
 def test_validation_links_as_input_are_for_collaborations_only(tmp_path: Path) -> None:
     write(tmp_path, "ogbl-collab")
-    data = OGBLinks("ogbl-collab", str(tmp_path), valid_as_input=True)
+    data = LinkData(OGBLinks("ogbl-collab", str(tmp_path)), valid_as_input=True)
     data.open([])
     read = (data.graph.batch, *data.val_dataloader(), *data.test_dataloader())
     edges = [batch.num_edges for batch in read]
     assert edges == [edges[0], edges[0], edges[0] + 12]
-    fails(lambda: OGBLinks("ogbl-ppa", valid_as_input=True), "ogbl-collab only", "valid_as_input=false")
+    fails(lambda: LinkData(OGBLinks("ogbl-ppa"), valid_as_input=True), "ogbl-ppa", "valid_as_input=false")
 
 
 def test_another_file_is_another_store(tmp_path: Path) -> None:
@@ -183,8 +184,8 @@ def test_another_file_is_another_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ogbl-wikikg2", "ogbl-biokg", "ogbl-vessel"])
 def test_sets_of_another_kind(name: str) -> None:
-    fails(lambda: OGBLinks(name), name, "ogbl-collab, ogbl-citation2")
-    fails(lambda: OGBLinks(name.replace("ogbl", "ogbx")), "did you mean ogbl-")
+    fails(lambda: LinkData(OGBLinks(name)), name, "ogbl-collab, ogbl-citation2")
+    fails(lambda: LinkData(OGBLinks(name.replace("ogbl", "ogbx"))), "did you mean ogbl-")
 
 
 @pytest.mark.parametrize(

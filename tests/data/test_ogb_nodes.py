@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gt.data.large.nodes import NodeData
 from gt.data.ogb import nodes as ogb_nodes
 from gt.data.ogb.nodes import OGBNodeMetric, OGBNodes
 from gt.errors import UserError
@@ -108,8 +109,8 @@ def test_five_nodes_as_ogb_reads_them(name, tmp_path):
 def test_citations_may_stay_directed(tmp_path):
     write("ogbn-arxiv", tmp_path)
     same_as_ogb("ogbn-arxiv", tmp_path, undirected=False)
-    one, other = (OGBNodes("ogbn-arxiv", str(tmp_path), undirected=way) for way in (True, False))
-    assert one.key() != other.key()
+    one, other = (NodeData(OGBNodes("ogbn-arxiv", str(tmp_path), undirected=way)) for way in (True, False))
+    assert one.source.key() != other.source.key()
 
 
 @needs_data
@@ -121,7 +122,7 @@ def test_miniatures_as_ogb_reads_them(name):
 @needs_data
 def test_schema_and_batches_of_a_miniature(tmp_path):
     shutil.copytree(Path(DATA or "", "ogb_mini", "ogbn_proteins"), tmp_path / "ogbn_proteins")
-    data = OGBNodes("ogbn-proteins", str(tmp_path))
+    data = NodeData(OGBNodes("ogbn-proteins", str(tmp_path)))
     data.open([])
     assert (data.schema.kind, data.schema.outputs, data.schema.level, data.schema.edge_floats) == (
         "binary",
@@ -185,7 +186,7 @@ def test_what_is_missing_or_unknown_is_one_line(tmp_path):
     folder = write("ogbn-mag", tmp_path)
     (folder / ogb_nodes.PAPERS["edge"]).unlink()
     fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")
-    fails(lambda: OGBNodes("ogbn-arxvi"), "did you mean ogbn-arxiv?")
-    fails(lambda: OGBNodes("ogbn-papers100M"), "ogbn-papers100M is none of the node sets read here")
+    fails(lambda: NodeData(OGBNodes("ogbn-arxvi")), "did you mean ogbn-arxiv?")
+    fails(lambda: NodeData(OGBNodes("ogbn-papers100M")), "ogbn-papers100M is none of the node sets read here")
     with pytest.raises(UserError):
-        OGBNodes("ogbg-molhiv")
+        NodeData(OGBNodes("ogbg-molhiv"))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gt.data.graphs import GraphData
 from gt.data.ogb import pcqm4mv2 as ogb_pcqm4mv2
 from gt.data.ogb.metric import PCQM4Mv2Metric
 from gt.data.ogb.pcqm4mv2 import OFFICIAL, PCQM4Mv2
@@ -39,8 +40,8 @@ def root(tmp_path: Path) -> Path:
     return write(tmp_path)
 
 
-def same_as_ogb(data: PCQM4Mv2, smiles: list[str]) -> None:
-    graphs = read(data)
+def same_as_ogb(source: PCQM4Mv2, smiles: list[str]) -> None:
+    graphs = read(source)
     assert len(graphs) == len(smiles)
     for g, text in enumerate(smiles):
         nodes, edges = (slice(p[g], p[g + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
@@ -54,9 +55,9 @@ def same_as_ogb(data: PCQM4Mv2, smiles: list[str]) -> None:
 @pytest.mark.parametrize("part", [1, 3, 100])
 def test_rows_are_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     monkeypatch.setattr(ogb_pcqm4mv2, "PART", part)
-    data = PCQM4Mv2(str(root), processes=1)
-    same_as_ogb(data, [*SMILES[:3], "*", *SMILES[4:]])  # what is no molecule is one atom of no kind
-    graphs = read(data)
+    data = GraphData(PCQM4Mv2(str(root), processes=1))
+    same_as_ogb(data.source, [*SMILES[:3], "*", *SMILES[4:]])  # what is no molecule is one atom of no kind
+    graphs = read(data.source)
     assert graphs.splits["train"].tolist() == [0, 2]
     assert graphs.splits["valid"].tolist() == [1, 4]
     assert graphs.notes["molecules that cannot be read"] == 1
@@ -69,9 +70,9 @@ def test_rows_are_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part: int)
 
 
 def test_same_as_ogb_on_real_molecules(real_data: Path) -> None:
-    data = PCQM4Mv2(str(real_data / "ogb_mini"), processes=2)
-    same_as_ogb(data, pd.read_csv(data.files()["data"])["smiles"].tolist())
-    splits = torch.load(data.files()["split"], weights_only=False)
+    data = GraphData(PCQM4Mv2(str(real_data / "ogb_mini"), processes=2))
+    same_as_ogb(data.source, pd.read_csv(data.source.files()["data"])["smiles"].tolist())
+    splits = torch.load(data.source.files()["split"], weights_only=False)
     for split, ids in read(data).splits.items():
         np.testing.assert_array_equal(ids, splits[split])
 
@@ -86,7 +87,7 @@ def test_splits_under_either_name_of_numpys_module(real_data: Path, tmp_path: Pa
 
 
 def test_data_module(root: Path) -> None:
-    data = PCQM4Mv2(str(root), processes=1)
+    data = GraphData(PCQM4Mv2(str(root), processes=1))
     data.open([])
     measures, criterion = data.measures()
     assert (list(measures), criterion.name, criterion.mode) == (["mae"], "mae", "min")
@@ -124,11 +125,11 @@ def test_submission_is_the_evaluators_file(tmp_path: Path, split: str) -> None:
 
 
 def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_path: Path) -> None:
-    data = PCQM4Mv2(str(tmp_path))
-    path = data.submission("test-dev", np.ones((3, 1)), tmp_path)
+    data = GraphData(PCQM4Mv2(str(tmp_path)))
+    path = data.source.submission("test-dev", np.ones((3, 1)), tmp_path)
     assert path == tmp_path / "y_pred_pcqm4m-v2_test-dev.npz"
     assert np.load(path)["y_pred"].dtype == np.float32
-    assert data.submission("valid", np.ones((3, 1)), tmp_path) is None
+    assert data.source.submission("valid", np.ones((3, 1)), tmp_path) is None
 
 
 @pytest.mark.parametrize(

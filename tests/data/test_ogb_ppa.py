@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gt.data.graphs import GraphData
 from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.metric import OGBAccuracy
 from gt.data.ogb.ppa import ProteinAssociations
@@ -75,7 +76,7 @@ def test_malformed_file(root: Path, part: str, text: str, says: list[str]) -> No
 
 
 def test_data_module(root: Path) -> None:
-    data = ProteinAssociations(str(root))
+    data = GraphData(ProteinAssociations(str(root)))
     data.open([])
     measures, criterion = data.measures()
     assert (list(measures), criterion.name, criterion.mode) == (["acc"], "acc", "max")

@@ -11,7 +11,8 @@ from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 from torch_geometric.datasets import TUDataset
 
 from gt.data.batching import gather
-from gt.data.own.nodes import PyGNodes
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.own.pyg import PyG, build, one_graph
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -137,7 +138,7 @@ def test_without_features_the_in_degree_is_a_category(capsys, tmp_path):
         del graph.edge_attr
     store = same(build({"": Kept(plain)}, "own"), expected)
     assert store.schema.node_vocab == (1 + max(int(g.x.max()) for g in expected),)
-    data = PyG(partial(Kept, plain), root=str(tmp_path))
+    data = GraphData(PyG(partial(Kept, plain), root=str(tmp_path)))
     data.open([])
     assert "its in-degree: there are no features" in capsys.readouterr().out
 
@@ -185,7 +186,7 @@ def test_targets_at_nodes():
 
 def test_targets_at_nodes_count_by_split(tmp_path):
     expected = graphs(y=lambda g, i: torch.arange(g.num_nodes) % 3)
-    data = PyG(partial(Kept, expected), root=str(tmp_path))
+    data = GraphData(PyG(partial(Kept, expected), root=str(tmp_path)))
     data.open([])
     for split in ("train", "valid", "test"):
         seen = torch.cat([batch.y for batch in data.loader(split)])
@@ -195,7 +196,7 @@ def test_targets_at_nodes_count_by_split(tmp_path):
 
 
 def test_the_splits_of_a_dataset_are_kept(tmp_path):
-    data = PyG(partial(Split, root=str(tmp_path / "unused")), root=str(tmp_path))
+    data = GraphData(PyG(partial(Split, root=str(tmp_path / "unused")), root=str(tmp_path)))
     data.open([])
     expected = [graph for split in ("train", "val", "test") for graph in Split("unused", split)]
     same(data.graphs, expected)
@@ -204,13 +205,13 @@ def test_the_splits_of_a_dataset_are_kept(tmp_path):
 
 
 def test_a_split_that_is_named_is_the_only_one(tmp_path):
-    data = PyG(partial(Split, root=str(tmp_path / "unused"), split="val"), root=str(tmp_path))
+    data = GraphData(PyG(partial(Split, root=str(tmp_path / "unused"), split="val"), root=str(tmp_path)))
     data.open([])
     assert sum(map(len, data.graphs.splits.values())) == len(data.graphs) == 11
 
 
 def test_splits_that_are_ranges_of_one_dataset(tmp_path):
-    data = PyG(Indexed, root=str(tmp_path))
+    data = GraphData(PyG(Indexed, root=str(tmp_path)))
     data.open([])
     assert [len(data.graphs.splits[s]) for s in ("train", "valid", "test")] == [6, 3, 3]
     assert data.graphs.graphs["y"].tolist() == [i % 2 for i in range(12)]
@@ -218,7 +219,7 @@ def test_splits_that_are_ranges_of_one_dataset(tmp_path):
 
 
 def test_a_dataset_that_gives_the_same_for_each_split_is_split_at_random(tmp_path):
-    data = PyG(Ignores, root=str(tmp_path))
+    data = GraphData(PyG(Ignores, root=str(tmp_path)))
     data.open([])
     assert len(data.graphs) == len(SIZES)
     assert sorted(np.concatenate(list(data.graphs.splits.values()))) == list(range(len(SIZES)))
@@ -278,14 +279,14 @@ def test_each_split_of_one_graph_counts_its_own_nodes(tmp_path):
     graph.y = torch.arange(30) % 3
     for place, name in enumerate(("train", "val", "test")):
         graph[f"{name}_mask"] = torch.arange(30) // 10 == place
-    data = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    data = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     data.open([])
     for split, ids in (("train", range(10)), ("valid", range(10, 20)), ("test", range(20, 30))):
         [batch] = list(data.loader(split))
         assert (batch.y != -100).nonzero().flatten().tolist() == list(ids)
         assert batch.y[list(ids)].tolist() == [i % 3 for i in ids] == data.targets(split).tolist()
-    with pytest.raises(UserError, match="own holds 12 graphs where one is needed"):
-        one_graph(Kept(graphs()), "own")
+    with pytest.raises(UserError, match="12 graphs where one is needed"):
+        NodeData(PyG(partial(Kept, graphs()), root=str(tmp_path))).open([])
 
 
 def test_masks_of_several_graphs_are_refused():
@@ -383,7 +384,7 @@ def tu_files(folder: Path, name: str = "TINY") -> None:
 def test_tu_files(tmp_path, capsys):
     tu_files(tmp_path / "pyg")
     make = partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY")
-    data = PyG(make, root=str(tmp_path))
+    data = GraphData(PyG(make, root=str(tmp_path)))
     data.open([])
     same(data.graphs, list(make()))
     assert (
@@ -396,7 +397,7 @@ def test_tu_files_without_labels_of_nodes_know_their_sizes(tmp_path):
     tu_files(tmp_path / "pyg")
     for part in ("node_labels", "edge_labels"):
         (tmp_path / "pyg" / "TINY" / "raw" / f"TINY_{part}.txt").unlink()
-    data = PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path))
+    data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
     data.open([])
     assert data.graphs.sizes.tolist() == [2, 3] * 6
     assert data.graphs.nodes["x"][:5].ravel().tolist() == [1, 1, 1, 2, 1]
@@ -415,7 +416,7 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch)
 
     monkeypatch.setattr(TUDataset, "download", fails)
     root = tmp_path / "new" / "pyg"
-    data = PyG(partial(TUDataset, root=str(root), name="MUTAG"), root=str(tmp_path))
+    data = GraphData(PyG(partial(TUDataset, root=str(root), name="MUTAG"), root=str(tmp_path)))
     with pytest.raises(UserError) as caught:
         data.open([])
     assert str(caught.value) == (
@@ -438,20 +439,20 @@ def test_a_download_is_moved_to_its_place(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TUDataset, "download", writes)
     root = tmp_path / "pyg"
-    data = PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path))
+    data = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
     data.open([])
     assert len(data.graphs) == 12
     assert not [name for name in left(root) if ".part" in name]
     monkeypatch.setattr(TUDataset, "download", lambda self: pytest.fail("downloaded twice"))
-    again = PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path))
+    again = GraphData(PyG(partial(TUDataset, root=str(root), name="TINY"), root=str(tmp_path)))
     again.open([])
-    assert again.key() == data.key()
+    assert again.source.key() == data.source.key()
 
 
 def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path):
     tu_files(tmp_path / "pyg")
     (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
-    data = PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path))
+    data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
     with pytest.raises(UserError, match=r"^TINY cannot be made from .*pyg: ValueError: .*x") as caught:
         data.open([])
     assert "\n" not in str(caught.value)
@@ -461,9 +462,9 @@ def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path)
 
 def test_wrong_arguments_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"TUDataset cannot be made from .*: TypeError: .*missing.*'name'"):
-        PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path)).open([])
+        GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path))).open([])
     with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
-        PyG(partial(int, "3"), root=str(tmp_path)).open([])
+        GraphData(PyG(partial(int, "3"), root=str(tmp_path))).open([])
 
 
 def opened_as_known(data, known):
@@ -474,35 +475,35 @@ def opened_as_known(data, known):
 
 def test_new_graphs_keep_the_categories_of_the_training(tmp_path):
     expected = graphs()
-    trained = PyG(partial(Kept, expected), root=str(tmp_path))
+    trained = GraphData(PyG(partial(Kept, expected), root=str(tmp_path)))
     trained.open([])
     few = [graph for graph in expected if int(graph.x.max()) < int(trained.schema.node_vocab[0]) - 1]
     assert few  # the largest category is in none of them
     for graph in few:
         del graph["y"]
-    found = opened_as_known(PyG(partial(Kept, few), root=str(tmp_path)), trained.schema)
+    found = opened_as_known(GraphData(PyG(partial(Kept, few), root=str(tmp_path))), trained.schema)
     assert found.schema.node_vocab == trained.schema.node_vocab
     assert (found.graphs["y"] == -100).all()
     assert torch.equal(gather(found, range(len(few))).x, torch.cat([graph.x for graph in few]))
     strange = graphs(x=lambda graph, number: graph.x + 9)
     with pytest.raises(UserError, match="graph 0"):
-        opened_as_known(PyG(partial(Kept, strange), root=str(tmp_path)), trained.schema)
+        opened_as_known(GraphData(PyG(partial(Kept, strange), root=str(tmp_path))), trained.schema)
     wide = graphs(x=lambda graph, number: torch.cat([graph.x, graph.x], 1))
     with pytest.raises(UserError, match="graph 0: x is"):
-        opened_as_known(PyG(partial(Kept, wide), root=str(tmp_path)), trained.schema)
+        opened_as_known(GraphData(PyG(partial(Kept, wide), root=str(tmp_path))), trained.schema)
 
 
 def test_classes_and_degrees_of_new_graphs_are_those_of_the_training(tmp_path):
     bare = [
         Data(edge_index=graph.edge_index, num_nodes=graph.num_nodes, y=7 + n % 3) for n, graph in enumerate(graphs())
     ]
-    trained = PyG(partial(Kept, bare), root=str(tmp_path))
+    trained = GraphData(PyG(partial(Kept, bare), root=str(tmp_path)))
     trained.open([])
     assert trained.schema.outputs in (3, 10)
     few = [graph for graph in bare if graph.y == 9]
     hub = torch.stack([torch.arange(1, 40), torch.zeros(39, dtype=torch.long)])
     few.append(Data(edge_index=hub, num_nodes=40, y=9))
-    found = opened_as_known(PyG(partial(Kept, few), root=str(tmp_path)), trained.schema)
+    found = opened_as_known(GraphData(PyG(partial(Kept, few), root=str(tmp_path))), trained.schema)
     number = trained.schema.names.index("9") if trained.schema.names else 9
     assert found.graphs["y"].tolist() == [number] * len(few)
     assert found.schema.node_vocab == trained.schema.node_vocab
@@ -513,10 +514,10 @@ def test_every_node_of_a_new_dataset_of_one_graph(tmp_path):
     draw = torch.Generator().manual_seed(0)
     graph = random_graph(30, 0)
     graph.y = torch.randint(0, 2, (30,), generator=draw)
-    trained = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    trained = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     trained.open([])
     del graph["y"]
-    data = PyGNodes(partial(Kept, [graph]), root=str(tmp_path))
+    data = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     data.open([], trained.schema)
     assert len(data.dataset("all")) == 30
     assert torch.equal(data.dataset("all").__getitems__([0, 1, 0]).x, graph.x)

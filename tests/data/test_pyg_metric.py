@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score, mean_absolute_error
 from torch_geometric.data import Data
 from torch_geometric.datasets import ZINC, GNNBenchmarkDataset, LRGBDataset, MalNetTiny, TUDataset
 
+from gt.data.graphs import GraphData
 from gt.data.own.pyg import PyG, build
 from gt.data.own.pyg_metric import measures
 from gt.errors import UserError
@@ -126,7 +127,7 @@ BENCHMARKS = [  # files, dataset, its criterion, all its metrics
 @pytest.mark.parametrize(("files", "make", "criterion", "every"), BENCHMARKS)
 def test_each_benchmark_decides_by_what_it_is_published_with(tmp_path, files, make, criterion, every):
     files(tmp_path / "pyg")
-    data = PyG(partial(make, root=str(tmp_path / "pyg")), root=str(tmp_path))
+    data = GraphData(PyG(partial(make, root=str(tmp_path / "pyg")), root=str(tmp_path)))
     data.open([])
     found, deciding = data.measures()
     assert (deciding.name, deciding.mode) == (criterion, "min" if criterion == "mae" else "max")
@@ -140,7 +141,7 @@ def test_each_benchmark_decides_by_what_it_is_published_with(tmp_path, files, ma
 def test_a_kind_that_is_set_otherwise_goes_by_its_own_metrics(tmp_path):
     peptides(tmp_path / "pyg", "peptides-func", YES)
     make = partial(LRGBDataset, root=str(tmp_path / "pyg"), name="Peptides-func")
-    data = PyG(make, kind="regression", root=str(tmp_path))
+    data = GraphData(PyG(make, kind="regression", root=str(tmp_path)))
     data.open([])
     assert data.measures()[1].name == "mae"
 
@@ -189,7 +190,7 @@ def test_absolute_error_of_structures_is_sklearns():
 
 def test_contacts_are_refused_before_a_download_and_by_what_they_hold():
     with pytest.raises(UserError, match=r"^PCQM-Contact asks for links within each of its graphs.*data=ogbl_collab"):
-        PyG(partial(LRGBDataset, root="nowhere", name="PCQM-Contact"))
+        GraphData(PyG(partial(LRGBDataset, root="nowhere", name="PCQM-Contact")))
     x, bonds, ends = parts(0, torch.ones(1, 3))
     graph = Data(x=x, edge_attr=bonds, edge_index=ends, edge_label_index=ends, edge_label=torch.ones(6))
     with pytest.raises(UserError, match=r"^own asks for links within each of its graphs"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gt.data.graphs import GraphData
 from gt.data.python import functions as python_functions
 from gt.data.python.functions import (
     DEEPEST,
@@ -501,7 +502,7 @@ def test_key(folder, tmp_path):
 
 def test_module_serves_batches(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(python_functions, "library", lambda: folder)
-    data = PythonFunctions("graph", root=str(tmp_path), batch_size=4)
+    data = GraphData(PythonFunctions("graph", root=str(tmp_path)), batch_size=4)
     data.open([])
     batch = next(iter(data.loader("train")))
     assert batch.num_graphs == 4

@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import GraphData
 from gt.data.large.sampling import Clusters, Rows
+from gt.data.source import Source
 from gt.data.store import Graphs
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.encodings import RandomWalk
 from gt.schema import Schema
 
 
-class OneNode(GraphDataModule):
+class Node(Source):
     """A graph of one node, from nowhere."""
 
+    name = "one"
+
     def __init__(self, root: Path) -> None:
-        super().__init__("one", str(root), 1, None, 0, 0)
-        self.built = 0
+        self.root, self.built = root, 0
 
     def key(self) -> dict[str, Any]:
         return {}
@@ -31,6 +34,10 @@ class OneNode(GraphDataModule):
         self.built += 1
         offsets = np.array([0, 1])
         return Graphs(offsets, np.array([0, 0]), np.empty((2, 0), np.int64), Schema(node_vocab=(1,), outputs=2))
+
+
+def one_node(root: Path) -> GraphData:
+    return GraphData(Node(root), batch_size=1)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +68,7 @@ def read_only(folder: Path) -> Path:
 @pytest.fixture
 def finished(tmp_path: Path) -> Iterator[Path]:
     """A root with a store, which nobody may write to any more."""
-    OneNode(tmp_path / "finished").open([])
+    one_node(tmp_path / "finished").open([])
     yield read_only(tmp_path / "finished")
     for path in (tmp_path / "finished", *(tmp_path / "finished").rglob("*")):
         path.chmod(0o755)
@@ -73,7 +80,7 @@ def stored(root: Path) -> bool:
 
 @pytest.mark.parametrize("part", ["", "absent", "absent/deeper"])
 def test_read_only_root(shared: Path, work: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
-    OneNode(shared / part).open([])
+    one_node(shared / part).open([])
     assert stored(work / "data")
     assert not any(shared.iterdir())
     said = capsys.readouterr().out
@@ -85,7 +92,7 @@ def test_root_on_a_disk_that_is_read_only(
 ) -> None:
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "disk")
-    OneNode(tmp_path / "disk").open([])
+    one_node(tmp_path / "disk").open([])
     assert stored(work / "data")
     assert "disk is read-only" in capsys.readouterr().out
 
@@ -93,7 +100,7 @@ def test_root_on_a_disk_that_is_read_only(
 def test_stores_that_may_be_written_in_a_root_that_may_not(tmp_path: Path, work: Path) -> None:
     (tmp_path / "root" / "stores").mkdir(parents=True)
     (tmp_path / "root").chmod(0o555)
-    OneNode(tmp_path / "root").open([])
+    one_node(tmp_path / "root").open([])
     (tmp_path / "root").chmod(0o755)
     assert stored(tmp_path / "root")
     assert not any(work.iterdir())
@@ -101,7 +108,7 @@ def test_stores_that_may_be_written_in_a_root_that_may_not(tmp_path: Path, work:
 
 @pytest.mark.parametrize("part", ["", "absent/deeper"])
 def test_root_that_may_be_written(tmp_path: Path, work: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
-    OneNode(tmp_path / "root" / part).open([])
+    one_node(tmp_path / "root" / part).open([])
     assert stored(tmp_path / "root" / part)
     assert not any(work.iterdir())
     assert capsys.readouterr().out == ""
@@ -111,7 +118,7 @@ def test_no_other_process_says_it(
     shared: Path, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    OneNode(shared).open([])
+    one_node(shared).open([])
     assert stored(work / "data")
     assert capsys.readouterr().out == ""
 
@@ -121,18 +128,17 @@ def test_a_finished_store_is_read_and_what_it_lacks_is_kept_elsewhere(
 ) -> None:
     capsys.readouterr()
     before = sorted(finished.rglob("*"))
-    data = OneNode(finished)
+    data = one_node(finished)
     data.open([])
-    assert (data.built, data.folder.parent.parent) == (0, finished)
+    assert (data.source.built, data.source.folder.parent.parent) == (0, finished)
     assert not any(work.iterdir())
     assert capsys.readouterr().out == ""
     data.open([RandomWalk(steps=2)])
-    assert data.graphs is not None
     assert len(data.graphs.encodings["random_walk"]) == 1
     assert sorted(finished.rglob("*")) == before
     kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}
     assert kept
-    OneNode(finished).open([RandomWalk(steps=2)])
+    one_node(finished).open([RandomWalk(steps=2)])
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")} == kept  # read, not computed again
 
 
@@ -141,10 +147,10 @@ def test_a_damaged_store_that_cannot_be_mended_is_built_elsewhere_once(finished:
     facts.chmod(0o644)
     facts.write_text("{}")
     facts.chmod(0o444)
-    first, again = OneNode(finished), OneNode(finished)
+    first, again = one_node(finished), one_node(finished)
     first.open([])
     again.open([])
-    assert (first.built, again.built) == (1, 0)
+    assert (first.source.built, again.source.built) == (1, 0)
     assert stored(work / "data")
 
 
@@ -161,9 +167,9 @@ def test_clusters_of_a_store_that_cannot_be_written_to(finished: Path, work: Pat
 def test_tokens_are_read_from_a_root_that_is_read_only(tmp_path: Path, work: Path) -> None:
     (tmp_path / "a.txt").write_text("some text\n" * 40)
     root = tmp_path / "root"
-    Text(str(tmp_path / "a.txt"), context=8, root=str(root)).open([])
+    LanguageData(Text(str(tmp_path / "a.txt"), root=str(root)), context=8).open([])
     read_only(root)
-    data = Text(str(tmp_path / "a.txt"), context=8, root=str(root))
+    data = LanguageData(Text(str(tmp_path / "a.txt"), root=str(root)), context=8)
     data.open([])
     assert len(data.tokens["train"]) == 360
     assert not any(work.iterdir())

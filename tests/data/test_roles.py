@@ -5,10 +5,12 @@ import json
 import networkx as nx
 import pytest
 
+from gt.data.graphs import GraphData
+from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes, GraphFileNodes
 from gt.errors import UserError
+from tests.data.modules import over
 from tests.data.tables_of import line_of
 
 
@@ -26,7 +28,7 @@ def drawn(count=40, **attributes):
 def opened(graph, folder, **options):
     path = folder / "g.graphml"
     nx.write_graphml(graph, path)
-    data = GraphFileNodes(str(path), root=str(folder / "built"), **options)
+    data = over(NodeData, GraphFiles, str(path), root=str(folder / "built"), **options)
     data.open([])
     return data.graphs
 
@@ -95,7 +97,7 @@ def nodes(folder, header, *rows):
     folder.mkdir()
     (folder / "nodes.csv").write_text("\n".join([header, *rows]) + "\n")
     (folder / "edges.csv").write_text("source,target\n" + "".join(f"{n},{n + 1}\n" for n in range(len(rows) - 1)))
-    data = CSVNodes(str(folder), root=str(folder.parent / "built"))
+    data = NodeData(CSVGraphs(str(folder), root=str(folder.parent / "built")))
     data.open([])
     return data.graphs
 
@@ -142,7 +144,7 @@ def test_labels_may_be_rare(tmp_path):
     (folder / "graphs.csv").write_text("graph,toxic,soluble\n" + "\n".join(tasks) + "\n")
     (folder / "nodes.csv").write_text("graph,node\n" + "".join(f"g{n},a\n" for n in range(40)))
     (folder / "edges.csv").write_text("graph,source,target\n")
-    data = CSVGraphs(str(folder), root=str(tmp_path / "built"))
+    data = GraphData(CSVGraphs(str(folder), root=str(tmp_path / "built")))
     data.open([])
     assert data.schema.target == ("toxic", "soluble")
 
@@ -166,7 +168,7 @@ def test_names_that_repeat_in_other_graphs_only_are_ids(tmp_path):
         graphs.append(graph)
     path = tmp_path / "g.json"
     path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
-    data = GraphFiles(str(path), root=str(tmp_path / "built"))
+    data = GraphData(GraphFiles(str(path), root=str(tmp_path / "built")))
     data.open([])
     assert data.graphs.notes["attributes"] == {
         "nodes": {"name": "not used, an id of nodes", "element": "categories"},

@@ -9,7 +9,6 @@ from gt.data import splits
 from gt.data.molecules.molecules import Molecules
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
-from gt.data.own.nodes import CSVNodes, GraphFileNodes
 from gt.data.splits import at_random, by_scaffold, by_word, stratified
 
 SHARES = (0.8, 0.1, 0.1)
@@ -98,7 +97,7 @@ def test_scaffolds_of_ogbg_molhiv(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize("fractions", [[0.8, 0.2], [0.8, 0.1, 0.2], [1.2, -0.1, -0.1], [0.8, 0.1, float("nan")]])
-@pytest.mark.parametrize("source", [Molecules, CSVGraphs, CSVNodes, GraphFiles, GraphFileNodes])
+@pytest.mark.parametrize("source", [Molecules, CSVGraphs, GraphFiles])
 def test_fractions_are_refused_before_anything_is_read(source: type, fractions: list[float]) -> None:
     with pytest.raises(ValueError, match="fractions"):
         source("nowhere", fractions=fractions)

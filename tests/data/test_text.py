@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.attention import Demand
-from gt.data.text.language import Text, TextBatches, TextDataset
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData, TextBatches, TextDataset
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.masks import Causal
+from tests.data.modules import over
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))  # each character once: a token tells its place
 
@@ -25,8 +27,11 @@ def written(folder: Path, text: str = DISTINCT) -> str:
 
 
 def opened(folder: Path, text: str = DISTINCT, **options) -> Text:
-    data = Text(
-        written(folder, text), **({"context": 16, "batch_size": 4, "eval_batch_size": 3, "root": str(folder)} | options)
+    data = over(
+        LanguageData,
+        Text,
+        written(folder, text),
+        **({"context": 16, "batch_size": 4, "eval_batch_size": 3, "root": str(folder)} | options),
     )
     data.open([])
     return data
@@ -105,7 +110,7 @@ def test_each_epoch_cuts_the_text_elsewhere(tmp_path):
         assert list(again) == list(batches)
     assert set(offsets) <= set(range(16))
     assert len(set(offsets)) > 10
-    other = Text(data.path, context=16, batch_size=4, seed=1, root=str(tmp_path))
+    other = LanguageData(Text(data.source.path, root=str(tmp_path)), context=16, batch_size=4, seed=1)
     other.open([])
     assert list(other.batches("train")) != list(data.batches("train"))
 
@@ -157,17 +162,17 @@ def test_the_shortest_text_that_serves_does(tmp_path):
 
 def test_a_path_through_a_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^cannot read .*: Not a directory$"):
-        Text(written(tmp_path) + "/more", root=str(tmp_path)).open([])
+        LanguageData(Text(written(tmp_path) + "/more", root=str(tmp_path))).open([])
 
 
 def test_options_out_of_range_are_refused(tmp_path):
     for options in ({"context": 0}, {"valid": 0.0}, {"valid": 1.0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="must"):
-            Text("any", **options)
+            over(LanguageData, Text, "any", **options)
 
 
 def test_encodings_of_stored_graphs_are_refused_and_others_taken(tmp_path):
-    data = Text(written(tmp_path), context=16, root=str(tmp_path))
+    data = LanguageData(Text(written(tmp_path), root=str(tmp_path)), context=16)
     with pytest.raises(UserError, match="choose encoding=learned, sinusoidal or rope for text"):
         data.open([RandomWalk(4)])
     data.open([Sinusoidal()])
@@ -175,7 +180,7 @@ def test_encodings_of_stored_graphs_are_refused_and_others_taken(tmp_path):
 
 
 def test_tiny_shakespeare(real_data, tmp_path):
-    data = Text(str(real_data / "tinyshakespeare" / "input.txt"), context=64, root=str(tmp_path))
+    data = LanguageData(Text(str(real_data / "tinyshakespeare" / "input.txt"), root=str(tmp_path)), context=64)
     data.open([])
     assert data.schema.outputs == 65
     assert len(data.tokens["train"]) + len(data.tokens["valid"]) == 1_115_394

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
+from gt.data.graphs import GraphData
 from gt.data.store import pointers
 from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
 from gt.data.text.labelled import Columns, find_columns, read_rows
 from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
 from gt.errors import UserError
+from tests.data.modules import over
 
 ROWS = [(f"a {'good' if i % 3 else 'bad'} film, number {i}", "pos" if i % 3 else "neg") for i in range(60)]
 
@@ -25,7 +27,9 @@ def tsv(path: Path, rows=ROWS, header: str = "") -> Path:
 
 
 def opened(path: Path, **options) -> TextClassification:
-    data = TextClassification(str(path), **({"batch_size": 4, "root": str(path.parent / "root")} | options))
+    data = over(
+        GraphData, TextClassification, str(path), **({"batch_size": 4, "root": str(path.parent / "root")} | options)
+    )
     data.open([])
     return data
 
@@ -189,7 +193,7 @@ def test_other_mistakes(tmp_path):
         opened(tmp_path / "a.tsv", valid_path=str(strange))
     for options in ({"tokens": "characters"}, {"longest": 0}, {"valid": 0.0}, {"valid": 0.5, "test": 0.5}):
         with pytest.raises(ValueError, match=r"must be|leave nothing"):
-            TextClassification("any", **options)
+            over(GraphData, TextClassification, "any", **options)
 
 
 # ---- splits
@@ -253,7 +257,7 @@ def test_paths_have_an_edge_each_way_sorted_by_target(sizes):
 
 
 def test_batches_hold_the_texts_and_encodings_of_graphs(tmp_path):
-    data = TextClassification(str(tsv(tmp_path / "a.tsv")), batch_size=4, root=str(tmp_path))
+    data = GraphData(TextClassification(str(tsv(tmp_path / "a.tsv")), root=str(tmp_path)), batch_size=4)
     data.open([RandomWalk(4)])
     batch = next(iter(data.loader("train")))
     assert batch.num_graphs == 4
@@ -299,16 +303,16 @@ def test_labels_that_are_numbers_keep_their_order(tmp_path):
 
 def test_a_store_follows_the_files_and_options(tmp_path):
     path = tsv(tmp_path / "a.tsv")
-    first = opened(path).key()
-    assert opened(path).key() == first
-    assert opened(path, longest=5).key() != first
-    assert opened(path, valid=0.2).key() != first
+    first = opened(path).source.key()
+    assert opened(path).source.key() == first
+    assert opened(path, longest=5).source.key() != first
+    assert opened(path, valid=0.2).source.key() != first
     tsv(path, ROWS[1:])
-    assert opened(path).key() != first
+    assert opened(path).source.key() != first
 
 
 def test_sst2(real_data, tmp_path):
-    data = TextClassification(str(real_data / "sst2"), root=str(tmp_path))
+    data = GraphData(TextClassification(str(real_data / "sst2"), root=str(tmp_path)))
     data.open([])
     assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 6920, "valid": 872, "test": 1821}
     assert words(data, "valid")[0] == ("one long string of cliches", "0")

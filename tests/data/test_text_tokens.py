@@ -13,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gt.data.text.corpus import Text
 from gt.data.text.files import PIECE, between, joined, pieces, text_files
 from gt.data.text.hub import HuggingFaceText
-from gt.data.text.language import Text
+from gt.data.text.language import LanguageData
 from gt.data.text.metrics import LanguageModel
 from gt.data.text.tokenizer import BytePairs, Bytes, Characters, Words, loads
 from gt.errors import UserError
+from tests.data.modules import over
 
 CORPUS = [f"the {a} cat and the {b} dog, naïve 🙂\n" for a in ("red", "old") for b in ("new", "wet")] * 5
 TEXTS = ["", "the cat", "  two  spaces\n\n\ttab ", "unseen Zürich 漢字 \U0010ffff\0"]
@@ -158,7 +160,9 @@ def test_a_part_of_pieces_is_that_part_of_the_text(found, start, length):
 
 
 def opened(path: Path, **options) -> Text:
-    data = Text(str(path), **({"context": 8, "batch_size": 4, "root": str(path.parent / "root")} | options))
+    data = over(
+        LanguageData, Text, str(path), **({"context": 8, "batch_size": 4, "root": str(path.parent / "root")} | options)
+    )
     data.open([])
     return data
 
@@ -184,7 +188,7 @@ def test_a_text_is_held_out_from_its_end_whatever_a_token_is(kind, tmp_path):
 def test_a_folder_with_splits_has_a_test(tmp_path):
     for split, count in (("train", 60), ("valid", 30), ("test", 20)):
         (tmp_path / f"wiki.{split}.raw").write_text("ab" * count)
-    data = Text(str(tmp_path), context=8, batch_size=4, root=str(tmp_path / ".root"))
+    data = LanguageData(Text(str(tmp_path), root=str(tmp_path / ".root")), context=8, batch_size=4)
     data.open([])
     assert {split: len(tokens) for split, tokens in data.tokens.items()} == {"train": 120, "valid": 60, "test": 40}
     assert data.has("test")
@@ -316,7 +320,7 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
     rows = Fake({"text": text, "id": 1} for text in ["", " = A = \n", "no end", None] * 20)
     asked = hub(monkeypatch, {"train": rows, "validation": Fake(rows[:8]), "test": Fake(rows[:4]), "extra": rows})
     options = {"config": "raw", "tokens": "characters", "context": 8, "root": str(tmp_path)}
-    data = HuggingFaceText("wikitext", **options)
+    data = over(LanguageData, HuggingFaceText, "wikitext", **options)
     data.open([])
     assert asked == [("wikitext", "raw", None)]
     decoded = {split: data.opened.tokenizer.decode(tokens.tolist()) for split, tokens in data.tokens.items()}
@@ -324,7 +328,7 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
     assert decoded == {"train": one * 20, "valid": one * 2, "test": one}
     batch = next(iter(data.loader("train")))
     assert torch.equal(batch.x[1:8, 0], batch.y[:7])
-    HuggingFaceText("wikitext", **options).open([])
+    over(LanguageData, HuggingFaceText, "wikitext", **options).open([])
     assert len(asked) == 1  # kept: no network is needed again
 
 
@@ -341,7 +345,7 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
 def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatch):
     hub(monkeypatch, splits)
     with pytest.raises(UserError) as caught:
-        HuggingFaceText("a/b", "c", root=str(tmp_path), tokens="bytes").open([])
+        LanguageData(HuggingFaceText("a/b", "c", root=str(tmp_path), tokens="bytes")).open([])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -349,7 +353,7 @@ def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatc
 def test_the_hub_without_its_package_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="need the package datasets: pip install datasets, or download text files"):
-        HuggingFaceText("a/b", root=str(tmp_path), tokens="bytes").open([])
+        LanguageData(HuggingFaceText("a/b", root=str(tmp_path), tokens="bytes")).open([])
 
 
 def test_a_tokenizer_is_plain_json():

@@ -13,7 +13,8 @@ import gt
 from gt.cli.config import check
 from gt.cli.config_files import CONFIGS
 from gt.data.batching import Live
-from gt.data.text.language import Text
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
 from gt.errors import one_line
 from gt.graph import GraphBatch
 from gt.masks import Causal, Complete, Hops, PerHead, Schedule, Union, VirtualNodes, by_head, by_layer
@@ -152,7 +153,7 @@ class Watch(pl.Callback):
 
 def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
     torch.manual_seed(0)
-    data = Text(str(text), context=16, batch_size=8)
+    data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
     net = GraphTransformer(
         data.schema, 16, 2, BLOCKS["attention"], [Hops(schedule=[0, 1, None]), Causal()], dropout=0.1

@@ -5,9 +5,8 @@ direction, however often they occur; in evaluation it sees the links of the trai
 once from the whole graph would know the training links that they are asked for, and are refused.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +15,17 @@ import torch
 from torch import Tensor
 
 from gt.data.batch_sampler import Batches
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.datamodule import Sized
+from gt.data.graphs import Stored
 from gt.data.large.link_questions import EvaluationLinks, Questions, Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches, TrainingLinks
 from gt.data.large.negatives import AnyPair, Negatives
 from gt.data.large.nodes import Whole
 from gt.data.large.sampling import Full, Neighbours, Sampler
-from gt.data.store import Graphs
+from gt.data.source import Source
 from gt.encodings import Encoding
 from gt.errors import UserError
+from gt.ranges import at_least
 from gt.schema import Schema
 
 LARGEST = 1 << 27  # pairs in an evaluation batch unless told otherwise: 3 GiB of numbers of nodes, answers and ratings
@@ -35,8 +36,8 @@ def both_ways(pairs: np.ndarray) -> np.ndarray:
     return np.stack([pairs.ravel(), pairs[:, ::-1].ravel()])
 
 
-class LinkDataModule(GraphDataModule):
-    """Link prediction on one graph, whose edges are those that a model may read.
+class LinkSource(Source):
+    """One graph, whose edges are those that a model may read, and the links that it is asked for.
 
     `build` makes a `Graphs` of one graph whose edges go both ways, and among its ``splits`` are pairs of nodes: the
     links to learn and to find under ``train``, ``valid`` and ``test`` (K, 2); what the latter two are told from either
@@ -44,45 +45,49 @@ class LinkDataModule(GraphDataModule):
     and ``test_targets`` (K, Q), other targets for the source of each. Where edges have features, ``valid_edge_attr``
     has those of the links in ``valid``.
 
+    Attributes:
+        negatives: what a link is told from in training.
+        late_links: whether a model may read the links of ``valid`` in the test.
+    """
+
+    negatives: type[Negatives] = AnyPair
+    late_links: bool = True
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinkData(Stored, Sized):
+    """Link prediction on one graph.
+
     Args:
         batch_size: links in a training batch, on each process; each comes with as many pairs that are none.
         eval_batch_size: pairs in an evaluation batch, at most: the graph is read once for each batch.
         valid_as_input: in the test, let the model read the links of ``valid`` too.
-        negatives: what a link is told from in training.
         sampler: what training reads around the links of a batch, a `Neighbours` (whose ``roots`` are those links); None
             or `Full`: the whole graph.
         chunk: nodes, edges and pairs that evaluation, which reads the whole graph, works on at a time; memory grows
             with it.
 
     Raises:
-        UserError: another sampler.
+        UserError: another sampler; ``valid_as_input`` where the source does not allow it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        root: str,
-        batch_size: int,
-        eval_batch_size: int | None,
-        workers: int,
-        seed: int,
-        valid_as_input: bool = False,
-        negatives: type[Negatives] = AnyPair,
-        sampler: Sampler | None = None,
-        chunk: int = 1 << 20,
-    ) -> None:
-        super().__init__(name, root, batch_size, eval_batch_size, workers, seed)
-        if not isinstance(sampler, Neighbours | Full | None):
-            name = type(sampler).__name__
-            raise UserError(f"{name} does not sample around links: choose data/sampler=neighbours or full")
-        if chunk < 1:
-            raise UserError(f"data.chunk must be 1 or more, not {chunk}")
-        self.valid_as_input, self.negatives, self.chunk = valid_as_input, negatives, chunk
-        self.sampler = sampler if isinstance(sampler, Neighbours) else None
+    source: LinkSource = field(kw_only=False)
+    batch_size: int = 65536
+    valid_as_input: bool = False
+    sampler: Sampler | None = None
+    chunk: int = 1 << 20
 
-    @abstractmethod
-    def build(self) -> Graphs:
-        """Read the source."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.sampler, Neighbours | Full | None):
+            raise UserError(
+                f"{type(self.sampler).__name__} does not sample around links: choose data/sampler=neighbours or full"
+            )
+        if self.valid_as_input and not self.source.late_links:
+            raise UserError(
+                f"{self.source.name} allows no validation links as input in the test: set data.valid_as_input=false"
+            )
+        at_least(1, self.chunk, "chunk")
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         if known is not None:
@@ -98,7 +103,7 @@ class LinkDataModule(GraphDataModule):
     @cached_property
     def whole(self) -> Whole:
         """The graph of the training links."""
-        return Whole(self._opened())
+        return Whole(self.graphs)
 
     @cached_property
     def graph(self) -> InputGraph:
@@ -110,12 +115,12 @@ class LinkDataModule(GraphDataModule):
         """Draws the pairs that links are told from in training."""
         edges = self.graph.batch.edge_index.numpy().T
         once = edges[edges[:, 0] <= edges[:, 1]]  # `build` makes edges that go both ways
-        return self.negatives(np.concatenate([once, self._opened().splits["train"]]), self.graph.batch.num_nodes)
+        return self.source.negatives(np.concatenate([once, self.graphs.splits["train"]]), self.graph.batch.num_nodes)
 
     @cached_property
     def late(self) -> Whole:
         """The graph of the training and the validation links."""
-        graphs = self._opened()
+        graphs = self.graphs
         edge_index = np.concatenate([graphs.edge_index, both_ways(graphs.splits["valid"])], axis=1)
         edges = dict(graphs.edges)
         if "edge_attr" in edges:
@@ -126,15 +131,16 @@ class LinkDataModule(GraphDataModule):
 
     def questions(self, split: str) -> Questions:
         """What is asked in an evaluation."""
-        splits = self._opened().splits
+        splits = self.graphs.splits
         if f"{split}_targets" in splits:
             return Ranked(splits[split], splits[f"{split}_targets"])
         return Together(splits[split], splits[f"{split}_negatives"])
 
     def dataset(self, split: str) -> Any:
         if split == "train":
-            links = self._opened().splits["train"]
-            return TrainingLinks(self.graph, links, self.absent, self.sampler, self.seed, self.readings)
+            links = self.graphs.splits["train"]
+            sampler = self.sampler if isinstance(self.sampler, Neighbours) else None
+            return TrainingLinks(self.graph, links, self.absent, sampler, self.seed, self.readings)
         questions = self.questions(split)
         world = 1 if self.trainer is None else self.trainer.world_size
         block = min((self.eval_batch_size or LARGEST) // questions.width, -(-len(questions) // world))
@@ -153,6 +159,6 @@ class LinkDataModule(GraphDataModule):
 
     def targets(self, split: str) -> Tensor:
         if split == "train":
-            return torch.tensor([[1.0], [0.0]]).repeat(len(self._opened().splits["train"]), 1)
+            return torch.tensor([[1.0], [0.0]]).repeat(len(self.graphs.splits["train"]), 1)
         questions = self.questions(split)
         return torch.from_numpy(questions.rows(0, len(questions))[1].astype(np.float32))[:, None]

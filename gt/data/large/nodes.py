@@ -2,9 +2,9 @@
 
 import os
 import warnings
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,13 +16,14 @@ from torch.utils.data import Dataset
 from gt.attention import Reading
 from gt.data.batch_sampler import Epochs
 from gt.data.batching import prepare_all, tensor
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.graphs import Stored
 from gt.data.large.sampling import Full, Rows, Sample, Sampler
 from gt.data.store import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import WholeGraph
+from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 
 
@@ -179,13 +180,13 @@ class Steps(Epochs):
             yield [epoch, self.world, step]
 
 
-class NodeData(GraphDataModule):
-    """One graph whose nodes have the targets; splits are node numbers. A subclass says how it is read, by `build`.
+@dataclass(kw_only=True, eq=False, repr=False)
+class NodeData(Stored):
+    """One graph whose nodes have the targets; splits are node numbers.
 
     Args:
-        name: of its store.
-        root: the folder that holds the source, and ``stores``.
-        sampler: what a training step sees; None the whole graph.
+        source: of one graph with ``y`` among its nodes, whole numbers for classes.
+        sampler: what a training step sees, see `gt.data.large.sampling`; None the whole graph.
         evaluate: ``full``: on the whole graph, exactly, chunk by chunk, whatever training saw; ``sampled``: on samples,
             as in training, which is cheaper, and not exact.
         chunk: nodes and edges that exact evaluation works on at a time; memory grows with it.
@@ -193,46 +194,39 @@ class NodeData(GraphDataModule):
         seed: what samples are drawn from.
     """
 
-    name: str
+    sampler: Sampler | None = None
+    evaluate: Literal["full", "sampled"] = "full"
+    chunk: int = 1 << 19
 
-    def __init__(
-        self,
-        name: str,
-        root: str,
-        sampler: Sampler | None,
-        evaluate: Literal["full", "sampled"],
-        chunk: int,
-        workers: int,
-        seed: int,
-    ) -> None:
-        super().__init__(name, root, 1, 1, workers, seed)
-        if chunk < 1:
-            raise UserError(f"data.chunk must be 1 or more, not {chunk}")
-        self.sampler, self.evaluate, self.chunk = sampler or Full(), evaluate, chunk
-        self._datasets: dict[str, NodeSamples] = {}  # made once: those of the whole graph are large
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self.chunk, "chunk")
+        self._datasets: dict[str, NodeSamples] = {}  # kept: those of the whole graph are large
 
-    @abstractmethod
-    def build(self) -> Graphs:
-        """Read the source: one graph with ``y`` among its nodes, whole numbers for classes, and splits of nodes."""
+    def check(self, graphs: Graphs) -> None:
+        if len(graphs) != 1 or graphs.schema.level != "node":
+            other = self.source.option_for_graphs
+            wrong = f"{len(graphs)} graphs where one is needed" if len(graphs) != 1 else "no targets at its nodes"
+            raise UserError(f"{self.source} has {wrong}{f': choose data={other}' if other else ''}")
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
-        graphs = self._opened()
-        if len(graphs) != 1:
-            raise UserError(f"{self.name} has {len(graphs)} graphs: node samplers work on one")
+        graphs, sampler = self.graphs, self.sampler or Full()
         if known is None:
-            self.sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.folder)
+            sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.source.folder)
+        elif len(graphs) != 1:
+            raise UserError(f"{self.source} has {len(graphs)} graphs: this model reads one")
         whole, self._datasets = Whole(graphs), {}
         for split, roots in graphs.splits.items():
             if split != "train" and (self.evaluate == "full" or known is not None):
                 self._datasets[split] = NodeSamples(whole, roots, Full(), self.seed, self.chunk)
             else:
-                self._datasets[split] = NodeSamples(whole, roots, self.sampler, self.seed)
+                self._datasets[split] = NodeSamples(whole, roots, sampler, self.seed)
 
     def samples(self, graphs: Graphs) -> int:
         return int(graphs.node_ptr[-1])
 
-    def dataset(self, split: str) -> NodeSamples:  # type: ignore[override]
+    def dataset(self, split: str) -> NodeSamples:
         dataset = self._datasets[split]
         dataset.readings = self.readings
         return dataset
@@ -246,5 +240,4 @@ class NodeData(GraphDataModule):
         return Steps(dataset.sampler.steps(len(dataset), place.get("world", 1)), split == "train", **place)
 
     def targets(self, split: str) -> Tensor:
-        graphs = self._opened()
-        return tensor(graphs.nodes["y"][np.asarray(graphs.splits[split], np.int64)])
+        return tensor(self.graphs.nodes["y"][np.asarray(self.graphs.splits[split], np.int64)])

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.data.datamodule import Records
 from gt.data.molecules.columns import named, smiles_column
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import smiles_graphs
 from gt.data.parallel import mapped
+from gt.data.source import Records
 from gt.data.store import Graphs
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.schema import Schema

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data import splits
 from gt.data.folds import Folds
-from gt.data.graph_datamodule import GraphDataModule
 from gt.data.molecules.columns import named, refuse_repeated, smiles_column, split_column, target_columns
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.known import known_molecules
@@ -22,9 +20,9 @@ from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
 from gt.data.molecules.targets import Targets, balanced, read_targets
 from gt.data.numbers import Numbers
 from gt.data.parallel import mapped
+from gt.data.source import Source
 from gt.data.store import Arrays, Graphs
 from gt.data.table import Table
-from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
@@ -34,7 +32,7 @@ PART = 2000  # molecules that a process reads at a time
 Split = Literal["scaffold", "random", "stratified", "column"]
 
 
-class Molecules(GraphDataModule):
+class Molecules(Source):
     """Molecules from a file, as graphs of atoms and bonds with OGB's features; a row that is none is skipped.
 
     What is not named is found, see `gt.data.molecules.columns`, and said in a line. A row without any label, or
@@ -57,7 +55,6 @@ class Molecules(GraphDataModule):
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
         weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
         root: where what is built is kept.
-        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
         processes: how many read molecules; None takes all CPUs.
 
     Raises:
@@ -81,17 +78,10 @@ class Molecules(GraphDataModule):
         loss: Literal["squared", "absolute"] = "squared",
         weights: Literal["none", "balanced"] = "none",
         root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
         processes: int | None = None,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
     ) -> None:
         self.path = Path(path).expanduser()
-        name = f"molecules-{self.path.name.partition('.')[0]}"
-        super().__init__(name, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+        self.name, self.root = f"molecules-{self.path.name.partition('.')[0]}", Path(root)
         self.smiles, self.kind = None if smiles is None else str(smiles), kind
         targets = [target] if isinstance(target, str | int) else target
         self.target = None if targets is None else [str(name) for name in targets]
@@ -126,14 +116,7 @@ class Molecules(GraphDataModule):
         """The file that lists skipped rows, beside the store."""
         return self.folder.with_name(f"{self.folder.name}.skipped_rows.csv")
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        super().open(encodings, known)
-        if known is None:
-            rank_zero_only(print)(self.said(), flush=True)
-
-    def said(self) -> str:
-        """One line: what was taken for what, and how many."""
-        graphs = self._opened()
+    def summary(self, graphs: Graphs) -> str:
         facts, kind = graphs.notes, graphs.schema.kind
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
         split = str(self.folds) or f"{facts['split']} split"
@@ -151,9 +134,6 @@ class Molecules(GraphDataModule):
         )
 
     def build(self) -> Iterator[Graphs]:
-        if self.known is not None:
-            self.records = yield from known_molecules(self.path, self.smiles, self.known, self.processes, PART)
-            return
         table = read_molecules(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
         skipped = unusable_rows(table, smiles, split, targets)
@@ -193,6 +173,9 @@ class Molecules(GraphDataModule):
         if not any(map(len, kept)):
             raise UserError(f"{next(iter(skipped.reasons().values()))}; no other row can be used either")
 
+    def build_known(self, known: Schema) -> Iterator[Graphs]:
+        self.records = yield from known_molecules(self.path, self.smiles, known, self.processes, PART)
+
     def resplit(self, graphs: Graphs) -> Graphs:
         splits = self.folds.choose(graphs, str(self.path))
         if splits is None:
@@ -200,9 +183,8 @@ class Molecules(GraphDataModule):
         schema = self._fitted(graphs.schema, graphs.graphs["y"][splits["train"]])
         return replace(graphs, splits=splits, schema=schema)
 
-    def names(self) -> dict[str, np.ndarray]:
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The row of each molecule in the file, counted from 0, and what stands there."""
-        graphs = self._opened()
         rows, smiles = graphs.graphs["row"], graphs.notes["smiles"]
         return {"row": rows, smiles: read_molecules(self.path, self.smiles).columns[smiles][rows]}
 

@@ -36,29 +36,19 @@ class FunctionNames(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_code2``.
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     version = 1
 
-    def __init__(
-        self,
-        root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
-    ) -> None:
-        super().__init__("ogbg-code2", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+    def __init__(self, root: str = "data") -> None:
+        super().__init__("ogbg-code2", root)
 
-    def metric(self) -> OGBWords:
-        return OGBWords(self.schema.names, POSITIONS, self._opened().graphs["y"].shape[1] - POSITIONS)
+    def metric(self, graphs: Graphs) -> OGBWords:
+        return OGBWords(graphs.schema.names, POSITIONS, graphs.graphs["y"].shape[1] - POSITIONS)
 
-    def spelled(self, answers: Tensor) -> list[str]:
+    def spelled(self, graphs: Graphs, answers: Tensor) -> list[str]:
         """The name that the words at the positions (rows, POSITIONS) make."""
-        return [" ".join(words) for words in self.metric().decoded(answers)]
+        return [" ".join(words) for words in self.metric(graphs).decoded(answers)]
 
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
         sizes = counts(found["num-node-list"], least=1)

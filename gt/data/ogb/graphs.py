@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from torchmetrics import MetricCollection
 
-from gt.data.graph_datamodule import GraphDataModule
 from gt.data.numbers import moments
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
 from gt.data.ogb.raw import Table, digest, pieces, splits_of
 from gt.data.ogb.raw_csv import counts, numbers, refuse, within
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -34,13 +34,12 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # n
 KINDS: dict[str, Kind] = {"binary classification": "binary", "regression": "regression"}
 
 
-class OGBGraphs(GraphDataModule):
+class OGBGraphs(Source):
     """A dataset of OGB, with OGB's split and the metric of its leaderboard.
 
     Args:
         dataset: its name, such as ``ogbg-molhiv``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbg_molhiv``).
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Attributes:
         version: raised when `read` makes something else of the same files.
@@ -51,23 +50,12 @@ class OGBGraphs(GraphDataModule):
         UserError: on ``open``, an unknown name, or files that are absent and cannot be downloaded, or are malformed.
     """
 
-    name: str
     version: int
     data_type: str | None = None
     built: int = 0
 
-    def __init__(
-        self,
-        dataset: str,
-        root: str = "data",
-        batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
-    ) -> None:
-        super().__init__(dataset, root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+    def __init__(self, dataset: str, root: str = "data") -> None:
+        self.name, self.root = dataset, Path(root)
 
     @abstractmethod
     def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
@@ -78,7 +66,7 @@ class OGBGraphs(GraphDataModule):
         """
 
     @abstractmethod
-    def metric(self) -> LeaderboardMetric:
+    def metric(self, graphs: Graphs) -> LeaderboardMetric:
         """The metric of the leaderboard."""
 
     def files(self) -> dict[str, Path]:
@@ -94,9 +82,9 @@ class OGBGraphs(GraphDataModule):
     def build(self) -> Iterator[Graphs]:
         return self.read(self.files())
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """The metric of the leaderboard alone, which also says what is best."""
-        metric = self.metric()
+        metric = self.metric(graphs)
         criterion = Criterion(metric.measure, "max" if metric.higher_is_better else "min")
         return MetricCollection({metric.measure: metric}), criterion
 
@@ -111,7 +99,7 @@ class OGBMolecules(OGBGraphs):
     version = 2
     data_type = "mol"
 
-    def metric(self) -> LeaderboardMetric:
+    def metric(self, graphs: Graphs) -> LeaderboardMetric:
         facts(self.name, "graph", self.data_type)
         return OGBMetric(self.name)
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from torchmetrics import MetricCollection
 
-from gt.data.large.links import LinkDataModule, both_ways
+from gt.data.large.links import LinkSource, both_ways
 from gt.data.large.negatives import AnotherTarget, AnyPair
-from gt.data.large.sampling import Sampler
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import SPLITS, files, locate
 from gt.data.ogb.link_metric import Hits, ReciprocalRank
@@ -42,7 +41,7 @@ def known(name: str) -> Mapping[str, str]:
 
 
 def build(name: str, root: Path) -> Graphs:
-    """Read a dataset: one graph, its links to learn and to find, see `LinkDataModule`.
+    """Read a dataset: one graph, its links to learn and to find, see `LinkSource`.
 
     Edges go both ways, also where OGB's go one way (citations). As ``x`` (N, ...) ``ogbl-collab`` and
     ``ogbl-citation2`` have the 128 real numbers of OGB, ``ogbl-ppa`` the number of a protein's species, and
@@ -124,7 +123,7 @@ def _table(path: Path, values: Mapping[str, np.ndarray], *names: str) -> list[np
 
 
 def _links(raw: Mapping[str, Path], read: Mapping[str, Mapping[str, np.ndarray]], nodes: int) -> Arrays:
-    """The official split, under the names that `LinkDataModule` asks for."""
+    """The official split, under the names that `LinkSource` asks for."""
     splits: Arrays = {}
     for part in SPLITS:
         path, values = raw[part], read[part]
@@ -166,7 +165,7 @@ def _collaboration(path: Path, weight: np.ndarray, year: np.ndarray, last: int) 
     return np.column_stack([np.log(weight), (last - year) / 10]).astype(np.float32)
 
 
-class OGBLinks(LinkDataModule):
+class OGBLinks(LinkSource):
     """A link set of OGB, with OGB's split, its negatives in evaluation, and the metric of its leaderboard.
 
     In training a link is told from as many random pairs; where OGB ranks the targets of each source
@@ -175,39 +174,16 @@ class OGBLinks(LinkDataModule):
     Args:
         dataset: ``ogbl-collab``, ``ogbl-ppa``, ``ogbl-ddi`` or ``ogbl-citation2``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbl_collab``).
-        batch_size: links in a training batch; the rest as in `LinkDataModule`.
-        valid_as_input: in the test, let the model read the validation links too, which OGB allows for ``ogbl-collab``.
-        sampler: what training reads around the links of a batch; None the whole graph.
-        chunk: nodes, edges and pairs that evaluation works on at a time.
 
     Raises:
-        UserError: an unknown name, or ``valid_as_input`` of another set; on ``open`` files that are absent and cannot
-            be downloaded, or are malformed.
+        UserError: an unknown name; on ``open`` files that are absent and cannot be downloaded, or are malformed.
     """
 
-    name: str  # never none, as Lightning has it
-
-    def __init__(
-        self,
-        dataset: str,
-        root: str = "data",
-        batch_size: int = 65536,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        valid_as_input: bool = False,
-        sampler: Sampler | None = None,
-        chunk: int = 1 << 20,
-    ) -> None:
+    def __init__(self, dataset: str, root: str = "data") -> None:
         self.ranked = known(dataset)["eval metric"] == "mrr"
-        if valid_as_input and dataset != "ogbl-collab":
-            raise UserError(
-                f"OGB allows validation links as input for ogbl-collab only: {dataset} needs valid_as_input=false"
-            )
-        negatives = AnotherTarget if self.ranked else AnyPair
-        super().__init__(
-            dataset, root, batch_size, eval_batch_size, workers, seed, valid_as_input, negatives, sampler, chunk
-        )
+        self.name, self.root = dataset, Path(root)
+        self.negatives = AnotherTarget if self.ranked else AnyPair
+        self.late_links = dataset == "ogbl-collab"  # the only set for which OGB allows it
 
     def key(self) -> dict[str, Any]:
         raw = files(self.name, locate(self.name, self.root))
@@ -217,7 +193,7 @@ class OGBLinks(LinkDataModule):
     def build(self) -> Graphs:
         return build(self.name, self.root)
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """The metric of the leaderboard alone, which also says what is best."""
         metric = ReciprocalRank(self.name) if self.ranked else Hits(self.name)
         return MetricCollection({metric.measure: metric}), Criterion(metric.measure, "max")

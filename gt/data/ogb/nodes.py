@@ -6,19 +6,18 @@ The files are read in blocks: memory holds the numbers of a graph, once, and nev
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from gt.data.large.nodes import NodeData
-from gt.data.large.sampling import Sampler
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric
 from gt.data.ogb.raw import digest, splits_of
 from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -192,7 +191,7 @@ class OGBNodeMetric(LeaderboardMetric):
         return self.evaluator.eval({"y_true": target, "y_pred": preds})[self.measure]
 
 
-class OGBNodes(NodeData):
+class OGBNodes(Source):
     """A node set of OGB, with OGB's split and the metric of its leaderboard.
 
     Features are read as they are published, which is how the leaderboard's models read them.
@@ -201,26 +200,14 @@ class OGBNodes(NodeData):
         dataset: ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-proteins`` or ``ogbn-mag``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbn_arxiv``).
         undirected: give each citation (arxiv, mag) its inverse; the other sets have both directions anyway.
-        sampler: what a training step sees, see `gt.data.large.sampling`; the rest as in `NodeData`.
 
     Raises:
         UserError: an unknown name; on ``open`` files that are absent and cannot be downloaded, or are malformed.
     """
 
-    def __init__(
-        self,
-        dataset: str,
-        root: str = "data",
-        undirected: bool = True,
-        sampler: Sampler | None = None,
-        evaluate: Literal["full", "sampled"] = "full",
-        chunk: int = 1 << 19,
-        workers: int = 0,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, dataset: str, root: str = "data", undirected: bool = True) -> None:
         known(dataset)
-        super().__init__(dataset, root, sampler, evaluate, chunk, workers, seed)
-        self.undirected = undirected
+        self.name, self.root, self.undirected = dataset, Path(root), undirected
 
     def key(self) -> dict[str, Any]:
         digests = {part: digest(path) for part, path in tables(self.name, self.root).items()}
@@ -230,7 +217,7 @@ class OGBNodes(NodeData):
     def build(self) -> Graphs:
         return build(self.name, self.root, self.undirected)
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """The metric of the leaderboard alone, which also says what is best."""
         metric = OGBNodeMetric(self.name)
         return MetricCollection({metric.measure: metric}), Criterion(metric.measure, "max")

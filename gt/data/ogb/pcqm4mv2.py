@@ -39,28 +39,17 @@ class PCQM4Mv2(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``pcqm4m-v2``.
-        batch_size: molecules in a training batch; the rest as in `DataModule` and `GraphDataModule`.
         processes: how many read molecules; None takes all CPUs.
     """
 
     version = 1
     built = 3 * 2**30
 
-    def __init__(
-        self,
-        root: str = "data",
-        batch_size: int = 256,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        processes: int | None = None,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
-    ) -> None:
-        super().__init__("pcqm4m-v2", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+    def __init__(self, root: str = "data", processes: int | None = None) -> None:
+        super().__init__("pcqm4m-v2", root)
         self.processes = processes
 
-    def metric(self) -> LeaderboardMetric:
+    def metric(self, graphs: Graphs) -> LeaderboardMetric:
         return PCQM4Mv2Metric()
 
     def key(self) -> dict[str, Any]:

@@ -24,25 +24,15 @@ class ProteinAssociations(OGBGraphs):
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_ppa``.
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     version = 1
     built = 12 * 2**30
 
-    def __init__(
-        self,
-        root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
-    ) -> None:
-        super().__init__("ogbg-ppa", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+    def __init__(self, root: str = "data") -> None:
+        super().__init__("ogbg-ppa", root)
 
-    def metric(self) -> LeaderboardMetric:
+    def metric(self, graphs: Graphs) -> LeaderboardMetric:
         return OGBAccuracy(self.name)
 
     def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:

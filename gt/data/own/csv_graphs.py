@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.datamodule import Records
 from gt.data.folds import Folds
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble
-from gt.data.own.base import OwnGraphs, file_name, several
+from gt.data.own.base import Own, file_name
 from gt.data.own.csv_table import read_table
 from gt.data.own.graph_records import tables
 from gt.data.own.joined import names_of
@@ -30,7 +29,7 @@ from gt.data.own.known import assemble_known
 from gt.data.store import Graphs
 from gt.data.table import Table
 from gt.errors import UserError, nearest
-from gt.schema import Kind, Level, Schema
+from gt.schema import Kind, Schema
 
 VERSION = 3  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
@@ -84,18 +83,6 @@ def read_part(part: str, path: Path, text_columns: Collection[str] = ()) -> Tabl
     return read_table(path, NEEDED[part], ALIASES.get(part, {}), text_columns)
 
 
-def key(folder: Path, choices: Choices) -> dict[str, Any]:
-    """What the result of `build` depends on."""
-    digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(folder).items()}
-    return {"source": "csv", "version": VERSION, "files": digests, **choices.facts()}
-
-
-def names(folder: Path, level: Level) -> dict[str, np.ndarray]:
-    """What the files call each graph, or node, see `gt.data.own.joined.names_of`."""
-    found = {part: read_part(part, path) for part, path in files(folder).items() if part != "edges"}
-    return names_of(found["nodes"], found.get("graphs"), level)
-
-
 def read(folder: Path, choices: Choices, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
     """The tables of nodes, edges and graphs of a folder, and the choices with what they say of the direction of edges.
 
@@ -113,15 +100,6 @@ def read(folder: Path, choices: Choices, known: Schema | None = None) -> tuple[T
     if choices.undirected is None:
         choices = replace(choices, undirected=undirected)
     return found["nodes"], found["edges"], found.get("graphs"), choices
-
-
-def build(folder: Path, choices: Choices) -> Graphs:
-    """The graphs of a folder of tables.
-
-    Raises:
-        UserError: as `read` and `gt.data.own.assemble.assemble`.
-    """
-    return assemble(*read(folder, choices))
 
 
 def text_columns(known: Schema | None, part: str) -> set[str]:
@@ -154,19 +132,14 @@ def _direction(edges: Table) -> bool | None:
     return bool(words[0] == "undirected")
 
 
-def build_known(folder: Path, choices: Choices, known: Schema) -> tuple[Graphs, Records]:
-    """The same as a trained model reads them, see `gt.data.own.known.assemble_known`."""
-    return assemble_known(*read(folder, choices, known), known)
-
-
-class CSVGraphs(OwnGraphs):
+class CSVGraphs(Own):
     """Graphs from a folder of CSV files, each perhaps gzipped (``.csv.gz``) or a ``.tsv``.
 
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
     ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.own.node_tables.pack` and `gt.data.own.columns.answer`. One large graph, without ``graphs.csv``, is for
-    `gt.data.own.nodes.CSVNodes`.
+    `gt.data.own.node_tables.pack` and `gt.data.own.columns.answer`. Without ``graphs.csv`` it is one graph, whose nodes
+    have the targets.
 
     Args:
         path: the folder.
@@ -180,11 +153,12 @@ class CSVGraphs(OwnGraphs):
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, one line with the file and the line that is wrong.
     """
+
+    option_for_graphs, option_for_nodes = "csv_graphs", "csv_nodes"
 
     def __init__(
         self,
@@ -201,29 +175,27 @@ class CSVGraphs(OwnGraphs):
         log: bool = False,
         standardise: bool = True,
         root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
     ) -> None:
         self.path = Path(path)
-        super().__init__(
-            f"csv-{file_name(self.path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
-        )
+        self.name, self.root = f"csv-{file_name(self.path)}", Path(root)
         self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def key(self) -> dict[str, Any]:
-        return key(self.path, self.choices)
+        digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(self.path).items()}
+        return {"source": "csv", "version": VERSION, "files": digests, **self.choices.facts()}
 
     def build(self) -> Graphs:
-        if self.known is not None:
-            graphs, self.records = build_known(self.path, self.choices, self.known)
-            return graphs
-        return several(build(self.path, self.choices), self.path, "csv_nodes")
+        return assemble(*read(self.path, self.choices))
 
-    def names(self) -> dict[str, np.ndarray]:
+    def build_known(self, known: Schema) -> Graphs:
+        graphs, self.records = assemble_known(*read(self.path, self.choices, known), known)
+        return graphs
+
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """What the files call each graph, or each node where these have the targets."""
-        return names(self.path, self.schema.level)
+        tables = {part: read_part(part, path) for part, path in files(self.path).items() if part != "edges"}
+        return names_of(tables["nodes"], tables.get("graphs"), graphs.schema.level)

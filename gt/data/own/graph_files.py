@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.datamodule import Records
 from gt.data.folds import Folds
 from gt.data.numbers import Numbers
 from gt.data.own import edge_list
 from gt.data.own.assemble import Choices, Target, assemble
-from gt.data.own.base import OwnGraphs, file_name, several
+from gt.data.own.base import Own, file_name
 from gt.data.own.graph_records import GraphRecord, tables
 from gt.data.own.graphml import read_graphml
 from gt.data.own.joined import names_of
@@ -24,7 +23,7 @@ from gt.data.own.node_link import read_json
 from gt.data.store import Graphs
 from gt.data.table import Table
 from gt.errors import UserError
-from gt.schema import Kind, Level, Schema
+from gt.schema import Kind, Schema
 
 VERSION = 3  # raise when the same files would give another store
 READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
@@ -65,12 +64,6 @@ def files(path: str) -> list[Path]:
     return found
 
 
-def key(path: str, choices: Choices) -> dict[str, Any]:
-    """What the result of `build` depends on."""
-    digests = [(found.name, hashlib.sha256(found.read_bytes()).hexdigest()) for found in files(path)]
-    return {"source": "graph files", "version": VERSION, "files": digests, **choices.facts()}
-
-
 def read(path: str, choices: Choices, many: bool = False) -> tuple[Table, Table, Table | None, Choices]:
     """The tables of nodes, edges and graphs of files, and the choices with what they say of the direction of edges.
 
@@ -84,27 +77,7 @@ def read(path: str, choices: Choices, many: bool = False) -> tuple[Table, Table,
     return nodes, edges, about, choices
 
 
-def build(path: str, choices: Choices) -> Graphs:
-    """The graphs of a file, a folder of files or a pattern.
-
-    Raises:
-        UserError: as `read` and `gt.data.own.assemble.assemble`.
-    """
-    return assemble(*read(path, choices))
-
-
-def build_known(path: str, choices: Choices, known: Schema) -> tuple[Graphs, Records]:
-    """The same as a trained model reads them, see `gt.data.own.known.assemble_known`."""
-    return assemble_known(*read(path, choices, many=known.level == "graph"), known)
-
-
-def names(path: str, level: Level) -> dict[str, np.ndarray]:
-    """What the files call each graph, or node, see `gt.data.own.joined.names_of`."""
-    nodes, _, about, _ = read(path, Choices())
-    return names_of(nodes, about, level)
-
-
-class GraphFiles(OwnGraphs):
+class GraphFiles(Own):
     """Graphs from GraphML, GML, GEXF or node-link JSON files, each perhaps gzipped, each of one graph or several.
 
     Attributes of nodes and edges are features; those of graphs are targets, and ``split`` says who is in which.
@@ -123,11 +96,12 @@ class GraphFiles(OwnGraphs):
         features: the attributes of nodes and edges that are features; None takes all that are likely to be.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: on ``open``, one line with the file and the line, graph or node that is wrong.
     """
+
+    option_for_graphs, option_for_nodes = "graph_files", "graph_file_nodes"
 
     def __init__(
         self,
@@ -144,29 +118,26 @@ class GraphFiles(OwnGraphs):
         log: bool = False,
         standardise: bool = True,
         root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
     ) -> None:
-        super().__init__(
-            f"graphs-{file_name(path)}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
-        )
-        self.path = path
+        self.name, self.root, self.path = f"graphs-{file_name(path)}", Path(root), path
         self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
         self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def key(self) -> dict[str, Any]:
-        return key(self.path, self.choices)
+        digests = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files(self.path)]
+        return {"source": "graph files", "version": VERSION, "files": digests, **self.choices.facts()}
 
     def build(self) -> Graphs:
-        if self.known is not None:
-            graphs, self.records = build_known(self.path, self.choices, self.known)
-            return graphs
-        return several(build(self.path, self.choices), self.path, "graph_file_nodes")
+        return assemble(*read(self.path, self.choices))
 
-    def names(self) -> dict[str, np.ndarray]:
+    def build_known(self, known: Schema) -> Graphs:
+        graphs, self.records = assemble_known(*read(self.path, self.choices, many=known.level == "graph"), known)
+        return graphs
+
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """What the files call each graph, or each node where these have the targets."""
-        return names(self.path, self.schema.level)
+        nodes, _, about, _ = read(self.path, self.choices)
+        return names_of(nodes, about, graphs.schema.level)

@@ -7,6 +7,7 @@ pickles though, which PyG opens, and so runs, when it first processes them: trus
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchmetrics import MetricCollection
 
 from gt.data.folds import Folds, numbered
 from gt.data.numbers import Numbers
-from gt.data.own.base import OwnGraphs, file_name
+from gt.data.own.base import Own, file_name
 from gt.data.own.columns import Answer, answer, features, most_neighbours, random_split, widths_of
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
@@ -161,10 +162,8 @@ def one_graph(
     `gt.data.folds.numbered`. Without masks, labelled nodes are shared out at random, each class alike.
 
     Raises:
-        UserError: there are several graphs, or the masks of two splits meet or leave one empty.
+        UserError: the masks of two splits meet or leave one empty.
     """
-    if len(dataset) != 1:
-        raise UserError(f"{name} holds {len(dataset)} graphs where one is needed: choose data=pyg")
     part = read(dataset, name, "node")
     graphs, found = pack(part, name, kind, numbers)
     if not part.masks:
@@ -194,8 +193,8 @@ def _of_masks(masks: Mapping[str, np.ndarray], labelled: np.ndarray, name: str) 
     return splits
 
 
-class PyG(OwnGraphs):
-    """The graphs of a PyG dataset.
+class PyG(Own):
+    """A dataset of PyG: many graphs; or one, such as Planetoid, whose masks say which split each node is in.
 
     Args:
         dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
@@ -203,17 +202,17 @@ class PyG(OwnGraphs):
         level: whether each graph or each node has a target; None finds it.
         kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
         fractions: shares of train, valid and test of a random split.
-        split_seed: what a random split is drawn from.
-        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
+        split_seed: what a random split, or folds, are drawn from.
+        folds, fold: k-fold cross-validation; without ``folds`` the number of an official split where masks have several
+            columns, see `gt.data.folds.Folds`.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         root: where the store is kept.
-        batch_size: graphs in a training batch; the rest as in `DataModule` and `GraphDataModule`.
 
     Raises:
         UserError: PCQM-Contact, before it is downloaded; on ``open``, a dataset that cannot be had or read.
     """
 
-    name: str
+    option_for_graphs, option_for_nodes = "pyg", "pyg_nodes"
 
     def __init__(
         self,
@@ -228,49 +227,29 @@ class PyG(OwnGraphs):
         log: bool = False,
         standardise: bool = True,
         root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
     ) -> None:
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
-        super().__init__(
-            file_name(title(self.make)), root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
-        )
+        self.name, self.root = file_name(title(self.make)), Path(root)
         if self.name.lower() == "pcqm-contact":
             raise links_only(self.name)
         self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
         self.folds = Folds(folds, fold, split_seed)
         check_fractions(fractions)
         self.fractions, self.split_seed = tuple(fractions), split_seed
-        self._datasets: dict[str, Dataset] = {}
 
     def datasets(self) -> dict[str, Dataset]:
         """The dataset by split, under '' where it has none of its own."""
-        if not self._datasets:
-            self._datasets = self._asked()
-        return self._datasets
-
-    def _asked(self) -> dict[str, Dataset]:
         if not takes_split(self.make):
             return {"": open_dataset(self.make)}
         make = self.make
         plain = partial(make.func, *make.args, **make.keywords)  # a partial of another object is not flattened
-        found = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
-        same = digest({"": found["train"]}, self.name) == digest({"": found["valid"]}, self.name)
-        return {"": found["train"]} if same else found  # some, such as CSL, take a split and give all they have
+        by_split = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
+        same = digest({"": by_split["train"]}, self.name) == digest({"": by_split["valid"]}, self.name)
+        return {"": by_split["train"]} if same else by_split  # some, such as CSL, take a split and give all they have
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """The metrics of the kind of target; of a known benchmark also its own, which then says what is best."""
-        return measures(self.make, self.schema)
-
-    def open(self, encodings: Sequence[Any], known: Schema | None = None) -> None:
-        try:
-            super().open(encodings, known)
-        finally:
-            self._datasets = {}  # all is in the store now
+        return measures(self.make, graphs.schema)
 
     def key(self) -> dict[str, Any]:
         facts = {"level": self.level, "kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
@@ -283,7 +262,11 @@ class PyG(OwnGraphs):
         }
 
     def build(self) -> Graphs:
-        if self.known is not None:
-            parts = [read(each, self.name, self.known.level, optional=True) for each in self.datasets().values()]
-            return pack_known(joined(parts, self.name), self.name, self.known)
-        return build(self.datasets(), self.name, self.level, self.kind, self.fractions, self.split_seed, self.numbers)
+        datasets = self.datasets()
+        if "" in datasets and len(datasets[""]) == 1 and self.level != "graph":
+            return one_graph(datasets[""], self.name, self.kind, self.fractions, self.split_seed, self.numbers)
+        return build(datasets, self.name, self.level, self.kind, self.fractions, self.split_seed, self.numbers)
+
+    def build_known(self, known: Schema) -> Graphs:
+        parts = [read(each, self.name, known.level, optional=True) for each in self.datasets().values()]
+        return pack_known(joined(parts, self.name), self.name, known)

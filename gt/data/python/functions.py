@@ -22,8 +22,8 @@ import numpy as np
 from rich.progress import track
 from torchmetrics import MetricCollection
 
-from gt.data.graph_datamodule import GraphDataModule
 from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
@@ -255,41 +255,30 @@ def key(view: View, root: Path | None = None) -> dict[str, Any]:
     return {"dataset": "python_functions", "version": VERSION, "view": view, "python": python, "sources": digest}
 
 
-class PythonFunctions(GraphDataModule):
+class PythonFunctions(Source):
     """What kind of thing does a function return? About 15,000 functions, 7 classes, split by file.
 
     Args:
         view: ``graph`` (syntax trees) or ``sequence`` (tokens, a path graph) of the very same functions.
         root: where what is built is kept.
-        batch_size: functions in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
-    def __init__(
-        self,
-        view: View = "graph",
-        root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
-    ) -> None:
-        super().__init__(
-            f"python_functions-{view}", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static
-        )
-        self.view: View = view
+    def __init__(self, view: View = "graph", root: str = "data") -> None:
+        self.view, self.name, self.root = view, f"python_functions-{view}", Path(root)
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """Accuracy and macro F1; the loss decides.
 
         Of the 1,400 functions for validation an accuracy is known to about 1.2 %, by which the epochs do not differ,
         while the loss still falls, and rare classes are still being learned.
         """
-        return super().measures()[0], Criterion("loss", "min")
+        return super().measures(graphs)[0], Criterion("loss", "min")
 
     def key(self) -> dict[str, Any]:
         return key(self.view)
 
     def build(self) -> Graphs:
-        return build(self.view, known=self.known)
+        return build(self.view)
+
+    def build_known(self, known: Schema) -> Graphs:
+        return build(self.view, known=known)

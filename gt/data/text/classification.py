@@ -9,13 +9,12 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.folds import Folds
-from gt.data.graph_datamodule import GraphDataModule
+from gt.data.source import Records, Source
 from gt.data.store import Graphs, pointers
 from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
-from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.ranges import at_least
 from gt.schema import Schema, several
@@ -56,7 +55,7 @@ def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
-class TextClassification(GraphDataModule):
+class TextClassification(Source):
     """Labelled texts from CSV, TSV, JSONL or Parquet files (``.gz`` is unpacked).
 
     Args:
@@ -72,7 +71,6 @@ class TextClassification(GraphDataModule):
         tokenizer: a ``tokenizer.json`` to take instead.
         longest: tokens of a text; what comes after them is cut off.
         root: where what is built is kept.
-        batch_size: texts in a training batch; the rest as in `DataModule` and `GraphDataModule`.
     """
 
     def __init__(
@@ -92,14 +90,8 @@ class TextClassification(GraphDataModule):
         tokenizer: str | None = None,
         longest: int = 512,
         root: str = "data",
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        workers: int = 0,
-        seed: int = 0,
-        batch_nodes: int | None = None,
-        static: bool = False,
     ) -> None:
-        super().__init__("text_classification", root, batch_size, eval_batch_size, workers, seed, batch_nodes, static)
+        self.name, self.root = "text_classification", Path(root)
         if tokens not in ("words", "bytes", "bpe"):
             raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
         at_least(1, longest, "longest")
@@ -146,14 +138,8 @@ class TextClassification(GraphDataModule):
             **self.folds.facts(),  # the tokenizer is learned on the training texts
         }
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        super().open(encodings, known)
-        if known is None:
-            rank_zero_only(print)(self.said(), flush=True)
-
-    def said(self) -> str:
-        """One line: what was taken for what, and how many."""
-        graphs, columns = self._opened(), self._columns()
+    def summary(self, graphs: Graphs) -> str:
+        columns = self._columns()
         sizes = ", ".join(f"{split} {len(ids):,}" for split, ids in graphs.splits.items())
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
         return (
@@ -220,19 +206,15 @@ class TextClassification(GraphDataModule):
         by = self._split(self._rows())
         return {split: by[split] for split in ("train", "valid", "test") if split in by}
 
-    def names(self) -> dict[str, np.ndarray]:
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The text of each graph."""
         return {"text": np.array([text for texts, _ in self._by_split().values() for text in texts], dtype=object)}
 
-    def build(self) -> Graphs:
-        return self._learned() if self.known is None else self._applied(self.known)
-
-    def _applied(self, known: Schema) -> Graphs:
-        """All texts of the files as a trained model reads them."""
+    def build_known(self, known: Schema) -> Graphs:
         texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
         return self._packed(texts, y, loads(known.tokenizer), known)
 
-    def _learned(self) -> Graphs:
+    def build(self) -> Graphs:
         by = self._by_split()
         names = _ordered(by["train"][1])
         if len(names) < 2:

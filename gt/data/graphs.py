@@ -1,0 +1,152 @@
+"""Graphs in a store that a source has filled, as batches: each graph, or each node of many graphs, has its target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from gt.data.arrays import Rows
+from gt.data.batching import GraphDataset, runs, tensor
+from gt.data.datamodule import ALL, DataModule, Loader, Sized
+from gt.data.encodings import attach
+from gt.data.source import Source
+from gt.data.static import Shape, bound, shapes_of
+from gt.data.store import Graphs, fingerprint, is_complete, open_or_build
+from gt.data.store_folders import store_folder, temporary_store
+from gt.encodings import Encoding
+from gt.errors import UserError
+from gt.metrics import Criterion
+from gt.ranges import at_least
+from gt.schema import Schema
+
+SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Stored(DataModule):
+    """Graphs, kept in a store that is built once in ``<root>/stores`` of the source.
+
+    Where that cannot be written to, as on a shared read-only disk, and does not hold it, the store is kept in
+    ``data/stores`` instead, under the working directory, and a line says so.
+    """
+
+    source: Source = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stored: Graphs | None = None
+
+    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        source = self.source
+        if known is None:
+            source.folder = store_folder(source.root, f"{source.name}-{fingerprint(source.key())}", is_complete)
+            graphs = open_or_build(source.folder, source.build)
+            self.check(graphs)
+            graphs = source.resplit(graphs)
+            if summary := source.summary(graphs):
+                rank_zero_only(print)(summary, flush=True)
+        else:
+            self._temporary = temporary_store(source.root)
+            source.folder = Path(self._temporary.name) / source.name
+            graphs = open_or_build(source.folder, lambda: source.build_known(known))
+            graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
+        self.stored = attach(graphs, source.folder, encodings) if len(graphs) else graphs
+        self.schema = graphs.schema
+
+    def check(self, graphs: Graphs) -> None:
+        """Whether this is the data module for such graphs.
+
+        Raises:
+            UserError: it is not; names the right one.
+        """
+
+    def samples(self, graphs: Graphs) -> int:
+        """How many there are to predict something for."""
+        return len(graphs)
+
+    @property
+    def graphs(self) -> Graphs:
+        """The store, once it is open."""
+        if self.stored is None:
+            raise RuntimeError("open() the data before use")
+        return self.stored
+
+    def holds(self) -> str:
+        graphs = self.graphs
+        nodes, edges = int(graphs.node_ptr[-1]), int(graphs.edge_ptr[-1])
+        splits = ", ".join(f"{len(ids):,} {split}" for split, ids in graphs.splits.items())
+        arrays: dict[str, Rows | np.ndarray] = {**graphs.nodes, **graphs.encodings}
+        lines = [f"{len(graphs):,} graphs ({splits}), {nodes:,} nodes, {edges:,} edges"]
+        lines += [f"{name:<20}{values.nbytes / 1e6:>8.1f} MB" for name, values in sorted(arrays.items())]
+        size = sum(path.stat().st_size for path in self.source.folder.glob("*"))
+        return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.source.folder}"])
+
+    def measures(self) -> tuple[MetricCollection, Criterion]:
+        return self.source.measures(self.graphs)
+
+    def has(self, split: str) -> bool:
+        return len(self.graphs.splits.get(split, ())) > 0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GraphData(Stored, Sized):
+    """Many graphs, each with a target, or with one at each of its nodes.
+
+    Args:
+        batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
+            validation and test then take up to twice as many. None goes by the numbers of graphs.
+        static: fill batches up to one of a few fixed shapes, for compiled training; see `gt.data.static`.
+    """
+
+    batch_nodes: int | None = None
+    static: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_nodes is not None:
+            at_least(1, self.batch_nodes, "batch_nodes")
+        self._shapes: dict[str, tuple[Shape, ...]] = {}
+
+    def check(self, graphs: Graphs) -> None:
+        if len(graphs) == 1 and graphs.schema.level == "node" and self.source.option_for_nodes:
+            raise UserError(
+                f"{self.source} is one graph: choose data={self.source.option_for_nodes}, where each split is "
+                "some of its nodes"
+            )
+
+    def measure(self, split: str) -> dict[str, Any]:
+        if split != "train" and self.eval_batch_size is not None:
+            return super().measure(split)
+        return super().measure(split) | {"budget": self.batch_nodes}
+
+    def dataset(self, split: str) -> GraphDataset:
+        return GraphDataset(self.graphs, self.graphs.splits[split], self.readings, self._shapes.get(split, ()))
+
+    def loader(self, split: str) -> Loader:
+        if self.static and split not in self._shapes:
+            self._shapes[split] = self._fitted_shapes(split)
+        return super().loader(split)
+
+    def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
+        """The shapes for a split, the same on every rank and whenever a run resumes."""
+        world = 1 if self.trainer is None else self.trainer.world_size
+        dataset, batches = self.dataset(split), self.batches(split, world=world)
+        sizes, edges = dataset.sizes, dataset.edges
+        epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
+        shared = [(batch, rank) for epoch in epochs for batch in batches.plan(epoch) for rank in range(world)]
+        sampled = [share for batch, rank in shared if len(share := batches.share(batch, rank))]
+        most = 2 if batches.pairs else 1
+        budget = batches.budget and most * batches.budget
+        return shapes_of(sampled, sizes, edges, bound(sizes, edges, most * batches.batch_size, budget))
+
+    def targets(self, split: str) -> Tensor:
+        graphs = self.graphs
+        ids = np.asarray(graphs.splits[split], np.int64)
+        if "y" in graphs.graphs:
+            return tensor(graphs.graphs["y"][ids])
+        return tensor(graphs.nodes["y"][runs(graphs.node_ptr[ids], graphs.sizes[ids])])

@@ -1,0 +1,100 @@
+"""What a dataset is. How it becomes batches is said once for all of them: `gt.data.datamodule`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from gt import metrics
+from gt.data.store import Graphs
+from gt.metrics import Criterion
+from gt.schema import Schema
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a source says of its samples, those that cannot be read included.
+
+    Attributes:
+        table: (R rows) as they stand there, in its order.
+        row: (S,) for each sample its row.
+        unreadable: by number of a row that is no sample, where it stands and why.
+    """
+
+    table: pd.DataFrame
+    row: np.ndarray
+    unreadable: dict[int, str]
+
+
+class Source(ABC):
+    """Where graphs come from, what is predicted of them and how that is scored. A dataset of one's own is one of these.
+
+    Attributes:
+        name: of its store.
+        root: the folder that holds ``stores``, and whatever is downloaded.
+        folder: the store, once the source is asked to build it.
+        records: of new data: their rows, where the source has such.
+        option_for_graphs, option_for_nodes: the options of configs/data that read the source as many graphs, and as one
+            whose nodes have the targets: an error recommends the other.
+    """
+
+    name: str
+    root: Path = Path("data")
+    folder: Path = Path()
+    records: Records | None = None
+    option_for_graphs: str | None = None
+    option_for_nodes: str | None = None
+
+    def __str__(self) -> str:
+        """What messages call it."""
+        return self.name
+
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """JSON-able facts that the store depends on; another key is another store."""
+
+    @abstractmethod
+    def build(self) -> Graphs | Iterable[Graphs]:
+        """All graphs with schema and splits, or chunks of consecutive ones, see `gt.data.store.save`, for less memory.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+
+    def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
+        """All graphs, targets or not, as a trained model reads them: its columns, its categories; sets ``records``.
+
+        Raises:
+            UserError: they cannot be read like that.
+        """
+        return self.build()
+
+    def resplit(self, graphs: Graphs) -> Graphs:
+        """The graphs of the store, split as this run asks where that differs, with what is learned from the split."""
+        return graphs
+
+    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
+        """The metrics, and which of them says what is best."""
+        return metrics.metrics(graphs.schema)
+
+    def summary(self, graphs: Graphs) -> str:
+        """What was read as what, in a line or a few; nothing where there is nothing to say."""
+        return ""
+
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
+        """By column, what the source calls each sample, in the order of the store."""
+        return {}
+
+    def spelled(self, graphs: Graphs, answers: Tensor) -> list[str] | None:
+        """The words of predicted classes (rows, positions), where they are not the schema's names in a row."""
+        return None
+
+    def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
+        """Write the predictions (samples, outputs) of a split as a challenge takes them; None where nothing is."""
+        return None

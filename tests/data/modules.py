@@ -1,0 +1,19 @@
+"""Data modules over sources, for tests."""
+
+from dataclasses import fields
+from typing import Any
+
+from gt.data.datamodule import DataModule
+
+
+def over(module: type[DataModule], source: type, *place: Any, **options: Any) -> Any:
+    """A data module over a source; each option goes to the one of the two that takes it."""
+    of_module = {field.name for field in fields(module)} & options.keys()
+    rest = {name: value for name, value in options.items() if name not in of_module}
+    return module(source(*place, **rest), **{name: options[name] for name in of_module})
+
+
+def opened(data: Any) -> Any:
+    """The same, ready."""
+    data.open([])
+    return data
