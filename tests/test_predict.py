@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from gt.cli.new_data import check_schema
 from gt.cli.prediction import columns
 from gt.cli.prediction import write as write_predictions
+from gt.data.batch_sampler import Request
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.ogb.code2 import FunctionNames
@@ -61,7 +62,7 @@ def test_table_of_yes_no_tasks_in_the_order_of_the_split(run: Path, capsys: pyte
 
     for row, graph in enumerate(table["graph"]):
         (place,) = np.flatnonzero(data.graphs.splits["train"] == graph)
-        batch = data.dataset("train").__getitems__([int(place)])
+        batch = data.dataset("train")[Request((int(place),))]
         with torch.no_grad():
             expected = load(run / "checkpoints" / "best.ckpt")(batch).sigmoid()[0]
         np.testing.assert_allclose(table.loc[row, ["prediction_0", "prediction_1"]].astype(float), expected, rtol=1e-5)

@@ -196,14 +196,15 @@ def test_a_dataset_gives_batches_of_few_shapes_complete_with_masks():
     sizes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
     batches = Batches(sizes, 7, shuffle=True)
     shapes = shapes_of(batches.plan(), sizes, edges, bound(sizes, edges, 7, None))
-    dataset = GraphDataset(graphs, ids, [(Hops(2), Demand())], shapes)
+    dataset = GraphDataset(graphs, ids, shapes)
+    batches.readings = lambda: [(Hops(2), Demand())]
     seen, labelled = set(), 0
     for epoch in range(3):
         batches.set_epoch(epoch)
-        for items in batches:
-            batch = dataset.__getitems__(items)
+        for request in batches:
+            batch = dataset[request]
             seen.add((batch.max_nodes, batch.num_nodes, batch.num_edges, batch.num_graphs))
-            assert batch.num_graphs - batch.padding[0] == len(items)
+            assert batch.num_graphs - batch.padding[0] == len(request.samples)
             assert set(batch.memo) == {Hops(2)}
             labelled += int((batch.y != -100).sum())
     assert labelled == 3 * 60
@@ -216,13 +217,13 @@ def test_a_compiled_network_is_compiled_once_a_shape(tmp_path, monkeypatch):
     dense = partial(attention, backend="dense")  # sparse products cannot be compiled
     block = partial(ParallelBlock, local=GatedGCN, attention=dense, feed_forward=feed)
     net = GraphTransformer(data.schema, 8, 1, block, mask=Complete())
-    data.readings = tuple(net.readings())
+    data.readings = net.readings
     counter = CompileCounter()
     compiled = torch.compile(net, backend=counter, dynamic=False)
     torch._dynamo.reset()
     loader, seen = data.loader("train"), set()
     for epoch in range(2):
-        loader.batch_sampler.sampler.set_epoch(epoch)
+        loader.sampler.set_epoch(epoch)
         for batch in loader:
             cost = loss(data.schema, compiled(batch), batch.y)
             cost.backward()

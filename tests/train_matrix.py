@@ -17,7 +17,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gt.cli.config_files import CONFIGS
-from gt.data.batching import Live
 from gt.errors import UserError
 from gt.train.checkpoint import build, network_config
 from gt.train.run import make_trainer, quiet
@@ -70,7 +69,7 @@ def outcome(path: str, processes: int, precision: str, clip: float | None, accum
             trainer = make_trainer(cfg.trainer, [], [], Path(folder))
         except UserError as error:
             return {"refused": str(error)}
-        data.readings = Live(partial(net.readings, "cpu", "16" in precision))
+        data.readings = partial(net.readings, "cpu", "16" in precision)
         trainer.fit(task, datamodule=data)
         said = json.loads(Path(folder, "said.json").read_text())
     after = [p.detach().float() for p in net.parameters()]

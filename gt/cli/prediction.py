@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gt.data.batch_sampler import Batches
-from gt.data.batching import GraphDataset, Live
+from gt.data.batch_sampler import Batches, Request
+from gt.data.batching import GraphDataset
 from gt.data.datamodule import ALL, DataModule
 from gt.data.graphs import Stored
 from gt.data.source import Records
@@ -41,8 +41,8 @@ class Predictions:
     unreadable: dict[int, str]
 
 
-def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[list[int]]:
-    """The items of each batch of a split, every sample once, but for (S,) those to be left out.
+def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request]:
+    """The batches of a split, every sample once, but for (S,) those to be left out.
 
     Raises:
         UserError: there is no such split, or its batches leave samples out.
@@ -54,13 +54,17 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[list[in
     dataset = data.dataset(split)
     if isinstance(dataset, GraphDataset) and (split == "train" or left_out.any()):
         kept = np.flatnonzero(~left_out) if len(left_out) else np.arange(len(dataset))
-        return (kept[batch].tolist() for batch in Batches(dataset.sizes[kept], **data.measure("valid")))
+        batches = Batches(dataset.sizes[kept], **data.measure("valid"))
+        batches.readings = data.readings
+        return (replace(request, samples=kept[request.samples]) for request in batches)
     if split == "train":
         raise UserError("training batches of these data are drawn at random: choose --split valid or test")
-    return iter(data.batches(split))
+    batches = data.batches(split)
+    batches.readings = data.readings
+    return iter(batches)
 
 
-def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -> dict[str, np.ndarray]:
+def located(schema: Schema, dataset: Any, samples: np.ndarray, batch: GraphBatch) -> dict[str, np.ndarray]:
     """What each row of a batch's predictions is about, by columns.
 
     Raises:
@@ -72,7 +76,7 @@ def located(schema: Schema, dataset: Any, items: list[int], batch: GraphBatch) -
         if batch.num_nodes != int(dataset.graphs.node_ptr[-1]):
             raise UserError("predictions for nodes are made on the whole graph: set data.evaluate=full")
         return {"node": np.arange(batch.num_nodes)}
-    numbers = dataset.ids[items] if isinstance(dataset, GraphDataset) else np.asarray(items)
+    numbers = dataset.ids[samples] if isinstance(dataset, GraphDataset) else samples
     if schema.level == "graph":
         return {"graph": numbers}
     if not isinstance(dataset, GraphDataset):  # an item of a text is where its block begins
@@ -136,7 +140,7 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
         device: where the network runs.
     """
     if isinstance(task.net, GraphTransformer):
-        data.readings = Live(partial(task.net.readings, device.type, False))
+        data.readings = partial(task.net.readings, device.type, False)
     task.to(device)
     schema, (measures, _) = task.schema, data.measures()
     most = largest_graph(task.net)
@@ -152,9 +156,10 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
     known = False
     none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
     batches = iter(()) if none else plan(data, split, left_out)
-    for items in batches:
-        batch: GraphBatch = dataset.__getitems__(items)
-        where = located(schema, dataset, items, batch)
+    for request in batches:
+        batch: GraphBatch = dataset[request]
+        samples = request.samples
+        where = located(schema, dataset, samples, batch)
         prediction, target = task(batch.to(device)).float(), None if batch.y is None else batch.y.to(device)
         rows = pd.DataFrame(where | columns(schema, prediction.cpu(), batch.y, spell))
         if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
@@ -163,7 +168,8 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
         if hasattr(dataset, "roots"):  # of one graph's nodes those that the split names
             rows = rows.take(dataset.roots)
         elif schema.level != "link":
-            order.append(np.repeat(items, len(rows) // len(items) if schema.level == "graph" else batch.sizes.numpy()))
+            rows_each = len(rows) // len(samples) if schema.level == "graph" else batch.sizes.numpy()
+            order.append(np.repeat(samples, rows_each))
         parts.append(rows)
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     if order:

@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -10,30 +11,34 @@ from torch.utils.data import Sampler
 from gt.attention import Reading
 
 
-class Request(list[int]):
-    """The samples of a batch, and what attention will ask of it: the latter may change in training.
+@dataclass(frozen=True)
+class Request:
+    """A batch that a dataset is asked for; ``dataset[request]`` makes it, in whichever process.
 
     Attributes:
+        samples: their numbers.
+        readings: what attention will ask of the batch at the moment it is drawn; it may change in training, which a
+            worker, a copy of the training process, would not learn.
+        draw: what is drawn at random for the batch comes from these numbers, beside the dataset's seed.
         counts: False for a batch that a process without a share of its own computes along, for nothing.
     """
 
-    readings: tuple[Reading, ...] | None = None
-    counts = True
+    samples: tuple[int, ...]
+    readings: tuple[Reading, ...] = ()
+    draw: tuple[int, ...] = ()
+    counts: bool = True
 
 
-class Epochs(Sampler[list[int]]):
-    """What the batches of each epoch begin with, the same for the same epoch.
+class Epochs(Sampler[Request]):
+    """The batches of each epoch, the same for the same epoch.
 
     Attributes:
         epoch: the next one.
+        readings: says what attention asks at present.
     """
 
     epoch = 0
-
-    @property
-    def sampler(self) -> "Epochs":
-        """Where the trainer looks for something to tell the epoch to."""
-        return self
+    readings: Callable[[], Iterable[Reading]] = tuple
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch."""
@@ -43,29 +48,9 @@ class Epochs(Sampler[list[int]]):
     def __len__(self) -> int:
         """Batches of an epoch."""
 
-
-class Requests(Sampler[list[int]]):
-    """Batches, each with what attention asks at the moment it is drawn: workers then make it ready for that.
-
-    A worker is a copy of the training process that never learns how the network there goes on.
-    """
-
-    def __init__(self, batches: "Epochs", readings: Iterable[Reading]) -> None:
-        self.batches, self.readings = batches, readings
-
-    @property
-    def sampler(self) -> "Epochs":
-        """Where the trainer looks for something to tell the epoch to."""
-        return self.batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.batches:
-            request = batch if isinstance(batch, Request) else Request(batch)
-            request.readings = tuple(self.readings)
-            yield request
+    @abstractmethod
+    def __iter__(self) -> Iterator[Request]:
+        """The batches of the next epoch."""
 
 
 class Batches(Epochs):
@@ -167,25 +152,24 @@ class Batches(Epochs):
         """A rank's part of a batch; all have graphs of like size."""
         return batch[rank :: self.world]
 
-    def items(self, graphs: np.ndarray, place: int) -> list[int]:
-        """What a dataset is asked for to get some graphs, as the batch at this place of the epoch."""
-        return graphs.tolist()
+    def request(self, graphs: np.ndarray, place: int) -> Request:
+        """Ask for some graphs as the batch at this place of the epoch."""
+        return Request(tuple(graphs.tolist()))
 
     def __len__(self) -> int:
         if self.shuffle or not len(self.sizes):
             return self.total
         return max(1, sum(len(batch) > self.rank for batch in self.plan()))
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Request]:
         first, self.first = self.first, 0
         plan = self.plan()
         if not self.shuffle:
             plan = [batch for batch in plan if len(batch) > self.rank] or plan[:1]
         for place, batch in enumerate(plan[first:], first):
             graphs = self.share(batch, self.rank)
-            request = Request(self.items(graphs if len(graphs) else batch[:1], place))
-            request.counts = len(graphs) > 0
-            yield request
+            request = self.request(graphs if len(graphs) else batch[:1], place)
+            yield replace(request, readings=tuple(self.readings()), counts=len(graphs) > 0)
 
 
 def cut(order: np.ndarray, pools: np.ndarray, room: np.ndarray) -> list[np.ndarray]:

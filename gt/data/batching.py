@@ -1,7 +1,7 @@
 """From a store to batches: the gathering of their rows, without a loop over graphs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -72,16 +72,6 @@ def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
     return tensor(values.take(at, axis=0, mode="clip"))
 
 
-class Live(Iterable[Reading]):
-    """Readings that are asked for anew each time: those of a network in training, whose masks may change."""
-
-    def __init__(self, ask: Callable[[], Iterable[Reading]]) -> None:
-        self.ask = ask
-
-    def __iter__(self) -> Iterator[Reading]:
-        return iter(self.ask())
-
-
 def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     """Compute on the CPU what attention will ask of a batch; returns the batch."""
     readings = tuple(readings)
@@ -91,26 +81,31 @@ def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     return batch
 
 
-def readings_of(items: list[int], default: Iterable[Reading]) -> Iterable[Reading]:
-    """The readings that come with a request for samples; a plain list brings none."""
-    readings = items.readings if isinstance(items, Request) else None
-    return default if readings is None else readings
+class BatchDataset(Dataset[GraphBatch]):
+    """Makes whole batches, complete with indices and masks."""
+
+    @abstractmethod
+    def batch(self, request: Request) -> GraphBatch:
+        """The batch with its targets, prepared for the readings."""
+
+    def __getitem__(self, request: Request) -> GraphBatch:
+        batch = self.batch(request)
+        if not request.counts:
+            batch.y = None
+        return batch
 
 
-class GraphDataset(Dataset[GraphBatch]):
-    """Some graphs of a store; a list of numbers gives a whole batch, complete with indices and masks.
+class GraphDataset(BatchDataset):
+    """Some graphs of a store.
 
     Args:
         graphs: a store.
         ids: (G,) the numbers of its graphs that are in this dataset.
-        readings: what attention will ask of each batch.
         shapes: what batches are filled up to, see `gt.data.static`; none leaves them as they are.
     """
 
-    def __init__(
-        self, graphs: Graphs, ids: np.ndarray, readings: Iterable[Reading] = (), shapes: Sequence[Shape] = ()
-    ) -> None:
-        self.graphs, self.ids, self.readings, self.shapes = graphs, np.asarray(ids, np.int64), readings, shapes
+    def __init__(self, graphs: Graphs, ids: np.ndarray, shapes: Sequence[Shape] = ()) -> None:
+        self.graphs, self.ids, self.shapes = graphs, np.asarray(ids, np.int64), shapes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,24 +120,8 @@ class GraphDataset(Dataset[GraphBatch]):
         """Edges of each graph."""
         return np.diff(self.graphs.edge_ptr)[self.ids]
 
-    def __getitems__(self, items: list[int]) -> GraphBatch:
-        batch = gather(self.graphs, self.ids.take(items))
+    def batch(self, request: Request) -> GraphBatch:
+        batch = gather(self.graphs, self.ids.take(request.samples))
         if self.shapes:
             batch = filled(batch, self.shapes, self.graphs.schema)
-        return prepare_all(batch, readings_of(items, self.readings))
-
-
-class Shares(Dataset[GraphBatch]):
-    """A dataset of whole batches, where one that counts for nothing has no targets."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, request: Request) -> GraphBatch:
-        batch: GraphBatch = self.dataset.__getitems__(request)
-        if not request.counts:
-            batch.y = None
-        return batch
+        return prepare_all(batch, request.readings)

@@ -86,9 +86,7 @@ def compare(data: Stored, seconds: float) -> list[Row]:
     part = GraphDataset(graphs, np.arange(count))
     rows = []
     for size in SIZES:
-        ours = torch.utils.data.DataLoader(
-            part, batch_sampler=Batches(part.sizes, size, shuffle=True), collate_fn=lambda batch: batch
-        )
+        ours = torch.utils.data.DataLoader(part, sampler=Batches(part.sizes, size, shuffle=True), batch_size=None)
         loaders = {
             OURS: _forever(ours),
             CACHED: _forever(DataLoader(listed, size, shuffle=True)),

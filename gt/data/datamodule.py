@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from gt.attention import Reading
-from gt.data.batch_sampler import Batches, Epochs, Requests
-from gt.data.batching import Shares
+from gt.data.batch_sampler import Batches, Epochs
+from gt.data.batching import BatchDataset
 from gt.data.parallel import leave_group
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
@@ -27,11 +27,6 @@ ALL = "all"  # the split of data that are new to a trained model: every sample
 # of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: with 64 channels 0.25 GB, and
 # some of that several times over. A batch as large as one in training takes less than that does.
 PAIRS = 2**20
-
-
-def _whole(batch: Any) -> Any:
-    """Datasets make whole batches: nothing is left to collate."""
-    return batch
 
 
 class Loader(DataLoader[GraphBatch]):
@@ -65,7 +60,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     Attributes:
         schema: of the data, once they are open.
-        readings: what the model will ask of each batch.
+        readings: says what the model will ask of the next batch.
     """
 
     source: Any = field(kw_only=False)
@@ -78,7 +73,7 @@ class DataModule(pl.LightningDataModule, ABC):
         super().__init__()
         at_least(0, self.workers, "workers")
         at_least(0, self.seed, "seed")
-        self.readings: Iterable[Reading] = ()
+        self.readings: Callable[[], Iterable[Reading]] = tuple
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
@@ -95,8 +90,8 @@ class DataModule(pl.LightningDataModule, ABC):
         """
 
     @abstractmethod
-    def dataset(self, split: str) -> Any:
-        """The samples of ``train``, ``valid`` or ``test``; a list of items of it gives a batch, ``sizes`` its nodes."""
+    def dataset(self, split: str) -> BatchDataset:
+        """The samples of ``train``, ``valid`` or ``test``."""
 
     @abstractmethod
     def has(self, split: str) -> bool:
@@ -130,10 +125,12 @@ class DataModule(pl.LightningDataModule, ABC):
             place = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
             if split == "train":
                 place |= self._progress(self.trainer)
+        batches = self.batches(split, **place)
+        batches.readings = self.readings
         return Loader(
-            Shares(self.dataset(split)),
-            batch_sampler=Requests(self.batches(split, **place), self.readings),
-            collate_fn=_whole,
+            self.dataset(split),
+            sampler=batches,
+            batch_size=None,  # a request is a whole batch
             num_workers=self.workers_for(split),
             worker_init_fn=leave_group,
             pin_memory=torch.cuda.is_available(),

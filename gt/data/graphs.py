@@ -125,7 +125,7 @@ class GraphData(Stored, Sized):
         return super().measure(split) | {"budget": self.batch_nodes}
 
     def dataset(self, split: str) -> GraphDataset:
-        return GraphDataset(self.graphs, self.graphs.splits[split], self.readings, self._shapes.get(split, ()))
+        return GraphDataset(self.graphs, self.graphs.splits[split], self._shapes.get(split, ()))
 
     def loader(self, split: str) -> Loader:
         if self.static and split not in self._shapes:

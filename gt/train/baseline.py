@@ -49,9 +49,9 @@ class Evaluated:
             return self.data.targets(self.split)
         dataset = self.data.dataset(self.split)
         parts = [
-            dataset.__getitems__(items).y
+            dataset[request].y
             for place, count in zip(self._places, self._counts, strict=True)
-            for items in islice(place, count)
+            for request in islice(place, count)
         ]
         labelled = [part for part in parts if part is not None]
         return torch.cat(labelled) if labelled else self.data.targets(self.split)[:0]

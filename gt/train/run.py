@@ -22,7 +22,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gt.data.batching import Live
 from gt.data.datamodule import DataModule
 from gt.data.notices import notices
 from gt.errors import UserError
@@ -155,7 +154,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
-        data.readings = Live(partial(net.readings, device, half))
+        data.readings = partial(net.readings, device, half)
     if isinstance(trainer.strategy, DDPStrategy):
         unread = some_are_unread(net, next(iter(data.loader("train"))))
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)

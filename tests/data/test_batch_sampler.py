@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.data.batch_sampler import Batches, Request
-from gt.data.batching import Live
+from gt.data.batch_sampler import Batches
 from gt.data.graphs import GraphData
 from gt.data.source import Source
 from gt.data.store import Graphs
@@ -38,7 +37,7 @@ class Small(Batches):
 def ranks(sizes, budget, world, **options):
     """What each rank computes in each batch that it takes: nothing where a batch does not count for it."""
     found = [list(Small(sizes, 1, budget=budget, rank=rank, world=world, **options)) for rank in range(world)]
-    return [[list(batch) if batch.counts else [] for batch in rank] for rank in found]
+    return [[list(batch.samples) if batch.counts else [] for batch in rank] for rank in found]
 
 
 def within(batch, sizes, budget):
@@ -66,7 +65,7 @@ def test_training_takes_equally_many_steps_on_every_rank_and_in_every_epoch(size
         assert all(within(batch, sizes, budget) for rank in found for batch in rank)
         assert all(any(step) for step in zip(*found, strict=True))
         resumed = list(Small(sizes, 1, budget=budget, world=world, first=first, **options))
-        assert [list(batch) if batch.counts else [] for batch in resumed] == found[0][first:]
+        assert [list(batch.samples) if batch.counts else [] for batch in resumed] == found[0][first:]
     assert len(lengths) == 1
 
 
@@ -74,7 +73,7 @@ def test_an_epoch_leaves_out_next_to_nothing_and_pads_less_than_batches_of_as_ma
     sizes = np.random.default_rng(0).geometric(0.03, 4000)
     for epoch in range(5):
         batches = Batches(sizes, 1, shuffle=True, epoch=epoch, budget=1500)
-        plan = list(batches)
+        plan = [list(request.samples) for request in batches]
         seen = [i for batch in plan for i in batch]
         assert len(seen) >= 0.99 * len(sizes)
         rows = sum(len(batch) * sizes[batch].max() for batch in plan)
@@ -166,7 +165,7 @@ class Told:
 def test_workers_are_told_what_attention_asks_as_training_goes_on(tmp_path):
     data = opened(tmp_path, workers=1)
     told = Told()
-    data.readings = Live(told)
+    data.readings = told
     loader = data.loader("train")
     for progress, mask in ((0.0, Hops(1)), (0.6, Hops(2)), (0.0, Hops(1))):
         told.net.set_progress(progress)
@@ -180,16 +179,6 @@ def test_workers_are_told_what_attention_asks_as_training_goes_on(tmp_path):
             assert {"safe_dense"} <= ready or {"rowptr", "by_source"} <= ready
             fresh = GraphBatch(batch.ptr, batch.edge_index, batch.max_nodes)
             assert torch.equal(mask(fresh).dense, pairs.dense)
-
-
-def test_a_request_without_readings_leaves_the_datasets_own(tmp_path):
-    data = opened(tmp_path)
-    dataset = data.dataset("train")
-    dataset.readings = told = Told()()
-    assert set(dataset.__getitems__([0, 1]).memo) == {mask for mask, _ in told}
-    request = Request([0, 1])
-    request.readings = ()
-    assert dataset.__getitems__(request).memo == {}
 
 
 class Net(pl.LightningModule):

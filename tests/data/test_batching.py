@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
 from gt.attention import Demand
-from gt.data.batch_sampler import Batches
-from gt.data.batching import GraphDataset, Shares, gather, runs, tensor
+from gt.data.batch_sampler import Batches, Request
+from gt.data.batching import GraphDataset, gather, runs, tensor
 from gt.data.store import Graphs, load, pointers, save
 from gt.masks import Hops
 from gt.schema import Schema
@@ -95,15 +95,15 @@ def test_numbers_of_graphs_in_the_smallest_type_do_not_overflow(count, tmp_path)
     save(graphs, tmp_path / "store")
     stored = load(tmp_path / "store")
     dataset = GraphDataset(stored, stored.splits["test"])
-    assert torch.equal(dataset.__getitems__([1]).x, gather(graphs, [count - 1]).x)
+    assert torch.equal(dataset[Request((1,))].x, gather(graphs, [count - 1]).x)
 
 
 def test_a_dataset_gives_whole_batches_with_their_masks():
     packed = pack(GRAPHS)
-    dataset = GraphDataset(packed, np.array([6, 3, 2]), readings=[(Hops(2), Demand()), (Hops(None), Demand())])
+    dataset = GraphDataset(packed, np.array([6, 3, 2]))
     assert len(dataset) == 3
     assert dataset.sizes.tolist() == [7, 4, 9]
-    batch = dataset.__getitems__([2, 0])
+    batch = dataset[Request((2, 0), ((Hops(2), Demand()), (Hops(None), Demand())))]
     assert torch.equal(batch.x, gather(packed, [2, 6]).x)
     assert set(batch.memo) == {Hops(2), Hops(None)}
     assert {"slot", "rowptr", "in_degree"} <= vars(batch).keys()
@@ -131,7 +131,7 @@ class Small(Batches):
 def every(sizes, batch_size, world, **options):
     """What each rank computes in each batch that it takes: nothing where a batch does not count for it."""
     ranks = [list(Small(sizes, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
-    return [[list(batch) if batch.counts else [] for batch in rank] for rank in ranks]
+    return [[list(batch.samples) if batch.counts else [] for batch in rank] for rank in ranks]
 
 
 def members(ranks):
@@ -180,9 +180,9 @@ def test_evaluation_takes_up_to_twice_as_many_graphs_while_their_padded_pairs_ar
 
 def test_a_batch_that_does_not_count_has_no_targets():
     packed = pack(GRAPHS)
-    shares = Shares(GraphDataset(packed, np.arange(3)))
+    dataset = GraphDataset(packed, np.arange(3))
     plan = [list(Batches(np.array([5, 1, 9]), 2, shuffle=True, rank=rank, world=4)) for rank in range(4)]
-    batches = [[shares.__getitems__(request) for request in rank] for rank in plan]
+    batches = [[dataset[request] for request in rank] for rank in plan]
     assert [[batch.y is not None for batch in rank] for rank in batches] == [[True], [True], [True], [False]]
     assert all(batch.num_graphs == 1 for rank in batches for batch in rank)
 

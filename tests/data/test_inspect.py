@@ -16,6 +16,7 @@ from gt.attention import Demand
 from gt.cli.command import check_command
 from gt.data import bench, inspect
 from gt.data.__main__ import main, unused
+from gt.data.batch_sampler import Request
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Partition
@@ -78,7 +79,7 @@ def test_sizes_and_features_are_those_of_the_graphs(tmp_path):
     assert found.whole
     assert found.nodes.tolist() == [1 + n % 9 for n in range(60)]
     assert found.edges.sum() == found.in_degree.sum() == data.graphs.edge_ptr[-1]
-    whole = GraphBatch.from_data_list(data.dataset("train").__getitems__(list(range(40))).to_data_list())
+    whole = GraphBatch.from_data_list(data.dataset("train")[Request(tuple(range(40)))].to_data_list())
     assert torch.equal(torch.from_numpy(found.in_degree[: whole.num_nodes]), whole.in_degree)
     text = shown(inspect.size_table(found))
     assert f"60 graphs, {found.nodes.sum()} nodes, {found.edges.sum():,} edges" in text
@@ -284,7 +285,7 @@ def test_the_benchmark_compares_the_same_graphs(tmp_path):
     for data_of_pyg, graph in zip(bench.pyg_graphs(data.graphs, 60), range(60), strict=True):
         ours = data.dataset("train").graphs
         assert data_of_pyg.num_nodes == ours.sizes[graph]
-        batch = bench.GraphDataset(ours, np.arange(60)).__getitems__([graph])
+        batch = bench.GraphDataset(ours, np.arange(60))[Request((graph,))]
         for name in ("x", "edge_index", "edge_attr", "y"):
             assert torch.equal(data_of_pyg[name], getattr(batch, name))
     rows = bench.compare(data, seconds=0.01)

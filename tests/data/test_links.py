@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gt.attention import Reading
+from gt.data.batch_sampler import Request
 from gt.data.large.link_questions import Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches
 from gt.data.large.links import LinkData, LinkSource, both_ways
@@ -105,7 +106,7 @@ def network(seed: int = 0) -> GraphTransformer:
 
 def epoch(data: LinkData, number: int = 0) -> list[GraphBatch]:
     loader = data.train_dataloader()
-    loader.batch_sampler.sampler.set_epoch(number)
+    loader.sampler.set_epoch(number)
     return list(loader)
 
 
@@ -181,7 +182,7 @@ def test_what_is_asked_cannot_be_read_off(tmp_path: Path, sampler: Sampler | Non
     found = []
     for shown in (SHOWN, fewer, more):
         data = opened(link_data(tmp_path, shown, sampler=sampler))
-        batch = data.dataset("train").__getitems__([0, TRAIN.tolist().index([2, 1])])
+        batch = data.dataset("train")[Request((TRAIN.tolist().index([2, 1]),), draw=(0,))]
         assert batch.x is not None
         found.append((edges(batch), batch.x.tolist(), network()(batch)))
     for other in found[1:]:
@@ -308,7 +309,7 @@ def test_encodings_that_would_know_the_links(tmp_path: Path) -> None:
 
 def test_masks_of_too_many_pairs(data: LinkData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: 16)  # a machine of 256 bytes
-    data.readings = {(Hops(None), demand) for _, demand in network().readings()}
+    data.readings = lambda: {(Hops(None), demand) for _, demand in network().readings()}
     with pytest.raises(UserError, match="mask=one_hop"):
         epoch(data)
 

@@ -121,7 +121,7 @@ def test_epochs_differ_and_a_seed_gives_the_same_again(tmp_path):
 
     def drawn(epoch: int, first: int = 0) -> list[torch.Tensor]:
         steps = Steps(4, True, epoch=epoch, first=first)
-        return [data.dataset("train").__getitems__(item).x for item in steps]
+        return [data.dataset("train")[request].x for request in steps]
 
     one, again, other = drawn(0), drawn(0), drawn(1)
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
@@ -138,8 +138,8 @@ def test_several_processes_evaluate_each_node_once(make, evaluate, tmp_path):
     labels = []
     for rank in range(3):
         order = data.batches("valid", rank=rank, world=3)
-        for item in order:
-            y = data.dataset("valid").__getitems__(item).y
+        for request in order:
+            y = data.dataset("valid")[request].y
             labels += y[y != UNLABELLED].tolist()
     assert sorted(labels) == sorted(data.targets("valid").tolist())
 

@@ -10,6 +10,7 @@ import torch
 from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 from torch_geometric.datasets import TUDataset
 
+from gt.data.batch_sampler import Request
 from gt.data.batching import gather
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
@@ -520,4 +521,4 @@ def test_every_node_of_a_new_dataset_of_one_graph(tmp_path):
     data = NodeData(PyG(partial(Kept, [graph]), root=str(tmp_path)))
     data.open([], trained.schema)
     assert len(data.dataset("all")) == 30
-    assert torch.equal(data.dataset("all").__getitems__([0, 1, 0]).x, graph.x)
+    assert torch.equal(data.dataset("all")[Request((0,), draw=(0, 1))].x, graph.x)

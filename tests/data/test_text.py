@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.attention import Demand
+from gt.data.batch_sampler import Request
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData, TextBatches, TextDataset
 from gt.encodings import RandomWalk, Sinusoidal
@@ -83,12 +84,12 @@ def test_edges_run_from_each_token_to_the_next_and_never_look_ahead(sizes):
 def test_training_blocks_stay_inside_the_text_and_do_not_overlap(length, context, seed, epoch):
     if length < 2 * context + 1:
         return
-    dataset = TextDataset(np.arange(length), context, ())
+    dataset = TextDataset(np.arange(length), context)
     batches = TextBatches(dataset.sizes, context, 3, True, seed)
     batches.set_epoch(epoch)
     seen = []
-    for starts in batches:
-        batch = dataset.__getitems__(starts)
+    for request in batches:
+        batch = dataset[request]
         assert torch.equal(batch.y, batch.x[:, 0] + 1)
         seen += batch.x[:, 0].tolist()
     assert len(set(seen)) == len(seen)
@@ -103,7 +104,7 @@ def test_each_epoch_cuts_the_text_elsewhere(tmp_path):
     offsets = []
     for epoch in range(40):
         batches.set_epoch(epoch)
-        starts = sorted(start for batch in batches for start in batch)
+        starts = sorted(start for batch in batches for start in batch.samples)
         offsets.append(starts[0])
         assert starts == list(range(starts[0], starts[0] + 16 * len(starts), 16))
         again = data.batches("train", epoch=epoch)
@@ -116,22 +117,22 @@ def test_each_epoch_cuts_the_text_elsewhere(tmp_path):
 
 
 def test_validation_is_cut_alike_in_each_epoch_and_ends_in_a_short_block():
-    dataset = TextDataset(np.arange(24), 10, ())
+    dataset = TextDataset(np.arange(24), 10)
     assert dataset.sizes.tolist() == [10, 10, 3]
     batches = TextBatches(dataset.sizes, 10, 2, False, 0)
     first = list(batches)
     batches.set_epoch(7)
     assert list(batches) == first
-    assert sorted(start for batch in first for start in batch) == [0, 10, 20]
-    last = dataset.__getitems__([20, 0])
+    assert sorted(start for batch in first for start in batch.samples) == [0, 10, 20]
+    last = dataset[Request((20, 0))]
     assert last.sizes.tolist() == [3, 10]
     assert last.x[:3, 0].tolist() == [20, 21, 22]
     assert last.y[:3].tolist() == [21, 22, 23]
 
 
 def test_batches_of_one_shape_share_what_depends_on_the_shape_alone():
-    dataset = TextDataset(np.arange(100), 10, ((Causal(), Demand()),))
-    one, two = dataset.__getitems__([0, 20]), dataset.__getitems__([50, 3])
+    dataset = TextDataset(np.arange(100), 10)
+    one, two = (dataset[Request(starts, ((Causal(), Demand()),))] for starts in ((0, 20), (50, 3)))
     assert one.edge_index is two.edge_index
     assert Causal()(one) is Causal()(two)
     assert one.x[0, 0] == 0  # and tokens are their own

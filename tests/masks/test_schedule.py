@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 import gt
 from gt.cli.config import check
 from gt.cli.config_files import CONFIGS
-from gt.data.batching import Live
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.errors import one_line
@@ -80,14 +79,6 @@ def test_a_model_reads_by_the_present_masks():
     assert torch.equal(outputs[0], outputs[3])
     assert not torch.allclose(outputs[0], outputs[1])
     assert not torch.allclose(outputs[1], outputs[2])
-
-
-def test_datasets_look_at_the_present_masks():
-    net = scheduled_net()
-    readings = Live(net.readings)
-    assert {mask for mask, _ in readings} == {Hops(0), Hops(2)}
-    net.set_progress(1.0)
-    assert {mask for mask, _ in readings} == {mask for mask, _ in readings} == {Hops(None), Hops(2)}
 
 
 class Counted:
@@ -158,7 +149,7 @@ def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
     net = GraphTransformer(
         data.schema, 16, 2, BLOCKS["attention"], [Hops(schedule=[0, 1, None]), Causal()], dropout=0.1
     )
-    data.readings = Live(net.readings)
+    data.readings = net.readings
     task = Task(net, data.schema, *data.measures(), optim=Optimisation(lr=0.01))
     runner = pl.Trainer(
         accelerator="cpu", callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset
 from gt.data.text.language import TextDataset
 from gt.encodings import Degree, RandomWalk, Rotary
@@ -136,8 +137,8 @@ def test_collation_prepares_the_wide_batch_and_a_model_computes_nothing_more():
         GraphTransformer(Schema(vocab, outputs=2), 8, 2, BLOCKS["attention"], list(masks)) for vocab in ((5, 5), (5,))
     ]
     batches = [
-        GraphDataset(packed, np.arange(3), nets[0].readings()).__getitems__([0, 1, 2]),
-        TextDataset(np.arange(50) % 5, 8, nets[1].readings()).__getitems__([0, 8, 45]),
+        GraphDataset(packed, np.arange(3))[Request((0, 1, 2), tuple(nets[0].readings()))],
+        TextDataset(np.arange(50) % 5, 8)[Request((0, 8, 45), tuple(nets[1].readings()))],
     ]
     for net, batch in zip(nets, batches, strict=True):
         (wide,) = batch.memo.values()
@@ -156,7 +157,7 @@ def test_a_prepared_batch_waits_for_no_device():
         if isinstance(layer, Attention):
             layer.backend = "dense"
     graphs = pack([random_graph(n, n) for n in (6, 3, 5)])
-    batch = GraphDataset(graphs, np.arange(3), net.readings("meta")).__getitems__([0, 1, 2])
+    batch = GraphDataset(graphs, np.arange(3))[Request((0, 1, 2), tuple(net.readings("meta")))]
     assert net.to("meta")(batch.to("meta")).shape == (3, 2)  # reading a value of a meta tensor raises
 
 

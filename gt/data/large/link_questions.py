@@ -5,8 +5,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from gt.data.batch_sampler import Request
+from gt.data.batching import BatchDataset
 from gt.graph import GraphBatch
 
 
@@ -56,17 +57,17 @@ class Ranked:
         return np.stack([source.repeat(self.width), targets.ravel()]), linked.ravel()
 
 
-class EvaluationLinks(Dataset[GraphBatch]):
-    """Blocks of questions about one graph; a list with the number of one block gives its batch.
+class EvaluationLinks(BatchDataset):
+    """Blocks of questions about one graph; a batch is one block.
 
     Args:
-        batch: the graph that a model reads.
+        graph: what a model reads, a batch of one.
         questions: what it is asked.
         block: items in a block.
     """
 
-    def __init__(self, batch: GraphBatch, questions: Questions, block: int) -> None:
-        self.batch, self.questions, self.block = batch, questions, block
+    def __init__(self, graph: GraphBatch, questions: Questions, block: int) -> None:
+        self.graph, self.questions, self.block = graph, questions, block
 
     def __len__(self) -> int:
         return -(-len(self.questions) // self.block)
@@ -76,10 +77,10 @@ class EvaluationLinks(Dataset[GraphBatch]):
         """Ones, a number a block."""
         return np.ones(len(self), dtype=np.int64)
 
-    def __getitems__(self, items: list[int]) -> GraphBatch:
-        (number,) = items
+    def batch(self, request: Request) -> GraphBatch:
+        [number] = request.samples
         pairs, linked = self.questions.rows(number * self.block, (number + 1) * self.block)
-        batch = copy.copy(self.batch)
+        batch = copy.copy(self.graph)
         batch.links = torch.from_numpy(pairs.astype(np.int64))
         batch.y = torch.from_numpy(linked.astype(np.float32))[:, None]
         return batch

@@ -1,14 +1,10 @@
 """Batches of links to learn, each with the graph as it would be if none of them were there."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from gt.attention import Reading
-from gt.data.batch_sampler import Batches
-from gt.data.batching import prepare_all, runs
+from gt.data.batch_sampler import Batches, Request
+from gt.data.batching import BatchDataset, prepare_all, runs
 from gt.data.large.negatives import Negatives
 from gt.data.large.nodes import refuse_dense
 from gt.data.large.sampling import Neighbours, Rows
@@ -72,16 +68,15 @@ class InputGraph:
         )
 
 
-class TrainingLinks(Dataset[GraphBatch]):
-    """Links to learn; ``[draw, *numbers]`` gives a batch of the links so numbered and as many pairs that are none.
+class TrainingLinks(BatchDataset):
+    """Links to learn; a batch has the links of a request, and as many pairs that are none.
 
     Args:
         graph: what a model reads, the links to learn among its edges.
         links: (K, 2) nodes of each link.
         negatives: makes the pairs that are none.
         sampler: what is read around them; None the whole graph.
-        seed: what all is drawn from, together with ``draw``.
-        readings: what the model will ask of each batch.
+        seed: what all is drawn from, together with a request's ``draw``.
     """
 
     def __init__(
@@ -91,10 +86,8 @@ class TrainingLinks(Dataset[GraphBatch]):
         negatives: Negatives,
         sampler: Neighbours | None,
         seed: int,
-        readings: Iterable[Reading],
     ) -> None:
-        self.graph, self.links, self.negatives, self.sampler = graph, links, negatives, sampler
-        self.seed, self.readings = seed, readings
+        self.graph, self.links, self.negatives, self.sampler, self.seed = graph, links, negatives, sampler, seed
 
     def __len__(self) -> int:
         return len(self.links)
@@ -104,10 +97,9 @@ class TrainingLinks(Dataset[GraphBatch]):
         """(K,) ones: one link costs as much as another."""
         return np.ones(len(self), dtype=np.int64)
 
-    def __getitems__(self, items: list[int]) -> GraphBatch:
-        draw, numbers = items[0], np.array(items[1:])
-        random = np.random.default_rng([self.seed, draw])
-        positive = self.links[numbers].T.astype(np.int64)
+    def batch(self, request: Request) -> GraphBatch:
+        random = np.random.default_rng([self.seed, *request.draw])
+        positive = self.links[np.array(request.samples)].T.astype(np.int64)
         links = np.concatenate([positive, self.negatives.draw(positive, random)], axis=1)
         gone = self.graph.between(positive)
         if self.sampler is None:
@@ -115,14 +107,13 @@ class TrainingLinks(Dataset[GraphBatch]):
             batch.links = torch.from_numpy(links)
         else:
             batch = self.graph.around(gone, links, self.sampler, random)
-        batch.y = (torch.arange(2 * len(numbers)) < len(numbers)).float()[:, None]
-        readings = tuple(self.readings)
-        refuse_dense(batch.finish(), readings)
-        return prepare_all(batch, readings)
+        batch.y = (torch.arange(links.shape[1]) < positive.shape[1]).float()[:, None]
+        refuse_dense(batch.finish(), request.readings)
+        return prepare_all(batch, request.readings)
 
 
 class LinkBatches(Batches):
-    """Batches of link numbers, before each a number that no other batch of the training has: see `TrainingLinks`."""
+    """Batches of links, each drawn by a number that no other batch of the training has: see `TrainingLinks`."""
 
-    def items(self, graphs: np.ndarray, place: int) -> list[int]:
-        return [(self.epoch * len(self) + place) * self.world + self.rank, *graphs.tolist()]
+    def request(self, graphs: np.ndarray, place: int) -> Request:
+        return Request(tuple(graphs.tolist()), draw=((self.epoch * len(self) + place) * self.world + self.rank,))

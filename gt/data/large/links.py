@@ -8,7 +8,6 @@ once from the whole graph would know the training links that they are asked for,
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -136,11 +135,11 @@ class LinkData(Stored, Sized):
             return Ranked(splits[split], splits[f"{split}_targets"])
         return Together(splits[split], splits[f"{split}_negatives"])
 
-    def dataset(self, split: str) -> Any:
+    def dataset(self, split: str) -> TrainingLinks | EvaluationLinks:
         if split == "train":
             links = self.graphs.splits["train"]
             sampler = self.sampler if isinstance(self.sampler, Neighbours) else None
-            return TrainingLinks(self.graph, links, self.absent, sampler, self.seed, self.readings)
+            return TrainingLinks(self.graph, links, self.absent, sampler, self.seed)
         questions = self.questions(split)
         world = 1 if self.trainer is None else self.trainer.world_size
         block = min((self.eval_batch_size or LARGEST) // questions.width, -(-len(questions) // world))

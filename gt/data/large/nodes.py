@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from gt.attention import Reading
-from gt.data.batch_sampler import Epochs
-from gt.data.batching import prepare_all, tensor
+from gt.data.batch_sampler import Epochs, Request
+from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.graphs import Stored
 from gt.data.large.sampling import Full, Rows, Sample, Sampler
 from gt.data.store import Graphs
@@ -85,8 +84,8 @@ class Whole:
         return (GraphBatch(**self._parts) if chunk is None else WholeGraph(**self._parts, chunk=chunk)).finish()
 
 
-class NodeSamples(Dataset[GraphBatch]):
-    """The steps of each epoch; ``[epoch, world, step]`` gives a batch of one graph, complete with indices and masks.
+class NodeSamples(BatchDataset):
+    """The steps of each epoch; a step, drawn by (epoch, processes), gives a batch of one graph.
 
     A draw depends on the seed, the epoch and the step alone, whichever process makes it.
 
@@ -101,7 +100,6 @@ class NodeSamples(Dataset[GraphBatch]):
     def __init__(self, whole: Whole, roots: np.ndarray, sampler: Sampler, seed: int, chunk: int | None = None) -> None:
         self.whole, self.graphs, self.sampler = whole, whole.graphs, sampler
         self.roots, self.seed, self.chunk = np.asarray(roots, np.int64), seed, chunk
-        self.readings: Iterable[Reading] = ()  # what the model will ask of each batch
         self.is_root = np.zeros(int(self.graphs.node_ptr[-1]), bool)
         self.is_root[self.roots] = True
         self._planned: tuple[tuple[int, int], list[np.ndarray]] | None = None
@@ -116,16 +114,15 @@ class NodeSamples(Dataset[GraphBatch]):
             self._planned = (epoch, world), self.sampler.plan(self.roots, world, draw)
         return self._planned[1]
 
-    def __getitems__(self, item: list[int]) -> GraphBatch:
-        epoch, world, step = item
-        nodes = self.plan(epoch, world)[step]
-        sample = self.sampler.sample(nodes, self.is_root, np.random.default_rng([self.seed, *item]))
+    def batch(self, request: Request) -> GraphBatch:
+        [step] = request.samples
+        nodes = self.plan(*request.draw)[step]
+        sample = self.sampler.sample(nodes, self.is_root, np.random.default_rng([self.seed, *request.draw, step]))
         batch = self._all(nodes) if sample is None else self._part(sample)
         if self.chunk is not None:
             return batch
-        readings = tuple(self.readings)
-        refuse_dense(batch, readings)
-        return prepare_all(batch, readings)
+        refuse_dense(batch, request.readings)
+        return prepare_all(batch, request.readings)
 
     @cached_property
     def _kept(self) -> GraphBatch:
@@ -173,11 +170,11 @@ class Steps(Epochs):
     def __len__(self) -> int:
         return self.steps // self.world
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Request]:
         epoch = self.epoch if self.shuffle else 0
         first, self.first = self.first, 0
         for step in range(self.rank + first * self.world, self.steps, self.world):
-            yield [epoch, self.world, step]
+            yield Request((step,), tuple(self.readings()), draw=(epoch, self.world))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -227,9 +224,7 @@ class NodeData(Stored):
         return int(graphs.node_ptr[-1])
 
     def dataset(self, split: str) -> NodeSamples:
-        dataset = self._datasets[split]
-        dataset.readings = self.readings
-        return dataset
+        return self._datasets[split]
 
     def workers_for(self, split: str) -> int:
         """The whole graph is made once, in the training process: to hand it over would copy it each epoch."""

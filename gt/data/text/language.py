@@ -1,7 +1,7 @@
 """Language modelling: every block of text is a path graph, every token a node."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.attention import Reading
-from gt.data.batch_sampler import Batches
-from gt.data.batching import prepare_all, readings_of, tensor
+from gt.data.batch_sampler import Batches, Request
+from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.datamodule import Sized
 from gt.data.store import fingerprint
 from gt.data.store_folders import store_folder, temporary_store
@@ -32,17 +31,16 @@ from gt.ranges import at_least
 from gt.schema import Schema
 
 
-class TextDataset(Dataset[GraphBatch]):
-    """Blocks of consecutive tokens; a list of start positions gives a batch whose targets are the next tokens.
+class TextDataset(BatchDataset):
+    """Blocks of consecutive tokens; start positions give a batch whose targets are the next tokens.
 
     Args:
         tokens: (T,) integers of any type; may be memory-mapped.
         context: tokens in a block.
-        readings: what a model will ask of each batch.
     """
 
-    def __init__(self, tokens: np.ndarray, context: int, readings: Iterable[Reading]) -> None:
-        self.tokens, self.context, self.readings = tokens, context, readings
+    def __init__(self, tokens: np.ndarray, context: int) -> None:
+        self.tokens, self.context = tokens, context
         self.skeleton = lru_cache(maxsize=4)(self._skeleton)
 
     @staticmethod
@@ -59,11 +57,11 @@ class TextDataset(Dataset[GraphBatch]):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitems__(self, starts: list[int]) -> GraphBatch:
+    def batch(self, request: Request) -> GraphBatch:
         last = len(self.tokens) - 1
-        sizes = tuple(min(self.context, last - start) for start in starts)
-        batch = copy.copy(self.skeleton(sizes, frozenset(readings_of(starts, self.readings))))
-        place = (torch.tensor(starts)[batch.batch] + batch.position).numpy()
+        sizes = tuple(min(self.context, last - start) for start in request.samples)
+        batch = copy.copy(self.skeleton(sizes, frozenset(request.readings)))
+        place = (torch.tensor(request.samples)[batch.batch] + batch.position).numpy()
         batch.x, batch.y = tensor(self.tokens[place])[:, None], tensor(self.tokens[place + 1])
         return batch
 
@@ -78,9 +76,9 @@ class TextBatches(Batches):
         super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **options)
         self.context = context
 
-    def items(self, graphs: np.ndarray, place: int) -> list[int]:
+    def request(self, graphs: np.ndarray, place: int) -> Request:
         offset = np.random.default_rng([self.seed, self.epoch, 1]).integers(self.context) if self.shuffle else 0
-        return (graphs * self.context + offset).tolist()
+        return Request(tuple((graphs * self.context + offset).tolist()))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -156,7 +154,7 @@ class LanguageData(Sized):
         return split in self.tokens
 
     def dataset(self, split: str) -> TextDataset:
-        return TextDataset(self.tokens[split], self.context, self.readings)
+        return TextDataset(self.tokens[split], self.context)
 
     def targets(self, split: str) -> Tensor:
         return tensor(self.tokens[split][1:])
