@@ -85,7 +85,7 @@ def test_a_criterion_that_the_validated_samples_leave_undefined_gives_way_to_the
     one = paths(tmp_path / "one", [1.0 if n in valid else float(n % 2) for n in range(60)], kind="binary")
     assert decidable(AUROC, Evaluated(one, "valid")) == LOSS
     first = next(iter(both.batches("valid")))  # of which one batch alone is looked at
-    seen = {int(both.graphs.splits["valid"][n]) for n in first}
+    seen = {int(both.graphs.splits["valid"][n]) for n in first.samples}
     part = paths(tmp_path / "part", [1.0 if n in seen else float(n % 2) for n in range(60)], kind="binary")
     assert decidable(AUROC, Evaluated(part, "valid")) == AUROC
     assert decidable(AUROC, Evaluated(part, "valid", 1)) == LOSS

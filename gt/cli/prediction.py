@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gt.data.batch_sampler import Batches, Request
+from gt.data.batch_sampler import Batches, Epochs, Request
 from gt.data.batching import GraphDataset
 from gt.data.datamodule import ALL, DataModule
-from gt.data.graphs import Stored
+from gt.data.graphs import GraphData, Stored
 from gt.data.source import Records
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -52,11 +52,12 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request
         known += [name for name in data.graphs.splits if name not in known] if isinstance(data, Stored) else []
         raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
     dataset = data.dataset(split)
-    if isinstance(dataset, GraphDataset) and (split == "train" or left_out.any()):
+    batches: Epochs
+    if isinstance(data, GraphData) and (split == "train" or left_out.any()):
         kept = np.flatnonzero(~left_out) if len(left_out) else np.arange(len(dataset))
         batches = Batches(dataset.sizes[kept], **data.measure("valid"))
         batches.readings = data.readings
-        return (replace(request, samples=kept[request.samples]) for request in batches)
+        return (replace(request, samples=tuple(kept.take(request.samples))) for request in batches)
     if split == "train":
         raise UserError("training batches of these data are drawn at random: choose --split valid or test")
     batches = data.batches(split)
@@ -158,7 +159,7 @@ def predict(task: Task, data: DataModule, split: str, device: torch.device) -> P
     batches = iter(()) if none else plan(data, split, left_out)
     for request in batches:
         batch: GraphBatch = dataset[request]
-        samples = request.samples
+        samples = np.array(request.samples)
         where = located(schema, dataset, samples, batch)
         prediction, target = task(batch.to(device)).float(), None if batch.y is None else batch.y.to(device)
         rows = pd.DataFrame(where | columns(schema, prediction.cpu(), batch.y, spell))

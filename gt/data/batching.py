@@ -85,6 +85,15 @@ class BatchDataset(Dataset[GraphBatch]):
     """Makes whole batches, complete with indices and masks."""
 
     @abstractmethod
+    def __len__(self) -> int:
+        """Samples."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """What each sample adds to a batch: nodes; ones where all cost the same."""
+        return np.ones(len(self), np.int64)
+
+    @abstractmethod
     def batch(self, request: Request) -> GraphBatch:
         """The batch with its targets, prepared for the readings."""
 

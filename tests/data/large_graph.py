@@ -96,7 +96,7 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
         ParallelBlock, local=GatedGCN, attention=Attention, feed_forward=FeedForward, norm=nn.LayerNorm, dropout=0.1
     )
     net = GraphTransformer(data.schema, 64, 3, block, Hops(1))
-    data.readings = net.readings()
+    data.readings = net.readings
     measures, criterion = data.measures()
     task = Task(net, data.schema, measures, criterion, Optimisation())
     clock = Clock()

@@ -219,8 +219,8 @@ def test_no_two_batches_draw_alike(tmp_path: Path) -> None:
             sampler.set_epoch(number)
             batches = list(sampler)
             assert len(batches) == len(sampler) == 3
-            draws += [batch[0] for batch in batches]
-            numbers += [(number, link) for batch in batches for link in batch[1:]]
+            draws += [batch.draw for batch in batches]
+            numbers += [(number, link) for batch in batches for link in batch.samples]
     assert len(set(draws)) == len(draws)
     assert sorted(numbers) == [(number, link) for number in range(3) for link in range(12)]
 
@@ -277,7 +277,7 @@ def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, 
 
 def test_masks_are_prepared_and_blocks_share_their_graph(data: LinkData) -> None:
     readings: set[Reading] = network().readings()
-    data.readings, data.eval_batch_size = readings, 3
+    data.readings, data.eval_batch_size = lambda: readings, 3
     (mask, _), *_ = readings
     for batch in epoch(data):
         assert mask in batch.memo

@@ -170,7 +170,7 @@ def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path)
 @pytest.mark.parametrize("mask", [Hops(2), Hops(1) | Expander(4)], ids=["hops", "expander"])
 def test_masks_see_the_sample(mask, tmp_path):
     data = opened(tmp_path, Partition(4))
-    data.readings = network(data, mask).readings()
+    data.readings = network(data, mask).readings
     for batch in data.train_dataloader():
         (pairs,) = batch.memo.values()
         assert torch.equal(pairs.edges[1] * batch.num_nodes + pairs.edges[0], mask.keys(batch))

@@ -73,7 +73,7 @@ def test_same_as_ogb_on_real_molecules(real_data: Path) -> None:
     data = GraphData(PCQM4Mv2(str(real_data / "ogb_mini"), processes=2))
     same_as_ogb(data.source, pd.read_csv(data.source.files()["data"])["smiles"].tolist())
     splits = torch.load(data.source.files()["split"], weights_only=False)
-    for split, ids in read(data).splits.items():
+    for split, ids in read(data.source).splits.items():
         np.testing.assert_array_equal(ids, splits[split])
 
 

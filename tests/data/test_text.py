@@ -149,7 +149,7 @@ def test_the_schema_says_what_a_model_must_know(tmp_path):
 def test_ranks_share_out_the_blocks(tmp_path):
     data = opened(tmp_path)
     for split, count in (("train", 56), ("valid", 7)):
-        seen = [s for rank in range(3) for batch in data.batches(split, rank=rank, world=3) for s in batch]
+        seen = [s for rank in range(3) for batch in data.batches(split, rank=rank, world=3) for s in batch.samples]
         assert len(set(seen)) == len(seen)
         assert count - 4 * 2 <= len(seen) <= count
         assert split == "train" or len(seen) == count
@@ -185,4 +185,4 @@ def test_tiny_shakespeare(real_data, tmp_path):
     data.open([])
     assert data.schema.outputs == 65
     assert len(data.tokens["train"]) + len(data.tokens["valid"]) == 1_115_394
-    assert sum(len(batch) for batch in data.batches("valid")) == -(-(len(data.tokens["valid"]) - 1) // 64)
+    assert sum(len(batch.samples) for batch in data.batches("valid")) == -(-(len(data.tokens["valid"]) - 1) // 64)

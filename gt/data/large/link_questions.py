@@ -72,11 +72,6 @@ class EvaluationLinks(BatchDataset):
     def __len__(self) -> int:
         return -(-len(self.questions) // self.block)
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """Ones, a number a block."""
-        return np.ones(len(self), dtype=np.int64)
-
     def batch(self, request: Request) -> GraphBatch:
         [number] = request.samples
         pairs, linked = self.questions.rows(number * self.block, (number + 1) * self.block)

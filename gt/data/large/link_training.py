@@ -92,11 +92,6 @@ class TrainingLinks(BatchDataset):
     def __len__(self) -> int:
         return len(self.links)
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """(K,) ones: one link costs as much as another."""
-        return np.ones(len(self), dtype=np.int64)
-
     def batch(self, request: Request) -> GraphBatch:
         random = np.random.default_rng([self.seed, *request.draw])
         positive = self.links[np.array(request.samples)].T.astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.folds import Folds
-from gt.data.source import Records, Source
+from gt.data.source import Source
 from gt.data.store import Graphs, pointers
 from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, known_texts

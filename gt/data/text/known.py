@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.data.datamodule import Records
 from gt.data.reading import lines
+from gt.data.source import Records
 from gt.data.table import Row, Table, plain, table_of
 from gt.data.targets import known_targets, no_targets, say_strange
 from gt.data.text.labelled import TEXTS, as_text, kind_of, longest_column, text_table, usual_column
