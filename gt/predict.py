@@ -17,7 +17,7 @@ from gt.errors import Parser, one_line
 from gt.schema import many
 
 
-def arguments(given: Sequence[str]) -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m gt.predict", description=__doc__.partition("\n\n")[2])
     parser.add_argument("checkpoint", type=Path, help="a file such as RUN/checkpoints/best.ckpt, or the run folder")
     parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE or data=NAME")
@@ -25,11 +25,11 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="the table (.csv, .csv.gz); predictions-SPLIT.csv in the run folder")
     parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
     parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
-    return parser.parse_intermixed_args(list(given))
+    return parser.parse_intermixed_args(list(words))
 
 
-def main(given: Sequence[str]) -> None:
-    options = arguments(given)
+def main(words: Sequence[str]) -> None:
+    options = arguments(words)
     with importing():  # late: --help and a typo answer at once
         import pandas as pd
         import torch

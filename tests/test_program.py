@@ -1,10 +1,14 @@
 """How programs end: soon, with the right exit code, and after all that was to be done before."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
+
+from gt.cli.program import importing
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -36,3 +40,18 @@ def test_a_program_ends_with_its_code_after_threads_and_handlers(last, code):
     assert done.returncode == code
     assert done.stdout.split() == ["said", "thread", "handler"]
     assert ("words" in done.stderr) == ("words" in last)
+
+
+def test_what_a_job_leaves_before_the_next_imports_is_collected():
+    class Network:
+        def __init__(self):
+            self.itself = self
+
+    with importing():
+        assert not gc.isenabled()
+    network = weakref.ref(Network())
+    with importing():
+        pass
+    gc.collect()
+    assert network() is None
+    assert gc.isenabled()

@@ -179,15 +179,15 @@ def resumed(arguments: list[str]) -> list[str]:
         UserError: no such run, it has nothing to go on from, or an argument changes what must stay, see
             `gt.train.resume`.
     """
-    given = [argument for argument in arguments if argument.startswith("resume=")]
-    if not given or given[-1] in ("resume=", "resume=null"):
+    last = ["resume=", *(argument for argument in arguments if argument.startswith("resume="))][-1]
+    if last in ("resume=", "resume=null"):
         return arguments
-    folder = Path(given[-1].removeprefix("resume="))
+    folder = Path(last.removeprefix("resume="))
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
-    kept = [argument for argument in arguments if argument not in given]
+    kept = [argument for argument in arguments if not argument.startswith("resume=")]
     configs = folder / ".hydra"
     if (configs / RESUMED / "config.yaml").is_file():
         configs = configs / RESUMED  # that of the last time it went on

@@ -34,10 +34,11 @@ def quick_exit() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around large imports: the garbage collector rests, and never looks at what there is by their end."""
+    """Around large imports: the garbage collector rests, and never looks at what there is by the end of the first."""
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # by the next a job of a sweep may have left what is to be collected
+            gc.freeze()
         gc.enable()

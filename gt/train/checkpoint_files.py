@@ -12,6 +12,7 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
+from gt.data.files import durable, sync
 from gt.errors import UserError
 
 LAST = "last.ckpt"  # where training stands
@@ -32,14 +33,12 @@ def write(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) 
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with durable(part) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
         if previous is not None and path.exists():
             os.replace(path, previous)
         os.replace(part, path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     except (OSError, RuntimeError) as error:
         reason = _of_system(error)
         if reason is None:
@@ -55,16 +54,6 @@ def _of_system(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _sync_folder(folder: Path) -> None:
-    """A file's new name is on the disk once its folder is."""
-    if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 def read(path: Path) -> dict[str, Any]:
