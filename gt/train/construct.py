@@ -140,5 +140,5 @@ def _agreement(frame: FrameType, section: Mapping[str, Any]) -> int:
 
 def _hydras(error: Exception) -> tuple[str, str] | None:
     """Where Hydra was when it met an error, as it says itself: a call that never began has no frame."""
-    found = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
-    return (found[1], found[1]) if found else None
+    place = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
+    return (place[1], place[1]) if place else None

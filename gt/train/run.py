@@ -167,7 +167,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with together(trainer.strategy.launcher, folder):
         with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
             trainer.fit(task, datamodule=data, ckpt_path=last)
-        if not task.has_trained:
+        if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
         return finish(trainer, task, data, folder, loggers)
 
@@ -177,10 +177,10 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     split = "test" if data.has("test") else "valid"
     evaluate = trainer.test if split == "test" else trainer.validate
-    found = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
+    measured = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
-    scores = {name.removeprefix(f"{split}/"): value for name, value in found.items() if name.startswith(split)}
+    scores = {name.removeprefix(f"{split}/"): value for name, value in measured.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
     evaluated = Evaluated(data, split, limit, trainer.world_size)

@@ -158,11 +158,11 @@ class Task(pl.LightningModule):
         self.measures[stage].to(torch.float32)
 
     def _log(self, stage: str) -> None:
-        found = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
+        measured = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
         self.losses[stage].reset()
         self.measures[stage].reset()
         shown = f"{stage}/{self.criterion.name}"
-        for name, value in found.items():
+        for name, value in measured.items():
             self.log(name, value, prog_bar=name == shown, rank_zero_only=True)
 
     def on_validation_epoch_start(self) -> None:
