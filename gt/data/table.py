@@ -64,6 +64,10 @@ class Table:
         columns = {name: values[rows] for name, values in self.columns.items()}
         return Table(self.name, columns, lambda row: self.where(int(rows[row])))
 
+    def select(self, names: Sequence[str]) -> list[np.ndarray] | None:
+        """The columns of the given names; None where one is missing, or none are given."""
+        return [self.columns[name] for name in names] if names and {*names} <= self.columns.keys() else None
+
     def others(self, *names: str) -> list[str]:
         """The columns but for those of the given names."""
         return [name for name in self.columns if name not in names]
@@ -213,8 +217,10 @@ def plain(cells: np.ndarray, missing: Collection[str] = ("",), commas: bool = Fa
     Args:
         commas: decimal commas become points, see `decimal_points`.
     """
-    text = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
-    text = [None if isinstance(cell, str) and cell in missing else cell for cell in text]
+    text = [
+        cell if not isinstance(cell, str) else None if (word := cell.strip()) in missing else word
+        for cell in cells.tolist()
+    ]
     return np.fromiter(decimal_points(text) if commas else text, object, len(text))
 
 

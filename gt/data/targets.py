@@ -8,42 +8,47 @@ import pandas as pd
 from gt.data.files import say
 from gt.schema import UNLABELLED, Schema
 
+FEW = 10  # values that may be classes or categories however few rows each has
 
-def known_targets(columns: Sequence[np.ndarray], schema: Schema) -> tuple[np.ndarray, list[int]]:
-    """Targets as the model takes them, and the rows with a value that it cannot take.
+
+def tells_apart(distinct: int, count: int, chosen: bool = False) -> bool:
+    """Whether so many different values of so many rows tell the rows apart, and are neither classes nor categories.
+
+    Most values stand in one row only then; all, where somebody says that they are classes.
+    """
+    return distinct > FEW and (distinct == count if chosen else 2 * distinct > count)
+
+
+def known_targets(
+    columns: Sequence[np.ndarray] | None, rows: int, schema: Schema, where: Callable[[int], str]
+) -> np.ndarray:
+    """Targets as the model takes them; a line says of how many rows it cannot take the value.
 
     Args:
-        columns: one (rows,) for each that the schema names as target: text or numbers, missing where there is no label.
+        columns: one (rows,) for each that the schema names as target: text or numbers, missing where there is no label;
+            None where there are no such columns.
+        where: names the place of a row.
 
     Returns:
         (rows,) int64 classes, `UNLABELLED` where there is none, or (rows, outputs) float32 where NaN says so.
     """
+    if columns is None:
+        width = 1 if schema.kind == "multiclass" else schema.outputs
+        columns = [np.full(rows, None)] * width
     if schema.kind == "multiclass":
-        names = schema.names or tuple(map(str, range(schema.outputs)))
-        y = _read(columns[0], _among(names))
-        strange = np.isnan(y) & ~pd.isna(columns[0])
-        return np.where(np.isnan(y), UNLABELLED, y).astype(np.int64), np.flatnonzero(strange).tolist()
-    if schema.answers:
+        reads = [_among(schema.names or tuple(map(str, range(schema.outputs))))]
+    elif schema.answers:
         reads = [_among(words) for words in schema.answers]
     else:
         reads = [_yes_no if schema.kind == "binary" else _number] * len(columns)
     y = np.stack([_read(column, read) for column, read in zip(columns, reads, strict=True)], axis=1)
-    strange = np.isnan(y) & ~np.stack([pd.isna(column) for column in columns], axis=1)
-    return y.astype(np.float32), np.flatnonzero(strange.any(1)).tolist()
-
-
-def no_targets(rows: int, schema: Schema) -> np.ndarray:
-    """The same where there are no such columns."""
+    strange = np.flatnonzero((np.isnan(y) & ~np.stack([pd.isna(column) for column in columns], axis=1)).any(1))
+    if len(strange):
+        rest = "" if len(strange) == 1 else f", and {len(strange) - 1:,} more alike"
+        say(f"{where(int(strange[0]))}: a target that the model does not know, which is not scored{rest}")
     if schema.kind == "multiclass":
-        return np.full(rows, UNLABELLED)
-    return np.full((rows, schema.outputs), np.nan, np.float32)
-
-
-def say_strange(rows: Sequence[int], where: Callable[[int], str]) -> None:
-    """Say how many rows have a target that the model cannot take, if any."""
-    if rows:
-        rest = "" if len(rows) == 1 else f", and {len(rows) - 1:,} more alike"
-        say(f"{where(rows[0])}: a target that the model does not know, which is not scored{rest}")
+        return np.where(np.isnan(y), UNLABELLED, y)[:, 0].astype(np.int64)
+    return y.astype(np.float32)
 
 
 def _read(column: np.ndarray, read: Callable[[str], float | None]) -> np.ndarray:

@@ -13,7 +13,7 @@ from gt.data.molecules.smiles import smiles_graphs
 from gt.data.parallel import mapped
 from gt.data.source import Records
 from gt.data.store import Graphs
-from gt.data.targets import known_targets, no_targets, say_strange
+from gt.data.targets import known_targets
 from gt.schema import Schema
 
 
@@ -44,10 +44,7 @@ def known_molecules(
     for row in np.flatnonzero(pd.isna(cells)):
         skipped.add(row, "", "no molecule")
     skipped.add_spoiled(column, column)
-    y = no_targets(len(table), known)
-    if known.target and {*known.target} <= table.columns.keys():
-        y, strange = known_targets([table.columns[name] for name in known.target], known)
-        say_strange(strange, table.where)
+    y = known_targets(table.select(known.target), len(table), known, table.where)
     rows = skipped.others()
     parts = [rows[begin : begin + part] for begin in range(0, len(rows), part)] or [rows]
     arrays = mapped(smiles_graphs, [[texts[row] for row in some] for some in parts], processes, "reading molecules")

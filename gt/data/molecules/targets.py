@@ -8,11 +8,11 @@ import pandas as pd
 
 from gt.data.molecules.columns import is_numeric, numbers
 from gt.data.table import Table
+from gt.data.targets import FEW, tells_apart
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 
 NO_WORDS = {"no", "n", "false", "f", "negative", "neg", "inactive", "absent", "off", "-", "0"}
-FEW = 10  # classes that whole numbers may stand for, each found as often on average
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Ta
     if kind == "regression":
         raise UserError(f"{what}, which data.kind=regression needs")
     distinct, count = first.nunique(), int(first.count())
-    if distinct > FEW and (distinct == count or (kind is None and 2 * distinct > count)):
+    if tells_apart(distinct, count, kind is not None):
         hint = "choose another target, or correct the numbers"
         raise UserError(f"{what}, and {distinct} different values in {count} rows are no classes: {hint}")
     words = [sorted({*column.dropna()}, key=lambda word: (word.lower() not in NO_WORDS, word)) for column in cells]

@@ -9,10 +9,10 @@ import numpy as np
 from gt.data.splits import SPLITS, stratified
 from gt.data.store import Arrays, Graphs
 from gt.data.table import Where
+from gt.data.targets import tells_apart
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Kind, many, several
 
-FEW = 10  # values that may be classes or categories however few rows each has
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
 
 
@@ -155,7 +155,7 @@ def _shared(distinct: int, labelled: int, where: Where, kind: Kind | None) -> No
     Raises:
         UserError: every row has one of its own, or most have and nobody says that they are classes.
     """
-    if distinct > FEW and (distinct == labelled or (kind is None and 2 * distinct > labelled)):
+    if tells_apart(distinct, labelled, kind is not None):
         raise UserError(
             f"{where(0)}: {distinct:,} different values in {labelled:,} targets are no classes: choose another target, "
             "or data.kind=regression where they are numbers"

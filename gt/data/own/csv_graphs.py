@@ -138,8 +138,8 @@ class CSVGraphs(Own):
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
     ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.own.node_tables.pack` and `gt.data.own.columns.answer`. Without ``graphs.csv`` it is one graph, whose nodes
-    have the targets.
+    `gt.data.own.node_tables.learn_categories` and `gt.data.own.columns.answer`. Without ``graphs.csv`` it is one graph,
+    whose nodes have the targets.
 
     Args:
         path: the folder.

@@ -20,6 +20,7 @@ from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
 from gt.data.own.networkx_files import read_gexf, read_gml
 from gt.data.own.node_link import read_json
+from gt.data.reading import ending
 from gt.data.store import Graphs
 from gt.data.table import Table
 from gt.errors import UserError
@@ -33,11 +34,6 @@ READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
     ".json": read_json,
     ".jsonl": read_json,
 }
-
-
-def ending(path: Path) -> str:
-    """The ending that says how a file is read; that of what is packed, where it is gzipped."""
-    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
 def files(path: str) -> list[Path]:

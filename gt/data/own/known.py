@@ -9,7 +9,7 @@ from gt.data.own.node_tables import unreadable_rows
 from gt.data.source import Records
 from gt.data.store import Graphs
 from gt.data.table import Table
-from gt.data.targets import known_targets, no_targets, say_strange
+from gt.data.targets import known_targets
 from gt.errors import UserError, nearest
 from gt.schema import Schema
 
@@ -55,10 +55,7 @@ def assemble_known(
         about = every.graphs or Table(nodes.name, {"graph": every.keys.to_numpy()}, nodes.where)
         records = _of_graphs(about, unreadable)
         table = about.take(records.row)
-    y = no_targets(len(table), known)
-    if known.target and set(known.target) <= set(table.columns):
-        y, strange = known_targets([table.columns[name] for name in known.target], known)
-        say_strange(strange, table.where)
+    y = known_targets(table.select(known.target), len(table), known, table.where)
     return joined.graphs_with({"y": y}, known), records
 
 

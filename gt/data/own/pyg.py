@@ -24,7 +24,7 @@ from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
 from gt.data.splits import check_fractions
 from gt.data.store import Arrays, Graphs, pointers
 from gt.data.table import Where
-from gt.data.targets import known_targets, no_targets, say_strange
+from gt.data.targets import known_targets
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Kind, Level, Schema
@@ -76,15 +76,14 @@ def pack_known(part: Part, name: str, known: Schema) -> Graphs:
     Raises:
         UserError: features of another width or kind, a category beyond those that it has learned.
     """
-    y = no_targets(int(part.sizes.sum()) if known.level == "node" else len(part.sizes), known)
+    rows, columns = int(part.sizes.sum()) if known.level == "node" else len(part.sizes), None
     if part.y is not None:
-        columns = list((part.y[:, None] if part.y.ndim == 1 else part.y.reshape(len(part.y), -1)).T)
+        columns = list(part.y.reshape(len(part.y), -1).T)
         if known.kind == "multiclass":  # -100 is no label
-            columns = [np.where(columns[0] == UNLABELLED, np.nan, columns[0])]
-        if len(columns) != y.reshape(len(y), -1).shape[1]:
+            columns[0] = np.where(columns[0] == UNLABELLED, np.nan, columns[0])
+        if len(columns) != (1 if known.kind == "multiclass" else known.outputs):
             raise UserError(f"{name}: y has {len(columns)} columns where the model predicts {known.outputs}")
-        y, strange = known_targets(columns, known)
-        say_strange(strange, lambda row: f"{name}, {known.level} {row}")
+    y = known_targets(columns, rows, known, lambda row: f"{name}, {known.level} {row}")
     return _graphs(part, name, y, known)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gt.data.own.columns import FEW
 from gt.data.table import Table
+from gt.data.targets import tells_apart
 from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
@@ -22,13 +22,6 @@ EMPTY = "empty"
 PLACE = "a place in a drawing"
 
 Why = dict[str, str]  # for the name of a column, why it is not used
-
-
-def tells_apart(values: np.ndarray) -> bool:
-    """Whether most of the values (rows,) stand in one row only: of so many, none is a class or a category."""
-    known = values[~pd.isna(values)]
-    distinct = len(pd.unique(known))
-    return distinct > FEW and 2 * distinct > len(known)
 
 
 def drawing(table: Table) -> list[str]:
@@ -62,26 +55,26 @@ def of_no_use(table: Table, ids: Collection[str], rows: str, rare: bool = False)
         rare: a column that most rows lack may be of use, as one of targets is.
     """
     drawn = drawing(table) if rows == "nodes" else []
-    found: Why = {}
+    why: Why = {}
     for name in table.others(*ids):
         values = table.columns[name]
         known = values[~pd.isna(values)]
         distinct = len(pd.unique(known))
         if not len(known) and len(values):
-            found[name] = EMPTY
+            why[name] = EMPTY
         elif not rare and 2 * len(known) < len(values):
-            found[name] = f"empty for {len(values) - len(known):,} of {len(values):,} {rows}"
+            why[name] = f"empty for {len(values) - len(known):,} of {len(values):,} {rows}"
         elif name.partition(".")[0].lower() in DRAWINGS:
-            found[name] = "of a drawing"
+            why[name] = "of a drawing"
         elif rows == "graphs" and distinct == 1 < len(values) and values.dtype.kind == "O":
-            found[name] = "the same for all"
+            why[name] = "the same for all"
         elif name in drawn:
-            found[name] = PLACE if name.lower() in AXES else "of a drawing"
-        elif values.dtype.kind == "O" and tells_apart(values):
-            found[name] = f"{distinct:,} different texts for {len(known):,} {rows}"
+            why[name] = PLACE if name.lower() in AXES else "of a drawing"
+        elif values.dtype.kind == "O" and tells_apart(distinct, len(known)):
+            why[name] = f"{distinct:,} different texts for {len(known):,} {rows}"
         elif len(values) > 2 and values.dtype.kind in "Oiu" and _numbers_rows(name, values, table.columns.get("graph")):
-            found[name] = f"an id of {rows}"
-    return found
+            why[name] = f"an id of {rows}"
+    return why
 
 
 def _numbers_rows(name: str, values: np.ndarray, graph: np.ndarray | None) -> bool:
@@ -98,7 +91,7 @@ def no_class(name: str, values: np.ndarray, rows: str) -> str | None:
     """Why a column (rows,) cannot be learned as classes: every row, or nearly so, would have one of its own."""
     known = values[~pd.isna(values)]
     distinct = len(pd.unique(known))
-    if values.dtype.kind == "f" or not (tells_apart(values) or distinct == len(known) > 2):
+    if values.dtype.kind == "f" or not (tells_apart(distinct, len(known)) or distinct == len(known) > 2):
         return None
     return f"'{name}' has {distinct:,} different values for {len(known):,} {rows} and is no class"
 
@@ -153,8 +146,8 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
     if likely:
         hint = f"choose one of {several(likely, 8)}: {shell_override('data.target', likely[0])}"
     elif numbers:
-        asked = f"{shell_override('data.target', numbers[0])} data.kind=regression"
-        hint = f"no other attribute could be one; if it is a number to predict after all: {asked}"
+        regression = f"{shell_override('data.target', numbers[0])} data.kind=regression"
+        hint = f"no other attribute could be one; if it is a number to predict after all: {regression}"
     else:
         hint = "no other attribute could be one: give each node its class, or a number, as 'label'"
     raise UserError(f"{where}{said}; {hint}")
@@ -168,7 +161,7 @@ def _unfit(name: str, nodes: Table, unused: Mapping[str, str], kind: str | None)
 
 def _of_feature(values: np.ndarray) -> str:
     """Whole numbers of which most stand in one row only measure something, as real ones do."""
-    return NUMBER if values.dtype.kind in "iu" and tells_apart(values) else FEATURE
+    return NUMBER if values.dtype.kind in "iu" and tells_apart(len(pd.unique(values)), len(values)) else FEATURE
 
 
 def roles_of(
@@ -189,7 +182,7 @@ def roles_of(
     for name in features or ():
         if name not in known:
             raise UserError(f"data.features: no column '{name}' of nodes or edges: {nearest(name, known)}")
-    found: dict[str, dict[str, str]] = {}
+    roles: dict[str, dict[str, str]] = {}
     for rows, table in {"nodes": nodes, "edges": edges}.items():
         unused = of_no_use(table, ids[rows], rows)
         if by_node and rows == "nodes" and any(unused.get(name) == PLACE for name in targets):
@@ -197,18 +190,18 @@ def roles_of(
         if features is not None:
             unused = {name: "not in data.features" for name in table.others(*ids[rows]) if name not in features}
         columns = table.others(*ids[rows])
-        found[rows] = {
+        roles[rows] = {
             name: f"not used, {unused[name]}" if name in unused else _of_feature(table.columns[name])
             for name in columns
         }
     if graphs is not None:
         unused = of_no_use(graphs, ("graph", "split"), "graphs", rare=True)
         columns = graphs.others("graph", "split")
-        found["graphs"] = {name: f"not used, {unused[name]}" if name in unused else "not used" for name in columns}
+        roles["graphs"] = {name: f"not used, {unused[name]}" if name in unused else "not used" for name in columns}
         if "split" in graphs.columns:
-            found["graphs"]["split"] = "split"
-    found["nodes" if by_node else "graphs"] |= dict.fromkeys(targets, "target")
+            roles["graphs"]["split"] = "split"
+    roles["nodes" if by_node else "graphs"] |= dict.fromkeys(targets, "target")
     if "split" in nodes.columns:
         followed = "graph" not in nodes.columns
-        found["nodes"]["split"] = "split" if followed else "not used, graphs say who is in which"
-    return found
+        roles["nodes"]["split"] = "split" if followed else "not used, graphs say who is in which"
+    return roles

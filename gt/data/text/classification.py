@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from gt.data.folds import Folds
 from gt.data.source import Source
 from gt.data.store import Graphs, pointers
+from gt.data.targets import tells_apart
 from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
@@ -20,7 +21,6 @@ from gt.ranges import at_least
 from gt.schema import Schema, several
 
 VERSION = 2  # raise when the same files would give other samples
-FEW = 10  # labels that may be classes however few texts each has
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
@@ -162,7 +162,7 @@ class TextClassification(Source):
                 texts += more[0]
                 labels += more[1]
         labels, distinct = found["train"][1], len(set(found["train"][1]))
-        if distinct == len(labels) > 2 or (distinct > FEW and 2 * distinct > len(labels)):
+        if distinct == len(labels) > 2 or tells_apart(distinct, len(labels)):
             raise UserError(
                 f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
                 "class: set data.label to another column"

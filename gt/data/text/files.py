@@ -8,18 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 from gt.data.reading import lines
+from gt.data.splits import split_of
 from gt.errors import UserError
 
 PIECE = 1 << 18  # characters of a piece, about
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-}
 WILD = re.compile(r"[*?\[]")
 
 
@@ -53,7 +45,7 @@ def by_split(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
     for path in paths:
         inside = path.relative_to(root) if path.is_relative_to(root) else path
         words = re.split(r"[^a-z]+", inside.as_posix().lower())
-        named = {SPLITS[word] for word in words if word in SPLITS}
+        named = {split for word in words if (split := split_of(word))}
         if len(named) == 1:
             found.setdefault(named.pop(), []).append(path)
     return found if "train" in found else {}

@@ -5,8 +5,9 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from gt.data.splits import split_of
 from gt.data.text.corpus import Corpus, Kind
-from gt.data.text.files import SPLITS, joined
+from gt.data.text.files import joined
 from gt.data.text.tokens import Texts
 from gt.errors import UserError, nearest
 
@@ -77,5 +78,6 @@ class HuggingFaceText(Corpus):
         columns = dataset["train"].column_names
         if self.column not in columns:
             raise UserError(f"{self} has no column '{self.column}' (data.column): {nearest(self.column, columns)}")
-        known = {SPLITS[name]: split for name, split in dataset.items() if name in SPLITS}
-        return {name: partial(_pieces, split, self.column) for name, split in known.items()}
+        return {
+            split: partial(_pieces, rows, self.column) for name, rows in dataset.items() if (split := split_of(name))
+        }

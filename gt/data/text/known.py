@@ -9,7 +9,7 @@ import pandas as pd
 from gt.data.reading import lines
 from gt.data.source import Records
 from gt.data.table import Row, Table, plain, table_of
-from gt.data.targets import known_targets, no_targets, say_strange
+from gt.data.targets import known_targets
 from gt.data.text.labelled import TEXTS, as_text, kind_of, longest_column, text_table, usual_column
 from gt.errors import UserError, nearest
 from gt.schema import Schema
@@ -49,16 +49,14 @@ def known_texts(paths: Sequence[Path], text: str | None, known: Schema) -> tuple
         pd.DataFrame({name: list(map(as_text, cells.tolist())) for name, cells in table.columns.items()}, dtype=object)
         for table in tables
     ]
-    y = no_targets(len(texts), known)
     names = [
         next((name for name in known.target if name in table.columns and name != column), None)
         for table, column in zip(tables, columns, strict=True)
     ]
+    labels = None
     if None not in names:
-        cells = pd.concat([frame[name] for frame, name in zip(frames, names, strict=True)]).to_numpy()
-        labels = plain(cells)
-        y, strange = known_targets([labels], known)
-        say_strange(strange, lambda row: f"{where(row)}, the label {labels[row]!r}")
+        labels = [plain(np.concatenate([frame[name] for frame, name in zip(frames, names, strict=True)]))]
+    y = known_targets(labels, len(texts), known, lambda row: f"{where(row)}, the label {labels and labels[0][row]!r}")
     readable = np.array([row for row in range(len(texts)) if row not in unreadable], np.int64)
     records = Records(pd.concat(frames, ignore_index=True), readable, unreadable)
     return [texts[row] for row in readable], y[readable], records

@@ -118,6 +118,8 @@ def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str]]:
         raise UserError(f"{path} holds no rows: it should hold a text and a label a row")
     texts, labels = (table.columns[name].tolist() for name in names)
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        if type(text) is type(label) is str and text.strip() and label.strip():
+            continue
         absent = columns.text if text is None else columns.label if label is None else None
         if absent:
             filled = [name for name, cells in table.columns.items() if cells[row] is not None]
