@@ -71,9 +71,9 @@ AHEAD = {
     "later, in a union": ({"mask": Schedule([Causal(), Causal() | Window(1)])}, "Window"),
     "virtual nodes": ({"mask": Causal() | VirtualNodes(1)}, "VirtualNodes.*virtual nodes"),
     "virtual nodes of one layer": ({"mask": [Causal(), Causal() | VirtualNodes(1)]}, "virtual nodes"),
-    "a local branch": ({"local": Both}, r"block 0 \(ParallelBlock\)"),
+    "a local branch": ({"local": Both}, r"block 0 \(Both\)"),
     "a local branch alone": ({"local": Both, "attention": False}, "block 0"),
-    "a local branch, in sequence": ({"local": Both, "block": SequentialBlock}, r"block 0 \(SequentialBlock\)"),
+    "a local branch, in sequence": ({"local": Both, "block": SequentialBlock}, r"block 0 \(Both\)"),
     "an encoding": ({"encodings": (MeanOfText(),)}, "block 0|the network"),
     "a head": ({"head": NextState}, "the network"),
 }

@@ -10,51 +10,16 @@ from torch_geometric.nn import GraphNorm
 from gt.errors import UserError
 from gt.inference.decode import obstacle
 from gt.inference.whole_graph import predict_chunks
-from gt.layers import Attention, Blend, Chain, FeedForward, Layer, Parallel, ParallelBlock, Residual, State
+from gt.layers import Attention, Blend, Chain, FeedForward, Parallel, ParallelBlock, Residual, State
 from gt.layers.local import GCN
 from gt.masks import Complete, Hops, Window
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import random_batch
+from tests.own.mylayers import PairAttention, VirtualNode
 
 SCHEMA = Schema((5, 5), outputs=3)
 NODES = Schema((5, 5), level="node", outputs=3)
-
-
-class PairLayer(Layer):
-    """GRIT's idea (Ma et al. 2023): scores are read off the pairs' states, which nodes change."""
-
-    reads, writes, reads_edges = "pairs", ("x", "p"), False
-
-    def __init__(self, width):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.score = nn.Linear(width, 1)
-
-    def forward(self, state, batch, pairs):
-        source, target = pairs.edges
-        sent = self.query(state.x)[target] * self.key(state.x)[source]
-        p = torch.tanh(sent if state.p is None else sent + state.p)
-        weight = self.score(p).exp()
-        total = weight.new_zeros(batch.num_nodes, 1).index_add(0, target, weight)
-        read = torch.zeros_like(state.x).index_add(0, target, weight * self.value(state.x)[source])
-        return {"x": read / total.clamp(min=1e-9), "p": p}
-
-
-class VirtualNode(Layer):
-    """A node of each graph that reads all its nodes, is read by them and keeps a state (Gilmer et al. 2017)."""
-
-    writes, reads_edges = ("x", "g"), False
-
-    def __init__(self, width):
-        super().__init__()
-        self.map = nn.Linear(width, width)
-
-    def forward(self, state, batch, pairs):
-        total = state.x.new_zeros(batch.num_graphs, state.x.shape[1]).index_add(0, batch.batch, state.x)
-        step = self.map(total if state.g is None else total + state.g).tanh()
-        g = step if state.g is None else state.g + step
-        return {"x": g[batch.batch], "g": step}
 
 
 def network(attention, mask, depth=2, schema=SCHEMA):
@@ -63,7 +28,7 @@ def network(attention, mask, depth=2, schema=SCHEMA):
     return GraphTransformer(schema, 8, depth, block, mask)
 
 
-@pytest.mark.parametrize(("layer", "name"), [(PairLayer, "p"), (VirtualNode, "g")])
+@pytest.mark.parametrize(("layer", "name"), [(PairAttention, "p"), (VirtualNode, "g")])
 def test_a_state_goes_from_layer_to_layer_and_is_trained(layer, name):
     batch, net, seen = random_batch((5, 1, 3)), network(layer, Hops(2), 3), []
     for block in net.blocks:
@@ -80,14 +45,14 @@ def test_a_state_goes_from_layer_to_layer_and_is_trained(layer, name):
 
 def test_a_state_of_pairs_needs_one_mask():
     for masks in ([Hops(1), Hops(2)], [Window(1), Complete()]):
-        with pytest.raises(ValueError, match="PairLayer") as caught:
-            network(PairLayer, masks)
+        with pytest.raises(ValueError, match="PairAttention") as caught:
+            network(PairAttention, masks)
         assert "\n" not in str(caught.value)
-    network(PairLayer, [Hops(1), Hops(1)])
+    network(PairAttention, [Hops(1), Hops(1)])
     network(VirtualNode, [Hops(1), Hops(2)])
 
 
-@pytest.mark.parametrize("layer", [PairLayer, VirtualNode])
+@pytest.mark.parametrize("layer", [PairAttention, VirtualNode])
 def test_exact_inference_and_caching_refuse_what_they_do_not_hold(layer):
     net = network(layer, Hops(1), schema=NODES).eval()
     with pytest.raises(UserError, match=layer.__name__):
@@ -113,7 +78,7 @@ def test_streams_are_dropped_and_normalised_each_by_itself():
     batch = random_batch((4, 3))
     pairs = Complete()(batch)
     norms = {"x": nn.LayerNorm(8), "p": nn.LayerNorm(8, elementwise_affine=False)}
-    layer, state = PairLayer(8), State(torch.randn(7, 8))
+    layer, state = PairAttention(8), State(torch.randn(7, 8))
     after = Residual(8, layer, norms)(state, batch, pairs)
     steps = layer(state, batch, pairs)
     torch.testing.assert_close(after.x, norms["x"](state.x + steps["x"]))
@@ -126,7 +91,7 @@ def test_streams_are_dropped_and_normalised_each_by_itself():
 def test_what_a_layer_adds_is_dropped_unless_it_brings_a_dropout_of_its_own():
     batch = random_batch((4, 3))
     pairs, state = Complete()(batch), State(torch.randn(7, 8))
-    layer, norms = PairLayer(8), {"x": nn.Identity()}
+    layer, norms = PairAttention(8), {"x": nn.Identity()}
     after = Residual(8, layer, norms, dropout=nn.Dropout(1.0))(state, batch, pairs)
     assert torch.equal(after.x, state.x)
     assert not after.p.any()

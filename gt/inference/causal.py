@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
-from gt.layers import attention_layers
+from gt.layers import attention_layers, name_of, parts_of
 from gt.masks import Mask
 from gt.model import GraphTransformer
 
@@ -76,14 +76,20 @@ def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
 
 
 def _outputs(net: nn.Module, tokens: Tensor) -> list[tuple[str, Tensor]]:
-    """What each block, and then the whole network, gives for each token, (T, channels)."""
+    """What each layer, each block and then the whole network give for each token, (T, channels)."""
     outputs: list[tuple[str, Tensor]] = []
 
-    def keep(place: int, block: nn.Module, _: Any, out: Any) -> None:
-        outputs.append((f"block {place} ({type(block).__name__})", getattr(out, "x", out)))
+    def keep(name: str, _: nn.Module, __: Any, out: Any) -> None:
+        x = out.get("x") if isinstance(out, dict) else getattr(out, "x", out)
+        if isinstance(x, Tensor) and len(x) == len(tokens):
+            outputs.append((name, x))
 
     blocks: Any = getattr(net, "blocks", ())
-    hooks = [block.register_forward_hook(partial(keep, place)) for place, block in enumerate(blocks)]
+    hooks = [
+        part.register_forward_hook(partial(keep, f"block {place} ({name_of(part)})"))
+        for place, block in enumerate(blocks)
+        for part in dict.fromkeys([*parts_of(block), block])
+    ]
     batch = path_graphs([len(tokens)])
     batch.x = tokens
     outputs.append(("the network", net(batch)))

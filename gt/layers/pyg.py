@@ -40,6 +40,8 @@ class PyGConvolution(Layer):
         ValueError: it needs an argument that is not set or that no batch has, fails, or gives another width.
     """
 
+    reads_pairs = False
+
     def __init__(self, width: int, conv: Callable[..., nn.Module]) -> None:
         super().__init__()
         kind, keywords = getattr(conv, "func", conv), dict(getattr(conv, "keywords", {}))
