@@ -19,8 +19,8 @@ from gt.train.processes import end_with_parent, is_child
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
+    settle(cfg, HydraConfig.get().overrides.task)  # first: `job` keeps the configuration as it then is
     with job(cfg):
-        settle(cfg, HydraConfig.get().overrides.task)
         with importing():
             from gt.train.run import run  # late: --help and a typo answer at once
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, classification
 
@@ -38,13 +38,17 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
         prediction: (rows, outputs), of several positions (rows, positions * outputs).
         target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, where several positions may be followed
             by columns that are not looked at; or (rows, outputs), NaN for none.
-        loss: takes the place of these, see `labelled` for what it is given; numbers in their own unit.
+        loss: takes the place of these, see `labelled` for what it is given. Numbers, predicted and true, are those that
+            the network learns: of ``schema.log`` logarithms, less the schema's mean and in units of its scale. Class
+            weights of the schema do not count.
     """
     prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))  # 16 bits do not hold a sum
     if loss is not None:
+        if schema.kind == "regression":
+            prediction, target = (learned(schema, numbers.view_as(prediction)) for numbers in (prediction, target))
         prediction, target = labelled(schema, prediction, target)
         weight = prediction.new_tensor(len(target))
-        return (loss(prediction, target) * weight if len(target) else 0.0 * prediction.sum()), weight
+        return (loss(prediction, target) * weight if len(target) else nothing(prediction, loss)), weight
     if schema.kind == "multiclass":
         target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         weights = prediction.new_tensor(schema.weights) if schema.weights else None
@@ -67,6 +71,21 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
             error = error / prediction.new_tensor(schema.scale)
         each = error.square() if schema.squared else error.abs()
     return (each * is_labelled).sum(), is_labelled.sum()
+
+
+def nothing(prediction: Tensor, loss: Loss | None) -> Tensor:
+    """A loss of 0 that has a gradient, 0, for all that a loss has: processes that share gradients wait for each."""
+    parameters = loss.parameters() if isinstance(loss, nn.Module) else ()
+    return 0.0 * sum((parameter.sum() for parameter in parameters), prediction.sum())
+
+
+def learned(schema: Schema, numbers: Tensor) -> Tensor:
+    """(rows, outputs) numbers in the data's unit to the same as the network learns them, see `Schema`."""
+    if schema.log:
+        numbers = numbers.clamp(min=SMALLEST).log()
+    if schema.scale:
+        numbers = (numbers - numbers.new_tensor(schema.mean)) / numbers.new_tensor(schema.scale)
+    return numbers
 
 
 def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,8 +166,10 @@ def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollec
     """Metrics of one's own by their names, the first of which decides.
 
     Raises:
-        UserError: it does not say whether higher is better.
+        UserError: it does not say whether higher is better, or one is called ``loss``.
     """
+    if "loss" in own:
+        raise UserError("metrics.loss: the loss is measured anyway; call the metric by another name")
     return MetricCollection({name: OfLabelled(metric, schema) for name, metric in own.items()}), decided(
         own, next(iter(own))
     )

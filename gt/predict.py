@@ -42,6 +42,7 @@ def main(words: Sequence[str]) -> None:
         from gt.metrics import shown
         from gt.train.checkpoint import checkpoint_in, encodings_of, load
         from gt.train.construct import constructing
+        from gt.train.objective import measures_of
     path = checkpoint_in(options.checkpoint)
     task = load(path, options.trust)
     folder = path.resolve().parent.parent
@@ -55,7 +56,7 @@ def main(words: Sequence[str]) -> None:
     data.open(encodings_of(task.hparams["config"]), task.schema if every else None)
     check_schema(task.schema, data.schema)
     split = ALL if every else options.split or ("test" if data.has("test") else "valid")
-    predictions = predict(task, data, split, device)
+    predictions = predict(task, data, measures_of(cfg, data)[0], split, device)
     out: Path = options.out or folder / f"predictions-{split}.csv"
     write(predictions.table, out)
     measured = "".join(f"  {name} {shown(value)}" for name, value in predictions.scores.items())

@@ -334,6 +334,27 @@ def test_a_loss_of_one_s_own_sees_labelled_entries_alone(kind):
     assert total_loss(Schema(kind=kind, outputs=3), prediction, target * NAN, torch.nn.SmoothL1Loss())[0] == 0
 
 
+def test_a_loss_of_one_s_own_sees_numbers_as_the_network_learns_them():
+    prediction, target = (numbers.abs() + 0.1 for numbers in numbers("regression", 2, missing=0.4))
+    schema = Schema(kind="regression", outputs=2, mean=(0.5, -1.0), scale=(2.0, 3.0), log=True)
+    known = ~target.isnan()
+    mine, theirs = (
+        (each.log() - torch.tensor(schema.mean)) / torch.tensor(schema.scale) for each in (prediction, target)
+    )
+    total, weight = total_loss(schema, prediction, target, torch.nn.MSELoss())
+    assert float(total / weight) == pytest.approx(float((mine - theirs)[known].square().mean()))
+    plain = total_loss(schema, prediction, target)
+    torch.testing.assert_close(total_loss(schema, prediction, target, torch.nn.L1Loss()), plain, check_dtype=False)
+
+
+def test_a_loss_without_targets_has_gradients_of_zero_for_all_that_it_learns():
+    loss = torch.nn.Bilinear(1, 1, 1)
+    prediction = torch.zeros(3, 1, requires_grad=True)
+    total, _ = total_loss(Schema(kind="regression"), prediction, torch.full((3, 1), NAN), loss)
+    total.backward()
+    assert all((each.grad == 0).all() for each in (prediction, *loss.parameters()))
+
+
 def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides():
     prediction, target = numbers("regression", 2, missing=0.4)
     own = {"error": torchmetrics.MeanSquaredError(), "r2": torchmetrics.R2Score()}

@@ -130,10 +130,13 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
             continue
         if "." not in key and key not in base:
             raise UserError(f"unknown key '{key}': {nearest(key, {*available, *map(str, base)})}")
-        if not check_path(base, key) and not override.is_delete():
+        if override.is_delete():
+            check_path(base, key)
+            continue
+        if not check_path(base, key):
             added.add(str(override.input_line))
-        elif key.endswith("._target_") and not override.is_delete():
-            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value())
+        if key.endswith("._target_"):
+            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value(), force_add=True)
     return added
 
 
@@ -170,6 +173,12 @@ def _compose(overrides: list[str], name: str = "train") -> DictConfig:
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 
+def configuration_of(run: Path) -> Path:
+    """The folder of the ``config.yaml`` under which a run went on last, or began."""
+    first = run / ".hydra"
+    return first / RESUMED if (first / RESUMED / "config.yaml").is_file() else first
+
+
 def resumed(arguments: list[str]) -> list[str]:
     """``resume=FOLDER`` turned into Hydra's words: the configuration that the folder keeps, in that same folder.
 
@@ -183,14 +192,11 @@ def resumed(arguments: list[str]) -> list[str]:
     if last in ("resume=", "resume=null"):
         return arguments
     folder = Path(last.removeprefix("resume="))
-    if not (folder / ".hydra" / "config.yaml").is_file():
+    if not ((configs := configuration_of(folder)) / "config.yaml").is_file():
         raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
-    configs = folder / ".hydra"
-    if (configs / RESUMED / "config.yaml").is_file():
-        configs = configs / RESUMED  # that of the last time it went on
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = _compose([], "config")
         kept = in_full(kept, before)

@@ -49,8 +49,7 @@ class Config:
     resume: str | None = None
 
 
-FILLED = ("monitor", "mode", "dirpath", "save_dir", "name")  # null here: only the run knows them and fills them in
-OWN = ("loss", "metrics")  # empty where the dataset says what they are
+FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes")  # where null, the run fills them in
 MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries each have a name of their own
 
 
@@ -257,12 +256,14 @@ def check_path(cfg: Any, key: str) -> bool:
     parts = key.split(".")
     for part in parts:
         at = ".".join([*done, part])
-        if not done[1:] and [*done, part][0] in OWN and not (node or {}).get(part):
-            return False  # nothing stands there until a command says so
         if isinstance(node, ListConfig):
             present = known = {str(place) for place in range(len(node))}
         elif isinstance(node, DictConfig):
             present = known = {str(name) for name in node}
+            if not done:
+                known = known | {entry.name for entry in fields(Config)}
+            elif done[0] in MANY and parts[2:] == ["_target_"]:
+                known = known | {part}  # a new one
             if "_target_" in known:
                 known = known | set(accepted(".".join(done), node["_target_"]))
             if done == ["data"] and "source" in known and part not in known:  # what is short for data.source.KEY

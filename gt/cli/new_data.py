@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import in_full, parsed
-from gt.cli.command import check_command, composed, settle
+from gt.cli.command import check_command, composed, configuration_of, settle
 from gt.cli.config import check, check_path
 from gt.data.datamodule import ALL
 from gt.errors import UserError
@@ -52,7 +52,7 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     Raises:
         UserError: no such run, one that asks to import what is not trusted, or an override that is none of the data.
     """
-    kept = folder / ".hydra" / "config.yaml"
+    kept = configuration_of(folder) / "config.yaml"
     if not kept.is_file():
         raise UserError(f"no {kept}: a checkpoint says what its model is, its run folder what its data are")
     cfg = OmegaConf.load(kept)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from gt.data.batch_sampler import Batches, Epochs, Request
 from gt.data.batching import GraphDataset
@@ -132,18 +133,19 @@ def largest_graph(net: torch.nn.Module) -> int | None:
 
 
 @torch.inference_mode()
-def predict(task: Task, data: DataModule, split: str, device: torch.device) -> Predictions:
+def predict(task: Task, data: DataModule, measures: MetricCollection, split: str, device: torch.device) -> Predictions:
     """Predictions for every sample of a split.
 
     Args:
         task: a trained one, in eval mode.
         data: open.
+        measures: what scores samples with a target.
         device: where the network runs.
     """
     if isinstance(task.net, GraphTransformer):
         data.readings = partial(task.net.readings, device.type, False)
     task.to(device)
-    schema, (measures, _) = task.schema, data.measures()
+    schema = task.schema
     most = largest_graph(task.net)
     dataset: Any = data.dataset(split) if data.has(split) else None
     records = data.source.records if isinstance(data, Stored) else None

@@ -63,6 +63,7 @@ def _limited(batches: int, limit: float | None) -> int:
     return max(0, min(batches, limit if isinstance(limit, int) else int(batches * limit)))
 
 
+@torch.no_grad()
 def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, float]:
     """Loss and metrics of the best constant answer, learned on the training targets, for some targets.
 

@@ -20,7 +20,7 @@ PARTS = ("model", "mask", "encoding")  # the groups of a configuration that defi
 # what a checkpoint or the configuration of a run may ask to be imported and called
 TRUSTED = (
     "gt.", "torch.nn.", "torch.optim.", "torch_geometric.datasets.", "torch_geometric.nn.conv.",
-    "torch_geometric.nn.aggr.", "pytorch_lightning.",
+    "torch_geometric.nn.aggr.", "torchmetrics.classification.", "torchmetrics.regression.", "pytorch_lightning.",
 )  # fmt: skip
 
 
@@ -152,8 +152,7 @@ def load(path: str | Path, trust: bool = False) -> Task:
         raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
     check_trusted(config, path, trust)
     task = Task(build(config, schema), schema, *metrics(schema), config=config)
-    prefix = "net."
-    state = {name.removeprefix(prefix): value for name, value in saved["state_dict"].items() if name.startswith(prefix)}
-    task.net.load_state_dict(state)
-    task.on_load_checkpoint(saved)
+    state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss
+    task.load_state_dict(state, strict=False)
+    task.on_load_checkpoint(saved | {"state_dict": state})
     return task.eval()

@@ -145,13 +145,16 @@ class Optimisation:
         # what the parts refuse is said now
         self._schedule(self.optimizer([nn.Parameter(torch.zeros(1, 1))], lr=self.lr), 2, LOSS)
 
-    def configure(self, net: nn.Module, steps: int, criterion: Criterion = LOSS) -> dict[str, Any]:
+    def configure(self, module: nn.Module, steps: int, criterion: Criterion = LOSS) -> dict[str, Any]:
         """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps.
+
+        Args:
+            module: what is trained: a network, or a task, whose network's parameters go by their names in the network.
 
         Raises:
             UserError: a pattern of ``decayed`` names no parameter.
         """
-        trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        trained = {name.removeprefix("net."): p for name, p in module.named_parameters() if p.requires_grad}
         decayed = self._decayed(trained)
 
         def groups(names: Sequence[str]) -> list[dict[str, Any]]:

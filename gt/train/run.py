@@ -27,7 +27,7 @@ from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
 from gt.layers import attention_layers
-from gt.metrics import decided, own_metrics, shown, undefined
+from gt.metrics import shown, undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
@@ -37,6 +37,7 @@ from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import sync_line
+from gt.train.objective import measures_of, named_metrics, try_out
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import history, write_report
@@ -116,8 +117,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
-        loss = instantiate(cfg.get("loss"), _convert_="all")
-        own = {name: instantiate(each, _convert_="all") for name, each in (cfg.get("metrics") or {}).items() if each}
+        loss, _ = instantiate(cfg.get("loss"), _convert_="all"), named_metrics(cfg)
         make_trainer(cfg.trainer, [], [], folder)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     started = time.monotonic()
@@ -126,9 +126,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
         return 0.0
-    measures, wanted = own_metrics(data.schema, own) if own else data.measures()
-    if cfg.get("criterion"):
-        wanted = decided(dict(measures.items(keep_base=True)), cfg.criterion)
+    measures, wanted = measures_of(cfg, data)
+    if cfg.get("loss") or cfg.get("metrics"):
+        try_out(loss, measures, data)
     criterion = decidable(wanted, Evaluated(data, "valid", cfg.trainer.get("limit_val_batches")))
     if criterion != wanted:
         rank_zero_only(print)(f"validation leaves {wanted.name} undefined: the loss says which checkpoint is best")

@@ -35,7 +35,8 @@ class Task(pl.LightningModule):
         optim: the optimiser and its schedule; None for a task that is only used.
         config: plain containers that `gt.load` needs to build the same network again; kept in every checkpoint.
         seed: what the randomness of each training step is drawn from.
-        loss: of predictions and targets, a mean; None is that of the kind of target.
+        loss: of predictions and targets, a mean, see `gt.metrics.total_loss`; its own parameters are trained and kept,
+            too. None is that of the kind of target.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Task(pl.LightningModule):
         prediction = self.net(batch)
         trainer: Any = self.trainer
         if batch.y is None and trainer.world_size > 1:  # nothing of this batch was left for this process
-            total, weight = 0.0 * prediction.sum(), prediction.new_zeros(())
+            total, weight = metrics.nothing(prediction, self.loss), prediction.new_zeros(())
         else:
             total, weight = metrics.total_loss(self.schema, prediction, self._target(batch), self.loss)
         # gradients are averaged over processes: each scales its part so that this gives the mean over all labels
@@ -208,7 +209,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
-        return self.optim.configure(self.net, self._steps(), self.criterion)
+        return self.optim.configure(self, self._steps(), self.criterion)
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training."""

@@ -63,7 +63,7 @@ def test_two_processes_count_each_node_once(arxiv):
     data = instantiate(OmegaConf.load(arxiv / "run" / ".hydra" / "config.yaml").data)
     data.open([])
     task = gt.load(arxiv / "run" / "checkpoints" / "best.ckpt")
-    found = predict(task, data, "test", torch.device("cpu"))
+    found = predict(task, data, data.measures()[0], "test", torch.device("cpu"))
     assert len(found.table) == 51
     assert found.scores["acc"] == pytest.approx(scores["acc"])
     right = (found.table["prediction"] == found.table["target"]).mean()

@@ -1,0 +1,70 @@
+"""What a run minimises and is measured by: as its configuration says, and else as its dataset does."""
+
+from copy import deepcopy
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torchmetrics import Metric, MetricCollection
+
+from gt.data.datamodule import DataModule
+from gt.errors import UserError
+from gt.metrics import Criterion, Loss, OfLabelled, constant_prediction, decided, own_metrics, total_loss
+from gt.train.construct import constructing
+
+TRIED = 1000  # training targets that show whether a loss and metrics can do with them
+
+
+def named_metrics(cfg: DictConfig, classes: int = 2) -> dict[str, Metric]:
+    """The metrics that a configuration names.
+
+    Args:
+        classes: what ``num_classes`` of a metric is where it is null.
+
+    Raises:
+        UserError: one refuses its arguments.
+    """
+    own = {}
+    with constructing(cfg):
+        for name, section in (cfg.get("metrics") or {}).items():
+            if section is not None:
+                filled = {"num_classes": classes} if section.get("num_classes", 0) is None else {}
+                own[str(name)] = instantiate(section, **filled, _convert_="all")
+    return own
+
+
+def measures_of(cfg: DictConfig, data: DataModule) -> tuple[MetricCollection, Criterion]:
+    """The metrics of a run on data that are open, and which of them decides.
+
+    Raises:
+        UserError: there is no such criterion.
+    """
+    own = named_metrics(cfg, data.schema.outputs)
+    measures, criterion = own_metrics(data.schema, own) if own else data.measures()
+    if cfg.get("criterion"):
+        criterion = decided(dict(measures.items(keep_base=True)), cfg.criterion)
+    return measures, criterion
+
+
+def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> None:
+    """Compute a loss and metrics that are not the dataset's once, by its best constant answer.
+
+    Raises:
+        UserError: one can do nothing with these targets, or comes to more than one number.
+    """
+    target, tried = data.targets("train"), {} if loss is None else {"loss": loss}
+    prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
+    tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, OfLabelled)}
+    for key, each in deepcopy(tried).items():
+        try:
+            with torch.no_grad():
+                if isinstance(each, OfLabelled):
+                    each.update(prediction, target[:TRIED])
+                    value = each.compute()
+                else:
+                    value = total_loss(data.schema, prediction, target[:TRIED], each)[0]
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: {why}") from error
+        if value.numel() != 1:
+            raise UserError(f"{key}: it comes to {value.numel()} numbers and must come to one")
