@@ -171,9 +171,9 @@ def parse_json(text: str, path: Path, line: int) -> Any:
         UserError: naming the file and the line: it is not JSON, or holds what no program can use.
     """
     try:
-        found = json.loads(text.rstrip())
+        value = json.loads(text.rstrip())
         if HALF.search(text):
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {line + error.lineno - 1}: {error.msg}: not JSON") from None
     except RecursionError:
@@ -183,7 +183,7 @@ def parse_json(text: str, path: Path, line: int) -> Any:
         raise UserError(f"{path}, line {line}: {half} is half of a character: write it whole") from None
     except ValueError:  # of whole numbers, Python reads 4,300 digits
         raise UserError(f"{path}, line {line}: a number of too many digits") from None
-    return found
+    return value
 
 
 def load_tensors(path: Path, advice: str) -> Any:

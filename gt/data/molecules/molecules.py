@@ -141,11 +141,11 @@ class Molecules(Source):
         parts = [rows[begin : begin + PART] for begin in range(0, len(rows), PART)]
         method = "column" if split else self.split or "scaffold"
         read = partial(smiles_graphs, scaffolds=method == "scaffold")
-        found = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
+        arrays = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
         kept: list[np.ndarray] = []
         scaffolds: list[str] = []
         relaxed = 0
-        for number, (part, molecules) in enumerate(zip(parts, found, strict=True), 1):
+        for number, (part, molecules) in enumerate(zip(parts, arrays, strict=True), 1):
             for place, why in molecules.failed:
                 skipped.add(part[place], texts[part[place]], why)
             rows = part[molecules.kept]
@@ -230,23 +230,23 @@ class Molecules(Source):
             UserError: a split that should hold something is empty.
         """
         if method == "column":
-            found = splits.by_word(words[kept].tolist())
+            chosen = splits.by_word(words[kept].tolist())
             wanted = {"train": 1.0, "valid": 1.0}
         else:
             wanted = dict(zip(splits.SPLITS, self.fractions, strict=True))
             if method == "scaffold":
-                found = splits.by_scaffold(scaffolds, self.fractions)
+                chosen = splits.by_scaffold(scaffolds, self.fractions)
             elif method == "random":
-                found = splits.at_random(len(kept), self.fractions, self.split_seed)
+                chosen = splits.at_random(len(kept), self.fractions, self.split_seed)
             else:
-                found = splits.stratified(targets.strata(kept, str(self.path)), self.fractions, self.split_seed)
-        empty = [name for name, share in wanted.items() if share and not len(found[name])]
-        if empty or not len(found["train"]) or not len(found["valid"]):
+                chosen = splits.stratified(targets.strata(kept, str(self.path)), self.fractions, self.split_seed)
+        empty = [name for name, share in wanted.items() if share and not len(chosen[name])]
+        if empty or not len(chosen["train"]) or not len(chosen["valid"]):
             raise UserError(
                 f"{self.path}: the {method} split of {len(kept)} molecules leaves none for"
                 f" {' and '.join(empty) or 'train or valid'}; choose another data.split or data.fractions"
             )
-        return found
+        return chosen
 
     def _fitted(self, schema: Schema, y: np.ndarray) -> Schema:
         """The schema with what is learned from the training targets."""

@@ -168,11 +168,11 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
 
     with rdBase.BlockLogs():
         for place, text in enumerate(smiles):
-            found = read(text)
-            if found is None:
+            molecule = read(text)
+            if molecule is None:
                 failed.append(place)
                 continue
-            mol, refused = found
+            mol, refused = molecule
             relaxed += refused
             kept.append(place)
             atoms += _atoms(mol)

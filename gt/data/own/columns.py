@@ -81,9 +81,9 @@ def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
         UserError: one is too large for it.
     """
     with np.errstate(over="ignore"):
-        found = values.astype(np.float32)
-    refuse(np.isinf(found), values, where, f"{what} is too large for a float32: scale the numbers")
-    return found
+        numbers = values.astype(np.float32)
+    refuse(np.isinf(numbers), values, where, f"{what} is too large for a float32: scale the numbers")
+    return numbers
 
 
 def most_neighbours(target: np.ndarray) -> int:
@@ -124,11 +124,11 @@ def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer
     if not known.any():
         raise UserError(f"{where(0)}: no target at all, nothing to learn")
     yes_no = ~known | (plain == 0) | (plain == 1)
-    given = kind
+    chosen = kind
     if kind is None:
         kind = "multiclass" if whole and columns == 1 else "binary" if yes_no.all() else "regression"
     if kind == "multiclass":
-        return _classes(plain, known, where, given)
+        return _classes(plain, known, where, chosen)
     if kind == "binary":
         refuse(~yes_no, values, where, "is neither 0 nor 1: set data.kind=regression or multiclass")
     return Answer(single(np.where(known, plain, np.nan), where, "as a target"), kind, columns)
@@ -141,12 +141,12 @@ def _classes(plain: np.ndarray, known: np.ndarray, where: Where, kind: Kind | No
     refuse(known & (np.abs(plain) > 2**53), plain, where, "is too large to be a class")
     y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
     known = known[:, 0]
-    found = np.unique(y[known])
-    _shared(len(found), int(known.sum()), where, kind)
-    if found[0] >= 0 and found[-1] < len(y):
-        return Answer(y, "multiclass", int(found[-1]) + 1)
-    y[known] = np.searchsorted(found, y[known])
-    return Answer(y, "multiclass", len(found), tuple(map(str, found.tolist())))
+    classes = np.unique(y[known])
+    _shared(len(classes), int(known.sum()), where, kind)
+    if classes[0] >= 0 and classes[-1] < len(y):
+        return Answer(y, "multiclass", int(classes[-1]) + 1)
+    y[known] = np.searchsorted(classes, y[known])
+    return Answer(y, "multiclass", len(classes), tuple(map(str, classes.tolist())))
 
 
 def _shared(distinct: int, labelled: int, where: Where, kind: Kind | None) -> None:

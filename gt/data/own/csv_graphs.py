@@ -47,18 +47,18 @@ def files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}: set data.path to the folder that holds nodes.csv and edges.csv")
     others = sorted(path.name for path in folder.iterdir() if path.is_file())
-    found = {}
+    paths = {}
     for part in PARTS:
         exact = [name for name in others if name.lower() in {part + ending for ending in ENDINGS}]
         there = exact or [name for name in others if _is_table(name, part)]
         if len(there) > 1:
             raise UserError(f"{folder / there[0]} and {there[1]} are both there: keep one of them")
         if there:
-            found[part] = folder / there[0]
+            paths[part] = folder / there[0]
     for part in PARTS[:2]:
-        if part not in found:
+        if part not in paths:
             raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv): {nearest(f'{part}.csv', others)}")
-    return found
+    return paths
 
 
 def _is_table(name: str, part: str) -> bool:
@@ -95,11 +95,11 @@ def read(folder: Path, choices: Choices, known: Schema | None = None) -> tuple[T
         UserError: as `files` and `read_part`.
     """
     text = {part: text_columns(known, part) for part in PARTS}
-    found = {part: read_part(part, path, text[part]) for part, path in files(folder).items()}
-    undirected = _direction(found["edges"])
+    tables = {part: read_part(part, path, text[part]) for part, path in files(folder).items()}
+    undirected = _direction(tables["edges"])
     if choices.undirected is None:
         choices = replace(choices, undirected=undirected)
-    return found["nodes"], found["edges"], found.get("graphs"), choices
+    return tables["nodes"], tables["edges"], tables.get("graphs"), choices
 
 
 def text_columns(known: Schema | None, part: str) -> set[str]:
@@ -108,9 +108,9 @@ def text_columns(known: Schema | None, part: str) -> set[str]:
         return set()
     learned = {"nodes": (known.node_names, known.node_categories), "edges": (known.edge_names, known.edge_categories)}
     names, categories = learned.get(part, ((), ()))
-    found = {name for name, values in zip(names, categories, strict=True) if values and isinstance(values[0], str)}
+    words = {name for name, values in zip(names, categories, strict=True) if values and isinstance(values[0], str)}
     labelled = part == ("nodes" if known.level == "node" else "graphs") and known.kind == "multiclass" and known.names
-    return found | set(known.target) if labelled else found
+    return words | set(known.target) if labelled else words
 
 
 def _direction(edges: Table) -> bool | None:

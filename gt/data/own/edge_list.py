@@ -47,9 +47,9 @@ def _attributes(cells: list[str], where: str) -> Record:
     [text] = cells
     if text.startswith("{"):
         try:
-            found = ast.literal_eval(text)
-            if isinstance(found, dict):
-                return {str(name): value for name, value in found.items()}
+            attributes = ast.literal_eval(text)
+            if isinstance(attributes, dict):
+                return {str(name): value for name, value in attributes.items()}
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
         raise UserError(f"{where}: {text[:40]!r} is no dictionary of attributes")

@@ -42,14 +42,14 @@ def files(path: str) -> list[Path]:
     Raises:
         UserError: there is none that can be read.
     """
-    found = [Path(path)] if Path(path).is_file() else list(map(Path, glob.glob(path)))
+    paths = [Path(path)] if Path(path).is_file() else list(map(Path, glob.glob(path)))
     if Path(path).is_dir():
-        found = [inner for inner in Path(path).iterdir() if ending(inner) in READERS]
-    found = sorted(inner for inner in found if inner.is_file())
-    if not found:
+        paths = [inner for inner in Path(path).iterdir() if ending(inner) in READERS]
+    paths = sorted(inner for inner in paths if inner.is_file())
+    if not paths:
         known = ", ".join(READERS)
         raise UserError(f"no graphs at {path}: set data.path to a file of {known}, or a folder of them")
-    for inner in found:
+    for inner in paths:
         if ending(inner) in edge_list.ENDINGS:
             raise UserError(
                 f"{inner}: an edge list says nothing of nodes that could be learned: put it into a folder beside a "
@@ -57,7 +57,7 @@ def files(path: str) -> list[Path]:
             )
         if ending(inner) not in READERS:
             raise UserError(f"{inner} is none of {', '.join(READERS)} (each perhaps with .gz)")
-    return found
+    return paths
 
 
 def read(path: str, choices: Choices, many: bool = False) -> tuple[Table, Table, Table | None, Choices]:

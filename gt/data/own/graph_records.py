@@ -58,9 +58,9 @@ def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
     for name, value in ids.items():
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise UserError(f"{where}: {name} is {value!r}, where an id, text or a number, is needed")
-    taken = [name for name in ("graph", *ids) if name in record]  # columns with a meaning of their own
-    if taken:
-        raise UserError(f"{where}: no attribute may be called '{taken[0]}': rename it")
+    reserved = [name for name in ("graph", *ids) if name in record]  # columns with a meaning of their own
+    if reserved:
+        raise UserError(f"{where}: no attribute may be called '{reserved[0]}': rename it")
     return {**ids, **record}
 
 

@@ -102,13 +102,13 @@ def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = 
     Raises:
         UserError: an id occurs twice.
     """
-    found = pd.Index(ids) if groups is None else pd.MultiIndex.from_arrays([groups, ids])
-    twice = found.duplicated()
+    known = pd.Index(ids) if groups is None else pd.MultiIndex.from_arrays([groups, ids])
+    twice = known.duplicated()
     if twice.any():
         row = int(np.argmax(twice))
         first = int(np.argmax((ids == ids[row]) & (True if groups is None else groups == groups[row])))
         raise UserError(f"{table.where(row)}: {what} {ids[row]!r} is there already, see {table.where(first)}")
-    return found
+    return known
 
 
 def unknown(ids: np.ndarray, codes: np.ndarray, table: Table, said: Callable[[Hashable], str]) -> None:
@@ -124,8 +124,8 @@ def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
         return np.zeros(len(nodes), dtype=np.int64), pd.Index([""])
     ids = column(nodes, "graph")
     if graphs is None:
-        codes, found = pd.factorize(ids)
-        return codes, pd.Index(found)
+        codes, names = pd.factorize(ids)
+        return codes, pd.Index(names)
     keys, name = index(column(graphs, "graph"), graphs, "graph"), graphs.name
     codes = keys.get_indexer(pd.Index(ids))
     unknown(ids, codes, nodes, lambda graph: f"there is no graph {graph!r} in {name}")
@@ -158,18 +158,18 @@ def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.n
             row = int(np.argmax(again))
             raise UserError(f"{edges.name} has no column 'graph', and node {node_ids[row]!r} is in two graphs")
         known = pd.Index(node_ids)
-    found = []
+    ends = []
     for end in ("source", "target"):
         ids = column(edges, end)
         rows = known.get_indexer(pd.MultiIndex.from_arrays([graph, ids]) if named else pd.Index(ids))
         unknown(ids, rows, edges, lambda name: _stray(name, node_ids, nodes, named))
-        found.append(rows)
-    across = owner[found[0]] != owner[found[1]]
+        ends.append(rows)
+    across = owner[ends[0]] != owner[ends[1]]
     if across.any():
         row = int(np.argmax(across))
-        a, b = (keys[owner[rows[row]]] for rows in found)
+        a, b = (keys[owner[rows[row]]] for rows in ends)
         raise UserError(f"{edges.where(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
-    return np.stack(found)
+    return np.stack(ends)
 
 
 def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> str:

@@ -61,15 +61,15 @@ def assemble_known(
 
 def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
     """By number of a graph, why the model cannot read it."""
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for row, why in unreadable_rows(joined.nodes, known.node_names, known.node_categories).items():
-        found.setdefault(int(joined.owner[row]), why)
+        reasons.setdefault(int(joined.owner[row]), why)
     for row, why in unreadable_rows(joined.edges, known.edge_names, known.edge_categories).items():
-        found.setdefault(int(joined.owner[joined.ends[0, row]]), why)
+        reasons.setdefault(int(joined.owner[joined.ends[0, row]]), why)
     for graph in np.flatnonzero(np.bincount(joined.owner, minlength=len(joined.keys)) == 0).tolist():
         where = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
-        found[graph] = f"{where}: graph {joined.keys[graph]!r} has no nodes"
-    return dict(sorted(found.items()))
+        reasons[graph] = f"{where}: graph {joined.keys[graph]!r} has no nodes"
+    return dict(sorted(reasons.items()))
 
 
 def _of_graphs(about: Table, unreadable: dict[int, str]) -> Records:

@@ -66,21 +66,21 @@ def _check_xml(text: str, path: Path) -> None:
 
 def _flat(attributes: dict[str, Any], prefix: str = "") -> Record:
     """Attributes with those inside others beside them: ``graphics.x`` for the ``x`` of ``graphics``."""
-    found: Record = {}
+    flat: Record = {}
     for name, value in attributes.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def _record(graph: Any, place: str, attributes: Record) -> GraphRecord:
-    found = GraphRecord(place, directed=graph.is_directed(), attributes=attributes)
+    record = GraphRecord(place, directed=graph.is_directed(), attributes=attributes)
     for node, values in graph.nodes.data():
         where = f"{place}, node {str(node)!r}"
-        found.nodes.append(put(_flat(values), {"node": node}, where))
+        record.nodes.append(put(_flat(values), {"node": node}, where))
     for source, target, values in graph.edges.data():
         where = f"{place}, edge {str(source)!r} -> {str(target)!r}"
-        found.edges.append(put(_flat(values), {"source": source, "target": target}, where))
-    return found
+        record.edges.append(put(_flat(values), {"source": source, "target": target}, where))
+    return record

@@ -23,28 +23,28 @@ def read_json(path: Path) -> list[GraphRecord]:
         # not str.splitlines, which also parts lines at characters that JSON text may hold
         lines = [(number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip()]
         return [_graph(parse_json(line, path, number), f"{path}, line {number}") for number, line in lines]
-    found = parse_json(text, path, 1)
-    if isinstance(found, list):
-        return [_graph(graph, f"{path}, graph {number}") for number, graph in enumerate(found)]
-    return [_graph(found, str(path))]
+    value = parse_json(text, path, 1)
+    if isinstance(value, list):
+        return [_graph(graph, f"{path}, graph {number}") for number, graph in enumerate(value)]
+    return [_graph(value, str(path))]
 
 
-def _graph(found: Any, place: str) -> GraphRecord:
-    if not isinstance(found, dict) or "nodes" not in found:
-        keys = nearest("nodes", found) if isinstance(found, dict) else f"it is a {type(found).__name__}"
+def _graph(data: Any, place: str) -> GraphRecord:
+    if not isinstance(data, dict) or "nodes" not in data:
+        keys = nearest("nodes", data) if isinstance(data, dict) else f"it is a {type(data).__name__}"
         raise UserError(f"{place} is no node-link graph, which has 'nodes': {keys}")
-    links = "links" if "links" in found and "edges" not in found else "edges"
-    if links not in found:
-        raise UserError(f"{place} has no 'edges' (nor 'links'): {nearest('edges', found)}")
-    attributes = found.get("graph", {})
+    links = "links" if "links" in data and "edges" not in data else "edges"
+    if links not in data:
+        raise UserError(f"{place} has no 'edges' (nor 'links'): {nearest('edges', data)}")
+    attributes = data.get("graph", {})
     if not isinstance(attributes, dict):
         raise UserError(f"{place}: 'graph' holds its attributes by name, not a {type(attributes).__name__}")
-    directed = found.get("directed", False)
+    directed = data.get("directed", False)
     if not isinstance(directed, bool):
         raise UserError(f"{place}: 'directed' is {directed!r}, where true or false is needed")
     graph = GraphRecord(place, directed=directed, attributes=attributes)
-    by_position = _by_position(found["nodes"], found[links])
-    for number, (where, written) in enumerate(_records(found["nodes"], f"{place}, node")):
+    by_position = _by_position(data["nodes"], data[links])
+    for number, (where, written) in enumerate(_records(data["nodes"], f"{place}, node")):
         record = _any_case(written, ("id",))
         if by_position:
             graph.nodes.append(put(record, {"node": number}, where))
@@ -52,8 +52,8 @@ def _graph(found: Any, place: str) -> GraphRecord:
         if "id" not in record:
             raise UserError(f"{where} has no 'id': {nearest('id', record)}")
         graph.nodes.append(put({k: v for k, v in record.items() if k != "id"}, {"node": record["id"]}, where))
-    own = {*ENDS, "key"} if found.get("multigraph") else {*ENDS}
-    for where, written in _records(found[links], f"{place}, edge"):
+    own = {*ENDS, "key"} if data.get("multigraph") else {*ENDS}
+    for where, written in _records(data[links], f"{place}, edge"):
         record = _any_case(written, ENDS)
         for end in ENDS:
             if end not in record:
@@ -68,7 +68,7 @@ def _by_position(nodes: Any, links: Any) -> bool:
     if not isinstance(nodes, list) or not isinstance(links, list):
         return False
     ends = [_any_case(link, ENDS).get(end) for link in links if isinstance(link, dict) for end in ENDS]
-    ids = [found["id"] for node in nodes if isinstance(node, dict) and "id" in (found := _any_case(node, ("id",)))]
+    ids = [record["id"] for node in nodes if isinstance(node, dict) and "id" in (record := _any_case(node, ("id",)))]
     if not all(type(end) is int for end in ends):
         return False
     return not ids or (bool(ends) and not {*map(str, ends)} & {*map(str, ids)})
@@ -82,10 +82,10 @@ def _any_case(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {key.lower() if key.lower() in missing else key: value for key, value in record.items()}
 
 
-def _records(found: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not isinstance(found, list):
-        raise UserError(f"{where}s are a {type(found).__name__} where a list is needed")
-    for number, record in enumerate(found):
+def _records(values: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(values, list):
+        raise UserError(f"{where}s are a {type(values).__name__} where a list is needed")
+    for number, record in enumerate(values):
         if not isinstance(record, dict):
             raise UserError(f"{where} {number} is a {type(record).__name__} where its attributes by name are needed")
         yield f"{where} {number}", record

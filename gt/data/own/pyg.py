@@ -134,7 +134,7 @@ def build(
         UserError: naming the dataset and the graph that cannot be read.
     """
     parts = [read(dataset, f"{name} ({split})" if split else name, level) for split, dataset in datasets.items()]
-    graphs, found = pack(joined(parts, name), name, kind, numbers)
+    graphs, targets = pack(joined(parts, name), name, kind, numbers)
     if len(graphs) > 1 and any(part.masks for part in parts):
         raise UserError(f"{name} has masks of nodes in several graphs, which cannot be followed: drop them first")
     if len(parts) > 1:
@@ -143,7 +143,7 @@ def build(
     elif len(graphs) == 1:
         raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
     else:
-        splits = random_split(by_graph(found, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
+        splits = random_split(by_graph(targets, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
     return numbers.learn(replace(graphs, splits=splits))
 
 
@@ -164,14 +164,14 @@ def one_graph(
         UserError: the masks of two splits meet or leave one empty.
     """
     part = read(dataset, name, "node")
-    graphs, found = pack(part, name, kind, numbers)
+    graphs, targets = pack(part, name, kind, numbers)
     if not part.masks:
-        splits = random_split(found, fractions, split_seed, f"{name}: nodes")
+        splits = random_split(targets, fractions, split_seed, f"{name}: nodes")
         return numbers.learn(replace(graphs, splits=splits))
     masks = {split: mask.reshape(len(mask), -1).astype(bool) for split, mask in part.masks.items()}
     count = max(mask.shape[1] for mask in masks.values())  # a mask that all splits share has a single column
     columns = [{split: mask[:, number % mask.shape[1]] for split, mask in masks.items()} for number in range(count)]
-    official = [_of_masks(column, found.labelled, name) for column in columns]
+    official = [_of_masks(column, targets.labelled, name) for column in columns]
     learned = numbers.learn(replace(graphs, splits=official[0]))
     return replace(learned, splits=numbered(official))
 

@@ -45,10 +45,10 @@ PUBLISHED = {
 
 def measures(make: "partial[Any]", schema: Schema) -> tuple[MetricCollection, Criterion]:
     """The metrics of a kind of target; where ``make`` makes a dataset of `PUBLISHED` its own, which then decides."""
-    found, criterion = metrics.metrics(schema)
+    collection, criterion = metrics.metrics(schema)
     published = PUBLISHED.get((getattr(make.func, "__name__", ""), str(make.keywords.get("name")).lower()))
     if published is None or published.kind != schema.kind:
-        return found, criterion
+        return collection, criterion
     if published.make is not None:
-        found.add_metrics({published.name: published.make(schema.outputs)})
-    return found, Criterion(published.name, "max")
+        collection.add_metrics({published.name: published.make(schema.outputs)})
+    return collection, Criterion(published.name, "max")

@@ -37,10 +37,10 @@ def title(make: "partial[Any]") -> str:
 def takes_split(make: "partial[Any]") -> bool:
     """Whether a class gives its training graphs unless asked for others, as LRGBDataset, ZINC and MalNetTiny do."""
     try:
-        asked = inspect.signature(make.func).parameters.get("split")
+        parameter = inspect.signature(make.func).parameters.get("split")
     except ValueError:  # some built-in callables do not tell
         return False
-    return asked is not None and "split" not in make.keywords and asked.default in ("train", "trainval", None)
+    return parameter is not None and "split" not in make.keywords and parameter.default in ("train", "trainval", None)
 
 
 def open_dataset(make: "partial[Any]") -> Dataset:

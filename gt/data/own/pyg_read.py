@@ -91,9 +91,9 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
     keys = {key for key in data.keys() if data[key] is not None}  # noqa: SIM118  iterating gives pairs
     ends, edges = cut("edge_index") if "edge_index" in keys else (np.empty((0, 2), np.int64), np.zeros(len(ids), int))
     sizes = _sizes(data, slices, ids, ends, edges, {key: cut(key)[1] for key in ("x", "pos", "z") if key in keys})
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for key in sorted({"x", "edge_attr", *(f"{word}_mask" for word in THEIRS.values())} & keys):
-        found[key], rows = cut(key)
+        arrays[key], rows = cut(key)
         wanted, what = (edges, "edges") if key == "edge_attr" else (sizes, "nodes")
         if (rows != wanted).any():
             graph = int(np.argmax(rows != wanted))
@@ -121,12 +121,12 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
         sizes=sizes,
         edges=edges,
         edge_index=ends.T,
-        x=found.get("x"),
-        edge_attr=found.get("edge_attr"),
+        x=arrays.get("x"),
+        edge_attr=arrays.get("edge_attr"),
         y=y,
         level=level or "graph",
         others=sorted(keys - {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}),
-        masks={split: found[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in found},
+        masks={split: arrays[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in arrays},
     )
 
 
@@ -182,11 +182,11 @@ def joined(parts: Sequence[Part], name: str) -> Part:
     """The graphs of several datasets, one after the other."""
 
     def rows(key: str) -> np.ndarray | None:
-        found = [getattr(part, key) for part in parts]
-        shapes = {None if values is None else (values.shape[1:], values.dtype.kind) for values in found}
+        arrays = [getattr(part, key) for part in parts]
+        shapes = {None if values is None else (values.shape[1:], values.dtype.kind) for values in arrays}
         if len(shapes) > 1:
             raise UserError(f"{name}: {key} differs between the splits: {' and '.join(map(str, shapes))}")
-        return None if found[0] is None else np.concatenate(found)
+        return None if arrays[0] is None else np.concatenate(arrays)
 
     levels = {part.level for part in parts}
     if len(levels) > 1:
@@ -199,15 +199,15 @@ def joined(parts: Sequence[Part], name: str) -> Part:
 
 def digest(datasets: Mapping[str, Dataset], name: str) -> str:
     """A hash of every tensor of the datasets."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for split, dataset in datasets.items():
         data, slices, ids = collated(dataset, name)
-        found.update(repr((split, len(ids))).encode())
-        found.update(ids.tobytes())
+        total.update(repr((split, len(ids))).encode())
+        total.update(ids.tobytes())
         for key in sorted(key for key in data.keys() if isinstance(data[key], Tensor)):  # noqa: SIM118
             array = np.ascontiguousarray(_array(data[key]))
-            found.update(repr((key, array.dtype.str, array.shape)).encode())
-            found.update(array.data if array.size else b"")
-            found.update(b"" if slices is None or key not in slices else np.asarray(slices[key]).tobytes())
-        found.update(repr(data._store.__dict__.get("_num_nodes")).encode())
-    return found.hexdigest()
+            total.update(repr((key, array.dtype.str, array.shape)).encode())
+            total.update(array.data if array.size else b"")
+            total.update(b"" if slices is None or key not in slices else np.asarray(slices[key]).tobytes())
+        total.update(repr(data._store.__dict__.get("_num_nodes")).encode())
+    return total.hexdigest()

@@ -24,15 +24,15 @@ def find(path: str) -> tuple[Path, list[Path]]:
     place = Path(path)
     if place.is_dir():
         inside = sorted(p for p in place.rglob("*") if p.is_file())
-        found = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts)]
-        if not found:
+        paths = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts)]
+        if not paths:
             raise UserError(f"the folder {path} holds no files: set data.path to a file or a folder with text")
-        return place, found
+        return place, paths
     if WILD.search(path) and not place.exists():
-        found = sorted(Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file())
-        if not found:
+        paths = sorted(Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file())
+        if not paths:
             raise UserError(f"no file fits {path}: set data.path to a file, a folder or a glob that some fit")
-        return Path(WILD.split(path)[0]).parent, found
+        return Path(WILD.split(path)[0]).parent, paths
     return place.parent, [place]
 
 
@@ -41,14 +41,14 @@ def by_split(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
 
     A file that names two splits, or none, belongs to none.
     """
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in paths:
         inside = path.relative_to(root) if path.is_relative_to(root) else path
         words = re.split(r"[^a-z]+", inside.as_posix().lower())
         named = {split for word in words if (split := split_of(word))}
         if len(named) == 1:
-            found.setdefault(named.pop(), []).append(path)
-    return found if "train" in found else {}
+            files.setdefault(named.pop(), []).append(path)
+    return files if "train" in files else {}
 
 
 def text_files(path: str) -> dict[str, list[Path]]:
@@ -64,11 +64,11 @@ def text_files(path: str) -> dict[str, list[Path]]:
     return {"train": plain if plain and len(paths) > 1 else paths}
 
 
-def joined(found: Iterable[str]) -> Iterator[str]:
+def joined(text: Iterable[str]) -> Iterator[str]:
     """The same text in pieces of about `PIECE` characters, each a number of whole lines."""
     held: list[str] = []
     size = 0
-    for line in found:
+    for line in text:
         held.append(line)
         size += len(line)
         if size >= PIECE:
@@ -83,10 +83,10 @@ def pieces(paths: Sequence[Path]) -> Iterator[str]:
     return joined(line for path in paths for line in lines(path))
 
 
-def between(found: Iterable[str], start: int, stop: int | None) -> Iterator[str]:
+def between(text: Iterable[str], start: int, stop: int | None) -> Iterator[str]:
     """The characters ``start`` to ``stop`` of a text in pieces, in pieces."""
     place = 0
-    for piece in found:
+    for piece in text:
         if stop is not None and place >= stop:
             return
         part = piece[max(0, start - place) : None if stop is None else stop - place]
@@ -95,9 +95,9 @@ def between(found: Iterable[str], start: int, stop: int | None) -> Iterator[str]
             yield part
 
 
-def in_groups(found: Iterable[str], count: int) -> Iterator[list[str]]:
+def in_groups(text: Iterable[str], count: int) -> Iterator[list[str]]:
     """Lists of ``count`` pieces; the last may be shorter."""
-    source = iter(found)
+    source = iter(text)
     while group := list(islice(source, count)):
         yield group
 
