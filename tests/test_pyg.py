@@ -43,7 +43,11 @@ EDGES = {  # what looks at a node's own edges and their sources: as one names it
         partial(PNA, deg=torch.tensor([2, 3, 4, 1]), towers=2),
         lambda: PNA(WIDTH, WIDTH, deg=torch.tensor([2, 3, 4, 1]), towers=2, edge_dim=WIDTH),
     ),
-    "crystal": (partial(pyg.CGConv, dim=WIDTH), lambda: pyg.CGConv(WIDTH, dim=WIDTH)),
+    "crystal": (pyg.CGConv, lambda: pyg.CGConv(WIDTH, dim=WIDTH)),
+    "general": (
+        partial(pyg.GeneralConv, attention=True, heads=2),
+        lambda: pyg.GeneralConv(WIDTH, WIDTH, in_edge_channels=WIDTH, attention=True, heads=2),
+    ),
 }
 GRAPH = {  # several hops, degrees of sources, edges the other way, a whole graph
     "gcn": (pyg.GCNConv, lambda: pyg.GCNConv(WIDTH, WIDTH)),

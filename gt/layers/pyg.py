@@ -12,6 +12,7 @@ from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
 
+WIDTHS = ("in_channels", "channels", "edge_dim", "in_edge_channels", "dim")  # arguments of a constructor
 BATCHED = ("edge_attr", "batch", "batch_size")  # arguments of a forward that a batch answers
 PROBE = torch.tensor([[0, 0, 1, 4, 1, 2, 3, 4], [1, 2, 2, 2, 3, 4, 4, 4]])  # edges of six nodes, one of them isolated
 
@@ -19,10 +20,11 @@ PROBE = torch.tensor([[0, 0, 1, 4, 1, 2, 3, 4], [1, 2, 2, 2, 3, 4, 4, 4]])  # ed
 class PyGConvolution(Layer):
     """A convolution by its constructor, ``conv(in_channels, out_channels, ...)``; it leaves ``e`` as it is.
 
-    What the constructor takes and is not set is filled in: ``in_channels``, ``out_channels``, ``channels`` and
-    ``edge_dim`` with the width (``out_channels`` with width / heads where heads stand side by side), ``nn`` with two
-    linear maps, ``deg`` with the in-degrees of the training data. ``edge_attr``, ``batch`` and ``batch_size`` are
-    passed where its forward takes them; edges that carry nothing are zeros.
+    What the constructor takes and is not set is filled in: ``in_channels``, ``out_channels`` and ``channels`` with the
+    width (``out_channels`` with width / heads where heads stand side by side), so is ``edge_dim``, which some call
+    ``in_edge_channels`` or ``dim``; ``nn`` with two linear maps, ``deg`` with the in-degrees of the training data.
+    ``edge_attr``, ``batch`` and ``batch_size`` are passed where its forward takes them; edges that carry nothing are
+    zeros.
 
     How far a node looks through it is tried on a small graph: ``"edges"`` where each node's value stays as it is when
     only its own edges and their sources are left; else ``"graph"``, as for several hops, or the degrees of sources.
@@ -51,8 +53,9 @@ class PyGConvolution(Layer):
         heads = keywords.get("heads", 1) if concat else 1
         if width % heads:
             raise ValueError(f"heads={heads} of {self.name} do not divide a width of {width}")
-        widths = {"in_channels": width, "out_channels": width // heads, "channels": width, "edge_dim": width}
-        filled: dict[str, Any] = {name: value for name, value in widths.items() if name in known}
+        filled: dict[str, Any] = {name: width for name in WIDTHS if name in known}
+        if "out_channels" in known:
+            filled["out_channels"] = width // heads
         if "nn" in _needed(known):
             filled["nn"] = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
         if "deg" in _needed(known):
