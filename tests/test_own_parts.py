@@ -20,6 +20,7 @@ MODULE = '''
 from dataclasses import dataclass
 import torch
 from torch import nn
+from gt.encodings import Encoding
 from gt.heads import Mean, Pool
 from gt.masks.base import Mask
 
@@ -38,6 +39,25 @@ class Ring(Mask):
 @dataclass(frozen=True)
 class Wide(Ring):
     width: list[int]
+
+class Counts(Encoding):
+    """In-degrees of nodes and of edges' targets, and whether a pair is a node and itself."""
+
+    writes = ("x", "e", "p")
+
+    def build(self, width, schema):
+        self.maps = nn.ModuleDict({stream: nn.Linear(1, width) for stream in self.writes})
+        for linear in self.maps.values():
+            nn.init.ones_(linear.weight)
+
+    def nodes(self, batch):
+        return self.maps["x"](batch.in_degree[:, None].float())
+
+    def edges(self, batch):
+        return self.maps["e"](batch.in_degree[batch.edge_index[1]][:, None].float())
+
+    def pairs(self, pairs):
+        return self.maps["p"]((pairs.edges[0] == pairs.edges[1])[:, None].float())
 
 class Gated(Pool):
     def __init__(self, width: int) -> None:
@@ -188,3 +208,19 @@ def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments
     saved = torch.load(path, weights_only=True)["state_dict"]
     assert torch.equal(task.net.head.pools[0].weigh.weight, saved["net.head.pools.0.weigh.weight"])
     assert (folder / "run" / "train.log").read_text().count("parameters") == 1
+
+
+def test_an_encoding_of_nodes_edges_and_pairs_is_trained_saved_and_loaded(folder, monkeypatch):
+    options = [
+        "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
+        "+encoding.own._target_=mine.Counts", "model.block.attention.heads=1", "model.block.attention.edges=true",
+        "model.depth=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    train.command()
+    task = gt.load(folder / "run", trust=True)
+    saved = torch.load(folder / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    (encoding,) = task.net.encodings
+    for stream, linear in encoding.maps.items():
+        assert torch.equal(linear.weight, saved["state_dict"][f"net.encodings.0.maps.{stream}.weight"])
+        assert (linear.weight != 1).any(), stream
