@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gt"
-LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "heads", "model"}
+LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "features", "heads", "model"}
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 ORDER = ("library", "inference", "data", "lottery", "train", "cli")  # each may import those before it
 PROGRAMS = {"predict", "generate"}  # beside the command line, as every `__main__` is
