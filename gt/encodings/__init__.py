@@ -1,4 +1,4 @@
-from gt.encodings.base import Encoding, PackedGraphs
+from gt.encodings.base import Encoding, PackedGraphs, precomputed
 from gt.encodings.degree import Degree
 from gt.encodings.laplacian import Laplacian
 from gt.encodings.relative import RelativeWalks
@@ -15,4 +15,5 @@ __all__ = [
     "RelativeWalks",
     "Rotary",
     "Sinusoidal",
+    "precomputed",
 ]
