@@ -29,7 +29,7 @@ def write_graphs(folder: Path, train: int = 36, valid: int = 36, test: int = 20)
             lines.append(json.dumps({"directed": False, "graph": facts, "nodes": nodes, "edges": edges}))
     path = folder / "graphs.jsonl"
     path.write_text("\n".join(lines))
-    return [f"data.path={path}", f"data.root={folder}", "data.target=y", "data.eval_batch_size=18"]
+    return [f"data.source.path={path}", f"data.source.root={folder}", "data.source.target=y", "data.eval_batch_size=18"]
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def keep(folder: Path, results: list[dict]) -> None:
 
 def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_deviation(tmp_path, capsys):
     valid, final = [0.91, 0.62, 0.77, 0.70], [0.81, 0.64, 0.75, 0.73]
-    repeats = ["seed=1", "data.fold=3", "+data.split_seed=2", "seed=4"]
+    repeats = ["seed=1", "data.source.fold=3", "+data.source.split_seed=2", "seed=4"]
     keep(
         tmp_path,
         [
@@ -216,9 +216,9 @@ def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
 
 
 def test_a_fold_that_went_by_its_loss_is_not_averaged_with_the_others_scores():
-    folds = [result(fold, "optim.lr=1", f"data.fold={fold}", valid=0.8) for fold in range(3)]
+    folds = [result(fold, "optim.lr=1", f"data.source.fold={fold}", valid=0.8) for fold in range(3)]
     folds[0] |= {"criterion": "loss", "mode": "min", "best_valid": 7.0}
-    whole = [result(3 + fold, "optim.lr=2", f"data.fold={fold}", valid=0.6) for fold in range(3)]
+    whole = [result(3 + fold, "optim.lr=2", f"data.source.fold={fold}", valid=0.6) for fold in range(3)]
     first, last = ranked([*folds, *whole])
     assert [job["overrides"][0] for job in (first[0], last[0])] == ["optim.lr=2", "optim.lr=1"]
     assert {(job["criterion"], job["mode"]) for job in last} == {(whole[0]["criterion"], whole[0]["mode"])}
