@@ -68,6 +68,16 @@ class Table:
         """The columns of the given names; None where one is missing, or none are given."""
         return [self.columns[name] for name in names] if names and {*names} <= self.columns.keys() else None
 
+    def refuse_repeated(self, names: Collection[str]) -> None:
+        """Whether the file calls no two columns like one of these.
+
+        Raises:
+            UserError: it does.
+        """
+        for name, own in zip(self.columns, self.header, strict=False):
+            if name in names and own and self.header.count(own) > 1:
+                raise UserError(f"{self.name}, line 1: several columns are called '{own}': rename all but one")
+
     def others(self, *names: str) -> list[str]:
         """The columns but for those of the given names."""
         return [name for name in self.columns if name not in names]

@@ -242,7 +242,7 @@ CASES: dict[str, dict[str, Case]] = {
         "short row": ({"a.tsv": line(5, "a text")}, "@/a.tsv, line 5: 1 cells where the header has 2"),
         "no label": ({"a.tsv": line(5, "a text\t")}, "@/a.tsv, line 5: the label is missing"),
         "no column": ({"a.tsv": line(1, "text\tkind")}, "no column of @/a.tsv is called like a label: set data.label"),
-        "column twice": ({"a.tsv": "text\tlabel\tlabel\na\t1\t0\n"}, "@/a.tsv, line 1: two columns are called 'label'"),
+        "column twice": ({"a.tsv": "text\tlabel\tlabel\na\t1\t0\n"}, "@/a.tsv, line 1: several columns are called"),
         "latin-1": ({"a.tsv": line(5, b"caf\xe9\t1")}, "@/a.tsv, line 5: byte 0xe9 is not UTF-8 text"),
         "UTF-16": ({"a.tsv": LABELLED.encode("utf-16-le")}, "@/a.tsv, line 1: a zero byte"),
         "cut off": ({"a.tsv.gz": CUT}, "@/a.tsv.gz is not whole, or not gzipped", {"path": "a.tsv.gz"}),

@@ -169,7 +169,7 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
     for name in ("a.parquet", "a.parquet.gz"):
         table = read_table(tmp_path / name)
-        assert table.columns["text"][0] == "C"
+        assert table.columns["text"].tolist() == ["C", None]
         assert np.stack([pd.isna(column) for column in table.columns.values()]).tolist() == [[False, True]] * 2
         assert (len(table), table.where(1)) == (2, f"{tmp_path / name}, row 1")
     write(tmp_path / "b.parquet", "text,y\nC,1\n")

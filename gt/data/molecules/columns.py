@@ -43,17 +43,6 @@ def named(table: Table, name: str, option: str) -> str:
     return name
 
 
-def refuse_repeated(table: Table, names: Sequence[str]) -> None:
-    """Whether the file calls no other column like one of these.
-
-    Raises:
-        UserError: it does.
-    """
-    for name, own in zip(table.columns, table.header, strict=False):
-        if name in names and own and table.header.count(own) > 1:
-            raise UserError(f"{table.name}, line 1: several columns are called '{own}': rename all but one")
-
-
 def smiles_column(table: Table) -> str:
     """The column of molecules: by its name, else the one that most often reads as molecules.
 

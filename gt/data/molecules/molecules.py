@@ -11,7 +11,7 @@ import numpy as np
 
 from gt.data import splits
 from gt.data.folds import Folds
-from gt.data.molecules.columns import named, refuse_repeated, smiles_column, split_column, target_columns
+from gt.data.molecules.columns import named, smiles_column, split_column, target_columns
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.known import known_molecules
 from gt.data.molecules.parsing import chemistry
@@ -201,7 +201,7 @@ class Molecules(Source):
         names = [named(table, name, "data.target") for name in self.target or ()] or target_columns(table, others)
         if both := others & {*names}:
             raise UserError(f"{table.name}: '{both.pop()}' cannot be a target, it holds the molecules or the split")
-        refuse_repeated(table, [*others, *names])
+        table.refuse_repeated([*others, *names])
         for name in names:
             for row in table.spoiled.get(name, ()):
                 table.columns[name][row] = None

@@ -30,6 +30,24 @@ def read_graphml(path: Path) -> list[GraphRecord]:
     return _Reader(path).read(read_text(path))
 
 
+def parse_xml(parser: Any, text: str, path: Path) -> None:
+    """Have a parser of expat go through a text; without a document type there are no entities to expand or fetch.
+
+    Raises:
+        UserError: naming the file and the line: no XML, or a document type.
+    """
+
+    def doctype(*_: Any) -> None:
+        what = "a document type, which may hide anything in entities: remove the <!DOCTYPE ...>"
+        raise UserError(f"{path}, line {parser.CurrentLineNumber}: {what}")
+
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(text.encode(), True)
+    except expat.ExpatError as error:
+        raise UserError(f"{path}, line {error.lineno}: {expat.ErrorString(error.code)}: not XML") from None
+
+
 class _Reader:
     """Builds graphs while expat goes through the text."""
 
@@ -46,22 +64,15 @@ class _Reader:
         self.parser.StartElementHandler = self.start
         self.parser.EndElementHandler = self.end
         self.parser.CharacterDataHandler = self.characters
-        self.parser.StartDoctypeDeclHandler = self.doctype
 
     def read(self, text: str) -> list[GraphRecord]:
-        try:
-            self.parser.Parse(text.encode(), True)
-        except expat.ExpatError as error:
-            raise UserError(f"{self.path}, line {error.lineno}: {expat.ErrorString(error.code)}: not XML") from None
+        parse_xml(self.parser, text, self.path)
         if not self.graphs:
             raise UserError(f"{self.path} holds no <graph>: it is no GraphML")
         return self.graphs
 
     def wrong(self, said: str, line: int | None = None) -> UserError:
         return UserError(f"{self.path}, line {self.parser.CurrentLineNumber if line is None else line}: {said}")
-
-    def doctype(self, *_: Any) -> None:
-        raise self.wrong("a document type, which may hide anything in entities: remove the <!DOCTYPE ...>")
 
     def characters(self, text: str) -> None:
         self.text += text

@@ -9,6 +9,7 @@ from xml.parsers import expat
 import networkx as nx
 
 from gt.data.own.graph_records import GraphRecord, Record, put
+from gt.data.own.graphml import parse_xml
 from gt.data.reading import read_text
 from gt.errors import UserError
 
@@ -36,7 +37,7 @@ def read_gexf(path: Path) -> list[GraphRecord]:
         UserError: naming the file: no XML, a document type or an entity, or no GEXF.
     """
     text = read_text(path)
-    _check_xml(text, path)
+    parse_xml(expat.ParserCreate(encoding="utf-8"), text, path)
     try:
         graph = nx.read_gexf(io.BytesIO(DECLARATION.sub("", text).encode()))
     except Exception as error:
@@ -47,21 +48,6 @@ def read_gexf(path: Path) -> list[GraphRecord]:
 def _unread(path: Path, kind: str, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     return UserError(f"{path} is no {kind} that NetworkX can read: {text or type(error).__name__}")
-
-
-def _check_xml(text: str, path: Path) -> None:
-    """Refuse what is no XML, and a document type: without one there are no entities to be expanded or fetched."""
-    parser: Any = expat.ParserCreate(encoding="utf-8")
-
-    def doctype(*_: Any) -> None:
-        line = parser.CurrentLineNumber
-        raise UserError(f"{path}, line {line}: a document type, which may hide anything: remove the <!DOCTYPE ...>")
-
-    parser.StartDoctypeDeclHandler = doctype
-    try:
-        parser.Parse(text.encode(), True)
-    except expat.ExpatError as error:
-        raise UserError(f"{path}, line {error.lineno}: {expat.ErrorString(error.code)}: not XML") from None
 
 
 def _flat(attributes: dict[str, Any], prefix: str = "") -> Record:

@@ -95,8 +95,7 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
                 f"no column of {path} is called like a {role}: set data.{role} to one of {', '.join(names)}, such as "
                 f"{shell_override(f'data.{role}', names[-1])}"
             )
-        if table.header.count(column) > 1:
-            raise UserError(f"{path}, line 1: two columns are called '{column}'")
+    table.refuse_repeated([name for name in named.values() if name])
     if named["text"] == named["label"]:
         raise UserError(f"{path}: '{named['text']}' cannot be both text and label; set data.text and data.label")
     others = tuple(name for name in names if name not in named.values())
