@@ -70,8 +70,8 @@ def main() -> None:
         if place:
             print("---")
         print(tokenizer.decode(sample))
-    made = args.tokens * args.samples
-    print(f"{made} {tokenizer.unit} in {seconds:.1f} s, {made / seconds:.0f} a second", file=sys.stderr)
+    count = args.tokens * args.samples
+    print(f"{count} {tokenizer.unit} in {seconds:.1f} s, {count / seconds:.0f} a second", file=sys.stderr)
 
 
 if __name__ == "__main__":

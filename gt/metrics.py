@@ -195,13 +195,13 @@ def decided(measures: Mapping[str, Any], name: str) -> Criterion:
 
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing."""
-    found: dict[str, Metric | MetricCollection]
+    collection: dict[str, Metric | MetricCollection]
     if schema.kind == "multiclass":
         of_classes: dict[str, Any] = {"num_classes": schema.outputs, "ignore_index": UNLABELLED}
-        found = {"accuracy": _AtPositions(classification.MulticlassAccuracy(average="micro", **of_classes))}
+        collection = {"accuracy": _AtPositions(classification.MulticlassAccuracy(average="micro", **of_classes))}
         if schema.level == "graph" and schema.positions == 1:
-            found["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
-        return MetricCollection(found), Criterion("accuracy", "max")
+            collection["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
+        return MetricCollection(collection), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
     # of numbers over many decades the largest one would decide alone: their logarithms go by the loss

@@ -86,15 +86,15 @@ class Ranking(SampleMetric):
         from sklearn.metrics import average_precision_score, roc_auc_score  # half a second, which few runs need
 
         preds, target = (values.cpu() for values in self.samples())
-        found: list[tuple[float, float]] = []
+        by_task: list[tuple[float, float]] = []
         for task in both_answers(target).nonzero().flatten().tolist():
             labelled = ~target[:, task].isnan()
             answer, rating = target[labelled, task].numpy(), preds[labelled, task].numpy()
             if not np.isfinite(rating).all():
-                found = []
+                by_task = []
                 break
-            found.append((roc_auc_score(answer, rating), average_precision_score(answer, rating)))
-        scores = torch.tensor(found or [(math.nan, math.nan)], dtype=torch.float64).mean(0)
+            by_task.append((roc_auc_score(answer, rating), average_precision_score(answer, rating)))
+        scores = torch.tensor(by_task or [(math.nan, math.nan)], dtype=torch.float64).mean(0)
         return dict(zip(("auroc", "ap"), scores.float().to(self.device), strict=True))
 
 

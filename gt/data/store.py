@@ -95,10 +95,10 @@ class Graphs:
 
 def pointers(sizes: np.ndarray) -> np.ndarray:
     """(G + 1,) int64 offsets of runs of the given lengths (G,)."""
-    found = np.empty(len(sizes) + 1, np.int64)
-    found[0] = 0
-    np.add.accumulate(sizes, out=found[1:])
-    return found
+    ends = np.empty(len(sizes) + 1, np.int64)
+    ends[0] = 0
+    np.add.accumulate(sizes, out=ends[1:])
+    return ends
 
 
 def smallest(values: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ def writable(folder: Path) -> bool:
 
     One that gives nobody leave to write is read-only to root as well, though the system would let root.
     """
-    found = next(path for path in (folder, *folder.parents) if path.exists())
-    return os.access(found, os.W_OK | os.X_OK) and found.stat().st_mode & 0o222 != 0
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(existing, os.W_OK | os.X_OK) and existing.stat().st_mode & 0o222 != 0
 
 
 def store_folder(root: Path, name: str, whole: Callable[[Path], bool]) -> Path:

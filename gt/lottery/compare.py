@@ -107,13 +107,13 @@ def layer_steps(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> 
     width, batch, device = heads * channels, pairs.batch, pairs.batch.device
     x, grad = (torch.randn(batch.num_nodes, width, device=device, dtype=dtype) for _ in range(2))
     x.requires_grad_()
-    made: dict[str, nn.Module] = {
+    layers: dict[str, nn.Module] = {
         "gt": Attention(width, heads),
         "TransformerConv": TransformerConv(width, channels, heads, root_weight=False),
         "GATv2Conv": GATv2Conv(width, channels, heads, add_self_loops=False),
         "MultiheadAttention": nn.MultiheadAttention(width, heads, batch_first=True),
     }
-    made = {name: layer.to(device, dtype) for name, layer in made.items()}
+    layers = {name: layer.to(device, dtype) for name, layer in layers.items()}
     hidden = None
     if pairs.limits != (None, None) and batch.num_graphs * batch.max_nodes**2 * heads <= TOO_LARGE:
         hidden = (~pairs.safe_dense).expand(-1, heads, -1, -1).flatten(0, 1)
@@ -121,21 +121,21 @@ def layer_steps(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> 
     def padded() -> Tensor:
         wide, real = to_dense_batch(x, batch.batch, batch_size=batch.num_graphs)
         hides = ~real if hidden is None else None
-        out, _ = made["MultiheadAttention"](
+        out, _ = layers["MultiheadAttention"](
             wide, wide, wide, key_padding_mask=hides, attn_mask=hidden, need_weights=False
         )
         return out[real]
 
-    calls: dict[str, Callable[[], Tensor]] = {"gt": lambda: made["gt"](State(x), batch, pairs)["x"]}
+    calls: dict[str, Callable[[], Tensor]] = {"gt": lambda: layers["gt"](State(x), batch, pairs)["x"]}
     if pairs.count * width <= 4 * TOO_LARGE:
         for name in ("TransformerConv", "GATv2Conv"):
-            calls[name] = lambda layer=made[name]: layer(x, pairs.edges)  # type: ignore[misc]
+            calls[name] = lambda layer=layers[name]: layer(x, pairs.edges)  # type: ignore[misc]
     if hidden is not None or pairs.limits == (None, None):
         calls["MultiheadAttention"] = padded
 
     def both(name: str) -> Step:
-        asked = [x, *made[name].parameters()]
-        return lambda: torch.autograd.grad(calls[name](), asked, grad, allow_unused=True)
+        inputs = [x, *layers[name].parameters()]
+        return lambda: torch.autograd.grad(calls[name](), inputs, grad, allow_unused=True)
 
     return {name: both(name) for name in calls}
 

@@ -28,8 +28,8 @@ def draw(folder: Path, rows: Sequence[Row], facts: Mapping[str, str]) -> Path:
         (line,) = axes.plot(density, [1e3 * row.median(name) for row in shown], label=name, marker=".", linewidth=1.5)
         low, high = ([1e3 * t[place * (len(t) - 1) // 4] for t in times] for place in (1, 3))
         axes.fill_between(density, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    taken = [1e3 * row.median(row.chosen) for row in rows]
-    axes.plot([100 * row.density for row in rows], taken, "o", mfc="none", mec="black", ms=9, label="chosen by auto")
+    chosen = [1e3 * row.median(row.chosen) for row in rows]
+    axes.plot([100 * row.density for row in rows], chosen, "o", mfc="none", mec="black", ms=9, label="chosen by auto")
     for number, crossing in enumerate(crossings(rows)):
         axes.axvline(100 * crossing, color="grey", linestyle=":", label="crossover" if number == 0 else None)
     axes.set_xscale("log")

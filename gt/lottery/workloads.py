@@ -104,5 +104,5 @@ def inputs(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> list[
     """Queries, keys and values that ask for gradients, and the gradient of what comes out; each (N, H, D)."""
     draw = torch.Generator().manual_seed(0)
     shape = (pairs.batch.num_nodes, heads, channels)
-    made = [torch.randn(shape, generator=draw).to(pairs.batch.device, dtype) for _ in range(4)]
-    return [t.requires_grad_(number < 3) for number, t in enumerate(made)]
+    inputs = [torch.randn(shape, generator=draw).to(pairs.batch.device, dtype) for _ in range(4)]
+    return [t.requires_grad_(number < 3) for number, t in enumerate(inputs)]

@@ -54,16 +54,16 @@ class InputGraph:
         roots, is_root = np.unique(links), np.zeros(self.batch.num_nodes, dtype=bool)
         is_root[roots] = True
         sampler.rows = Rows(self.pointer - np.searchsorted(gone, self.pointer), np.delete(self.source, gone))
-        found = sampler.sample(roots, is_root, random)
-        edges = found.edges + np.searchsorted(gone - np.arange(len(gone)), found.edges, side="right")
-        rows, nodes, whole = torch.from_numpy(edges), torch.from_numpy(found.nodes), self.batch
+        sample = sampler.sample(roots, is_root, random)
+        edges = sample.edges + np.searchsorted(gone - np.arange(len(gone)), sample.edges, side="right")
+        rows, nodes, whole = torch.from_numpy(edges), torch.from_numpy(sample.nodes), self.batch
         return GraphBatch(
             ptr=torch.tensor([0, len(nodes)]),
-            edge_index=torch.from_numpy(found.ends),
+            edge_index=torch.from_numpy(sample.ends),
             max_nodes=len(nodes),
             x=None if whole.x is None else whole.x[nodes],
             edge_attr=None if whole.edge_attr is None else whole.edge_attr[rows],
-            links=torch.from_numpy(np.searchsorted(found.nodes, links)),
+            links=torch.from_numpy(np.searchsorted(sample.nodes, links)),
             extras={name: values[nodes] for name, values in whole.extras.items()},
         )
 

@@ -22,11 +22,11 @@ class Negatives(ABC):
         once = np.unique(links.min(1).astype(np.int64) * nodes + links.max(1))
         low, high = np.divmod(once, nodes)
         loops = np.arange(nodes, dtype=np.int64) * (nodes + 1)
-        taken = np.sort(np.concatenate([once[low < high], (high * nodes + low)[low < high], loops]))
+        linked = np.sort(np.concatenate([once[low < high], (high * nodes + low)[low < high], loops]))
         self.nodes = nodes
-        self.before = taken - np.arange(len(taken))  # free pairs before each taken one
+        self.before = linked - np.arange(len(linked))  # free pairs before each taken one
         rows = np.arange(nodes + 1, dtype=np.int64) * nodes
-        self.free = rows - np.searchsorted(taken, rows)  # free pairs before the first of each source
+        self.free = rows - np.searchsorted(linked, rows)  # free pairs before the first of each source
 
     def _pairs(self, rank: np.ndarray) -> np.ndarray:
         """(2, K) the free pairs of the given ranks (K,)."""

@@ -71,8 +71,8 @@ def choose(sizes: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarr
     for step in range(count):
         last = sizes - count + step
         number = draw.integers(0, last + 1)
-        taken = (chosen[:, :step] == number[:, None]).any(1)
-        chosen[:, step] = np.where(taken, last, number)
+        drawn = (chosen[:, :step] == number[:, None]).any(1)
+        chosen[:, step] = np.where(drawn, last, number)
     return chosen
 
 

@@ -50,19 +50,19 @@ class FunctionNames(OGBGraphs):
         """The name that the words at the positions (rows, POSITIONS) make."""
         return [" ".join(words) for words in self.metric(graphs).decoded(answers)]
 
-    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
-        sizes = counts(found["num-node-list"], least=1)
-        names, splits = words(found["graph-label"], len(sizes)), splits_of(found, len(sizes))
+    def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
+        sizes = counts(tables["num-node-list"], least=1)
+        names, splits = words(tables["graph-label"], len(sizes)), splits_of(tables, len(sizes))
         vocabulary = frequent([names[g] for g in splits["train"]], WORDS)
         y = targets(names, vocabulary)
-        vocab = (rows(found["typeidx2type"]), rows(found["attridx2attr"]))
+        vocab = (rows(tables["typeidx2type"]), rows(tables["attridx2attr"]))
         nodes = {
-            "node-feat": Table(2, check=within(found["node-feat"], vocab)),
-            "node_depth": Table(1, check=_not_negative(found["node_depth"])),
-            "node_dfs_order": Table(1, check=_not_negative(found["node_dfs_order"])),
-            "node_is_attributed": Table(1, check=within(found["node_is_attributed"], (2,))),
+            "node-feat": Table(2, check=within(tables["node-feat"], vocab)),
+            "node_depth": Table(1, check=_not_negative(tables["node_depth"])),
+            "node_dfs_order": Table(1, check=_not_negative(tables["node_dfs_order"])),
+            "node_is_attributed": Table(1, check=within(tables["node_is_attributed"], (2,))),
         }
-        for piece in pieces(found, sizes, nodes, {}):
+        for piece in pieces(tables, sizes, nodes, {}):
             depth = np.minimum(piece.tables["node_depth"], DEEPEST)
             edge_ptr, edge_index, edge_attr = augmented(piece)
             yield Graphs(

@@ -154,9 +154,9 @@ def _hidden(pairs: np.ndarray, splits: Arrays, nodes: int) -> np.ndarray:
     def numbered(pairs: np.ndarray) -> np.ndarray:
         return pairs.min(1).astype(np.int64) * nodes + pairs.max(1)
 
-    asked = np.concatenate([numbered(splits[part]) for part in ("valid", "test")])
+    questions = np.concatenate([numbered(splits[part]) for part in ("valid", "test")])
     mine = numbered(pairs)
-    return np.isin(mine, asked) & ~np.isin(mine, numbered(splits["train"]))
+    return np.isin(mine, questions) & ~np.isin(mine, numbered(splits["train"]))
 
 
 def _collaboration(path: Path, weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:

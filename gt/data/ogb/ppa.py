@@ -35,19 +35,19 @@ class ProteinAssociations(OGBGraphs):
     def metric(self, graphs: Graphs) -> LeaderboardMetric:
         return OGBAccuracy(self.name)
 
-    def read(self, found: Mapping[str, Path]) -> Iterator[Graphs]:
+    def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
         classes = int(facts(self.name)["num classes"])
-        sizes = counts(found["num-node-list"], least=1)
-        y = numbers(found["graph-label"], 1, np.int64, len(sizes))
-        refuse(found["graph-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
-        splits, path = splits_of(found, len(y)), found["edge-feat"]
+        sizes = counts(tables["num-node-list"], least=1)
+        y = numbers(tables["graph-label"], 1, np.int64, len(sizes))
+        refuse(tables["graph-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
+        splits, path = splits_of(tables, len(y)), tables["edge-feat"]
 
         def strengths(values: np.ndarray, first: int) -> np.ndarray:
             refuse(path, ~((values >= 0) & (values <= 1)), values, "is no strength from 0 to 1", first)
             return values
 
         edges = {"edge-feat": Table(STRENGTHS, np.float32, strengths)}
-        for piece in pieces(found, sizes, {}, edges):
+        for piece in pieces(tables, sizes, {}, edges):
             edge_ptr, edge_index = piece.both_ways()
             yield Graphs(
                 node_ptr=pointers(piece.sizes),

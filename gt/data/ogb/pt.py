@@ -14,8 +14,8 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file cannot be read, or holds anything else.
     """
-    found = load_tensors(path, "replace the file by OGB's")
-    values = {str(name): np.asarray(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    content = load_tensors(path, "replace the file by OGB's")
+    values = {str(name): np.asarray(value) for name, value in content.items()} if isinstance(content, dict) else {}
     if not values or any(value.dtype.kind not in "iuf" or not value.ndim for value in values.values()):
         raise UserError(f"{path} is no dictionary of arrays of numbers: replace the file by OGB's")
     return values

@@ -23,15 +23,15 @@ def digest(path: Path) -> str:
 
     Of a large file it sees the size and both ends; the end of a gzip file is a checksum of all that it holds.
     """
-    size, found = path.stat().st_size, hashlib.sha256()
+    size, content = path.stat().st_size, hashlib.sha256()
     with open(path, "rb") as handle:
         if size <= WHOLE:
-            found.update(handle.read())
+            content.update(handle.read())
         else:
-            found.update(str(size).encode() + handle.read(ENDS))
+            content.update(str(size).encode() + handle.read(ENDS))
             handle.seek(-ENDS, 2)
-            found.update(handle.read())
-    return found.hexdigest()
+            content.update(handle.read())
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,22 @@ class Piece:
 
 
 def pieces(
-    found: Mapping[str, Path], sizes: np.ndarray, nodes: Mapping[str, Table], edges: Mapping[str, Table]
+    files: Mapping[str, Path], sizes: np.ndarray, nodes: Mapping[str, Table], edges: Mapping[str, Table]
 ) -> Iterator[Piece]:
     """All graphs, about `ROOM` nodes and edges at a time.
 
     Args:
-        found: the files by name, as of `gt.data.ogb.download.files`.
+        files: the files by name, as of `gt.data.ogb.download.files`.
         sizes: (G,) the nodes of each graph, as ``num-node-list.csv.gz`` has them.
         nodes, edges: the tables with a row a node, and those with a row a line of ``edge.csv.gz``, by those names.
 
     Raises:
         UserError: a malformed file; names the row.
     """
-    lines = counts(found["num-edge-list"], len(sizes))
+    lines = counts(files["num-edge-list"], len(sizes))
 
     def opened(name: str, table: Table, rows: int) -> Rows:
-        return Rows(found[name], table.columns, table.kind, rows, table.check)
+        return Rows(files[name], table.columns, table.kind, rows, table.check)
 
     of_nodes = {name: opened(name, table, int(sizes.sum())) for name, table in nodes.items()}
     of_edges = {name: opened(name, table, int(lines.sum())) for name, table in edges.items()}
@@ -94,17 +94,17 @@ def pieces(
     bins = (np.cumsum(sizes + lines) - 1) // ROOM
     cuts = [0, *(np.flatnonzero(np.diff(bins)) + 1).tolist(), len(sizes)]
     for low, high in pairwise(cuts):
-        some, rows = slice(low, high), ends.taken
+        some, rows = slice(low, high), ends.done
         here, each = sizes[some], lines[some]
         pairs = ends.take(int(each.sum()))
         wrong = (pairs < 0) | (pairs >= np.repeat(here, each)[:, None])
-        refuse(found["edge"], wrong, pairs, "is no node of its graph", rows)
+        refuse(files["edge"], wrong, pairs, "is no node of its graph", rows)
         tables = {name: reader.take(int(here.sum())) for name, reader in of_nodes.items()}
         tables |= {name: reader.take(int(each.sum())) for name, reader in of_edges.items()}
         yield Piece(low, here, each, pairs, tables)
 
 
-def splits_of(found: Mapping[str, Path], graphs: int) -> Arrays:
+def splits_of(files: Mapping[str, Path], graphs: int) -> Arrays:
     """The graph numbers of each split; a graph in two of them would be trained on and tested on.
 
     Raises:
@@ -113,11 +113,11 @@ def splits_of(found: Mapping[str, Path], graphs: int) -> Arrays:
     seen = np.zeros(graphs, dtype=np.int64)
     splits = {}
     for part in SPLITS:
-        ids = numbers(found[part], 1, np.int64)
+        ids = numbers(files[part], 1, np.int64)
         if not len(ids) and part != "test":
-            raise UserError(f"{found[part]} is empty: replace it by OGB's file")
-        refuse(found[part], (ids < 0) | (ids >= graphs), ids, f"is no graph: there are {graphs}")
+            raise UserError(f"{files[part]} is empty: replace it by OGB's file")
+        refuse(files[part], (ids < 0) | (ids >= graphs), ids, f"is no graph: there are {graphs}")
         splits[part] = ids[:, 0]
         np.add.at(seen, splits[part], 1)
-        refuse(found[part], seen[ids] > 1, ids, "is in the splits more than once")
+        refuse(files[part], seen[ids] > 1, ids, "is in the splits more than once")
     return splits

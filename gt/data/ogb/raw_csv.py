@@ -94,7 +94,7 @@ class Rows:
     """
 
     def __init__(self, path: Path, columns: int, kind: Number, rows: int, check: Check | None = None) -> None:
-        self.path, self.rows, self.taken = path, rows, 0
+        self.path, self.rows, self.done = path, rows, 0
         self._blocks = blocks(path, columns, kind, check)
         self._at_hand = _nothing(columns, kind, check)
 
@@ -108,13 +108,13 @@ class Rows:
         while have < rows:
             block = next(self._blocks, None)
             if block is None:
-                raise UserError(_rows(self.path, self.taken + have, self.rows))
+                raise UserError(_rows(self.path, self.done + have, self.rows))
             parts.append(block)
             have += len(block)
         values = np.concatenate(parts)
         self._at_hand = values[rows:]
-        self.taken += rows
-        if self.taken == self.rows:
+        self.done += rows
+        if self.done == self.rows:
             more = len(self._at_hand) + sum(map(len, self._blocks))
             if more:
                 raise UserError(_rows(self.path, self.rows + more, self.rows))
@@ -127,8 +127,8 @@ def _nothing(columns: int, kind: Number, check: Check | None) -> np.ndarray:
     return empty if check is None else check(empty, 0)
 
 
-def _rows(path: Path, found: int, wanted: int) -> str:
-    return f"{path} has {found} rows where num-*-list.csv.gz ask for {wanted}: replace all by OGB's"
+def _rows(path: Path, count: int, wanted: int) -> str:
+    return f"{path} has {count} rows where num-*-list.csv.gz ask for {wanted}: replace all by OGB's"
 
 
 def _parsed(path: Path, text: bytes, columns: int, kind: Number, first: int) -> np.ndarray:

@@ -66,7 +66,7 @@ def read(path: str, choices: Choices, many: bool = False) -> tuple[Table, Table,
     Raises:
         UserError: as `files`, the readers and `gt.data.own.graph_records.tables`.
     """
-    graphs = [graph for found in files(path) for graph in READERS[ending(found)](found)]
+    graphs = [graph for file in files(path) for graph in READERS[ending(file)](file)]
     nodes, edges, about, undirected = tables(graphs, path, many)
     if choices.undirected is None:
         choices = replace(choices, undirected=undirected)

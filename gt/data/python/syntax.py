@@ -34,14 +34,14 @@ EDGE_KINDS = ("child", "parent", "next leaf", "previous leaf", "next use", "prev
 
 def children(node: ast.AST) -> list[ast.AST]:
     """The nodes right below a node that are nodes of the graph, in the order of the fields of its type."""
-    found: list[ast.AST] = []
+    children: list[ast.AST] = []
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, list):
-            found += [item for item in value if isinstance(item, ast.AST) and not isinstance(item, SKIPPED)]
+            children += [item for item in value if isinstance(item, ast.AST) and not isinstance(item, SKIPPED)]
         elif isinstance(value, ast.AST) and not isinstance(value, SKIPPED):
-            found.append(value)
-    return found
+            children.append(value)
+    return children
 
 
 def answers(function: Function) -> list[Answer]:

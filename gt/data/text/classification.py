@@ -50,8 +50,8 @@ def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list
     for label in np.unique(labels):
         rows = draw.permutation(np.flatnonzero(labels == label))
         ends = np.round(np.cumsum(shares) * len(rows)).astype(int)
-        for part, found in zip(parts, np.split(rows, ends), strict=True):
-            part.append(found)
+        for part, some in zip(parts, np.split(rows, ends), strict=True):
+            part.append(some)
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
@@ -111,16 +111,16 @@ class TextClassification(Source):
         """The files of each split; ``train`` at least."""
         root, paths = find(self.path)
         if len(paths) == 1 and paths[0] == Path(self.path):
-            found = {"train": paths}
+            by_name = {"train": paths}
         else:
-            found = by_split(root, [path for path in paths if kind_of(path)])
-            if not found:
+            by_name = by_split(root, [path for path in paths if kind_of(path)])
+            if not by_name:
                 raise UserError(
                     f"no CSV, TSV, JSONL or Parquet file of {self.path} says that it is for training: "
                     "set data.path to the training file"
                 )
         given = {"valid": self.valid_path, "test": self.test_path}
-        return found | {split: find(path)[1] for split, path in given.items() if path is not None}
+        return by_name | {split: find(path)[1] for split, path in given.items() if path is not None}
 
     def key(self) -> dict[str, Any]:
         files = self.files()
@@ -153,21 +153,21 @@ class TextClassification(Source):
 
     def _rows(self) -> dict[str, Rows]:
         """The texts and labels of each split that has files."""
-        found: dict[str, Rows] = {}
+        rows: dict[str, Rows] = {}
         columns = self._columns()
         for split, paths in sorted(self.files().items(), key=lambda item: item[0] != "train"):
-            texts, labels = found.setdefault(split, ([], []))
+            texts, labels = rows.setdefault(split, ([], []))
             for path in paths:
                 more = read_rows(path, columns)
                 texts += more[0]
                 labels += more[1]
-        labels, distinct = found["train"][1], len(set(found["train"][1]))
+        labels, distinct = rows["train"][1], len(set(rows["train"][1]))
         if distinct == len(labels) > 2 or tells_apart(distinct, len(labels)):
             raise UserError(
                 f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
                 "class: set data.label to another column"
             )
-        return found
+        return rows
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The same rows with what has no file taken from the training rows."""
@@ -180,15 +180,15 @@ class TextClassification(Source):
             return rows
         texts, labels = rows["train"]
         parts = by_fractions(np.unique(labels, return_inverse=True)[1], list(shares.values()), self.split_seed)
-        taken = {
+        drawn = {
             split: ([texts[i] for i in part], [labels[i] for i in part])
             for split, part in zip([*shares, "train"], parts, strict=True)
         }
-        empty = [split for split, (some, _) in taken.items() if not some]
+        empty = [split for split, (some, _) in drawn.items() if not some]
         if empty:
             none = " and ".join(empty)
             raise UserError(f"{self.path} has {len(texts)} rows: too few to split, {none} would have none")
-        return rows | taken
+        return rows | drawn
 
     def _fold(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The rows of the one file by split, as the folds have them."""
@@ -226,7 +226,7 @@ class TextClassification(Source):
                 raise UserError(f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks")
         tokenizer, columns = self._tokenizer(by["train"][0]), self._columns()
         ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
-        found = self._packed(
+        graphs = self._packed(
             [text for texts, _ in by.values() for text in texts],
             np.array([number[label] for _, labels in by.values() for label in labels]),
             tokenizer,
@@ -241,7 +241,7 @@ class TextClassification(Source):
                 node_names=(columns.text if columns.header else f"{PLACE}{columns.text}",),
             ),
         )
-        return replace(found, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
+        return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
 
     def _packed(self, texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Schema) -> Graphs:
         """The texts as paths, without splits."""
@@ -265,5 +265,5 @@ class TextClassification(Source):
 
 def _ordered(labels: Sequence[str]) -> list[str]:
     """The distinct labels, as numbers where all are."""
-    found = sorted(set(labels))
-    return sorted(found, key=int) if all(name.lstrip("-").isdecimal() for name in found) else found
+    names = sorted(set(labels))
+    return sorted(names, key=int) if all(name.lstrip("-").isdecimal() for name in names) else names

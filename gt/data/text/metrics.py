@@ -38,7 +38,7 @@ class LanguageModel(Metric):
 
     def compute(self) -> dict[str, Any]:
         """``perplexity`` and, where lengths are known, ``bits_per_byte``."""
-        found = {"perplexity": (self.nats / self.count).exp()}
+        scores = {"perplexity": (self.nats / self.count).exp()}
         if self.lengths is not None:
-            found["bits_per_byte"] = self.nats / self.bytes / math.log(2)
-        return found
+            scores["bits_per_byte"] = self.nats / self.bytes / math.log(2)
+        return scores

@@ -203,7 +203,7 @@ class BytePairs(Tokenizer):
             UserError: there is none, or the file does not hold a tokenizer.
         """
         try:
-            found = cls(path.read_text(encoding="utf-8"))
+            tokenizer = cls(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"no tokenizer at {path}: set data.tokenizer to a tokenizer.json") from None
         except UserError:
@@ -211,9 +211,9 @@ class BytePairs(Tokenizer):
         except Exception as error:  # the library raises bare Exceptions
             why = str(error).splitlines()[0]
             raise UserError(f"{path} holds no tokenizer that the package tokenizers can read: {why}") from None
-        if not found.size:
+        if not tokenizer.size:
             raise UserError(f"the tokenizer in {path} has no tokens")
-        return found
+        return tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
