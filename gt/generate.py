@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gt.cli.program import importing, quick_exit
+from gt.cli.program import import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 
 
@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    import_from_here()
     if args.tokens < 1 or args.samples < 1:
         raise UserError("--tokens and --samples must be 1 or more")
     with importing():  # late: --help and a typo answer at once

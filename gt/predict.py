@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gt.cli.program import importing, quick_exit
+from gt.cli.program import import_from_here, importing, quick_exit
 from gt.errors import Parser, one_line
 from gt.schema import many
 
@@ -30,6 +30,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> None:
     options = arguments(words)
+    import_from_here()
     with importing():  # late: --help and a typo answer at once
         import pandas as pd
         import torch

@@ -82,6 +82,8 @@ def folder(tmp_path, monkeypatch):
         "mask/wrong": "_target_: mine.Ring\nsizes: 2\n",
         "experiment/own": "# @package _global_\ndefaults:\n  - override /mask: ring\nmodel:\n  depth: 1\n",
         "experiment/typo": "# @package _global_\nmodel:\n  dpeth: 1\n",
+        "experiment/type": "# @package _global_\nmodel:\n  depth: deep\n",
+        "experiment/group": "# @package _global_\ndefaults:\n  - override /maks: ring\n",
         "experiment/lost": "# @package _global_\ndefaults:\n  - override /mask: rnig\n",
     }.items():
         path = tmp_path / "conf" / f"{name}.yaml"
@@ -164,6 +166,8 @@ def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder,
         (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),
         (["--config-dir=conf", "mask=wrong"], "conf/mask/wrong.yaml: unknown key 'mask.sizes': did you mean 'size'?"),
         (["hydra.searchpath=[conf]", "experiment=typo"], "conf/experiment/typo.yaml: unknown key 'model.dpeth': did"),
+        (["-cd", "conf", "experiment=type"], "conf/experiment/type.yaml: model.depth='deep' has the wrong type"),
+        (["-cd", "conf", "experiment=group"], "conf/experiment/group.yaml: no group 'maks': did you mean 'mask'?"),
         (["experiment=lost", "-cd", "conf"], "conf/experiment/lost.yaml: no option 'rnig' in group 'mask': did you"),
         (["--config-dir", "conf", "mask=ring", "modle.depth=1"], "unknown key 'modle': did you mean 'model'?"),
         (["--config-dir", "conf"], None),

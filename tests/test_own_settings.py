@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+import gt.data.__main__
+import gt.generate
 import gt.predict
 import train
 from gt.errors import UserError
 from gt.metrics import shown
+from gt.train.construct import imported
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 MODULE = '''
@@ -113,6 +116,39 @@ class Notes(Callback):
         with open(f"{self.dirpath}-notes.txt", "a") as file:
             print(self.start + trainer.global_step, file=file)
 '''
+SOURCE = '''
+import numpy as np
+
+from gt.data.source import Source
+from gt.data.store import Graphs, pointers
+from gt.schema import Schema
+
+
+class Stars(Source):
+    """Whether a star has an even number of rays."""
+
+    name = "stars"
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def key(self):
+        return {"count": self.count}
+
+    def build(self):
+        rays = 1 + np.arange(self.count) % 5
+        ends = [np.stack([np.arange(1, n + 1), np.zeros(n, np.int64)]) for n in rays]
+        splits = np.split(np.arange(self.count), [self.count // 2, 3 * self.count // 4])
+        return Graphs(
+            node_ptr=pointers(rays + 1),
+            edge_ptr=pointers(2 * rays),
+            edge_index=np.concatenate([np.concatenate([end, end[::-1]], axis=1) for end in ends], axis=1),
+            nodes={"x": np.zeros((int((rays + 1).sum()), 1), np.int64)},
+            graphs={"y": (rays % 2 == 0).astype(np.int64)},
+            splits=dict(zip(("train", "valid", "test"), splits, strict=True)),
+            schema=Schema(node_vocab=(1,), outputs=2, max_nodes=6),
+        ).sort_edges()
+'''
 SMALL = ["data=graph_files", "data.path=graphs.jsonl", "data.target=size", "model.width=8", "model.depth=1",
          "encoding=none", "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "data.batch_size=16",
          "trainer.log_every_n_steps=1"]  # fmt: skip
@@ -122,6 +158,11 @@ SMALL = ["data=graph_files", "data.path=graphs.jsonl", "data.target=size", "mode
 def folder(tmp_path, monkeypatch):
     """A folder outside this project, in which the commands run."""
     (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "stars.py").write_text(SOURCE)
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "stars.yaml").write_text(
+        "defaults:\n  - batching: graphs\n  - _self_\nsource:\n  _target_: stars.Stars\n  count: 40\n"
+    )
     graphs = [
         {
             "graph": {"size": 100.0 + 5 * (n % 7)},
@@ -135,7 +176,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     yield tmp_path
-    sys.modules.pop("mine", None)
+    for name in ("mine", "stars"):
+        sys.modules.pop(name, None)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -182,6 +224,29 @@ def test_settings_of_ones_own_train_go_on_and_predict(own, folder, monkeypatch):
     assert {name for name in straight if name.startswith("net.encodings")} == {
         f"net.encodings.0.maps.{stream}.{name}" for stream in "xep" for name in ("weight", "bias")
     }
+
+
+def test_a_source_of_ones_own_trains_goes_on_predicts_and_is_looked_at(folder, monkeypatch, capsys):
+    line = ["--config-dir", "conf", "data=stars", *SMALL[3:], "hydra.run.dir=run"]
+    command(monkeypatch, *line, "trainer.max_epochs=1")
+    command(monkeypatch, "resume=run", "trainer.max_epochs=2")
+    gt.predict.main(["run", "--trust", "--device", "cpu"])
+    table = pd.read_csv(folder / "run" / "predictions-test.csv")
+    assert table["target"].tolist() == [int((1 + n % 5) % 2 == 0) for n in range(30, 40)]
+    gt.predict.main(["run", "hydra.searchpath=[conf]", "data=stars", "data.count=7", "--trust", "--device", "cpu"])
+    assert len(pd.read_csv(folder / "run" / "predictions-all.csv")) == 7
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["gt.data", "inspect", "stars", "hydra.searchpath=[conf]", "data.count=12"])
+    gt.data.__main__.main()
+    assert "12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [gt.predict, gt.generate, gt.data.__main__])
+def test_every_program_imports_from_the_folder_that_it_runs_in(program, folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gt", "inspect", "nothing"] if program is gt.data.__main__ else ["gt", "nothing"])
+    with pytest.raises((UserError, OSError)):
+        program.main(*([["nothing"]] if program is gt.predict else []))
+    assert imported("mine.Ring").__name__ == "Ring"
 
 
 def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_metric_of_the_run(

@@ -1,7 +1,6 @@
 """The command line around a run: mistakes become one line, a stopped run says how it goes on."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from yaml import MarkedYAMLError
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
 from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
+from gt.cli.program import import_from_here
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
 from gt.train.resume import changes, settings
@@ -253,8 +253,7 @@ def prepared(arguments: list[str]) -> list[str]:
 
     Parts of one's own are found in the folder in which the command runs, as those beside ``train.py`` are.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    import_from_here()
     if "LOCAL_RANK" in os.environ:  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)

@@ -58,7 +58,7 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     cfg = OmegaConf.load(kept)
     assert isinstance(cfg, DictConfig)
     check_trusted(OmegaConf.to_container(cfg), kept, trust)
-    options = [line for line in overrides if line.partition("=")[0] == "data"]
+    options = [line for line in overrides if line.partition("=")[0] in ("data", "hydra.searchpath")]
     values = [line for line in overrides if line not in options]
     if options:
         cfg.data = composed([*check_command([*options, *values]), f"seed={cfg.seed}"]).data

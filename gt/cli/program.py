@@ -42,3 +42,9 @@ def importing() -> Iterator[None]:
         if not gc.get_freeze_count():  # by the next a job of a sweep may have left what is to be collected
             gc.freeze()
         gc.enable()
+
+
+def import_from_here() -> None:
+    """Let parts of one's own be imported from the folder in which a program runs, however it was started."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from gt.attention import Demand
 from gt.cli.command import check_command, composed
-from gt.cli.program import quick_exit
+from gt.cli.program import import_from_here, quick_exit
 from gt.data import bench, inspect
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
@@ -92,6 +92,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     args, overrides = arguments()
+    import_from_here()
     data = opened(args.name, overrides)
     if args.command == "bench":
         if not isinstance(data, Stored):
