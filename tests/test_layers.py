@@ -210,7 +210,7 @@ def test_gated_gcn_equals_a_loop(sizes, density, with_edges, training):
 
 
 def looped_edge_gated(block, x, e, batch, training):
-    attention = block.attention
+    attention = block.steps["attention"].layer
     heads, channels = attention.heads, WIDTH // attention.heads
     q, k, v = (w @ x.T for w in attention.project_in.weight.split(WIDTH))  # (WIDTH, N)
     edges = looped_edges(batch)

@@ -80,19 +80,14 @@ class EdgeGatedBlock(Chain):
         self, width: int, heads: int = 8, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
     ) -> None:
         super().__init__(width, {})
-        self.attention = EdgeGated(width, heads, dropout)
+        attention = EdgeGated(width, heads, dropout)
+        self.project_in, self.project_edge = attention.project_in, attention.project_edge
+        self.project_out, self.dropout = attention.project_out, attention.dropout
         self.feed_forward = FeedForwards({s: FeedForward(width, 2.0, dropout) for s in STREAMS})
         self.norm_attention = nn.ModuleDict({s: norm(width) for s in STREAMS})
         self.norm_feed_forward = nn.ModuleDict({s: norm(width) for s in STREAMS})
-        # a plain dictionary, which registers nothing: each parameter goes by the name of its part alone
+        # a plain dictionary, which registers nothing: parameters go by the names above, as in older checkpoints
         self.steps = {
-            "attention": Residual(width, self.attention, dict(self.norm_attention.items())),
+            "attention": Residual(width, attention, dict(self.norm_attention.items())),
             "feed_forward": Residual(width, self.feed_forward, dict(self.norm_feed_forward.items())),
         }
-        self.register_load_state_dict_pre_hook(_from_one_part)
-
-
-def _from_one_part(block: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Checkpoints of versions in which the block was of one part call what attention holds by no name of its own."""
-    for name in [name for name in state if name.startswith(f"{prefix}project_")]:
-        state[f"{prefix}attention.{name.removeprefix(prefix)}"] = state.pop(name)

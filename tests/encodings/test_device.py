@@ -5,17 +5,27 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, RelativeWalks, Rotary, Sinusoidal
+from gt.masks import Hops
 from gt.schema import Schema
 from tests.encodings.samples import AWKWARD, batch_of
 
 
 @pytest.mark.parametrize(
     "encoding",
-    [RandomWalk(), Laplacian(), Degree(), Sinusoidal(), LearnedPositions(), Rotary(), RelativeWalks()],
+    [
+        RandomWalk(),
+        Laplacian(),
+        Degree(),
+        Sinusoidal(),
+        LearnedPositions(),
+        Rotary(),
+        RelativeWalks(4, ("x", "e", "p")),
+    ],
     ids=lambda encoding: type(encoding).__name__,
 )
 def test_forward_asks_for_no_value(encoding):
-    batch = batch_of(AWKWARD, encoding)
+    batch, mask = batch_of(AWKWARD, encoding), Hops(1)
+    _ = mask(batch).dense_entry  # of which the loader takes care where a layer reads pairs
     with FakeTensorMode() as mode:
         batch = batch.apply(mode.from_tensor)
         module = encoding.module(32, Schema(max_nodes=90)).train()
@@ -23,6 +33,8 @@ def test_forward_asks_for_no_value(encoding):
             assert module.nodes(batch).shape == (batch.num_nodes, module.concat or 32)
         if "e" in module.writes:
             assert module.edges(batch).shape == (batch.num_edges, 32)
+        if "p" in module.writes:
+            assert module.pairs(mask(batch)).shape == (mask(batch).edges.shape[1], 32)
         if module.rotates:
             q = torch.randn(batch.num_nodes, 4, 8)
             assert module.rotate(q, q, batch)[0].shape == q.shape
