@@ -65,6 +65,8 @@ def in_full(arguments: Sequence[str], base: DictConfig) -> list[str]:
     Args:
         base: what the arguments change.
     """
+    if not any(argument.lstrip("+~").startswith("data.") for argument in arguments):
+        return list(arguments)  # without importing what takes them
     targets = {name: OmegaConf.select(base, f"{name}._target_") for name in ("data", "data.source")}
     for argument in arguments:
         key, _, value = argument.partition("=")

@@ -14,8 +14,9 @@ from torch_geometric.data import Data
 
 from gt.attention import Demand
 from gt.cli.command import check_command
+from gt.cli.show_data import unused
 from gt.data import bench, inspect
-from gt.data.__main__ import main, unused
+from gt.data.__main__ import main
 from gt.data.batch_sampler import Request
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData

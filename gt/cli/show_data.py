@@ -1,0 +1,62 @@
+"""A dataset of configs/data, opened and shown: tables of what it holds, and a picture of a few graphs."""
+
+import itertools
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from rich.console import Console
+
+from gt.attention import Demand
+from gt.cli.command import check_command, composed
+from gt.data import inspect
+from gt.data.datamodule import DataModule
+from gt.data.graphs import Stored
+from gt.data.notices import notices
+from gt.data.picture import draw
+from gt.train.construct import constructing
+
+
+def opened(name: str, overrides: Sequence[str]) -> DataModule:
+    """A dataset of configs/data, ready.
+
+    Raises:
+        UserError: there is no such option or key, or the dataset cannot be read.
+    """
+    cfg = composed(check_command([f"data={name}", *overrides]))
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
+    data.open([])
+    return data
+
+
+def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
+    """Print what a dataset holds and draw some of it; returns the picture's path."""
+    held = inspect.contents(data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tables = (
+        inspect.size_table(held),
+        inspect.feature_table(held, data.schema),
+        inspect.label_table(data),
+        inspect.mask_table(held.batch, Demand(device=device)),
+    )
+    for table in tables:
+        console.print(table)
+        console.print()
+    console.print("\n".join([data.schema.task(), *notices(data)]), markup=False)
+    notes = data.graphs.notes if isinstance(data, Stored) else {}
+    for key, value in notes.items():
+        if value not in ([], {}, None) and key != "attributes":  # those were said when the data were opened
+            console.print(f"{key}: {value}", markup=False)
+    path = unused(out, getattr(data.source, "name", name))
+    draw(held.sample, data.schema, path)
+    return path
+
+
+def unused(folder: Path, name: str) -> Path:
+    """Where a picture of a dataset goes, by its name and the time: one that is there already stays."""
+    stem = f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for path in (folder / f"{stem}.png" for stem in stems) if not path.exists())
