@@ -110,8 +110,8 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     return total / weight.clamp(min=1e-30)
 
 
-class _AtPositions(Metric):
-    """A metric of classes over all the positions of a target, one as good as another."""
+class _Around(Metric):
+    """Another metric, which a subclass shows a part of each batch."""
 
     full_state_update = False
 
@@ -123,43 +123,34 @@ class _AtPositions(Metric):
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
         return self.metric.higher_is_better
 
+    def compute(self) -> Any:
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        super().reset()
+        self.metric.reset()
+
+
+class _AtPositions(_Around):
+    """A metric of classes over all the positions of a target, one as good as another."""
+
     def update(self, prediction: Tensor, target: Tensor) -> None:
         scores = prediction.reshape(-1, self.metric.num_classes)
         target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
         self.metric.update(scores, target.reshape(-1))
 
-    def compute(self) -> Any:
-        return self.metric.compute()
 
-    def reset(self) -> None:
-        super().reset()
-        self.metric.reset()
-
-
-class OfLabelled(Metric):
+class OfLabelled(_Around):
     """A metric over all labelled entries, see `labelled`; yes and no are the classes 1 and 0."""
 
-    full_state_update = False
-
     def __init__(self, metric: Metric, schema: Schema) -> None:
-        super().__init__()
-        self.metric, self.schema = metric, schema
-
-    @property
-    def higher_is_better(self) -> bool | None:  # type: ignore[override]
-        return self.metric.higher_is_better
+        super().__init__(metric)
+        self.schema = schema
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         prediction, target = labelled(self.schema, prediction, target)
         if len(target):
             self.metric.update(prediction, target.long() if self.schema.kind == "binary" else target)
-
-    def compute(self) -> Any:
-        return self.metric.compute()
-
-    def reset(self) -> None:
-        super().reset()
-        self.metric.reset()
 
 
 def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollection, Criterion]:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import gt.predict
 import train
-from gt.train.paths import anchored
+from gt.train.paths import anchor
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 
@@ -21,7 +21,7 @@ def test_only_paths_that_are_relative_change(tmp_path, monkeypatch):
             "needed_path": "???", "data_path": "",
         }
     )  # fmt: skip
-    anchored(cfg)
+    anchor(cfg)
     here = str(Path.cwd())
     assert cfg.path == f"{here}/some/*.txt"
     assert (cfg.root, cfg.dataset.root, cfg.valid_path) == (f"{here}/data", f"{here}/data", f"{here}/v.csv")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gt.data.files import whole
 from gt.errors import reason
@@ -40,7 +40,10 @@ def job(cfg: DictConfig) -> Iterator[None]:
     log = folder / f"{hydra.job.name}.log"
     with transcript(log):
         try:
-            anchor(cfg, folder / str(hydra.output_subdir) / "config.yaml")
+            anchor(cfg.data)
+            if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
+                with whole(kept) as file:
+                    file.write(OmegaConf.to_yaml(cfg).encode())
             yield
         except Exception as error:
             line = reason(error, log)

@@ -201,9 +201,9 @@ class Optimisation:
             "final": self.final,
             "mode": criterion.mode,
         }
-        given = getattr(self.schedule, "keywords", {})
+        fixed = getattr(self.schedule, "keywords", {})
         known = inspect.signature(_function(self.schedule)).parameters
-        schedule = partial(self.schedule, **{k: v for k, v in facts.items() if k in known and k not in given})
+        schedule = partial(self.schedule, **{k: v for k, v in facts.items() if k in known and k not in fixed})
         if _function(self.schedule) is ReduceLROnPlateau:
             return {"scheduler": schedule(optimizer), "interval": "epoch", "monitor": f"valid/{criterion.name}"}
         return {"scheduler": WarmUp(optimizer, schedule, warm, steps), "interval": "step"}

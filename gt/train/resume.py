@@ -34,11 +34,7 @@ FIXED = {
     "trainer.overfit_batches": SAMPLES,
     "trainer.fast_dev_run": SAMPLES,
 }
-FREE = (
-    "data.source.root",
-    "data.workers",
-    "data.eval_batch_size",
-)  # where samples lie and who reads them, not which they are
+FREE = ("data.source.root", "data.workers", "data.eval_batch_size")  # where samples lie and who reads them
 
 
 def settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
