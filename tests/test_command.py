@@ -38,7 +38,7 @@ def not_a_child(monkeypatch):
     "arguments",
     [
         ["model=gcn", "data=python_functions", "optim.lr=3e-4", "seed=7", "name=mine", "mask.hops=null"],
-        ["data=text", "data.path=a.txt", "data.context=8", "experiment=shakespeare_char"],
+        ["data=text", "data.source.path=a.txt", "data.context=8", "experiment=shakespeare_char"],
         ["encoding=[rwse, laplacian]", "encoding.laplacian.k=3", "model/local=gated_gcn", "debug=smoke"],
         ["callbacks.early_stopping=null", "logger.wandb=null", "~callbacks.progress", "~trainer.max_epochs"],
         ["~logger", "hydra.run.dir=elsewhere", "hydra/job_logging=none", "hydra.mode=MULTIRUN"],
@@ -73,16 +73,20 @@ def test_a_key_that_is_taken_but_not_in_the_file_is_added():
 
 
 def test_what_a_section_takes_goes_by_the_target_that_it_is_given():
-    target = "data.dataset._target_=torch_geometric.datasets.ZINC"
-    expected = ["data=pyg", "+data.dataset.subset=true", target]
+    target = "data.source.dataset._target_=torch_geometric.datasets.ZINC"
+    expected = ["data=pyg", "+data.source.dataset.subset=true", target]
     assert check_command(["data=pyg", "data.dataset.subset=true", target]) == expected
     with pytest.raises(
-        UserError, match=r"^unknown key 'data.dataset.use_node_attr': there are force_reload, pre_filter"
+        UserError, match=r"^unknown key 'data.source.dataset.use_node_attr': there are force_reload, pre_filter"
     ):
-        check_command(["data=pyg", target, "data.dataset.use_node_attr=true"])
-    with pytest.raises(UserError, match=r"^data.dataset._target_: there is nothing called 'nope.Nope' to import"):
-        check_command(["data=pyg", "data.dataset._target_=nope.Nope", "data.dataset.subset=true"])
-    assert check_command(["-m", "data=pyg", f"{target},torch_geometric.datasets.TUDataset", "data.dataset.root=x"])
+        check_command(["data=pyg", target, "data.source.dataset.use_node_attr=true"])
+    with pytest.raises(
+        UserError, match=r"^data.source.dataset._target_: there is nothing called 'nope.Nope' to import"
+    ):
+        check_command(["data=pyg", "data.source.dataset._target_=nope.Nope", "data.source.dataset.subset=true"])
+    assert check_command(
+        ["-m", "data=pyg", f"{target},torch_geometric.datasets.TUDataset", "data.source.dataset.root=x"]
+    )
 
 
 WRONG = {
@@ -105,7 +109,7 @@ WRONG = {
     "added part": ("+logger.cvs.save_dir=x", "'logger.cvs' says not what it is (no _target_): did you mean 'csv'?"),
     "type": ("model.depth=deep", "model.depth='deep' has the wrong type: it should be a whole number"),
     "fraction": ("data.batch_size=1.5", "data.batch_size=1.5 has the wrong type: it should be a whole number"),
-    "literal": ("data.view=grph", "data.view='grph': did you mean 'graph'?"),
+    "literal": ("data.view=grph", "data.source.view='grph': did you mean 'graph'?"),
     "list": ("optim.optimizer.betas=[0.9]", "optim.optimizer.betas=[0.9] has the wrong type: it should be a list of 2"),
     "null": ("seed=null", "seed=None has the wrong type: it should be a whole number"),
     "target": (
@@ -113,7 +117,7 @@ WRONG = {
         "optim._target_: there is nothing called 'gt.train.optim.AdamV' to import",
     ),
     "interpolation": ("optim.lr=${nope}", "optim.lr: Interpolation key 'nope' not found"),
-    "missing": ("data=text", "data.path is not set: give data.path=VALUE"),
+    "missing": ("data=text", "data.source.path is not set: give data.source.path=VALUE"),
     "required": ("~optim", "there is no 'optim': choose an option, optim=NAME"),
     "no value": ("foo", "cannot read 'foo': an override is key=value or group=option"),
     "no sense": ("optim.lr=[1", "cannot read 'optim.lr=[1': an override is key=value or group=option"),
@@ -163,7 +167,7 @@ FILES = {
     "nested": ("model:\n  blok:\n    dropout: 0.1", "unknown key 'model.blok': did you mean 'block'?"),
     "deep": ("model:\n  block:\n    droput: 0.1", "unknown key 'model.block.droput': did you mean 'dropout'?"),
     "type": ("optim:\n  lr: fast", "optim.lr='fast' has the wrong type: it should be a number"),
-    "literal": ("data:\n  view: grph", "data.view='grph': did you mean 'graph'?"),
+    "literal": ("data:\n  source:\n    view: grph", "data.source.view='grph': did you mean 'graph'?"),
     "in_a_list": (
         "mask:\n  _target_: gt.masks.Union\n  hops: null\n  masks:\n    - _target_: gt.masks.Hops\n      hosp: 3",
         "unknown key 'mask.hops': there are masks",
@@ -389,7 +393,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
     [
         "model=gps", "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", 
         "encoding.rwse.steps=4", "seed=7",
-        "data.batch_size=64", "data.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
+        "data.batch_size=64", "data.source.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
         "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
         "optim.optimizer._target_=torch.optim.Adam", "optim._target_=tests.test_construct.Layer",
         "mask._target_=gt.masks.Complete", "model.block.local._target_=gt.layers.FeedForward",
@@ -507,7 +511,7 @@ def test_what_a_user_cannot_mend_is_one_line_and_keeps_its_traceback_in_a_file(c
 def test_the_program_ends_with_one_line_and_writes_nothing(tmp_path):
     cases = {
         "modle=gps": "error: unknown key 'modle': did you mean 'model'?",
-        "-m data.view=graph,grph": "error: data.view='grph': did you mean 'graph'?",
+        "-m data.view=graph,grph": "error: data.source.view='grph': did you mean 'graph'?",
         "foo": "error: cannot read 'foo': an override is key=value or group=option",
     }
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}

@@ -58,11 +58,11 @@ def test_the_configuration_that_is_kept_names_the_files_in_full(sweep, tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     seen = []
-    monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.path))
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.source.path))
     where = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"] if sweep else ["hydra.run.dir=sweep/0"]
     monkeypatch.setattr(sys, "argv", ["train.py", "data=text", "data.path=input.txt", *where])
     train.command()
     assert set(seen) == {str(tmp_path / "input.txt")}
     kept = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
-    assert (kept.data.path, kept.data.root) == (str(tmp_path / "input.txt"), str(tmp_path / "data"))
+    assert (kept.data.source.path, kept.data.source.root) == (str(tmp_path / "input.txt"), str(tmp_path / "data"))
     assert OmegaConf.is_interpolation(kept.data, "seed")
