@@ -11,7 +11,7 @@ from gt.cli.config_files import CONFIGS, groups
 
 Line = tuple[str, list[str]]  # a program, and its arguments
 
-SMALL = ["data=text", "data.path=input.txt", "data.context=8", "model.width=8", "model.depth=1",
+SMALL = ["data=text", "data.source.path=input.txt", "data.context=8", "model.width=8", "model.depth=1",
          "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip
 BEYOND = {  # numbers out of their range
     "seed": [-1, 1 << 32],
