@@ -23,7 +23,7 @@ Target = str | int | Sequence[str | int] | None
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may say of tables: see `gt.data.own.csv_graphs.CSVGraphs`."""
+    """What a user may say of tables: see `gt.data.own.tables.OwnTables`."""
 
     target: Target = None
     kind: Kind | None = None

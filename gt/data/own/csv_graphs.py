@@ -8,30 +8,22 @@ as it exports them. Ids are any text. Columns that have no meaning of their own 
 In place of edges.csv there may be an edge list, see `gt.data.own.edge_list`.
 """
 
-import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gt.data.folds import Folds
-from gt.data.numbers import Numbers
 from gt.data.own import edge_list
-from gt.data.own.assemble import Choices, Target, assemble
-from gt.data.own.base import Own, file_name
+from gt.data.own.assemble import Choices
 from gt.data.own.csv_table import read_table
 from gt.data.own.graph_records import tables
-from gt.data.own.joined import names_of
-from gt.data.own.known import assemble_known
-from gt.data.store import Graphs
+from gt.data.own.tables import OwnTables
 from gt.data.table import Table
 from gt.errors import UserError, nearest
-from gt.schema import Kind, Schema
+from gt.schema import Schema
 
-VERSION = 3  # raise when the same files would give another store
 PARTS = ("nodes", "edges", "graphs")
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",)}
@@ -83,25 +75,6 @@ def read_part(part: str, path: Path, text_columns: Collection[str] = ()) -> Tabl
     return read_table(path, NEEDED[part], ALIASES.get(part, {}), text_columns)
 
 
-def read(folder: Path, choices: Choices, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
-    """The tables of nodes, edges and graphs of a folder, and the choices with what they say of the direction of edges.
-
-    Args:
-        folder: where they are.
-        choices: what a user says of them.
-        known: of a trained model: what was text in training is text, also where all of its cells are numbers now.
-
-    Raises:
-        UserError: as `files` and `read_part`.
-    """
-    text = {part: text_columns(known, part) for part in PARTS}
-    tables = {part: read_part(part, path, text[part]) for part, path in files(folder).items()}
-    undirected = _direction(tables["edges"])
-    if choices.undirected is None:
-        choices = replace(choices, undirected=undirected)
-    return tables["nodes"], tables["edges"], tables.get("graphs"), choices
-
-
 def text_columns(known: Schema | None, part: str) -> set[str]:
     """The columns of a part that a trained model has learned as text: categories of words, and the names of classes."""
     if known is None:
@@ -132,70 +105,22 @@ def _direction(edges: Table) -> bool | None:
     return bool(words[0] == "undirected")
 
 
-class CSVGraphs(Own):
+class CSVGraphs(OwnTables):
     """Graphs from a folder of CSV files, each perhaps gzipped (``.csv.gz``) or a ``.tsv``.
 
     ``graphs.csv`` has a row a graph: ``graph``, targets, and perhaps ``split`` (train, valid or test). ``nodes.csv``
     has a row a node: ``graph``, ``node``, features, and perhaps ``label``. ``edges.csv`` has a row an edge, read by
-    ``target`` from ``source``: ``graph``, ``source``, ``target``, features. Features and targets are found as in
-    `gt.data.own.node_tables.learn_categories` and `gt.data.own.columns.answer`. Without ``graphs.csv`` it is one graph,
-    whose nodes have the targets.
-
-    Args:
-        path: the folder.
-        target: the column to predict, or several; None takes all of ``graphs.csv`` that have no other meaning, else
-            ``label`` (or ``y``, or ``target``) of ``nodes.csv``.
-        kind: what targets are; None finds it.
-        undirected: each edge is also one in the other direction; None as a column ``Type`` says, else not.
-        fractions: shares of train, valid and test where no column ``split`` says who is in which.
-        split_seed: what such a split is drawn from.
-        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
-        features: the attributes of nodes and edges that are features; None takes all that are likely to be.
-        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
-        root: where the store is kept.
-
-    Raises:
-        UserError: on ``open``, one line with the file and the line that is wrong.
+    ``target`` from ``source``: ``graph``, ``source``, ``target``, features, and perhaps Gephi's ``Type``.
     """
 
+    prefix = "csv"
     option_for_graphs, option_for_nodes = "csv_graphs", "csv_nodes"
 
-    def __init__(
-        self,
-        path: str,
-        target: Target = None,
-        kind: Kind | None = None,
-        undirected: bool | None = None,
-        fractions: Sequence[float] = (0.8, 0.1, 0.1),
-        split_seed: int = 0,
-        folds: int | None = None,
-        fold: int = 0,
-        features: Sequence[str] | None = None,
-        normalise: bool = True,
-        log: bool = False,
-        standardise: bool = True,
-        root: str = "data",
-    ) -> None:
-        self.path = Path(path)
-        self.name, self.root = f"csv-{file_name(self.path)}", Path(root)
-        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
+    def files(self) -> dict[str, Path]:
+        return files(Path(self.path))
 
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def key(self) -> dict[str, Any]:
-        digests = {part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files(self.path).items()}
-        return {"source": "csv", "version": VERSION, "files": digests, **self.choices.facts()}
-
-    def build(self) -> Graphs:
-        return assemble(*read(self.path, self.choices))
-
-    def build_known(self, known: Schema) -> Graphs:
-        graphs, self.records = assemble_known(*read(self.path, self.choices, known), known)
-        return graphs
-
-    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
-        """What the files call each graph, or each node where these have the targets."""
-        tables = {part: read_part(part, path) for part, path in files(self.path).items() if part != "edges"}
-        return names_of(tables["nodes"], tables.get("graphs"), graphs.schema.level)
+    def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
+        read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
+        undirected = _direction(read["edges"])
+        choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
+        return read["nodes"], read["edges"], read.get("graphs"), choices

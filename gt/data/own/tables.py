@@ -1,0 +1,105 @@
+"""Sources whose files become tables of nodes, edges and graphs: all but how these are read is said here."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gt.data.folds import Folds
+from gt.data.numbers import Numbers
+from gt.data.own.assemble import Choices, Target, assemble
+from gt.data.own.base import Own, file_name
+from gt.data.own.joined import names_of
+from gt.data.own.known import assemble_known
+from gt.data.store import Graphs
+from gt.data.table import Table
+from gt.schema import Kind, Schema
+
+VERSION = 4  # raise when the same files would give another store
+
+
+class OwnTables(Own):
+    """Graphs from tables; without one of graphs it is a single graph, whose nodes have the targets.
+
+    Args:
+        path: where the files are.
+        target: the column to predict, or several; None takes all of the graphs' that have no other meaning, else
+            ``label`` (or ``y``, or ``target``) of the nodes, see `gt.data.own.roles.target_columns`.
+        kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
+        undirected: each edge is also one in the other direction; None as the files say, else not.
+        fractions: shares of train, valid and test where no column ``split`` says who is in which.
+        split_seed: what such a split is drawn from.
+        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
+        features: the columns of nodes and edges that are features; None takes all that are likely to be.
+        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
+        root: where the store is kept.
+
+    Attributes:
+        prefix: of the store's name.
+
+    Raises:
+        UserError: on ``open``, one line with the file and what in it is wrong.
+    """
+
+    prefix: ClassVar[str]
+
+    def __init__(
+        self,
+        path: str,
+        target: Target = None,
+        kind: Kind | None = None,
+        undirected: bool | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        features: Sequence[str] | None = None,
+        normalise: bool = True,
+        log: bool = False,
+        standardise: bool = True,
+        root: str = "data",
+    ) -> None:
+        self.path, self.name, self.root = path, f"{self.prefix}-{file_name(path)}", Path(root)
+        self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
+        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @abstractmethod
+    def files(self) -> dict[str, Path]:
+        """The files, by what each is called in the store's key.
+
+        Raises:
+            UserError: there is none that can be read, or one is missing.
+        """
+
+    @abstractmethod
+    def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
+        """The tables of nodes, edges and graphs, and the choices with what the files say of the direction of edges.
+
+        Args:
+            known: of a trained model: what was text in training is text, and one graph may be one of many.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+
+    def key(self) -> dict[str, Any]:
+        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.files().items()}
+        return {"source": self.prefix, "version": VERSION, "files": digests, **self.choices.facts()}
+
+    def build(self) -> Graphs:
+        return assemble(*self.tables())
+
+    def build_known(self, known: Schema) -> Graphs:
+        graphs, self.records = assemble_known(*self.tables(known), known)
+        return graphs
+
+    def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
+        """What the files call each graph, or each node where these have the targets."""
+        nodes, _, about, _ = self.tables()
+        return names_of(nodes, about, graphs.schema.level)
