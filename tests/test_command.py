@@ -12,9 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gt.cli.arguments import alternatives, arranged, parsed
+from gt.cli.arguments import alternatives, arranged, in_full, parsed
 from gt.cli.command import check_command, prepared, resumed, settle
 from gt.cli.config_files import CONFIGS, groups
+from gt.data.source import Source
 from gt.errors import UserError, one_line
 from gt.train.resume import changes
 
@@ -553,3 +554,34 @@ def test_a_run_does_not_begin_where_another_is(run_folder, tmp_path):
     (run_folder / "result.json").touch()
     with pytest.raises(UserError, match=r"hydra\.run\.dir"):
         prepared([f"hydra.run.dir={run_folder}"])
+
+
+class Bare(Source):
+    """A source without options."""
+
+    def key(self):
+        return {}
+
+    def build(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("words", "full"),
+    [
+        (["data=text", "data.path=a", "+data.root=b"], ["data=text", "data.source.path=a", "+data.source.root=b"]),
+        (["data.batch_size=3", "~data.source", "seed=1"], ["data.batch_size=3", "~data.source", "seed=1"]),
+        (["data.dataset.name=Cora", "data.roots=1"], ["data.source.dataset.name=Cora", "data.roots=1"]),
+        (["data.dataset.name=Cora", f"data.source._target_={__name__}.Bare", "data.seed=2"],
+         ["data.source.dataset.name=Cora", f"data.source._target_={__name__}.Bare", "data.seed=2"]),
+    ],
+)  # fmt: skip
+def test_what_only_the_source_takes_need_not_be_said_in_full(words, full):
+    base = OmegaConf.create({"data": {"_target_": "gt.data.graphs.GraphData", "batch_size": 1, "source": {
+        "_target_": "gt.data.own.pyg.PyG", "dataset": {"name": "?"}}}})  # fmt: skip
+    base.data.source.path = "?"
+    assert in_full(words, base) == full
+    bare = OmegaConf.create(
+        {"data": {"_target_": "gt.data.graphs.GraphData", "source": {"_target_": f"{__name__}.Bare"}}}
+    )
+    assert in_full(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]

@@ -76,9 +76,13 @@ def in_full(arguments: Sequence[str], base: DictConfig) -> list[str]:
     if None in targets.values():
         return list(arguments)
     module, source = (set(accepted(name, target)) for name, target in targets.items())
-    short = source | set(OmegaConf.select(base, "data.source")) - module - {"_target_"}
-    pattern = re.compile(rf"^([+~]*data)\.(?=(?:{'|'.join(map(re.escape, sorted(short - module)))})\b)")
-    return [pattern.sub(r"\1.source.", argument) for argument in arguments]
+    short = (source | set(OmegaConf.select(base, "data.source"))) - module - {"_target_"}
+
+    def full(argument: str) -> str:
+        key = re.match(r"([+~]*data\.)(\w+)", argument)
+        return f"{key[1]}source.{argument[key.end(1) :]}" if key and key[2] in short else argument
+
+    return [full(argument) for argument in arguments]
 
 
 def value_of(flags: Sequence[str], *names: str) -> str | None:
