@@ -111,7 +111,7 @@ def test_a_run_stopped_at_any_moment_goes_on_to_the_same_numbers(moment, whole, 
 
 
 def test_before_there_is_any_state_a_signal_leaves_nothing_to_go_on_from(data, tmp_path, capfd):
-    stopped((GraphFiles, "open", 1), signal.SIGTERM, tmp_path / "run", *data)
+    stopped((GraphFiles, "key", 1), signal.SIGTERM, tmp_path / "run", *data)
     assert "resume=" not in capfd.readouterr().out
 
 

@@ -83,7 +83,7 @@ def test_a_reloaded_checkpoint_gives_identical_outputs(whole, text):
     assert not task.training
     data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
-    data.readings = tuple(task.net.readings())
+    data.readings = task.net.readings
     losses, targets = [], 0
     with torch.no_grad():
         for batch in data.loader("valid"):
@@ -143,7 +143,7 @@ def test_two_processes_evaluate_every_sample_once(text, tmp_path):
     task = gt.load(folder / "checkpoints" / "best.ckpt")
     data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
-    data.readings = tuple(task.net.readings())
+    data.readings = task.net.readings
     right = targets = total = 0.0
     with torch.no_grad():
         for batch in data.loader("valid"):

@@ -49,7 +49,7 @@ class Recorded(Task):
 
 def outcome(path: str, processes: int, precision: str, clip: float | None, accumulate: int) -> dict[str, Any]:
     """What a run of two steps left: steps, norms, whether weights moved and are finite; or why it was refused."""
-    overrides = [*SMALL, f"data.path={path}", f"trainer.precision={precision}", "trainer.max_steps=2",
+    overrides = [*SMALL, f"data.source.path={path}", f"trainer.precision={precision}", "trainer.max_steps=2",
                  f"trainer.gradient_clip_val={clip or 'null'}", f"trainer.accumulate_grad_batches={accumulate}",
                  f"trainer.devices={processes}"]  # fmt: skip
     if processes > 1:

@@ -77,7 +77,8 @@ def test_an_epoch_leaves_out_next_to_nothing_and_pads_less_than_batches_of_as_ma
         seen = [i for batch in plan for i in batch]
         assert len(seen) >= 0.99 * len(sizes)
         rows = sum(len(batch) * sizes[batch].max() for batch in plan)
-        by_number = list(Batches(sizes, len(sizes) // len(plan), shuffle=True, epoch=epoch))
+        requests = Batches(sizes, len(sizes) // len(plan), shuffle=True, epoch=epoch)
+        by_number = [list(request.samples) for request in requests]
         assert rows < sum(len(batch) * sizes[batch].max() for batch in by_number)
         assert 1 - sizes[seen].sum() / rows < 0.2
         assert rows / len(plan) > 0.85 * 1500  # batches are full
