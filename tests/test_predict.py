@@ -354,6 +354,10 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("os.system", False),
         ("gt.cli.prediction.os.system", False),
         ("torch.nn.functional.importlib.import_module", False),
+        ("gt.masks.by_head", True),
+        ("torch_geometric.transforms.NormalizeFeatures", True),
+        ("gt.train.construct.imported", False),
+        ("gt.data.files.write_facts", False),
         ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
     ],
 )

@@ -1,5 +1,6 @@
 """From configuration to network, and from a checkpoint back to a trained task."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,14 @@ PARTS = ("model", "mask", "encoding")  # the groups of a configuration that defi
 # what a checkpoint or the configuration of a run may ask to be imported and called
 TRUSTED = (
     "gt.", "torch.nn.", "torch.optim.", "torch_geometric.datasets.", "torch_geometric.nn.conv.",
-    "torch_geometric.nn.aggr.", "torchmetrics.classification.", "torchmetrics.regression.", "pytorch_lightning.",
+    "torch_geometric.nn.aggr.", "torch_geometric.transforms.", "torchmetrics.classification.",
+    "torchmetrics.regression.", "pytorch_lightning.",
 )  # fmt: skip
+FUNCTIONS = (
+    "gt.masks.",
+    "gt.train.optim.",
+    "gt.train.logging.",
+)  # where a function may be named too, not classes alone
 
 
 def network_config(cfg: DictConfig) -> dict[str, Any]:
@@ -96,7 +103,8 @@ def trusted(name: str) -> bool:
     if name.split(".")[0] not in {module.split(".")[0] for module in TRUSTED}:
         return False
     try:
-        return f"{getattr(imported(name), '__module__', '')}.".startswith(TRUSTED)
+        thing = imported(name)
+        return f"{getattr(thing, '__module__', '')}.".startswith(TRUSTED if inspect.isclass(thing) else FUNCTIONS)
     except UserError:
         return name.startswith(TRUSTED)  # nothing is there: building it says so
 
