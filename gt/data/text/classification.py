@@ -105,7 +105,7 @@ class TextClassification(Source):
         if fold and folds is None:
             raise UserError(f"data.fold={fold} needs data.folds, the number of folds")
         self.tokens, self.vocabulary, self.longest = tokens, vocabulary, longest
-        self.given = None if tokenizer is None else Path(tokenizer)
+        self.tokenizer_file = None if tokenizer is None else Path(tokenizer)
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each split; ``train`` at least."""
@@ -119,8 +119,8 @@ class TextClassification(Source):
                     f"no CSV, TSV, JSONL or Parquet file of {self.path} says that it is for training: "
                     "set data.path to the training file"
                 )
-        given = {"valid": self.valid_path, "test": self.test_path}
-        return by_name | {split: find(path)[1] for split, path in given.items() if path is not None}
+        apart = {"valid": self.valid_path, "test": self.test_path}
+        return by_name | {split: find(path)[1] for split, path in apart.items() if path is not None}
 
     def key(self) -> dict[str, Any]:
         files = self.files()
@@ -132,7 +132,7 @@ class TextClassification(Source):
             "columns": [self.text, self.label],
             "shares": [share for split, share in self.shares.items() if split not in files],
             "split_seed": self.split_seed,
-            "tokens": self.tokens if self.given is None else BytePairs.read(self.given).dumps(),
+            "tokens": self.tokens if self.tokenizer_file is None else BytePairs.read(self.tokenizer_file).dumps(),
             "vocabulary": self.vocabulary,
             "longest": self.longest,
             **self.folds.facts(),  # the tokenizer is learned on the training texts
@@ -199,7 +199,7 @@ class TextClassification(Source):
         return {split: ([texts[i] for i in part], [labels[i] for i in part]) for split, part in parts.items()}
 
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        return BytePairs.read(self.given) if self.given else KINDS[self.tokens].learn(texts, self.vocabulary)
+        return BytePairs.read(self.tokenizer_file) if self.tokenizer_file else KINDS[self.tokens].learn(texts, self.vocabulary)
 
     def _by_split(self) -> dict[str, Rows]:
         """The texts and labels of each split, in the order of the store."""
