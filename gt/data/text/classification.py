@@ -199,7 +199,9 @@ class TextClassification(Source):
         return {split: ([texts[i] for i in part], [labels[i] for i in part]) for split, part in parts.items()}
 
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        return BytePairs.read(self.tokenizer_file) if self.tokenizer_file else KINDS[self.tokens].learn(texts, self.vocabulary)
+        if self.tokenizer_file is not None:
+            return BytePairs.read(self.tokenizer_file)
+        return KINDS[self.tokens].learn(texts, self.vocabulary)
 
     def _by_split(self) -> dict[str, Rows]:
         """The texts and labels of each split, in the order of the store."""
