@@ -112,9 +112,9 @@ def stopped_and_gone_on_with(
 def main(folder: Path, count: int, seed: int) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
-    data = [line for line in write_graphs(folder, 300, 300, 120) if not line.startswith("data.root")]
+    data = [line for line in write_graphs(folder, 300, 300, 120) if not line.startswith("data.source.root")]
     begun = time.monotonic()
-    if ended(begin(folder / "whole", [*data, f"data.root={folder / 'whole'}"])) != 0:
+    if ended(begin(folder / "whole", [*data, f"data.source.root={folder / 'whole'}"])) != 0:
         print((folder / "whole" / "said.txt").read_text())
         return False
     seconds = time.monotonic() - begun
@@ -127,7 +127,7 @@ def main(folder: Path, count: int, seed: int) -> bool:
             run = (folder, elsewhere)[done % 2] / f"run{done}"
             options = [f"data.workers={done % 3 == 0:d}"]
             after, group = draw.uniform(0, seconds), draw.random() < 0.5
-            line = stopped_and_gone_on_with(run, [*data, f"data.root={run}"], options, signum, group, after)
+            line = stopped_and_gone_on_with(run, [*data, f"data.source.root={run}"], options, signum, group, after)
             if line is not None:
                 wrong = differences(run, folder / "whole") if line.endswith("; ") else ["not compared"]
                 done, fine = done + 1, fine + (not wrong)
