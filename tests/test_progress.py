@@ -1,5 +1,7 @@
 """Off a terminal a run says now and then how far it is, and a short one only what it measured."""
 
+import itertools
+import json
 import re
 from types import SimpleNamespace
 
@@ -23,10 +25,11 @@ def clock(monkeypatch):
 
 
 def timed(name: str, now: SimpleNamespace):
-    before = getattr(Task, name)
+    before, counts = getattr(Task, name), itertools.count()
 
     def step(*args):
-        now.seconds += now.training if name == "training_step" else now.evaluation
+        seconds = now.training if name == "training_step" else now.evaluation
+        now.seconds += seconds(next(counts)) if callable(seconds) else seconds
         return before(*args)
 
     return step
@@ -69,3 +72,12 @@ def test_a_finished_run_says_that_nothing_is_left_to_train(tmp_path, capsys):
     assert all(str(tmp_path / "run" / name) in said for name in ("checkpoints/best.ckpt", "report.html"))
     train(tmp_path / "run", *data, "trainer.max_epochs=3", resume=True)
     assert "nothing left to train" not in capsys.readouterr().out
+
+
+def test_a_batch_takes_what_it_takes_in_most_epochs_without_warm_up_and_validation(clock, tmp_path):
+    clock.evaluation = 50.0
+    clock.training = lambda step: 60.0 if step < 3 else 9.0 if step >= 10 else 2.0 + step % 2  # five batches an epoch
+    train(tmp_path / "run", *write_graphs(tmp_path), "trainer.max_epochs=3", "trainer.val_check_interval=2")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["seconds_per_batch"] == pytest.approx(2.6)  # 3, 2 | 3, 2, 3, 2, 3 | 9: the median of 2.5, 2.6, 9
+    assert result["parameters"] > 100

@@ -30,6 +30,7 @@ from gt.layers import attention_layers
 from gt.metrics import shown, undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.callbacks import Loading
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
 from gt.train.construct import constructing
@@ -186,6 +187,8 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     evaluated = Evaluated(data, split, limit, trainer.world_size)
     target = evaluated.targets()
     data.trainer = None  # the other processes are done: from here on every batch is this one's
+    callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
+    paces = (callback.seconds_per_batch for callback in callbacks if isinstance(callback, Loading))
     result = {
         "split": split,
         "criterion": task.criterion.name,
@@ -196,6 +199,8 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
         "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved
+        "parameters": sum(p.numel() for p in task.net.parameters()),
+        "seconds_per_batch": next(paces, None),
         "overrides": list(HydraConfig.get().overrides.task),
     }
     write_json(folder / RESULT, result)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from gt.schema import number
 
 FIRST, NEXT = 12.0, 30.0  # seconds until a line off a terminal, and between two
+WARM_UP = 3  # batches of a run in which kernels are chosen and memory is fetched
 
 
 class Progress(RichProgressBar):
@@ -103,11 +105,12 @@ class Loading(Callback):
     """
 
     def __init__(self) -> None:
+        self._warming, self._paces = WARM_UP, list[float]()
         self._begin()
 
     def _begin(self) -> None:
-        self._nodes = self._rows = 0
-        self._waited = self._passed = 0.0
+        self._nodes = self._rows = self._timed = 0
+        self._waited = self._passed = self._seconds = 0.0
         self._mark = time.monotonic()
 
     @property
@@ -120,6 +123,17 @@ class Loading(Callback):
         """The share of waiting, 0 to 1."""
         return self._waited / self._passed if self._passed else 0.0
 
+    @property
+    def seconds_per_batch(self) -> float | None:
+        """From the end of a training batch to that of the next: the mean of an epoch, of these the median.
+
+        Warm-up and validation do not count; None where there was nothing else.
+        """
+        return median(self._paces) if self._paces else None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._warming, self._paces = WARM_UP, []
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin()
 
@@ -127,8 +141,12 @@ class Loading(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        self._passed += now - self._mark
-        self._mark = now
+        passed, self._mark = now - self._mark, now
+        self._passed += passed
+        if self._warming:
+            self._warming -= 1
+        else:
+            self._timed, self._seconds = self._timed + 1, self._seconds + passed
         loader: Any = trainer.train_dataloader
         self._waited = loader.waited
         self._nodes += batch.num_nodes - batch.padding[1]
@@ -138,5 +156,7 @@ class Loading(Callback):
         self._mark = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._timed:
+            self._paces.append(self._seconds / self._timed)
         pl_module.log("data/padding", self.padding, rank_zero_only=True)
         pl_module.log("data/wait", self.wait, rank_zero_only=True)
