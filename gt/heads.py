@@ -50,6 +50,7 @@ class Max(Pool):
         return out.masked_fill(out == -torch.inf, 0.0)
 
 
+IMPOSSIBLE = -1e9  # log-odds of what cannot be
 PoolFactory = Callable[[int], nn.Module]  # called with the width
 
 
@@ -58,12 +59,16 @@ class Head(nn.Module):
 
     A link is predicted from the product of its two nodes, channel by channel, so that its direction means nothing.
 
+    Where a graph is to choose among its own nodes (`gt.schema.Schema.pointer`), each node is scored beside the one that
+    asks, and a choice has the probability of all the nodes that stand for it: pointer networks (Vinyals et al. 2015),
+    with several places that are right (Vasic et al. 2019).
+
     Args:
         width: channels of a node.
         schema: what is to be predicted.
         hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
         pool: from nodes to graphs, a module or what makes one of the width; of several the results stand side by side.
-            Unused where each node has a target.
+            Unused where each node has a target, or is a choice.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
         bias: whether the last map has one.
     """
@@ -86,14 +91,17 @@ class Head(nn.Module):
         pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
             raise ValueError("pool is empty: a head needs at least one")
-        own = pools if schema.level == "graph" else []
+        own = pools if schema.level == "graph" and not schema.pointer else []
         self.pools = nn.ModuleList(each if isinstance(each, nn.Module) else each(width) for each in own)
         self.tied, self.of_links = tied, schema.level == "link"
-        widths = [width * (len(self.pools) or 1), *(width >> step for step in range(1, hidden + 1))]
+        self.choices = schema.outputs if schema.pointer else 0
+        parts = 3 if self.choices else len(self.pools) or 1
+        widths = [width * parts, *(width >> step for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], schema.positions * schema.outputs, bias=bias))
+        outputs = 1 if self.choices else schema.positions * schema.outputs
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns."""
@@ -101,6 +109,20 @@ class Head(nn.Module):
             if batch.links is None:
                 raise ValueError("this batch has no links to predict")
             x = x.index_select(0, batch.links[0]) * x.index_select(0, batch.links[1])
+        if self.choices:
+            asking = Sum()(x * batch.extras["query"][:, None], batch)[batch.batch]
+            return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)
         if self.pools:
             x = torch.cat([pool(x, batch) for pool in self.pools], dim=1)
         return self.mlp(x)
+
+
+def chosen(score: Tensor, batch: GraphBatch, choices: int) -> Tensor:
+    """(N,) log-odds of nodes to (B, choices) of what they stand for, all but impossible where no node does."""
+    score = score.to(torch.promote_types(score.dtype, torch.float32))
+    row = batch.batch * (choices + 1) + batch.extras["candidate"]
+    size = batch.num_graphs * (choices + 1)
+    largest = score.new_full((size,), IMPOSSIBLE).scatter_reduce(0, row, score.detach(), "amax")
+    total = score.new_zeros(size).index_add(0, row, (score - largest[row]).exp())
+    rows = torch.where(total > 0, total.clamp(min=torch.finfo(score.dtype).tiny).log() + largest, IMPOSSIBLE)
+    return rows.view(batch.num_graphs, choices + 1)[:, 1:]  # column 0 is of the nodes that stand for nothing

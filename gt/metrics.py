@@ -190,7 +190,7 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     if schema.kind == "multiclass":
         of_classes: dict[str, Any] = {"num_classes": schema.outputs, "ignore_index": UNLABELLED}
         collection = {"accuracy": _AtPositions(classification.MulticlassAccuracy(average="micro", **of_classes))}
-        if schema.level == "graph" and schema.positions == 1:
+        if schema.level == "graph" and schema.positions == 1 and not schema.pointer:
             collection["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
         return MetricCollection(collection), Criterion("accuracy", "max")
     if schema.kind == "binary":

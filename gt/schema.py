@@ -27,6 +27,9 @@ class Schema:
         outputs: number of classes, tasks or numbers.
         positions: a target of ``multiclass`` is a sequence of so many classes: (rows, positions), predicted as
             (rows, positions * outputs).
+        pointer: a target of ``multiclass`` is one of the choices that each graph has itself: ``extras["candidate"]``
+            (N,) says of each node 1 + the number of the choice that it stands for, 0 for none, and
+            ``extras["query"]`` (N,) is 1 at the node that asks.
         weights: of ``multiclass``, what each class weighs in the loss; of ``binary``, what a yes of each task weighs
             against a no; none: all weigh the same.
         mean, scale: of ``regression``, for each output what the network's own 0 and 1 stand for: predictions, targets
@@ -63,6 +66,7 @@ class Schema:
     kind: Kind = "multiclass"
     outputs: int = 1
     positions: int = 1
+    pointer: bool = False
     weights: tuple[float, ...] = ()
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
@@ -99,6 +103,8 @@ class Schema:
             raise ValueError("only numbers have logarithms")
         if self.positions > 1 and self.kind != "multiclass":
             raise ValueError("only a target of classes has several positions")
+        if self.pointer and (self.kind != "multiclass" or self.level != "graph" or self.positions > 1):
+            raise ValueError("only a graph's one target of classes is a choice among its own nodes")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers (tuples become lists): JSON and ``torch.load(weights_only=True)`` take them."""
@@ -121,7 +127,7 @@ class Schema:
     def answer(self) -> str:
         """What a target is, for a reader: ``one of 3 classes``."""
         what = {
-            "multiclass": f"one of {self.outputs:,} classes",
+            "multiclass": "one of its own nodes" if self.pointer else f"one of {self.outputs:,} classes",
             "binary": many(self.outputs, "yes/no answer"),
             "regression": many(self.outputs, "real number"),
         }[self.kind]

@@ -1,11 +1,12 @@
-"""Pools of one's own are parts of the network: trained, saved and loaded with it."""
+"""Read-outs: pools of one's own are parts of the network, trained, saved and loaded with it; choices among nodes."""
 
 import pytest
 import torch
 from torch import nn
 from torch_geometric.utils import softmax
 
-from gt.heads import Head, Max, Mean, Pool, Sum
+from gt.graph import GraphBatch, path_graphs
+from gt.heads import IMPOSSIBLE, Head, Max, Mean, Pool, Sum, chosen
 from gt.schema import Schema
 from tests.graphs import random_batch
 
@@ -75,3 +76,55 @@ def test_a_factory_makes_a_pool_for_each_head_of_its_width():
     again.load_state_dict(second.state_dict())
     x, batch = torch.randn(7, 8), random_batch((3, 4))
     assert torch.equal(again(x, batch), second(x, batch))
+
+
+def pointing(sizes, candidate, query) -> GraphBatch:
+    batch = path_graphs(sizes)
+    batch.extras = {"candidate": torch.tensor(candidate), "query": torch.tensor(query)}
+    return batch
+
+
+def test_choices_against_a_loop():
+    torch.manual_seed(0)
+    batch = pointing([4, 1, 3], [2, 0, 1, 2, 0, 3, 3, 1], [0, 1, 0, 0, 1, 0, 0, 0])
+    score = (torch.randn(8, dtype=torch.float64) * 30).requires_grad_()
+    rows = chosen(score, batch, 3)
+    for graph, (first, last) in enumerate(((0, 4), (4, 5), (5, 8))):
+        for choice in range(3):
+            own = [score[n] for n in range(first, last) if batch.extras["candidate"][n] == choice + 1]
+            if own:
+                torch.testing.assert_close(rows[graph, choice], torch.stack(own).logsumexp(0))
+            else:
+                assert rows[graph, choice] == IMPOSSIBLE
+    loss = torch.nn.functional.cross_entropy(rows[[0, 2]], torch.tensor([1, 0]))
+    of_first, of_last = score[[2, 0, 3]].log_softmax(0), score[[7, 5, 6]].log_softmax(0)
+    expected = -(of_first[1:].logsumexp(0) + of_last[0]) / 2
+    torch.testing.assert_close(loss, expected)
+    one, other = (torch.autograd.grad(value, score, retain_graph=True)[0] for value in (loss, expected))
+    torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(lambda s: chosen(s, batch, 3)[rows > IMPOSSIBLE], score)
+
+
+def test_a_graph_chooses_among_its_own_nodes():
+    torch.manual_seed(0)
+    schema = Schema(node_vocab=(3,), outputs=3, pointer=True)
+    head = Head(8, schema, hidden=1).double()
+    batch = pointing([4, 3], [2, 0, 1, 2, 1, 0, 2], [0, 1, 0, 0, 0, 1, 0])
+    x = torch.randn(7, 8, dtype=torch.float64)
+    rows = head(x, batch)
+    assert rows.argmax(1).tolist() == rows[:, :2].argmax(1).tolist()  # the third choice is in neither graph
+    alone = pointing([3], [1, 0, 2], [0, 1, 0])
+    torch.testing.assert_close(head(x[4:], alone), rows[1:])
+    order = torch.tensor([3, 0, 2, 1])  # of the first graph's nodes
+    turned = pointing([4], [2, 2, 1, 0], [0, 0, 0, 1])
+    torch.testing.assert_close(head(x[order], turned), rows[:1])
+    moved = x.clone()
+    moved[1] += 1.0  # the one that asks
+    assert (head(moved, batch)[0, :2] != rows[0, :2]).all()
+    assert torch.equal(head(moved, batch)[1], rows[1])
+
+
+@pytest.mark.parametrize("facts", [{"kind": "binary"}, {"level": "node"}, {"positions": 2}])
+def test_only_a_graph_has_choices(facts):
+    with pytest.raises(ValueError, match="choice"):
+        Schema(node_vocab=(3,), outputs=3, pointer=True, **facts)

@@ -151,10 +151,10 @@ def predict(task: Task, data: DataModule, measures: MetricCollection, split: str
     records = data.source.records if isinstance(data, Stored) else None
     sizes = dataset.sizes if isinstance(dataset, GraphDataset) and records is not None else np.empty(0, np.int64)
     left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
-    spell = partial(data.source.spelled, data.graphs) if isinstance(data, Stored) else lambda answers: None
+    spell: Any = partial(data.source.spelled, data.graphs) if isinstance(data, Stored) else lambda *_, **__: None
     measures = measures.to(device)
     nothing = torch.empty(0, schema.outputs * schema.positions)
-    parts: list[pd.DataFrame] = [pd.DataFrame(columns(schema, nothing, None, spell))]
+    parts: list[pd.DataFrame] = [pd.DataFrame(columns(schema, nothing, None, lambda answers: None))]
     order: list[np.ndarray] = []
     known = False
     none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
@@ -164,7 +164,7 @@ def predict(task: Task, data: DataModule, measures: MetricCollection, split: str
         samples = np.array(request.samples)
         where = located(schema, dataset, samples, batch)
         prediction, target = task(batch.to(device)).float(), None if batch.y is None else batch.y.to(device)
-        rows = pd.DataFrame(where | columns(schema, prediction.cpu(), batch.y, spell))
+        rows = pd.DataFrame(where | columns(schema, prediction.cpu(), batch.y, partial(spell, batch=batch)))
         if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
             known = True
             measures.update(prediction, target)
@@ -183,7 +183,7 @@ def predict(task: Task, data: DataModule, measures: MetricCollection, split: str
     if records is not None:
         of_sample = np.repeat(left_out, sizes) if schema.level == "node" and len(sizes) else left_out
         return _beside(records, table, of_sample, f"more nodes than the {most} positions of the model", schema, scores)
-    if isinstance(data, Stored) and schema.level != "link" and split != ALL:
+    if isinstance(data, Stored) and schema.level != "link":
         table = named(table, data)
     return Predictions(table, scores, {})
 

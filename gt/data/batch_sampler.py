@@ -154,7 +154,7 @@ class Batches(Epochs):
 
     def request(self, graphs: np.ndarray, place: int) -> Request:
         """Ask for some graphs as the batch at this place of the epoch."""
-        return Request(tuple(graphs.tolist()))
+        return Request(tuple(graphs.tolist()), draw=(self.epoch,) if self.shuffle else ())
 
     def __len__(self) -> int:
         if self.shuffle or not len(self.sizes):

@@ -1,7 +1,7 @@
 """From a store to batches: the gathering of their rows, without a loop over graphs."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -72,6 +72,15 @@ def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
     return tensor(values.take(at, axis=0, mode="clip"))
 
 
+def drawn(place: Sequence[int], samples: np.ndarray) -> np.ndarray:
+    """(B,) uint64 random numbers that depend on the place and on each sample alone, not on the batch it is in."""
+    state = np.random.SeedSequence(place).generate_state(1, np.uint64)
+    mixed = (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ state  # Steele et al. 2014
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
 def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
     """Compute on the CPU what attention will ask of a batch; returns the batch."""
     readings = tuple(readings)
@@ -111,10 +120,20 @@ class GraphDataset(BatchDataset):
         graphs: a store.
         ids: (G,) the numbers of its graphs that are in this dataset.
         shapes: what batches are filled up to, see `gt.data.static`; none leaves them as they are.
+        present: what is shown of them, see `gt.data.source.Source`.
+        seed: what its random numbers are drawn from, with the numbers of a request and of each sample.
     """
 
-    def __init__(self, graphs: Graphs, ids: np.ndarray, shapes: Sequence[Shape] = ()) -> None:
+    def __init__(
+        self,
+        graphs: Graphs,
+        ids: np.ndarray,
+        shapes: Sequence[Shape] = (),
+        present: Callable[[GraphBatch, np.ndarray], GraphBatch] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.graphs, self.ids, self.shapes = graphs, np.asarray(ids, np.int64), shapes
+        self.present, self.seed = present, seed
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,11 +145,15 @@ class GraphDataset(BatchDataset):
 
     @property
     def edges(self) -> np.ndarray:
-        """Edges of each graph."""
-        return np.diff(self.graphs.edge_ptr)[self.ids]
+        """Edges of each graph, at most."""
+        edges = np.diff(self.graphs.edge_ptr)[self.ids]
+        added = self.graphs.graphs.get("added_edges")
+        return edges if added is None else edges + added[self.ids]
 
     def batch(self, request: Request) -> GraphBatch:
         batch = gather(self.graphs, self.ids.take(request.samples))
+        if self.present is not None:
+            batch = self.present(batch, drawn([self.seed, *request.draw], np.array(request.samples)))
         if self.shapes:
             batch = filled(batch, self.shapes, self.graphs.schema)
         return prepare_all(batch, request.readings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
@@ -105,6 +105,10 @@ class DataModule(pl.LightningDataModule, ABC):
         """What there is once the data are open, and where, in a few lines."""
         samples = {split: len(self.dataset(split)) for split in ("train", "valid", "test") if self.has(split)}
         return ", ".join(f"{count:,} {split}" for split, count in samples.items()) + "; nothing is kept on disk"
+
+    def examples(self, net: nn.Module, split: str) -> str:
+        """What a trained network says of a few samples of a split, as a person reads it; nothing where that is none."""
+        return ""
 
     @abstractmethod
     def measures(self) -> tuple[MetricCollection, Criterion]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from gt.data.arrays import Rows
+from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset, runs, tensor
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
 from gt.data.encodings import attach
@@ -24,6 +26,7 @@ from gt.metrics import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
 
+PART = 1000  # samples that are looked at together
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
 
 
@@ -89,6 +92,10 @@ class Stored(DataModule):
     def measures(self) -> tuple[MetricCollection, Criterion]:
         return self.source.measures(self.graphs)
 
+    def examples(self, net: nn.Module, split: str) -> str:
+        dataset = self.dataset(split)
+        return self.source.examples(dataset, net) if isinstance(dataset, GraphDataset) else ""
+
     def has(self, split: str) -> bool:
         return len(self.graphs.splits.get(split, ())) > 0
 
@@ -125,7 +132,8 @@ class GraphData(Stored, Sized):
         return super().measure(split) | {"budget": self.batch_nodes}
 
     def dataset(self, split: str) -> GraphDataset:
-        return GraphDataset(self.graphs, self.graphs.splits[split], self._shapes.get(split, ()))
+        ids, shapes = self.graphs.splits[split], self._shapes.get(split, ())
+        return GraphDataset(self.graphs, ids, shapes, self.source.present, self.seed if split == "train" else 0)
 
     def loader(self, split: str) -> Loader:
         if self.static and split not in self._shapes:
@@ -146,6 +154,12 @@ class GraphData(Stored, Sized):
 
     def targets(self, split: str) -> Tensor:
         graphs = self.graphs
+        if self.source.present is not None:  # it may say what is asked, too
+            dataset = self.dataset(split)
+            dataset.shapes = ()
+            parts = np.split(np.arange(len(dataset)), range(PART, len(dataset), PART))
+            asked = (dataset[Request(tuple(part.tolist()))].y for part in parts)
+            return torch.cat([y for y in asked if y is not None])
         ids = np.asarray(graphs.splits[split], np.int64)
         if "y" in graphs.graphs:
             return tensor(graphs.graphs["y"][ids])

@@ -1,18 +1,20 @@
 """What a dataset is. How it becomes batches is said once for all of them: `gt.data.datamodule`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from gt import metrics
+from gt.data.batching import GraphDataset
 from gt.data.store import Graphs
+from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema
 
@@ -40,6 +42,9 @@ class Source(ABC):
         root: the folder that holds ``stores``, and whatever is downloaded.
         folder: the store, once the source is asked to build it.
         records: of new data: their rows, where the source has such.
+        present: what a model is shown of some graphs of the store, where not all of them: called with a batch and (B,)
+            uint64 random numbers, for each graph its own, and in training another each epoch. It may add edges, of each
+            graph as many as ``added_edges`` of the store says at most.
         option_for_graphs, option_for_nodes: the options of configs/data that read the source as many graphs, and as one
             whose nodes have the targets: an error recommends the other.
     """
@@ -48,6 +53,7 @@ class Source(ABC):
     root: Path = Path("data")
     folder: Path = Path()
     records: Records | None = None
+    present: Callable[[GraphBatch, np.ndarray], GraphBatch] | None = None
     option_for_graphs: str | None = None
     option_for_nodes: str | None = None
 
@@ -91,9 +97,13 @@ class Source(ABC):
         """By column, what the source calls each sample, in the order of the store."""
         return {}
 
-    def spelled(self, graphs: Graphs, answers: Tensor) -> list[str] | None:
+    def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str] | None:
         """The words of predicted classes (rows, positions), where they are not the schema's names in a row."""
         return None
+
+    def examples(self, dataset: GraphDataset, net: nn.Module) -> str:
+        """What a trained network says of a few samples, as a person reads it; nothing where there is no such form."""
+        return ""
 
     def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
         """Write the predictions (samples, outputs) of a split as a challenge takes them; None where nothing is."""

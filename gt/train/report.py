@@ -179,7 +179,7 @@ def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) ->
 
 def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure | None:
     """The picture that suits the kind of target; None where there is nothing to see, or too many classes to draw."""
-    if not len(target):
+    if not len(target) or schema.pointer:  # whose classes mean something else in each graph
         return None
     if schema.kind == "multiclass":
         return confusion(schema, prediction, target) if schema.outputs <= MOST_CLASSES else None
@@ -198,8 +198,12 @@ def metric_table(result: dict[str, Any]) -> str:
     return f"<table><tr><th>{result['split']}</th><th>this run</th><th>trivial baseline</th></tr>{rows}</table>{part}"
 
 
-def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, Any]) -> Path:
-    """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path."""
+def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, Any], examples: str = "") -> Path:
+    """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path.
+
+    Args:
+        examples: what the network says of a few samples, see `gt.data.datamodule.DataModule.examples`.
+    """
     task.eval()
     split = result["split"]
     rows = max(1, min(ROWS, CELLS // task.schema.outputs))
@@ -230,6 +234,8 @@ def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, A
             figure.savefig(path, dpi=130)
         picture = base64.b64encode(path.read_bytes()).decode()
         body.append(f'<h2>{title}</h2><p>{text}</p><img alt="{title.lower()}" src="data:image/png;base64,{picture}">')
+    if examples:
+        body.append(f"<h2>Examples</h2><pre>{html.escape(examples)}</pre>")
     name = html.escape(folder.name)
     overrides = html.escape(" ".join(result["overrides"]) or "none")
     parameters = sum(p.numel() for p in task.net.parameters())

@@ -204,9 +204,13 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "overrides": list(HydraConfig.get().overrides.task),
     }
     write_json(folder / RESULT, result)
-    report = write_report(folder, task, data, result)
+    examples = data.examples(task.net, split)
+    report = write_report(folder, task, data, result, examples)
     why = reasons(data, trainer.global_step, history(folder)) if beaten(result) else []
-    print(summary(folder, result, report, loggers, backends_used(task.net), why), flush=True)
+    print(
+        f"\n{examples}" * bool(examples) + summary(folder, result, report, loggers, backends_used(task.net), why),
+        flush=True,
+    )
     return float(score) if score is not None else scores[task.criterion.name]
 
 

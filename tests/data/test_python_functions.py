@@ -3,6 +3,7 @@ import io
 import itertools
 import textwrap
 import tokenize
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +11,21 @@ import pytest
 
 from gt.data.graphs import GraphData
 from gt.data.python import functions as python_functions
-from gt.data.python.functions import (
-    DEEPEST,
-    LONGEST,
-    NONE,
-    UNKNOWN,
-    WORDS,
-    PythonFunctions,
-    build,
-    key,
-    sources,
-    split_of,
-)
-from gt.data.python.syntax import CLASSES, EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, answers, hidden, label, tokens, tree
+from gt.data.python import library
+from gt.data.python.functions import PythonFunctions
+from gt.data.python.library import LONGEST, sources, split_of
+from gt.data.python.returns import ANSWER, CLASSES, answers, hidden, label
+from gt.data.python.syntax import EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, preorder, tokens
+from gt.data.python.syntax import tree as graph_of
+from gt.data.python.views import DEEPEST, NONE, UNKNOWN, WORDS
 from gt.data.store import Graphs
 from gt.errors import UserError
+
+build, key = partial(python_functions.build, "returns"), partial(python_functions.key, "returns")
+
+
+def tree(function: ast.AST) -> Tree:
+    return graph_of(preorder(function), alone={ANSWER})
 
 
 def parse(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
@@ -502,7 +503,7 @@ def test_key(folder, tmp_path):
 
 def test_module_serves_batches(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(python_functions, "library", lambda: folder)
-    data = GraphData(PythonFunctions("graph", root=str(tmp_path)), batch_size=4)
+    data = GraphData(PythonFunctions("returns", "graph", root=str(tmp_path)), batch_size=4)
     data.open([])
     batch = next(iter(data.loader("train")))
     assert batch.num_graphs == 4
@@ -511,7 +512,7 @@ def test_module_serves_batches(folder, tmp_path, monkeypatch):
 
 
 def test_a_real_package():
-    package = python_functions.library() / "asyncio"
+    package = library.library() / "asyncio"
     graph, sequence = build("graph", package, silent), build("sequence", package, silent)
     check(graph)
     check(sequence)
@@ -522,7 +523,7 @@ def test_a_real_package():
 
 @pytest.mark.slow
 def test_the_standard_library():
-    graphs = build("sequence", show=silent)
+    graphs = build("sequence", library.library(), silent)
     check(graphs)
     assert 12_000 < len(graphs) < 18_000
     assert graphs.notes["files that do not parse"] < 5

@@ -19,6 +19,7 @@ from gt.data.ogb.raw_csv import Check, counts, refuse, within
 from gt.data.reading import opened
 from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
+from gt.graph import GraphBatch
 from gt.schema import UNLABELLED, Schema
 
 POSITIONS = 5  # words of a name that are predicted
@@ -46,7 +47,7 @@ class FunctionNames(OGBGraphs):
     def metric(self, graphs: Graphs) -> OGBWords:
         return OGBWords(graphs.schema.names, POSITIONS, graphs.graphs["y"].shape[1] - POSITIONS)
 
-    def spelled(self, graphs: Graphs, answers: Tensor) -> list[str]:
+    def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str]:
         """The name that the words at the positions (rows, POSITIONS) make."""
         return [" ".join(words) for words in self.metric(graphs).decoded(answers)]
 

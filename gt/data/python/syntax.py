@@ -1,23 +1,19 @@
-"""One Python function as a sample: what kind of thing it returns, and two views of it with the answer hidden."""
+"""Two views of a Python function: its syntax tree as a graph, and its tokens."""
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-CLASSES = ("generator", "nothing", "boolean", "call", "reference", "expression", "mixed")
-
-ANSWER, OWN_NAME = "HIDDEN_VALUE", "HIDDEN_NAME"  # what stands where something was hidden
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*FUNCTIONS, ast.Lambda, ast.ClassDef)
 DOCUMENTED = (*FUNCTIONS, ast.ClassDef)
-Answer = ast.Return | ast.Yield | ast.YieldFrom
-ANSWERS = (ast.Return, ast.Yield, ast.YieldFrom)
+NAMES = (ast.Name, ast.arg)
 
+SMALLEST, LARGEST = 10, 500  # nodes of Python's tree at least and at most
 SHORT = 16  # characters of a string constant that is a word of its own
 
 # operators and contexts are not nodes of the graph: an operator is the word of its expression
@@ -30,6 +26,7 @@ NODE_TYPES = sorted(
 TYPE_NUMBER = {name: number for number, name in enumerate(NODE_TYPES)}
 
 EDGE_KINDS = ("child", "parent", "next leaf", "previous leaf", "next use", "previous use")
+CHILD, PARENT, NEXT_LEAF, PREVIOUS_LEAF, NEXT_USE, PREVIOUS_USE = range(6)
 
 
 def children(node: ast.AST) -> list[ast.AST]:
@@ -42,94 +39,6 @@ def children(node: ast.AST) -> list[ast.AST]:
         elif isinstance(value, ast.AST) and not isinstance(value, SKIPPED):
             children.append(value)
     return children
-
-
-def answers(function: Function) -> list[Answer]:
-    """Every return and yield in a function's body that is its own and not of a function, lambda or class inside it."""
-    ends: list[Answer] = []
-    todo: list[ast.AST] = list(function.body)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ANSWERS):
-            ends.append(node)
-        if not isinstance(node, SCOPES):
-            todo.extend(children(node))
-    return ends
-
-
-def is_boolean(value: ast.expr) -> bool:
-    """Whether an expression is true or false by its form alone."""
-    if isinstance(value, ast.BoolOp):
-        return all(map(is_boolean, value.values))
-    if isinstance(value, ast.UnaryOp):
-        return isinstance(value.op, ast.Not)
-    return isinstance(value, ast.Compare) or (isinstance(value, ast.Constant) and isinstance(value.value, bool))
-
-
-def kind_of(value: ast.expr | None) -> str:
-    """The class of one returned value; that of ``await x`` is the class of ``x``."""
-    if isinstance(value, ast.Await):
-        value = value.value
-    if value is None or (isinstance(value, ast.Constant) and value.value is None):
-        return "nothing"
-    if is_boolean(value):
-        return "boolean"
-    if isinstance(value, ast.Call):
-        return "call"
-    if isinstance(value, ast.Name | ast.Attribute | ast.Subscript):
-        return "reference"
-    return "expression"
-
-
-def label(ends: Sequence[Answer]) -> int:
-    """What a function with these `answers` returns, as a number into `CLASSES`; falling off its end does not count."""
-    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ends):
-        return CLASSES.index("generator")
-    kinds = {kind_of(node.value) for node in ends} or {"nothing"}
-    return CLASSES.index(kinds.pop() if len(kinds) == 1 else "mixed")
-
-
-def hidden(function: Function) -> ast.AST:
-    """A copy of a function without what gives its class away.
-
-    Each ``return`` (bare or not), ``yield`` and ``yield from`` of its own scope becomes one and the same bare name, so
-    that a generator looks like any other function. Its own name goes wherever it stands, also in recursive calls and
-    in string constants. Return annotations and docstrings go, and so do its decorators: ``contextmanager`` tells a
-    generator. What functions inside it return is not its answer and stays.
-    """
-    name = function.name
-
-    def identifier(text: str) -> str:
-        return ".".join(OWN_NAME if part == name else part for part in text.split(".")) if name in text else text
-
-    def literal(value: Any) -> Any:
-        named = isinstance(value, str) and name in value and re.search(rf"\b{re.escape(name)}\b", value)
-        return OWN_NAME if named else value
-
-    def field(value: Any, own: bool) -> Any:
-        if isinstance(value, list):
-            return [field(item, own) for item in value]
-        if isinstance(value, str):
-            return identifier(value)
-        return copied(value, own) if isinstance(value, ast.AST) and not isinstance(value, SKIPPED) else value
-
-    def copied(node: Any, own: bool) -> Any:
-        if own and isinstance(node, ANSWERS):
-            hole = ast.copy_location(ast.Name(ANSWER, ast.Load()), node)
-            return ast.copy_location(ast.Expr(hole), node) if isinstance(node, ast.Return) else hole
-        if isinstance(node, ast.Constant):
-            return ast.copy_location(ast.Constant(literal(node.value), node.kind), node)
-        own = own and (node is function or not isinstance(node, SCOPES))
-        fields = {key: field(getattr(node, key, None), own) for key in node._fields}
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            fields["body"] = fields["body"][1:] or [ast.copy_location(ast.Pass(), node.body[0])]
-        if isinstance(node, FUNCTIONS):
-            fields["returns"] = None
-        if node is function:
-            fields["decorator_list"] = []
-        return ast.copy_location(type(node)(**fields), node)
-
-    return copied(function, own=True)
 
 
 def attribute(node: Any) -> str:
@@ -164,6 +73,33 @@ class Tree:
     edges: list[tuple[int, int, int]]
 
 
+@dataclass
+class Sample:
+    """One function, in both views: its tree and its tokens.
+
+    Attributes:
+        digest: equal for equal functions.
+        line: of its file, where it begins.
+        label: its class, where it has one.
+        variables: of each view, for each node 1 + the number of the local variable that it mentions, or 0.
+        slots: of each view, the nodes at which a variable may be hidden, in one order.
+    """
+
+    tree: Tree
+    tokens: list[str]
+    digest: bytes
+    line: int
+    label: int = 0
+    variables: tuple[list[int], list[int]] = ([], [])
+    slots: tuple[list[int], list[int]] = ([], [])
+
+
+def inner(module: ast.AST) -> list[Function]:
+    """The functions of a file that are neither too small nor too large, those inside others too."""
+    functions = (node for node in ast.walk(module) if isinstance(node, FUNCTIONS))
+    return [function for function in functions if SMALLEST <= sum(1 for _ in ast.walk(function)) <= LARGEST]
+
+
 def place(node: Any, parent: tuple[int, int]) -> tuple[int, int]:
     """Line and column where a node begins; one without a place of its own begins with its first descendant."""
     if hasattr(node, "lineno"):
@@ -171,32 +107,45 @@ def place(node: Any, parent: tuple[int, int]) -> tuple[int, int]:
     return min((place(child, parent) for child in children(node)), default=parent)
 
 
-def tree(function: ast.AST) -> Tree:
-    """The graph of a function: parents and children, neighbouring leaves, and uses of the same variable in turn."""
-    out = Tree([], [], [], [])
-    last_leaf: int | None = None
-    last_use: dict[str, int] = {}
+def preorder(function: ast.AST) -> list[tuple[Any, int, int]]:
+    """The nodes of the graph in their order, each with the number of its parent (-1: none) and its depth."""
+    order: list[tuple[Any, int, int]] = []
     todo: list[tuple[Any, int, int, tuple[int, int]]] = [(function, -1, 0, (0, 0))]
     while todo:
         node, parent, depth, above = todo.pop()
-        number = len(out.types)
+        here, number = place(node, above), len(order)
+        order.append((node, parent, depth))
+        # fields are not in the order of the source: a dict lists its keys before its values, `a if b else c` its test
+        below = sorted(children(node), key=partial(place, parent=here))
+        todo.extend((child, number, depth + 1, here) for child in reversed(below))
+    return order
+
+
+def tree(order: Sequence[tuple[Any, int, int]], alone: Container[str] = ()) -> Tree:
+    """The graph of a function: parents and children, neighbouring leaves, and uses of the same variable in turn.
+
+    Args:
+        order: its nodes, see `preorder`.
+        alone: names whose uses are not joined.
+    """
+    out = Tree([], [], [], [])
+    last_leaf: int | None = None
+    last_use: dict[str, int] = {}
+    parents = {parent for _, parent, _ in order}
+    for number, (node, parent, depth) in enumerate(order):
         out.types.append(TYPE_NUMBER[type(node).__name__])
         out.words.append(attribute(node))
         out.depths.append(depth)
         if parent >= 0:
-            out.edges += [(parent, number, 0), (number, parent, 1)]
+            out.edges += [(parent, number, CHILD), (number, parent, PARENT)]
         variable = out.words[-1]
-        if isinstance(node, ast.Name | ast.arg) and variable != ANSWER:
+        if isinstance(node, NAMES) and variable not in alone:
             if variable in last_use:
-                out.edges += [(last_use[variable], number, 4), (number, last_use[variable], 5)]
+                out.edges += [(last_use[variable], number, NEXT_USE), (number, last_use[variable], PREVIOUS_USE)]
             last_use[variable] = number
-        here = place(node, above)
-        # fields are not in the order of the source: a dict lists its keys before its values, `a if b else c` its test
-        below = sorted(children(node), key=partial(place, parent=here))
-        todo.extend((child, number, depth + 1, here) for child in reversed(below))
-        if not below:
+        if number not in parents:
             if last_leaf is not None:
-                out.edges += [(last_leaf, number, 2), (number, last_leaf, 3)]
+                out.edges += [(last_leaf, number, NEXT_LEAF), (number, last_leaf, PREVIOUS_LEAF)]
             last_leaf = number
     return out
 
@@ -208,8 +157,8 @@ TOKEN = re.compile(
 )
 
 
-def tokens(source: str) -> list[str]:
-    """The tokens of canonical source (``ast.unparse``): words, signs, lines with their indentation.
+def lexed(source: str) -> list[tuple[str, int]]:
+    """The tokens of canonical source (``ast.unparse``), words, signs, lines with their indentation, and their places.
 
     Long strings are all one token ``str``, as they are one attribute in the tree.
     """
@@ -220,5 +169,10 @@ def tokens(source: str) -> list[str]:
             text = f"line:{len(text.rpartition(chr(10))[2]) // 4}"
         elif match.lastgroup == "string" and len(text) > SHORT + 2:
             text = "str"
-        tokens.append(text)
+        tokens.append((text, match.start()))
     return tokens
+
+
+def tokens(source: str) -> list[str]:
+    """The tokens of canonical source, see `lexed`."""
+    return [text for text, _ in lexed(source)]
