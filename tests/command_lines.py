@@ -71,6 +71,7 @@ REFUSED = [  # by what is built
 OTHERS = [  # of the other programs
     "gt.predict", "gt.predict nothing.ckpt", "gt.predict empty", "gt.predict garbage", "gt.predict run -x",
     "gt.predict garbled", "gt.predict garbled --split", "gt.predict truncated",
+    "gt.diagnose", "gt.diagnose nothing.ckpt", "gt.diagnose empty --hops 0", "gt.diagnose run -x",
     "gt.generate", "gt.generate nothing.ckpt", "gt.generate empty", "gt.generate garbage", "gt.generate . --tokens 0",
     "gt.generate empty --tokens many", "gt.generate empty --samples 0", "gt.generate empty --device abacus",
     "gt.lottery --device abacus", "gt.lottery --dtype float8", "gt.lottery --quick", "gt.lottery extra",

@@ -1,6 +1,7 @@
 """What a trained network does: its predictions, and how far away its attention looks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,22 +52,32 @@ def _device(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
 
 
-@torch.no_grad()
-def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6) -> Reach | None:
-    """Where each head's attention goes, by hop distance, over some batches; None for a network without attention."""
-    layers = attention_layers(net)
-    if not layers:
-        return None
+@contextmanager
+def arguments_of(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[dict[str, tuple[Any, ...]]]:
+    """What each of these layers, by its name, was last called with, while a network runs within."""
     seen: dict[str, tuple[Any, ...]] = {}
 
     def remember(name: str) -> Any:
         return lambda module, args: seen.__setitem__(name, args)
 
     hooks = [layer.register_forward_pre_hook(remember(name)) for name, layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6) -> Reach | None:
+    """Where each head's attention goes, by hop distance, over some batches; None for a network without attention."""
+    layers = attention_layers(net)
+    if not layers:
+        return None
     share = torch.zeros(len(layers), layers[0][1].heads, most + 2, dtype=torch.float64)
     even = torch.zeros(len(layers), most + 2, dtype=torch.float64)
     readers = 0
-    try:
+    with arguments_of(layers) as seen:
         for batch in batches:
             if batch.max_nodes > LONGEST:
                 continue
@@ -74,9 +85,7 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
             net(batch)
             wide: GraphBatch = seen[layers[0][0]][1]
             distance = hop_matrix(wide, most)  # virtual nodes are out of reach
-            counted = torch.zeros(wide.num_nodes, dtype=torch.bool, device=wide.device)
-            counted[wide.real if isinstance(wide, WideBatch) else slice(None)] = True
-            real = wide.to_dense(counted)[:, None, :, None]
+            real = real_readers(wide)
             readers += batch.num_nodes
             for place, (name, layer) in enumerate(layers):
                 pairs = seen[name][2]
@@ -85,12 +94,16 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
                 alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
                 share[place] += _by_distance(weights, distance, most + 2).cpu()
                 even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu()
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not readers:
         return None
     return Reach([name for name, _ in layers], share / readers, even / readers)
+
+
+def real_readers(batch: GraphBatch) -> Tensor:
+    """(B, 1, L, 1) bool: rows of the padded view that are nodes of the data, neither padding nor virtual."""
+    real = torch.zeros(batch.num_nodes, dtype=torch.bool, device=batch.device)
+    real[batch.real if isinstance(batch, WideBatch) else slice(None)] = True
+    return batch.to_dense(real)[:, None, :, None]
 
 
 def _by_distance(weights: Tensor, distance: Tensor, bins: int) -> Tensor:

@@ -1,0 +1,148 @@
+"""The batches that a diagnosis looks at, and its table and picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+from rich.table import Table
+
+from gt.data.batch_sampler import Request
+from gt.data.batching import BatchDataset
+from gt.data.datamodule import DataModule
+from gt.data.files import whole
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.inference.whole_graph import WholeGraph
+
+WIDE = 180  # columns of a file or a pipe
+SENSITIVITY = "sensitivity_"
+
+
+class Some(Sequence[GraphBatch]):
+    """Batches that are made when they are asked for."""
+
+    def __init__(self, dataset: BatchDataset, requests: Sequence[Request]) -> None:
+        self.dataset, self.requests = dataset, requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, place: int) -> GraphBatch:  # type: ignore[override]
+        batch = self.dataset[self.requests[place]]
+        if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges > batch.chunk:
+            raise UserError(
+                f"a graph of {batch.num_nodes:,} nodes is more than data.chunk at once: set data.evaluate=sampled, or "
+                "raise data.chunk where memory allows"
+            )
+        return batch
+
+
+def evenly(data: DataModule, split: str, count: int) -> Some:
+    """About so many batches of a split, from all along it: it may be sorted by size. None of them is padded.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if not data.has(split):
+        known = [name for name in ("train", "valid", "test") if data.has(name)]
+        raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
+    requests = list(data.batches(split))
+    return Some(data.dataset(split), requests[:: -(-len(requests) // count)])
+
+
+def distances(measures: pd.DataFrame) -> list[int]:
+    """The hops whose sensitivity was measured."""
+    return [
+        int(end) for name in map(str, measures) if (end := name.removeprefix(SENSITIVITY)) != name and end.isdecimal()
+    ]
+
+
+def table(measures: pd.DataFrame) -> Table:
+    """A row a layer: means over heads, and sensitivity at distances of a power of two."""
+    hops = [d for d in distances(measures) if d & (d - 1) == 0 and measures[f"{SENSITIVITY}{d}"].notna().any()]
+    columns = {"dirichlet_energy": "Dirichlet energy", "effective_rank": "effective rank"}
+    columns |= {"attention_entropy": "entropy", "sink_mass": "sink mass", "even_sink_mass": "if even"}
+    columns |= {f"{SENSITIVITY}{d}": f"{d} hop{'' if d == 1 else 's'}" for d in hops}
+    columns[f"{SENSITIVITY}further"] = "further"
+    columns = {name: title for name, title in columns.items() if name in measures and measures[name].notna().any()}
+    shown = Table("layer", title="by layer; on the right the sensitivity of a node's state to nodes so many hops away")
+    for title in columns.values():
+        shown.add_column(title, justify="right")
+    for _, row in measures.iterrows():
+        shown.add_row(row["layer"], *("-" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in columns))
+    return shown
+
+
+def draw(measures: pd.DataFrame, path: Path, title: str) -> None:
+    """Write the picture of a diagnosis (PNG)."""
+    names = [name for name in ("dirichlet_energy", "effective_rank", "attention_entropy", "sink_mass")
+             if name in measures]  # fmt: skip
+    figure = Figure(figsize=(4 * (1 + len(names) // 2) + 1.2, 7), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    halves: Any = figure.subfigures(1, 2, width_ratios=[len(names) // 2, 1.3])
+    left, right = halves
+    for axes, name in zip(left.subplots(2, len(names) // 2, squeeze=False).T.flat, names, strict=True):
+        _by_layer(axes, measures, name)
+    _felt(right.subplots(), measures)
+    with whole(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+def _by_layer(axes: Axes, measures: pd.DataFrame, name: str) -> None:
+    """One measure over the layers; of attention each head as a dot."""
+    about = {
+        "dirichlet_energy": ("Dirichlet energy", "0: joined nodes are alike"),
+        "effective_rank": ("effective rank", "1: all nodes are alike but for a factor"),
+        "attention_entropy": ("attention entropy", "1: even, 0: on one node"),
+        "sink_mass": ("attention sink", "share of the node that gets most"),
+    }
+    places = range(len(measures))
+    for head in [column for column in map(str, measures) if column.startswith(f"{name}_head_")]:
+        axes.plot(places, measures[head], ".", color="#bbbbbb", label="a head" if head.endswith("_0") else None)
+    axes.plot(places, measures[name], "o-", ms=4, color="#4477aa", label="mean" if name == "sink_mass" else None)
+    if name == "sink_mass":
+        axes.plot(places, measures["even_sink_mass"], "--", color="grey", label="if read evenly")
+        axes.legend(fontsize=8, loc="lower left")
+    axes.set_title(f"{about[name][0]}\n{about[name][1]}", fontsize=9)
+    axes.set_ylim(0, 1.05 if name == "attention_entropy" else 1.15 * axes.get_ylim()[1])
+    step = -(-len(measures) // 9)
+    axes.set_xticks(places[::step], measures["layer"][::step], fontsize=8)
+    axes.set_xlabel("layer", fontsize=8)
+    axes.grid(alpha=0.3)
+
+
+def _felt(axes: Axes, measures: pd.DataFrame) -> None:
+    """Sensitivity over distance, a line a layer."""
+    hops, end = distances(measures), 1.2
+    values = measures[[f"{SENSITIVITY}{d}" for d in hops]]
+    axes.set_prop_cycle(color=_shades(len(measures)))
+    for place in range(1, len(measures)):  # the input feels itself alone
+        row = values.iloc[place]
+        kept = row.to_numpy() > 0  # zeros have no place on this scale
+        (line,) = axes.plot([d for d, k in zip(hops, kept, strict=True) if k], row[kept], ".-",
+                            label=f"layer {measures['layer'][place]}")  # fmt: skip
+        if (further := measures[f"{SENSITIVITY}further"][place]) > 0:
+            axes.plot(end * hops[-1], further, ">", color=line.get_color())
+    axes.set_yscale("log")
+    if hops[-1] > 16:
+        axes.set_xscale("symlog", base=2, linthresh=1)
+        axes.set_xlim(-0.2, 1.5 * hops[-1])
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    if len(measures) <= 13:
+        axes.legend(fontsize=8)
+    axes.set_title("sensitivity to the features of nodes so many hops away\na line ends where it is zero, "
+                   "> stands for all that is further", fontsize=9)  # fmt: skip
+    axes.set_xlabel("hops", fontsize=8)
+    axes.set_ylabel("norm of the gradient", fontsize=8)
+    axes.grid(alpha=0.3)
+
+
+def _shades(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours from first to last layer."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 * place / max(count - 2, 1)) for place in range(count)]

@@ -1,0 +1,84 @@
+"""``python -m gt.diagnose RUN``: what each layer of a trained network does, as a table and a picture.
+
+By layer: the Dirichlet energy of the nodes' states (0: joined nodes are alike) and their effective rank, how evenly
+attention reads (entropy: 1 is evenly) and how much of it one node gets (sink mass), and how much a node's state depends
+on the features of nodes 0, 1, 2, ... hops away. Over a few batches of the run's own data, by its best checkpoint.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gt.cli.program import import_from_here, importing, quick_exit
+from gt.errors import Parser, UserError, one_line
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.diagnose", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("run", type=Path, help="a run folder, or a checkpoint in it")
+    parser.add_argument(
+        "overrides", nargs="*", help="data.KEY=VALUE, where the data have moved or batches are too large"
+    )
+    parser.add_argument("--split", help="which samples; test where there is one, else valid")
+    parser.add_argument("--batches", type=int, default=4, help="how many, evenly over the split")
+    parser.add_argument("--hops", type=int, help="distances told apart: 8; of text, where a hop is a token, 64")
+    parser.add_argument("--targets", type=int, default=64, help="nodes of a batch whose sensitivity is looked at")
+    parser.add_argument("--out", type=Path, help="folder of diagnostics.csv and diagnostics.png; that of the run")
+    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
+    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    options = parser.parse_intermixed_args(list(words))
+    for name in ("batches", "hops", "targets"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} must be 1 or more")
+    return options
+
+
+def main(words: Sequence[str]) -> None:
+    options = arguments(words)
+    import_from_here()
+    with importing():  # late: --help and a typo answer at once
+        import torch
+        from hydra.utils import instantiate
+        from rich.console import Console
+        from rich.progress import track
+
+        from gt.cli.diagnosis import WIDE, draw, evenly, table
+        from gt.cli.new_data import check_schema, configured
+        from gt.cli.prediction import write
+        from gt.data.datamodule import DataModule
+        from gt.inference.diagnostics import diagnose
+        from gt.layers import attention_layers
+        from gt.model import GraphTransformer
+        from gt.train.checkpoint import checkpoint_in, encodings_of, load
+        from gt.train.construct import constructing
+    path = checkpoint_in(options.run)
+    task = load(path, options.trust)
+    net = task.net
+    if not isinstance(net, GraphTransformer) or not len(net.blocks):
+        raise UserError(f"{path} holds no gt.model.GraphTransformer with layers, whose layers alone are looked at")
+    for _, layer in attention_layers(net):
+        layer.backend = "auto"  # the numbers are the same, and some compute no gradients on every device
+    folder = path.resolve().parent.parent
+    cfg = configured(folder, options.overrides, options.trust)
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
+    data.open(encodings_of(task.hparams["config"]))
+    check_schema(task.schema, data.schema)
+    split = options.split or ("test" if data.has("test") else "valid")
+    net.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    batches = evenly(data, split, options.batches)
+    hops = options.hops or (64 if task.schema.is_language_model else 8)
+    shown = track(batches, "looking at batches", len(batches), console=console, transient=True)
+    measures = diagnose(net, shown, hops, options.targets)
+    console.print(table(measures))
+    out: Path = options.out or folder
+    write(measures, out / "diagnostics.csv")
+    draw(measures, out / "diagnostics.png", f"{folder.name}, {split} split")
+    print(f"table    {out / 'diagnostics.csv'}\npicture  {out / 'diagnostics.png'}")
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main(sys.argv[1:])
