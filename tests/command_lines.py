@@ -77,6 +77,9 @@ OTHERS = [  # of the other programs
     "gt.lottery --device abacus", "gt.lottery --dtype float8", "gt.lottery --quick", "gt.lottery extra",
     "gt.data", "gt.data look", "gt.data inspect", "gt.data inspect nothing", "gt.data inspect molecules",
     "gt.data inspect text data.path=nowhere.txt", "gt.data inspect text data.path=empty", "gt.data bench nothing",
+    "gt.spectrum nothing", "gt.spectrum resume=nothing", "gt.spectrum --quick", "gt.spectrum data=nothing",
+    "gt.spectrum spectrum.quik=true", "gt.spectrum spectrum.seeds=0", "gt.spectrum spectrum.weights=[2]",
+    "gt.spectrum model=gin", "gt.spectrum mask=exphormer", "gt.spectrum seed=1", "gt.spectrum optim.lr=1,2",
     "gt.data inspect text data.path=input.txt data.context=0", "gt.data bench text --seconds soon",
 ]  # fmt: skip
 ENDINGS = {"text": ".txt", "text_classification": ".csv", "molecules": ".csv", "graph_files": ".graphml",

@@ -25,7 +25,8 @@ from tests.test_sweep import own_logging  # noqa: F401  a fixture
 ROOT = Path(train.__file__).parent
 TABLE = table()
 MODULES = {"gt.predict": "gt.predict", "gt.diagnose": "gt.diagnose", "gt.generate": "gt.generate",
-           "gt.lottery": "gt.lottery.__main__", "gt.data": "gt.data.__main__"}  # fmt: skip
+           "gt.spectrum": "gt.spectrum", "gt.lottery": "gt.lottery.__main__",
+           "gt.data": "gt.data.__main__"}  # fmt: skip
 
 
 def called(line: Line) -> int:
@@ -39,7 +40,7 @@ def called(line: Line) -> int:
             return 0
         with one_line():
             module = importlib.import_module(MODULES[program])
-            module.main(arguments) if program in ("gt.predict", "gt.diagnose") else module.main()
+            module.main(arguments) if program in ("gt.predict", "gt.diagnose", "gt.spectrum") else module.main()
     except SystemExit as end:
         return end.code
     return 0

@@ -47,6 +47,7 @@ class Config:
     stage: Literal["fit", "prepare"] = "fit"
     seed: int = 0
     resume: str | None = None
+    spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes")  # where null, the run fills them in

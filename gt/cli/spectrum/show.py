@@ -1,0 +1,102 @@
+"""A map as far as it is finished: tables on the terminal, a table as CSV, a picture, a sentence."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from gt.cli.spectrum.grid import Grid, Setting
+from gt.cli.spectrum.picture import draw
+from gt.cli.spectrum.plan import CELLS, Plan
+from gt.cli.spectrum.scores import Scored, deviation, spread
+from gt.cli.sweep import WIDE, failure_table, failures
+from gt.data.files import whole
+from gt.schema import number
+
+
+def show(plan: Plan, folder: Path) -> None:
+    """Print and draw a map, and name the files."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
+    if failed := failures(folder / CELLS):
+        console.print(failure_table(failed))
+    results = plan.results(folder)
+    if results:
+        scored = Scored({(cell.setting, cell.seed): result for cell, result in results.items()})
+        console.print(grid_table(plan, scored), mark_table(plan, scored))
+        write_csv(plan, scored, folder / "spectrum.csv")
+        verdict = scored.verdict(plan.data, plan.axis)
+        draw(folder / "spectrum.png", scored, Grid(**plan.grid), plan.axis, plan.data)
+        console.print(f"\n{verdict}\n", soft_wrap=True)
+        print(f"table    {folder / 'spectrum.csv'}\npicture  {folder / 'spectrum.png'}")
+    if missing := plan.missing(folder):
+        print(f"{len(missing)} of {len(plan.cells)} cells are missing; go on with: {how_to_go_on(folder)}", flush=True)
+
+
+def how_to_go_on(folder: Path) -> str:
+    """The command that runs what is missing of a map."""
+    return f"python -m gt.spectrum resume={folder}"
+
+
+def grid_table(plan: Plan, scored: Scored) -> Table:
+    """The final scores: a row for each radius, a column for each weight."""
+    grid, best = Grid(**plan.grid), scored.best
+    out = Table(title=f"{scored.split} {scored.criterion} ({scored.better})")
+    out.add_column(plan.axis.unit)
+    for weight in grid.weights:
+        out.add_column(f"blend {weight:g}", justify="right")
+    for place, radius in enumerate(reversed(grid.radii)):
+        row = []
+        for weight in grid.weights:
+            setting = Setting(weight, radius if weight else None)
+            scores = scored.cells.get(setting)
+            text = "-" if scores is None else f"{scores}{' *' if setting == best else ''}"
+            row.append(text if weight or not place else '"')
+        out.add_row(plan.axis.everyone if radius is None else str(radius), *row)
+    return out
+
+
+def mark_table(plan: Plan, scored: Scored) -> Table:
+    """The best cell and the corners: scores, costs, and by how much the best is better."""
+    best = scored.best
+    out = Table(title="the best by validation, and the corners")
+    for name in ("", "attends to"):
+        out.add_column(name)
+    for name in ("blend", "runs", "valid", scored.split, "best is better by", "batch, ms", "parameters"):
+        out.add_column(name, justify="right")
+    for setting, names in scored.marks.items():
+        cell, lead = scored.cells[setting], scored.difference(best, setting)
+        error = f" ± {number(lead.error, lead.mean)}" if lead.seeds > 1 else ""
+        out.add_row(
+            ", ".join(names),
+            plan.axis.words(setting.radius) if setting.weight else "nobody",
+            f"{setting.weight:g}",
+            str(len(cell.final)),
+            spread(cell.valid.values()),
+            str(cell),
+            "" if setting == best else f"{number(lead.mean)}{error}",
+            f"{1e3 * cell.seconds:.1f}",
+            f"{cell.parameters:,}",
+        )
+    out.caption = "scores are of the checkpoints that validation chose; ± a deviation, of a lead its standard error"
+    return out
+
+
+def write_csv(plan: Plan, scored: Scored, path: Path) -> None:
+    """A row for each finished cell. The radius is ``all`` where there is no limit, and empty where no mask is read."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    values = [f"{split}_{what}" for split in ("selected", scored.split) for what in ("mean", "deviation")]
+    out.writerow(["blend", "radius", "runs", *values, "seconds_per_batch", "parameters", "mark"])
+    for setting in Grid(**plan.grid).settings:
+        if (cell := scored.cells.get(setting)) is None:
+            continue
+        radius = ("all" if setting.radius is None else setting.radius) if setting.weight else ""
+        numbers = [f(list(v.values())) for v in (cell.valid, cell.final) for f in (fmean, deviation)]
+        names = " ".join(scored.marks.get(setting, []))
+        out.writerow([setting.weight, radius, len(cell.final), *numbers, cell.seconds, cell.parameters, names])
+    with whole(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,0 +1,59 @@
+"""``python -m gt.spectrum``: where a dataset lies on the map between GNN and Transformer.
+
+    python -m gt.spectrum data=NAME [KEY=VALUE ...]   run the map, as python train.py -m experiment=spectrum does
+    python -m gt.spectrum FOLDER                      show a map again, as far as it is finished
+    python -m gt.spectrum resume=FOLDER               go on with one, perhaps with more of spectrum.seeds=5 and the like
+
+Every mask radius with every blend weight, from message passing alone to attention among all nodes, with several seeds:
+spectrum.radii=[0,1,2,null] spectrum.weights=[0,0.5,1] spectrum.seeds=3 spectrum.processes=2 spectrum.quick=true
+"""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gt.cli.config_files import CONFIGS
+from gt.cli.program import quick_exit
+from gt.errors import UserError, one_line
+
+EXPERIMENT = "experiment=spectrum"
+
+
+def command_line(words: Sequence[str]) -> list[str]:
+    """The arguments of ``train.py`` for a map that begins or goes on.
+
+    Raises:
+        UserError: there is no map to go on with, or it is asked to go on under other settings.
+    """
+    folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    if not folders:
+        return ["-m", EXPERIMENT, *words]
+    from gt.cli.spectrum.plan import read
+
+    folder = Path(folders[-1])
+    plan, more = read(folder), [word for word in words if not word.startswith("resume=")]
+    for word in more:
+        if not word.startswith("spectrum."):
+            raise UserError(f"{word}: a map goes on under its own settings, but for spectrum.radii, weights and seeds")
+    return ["-m", *plan.flags, *plan.overrides, *more, f"hydra.sweep.dir={folder}"]
+
+
+def main(words: Sequence[str]) -> None:
+    if {"-h", "--help"} & {*words}:
+        print(__doc__)
+    elif len(words) == 1 and "=" not in words[0] and not words[0].startswith("-"):
+        from gt.cli.spectrum.plan import read
+        from gt.cli.spectrum.show import show
+
+        folder = Path(words[0])
+        show(read(folder), folder)
+    else:
+        train = CONFIGS.parent / "train.py"
+        sys.argv = [str(train), *command_line(words)]
+        runpy.run_path(str(train), run_name="train")["command"]()
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main(sys.argv[1:])
