@@ -1,0 +1,120 @@
+"""What can a node know of the graph around it? Two marked nodes: how far apart are they, and are they joined at all?
+
+All nodes but these two hold the same value: whoever does not read the edges knows nothing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
+from gt.ranges import at_least
+
+PLAIN, SOURCE, TARGET = 0, 1, 2  # of x
+
+
+@dataclass(kw_only=True, eq=False)
+class Distance(Puzzle):
+    """Hops between two marked nodes of a random tree, 1 to ``longest``, asked at the second of them.
+
+    The tree grows out of a path of ``longest`` hops, so that it holds pairs at every distance: each further node is
+    joined to a random one that is there. Nodes are numbered at random.
+
+    Args:
+        size: nodes of the tree.
+        longest: hops.
+    """
+
+    size: int = 16
+    longest: int = 6
+
+    name = "distance"
+    vocab: ClassVar[tuple[int, ...]] = (3,)
+    columns: ClassVar[tuple[str, ...]] = ("mark",)
+    asked: ClassVar[str] = "hops to the source, less 1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, self.longest, "longest")
+        at_least(self.longest + 1, self.size, "size")
+
+    @property
+    def classes(self) -> int:
+        return self.longest
+
+    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+        label = balanced(rng, count, self.longest)
+        parent = random_trees(rng, count, self.size, self.longest + 1)
+        is_apart = tree_distances(parent) == label[:, None, None] + 1
+        source, target = np.divmod(random_true(rng, is_apart.reshape(count, -1)), self.size)
+        return marked(rng, parent, source, target, label)
+
+
+@dataclass(kw_only=True, eq=False)
+class Connectivity(Puzzle):
+    """Are two marked nodes joined? The graph is two random trees of equal size; asked at the second of the nodes.
+
+    Both nodes are of one tree in half of the graphs, and each of another in the others.
+
+    Args:
+        size: nodes of each tree.
+    """
+
+    size: int = 12
+
+    name = "connectivity"
+    classes: ClassVar[int] = 2
+    vocab: ClassVar[tuple[int, ...]] = (3,)
+    columns: ClassVar[tuple[str, ...]] = ("mark",)
+    asked: ClassVar[str] = "joined to the source"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(2, self.size, "size")
+
+    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+        label = balanced(rng, count, 2)
+        first, second = (random_trees(rng, count, self.size) for _ in range(2))
+        parent = np.concatenate([first, np.where(second < 0, -1, second + self.size)], axis=1)
+        source = rng.integers(self.size, size=count)
+        other = (source + rng.integers(1, self.size, size=count)) % self.size  # of its own tree
+        target = np.where(label == 1, other, self.size + rng.integers(self.size, size=count))
+        return marked(rng, parent, source, target, label)
+
+
+def random_trees(rng: np.random.Generator, count: int, size: int, path: int = 1) -> np.ndarray:
+    """(count, size) the parent of each node, -1 of the first: on a path of so many nodes, then a random earlier one."""
+    node = np.arange(size)
+    parent = np.floor(rng.random((count, size)) * node).astype(np.int64)
+    return np.where(node < path, node - 1, parent)
+
+
+def tree_distances(parent: np.ndarray) -> np.ndarray:
+    """(G, n, n) hops between the nodes of trees whose parents (G, n) come before them."""
+    count, size = parent.shape
+    hops, graph = np.zeros((count, size, size), np.int64), np.arange(count)
+    for node in range(1, size):
+        hops[:, node, :node] = hops[graph, parent[:, node], :node] + 1
+        hops[:, :node, node] = hops[:, node, :node]
+    return hops
+
+
+def random_true(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """(G,) one column of each row (G, n) of a mask that is true there, all alike likely."""
+    return np.where(mask, rng.random(mask.shape), -1).argmax(1)
+
+
+def marked(
+    rng: np.random.Generator, parent: np.ndarray, source: np.ndarray, target: np.ndarray, label: np.ndarray
+) -> Drawn:
+    """Trees, by the parents (G, n) of their nodes, with two marked nodes (G,) each and all numbered at random."""
+    count, size = parent.shape
+    graph, number = np.arange(count), rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
+    source, target = number[graph, source], number[graph, target]
+    x = np.full((count, size, 1), PLAIN)
+    x[graph, source, 0] = SOURCE
+    x[graph, target, 0] = TARGET
+    child = np.nonzero(parent >= 0)[1].reshape(count, -1)  # as many in each graph: all but the roots
+    ends = (np.take_along_axis(number, nodes, 1) for nodes in (child, np.take_along_axis(parent, child, 1)))
+    return Drawn(x, asked_at(target, label, size), both_ways(*ends))
