@@ -17,8 +17,13 @@ SPLITS = ("train", "valid", "test")
 def notices(data: DataModule) -> list[str]:
     """A line for whatever is odd in the targets of open data."""
     schema = data.schema
-    if schema.level == "link" or schema.positions > 1 or (schema.tokenizer and schema.level == "node"):
-        return []  # pairs drawn to be told from links; words, of which most are rare
+    if (
+        schema.level == "link"
+        or schema.positions > 1
+        or schema.pointer
+        or (schema.tokenizer and schema.level == "node")
+    ):
+        return []  # pairs drawn to be told from links; choices, not classes; words, of which most are rare
     targets = {split: data.targets(split) for split in SPLITS if data.has(split)}
     if schema.kind == "regression":
         # only where there is something to be done about it

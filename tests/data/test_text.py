@@ -1,5 +1,6 @@
 """Text as path graphs: every token is predicted from what comes before it, none is lost, none is seen ahead."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,18 @@ from hypothesis import strategies as st
 
 from gt.attention import Demand
 from gt.data.batch_sampler import Request
+from gt.data.python import text as python_text
+from gt.data.python.library import split_of
+from gt.data.python.text import PythonText
+from gt.data.text import language
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData, TextBatches, TextDataset
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
 from gt.graph import path_graphs
+from gt.layers import Attention, FeedForward, ParallelBlock
 from gt.masks import Causal
+from gt.model import GraphTransformer
 from tests.data.modules import over
 
 DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 1000)))  # each character once: a token tells its place
@@ -186,3 +193,37 @@ def test_tiny_shakespeare(real_data, tmp_path):
     assert data.schema.outputs == 65
     assert len(data.tokens["train"]) + len(data.tokens["valid"]) == 1_115_394
     assert sum(len(batch.samples) for batch in data.batches("valid")) == -(-(len(data.tokens["valid"]) - 1) // 64)
+
+
+def test_an_example_goes_on_from_the_text(tmp_path, monkeypatch):
+    class Next:
+        """Knows what comes after a digit."""
+
+        def restart(self):
+            pass
+
+        def __call__(self, tokens):
+            return 50.0 * torch.nn.functional.one_hot((tokens[:, -1] + 1) % 10, 10)
+
+    monkeypatch.setattr(language, "reader", lambda net, context: Next())
+    data = opened(tmp_path, "0123456789" * 200)
+    block = partial(ParallelBlock, attention=Attention, feed_forward=FeedForward)
+    shown = data.examples(GraphTransformer(data.schema, 32, 1, block, Causal()), "valid")
+    first, written = shown.splitlines()
+    assert repr("01234567") in first
+    assert written.strip() == ("8901234567" * 30)
+    assert data.examples(torch.nn.Linear(1, 1), "valid") == ""
+
+
+def test_python_s_library_is_split_by_file(tmp_path, monkeypatch):
+    for number in range(60):
+        (tmp_path / f"m{number}.py").write_text(f"# {number}\nä = {number}\n")
+    monkeypatch.setattr(python_text, "library", lambda: tmp_path)
+    data = LanguageData(PythonText(root=str(tmp_path / "root")), context=8, batch_size=4)
+    data.open([])
+    read = "".join(data.opened.tokenizer.decode(data.tokens[split].tolist()) for split in ("train", "valid", "test"))
+    assert sorted(read.splitlines()) == sorted(f"# {n}" for n in range(60)) + sorted(f"ä = {n}" for n in range(60))
+    for split in ("train", "valid", "test"):
+        own = data.opened.tokenizer.decode(data.tokens[split].tolist())
+        expected = [n for n in range(60) if split_of(Path(f"m{n}.py")) == split]
+        assert sorted(int(line[2:]) for line in own.splitlines() if line.startswith("#")) == expected

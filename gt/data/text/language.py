@@ -1,6 +1,7 @@
 """Language modelling: every block of text is a path graph, every token a node."""
 
 import copy
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from gt import metrics
@@ -26,9 +27,14 @@ from gt.data.text.tokens import Tokens, is_complete, open_or_build
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
+from gt.inference.decode import reader
+from gt.inference.sampling import generate
 from gt.metrics import Criterion
+from gt.model import GraphTransformer
 from gt.ranges import at_least
 from gt.schema import Schema
+
+PROMPT, WRITTEN, TEMPERATURE = 32, 300, 0.8  # of an example: tokens that are read, tokens that are drawn, and how
 
 
 class TextDataset(BatchDataset):
@@ -149,6 +155,15 @@ class LanguageData(Sized):
             {"language": LanguageModel(self.opened.tokenizer.lengths() if self.opened.lossless else None)}
         )
         return collection, Criterion("loss", "min")
+
+    def examples(self, net: nn.Module, split: str) -> str:
+        """How the network goes on after the first tokens of a split."""
+        if not isinstance(net, GraphTransformer):
+            return ""
+        prompt = tensor(self.tokens[split][: max(1, min(PROMPT, self.context // 2))]).to(next(net.parameters()).device)
+        written = generate(reader(net.eval(), self.context), prompt[None], WRITTEN, self.context, TEMPERATURE)[0]
+        parts = [self.opened.tokenizer.decode(part.tolist()) for part in (prompt, written[len(prompt) :])]
+        return f"after {parts[0]!r} it writes:\n{textwrap.indent(parts[1], '    ', lambda line: True)}\n"
 
     def has(self, split: str) -> bool:
         return split in self.tokens
