@@ -21,6 +21,29 @@ def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     return shift + torch.arange(shift.numel(), device=shift.device)
 
 
+# Nodes of the largest graph up to which all pairs are searched at once by matrix products, 3 to 7 times as fast as by
+# lists; their cost grows with the third power of it.
+DENSE = 256
+
+
+def _by_products(batch: GraphBatch, most: int) -> Tensor:
+    """`hop_matrix`, for small graphs: a product of those reached last with the edges reaches those one hop further."""
+    shape = (batch.num_graphs, batch.max_nodes, batch.max_nodes)
+    source, target = batch.edge_index
+    edges = torch.zeros(shape, device=batch.device)
+    edges[batch.batch[target], batch.position[target], batch.position[source]] = 1.0
+    reached = torch.zeros(shape, device=batch.device)
+    reached[batch.batch, batch.position, batch.position] = 1.0
+    distance = torch.full(shape, most + 1, device=batch.device).masked_fill_(reached > 0, 0)
+    for hop in range(1, min(most, batch.max_nodes - 1) + 1):
+        new = (reached.bmm(edges) > 0) & (distance > most)
+        if batch.device.type == "cpu" and not new.any():  # elsewhere looking costs more than going on
+            break
+        distance.masked_fill_(new, hop)
+        reached = new.float()
+    return distance
+
+
 def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Every pair at most ``most`` hops apart and its distance; a hop goes from a reader to a source along an edge.
 
@@ -34,6 +57,12 @@ def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | 
         distance: (P,) int64.
     """
     nodes, source = batch.num_nodes, batch.edge_index[0]
+    if readers is None and 0 < batch.max_nodes <= DENSE:
+        furthest = batch.max_nodes if most is None else most
+        matrix = _by_products(batch, furthest)
+        graph, row, column = (matrix <= furthest).nonzero(as_tuple=True)
+        first = batch.ptr[graph]
+        return (first + row) * nodes + first + column, matrix[graph, row, column]
     reader = torch.arange(nodes, device=batch.device) if readers is None else readers
     keys = reader * nodes + reader
     distance = torch.zeros_like(keys)
@@ -64,6 +93,8 @@ def hops_between(batch: GraphBatch, source: Tensor, target: Tensor, most: int, r
 
 def hop_matrix(batch: GraphBatch, most: int) -> Tensor:
     """(B, L, L) the hops from reader i to source j; ``most + 1`` where that is further, out of reach, or padding."""
+    if 0 < batch.max_nodes <= DENSE:
+        return _by_products(batch, most)
     keys, distance = hop_distances(batch, most)
     target, source = keys // batch.num_nodes, keys % batch.num_nodes
     size = batch.max_nodes
