@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from gt.cli.spectrum.grid import Axis, Grid, Setting
 from gt.cli.spectrum.scores import Scored
 from gt.data.files import whole
+from gt.schema import number
 
 WIDE_RANGE = 4.0  # largest over smallest cost from which colours go by the logarithm
 
@@ -34,7 +35,8 @@ def figure_of(scored: Scored, grid: Grid, axis: Axis, name: str) -> Figure:
 
     counts = sorted({len(cell.final) for cell in scored.cells.values()})
     of_seeds = f"mean of {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds" if counts != [1] else "one seed"
-    left.set_title(f"{scored.split} {scored.criterion}, {of_seeds} ({scored.better})", fontsize=10)
+    trivial = f"trivial baseline {number(scored.baseline)}"
+    left.set_title(f"{scored.split} {scored.criterion}, {of_seeds} ({scored.better}; {trivial})", fontsize=10)
     means = {setting: cell.mean for setting, cell in scored.cells.items()}
     texts = {setting: str(cell).replace(" ± ", "\n± ") for setting, cell in scored.cells.items()}
     heat(left, means, texts, scored, grid, "viridis" if scored.mode == "max" else "viridis_r")
@@ -92,4 +94,7 @@ def heat(
             inner = (column - 0.47, row - 0.47)
             frame = Rectangle(inner, 0.94, height - 0.06, fill=False, edgecolor="red", linewidth=2.5, zorder=3)
             axes.add_patch(frame)
-    axes.figure.colorbar(ScalarMappable(norm, colour_map), ax=axes, shrink=0.8, pad=0.02)
+    bar = axes.figure.colorbar(ScalarMappable(norm, colour_map), ax=axes, shrink=0.8, pad=0.02)
+    if isinstance(norm, LogNorm):  # in plain numbers, no powers of ten
+        for ticks in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+            ticks("{x:g}")

@@ -71,9 +71,9 @@ class Difference:
         return abs(self.mean) / self.error if self.error else math.inf if self.mean else 0.0
 
     @property
-    def more_than_noise(self) -> bool:
-        """Whether 0 is outside of the interval of Student's t for a mean of so few differences."""
-        return self.seeds > 1 and self.errors > float(t.ppf((1 + LEVEL) / 2, self.seeds - 1))
+    def needed(self) -> float:
+        """Standard errors beyond which it is more than noise: the 95 % point of Student's t for so few differences."""
+        return float(t.ppf((1 + LEVEL) / 2, self.seeds - 1))
 
     def sentence(self, other: str) -> str:
         """What it is, in words."""
@@ -82,9 +82,9 @@ class Difference:
         size = f"{number(abs(self.mean))} {'better' if self.mean > 0 else 'worse'} than"
         if self.seeds < 2:
             return f"{size} the {other} (one seed: whether that is more than noise cannot be said)"
-        verdict = "is" if self.more_than_noise else "is not"
-        noise = f"which {verdict} more than noise ({self.errors:.1f} standard errors, {self.seeds} seeds)"
-        return f"{size} the {other}, {noise}"
+        verdict = "is" if self.errors > self.needed else "is not"
+        errors = f"{self.errors:.1f} standard errors, {self.seeds} seeds need {self.needed:.1f}"
+        return f"{size} the {other}, which {verdict} more than noise ({errors})"
 
 
 class Scored:
