@@ -144,7 +144,7 @@ def test_either_command_runs_each_cell_once_and_later_what_is_missing(command, t
 
 
 def test_a_text_is_a_map_of_windows(command, tmp_path):
-    text = ("data=text", "data.path=a.txt", "spectrum.weights=[0,1]", "spectrum.radii=[3,null]", "spectrum.quick=true")
+    text = ("data=python_text", "spectrum.weights=[0,1]", "spectrum.radii=[3,null]", "spectrum.quick=true")
     runs = command("gt.spectrum", *text, "spectrum.seeds=1", f"hydra.sweep.dir={tmp_path / 'map'}")
     assert {name: [word for word in words if "mask" in word] for name, words in runs.items()} == {
         "blend-0_seed-0": [],
@@ -154,7 +154,8 @@ def test_a_text_is_a_map_of_windows(command, tmp_path):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=runs["radius-3_blend-1_seed-0"])
     assert instantiate(cfg.mask, _convert_="all") == Window(3) & Causal()
-    assert cfg.trainer.max_steps == 400
+    assert (cfg.trainer.limit_train_batches, cfg.trainer.max_steps) == (100, 400)
+    assert (cfg.trainer.val_check_interval, cfg.trainer.check_val_every_n_epoch) == (1.0, 1)  # its own is 500 steps
 
 
 FAKE = """

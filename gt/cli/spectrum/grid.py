@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 from gt.ranges import at_least
 
 Radius = int | None  # None: no limit
-QUICK = ("trainer.limit_train_batches=100", "trainer.max_steps=400")  # validated after every hundred steps
+QUICK = (  # validated after every hundred steps at the latest
+    "trainer.limit_train_batches=100",
+    "trainer.val_check_interval=1.0",
+    "trainer.check_val_every_n_epoch=1",
+    "trainer.max_steps=400",
+)
 
 
 @dataclass(frozen=True)
