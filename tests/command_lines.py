@@ -75,6 +75,7 @@ OTHERS = [  # of the other programs
     "gt.generate", "gt.generate nothing.ckpt", "gt.generate empty", "gt.generate garbage", "gt.generate . --tokens 0",
     "gt.generate empty --tokens many", "gt.generate empty --samples 0", "gt.generate empty --device abacus",
     "gt.lottery --device abacus", "gt.lottery --dtype float8", "gt.lottery --quick", "gt.lottery extra",
+    "gt.puzzles --only ring_transfr", "gt.puzzles --seeds 0", "gt.puzzles --processes many",
     "gt.data", "gt.data look", "gt.data inspect", "gt.data inspect nothing", "gt.data inspect molecules",
     "gt.data inspect text data.path=nowhere.txt", "gt.data inspect text data.path=empty", "gt.data bench nothing",
     "gt.spectrum nothing", "gt.spectrum resume=nothing", "gt.spectrum --quick", "gt.spectrum data=nothing",

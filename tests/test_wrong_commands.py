@@ -25,7 +25,7 @@ from tests.test_sweep import own_logging  # noqa: F401  a fixture
 ROOT = Path(train.__file__).parent
 TABLE = table()
 MODULES = {"gt.predict": "gt.predict", "gt.diagnose": "gt.diagnose", "gt.generate": "gt.generate",
-           "gt.spectrum": "gt.spectrum", "gt.lottery": "gt.lottery.__main__",
+           "gt.spectrum": "gt.spectrum", "gt.lottery": "gt.lottery.__main__", "gt.puzzles": "gt.puzzles.__main__",
            "gt.data": "gt.data.__main__"}  # fmt: skip
 
 
