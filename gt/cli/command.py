@@ -17,6 +17,7 @@ from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, p
 from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.cli.program import import_from_here
+from gt.cli.seeds import check_against, repeated, taken_out
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
 from gt.train.resume import changes, settings
@@ -25,7 +26,7 @@ RESUMED = "resumed"  # folder beside a run's own configuration, for that under w
 
 
 def check_command(
-    arguments: list[str], configs: Path = CONFIGS, name: str = "train", beside: Sequence[str] = ()
+    arguments: list[str], configs: Path = CONFIGS, name: str = "train", beside: Sequence[str] = (), seeds: int = 0
 ) -> list[str]:
     """Hold overrides, the files that they choose and the resulting configuration against what exists.
 
@@ -34,6 +35,7 @@ def check_command(
         configs: the folder of the primary configuration.
         name: that of its file.
         beside: further folders of configurations; those that ``hydra.searchpath`` names are found among the overrides.
+        seeds: how often each setting is to run, see `gt.cli.seeds.repeated`; 0: as the arguments say.
 
     Returns:
         The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra. To
@@ -67,9 +69,10 @@ def check_command(
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
                 check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
-    shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
-    removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
-    return ["+" + argument if argument in added else argument for argument in arguments] + removals
+    flags, overrides = arranged(["+" + argument if argument in added else argument for argument in arguments])
+    if value_of(flags, "-c", "--cfg") is not None:
+        overrides += [line for key in left for line in (f"{key}=0", f"~{key}")]  # Hydra deletes no null
+    return [*flags, *(repeated(overrides, seeds, base.get("seed", 0)) if seeds else overrides)]
 
 
 def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -257,6 +260,12 @@ def prepared(arguments: list[str]) -> list[str]:
     if "LOCAL_RANK" in os.environ:  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)
+    overrides, seeds, against = taken_out(overrides)
+    many = bool({"-m", "--multirun"} & {*flags}) or any(line.startswith("hydra.mode") for line in overrides)
+    if {"-c", "--cfg"} & {*flags}:
+        seeds = 0  # what is shown is one run
+    elif seeds and not many:
+        flags, many = [*flags, "-m"], True
     wanted = [flag for flag in flags if flag in ("-m", "--multirun", "-r", "--run", "-c", "--cfg")]
     if len(wanted) > 1:
         raise UserError(f"{' and '.join(wanted)} cannot be combined: choose one of them")
@@ -264,6 +273,8 @@ def prepared(arguments: list[str]) -> list[str]:
         return [*flags, *overrides]
     again = resumed(overrides)
     if again is not overrides:
+        if seeds:
+            raise UserError(f"seeds={seeds} begins new runs, and resume goes on with one: leave one of them out")
         return [*flags, *again]
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
     checked = check_command(
@@ -271,13 +282,17 @@ def prepared(arguments: list[str]) -> list[str]:
         CONFIGS if primary is None else searched(str(CONFIGS.parent / primary)),
         value_of(flags, "-cn", "--config-name") or "train",
         () if beside is None else (beside,),
+        seeds,
     )
-    many = {"-m", "--multirun"} & {*flags} or any(line.startswith("hydra.mode") for line in overrides)
     for override in parsed(overrides):
+        if override.key_or_group == "hydra.run.dir" and seeds:
+            raise UserError(f"seeds={seeds} makes a sweep, whose folder is hydra.sweep.dir, not hydra.run.dir")
         if override.key_or_group == "hydra.run.dir" and not many and not wanted:
             check_new(Path(str(override.value())))
         if override.is_sweep_override() and not many:
             key, _, value = str(override.input_line).partition("=")
             hint = f"; several columns are {shell_override(key, value.split(','))}" if COLUMNS.fullmatch(key) else ""
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
-    return checked
+    if against and not many:
+        raise UserError(f"against={against} compares runs of several seeds: add seeds=5")
+    return [*checked, check_against(against, checked)] if against else checked

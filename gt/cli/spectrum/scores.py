@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import t
 
 from gt.cli.spectrum.grid import Axis, Setting
-from gt.cli.sweep import comparable, decisive
+from gt.cli.settings import comparable, decisive
 from gt.schema import number
 
 LEVEL = 0.95  # of the interval outside which a difference is more than noise

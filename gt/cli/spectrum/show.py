@@ -13,7 +13,9 @@ from gt.cli.spectrum.grid import Grid, Setting
 from gt.cli.spectrum.picture import draw
 from gt.cli.spectrum.plan import CELLS, Plan
 from gt.cli.spectrum.scores import Scored, deviation, spread
-from gt.cli.sweep import WIDE, failure_table, failures
+from gt.cli.settings import failures
+from gt.cli.sweep import WIDE
+from gt.cli.sweep_tables import failure_sheet
 from gt.data.files import whole
 from gt.schema import number
 
@@ -22,7 +24,7 @@ def show(plan: Plan, folder: Path) -> None:
     """Print and draw a map, and name the files."""
     console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
     if failed := failures(folder / CELLS):
-        console.print(failure_table(failed))
+        console.print(failure_sheet(failed).rich())
     results = plan.results(folder)
     if results:
         scored = Scored({(cell.setting, cell.seed): result for cell, result in results.items()})

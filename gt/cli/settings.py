@@ -1,0 +1,98 @@
+"""The jobs of a sweep by setting: those that differ in their seeds or folds alone repeat one, and share a row."""
+
+import json
+import math
+import shlex
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from gt.cli.arguments import parsed
+from gt.cli.intervals import Estimate, difference
+from gt.cli.seeds import is_repetition, key_of
+from gt.train.job import FAILURE, RESULT
+
+Job = dict[str, Any]  # what its result.json holds, and its number
+
+
+def job_results(folder: Path) -> list[Job]:
+    """The results of every finished job of a sweep folder, in the order of their numbers."""
+    results = [json.loads(path.read_text()) | {"job": path.parent.name} for path in folder.glob(f"*/{RESULT}")]
+    return sorted(results, key=lambda result: (len(result["job"]), result["job"]))
+
+
+def failures(folder: Path) -> list[Job]:
+    """Every job of a sweep folder that failed and has not finished since, with its overrides and the reason."""
+    paths = [path for path in folder.glob(f"*/{FAILURE}") if not (path.parent / RESULT).exists()]
+    return sorted((json.loads(p.read_text()) | {"job": p.parent.name} for p in paths), key=lambda f: f["job"])
+
+
+def decisive(job: Job) -> float:
+    """What a job is ranked by: its best validation value, or its final score where nothing was validated."""
+    best = job["best_valid"]
+    return final(job) if best is None else best
+
+
+def final(job: Job) -> float:
+    """The score of the best checkpoint, by the criterion."""
+    return float(job["scores"][job["criterion"]])
+
+
+def setting(job: Job) -> tuple[str, ...]:
+    """The overrides of a job that say what is run, whatever its seed or fold."""
+    return tuple(sorted(line for line in job["overrides"] if not is_repetition(line)))
+
+
+def repetition(job: Job) -> Hashable:
+    """Which run of its setting a job is: jobs of two settings that share it make a pair."""
+    return tuple(sorted(line.lstrip("+") for line in job["overrides"] if is_repetition(line)))
+
+
+def ranked(results: Iterable[Job]) -> list[list[Job]]:
+    """The jobs of each setting; best mean first, undefined last."""
+    settings: dict[tuple[str, ...], list[Job]] = {}
+    for job in results:
+        settings.setdefault(setting(job), []).append(job)
+
+    def order(jobs: list[Job]) -> tuple[bool, float]:
+        value = fmean(map(decisive, jobs))
+        return math.isnan(value), -value if jobs[0]["mode"] == "max" else value
+
+    return sorted(map(comparable, settings.values()), key=order)
+
+
+def comparable(jobs: list[Job]) -> list[Job]:
+    """Jobs of one setting, by one criterion: where validation left it undefined a job went by its loss instead."""
+    wanted = next((job for job in jobs if job["criterion"] != "loss"), jobs[0])
+    same = {name: wanted[name] for name in ("criterion", "mode")}
+    return [job if job["criterion"] == same["criterion"] else job | same | {"best_valid": math.nan} for job in jobs]
+
+
+def own(job: Job, shared: Collection[str]) -> str:
+    """The overrides of a job that not all share, but for seeds and folds."""
+    words = " ".join(line for line in job["overrides"] if line not in shared and not is_repetition(line))
+    return words or "these runs"
+
+
+def chosen(against: str, settings: Sequence[list[Job]]) -> list[Job] | None:
+    """The jobs to compare with: of the best setting of another sweep's folder, or of the setting with these overrides.
+
+    None where no job of it has finished.
+    """
+    if Path(against).is_dir():
+        return next(iter(ranked(job_results(Path(against)))), None)
+    wanted = {key_of(override): override.value() for override in parsed(shlex.split(against))}
+    for jobs in settings:
+        values: dict[str, Any] = {key_of(override): override.value() for override in parsed(list(setting(jobs[0])))}
+        if all(key in values and values[key] == value for key, value in wanted.items()):
+            return jobs
+    return None
+
+
+def gap(jobs: Sequence[Job], others: Sequence[Job]) -> Estimate | None:
+    """By how much the final scores of jobs differ from others', in pairs; None where they share no seed or measure."""
+    if len({(job["split"], job["criterion"]) for job in (*jobs, *others)}) > 1:
+        return None
+    ours, theirs = ({repetition(job): final(job) for job in each} for each in (jobs, others))
+    return difference(ours, theirs)

@@ -1,0 +1,82 @@
+"""The page that a sweep leaves behind: its tables, and the scores of all seeds in a picture."""
+
+import base64
+import html
+import math
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from gt.cli.intervals import Estimate
+from gt.cli.settings import final
+from gt.cli.sweep_tables import Outcome, classical, trivial
+from gt.data.files import whole
+from gt.schema import number
+from gt.train.report import STYLE
+
+MOST = 40  # settings that are drawn, the best ones
+LONGEST = 60  # letters of a label
+
+
+def points(outcome: Outcome) -> Figure:
+    """Each run's final score, and the mean of each setting with its interval; the best by validation on top."""
+    settings, names = outcome.settings[:MOST], outcome.labels[:MOST]
+    figure = Figure(figsize=(8, 1.4 + 0.42 * len(settings)), layout="constrained")
+    axes = figure.subplots()
+    ends: list[float] = []
+    for row, jobs in enumerate(settings):
+        scores = [final(job) for job in jobs]
+        axes.plot(scores, [row - 0.12] * len(scores), "o", ms=5, alpha=0.5, color="#4477aa", mew=0, label="one run")
+        mean = Estimate.of(scores)
+        ends += scores
+        if not math.isnan(mean.low):
+            ends += [mean.low, mean.high]
+            reach = [[mean.mean - mean.low], [mean.high - mean.mean]]
+            axes.errorbar(mean.mean, row + 0.16, xerr=reach, fmt="|", ms=8, color="#222222", capsize=3, lw=1.2,
+                          label="mean, 95 % interval")  # fmt: skip
+    ends = [end for end in ends if math.isfinite(end)] or [0.0]
+    span, beyond, jobs = max(ends) - min(ends), "", [job for each in settings for job in each]
+    for name, score, style in (("trivial baseline", trivial, "--"), ("classical baseline", classical, "-.")):
+        known = [value for job in jobs if (value := score(job)) is not None and math.isfinite(value)]
+        if known and min(ends) - span <= fmean(known) <= max(ends) + span:
+            axes.axvline(fmean(known), color="grey" if style == "--" else "#cc6677", ls=style, lw=1.2, label=name)
+        elif known:
+            beyond += f"; {name} {number(fmean(known))}, outside the picture"
+    axes.set(xlabel=outcome.measure + beyond, ylim=(len(settings) - 0.5, -0.5))
+    axes.set_yticks(range(len(settings)), [_short(name) for name in names])
+    axes.grid(axis="x", alpha=0.3)
+    better = "further right is better" if jobs[0]["mode"] == "max" else "further left is better"
+    axes.set_title(f"{len(jobs)} runs, best setting by validation on top; {better}", fontsize=9)
+    entries = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _short(name: str) -> str:
+    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...").replace("$", r"\$")
+
+
+def write_page(folder: Path, outcome: Outcome) -> Path:
+    """Write ``ranking.html`` and its picture ``ranking.png``; returns the page's path."""
+    picture = folder / "ranking.png"
+    with mpl.rc_context({"font.size": 9}):
+        points(outcome).savefig(picture, dpi=130)
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
+    text = (
+        "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
+        f"Student's t over its runs. It says how much seeds matter, and nothing of other data or another split.{left} "
+        "A difference is taken in pairs of runs of the same seed; of twenty settings that do not differ, one seems to."
+    )
+    name = html.escape(folder.name)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
+        f"<h1>{name}</h1><p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p>"
+        f'<p>{text}</p><img alt="scores of all runs" src="data:image/png;base64,{encoded}">'
+        f"{''.join(sheet.html() for sheet in outcome.sheets())}</html>\n"
+    )
+    with whole(folder / "ranking.html") as file:
+        file.write(page.encode())
+    return folder / "ranking.html"

@@ -1,0 +1,210 @@
+"""What a sweep came to, as tables: for the terminal, for a page and as CSV files."""
+
+import csv
+import html
+import io
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from gt.cli.intervals import Estimate, in_words
+from gt.cli.settings import Job, chosen, final, gap, own, repetition, setting
+from gt.data.files import whole
+from gt.schema import number
+
+LEFT = ("overrides", "reason", "difference")  # columns of words
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of texts.
+
+    Attributes:
+        title: what it shows.
+        names: of its columns.
+        rows: a text for each column.
+    """
+
+    title: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        out = Table(title=self.title)
+        for name in self.names:
+            out.add_column(name, overflow="fold", justify="left" if name in LEFT else "right")
+        for row in self.rows:
+            out.add_row(*row)
+        return out
+
+    def html(self) -> str:
+        """For a page."""
+        lines = [(f"<th>{html.escape(name)}</th>" for name in self.names)]
+        lines += [(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows]
+        rows = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
+        return f"<h2>{html.escape(self.title)}</h2><table>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The finished jobs of a sweep, by setting, and what failed.
+
+    Attributes:
+        settings: the jobs of each, the best first.
+        failed: the jobs that did not finish.
+        against: what the settings are compared with, see `gt.cli.settings.chosen`; nothing for no comparison.
+    """
+
+    settings: Sequence[list[Job]]
+    failed: Sequence[Job]
+    against: str = ""
+
+    @property
+    def measure(self) -> str:
+        """Split and criterion of the final scores."""
+        first = self.settings[0][0]
+        return f"{first['split']} {first['criterion']}"
+
+    @property
+    def shared(self) -> list[str]:
+        """The overrides of all jobs, in the order of the first."""
+        every = [*(jobs[0] for jobs in self.settings), *self.failed]
+        common = set.intersection(*(set(setting(job)) for job in every)) if every else set()
+        return [line for line in every[0]["overrides"] if line in common] if every else []
+
+    @property
+    def labels(self) -> list[str]:
+        """What tells each setting from the others."""
+        return [own(jobs[0], self.shared) for jobs in self.settings]
+
+    def failures_of(self, jobs: Sequence[Job]) -> int:
+        """How many jobs of a setting failed."""
+        return sum(setting(each) == setting(jobs[0]) for each in self.failed)
+
+    def gaps(self) -> list[Estimate | None]:
+        """For each setting, by how much its final scores differ from those it is compared with; None: not at all."""
+        others = chosen(self.against, self.settings) if self.against else None
+        return [None if others is None or jobs is others else gap(jobs, others) for jobs in self.settings]
+
+    def sheets(self) -> list[Sheet]:
+        """All that there is to say."""
+        sheets = [self._runs()] if any(len(jobs) > 1 for jobs in self.settings) else []
+        sheets += [self._settings()] if self.settings else []
+        sheets += [self._differences()] if self.settings and self.against else []
+        return sheets + ([failure_sheet(self.failed, self.shared)] if self.failed else [])
+
+    def _of_job(self, job: Job) -> str:
+        shared = self.shared
+        return " ".join(line for line in job["overrides"] if line not in shared)
+
+    def _runs(self) -> Sheet:
+        criterion = self.settings[0][0]["criterion"]
+        jobs = sorted((job for jobs in self.settings for job in jobs), key=lambda job: (len(job["job"]), job["job"]))
+        rows = [(job["job"], self._of_job(job), shown([job["best_valid"]]), number(final(job))) for job in jobs]
+        return Sheet("runs", ("job", "overrides", f"valid {criterion}", self.measure), rows)
+
+    def _settings(self) -> Sheet:
+        criterion, repeats = self.settings[0][0]["criterion"], any(len(jobs) > 1 for jobs in self.settings)
+        names = ["rank", "jobs", "overrides", "runs", f"valid {criterion}", self.measure]
+        names += ["95 % interval"] if repeats else []
+        names += ["trivial baseline"]
+        is_classical = any(job.get("classical") for jobs in self.settings for job in jobs)
+        names += ["classical baseline"] if is_classical else []
+        rows = []
+        for rank, (jobs, label) in enumerate(zip(self.settings, self.labels, strict=True), 1):
+            row = [str(rank), " ".join(job["job"] for job in jobs), label]
+            row += [f"{len(jobs)}, {failed} failed" if (failed := self.failures_of(jobs)) else str(len(jobs))]
+            row += [shown([job["best_valid"] for job in jobs]), shown([final(job) for job in jobs])]
+            row += [Estimate.of([final(job) for job in jobs]).interval()] if repeats else []
+            row += [number(fmean(trivial(job) for job in jobs))]
+            row += [shown([classical(job) for job in jobs])] if is_classical else []
+            rows.append(row)
+        return Sheet("settings by validation, best first", names, rows)
+
+    def _differences(self) -> Sheet:
+        others = chosen(self.against, self.settings)
+        title = f"{self.measure} against {self.against}, in pairs of the same seed"
+        if others is None:
+            return Sheet(title, ("difference",), [("no run of it has finished",)])
+        every = [job for jobs in (*self.settings, others) for job in jobs]
+        seeds = all(line.lstrip("+").startswith("seed=") for job in every for line in repetition(job))
+        rows = []
+        for label, jobs, each in zip(self.labels, self.settings, self.gaps(), strict=True):
+            if jobs is not others:
+                words = "no seed and measure in common" if each is None else in_words(
+                    each, jobs[0]["mode"], self.against, "seeds" if seeds else "runs"
+                )  # fmt: skip
+                rows.append((label, words))
+        return Sheet(title, ("overrides", "difference"), rows)
+
+
+def failure_sheet(failed: Sequence[Job], shared: Collection[str] = ()) -> Sheet:
+    """One row a job that failed: what was overridden, but for what all share, and what was wrong."""
+    words = (" ".join(line for line in job["overrides"] if line not in shared) for job in failed)
+    rows = [(job["job"], line, job["reason"]) for job, line in zip(failed, words, strict=True)]
+    return Sheet("jobs that failed", ("job", "overrides", "reason"), rows)
+
+
+def trivial(job: Job) -> float:
+    """What the best constant answer scores."""
+    return float(job["baseline"][job["criterion"]])
+
+
+def classical(job: Job) -> float | None:
+    """What the classical baseline scores; None without one."""
+    return job["classical"]["scores"][job["criterion"]] if job.get("classical") else None
+
+
+def shown(values: Sequence[float | None]) -> str:
+    """A number, or the mean of several and their sample standard deviation."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "-"
+    if len(numbers) == 1:
+        return number(numbers[0])
+    every = Estimate.of(numbers)
+    return f"{number(every.mean)} ± {number(every.deviation, every.mean)}"
+
+
+def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
+    """Write ``runs.csv``, a row a job, and ``ranking.csv``, a row a setting; returns their paths."""
+    jobs = [job for jobs in outcome.settings for job in jobs]
+    runs = [
+        {"job": job["job"], "overrides": " ".join(job["overrides"]), "split": job["split"], "valid": job["best_valid"]}
+        | job["scores"]
+        | {f"trivial {name}": value for name, value in job["baseline"].items()}
+        | {f"classical {name}": value for name, value in ((job.get("classical") or {}).get("scores") or {}).items()}
+        for job in sorted(jobs, key=lambda job: (len(job["job"]), job["job"]))
+    ]
+    settings = []
+    for rank, (jobs, each) in enumerate(zip(outcome.settings, outcome.gaps(), strict=True), 1):
+        valid = [math.nan if job["best_valid"] is None else job["best_valid"] for job in jobs]
+        row: dict[str, Any] = {"rank": rank, "overrides": " ".join(setting(jobs[0])), "runs": len(jobs)}
+        row |= {"failed": outcome.failures_of(jobs), "criterion": jobs[0]["criterion"], "split": jobs[0]["split"]}
+        row |= _columns("valid", Estimate.of(valid)) | _columns("final", Estimate.of([final(job) for job in jobs]))
+        row |= {"trivial": fmean(trivial(job) for job in jobs)}
+        if None not in (scores := [classical(job) for job in jobs]):
+            row |= _columns("classical", Estimate.of(scores))  # type: ignore[arg-type]
+        if each is not None:
+            row |= {"against": outcome.against, "pairs": each.n} | _columns("difference", each)
+        settings.append(row)
+    paths = []
+    for name, rows in (("ranking.csv", settings), ("runs.csv", runs)):
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+        with whole(folder / name) as file:
+            file.write(text.getvalue().encode())
+        paths.append(folder / name)
+    return paths
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, float]:
+    return {f"{name} {part}": getattr(estimate, part) for part in ("mean", "deviation", "error", "low", "high")}
