@@ -106,7 +106,7 @@ def test_which_runs_the_baseline_beats(criterion: str, score: float, constant: f
     mode = "min" if criterion == "mae" else "max"
     result = {"criterion": criterion, "mode": mode}
     result |= {"scores": {"loss": 2.0, criterion: score}, "baseline": {"loss": 1.0, criterion: constant}}
-    assert beaten(result) == name
+    assert beaten(result, result["baseline"]) == name
 
 
 def log(*losses: float) -> pd.DataFrame:

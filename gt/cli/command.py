@@ -69,10 +69,10 @@ def check_command(
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
                 check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
-    flags, overrides = arranged(["+" + argument if argument in added else argument for argument in arguments])
-    if value_of(flags, "-c", "--cfg") is not None:
-        overrides += [line for key in left for line in (f"{key}=0", f"~{key}")]  # Hydra deletes no null
-    return [*flags, *(repeated(overrides, seeds, base.get("seed", 0)) if seeds else overrides)]
+    shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
+    removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
+    arguments = ["+" + argument if argument in added else argument for argument in arguments] + removals
+    return repeated(arguments, seeds, base.get("seed", 0)) if seeds else arguments
 
 
 def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:

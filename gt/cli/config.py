@@ -43,8 +43,9 @@ class Config:
     loss: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     criterion: str | None = None
+    baseline: dict[str, Any] | None = None
     name: str | None = None
-    stage: Literal["fit", "prepare"] = "fit"
+    stage: Literal["fit", "prepare", "baseline"] = "fit"
     seed: int = 0
     resume: str | None = None
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run

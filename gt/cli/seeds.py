@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, Override
 
-from gt.cli.arguments import alternatives, parsed
+from gt.cli.arguments import alternatives, arranged, parsed
 from gt.errors import UserError, nearest, shell_override
 from gt.train.job import RESULT
 
@@ -45,8 +45,8 @@ def taken_out(overrides: Sequence[str]) -> tuple[list[str], int, str]:
     return others, int(words["seeds"]), words["against"]
 
 
-def repeated(overrides: Sequence[str], seeds: int, first: int) -> list[str]:
-    """The overrides of a sweep over so many seeds.
+def repeated(arguments: Sequence[str], seeds: int, first: int) -> list[str]:
+    """The arguments of a sweep over so many seeds.
 
     Seeds come first, so that a sweep that is stopped has run every setting with those that it came to.
 
@@ -56,14 +56,15 @@ def repeated(overrides: Sequence[str], seeds: int, first: int) -> list[str]:
     Raises:
         UserError: the overrides sweep over seeds already, or there are not so many.
     """
-    own = [override for override in parsed(list(overrides)) if override.key_or_group == "seed"]
+    flags, overrides = arranged(arguments)
+    own = [override for override in parsed(overrides) if override.key_or_group == "seed"]
     if any(override.is_sweep_override() for override in own):
         raise UserError(f"seeds={seeds} counts up from one seed, and {own[-1].input_line} gives several: leave one out")
-    first = own[-1].value() if own else first
+    first = int(str(own[-1].value())) if own else first
     if first + seeds > 1 << 32:
         raise UserError(f"seeds={seeds} from seed={first}: seeds must be below 2^32")
     taken = {override.input_line for override in own}
-    return [f"seed=range({first},{first + seeds})", *(line for line in overrides if line not in taken)]
+    return [*flags, f"seed=range({first},{first + seeds})", *(line for line in overrides if line not in taken)]
 
 
 def check_against(against: str, overrides: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,7 +44,7 @@ def setting(job: Job) -> tuple[str, ...]:
     return tuple(sorted(line for line in job["overrides"] if not is_repetition(line)))
 
 
-def repetition(job: Job) -> Hashable:
+def repetition(job: Job) -> tuple[str, ...]:
     """Which run of its setting a job is: jobs of two settings that share it make a pair."""
     return tuple(sorted(line.lstrip("+") for line in job["overrides"] if is_repetition(line)))
 

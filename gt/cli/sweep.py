@@ -71,6 +71,6 @@ def show(folder: Path, against: str = "") -> list[Job]:
     if outcome.settings:
         from gt.cli.sweep_report import write_page  # late: --help and a typo answer at once
 
-        tables = " ".join(map(str, write_tables(folder, outcome)))
-        print(f"as CSV        {tables}\nreport        {write_page(folder, outcome)}", flush=True)
+        written = " ".join(map(str, write_tables(folder, outcome)))
+        print(f"as CSV        {written}\nreport        {write_page(folder, outcome)}", flush=True)
     return list(outcome.failed)

@@ -97,6 +97,10 @@ class DataModule(pl.LightningDataModule, ABC):
     def has(self, split: str) -> bool:
         """Whether there are samples in a split."""
 
+    def last_split(self) -> str:
+        """The split that a run is scored on when it is done."""
+        return "test" if self.has("test") else "valid"
+
     @abstractmethod
     def targets(self, split: str) -> Tensor:
         """Every target of a split, in any order."""

@@ -1,7 +1,7 @@
 """What a dataset is. How it becomes batches is said once for all of them: `gt.data.datamodule`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,14 @@ class Source(ABC):
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """By column, what the source calls each sample, in the order of the store."""
         return {}
+
+    def smiles_of(self, graphs: Graphs) -> Sequence[str] | None:
+        """The SMILES of each graph of the store; None where they are no molecules, or that is not known."""
+        return None
+
+    def texts_of(self, graphs: Graphs) -> Sequence[str] | None:
+        """The text that each graph of the store was made of; None where they are none."""
+        return None
 
     def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str] | None:
         """The words of predicted classes (rows, positions), where they are not the schema's names in a row."""

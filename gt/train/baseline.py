@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
 from gt.data.numbers import DECADES, decades
-from gt.metrics import Criterion, constant_prediction, total_loss, undefined
+from gt.metrics import Criterion, constant_prediction, shown, total_loss, undefined
 
 CELLS = 20_000_000  # numbers of a prediction that are held at once
 FEW_STEPS = 200  # of an optimiser, in which little is learned
@@ -64,8 +65,8 @@ def _limited(batches: int, limit: float | None) -> int:
 
 
 @torch.no_grad()
-def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, float]:
-    """Loss and metrics of the best constant answer, learned on the training targets, for some targets.
+def scored(data: DataModule, prediction: Tensor, target: Tensor, task: Any = None) -> dict[str, float]:
+    """Loss and metrics of predictions (rows, outputs) for targets in the same order.
 
     Args:
         task: whose loss and metrics they are; None: the data's own.
@@ -75,16 +76,20 @@ def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, fl
     every: list[Any] = [module for module in measures.modules() if isinstance(module, Metric)]
     for measure in every:
         measure.distributed_available_fn = lambda: False  # this process knows every target, others may be gone
-    constant = constant_prediction(data.schema, data.targets("train"))
-    losses = []
-    for part in target.split(max(1, CELLS // constant.numel())):
-        prediction = constant.expand(len(part), -1)
-        measures.update(prediction, part)
-        losses.append(torch.stack(total_loss(data.schema, prediction, part, task and task.loss)))
+    losses, rows = [], max(1, CELLS // max(1, prediction.shape[1]))
+    for part, answers in zip(target.split(rows), prediction.split(rows), strict=True):
+        measures.update(answers, part)
+        losses.append(torch.stack(total_loss(data.schema, answers, part, task and task.loss)))
     total, weight = torch.stack(losses).sum(0)
     return {"loss": float(total / weight.clamp(min=1e-30))} | {
         name.removeprefix("test/"): float(value) for name, value in measures.compute().items()
     }
+
+
+def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, float]:
+    """What the best constant answer, learned on the training targets, scores, see `scored`."""
+    constant = constant_prediction(data.schema, data.targets("train"))
+    return scored(data, constant.expand(len(target), -1), target, task)
 
 
 def decidable(criterion: Criterion, validated: Evaluated) -> Criterion:
@@ -95,15 +100,68 @@ def decidable(criterion: Criterion, validated: Evaluated) -> Criterion:
     return Criterion("loss", "min") if undefined(schema, validated.targets()) else criterion
 
 
-def beaten(result: Mapping[str, Any]) -> str:
-    """The metric by which a run is no better than the trivial baseline: the criterion, or the loss; '' where it is."""
+def beaten(result: Mapping[str, Any], by: Mapping[str, float]) -> str:
+    """The metric by which a run is no better than a baseline's scores: the criterion, or the loss; '' where it is."""
     names = [(result["criterion"], result["mode"]), ("loss", "min")]
     for name, mode in names:
-        score, constant = (result[which].get(name, math.nan) for which in ("scores", "baseline"))
-        if not (math.isnan(score) or math.isnan(constant)):
-            worse = score <= constant if mode == "max" else score >= constant
+        score, other = (scores.get(name, math.nan) for scores in (result["scores"], by))
+        if not (math.isnan(score) or math.isnan(other)):
+            worse = score <= other if mode == "max" else score >= other
             return name if worse else ""
     return ""
+
+
+@rank_zero_only
+def classical_baseline(reference: Any, data: DataModule, task: Any) -> dict[str, Any] | None:
+    """What a model without a network scores on the split of the final test; None where none suits the data.
+
+    Args:
+        reference: such as `gt.baselines.classical.Classical`.
+        task: whose loss, metrics and criterion count.
+    """
+    split = data.last_split()
+    answers = reference.answers(data, split)
+    if answers is None:
+        return None
+    scores = scored(data, answers.prediction, data.targets(split), task)
+    name = task.criterion.name
+    print(f"classical baseline: {split} {name} {shown(scores[name])} after {answers.seconds:.0f} s", flush=True)
+    return {"model": answers.model, "seconds": answers.seconds, "samples": answers.samples, "scores": scores}
+
+
+def columns(result: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The scores of a run, where there is one, and of its baselines, as tables show them."""
+    run = {"this run": result["scores"]} if "scores" in result else {}
+    classical = {"classical baseline": result["classical"]["scores"]} if result["classical"] else {}
+    return run | {"trivial baseline": result["baseline"]} | classical
+
+
+def score_table(result: Mapping[str, Any]) -> list[str]:
+    """Lines for a reader: a metric in each, and a column for each model of `columns`."""
+    models = columns(result)
+    rows = [(f"{result['split']} metric", *models)]
+    for name in next(iter(models.values())):
+        values = (scores.get(name, math.nan) for scores in models.values())
+        rows.append((name, *(shown(value, result["undefined"]) for value in values)))
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
+
+
+@rank_zero_only
+def show_baselines(data: DataModule, task: Any, classical: Mapping[str, Any] | None) -> None:
+    """Print what the baselines score on the split of the final test."""
+    split = data.last_split()
+    target = data.targets(split)
+    result = {"split": split, "undefined": undefined(data.schema, target), "classical": classical}
+    print("\n".join(score_table(result | {"baseline": baseline(data, target, task)})), flush=True)
+
+
+def loses(result: Mapping[str, Any]) -> str:
+    """That a run is no better than the classical baseline, in a line; '' where it is, or there is none."""
+    classical = result["classical"]
+    name = classical and beaten(result, classical["scores"])
+    how = f"{classical['model']}, {classical['seconds']:.0f} s" if name else ""
+    return f"loses to the classical baseline by {name}: {how}" if name else ""
 
 
 def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:

@@ -17,6 +17,7 @@ from gt.data.files import whole
 from gt.inference.analysis import Reach, attention_reach, predictions
 from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema
+from gt.train.baseline import columns, loses
 from gt.train.task import Task
 
 ROWS = 20_000  # predictions shown at most
@@ -187,15 +188,19 @@ def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray
 
 
 def metric_table(result: dict[str, Any]) -> str:
-    """The final scores beside those of the best constant answer."""
+    """The final scores beside those of the baselines."""
+    models = columns(result)
+    heads = "".join(f"<th>{name}</th>" for name in (result["split"], *models))
     rows = "".join(
-        f"<tr><td>{name}</td><td>{shown(value, result['undefined'])}</td>"
-        f"<td>{shown(result['baseline'].get(name, float('nan')), result['undefined'])}</td></tr>"
-        for name, value in result["scores"].items()
+        f"<tr><td>{name}</td>"
+        + "".join(f"<td>{shown(of.get(name, float('nan')), result['undefined'])}</td>" for of in models.values())
+        + "</tr>"
+        for name in result["scores"]
     )
     scored, there = result["batches"]
     part = f"<p>Both on the first {scored} of {there} batches.</p>" if scored < there else ""
-    return f"<table><tr><th>{result['split']}</th><th>this run</th><th>trivial baseline</th></tr>{rows}</table>{part}"
+    lost = f"<p>This run {loses(result)}.</p>" if loses(result) else ""
+    return f"<table><tr>{heads}</tr>{rows}</table>{part}{lost}"
 
 
 def write_report(folder: Path, task: Task, data: DataModule, result: dict[str, Any], examples: str = "") -> Path:

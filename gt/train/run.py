@@ -1,7 +1,6 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
 import logging
-import math
 import os
 import time
 import warnings
@@ -27,9 +26,19 @@ from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
 from gt.layers import attention_layers
-from gt.metrics import shown, undefined
+from gt.metrics import undefined
 from gt.model import GraphTransformer
-from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.baseline import (
+    Evaluated,
+    baseline,
+    beaten,
+    classical_baseline,
+    decidable,
+    loses,
+    reasons,
+    score_table,
+    show_baselines,
+)
 from gt.train.callbacks import Loading
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
@@ -98,7 +107,8 @@ def make_trainer(
 def run(cfg: DictConfig) -> float:
     """Train, test and report as configured; returns the best validation value of the dataset's criterion.
 
-    With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0.
+    With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0. With
+    ``stage=baseline`` the baselines alone are scored.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with resumable(folder):
@@ -119,6 +129,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data: DataModule = instantiate(cfg.data)
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
         loss, _ = instantiate(cfg.get("loss"), _convert_="all"), named_metrics(cfg)
+        reference = instantiate(cfg.get("baseline"), _convert_="all")
         make_trainer(cfg.trainer, [], [], folder)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     started = time.monotonic()
@@ -142,6 +153,11 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss)
+
+    classical = classical_baseline(reference, data, task) if reference else None
+    if cfg.get("stage") == "baseline":
+        show_baselines(data, task, classical)
+        return 0.0
 
     facts = {
         "monitor": f"valid/{criterion.name}",
@@ -170,13 +186,24 @@ def train(cfg: DictConfig, folder: Path) -> float:
             trainer.fit(task, datamodule=data, ckpt_path=last)
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
-        return finish(trainer, task, data, folder, loggers)
+        return finish(trainer, task, data, folder, loggers, classical)
 
 
-def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, loggers: list[Logger]) -> float:
-    """Test the best checkpoint, write result and report, and say where everything is."""
+def finish(
+    trainer: pl.Trainer,
+    task: Task,
+    data: DataModule,
+    folder: Path,
+    loggers: list[Logger],
+    classical: dict[str, Any] | None,
+) -> float:
+    """Test the best checkpoint, write result and report, and say where everything is.
+
+    Args:
+        classical: of the whole split; left out where only a part of it is scored.
+    """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-    split = "test" if data.has("test") else "valid"
+    split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
     measured = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
@@ -196,6 +223,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
         "best_valid": None if score is None else float(score),
         "scores": scores,
         "baseline": baseline(data, target, task),
+        "classical": classical if evaluated.batches == evaluated.total else None,
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
         "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved
@@ -206,7 +234,7 @@ def finish(trainer: pl.Trainer, task: Task, data: DataModule, folder: Path, logg
     write_json(folder / RESULT, result)
     examples = data.examples(task.net, split)
     report = write_report(folder, task, data, result, examples)
-    why = reasons(data, trainer.global_step, history(folder)) if beaten(result) else []
+    why = reasons(data, trainer.global_step, history(folder)) if beaten(result, result["baseline"]) else []
     print(
         f"\n{examples}" * bool(examples) + summary(folder, result, report, loggers, backends_used(task.net), why),
         flush=True,
@@ -242,22 +270,19 @@ def summary(
     backends: Iterable[str] = (),
     why: Iterable[str] = (),
 ) -> str:
-    """What a run says last: where everything is, and what it scored beside the trivial baseline.
+    """What a run says last: where everything is, and what it scored beside its baselines.
 
     Args:
-        why: reasons for which it may be no better than that.
+        why: reasons for which it may be no better than the trivial one.
     """
-    rows = [(f"{result['split']} metric", "this run", "trivial baseline")]
-    for name, value in result["scores"].items():
-        rows.append((name, *(shown(v, result["undefined"]) for v in (value, result["baseline"].get(name, math.nan)))))
-    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = ["", *(f"{name:<{first}}  {score:>{second}}  {constant:>{third}}" for name, score, constant in rows)]
+    lines = ["", *score_table(result)]
     scored, there = result["batches"]
     if scored < there:
         lines.append(f"both on the first {scored} of {there} batches")
-    if name := beaten(result):
+    if name := beaten(result, result["baseline"]):
         lines.append(f"no better than the trivial baseline by {name}{':' if (likely := list(why)) else ''}")
         lines += [f"  {reason}" for reason in likely]
+    lines += [lost] if (lost := loses(result)) else []
     lines += [
         "",
         *backends,

@@ -8,8 +8,8 @@ from typing import Any
 
 from scipy.stats import t
 
-from gt.cli.spectrum.grid import Axis, Setting
 from gt.cli.settings import comparable, decisive
+from gt.cli.spectrum.grid import Axis, Setting
 from gt.schema import number
 
 LEVEL = 0.95  # of the interval outside which a difference is more than noise

@@ -9,11 +9,11 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
+from gt.cli.settings import failures
 from gt.cli.spectrum.grid import Grid, Setting
 from gt.cli.spectrum.picture import draw
 from gt.cli.spectrum.plan import CELLS, Plan
 from gt.cli.spectrum.scores import Scored, deviation, spread
-from gt.cli.settings import failures
 from gt.cli.sweep import WIDE
 from gt.cli.sweep_tables import failure_sheet
 from gt.data.files import whole

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torchmetrics import MetricCollection
 
 from gt.data.numbers import moments
@@ -103,6 +104,14 @@ class OGBMolecules(OGBGraphs):
         facts(self.name, "graph", self.data_type)
         return OGBMetric(self.name)
 
+    def smiles_of(self, graphs: Graphs) -> list[str] | None:
+        """By OGB's table of SMILES, where it is there and has a row for each graph."""
+        try:
+            smiles = pd.read_csv(mapping(self.files()), usecols=["smiles"], dtype=str, keep_default_na=False)["smiles"]
+        except (OSError, EOFError, ValueError):  # a table that nothing else needs
+            return None
+        return smiles.tolist() if len(smiles) == len(graphs) else None
+
     def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
         about = facts(self.name, "graph", self.data_type)
         kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
@@ -116,7 +125,7 @@ class OGBMolecules(OGBGraphs):
         if np.isnan(y[splits["train"]]).all():
             raise UserError(f"{tables['graph-label']} labels no graph of {tables['train']}: replace both by OGB's")
         mean, scale = moments(y[splits["train"]]) if kind == "regression" else ((), ())
-        target = task_names(tables["graph-label"].parent.parent / "mapping" / "mol.csv.gz", tasks)
+        target = task_names(mapping(tables), tasks)
         nodes = {"node-feat": Table(len(atoms), check=within(tables["node-feat"], atoms))}
         edges = {"edge-feat": Table(len(bonds), check=within(tables["edge-feat"], bonds))}
         for piece in pieces(tables, sizes, nodes, edges):
@@ -142,6 +151,11 @@ class OGBMolecules(OGBGraphs):
                     max_nodes=int(piece.sizes.max()),
                 ),
             ).sort_edges()
+
+
+def mapping(tables: Mapping[str, Path]) -> Path:
+    """OGB's table of SMILES, beside the files."""
+    return tables["graph-label"].parent.parent / "mapping" / "mol.csv.gz"
 
 
 def task_names(path: Path, tasks: int) -> tuple[str, ...]:

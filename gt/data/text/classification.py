@@ -210,7 +210,10 @@ class TextClassification(Source):
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The text of each graph."""
-        return {"text": np.array([text for texts, _ in self._by_split().values() for text in texts], dtype=object)}
+        return {"text": np.array(self.texts_of(graphs), dtype=object)}
+
+    def texts_of(self, graphs: Graphs) -> list[str]:
+        return [text for texts, _ in self._by_split().values() for text in texts]
 
     def build_known(self, known: Schema) -> Graphs:
         texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
