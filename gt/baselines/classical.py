@@ -88,7 +88,7 @@ class Classical:
             say("no classical baseline: no training sample has a label")
             return None
         train, y = train[chosen], y[chosen]
-        drawn = tuple(zlib.crc32(np.ascontiguousarray(values)) for values in (train, y, asked))
+        drawn = tuple(zlib.crc32(values.tobytes()) for values in (train, y, asked))
         key = (str(data.source.folder), data.schema, self.seed, *drawn)
         if key not in self._fitted:
             model, known, others = described(data, train, asked)

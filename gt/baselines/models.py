@@ -1,7 +1,7 @@
 """scikit-learn's models for every kind of target; their answers are what a network's would be."""
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from gt.metrics import constant_prediction
 from gt.schema import UNLABELLED, Schema
 
-Matrix = np.ndarray | sparse.csr_array
+Matrix: TypeAlias = "np.ndarray | sparse.csr_array"
 ROUNDS = (50, 200)  # of boosting, at least and at most
 TREES = 2000  # at most, where a round grows a tree for each class
 ROWS = 10_000  # that are predicted together: scikit-learn copies them as float64

@@ -1,10 +1,10 @@
 """The mean of a few runs and the difference between runs in pairs, with Student's 95 % intervals."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from gt.schema import number
 
@@ -57,7 +57,7 @@ class Estimate:
         return "-" if math.isnan(self.low) else f"[{low}, {high}]"
 
 
-def difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> Estimate | None:
+def difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Estimate | None:
     """Ours less theirs, over the runs that share a key, such as a seed; None where none do."""
     pairs = [value - theirs[key] for key, value in ours.items() if key in theirs]
     return Estimate.of(pairs) if pairs else None

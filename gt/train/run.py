@@ -216,7 +216,7 @@ def finish(
     data.trainer = None  # the other processes are done: from here on every batch is this one's
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
     paces = (callback.seconds_per_batch for callback in callbacks if isinstance(callback, Loading))
-    result = {
+    result: dict[str, Any] = {
         "split": split,
         "criterion": task.criterion.name,
         "mode": task.criterion.mode,

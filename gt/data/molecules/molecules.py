@@ -185,10 +185,11 @@ class Molecules(Source):
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The row of each molecule in the file, counted from 0, and what stands there."""
-        return {"row": graphs.graphs["row"], graphs.notes["smiles"]: self.smiles_of(graphs)}
+        return {"row": graphs.graphs["row"], graphs.notes["smiles"]: np.array(self.smiles_of(graphs), dtype=object)}
 
-    def smiles_of(self, graphs: Graphs) -> np.ndarray:
-        return read_molecules(self.path, self.smiles).columns[graphs.notes["smiles"]][graphs.graphs["row"]]
+    def smiles_of(self, graphs: Graphs) -> list[str]:
+        column = read_molecules(self.path, self.smiles).columns[graphs.notes["smiles"]]
+        return list(map(str, column[graphs.graphs["row"]]))
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""
