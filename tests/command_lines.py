@@ -72,6 +72,8 @@ OTHERS = [  # of the other programs
     "gt.predict", "gt.predict nothing.ckpt", "gt.predict empty", "gt.predict garbage", "gt.predict run -x",
     "gt.predict garbled", "gt.predict garbled --split", "gt.predict truncated",
     "gt.diagnose", "gt.diagnose nothing.ckpt", "gt.diagnose empty --hops 0", "gt.diagnose run -x",
+    "gt.demo", "gt.demo hint", "gt.demo hints --seeds 0", "gt.demo hints data=nothing",
+    "gt.demo hints --encoding sinusoidal", "gt.demo structure mask.hops=1", "gt.demo equivalence a b",
     "gt.generate", "gt.generate nothing.ckpt", "gt.generate empty", "gt.generate garbage", "gt.generate . --tokens 0",
     "gt.generate empty --tokens many", "gt.generate empty --samples 0", "gt.generate empty --device abacus",
     "gt.lottery --device abacus", "gt.lottery --dtype float8", "gt.lottery --quick", "gt.lottery extra",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "features", "heads", "model"}
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 ORDER = ("library", "inference", "data", "baselines", "lottery", "train", "cli")  # each may import those before it
-PROGRAMS = {"predict", "generate", "diagnose", "spectrum", "puzzles"}  # beside the command line, as every `__main__` is
+PROGRAMS = {"predict", "generate", "diagnose", "spectrum", "puzzles", "demo"}  # beside the command line
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:

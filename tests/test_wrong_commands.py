@@ -26,7 +26,7 @@ ROOT = Path(train.__file__).parent
 TABLE = table()
 MODULES = {"gt.predict": "gt.predict", "gt.diagnose": "gt.diagnose", "gt.generate": "gt.generate",
            "gt.spectrum": "gt.spectrum", "gt.lottery": "gt.lottery.__main__", "gt.puzzles": "gt.puzzles.__main__",
-           "gt.data": "gt.data.__main__"}  # fmt: skip
+           "gt.demo": "gt.demo", "gt.data": "gt.data.__main__"}  # fmt: skip
 
 
 def called(line: Line) -> int:

@@ -3,6 +3,7 @@ from gt.encodings.degree import Degree
 from gt.encodings.laplacian import Laplacian
 from gt.encodings.relative import RelativeWalks
 from gt.encodings.sequence import LearnedPositions, Rotary, Sinusoidal
+from gt.encodings.shuffled import Shuffled
 from gt.encodings.walks import RandomWalk
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "RandomWalk",
     "RelativeWalks",
     "Rotary",
+    "Shuffled",
     "Sinusoidal",
     "precomputed",
 ]

@@ -66,11 +66,9 @@ def sink_mass(weights: Tensor, allowed: Tensor) -> Tensor:
     """(B, H) the share of all attention in a graph that goes to the node which gets most of it; NaN without readers.
 
     In text that is nearly always the first token, an attention sink (Xiao et al. 2023). The arguments are those of
-    `attention_entropy`; rows whose nodes may read nobody count nothing.
+    `attention_entropy`; the weights of whoever may read nobody are zeros.
     """
-    readers = allowed.any(-1)
-    received = (weights * readers[..., None]).sum(-2)  # (B, H, L)
-    return received.amax(-1) / readers.sum(-1)
+    return weights.sum(-2).amax(-1) / allowed.any(-1).sum(-1)
 
 
 def sensitivity(

@@ -34,7 +34,7 @@ class Drawn:
 
 @dataclass(kw_only=True, eq=False)
 class Puzzle(Source):
-    """Graphs drawn anew for each split; each class is the answer to as many of a split's graphs as any other.
+    """Graphs drawn anew for each split; where one node is asked, each class is the answer to as many as any other.
 
     Args:
         train, valid, test: graphs of each split.

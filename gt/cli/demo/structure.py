@@ -1,0 +1,135 @@
+"""Structure found without edges: where a complete Transformer looks, measured on the graph that it never saw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from gt.cli.demo.runs import begin, opened, settings, trained
+from gt.cli.diagnosis import evenly
+from gt.cli.prediction import write
+from gt.data.files import whole
+from gt.errors import UserError
+from gt.inference.analysis import Reach, attention_reach
+from gt.layers import Attention, name_of, parts_of, reads_of
+from gt.model import GraphTransformer
+from gt.schema import Schema, number
+from gt.train.checkpoint import build, network_config
+
+USUAL = ("data=hidden_grid", "data.batch_size=32", "encoding=none", "model.depth=2", "model.block.dropout=0.0",
+         "optim.lr=0.002", "trainer.max_epochs=3")  # fmt: skip
+FARTHEST = 6  # hops told apart
+BATCHES = 8
+
+
+def check_withheld(net: nn.Module) -> None:
+    """Whether nothing in a network reads edges, or what was computed from them.
+
+    Raises:
+        UserError: names what does.
+    """
+    if not isinstance(net, GraphTransformer):
+        raise UserError(f"{type(net).__name__} does not say what it reads: choose model=transformer")
+    for mask in net.masks_of_training():
+        if mask.limits is None:
+            raise UserError(f"the mask {mask} follows edges: leave the mask as it is")
+    for encoding in net.encodings:
+        if encoding.reads != "position":
+            raise UserError(f"{type(encoding).__name__} is computed from edges: choose encoding=none or sinusoidal")
+    for part in (part for block in net.blocks for part in parts_of(block)):
+        by_hops = isinstance(part, Attention) and (part.demand("cpu", False).hops is not None or part.reads_edges)
+        if by_hops or reads_of(part) in ("edges", "graph"):
+            raise UserError(f"{name_of(part)} reads edges: leave it out, or leave the model as it is")
+
+
+def columns() -> list[str]:
+    """The distances told apart."""
+    return [*(f"hops_{d}" for d in range(FARTHEST + 1)), "further"]
+
+
+def shares(reach: Reach) -> pd.DataFrame:
+    """The share of attention at each distance, a row for each head and, by layer, one for attention that is even."""
+    rows = []
+    for layer, (heads, even) in enumerate(zip(reach.share, reach.even, strict=True)):
+        for head, share in [*((str(n), share) for n, share in enumerate(heads)), ("even", even)]:
+            rows.append({"layer": layer, "head": head, **dict(zip(columns(), share.tolist(), strict=True))})
+    return pd.DataFrame(rows)
+
+
+def keenest(reach: Reach) -> tuple[int, int]:
+    """The layer and the head that gives most of its attention to nodes one hop away."""
+    flat = int(torch.argmax(reach.share[:, :, 1]))
+    return flat // reach.share.shape[1], flat % reach.share.shape[1]
+
+
+def table(reach: Reach) -> Table:
+    """For each layer the head that reads neighbours most, the mean of all, and what even attention would give."""
+    shown = Table("layer", "head", title="share of attention by distance in the graph that was withheld")
+    for heading in [*(f"{d} hop{'' if d == 1 else 's'}" for d in range(FARTHEST + 1)), "further"]:
+        shown.add_column(heading, justify="right")
+    for layer, (heads, even) in enumerate(zip(reach.share, reach.even, strict=True)):
+        most = int(heads[:, 1].argmax())
+        for name, share in ((str(most), heads[most]), ("mean", heads.mean(0)), ("even", even)):
+            shown.add_row(str(layer), name, *(f"{value:.3f}" for value in share.tolist()), end_section=name == "even")
+    return shown
+
+
+def verdict(reach: Reach) -> str:
+    """How much of the structure was found."""
+    layer, head = keenest(reach)
+    share, even = float(reach.share[layer, head, 1]), float(reach.even[layer, 1])
+    return (
+        f"layer {layer}, head {head} gives {share:.2f} of its attention to nodes one hop away, "
+        f"{share / even:.1f} times the {even:.2f} of even attention"
+    )
+
+
+def draw(reach: Reach, title: str, path: Path) -> None:
+    """The heads' shares over distance beside the even share, a panel for each layer."""
+    layers = len(reach.share)
+    figure = Figure(figsize=(3.6 * layers + 0.6, 3.8), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    best = keenest(reach)
+    places = range(FARTHEST + 2)
+    for layer, axes in enumerate(figure.subplots(1, layers, squeeze=False, sharey=True)[0]):
+        for head, share in enumerate(reach.share[layer]):
+            chosen = (layer, head) == best
+            axes.plot(places, share, ".-", color="#cc3311" if chosen else "#4477aa", alpha=1.0 if chosen else 0.5,
+                      label=f"head {head}" if chosen else "a head" if head == (best[1] == 0) else None)  # fmt: skip
+        axes.plot(places, reach.even[layer], "--", color="black", label="if even")
+        axes.set_xticks(places, [*map(str, range(FARTHEST + 1)), "further"], fontsize=8)
+        axes.set_title(f"layer {layer}", fontsize=9)
+        axes.set_xlabel("hops away in the withheld graph", fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        if not layer:
+            axes.set_ylabel("share of attention")
+    with whole(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+def demonstrate(words: Sequence[str], folder: Path, console: Console) -> None:
+    """Train without edges, then look where attention went."""
+    overrides = settings(words, USUAL)
+    config = network_config(begin(folder, overrides))
+    check_withheld(build(config, Schema(node_vocab=(2,), edge_vocab=(2,), max_nodes=1)))  # before the data are read
+    console.print("training without edges", soft_wrap=True)
+    result = trained(folder / "run", overrides)
+    task, data = opened(folder / "run")
+    reach = attention_reach(task.net, evenly(data, result["split"], BATCHES), FARTHEST)
+    if reach is None:
+        raise UserError("there is no attention to look at, or graphs are too large for it: choose other data")
+    name = result["criterion"]
+    console.print(f"{result['split']} {name} {number(result['scores'][name])}, "
+                  f"trivial baseline {number(result['baseline'].get(name, float('nan')))}")  # fmt: skip
+    console.print(table(reach))
+    console.print(verdict(reach), soft_wrap=True)
+    write(shares(reach), folder / "structure.csv")
+    draw(reach, "edges were withheld: do heads read neighbours all the same?", folder / "structure.png")
+    console.print(f"table    {folder / 'structure.csv'}\npicture  {folder / 'structure.png'}", soft_wrap=True)

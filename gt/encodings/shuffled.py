@@ -1,0 +1,43 @@
+"""An encoding as a wrong hint: does a model make use of what it says, or of its mere presence?"""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gt.encodings.base import Encoding, PackedGraphs, Progress
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.schema import Schema
+
+
+class Shuffled(Encoding):
+    """Another encoding, its rows dealt out at random among the nodes of each graph, once for a dataset.
+
+    Every graph keeps its rows, each at some node; parameters are those of the other encoding, under ``encoding``.
+
+    Args:
+        encoding: one that gives features to nodes out of arrays that it computes beforehand.
+        seed: what the order is drawn from.
+    """
+
+    def __init__(self, encoding: Encoding, seed: int = 0) -> None:
+        super().__init__()
+        if encoding.key() is None or encoding.writes != ("x",):
+            raise UserError(f"{type(encoding).__name__} stores no rows of nodes that could be shuffled")
+        self.encoding, self.seed = encoding, seed
+        self.arrays, self.concat = encoding.arrays, encoding.concat  # type: ignore[misc]
+
+    def key(self) -> dict[str, Any]:
+        return {"name": "shuffled", "version": 1, "seed": self.seed, "of": self.encoding.key()}
+
+    def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
+        graph = np.repeat(np.arange(len(graphs)), graphs.sizes)
+        order = np.lexsort((np.random.default_rng(self.seed).random(len(graph)), graph))
+        return {name: rows[order] for name, rows in self.encoding.compute(graphs, progress).items()}
+
+    def build(self, width: int, schema: Schema) -> None:
+        self.encoding.build(width, schema)
+
+    def nodes(self, batch: GraphBatch) -> Tensor:
+        return self.encoding.nodes(batch)
