@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from gt.ranges import at_least
+from gt.schema import many
 
 Radius = int | None  # None: no limit
 QUICK = (  # validated after every hundred steps at the latest
@@ -21,10 +22,12 @@ class Axis:
     """What a radius is under a mask, and how it is set.
 
     Attributes:
-        unit: what is counted; within: whom a radius lets a node read; everyone: whom no limit does.
+        step: what is counted; unit: in words for an axis.
+        within: whom a radius lets a node read; everyone: whom no limit does.
         limited, unlimited: overrides; a radius stands where the braces are.
     """
 
+    step: str
     unit: str
     within: str
     everyone: str
@@ -37,19 +40,22 @@ class Axis:
 
     def words(self, radius: Radius) -> str:
         """Whom a node reads."""
-        return self.everyone if radius is None else self.within.format(radius) if radius else "itself alone"
+        if not radius:
+            return self.everyone if radius is None else "itself alone"
+        return self.within.format(many(radius, self.step))
 
 
 COMPLETE = ("mask=hops", "mask.hops=null")
-HOPS = Axis("hops", "all within {} hops", "all nodes", ("mask=hops", "mask.hops={}"), COMPLETE)
+HOPS = Axis("hop", "hops", "all within {}", "all nodes", ("mask=hops", "mask.hops={}"), COMPLETE)
 BACK = Axis(
+    "position",
     "positions back",
-    "the last {} positions",
+    "itself and the last {}",
     "all before",
     ("mask=causal_window", "mask.masks.0.width={}"),
     ("mask=causal",),
 )
-SIDES = Axis("positions to each side", "{} positions to each side", "all", ("mask=window", "mask.width={}"), COMPLETE)
+SIDES = Axis("position", "positions to each side", "{} to each side", "all", ("mask=window", "mask.width={}"), COMPLETE)
 AXES = {"hops": HOPS, "one_hop": HOPS, "causal": BACK, "causal_window": BACK, "window": SIDES}  # by the mask chosen
 
 
