@@ -3,16 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
-from scipy.stats import t
-
+from gt.cli.intervals import Estimate, difference
 from gt.cli.settings import comparable, decisive
 from gt.cli.spectrum.grid import Axis, Setting
 from gt.schema import number
-
-LEVEL = 0.95  # of the interval outside which a difference is more than noise
 
 
 @dataclass(frozen=True)
@@ -41,50 +38,24 @@ class Scores:
 
 def spread(values: Iterable[float]) -> str:
     """A mean with its sample standard deviation, where there is one."""
-    values = list(values)
-    mean = fmean(values)
-    return number(mean) + (f" ± {number(deviation(values), mean)}" if len(values) > 1 else "")
+    found = Estimate.of(list(values))
+    return number(found.mean) + (f" ± {number(found.deviation, found.mean)}" if found.n > 1 else "")
 
 
-def deviation(values: list[float]) -> float:
-    """The sample standard deviation; NaN of one value, and where some value is."""
-    return math.nan if len(values) < 2 or any(map(math.isnan, values)) else stdev(values)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much one cell's score is better than another's, over the seeds that both have.
-
-    Attributes:
-        mean: of the differences seed by seed; above 0 is better.
-        error: its standard error; NaN with one seed.
-        seeds: how many.
-    """
-
-    mean: float
-    error: float
-    seeds: int
-
-    @property
-    def errors(self) -> float:
-        """The difference in standard errors."""
-        return abs(self.mean) / self.error if self.error else math.inf if self.mean else 0.0
-
-    @property
-    def needed(self) -> float:
-        """Standard errors beyond which it is more than noise: the 95 % point of Student's t for so few differences."""
-        return float(t.ppf((1 + LEVEL) / 2, self.seeds - 1))
-
-    def sentence(self, other: str) -> str:
-        """What it is, in words."""
-        if self.mean == 0:
-            return f"the same as the {other}"
-        size = f"{number(abs(self.mean))} {'better' if self.mean > 0 else 'worse'} than"
-        if self.seeds < 2:
-            return f"{size} the {other} (one seed: whether that is more than noise cannot be said)"
-        verdict = "is" if self.errors > self.needed else "is not"
-        errors = f"{self.errors:.1f} standard errors, {self.seeds} seeds need {self.needed:.1f}"
-        return f"{size} the {other}, which {verdict} more than noise ({errors})"
+def sentence(lead: Estimate, other: str) -> str:
+    """By how much one cell is better than another, with the 95 % interval, and whether that is more than noise."""
+    if lead.mean == 0:
+        return f"the same as the {other}"
+    better, word = (lead, "better") if lead.mean > 0 else (lead.negative(), "worse")
+    if lead.n == 1:
+        return (
+            f"{number(better.mean)} {word} than the {other} (one seed: whether that is more than noise cannot be said)"
+        )
+    errors = better.mean / better.error if better.error else math.inf
+    noise = (
+        f"which {'is not' if lead.is_noise else 'is'} more than noise ({errors:.1f} standard errors, {lead.n} seeds)"
+    )
+    return f"{number(better.mean)} {better.interval()} {word} than the {other}, {noise}"
 
 
 class Scored:
@@ -135,14 +106,10 @@ class Scored:
         }
         return {name: setting for name, setting in named.items() if setting in self.cells}
 
-    def difference(self, setting: Setting, other: Setting) -> Difference:
-        """By how much one cell's final score is better than another's, seed by seed."""
-        first, second = self.cells[setting].final, self.cells[other].final
-        sign = 1 if self.mode == "max" else -1
-        values = [sign * (first[seed] - second[seed]) for seed in first if seed in second]
-        if not values:
-            return Difference(math.nan, math.nan, 0)
-        return Difference(fmean(values), deviation(values) / math.sqrt(len(values)), len(values))
+    def lead(self, setting: Setting) -> Estimate | None:
+        """By how much the best cell's final score is better than another's, seed by seed; None where they share none."""
+        gap = difference(self.cells[self.best].final, self.cells[setting].final)
+        return gap if gap is None or self.mode == "max" else gap.negative()
 
     @property
     def marks(self) -> dict[Setting, list[str]]:
@@ -171,5 +138,5 @@ class Scored:
         rivals = {corner: setting for corner, setting in self.corners.items() if setting != best}
         chosen = "chosen by validation" if self.split != "valid" else "the split that it was chosen by"
         scored = f"{name}: {self.place(axis)}, {self.split} {self.criterion} {self.cells[best]} ({chosen})"
-        leads = (self.difference(best, setting).sentence(corner) for corner, setting in rivals.items())
-        return "; ".join([scored, *leads]) + "."
+        leads = {corner: self.lead(setting) for corner, setting in rivals.items()}
+        return "; ".join([scored, *(sentence(lead, corner) for corner, lead in leads.items() if lead)]) + "."

@@ -4,16 +4,16 @@ import csv
 import io
 import sys
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
 
+from gt.cli.intervals import Estimate
 from gt.cli.settings import failures
 from gt.cli.spectrum.grid import Grid, Setting
 from gt.cli.spectrum.picture import draw
 from gt.cli.spectrum.plan import CELLS, Plan
-from gt.cli.spectrum.scores import Scored, deviation, spread
+from gt.cli.spectrum.scores import Scored, spread
 from gt.cli.sweep import WIDE
 from gt.cli.sweep_tables import failure_sheet
 from gt.data.files import whole
@@ -70,8 +70,8 @@ def mark_table(plan: Plan, scored: Scored) -> Table:
     for name in ("blend", "runs", "valid", scored.split, "best is better by", "batch, ms", "parameters"):
         out.add_column(name, justify="right")
     for setting, names in scored.marks.items():
-        cell, lead = scored.cells[setting], scored.difference(best, setting)
-        error = f" ± {number(lead.error, lead.mean)}" if lead.seeds > 1 else ""
+        cell, lead = scored.cells[setting], scored.lead(setting)
+        ahead = f"{number(lead.mean)} {lead.interval()}" if lead and setting != best else ""
         out.add_row(
             ", ".join(names),
             plan.axis.words(setting.radius) if setting.weight else "nobody",
@@ -79,11 +79,11 @@ def mark_table(plan: Plan, scored: Scored) -> Table:
             str(len(cell.final)),
             spread(cell.valid.values()),
             str(cell),
-            "" if setting == best else f"{number(lead.mean)}{error}",
+            ahead,
             f"{1e3 * cell.seconds:.1f}",
             f"{cell.parameters:,}",
         )
-    out.caption = "scores are of the checkpoints that validation chose; ± a deviation, of a lead its standard error"
+    out.caption = "scores of the checkpoints that validation chose, ± their deviation; a lead with its 95 % interval"
     return out
 
 
@@ -97,7 +97,8 @@ def write_csv(plan: Plan, scored: Scored, path: Path) -> None:
         if (cell := scored.cells.get(setting)) is None:
             continue
         radius = ("all" if setting.radius is None else setting.radius) if setting.weight else ""
-        numbers = [f(list(v.values())) for v in (cell.valid, cell.final) for f in (fmean, deviation)]
+        found = [Estimate.of(list(values.values())) for values in (cell.valid, cell.final)]
+        numbers = [value for each in found for value in (each.mean, each.deviation)]
         names = " ".join(scored.marks.get(setting, []))
         out.writerow([setting.weight, radius, len(cell.final), *numbers, cell.seconds, cell.parameters, names])
     with whole(path) as file:
