@@ -47,15 +47,12 @@ def sentence(lead: Estimate, other: str) -> str:
     if lead.mean == 0:
         return f"the same as the {other}"
     better, word = (lead, "better") if lead.mean > 0 else (lead.negative(), "worse")
+    than = f"{word} than the {other}"
     if lead.n == 1:
-        return (
-            f"{number(better.mean)} {word} than the {other} (one seed: whether that is more than noise cannot be said)"
-        )
-    errors = better.mean / better.error if better.error else math.inf
-    noise = (
-        f"which {'is not' if lead.is_noise else 'is'} more than noise ({errors:.1f} standard errors, {lead.n} seeds)"
-    )
-    return f"{number(better.mean)} {better.interval()} {word} than the {other}, {noise}"
+        return f"{number(better.mean)} {than} (one seed: whether that is more than noise cannot be said)"
+    errors = f"{better.mean / better.error if better.error else math.inf:.1f} standard errors, {lead.n} seeds"
+    verdict = "is not" if lead.is_noise else "is"
+    return f"{number(better.mean)} {better.interval()} {than}, which {verdict} more than noise ({errors})"
 
 
 class Scored:
@@ -107,7 +104,7 @@ class Scored:
         return {name: setting for name, setting in named.items() if setting in self.cells}
 
     def lead(self, setting: Setting) -> Estimate | None:
-        """By how much the best cell's final score is better than another's, seed by seed; None where they share none."""
+        """By how much the best cell's final score is better, seed by seed; None where they share no seed."""
         gap = difference(self.cells[self.best].final, self.cells[setting].final)
         return gap if gap is None or self.mode == "max" else gap.negative()
 
