@@ -64,7 +64,7 @@ ROWS = (
     Row("ring_transfer", "to reach 6 hops", 12, ("encoding=[laplacian]",)),
     Row("tree_match", "to choose among 32 leaves, 5 hops away", 10, ("encoding=[rwse]",)),
     Row("distance", "to know the edges", 8, WALKS),
-    Row("connectivity", "to know the edges", 6, WALKS),
+    Row("connectivity", "to know the edges", 8, (*WALKS, "encoding.rrwp.steps=12")),
     Row("copying", "to know the order, 24 tokens back", 8, ("encoding=[learned]",), causal=True),
     Row("associative_recall", "to read twice: a key, then what follows", 16, ("encoding=[learned]",), causal=True),
     Row("needle", "to reach up to 127 tokens back", 6, ("encoding=[learned]",), causal=True),

@@ -61,7 +61,7 @@ class Connectivity(Puzzle):
         size: nodes of each tree.
     """
 
-    size: int = 12
+    size: int = 10
 
     name = "connectivity"
     classes: ClassVar[int] = 2
