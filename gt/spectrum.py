@@ -1,6 +1,7 @@
 """``python -m gt.spectrum``: where a dataset lies on the map between GNN and Transformer.
 
     python -m gt.spectrum data=NAME [KEY=VALUE ...]   run the map, as python train.py -m experiment=spectrum does
+    python -m gt.spectrum experiment=NAME             the same with the settings of an experiment
     python -m gt.spectrum FOLDER                      show a map again, as far as it is finished
     python -m gt.spectrum resume=FOLDER               go on with one, perhaps with more of spectrum.seeds=5 and the like
 
@@ -17,8 +18,6 @@ from gt.cli.config_files import CONFIGS
 from gt.cli.program import quick_exit
 from gt.errors import UserError, one_line
 
-EXPERIMENT = "experiment=spectrum"
-
 
 def command_line(words: Sequence[str]) -> list[str]:
     """The arguments of ``train.py`` for a map that begins or goes on.
@@ -28,7 +27,9 @@ def command_line(words: Sequence[str]) -> list[str]:
     """
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
     if not folders:
-        return ["-m", EXPERIMENT, *words]
+        recipes = [word.removeprefix("experiment=").strip("[]") for word in words if word.startswith("experiment=")]
+        others = [word for word in words if not word.startswith("experiment=")]
+        return ["-m", f"experiment=[{','.join(recipes)},spectrum]" if recipes else "experiment=spectrum", *others]
     from gt.cli.spectrum.plan import read
 
     folder = Path(folders[-1])

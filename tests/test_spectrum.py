@@ -158,6 +158,15 @@ def test_a_text_is_a_map_of_windows(command, tmp_path):
     assert (cfg.trainer.val_check_interval, cfg.trainer.check_val_every_n_epoch) == (1.0, 1)  # its own is 500 steps
 
 
+def test_a_map_of_a_recipe_is_one_of_its_settings(command, tmp_path):
+    recipe = ("experiment=gps_molhiv", "spectrum.weights=[0]", "spectrum.quick=true")
+    runs = command("gt.spectrum", *recipe, f"hydra.sweep.dir={tmp_path / 'map'}")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=runs["blend-0_seed-0"])
+    assert cfg.model.depth == 10
+    assert cfg.model.block.attention is None
+
+
 FAKE = """
 import json, os, sys, time
 from pathlib import Path

@@ -38,8 +38,8 @@ class Scores:
 
 def spread(values: Iterable[float]) -> str:
     """A mean with its sample standard deviation, where there is one."""
-    found = Estimate.of(list(values))
-    return number(found.mean) + (f" ± {number(found.deviation, found.mean)}" if found.n > 1 else "")
+    of_all = Estimate.of(list(values))
+    return number(of_all.mean) + (f" ± {number(of_all.deviation, of_all.mean)}" if of_all.n > 1 else "")
 
 
 def sentence(lead: Estimate, other: str) -> str:

@@ -97,8 +97,8 @@ def write_csv(plan: Plan, scored: Scored, path: Path) -> None:
         if (cell := scored.cells.get(setting)) is None:
             continue
         radius = ("all" if setting.radius is None else setting.radius) if setting.weight else ""
-        found = [Estimate.of(list(values.values())) for values in (cell.valid, cell.final)]
-        numbers = [value for each in found for value in (each.mean, each.deviation)]
+        estimates = [Estimate.of(list(values.values())) for values in (cell.valid, cell.final)]
+        numbers = [value for each in estimates for value in (each.mean, each.deviation)]
         names = " ".join(scored.marks.get(setting, []))
         out.writerow([setting.weight, radius, len(cell.final), *numbers, cell.seconds, cell.parameters, names])
     with whole(path) as file:
