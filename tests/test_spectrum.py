@@ -387,4 +387,5 @@ def test_a_small_map_from_the_command_to_the_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob(f"map/{CELLS}/*/result.json"))) == 5
     assert (tmp_path / "map" / "spectrum.png").exists()
-    assert "one seed: whether that is more than noise cannot be said" in done.stdout
+    assert f"picture  {tmp_path / 'map' / 'spectrum.png'}" in done.stdout
+    assert "graph_files graphs y: best " in done.stdout
