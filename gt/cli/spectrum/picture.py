@@ -44,7 +44,7 @@ def figure_of(scored: Scored, grid: Grid, axis: Axis, name: str) -> Figure:
     right.set_title("milliseconds a training batch", fontsize=10)
     costs = {setting: 1e3 * cell.seconds for setting, cell in scored.cells.items()}
     texts = {setting: f"{cost:.3g} ms" for setting, cost in costs.items()}
-    heat(right, costs, texts, scored, grid, "YlOrRd", logarithmic=True)
+    heat(right, costs, texts, scored, grid, "Blues", logarithmic=True)
 
     for axes in (left, right):
         axes.set_xlim(-0.5, len(grid.weights) - 0.5)
