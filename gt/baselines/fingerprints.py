@@ -24,12 +24,13 @@ def fingerprints(smiles: Sequence[str]) -> np.ndarray:
 
 
 def _counts(smiles: Sequence[str]) -> np.ndarray:
+    from rdkit import rdBase
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
     generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     out = np.zeros((len(smiles), BITS), np.uint8)
-    for row, text in enumerate(smiles):
-        molecule = read(text)
-        if molecule is not None:
-            out[row] = generator.GetCountFingerprintAsNumPy(molecule[0]).clip(max=255)
+    with rdBase.BlockLogs():  # what is wrong with a molecule is said where it becomes a graph
+        for row, text in enumerate(smiles):
+            if molecule := read(text):
+                out[row] = generator.GetCountFingerprintAsNumPy(molecule[0]).clip(max=255)
     return out
