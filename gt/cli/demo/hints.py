@@ -1,7 +1,9 @@
 """Encodings are hints: right, absent and wrong ones for the same complete Transformer."""
 
+import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -67,7 +69,8 @@ def measured(
     """For each hint and seed as it is finished: the hint, the seed, the run's result and its test score."""
     for seed in range(seeds):
         for hint, more in kinds.items():
-            result = trained(folder / f"{hint}-{seed}", [*overrides, *more, f"seed={seed}"])
+            with redirect_stdout(io.StringIO()):  # each run keeps what it says in its folder
+                result = trained(folder / f"{hint}-{seed}", [*overrides, *more, f"seed={seed}"])
             yield hint, seed, result, result["scores"][result["criterion"]]
             if hint == RIGHT:
                 yield MISLED, seed, result, misled(folder / f"{hint}-{seed}", seed)[result["criterion"]]

@@ -1,11 +1,9 @@
 """Runs of a demonstration, each as ``train.py`` makes it."""
 
-import io
 import json
 import runpy
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +49,7 @@ def begin(folder: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The result of a run in a folder, which is made there, quietly, anew unless it is finished.
+    """The result of a run in a folder, which is made there, anew unless it is finished.
 
     Raises:
         SystemExit: it fails, and has said why.
@@ -61,8 +59,7 @@ def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
         arguments = sys.argv
         sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}"]
         try:
-            with redirect_stdout(io.StringIO()):  # the run keeps what it says in its folder
-                runpy.run_path(str(CONFIGS.parent / "train.py"), run_name="train")["command"]()
+            runpy.run_path(str(CONFIGS.parent / "train.py"), run_name="train")["command"]()
         finally:
             sys.argv = arguments
     return json.loads((folder / RESULT).read_text())

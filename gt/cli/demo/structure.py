@@ -92,23 +92,29 @@ def verdict(reach: Reach) -> str:
 def draw(reach: Reach, title: str, path: Path) -> None:
     """The heads' shares over distance beside the even share, a panel for each layer."""
     layers = len(reach.share)
-    figure = Figure(figsize=(3.6 * layers + 0.6, 3.8), layout="constrained")
+    across = min(layers, 4)
+    rows = -(-layers // across)
+    figure = Figure(figsize=(3.6 * across + 0.6, 3.3 * rows + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
     best = keenest(reach)
     places = range(FARTHEST + 2)
-    for layer, axes in enumerate(figure.subplots(1, layers, squeeze=False, sharey=True)[0]):
+    grid = figure.subplots(rows, across, squeeze=False, sharey=True).flat
+    for axes in grid[layers:]:
+        axes.axis("off")
+    for layer, axes in enumerate(grid[:layers]):
+        unnamed = int(best[1] == 0)  # the one head whose line stands in the legend for all but the best
         for head, share in enumerate(reach.share[layer]):
             chosen = (layer, head) == best
             axes.plot(places, share, ".-", color="#cc3311" if chosen else "#4477aa", alpha=1.0 if chosen else 0.5,
-                      label=f"head {head}" if chosen else "a head" if head == (best[1] == 0) else None)  # fmt: skip
+                      label=f"head {head}" if chosen else "a head" if head == unnamed else None)  # fmt: skip
         axes.plot(places, reach.even[layer], "--", color="black", label="if even")
         axes.set_xticks(places, [*map(str, range(FARTHEST + 1)), "further"], fontsize=8)
         axes.set_title(f"layer {layer}", fontsize=9)
         axes.set_xlabel("hops away in the withheld graph", fontsize=8)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * float(max(reach.share.max(), reach.even.max())))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-        if not layer:
+        if layer % across == 0:
             axes.set_ylabel("share of attention")
     with whole(path) as file:
         figure.savefig(file, dpi=130, format="png")
@@ -119,7 +125,6 @@ def demonstrate(words: Sequence[str], folder: Path, console: Console) -> None:
     overrides = settings(words, USUAL)
     config = network_config(begin(folder, overrides))
     check_withheld(build(config, Schema(node_vocab=(2,), edge_vocab=(2,), max_nodes=1)))  # before the data are read
-    console.print("training without edges", soft_wrap=True)
     result = trained(folder / "run", overrides)
     task, data = opened(folder / "run")
     reach = attention_reach(task.net, evenly(data, result["split"], BATCHES), FARTHEST)
