@@ -88,7 +88,6 @@ def around(store: Graphs) -> list[dict[str, np.ndarray]]:
         for _ in range(2):
             means = []
             for node in range(last - first):
-                others = [hops[-1][a if b == node else b] for a, b in pairs for end in (a, b) if end == node]
                 others = [hops[-1][s] for s, t in pairs if t == node] + [hops[-1][t] for s, t in pairs if s == node]
                 means.append(np.mean(others, 0) if others else np.zeros_like(hops[0][0]))
             hops.append(np.array(means))
