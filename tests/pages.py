@@ -1,0 +1,91 @@
+"""The pages of README.md and docs/: their blocks and commands, and small files for all that the commands name."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from gt.cli.spectrum.plan import Plan
+from tests.small_runs import configured, write_graphs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:pip install .*&& )?(python (?:train\.py|-m gt\.).*)$", re.MULTILINE)
+FOLDERS = {"csv_graphs": "graphs", "csv_nodes": "nodes"}  # what FOLDER is, by the data
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [text for language, text in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """Those of its shell blocks, and those that stand in its text and tables."""
+    shell = "\n".join(blocks(page, "", "sh", "bash", "console")).replace("\\\n", " ")
+    inline = re.findall(r"`(python (?:train\.py|-m gt\.)[^`]*)`", BLOCK.sub("", page.read_text()))
+    return [re.sub(r"\s+# .*", "", command) for command in (*COMMAND.findall(shell), *inline)]
+
+
+def words_of(command: str, data: str = "", run: str = "run") -> list[str]:
+    """The words of a command, with something that exists in place of what a reader is to fill in."""
+    words = shlex.split(re.sub(r"\s\[.*?\.\.\.\]|\s\.\.\.(?=\s|$)", "", command.replace("range(10)", "range(2)")))
+    data = next((word.removeprefix("data=") for word in words if word.startswith("data=")), data)
+    values = {
+        "FOLDER": FOLDERS.get(data, str(ROOT / "gt")),
+        "FILE": "book.txt",
+        "NAME": "ring_transfer",
+        "MAP_FOLDER": "map",
+        "RUN_FOLDER": run,
+        "RUN": run,
+        "CHECKPOINT": f"{run}/checkpoints/best.ckpt",
+    }
+    words = [re.sub(r"\b[A-Z]+(_FOLDER)?\b", lambda found: values.get(found[0], found[0]), word) for word in words]
+    return [re.sub(r"\w+\.txt$", "book.txt", word) for word in words]
+
+
+def parts(words: list[str]) -> tuple[str, list[str]]:
+    """The module of a program, ``train`` or one of `gt`, and its arguments."""
+    return ("train", words[2:]) if words[1] == "train.py" else (words[2], words[3:])
+
+
+def files(folder: Path) -> None:
+    """What the commands name: tables, texts, graphs, a run, a map, and the files that the pages write."""
+    ends = ("O", "N", "Cl", "c1ccccc1", "C1CCCCC1", "C(=O)O")
+    molecules = [("C" * (n // 6 + 1) + ends[n % 6], n / 7) for n in range(60)]
+    texts = [(f"{'good' if n % 2 else 'bad'} number {n}", n % 2) for n in range(60)]
+    splits = ("train", "valid", "test") * 20
+    pairs = [(graph, node) for graph in range(40) for node in range(3)]
+    lines = {
+        "my.csv": ["smiles,logS,split", *(f"{s},{y},{each}" for (s, y), each in zip(molecules, splits, strict=True))],
+        "rows.csv": [f"{s},{y}" for s, y in molecules],
+        "new.csv": ["smiles,text", *(f"{s},{text}" for (s, _), (text, _) in zip(molecules, texts, strict=True))],
+        "reviews.csv": ["text,label", *(f"{text},{label}" for text, label in texts)],
+        "book.txt": [f"{a} and {b} make {a + b};" for a in range(40) for b in range(40)],
+        "graphs/nodes.csv": ["graph,node,element,charge", *(f"{g},{n},{'CNO'[(g + n) % 3]},0.{n}" for g, n in pairs)],
+        "graphs/edges.csv": ["graph,source,target,bond", *(f"{g},{n},{(n + 1) % 3},single" for g, n in pairs)],
+        "graphs/graphs.csv": ["graph,label", *(f"{g},{g % 2}" for g in range(40))],
+        "nodes/nodes.csv": ["node,element,label", *(f"{n},{'CNO'[n % 3]},{n % 2}" for n in range(90))],
+        "nodes/edges.csv": ["source,target", *(f"{n},{(7 * n + 1) % 90}" for n in range(90))],
+    }  # fmt: skip
+    lines["held_out.csv"] = lines["reviews.csv"]
+    nodes = [{"id": n, "kind": n % 3, "label": n % 2} for n in range(90)]
+    links = [{"source": n, "target": (7 * n + 1) % 90} for n in range(90)]
+    lines["graph.json"] = [json.dumps({"directed": True, "nodes": nodes, "links": links})]
+    for name, text in lines.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("\n".join(text) + "\n")
+    write_graphs(folder, train=16, valid=8, test=8)
+    for text in (text for page in PAGES for text in blocks(page, "python", "yaml")):
+        if named := re.match(r"# (\S+\.(?:py|yaml))\n", text):
+            (folder / named[1]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / named[1]).write_text(text)
+    Plan("data", "hops", [], ["experiment=spectrum"], [], {"radii": [0], "weights": [0.0], "seeds": 1}).keep(
+        folder / "map"
+    )
+    with configured(folder / "run", "data.source.path=graphs.jsonl") as cfg:
+        (folder / "run/.hydra").mkdir()
+        OmegaConf.save(cfg, folder / "run/.hydra/config.yaml")
+    (folder / "run/checkpoints").mkdir()
+    (folder / "run/checkpoints/last.ckpt").touch()
