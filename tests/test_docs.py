@@ -23,7 +23,7 @@ ELSEWHERE = re.compile(
     r"ogb|pcqm|molhiv|cora|data=(tu|zinc|lrgb|pyg|hf|planetoid|wiki|gnn|malnet)|trainer=|--help|--cfg|spectrum|"
     r"gt\.lottery|gt\.puzzles|gt\.demo"
 )
-SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.width=16")
+SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
 
 README, *OTHERS = (dict.fromkeys(commands(page)) for page in PAGES)
 REST = [command for command in dict.fromkeys(each for page in OTHERS for each in page) if command not in README]
