@@ -388,4 +388,4 @@ def test_a_small_map_from_the_command_to_the_picture(tmp_path):
     assert len(list(tmp_path.glob(f"map/{CELLS}/*/result.json"))) == 5
     assert (tmp_path / "map" / "spectrum.png").exists()
     assert f"picture  {tmp_path / 'map' / 'spectrum.png'}" in done.stdout
-    assert "graph_files graphs y: best " in done.stdout
+    assert "graph_files graphs: best " in done.stdout

@@ -19,7 +19,7 @@ from gt.train.job import RESULT, write_json
 PLAN = "spectrum.json"
 CELLS = "cells"  # the folder of the runs, each in one of its own
 SWEPT = {"seed": "seeds", "mask": "radii", "model.block.blend": "weights"}  # what the map itself goes over
-NAMING = ("name", "dataset", "path", "task", "view", "target")  # keys that say which data are meant
+NAMING = ("name", "dataset", "path", "task", "view")  # keys that say which data are meant
 
 
 @dataclass(frozen=True)
