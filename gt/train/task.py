@@ -51,7 +51,7 @@ class Task(pl.LightningModule):
         loss: metrics.Loss | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()})
+        self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()}, logger=False)
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
         self.loss = loss
         self.has_trained = False
@@ -60,6 +60,10 @@ class Task(pl.LightningModule):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         return predict(self.net, batch)
+
+    def on_fit_start(self) -> None:
+        for logger in self.loggers:  # without the schema, whose words, such as "${", some read as references
+            logger.log_hyperparams({"config": self.hparams["config"]})
 
     def on_train_start(self) -> None:
         self.has_trained = True
