@@ -31,7 +31,7 @@ def commands(page: Path) -> list[str]:
 def words_of(command: str, data: str = "", run: str = "run") -> list[str]:
     """The words of a command, with something that exists in place of what a reader is to fill in."""
     words = shlex.split(re.sub(r"\s\[.*?\.\.\.\]|\s\.\.\.(?=\s|$)", "", command.replace("range(10)", "range(2)")))
-    data = next((word.removeprefix("data=") for word in words if word.startswith("data=")), data)
+    data = next((word.removeprefix("data=") for word in words if word.startswith("data=") or word in FOLDERS), data)
     values = {
         "FOLDER": FOLDERS.get(data, str(ROOT / "gt")),
         "FILE": "book.txt",

@@ -18,12 +18,14 @@ from tests.pages import BLOCK, PAGES, ROOT, blocks, commands, files, parts, word
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 OPTIONS = groups(CONFIGS)
-# what the slow test leaves out: downloads, GPUs and several processes, and what has tests of whole runs of its own
+# what no page's test runs: downloads, GPUs and several processes, and what has tests of whole runs of its own
 ELSEWHERE = re.compile(
     r"ogb|pcqm|molhiv|cora|data=(tu|zinc|lrgb|pyg|hf|planetoid|wiki|gnn|malnet)|trainer=|--help|--cfg|spectrum|"
-    r"gt\.lottery|gt\.puzzles|gt\.demo"
+    r"train\.py -m|seeds=|gt\.lottery|gt\.puzzles|gt\.demo"
 )
 SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
+SHORT = ["trainer.val_check_interval=3"]  # a best checkpoint, of those that validate every 500 steps
+SMALLER = {"python_functions": [f"data.path={ROOT / 'gt'}"], "text": SHORT, "python_text": SHORT}
 
 README, *OTHERS = (dict.fromkeys(commands(page)) for page in PAGES)
 REST = [command for command in dict.fromkeys(each for page in OTHERS for each in page) if command not in README]
@@ -75,16 +77,12 @@ def test_a_command_is_understood(command, here, monkeypatch):
         prepared([f"data={known.name}", *overrides])
 
 
-def executed(text: str, page: Path) -> None:
-    exec(compile(text, str(page), "exec"), {"__name__": "__main__"})
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_runs(page, here):
     for text in blocks(page, "python"):
-        compile(text, str(page), "exec")
+        code = compile(text, str(page), "exec")
         if not re.search(r"\.\.\.|from_pretrained", text):  # which need something of the reader's, or a download
-            executed(text, page)
+            exec(code, {"__name__": "__main__"})
 
 
 def named(text: str) -> set[tuple[str, str]]:
@@ -146,11 +144,11 @@ def test_a_page_can_be_followed(page, here, monkeypatch, tmp_path):
         if words[1] == "train.py" and "resume" not in keys:
             data = next((word.removeprefix("data=") for word in words if word.startswith("data=")), "python_functions")
             data = "text" if "experiment=shakespeare_char" in words else data
-            small = [*SMALL, *(["data.path=" + str(ROOT / "gt")] if data == "python_functions" else [])]
+            small = [*SMALL, *SMALLER.get(data, ())]
             words += [word for word in small if word.partition("=")[0] not in keys]
             place = str(tmp_path / str(number))
-            words += [f"hydra.run.dir={place}", f"hydra.sweep.dir={place}"]
-            if "-m" not in words:
+            words.append(f"hydra.run.dir={place}")
+            if "stage" not in keys:
                 runs.pop(data, None)
                 runs[data] = place
         called(words, monkeypatch)
