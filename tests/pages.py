@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import string
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -62,7 +63,7 @@ def files(folder: Path) -> None:
         "rows.csv": [f"{s},{y}" for s, y in molecules],
         "new.csv": ["smiles,text", *(f"{s},{text}" for (s, _), (text, _) in zip(molecules, texts, strict=True))],
         "reviews.csv": ["text,label", *(f"{text},{label}" for text, label in texts)],
-        "book.txt": [f"{a} and {b} make {a + b};" for a in range(40) for b in range(40)],
+        "book.txt": [string.ascii_letters, *(f"{a} and {b} make {a + b};" for a in range(40) for b in range(40))],
         "graphs/nodes.csv": ["graph,node,element,charge", *(f"{g},{n},{'CNO'[(g + n) % 3]},0.{n}" for g, n in pairs)],
         "graphs/edges.csv": ["graph,source,target,bond", *(f"{g},{n},{(n + 1) % 3},single" for g, n in pairs)],
         "graphs/graphs.csv": ["graph,label", *(f"{g},{g % 2}" for g in range(40))],
