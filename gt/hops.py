@@ -30,9 +30,9 @@ def _by_products(batch: GraphBatch, most: int) -> Tensor:
     """`hop_matrix`, for small graphs: a product of those reached last with the edges reaches those one hop further."""
     shape = (batch.num_graphs, batch.max_nodes, batch.max_nodes)
     source, target = batch.edge_index
-    edges = torch.zeros(shape, device=batch.device)
+    edges = torch.zeros(shape, dtype=torch.float32, device=batch.device)
     edges[batch.batch[target], batch.position[target], batch.position[source]] = 1.0
-    reached = torch.zeros(shape, device=batch.device)
+    reached = torch.zeros_like(edges)
     reached[batch.batch, batch.position, batch.position] = 1.0
     distance = torch.full(shape, most + 1, device=batch.device).masked_fill_(reached > 0, 0)
     for hop in range(1, min(most, batch.max_nodes - 1) + 1):
@@ -40,7 +40,7 @@ def _by_products(batch: GraphBatch, most: int) -> Tensor:
         if batch.device.type == "cpu" and not new.any():  # elsewhere looking costs more than going on
             break
         distance.masked_fill_(new, hop)
-        reached = new.float()
+        reached = new.to(edges.dtype)
     return distance
 
 

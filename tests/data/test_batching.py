@@ -106,7 +106,7 @@ def test_a_dataset_gives_whole_batches_with_their_masks():
     batch = dataset[Request((2, 0), ((Hops(2), Demand()), (Hops(None), Demand())))]
     assert torch.equal(batch.x, gather(packed, [2, 6]).x)
     assert set(batch.memo) == {Hops(2), Hops(None)}
-    assert {"slot", "rowptr", "in_degree"} <= vars(batch).keys()
+    assert {"position", "sizes"} <= vars(batch).keys()
 
 
 def test_runs_and_types():

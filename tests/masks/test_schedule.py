@@ -234,7 +234,7 @@ def test_radii_by_layer_and_by_head():
     assert by_layer([1, None]) == [Hops(1), Hops(None)]
     assert by_head([0, 2]) == PerHead((Hops(0), Hops(2)))
     assert composed("mask=by_layer", "mask.hops=[1,2,null]", "model.depth=3").masks == [Hops(1), Hops(2), Hops(None)]
-    assert composed("mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
+    assert composed("model=gps", "mask=by_head", "mask.hops=[0,1,2,null]").masks == [by_head([0, 1, 2, None])] * 4
     assert composed("mask=hops", "mask.schedule=[1,null]").scheduled == [Schedule([Hops(1), Complete()])] * 4
     assert isinstance(composed("mask=exphormer", "mask.masks.1.degree=6").masks[0], Union)
 
@@ -243,7 +243,10 @@ def test_radii_by_layer_and_by_head():
     ("overrides", "said"),
     [
         (("mask=by_layer", "mask.hops=[1,2]"), "2 masks for 4 blocks"),
-        (("mask=by_head", "mask.hops=[1,2]"), "the mask of block 0 tells 2 heads apart, its attention has 4"),
+        (
+            ("model=gps", "mask=by_head", "mask.hops=[1,2]"),
+            "the mask of block 0 tells 2 heads apart, its attention has 4",
+        ),
         (("mask=by_head", "mask.hops=3"), "mask.hops=3 has the wrong type: it should be a list"),
         (("mask=hops", "mask.schedule=[a]"), "wrong type"),
         (("mask=hops", "mask.hops=1", "mask.schedule=[1]"), "takes the place of hops"),
