@@ -235,10 +235,9 @@ def finish(
     examples = data.examples(task.net, split)
     report = write_report(folder, task, data, result, examples)
     why = reasons(data, trainer.global_step, history(folder)) if beaten(result, result["baseline"]) else []
-    print(
-        f"\n{examples}" * bool(examples) + summary(folder, result, report, loggers, backends_used(task.net), why),
-        flush=True,
-    )
+    if examples:
+        print(f"\n{examples}")
+    print(summary(folder, result, report, loggers, backends_used(task.net), why), flush=True)
     return float(score) if score is not None else scores[task.criterion.name]
 
 

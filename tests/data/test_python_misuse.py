@@ -278,3 +278,21 @@ def test_tokens_are_lexed_as_the_names_lie(stores):
             assert sample.tree.words[node] == sample.tokens[token]
             assert sample.variables[0][node] == sample.variables[1][token] > 0
     assert tokens("a = ä") == ["a", "=", "ä"]
+
+
+def test_a_file_that_has_changed_has_no_example(tmp_path):
+    path = tmp_path / "file.py"
+    path.write_text(LIBRARY)
+    first = samples(ast.parse(LIBRARY))[0]
+    hole, other = first.slots[0][:2]
+    assert misuse.told(path, first.line, 0, hole, {other: 1.0})
+    for text in (
+        "",
+        "def broken(",
+        LIBRARY.replace("def area", "\n\n\ndef area"),
+        LIBRARY.replace("width * height", "1"),
+    ):
+        path.write_text(text)
+        assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""
+    path.unlink()
+    assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""

@@ -7,6 +7,7 @@ attributes, and ``sequence``, the tokens of the source as a path graph. In the s
 
 import hashlib
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ class PythonFunctions(Source):
     def resplit(self, graphs: Graphs) -> Graphs:
         if self.task == "misuse":
             held_out = {split: np.repeat(graphs.splits[split], self.slots) for split in ("valid", "test")}
-            graphs.splits = graphs.splits | held_out
+            return replace(graphs, splits=graphs.splits | held_out)
         return graphs
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
@@ -200,7 +201,8 @@ class PythonFunctions(Source):
             said = {node: float(chances[place, choice - 1]) for choice, node in mention.items()}
             path, line = files[graphs["file"][graph]], int(graphs["line"][graph])
             hole = int(batch.extras["query"][own].argmax())
-            lines.append(f"{path}:{line}\n{misuse.told(self.files / path, line, VIEWS.index(self.view), hole, said)}\n")
+            if code := misuse.told(self.files / path, line, VIEWS.index(self.view), hole, said):
+                lines.append(f"{path}:{line}\n{code}\n")
         return "\n".join(lines)
 
     def _hide(self, batch: GraphBatch, draws: np.ndarray) -> GraphBatch:

@@ -53,12 +53,12 @@ def split_of(path: Path) -> str:
 
 
 def parsed(path: Path) -> ast.Module | None:
-    """A file; None where it does not parse."""
+    """A file; None where it cannot be read or does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files hold invalid escapes
             return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError):
         return None
 
 

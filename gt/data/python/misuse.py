@@ -172,18 +172,21 @@ def _join(batch: GraphBatch, before: np.ndarray, after: np.ndarray) -> None:
 def told(path: Path, line: int, view: int, hole: int, chances: Mapping[int, float]) -> str:
     """A function with a hidden use as a person reads it, and what a model says of it, the right variable last.
 
+    Nothing where the file is no longer as it was when the store was built.
+
     Args:
         path, line: where the function begins.
         view: which of `Sample.slots` numbers its nodes.
         hole: the hidden node.
         chances: of each variable its probability, under a node that mentions it.
     """
-    module = parsed(path)
-    assert module is not None, path
+    module = parsed(path) or ast.Module([], [])
     samples(module)  # takes docstrings off
-    function = next(node for node in ast.walk(module) if isinstance(node, Function) and node.lineno == line)
-    source, sample = ast.unparse(function), of(function)
-    assert sample is not None, path
+    functions = [node for node in ast.walk(module) if isinstance(node, Function) and node.lineno == line]
+    sample = of(functions[0]) if functions else None
+    if sample is None or hole not in sample.slots[view] or not max(chances) < len(sample.variables[view]):
+        return ""
+    source = ast.unparse(functions[0])
     words, places = zip(*lexed(source), strict=True)
     token = sample.slots[1][sample.slots[view].index(hole)]
     names = sample.tree.words if view == 0 else sample.tokens

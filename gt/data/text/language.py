@@ -27,7 +27,7 @@ from gt.data.text.tokens import Tokens, is_complete, open_or_build
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
-from gt.inference.decode import reader
+from gt.inference.decode import obstacle, reader
 from gt.inference.sampling import generate
 from gt.metrics import Criterion
 from gt.model import GraphTransformer
@@ -157,8 +157,8 @@ class LanguageData(Sized):
         return collection, Criterion("loss", "min")
 
     def examples(self, net: nn.Module, split: str) -> str:
-        """How the network goes on after the first tokens of a split."""
-        if not isinstance(net, GraphTransformer):
+        """How the network goes on after the first tokens of a split; nothing where it cannot keep what it has read."""
+        if not isinstance(net, GraphTransformer) or obstacle(net):
             return ""
         prompt = tensor(self.tokens[split][: max(1, min(PROMPT, self.context // 2))]).to(next(net.parameters()).device)
         written = generate(reader(net.eval(), self.context), prompt[None], WRITTEN, self.context, TEMPERATURE)[0]
