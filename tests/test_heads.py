@@ -112,6 +112,8 @@ def test_a_graph_chooses_among_its_own_nodes():
     batch = pointing([4, 3], [2, 0, 1, 2, 1, 0, 2], [0, 1, 0, 0, 0, 1, 0])
     x = torch.randn(7, 8, dtype=torch.float64)
     rows = head(x, batch)
+    asking = x[[1, 1, 1, 1, 5, 5, 5]]
+    torch.testing.assert_close(rows, chosen(head.mlp(torch.cat([x, asking, x * asking], 1))[:, 0], batch, 3))
     assert rows.argmax(1).tolist() == rows[:, :2].argmax(1).tolist()  # the third choice is in neither graph
     alone = pointing([3], [1, 0, 2], [0, 1, 0])
     torch.testing.assert_close(head(x[4:], alone), rows[1:])

@@ -9,6 +9,7 @@ import torch
 
 from gt.data.batch_sampler import Request
 from gt.data.graphs import GraphData
+from gt.data.notices import notices
 from gt.data.python import misuse
 from gt.data.python.functions import PythonFunctions
 from gt.data.python.misuse import samples, variables
@@ -296,3 +297,29 @@ def test_a_file_that_has_changed_has_no_example(tmp_path):
         assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""
     path.unlink()
     assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""
+
+
+def test_each_epoch_hides_another_use(stores):
+    """In training; what is validated stays what it is."""
+
+    def seen(split: str, epoch: int) -> list[tuple[list[int], int]]:
+        loader = stores["graph"].loader(split)
+        loader.sampler.set_epoch(epoch)
+        batches = [(batch.x[:, 1].tolist(), batch.y.sum().item()) for batch in loader]
+        return sorted(batches)
+
+    assert seen("valid", 0) == seen("valid", 1)
+    assert seen("train", 0) == seen("train", 0)
+    hidden = [np.sort([np.count_nonzero(np.array(x) == HIDDEN) for x, _ in seen("train", epoch)]) for epoch in (0, 1)]
+    assert hidden[0].sum() == hidden[1].sum() == len(stores["graph"].dataset("train"))
+    dataset = stores["graph"].dataset("train")
+    draws = [next(iter(stores["graph"].batches("train", epoch=epoch))).draw for epoch in (0, 1)]
+    first, second = (dataset[Request(tuple(range(len(dataset))), draw=draw)].extras["query"] for draw in draws)
+    assert not torch.equal(first, second)
+
+
+def test_choices_are_no_classes(stores, monkeypatch):
+    """That a split alone has functions of 20 variables is nothing to tell."""
+    data = stores["graph"]
+    monkeypatch.setattr(data, "targets", lambda split: torch.tensor([0, 1, 20 if split == "valid" else 2]))
+    assert notices(data) == []
