@@ -17,7 +17,7 @@ import torch
 
 import gt
 from gt.errors import UserError
-from gt.train.checkpoint_files import clean, newest, read, write
+from gt.train.checkpoint_files import clean, newest, older, present, read, write
 from tests.small_runs import train, write_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -55,9 +55,20 @@ def files_of_at_most(size: int):
 def test_what_is_written_is_read_and_the_one_before_is_kept(tmp_path):
     last, previous = tmp_path / "new" / "last.ckpt", tmp_path / "new" / "previous.ckpt"
     for value in (1, 2, 3):
-        write(checkpoint(value), last, previous)
+        write(checkpoint(value), last, [previous])
     assert (read(last)["epoch"], read(previous)["epoch"]) == (3, 2)
     assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_last_few_are_kept_the_newest_first(keep, tmp_path):
+    last, before = tmp_path / "last.ckpt", older(tmp_path, keep)
+    for value in range(1, 6):
+        write(checkpoint(value), last, before)
+    assert [read(path)["epoch"] for path in present(tmp_path)] == [5, 4, 3][:keep]
+    last.unlink()  # as after a kill between the two moves: those before stay where they are
+    write(checkpoint(6), last, before)
+    assert [read(path)["epoch"] for path in present(tmp_path)] == [6, 4, 3][:keep]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -115,10 +126,10 @@ def test_what_is_no_checkpoint_is_one_line_that_names_the_file(content, said, tm
 
 def test_a_full_disk_is_one_line_with_the_files_own_name_and_leaves_what_was_there(tmp_path):
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
-    write(checkpoint(1), last, previous)
-    write(checkpoint(2), last, previous)
+    write(checkpoint(1), last, [previous])
+    write(checkpoint(2), last, [previous])
     with files_of_at_most(50_000), pytest.raises(UserError) as caught:
-        write(checkpoint(3, size=100_000), last, previous)
+        write(checkpoint(3, size=100_000), last, [previous])
     assert str(last) in str(caught.value)
     assert os.strerror(27) in str(caught.value)  # EFBIG: what this limit says where a disk says ENOSPC
     assert (read(last)["epoch"], read(previous)["epoch"]) == (2, 1)
@@ -175,7 +186,7 @@ value = 0
 while True:
     value += 1
     contents = {"state_dict": {"w": torch.full((3_000_000,), float(value))}, "hyper_parameters": {}, "epoch": value}
-    write(contents, Path(sys.argv[1]), Path(sys.argv[2]))
+    write(contents, Path(sys.argv[1]), [Path(sys.argv[2])])
     print(value, flush=True)
 """
 

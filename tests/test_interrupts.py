@@ -16,6 +16,7 @@ import gt.train.checkpoint_files
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
+from gt.train.interrupts import SIGNALS
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -102,12 +103,32 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_stopped_at_any_moment_goes_on_to_the_same_numbers(moment, whole, data, tmp_path, capfd):
-    folder, signum = tmp_path / "run", (signal.SIGTERM, signal.SIGINT)[list(MOMENTS).index(moment) % 2]
+    folder, signum = tmp_path / "run", SIGNALS[list(MOMENTS).index(moment) % len(SIGNALS)]
     stopped(MOMENTS[moment], signum, folder, *data)
     assert not (folder / "report.html").exists()
     assert f"python train.py resume={folder}" in capfd.readouterr().out
     train(folder, *data, resume=True)
     same_run(folder, whole)
+
+
+SCONTROL = {"it says so": "#!/bin/sh\necho $@ > asked\n", "why not": "#!/bin/sh\necho no such job >&2\nexit 1\n"}
+
+
+@pytest.mark.parametrize("case", SCONTROL)
+def test_slurm_is_told_to_queue_a_job_again_whose_time_is_over(case, data, tmp_path, monkeypatch, capfd):
+    (tmp_path / "scontrol").write_text(SCONTROL[case])
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "1234")
+    stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "other", *data)
+    assert not (tmp_path / "asked").exists()
+    stopped((Task, "training_step", 3), signal.SIGUSR1, tmp_path / "run", *data)
+    if case == "it says so":
+        assert (tmp_path / "asked").read_text() == "requeue 1234\n"
+        assert "SLURM job 1234 is queued again" in capfd.readouterr().out
+    else:
+        assert "SLURM job 1234 is not queued again: no such job" in capfd.readouterr().out
 
 
 def test_before_there_is_any_state_a_signal_leaves_nothing_to_go_on_from(data, tmp_path, capfd):

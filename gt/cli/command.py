@@ -17,12 +17,12 @@ from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, p
 from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.cli.program import import_from_here
+from gt.cli.run_folders import RESUMED, check_new, configuration_of, unfinished
 from gt.cli.seeds import check_against, repeated, taken_out
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
+from gt.train.job import in_use
 from gt.train.resume import changes, settings
-
-RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
 
 
 def check_command(
@@ -176,10 +176,11 @@ def _compose(overrides: list[str], name: str = "train") -> DictConfig:
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 
-def configuration_of(run: Path) -> Path:
-    """The folder of the ``config.yaml`` under which a run went on last, or began."""
-    first = run / ".hydra"
-    return first / RESUMED if (first / RESUMED / "config.yaml").is_file() else first
+def run_dir(overrides: list[str], configs: Path = CONFIGS, name: str = "train") -> str:
+    """``hydra.run.dir`` as it is configured, its interpolations as they stand."""
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        hydra = compose(name, overrides=overrides, return_hydra_config=True).hydra
+    return OmegaConf.to_container(hydra.run, resolve=False)["dir"]  # type: ignore[call-overload, index]
 
 
 def resumed(arguments: list[str]) -> list[str]:
@@ -199,6 +200,8 @@ def resumed(arguments: list[str]) -> list[str]:
         raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
+    if in_use(folder):
+        raise UserError(f"another process is at work in {folder}: wait until it ends, or stop it")
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = _compose([], "config")
@@ -239,18 +242,6 @@ def check_version(cfg: DictConfig, folder: Path) -> None:
             ) from None
 
 
-def check_new(folder: Path) -> None:
-    """Whether a run may begin in a folder.
-
-    Raises:
-        UserError: it holds one already, with a checkpoint or a result.
-    """
-    if any((folder / "checkpoints").glob("*.ckpt")) or (folder / "result.json").exists():
-        raise UserError(
-            f"{folder} holds a run already: go on with that by resume={folder}, or choose another hydra.run.dir"
-        )
-
-
 def prepared(arguments: list[str]) -> list[str]:
     """The arguments that Hydra gets: checked, flags first, and those of a run to resume put in its words.
 
@@ -271,19 +262,26 @@ def prepared(arguments: list[str]) -> list[str]:
         raise UserError(f"{' and '.join(wanted)} cannot be combined: choose one of them")
     if any(flag.partition("=")[0] in ASKING for flag in flags):
         return [*flags, *overrides]
+    auto, overrides = "resume=auto" in overrides, [line for line in overrides if line != "resume=auto"]
     again = resumed(overrides)
+    if seeds and (auto or again is not overrides):
+        raise UserError(f"seeds={seeds} begins new runs, and resume goes on with one: leave one of them out")
+    if auto and many:
+        raise UserError("resume=auto goes on with one run, and a sweep has many: leave one of them out")
     if again is not overrides:
-        if seeds:
-            raise UserError(f"seeds={seeds} begins new runs, and resume goes on with one: leave one of them out")
         return [*flags, *again]
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
-    checked = check_command(
-        [*flags, *overrides],
-        CONFIGS if primary is None else searched(str(CONFIGS.parent / primary)),
-        value_of(flags, "-cn", "--config-name") or "train",
-        () if beside is None else (beside,),
-        seeds,
-    )
+    configs = CONFIGS if primary is None else searched(str(CONFIGS.parent / primary))
+    name = value_of(flags, "-cn", "--config-name") or "train"
+    checked = check_command([*flags, *overrides], configs, name, () if beside is None else (beside,), seeds)
+    if auto:
+        known = parsed(arranged(checked)[1])
+        own, hydras = ([str(o.input_line) for o in known if o.is_hydra_override() == kind] for kind in (False, True))
+        folder = unfinished(run_dir(hydras, configs, name), own)
+        if folder is not None:
+            print(f"goes on with the run in {folder}", flush=True)
+            return [*flags, *resumed([f"resume={folder}"])]
+        print("no run of this command that could go on: a new one begins", flush=True)
     for override in parsed(overrides):
         if override.key_or_group == "hydra.run.dir" and seeds:
             raise UserError(f"seeds={seeds} makes a sweep, whose folder is hydra.sweep.dir, not hydra.run.dir")

@@ -6,8 +6,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import in_full, parsed
-from gt.cli.command import check_command, composed, configuration_of, settle
+from gt.cli.command import check_command, composed, settle
 from gt.cli.config import check, check_path
+from gt.cli.run_folders import configuration_of
 from gt.data.datamodule import ALL
 from gt.errors import UserError
 from gt.schema import Schema

@@ -3,8 +3,9 @@
 import os
 import shlex
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,16 @@ from gt.data.files import durable, sync
 from gt.errors import UserError
 
 LAST = "last.ckpt"  # where training stands
-PREVIOUS = "previous.ckpt"  # the last one before
+PREVIOUS = "previous.ckpt"  # the last one before; those before it are previous-2.ckpt, previous-3.ckpt, ...
 BEST = "best.ckpt"
 DAMAGED = ".damaged"  # what a file that cannot be read is called from then on
 
 
-def write(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+def write(checkpoint: dict[str, Any], path: Path, older: Sequence[Path] = ()) -> None:
     """Write a checkpoint whole or not at all: beside its place, through to the disk, and then moved there.
 
     Args:
-        previous: where the file that it takes the place of is kept; None does not keep it.
+        older: where the files that stood in its place are kept, the newest first; the last one's is written over.
 
     Raises:
         UserError: the disk is full, or may not be written to; what was there before is as it was.
@@ -35,8 +36,9 @@ def write(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) 
         path.parent.mkdir(parents=True, exist_ok=True)
         with durable(part) as file:
             torch.save(checkpoint, file)
-        if previous is not None and path.exists():
-            os.replace(path, previous)
+        moves = takewhile(lambda move: move[0].exists(), pairwise([path, *older]))  # up to a gap, which takes one
+        for newer, place in reversed(list(moves)):
+            os.replace(newer, place)
         os.replace(part, path)
         sync(path.parent)
     except (OSError, RuntimeError) as error:
@@ -103,9 +105,15 @@ def _verify(path: Path) -> None:
         raise UserError(f"{path} is damaged: {wrong} in it is not what was written")
 
 
+def older(folder: Path, keep: int) -> list[Path]:
+    """Where the last ``keep`` checkpoints of a run are kept, but for the last one's: the newest first."""
+    return [folder / PREVIOUS, *(folder / f"previous-{n}.ckpt" for n in range(2, keep))][: keep - 1]
+
+
 def present(folder: Path) -> list[Path]:
     """The checkpoints of a run's folder of them that a run can go on from, the newest first."""
-    return [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+    before = sorted(folder.glob("previous-*.ckpt"), key=lambda path: (len(path.name), path.name))
+    return [path for path in (folder / LAST, folder / PREVIOUS, *before, folder / BEST) if path.exists()]
 
 
 def how_to_resume(folder: Path) -> str:
@@ -153,10 +161,10 @@ def clean(folder: Path) -> None:
 
 
 class CheckpointFiles(CheckpointIO):
-    """Has Lightning write and read checkpoints as this module does. ``storage_options`` is `write`'s ``previous``."""
+    """Has Lightning write and read checkpoints as this module does. ``storage_options`` is `write`'s ``older``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write(checkpoint, Path(path), storage_options)
+        write(checkpoint, Path(path), storage_options or ())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None

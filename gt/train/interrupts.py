@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM end a run at any moment: at once, or, in training, once its state can be saved exactly."""
+"""Ctrl-C, SIGTERM, SIGUSR1 end a run at any moment: at once, or, in training, once its state can be saved exactly."""
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.train.checkpoint_files import how_to_resume
+from gt.train.checkpoint_files import how_to_resume, present
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last from SLURM, whose time is nearly over
 
 
 class Interrupted(BaseException):
@@ -93,6 +94,8 @@ interrupts = Interrupts()  # a process has one set of signals
 def resumable(folder: Path) -> Iterator[None]:
     """Around a run: a signal ends the program with 128 plus its number, as shells have it, and a line how to go on.
 
+    After SIGUSR1, that of ``#SBATCH --signal=USR1@120``, SLURM is told to queue the job again.
+
     Args:
         folder: the run's.
     """
@@ -107,7 +110,25 @@ def resumable(folder: Path) -> Iterator[None]:
             stop = error if isinstance(error, Interrupted) else Interrupted(interrupts.pending)
             advice = how_to_resume(folder)
             rank_zero_only(print)(f"{stop}; {advice}", flush=True)
+            if stop.signum == signal.SIGUSR1 and present(folder / "checkpoints"):
+                requeue()
             raise SystemExit(128 + stop.signum) from None
+
+
+@rank_zero_only
+def requeue() -> None:
+    """Have SLURM queue the job that this process is of once more; without SLURM do nothing."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if job is None:
+        return
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=30)
+        print(f"SLURM job {job} is queued again", flush=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
+        print(f"SLURM job {job} is not queued again: {reason}", flush=True)
 
 
 def without_handlers(trainer: Any) -> None:

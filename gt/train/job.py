@@ -1,29 +1,67 @@
 """The folder of one run, alone or of a sweep: what it says, what it comes to, and what goes wrong."""
 
+import errno
+import fcntl
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gt.data.files import whole
-from gt.errors import reason
+from gt.errors import UserError, reason
 from gt.train.paths import anchor
+from gt.train.processes import is_child
 from gt.train.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished
 FAILURE = "failure.json"  # of one that did not: what was wrong
+LOCK = ".lock"  # held while a process is at work there
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
     with whole(path) as file:
         file.write(json.dumps(value, indent=1).encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep the folder of a run to this process and those that it starts; the system lets go when it ends, however.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    if is_child():
+        yield
+        return
+    # a record lock, which a forked process that outlives this one for a moment does not hold
+    with open(folder / LOCK, "w") as file:
+        if not _lock(file):
+            raise UserError(f"another process is at work in {folder}: wait until it ends, or choose another folder")
+        yield
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in the folder of a run."""
+    try:
+        with open(folder / LOCK, "r+") as file:
+            return not _lock(file)
+    except OSError:  # there is none, or this user may not write there
+        return False
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # not every file system can lock
+    return True
 
 
 @contextmanager
@@ -41,10 +79,11 @@ def job(cfg: DictConfig) -> Iterator[None]:
     with transcript(log):
         try:
             anchor(cfg.data)
-            if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
-                with whole(kept) as file:
-                    file.write(OmegaConf.to_yaml(cfg).encode())
-            yield
+            with locked(folder):
+                if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
+                    with whole(kept) as file:
+                        file.write(OmegaConf.to_yaml(cfg).encode())
+                yield
         except Exception as error:
             line = reason(error, log)
             print(f"error: {line}", file=sys.stderr)

@@ -9,16 +9,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker
 
-from gt.train.checkpoint_files import LAST, PREVIOUS, clean
+from gt.ranges import at_least
+from gt.train.checkpoint_files import LAST, clean, older
 from gt.train.interrupts import Interrupted, interrupts
 
 
 class SaveLast(Checkpoint):
     """Saves ``last.ckpt`` whatever the score: after each epoch and validation, by time, and where a signal stops it.
 
-    The one before is kept as ``previous.ckpt``. A signal waits for the end of a training batch, but never for that of a
-    validation: one that is cut short is repeated when the run goes on. After training there is nothing more to save.
-    Several processes save and stop at the same batch.
+    Those before are kept as ``previous.ckpt``, ``previous-2.ckpt``, ... A signal waits for the end of a training batch,
+    but never for that of a validation: one that is cut short is repeated when the run goes on. After training there is
+    nothing more to save. Several processes save and stop at the same batch.
 
     It comes last among the callbacks (Lightning calls those of this class after others), so that what is saved holds
     what they know.
@@ -26,12 +27,15 @@ class SaveLast(Checkpoint):
     Args:
         dirpath: the folder of checkpoints.
         minutes: within an epoch, what a crash loses at most.
+        keep: how many of the last checkpoints are kept.
     """
 
-    def __init__(self, dirpath: str, minutes: float = 10.0) -> None:
+    def __init__(self, dirpath: str, minutes: float = 10.0, keep: int = 2) -> None:
         if minutes < 0:
             raise ValueError(f"minutes must be 0 or more, not {minutes}")
+        at_least(1, keep, "keep")
         self.folder, self.minutes = Path(dirpath), minutes
+        self.older = older(self.folder, keep)
         self._saved = 0.0  # when
         self._validating = False
         self._repeats_validation = False  # the run goes on in the middle of one
@@ -107,10 +111,10 @@ class SaveLast(Checkpoint):
         if isinstance(exception, Interrupted) and self._validating:
             # as `Trainer.save_checkpoint`, but without waiting for other processes: they may be anywhere in theirs
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            trainer.strategy.save_checkpoint(checkpoint, self.folder / LAST, storage_options=self.folder / PREVIOUS)
+            trainer.strategy.save_checkpoint(checkpoint, self.folder / LAST, storage_options=self.older)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / LAST, storage_options=self.folder / PREVIOUS)
+        trainer.save_checkpoint(self.folder / LAST, storage_options=self.older)
         self._saved = time.monotonic()
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:

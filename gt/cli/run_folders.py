@@ -1,0 +1,54 @@
+"""Folders of runs: whether one may begin there, and which one goes on."""
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from gt.errors import UserError
+from gt.train.job import RESULT, in_use
+
+RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
+INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
+
+
+def configuration_of(run: Path) -> Path:
+    """The folder of the ``config.yaml`` under which a run went on last, or began."""
+    first = run / ".hydra"
+    return first / RESUMED if (first / RESUMED / "config.yaml").is_file() else first
+
+
+def check_new(folder: Path) -> None:
+    """Whether a run may begin in a folder.
+
+    Raises:
+        UserError: it holds one already, with a checkpoint or a result.
+    """
+    if any((folder / "checkpoints").glob("*.ckpt")) or (folder / RESULT).exists():
+        raise UserError(
+            f"{folder} holds a run already: go on with that by resume={folder}, or choose another hydra.run.dir"
+        )
+
+
+def unfinished(run_dir: str, command: Sequence[str]) -> Path | None:
+    """Of the runs that stopped before their end, with a checkpoint to go on from, that which trained last.
+
+    One in which a process is at work is none of them. A folder without interpolations is the run's own: there it goes
+    on even if it is finished, so that a job that is started once too often has nothing left to do.
+
+    Args:
+        run_dir: ``hydra.run.dir``; its interpolations stand for anything.
+        command: the overrides by which the run began, in any order; without any it is that of any command.
+    """
+    parts, ages = INTERPOLATION.split(run_dir), {}
+    for folder in map(Path, glob.glob("*".join(map(glob.escape, parts)))):
+        begun_by = folder / ".hydra" / "overrides.yaml"
+        saved = [path.stat().st_mtime for path in (folder / "checkpoints").glob("*.ckpt")]
+        over = len(parts) > 1 and (folder / RESULT).exists()
+        if not saved or over or not begun_by.is_file() or in_use(folder):
+            continue
+        if not command or sorted(command) == sorted(map(str, OmegaConf.load(begun_by))):
+            ages[folder] = max(saved)
+    return max(ages, key=lambda folder: ages[folder], default=None)
