@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "features", "heads", "model"}
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
-ORDER = ("library", "inference", "data", "baselines", "lottery", "train", "cli")  # each may import those before it
+# each may import those before it
+ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "cli")
 PROGRAMS = {"predict", "generate", "diagnose", "spectrum", "puzzles", "demo"}  # beside the command line
 
 

@@ -1,0 +1,72 @@
+"""Attention over keys and values that go round equals attention by one process, values and gradients."""
+
+from functools import partial
+from itertools import accumulate, product
+
+import torch
+import torch.distributed as dist
+
+from gt.attention import attend
+from gt.graph import path_graphs
+from gt.masks import Causal, Complete
+from gt.parallel import ring
+from gt.parallel.ring import Ring
+from tests.parallel.ranks import on_ranks
+
+# nodes of each graph, and of each rank's share: of 2 ranks, of 3
+CASES = {
+    "one graph": ((13,), (7, 6), (5, 4, 4)),
+    "uneven shares": ((13,), (1, 12), (9, 1, 3)),
+    "a rank with no node": ((6,), (0, 6), (3, 0, 3)),
+    "last rank with no node": ((6,), (6, 0), (0, 6, 0)),
+    "several graphs": ((4, 7, 1, 5), (9, 8), (6, 6, 5)),
+    "cut between graphs": ((4, 7, 5), (11, 5), (4, 7, 5)),
+    "whole graphs between cut ones": ((3, 2, 2, 4, 2, 3), (9, 7), (1, 8, 7)),
+    "one graph over all, another within": ((2, 11, 2), (6, 9), (4, 4, 7)),
+    "many single nodes": ((1, 1, 1, 1, 1), (2, 3), (1, 1, 3)),
+}
+
+
+def inputs(nodes: int, dtype: torch.dtype) -> torch.Tensor:
+    """q, k, v and what flows back: (4, nodes, 3, 5)."""
+    return torch.randn(4, nodes, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(nodes)).to(dtype)
+
+
+def gradients(q, k, v, flows_back, attention):
+    """(4, rows, H, D): what attention gives, and the gradients of q, k and v."""
+    leaves = [each.clone().requires_grad_() for each in (q, k, v)]
+    out = attention(*leaves)
+    out.backward(flows_back)
+    return torch.stack([out.detach(), *(leaf.grad for leaf in leaves)])
+
+
+WAYS = [(torch.float64, 1e-12, 2), (torch.float32, 1e-5, 512)]  # with the largest error, and the size of a tile
+
+
+def shares(rank, world):
+    """This rank's part of all cases, with two ranks and with three."""
+    parts, two = {}, dist.new_group([0, 1])
+    for name, (sizes, *shared) in CASES.items():
+        for counts, group in zip(shared, (two, None), strict=True):
+            bounds = [0, *accumulate(counts)]
+            if rank == len(counts):
+                continue
+            for causal, (dtype, _, ring.TILE) in product((False, True), WAYS):
+                way = Ring.of([0, *accumulate(sizes)], bounds, rank, causal)
+                own = inputs(sum(sizes), dtype)[:, bounds[rank] : bounds[rank + 1]]
+                part = gradients(*own, partial(way.attend, group=group))
+                parts[name, len(counts), causal, dtype] = part
+    return parts
+
+
+def test_ranks_attend_as_one_process_does(tmp_path):
+    parts = on_ranks(3, tmp_path, shares)
+    for (name, (sizes, *_)), world, causal in product(CASES.items(), (2, 3), (False, True)):
+        attention = partial(attend, pairs=(Causal() if causal else Complete())(path_graphs(sizes)), backend="dense")
+        right = gradients(*inputs(sum(sizes), torch.float64), attention)
+        for dtype, tolerance, _ in WAYS:
+            joined = torch.cat([part[name, world, causal, dtype] for part in parts[:world]], dim=1)
+            case = f"{name}, {world} ranks, causal: {causal}, {dtype}"
+            torch.testing.assert_close(
+                joined.double(), right, rtol=0, atol=tolerance, msg=lambda what, case=case: f"{case}: {what}"
+            )
