@@ -110,7 +110,7 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     return total / weight.clamp(min=1e-30)
 
 
-class _Around(Metric):
+class Around(Metric):
     """Another metric, which a subclass shows a part of each batch."""
 
     full_state_update = False
@@ -131,7 +131,7 @@ class _Around(Metric):
         self.metric.reset()
 
 
-class _AtPositions(_Around):
+class _AtPositions(Around):
     """A metric of classes over all the positions of a target, one as good as another."""
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -140,7 +140,7 @@ class _AtPositions(_Around):
         self.metric.update(scores, target.reshape(-1))
 
 
-class OfLabelled(_Around):
+class OfLabelled(Around):
     """A metric over all labelled entries, see `labelled`; yes and no are the classes 1 and 0."""
 
     def __init__(self, metric: Metric, schema: Schema) -> None:
@@ -153,6 +153,27 @@ class OfLabelled(_Around):
             self.metric.update(prediction, target.long() if self.schema.kind == "binary" else target)
 
 
+class OfTasks(Around):
+    """A ranking of yes/no tasks, each by itself; of two classes the second is yes.
+
+    Raises:
+        ValueError: numbers, or more classes.
+    """
+
+    def __init__(self, metric: Ranking, schema: Schema) -> None:
+        super().__init__(metric)
+        self.schema = schema
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        if self.schema.kind == "multiclass" and self.schema.outputs == 2:
+            target, prediction = classes(self.schema, target)[:, None], prediction.reshape(-1, 2)
+            prediction = prediction[:, 1:] - prediction[:, :1]
+            target = target.float().masked_fill(target == UNLABELLED, torch.nan)
+        elif self.schema.kind != "binary":
+            raise ValueError("it ranks answers of yes and no")
+        self.metric.update(prediction, target)
+
+
 def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollection, Criterion]:
     """Metrics of one's own by their names, the first of which decides.
 
@@ -161,9 +182,8 @@ def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollec
     """
     if "loss" in own:
         raise UserError("metrics.loss: the loss is measured anyway; call the metric by another name")
-    return MetricCollection({name: OfLabelled(metric, schema) for name, metric in own.items()}), decided(
-        own, next(iter(own))
-    )
+    around = {name: (OfTasks if isinstance(each, Ranking) else OfLabelled)(each, schema) for name, each in own.items()}
+    return MetricCollection(around), decided(own, next(iter(own)))
 
 
 def decided(measures: Mapping[str, Any], name: str) -> Criterion:

@@ -3,6 +3,7 @@
     python -m gt.spectrum data=NAME [KEY=VALUE ...]   run the map, as python train.py -m experiment=spectrum does
     python -m gt.spectrum experiment=NAME             the same with the settings of an experiment
     python -m gt.spectrum FOLDER                      show a map again, as far as it is finished
+    python -m gt.spectrum FOLDER FOLDER ... [--out PICTURE.png]   several maps in one picture, else spectra.png
     python -m gt.spectrum resume=FOLDER               go on with one, perhaps with more of spectrum.seeds=5 and the like
 
 Every mask radius with every blend weight, from message passing alone to attention among all nodes, with several seeds:
@@ -11,12 +12,13 @@ spectrum.radii=[0,1,2,null] spectrum.weights=[0,0.5,1] spectrum.seeds=3 spectrum
 
 import runpy
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from gt.cli.config_files import CONFIGS
 from gt.cli.program import quick_exit
-from gt.errors import UserError, one_line
+from gt.errors import Parser, UserError, one_line
 
 
 def command_line(words: Sequence[str]) -> list[str]:
@@ -40,15 +42,31 @@ def command_line(words: Sequence[str]) -> list[str]:
     return ["-m", *plan.flags, *plan.overrides, *more, f"hydra.sweep.dir={folder}"]
 
 
+def folders_to_show(words: Sequence[str]) -> Namespace:
+    """What a command line of folders asks for."""
+    parser = Parser(prog="python -m gt.spectrum", description="Show maps again.")
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("spectra.png"), help="the picture of several maps")
+    return parser.parse_intermixed_args(list(words))
+
+
+def show_again(words: Sequence[str]) -> None:
+    """Show maps that have been run."""
+    from gt.cli.spectrum.plan import read
+    from gt.cli.spectrum.show import show, show_several
+
+    options = folders_to_show(words)
+    if len(options.folders) > 1:
+        show_several(options.folders, options.out)
+    else:
+        show(read(options.folders[0]), options.folders[0])
+
+
 def main(words: Sequence[str]) -> None:
     if {"-h", "--help"} & {*words}:
         print(__doc__)
-    elif len(words) == 1 and "=" not in words[0] and not words[0].startswith("-"):
-        from gt.cli.spectrum.plan import read
-        from gt.cli.spectrum.show import show
-
-        folder = Path(words[0])
-        show(read(folder), folder)
+    elif words and not any("=" in word or (word.startswith("-") and word != "--out") for word in words):
+        show_again(words)
     else:
         train = CONFIGS.parent / "train.py"
         sys.argv = [str(train), *command_line(words)]

@@ -98,6 +98,24 @@ class Ranking(SampleMetric):
         return dict(zip(("auroc", "ap"), scores.float().to(self.device), strict=True))
 
 
+class AUROC(Ranking):
+    """The first of the scores of a `Ranking` alone."""
+
+    scores = ("auroc",)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        return super().compute()["auroc"]
+
+
+class AveragePrecision(Ranking):
+    """The second of them alone."""
+
+    scores = ("ap",)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        return super().compute()["ap"]
+
+
 class Errors(Metric):
     """The mean absolute error ``mae`` and the root mean squared error ``rmse`` of numbers, both a mean over tasks.
 

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 import train
 from gt.cli.command import prepared
 from gt.cli.config_files import CONFIGS, groups
-from gt.spectrum import command_line
+from gt.spectrum import command_line, folders_to_show
 from tests.pages import BLOCK, PAGES, ROOT, blocks, commands, files, parts, words_of
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -62,8 +62,8 @@ def here(folder, monkeypatch) -> Path:
 def test_a_command_is_understood(command, here, monkeypatch):
     program, arguments = parts(words_of(command))
     if program == "gt.spectrum":
-        if len(arguments) == 1 and "=" not in arguments[0]:
-            assert Path(arguments[0]).is_dir()
+        if not any("=" in word for word in arguments):
+            assert all(path.is_dir() for path in folders_to_show(arguments).folders)
             return
         program, arguments = "train", command_line(arguments)
     if program == "train":

@@ -317,3 +317,20 @@ def test_the_options_of_classes_take_their_number_from_the_dataset(folder, monke
     assert set(json.loads((folder / "run" / "result.json").read_text())["scores"]) == {
         "loss", "f1", "balanced_accuracy", "mcc",
     }  # fmt: skip
+
+
+def test_two_classes_are_ranked_and_more_are_not(folder, monkeypatch, capsys):
+    text = (folder / "graphs.jsonl").read_text()
+    two, three = text, text
+    for n in range(7):
+        two = two.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"ab"[n % 2]}"')
+        three = three.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"abc"[n % 3]}"')
+    (folder / "graphs.jsonl").write_text(two)
+    command(monkeypatch, *SMALL, "metrics=[auroc,ap]", "trainer.max_epochs=1", "hydra.run.dir=run")
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert result["criterion"] == "auroc"
+    assert set(result["scores"]) == {"loss", "auroc", "ap"}
+    (folder / "graphs.jsonl").write_text(three)
+    with pytest.raises(SystemExit):
+        command(monkeypatch, *SMALL, "metrics=[auroc]", "trainer.max_epochs=1", "hydra.run.dir=other")
+    assert "metrics.auroc: it cannot score a target that is one of 3 classes" in capsys.readouterr().err

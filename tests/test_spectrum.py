@@ -22,7 +22,7 @@ from gt import spectrum
 from gt.cli.config_files import CONFIGS
 from gt.cli.spectrum import Grid, pool, run
 from gt.cli.spectrum.grid import AXES, Cell, Setting
-from gt.cli.spectrum.picture import figure_of
+from gt.cli.spectrum.picture import Map, figure_of, figure_of_several
 from gt.cli.spectrum.plan import CELLS, Plan, read
 from gt.cli.spectrum.scores import Scored
 from gt.cli.spectrum.show import show
@@ -335,7 +335,7 @@ def map_folder(tmp_path) -> Path:
 def test_the_picture_holds_scores_costs_and_marks(map_folder):
     plan = read(map_folder)
     table = Scored({(cell.setting, cell.seed): each for cell, each in plan.results(map_folder).items()})
-    figure = figure_of(table, Grid(**plan.grid), plan.axis, "data")
+    figure = figure_of(Map(table, Grid(**plan.grid), plan.axis, "data"))
     scores, costs = figure.axes[:2]
     for axes, value in ((scores, "0.6100\n± 0.0141"), (costs, "11 ms")):
         texts = {text.get_text(): text.get_position() for text in axes.texts}
@@ -367,6 +367,37 @@ def test_a_map_is_shown_again_from_what_is_finished(map_folder, capsys):
     assert float(last["test_mean"]) == pytest.approx(0.61)
     assert float(last["test_deviation"]) == pytest.approx(np.std([0.6, 0.62], ddof=1))
     assert float(last["seconds_per_batch"]) == pytest.approx(0.011)
+
+
+def test_several_maps_are_one_picture_each_in_its_own_colours(map_folder, tmp_path, capsys, monkeypatch):
+    plan = read(map_folder)
+    runs = {(cell.setting, cell.seed): each for cell, each in plan.results(map_folder).items()}
+    drawn = Map(Scored(runs), Grid(**plan.grid), plan.axis, "one")
+    worse = {
+        place: each | {"mode": "min", "scores": {"score": 100 * each["scores"]["score"]}}
+        for place, each in runs.items()
+    }
+    figure = figure_of_several(
+        [drawn, drawn._replace(scored=Scored(worse), name="other"), drawn._replace(name="third")], 2
+    )
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title().partition(":")[0] for axes in panels] == ["one", "other", "third"]
+    assert "Transformer corner" in panels[0].get_title()
+    assert "GNN corner" in panels[1].get_title()
+    assert [next(text.get_text() for text in axes.texts if "best" in text.get_text()) for axes in panels[:2]] == [
+        "best, Transformer",
+        "best, GNN",
+    ]
+    faces = [{box.get_x(): box.get_facecolor() for box in axes.patches if box.get_height() == 3} for axes in panels]
+    assert faces[0] == faces[2] != faces[1]  # the GNN is the worst of one map and the best of the other
+    assert len([axes for axes in figure.axes if not axes.axison]) == 1  # the fourth place
+
+    monkeypatch.chdir(tmp_path)
+    spectrum.main([str(map_folder), str(map_folder), "--out", "both.png"])
+    said = capsys.readouterr().out
+    assert said.count("data: best in the Transformer corner") == 2
+    assert "picture  both.png" in said
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_of_a_map_without_a_finished_cell_nothing_is_drawn(map_folder, capsys):

@@ -12,10 +12,11 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 from torch import nn
+from torchmetrics import MetricCollection
 
-from gt.metrics import loss, metrics
-from gt.schema import Schema
-from gt.task_metrics import Errors, Ranking
+from gt.metrics import loss, metrics, own_metrics
+from gt.schema import UNLABELLED, Schema
+from gt.task_metrics import AUROC, AveragePrecision, Errors, Ranking
 from gt.train.task import Task
 
 NAN = math.nan
@@ -29,7 +30,9 @@ def table(tasks: int = 4, rows: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, target.masked_fill(torch.rand(rows, tasks, generator=draw) < 0.3, NAN)
 
 
-def scores(metric: Ranking | Errors, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+def scores(
+    metric: Ranking | Errors | MetricCollection, prediction: torch.Tensor, target: torch.Tensor
+) -> dict[str, float]:
     """What a metric says of samples that come in three batches, one of them empty."""
     for rows in torch.arange(len(target)).tensor_split([1, 1]):
         metric.update(prediction[rows], target[rows])
@@ -49,6 +52,28 @@ def test_ranking_is_the_mean_over_tasks_of_sklearns_scores() -> None:
     known = ~target.isnan()
     pooled = roc_auc_score(target[known], logits[known])
     assert abs(found["auroc"] - pooled) > 0.05  # the levels of the tasks alone would make it another number
+
+
+def test_rankings_of_ones_own_are_those_of_tasks_and_of_two_classes_by_their_log_odds() -> None:
+    """Also far out, where probabilities in float32 are all 1."""
+    logits, target = table()
+    named = {"auroc": AUROC(4), "ap": AveragePrecision(4)}
+    measures, criterion = own_metrics(Schema(kind="binary", outputs=4), named)
+    assert scores(measures, logits, target) == scores(Ranking(4), logits, target)
+    assert (criterion.name, criterion.mode) == ("auroc", "max")
+
+    logits = torch.stack([-40 * torch.rand(120), torch.randn(120)], 1)
+    classes = torch.randint(2, (120,)).index_fill(0, torch.arange(10), UNLABELLED)
+    two, _ = own_metrics(Schema(outputs=2), {"auroc": AUROC(1), "ap": AveragePrecision(1)})
+    found = scores(two, logits, classes)
+    odds, known = logits[:, 1] - logits[:, 0], classes != UNLABELLED
+    assert found["auroc"] == pytest.approx(roc_auc_score(classes[known], odds[known]), abs=1e-6)
+    assert found["ap"] == pytest.approx(average_precision_score(classes[known], odds[known]), abs=1e-6)
+
+    for schema in (Schema(outputs=3), Schema(kind="regression")):
+        measures, _ = own_metrics(schema, {"auroc": AUROC(1)})
+        with pytest.raises(ValueError, match="yes and no"):
+            measures.update(torch.randn(5, schema.outputs), torch.zeros(5, dtype=torch.long))
 
 
 def test_a_task_with_one_answer_or_none_counts_for_nothing() -> None:

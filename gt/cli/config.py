@@ -51,7 +51,7 @@ class Config:
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run
 
 
-FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes")  # where null, the run fills them in
+FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes", "tasks")  # where null, the run fills them in
 MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries each have a name of their own
 
 

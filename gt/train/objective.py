@@ -9,26 +9,29 @@ from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
-from gt.metrics import Criterion, Loss, OfLabelled, constant_prediction, decided, own_metrics, total_loss
+from gt.metrics import Around, Criterion, Loss, constant_prediction, decided, own_metrics, total_loss
+from gt.schema import Schema
 from gt.train.construct import constructing
 
 TRIED = 1000  # training targets that show whether a loss and metrics can do with them
 
 
-def named_metrics(cfg: DictConfig, classes: int = 2) -> dict[str, Metric]:
+def named_metrics(cfg: DictConfig, schema: Schema | None = None) -> dict[str, Metric]:
     """The metrics that a configuration names.
 
     Args:
-        classes: what ``num_classes`` of a metric is where it is null.
+        schema: says what ``num_classes`` and ``tasks`` of a metric are where they are null; None: of no data yet.
 
     Raises:
         UserError: one refuses its arguments.
     """
     own = {}
+    tasks = schema.outputs if schema and schema.kind == "binary" else 1
+    known = {"num_classes": schema.outputs if schema else 2, "tasks": tasks}
     with constructing(cfg):
         for name, section in (cfg.get("metrics") or {}).items():
             if section is not None:
-                filled = {"num_classes": classes} if section.get("num_classes", 0) is None else {}
+                filled = {key: value for key, value in known.items() if section.get(key, 0) is None}
                 own[str(name)] = instantiate(section, **filled, _convert_="all")
     return own
 
@@ -39,7 +42,7 @@ def measures_of(cfg: DictConfig, data: DataModule) -> tuple[MetricCollection, Cr
     Raises:
         UserError: there is no such criterion.
     """
-    own = named_metrics(cfg, data.schema.outputs)
+    own = named_metrics(cfg, data.schema)
     measures, criterion = own_metrics(data.schema, own) if own else data.measures()
     if cfg.get("criterion"):
         criterion = decided(dict(measures.items(keep_base=True)), cfg.criterion)
@@ -54,11 +57,11 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
     """
     target, tried = data.targets("train"), {} if loss is None else {"loss": loss}
     prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
-    tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, OfLabelled)}
+    tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, Around)}
     for key, each in deepcopy(tried).items():
         try:
             with torch.no_grad():
-                if isinstance(each, OfLabelled):
+                if isinstance(each, Around):
                     each.update(prediction, target[:TRIED])
                     value = each.compute()
                 else:

@@ -1,9 +1,9 @@
-"""The map as a picture: scores and costs side by side, the corners and the best cell marked."""
+"""Maps as pictures: scores and costs of one side by side, or the scores of several; corners and best cell marked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,53 +17,76 @@ from gt.cli.spectrum.scores import Scored
 from gt.data.files import whole
 from gt.schema import number
 
+SMALL = mpl.rc_context({"font.size": 9})
 WIDE_RANGE = 4.0  # largest over smallest cost from which colours go by the logarithm
 
 
-def draw(path: Path, scored: Scored, grid: Grid, axis: Axis, name: str) -> None:
-    """Write the picture of a map, a PNG file."""
-    with mpl.rc_context({"font.size": 9}), whole(path) as file:
-        figure_of(scored, grid, axis, name).savefig(file, dpi=130, format="png")
+class Map(NamedTuple):
+    """What is drawn of a map: how it came out, what it goes over, what its radius is, the name of the data."""
+
+    scored: Scored
+    grid: Grid
+    axis: Axis
+    name: str
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Of one panel, in inches."""
+        return 1.25 * len(self.grid.weights) + 1.6, 0.85 * len(self.grid.radii) + 1.2
 
 
-def figure_of(scored: Scored, grid: Grid, axis: Axis, name: str) -> Figure:
+def draw(path: Path, figure: Figure) -> None:
+    """Write a picture, a PNG file."""
+    with whole(path) as file:
+        figure.savefig(file, dpi=130, format="png")
+
+
+@SMALL
+def figure_of(each: Map) -> Figure:
     """Two heat maps over blend weight and radius: the mean scores with their deviations, and the seconds of a batch."""
-    size = (2 * (1.25 * len(grid.weights) + 1.6), 0.85 * len(grid.radii) + 1.7)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(f"{name}: {scored.place(axis)}", fontsize=12)
+    scored, (width, height) = each.scored, each.size
+    figure = Figure(figsize=(2 * width, height + 0.5), layout="constrained")
+    figure.suptitle(f"{each.name}: {scored.place(each.axis)}", fontsize=12)
     left, right = figure.subplots(1, 2)
-
-    counts = sorted({len(cell.final) for cell in scored.cells.values()})
-    of_seeds = f"mean of {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds" if counts != [1] else "one seed"
     trivial = f"trivial baseline {number(scored.baseline)}"
-    left.set_title(f"{scored.split} {scored.criterion}, {of_seeds} ({scored.better}; {trivial})", fontsize=10)
-    means = {setting: cell.mean for setting, cell in scored.cells.items()}
-    texts = {setting: str(cell).replace(" ± ", "\n± ") for setting, cell in scored.cells.items()}
-    heat(left, means, texts, scored, grid, "viridis" if scored.mode == "max" else "viridis_r")
+    left.set_title(f"{scored.scale}, {scored.runs} ({scored.better}; {trivial})", fontsize=10)
+    scores(left, each)
 
     right.set_title("milliseconds a training batch", fontsize=10)
     costs = {setting: 1e3 * cell.seconds for setting, cell in scored.cells.items()}
-    texts = {setting: f"{cost:.3g} ms" for setting, cost in costs.items()}
-    heat(right, costs, texts, scored, grid, "Blues", logarithmic=True)
-
-    for axes in (left, right):
-        axes.set_xlim(-0.5, len(grid.weights) - 0.5)
-        axes.set_ylim(-0.5, len(grid.radii) - 0.5)
-        axes.set_xticks(range(len(grid.weights)), [f"{weight:g}" for weight in grid.weights])
-        axes.set_yticks(range(len(grid.radii)), [axis.everyone if r is None else str(r) for r in grid.radii])
-        axes.set_xlabel("blend weight: 0 message passing alone, 1 attention alone")
-        axes.set_ylabel(f"whom a node attends to: {axis.unit}")
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+    heat(right, costs, {setting: f"{cost:.3g} ms" for setting, cost in costs.items()}, each, "Blues", logarithmic=True)
     return figure
+
+
+@SMALL
+def figure_of_several(maps: Sequence[Map], columns: int = 3) -> Figure:
+    """The scores of several maps, each in its own colours."""
+    columns = min(columns, len(maps))
+    rows = math.ceil(len(maps) / columns)
+    width, height = (max(sides) for sides in zip(*(each.size for each in maps), strict=True))
+    figure = Figure(figsize=(columns * width, rows * (height + 0.3)), layout="constrained")
+    panels = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axes, each in zip(panels, maps, strict=False):
+        scored = each.scored
+        axes.set_title(f"{each.name}: {scored.place(each.axis)}\n{scored.scale}, {scored.runs}, {scored.better}")
+        scores(axes, each)
+    for axes in panels[len(maps) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def scores(axes: Axes, each: Map) -> None:
+    """The heat map of the scores, light where they are good."""
+    means = {setting: cell.mean for setting, cell in each.scored.cells.items()}
+    texts = {setting: str(cell).replace(" ± ", "\n± ") for setting, cell in each.scored.cells.items()}
+    heat(axes, means, texts, each, "viridis" if each.scored.mode == "max" else "viridis_r")
 
 
 def heat(
     axes: Axes,
     values: Mapping[Setting, float],
     texts: Mapping[Setting, str],
-    scored: Scored,
-    grid: Grid,
+    each: Map,
     colours: str,
     logarithmic: bool = False,
 ) -> None:
@@ -72,6 +95,7 @@ def heat(
     Args:
         logarithmic: colours go by the logarithm where values are far apart.
     """
+    scored, grid = each.scored, each.grid
     known = [value for value in values.values() if math.isfinite(value)] or [0.0]
     low, high = min(known), max(known)
     norm = LogNorm(low, high) if logarithmic and high > WIDE_RANGE * low > 0 else Normalize(low, high)
@@ -98,3 +122,11 @@ def heat(
     if isinstance(norm, LogNorm):  # in plain numbers, no powers of ten
         for ticks in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
             ticks("{x:g}")
+    axes.set_xlim(-0.5, len(grid.weights) - 0.5)
+    axes.set_ylim(-0.5, len(grid.radii) - 0.5)
+    axes.set_xticks(range(len(grid.weights)), [f"{weight:g}" for weight in grid.weights])
+    axes.set_yticks(range(len(grid.radii)), [each.axis.everyone if r is None else str(r) for r in grid.radii])
+    axes.set_xlabel("blend weight: 0 message passing alone, 1 attention alone")
+    axes.set_ylabel(f"whom a node attends to: {each.axis.unit}")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)

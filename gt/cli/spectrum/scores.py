@@ -121,6 +121,17 @@ class Scored:
         """Which way is up."""
         return "higher is better" if self.mode == "max" else "lower is better"
 
+    @property
+    def scale(self) -> str:
+        """What the numbers are."""
+        return f"{self.split} {self.criterion}"
+
+    @property
+    def runs(self) -> str:
+        """Of how many runs they are a mean."""
+        counts = sorted({len(cell.final) for cell in self.cells.values()})
+        return "one seed" if counts == [1] else f"mean of {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds"
+
     def place(self, axis: Axis) -> str:
         """Where the best cell is, in words."""
         best = self.best
@@ -134,6 +145,6 @@ class Scored:
         best = self.best
         rivals = {corner: setting for corner, setting in self.corners.items() if setting != best}
         chosen = "chosen by validation" if self.split != "valid" else "the split that it was chosen by"
-        scored = f"{name}: {self.place(axis)}, {self.split} {self.criterion} {self.cells[best]} ({chosen})"
+        scored = f"{name}: {self.place(axis)}, {self.scale} {self.cells[best]} ({chosen})"
         leads = {corner: self.lead(setting) for corner, setting in rivals.items()}
         return "; ".join([scored, *(sentence(lead, corner) for corner, lead in leads.items() if lead)]) + "."

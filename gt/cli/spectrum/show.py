@@ -1,8 +1,9 @@
-"""A map as far as it is finished: tables on the terminal, a table as CSV, a picture, a sentence."""
+"""Maps as far as they are finished: tables on the terminal, a table as CSV, a picture, a sentence."""
 
 import csv
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,13 @@ from rich.table import Table
 from gt.cli.intervals import Estimate
 from gt.cli.settings import failures
 from gt.cli.spectrum.grid import Grid, Setting
-from gt.cli.spectrum.picture import draw
-from gt.cli.spectrum.plan import CELLS, Plan
+from gt.cli.spectrum.picture import Map, draw, figure_of, figure_of_several
+from gt.cli.spectrum.plan import CELLS, Plan, read
 from gt.cli.spectrum.scores import Scored, spread
 from gt.cli.sweep import WIDE
 from gt.cli.sweep_tables import failure_sheet
 from gt.data.files import whole
+from gt.errors import UserError
 from gt.schema import number
 
 
@@ -25,17 +27,39 @@ def show(plan: Plan, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
     if failed := failures(folder / CELLS):
         console.print(failure_sheet(failed).rich())
-    results = plan.results(folder)
-    if results:
-        scored = Scored({(cell.setting, cell.seed): result for cell, result in results.items()})
+    scored = scored_of(plan, folder)
+    if scored is not None:
         console.print(grid_table(plan, scored), mark_table(plan, scored))
         write_csv(plan, scored, folder / "spectrum.csv")
         verdict = scored.verdict(plan.data, plan.axis)
-        draw(folder / "spectrum.png", scored, Grid(**plan.grid), plan.axis, plan.data)
+        draw(folder / "spectrum.png", figure_of(Map(scored, Grid(**plan.grid), plan.axis, plan.data)))
         console.print(f"\n{verdict}\n", soft_wrap=True)
         print(f"table    {folder / 'spectrum.csv'}\npicture  {folder / 'spectrum.png'}")
     if missing := plan.missing(folder):
         print(f"{len(missing)} of {len(plan.cells)} cells are missing; go on with: {how_to_go_on(folder)}", flush=True)
+
+
+def show_several(folders: Sequence[Path], picture: Path) -> None:
+    """Print what each map says, and draw their scores into one picture.
+
+    Raises:
+        UserError: one of them has no finished cell.
+    """
+    maps = []
+    for folder in folders:
+        plan = read(folder)
+        if (scored := scored_of(plan, folder)) is None:
+            raise UserError(f"no cell of {folder} is finished; go on with: {how_to_go_on(folder)}")
+        print(f"{scored.verdict(plan.data, plan.axis)}\n")
+        maps.append(Map(scored, Grid(**plan.grid), plan.axis, plan.data))
+    draw(picture, figure_of_several(maps))
+    print(f"picture  {picture}")
+
+
+def scored_of(plan: Plan, folder: Path) -> Scored | None:
+    """How a map has come out so far; None where no cell is finished."""
+    results = plan.results(folder)
+    return Scored({(cell.setting, cell.seed): result for cell, result in results.items()}) if results else None
 
 
 def how_to_go_on(folder: Path) -> str:
