@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,7 +56,7 @@ def reason(error: Exception, log: Path | None = None) -> str:
     if bug and log is None:
         log = Path(tempfile.mkstemp(prefix="gt-", suffix=".log")[1])
     if log is not None:
-        with open(log, "a") as handle:
+        with suppress(OSError), open(log, "a") as handle:  # what is wrong may be that nothing can be written there
             traceback.print_exception(error, file=handle)
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

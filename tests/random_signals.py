@@ -1,7 +1,8 @@
 """Runs stopped by a signal at random moments and gone on with: ``python -m tests.random_signals FOLDER COUNT SEED``.
 
-A line for each: when it was stopped and where, how long it took to end, and ``same`` where the weights, the choice of
-the best and the scores are those of a run that was never stopped, bit by bit. Each run is a process of its own, forked
+Several signals take turns, or are all that a fourth word names: ``SIGKILL``. A line for each run: when it was stopped
+and where, how long it took to end, and ``same`` where weights, averages, the optimiser's state, the choice of the best
+and the scores are those of a run that was never stopped, bit by bit. Each run is a process of its own, forked
 from one that has imported everything. Every other one keeps its run folder in another filesystem where there is one.
 """
 
@@ -13,15 +14,21 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gt.errors import one_line
-from tests.small_runs import train, weights, write_graphs
+from gt.train.resume import settings
+from tests.small_runs import train, write_graphs
 
-OPTIONS = ("trainer.log_every_n_steps=5", "trainer.max_epochs=4")
+# an average of the weights, masks that change and early stopping go on, too; a state is saved every few batches
+OPTIONS = ("trainer.log_every_n_steps=5", "trainer.max_epochs=4", "callbacks=[default,ema]", "callbacks.last.keep=3",
+           "callbacks.last.minutes=0.001", "mask.schedule=[1,2,null]", "model.block.dropout=0.1")  # fmt: skip
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL)
 MEMORY = Path("/dev/shm")
 PLACES = (  # of a stopped run, by the functions it was in: the first that fits
     ("report", {"write_report", "summary"}),
@@ -72,13 +79,41 @@ def ended(pid: int, seconds: float = 60.0) -> int | None:
     return None
 
 
+def kept(folder: Path, name: str) -> dict[str, Any]:
+    """All that a checkpoint of a run keeps but its settings and counters: weights, averages, scores, the optimiser."""
+    saved = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    facts = settings({key: value for key, value in saved.items() if key not in ("hyper_parameters", "loops")})
+    return {
+        key.replace(str(folder), ""): value.replace(str(folder), "") if isinstance(value, str) else value
+        for key, value in facts
+    }
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
 def differences(folder: Path, whole: Path) -> list[str]:
+    """What a run has come to that is not, bit by bit, what another has."""
     found = []
     for name in ("last", "best"):
-        one, other = weights(folder, name), weights(whole, name)
-        found += [f"{name} {key}" for key in other if key not in one or not torch.equal(one[key], other[key])]
+        one, other = kept(folder, name), kept(whole, name)
+        found += [f"{name} {key}" for key in one.keys() | other.keys() if not equal(one.get(key), other.get(key))]
     results = [json.loads((each / "result.json").read_text()) for each in (folder, whole)]
     return found + [key for key in ("scores", "best_valid") if results[0][key] != results[1][key]]
+
+
+def place_of(folder: Path) -> str:
+    """Where a run was that was killed, by what it left."""
+    if list((folder / "checkpoints").glob(".*.part")):
+        return "amid a checkpoint"
+    if not (last := folder / "checkpoints" / "last.ckpt").exists():
+        return "before the first checkpoint"
+    saved = torch.load(last, weights_only=True)
+    progress = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    return f"after step {saved['global_step']}, {'between epochs' if progress['is_last_batch'] else 'amid an epoch'}"
 
 
 def stopped_and_gone_on_with(
@@ -96,7 +131,7 @@ def stopped_and_gone_on_with(
     if code == 0 or (code == -signum != -signal.SIGKILL and not said):  # it had ended, or only read its configuration
         return None
     place = folder / "stopped_in.txt"
-    where = place.read_text() if place.exists() else "?"
+    where = place.read_text() if place.exists() else place_of(folder)
     right = -signum if signum == signal.SIGKILL else 128 + signum
     if code != right:
         return f"{where}: exit code {code} instead of {right}"
@@ -109,7 +144,7 @@ def stopped_and_gone_on_with(
     return f"{where}: ended after {took:.2f} s; "
 
 
-def main(folder: Path, count: int, seed: int) -> bool:
+def main(folder: Path, count: int, seed: int, signals: Sequence[signal.Signals] = SIGNALS) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     data = [line for line in write_graphs(folder, 300, 300, 120) if not line.startswith("data.source.root")]
@@ -123,7 +158,7 @@ def main(folder: Path, count: int, seed: int) -> bool:
     elsewhere = MEMORY / f"gt-signals-{os.getpid()}" if os.access(MEMORY, os.W_OK) else folder
     try:
         while done < count:
-            signum = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[done % 5]
+            signum = signals[done % len(signals)]
             run = (folder, elsewhere)[done % 2] / f"run{done}"
             options = [f"data.workers={done % 3 == 0:d}"]
             after, group = draw.uniform(0, seconds), draw.random() < 0.5
@@ -141,4 +176,5 @@ def main(folder: Path, count: int, seed: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    named = [signal.Signals[name] for name in sys.argv[4:]]
+    sys.exit(not main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), named or SIGNALS))

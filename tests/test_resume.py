@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -22,6 +23,7 @@ from gt.schema import Schema
 from gt.train.callbacks import SaveLast
 from gt.train.checkpoint_files import CheckpointFiles
 from gt.train.optim import Optimisation
+from gt.train.resume import changes
 from gt.train.task import Task
 from tests.data.test_batching import pack
 from tests.graphs import random_graph
@@ -216,6 +218,19 @@ def test_an_end_that_is_past_is_refused(tmp_path):
         fit(tmp_path, ckpt=tmp_path / "last.ckpt", max_steps=19)
     with pytest.raises(UserError, match=r"trainer\.max_epochs=0: .* 1 epochs"):
         fit(tmp_path, ckpt=tmp_path / "last.ckpt", max_epochs=0)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    """As where ``trainer.devices=auto`` takes all GPUs of another machine."""
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["processes"] == 1
+    torch.save(saved | {"processes": 4}, tmp_path / "four.ckpt")
+    with pytest.raises(UserError, match=r"by 4 processes .* by 1, .*trainer\.devices=4"):
+        fit(tmp_path, ckpt=tmp_path / "four.ckpt")
+    auto, two = (OmegaConf.create({"trainer": {"devices": devices}}) for devices in ("auto", 2))
+    assert changes(auto, two) == ["trainer.devices=2, was auto"]
 
 
 def test_a_checkpoint_of_another_network_is_one_line(tmp_path):

@@ -94,7 +94,8 @@ interrupts = Interrupts()  # a process has one set of signals
 def resumable(folder: Path) -> Iterator[None]:
     """Around a run: a signal ends the program with 128 plus its number, as shells have it, and a line how to go on.
 
-    After SIGUSR1, that of ``#SBATCH --signal=USR1@120``, SLURM is told to queue the job again.
+    After SIGUSR1, that of ``#SBATCH --signal=USR1@120``, SLURM is told to queue the job again. An error goes through,
+    after a line how to go on where there is a checkpoint.
 
     Args:
         folder: the run's.
@@ -104,6 +105,8 @@ def resumable(folder: Path) -> Iterator[None]:
             yield
         except BaseException as error:
             if interrupts.pending is None:
+                if isinstance(error, Exception) and present(folder / "checkpoints"):
+                    rank_zero_only(print)(how_to_resume(folder), flush=True)
                 raise
             if isinstance(error, Exception):  # after the signal came: the disk is full, or batches' maker got it too
                 print(f"error: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr, flush=True)

@@ -121,6 +121,9 @@ class Optimisation:
             ``total_iters`` are the steps after the warm-up, ``max_lr`` is ``lr``, ``eta_min`` is ``final`` of it, and
             ``mode`` that of the criterion. It is stepped at every optimiser step and moves the learning rate alone;
             ``ReduceLROnPlateau`` is stepped after each epoch by the criterion, without a warm-up.
+        skip: so many steps whose loss or gradients are not finite are left out; the next one ends the run. On a GPU
+            each step is then waited for.
+        loss_limit: a larger loss counts as one that is not finite; None sets no limit.
     """
 
     lr: float = 1e-3
@@ -130,11 +133,16 @@ class Optimisation:
     final: float = 0.0
     optimizer: Callable[..., Optimizer] = field(default=partial(torch.optim.AdamW, fused=True))
     schedule: Callable[..., Any] = field(default=CosineAnnealingLR)
+    skip: int = 0
+    loss_limit: float | None = None
 
     def __post_init__(self) -> None:
         positive(self.lr, "lr")
         at_least(0, self.weight_decay, "weight_decay")
         at_least(0, self.warmup, "warmup")
+        at_least(0, self.skip, "skip")
+        if self.loss_limit is not None:
+            positive(self.loss_limit, "loss_limit")
         if not 0 <= self.final <= 1:
             raise ValueError(f"final must lie between 0 and 1, not {self.final}")
         for name in ("lr", "weight_decay"):

@@ -95,7 +95,8 @@ class Watch(threading.Thread):
             for rank, process in enumerate(self.processes, 1):
                 code, name = process.poll(), f"process {rank} of {len(self.processes) + 1}"
                 if code is not None and code < 0:
-                    self._end(f"{name} was killed by {signal.Signals(-code).name}")
+                    why = ", as systems do that run out of memory" if code == -signal.SIGKILL else ""
+                    self._end(f"{name} was killed by {signal.Signals(-code).name}{why}")
                 # above 128: all were asked to stop; below, this process most likely meets the same error and says so
                 elif code and code < 128 and not self.over.wait(2 * GRACE):
                     self._end(f"{name} ended with exit code {code}")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from gt.errors import UserError
 
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
+PROCESSES = "processes"  # where it keeps how many trained
 NETWORK = "it defines the network, whose weights are kept"
 SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
 REACTED = "its schedule has moved the learning rate by what it saw of the validation"
@@ -63,6 +64,9 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
             continue
         change = f"{key}={shown(new[key])}" if key in new else f"no {key}"
         change += f", was {shown(old[key])}" if key in old else ""
+        if "auto" in (old.get(key), new.get(key)):  # how many devices that is, the checkpoint knows
+            lines.append(change)
+            continue
         for fixed, why in fixed_here.items():
             if f"{key}.".startswith(f"{fixed}.") and key not in FREE:
                 raise UserError(f"{change}: a run cannot go on with it, for {why}; start a new run")
@@ -92,6 +96,32 @@ def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:
         there, here = (f"of {tuple(state[name].shape)}" if name in state else "missing" for state in (theirs, ours))
         if there != here:
             raise UserError(f"{wrong}: {name} is {there} there and {here} here")
+
+
+def take_up(trainer: Any, checkpoint: dict[str, Any]) -> None:
+    """Make a checkpoint, in place, one from which a training goes on by the settings that it now has.
+
+    Raises:
+        UserError: other processes trained, or it is beyond where the training is to end.
+    """
+    check_processes(trainer, checkpoint)
+    check_length(trainer, checkpoint)
+    undo_accumulation(checkpoint)
+    keep_patience(trainer, checkpoint)
+
+
+def check_processes(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse another number of processes than that which trained: each has its share of a batch.
+
+    Raises:
+        UserError: naming the key.
+    """
+    before, now = checkpoint.get(PROCESSES, trainer.world_size), trainer.world_size
+    if before != now:
+        raise UserError(
+            f"this run was trained by {before} process{'es' * (before > 1)} and would go on by {now}, with other "
+            f"batches: choose trainer.devices={before // trainer.num_nodes or 1}, or start a new run"
+        )
 
 
 def check_length(trainer: Any, checkpoint: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
@@ -18,9 +17,11 @@ from gt.masks import Schedule
 from gt.metrics import Criterion
 from gt.schema import Schema
 from gt.train.callbacks.masks import MaskSchedule
+from gt.train.not_finite import Origin, Place, described, first_layer, last_gradient
 from gt.train.optim import Optimisation
-from gt.train.resume import WAITING, check_length, check_network, keep_patience, undo_accumulation
+from gt.train.resume import PROCESSES, WAITING, check_network, take_up
 
+LEFT_OUT = "left_out"  # where a checkpoint keeps how many steps were left out
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
 
 
@@ -55,6 +56,7 @@ class Task(pl.LightningModule):
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
         self.loss = loss
         self.has_trained = False
+        self._left_out, self._void = 0, False  # steps that were, and whether this one is to be
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
         self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
@@ -75,7 +77,8 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
         trainer: Any = self.trainer
-        if trainer.accumulate_grad_batches > 1 and batch_idx % trainer.accumulate_grad_batches == 0:
+        rolled_back = trainer.accumulate_grad_batches > 1 or self._may_leave_out
+        if rolled_back and batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
         # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
         # it: a run that resumes anywhere draws the same numbers as one that was never stopped
@@ -84,6 +87,7 @@ class Task(pl.LightningModule):
         for part in place:
             mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
         torch.manual_seed(mixed)
+        self._place = Place(batch, self.current_epoch, batch_idx, mixed)
 
     def _persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
         parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
@@ -100,9 +104,11 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)
+        checkpoint[LEFT_OUT] = self._left_out - self._void  # a step that is not over is repeated
         trainer: Any = self._trainer
         if trainer is None:
             return
+        checkpoint[PROCESSES] = trainer.world_size
         seen = trainer.fit_loop.epoch_loop.batch_progress
         waiting = seen.current.processed % trainer.accumulate_grad_batches
         if waiting and not seen.is_last_batch:
@@ -118,11 +124,10 @@ class Task(pl.LightningModule):
         net: Any = self.net
         if hasattr(net, "progress"):
             net.set_progress(checkpoint.get(PROGRESS, 0.0))
+        self._left_out = checkpoint.get(LEFT_OUT, 0)
         trainer = self._trainer
         if trainer is not None and trainer.state.fn == "fit":
-            check_length(trainer, checkpoint)
-            undo_accumulation(checkpoint)
-            keep_patience(trainer, checkpoint)
+            take_up(trainer, checkpoint)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         prediction = self.net(batch)
@@ -135,14 +140,40 @@ class Task(pl.LightningModule):
         of_all = trainer.strategy.reduce(torch.stack([total.detach().float(), weight.float()]), reduce_op="sum")
         labels = of_all[1].clamp(min=1e-30)
         loss = of_all[0] / labels
-        often = self.device.type == "cpu" or batch_idx % trainer.log_every_n_steps == 0
-        if often and not torch.isfinite(loss):  # looking waits for a GPU, so there it is done now and then
-            raise UserError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {batch_idx}: "
-                f"lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or trainer.gradient_clip_val"
-            )
+        if self._looks or batch_idx % trainer.log_every_n_steps == 0:
+            limit = torch.inf if self.optim is None or self.optim.loss_limit is None else self.optim.loss_limit
+            if not self._void and not (torch.isfinite(loss) and loss <= limit):
+                self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self.net, self._place))
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
         return total * (trainer.world_size / labels)
+
+    @property
+    def _may_leave_out(self) -> bool:
+        return self.optim is not None and self.optim.skip > 0
+
+    @property
+    def _looks(self) -> bool:
+        """Whether each step is looked at: that waits for a GPU, where it is else done now and then."""
+        return self.device.type == "cpu" or self._may_leave_out
+
+    def _goes_wrong(self, what: str, origin: Origin) -> None:
+        """Leave this step out, if one may still be, and say where it went wrong.
+
+        Raises:
+            UserError: none may be.
+        """
+        trainer: Any = self.trainer
+        most = 0 if self.optim is None else self.optim.skip
+        where = f"the {what} in epoch {self._place.epoch}, batch {self._place.index}"
+        where += f": {described(self, self._place, origin)}"
+        if self._left_out >= most:
+            raise UserError(
+                f"{where}; lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or "
+                f"trainer.gradient_clip_val, or leave {'more' if most else 'some'} such steps out by optim.skip"
+            )
+        self._left_out, self._void = self._left_out + 1, True
+        if trainer.is_global_zero:
+            print(f"step left out, {self._left_out} of optim.skip={most}: {where}", flush=True)
 
     def _target(self, batch: GraphBatch) -> Tensor:
         if batch.y is None:
@@ -201,14 +232,28 @@ class Task(pl.LightningModule):
         Lightning's mixed precision refuses to clip for a fused one, for it would divide by the loss scale only inside
         its step. That can be done before; and in bfloat16 nothing is scaled.
         """
-        if not gradient_clip_val:
-            return
+        if not self._void and gradient_clip_val:
+            self._clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if self._void:
+            optimizer.zero_grad()  # a parameter without a gradient is not stepped
+            for name, buffer in self._persistent_buffers():
+                buffer.copy_(self._step_buffers[name])
+            self._void = False
+
+    def _clip(self, optimizer: torch.optim.Optimizer, most: float, algorithm: str | None) -> None:
         precision: Any = self.trainer.precision_plugin
         scaler = getattr(precision, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
-        algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
-        Precision.clip_gradients(precision, optimizer, gradient_clip_val, algorithm)
+        if algorithm == GradClipAlgorithmType.VALUE:
+            nn.utils.clip_grad_value_(precision.main_params(optimizer), most)
+            return
+        gradients = [p.grad for p in precision.main_params(optimizer) if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # a scaler of gradients has steps that overflow left out by itself
+        if self._looks and scaler is None and not torch.isfinite(norm):
+            self._goes_wrong("gradients are not finite", last_gradient(self.net))
+        nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)
 
     def configure_optimizers(self) -> Any:
         if self.optim is None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -59,8 +59,9 @@ class Copied:
         if count > 0:
             kept, self.row = self.lines[:count], self.row - count
             del self.lines[:count]
-            self.log.write("".join(f"{line.rstrip()}\n" for line in kept))
-            self.log.flush()
+            with suppress(OSError):  # a full disk: the run says what it has to say, and ends by what it must save
+                self.log.write("".join(f"{line.rstrip()}\n" for line in kept))
+                self.log.flush()
 
     def close_copy(self) -> None:
         """Write what was held back."""
@@ -74,7 +75,8 @@ class Copied:
 def transcript(path: Path) -> Iterator[None]:
     """Add the command and all that Python prints to a log, besides where it goes anyway."""
     command = f"{datetime.now():%Y-%m-%d %H:%M:%S} {os.getcwd()}$ {shlex.join(sys.orig_argv)}"
-    with open(path, "a", encoding="utf-8", errors="replace") as log:
+    log = open(path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115  what is left to write may not go in
+    try:
         print(command, file=log, flush=True)
         out, err = Copied(sys.stdout, log), Copied(sys.stderr, log)
         with redirect_stdout(out), redirect_stderr(err):
@@ -83,3 +85,6 @@ def transcript(path: Path) -> Iterator[None]:
             finally:
                 out.close_copy()
                 err.close_copy()
+    finally:
+        with suppress(OSError):
+            log.close()

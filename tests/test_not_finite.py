@@ -1,0 +1,146 @@
+"""A step that goes wrong: layer and samples are named, the batch is kept for replay, or the step is left out."""
+
+import re
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import gt
+import gt.train.run
+from gt.data.batching import gather
+from gt.data.store import open_or_build
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.layers import Attention
+from gt.train.report import history
+from gt.train.task import Task
+from tests.small_runs import train, weights, write_graphs
+from tests.test_interrupts import same_run, short_report, stopped  # noqa: F401  a fixture
+
+OPTIONS = ("callbacks.last.minutes=0", "model.block.dropout=0.2", "optim.lr=1e-2", "model.depth=2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[str]:
+    return write_graphs(tmp_path_factory.mktemp("graphs"))
+
+
+@contextmanager
+def broken(*places: tuple[int, int], gradient: bool = False):
+    """Attention gives NaN, or gradients that are, in training at places: (epoch, batch)."""
+    before, start = Attention.forward, Task.on_train_batch_start
+    seen: list[tuple[int, int, GraphBatch]] = []
+
+    def on_train_batch_start(task, batch, index):
+        seen.append((task.current_epoch, index, batch))
+        return start(task, batch, index)
+
+    def forward(self, *arguments):
+        steps = before(self, *arguments)
+        if seen and seen[-1][:2] in places and self.training and self is first[0]:
+            if gradient:
+                steps["x"].register_hook(lambda grad: grad * torch.nan)
+            else:
+                steps["x"] = steps["x"] * torch.nan
+        return steps
+
+    def training_step(task, batch, index):
+        first[:] = [next(module for module in task.net.modules() if isinstance(module, Attention))]
+        return step(task, batch, index)
+
+    first, step = [None], Task.training_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Attention, "forward", forward)
+        patch.setattr(Task, "on_train_batch_start", on_train_batch_start)
+        patch.setattr(Task, "training_step", training_step)
+        yield seen
+
+
+def replayed(path: Path) -> torch.Tensor:
+    """What docs/tutorials/cluster.md says of a batch that was kept."""
+    saved = torch.load(path, weights_only=True)
+    task = gt.load(path).train()
+    torch.manual_seed(saved["seed"])
+    return task.net(GraphBatch(**saved["batch"]))
+
+
+def test_the_layer_and_the_samples_are_named_and_the_batch_is_kept(data, tmp_path):
+    run = tmp_path / "run"
+    with broken((1, 3)) as seen, pytest.raises(UserError) as caught:
+        train(run, *data, *OPTIONS)
+    said = str(caught.value)
+    assert "the loss is nan in epoch 1, batch 3: first in blocks.0.attention (Attention)" in said
+    assert str(run / "not_finite.ckpt") in said
+    saved = torch.load(run / "not_finite.ckpt", weights_only=True)
+    assert ", ".join(map(str, saved["samples"])) in said
+    graphs = open_or_build(next(Path(data[1].partition("=")[2]).glob("stores/*/facts.json")).parent, None)
+    same = gather(graphs, graphs.splits["train"][saved["samples"]])
+    assert torch.equal(same.x, seen[-1][2].x)
+    assert torch.equal(saved["batch"]["x"], seen[-1][2].x)
+    assert torch.equal(saved["batch"]["y"], same.y)
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8  # what was done is kept
+
+
+def test_a_layer_whose_gradient_is_not_finite_is_named(data, tmp_path):
+    with broken((0, 2), gradient=True), pytest.raises(UserError) as caught:
+        train(tmp_path / "run", *data, *OPTIONS)
+    said = str(caught.value)
+    assert "gradients are not finite in epoch 0, batch 2: going backwards first in blocks.0.attention" in said
+
+
+def test_weights_that_are_not_finite_are_said_to_be(data, tmp_path):
+    with pytest.raises(UserError, match=r"first in nodes\.table \(EmbeddingBag\), whose weights are not finite"):
+        train(tmp_path / "run", *data, "optim.lr=1e38", "trainer.gradient_clip_val=null", "optim.warmup=0")
+
+
+def test_a_loss_above_its_limit_is_replayed_with_the_same_random_numbers(data, tmp_path, monkeypatch):
+    seen, forward = [], gt.train.task.metrics.total_loss
+    monkeypatch.setattr(
+        gt.train.task.metrics, "total_loss", lambda *given: (seen.append(given[1].detach()), forward(*given))[1]
+    )
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"loss is .* epoch 0, batch 0: the largest output is \S+, of \w+") as caught:
+        train(run, *data, *OPTIONS, "optim.loss_limit=1e-3")
+    assert "optim.skip" in str(caught.value)
+    torch.testing.assert_close(replayed(run / "not_finite.ckpt"), seen[-1])
+
+
+@pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",), ("optim=adam",)])
+def test_a_step_that_is_left_out_moves_nothing(options, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    steps = (1, 2) if options and "accumulate" in options[0] else (2, 3)
+    with broken((0, 2)):
+        train(run, *data, *OPTIONS, *options, "callbacks.last.keep=99", "optim.skip=1")
+    assert "step left out, 1 of optim.skip=1: the loss is nan in epoch 0, batch 2" in capsys.readouterr().out
+    kept = {}
+    for path in (run / "checkpoints").glob("*.ckpt"):
+        saved = torch.load(path, weights_only=True)
+        if "waiting" not in saved:
+            kept.setdefault(saved["global_step"], saved["state_dict"])
+    before, after = (kept[step] for step in steps)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(value.isfinite().all() for value in kept[max(kept)].values())
+    assert len(kept) > 3
+
+
+def test_only_so_many_are_left_out(data, tmp_path, capsys):
+    with (
+        broken((0, 1), (0, 3), (1, 0)),
+        pytest.raises(UserError, match=r"epoch 1, batch 0.* leave more such steps out by optim\.skip"),
+    ):
+        train(tmp_path / "run", *data, *OPTIONS, "optim.skip=2")
+    assert len(re.findall("step left out", capsys.readouterr().out)) == 2
+
+
+def test_a_run_that_left_a_step_out_goes_on_to_the_same_numbers(data, tmp_path):
+    options = (*data, *OPTIONS[1:], "optim.skip=1", "trainer.accumulate_grad_batches=2")
+    with broken((0, 2)):
+        train(tmp_path / "whole", *options)
+        stopped((Task, "training_step", 3), signal.SIGTERM, tmp_path / "run", *options)  # amid the step left out
+        train(tmp_path / "run", *options, resume=True)
+    same_run(tmp_path / "run", tmp_path / "whole")
+    assert weights(tmp_path / "run").keys()
+    assert history(tmp_path / "run")["train/loss"].isna().any()
