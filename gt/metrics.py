@@ -182,7 +182,10 @@ def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollec
     """
     if "loss" in own:
         raise UserError("metrics.loss: the loss is measured anyway; call the metric by another name")
-    around = {name: (OfTasks if isinstance(each, Ranking) else OfLabelled)(each, schema) for name, each in own.items()}
+    around: dict[str, Any] = {
+        name: OfTasks(each, schema) if isinstance(each, Ranking) else OfLabelled(each, schema)
+        for name, each in own.items()
+    }
     return MetricCollection(around), decided(own, next(iter(own)))
 
 

@@ -11,7 +11,7 @@ Limits = dict[str, tuple[Callable[[float], bool], str]]  # of each argument: whe
 
 # Lightning's classes take others without a word, to train nothing by them or to fail in the middle
 LIMITS: dict[str, Limits] = {
-    "pytorch_lightning.Trainer": {
+    "gt.train.compile.Trainer": {
         "max_epochs": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for no end"),
         "max_steps": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for no end"),
         "limit_train_batches": (lambda n: n > 0, "above 0, or null for all"),

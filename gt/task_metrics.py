@@ -71,7 +71,7 @@ class Ranking(SampleMetric):
     """
 
     higher_is_better = True
-    scores = ("auroc", "ap")
+    scores: tuple[str, ...] = ("auroc", "ap")
 
     def __init__(self, tasks: int) -> None:
         super().__init__((tasks, tasks))

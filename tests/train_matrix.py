@@ -19,7 +19,8 @@ from hydra.utils import instantiate
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
 from gt.train.checkpoint import build, network_config
-from gt.train.run import make_trainer, quiet
+from gt.train.logging import quiet
+from gt.train.run import make_trainer
 from gt.train.task import Task
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")

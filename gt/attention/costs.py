@@ -56,6 +56,7 @@ class Demand:
         gradients: it is asked for gradients.
         hops: the bias goes by hop distances up to so many; listed: something has a row for each pair, or each edge.
         backend: the one that the layer insists on, or ``auto``.
+        compiled: the layer is compiled, see `gt.train.compile`.
     """
 
     device: str = "cpu"
@@ -71,6 +72,7 @@ class Demand:
     hops: int | None = None
     listed: bool = False
     backend: str = "auto"
+    compiled: bool = False
 
     @classmethod
     def of(
@@ -86,6 +88,7 @@ class Demand:
         pair_value: bool = False,
         gradients: bool = True,
         backend: str = "auto",
+        compiled: bool = False,
     ) -> Self:
         """That of a call of `gt.attention.attend`, ahead of it too: whether there are pair features is all it takes."""
         hint = bias if isinstance(bias, Hint) else None
@@ -103,6 +106,7 @@ class Demand:
             hops=hint.most if hint is not None else None,
             listed=pair or pair_value,
             backend=backend,
+            compiled=compiled,
         )
 
 

@@ -75,12 +75,17 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
+UNTRACED = ("sparse", "triton")  # a network that is compiled does without them
+
+
 def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
     """For each backend the seconds that it is expected to take, forward and backward, or why it is not considered."""
     table = cost_table(demand.device)
     costs_or_reasons: dict[str, float | str] = {}
     for name, backend in BACKENDS.items():
         reason = backend.avoided(demand) or backend.refusal(pairs, demand)
+        if demand.compiled and name in UNTRACED:
+            reason = "it cannot be compiled"
         costs_or_reasons[name] = reason or table.seconds(name, pairs, demand)
     return costs_or_reasons
 

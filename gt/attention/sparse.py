@@ -203,7 +203,7 @@ def attend_sparse(
 ) -> Tensor:
     """Sparse matrix products over the pairs alone; fastest where few pairs are allowed. (N, H, D) to (N, H, D).
 
-    ``torch.compile`` cannot trace sparse matrices: choose another backend for a network that is compiled.
+    ``torch.compile`` cannot trace sparse matrices: a network that is compiled goes another way.
     """
     dtype, heads = v.dtype, v.shape[1]
     if dtype in (torch.float16, torch.bfloat16):  # sparse products take no half precision

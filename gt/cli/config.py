@@ -56,7 +56,10 @@ MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries 
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a function or class takes, each with its type hint (``Any`` where it has none)."""
+    """The names that a function or class takes, each with its type hint (``Any`` where it has none).
+
+    A `gt.train.compile.Trainer` passes on to Lightning's whatever it does not take itself.
+    """
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
@@ -64,7 +67,10 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
         hints = {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(target)
-    return {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
+    own = {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
+    if inspect.isclass(target) and getattr(target, "passes_on", False):
+        return parameters(target.__bases__[0]) | own
+    return own
 
 
 def accepted(path: str, name: Any) -> dict[str, Any]:

@@ -140,6 +140,10 @@ class GraphData(Stored, Sized):
             self._shapes[split] = self._fitted_shapes(split)
         return super().loader(split)
 
+    def go_by_shapes(self, static: bool) -> None:
+        """Set ``static`` for the loaders that are made from now on."""
+        self.static, self._shapes = static, {}
+
     def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
         """The shapes for a split, the same on every rank and whenever a run resumes."""
         world = 1 if self.trainer is None else self.trainer.world_size

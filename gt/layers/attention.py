@@ -52,10 +52,12 @@ class Attention(Layer):
 
     Attributes:
         cache: set to read a growing text: takes the keys and values of its new tokens and attends to all so far.
+        compiled: set where the layer is compiled, see `gt.train.compile`.
     """
 
     reads = "pairs"
     cache: Callable[["Attention", Tensor, Tensor, Tensor, Pairs], Tensor] | None = None
+    compiled = False
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class Attention(Layer):
             self.edge_values,
             self.training,
             self.backend,
+            self.compiled,
         )
 
     def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:

@@ -18,7 +18,7 @@ from gt.data.files import whole
 from gt.data.parallel import mapped
 from gt.puzzles.grid import Cell
 from gt.train.checkpoint import build, encodings_of, network_config
-from gt.train.run import quiet
+from gt.train.logging import quiet
 from gt.train.task import Task
 
 SOLVED = 0.99  # test accuracy

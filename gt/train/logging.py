@@ -1,9 +1,14 @@
-"""Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang."""
+"""Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang.
 
+And Lightning without hints that say nothing to a user of this program.
+"""
+
+import logging
 import netrc
 import os
 import secrets
 import sys
+import warnings
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -63,3 +68,20 @@ def finish() -> None:
     """End the run of W&B, where there is one: the next job of a sweep is another."""
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()
+
+
+def quiet() -> None:
+    """Keep Lightning's hints and warnings that say nothing to a user of this program off the terminal."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",  # making a batch takes under a millisecond
+        r".*treespec, LeafSpec.*",
+        r".*ended before the epoch ended and your dataloader is not resumable.*",  # `DataModule` resumes by itself
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Sparse CSR tensor support.*",
+        r".*Experiment logs directory .* exists.*",
+        r".*sync_dist=True.*",  # metrics synchronise themselves, the rest is the same on every process
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,9 +1,7 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
-import logging
 import os
 import time
-import warnings
 from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
@@ -22,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
@@ -42,33 +41,17 @@ from gt.train.baseline import (
 from gt.train.callbacks import Loading
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
+from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
 from gt.train.logging import finish as finish_logging
-from gt.train.logging import sync_line
+from gt.train.logging import quiet, sync_line
 from gt.train.objective import measures_of, named_metrics, try_out
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import history, write_report
 from gt.train.task import Task
-
-
-def quiet() -> None:
-    """Keep Lightning's hints and warnings that say nothing to a user of this program off the terminal."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",  # making a batch takes under a millisecond
-        r".*treespec, LeafSpec.*",
-        r".*ended before the epoch ended and your dataloader is not resumable.*",  # `DataModule` resumes by itself
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*The number of training batches .* is smaller than the logging interval.*",
-        r".*Sparse CSR tensor support.*",
-        r".*Experiment logs directory .* exists.*",
-        r".*sync_dist=True.*",  # metrics synchronise themselves, the rest is the same on every process
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
@@ -132,6 +115,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         reference = instantiate(cfg.get("baseline"), _convert_="all")
         make_trainer(cfg.trainer, [], [], folder)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
+    if cfg.trainer.get("compile") and isinstance(data, GraphData):
+        data.go_by_shapes(True)
     started = time.monotonic()
     data.open(encodings)
     rank_zero_only(print)("\n".join([data.schema.task(), *notices(data)]), flush=True)
@@ -172,6 +157,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
         data.readings = partial(net.readings, device, half)
+    if isinstance(trainer, Trainer) and trainer.compile:
+        say(trainer, compile_network(trainer, net, data, folder))
     if isinstance(trainer.strategy, DDPStrategy):
         unread = some_are_unread(net, next(iter(data.loader("train"))))
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)
@@ -208,6 +195,9 @@ def finish(
     measured = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
+    if isinstance(trainer, Trainer) and trainer.compiled is not None:
+        print(trainer.compiled.summary())
+        trainer.compiled.undo()  # what follows looks at batches of any shape
     scores = {name.removeprefix(f"{split}/"): value for name, value in measured.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches

@@ -22,8 +22,8 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import build, network_config
 from gt.train.interrupts import Interrupted
+from gt.train.logging import quiet
 from gt.train.optim import Optimisation
-from gt.train.run import quiet
 from gt.train.task import Task
 from tests.graphs import random_batch, random_graph
 from tests.masks.test_virtual_models import BLOCKS

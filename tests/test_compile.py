@@ -1,0 +1,128 @@
+"""Compiled networks: the same numbers, once a shape, without backends that cannot be traced, where that is faster."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gt.attention import Demand, choose
+from gt.data.graphs import GraphData
+from gt.errors import UserError
+from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
+from gt.masks import Complete, Hops
+from gt.metrics import loss
+from gt.model import GraphTransformer
+from gt.schema import Schema
+from gt.train import compile as compiling
+from gt.train.checkpoint_files import read
+from gt.train.compile import Compiled
+from tests.data.test_batch_sampler import opened
+from tests.graphs import random_batch
+from tests.small_runs import train, write_graphs
+
+
+def gps(schema: Schema, depth: int, backend: str = "auto") -> GraphTransformer:
+    block = partial(
+        ParallelBlock,
+        local=GatedGCN,
+        attention=partial(Attention, heads=2, backend=backend),
+        feed_forward=partial(FeedForward, ratio=2),
+        norm=nn.BatchNorm1d,
+    )
+    return GraphTransformer(schema, 8, depth, block, mask=Complete())
+
+
+def losses(data, net: GraphTransformer, steps: int) -> list[float]:
+    """Of so many steps of training."""
+    optimizer, out, data.readings = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), [], net.readings
+    while len(out) < steps:
+        loader = data.loader("train")
+        loader.sampler.set_epoch(0)
+        for batch in loader:
+            cost = loss(data.schema, net(batch), batch.y)
+            optimizer.zero_grad()
+            cost.backward()
+            optimizer.step()
+            out.append(cost.item())
+    return out[:steps]
+
+
+@pytest.mark.parametrize("written", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_compiled_network_trains_to_the_same_numbers(written, tmp_path, monkeypatch):
+    """Traced alone, which is quick, and written as a program of its own."""
+    if not written:
+        original = nn.Module.compile
+        monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="aot_eager", **kw))
+    monkeypatch.setattr("gt.data.static.MOST", 2)
+    depth, steps = (2, 20) if written else (1, 3)
+    data = opened(tmp_path, static=True)
+    torch.manual_seed(0)
+    net = gps(data.schema, depth)
+    twin = gps(data.schema, depth)
+    twin.load_state_dict(net.state_dict())
+    torch._dynamo.reset()
+    now = Compiled(net)
+    torch.testing.assert_close(losses(data, net, steps), losses(data, twin, steps), rtol=1e-5, atol=1e-5)
+    assert net.state_dict().keys() == twin.state_dict().keys()
+    assert "break" not in now.summary()
+    for (name, ours), theirs in zip(net.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, msg=name)
+    assert all(not layer.used for layer in now.layers)  # counts are of those that are not compiled
+    now.undo()
+    losses(data, net, 1)
+    assert all(layer.used for layer in now.layers)
+
+
+def test_what_cannot_be_traced_is_left_out():
+    batch = random_batch((2000, 1500), density=0.001)
+    plain = choose(Hops(1)(batch), Demand())
+    assert plain == "sparse"
+    assert choose(Hops(1)(batch), Demand(compiled=True)) not in ("sparse", "triton")
+    net = gps(Schema(node_vocab=(4,)), 1)
+    now = Compiled(net)
+    assert {demand.compiled for _, demand in net.readings()} == {True}
+    now.undo()
+    assert {demand.compiled for _, demand in net.readings()} == {False}
+    with pytest.raises(UserError, match="sparse"):
+        Compiled(gps(Schema(node_vocab=(4,)), 1, "sparse"))
+
+
+class Fast(compiling.Compiled):
+    """Compiles nothing."""
+
+    def __init__(self, net: nn.Module, mode: str = "default") -> None:
+        self.layers, self.parts, self.mode = [], [], mode
+        self.hook = net.register_forward_pre_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3])
+def test_true_compiles_what_is_faster_so_and_a_run_keeps_to_it(seconds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compiling, "Compiled", Fast)
+    times = iter([{"as it is": 0.2, "compiled": seconds}])
+    monkeypatch.setattr(compiling, "measured", lambda *_: next(times))
+    static = []
+    monkeypatch.setattr(GraphData, "go_by_shapes", lambda self, on: static.append(on))
+    train(tmp_path / "run", *write_graphs(tmp_path), "trainer.compile=true", "trainer.max_epochs=1")
+    said = capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "compile.json").read_text())["compiled"] == seconds
+    assert f"{1e3 * seconds:.1f} ms compiled, 200.0 ms as it is" in said
+    assert static == ([True] if seconds < 0.2 else [True, False])
+    assert ("blocks are compiled" in said, "left as it is" in said) == (seconds < 0.2, seconds > 0.2)
+    assert not any("orig_mod" in name for name in read(tmp_path / "run" / "checkpoints" / "best.ckpt")["state_dict"])
+
+
+def test_measuring_changes_nothing_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "Compiled", Fast)
+    data = opened(tmp_path, static=True)
+    net = gps(data.schema, 1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    batch = next(iter(data.loader("train")))
+    state = torch.random.get_rng_state()
+    times = compiling.measured(net, lambda: batch, torch.enable_grad)
+    assert set(times) == {"as it is", "compiled"}
+    assert all(seconds > 0 for seconds in times.values())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
