@@ -14,6 +14,7 @@ from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
 from gt.errors import one_line
 from gt.train.job import job
+from gt.train.launch import one_of_several
 from gt.train.processes import end_with_parent, is_child
 
 
@@ -35,7 +36,7 @@ def command() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
     with one_line(), ranking():
         with importing():
-            sys.argv[1:] = prepared(sys.argv[1:])
+            sys.argv[1:] = one_of_several(prepared(sys.argv[1:]))
         main()
 
 

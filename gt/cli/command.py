@@ -22,6 +22,7 @@ from gt.cli.seeds import check_against, repeated, taken_out
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
 from gt.train.job import in_use
+from gt.train.launch import started_outside
 from gt.train.resume import changes, settings
 
 
@@ -248,7 +249,7 @@ def prepared(arguments: list[str]) -> list[str]:
     Parts of one's own are found in the folder in which the command runs, as those beside ``train.py`` are.
     """
     import_from_here()
-    if "LOCAL_RANK" in os.environ:  # a child of a run that was checked
+    if "LOCAL_RANK" in os.environ and not started_outside():  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)
     overrides, seeds, against = taken_out(overrides)

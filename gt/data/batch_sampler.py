@@ -149,8 +149,12 @@ class Batches(Epochs):
         return batches[: self.total]
 
     def share(self, batch: np.ndarray, rank: int) -> np.ndarray:
-        """A rank's part of a batch; all have graphs of like size."""
-        return batch[rank :: self.world]
+        """A rank's part of a batch: every rank has much the same number of nodes, and of pairs of nodes.
+
+        The graphs, which rise in size, are dealt out in turns, every other turn backwards.
+        """
+        turn, place = np.divmod(np.arange(len(batch)), self.world)
+        return batch[np.where(turn % 2, self.world - 1 - place, place) == rank]
 
     def request(self, graphs: np.ndarray, place: int) -> Request:
         """Ask for some graphs as the batch at this place of the epoch."""

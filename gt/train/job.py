@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gt.data.files import whole
 from gt.errors import UserError, reason
+from gt.train.launch import rank_outside
 from gt.train.paths import anchor
 from gt.train.processes import is_child
 from gt.train.transcript import transcript
@@ -37,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process is at work there.
     """
-    if is_child():
+    if is_child() or rank_outside():
         yield
         return
     # a record lock, which a forked process that outlives this one for a moment does not hold

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gt.errors import UserError
+from gt.train.launch import one_job
 
 LOOK = 0.2  # seconds between two looks at the other processes
 GRACE = 3.0  # seconds in which the first process may end by itself when another one is gone
@@ -111,6 +112,18 @@ class Watch(threading.Thread):
         self.over.wait(GRACE)
         os._exit(1)
 
+    def end(self, patience: float) -> None:
+        """The processes are to end by themselves within so many seconds; those that have not are ended."""
+        self.over.set()
+        if not self.lost.is_set():
+            self.join()
+        for process in [*self.processes, *getattr(self.launcher, "procs", [])]:
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
 
 @contextmanager
 def together(launcher: Any, folder: Path) -> Iterator[None]:
@@ -127,13 +140,15 @@ def together(launcher: Any, folder: Path) -> Iterator[None]:
             time.sleep(SILENCE)  # the first process meets the same error, or the lack of this one, and ends all
             raise
         return
-    watch = Watch(launcher, folder)
+    watch, patience = Watch(launcher, folder), 0.0
     watch.start()
     try:
-        yield
+        with one_job(folder):
+            yield
+        patience = SILENCE
     except Exception:
         if watch.processes and watch.lost.wait(5 * LOOK):  # on a busy machine it may look late
             raise SystemExit(1) from None  # what went wrong here is that another process is gone
         raise
     finally:
-        watch.over.set()
+        watch.end(patience)

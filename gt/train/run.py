@@ -45,6 +45,7 @@ from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
+from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet, sync_line
 from gt.train.objective import measures_of, named_metrics, try_out
@@ -83,6 +84,7 @@ def make_trainer(
         use_distributed_sampler=False,
         _convert_="all",
     )
+    check_started(trainer.num_devices, trainer.num_nodes)
     without_handlers(trainer)
     return trainer
 
