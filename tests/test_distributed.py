@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import gt
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import Schema
@@ -23,7 +24,8 @@ from tests.graphs import random_graph
 from tests.runs import network
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+PATHS = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])  # for launchers of sweeps
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": PATHS.rstrip(os.pathsep)}
 # no batch norm, whose statistics are of a process's own share, and no dropout, whose draws are its own
 MODEL = ("model.width=16", "model.depth=2", "model.block.dropout=0", "encoding=none", "model/norm=layer",
          "model/local=gine", "logger=csv", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu")  # fmt: skip
@@ -55,13 +57,17 @@ def logged(folder: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(handle) if row.get(name)]
 
 
-def test_two_processes_train_as_one_with_batches_twice_as_large(tmp_path):
+SHARDED = ("trainer=fsdp", "callbacks=[default,activation_checkpointing]")
+
+
+@pytest.mark.parametrize("strategy", [("trainer=ddp_cpu",), pytest.param(SHARDED, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_with_batches_twice_as_large(strategy, tmp_path):
     write_graphs(tmp_path / "graphs.jsonl", {"train": 49, "valid": 1, "test": 7})
     data = ("data=graph_files", f"data.path={tmp_path / 'graphs.jsonl'}", f"data.root={tmp_path}")
     options = (*data, *MODEL, "trainer.max_epochs=13")
     alone = train(tmp_path / "alone", *options, "trainer=cpu", "data.batch_size=16")
     assert alone.returncode == 0, alone.stderr
-    both = train(tmp_path / "both", *options, "trainer=ddp_cpu", "data.batch_size=8")
+    both = train(tmp_path / "both", *options, *strategy, "data.batch_size=8")
     assert both.returncode == 0, both.stderr
     assert "Warning" not in both.stderr
     losses = logged(tmp_path / "alone", "train/loss")
@@ -75,6 +81,29 @@ def test_two_processes_train_as_one_with_batches_twice_as_large(tmp_path):
         re.search(r"([\d,]+) targets of", (tmp_path / run / "report.html").read_text()) for run in ("both", "alone")
     ]
     assert targets[0][1] == targets[1][1]
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_and_is_loaded_as_any_other(tmp_path):
+    write_graphs(tmp_path / "graphs.jsonl", {"train": 16, "valid": 3, "test": 3})
+    data = ("data=graph_files", f"data.path={tmp_path / 'graphs.jsonl'}", f"data.root={tmp_path}", "data.batch_size=2")
+    options = (*data, *MODEL, *SHARDED, "model/norm=batch", "model.block.dropout=0.1", "optim/schedule=constant")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, *line in ((whole, *options, "trainer.max_epochs=4"), (parts, *options, "trainer.max_epochs=2")):
+        done = train(folder, *line)
+        assert done.returncode == 0, done.stderr
+    done = train(parts, f"resume={parts}", "trainer.max_epochs=4")
+    assert done.returncode == 0, done.stderr
+    saved, expected = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (parts, whole))
+    assert saved["state_dict"].keys() == expected["state_dict"].keys()
+    assert saved["optimizer_states"][0]["state"].keys() == expected["optimizer_states"][0]["state"].keys()
+    torch.testing.assert_close(saved["state_dict"], expected["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(saved["optimizer_states"], expected["optimizer_states"], rtol=0, atol=0)
+    best = torch.load(parts / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    for name, parameter in gt.load(parts).named_parameters():
+        assert torch.equal(parameter.flatten(), best[name].flatten())
+    refused = train(parts, f"resume={parts}", "trainer.strategy=ddp")
+    assert "trainer.strategy" in refused.stderr
 
 
 def children(pid: int) -> list[int]:

@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.train.optim import Optimisation, stable_then_decay
+from tests.small_runs import train, write_graphs
 
 
 def network() -> nn.Module:
@@ -185,3 +186,18 @@ def test_what_a_part_refuses_is_said_at_once(options, name):
 def test_a_training_of_a_step_or_two_has_a_schedule(steps):
     configured = Optimisation(warmup=100).configure(network(), steps)
     assert configured["optimizer"].param_groups[0]["lr"] > 0
+
+
+@pytest.mark.parametrize(("scaling", "times"), [("linear", 4), ("sqrt", 2)])
+def test_the_rate_follows_the_global_batch(scaling, times, tmp_path):
+    options = ["data.batch_size=8", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "optim.base_batch=4"]
+    optim = ["optim.lr=0.001", "optim/schedule=constant", "optim.warmup=0", f"optim.scaling={scaling}"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *options, *optim)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    for group in saved["optimizer_states"][0]["param_groups"]:
+        assert group["lr"] == pytest.approx(0.001 * times)
+
+
+def test_batches_of_no_fixed_size_have_no_rate_for_one(tmp_path):
+    with pytest.raises(UserError, match=r"optim\.base_batch"):
+        train(tmp_path / "run", *write_graphs(tmp_path), "data.batch_nodes=50", "optim.base_batch=4")

@@ -45,7 +45,7 @@ class Config:
     criterion: str | None = None
     baseline: dict[str, Any] | None = None
     name: str | None = None
-    stage: Literal["fit", "prepare", "baseline"] = "fit"
+    stage: Literal["fit", "prepare", "baseline", "plan"] = "fit"
     seed: int = 0
     resume: str | None = None
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run

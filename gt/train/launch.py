@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -79,7 +80,7 @@ def one_job(folder: Path) -> Iterator[None]:
     They are started by the command of this process, which is the sweep's: here it is one for the configuration that
     the job keeps in its folder. What they were told is forgotten afterwards, for the next job's are others.
     """
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or hydra.mode != RunMode.MULTIRUN:
         yield
         return
@@ -87,7 +88,13 @@ def one_job(folder: Path) -> Iterator[None]:
 
     argv, spec, main = sys.argv, sys.modules["__main__"].__spec__, sys.modules["__main__"]
     told = {name: os.environ[name] for name in RANKS if name in os.environ}
-    sys.argv = [str(TRAIN), "--config-path", str((folder / hydra.output_subdir).resolve()), "--config-name", "config"]
+    sys.argv = [
+        str(TRAIN),
+        "--config-path",
+        str((folder / str(hydra.output_subdir)).resolve()),
+        "--config-name",
+        "config",
+    ]
     main.__spec__ = None  # Lightning would start it as a module where it was one, as a launcher's process is
     with read_write(hydra):
         hydra.run.dir = str(folder)

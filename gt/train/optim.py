@@ -1,11 +1,12 @@
 """Optimisers with their schedule: any of ``torch.optim``, under any of ``torch.optim.lr_scheduler``."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -124,6 +125,9 @@ class Optimisation:
         skip: so many steps whose loss or gradients are not finite are left out; the next one ends the run. On a GPU
             each step is then waited for.
         loss_limit: a larger loss counts as one that is not finite; None sets no limit.
+        base_batch: samples in a global batch for which ``lr`` is meant, see `scaled`; None leaves ``lr`` as it is.
+        scaling: how the rate follows the batch: "linear" (Goyal et al. 2017, for SGD), or "sqrt", by its square root
+            (Malladi et al. 2022, for Adam).
     """
 
     lr: float = 1e-3
@@ -135,8 +139,12 @@ class Optimisation:
     schedule: Callable[..., Any] = field(default=CosineAnnealingLR)
     skip: int = 0
     loss_limit: float | None = None
+    base_batch: int | None = None
+    scaling: Literal["linear", "sqrt"] = "linear"
 
     def __post_init__(self) -> None:
+        if self.base_batch is not None:
+            at_least(1, self.base_batch, "base_batch")
         positive(self.lr, "lr")
         at_least(0, self.weight_decay, "weight_decay")
         at_least(0, self.warmup, "warmup")
@@ -152,6 +160,23 @@ class Optimisation:
             raise ValueError("warmup must be 0 with ReduceLROnPlateau, which has none")
         # what the parts refuse is said now
         self._schedule(self.optimizer([nn.Parameter(torch.zeros(1, 1))], lr=self.lr), 2, LOSS)
+
+    def scaled(self, trainer: Any) -> "Optimisation":
+        """The same for the global batches of a trainer, whose rate is ``lr`` times their samples over ``base_batch``.
+
+        The schedule, which is made of the rate, follows.
+
+        Raises:
+            UserError: the number of samples differs from step to step.
+        """
+        if self.base_batch is None:
+            return self
+        data = trainer.datamodule
+        if not hasattr(data, "batch_size") or getattr(data, "batch_nodes", None):
+            raise UserError("optim.base_batch: these batches have no fixed number of samples: set optim.lr itself")
+        samples = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        factor = samples / self.base_batch
+        return replace(self, lr=self.lr * (factor if self.scaling == "linear" else math.sqrt(factor)), base_batch=None)
 
     def configure(self, module: nn.Module, steps: int, criterion: Criterion = LOSS) -> dict[str, Any]:
         """What ``LightningModule.configure_optimizers`` returns, for a training of ``steps`` optimiser steps.

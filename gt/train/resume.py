@@ -28,6 +28,7 @@ FIXED = {
     "optim.optimizer._target_": "another optimiser has no use for the state of this one",
     "optim.schedule._target_": "another schedule cannot tell from the state of this one where it stands",
     "optim.decayed": "it says which weights each part of the optimiser's state belongs to",
+    "trainer.strategy._target_": "the state of the optimiser is kept in another form there",
     "trainer.devices": SAMPLES,
     "trainer.num_nodes": SAMPLES,
     "trainer.accumulate_grad_batches": SAMPLES,
@@ -93,7 +94,9 @@ def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:
             raise UserError(f"{wrong}: {key.removeprefix('config.')} is {there} there and {here} here")
     theirs, ours = checkpoint["state_dict"], task.state_dict()
     for name in [*ours, *theirs]:
-        there, here = (f"of {tuple(state[name].shape)}" if name in state else "missing" for state in (theirs, ours))
+        there, here = (
+            f"of {tuple(state[name].shape) or (1,)}" if name in state else "missing" for state in (theirs, ours)
+        )
         if there != here:
             raise UserError(f"{wrong}: {name} is {there} there and {here} here")
 

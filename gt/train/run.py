@@ -49,6 +49,7 @@ from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet, sync_line
 from gt.train.objective import measures_of, named_metrics, try_out
+from gt.train.plan import on_one, show_plan
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import history, write_report
@@ -93,12 +94,12 @@ def run(cfg: DictConfig) -> float:
     """Train, test and report as configured; returns the best validation value of the dataset's criterion.
 
     With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0. With
-    ``stage=baseline`` the baselines alone are scored.
+    ``stage=baseline`` the baselines alone are scored, with ``stage=plan`` a few steps are measured.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with resumable(folder):
         try:
-            return train(cfg, folder)
+            return train(on_one(cfg) if cfg.get("stage") == "plan" else cfg, folder)
         finally:
             finish_logging()
 
@@ -144,6 +145,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     classical = classical_baseline(reference, data, task) if reference else None
     if cfg.get("stage") == "baseline":
         show_baselines(data, task, classical)
+        return 0.0
+    if cfg.get("stage") == "plan":
+        show_plan(task, data, make_trainer(cfg.trainer, [], [], folder))
         return 0.0
 
     facts = {

@@ -20,6 +20,7 @@ from gt.train.callbacks.masks import MaskSchedule
 from gt.train.not_finite import Origin, Place, described, first_layer, last_gradient
 from gt.train.optim import Optimisation
 from gt.train.resume import PROCESSES, WAITING, check_network, take_up
+from gt.train.sharding import Sharded
 
 LEFT_OUT = "left_out"  # where a checkpoint keeps how many steps were left out
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
@@ -62,6 +63,11 @@ class Task(pl.LightningModule):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         return predict(self.net, batch)
+
+    def configure_model(self) -> None:
+        strategy: Any = self.trainer.strategy
+        if isinstance(strategy, Sharded):
+            strategy.shard(self.net)
 
     def on_fit_start(self) -> None:
         for logger in self.loggers:  # without the schema, whose words, such as "${", some read as references
@@ -192,6 +198,10 @@ class Task(pl.LightningModule):
         # sums in 16 bits stop growing after a few hundred samples, and a run in bf16-true turned these into such
         self.losses[stage].to(torch.float32)
         self.measures[stage].to(torch.float32)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for buffer in self.net.buffers():  # statistics of batch norm, of which the first process's are kept
+                if buffer.is_floating_point():
+                    torch.distributed.broadcast(buffer, 0)
 
     def _log(self, stage: str) -> None:
         measured = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
@@ -258,7 +268,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
-        return self.optim.configure(self, self._steps(), self.criterion)
+        return self.optim.scaled(self.trainer).configure(self, self._steps(), self.criterion)
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training."""

@@ -4,5 +4,6 @@ from gt.train.callbacks.average import WeightAverage
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.callbacks.progress import Loading, Progress
+from gt.train.callbacks.recompute import ActivationCheckpointing
 
-__all__ = ["Loading", "MaskSchedule", "Progress", "SaveLast", "WeightAverage"]
+__all__ = ["ActivationCheckpointing", "Loading", "MaskSchedule", "Progress", "SaveLast", "WeightAverage"]

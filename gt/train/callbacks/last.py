@@ -12,6 +12,7 @@ from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker
 from gt.ranges import at_least
 from gt.train.checkpoint_files import LAST, clean, older
 from gt.train.interrupts import Interrupted, interrupts
+from gt.train.sharding import Sharded
 
 
 class SaveLast(Checkpoint):
@@ -77,7 +78,8 @@ class SaveLast(Checkpoint):
         if _in_training(trainer):
             self._validating = True
             self._stop_if_asked(trainer)
-            interrupts.release()
+            if not isinstance(trainer.strategy, Sharded):  # whose state takes all processes to save, at one place
+                interrupts.release()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _in_training(trainer):

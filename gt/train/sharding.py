@@ -1,0 +1,127 @@
+"""Training whose state is shared out: each process keeps a part of the weights, gradients and optimiser state."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gt.errors import UserError
+
+
+class Sharded(ModelParallelStrategy):
+    """Fully sharded data parallelism (Rajbhandari et al. 2020, Zhao et al. 2023), as ``torch.distributed.fsdp`` has it.
+
+    A block's weights are put together just before it computes, forward and backward, and let go after that. Batches,
+    steps and losses are those of ``ddp``. In evaluation every process holds all weights: processes may have different
+    numbers of batches, and the first one alone writes the report.
+
+    Checkpoints are whole: the first process puts the parts together, one tensor after the other, and writes what a run
+    of any other strategy would.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(save_distributed_checkpoint=False, process_group_backend=process_group_backend)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
+        if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+            raise UserError(
+                "trainer=fsdp keeps no average of the weights: leave callbacks=ema out, or take trainer=ddp"
+            )
+        task: Any = trainer.lightning_module
+        if task.loss is not None and any(True for _ in task.loss.parameters()):
+            raise UserError("trainer=fsdp trains the network alone, and this loss has parameters: take trainer=ddp")
+        super().setup(trainer)
+
+    def shard(self, net: nn.Module) -> None:
+        """Keep a part of each parameter of a network, block by block; nothing where that is done.
+
+        A single number is made a vector of one, for no other can be shared out.
+        """
+        if isinstance(net, FSDPModule):
+            return
+        for module in net.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if not parameter.dim():
+                    setattr(module, name, nn.Parameter(parameter.detach()[None], parameter.requires_grad))
+        for part in (*getattr(net, "blocks", ()), net):
+            fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+    def on_validation_start(self) -> None:
+        self._hold(whole=True)
+
+    def on_validation_end(self) -> None:
+        self._hold(whole=False)
+
+    def on_test_start(self) -> None:
+        self._hold(whole=True)
+
+    def _hold(self, whole: bool) -> None:
+        assert self.lightning_module is not None
+        for module in self.lightning_module.modules():
+            if isinstance(module, FSDPModule):
+                module.set_reshard_after_forward(not whole, recurse=False)
+                module.unshard() if whole else module.reshard()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return self._together(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return self._together(optimizer.state_dict())
+
+    def _together(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state with its tensors whole; empty but in the first process."""
+
+        def whole(part: DTensor) -> Tensor:
+            value = part.full_tensor()  # by all processes
+            return value.cpu() if self.is_global_zero else value.new_empty(0)
+
+        state = apply_to_collection(state, DTensor, whole)
+        return state if self.is_global_zero else {}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.checkpoint_io.load_checkpoint(Path(checkpoint_path))
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        own, saved = self.lightning_module.state_dict(), checkpoint["state_dict"]
+        parts = {name: _part(value, own[name]) if name in own else value for name, value in saved.items()}
+        self.lightning_module.load_state_dict(parts, strict=strict)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            numbers = [number for group in saved["param_groups"] for number in group["params"]]
+            of = dict(zip(numbers, own, strict=True))
+            state = {n: {k: _part(v, of[n]) for k, v in values.items()} for n, values in saved["state"].items()}
+            optimizer.load_state_dict(saved | {"state": state})
+
+
+def _part(value: Any, like: Tensor) -> Any:
+    """This process's part of a whole tensor that belongs to a parameter, or is the parameter; else the value as it is.
+
+    Args:
+        like: the parameter, of which this process holds a part.
+    """
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,77 @@
+"""What a plan says of a training is what the training takes; its model of many devices is what it is said to be."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from torch import nn
+from torch.nn import functional as F
+
+from gt.train.plan import BACKWARD, BETWEEN, INSIDE, LATENCY, Step, all_reduce, kept, measured, on_one, step_seconds
+from gt.train.task import Task
+from tests.small_runs import configured, train, write_graphs
+
+STEP = Step(1000, 4000, 4000, 8000, 10_000, 10**6, 0.01, 32)
+
+
+class Maps(nn.Module):
+    """Two linear maps of the kind of each node, and their sum over each graph."""
+
+    def __init__(self, kinds: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(kinds, width), nn.Linear(width, outputs)
+
+    def forward(self, batch):
+        of_nodes = self.second(self.first(F.one_hot(batch.x[:, 0], self.first.in_features).float()).relu())
+        return of_nodes.new_zeros(batch.num_graphs, of_nodes.shape[1]).index_add(0, batch.batch, of_nodes)
+
+
+def test_what_is_kept_for_gradients_is_counted_once_and_without_weights():
+    net = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3), nn.ReLU())
+    x = torch.randn(11, 5)
+    with kept(net) as sizes:
+        net(x).sum()
+    assert sum(sizes.values()) == 4 * 11 * (5 + 7 + 3)  # what goes into the maps, and what comes out of the last
+
+
+def test_a_step_is_measured_as_it_is_trained(tmp_path):
+    with configured(tmp_path / "run", *write_graphs(tmp_path), "trainer=fsdp", "trainer.devices=8") as cfg:
+        one = on_one(cfg)
+        assert (one.trainer.strategy, one.trainer.devices) == ("auto", 1)
+        data, optim = instantiate(cfg.data), instantiate(cfg.optim, _convert_="all")
+    data.open([])
+    net = Maps(data.schema.node_vocab[0], 16, data.schema.outputs)
+    task = Task(net, data.schema, *data.measures(), optim)
+    step = measured(task, data, pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    nodes = max(batch.num_nodes for batch in data.loader("train"))
+    assert (step.parameters, step.weights, step.gradients) == (numbers, 4 * numbers, 4 * numbers)
+    assert step.optimiser == 4 * (2 * numbers + 4)  # two moments of each, and how many steps each of four tensors took
+    first, second = net.first.weight.numel(), net.second.weight.numel()
+    assert step.flops == 2 * nodes * (2 * first + 3 * second)  # the data have no gradient
+    assert step.activations >= 4 * nodes * (net.first.in_features + net.second.in_features)
+    assert step.size == 8
+    assert step.seconds > 0
+
+
+def test_the_largest_batch_fills_the_memory_but_for_the_state_and_a_reserve():
+    assert STEP.fitting(20_000) == 32 * (18_000 - 16_000) // 10_000
+    assert STEP.fitting(10_000) == 0
+
+
+def test_devices_add_up_their_gradients_while_they_compute_if_they_can():
+    assert all_reduce(10**9, 1) == 0
+    assert all_reduce(10**9, 2) == pytest.approx(10**9 / INSIDE + 2 * LATENCY)
+    rings = 2 * (7 / 8) * 10**9 / INSIDE + 2 * (3 / 4) * 10**9 / BETWEEN
+    assert all_reduce(10**9, 32) == pytest.approx(rings + 10 * LATENCY)
+    assert step_seconds(STEP, 512) == STEP.seconds
+    large = Step(10**9, 0, 4 * 10**9, 0, 0, 0, 0.03, 32)
+    assert step_seconds(large, 32) == pytest.approx(0.03 + all_reduce(4 * 10**9, 32) - BACKWARD * 0.03)
+
+
+def test_a_plan_is_printed_and_nothing_is_trained(tmp_path, capsys):
+    train(tmp_path / "run", *write_graphs(tmp_path), "stage=plan", "trainer=multinode", "trainer.accelerator=cpu")
+    said = capsys.readouterr().out
+    for word in ("parameters", "weights", "activations of 8 samples", "FLOP", "data.batch_size=", "512", "fsdp"):
+        assert word in said, word
+    assert not (tmp_path / "run" / "checkpoints").exists()
