@@ -1,5 +1,6 @@
 """Training whose state is shared out: each process keeps a part of the weights, gradients and optimiser state."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gt.errors import UserError
+from gt.layers import attention_layers
 
 
 class Sharded(ModelParallelStrategy):
@@ -23,7 +25,8 @@ class Sharded(ModelParallelStrategy):
     numbers of batches, and the first one alone writes the report.
 
     Checkpoints are whole: the first process puts the parts together, one tensor after the other, and writes what a run
-    of any other strategy would.
+    of any other strategy would. It keeps a whole network on its CPU, which takes the place of the shared out one once
+    that has been tested.
     """
 
     def __init__(self, process_group_backend: str | None = None) -> None:
@@ -51,6 +54,7 @@ class Sharded(ModelParallelStrategy):
         """
         if isinstance(net, FSDPModule):
             return
+        self._whole: Any = copy.deepcopy(net) if self.is_global_zero else None
         for module in net.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if not parameter.dim():
@@ -62,10 +66,26 @@ class Sharded(ModelParallelStrategy):
         self._hold(whole=True)
 
     def on_validation_end(self) -> None:
-        self._hold(whole=False)
+        assert self.lightning_module is not None
+        if self.lightning_module.trainer.state.fn == "fit":
+            self._hold(whole=False)
+        else:
+            self.on_test_end()
 
     def on_test_start(self) -> None:
         self._hold(whole=True)
+
+    def on_test_end(self) -> None:
+        task: Any = self.lightning_module
+        state = self.lightning_module_state_dict()
+        if self._whole is None:
+            return
+        net, task.net = task.net, self._whole.to(self.root_device).eval()
+        task.load_state_dict(state)
+        if hasattr(net, "progress"):
+            task.net.set_progress(net.progress)
+        for (_, layer), (_, used) in zip(attention_layers(task.net), attention_layers(net), strict=True):
+            layer.used = used.used
 
     def _hold(self, whole: bool) -> None:
         assert self.lightning_module is not None
