@@ -86,6 +86,7 @@ def kept(folder: Path, name: str) -> dict[str, Any]:
     return {
         key.replace(str(folder), ""): value.replace(str(folder), "") if isinstance(value, str) else value
         for key, value in facts
+        if not key.endswith(".current_score")  # which Lightning writes, and neither reads nor uses
     }
 
 
@@ -122,6 +123,10 @@ def stopped_and_gone_on_with(
     """What came of a run that got a signal; None where it had ended, or not begun."""
     pid = begin(folder, data, *options)
     time.sleep(after)
+    if signum == signal.SIGKILL and all_of_it:  # amid a checkpoint, where one is still to come
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until and not list((folder / "checkpoints").glob(".*.part")):
+            pass
     with suppress(ProcessLookupError):
         (os.killpg if all_of_it else os.kill)(pid, signum)
     sent = time.monotonic()

@@ -4,7 +4,8 @@ import re
 
 import wandb
 
-from gt.train.logging import sync_line, wandb_logger
+import gt.train.logging
+from gt.train.logging import finish, sync_line, wandb_logger
 from tests.small_runs import train, write_graphs
 
 
@@ -20,6 +21,33 @@ def test_two_runs_in_one_process_warn_of_nothing(tmp_path, monkeypatch, capfd):
     said = capfd.readouterr()
     assert said.out + said.err == ""
     assert all(line.startswith(f"wandb sync {tmp_path / name}") for name, line in zip("ab", lines, strict=True))
+
+
+def test_a_server_that_does_not_answer_leaves_the_run_offline(tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(gt.train.logging, "REACHED", 1.0)
+    logger = wandb_logger("gt", "a", str(tmp_path))
+    logger.log_metrics({"loss": 1.0})
+    assert sync_line(logger).startswith(f"wandb sync {tmp_path}")
+    finish()
+    assert re.fullmatch(r"W&B cannot be reached, the run is kept offline: .+\n", capfd.readouterr().out)
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_an_upload_that_does_not_end_is_left_for_later(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = wandb_logger("gt", "a", str(tmp_path))
+    line, end = (logger.experiment, sync_line(logger))[1], wandb.finish
+
+    def late():
+        end()
+        raise TimeoutError
+
+    monkeypatch.setattr(wandb, "finish", late)
+    finish()
+    assert line in capsys.readouterr().out
 
 
 def test_words_of_the_data_may_look_like_interpolations(tmp_path):

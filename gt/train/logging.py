@@ -10,9 +10,14 @@ import secrets
 import sys
 import warnings
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import WandbLogger
+
+from gt.data.files import say
+
+REACHED, UPLOADED = 20.0, 60.0  # seconds in which W&B must answer, and in which the rest is uploaded when a run ends
 
 
 def has_key() -> bool:
@@ -32,7 +37,10 @@ def online() -> bool:
 
 
 def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
-    """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B."""
+    """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B.
+
+    Where W&B is meant to be reached and is not within `REACHED` seconds, the run is kept offline.
+    """
     os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
     import wandb  # takes half a second, which a run without it need not wait
 
@@ -42,17 +50,26 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
     else:
         identity = secrets.token_hex(4)
         kept.write_text(identity)
-    logger = WandbLogger(
-        project=project,
-        name=name,
-        save_dir=save_dir,
-        id=identity,
-        resume="allow" if online() else None,
-        offline=not online(),
-        settings=wandb.Settings(
-            mode="online" if online() else "offline", silent=True, console="off", init_timeout=30, x_disable_stats=True
-        ),
-    )
+    facts = {"project": project, "name": name, "save_dir": save_dir, "id": identity}
+    if online():
+        try:
+            logger = _logger("online", resume="allow", **facts)
+            _ = logger.experiment  # begins the run
+            return logger
+        except wandb.errors.Error as error:
+            say(f"W&B cannot be reached, the run is kept offline: {str(error).splitlines()[0]}")
+            wandb.teardown()  # its service would hold on to the run
+    return _logger("offline", **facts)
+
+
+def _logger(mode: Literal["online", "offline"], **facts: Any) -> WandbLogger:
+    import wandb
+
+    settings = wandb.Settings(
+        mode=mode, silent=True, console="off", init_timeout=REACHED, finish_timeout=UPLOADED,
+        finish_timeout_raises=True, x_disable_stats=True,
+    )  # fmt: skip
+    logger = WandbLogger(offline=mode == "offline", settings=settings, **facts)
     logger._wandb_init.pop("anonymous")  # Lightning always passes it, and wandb warns of it from the second run on
     return logger
 
@@ -66,8 +83,14 @@ def sync_line(logger: WandbLogger) -> str | None:
 
 def finish() -> None:
     """End the run of W&B, where there is one: the next job of a sweep is another."""
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+    if "wandb" not in sys.modules:
+        return
+    wandb = sys.modules["wandb"]
+    folder = wandb.run and Path(wandb.run.dir).parent
+    try:
+        wandb.finish()
+    except TimeoutError:
+        say(f"W&B was not reached within {UPLOADED:.0f} s: upload with wandb sync {folder}")
 
 
 def quiet() -> None:

@@ -43,6 +43,7 @@ from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
+from gt.train.failures import explained
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
 from gt.train.launch import check_started
@@ -174,7 +175,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     )
 
     last = newest(folder / "checkpoints") if cfg.resume else None
-    with together(trainer.strategy.launcher, folder):
+    with together(trainer.strategy.launcher, folder), explained(data):
         with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
             trainer.fit(task, datamodule=data, ckpt_path=last)
         if trainer.global_step and not task.has_trained:
