@@ -381,7 +381,7 @@ def test_several_maps_are_one_picture_each_in_its_own_colours(map_folder, tmp_pa
         [drawn, drawn._replace(scored=Scored(worse), name="other"), drawn._replace(name="third")], 2
     )
     panels = [axes for axes in figure.axes if axes.get_title()]
-    assert [axes.get_title().partition(":")[0] for axes in panels] == ["one", "other", "third"]
+    assert [axes.get_title().partition("\n")[0] for axes in panels] == ["one", "other", "third"]
     assert "Transformer corner" in panels[0].get_title()
     assert "GNN corner" in panels[1].get_title()
     assert [next(text.get_text() for text in axes.texts if "best" in text.get_text()) for axes in panels[:2]] == [

@@ -64,11 +64,11 @@ def figure_of_several(maps: Sequence[Map], columns: int = 3) -> Figure:
     columns = min(columns, len(maps))
     rows = math.ceil(len(maps) / columns)
     width, height = (max(sides) for sides in zip(*(each.size for each in maps), strict=True))
-    figure = Figure(figsize=(columns * width, rows * (height + 0.3)), layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * (height + 0.5)), layout="constrained")
     panels = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axes, each in zip(panels, maps, strict=False):
         scored = each.scored
-        axes.set_title(f"{each.name}: {scored.place(each.axis)}\n{scored.scale}, {scored.runs}, {scored.better}")
+        axes.set_title(f"{each.name}\n{scored.place(each.axis)}\n{scored.scale}, {scored.runs}, {scored.better}")
         scores(axes, each)
     for axes in panels[len(maps) :]:
         axes.set_axis_off()
