@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from gt.data.static import Shape, filled
 from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
 from gt.masks import with_virtual_nodes
+from gt.parallel import share_of
 
 
 def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -111,6 +113,20 @@ class BatchDataset(Dataset[GraphBatch]):
         if not request.counts:
             batch.y = None
         return batch
+
+
+class Shares(BatchDataset):
+    """What falls to one process of each batch of a dataset."""
+
+    def __init__(self, dataset: BatchDataset, level: str, rank: int, world: int) -> None:
+        self.dataset, self.level, self.rank, self.world = dataset, level, rank, world
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, request: Request) -> GraphBatch:
+        whole = self.dataset.batch(replace(request, readings=()))
+        return share_of(whole, self.rank, self.world, self.level, request.readings)
 
 
 class GraphDataset(BatchDataset):

@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 
 from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Epochs
-from gt.data.batching import BatchDataset
+from gt.data.batching import BatchDataset, Shares
 from gt.data.parallel import leave_group
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
@@ -61,6 +61,7 @@ class DataModule(pl.LightningDataModule, ABC):
     Attributes:
         schema: of the data, once they are open.
         readings: says what the model will ask of the next batch.
+        spread: every process is to have a share of the nodes of each batch, rather than batches of its own.
     """
 
     source: Any = field(kw_only=False)
@@ -74,6 +75,7 @@ class DataModule(pl.LightningDataModule, ABC):
         at_least(0, self.workers, "workers")
         at_least(0, self.seed, "seed")
         self.readings: Callable[[], Iterable[Reading]] = tuple
+        self.spread = False
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
@@ -127,16 +129,20 @@ class DataModule(pl.LightningDataModule, ABC):
         return self.workers
 
     def loader(self, split: str) -> Loader:
-        """A loader of the batches of a split: this process's share of them."""
-        place = {}
+        """A loader of the batches of a split: this process's share of them, or of each where ``spread``."""
+        place, dataset = {}, self.dataset(split)
         if self.trainer is not None:
-            place = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+            process = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+            if self.spread:
+                dataset = Shares(dataset, self.schema.level, **process)
+            else:
+                place = process
             if split == "train":
                 place |= self._progress(self.trainer)
         batches = self.batches(split, **place)
         batches.readings = self.readings
         return Loader(
-            self.dataset(split),
+            dataset,
             sampler=batches,
             batch_size=None,  # a request is a whole batch
             num_workers=self.workers_for(split),

@@ -90,7 +90,7 @@ class Attention(Layer):
 
     def queries_keys_values(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Three (N, H, D), turned by position where an encoding rotates."""
-        q, k, v = self.project_in(state.x).view(len(state.x), 3, self.heads, -1).unbind(1)
+        q, k, v = self.project_in(state.x).unflatten(1, (3, self.heads, -1)).unbind(1)
         for encoding in state.encodings:
             q, k = encoding.rotate(q, k, batch)
         return q, k, v
@@ -122,8 +122,8 @@ class Attention(Layer):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         q, k, v = self.queries_keys_values(state, batch)
-        if self.cache is not None:
-            return {"x": self.project_out(self.cache(self, q, k, v, pairs).flatten(1))}
+        if (elsewhere := self.cache or pairs.spread) is not None:
+            return {"x": self.project_out(elsewhere(self, q, k, v, pairs).flatten(1))}
         of_pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count

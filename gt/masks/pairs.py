@@ -24,10 +24,13 @@ class Pairs:
         edges: (2, P) int64, row 0 the source that is read, row 1 the target that reads, sorted by (target, source).
         edge_heads: (P, H) bool, the heads that use each pair; None where all do.
         dense: (B, 1 or H, L, L) bool, [b, h, i, j] True where i reads j.
+        spread: attends where keys and values are spread over processes, see `gt.parallel`; None: they are here.
 
     Raises:
         ValueError: when first asked for a form: the batch has fewer virtual nodes than the mask reads.
     """
+
+    spread: Callable[..., Tensor] | None = None
 
     def __init__(self, batch: GraphBatch, mask: Any) -> None:  # a Mask, which is what makes them
         self.batch, self.mask = batch, mask

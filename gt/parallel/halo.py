@@ -56,6 +56,11 @@ class Halo:
         before = int(gets[:rank].sum())
         return cls(got, sent, tuple(gets.tolist()), tuple(sends.tolist()), before, not len(keys))
 
+    def around(self, own: slice) -> Tensor:
+        """(n + K,) numbers of the rank's own nodes and those of the halo, ascending: the order of `exchange`."""
+        mine = torch.arange(own.start, own.stop, device=self.nodes.device)
+        return torch.cat([self.nodes[: self.before], mine, self.nodes[self.before :]])
+
     def moved(self, move: Move) -> Self:
         """The same on another device."""
         return replace(self, nodes=move(self.nodes), sent=move(self.sent))

@@ -3,8 +3,8 @@
 Every rank owns a run of the nodes of a batch. Between two ranks lies the rest of one graph at most, so what one of
 them reads of the other is a block without holes: no mask, no padding.
 
-    ranks       0        1        2              rank 0 attends within the graph a alone, as without other ranks,
-    nodes    a a a b b b b b b b b c c           then to its part of b and, when it comes by, that of rank 1
+    rank 0      rank 1    rank 2           rank 0 attends within graph a as if there were no other rank, and from
+    a a a b b   b b b b   b b c c          its part of b to that part and, as they come by, to those of ranks 1 and 2
 """
 
 import math

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from gt import parallel
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.data.notices import notices
@@ -43,6 +44,7 @@ from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
+from gt.train.context_parallel import ContextParallel
 from gt.train.failures import explained
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
@@ -117,7 +119,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
         loss, _ = instantiate(cfg.get("loss"), _convert_="all"), named_metrics(cfg)
         reference = instantiate(cfg.get("baseline"), _convert_="all")
-        make_trainer(cfg.trainer, [], [], folder)
+        data.spread = isinstance(make_trainer(cfg.trainer, [], [], folder).strategy, ContextParallel)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     if cfg.trainer.get("compile") and isinstance(data, GraphData):
         data.go_by_shapes(True)
@@ -136,6 +138,10 @@ def train(cfg: DictConfig, folder: Path) -> float:
 
     config = network_config(cfg)
     net = build(config, data.schema)
+    if data.spread:
+        parallel.check(net)
+        if cfg.trainer.get("compile"):
+            raise UserError("trainer=context_parallel runs a network in parts: choose trainer.compile=false")
     if isinstance(net, GraphTransformer) and not cfg.resume:
         with constructing(cfg):
             net.set_degrees(data.loader("train"))
@@ -166,7 +172,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data.readings = partial(net.readings, device, half)
     if isinstance(trainer, Trainer) and trainer.compile:
         say(trainer, compile_network(trainer, net, data, folder))
-    if isinstance(trainer.strategy, DDPStrategy):
+    if isinstance(trainer.strategy, DDPStrategy) and not data.spread:
         unread = some_are_unread(net, next(iter(data.loader("train"))))
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)
     say(
@@ -208,7 +214,7 @@ def finish(
     scores = {name.removeprefix(f"{split}/"): value for name, value in measured.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
-    evaluated = Evaluated(data, split, limit, trainer.world_size)
+    evaluated = Evaluated(data, split, limit, 1 if data.spread else trainer.world_size)
     target = evaluated.targets()
     data.trainer = None  # the other processes are done: from here on every batch is this one's
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])

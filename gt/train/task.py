@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from gt import metrics
+from gt import metrics, parallel
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import predict
@@ -62,7 +62,8 @@ class Task(pl.LightningModule):
         self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        return predict(self.net, batch)
+        net: Any = self.net
+        return parallel.forward(net, batch) if isinstance(batch, parallel.Share) else predict(net, batch)
 
     def configure_model(self) -> None:
         strategy: Any = self.trainer.strategy
@@ -136,7 +137,7 @@ class Task(pl.LightningModule):
             take_up(trainer, checkpoint)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        prediction = self.net(batch)
+        prediction = self(batch)
         trainer: Any = self.trainer
         if batch.y is None and trainer.world_size > 1:  # nothing of this batch was left for this process
             total, weight = metrics.nothing(prediction, self.loss), prediction.new_zeros(())
@@ -187,9 +188,10 @@ class Task(pl.LightningModule):
         return batch.y
 
     def _evaluate(self, stage: str, batch: GraphBatch) -> None:
+        prediction = self(batch)  # also where nothing of a batch falls to this process: others may read its nodes
         if batch.y is None and self.trainer.world_size > 1:
-            return  # nothing of this split was left for this process
-        prediction, target = self(batch), self._target(batch)
+            return
+        target = self._target(batch)
         total, weight = metrics.total_loss(self.schema, prediction, target, self.loss)
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)
