@@ -53,6 +53,7 @@ MODELS = {
     "gpt": {"block": block(prenorm=True), "mask": Causal(), "encodings": [LearnedPositions(20), Rotary()]},
     "window": {"block": block(hint=PositionDecay), "mask": Window(3) & Causal()},
     "position decay": {"block": block(hint=PositionDecay)},
+    "position decay along hops": {"block": block(hint=PositionDecay, backend="sparse"), "mask": Hops(2)},
     "hop decay": {"block": block(GINE, hint=partial(HopDecay, most=3))},
     "edges in scores": {"block": block(score=Gated, edges=True, edge_values=True), "mask": Hops(1)},
     "a mask for each head": {"block": block(GCN), "mask": PerHead((Hops(1), Complete()))},
@@ -68,7 +69,7 @@ def network(level: str = "node", **options) -> GraphTransformer:
 
 
 def example(sizes: tuple[int, ...], level: str) -> GraphBatch:
-    batch = random_batch(sizes, seed=3)
+    batch = random_batch(sizes, seed=3, density=0.1)
     rows = {"node": batch.num_nodes, "graph": batch.num_graphs, "link": 5}[level]
     batch.y = torch.arange(3.0 * rows).view(rows, 3)
     if level == "link":
