@@ -128,15 +128,19 @@ class DataModule(pl.LightningDataModule, ABC):
         """Processes that make the batches of a split."""
         return self.workers
 
+    @property
+    def world(self) -> int:
+        """How many processes have batches of their own."""
+        return 1 if self.trainer is None or self.spread else self.trainer.world_size
+
     def loader(self, split: str) -> Loader:
         """A loader of the batches of a split: this process's share of them, or of each where ``spread``."""
         place, dataset = {}, self.dataset(split)
         if self.trainer is not None:
-            process = {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+            rank = self.trainer.global_rank
+            place = {"rank": 0 if self.spread else rank, "world": self.world}
             if self.spread:
-                dataset = Shares(dataset, self.schema.level, **process)
-            else:
-                place = process
+                dataset = Shares(dataset, self.schema.level, rank, self.trainer.world_size)
             if split == "train":
                 place |= self._progress(self.trainer)
         batches = self.batches(split, **place)

@@ -146,8 +146,8 @@ class GraphData(Stored, Sized):
 
     def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
         """The shapes for a split, the same on every rank and whenever a run resumes."""
-        world = 1 if self.trainer is None or self.spread else self.trainer.world_size
-        dataset, batches = self.dataset(split), self.batches(split, world=world)
+        world, dataset = self.world, self.dataset(split)
+        batches = self.batches(split, world=world)
         sizes, edges = dataset.sizes, dataset.edges
         epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
         shared = [(batch, rank) for epoch in epochs for batch in batches.plan(epoch) for rank in range(world)]

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from gt.data.batch_sampler import Batches
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.parallel import Share
 from gt.schema import several
 from gt.train.checkpoint_files import write
 
@@ -45,10 +46,11 @@ class Origin:
     samples: tuple[int, ...] = ()
 
 
-def first_layer(net: nn.Module, place: Place) -> Origin:
+def first_layer(task: Any, place: Place) -> Origin:
     """The innermost module whose output is the first of a forward pass that is not finite, or, of finite ones, largest.
 
-    The pass is that of the training step, with its random numbers; it moves no statistics of the network.
+    The pass is that of the training step, with its random numbers; it moves no statistics of the network. All processes
+    call it at once.
     """
     for name in ("x", "edge_attr", "y"):
         if not _finite(getattr(place.batch, name)):
@@ -65,11 +67,11 @@ def first_layer(net: nn.Module, place: Place) -> Origin:
             highest = max((float(tensor.abs().max()) for tensor in _tensors(output) if tensor.numel()), default=0.0)
             largest = max(largest, (highest, words), key=lambda each: each[0])
 
-    hooks = [module.register_forward_hook(partial(look, name)) for name, module in net.named_modules() if name]
+    hooks = [module.register_forward_hook(partial(look, name)) for name, module in task.net.named_modules() if name]
     try:
         with torch.no_grad(), torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
             torch.manual_seed(place.seed)
-            functional_call(net, {name: value.clone() for name, value in net.named_buffers()}, (place.batch,))
+            functional_call(task, {name: value.clone() for name, value in task.named_buffers()}, (place.batch,))
     finally:
         for hook in hooks:
             hook.remove()
@@ -128,7 +130,7 @@ def described(task: Any, place: Place, origin: Origin) -> str:
 def _samples(task: Any, place: Place) -> tuple[int, ...]:
     """The numbers of a batch's samples within the training split; none where a batch is a part of one graph."""
     trainer = task.trainer
-    if trainer.datamodule is None:
+    if trainer.datamodule is None or isinstance(place.batch, Share):
         return ()
     shared = {"rank": trainer.global_rank, "world": trainer.world_size}
     batches = trainer.datamodule.batches("train", epoch=place.epoch, first=place.index, **shared)
@@ -136,7 +138,8 @@ def _samples(task: Any, place: Place) -> tuple[int, ...]:
 
 
 def _replay(place: Place, samples: tuple[int, ...]) -> dict[str, Any]:
-    batch = {each.name: getattr(place.batch, each.name) for each in fields(place.batch) if each.name != "memo"}
+    whole = place.batch.whole if isinstance(place.batch, Share) else place.batch
+    batch = {each.name: getattr(whole, each.name) for each in fields(whole) if each.name != "memo"}
     batch = {name: part.cpu() if isinstance(part, Tensor) else part for name, part in batch.items()}
-    batch["extras"] = {name: part.cpu() for name, part in place.batch.extras.items()}
+    batch["extras"] = {name: part.cpu() for name, part in whole.extras.items()}
     return {"batch": batch, "samples": list(samples), "epoch": place.epoch, "index": place.index, "seed": place.seed}

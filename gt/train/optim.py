@@ -174,7 +174,7 @@ class Optimisation:
         data = trainer.datamodule
         if not hasattr(data, "batch_size") or getattr(data, "batch_nodes", None):
             raise UserError("optim.base_batch: these batches have no fixed number of samples: set optim.lr itself")
-        samples = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        samples = data.batch_size * data.world * trainer.accumulate_grad_batches
         factor = samples / self.base_batch
         return replace(self, lr=self.lr * (factor if self.scaling == "linear" else math.sqrt(factor)), base_batch=None)
 

@@ -214,7 +214,7 @@ def finish(
     scores = {name.removeprefix(f"{split}/"): value for name, value in measured.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
-    evaluated = Evaluated(data, split, limit, 1 if data.spread else trainer.world_size)
+    evaluated = Evaluated(data, split, limit, data.world)
     target = evaluated.targets()
     data.trainer = None  # the other processes are done: from here on every batch is this one's
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])

@@ -150,7 +150,7 @@ class Task(pl.LightningModule):
         if self._looks or batch_idx % trainer.log_every_n_steps == 0:
             limit = torch.inf if self.optim is None or self.optim.loss_limit is None else self.optim.loss_limit
             if not self._void and not (torch.isfinite(loss) and loss <= limit):
-                self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self.net, self._place))
+                self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self, self._place))
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
         return total * (trainer.world_size / labels)
 

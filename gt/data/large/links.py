@@ -141,8 +141,7 @@ class LinkData(Stored, Sized):
             sampler = self.sampler if isinstance(self.sampler, Neighbours) else None
             return TrainingLinks(self.graph, links, self.absent, sampler, self.seed)
         questions = self.questions(split)
-        world = 1 if self.trainer is None else self.trainer.world_size
-        block = min((self.eval_batch_size or LARGEST) // questions.width, -(-len(questions) // world))
+        block = min((self.eval_batch_size or LARGEST) // questions.width, -(-len(questions) // self.world))
         whole = self.late if split == "test" and self.valid_as_input else self.whole
         return EvaluationLinks(whole.batch(self.chunk), questions, max(block, 1))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from gt.parallel import Share
 from gt.schema import number
 
 FIRST, NEXT = 12.0, 30.0  # seconds until a line off a terminal, and between two
@@ -38,7 +39,8 @@ class Progress(RichProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._graphs += (batch.num_graphs - batch.padding[0]) * trainer.world_size
+        whole, world = (batch.whole, 1) if isinstance(batch, Share) else (batch, trainer.world_size)
+        self._graphs += (whole.num_graphs - whole.padding[0]) * world
         if self._line_is_due(trainer):
             numbers = [f"  {n} {number(float(v))}" for n, v in trainer.callback_metrics.items() if n == "train/loss"]
             where = f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed._composable import checkpoint
 
 from gt.errors import UserError
+from gt.train.context_parallel import ContextParallel
 
 
 class ActivationCheckpointing(Callback):
@@ -25,6 +26,10 @@ class ActivationCheckpointing(Callback):
         blocks = getattr(pl_module.net, "blocks", None)
         if not isinstance(blocks, nn.ModuleList):
             raise UserError("callbacks=activation_checkpointing: this model has no blocks that it could compute again")
+        if isinstance(trainer.strategy, ContextParallel):
+            raise UserError(
+                "callbacks=activation_checkpointing: trainer=context_parallel runs blocks in parts: leave it out"
+            )
         for block in blocks:
             checkpoint(block, context_fn=_contexts_of(block))
 
