@@ -13,6 +13,7 @@ from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Complete
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.compile import Trainer
 from tests.graphs import random_batch
 from tests.train_matrix import CLIP, PRECISIONS
 
@@ -40,6 +41,14 @@ def test_every_combination_takes_its_steps_or_is_refused(processes, tmp_path):
         assert case["norms"], case
         for norm in case["norms"]:
             assert norm < 1.01 * CLIP if case["clip"] else norm > 10 * CLIP, case
+
+
+def test_float32_matrices_are_multiplied_as_asked(monkeypatch):
+    told = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", told.append)
+    for options in ({}, {"matmul_precision": "high"}):
+        Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options)
+    assert told == ["highest", "high"]
 
 
 def test_a_network_in_16_bits_speaks_of_the_data_in_full():

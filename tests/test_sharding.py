@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 
 from gt.errors import UserError
@@ -53,3 +54,10 @@ def test_what_cannot_be_shared_out_is_refused():
         Sharded().setup(SimpleNamespace(callbacks=[WeightAverage()], lightning_module=plain))
     with pytest.raises(UserError, match="loss"):
         Sharded().setup(SimpleNamespace(callbacks=[], lightning_module=SimpleNamespace(loss=nn.Linear(1, 1))))
+
+
+def test_an_optimiser_that_cannot_step_parts_is_refused(monkeypatch):
+    fused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, fused=True)
+    monkeypatch.setattr(ModelParallelStrategy, "setup_optimizers", lambda self, trainer: self._optimizers.append(fused))
+    with pytest.raises(UserError, match=r"SGD .* optim\.optimizer\.fused=false"):
+        Sharded().setup_optimizers(None)

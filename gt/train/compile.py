@@ -22,6 +22,7 @@ from gt.schema import many
 from gt.train.job import write_json
 
 Mode = bool | Literal["default", "reduce-overhead", "max-autotune"]
+Precision = Literal["highest", "high", "medium"]
 DECISION = "compile.json"  # in the run folder: whether compiled steps were faster
 MOST = 64  # compilations of one block's code: a static shape each, in training and in evaluation
 TRIALS = 3  # timed steps of either kind, of which the quickest counts
@@ -32,6 +33,7 @@ class Trainer(pl.Trainer):
 
     Args:
         compile: a mode of `torch.compile`, in which the network is compiled; True: where that is measured to be faster.
+        matmul_precision: of float32, see `torch.set_float32_matmul_precision`.
         options: as Lightning has them.
 
     Attributes:
@@ -42,8 +44,9 @@ class Trainer(pl.Trainer):
     passes_on = True
     compiled: "Compiled | None"
 
-    def __init__(self, *, compile: Mode = False, **options: Any) -> None:
+    def __init__(self, *, compile: Mode = False, matmul_precision: Precision = "highest", **options: Any) -> None:
         super().__init__(**options)
+        torch.set_float32_matmul_precision(matmul_precision)
         self.compile, self.compiled = compile, None
 
 

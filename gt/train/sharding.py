@@ -47,6 +47,15 @@ class Sharded(ModelParallelStrategy):
             raise UserError("trainer=fsdp trains the network alone, and this loss has parameters: take trainer=ddp")
         super().setup(trainer)
 
+    def setup_optimizers(self, trainer: pl.Trainer) -> None:
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad) and optimizer.defaults["fused"]:
+                raise UserError(
+                    f"a fused {type(optimizer).__name__} cannot step weights that are shared out: set "
+                    "optim.optimizer.fused=false"
+                )
+
     def shard(self, net: nn.Module) -> None:
         """Keep a part of each parameter of a network, block by block; nothing where that is done.
 
