@@ -103,6 +103,10 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
         assert in_use(run)
         with pytest.raises(UserError, match="another process is at work in mine"):
             prepared(["resume=mine"])
+        with pytest.MonkeyPatch.context() as patch:  # the second process of a run that torchrun has started
+            patch.setenv("TORCHELASTIC_RUN_ID", "1")
+            patch.setenv("RANK", "1")
+            assert "resume=mine" in prepared(["hydra.run.dir=mine", "resume=auto"])
         process.kill()
         process.wait()
         assert not in_use(run)

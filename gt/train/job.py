@@ -49,7 +49,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is at work in the folder of a run."""
+    """Whether a process of another command is at work in the folder of a run."""
+    if rank_outside():  # the first process of this command may be there already, and has asked
+        return False
     try:
         with open(folder / LOCK, "r+") as file:
             return not _lock(file)

@@ -103,14 +103,18 @@ class Watch(threading.Thread):
                     self._end(f"{name} ended with exit code {code}")
 
     def _end(self, what: str) -> None:
-        from gt.train.checkpoint_files import how_to_resume  # with PyTorch, as above
-
-        print(f"error: {what}; {how_to_resume(self.folder)}", file=sys.stderr, flush=True)
+        print(f"error: {what}; {self.advice()}", file=sys.stderr, flush=True)
         for process in self.processes:
             process.kill()
         self.lost.set()  # what is said is in the log, too, before the first process closes it
         self.over.wait(GRACE)
         os._exit(1)
+
+    def advice(self) -> str:
+        """How the run goes on."""
+        from gt.train.checkpoint_files import how_to_resume  # with PyTorch, as above
+
+        return how_to_resume(self.folder)
 
     def end(self, patience: float) -> None:
         """The processes are to end by themselves within so many seconds; those that have not are ended."""
@@ -149,6 +153,9 @@ def together(launcher: Any, folder: Path) -> Iterator[None]:
     except Exception:
         if watch.processes and watch.lost.wait(5 * LOOK):  # on a busy machine it may look late
             raise SystemExit(1) from None  # what went wrong here is that another process is gone
+        if any(process.poll() for process in watch.processes):  # it has said why
+            print(watch.advice(), flush=True)
+            raise SystemExit(1) from None
         raise
     finally:
         watch.end(patience)
