@@ -23,6 +23,7 @@ from gt.errors import Parser, UserError, one_line
 from gt.lottery.compare import Peaks, Row, compare, peaks
 from gt.lottery.measure import measure
 from gt.lottery.picture import draw
+from gt.lottery.timing import ms
 from gt.lottery.workloads import densities, workloads
 
 RIVALS = ("TransformerConv", "GATv2Conv", "MultiheadAttention")
@@ -50,12 +51,6 @@ def table(rows: list[Row]) -> Table:
         cells += [ms(row.layers[name]) if name in row.layers else "-" for name in layers]
         shown.add_row(*cells)
     return shown
-
-
-def ms(times: list[float]) -> str:
-    ranked = sorted(times)
-    spread = ranked[(3 * len(ranked)) // 4] - ranked[len(ranked) // 4]
-    return f"{ranked[len(ranked) // 2] * 1e3:.2f} ±{spread * 500:.2f}"
 
 
 def verdict(rows: list[Row]) -> list[str]:

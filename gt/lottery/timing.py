@@ -65,3 +65,10 @@ def attention_step(pairs: Pairs, given: list[Tensor], backend: str) -> Step:
     """One pass of `attend` forward and backward; ``given`` are q, k, v and the gradient of what comes out."""
     q, k, v, grad = given
     return lambda: torch.autograd.grad(attend(q, k, v, pairs, backend=backend), (q, k, v), grad)
+
+
+def ms(times: list[float]) -> str:
+    """The median in milliseconds, and half the spread between the quartiles."""
+    ranked = sorted(times)
+    spread = ranked[(3 * len(ranked)) // 4] - ranked[len(ranked) // 4]
+    return f"{ranked[len(ranked) // 2] * 1e3:.2f} ±{spread * 500:.2f}"

@@ -34,9 +34,9 @@ class Workload:
         return f"{self.name}, {self.mask}, {self.heads} x {self.channels}"
 
 
-def random_graphs(sizes: list[int], degree: float) -> GraphBatch:
+def random_graphs(sizes: list[int], degree: float, seed: int = 0) -> GraphBatch:
     """Graphs of the given sizes whose nodes read about ``degree`` nodes of their graph, drawn at random."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     size = torch.tensor(sizes)
     ptr = torch.tensor([0, *sizes]).cumsum(0)
     nodes = int(ptr[-1])
@@ -52,9 +52,9 @@ def random_graphs(sizes: list[int], degree: float) -> GraphBatch:
     ).finish()
 
 
-def spread(count: int, low: int, high: int) -> list[int]:
+def spread(count: int, low: int, high: int, seed: int = 0) -> list[int]:
     """``count`` sizes drawn evenly from ``low`` to ``high``."""
-    return torch.randint(low, high + 1, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    return torch.randint(low, high + 1, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def workloads() -> list[Workload]:

@@ -1,0 +1,1 @@
+"""``python -m gt.bench``: what a training step costs, beside what one would run without this package."""

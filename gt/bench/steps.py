@@ -1,0 +1,159 @@
+"""Timing a training step: whole and in its parts, of several networks in turn, and through the trainer."""
+
+import statistics
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gt.bench.shapes import Shape
+from gt.graph import GraphBatch
+from gt.layers import attention_layers
+from gt.lottery.compare import Peaks, peak_memory
+from gt.lottery.timing import once, wait
+from gt.metrics import metrics, total_loss
+from gt.schema import Schema
+from gt.train.optim import Optimisation
+from gt.train.task import Task
+
+PARTS = ("forward", "backward", "optimiser")
+TRAINER = "gt, by its trainer"
+
+
+class Loop:
+    """A bare training loop, one step at a time, over batches that are at hand."""
+
+    def __init__(self, net: nn.Module, schema: Schema, batches: list[GraphBatch], half: bool) -> None:
+        self.net, self.schema, self.batches = net, schema, cycle(batches)
+        self.device = batches[0].device
+        self.optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+        self.context = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=half)
+        self.parts: dict[str, list[float]] = {part: [] for part in PARTS}
+
+    def forward(self) -> None:
+        batch = next(self.batches)
+        with self.context():
+            prediction = self.net(batch)
+        total, weight = total_loss(self.schema, prediction, _target(batch))
+        self.loss = total / weight
+
+    def backward(self) -> None:
+        self.loss.backward()
+
+    def optimise(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        """One, whose parts are timed too where that makes nothing wait: on a CPU."""
+        for part, run in zip(PARTS, (self.forward, self.backward, self.optimise), strict=True):
+            if self.device.type == "cpu":
+                self.parts[part].append(once(run, "cpu"))
+            else:
+                run()
+
+
+def _target(batch: GraphBatch) -> Tensor:
+    assert batch.y is not None
+    return batch.y
+
+
+@dataclass
+class Row:
+    """What a step of one program costs.
+
+    Attributes:
+        times: seconds of each repeat; parts: medians of its parts, on a CPU.
+        count: units of a batch, on average; unit: graphs, tokens or nodes.
+        memory: bytes at most beyond what is held between steps.
+        flops: of the matrix products of a step; reached: their share of what the machine was measured to reach.
+    """
+
+    shape: str
+    program: str
+    times: list[float]
+    count: float
+    unit: str
+    parts: dict[str, float] = field(default_factory=dict)
+    memory: int | None = None
+    flops: int | None = None
+    reached: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+
+def measured(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
+    """The network of a shape in a bare loop and through the trainer, and its rival, in turn."""
+    net, (name, make) = shape.network().to(device), shape.rival
+    batches = shape.batches(net, device, half)
+    count = statistics.fmean(map(shape.count, batches))
+    loops = {"gt": Loop(net, shape.schema, batches, half), name: Loop(make().to(device), shape.schema, batches, half)}
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for loop in loops.values():
+        for _ in range(2):
+            loop.step()
+        loop.parts = {part: [] for part in PARTS}
+    for _ in range(rounds):
+        for program, loop in loops.items():
+            times[program].append(once(loop.step, device.type))
+    rows = []
+    for program, loop in loops.items():
+        row = Row(shape.about, program, times[program], count, shape.unit)
+        row.parts = {part: statistics.median(each) for part, each in loop.parts.items() if each}
+        row.memory = peak_memory(loop.step, device.type)
+        if not any("sparse" in layer.used for _, layer in attention_layers(loop.net)):  # counted as if they were dense
+            with FlopCounterMode(display=False) as counter:
+                loop.step()
+            row.flops = counter.get_total_flops()
+            row.reached = row.flops / row.median / peak.operations
+        rows.append(row)
+    trained = trainer_steps(shape, net, batches, half, rounds)
+    return [rows[0], Row(shape.about, TRAINER, trained, count, shape.unit), *rows[1:]]
+
+
+class _Clock(pl.Callback):
+    """The seconds from the beginning of each step to that of the next."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.begun, self.times = device, 0.0, list[float]()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        wait(self.device)
+        now = time.perf_counter()
+        if self.begun:
+            self.times.append(now - self.begun)
+        self.begun = now
+
+
+def trainer_steps(shape: Shape, net: nn.Module, batches: list[GraphBatch], half: bool, steps: int) -> list[float]:
+    """Seconds of each step of a training by Lightning, on the same batches."""
+    clock = _Clock(batches[0].device.type)
+    measures, criterion = metrics(shape.schema)
+    optim = Optimisation(warmup=0, weight_decay=0.01)
+    task = Task(net, shape.schema, measures, criterion, optim, {}, 0)
+    trainer = pl.Trainer(
+        accelerator="gpu" if clock.device == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if half else "32-true",
+        max_steps=steps + 3,
+        limit_val_batches=0,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    repeated = [batch for batch, _ in zip(cycle(batches), range(steps + 3), strict=False)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
+        trainer.fit(task, torch.utils.data.DataLoader(repeated, batch_size=None))  # type: ignore[arg-type]
+    return clock.times[2:]
