@@ -1,0 +1,106 @@
+"""Faults that a run meets at the start of its eighth batch, and never again: ``callbacks.fault._target_=faulty.NAME``.
+
+`tests/test_faults.py` copies this file beside the run, as a part of one's own.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback
+
+MET = Path("met")  # when, by the clock
+
+
+class Fault(Callback):
+    """Something happens once, on every process or on one rank alone."""
+
+    rank: int | None = None
+
+    def happen(self, trainer, task) -> None:
+        raise NotImplementedError
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, 2) and self.rank in (None, trainer.global_rank):
+            if MET.exists():
+                return
+            MET.write_text(str(time.time()))
+            self.happen(trainer, pl_module)
+
+
+class Signal(Fault):
+    def __init__(self, name: str) -> None:
+        self.signum = signal.Signals[name]
+
+    def happen(self, trainer, task) -> None:
+        os.kill(os.getpid(), self.signum)
+
+
+class KilledRank(Fault):
+    rank = 1
+
+    def happen(self, trainer, task) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class RaisingRank(Fault):
+    rank = 1
+
+    def happen(self, trainer, task) -> None:
+        raise RuntimeError("a bug on one process")
+
+
+class KilledWorker(Fault):
+    def happen(self, trainer, task) -> None:
+        os.kill(trainer.fit_loop._data_fetcher.combined_loader._iterator.iterators[0].gi_frame.f_locals["batches"]
+                ._workers[0].pid, signal.SIGKILL)  # fmt: skip
+
+
+class FullDisk(Fault):
+    """No file may grow beyond 20 kB, less than a checkpoint takes."""
+
+    def happen(self, trainer, task) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+class ReadOnly(Fault):
+    """The folder of checkpoints may not be written to, by the superuser neither, who gives up the right to."""
+
+    def happen(self, trainer, task) -> None:
+        os.chmod(trainer.checkpoint_callback.dirpath, 0o555)
+        version, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        ctypes.CDLL(None).capset(version, none)  # no capabilities, see capset(2)
+
+
+class KilledWriting(Fault):
+    """The process is killed in the middle of a checkpoint."""
+
+    def happen(self, trainer, task) -> None:
+        def save(contents, file) -> None:
+            whole(contents, file)
+            file.truncate(file.tell() // 2)
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        whole, torch.save = torch.save, save
+
+
+class NotANumber(Fault):
+    def happen(self, trainer, task) -> None:
+        torch.nn.init.constant_(task.net.blocks[0].attention.project_out.weight, torch.nan)
+
+
+class Explodes(Fault):
+    def happen(self, trainer, task) -> None:
+        with torch.no_grad():
+            task.net.head.mlp[-1].weight *= 1e9
+
+
+class Memory(Fault):
+    def happen(self, trainer, task) -> None:
+        torch.empty(1 << 50, dtype=torch.uint8)
