@@ -394,7 +394,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
     [
         "model=gps", "model.width=32", "model.depth=9", "model.block.dropout=0.5", "mask.hops=2", 
         "encoding.rwse.steps=4", "seed=7",
-        "data.batch_size=64", "data.source.view=sequence", "data.seed=3", "trainer.devices=2", "stage=prepare",
+        "data.batch_size=64", "data.source.view=sequence", "data.seed=3", "stage=prepare",
         "trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3",
         "optim.optimizer._target_=torch.optim.Adam", "optim._target_=tests.test_construct.Layer",
         "mask._target_=gt.masks.Complete", "model.block.local._target_=gt.layers.FeedForward",

@@ -35,7 +35,7 @@ def test_computing_blocks_again_changes_nothing_but_what_is_kept():
     torch.manual_seed(0)
     net = GraphTransformer(schema, 16, 3, partial(block, norm=nn.BatchNorm1d))
     again = copy.deepcopy(net)
-    ActivationCheckpointing().setup(None, SimpleNamespace(net=again), "fit")
+    ActivationCheckpointing().setup(SimpleNamespace(strategy=None), SimpleNamespace(net=again), "fit")
     gradients, statistics, kept = step(net, batch)
     *same, fewer = step(again, batch)
     torch.testing.assert_close(same, [gradients, statistics], rtol=0, atol=0)

@@ -100,8 +100,7 @@ class Hint(nn.Module, ABC):
             distance = pairs.dense_hops(self.most) if dense else pairs.hops(self.most)
             return self(distance[:, None])
         if not dense:
-            source, target = pairs.batch.position[pairs.edges]
-            return self((source - target)[:, None])
+            return self(pairs.ahead[:, None])
         place = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
         return self((place - place[:, None])[None, None]).expand(pairs.batch.num_graphs, -1, -1, -1)
 

@@ -97,6 +97,11 @@ class Rows(Pairs):
         target, source = (torch.arange(s.stop, device=self.batch.device)[s] for s in self.place)
         return torch.stack([source.repeat(len(target)), target.repeat_interleave(len(source))])
 
+    @property
+    def ahead(self) -> Tensor:
+        source, target = self.edges  # positions in the text, of which the batch has the new tokens alone
+        return source - target
+
     def hops(self, most: int) -> Tensor:
         return self.whole.dense_hops(most)[0, *self.place].flatten()
 

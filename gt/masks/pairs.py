@@ -125,6 +125,12 @@ class Pairs:
             return True
         return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
 
+    @property
+    def ahead(self) -> Tensor:
+        """(P,) by how many positions each source is ahead of its target."""
+        source, target = self.batch.position[self.edges]
+        return source - target
+
     def hops(self, most: int) -> Tensor:
         """(P,) how many hops each target is from its source; ``most + 1`` where further or out of reach."""
         source, target = self.edges
