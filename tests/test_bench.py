@@ -15,8 +15,8 @@ from gt.lottery.compare import Peaks
 from gt.lottery.workloads import random_graphs
 
 SMALL = {
-    "gps_molhiv": lambda: shapes.gps("GPS-molhiv", 3, 0.05),
-    "gps_zinc": lambda: shapes.gps("GPS-ZINC", 3, 0.0),
+    "gps_molhiv": lambda: shapes.gps("GPS-molhiv", "gated_gcn", shapes.gated, 3),
+    "gps_zinc": lambda: shapes.gps("GPS-ZINC", "gine", shapes.gine, 3),
     "gpt_small": lambda: shapes.text(16, 1, 2, 8, 3),
 }
 

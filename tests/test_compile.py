@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from gt.attention import Demand, choose
 from gt.data.graphs import GraphData
+from gt.data.large.sampling import Clusters
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Complete, Hops
@@ -126,3 +128,12 @@ def test_measuring_changes_nothing_of_the_network(tmp_path, monkeypatch):
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_batches_of_any_shape_are_refused_and_so_is_measuring_on_each_of_several(tmp_path, monkeypatch):
+    task = SimpleNamespace(compile="default", world_size=2)
+    with pytest.raises(UserError, match="Clusters"):
+        compiling.compile_network(task, nn.Linear(1, 1), SimpleNamespace(sampler=Clusters()), tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(UserError, match=r"trainer\.compile=default"):
+        compiling.compile_network(SimpleNamespace(compile=True, world_size=2), nn.Linear(1, 1), object(), tmp_path)

@@ -11,10 +11,11 @@ from gt.attention.costs import CostTable
 from gt.errors import one_line
 from gt.lottery import __main__ as program
 from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks
+from gt.lottery.flops import matrix_flops
 from gt.lottery.measure import filled, measure
 from gt.lottery.picture import crossings, draw
-from gt.lottery.timing import side_by_side
-from gt.lottery.workloads import Workload, densities, random_graphs, workloads
+from gt.lottery.timing import attention_step, side_by_side
+from gt.lottery.workloads import Workload, densities, inputs, random_graphs, workloads
 from gt.masks import Complete, Hops
 
 PEAK = Peaks(1e11, 1e10)
@@ -144,3 +145,15 @@ def test_peaks_are_positive():
     found = peaks("cpu", torch.float32)
     assert found.operations > 1e9
     assert found.traffic > 1e8
+
+
+@pytest.mark.parametrize(
+    ("backend", "count"), [("dense", lambda pairs: 50**2 + 50**2), ("sparse", lambda pairs: pairs.count)]
+)
+def test_sparse_products_count_by_their_entries(backend, count):
+    """Two products forward and four backward, of 4 heads of 8."""
+    pairs = Hops(1)(random_graphs([50, 30], 3))
+    step = attention_step(pairs, inputs(pairs, 4, 8, torch.float32), backend)
+    step()  # the mask's own products are done
+    assert matrix_flops(step) == 6 * 2 * count(pairs) * 4 * 8
+    assert matrix_flops(lambda: torch.addmm(torch.ones(3), torch.ones(2, 5), torch.ones(5, 3))) == 2 * 2 * 5 * 3

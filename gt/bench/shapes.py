@@ -19,6 +19,7 @@ from gt.train.checkpoint import build, network_config
 
 ATOM, BOND = (119, 5, 12, 12, 10, 6, 6, 2, 2), (5, 6, 2)  # what OGB's molecules are described by
 BATCHES = 8
+DROPPED, WEIGHTS_DROPPED = 0.05, 0.5  # of what a branch adds, and of attention weights: as GPS was published
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,15 @@ def drawn(vocabulary: tuple[int, ...], rows: int, draw: torch.Generator) -> Tens
 class PyGNetwork(nn.Module):
     """Layers of `torch_geometric.nn.GPSConv` between sums of embeddings and a read-out by the mean, or of each node."""
 
-    def __init__(self, schema: Schema, width: int, depth: int, local: Callable[[], nn.Module], dropout: float) -> None:
+    def __init__(self, schema: Schema, width: int, depth: int, local: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.nodes, self.edges = (
             nn.ModuleList(nn.Embedding(size, width) for size in sizes)
             for sizes in (schema.node_vocab, schema.edge_vocab)
         )
         self.layers = nn.ModuleList(
-            GPSConv(width, local(), heads=4, dropout=dropout, attn_kwargs={"dropout": dropout}) for _ in range(depth)
+            GPSConv(width, local(), heads=4, dropout=DROPPED, attn_kwargs={"dropout": WEIGHTS_DROPPED})
+            for _ in range(depth)
         )
         self.head, self.by_graph = nn.Linear(width, schema.outputs), schema.level == "graph"
 
@@ -150,26 +152,31 @@ def molecules(count: int) -> Callable[[int], GraphBatch]:
     return lambda seed: random_graphs(spread(count, 10, 41, seed), 2.15, seed)
 
 
-def gps(name: str, count: int, dropout: float) -> Shape:
+def gps(name: str, option: str, conv: Callable[[], nn.Module], count: int) -> Shape:
+    """GPS as published, on so many molecules, with a local branch of this package and with one of PyG."""
     schema = Schema(node_vocab=ATOM, edge_vocab=BOND, kind="binary")
     return Shape(
         f"{name}, 10 x 64, {count} molecules",
-        ("experiment=gps_molhiv", "encoding=none", *([] if name == "GPS-molhiv" else ["model/local=gine"])),
+        ("experiment=gps_molhiv", "encoding=none", f"model/local={option}"),
         schema,
         molecules(count),
-        ("GPSConv", lambda: PyGNetwork(schema, 64, 10, local_of(name), dropout)),
+        ("GPSConv", lambda: PyGNetwork(schema, 64, 10, conv)),
         "graphs",
     )
 
 
-def local_of(name: str) -> Callable[[], nn.Module]:
-    """PyG's convolution in the place of ours."""
-    if name == "GPS-molhiv":
-        return lambda: ResGatedGraphConv(64, 64, edge_dim=64)
-    return lambda: GINEConv(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)))
+def gated() -> nn.Module:
+    """PyG's convolution in the place of our GatedGCN, which leaves edges as they are."""
+    return ResGatedGraphConv(64, 64, edge_dim=64)
+
+
+def gine() -> nn.Module:
+    """PyG's convolution in the place of our GINE."""
+    return GINEConv(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)))
 
 
 def text(width: int, depth: int, heads: int, length: int, count: int) -> Shape:
+    """A character GPT without dropout, on so many texts."""
     schema = Schema(node_vocab=(256,), level="node", outputs=256, max_nodes=length)
     overrides = (
         "data=python_text",
@@ -188,6 +195,7 @@ def text(width: int, depth: int, heads: int, length: int, count: int) -> Shape:
 
 
 def large() -> Shape:
+    """Message passing and attention along the edges of one graph."""
     schema = Schema(node_vocab=(16,), level="node", outputs=8)
     return Shape(
         "GCN and attention along edges, 2 x 64, 17,000 nodes",
@@ -200,9 +208,9 @@ def large() -> Shape:
 
 
 SHAPES: dict[str, Callable[[], Shape]] = {
-    "gps_molhiv": lambda: gps("GPS-molhiv", 32, 0.05),
-    "gps_molhiv_128": lambda: gps("GPS-molhiv", 128, 0.05),
-    "gps_zinc": lambda: gps("GPS-ZINC", 32, 0.0),
+    "gps_molhiv": lambda: gps("GPS-molhiv", "gated_gcn", gated, 32),
+    "gps_molhiv_128": lambda: gps("GPS-molhiv", "gated_gcn", gated, 128),
+    "gps_zinc": lambda: gps("GPS-ZINC", "gine", gine, 32),
     "gpt_small": lambda: text(128, 4, 4, 64, 12),
     "gpt": lambda: text(384, 6, 6, 256, 16),
     "large": large,

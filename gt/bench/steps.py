@@ -11,12 +11,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gt.bench.shapes import Shape
 from gt.graph import GraphBatch
-from gt.layers import attention_layers
 from gt.lottery.compare import Peaks, peak_memory
+from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once, wait
 from gt.metrics import metrics, total_loss
 from gt.schema import Schema
@@ -110,11 +109,8 @@ def measured(shape: Shape, device: torch.device, half: bool, rounds: int, peak: 
         row = Row(shape.about, program, times[program], count, shape.unit)
         row.parts = {part: statistics.median(each) for part, each in loop.parts.items() if each}
         row.memory = peak_memory(loop.step, device.type)
-        if not any("sparse" in layer.used for _, layer in attention_layers(loop.net)):  # counted as if they were dense
-            with FlopCounterMode(display=False) as counter:
-                loop.step()
-            row.flops = counter.get_total_flops()
-            row.reached = row.flops / row.median / peak.operations
+        row.flops = matrix_flops(loop.step)
+        row.reached = row.flops / row.median / peak.operations
         rows.append(row)
     trained = trainer_steps(shape, net, batches, half, rounds)
     return [rows[0], Row(shape.about, TRAINER, trained, count, shape.unit), *rows[1:]]

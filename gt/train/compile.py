@@ -15,11 +15,13 @@ from torch._dynamo.utils import counters
 from gt.attention.dispatch import UNTRACED
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
+from gt.data.large.sampling import Full
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers import attention_layers
 from gt.schema import many
 from gt.train.job import write_json
+from gt.train.launch import started_outside
 
 Mode = bool | Literal["default", "reduce-overhead", "max-autotune"]
 Precision = Literal["highest", "high", "medium"]
@@ -103,13 +105,25 @@ def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: 
     """Compile a network as ``trainer.compile`` asks, and say what was done.
 
     What was measured is kept in the run's folder: a run that goes on, or another process of it, does the same.
+
+    Raises:
+        UserError: batches have no fixed shapes, or several processes would measure, each for itself.
     """
+    if not isinstance(sampler := getattr(data, "sampler", None), Full | None):
+        raise UserError(
+            f"trainer.compile={trainer.compile}: parts of a graph drawn by {type(sampler).__name__} are of any shape, "
+            "each of which would be compiled: choose data/sampler=full, or trainer.compile=false"
+        )
     left_out = f"; attention leaves out {' and '.join(UNTRACED)}, which cannot be traced"
     if trainer.compile is not True:
         trainer.compiled = Compiled(net, str(trainer.compile))
         return f"blocks are compiled, mode {trainer.compile}{left_out}"
     path = folder / DECISION
     if not path.exists():
+        if started_outside() and trainer.world_size > 1:
+            raise UserError(
+                "trainer.compile=true measures on one process: choose a mode, such as trainer.compile=default"
+            )
         device = trainer.strategy.root_device
         net.to(device)
         context = trainer.precision_plugin.forward_context

@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from gt.data.datamodule import DataModule
 from gt.graph import GraphBatch
+from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once
 from gt.metrics import total_loss
 
@@ -116,8 +116,7 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
         loss = loss_of(batch)
     activations = sum(sizes.values())
     del loss
-    with FlopCounterMode(display=False) as counter:
-        loss_of(batch).backward()
+    flops = matrix_flops(lambda: loss_of(batch).backward())
     optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -128,7 +127,7 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
     size = batch.num_nodes - batch.padding[1] if unit(data) == "batch_nodes" else batch.num_graphs - batch.padding[0]
     return Step(
         sum(parameter.numel() for parameter in parameters), weights, gradients,
-        sum(value.nbytes for value in state), activations, counter.get_total_flops(), seconds, size,
+        sum(value.nbytes for value in state), activations, flops, seconds, size,
     )  # fmt: skip
 
 

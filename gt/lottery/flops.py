@@ -1,0 +1,39 @@
+"""What a step computes, counted."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, mm_flop
+
+from gt.lottery.timing import Step
+
+
+def matrix_flops(step: Step) -> int:
+    """Floating point operations of the matrix products of a step, which runs once; of sparse ones, of their entries."""
+    with FlopCounterMode(display=False, custom_mapping=SPARSE) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _product(a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
+    """``a @ b``, which PyTorch counts as if no entry of a sparse matrix were 0."""
+    if a.layout is torch.sparse_csr:
+        return 2 * a.values().numel() * b.shape[1]
+    return mm_flop(a.shape, b.shape)
+
+
+def _sum(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> int:
+    """A matrix and ``a @ b``."""
+    return _product(a, b)
+
+
+def _sampled(sample: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
+    """The entries of a product that ``sample`` has."""
+    return 2 * sample.values().numel() * a.shape[1]
+
+
+aten = torch.ops.aten
+SPARSE: dict[Any, Any] = {aten.mm: _product, aten.addmm: _sum, aten.sparse_sampled_addmm: _sampled}
+for _function in SPARSE.values():
+    _function._get_raw = True  # tensors rather than their shapes
