@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gt.attention import Demand, choose
+from gt.attention import Demand, choose, prepare
 from gt.data.graphs import GraphData
 from gt.data.large.sampling import Clusters
 from gt.errors import UserError
@@ -89,6 +89,22 @@ def test_what_cannot_be_traced_is_left_out():
     assert {demand.compiled for _, demand in net.readings()} == {False}
     with pytest.raises(UserError, match="sparse"):
         Compiled(gps(Schema(node_vocab=(4,)), 1, "sparse"))
+
+
+def test_a_batch_is_traced_whole_whatever_is_known_of_it_beforehand(monkeypatch):
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="eager", **kw))
+    batch = random_batch((3, 5))
+    batch.x = batch.x[:, :1] * 0
+    torch._dynamo.reset()
+    net = gps(Schema(node_vocab=(4,)), 1)
+    now = Compiled(net)
+    for mask, demand in net.readings():
+        prepare(mask(batch), demand)  # as a loader does
+    for index in ("edge_mask", "slot", "rowptr"):
+        vars(batch).pop(index)
+    net(batch)
+    assert now.summary() == "compiled 1 graph"
 
 
 class Fast(compiling.Compiled):

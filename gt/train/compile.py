@@ -75,6 +75,7 @@ class Compiled:
                 )
             layer.compiled = True
         torch._dynamo.config.recompile_limit = MOST
+        counters.clear()  # an earlier job of a sweep may have been in this process
         self.parts = list(getattr(net, "blocks", [net]))
         for part in self.parts:
             part.compile(mode=mode, dynamic=False)
