@@ -80,6 +80,18 @@ def test_distance():
     assert len(hubs) == 11  # a node's number tells nothing
 
 
+def test_distance_as_a_number():
+    classes, numbers = (Distance(size=11, longest=4, regression=number, **SMALL).build() for number in (False, True))
+    label, hops = classes.nodes["y"], numbers.nodes["y"]
+    assert np.array_equal(numbers.edge_index, classes.edge_index)
+    assert np.array_equal(np.isnan(hops[:, 0]), label == UNLABELLED)
+    assert np.array_equal(hops[label != UNLABELLED, 0], label[label != UNLABELLED] + 1)
+    schema = numbers.schema
+    assert (schema.kind, schema.level, schema.outputs) == ("regression", "node", 1)
+    assert schema.mean == pytest.approx([2.5])  # of 1 to 4, each as often
+    assert schema.scale == pytest.approx([np.sqrt(1.25)])
+
+
 def test_connectivity():
     for graph, x, answer in samples(Connectivity(size=6, **SMALL)):
         parts = list(nx.connected_components(graph))

@@ -3,13 +3,16 @@
 All nodes but these two hold the same value: whoever does not read the edges knows nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from gt.data.numbers import Numbers
 from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
+from gt.data.store import Graphs
 from gt.ranges import at_least
+from gt.schema import UNLABELLED
 
 PLAIN, SOURCE, TARGET = 0, 1, 2  # of x
 
@@ -24,10 +27,12 @@ class Distance(Puzzle):
     Args:
         size: nodes of the tree.
         longest: hops.
+        regression: the answer is a number, the hops, and its error counts; else one of ``longest`` classes.
     """
 
     size: int = 16
     longest: int = 6
+    regression: bool = False
 
     name = "distance"
     vocab: ClassVar[tuple[int, ...]] = (3,)
@@ -49,6 +54,15 @@ class Distance(Puzzle):
         is_apart = tree_distances(parent) == label[:, None, None] + 1
         source, target = np.divmod(random_true(rng, is_apart.reshape(count, -1)), self.size)
         return marked(rng, parent, source, target, label)
+
+    def build(self) -> Graphs:
+        graphs = super().build()
+        if not self.regression:
+            return graphs
+        y = graphs.nodes["y"][:, None]
+        graphs.nodes["y"] = np.where(y == UNLABELLED, np.nan, y + 1).astype(np.float32)
+        graphs.schema = replace(graphs.schema, kind="regression", outputs=1, target=("hops to the source",))
+        return Numbers(standardise=False).learn(graphs)
 
 
 @dataclass(kw_only=True, eq=False)
