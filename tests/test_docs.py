@@ -24,7 +24,7 @@ ELSEWHERE = re.compile(
     r"train\.py -m|seeds=|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench"
 )
 SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
-SHORT = ["trainer.val_check_interval=3"]  # a best checkpoint, of those that validate every 500 steps
+SHORT = ["trainer.val_check_interval=1"]  # a best checkpoint, of those that validate every 500 steps
 SMALLER = {"python_functions": [f"data.path={ROOT / 'gt'}"], "text": SHORT, "python_text": SHORT}
 
 README, *OTHERS = (dict.fromkeys(commands(page)) for page in PAGES)
