@@ -6,8 +6,11 @@ from itertools import product
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from hydra import compose, initialize_config_dir
 from torch import nn
 
+from gt.cli.config import check
+from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.decode import obstacle
@@ -16,6 +19,7 @@ from gt.layers import FeedForward, ParallelBlock, PyGConvolution, State
 from gt.masks import Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.checkpoint import build, network_config
 from tests.graphs import SIZES, random_batch
 
 WIDTH = 8
@@ -138,6 +142,38 @@ def test_virtual_nodes_have_no_edges():
     with torch.no_grad():
         alone = torch.cat([net(GraphBatch.from_data_list([graph])) for graph in batch.to_data_list()])
         torch.testing.assert_close(net(batch), alone, atol=1e-5, rtol=1e-5)
+
+
+NAMED = {  # options of model/local, and what its name makes a reader expect of PyG
+    "gat": lambda: pyg.GATConv(WIDTH, WIDTH // 4, heads=4, edge_dim=WIDTH),
+    "gatv2": lambda: pyg.GATv2Conv(WIDTH, WIDTH // 4, heads=4, edge_dim=WIDTH),
+    "sage": lambda: pyg.SAGEConv(WIDTH, WIDTH),
+    "gin": lambda: pyg.GINConv(two_maps()),
+    "pna": lambda: pyg.PNAConv(
+        WIDTH,
+        WIDTH,
+        ["mean", "min", "max", "std"],
+        ["identity", "amplification", "attenuation"],
+        torch.tensor([1, 3, 2]),
+        edge_dim=WIDTH,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_local_layer_is_had_by_its_name(name):
+    torch.manual_seed(0)
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        cfg = compose("train", ["model=gin", f"model/local={name}", f"model.width={WIDTH}", "encoding=none"])
+    check(cfg)
+    net = build(network_config(cfg), Schema((5, 5), edge_vocab=(3,), outputs=3)).double()
+    net.set_degrees([GraphBatch(torch.tensor([0, 6]), torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 4, 5, 5]]), 6)])
+    reference, batch = NAMED[name]().double(), random_batch((1, 6, 3))
+    reference.load_state_dict(net.blocks[0].local.conv.state_dict())
+    x, e = streams(batch)
+    takes = {"edge_attr": e} if net.blocks[0].local.reads_edges else {}
+    torch.testing.assert_close(called(net.blocks[0].local, x, e, batch), reference(x, batch.edge_index, **takes))
+    assert net(batch).isfinite().all()
 
 
 def test_no_two_layers_share_a_parameter():
