@@ -1,4 +1,4 @@
-"""GPT-2 and BERT of Hugging Face as what they are: graph transformers on the causal and on the complete graph.
+"""GPT-2, Llama, Qwen3 and BERT of Hugging Face as what they are: graph transformers on causal and complete graphs.
 
 The weights of a ``transformers`` model go into a `GraphTransformer` that gives the same logits, whichever way attention
 is computed: by dense matrices, or by messages along the pairs that the mask lists. That package is not needed here:
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.encodings import LearnedPositions
+from gt.encodings import LearnedPositions, Rotary
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -26,6 +26,7 @@ ACTIVATIONS = {
     "gelu_new": partial(nn.GELU, approximate="tanh"),
     "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
     "relu": nn.ReLU,
+    "silu": nn.SiLU,
 }
 
 
@@ -116,6 +117,78 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
             weights[f"blocks.{layer}.{ours}.weight"] = weight.T if weight.dim() == 2 else weight
             weights[f"blocks.{layer}.{ours}.bias"] = given[f"h.{layer}.{theirs}.bias"]
     weights |= {"norm.weight": given["ln_f.weight"], "norm.bias": given["ln_f.bias"]}
+    return filled(net, weights)
+
+
+def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
+    """A ``transformers.LlamaForCausalLM`` or ``Qwen3ForCausalLM`` as attention on the causal complete graph of a path.
+
+    Args:
+        model: the model; batches for what is returned hold one token number a node, ``x`` (N, 1).
+        backend: how attention is computed, see `gt.attention.attend`.
+
+    Returns:
+        A network whose predictions (N, tokens) are the model's logits.
+
+    Raises:
+        UserError: a configuration that changes the architecture.
+    """
+    c, given = model.config, dict(model.state_dict())
+    rope = c.rope_parameters
+    if c.head_dim * c.num_attention_heads != c.hidden_size:
+        raise UserError(f"heads of {c.head_dim} channels that do not add up to {c.hidden_size} are not supported")
+    if rope["rope_type"] != "default":
+        raise UserError(f"rotary positions that are scaled ('{rope['rope_type']}') are not supported")
+    if getattr(c, "use_sliding_window", False) or any(name.endswith("_proj.bias") for name in given):
+        raise UserError("a sliding window, or maps with a bias, are not supported in a Llama or Qwen3")
+    norm = partial(nn.RMSNorm, eps=c.rms_norm_eps)
+    qk_norm = "model.layers.0.self_attn.q_norm.weight" in given
+    net = GraphTransformer(
+        Schema(node_vocab=(c.vocab_size,), level="node", outputs=c.vocab_size, max_nodes=c.max_position_embeddings),
+        c.hidden_size,
+        c.num_hidden_layers,
+        partial(
+            ParallelBlock,
+            attention=partial(
+                Attention,
+                heads=c.num_attention_heads,
+                kv_heads=c.num_key_value_heads,
+                bias=False,
+                backend=backend,
+                qk_norm=norm if qk_norm else None,
+            ),
+            feed_forward=lambda width: FeedForward(
+                width, c.intermediate_size / width, activation=activation_of(c.hidden_act), bias=False, gated=True
+            ),
+            norm=norm,
+            prenorm=True,
+        ),
+        mask=Causal(),
+        encodings=[Rotary(rope["rope_theta"])],
+        head=partial(Head, hidden=0, tied=c.tie_word_embeddings, bias=False),
+        norm=norm,
+    )
+    weights = {"nodes.table.weight": given["model.embed_tokens.weight"], "norm.weight": given["model.norm.weight"]}
+    if not c.tie_word_embeddings:
+        weights["head.mlp.0.weight"] = given["lm_head.weight"]
+    parts = {
+        "attention.project_out": "self_attn.o_proj",
+        "feed_forward.project_out": "mlp.down_proj",
+        "norm_attention": "input_layernorm",
+        "norm_feed_forward": "post_attention_layernorm",
+    }
+    halves = torch.arange(c.head_dim).view(2, -1).T.flatten()  # theirs turn channel i with i + D / 2, ours with i + 1
+    for layer in range(c.num_hidden_layers):
+        theirs, ours = f"model.layers.{layer}", f"blocks.{layer}"
+        q, k, v = (given[f"{theirs}.self_attn.{part}_proj.weight"] for part in "qkv")
+        q, k = (rows.unflatten(0, (-1, c.head_dim))[:, halves].flatten(0, 1) for rows in (q, k))
+        weights[f"{ours}.attention.project_in.weight"] = torch.cat([q, k, v])
+        both = [given[f"{theirs}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        weights[f"{ours}.feed_forward.expand.weight"] = torch.cat(both)
+        for part in "qk" if qk_norm else "":
+            weights[f"{ours}.attention.norm_{part}.weight"] = given[f"{theirs}.self_attn.{part}_norm.weight"][halves]
+        for own, other in parts.items():
+            weights[f"{ours}.{own}.weight"] = given[f"{theirs}.{other}.weight"]
     return filled(net, weights)
 
 

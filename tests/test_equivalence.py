@@ -12,7 +12,7 @@ from gt.attention import attend
 from gt.attention.scores import Additive, Separable
 from gt.errors import UserError
 from gt.graph import path_graphs
-from gt.huggingface import from_bert, from_gpt2
+from gt.huggingface import from_bert, from_gpt2, from_llama
 from gt.layers import GINE, Attention, FeedForward, ParallelBlock, State
 from gt.masks import Causal, Complete, Hops
 from tests.attention.masks import Neighbours
@@ -47,6 +47,19 @@ def bert():
     )))  # fmt: skip
 
 
+@pytest.fixture(scope="module", params=["Llama", "Llama, tied", "Qwen3"])
+def llama(request):
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    sizes = {
+        "vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "head_dim": 4,
+        "num_key_value_heads": 2, "intermediate_size": 40, "max_position_embeddings": 16,
+    }  # fmt: skip
+    if request.param == "Qwen3":
+        return scattered(Qwen3ForCausalLM(Qwen3Config(**sizes)))
+    return scattered(LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings="tied" in request.param)))
+
+
 def documents(columns):
     """Paths of several lengths with a random number in each column of each node."""
     batch = path_graphs(LENGTHS)
@@ -65,6 +78,33 @@ def test_gpt2_is_message_passing_on_the_causal_complete_graph(gpt2, backend):
             torch.testing.assert_close(part, gpt2(tokens[None]).logits[0], rtol=1e-4, atol=1e-4)
     assert logits.std() > 0.1
     assert net.parameter_count() == sum(p.numel() for p in gpt2.parameters())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_llama_and_qwen3_share_keys_among_queries(llama, backend):
+    net, batch = from_llama(llama, backend), documents((61,))
+    logits = net(batch)
+    theirs = torch.cat([llama(text[None, :, 0]).logits[0] for text in batch.x.split(LENGTHS)])
+    torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-4)
+    assert logits.std() > 0.1
+    assert net.parameter_count() == sum(p.numel() for p in llama.parameters())
+    # each gradient: ours of a map are theirs of its parts, one below the other
+    llama.zero_grad()
+    for out in (logits, theirs):
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+    block, layer, turned = net.blocks[1], llama.model.layers[1], torch.arange(4).view(2, 2).T.flatten()
+    q, k, v = (getattr(layer.self_attn, f"{part}_proj").weight.grad for part in "qkv")
+    q, k = (rows.unflatten(0, (-1, 4))[:, turned].flatten(0, 1) for rows in (q, k))
+    for ours, expected in (
+        (block.attention.project_in, torch.cat([q, k, v])),
+        (block.feed_forward.expand, torch.cat([layer.mlp.gate_proj.weight.grad, layer.mlp.up_proj.weight.grad])),
+        (block.norm_attention, layer.input_layernorm.weight.grad),
+        (net.nodes.table, llama.model.embed_tokens.weight.grad),
+    ):
+        torch.testing.assert_close(ours.weight.grad, expected, rtol=1e-3, atol=1e-3)
+    if hasattr(layer.self_attn, "q_norm"):
+        theirs = layer.self_attn.q_norm.weight.grad[turned]
+        torch.testing.assert_close(block.attention.norm_q.weight.grad, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -107,6 +147,17 @@ def test_architectures_that_differ_are_refused(gpt2):
     other.config.activation_function = "swish"
     with pytest.raises(UserError, match="no activation is called 'swish' here; there are gelu"):
         from_gpt2(other)
+
+
+def test_a_llama_of_another_make_is_refused(llama):
+    import copy
+
+    for key, value in (("head_dim", 8), ("rope_parameters", {"rope_type": "llama3"}), ("use_sliding_window", True)):
+        other = copy.copy(llama)
+        other.config = copy.copy(llama.config)
+        setattr(other.config, key, value)
+        with pytest.raises(UserError, match="not supported"):
+            from_llama(other)
 
 
 # ---- PyG's layers, values and gradients, on graphs where some nodes read nobody

@@ -57,13 +57,14 @@ def model(
     norm=nn.LayerNorm,
     depth=3,
     foreign=None,
+    heads=2,
     **options,
 ) -> GraphTransformer:
     """A small language model whose weights are large enough for every token to matter."""
     torch.manual_seed(3)
     schema = Schema(node_vocab=(VOCABULARY,), level="node", outputs=VOCABULARY, max_nodes=CONTEXT, tokenizer="x")
     made = partial(
-        block, local=local, attention=foreign or (partial(Attention, heads=2, **options) if attention else None),
+        block, local=local, attention=foreign or (partial(Attention, heads=heads, **options) if attention else None),
         feed_forward=FeedForward, prenorm=prenorm, norm=norm,
     )  # fmt: skip
     net = GraphTransformer(
@@ -114,6 +115,8 @@ CASES = {
     "sequential, post-norm": {"block": SequentialBlock, "prenorm": False},
     "batch norm": {"norm": nn.BatchNorm1d},
     "no bias": {"bias": False},
+    "grouped queries": {"heads": 4, "kv_heads": 2, "qk_norm": nn.RMSNorm, "encodings": (Rotary(),)},
+    "one key for all": {"heads": 4, "kv_heads": 1, "score": Additive},
     "no attention": {"attention": False},
     "no blocks": {"depth": 0},
 }

@@ -115,10 +115,10 @@ class KeysAndValues:
 
     def __init__(self, context: int) -> None:
         self.context = context
-        self.kept: Tensor | None = None  # (2, S, context, H, D): keys and values
+        self.kept: Tensor | None = None  # (2, S, context, kv_heads, D): keys and values
 
     def __call__(self, layer: Attention, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
-        """(S * R, H, D) of the new tokens to the same, read from all tokens so far."""
+        """(S * R, H, D) and twice (S * R, kv_heads, D) of new tokens to (S * R, H, D), read from all so far."""
         assert isinstance(pairs, Rows)
         shape, samples = q.shape, pairs.batch.num_graphs
         q, k, v = (t.unflatten(0, (samples, -1)) for t in (q, k, v))  # (S, R, H, D)
@@ -126,7 +126,7 @@ class KeysAndValues:
             self.kept = k.new_empty(2, samples, self.context, *k.shape[2:])
         here, so_far = pairs.place
         self.kept[0, :, here], self.kept[1, :, here] = k, v
-        keys, values = self.kept[:, :, so_far]  # (S, T, H, D)
+        keys, values = layer.for_all_heads(self.kept[:, :, so_far])  # (S, T, H, D)
         if layer.score is not None:
             scores = layer.score(q[:, :, None], keys[:, None], None).permute(0, 3, 1, 2)  # (S, H, R, T)
         else:

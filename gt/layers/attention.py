@@ -49,6 +49,9 @@ class Attention(Layer):
         hint: makes a bias for each pair from the number of heads, such as `gt.attention.scores.HopDecay`.
         edges: the score reads each pair's state and the features of its edge (with the dot product: added to its key).
         edge_values: the values read them too.
+        kv_heads: heads of keys and values, each shared by as many heads of queries (grouped queries, Ainslie et al.
+            2023); must divide ``heads``. None has one for each.
+        qk_norm: makes a normalisation of the channels of a head, for queries and for keys (Henry et al. 2020).
 
     Attributes:
         cache: set to read a growing text: takes the keys and values of its new tokens and attends to all so far.
@@ -70,6 +73,8 @@ class Attention(Layer):
         hint: Callable[[int], Hint] | None = None,
         edges: bool = False,
         edge_values: bool = False,
+        kv_heads: int | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         at_least(1, heads, "heads")
@@ -77,9 +82,14 @@ class Attention(Layer):
         check_backend(backend)
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.kv_heads = heads if kv_heads is None else kv_heads
+        at_least(1, self.kv_heads, "kv_heads")
+        if heads % self.kv_heads:
+            raise ValueError(f"{self.kv_heads} kv_heads do not divide {heads} heads")
         self.heads, self.dropout, self.backend = heads, dropout, backend
-        self.project_in = nn.Linear(width, 3 * width, bias=bias)
+        self.project_in = nn.Linear(width, width + 2 * self.kv_heads * (width // heads), bias=bias)
         self.project_out = nn.Linear(width, width, bias=bias)
+        self.norm_q, self.norm_k = (qk_norm(width // heads) if qk_norm else nn.Identity() for _ in range(2))
         self.score = score(heads, width // heads) if score else None
         self.hint = hint(heads) if hint else None
         self.reads_edges = self.reads_pairs = edges or edge_values
@@ -89,11 +99,18 @@ class Attention(Layer):
         self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
     def queries_keys_values(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Three (N, H, D), turned by position where an encoding rotates."""
-        q, k, v = self.project_in(state.x).unflatten(1, (3, self.heads, -1)).unbind(1)
+        """(N, H, D) and twice (N, kv_heads, D); the first two turned by position where an encoding rotates."""
+        heads = [self.heads, self.kv_heads, self.kv_heads]
+        q, k, v = self.project_in(state.x).unflatten(1, (sum(heads), -1)).split(heads, dim=1)
+        q, k = self.norm_q(q).type_as(v), self.norm_k(k).type_as(v)  # a norm may give float32 where the rest is half
         for encoding in state.encodings:
             q, k = encoding.rotate(q, k, batch)
         return q, k, v
+
+    def for_all_heads(self, rows: Tensor) -> Tensor:
+        """Keys or values (..., kv_heads, D) as (..., H, D), each repeated for the queries that share it."""
+        repeats = self.heads // self.kv_heads
+        return rows if repeats == 1 else rows.repeat_interleave(repeats, dim=-2)
 
     def demand(self, device: str, half: bool) -> Demand:
         return Demand.of(
@@ -114,7 +131,7 @@ class Attention(Layer):
     def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:
         """The attention weights that `forward` reads by, (B, H, L, L), zeros where nothing is read."""
         q, k, _ = self.queries_keys_values(state, batch)
-        q, k = q.float(), k.float()
+        q, k = q.float(), self.for_all_heads(k).float()
         pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
         bias = joined_bias(q, k, pairs, self.hint, self.score, pair, padded=True)
         scored = self.score is not None  # the bias then stands for the product
@@ -122,8 +139,11 @@ class Attention(Layer):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         q, k, v = self.queries_keys_values(state, batch)
-        if (elsewhere := self.cache or pairs.spread) is not None:
-            return {"x": self.project_out(elsewhere(self, q, k, v, pairs).flatten(1))}
+        if self.cache is not None:
+            return {"x": self.project_out(self.cache(self, q, k, v, pairs).flatten(1))}
+        k, v = self.for_all_heads(k), self.for_all_heads(v)
+        if pairs.spread is not None:
+            return {"x": self.project_out(pairs.spread(self, q, k, v, pairs).flatten(1))}
         of_pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None else None
         backend = choose(pairs, self.demand(q.device.type, q.dtype in (torch.float16, torch.bfloat16)))
         if not torch.compiler.is_compiling():  # a compiled network would be compiled anew for every count

@@ -45,7 +45,12 @@ class Blend(nn.Module):
 
 
 class FeedForward(Layer):
-    """Two linear maps around an activation; ``ratio`` times as wide inside."""
+    """Two linear maps around an activation; ``ratio`` times as wide inside.
+
+    Args:
+        gated: the activation of a linear map scales another channel by channel (GLU, Shazeer 2020), which with SiLU is
+            SwiGLU; the first map gives both.
+    """
 
     reads = "self"
 
@@ -56,11 +61,13 @@ class FeedForward(Layer):
         dropout: float = 0.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
         bias: bool = True,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         positive(ratio, "ratio")
         inner = max(1, int(width * ratio))
-        self.expand, self.project_out = nn.Linear(width, inner, bias), nn.Linear(inner, width, bias)
+        self.expand, self.project_out = nn.Linear(width, inner * (1 + gated), bias), nn.Linear(inner, width, bias)
+        self.gated = gated
         self.activation, self.dropout = activation(), Dropout(dropout)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
@@ -68,7 +75,13 @@ class FeedForward(Layer):
 
     def map(self, x: Tensor) -> Tensor:
         """(rows, width) to the same."""
-        return self.dropout(self.project_out(self.dropout(self.activation(self.expand(x)))))
+        inner = self.expand(x)
+        if self.gated:
+            gate, inner = inner.chunk(2, dim=1)
+            inner = self.activation(gate) * inner
+        else:
+            inner = self.activation(inner)
+        return self.dropout(self.project_out(self.dropout(inner)))
 
 
 class Block(Chain):
