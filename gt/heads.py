@@ -67,6 +67,7 @@ class Head(nn.Module):
         width: channels of a node.
         schema: what is to be predicted.
         hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
+        halve: whether they are; else each is as wide as a node.
         pool: from nodes to graphs, a module or what makes one of the width; of several the results stand side by side.
             Unused where each node has a target, or is a choice.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
@@ -81,12 +82,14 @@ class Head(nn.Module):
         pool: nn.Module | PoolFactory | Sequence[nn.Module | PoolFactory] = Mean(),  # noqa: B008  which holds no state
         tied: bool = False,
         bias: bool = True,
+        halve: bool = True,
     ) -> None:
         super().__init__()
         at_least(0, hidden, "hidden")
         if tied and (hidden or schema.node_vocab != (schema.outputs,)):
             raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
-        if not width >> hidden:
+        halvings = hidden if halve else 0
+        if not width >> halvings:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
         pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
@@ -96,7 +99,7 @@ class Head(nn.Module):
         self.tied, self.of_links = tied, schema.level == "link"
         self.choices = schema.outputs if schema.pointer else 0
         parts = 3 if self.choices else len(self.pools) or 1
-        widths = [width * parts, *(width >> step for step in range(1, hidden + 1))]
+        widths = [width * parts, *(width >> min(step, halvings) for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]

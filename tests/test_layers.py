@@ -153,9 +153,9 @@ def test_a_convolution_block_drops_what_it_adds():
     torch.testing.assert_close(run(block.eval(), x, None, batch)[0], x + whole)
 
 
-def test_a_convolution_block_refuses_a_layer_with_a_skip_connection_of_its_own():
+def test_a_convolution_block_refuses_an_activation_beside_that_of_its_layer():
     with pytest.raises(ValueError, match="GatedGCN"):
-        ConvolutionBlock(WIDTH, GatedGCN)
+        ConvolutionBlock(WIDTH, GatedGCN, activation=nn.Tanh)
 
 
 def looped_edges(batch):

@@ -1,4 +1,4 @@
-"""The block of classic graph neural networks: convolve, normalise, activate, drop, add."""
+"""The block of classic graph neural networks: convolve, normalise, activate, drop, add; then a feed-forward network."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,53 +8,67 @@ from torch import nn
 
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
-from gt.layers.base import Composite, State
+from gt.layers.base import Composite, Residual, State
 from gt.masks import Pairs
 from gt.norms import normalised
 
+Factory = Callable[[int], nn.Module]
+
 
 class ConvolutionBlock(Composite):
-    """``x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
+    """``y = x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
+
+    With a feed-forward network ``norm(z + FFN(z))`` of ``z = norm(y)`` follows: GNN+ (Luo et al. 2025).
 
     Args:
         width: channels of a node.
-        local: makes the message passing from the width, see `gt.layers.local`; one that brings its own norm and skip
-            connection, as GatedGCN does, is for `gt.layers.ParallelBlock`.
+        local: makes the message passing from the width, see `gt.layers.local`; one that brings its own norm, ReLU and
+            dropout, as GatedGCN does, is left with them.
         norm: makes a normalisation of (N, width); None leaves it out.
-        activation: makes the activation; None leaves it out.
+        activation: makes the activation of what the convolution gives; None leaves it out.
         dropout: on what is added.
-        residual: whether x is added, or replaced.
+        residual: whether what the convolution gives is added to what it read, or replaces it.
+        feed_forward: makes the feed-forward network; None leaves it out, and both of its norms.
 
     Raises:
-        ValueError: ``local`` brings its own norm and skip connection.
+        ValueError: another activation for a ``local`` that brings its own.
     """
 
     def __init__(
         self,
         width: int,
-        local: Callable[[int], nn.Module],
-        norm: Callable[[int], nn.Module] | None = None,
+        local: Factory,
+        norm: Factory | None = None,
         activation: Callable[[], nn.Module] | None = nn.ReLU,
         dropout: float = 0.0,
         residual: bool = True,
+        feed_forward: Factory | None = None,
     ) -> None:
         super().__init__()
         self.local: Any = local(width)
-        if getattr(self.local, "residual", False):
-            raise ValueError(f"{type(self.local).__name__} has a skip connection of its own: choose ParallelBlock")
-        self.norm = norm(width) if norm else nn.Identity()
+        self.finished = getattr(self.local, "residual", False)  # normalised, activated and dropped by itself
+        normalisation: Factory = norm or nn.Identity
+        self.norm = nn.Identity() if self.finished else normalisation(width)
         self.activation = activation() if activation else nn.Identity()
+        if self.finished and not isinstance(self.activation, nn.ReLU):
+            raise ValueError(f"{type(self.local).__name__} has a ReLU of its own: leave activation as it is")
         self.dropout, self.residual = Dropout(dropout), residual
+        self.norm_feed_forward = normalisation(width) if feed_forward else nn.Identity()
+        self.feed_forward = Residual(width, feed_forward, normalisation) if feed_forward else None
 
     @property
     def members(self) -> list[nn.Module]:
-        return [self.local]
+        return [self.local] if self.feed_forward is None else [self.local, self.feed_forward]
 
     @property
     def norms(self) -> list[nn.Module]:
-        return [self.norm]
+        return [self.norm, self.norm_feed_forward]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         steps = self.local(state, batch, pairs)
-        new = self.dropout(self.activation(normalised(self.norm, steps["x"], batch)))
-        return replace(state.plus(steps), x=state.x + new if self.residual else new)
+        if not self.finished:
+            steps = steps | {"x": self.dropout(self.activation(normalised(self.norm, steps["x"], batch)))}
+        state = state.plus(steps) if self.residual else replace(state, **steps)
+        if self.feed_forward is None:
+            return state
+        return self.feed_forward(replace(state, x=normalised(self.norm_feed_forward, state.x, batch)), batch, pairs)

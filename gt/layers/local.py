@@ -116,9 +116,12 @@ class GatedGCN(Layer):
     residual = True
     writes = ("x", "e")
 
-    def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
+    def __init__(
+        self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] | None = nn.BatchNorm1d
+    ) -> None:
         super().__init__()
         below_one(dropout, "dropout")
+        norm = norm or nn.Identity
         self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
         self.of_edge = nn.Linear(width, width)  # C
         self.norm_x, self.norm_e = norm(width), norm(width)
