@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from gt.train.report import curves
+from gt.train.figures import curves
 
 
 def test_the_loss_is_drawn_once_whatever_decides() -> None:

@@ -19,7 +19,7 @@ from gt.data.text.language import LanguageData
 from gt.layers import Attention, ParallelBlock, attention_layers
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.run import backends_used
+from gt.train.ending import backends_used
 from tests.data import ogb_files, planetoid_files
 
 ROOT = Path(__file__).parent.parent

@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -36,10 +37,27 @@ def online() -> bool:
     return os.environ.get("WANDB_MODE", "online") == "online" and has_key()
 
 
-def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
+def wandb_logger(
+    project: str,
+    name: str,
+    save_dir: str,
+    entity: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] | None = None,
+    notes: str | None = None,
+    log_model: bool | Literal["all"] = False,
+    init: Mapping[str, Any] | None = None,
+) -> WandbLogger:
     """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B.
 
     Where W&B is meant to be reached and is not within `REACHED` seconds, the run is kept offline.
+
+    Args:
+        entity, group, job_type, tags, notes: as `wandb.init` takes them.
+        log_model: upload the best checkpoint as an artifact when the run ends, or ``all`` as they are saved; of a run
+            that is kept offline they stay in its folder.
+        init: what else it takes, by name.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
     import wandb  # takes half a second, which a run without it need not wait
@@ -51,9 +69,11 @@ def wandb_logger(project: str, name: str, save_dir: str) -> WandbLogger:
         identity = secrets.token_hex(4)
         kept.write_text(identity)
     facts = {"project": project, "name": name, "save_dir": save_dir, "id": identity}
+    about = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes} | dict(init or {})
+    facts |= {key: value for key, value in about.items() if value is not None}
     if online():
         try:
-            logger = _logger("online", resume="allow", **facts)
+            logger = _logger("online", resume="allow", log_model=log_model, **facts)
             _ = logger.experiment  # begins the run
             return logger
         except wandb.errors.Error as error:
@@ -67,7 +87,7 @@ def _logger(mode: Literal["online", "offline"], **facts: Any) -> WandbLogger:
 
     settings = wandb.Settings(
         mode=mode, silent=True, console="off", init_timeout=REACHED, finish_timeout=UPLOADED,
-        finish_timeout_raises=True, x_disable_stats=True,
+        finish_timeout_raises=True,
     )  # fmt: skip
     logger = WandbLogger(offline=mode == "offline", settings=settings, **facts)
     logger._wandb_init.pop("anonymous")  # Lightning always passes it, and wandb warns of it from the second run on

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from gt import parallel
 from gt.data.datamodule import DataModule
@@ -25,7 +23,6 @@ from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
-from gt.layers import attention_layers
 from gt.metrics import undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import (
@@ -34,9 +31,7 @@ from gt.train.baseline import (
     beaten,
     classical_baseline,
     decidable,
-    loses,
     reasons,
-    score_table,
     show_baselines,
 )
 from gt.train.callbacks import Loading
@@ -45,18 +40,22 @@ from gt.train.checkpoint_files import CheckpointFiles, newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
 from gt.train.context_parallel import ContextParallel
+from gt.train.ending import backends_used, summary
+from gt.train.extremes import extremes
+from gt.train.facts import run_facts
 from gt.train.failures import explained
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import RESULT, write_json
 from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
-from gt.train.logging import quiet, sync_line
+from gt.train.logging import quiet
 from gt.train.objective import measures_of, named_metrics, try_out
 from gt.train.plan import on_one, show_plan
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
-from gt.train.report import history, write_report
+from gt.train.report import answers, history, write_report
 from gt.train.task import Task
+from gt.train.wandb_run import Introduction, record
 
 
 def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
@@ -157,7 +156,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         show_plan(task, data, make_trainer(cfg.trainer, [], [], folder))
         return 0.0
 
-    facts = {
+    known = {
         "monitor": f"valid/{criterion.name}",
         "mode": criterion.mode,
         "dirpath": str(folder / "checkpoints"),
@@ -165,7 +164,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         "name": cfg.name or folder.name,
     }
     with constructing(cfg):
-        callbacks, loggers = instances(cfg.get("callbacks"), facts), instances(cfg.get("logger"), facts)
+        callbacks, loggers = instances(cfg.get("callbacks"), known), instances(cfg.get("logger"), known)
+        callbacks.append(Introduction(facts := run_facts(cfg, data, net), criterion))
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
@@ -186,7 +186,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
             trainer.fit(task, datamodule=data, ckpt_path=last)
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
-        return finish(trainer, task, data, folder, loggers, classical)
+        return finish(trainer, task, data, folder, loggers, classical, facts)
 
 
 def finish(
@@ -196,11 +196,13 @@ def finish(
     folder: Path,
     loggers: list[Logger],
     classical: dict[str, Any] | None,
+    facts: dict[str, Any],
 ) -> float:
     """Test the best checkpoint, write result and report, and say where everything is.
 
     Args:
         classical: of the whole split; left out where only a part of it is scored.
+        facts: of the run, see `gt.train.facts.run_facts`.
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     split = data.last_split()
@@ -236,11 +238,16 @@ def finish(
     }
     write_json(folder / RESULT, result)
     examples = data.examples(task.net, split)
-    report = write_report(folder, task, data, result, examples)
+    backends = backends_used(task.net)
+    rows, worst_best = answers(task, data, result), extremes(task, data, split, evaluated.batches)
+    report = write_report(folder, task, data, result, rows, facts, worst_best, examples)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            record(logger, folder, task.schema, result, rows, worst_best, backends)
     why = reasons(data, trainer.global_step, history(folder)) if beaten(result, result["baseline"]) else []
     if examples:
         print(f"\n{examples}")
-    print(summary(folder, result, report, loggers, backends_used(task.net), why), flush=True)
+    print(summary(folder, result, report, loggers, backends, why), flush=True)
     return float(score) if score is not None else scores[task.criterion.name]
 
 
@@ -248,51 +255,3 @@ def say(trainer: pl.Trainer, line: str) -> None:
     """Print on the first process only."""
     if trainer.is_global_zero:
         print(line, flush=True)
-
-
-def backends_used(net: nn.Module) -> list[str]:
-    """Which backend computed attention, for each run of layers that were alike, by the share of their batches."""
-    shares = []
-    for _, layer in attention_layers(net):
-        ranked = layer.used.most_common()
-        shares.append(", ".join(f"{name} {count / layer.used.total():.0%}" for name, count in ranked))
-    lines, first = [], 0
-    for share, alike in groupby(shares):
-        last = first + len(list(alike)) - 1
-        lines.append(f"attention in layer{f's {first} to {last}' if last > first else f' {first}'}: {share}")
-        first = last + 1
-    return lines
-
-
-def summary(
-    folder: Path,
-    result: dict[str, Any],
-    report: Path,
-    loggers: Iterable[Logger],
-    backends: Iterable[str] = (),
-    why: Iterable[str] = (),
-) -> str:
-    """What a run says last: where everything is, and what it scored beside its baselines.
-
-    Args:
-        why: reasons for which it may be no better than the trivial one.
-    """
-    lines = ["", *score_table(result)]
-    scored, there = result["batches"]
-    if scored < there:
-        lines.append(f"both on the first {scored} of {there} batches")
-    if name := beaten(result, result["baseline"]):
-        lines.append(f"no better than the trivial baseline by {name}{':' if (likely := list(why)) else ''}")
-        lines += [f"  {reason}" for reason in likely]
-    lines += [lost] if (lost := loses(result)) else []
-    lines += [
-        "",
-        *backends,
-        f"run folder  {folder}",
-        f"checkpoint  {folder / result['checkpoint'] if result['checkpoint'] else 'none'}",
-        f"report      {report}",
-    ]
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and (line := sync_line(logger)):
-            lines.append(f"upload with {line}")
-    return "\n".join(lines)

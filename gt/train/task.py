@@ -70,10 +70,6 @@ class Task(pl.LightningModule):
         if isinstance(strategy, Sharded):
             strategy.shard(self.net)
 
-    def on_fit_start(self) -> None:
-        for logger in self.loggers:  # without the schema, whose words, such as "${", some read as references
-            logger.log_hyperparams({"config": self.hparams["config"]})
-
     def on_train_start(self) -> None:
         self.has_trained = True
         self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))

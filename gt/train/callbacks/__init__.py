@@ -3,7 +3,17 @@
 from gt.train.callbacks.average import WeightAverage
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.masks import MaskSchedule
+from gt.train.callbacks.pace import Pace, Updates
 from gt.train.callbacks.progress import Loading, Progress
 from gt.train.callbacks.recompute import ActivationCheckpointing
 
-__all__ = ["ActivationCheckpointing", "Loading", "MaskSchedule", "Progress", "SaveLast", "WeightAverage"]
+__all__ = [
+    "ActivationCheckpointing",
+    "Loading",
+    "MaskSchedule",
+    "Pace",
+    "Progress",
+    "SaveLast",
+    "Updates",
+    "WeightAverage",
+]

@@ -1,0 +1,143 @@
+"""The figures of a run's page: curves, predictions, blend weights and the reach of attention."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gt.inference.analysis import Reach
+from gt.schema import Schema
+
+MOST_CLASSES = 100  # of a confusion matrix that is drawn
+
+
+def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
+    """Loss, the deciding metric and the learning rate over optimiser steps."""
+    rate = next((name for name in log.columns if name.startswith("lr-")), None)
+    log = log.rename(columns={rate: "learning rate"})
+    panels: list[tuple[str, list[str], str | None]] = [("loss", ["train/loss", "valid/loss"], "loss")]
+    if criterion != "loss":
+        panels.append((criterion, [f"valid/{criterion}"], criterion))
+    panels.append(("learning rate", ["learning rate"], None))
+    panels = [(title, [n for n in names if n in log.columns], key) for title, names, key in panels]
+    panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+    for axes, (title, names, key) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        for name in names:
+            points = log[["step", name]].dropna()
+            dots = {"marker": "o", "ms": 6 if len(points) == 1 else 3} if len(points) < 40 else {}
+            axes.plot(points["step"], points[name], label=name, **dots)
+        if key in baseline:
+            axes.axhline(baseline[key], color="grey", ls="--", lw=1, label="trivial baseline")
+        axes.set(title=title, xlabel="optimiser step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def confusion(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
+    """Share of each true class that was predicted as each class."""
+    classes = schema.outputs
+    counts = np.bincount(target.reshape(-1) * classes + prediction.argmax(1), minlength=classes**2)
+    counts = counts.reshape(classes, classes)
+    share = counts / counts.sum(1, keepdims=True).clip(1)
+    size = 2.5 + 0.55 * min(classes, 12)
+    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    axes.set(xlabel="predicted", ylabel="true")
+    names = [_visible(name) for name in schema.names] or [str(i) for i in range(classes)]
+    axes.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0, fontsize=8 if classes < 30 else 5)
+    axes.set_yticks(range(classes), names, fontsize=8 if classes < 30 else 5)
+    if classes <= 12:
+        for i, j in itertools.product(range(classes), range(classes)):
+            if counts[i, j]:
+                dark = share[i, j] > 0.55
+                axes.text(j, i, f"{share[i, j]:.2f}\n{counts[i, j]}", ha="center", va="center", fontsize=7,
+                          color="white" if dark else "black")  # fmt: skip
+    return figure
+
+
+def _visible(name: str) -> str:
+    """A label that can be drawn: white space and control characters as escapes, no dollar that starts a formula."""
+    return (name if name.isprintable() and name.strip() else repr(name)[1:-1]).replace("$", r"\$")
+
+
+def scores(prediction: np.ndarray, target: np.ndarray) -> Figure:
+    """Predicted probability of each yes/no task's labelled samples, by their true answer."""
+    target = target.reshape(prediction.shape)
+    known = ~np.isnan(target)
+    chance = 1 / (1 + np.exp(-prediction[known]))
+    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(0, 1, 41).tolist()
+    for answer, name in ((0, "truly no"), (1, "truly yes")):
+        values = chance[target[known] == answer]
+        if len(values):
+            axes.hist(values, bins=bins, density=True, alpha=0.6, label=f"{name} ({len(values)})")
+    axes.set(xlabel="predicted probability of yes", ylabel="density", yscale="log")
+    axes.legend()
+    return figure
+
+
+def against_truth(prediction: np.ndarray, target: np.ndarray) -> Figure:
+    """Predicted against true numbers."""
+    target = target.reshape(prediction.shape)
+    known = ~np.isnan(target)
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(target[known], prediction[known], s=6, alpha=0.4)
+    ends = [np.min(target[known]), np.max(target[known])]
+    axes.plot(ends, ends, color="grey", lw=1)
+    axes.set(xlabel="true", ylabel="predicted")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def blend_bars(weights: Sequence[float]) -> Figure:
+    """The share of the global branch, layer by layer."""
+    figure = Figure(figsize=(1.5 + 0.6 * len(weights), 3), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(weights)), weights, color="#4477aa")
+    axes.axhline(0.5, color="grey", ls="--", lw=1)
+    axes.set(xlabel="layer", ylabel="share of attention", ylim=(0, 1), xticks=range(len(weights)))
+    return figure
+
+
+def reach_maps(reach: Reach) -> Figure:
+    """Where each head's attention goes, by hops; the last row is even attention under the same mask."""
+    layers, heads, bins = reach.share.shape
+    columns = min(layers, 2)
+    rows = -(-layers // columns)
+    figure = Figure(figsize=(3.9 * columns + 0.8, rows * (1.3 + 0.32 * heads)), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
+    top = float(max(reach.share.max(), reach.even.max()))
+    labels = [str(hop) for hop in range(bins - 1)] + [f">{bins - 2}"]
+    for place, axes in enumerate(grid):
+        if place >= layers:
+            axes.axis("off")
+            continue
+        values = np.vstack([reach.share[place].numpy(), reach.even[place].numpy()[None]])
+        axes.imshow(values, vmin=0, vmax=top, cmap="viridis", aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            axes.text(j, i, f"{value:.2f}"[1:] if value < 0.995 else "1", ha="center", va="center", fontsize=7,
+                      color="white" if value < 0.6 * top else "black")  # fmt: skip
+        axes.set_title(f"layer {place}", fontsize=9)
+        axes.set_xticks(range(bins), labels, fontsize=8)
+        axes.set_yticks(range(heads + 1), [f"head {h}" for h in range(heads)] + ["even"], fontsize=8)
+        axes.set_xlabel("hops away", fontsize=8)
+    return figure
+
+
+def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure | None:
+    """The picture that suits the kind of target; None where there is nothing to see, or too many classes to draw."""
+    if not len(target) or schema.pointer:  # whose classes mean something else in each graph
+        return None
+    if schema.kind == "multiclass":
+        return confusion(schema, prediction, target) if schema.outputs <= MOST_CLASSES else None
+    return (scores if schema.kind == "binary" else against_truth)(prediction, target)

@@ -1,0 +1,39 @@
+"""The samples that are answered worst and best."""
+
+import pytest
+import torch
+
+from gt.metrics import loss
+from gt.schema import UNLABELLED, Schema
+from gt.train.extremes import Sample, answer, losses, page, truth
+
+SCHEMAS = [Schema(outputs=3), Schema(kind="binary", outputs=2), Schema(kind="regression", outputs=2)]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.kind)
+def test_the_loss_of_a_sample_is_that_of_a_batch_of_it_alone(schema):
+    draw = torch.Generator().manual_seed(0)
+    prediction = torch.randn(6, schema.outputs, generator=draw)
+    if schema.kind == "multiclass":
+        target = torch.tensor([0, 1, 2, UNLABELLED, 1, 0])
+    else:
+        target = torch.randint(2, (6, 2), generator=draw).float()
+        target[3], target[4, 0] = torch.nan, torch.nan
+    each = losses(schema, prediction, target)
+    assert each.isnan().tolist() == [False] * 3 + [True] + [False] * 2
+    for row in (0, 1, 2, 4, 5):
+        assert each[row] == pytest.approx(float(loss(schema, prediction[row : row + 1], target[row : row + 1])))
+
+
+def test_answers_as_a_person_reads_them():
+    assert answer(Schema(outputs=2, names=("a", "b")), torch.tensor([0.0, 0.0])) == "a (0.50)"
+    assert answer(Schema(kind="binary"), torch.tensor([0.0])) == "0.50"
+    assert truth(Schema(kind="binary"), torch.tensor([1.0])) == "yes"
+    assert truth(Schema(kind="binary", answers=(("dead", "alive"),)), torch.tensor([0.0])) == "dead"
+    several = Schema(kind="binary", outputs=3, names=("x", "y", "z"))
+    assert truth(several, torch.tensor([1.0, torch.nan, 0.0])) == "x yes, z no"
+
+
+def test_a_page_shows_what_was_written_and_nothing_else():
+    assert "&lt;script&gt;" in page([Sample("1", "<script>", None, "a", "b", 0.5)])
+    assert 'alt="C&quot;&gt;"' in page([Sample("1", 'C">', b"png", "a", "b", 0.5)])

@@ -1,0 +1,101 @@
+"""What W&B is shown of a run, read back from the log that it keeps offline."""
+
+import json
+
+import numpy as np
+import pytest
+import wandb
+
+from gt.schema import Schema
+from gt.train.logging import wandb_logger
+from gt.train.wandb_run import charts
+from tests.small_runs import train, write_graphs
+from tests.wandb_records import records, values
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Records by kind, and the run's folder."""
+    folder = tmp_path_factory.mktemp("wandb")
+    train(folder / "run", *write_graphs(folder), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01")
+    wandb.finish()
+    by_kind: dict = {}
+    for record in records(folder / "run"):
+        kind = record.WhichOneof("record_type")
+        by_kind.setdefault(kind, []).append(getattr(record, kind))
+    return by_kind, folder / "run"
+
+
+def test_a_run_is_told_with_all_that_it_is(told):
+    by_kind, folder = told
+    config = {}
+    for record in by_kind["config"]:
+        config |= values(record.update)
+    assert config["optim"]["lr"] == 0.01
+    assert config["data"]["batch_size"] == 8
+    assert config["seed"] == 0
+    assert config["dataset"]["samples"] == {"train": 36, "valid": 36, "test": 20}
+    assert config["parameters"] == json.loads((folder / "result.json").read_text())["parameters"]
+    assert list(by_kind["run"][0].tags) == ["a", "b"]
+
+
+def test_names_with_a_summary(told):
+    by_kind, _ = told
+    wanted = {m.name or m.glob_name: m.summary for m in by_kind["metric"]}
+    assert wanted["valid/accuracy"].max
+    assert wanted["valid/loss"].min
+    assert wanted["speed/*"].mean
+
+
+def test_what_is_measured_by_the_way(told):
+    by_kind, _ = told
+    history = [values(record.item) for record in by_kind["history"]]
+    speeds = [row for row in history if "speed/graphs_per_s" in row]
+    assert len(speeds) == 10  # five batches in each of two epochs
+    for row in speeds:
+        assert row["speed/nodes_per_s"] > row["speed/graphs_per_s"] > 0
+        assert row["optim/gradient_norm"] > 0
+        assert row["optim/update_to_weight"] > 0
+        assert row["memory/peak_gib"] > 0.1
+
+
+def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
+    by_kind, folder = told
+    result, summary, last = json.loads((folder / "result.json").read_text()), {}, {}
+    for record in by_kind["summary"]:
+        summary |= values(record.update)
+    for record in by_kind["history"]:
+        last |= values(record.item)
+    assert summary["result/accuracy"] == result["scores"]["accuracy"]
+    assert summary["baseline/accuracy"] == result["baseline"]["accuracy"]
+    assert summary["best_valid"] == result["best_valid"]
+    assert summary["attention"].startswith("attention in layer 0: ")
+    for name in ("report/curves", "report/predictions", "report/reach"):
+        assert last[f"{name}._type"] == "image-file"
+    assert last["predictions/worst._type"] == "table-file"
+    (table,) = folder.glob("wandb/offline-run-*/files/media/table/predictions/worst_*.json")
+    rows = json.loads(table.read_text())["data"]
+    assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("schema", "prediction", "target", "names"),
+    [
+        (Schema(kind="regression"), np.array([[1.0], [2.0]]), np.array([[1.5], [np.nan]]), {"parity"}),
+        (Schema(kind="binary", outputs=2), np.zeros((3, 2)), np.zeros((3, 2)), set()),
+        (Schema(kind="binary"), np.array([[3.0], [-2.0]]), np.array([[1.0], [0.0]]),
+         {"confusion", "calibration", "roc", "precision_recall"}),
+        (Schema(outputs=3), np.eye(3), np.zeros(3, int), {"confusion", "calibration"}),  # one class has no curve
+        (Schema(outputs=3), np.zeros((0, 3)), np.zeros(0, int), set()),
+    ],
+)  # fmt: skip
+def test_charts_suit_the_target(schema, prediction, target, names):
+    assert {name.removeprefix("charts/") for name in charts(schema, prediction, target)} == names
+
+
+def test_whatever_wandb_takes_can_be_passed(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("gt.train.logging._logger", lambda mode, **facts: seen.update(facts))
+    wandb_logger("gt", "a", str(tmp_path), group="g", tags=["t"], init={"save_code": True})
+    assert (seen["group"], seen["tags"], seen["save_code"]) == ("g", ["t"], True)
+    assert "entity" not in seen
