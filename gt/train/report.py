@@ -39,7 +39,7 @@ td:first-child, th:first-child, .texts td:nth-child(2), .texts th:nth-child(2) {
 .texts td:nth-child(2) { min-width: 14rem }
 th { border-bottom: 1px solid var(--line); font-weight: 600 }
 img { max-width: 100%; background: #fff } p { max-width: 46rem } code { background: var(--code); padding: 0 .25em }
-pre { overflow-x: auto } .cards { display: flex; flex-wrap: wrap; gap: 1rem }
+pre, .wide { overflow-x: auto } .cards { display: flex; flex-wrap: wrap; gap: 1rem }
 dt { font-weight: 600 } dd { margin: 0 0 .4rem 1rem } summary { cursor: pointer }
 figure { margin: 0; width: 9.5rem; font-size: .85rem } figure img { width: 100%; border-radius: 4px }
 """
@@ -135,7 +135,9 @@ def write_report(
         with mpl.rc_context({"font.size": 9}):
             figure.savefig(path, dpi=130)
         picture = base64.b64encode(path.read_bytes()).decode()
-        body.append(f'<h2>{title}</h2><p>{text}</p><img alt="{title.lower()}" src="data:image/png;base64,{picture}">')
+        least = f"min-width:{figure.get_figwidth() * 55:.0f}px"  # where its text can be read; a narrow page scrolls
+        source = f'style="{least}" src="data:image/png;base64,{picture}"'
+        body.append(f'<h2>{title}</h2><p>{text}</p><div class="wide"><img alt="{title.lower()}" {source}></div>')
     for title, samples in zip(("Worst predictions", "Best predictions"), worst_best or (), strict=False):
         body.append(f"<h2>{title}</h2>{page_of(samples)}")
     if examples:
