@@ -12,7 +12,18 @@ LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "u
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "cli")
-PROGRAMS = {"predict", "generate", "diagnose", "spectrum", "puzzles", "demo", "bench"}  # beside the command line
+PROGRAMS = {
+    "__main__",
+    "doctor",
+    "runs",
+    "predict",
+    "generate",
+    "diagnose",
+    "spectrum",
+    "puzzles",
+    "demo",
+    "bench",
+}  # beside the command line
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:

@@ -1,0 +1,124 @@
+"""``python -m gt.doctor``: what this machine has: versions, devices, kernels, folders; and what is missing."""
+
+import argparse
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gt.cli.program import importing, quick_exit
+from gt.errors import Parser, one_line
+
+GIB = 2**30
+LITTLE = 2 * GIB  # of a disk
+# what a package is for, and the extra that installs it; the first ones come with this package
+PACKAGES = {
+    "torch": "",
+    "pytorch-lightning": "",
+    "torch-geometric": "",
+    "hydra-core": "",
+    "ogb": "",
+    "wandb": "",
+    "rdkit": "molecules: pip install 'gt-train[molecules]'",
+    "pyarrow": "Parquet tables: pip install 'gt-train[molecules]'",
+    "tokenizers": "tokens other than characters: pip install 'gt-train[text]'",
+    "triton": "attention by Triton's kernels on a GPU; comes with torch for CUDA",
+}
+
+
+def packages() -> Iterator[tuple[str, str]]:
+    """Versions, and what a missing package is for."""
+    for name, purpose in PACKAGES.items():
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, f"not installed; for {purpose}"
+
+
+def devices() -> Iterator[tuple[str, str]]:
+    """The processor and the GPUs."""
+    import torch
+
+    from gt.attention.costs import processor
+
+    yield "processor", f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
+    if hasattr(os, "sysconf"):
+        yield "memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB"
+    for number in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(number)
+        yield f"GPU {number}", f"{card.name}, {card.total_memory / GIB:.0f} GiB, capability {card.major}.{card.minor}"
+    if not torch.cuda.is_available():
+        yield (
+            "GPU",
+            "none" if torch.version.cuda is None else f"none that torch (for CUDA {torch.version.cuda}) can use",
+        )
+
+
+def kernels() -> Iterator[tuple[str, str]]:
+    """Which ways to compute attention work here, for plain attention, and by whose times one is chosen."""
+    import torch
+
+    from gt.attention.costs import Demand, cached_path, cost_table
+    from gt.attention.dispatch import BACKENDS
+
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        demand = Demand(device=device, half=device == "cuda")
+        for name, backend in BACKENDS.items():
+            why = backend.obstacle(demand) or backend.avoided(demand)
+            yield f"{name} on {device}", "yes" if why is None else f"no: {why}"
+        source = cost_table(device).source
+        own = cached_path(device).exists()
+        told = ", ".join(str(source[key]) for key in ("device", "torch", "date") if key in source)
+        yield f"costs on {device}", told if own else f"{told}; measure this machine's own: python -m gt.lottery"
+
+
+def folders() -> Iterator[tuple[str, str]]:
+    """Where data and runs go, and whether they can."""
+    for name in ("data", "runs"):
+        folder = Path(name).resolve()
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+        said = f"{folder}, {free / GIB:.1f} GiB free"
+        if not os.access(there, os.W_OK):
+            said += "; cannot be written to"
+        elif free < LITTLE:
+            said += "; that is little"
+        yield name, said
+
+
+def dashboards() -> Iterator[tuple[str, str]]:
+    """Whether runs go to W&B."""
+    from gt.train.logging import has_key, online
+
+    yield "W&B", "online" if online() else "offline, by WANDB_MODE" if has_key() else "offline: wandb login"
+
+
+def arguments() -> argparse.Namespace:
+    return Parser(prog="python -m gt.doctor", description=__doc__).parse_args()
+
+
+def main() -> None:
+    arguments()
+    with importing():
+        import torch  # noqa: F401  late: --help answers at once
+        from rich.console import Console
+        from rich.table import Table
+
+        import gt
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("gt", f"{gt.__version__} in {Path(gt.__file__).parent}")
+    table.add_row("python", f"{platform.python_version()}, {platform.platform()}")
+    for part in (packages, devices, kernels, folders, dashboards):
+        table.add_section()
+        for row in part():
+            table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main()

@@ -1,0 +1,78 @@
+"""The list of runs: what each was and scored, which ones fit, and what is deleted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gt import runs as program
+from gt.cli.run_list import chosen, runs_below
+from gt.errors import UserError
+from gt.train.job import locked
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, rate, score in (("a", 0.001, 0.5), ("b", 0.01, 0.7), ("sweep/0", 0.001, None)):
+        hydra = tmp_path / "runs" / name / ".hydra"
+        hydra.mkdir(parents=True)
+        (hydra / "config.yaml").write_text(
+            yaml.safe_dump({"optim": {"lr": rate}, "data": {"batch_size": 8}, "seed": 0})
+        )
+        choices = {"data": "text", "model": "gps", "hydra/launcher": "basic"}
+        (hydra / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
+        if score is not None:
+            scores = {"criterion": "accuracy", "mode": "max", "best_valid": score, "scores": {"accuracy": score}}
+            (hydra.parent / "result.json").write_text(json.dumps(scores))
+    return tmp_path / "runs"
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["runs", *map(str, words)])
+    program.main()
+
+
+def names(folder, *filters):
+    return {str(run.folder.relative_to(folder)) for run in chosen(list(runs_below(folder)), filters)}
+
+
+def test_runs_are_chosen_by_options_and_settings(folder):
+    assert names(folder) == {"a", "b", "sweep/0"}
+    assert names(folder, "optim.lr=1e-3") == {"a", "sweep/0"}
+    assert names(folder, "optim.lr=1e-3", "state=finished") == {"a"}
+    assert names(folder, "model=g*") == {"a", "b", "sweep/0"}
+    assert names(folder, "data=molecules") == set()
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        chosen(list(runs_below(folder)), ["optim.rl=1"])
+
+
+def test_the_best_come_first(folder, monkeypatch, capsys, tmp_path):
+    run(monkeypatch, folder, "--sort", "score", "--show", "optim.lr", "--csv", tmp_path / "runs.csv")
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["run", "b", "a", "sweep/0"]
+    assert "0.01" in lines[1]
+    assert "3 runs" in capsys.readouterr().out
+
+
+def test_only_what_was_listed_is_deleted(folder, monkeypatch, capsys):
+    with pytest.raises(UserError, match="--delete"):
+        run(monkeypatch, folder, "--delete")
+    run(monkeypatch, folder, "state=stopped")
+    assert names(folder) == {"a", "b", "sweep/0"}
+    run(monkeypatch, folder, "state=stopped", "--delete")
+    assert names(folder) == {"a", "b"}
+    run(monkeypatch, folder, "optim.lr=5", "--delete")
+    assert "no run" in capsys.readouterr().out
+    assert names(folder) == {"a", "b"}
+
+
+def test_a_run_at_work_is_left(folder, monkeypatch):
+    """Record locks do not hold against their own process: a child looks."""
+    with locked(folder / "sweep" / "0"):
+        words = [sys.executable, "-m", "gt.runs", str(folder), "optim.lr=0.001", "--delete"]
+        done = subprocess.run(words, cwd=Path(program.__file__).parents[1], capture_output=True, text=True, check=True)
+    assert "running" in done.stdout
+    assert names(folder) == {"b", "sweep/0"}
