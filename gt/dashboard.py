@@ -1,0 +1,89 @@
+"""``python -m gt.dashboard``: a W&B workspace for the runs of a project, arranged: result, training, speed, pictures.
+
+Writes it as JSON; with ``--upload`` W&B gets it, as a saved view of the project.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gt.cli.program import importing, quick_exit
+from gt.errors import Parser, UserError, one_line
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.dashboard", description=__doc__)
+    parser.add_argument("--entity", default="", help="the team or user; your own unless told")
+    parser.add_argument("--project", default="gt", help="gt unless told")
+    parser.add_argument("--metric", default="accuracy", help="which one decides, such as auroc; accuracy unless told")
+    parser.add_argument("--out", type=Path, default=Path("dashboard.json"), help="the file; dashboard.json unless told")
+    parser.add_argument("--upload", action="store_true", help="save it at W&B; needs wandb login")
+    return parser.parse_args()
+
+
+def workspace(entity: str, project: str, metric: str) -> Any:
+    """Sections of panels by the names under which `gt` logs, see ``docs/tutorials/cluster.md``."""
+    import wandb_workspaces.reports.v2 as panels
+    from wandb_workspaces.workspaces import Section, Workspace
+
+    def line(*names: str, title: str) -> Any:
+        return panels.LinePlot(x="trainer/global_step", y=list(names), title=title)
+
+    sections = {
+        "Result": [
+            panels.ScalarChart(metric=f"result/{metric}", title=f"test {metric}"),
+            panels.BarPlot(metrics=[f"result/{metric}", f"baseline/{metric}"], title="beside the trivial baseline"),
+            panels.ParallelCoordinatesPlot(
+                columns=[
+                    panels.ParallelCoordinatesPlotColumn(metric=name)
+                    for name in ("c::optim.lr", "c::model.depth", "c::model.width", f"result/{metric}")
+                ],
+                title="settings and score",
+            ),
+        ],
+        "Training": [
+            line("train/loss", "valid/loss", title="loss"),
+            line(f"valid/{metric}", title=f"validation {metric}"),
+            panels.LinePlot(x="trainer/global_step", metric_regex="lr-.*", title="learning rate"),
+            line("optim/gradient_norm", title="length of the gradient, before clipping"),
+            line("optim/update_to_weight", title="step by weights"),
+            panels.LinePlot(x="trainer/global_step", metric_regex="blend/.*", title="share of attention by layer"),
+        ],
+        "Speed": [
+            panels.LinePlot(x="trainer/global_step", metric_regex="speed/.*", title="graphs, nodes, edges a second"),
+            line("data/wait", "data/padding", title="shares of waiting and padding"),
+            line("memory/peak_gib", title="memory, GiB"),
+        ],
+        "Pictures": [
+            panels.MediaBrowser(media_keys=[f"report/{name}"], title=name)
+            for name in ("curves", "predictions", "blend", "reach")
+        ],
+    }
+    parts = [Section(name=name, panels=shown, is_open=name != "Speed") for name, shown in sections.items()]
+    return Workspace(name="gt", entity=entity, project=project, sections=parts)
+
+
+def main() -> None:
+    args = arguments()
+    with importing():  # late: --help answers at once
+        from gt.data.files import whole
+
+        try:
+            import wandb_workspaces  # noqa: F401
+        except ImportError:
+            raise UserError("this takes wandb-workspaces: pip install 'gt-train[dashboard]'") from None
+    arranged = workspace(args.entity, args.project, args.metric)
+    with whole(args.out) as file:
+        file.write(arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
+    print(f"workspace  {args.out}")
+    if args.upload:
+        from gt.train.logging import online
+
+        if not online():
+            raise UserError("no key for W&B: run wandb login first, and leave WANDB_MODE alone")
+        print(f"saved as   {arranged.save().url}")
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main()

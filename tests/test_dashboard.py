@@ -1,0 +1,33 @@
+"""The arranged workspace is built without a network, of names that a run logs."""
+
+import json
+import sys
+
+import pandas as pd
+
+from gt import dashboard
+from tests.small_runs import train, write_graphs
+
+
+def names_in(value):
+    """Every string in a JSON value."""
+    if isinstance(value, dict):
+        return {name for part in value.values() for name in names_in(part)}
+    if isinstance(value, list):
+        return {name for part in value for name in names_in(part)}
+    return {value} if isinstance(value, str) else set()
+
+
+def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dashboard", "--out", str(tmp_path / "w.json"), "--project", "mine"])
+    dashboard.main()
+    written = json.loads((tmp_path / "w.json").read_text())
+    assert str(tmp_path / "w.json") in capsys.readouterr().out
+    sections = written["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in sections][:4] == ["Result", "Training", "Speed", "Pictures"]
+    overrides = ["data=graph_files", "model=gps", "trainer.max_epochs=1"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *overrides)
+    logged = set(pd.read_csv(next((tmp_path / "run").rglob("metrics.csv"))).columns)
+    shown = {name for name in names_in(sections) if name.startswith(("train/", "valid/", "optim/", "data/", "memory/"))}
+    assert len(shown) == 8
+    assert shown <= logged
