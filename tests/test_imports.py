@@ -12,7 +12,17 @@ LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "u
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "cli")
+# beside the command line
 PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "generate", "predict", "puzzles", "runs", "spectrum"}
+
+
+def module_of(path: Path, package: Path = PACKAGE) -> str:
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """The files of the package that each of its files imports, inside functions too but not for type checkers alone."""
+    paths = {module_of(path, package): path for path in package.rglob("*.py")}
     arrows: dict[str, set[str]] = {}
     for module, path in paths.items():
         names = set()
