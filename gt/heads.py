@@ -50,6 +50,13 @@ class Max(Pool):
         return out.masked_fill(out == -torch.inf, 0.0)
 
 
+class Virtual(Pool):
+    """The mean state of the virtual nodes of each graph, such as Graphormer's one: (B, count, width) to (B, width)."""
+
+    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
+        return x.mean(1)
+
+
 IMPOSSIBLE = -1e9  # log-odds of what cannot be
 PoolFactory = Callable[[int], nn.Module]  # called with the width
 
@@ -96,6 +103,7 @@ class Head(nn.Module):
             raise ValueError("pool is empty: a head needs at least one")
         own = pools if schema.level == "graph" and not schema.pointer else []
         self.pools = nn.ModuleList(each if isinstance(each, nn.Module) else each(width) for each in own)
+        self.reads_virtual = any(isinstance(pool, Virtual) for pool in self.pools)
         self.tied, self.of_links = tied, schema.level == "link"
         self.choices = schema.outputs if schema.pointer else 0
         parts = 3 if self.choices else len(self.pools) or 1
@@ -106,8 +114,12 @@ class Head(nn.Module):
         outputs = 1 if self.choices else schema.positions * schema.outputs
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
 
-    def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
-        """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns."""
+    def forward(self, x: Tensor, batch: GraphBatch, virtual: Tensor | None = None) -> Tensor:
+        """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns.
+
+        Args:
+            virtual: (B, count, width) states of virtual nodes, where a pool ``reads_virtual``.
+        """
         if self.of_links:
             if batch.links is None:
                 raise ValueError("this batch has no links to predict")
@@ -116,7 +128,7 @@ class Head(nn.Module):
             asking = Sum()(x * batch.extras["query"][:, None], batch)[batch.batch]
             return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)
         if self.pools:
-            x = torch.cat([pool(x, batch) for pool in self.pools], dim=1)
+            x = torch.cat([pool(virtual if isinstance(pool, Virtual) else x, batch) for pool in self.pools], dim=1)
         return self.mlp(x)
 
 

@@ -17,6 +17,7 @@ from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
+from gt.masks.random import redrawn
 from gt.norms import normalised
 from gt.ranges import at_least, positive
 from gt.schema import Schema
@@ -62,6 +63,8 @@ class GraphTransformer(nn.Module):
         dropout: on the embedded nodes.
         input_dropout: on their features, before these are embedded.
         input_bias: whether the embedding of real features has a bias.
+        redraw: draw random masks anew in each step of training, and in evaluation give the mean over so many draws
+            (GRASS); 0: they are drawn once.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
     """
@@ -82,8 +85,10 @@ class GraphTransformer(nn.Module):
         input_dropout: float = 0.0,
         input_bias: bool = True,
         pattern: str | Sequence[str] = "",
+        redraw: int = 0,
     ) -> None:
         super().__init__()
+        at_least(0, redraw, "redraw")
         at_least(1, width, "width")
         at_least(0, depth, "depth")
         if init_std is not None:
@@ -95,7 +100,7 @@ class GraphTransformer(nn.Module):
         self.set_progress(0.0)
         if len(self.masks) != depth:
             raise ValueError(f"{len(self.masks)} masks for {depth} blocks")
-        self.schema, self.width = schema, width
+        self.schema, self.width, self.redraw = schema, width, redraw
         modules = [encoding.module(width, schema) for encoding in encodings]
         self.encodings: Any = nn.ModuleList(modules)
         narrowed = sum(module.concat for module in modules if "x" in module.writes)
@@ -124,6 +129,8 @@ class GraphTransformer(nn.Module):
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
         self.head = readout
+        if getattr(readout, "reads_virtual", False) and not self.virtual_nodes:
+            raise ValueError("pool: Virtual reads virtual nodes, which no mask has: choose one such as mask=virtual")
         self.units = Units(schema.mean, schema.scale)
         if init_std is not None:
             self._draw(init_std, depth)
@@ -198,6 +205,13 @@ class GraphTransformer(nn.Module):
 
         In float32 at least, whatever the network computes in, for a loss in 16 bits is that of rounded targets.
         """
+        if not self.redraw:
+            return self._predicted(batch, self.masks)
+        draws = torch.randint(1 << 31, (1,)).tolist() if self.training else range(self.redraw)
+        out = [self._predicted(batch, [redrawn(mask, draw) for mask in self.masks]) for draw in draws]
+        return sum(out[1:], out[0]) / len(out)
+
+    def _predicted(self, batch: GraphBatch, masks: Sequence[Mask]) -> Tensor:
         x = self.embed(batch)
         of_edges = [] if self.edges is None else [self.edges(batch.edge_attr)]
         of_edges += [encoding.edges(batch) for encoding in self._writing("e")]
@@ -208,14 +222,19 @@ class GraphTransformer(nn.Module):
             x = x.index_copy(0, wide.virtual.flatten(), rows)
         state = State(x, sum(of_edges[1:], of_edges[0]) if of_edges else None, encodings=self.rotations)
         of_pairs, last = self._writing("p"), None
-        for block, mask in zip(self.blocks, self.masks, strict=True):
+        for block, mask in zip(self.blocks, masks, strict=True):
             pairs = mask(wide)
             if of_pairs and mask != last and uses_mask(block):  # a state of pairs is that of one mask
                 first, *others = (encoding.pairs(pairs) for encoding in of_pairs)
                 state, last = replace(state, p=sum(others, first)), mask
             state = block(state, wide, pairs)
+        for mask in set(masks) - set(self.masks):
+            wide.memo.pop(mask)  # another draw than the next pass will have
         x = state.x.index_select(0, wide.real) if isinstance(wide, WideBatch) else state.x
-        return self.in_units(self.head(normalised(self.norm, x, batch), batch))
+        read = [normalised(self.norm, x, batch), batch]
+        if isinstance(wide, WideBatch) and getattr(self.head, "reads_virtual", False):
+            read.append(self.norm(state.x[wide.virtual]))
+        return self.in_units(self.head(*read))
 
     def in_units(self, out: Tensor) -> Tensor:
         """What the head says, (rows, outputs), in the unit of the data, in float32 at least."""
@@ -227,6 +246,7 @@ class GraphTransformer(nn.Module):
         return {
             (mask, part.demand(device, half) if isinstance(part, Layer) else None)
             for mask, block in zip(self.masks, self.blocks, strict=True)
+            if not self.redraw or redrawn(mask, 0) == mask
             for part in parts_of(block)
             if reads_of(part) == "pairs"
         }

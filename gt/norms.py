@@ -36,7 +36,9 @@ def mixes_rows(norm: nn.Module) -> bool:
     return bool(getattr(norm, "mixes_rows", batch_norm or by_graph(norm)))
 
 
-def normalised(norm: nn.Module, rows: Tensor, batch: GraphBatch, stream: str = "x") -> Tensor:
+def normalised(
+    norm: nn.Module, rows: Tensor, batch: GraphBatch, stream: str = "x", readers: Tensor | None = None
+) -> Tensor:
     """``norm(rows)``, (R, width) to the same; statistics of a batch are those of its real rows.
 
     A single row, or none, has no statistics of a batch to train on and stays as it is.
@@ -44,12 +46,15 @@ def normalised(norm: nn.Module, rows: Tensor, batch: GraphBatch, stream: str = "
     Args:
         rows: of a stream of `gt.layers.State`.
         batch: a norm that goes by graph is told the graph of each row.
+        readers: (P,) the node that reads, of pairs.
 
     Raises:
         ValueError: a norm of pairs that goes by graph.
     """
     if isinstance(norm, nn.BatchNorm1d) and norm.training:
         real = {"x": batch.node_mask, "e": batch.edge_mask}.get(stream)
+        if readers is not None and batch.node_mask is not None:
+            real = batch.node_mask.index_select(0, readers)
         if real is not None:
             return _batch_norm(norm, rows, real)
         return rows if len(rows) < 2 else norm(rows)

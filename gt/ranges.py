@@ -35,6 +35,13 @@ def at_least(least: int, value: float, name: str) -> None:
         raise ValueError(f"{name} must be {least} or more, not {value}")
 
 
+def divides(heads: int, width: int) -> None:
+    """So many heads, 1 or more, share a width evenly."""
+    at_least(1, heads, "heads")
+    if width % heads:
+        raise ValueError(f"{heads} heads do not divide a width of {width}")
+
+
 def positive(value: float, name: str) -> None:
     """Above 0, and finite."""
     if not 0 < value < math.inf:

@@ -34,6 +34,13 @@ MODELS = {
     "GT": ("model=gt", DEGREE),
     "GIN": ("model=gin", DEGREE),
     "GCN": ("model=gcn", NONE),
+    "GT within two hops": ("model=gt", "+model.block.pairs=true", "encoding=[degree,edges]", "mask.hops=2"),
+    "Graphormer": ("model=graphormer",),
+    "GRIT": ("model=grit", "encoding=[degree,edges_only]"),  # walks have 32 bits
+    "SAN": ("model=san", "encoding=[degree,edges]", "model.block.attention.gamma=0.1"),
+    "EGT": ("model=egt", "encoding=[degree,distance,edges]"),
+    "GRASS": ("model=grass", "encoding=[degree,edges]", "mask=hops", "mask.hops=2"),
+    "Exphormer": ("model=exphormer", "encoding=[degree,edges]", "mask=virtual", "mask.masks.0.hops=1"),
 }  # fmt: skip
 BACKENDS = ("auto", "dense", "sdpa", "sparse")
 # the backend is a matter of attention alone, so each of the others is tried once

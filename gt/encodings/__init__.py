@@ -1,5 +1,7 @@
 from gt.encodings.base import Encoding, PackedGraphs, precomputed
 from gt.encodings.degree import Degree
+from gt.encodings.distances import Distance, EdgePath
+from gt.encodings.edges import Edges
 from gt.encodings.laplacian import Laplacian
 from gt.encodings.relative import RelativeWalks
 from gt.encodings.sequence import LearnedPositions, Rotary, Sinusoidal
@@ -8,6 +10,9 @@ from gt.encodings.walks import RandomWalk
 
 __all__ = [
     "Degree",
+    "Distance",
+    "EdgePath",
+    "Edges",
     "Encoding",
     "Laplacian",
     "LearnedPositions",

@@ -17,12 +17,21 @@ from gt.layers.base import (
 from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.dwivedi import EdgeGatedBlock
+from gt.layers.egt import EGT
+from gt.layers.grass import GRASS
+from gt.layers.grit import GRIT
 from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
+from gt.layers.pairs import PairBlock
 from gt.layers.pyg import PyGConvolution
+from gt.layers.san import SAN
 
 __all__ = [
+    "EGT",
     "GCN",
     "GINE",
+    "GRASS",
+    "GRIT",
+    "SAN",
     "Attention",
     "Blend",
     "Block",
@@ -33,6 +42,7 @@ __all__ = [
     "FeedForward",
     "GatedGCN",
     "Layer",
+    "PairBlock",
     "Parallel",
     "ParallelBlock",
     "PyGConvolution",

@@ -13,7 +13,7 @@ from gt.attention.scores import Hint, Score
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
-from gt.ranges import at_least, below_one
+from gt.ranges import at_least, below_one, divides
 
 
 class PairFeatures(nn.Module):
@@ -52,6 +52,7 @@ class Attention(Layer):
         kv_heads: heads of keys and values, each shared by as many heads of queries (grouped queries, Ainslie et al.
             2023); must divide ``heads``. None has one for each.
         qk_norm: makes a normalisation of the channels of a head, for queries and for keys (Henry et al. 2020).
+        pair_bias: the state of a pair, a channel a head, is added to its score (Ying et al. 2021).
 
     Attributes:
         cache: set to read a growing text: takes the keys and values of its new tokens and attends to all so far.
@@ -75,13 +76,12 @@ class Attention(Layer):
         edge_values: bool = False,
         kv_heads: int | None = None,
         qk_norm: Callable[[int], nn.Module] | None = None,
+        pair_bias: bool = False,
     ) -> None:
         super().__init__()
-        at_least(1, heads, "heads")
         below_one(dropout, "dropout")
         check_backend(backend)
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        divides(heads, width)
         self.kv_heads = heads if kv_heads is None else kv_heads
         at_least(1, self.kv_heads, "kv_heads")
         if heads % self.kv_heads:
@@ -92,7 +92,10 @@ class Attention(Layer):
         self.norm_q, self.norm_k = (qk_norm(width // heads) if qk_norm else nn.Identity() for _ in range(2))
         self.score = score(heads, width // heads) if score else None
         self.hint = hint(heads) if hint else None
-        self.reads_edges = self.reads_pairs = edges or edge_values
+        if pair_bias and (edges or edge_values):
+            raise ValueError("pair_bias takes the state of a pair as a bias: leave edges and edge_values false")
+        self.reads_edges, self.pair_bias = edges or edge_values, pair_bias
+        self.reads_pairs = self.reads_edges or pair_bias
         self.pairs = PairFeatures(width) if self.reads_edges else None
         self.edges, self.edge_values = edges, edge_values
         self.positions = self.hint is not None and self.hint.positions
@@ -121,19 +124,30 @@ class Attention(Layer):
             self.dropout if self.training else 0.0,
             self.hint,
             self.score,
-            self.edges,
+            self.edges or self.pair_bias,
             self.edge_values,
             self.training,
             self.backend,
             self.compiled,
         )
 
+    def bias(self, state: State, pairs: Pairs) -> Hint | Tensor | None:
+        """What is added to the scores: a hint, the state of pairs, or the sum of both, (P, H)."""
+        if not self.pair_bias or state.p is None:
+            return self.hint
+        if state.p.shape[1] != self.heads:
+            raise ValueError(
+                f"pair_bias takes a channel for each of {self.heads} heads, a pair has {state.p.shape[1]}: "
+                f"set heads={self.heads} of the encodings that write pairs"
+            )
+        return state.p if self.hint is None else state.p + self.hint.bias(pairs, dense=False)
+
     def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:
         """The attention weights that `forward` reads by, (B, H, L, L), zeros where nothing is read."""
         q, k, _ = self.queries_keys_values(state, batch)
         q, k = q.float(), self.for_all_heads(k).float()
         pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None
-        bias = joined_bias(q, k, pairs, self.hint, self.score, pair, padded=True)
+        bias = joined_bias(q, k, pairs, self.bias(state, pairs), self.score, pair, padded=True)
         scored = self.score is not None  # the bias then stands for the product
         return dense_weights(None if scored else q, None if scored else k, pairs, bias) * pairs.dense
 
@@ -153,7 +167,7 @@ class Attention(Layer):
             k,
             v,
             pairs,
-            self.hint,
+            self.bias(state, pairs),
             dropout=self.dropout if self.training else 0.0,
             backend=backend,
             score=self.score,

@@ -149,24 +149,27 @@ class Residual(Composite):
 
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         """What is to be added to each stream."""
-        steps = self.layer(self.normalised(state, batch) if self.prenorm else state, batch, pairs)
+        steps = self.layer(self.normalised(state, batch, pairs) if self.prenorm else state, batch, pairs)
         return steps if self.dropout is None else {name: self.dropout(step) for name, step in steps.items()}
 
-    def normalised(self, state: State, batch: GraphBatch) -> State:
+    def normalised(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         """The state with each stream normalised that is there and has a norm."""
         old = {name: (norm, getattr(state, name)) for name, norm in self.norm.items()}
-        new: dict[str, Any] = {k: normalised(norm, v, batch, k) for k, (norm, v) in old.items() if v is not None}
+        new: dict[str, Any] = {}
+        for name, (norm, rows) in old.items():
+            if rows is not None:
+                new[name] = normalised(norm, rows, batch, name, pairs.edges[1] if name == "p" else None)
         return replace(state, **new)
 
-    def settle(self, state: State, batch: GraphBatch) -> State:
+    def settle(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         """What is left of a state to which the steps were added."""
-        return state if self.prenorm else self.normalised(state, batch)
+        return state if self.prenorm else self.normalised(state, batch, pairs)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         steps = self.step(state, batch, pairs)
         if self.blend is not None:
             steps = steps | {"x": self.blend(state, batch)[self.place] * steps["x"]}
-        return self.settle(state.plus(steps), batch)
+        return self.settle(state.plus(steps), batch, pairs)
 
 
 class Parallel(Composite):
@@ -206,7 +209,7 @@ class Parallel(Composite):
             )
         for branch, factor in zip(self.branches.values(), factors, strict=True):
             steps = branch.step(state, batch, pairs)
-            out = branch.settle(replace(out, x=state.x).plus(steps), batch)
+            out = branch.settle(replace(out, x=state.x).plus(steps), batch, pairs)
             nodes.append(factor * (steps["x"] if self.prenorm else out.x))
         total = sum(nodes[1:], nodes[0])
         return replace(out, x=state.x + total if self.prenorm else total)

@@ -7,7 +7,8 @@ other graphs are in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,18 @@ def hashed(seed: int, parts: Sequence[Tensor]) -> Tensor:
     for part in parts:
         state = splitmix64(state ^ part)
     return state & ((1 << 63) - 1)
+
+
+def redrawn(mask: Mask, draw: int) -> Mask:
+    """The same mask with all that it draws at random drawn again, the same for the same number; others stay."""
+    changes: dict[str, Any] = {}
+    for each in fields(mask) if is_dataclass(mask) else ():
+        value = getattr(mask, each.name)
+        if isinstance(value, tuple) and value and all(isinstance(inner, Mask) for inner in value):
+            changes[each.name] = tuple(redrawn(inner, draw) for inner in value)
+        elif each.name == "seed":
+            changes[each.name] = int(hashed(value, [torch.tensor(draw)]))
+    return replace(mask, **changes) if changes else mask  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

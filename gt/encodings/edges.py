@@ -1,0 +1,95 @@
+"""What edges carry, as features of pairs: those of the mask that are edges, and the others."""
+
+import torch
+from torch import Tensor, nn
+
+from gt.encodings.base import Encoding
+from gt.features import Features
+from gt.graph import GraphBatch
+from gt.masks import Pairs, WideBatch, with_virtual_nodes
+from gt.ranges import at_least
+from gt.schema import Schema
+
+
+class Edges(Encoding):
+    """The first state of a pair is what its edge carries, embedded; of several edges the features add up.
+
+    Args:
+        others: give pairs without an edge a learned vector: one for a node and itself, one for any other two nodes
+            (a full graph's in GT, an expander's in Exphormer), and for each virtual node one where it is read and one
+            where it reads. Without, they start at zero (GRIT).
+        virtual: virtual nodes that are told apart; further ones share the vectors of the last.
+    """
+
+    writes = ("p",)
+
+    def __init__(self, others: bool = True, virtual: int = 1) -> None:
+        super().__init__()
+        at_least(1, virtual, "virtual")
+        self.others, self.virtual = others, virtual
+
+    def build(self, width: int, schema: Schema) -> None:
+        self.edge = EdgeFeatures(schema, width)
+        self.other = nn.Embedding(2 + 2 * self.virtual, width) if self.others else None
+
+    def pairs(self, pairs: Pairs) -> Tensor:
+        count = pairs.edges.shape[1]
+        features = self.edge(with_virtual_nodes(pairs.batch, 0))
+        rows = features.new_zeros(count + 1, features.shape[1]).index_add(0, pairs.of_edges, features)[:count]
+        if self.other is None:
+            return rows
+        kind = pairs.kept(f"kind_{self.virtual}", lambda: kinds(pairs, self.virtual))
+        return torch.where(edges_among(pairs)[:, None], rows, self.other(kind).to(rows.dtype))
+
+
+def edges_among(pairs: Pairs) -> Tensor:
+    """(P,) bool, the pairs that are edges."""
+    count = pairs.edges.shape[1]
+    none = torch.zeros(count + 1, dtype=torch.bool, device=pairs.batch.device)
+    return none.index_fill(0, pairs.of_edges, True)[:count]
+
+
+def kinds(pairs: Pairs, virtual: int) -> Tensor:
+    """(P,) 0 for a node and itself, 1 for two others, ``2 + 2 v`` where virtual node v is read.
+
+    ``3 + 2 v`` is where v reads; of two virtual nodes the one read counts. From ``virtual - 1`` on all v are one.
+    """
+    source, target = pairs.edges
+    batch, kind = pairs.batch, (source != target).long()
+    if isinstance(batch, WideBatch):
+        rank = batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]  # below 0 for a real node
+        read, reads = rank[source].clamp(max=virtual - 1), rank[target].clamp(max=virtual - 1)
+        kind = torch.where(reads >= 0, 3 + 2 * reads, kind)
+        kind = torch.where(read >= 0, 2 + 2 * read, kind)
+    return kind
+
+
+class EdgeFeatures(nn.Module):
+    """(E, channels) what the edges of a batch carry, embedded; where that is nothing, one learned vector for all.
+
+    Attributes:
+        columns: how many features are added up.
+    """
+
+    def __init__(self, schema: Schema, channels: int) -> None:
+        super().__init__()
+        self.bare = not (schema.edge_vocab or schema.edge_floats)
+        vocab = (1,) if self.bare else schema.edge_vocab
+        self.columns = max(1, len(vocab))
+        self.features = Features(vocab, schema.edge_floats, channels, schema.edge_mean, schema.edge_scale)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        attr = batch.edge_attr
+        if self.bare or attr is None:
+            attr = batch.edge_index.new_zeros(batch.num_edges, 1)
+        return self.features(attr)
+
+
+def real_ends(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """(2, P) source and target by their numbers among real nodes, and (P,) whether either is a virtual node instead."""
+    batch = pairs.batch
+    if not isinstance(batch, WideBatch):
+        return pairs.edges, torch.zeros_like(pairs.edges[0], dtype=torch.bool)
+    number = torch.full((batch.num_nodes,), -1, device=batch.device)
+    ends = number.index_copy(0, batch.real, torch.arange(len(batch.real), device=batch.device))[pairs.edges]
+    return ends.clamp(min=0), (ends < 0).any(0)

@@ -1,0 +1,57 @@
+"""The layer of GRASS: *Graph Attention with Stochastic Structures*, Liao & Poczos 2024 (arXiv 2407.05649)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gt.dropout import dropout
+from gt.graph import GraphBatch
+from gt.layers.base import Layer, State
+from gt.layers.pairs import largest_of, state_of
+from gt.masks import Pairs
+from gt.ranges import below_one, positive
+
+EPS = 1e-7
+
+
+class GRASS(Layer):
+    """Attention channel by channel: the state of a pair alone weighs it, and both streams are changed alike.
+
+    ``w_ij = exp(C p_ij - max_j C p_ij) + sqrt(eps)`` for each channel, what is read ``r_i = sum_j w_ij (B x_j + D p_ij)
+    / sum_j w_ij``; the nodes add ``scale O mish(A x_i + r_i + b)`` and pairs ``scale O' mish(E x_j + F x_i + G p_ij +
+    b')``. With random pairs, drawn anew at each step, see `gt.redrawn.Redrawn`.
+
+    Args:
+        width: channels of a node and of a pair.
+        scale: of what is added to both streams.
+        attention_dropout: probability of dropping an attention weight.
+        reverse: let each source of a pair read its target: GRASS turns all pairs around after each layer.
+    """
+
+    reads, writes, residual, reads_edges = "pairs", ("x", "p"), True, False
+
+    def __init__(self, width: int, scale: float = 0.2, attention_dropout: float = 0.0, reverse: bool = False) -> None:
+        super().__init__()
+        positive(scale, "scale")
+        below_one(attention_dropout, "attention_dropout")
+        self.scale, self.attention_dropout, self.reverse = scale, attention_dropout, reverse
+        if reverse:
+            self.reads = "graph"  # what the mask does not say
+        self.of_node = nn.Linear(width, 4 * width, bias=False)
+        self.of_pair = nn.Linear(width, 3 * width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(2, width))
+        self.project_out = nn.ModuleDict({stream: nn.Linear(width, width, bias=False) for stream in self.writes})
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        p = state_of(state, pairs)
+        source, target = pairs.edges.flip(0) if self.reverse else pairs.edges
+        own, sent, of_source, of_target = self.of_node(state.x).chunk(4, dim=1)  # (N, d)
+        kept, carried, scores = self.of_pair(p).chunk(3, dim=1)  # (P, d)
+        weights = (scores - largest_of(scores, target, batch.num_nodes)).exp()
+        weights = dropout(weights, self.attention_dropout, self.training) + EPS**0.5
+        nothing = torch.zeros_like(own)
+        read = nothing.index_add(0, target, weights * (sent.index_select(0, source) + carried))
+        read = read / (nothing.index_add(0, target, weights) + EPS)
+        between = of_source.index_select(0, source) + of_target.index_select(0, target)
+        steps = {"x": own + read + self.bias[0], "p": between + kept + self.bias[1]}
+        return {stream: self.scale * self.project_out[stream](F.mish(step)) for stream, step in steps.items()}
