@@ -80,7 +80,7 @@ class EdgePath(Encoding):
         features = torch.cat([features, none])  # the number E stands for no edge
         total = sum(features.index_select(0, path[:, k]) @ self.maps[k] for k in range(self.length))
         steps = (path < len(features) - 1).sum(1, keepdim=True)
-        return total / steps.clamp(min=1)  # type: ignore[operator]
+        return total / steps.clamp(min=1)
 
 
 def paths_of(pairs: Pairs, length: int) -> Tensor:

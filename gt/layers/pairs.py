@@ -1,6 +1,7 @@
 """What layers with a state of each pair share: weights of listed pairs, and a block that normalises both streams."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class PairBlock(Chain):
         layer = attention(width)
         steps = {"attention": Residual(width, layer, {s: norm(width) for s in writes_of(layer)}, prenorm, dropout)}
         factories = {"x": feed_forward, "p": pair_feed_forward}
-        networks = FeedForwards({stream: make(width) for stream, make in factories.items() if make is not None})
+        made: dict[str, Any] = {stream: make(width) for stream, make in factories.items() if make is not None}
+        networks = FeedForwards(made)
         if len(networks):
             steps["feed_forward"] = Residual(width, networks, {s: norm(width) for s in networks}, prenorm)
         super().__init__(width, steps)

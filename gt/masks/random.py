@@ -7,7 +7,7 @@ other graphs are in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,12 +50,11 @@ def hashed(seed: int, parts: Sequence[Tensor]) -> Tensor:
 def redrawn(mask: Mask, draw: int) -> Mask:
     """The same mask with all that it draws at random drawn again, the same for the same number; others stay."""
     changes: dict[str, Any] = {}
-    for each in fields(mask) if is_dataclass(mask) else ():
-        value = getattr(mask, each.name)
+    for name, value in vars(mask).items():
         if isinstance(value, tuple) and value and all(isinstance(inner, Mask) for inner in value):
-            changes[each.name] = tuple(redrawn(inner, draw) for inner in value)
-        elif each.name == "seed":
-            changes[each.name] = int(hashed(value, [torch.tensor(draw)]))
+            changes[name] = tuple(redrawn(inner, draw) for inner in value)
+        elif name == "seed":
+            changes[name] = int(hashed(value, [torch.tensor(draw)]))
     return replace(mask, **changes) if changes else mask  # type: ignore[type-var]
 
 
