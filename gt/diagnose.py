@@ -45,11 +45,11 @@ def main(words: Sequence[str]) -> None:
 
         from gt.cli.diagnosis import WIDE, draw, evenly, table
         from gt.cli.new_data import check_schema, configured
-        from gt.cli.prediction import write
         from gt.data.datamodule import DataModule
         from gt.inference.diagnostics import diagnose
         from gt.layers import attention_layers
         from gt.model import GraphTransformer
+        from gt.prediction.table import write
         from gt.train.checkpoint import checkpoint_in, encodings_of, load
         from gt.train.construct import constructing
     path = checkpoint_in(options.run)

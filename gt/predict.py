@@ -3,29 +3,46 @@
 Of the run's own data a split is predicted; ``data.root=FOLDER`` and the like say where they have moved. Other data,
 ``data.path=FILE`` or ``data=NAME``, need neither targets nor splits: every row is predicted, in the order of the file
 and beside its own columns; a row that cannot be read stays empty and is listed. They are read as the model has learned
-to read such: by the same columns, categories, classes and tokens. Of data that are handed in somewhere a submission
-file is written as well.
+to read such: by the same columns, categories, classes and tokens. Several runs, or a folder of runs, are asked as one:
+the mean of what they say, and its deviation. Of data that are handed in somewhere a submission file is written as well.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gt.cli.program import import_from_here, importing, quick_exit
-from gt.errors import Parser, one_line
+from gt.errors import Parser, UserError, one_line
 from gt.schema import many
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m gt.predict", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("checkpoint", type=Path, help="a file such as RUN/checkpoints/best.ckpt, or the run folder")
-    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE or data=NAME")
+    parser.add_argument("run", type=Path, help="a run's folder or a checkpoint, such as RUN/checkpoints/best.ckpt")
+    parser.add_argument("overrides", nargs="*", metavar="RUN or data.KEY=VALUE", help="more runs; data=NAME")
     parser.add_argument("--split", help="which samples; of new data all, else test where there is one")
-    parser.add_argument("--out", type=Path, help="the table (.csv, .csv.gz); predictions-SPLIT.csv in the run folder")
+    parser.add_argument("--out", type=Path, help="the table (.csv, .csv.gz), as out=FILE; predictions-SPLIT.csv in RUN")
+    parser.add_argument("--probabilities", action="store_true", help="a column for each class")
+    parser.add_argument("--dropout", type=int, default=0, metavar="N", help="ask N times with dropout on: deviations")
+    parser.add_argument("--calibrate", action="store_true", help="fit a temperature on validation")
+    parser.add_argument("--level", type=float, help="intervals, or sets of classes, that hold this share (0.9)")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="a row for each of the table (.npy)")
     parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
     parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
-    return parser.parse_intermixed_args(list(words))
+    options = parser.parse_intermixed_args(list(words))
+    settings = [word for word in options.overrides if "=" in word and not Path(word).exists()]
+    options.runs = [options.run, *(Path(word) for word in options.overrides if word not in settings)]
+    options.overrides = [word for word in settings if not word.startswith("out=")]
+    for word in settings:
+        options.out = Path(word.removeprefix("out=")) if word.startswith("out=") else options.out
+    if options.dropout in (1, *range(-9, 0)):
+        raise UserError(f"--dropout {options.dropout}: a deviation takes 2 passes or more, such as --dropout 20")
+    return options
 
 
 def main(words: Sequence[str]) -> None:
@@ -34,36 +51,46 @@ def main(words: Sequence[str]) -> None:
     with importing():  # late: --help and a typo answer at once
         import pandas as pd
         import torch
-        from hydra.utils import instantiate
 
-        from gt.cli.new_data import are_new, check_learned, check_schema, configured
-        from gt.cli.prediction import predict, write
-        from gt.data.datamodule import ALL, DataModule
+        from gt.cli.new_data import are_new, check_learned, check_schema, opened
+        from gt.cli.run_folders import runs_in
+        from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
         from gt.metrics import shown
-        from gt.train.checkpoint import checkpoint_in, encodings_of, load
-        from gt.train.construct import constructing
+        from gt.prediction.asking import calibrate, predict
+        from gt.prediction.calibration import Calibration
+        from gt.prediction.models import Models
+        from gt.prediction.table import write
+        from gt.train.checkpoint import checkpoint_in, load
         from gt.train.objective import measures_of
-    path = checkpoint_in(options.checkpoint)
-    task = load(path, options.trust)
-    folder = path.resolve().parent.parent
-    cfg = configured(folder, options.overrides, options.trust)
+    paths = [checkpoint_in(run) for path in options.runs for run in runs_in(path)]
+    models = Models([load(path, options.trust) for path in paths], options.dropout, options.embeddings is not None)
+    folder = paths[0].resolve().parent.parent
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with constructing(cfg):
-        data: DataModule = instantiate(cfg.data)
     every = options.split == ALL or (options.split is None and are_new(options.overrides))
     if every:
         check_learned(options.overrides)
-    data.open(encodings_of(task.hparams["config"]), task.schema if every else None)
-    check_schema(task.schema, data.schema)
+    cfg, data = opened(folder, options.overrides, options.trust, models, new=every)
+    check_schema(models.schema, data.schema)
     split = ALL if every else options.split or ("test" if data.has("test") else "valid")
-    predictions = predict(task, data, measures_of(cfg, data)[0], split, device)
+    calibration = Calibration()
+    if options.calibrate or options.level is not None:
+        if split == "valid":
+            raise UserError("validation says what a model may be sure of: predict another split by it, or new data")
+        own = opened(folder, [], options.trust, models)[1] if every else data
+        calibration, line = calibrate(models, own, device, options.level, options.calibrate)
+        print(line)
+    measures = measures_of(cfg, data)[0]
+    predictions = predict(models, data, measures, split, device, calibration, options.probabilities)
     out: Path = options.out or folder / f"predictions-{split}.csv"
     write(predictions.table, out)
     measured = "".join(f"  {name} {shown(value)}" for name, value in predictions.scores.items())
     rows, unreadable = len(predictions.table), predictions.unreadable
     of_split = "" if every else f" of the {split} split"
-    print(f"{many(rows - len(unreadable), 'prediction')}{of_split}: {out}{measured}")
+    by = f" by {models}" if models.members > 1 else ""
+    print(f"{many(rows - len(unreadable), 'prediction')}{of_split}{by}: {out}{measured}")
+    if predictions.embeddings is not None:
+        print(f"embeddings {write_rows(predictions.embeddings, options.embeddings)}")
     if unreadable:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
         write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)
@@ -72,6 +99,19 @@ def main(words: Sequence[str]) -> None:
         names = [name for name in predictions.table if str(name).startswith("prediction")]
         if handed := data.source.submission(split, predictions.table[names].to_numpy(), out.parent):
             print(f"submission file: {handed}")
+
+
+def write_rows(rows: "np.ndarray", path: Path) -> str:
+    """Write an array as ``.npy``; returns a line with its place and size."""
+    import numpy as np
+
+    from gt.data.files import whole
+
+    path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as file:
+        np.save(file, rows)
+    return f"{tuple(rows.shape)}: {path}"
 
 
 if __name__ == "__main__":

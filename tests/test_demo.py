@@ -11,12 +11,13 @@ from hydra.core.global_hydra import GlobalHydra
 import gt.demo
 from gt.attention.scores import HopDecay
 from gt.cli.demo import equivalence, hints, runs, structure
-from gt.cli.prediction import predict
 from gt.encodings import RandomWalk, Sinusoidal
 from gt.errors import UserError
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
+from gt.prediction.asking import predict
+from gt.prediction.models import Models
 from gt.schema import Schema
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -138,7 +139,7 @@ def test_the_right_hints_told_again_give_the_score_of_the_run(quiet, own_logging
     overrides = runs.settings(words, hints.USUAL)
     result = runs.trained(tmp_path / "run", [*overrides, "encoding=[rwse]"])
     task, data = runs.opened(tmp_path / "run")
-    again = predict(task, data, data.measures()[0], "test", torch.device("cpu")).scores
+    again = predict(Models([task]), data, data.measures()[0], "test", torch.device("cpu")).scores
     assert again["accuracy"] == pytest.approx(result["scores"]["accuracy"], abs=1e-6)
 
 

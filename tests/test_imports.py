@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "features", "heads", "model"}
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
-ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "cli")
+ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "cli")
 # beside the command line
 PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "generate", "predict", "puzzles", "runs", "spectrum"}
 

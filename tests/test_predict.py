@@ -1,6 +1,5 @@
 """``python -m gt.predict``: a table of predictions that is right, whole, and in the order of the data."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ import torch
 from omegaconf import OmegaConf
 
 from gt.cli.new_data import check_schema
-from gt.cli.prediction import columns
-from gt.cli.prediction import write as write_predictions
 from gt.data.batch_sampler import Request
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
@@ -26,6 +23,9 @@ from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.predict import arguments, main
+from gt.prediction.models import Answer
+from gt.prediction.table import Columns
+from gt.prediction.table import write as write_predictions
 from gt.schema import UNLABELLED, Schema
 from gt.train.checkpoint import trusted
 from tests.data.ogb_files import write, write_code2
@@ -228,17 +228,13 @@ def test_a_checkpoint_without_its_run(run: Path, tmp_path: Path) -> None:
 def test_columns_of_classes_and_numbers() -> None:
     schema = Schema(kind="multiclass", outputs=3, names=("a", "b", "c"))
     scores = torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
-    found = columns(schema, scores, torch.tensor([2, UNLABELLED]), lambda answers: None)
+    found = Columns(schema)(Answer(scores), torch.tensor([2, UNLABELLED]), lambda answers: None)
     assert (found["prediction"], found["target"]) == (["b", "a"], ["c", ""])
     np.testing.assert_allclose(found["probability"], scores.softmax(1).max(1).values)
-    found = columns(Schema(kind="regression", outputs=1), torch.tensor([[1.5]]), None, lambda answers: None)
+    found = Columns(Schema(kind="regression", outputs=1))(Answer(torch.tensor([[1.5]])), None, lambda answers: None)
     assert list(found) == ["prediction"]
-    found = columns(
-        Schema(kind="multiclass", outputs=2, positions=2),
-        torch.tensor([[0.0, 1.0, 1.0, 0.0]]),
-        None,
-        lambda answers: None,
-    )
+    schema = Schema(kind="multiclass", outputs=2, positions=2)
+    found = Columns(schema)(Answer(torch.tensor([[0.0, 1.0, 1.0, 0.0]])), None, lambda answers: None)
     assert found["prediction"] == ["1 0"]
 
 
@@ -252,15 +248,10 @@ def test_a_model_for_other_data_is_refused() -> None:
 
 
 def test_arguments_may_come_in_any_order() -> None:
-    found = arguments(["run", "data.root=x", "--split", "valid", "data.batch_size=2"])
-    assert found == argparse.Namespace(
-        checkpoint=Path("run"),
-        overrides=["data.root=x", "data.batch_size=2"],
-        split="valid",
-        out=None,
-        device=None,
-        trust=False,
-    )
+    found = arguments(["run", "data.root=x", "--split", "valid", "other", "data.batch_size=2", "out=a.csv"])
+    assert found.runs == [Path("run"), Path("other")]
+    assert found.overrides == ["data.root=x", "data.batch_size=2"]
+    assert (found.split, found.out, found.level, found.trust) == ("valid", Path("a.csv"), None, False)
 
 
 def test_numbers_are_written_exactly_and_no_longer_than_that(tmp_path: Path) -> None:
@@ -352,7 +343,7 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("torch_geometric.nn.SAGEConv", True),
         ("pytorch_lightning.Trainer", True),
         ("os.system", False),
-        ("gt.cli.prediction.os.system", False),
+        ("gt.prediction.table.os.system", False),
         ("torch.nn.functional.importlib.import_module", False),
         ("gt.masks.by_head", True),
         ("torch_geometric.transforms.NormalizeFeatures", True),

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import in_full, parsed
 from gt.cli.command import check_command, composed, settle
 from gt.cli.config import check, check_path
 from gt.cli.run_folders import configuration_of
-from gt.data.datamodule import ALL
+from gt.data.datamodule import ALL, DataModule
 from gt.errors import UserError
+from gt.prediction.models import Models
 from gt.schema import Schema
 from gt.train.checkpoint import check_trusted
+from gt.train.construct import constructing
 
 HANDLING = {  # what is set of data without making them others
     "root", "batch_size", "eval_batch_size", "batch_nodes", "static", "workers", "processes", "sampler", "evaluate",
@@ -73,6 +76,24 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     settle(cfg, values)
     check(cfg)
     return cfg
+
+
+def opened(
+    folder: Path, overrides: Sequence[str], trust: bool, models: Models, new: bool = False
+) -> tuple[DictConfig, DataModule]:
+    """The configuration of the run in a folder, its data changed as asked, and these open for some models.
+
+    Args:
+        new: whether they are new to the models, see `gt.data.datamodule.DataModule.open`.
+
+    Raises:
+        UserError: see `configured`; the data cannot be read.
+    """
+    cfg = configured(folder, overrides, trust)
+    with constructing(cfg):
+        data: DataModule = instantiate(cfg.data)
+    data.open(models.encodings, models.schema if new else None)
+    return cfg, data
 
 
 def check_schema(model: Schema, data: Schema) -> None:

@@ -20,6 +20,14 @@ def configuration_of(run: Path) -> Path:
     return first / RESUMED if (first / RESUMED / "config.yaml").is_file() else first
 
 
+def runs_in(path: Path) -> list[Path]:
+    """The runs in a folder of several, as a sweep or seeds leave it, in order; any other path alone."""
+    if not path.is_dir() or (path / "checkpoints").is_dir():
+        return [path]
+    runs = [folder.parent for folder in path.glob("*/checkpoints") if any(folder.glob("*.ckpt"))]
+    return sorted(runs, key=lambda run: (len(run.name), run.name)) or [path]
+
+
 def check_new(folder: Path) -> None:
     """Whether a run may begin in a folder.
 

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import gt
-from gt.cli.prediction import predict
+from gt.prediction.asking import predict
+from gt.prediction.models import Models
 from tests.data.ogb_files import put, table
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def test_two_processes_count_each_node_once(arxiv):
     data = instantiate(OmegaConf.load(arxiv / "run" / ".hydra" / "config.yaml").data)
     data.open([])
     task = gt.load(arxiv / "run" / "checkpoints" / "best.ckpt")
-    found = predict(task, data, data.measures()[0], "test", torch.device("cpu"))
+    found = predict(Models([task]), data, data.measures()[0], "test", torch.device("cpu"))
     assert len(found.table) == 51
     assert found.scores["acc"] == pytest.approx(scores["acc"])
     right = (found.table["prediction"] == found.table["target"]).mean()

@@ -16,10 +16,12 @@ from rich.table import Table
 
 from gt.cli.command import check_command, composed
 from gt.cli.demo.runs import begin, opened, settings, trained
-from gt.cli.prediction import predict, write
 from gt.data.files import whole
 from gt.encodings import Shuffled
 from gt.errors import UserError
+from gt.prediction.asking import predict
+from gt.prediction.models import Models
+from gt.prediction.table import write
 from gt.schema import number
 from gt.train.checkpoint import encodings_of
 
@@ -60,7 +62,7 @@ def misled(folder: Path, seed: int) -> dict[str, float]:
     (encoding,) = encodings_of(task.hparams["config"])
     task, data = opened(folder, [Shuffled(encoding, seed)])
     split = "test" if data.has("test") else "valid"
-    return predict(task, data, data.measures()[0], split, torch.device("cpu")).scores
+    return predict(Models([task]), data, data.measures()[0], split, torch.device("cpu")).scores
 
 
 def measured(

@@ -12,12 +12,12 @@ from torch import nn
 
 from gt.cli.demo.runs import begin, opened, settings, trained
 from gt.cli.diagnosis import evenly
-from gt.cli.prediction import write
 from gt.data.files import whole
 from gt.errors import UserError
 from gt.inference.analysis import Reach, attention_reach
 from gt.layers import Attention, name_of, parts_of, reads_of
 from gt.model import GraphTransformer
+from gt.prediction.table import write
 from gt.schema import Schema, number
 from gt.train.checkpoint import build, network_config
 

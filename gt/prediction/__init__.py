@@ -1,0 +1,1 @@
+"""What trained models say of data: tables, how sure they are, and predictions from Python."""

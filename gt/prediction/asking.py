@@ -1,0 +1,156 @@
+"""Every sample of a split asked, and what is said of it as a table."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torchmetrics import MetricCollection
+
+from gt.data.batch_sampler import Batches, Epochs, Request
+from gt.data.batching import GraphDataset
+from gt.data.datamodule import ALL, DataModule
+from gt.data.graphs import GraphData, Stored
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.prediction.calibration import Calibration, fit, told
+from gt.prediction.models import Answer, Models
+from gt.prediction.table import Columns, Predictions, beside, located, named
+from gt.schema import UNLABELLED
+
+MOST = 1 << 26  # numbers that calibration keeps, 256 MB
+
+
+def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request]:
+    """The batches of a split, every sample once, but for (S,) those to be left out.
+
+    Raises:
+        UserError: there is no such split, or its batches leave samples out.
+    """
+    if not data.has(split):
+        known = [name for name in ("train", "valid", "test", ALL) if data.has(name)]
+        known += [name for name in data.graphs.splits if name not in known] if isinstance(data, Stored) else []
+        raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
+    dataset = data.dataset(split)
+    batches: Epochs
+    if isinstance(data, GraphData) and (split == "train" or left_out.any()):
+        kept = np.flatnonzero(~left_out) if len(left_out) else np.arange(len(dataset))
+        batches = Batches(dataset.sizes[kept], **data.measure("valid"))
+        batches.readings = data.readings
+        return (replace(request, samples=tuple(kept.take(request.samples))) for request in batches)
+    if split == "train":
+        raise UserError("training batches of these data are drawn at random: choose --split valid or test")
+    batches = data.batches(split)
+    batches.readings = data.readings
+    return iter(batches)
+
+
+@torch.inference_mode()
+def predict(
+    models: Models,
+    data: DataModule,
+    measures: MetricCollection | None,
+    split: str,
+    device: torch.device,
+    calibration: Calibration = Calibration(),  # noqa: B008  a frozen value
+    every: bool = False,
+) -> Predictions:
+    """Predictions for every sample of a split.
+
+    Args:
+        models: what is asked.
+        data: open.
+        measures: what scores samples with a target; None scores none.
+        split: which samples.
+        device: where the networks run.
+        calibration: what is known of the models' certainty.
+        every: whether each class has a column of its probabilities.
+    """
+    schema, most = models.schema, models.largest
+    dataset: Any = data.dataset(split) if data.has(split) else None
+    records = data.source.records if isinstance(data, Stored) else None
+    sizes = dataset.sizes if isinstance(dataset, GraphDataset) and records is not None else np.empty(0, np.int64)
+    left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
+    spell: Any = partial(data.source.spelled, data.graphs) if isinstance(data, Stored) else lambda *_, **__: None
+    measures = measures.to(device) if measures is not None else None
+    columns = Columns(schema, calibration, every)
+    nothing = torch.empty(0, schema.outputs * schema.positions)
+    several = nothing if models.members > 1 else None
+    parts = [pd.DataFrame(columns(Answer(nothing, several), None, lambda answers: None))]
+    order: list[np.ndarray] = []
+    known = False
+    none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
+    for request, batch, answer in () if none else asked(models, data, split, device, left_out):
+        samples, target = np.array(request.samples), batch.y
+        where = located(schema, dataset, samples, batch)
+        answer = replace(answer, prediction=calibration.scaled(schema, answer.prediction))
+        rows = pd.DataFrame(where | columns(answer, target, partial(spell, batch=batch)))
+        if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
+            known = True
+            if measures is not None:
+                measures.update(answer.prediction.to(device), target.to(device))
+        if hasattr(dataset, "roots"):  # of one graph's nodes those that the split names
+            rows = rows.take(dataset.roots)
+        elif schema.level != "link":
+            rows_each = len(rows) // len(samples) if schema.level == "graph" else batch.sizes.numpy()
+            order.append(np.repeat(samples, rows_each))
+        parts.append(rows)
+    table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    if order:
+        table = table.iloc[np.argsort(np.concatenate(order), kind="stable")].reset_index(drop=True)
+    if not known:
+        table = table.drop(columns=[name for name in table if str(name).startswith("target")])
+    scores = {name: float(value) for name, value in measures.compute().items()} if known and measures else {}
+    if records is not None:
+        of_sample = np.repeat(left_out, sizes) if schema.level == "node" and len(sizes) else left_out
+        why = f"more nodes than the {most} positions of the model"
+        return beside(records, table, of_sample, why, schema, scores).parted()
+    if isinstance(data, Stored) and schema.level != "link":
+        table = named(table, data)
+    return Predictions(table, scores, {}).parted()
+
+
+def asked(
+    models: Models, data: DataModule, split: str, device: torch.device, left_out: np.ndarray
+) -> Iterator[tuple[Request, GraphBatch, Answer]]:
+    """Every batch of a split, with what is said of it, all on the CPU; (S,) samples are left out."""
+    data.readings = partial(models.readings, device.type)
+    models.to(device)
+    requests, dataset = plan(data, split, left_out), data.dataset(split)
+    for request in requests:
+        batch: GraphBatch = dataset[request]
+        answer = models(batch.to(device))
+        yield request, batch, Answer(*(None if part is None else part.cpu() for part in vars(answer).values()))
+
+
+@torch.inference_mode()
+def calibrate(
+    models: Models, data: DataModule, device: torch.device, level: float | None, temperature: bool
+) -> tuple[Calibration, str]:
+    """What the validation of some data says of models' certainty, and a line on it; of many rows the first suffice.
+
+    Args:
+        data: of the training, open.
+        level: of intervals or sets; None: there are none.
+        temperature: whether to fit one.
+
+    Raises:
+        UserError: see `gt.prediction.calibration.fit`; targets of several positions.
+    """
+    schema = models.schema
+    if schema.positions > 1:
+        raise UserError("a target of several words has neither a temperature nor sets here")
+    predictions, targets, size = [], [], 0
+    for _, batch, answer in asked(models, data, "valid", device, np.zeros(0, bool)):
+        assert batch.y is not None
+        predictions.append(answer.prediction)
+        targets.append(batch.y.view_as(answer.prediction) if schema.kind != "multiclass" else batch.y)
+        size += answer.prediction.numel()
+        if size > MOST:
+            break
+    prediction, target = torch.cat(predictions), torch.cat(targets)
+    calibration = fit(schema, prediction, target, level, temperature)
+    return calibration, told(schema, calibration, prediction, target)

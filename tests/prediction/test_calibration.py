@@ -1,0 +1,90 @@
+"""Temperature, intervals and sets: held against a search by brute force and against how often they hold."""
+
+import numpy as np
+import pytest
+import torch
+
+from gt.errors import UserError
+from gt.prediction.calibration import Calibration, calibration_error, fit, log_probabilities, quantile
+from gt.schema import UNLABELLED, Schema
+
+CLASSES = Schema(kind="multiclass", outputs=4)
+YES_NO = Schema(kind="binary", outputs=2)
+NUMBERS = Schema(kind="regression", outputs=2)
+LOGS = Schema(kind="regression", outputs=1, log=True)
+
+
+def drawn(schema: Schema, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions of a model that is twice as sure as it should be, and targets, one in ten of which is missing."""
+    torch.manual_seed(seed)
+    if schema.kind == "regression":
+        prediction = torch.randn(rows, schema.outputs).exp()
+        off = torch.randn(rows, schema.outputs) * torch.tensor([1.0, 5.0])[: schema.outputs]
+        target = prediction * off.exp() if schema.log else prediction + off
+    else:
+        prediction = 2 * torch.randn(rows, schema.outputs)
+        probabilities = log_probabilities(schema, prediction).exp()
+        target = torch.distributions.Categorical(probabilities).sample()
+        prediction = 2 * prediction
+        target = target[:, 0] if schema.kind == "multiclass" else target.float()
+    missing = torch.rand(target.shape) < 0.1
+    return prediction, target.masked_fill(missing, UNLABELLED if schema.kind == "multiclass" else torch.nan)
+
+
+@pytest.mark.parametrize("schema", [CLASSES, YES_NO, NUMBERS, LOGS], ids=["classes", "yes or no", "numbers", "logs"])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_intervals_and_sets_hold_what_they_say_of_data_that_were_not_seen(schema: Schema, level: float) -> None:
+    calibration = fit(schema, *drawn(schema, 4000, 0), level=level, temperature=schema.kind != "regression")
+    prediction, target = drawn(schema, 20_000, 1)
+    if schema.kind == "regression":
+        low, high = calibration.interval(schema, prediction)
+        holds, known = (low <= target) & (target <= high), ~target.isnan()
+    else:
+        sets = calibration.sets(schema, calibration.scaled(schema, prediction))
+        target = target.view(len(target), -1)
+        known = ~(target.isnan() | (target == UNLABELLED))
+        holds = sets.gather(2, torch.where(known, target, 0).long()[..., None])[..., 0]
+    for column, there in zip(holds.T, known.T, strict=True):
+        assert abs(float(column[there].float().mean()) - level) < 0.02
+
+
+@pytest.mark.parametrize("schema", [CLASSES, YES_NO], ids=["classes", "yes or no"])
+def test_the_temperature_is_that_at_which_targets_are_likeliest(schema: Schema) -> None:
+    prediction, target = drawn(schema, 5000, 0)
+    found = fit(schema, prediction, target, temperature=True).temperature
+
+    def loss(temperature: float) -> float:
+        scores = prediction / temperature
+        if schema.kind == "multiclass":
+            return float(torch.nn.functional.cross_entropy(scores, target))
+        each = torch.nn.functional.binary_cross_entropy_with_logits(scores, target.nan_to_num(), reduction="none")
+        return float(each[~target.isnan()].mean())
+
+    tried = np.linspace(1, 4, 301)
+    assert found == pytest.approx(tried[np.argmin([loss(t) for t in tried])], abs=0.02)
+    before, after = (calibration_error(schema, prediction / t, target) for t in (1.0, found))
+    assert after < 0.02 < before
+
+
+def test_the_calibration_error_of_a_model_that_is_always_sure_and_right_half_of_the_time() -> None:
+    schema, target = Schema(kind="multiclass", outputs=2), torch.arange(1000) % 2
+    assert calibration_error(schema, torch.tensor([[50.0, 0.0]]).expand(1000, 2), target) == pytest.approx(0.5)
+    assert calibration_error(schema, torch.zeros(1000, 2), target) == pytest.approx(0.0)
+
+
+def test_the_quantile_of_few_scores_leaves_room_for_the_next_one() -> None:
+    off = torch.tensor([5.0, torch.nan, 1.0, 3.0, 2.0, 4.0, 9.0, 8.0, 7.0, 6.0])
+    assert float(quantile(off, 0.8)) == 8.0  # the ceil(10 * 0.8)th of nine
+    with pytest.raises(UserError, match="19 validation targets"):
+        quantile(off, 0.95)
+
+
+@pytest.mark.parametrize(("level", "temperature"), [(1.0, False), (90, False), (None, True)])
+def test_what_cannot_be_fitted_is_refused(level: float | None, temperature: bool) -> None:
+    with pytest.raises(UserError, match="level" if level else "--level"):
+        fit(NUMBERS, *drawn(NUMBERS, 10, 0), level, temperature)
+
+
+def test_without_calibration_nothing_changes() -> None:
+    prediction, _ = drawn(CLASSES, 10, 0)
+    assert torch.equal(Calibration().scaled(CLASSES, prediction), prediction)
