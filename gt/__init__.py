@@ -8,7 +8,7 @@ from gt import errors
 
 if TYPE_CHECKING:
     from gt.graph import GraphBatch
-    from gt.train.checkpoint import load
+    from gt.prediction.trained import load
 
 try:
     __version__ = version("gt-train")
@@ -16,7 +16,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
 # imported on first use: the command line answers without PyTorch, and a library user may not need the trainer
-LATE = {"GraphBatch": "gt.graph", "load": "gt.train.checkpoint"}
+LATE = {"GraphBatch": "gt.graph", "load": "gt.prediction.trained"}
 
 
 def __getattr__(name: str) -> object:

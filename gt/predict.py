@@ -26,6 +26,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run's folder or a checkpoint, such as RUN/checkpoints/best.ckpt")
     parser.add_argument("overrides", nargs="*", metavar="RUN or data.KEY=VALUE", help="more runs; data=NAME")
     parser.add_argument("--split", help="which samples; of new data all, else test where there is one")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help="of links: a table of pairs of nodes, by number")
     parser.add_argument("--out", type=Path, help="the table (.csv, .csv.gz), as out=FILE; predictions-SPLIT.csv in RUN")
     parser.add_argument("--probabilities", action="store_true", help="a column for each class")
     parser.add_argument("--dropout", type=int, default=0, metavar="N", help="ask N times with dropout on: deviations")
@@ -53,6 +54,7 @@ def main(words: Sequence[str]) -> None:
         import torch
 
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
+        from gt.cli.pairs import ask_pairs
         from gt.cli.run_folders import runs_in
         from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
@@ -72,6 +74,9 @@ def main(words: Sequence[str]) -> None:
         check_learned(options.overrides)
     cfg, data = opened(folder, options.overrides, options.trust, models, new=every)
     check_schema(models.schema, data.schema)
+    if options.pairs is not None:
+        ask_pairs(data, options.pairs)
+    every = every or options.pairs is not None
     split = ALL if every else options.split or ("test" if data.has("test") else "valid")
     calibration = Calibration()
     if options.calibrate or options.level is not None:

@@ -29,7 +29,7 @@ def test_help_and_a_misspelt_group_need_no_torch(tmp_path):
 def test_what_is_imported_late_is_there():
     import gt
     from gt.graph import GraphBatch
-    from gt.train.checkpoint import load
+    from gt.prediction.trained import load
 
     assert gt.GraphBatch is GraphBatch
     assert gt.load is load

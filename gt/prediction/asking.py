@@ -122,11 +122,9 @@ def asked(
     requests, dataset = plan(data, split, left_out), data.dataset(split)
     for request in requests:
         batch: GraphBatch = dataset[request]
-        answer = models(batch.to(device))
-        yield request, batch, Answer(*(None if part is None else part.cpu() for part in vars(answer).values()))
+        yield request, batch, models(batch.to(device)).cpu()
 
 
-@torch.inference_mode()
 def calibrate(
     models: Models, data: DataModule, device: torch.device, level: float | None, temperature: bool
 ) -> tuple[Calibration, str]:
@@ -144,13 +142,14 @@ def calibrate(
     if schema.positions > 1:
         raise UserError("a target of several words has neither a temperature nor sets here")
     predictions, targets, size = [], [], 0
-    for _, batch, answer in asked(models, data, "valid", device, np.zeros(0, bool)):
-        assert batch.y is not None
-        predictions.append(answer.prediction)
-        targets.append(batch.y.view_as(answer.prediction) if schema.kind != "multiclass" else batch.y)
-        size += answer.prediction.numel()
-        if size > MOST:
-            break
+    with torch.inference_mode():
+        for _, batch, answer in asked(models, data, "valid", device, np.zeros(0, bool)):
+            assert batch.y is not None
+            predictions.append(answer.prediction)
+            targets.append(batch.y if schema.kind == "multiclass" else batch.y.view_as(answer.prediction))
+            size += answer.prediction.numel()
+            if size > MOST:
+                break
     prediction, target = torch.cat(predictions), torch.cat(targets)
     calibration = fit(schema, prediction, target, level, temperature)
     return calibration, told(schema, calibration, prediction, target)

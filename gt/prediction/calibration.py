@@ -122,9 +122,7 @@ def best_temperature(schema: Schema, prediction: Tensor, target: Tensor) -> floa
         value.backward()
         return value
 
-    with torch.inference_mode(False), torch.enable_grad():
-        scores, answers, known = scores.clone(), answers.clone(), known.clone()  # inference tensors have no gradients
-        search.step(loss)
+    search.step(loss)
     return float(log_temperature.detach().clamp(-5, 5).exp())
 
 

@@ -39,6 +39,10 @@ class Answer:
     deviation: Tensor | None = None
     embedding: Tensor | None = None
 
+    def cpu(self) -> "Answer":
+        deviation, embedding = (None if part is None else part.cpu() for part in (self.deviation, self.embedding))
+        return Answer(self.prediction.cpu(), deviation, embedding)
+
 
 class Models:
     """Trained tasks as one: an ensemble (Lakshminarayanan et al. 2017), Monte-Carlo dropout, or both.

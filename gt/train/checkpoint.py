@@ -1,9 +1,10 @@
 """From configuration to network, and from a checkpoint back to a trained task."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
@@ -17,6 +18,8 @@ from gt.train.checkpoint_files import BEST, LAST, read
 from gt.train.construct import Refused, constructing, imported
 from gt.train.task import Task
 
+T = TypeVar("T", bound=Task)
+ARTIFACT = re.compile(r"(?:[\w.-]+/){0,2}[\w.-]+:[\w.-]+")  # entity/project/name:version
 PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network
 # what a checkpoint or the configuration of a run may ask to be imported and called
 TRUSTED = (
@@ -143,23 +146,52 @@ def checkpoint_in(path: Path) -> Path:
     raise UserError(f"{path} is no run, or has no checkpoint yet: there is no {known[0]}")
 
 
+def downloaded(name: str) -> Path:
+    """The checkpoint in an artifact of Weights & Biases, such as ``entity/project/model-ID:best``, as W&B caches it.
+
+    Raises:
+        UserError: W&B does not know it, or cannot be reached; or it holds no checkpoint, or several.
+    """
+    import wandb  # late: it takes a second, which few need
+
+    try:
+        folder = Path(wandb.Api().artifact(name).download())
+    except Exception as error:  # whatever the network and its libraries lead to
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"there is no file {name}, and no such artifact of W&B: {why}") from None
+    checkpoints = sorted(folder.rglob("*.ckpt"))
+    if len(checkpoints) != 1:
+        raise UserError(f"{folder}, the artifact {name}, holds {len(checkpoints)} checkpoints where one is needed")
+    return checkpoints[0]
+
+
 def load(path: str | Path, trust: bool = False) -> Task:
     """A trained task from a checkpoint, or the best of a run's folder, on the CPU and in eval mode.
 
     Nothing is unpickled, and of the names that the file asks to be built only those of this package and of
     ``torch.nn`` are, unless ``trust`` says that the file may call anything.
 
+    Args:
+        path: of either; or the name of an artifact of W&B with its version, see `downloaded`.
+        trust: whether parts that do not come with this program may be imported.
+
     Raises:
         UserError: no such file, damaged, not a checkpoint of this program, or an untrusted name in it.
     """
-    path = checkpoint_in(Path(path))
+    return load_as(Task, path, trust)
+
+
+def load_as(kind: type[T], path: str | Path, trust: bool = False) -> T:
+    """The same as a task of some kind."""
+    path = downloaded(str(path)) if ARTIFACT.fullmatch(str(path)) and not Path(path).exists() else Path(path)
+    path = checkpoint_in(path)
     saved = read(path)
     try:
         config, schema = saved["hyper_parameters"]["config"], Schema.from_dict(saved["hyper_parameters"]["schema"])
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
     check_trusted(config, path, trust)
-    task = Task(build(config, schema), schema, *metrics(schema), config=config)
+    task = kind(build(config, schema), schema, *metrics(schema), config=config)
     state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss
     task.load_state_dict(state, strict=False)
     task.on_load_checkpoint(saved | {"state_dict": state})

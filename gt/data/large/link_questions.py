@@ -19,7 +19,7 @@ class Questions(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs (2, rows) of the items from ``low`` to ``high``, and (rows,) True where they are linked."""
+        """The pairs (2, rows) of items ``low`` to ``high``, and (rows,) whether they are linked (NaN: unknown)."""
 
 
 class Together:
@@ -55,6 +55,21 @@ class Ranked:
         linked = np.zeros(targets.shape, dtype=bool)
         linked[:, 0] = True
         return np.stack([source.repeat(self.width), targets.ravel()]), linked.ravel()
+
+
+class Asked:
+    """Pairs (K, 2) of which nobody knows whether they are linked."""
+
+    width = 1
+
+    def __init__(self, pairs: np.ndarray) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pairs[low:high].T, np.full(len(self.pairs[low:high]), np.nan)
 
 
 class EvaluationLinks(BatchDataset):

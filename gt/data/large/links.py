@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from gt.data.batch_sampler import Batches
-from gt.data.datamodule import Sized
+from gt.data.datamodule import ALL, Sized
 from gt.data.graphs import Stored
-from gt.data.large.link_questions import EvaluationLinks, Questions, Ranked, Together
+from gt.data.large.link_questions import Asked, EvaluationLinks, Questions, Ranked, Together
 from gt.data.large.link_training import InputGraph, LinkBatches, TrainingLinks
 from gt.data.large.negatives import AnyPair, Negatives
 from gt.data.large.nodes import Whole
@@ -47,10 +47,12 @@ class LinkSource(Source):
     Attributes:
         negatives: what a link is told from in training.
         late_links: whether a model may read the links of ``valid`` in the test.
+        asked: (K, 2) of new data, the pairs of which a trained model is asked whether they are linked.
     """
 
     negatives: type[Negatives] = AnyPair
     late_links: bool = True
+    asked: np.ndarray | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -89,15 +91,24 @@ class LinkData(Stored, Sized):
         at_least(1, self.chunk, "chunk")
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        if known is not None:
-            raise UserError("links are asked for by a split: say --split valid or test")
+        asked = self.source.asked
+        if known is not None and asked is None:
+            raise UserError(
+                "links are asked for by a split, --split valid or test, or by a table of pairs, --pairs FILE"
+            )
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(
                     f"{type(encoding).__name__} is computed once from all edges, those to be predicted among them: "
                     "choose encoding=none or degree for links"
                 )
-        super().open([])
+        super().open([], known)
+        if known is not None and asked is not None:
+            self.ask(asked)
+
+    def ask(self, pairs: np.ndarray) -> None:
+        """Let (K, 2) pairs of nodes of the graph be the split `ALL`."""
+        self.stored = replace(self.graphs, splits={**self.graphs.splits, ALL: pairs})
 
     @cached_property
     def whole(self) -> Whole:
@@ -131,6 +142,8 @@ class LinkData(Stored, Sized):
     def questions(self, split: str) -> Questions:
         """What is asked in an evaluation."""
         splits = self.graphs.splits
+        if split == ALL:
+            return Asked(splits[ALL])
         if f"{split}_targets" in splits:
             return Ranked(splits[split], splits[f"{split}_targets"])
         return Together(splits[split], splits[f"{split}_negatives"])

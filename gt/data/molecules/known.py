@@ -13,6 +13,7 @@ from gt.data.molecules.smiles import smiles_graphs
 from gt.data.parallel import mapped
 from gt.data.source import Records
 from gt.data.store import Graphs
+from gt.data.table import Table
 from gt.data.targets import known_targets
 from gt.schema import Schema
 
@@ -20,7 +21,7 @@ from gt.schema import Schema
 def known_molecules(
     path: Path, smiles: str | None, known: Schema, processes: int | None, part: int
 ) -> Generator[Graphs, None, Records]:
-    """The molecules of a file in chunks, without splits; returns what stands in its rows.
+    """The molecules of a file in chunks, without splits; returns what stands in its rows, see `molecules_of`.
 
     Args:
         path: the file.
@@ -38,6 +39,13 @@ def known_molecules(
         column = named(table, smiles, "data.smiles")
     else:
         column = learned if learned in table.columns else smiles_column(table)
+    return (yield from molecules_of(table, column, known, processes, part))
+
+
+def molecules_of(
+    table: Table, column: str, known: Schema, processes: int | None, part: int
+) -> Generator[Graphs, None, Records]:
+    """The molecules in a column of a table in chunks, without splits; returns what stands in its rows."""
     skipped = SkippedRows(table)
     cells = table.columns[column]
     texts = ["" if missing else str(cell) for cell, missing in zip(cells, pd.isna(cells), strict=True)]

@@ -27,7 +27,7 @@ def read_gml(path: Path) -> list[GraphRecord]:
         graph = nx.parse_gml(text, label="id")
     except Exception as error:  # NetworkX raises what the text leads it to
         raise _unread(path, "GML", error) from None
-    return [_record(graph, str(path), _flat(graph.graph))]
+    return [record_of(graph, str(path), _flat(graph.graph))]
 
 
 def read_gexf(path: Path) -> list[GraphRecord]:
@@ -42,7 +42,7 @@ def read_gexf(path: Path) -> list[GraphRecord]:
         graph = nx.read_gexf(io.BytesIO(DECLARATION.sub("", text).encode()))
     except Exception as error:
         raise _unread(path, "GEXF", error) from None
-    return [_record(graph, str(path), {})]  # what a GEXF file says of the whole graph are its own defaults
+    return [record_of(graph, str(path), {})]  # what a GEXF file says of the whole graph are its own defaults
 
 
 def _unread(path: Path, kind: str, error: Exception) -> UserError:
@@ -61,7 +61,12 @@ def _flat(attributes: dict[str, Any], prefix: str = "") -> Record:
     return flat
 
 
-def _record(graph: Any, place: str, attributes: Record) -> GraphRecord:
+def record_of(graph: Any, place: str, attributes: Record) -> GraphRecord:
+    """A NetworkX graph as a record with the given attributes of the whole.
+
+    Raises:
+        UserError: naming the place: a node that is no text or number, or an attribute with a name of its own meaning.
+    """
     record = GraphRecord(place, directed=graph.is_directed(), attributes=attributes)
     for node, values in graph.nodes.data():
         where = f"{place}, node {str(node)!r}"

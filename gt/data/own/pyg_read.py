@@ -109,7 +109,7 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
         raise UserError(
             f"{name}, graph {int(np.argmin(sizes))} has no nodes: filter it out, with data.dataset.pre_filter"
         )
-    if "y" not in keys and "edge_label_index" in keys:
+    if "y" not in keys and "edge_label_index" in keys and not optional:
         raise links_only(name)
     y: np.ndarray | None = None
     if "y" in keys:

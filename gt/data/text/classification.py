@@ -217,7 +217,7 @@ class TextClassification(Source):
 
     def build_known(self, known: Schema) -> Graphs:
         texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
-        return self._packed(texts, y, loads(known.tokenizer), known)
+        return packed(texts, y, loads(known.tokenizer), known, known.longest or self.longest)
 
     def build(self) -> Graphs:
         by = self._by_split()
@@ -231,7 +231,7 @@ class TextClassification(Source):
                 raise UserError(f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks")
         tokenizer, columns = self._tokenizer(by["train"][0]), self._columns()
         ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
-        graphs = self._packed(
+        graphs = packed(
             [text for texts, _ in by.values() for text in texts],
             np.array([number[label] for _, labels in by.values() for label in labels]),
             tokenizer,
@@ -245,27 +245,28 @@ class TextClassification(Source):
                 longest=self.longest,
                 node_names=(columns.text if columns.header else f"{PLACE}{columns.text}",),
             ),
+            self.longest,
         )
         return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
 
-    def _packed(self, texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Schema) -> Graphs:
-        """The texts as paths, without splits."""
-        longest = schema.longest or self.longest
-        encoded = tokenizer.encode(texts)
-        cut = sum(len(tokens) > longest for tokens in encoded)
-        # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
-        encoded = [tokens[:longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
-        sizes = np.array([len(tokens) for tokens in encoded], np.int64)
-        notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {longest} tokens": cut}
-        if cut:
-            rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={longest} tokens")
-        return Graphs(
-            **paths_in_order(sizes),
-            nodes={"x": np.concatenate([np.empty(0, np.int64), *encoded])[:, None]},
-            graphs={"y": y},
-            schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
-            notes=notes,
-        )
+
+def packed(texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Schema, longest: int) -> Graphs:
+    """Texts as paths of their first ``longest`` tokens, without splits."""
+    encoded = tokenizer.encode(texts)
+    cut = sum(len(tokens) > longest for tokens in encoded)
+    # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
+    encoded = [tokens[:longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
+    sizes = np.array([len(tokens) for tokens in encoded], np.int64)
+    notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {longest} tokens": cut}
+    if cut:
+        rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={longest} tokens")
+    return Graphs(
+        **paths_in_order(sizes),
+        nodes={"x": np.concatenate([np.empty(0, np.int64), *encoded])[:, None]},
+        graphs={"y": y},
+        schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
+        notes=notes,
+    )
 
 
 def _ordered(labels: Sequence[str]) -> list[str]:

@@ -31,6 +31,11 @@ def known_texts(paths: Sequence[Path], text: str | None, known: Schema) -> tuple
         UserError: no such file, an empty one, no column to be told for that of the text.
     """
     tables = [_read(path, text, known) for path in paths]
+    return texts_of(tables, [_text_column(table, text, known) for table in tables], known)
+
+
+def texts_of(tables: Sequence[Table], columns: Sequence[str], known: Schema) -> tuple[list[str], np.ndarray, Records]:
+    """The texts in a column of each table, their targets, and their rows."""
     ends = np.cumsum([0, *map(len, tables)])
 
     def where(row: int) -> str:
@@ -38,7 +43,6 @@ def known_texts(paths: Sequence[Path], text: str | None, known: Schema) -> tuple
         return tables[part].where(row - int(ends[part]))
 
     texts: list[str] = []
-    columns = [_text_column(table, text, known) for table in tables]
     unreadable: dict[int, str] = {}
     for table, column in zip(tables, columns, strict=True):
         for row, cell in enumerate(table.columns[column]):

@@ -1,0 +1,205 @@
+"""Predictions from the command line and from Python are those of the training process, of whatever is predicted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch_geometric.data import Data
+
+import gt
+from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
+from gt.data.large.links import LinkData
+from gt.data.large.nodes import NodeData
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
+from gt.data.text.classification import TextClassification
+from gt.data.text.corpus import Text
+from gt.data.text.language import LanguageData
+from gt.errors import UserError
+from gt.train import checkpoint
+from tests.data.modules import over
+from tests.data.test_links import NODES, Links
+from tests.runs import network, predictions, run_folder, run_of
+from tests.test_prediction import as_json, graphs_of, one_graph, write_tables
+
+CLOSE = {"rtol": 0, "atol": 1e-6}
+SMILES = [f"{'C' * (n % 7 + 1)}{end}" for n in range(10) for end in ("O", "N", "Cl")]
+
+
+def in_training(run: Path, data: DataModule, split: str = "test") -> torch.Tensor:
+    """What the network of a run says of a split, batch by batch as a trainer asks it, in the order of the loader."""
+    task = checkpoint.load(run)
+    data.open(checkpoint.encodings_of(task.hparams["config"]))
+    with torch.inference_mode():
+        return torch.cat([task(batch) for batch in data.loader(split)])
+
+
+def links(root: str) -> Links:
+    return Links(Path(root))
+
+
+def certainty(scores: torch.Tensor) -> np.ndarray:
+    return np.sort(scores.softmax(1).max(1).values.numpy())
+
+
+def sorted_column(table: pd.DataFrame, name: str = "probability") -> np.ndarray:
+    return np.sort(table[name].astype(float).to_numpy())
+
+
+def test_molecules(tmp_path: Path) -> None:
+    pytest.importorskip("rdkit")
+    from gt.data.molecules.molecules import Molecules
+
+    split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
+    pd.DataFrame({"smiles": SMILES, "logS": np.arange(30) * 0.1, "split": split}).to_csv(tmp_path / "a.csv")
+    options = {"path": str(tmp_path / "a.csv"), "target": "logS", "processes": 1}
+    run = run_of(tmp_path, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+    trained = in_training(run, over(GraphData, Molecules, root=str(tmp_path / "root"), **options))[:, 0].sort().values
+    (tmp_path / "new.csv").write_text("\n".join(["smiles", *SMILES[25:]]))
+    at_once = predictions(run, f"data.path={tmp_path / 'new.csv'}")
+    task = gt.load(run)
+    with pytest.warns(UserWarning, match="item 1"):
+        found = task.predict([*SMILES[25:26], "no molecule", *SMILES[26:]])
+    assert found["smiles"].tolist() == [*SMILES[25:26], "no molecule", *SMILES[26:]]
+    assert found["prediction"].isna().tolist() == [False, True, False, False, False, False]
+    assert list(found.attrs["unreadable"]) == [1]
+    np.testing.assert_allclose(sorted_column(found.dropna(), "prediction"), trained, **CLOSE)
+    np.testing.assert_allclose(found["prediction"].dropna(), at_once["prediction"].astype(float), **CLOSE)
+    embeddings = task.embed([*SMILES[25:], "no molecule"])
+    assert len(embeddings) == 6
+    assert np.isnan(embeddings).all(1).tolist() == [False] * 5 + [True]
+
+
+def test_graphs_of_networkx_and_of_pyg(tmp_path: Path) -> None:
+    tables = graphs_of(real=True)
+    (tmp_path / "mine.json").write_text(json.dumps(as_json(tables)))
+    options = {"path": str(tmp_path / "mine.json")}
+    run = run_of(tmp_path, GraphFiles, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+    data = over(GraphData, GraphFiles, root=str(tmp_path / "root"), **options)
+    trained = certainty(in_training(run, data))
+    graphs = [nx.node_link_graph(each, edges="links") for each in as_json(tables)[24:]]
+    found = gt.load(run).predict(graphs, probabilities=True)
+    np.testing.assert_allclose(sorted_column(found), trained, **CLOSE)
+    np.testing.assert_allclose(found.filter(like="probability_").sum(axis=1), 1, atol=1e-6)
+    at_once = predictions(run, "--split", "test")
+    np.testing.assert_allclose(found["probability"], at_once["probability"].astype(float), **CLOSE)
+    data.open([])
+    batch = data.dataset("test").batch(next(iter(data.batches("test"))))
+    batch.y = None
+    again = gt.load(run).predict(batch.to_data_list())
+    np.testing.assert_allclose(sorted_column(again), trained, **CLOSE)
+
+
+def test_nodes_of_one_graph_and_of_many(tmp_path: Path) -> None:
+    nodes, edges = one_graph()
+    write_tables(tmp_path / "mine", nodes, edges, None)
+    options = {"path": str(tmp_path / "mine")}
+    run = run_of(tmp_path, CSVGraphs, network("encoding=[rwse]", "encoding.rwse.dim=4"), NodeData, **options)
+    data = over(NodeData, CSVGraphs, root=str(tmp_path / "root"), **options)
+    trained = in_training(run, data).softmax(1).max(1).values
+    graph = nx.DiGraph()
+    for record in nodes.drop(columns=["label", "split"]).to_dict("records"):
+        graph.add_node(record.pop("node"), **record)
+    graph.add_edges_from(edges.itertuples(index=False))
+    found = gt.load(run).predict([graph])
+    assert found["node"].tolist() == nodes["node"].tolist()
+    np.testing.assert_allclose(found["probability"], trained, **CLOSE)
+    at_once = predictions(run, "--split", "all", f"data.path={tmp_path / 'mine'}")
+    np.testing.assert_allclose(found["probability"], at_once["probability"].astype(float), **CLOSE)
+    twice = gt.load(run).predict([graph, graph])
+    np.testing.assert_allclose(twice["probability"], torch.cat([trained, trained]), **CLOSE)
+
+
+def test_links(tmp_path: Path, capsys: Any) -> None:
+    source = {"_target_": "tests.prediction.test_trained.links", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.large.links.LinkData", "source": source}
+    run = run_folder(tmp_path / "run", LinkData(Links(tmp_path)), config, network("model=gcn", "mask=one_hop"))
+    data = LinkData(Links(tmp_path))
+    trained = in_training(run, data)[:, 0].sigmoid().numpy()
+    (asked,) = list(data.loader("test"))
+    pairs = asked.links.T.numpy()
+    (tmp_path / "pairs.csv").write_text(
+        "\n".join(
+            ["name,source,target", *(f"p{n},{a},{b}" for n, (a, b) in enumerate(pairs)), f"odd,3,{NODES}", "x,a,1"]
+        )
+    )
+    at_once = predictions(run, "--pairs", str(tmp_path / "pairs.csv"), "--trust")
+    assert at_once.columns.tolist() == ["name", "source", "target", "prediction"]
+    np.testing.assert_allclose(at_once["prediction"][: len(pairs)].astype(float), trained, **CLOSE)
+    assert at_once["prediction"][len(pairs) :].tolist() == ["", ""]
+    assert "2 rows of" in capsys.readouterr().out
+    graph = Data(
+        y=torch.arange(NODES),  # of nodes: nobody asks for these
+        x=asked.x,
+        edge_index=asked.edge_index,
+        edge_attr=asked.edge_attr,
+        edge_label_index=torch.from_numpy(pairs.T),
+    )
+    found = gt.load(run).predict([graph])
+    assert found["from_node"].tolist() == pairs[:, 0].tolist()
+    np.testing.assert_allclose(found["prediction"], trained, **CLOSE)
+
+
+def test_texts(tmp_path: Path) -> None:
+    texts = [f"this is text {n} of many words" for n in range(40)]
+    rows = [f"{text}\t{'good' if n % 2 else 'bad'}" for n, text in enumerate(texts)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    options = {"path": str(tmp_path / "mine.tsv"), "longest": 5}
+    run = run_of(tmp_path, TextClassification, **options)
+    data = over(GraphData, TextClassification, root=str(tmp_path / "root"), **options)
+    trained, split = in_training(run, data), predictions(run, "--split", "test")
+    with pytest.warns(UserWarning, match="item 4"):
+        found = gt.load(run).predict([*split["text"], " "])
+    assert found["prediction"][:4].tolist() == split["prediction"].tolist()
+    np.testing.assert_allclose(sorted_column(found[:4]), certainty(trained), **CLOSE)
+
+
+def test_the_next_token_of_each(tmp_path: Path) -> None:
+    text = "to be, or not to be\n" * 40
+    (tmp_path / "a.txt").write_text(text)
+    options = {"path": str(tmp_path / "a.txt"), "context": 20}
+    run = run_of(tmp_path, Text, network("mask=causal"), LanguageData, **options)
+    data = over(LanguageData, Text, root=str(tmp_path / "root"), **options)
+    trained = in_training(run, data, "valid")[-20:].softmax(1).max(1).values
+    found = gt.load(run).predict(["to be, or not to be\n", "to be"])
+    assert "".join(found["token"]) == "to be, or not to be\nto be"
+    np.testing.assert_allclose(found["probability"], torch.cat([trained, trained[:5]]), **CLOSE)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    rows = [f"text number {n}\t{n % 2}" for n in range(40)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    task = gt.load(run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv")))
+    for items, says in (([], "none"), ([3], "int"), (["a", nx.path_graph(2)], "one kind")):
+        with pytest.raises(UserError, match=says):
+            task.predict(items)
+    with pytest.raises(UserError, match="PyG"):
+        task.predict([nx.path_graph(2)])
+
+
+def test_an_artifact_of_wandb_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"text number {n}\t{n % 2}" for n in range(40)]
+    (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.tsv"))
+    asked: list[str] = []
+
+    class Api:
+        def artifact(self, name: str) -> "Api":
+            asked.append(name)
+            return self
+
+        def download(self) -> str:
+            return str(run / "checkpoints")
+
+    monkeypatch.setattr("wandb.Api", Api)
+    assert len(gt.load("me/things/model-1:best").predict(["text"])) == 1
+    assert asked == ["me/things/model-1:best"]
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(UserError, match="0 checkpoints"):
+        gt.load("model-1:v0")
