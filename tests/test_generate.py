@@ -22,7 +22,18 @@ from gt.graph import path_graphs
 from gt.heads import Head
 from gt.inference.decode import Cache, Recompute, check_causal, obstacle, reader
 from gt.inference.sampling import generate, probabilities
-from gt.layers import GCN, Attention, EdgeGatedBlock, FeedForward, ParallelBlock, SequentialBlock
+from gt.layers import (
+    GCN,
+    Attention,
+    EdgeGatedBlock,
+    FeedForward,
+    Mamba2,
+    ParallelBlock,
+    RandomFeatures,
+    SequentialBlock,
+)
+from gt.layers import LinearAttention as Linear
+from gt.layers import Recurrent as Ordered
 from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, Strided, VirtualNodes, Window
 from gt.metrics import metrics
 from gt.model import GraphTransformer
@@ -115,6 +126,12 @@ CASES = {
     "sequential, post-norm": {"block": SequentialBlock, "prenorm": False},
     "batch norm": {"norm": nn.BatchNorm1d},
     "no bias": {"bias": False},
+    "linear attention": {"foreign": Linear},
+    "random features": {"foreign": partial(Linear, feature_map=RandomFeatures), "block": SequentialBlock},
+    "lstm": {"foreign": Ordered, "encodings": ()},
+    "gru": {"foreign": partial(Ordered, rnn=nn.GRU)},
+    "mamba": {"foreign": Mamba2, "encodings": ()},
+    "mamba beside attention": {"local": Mamba2},
     "grouped queries": {"heads": 4, "kv_heads": 2, "qk_norm": nn.RMSNorm, "encodings": (Rotary(),)},
     "one key for all": {"heads": 4, "kv_heads": 1, "score": Additive},
     "no attention": {"attention": False},

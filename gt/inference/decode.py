@@ -1,7 +1,8 @@
 """Reading a growing text: what a causal language model says comes next, one new token at a time.
 
 `Recompute` reads the whole text again for each token. `Cache` keeps the keys and values of what was read (as GPT
-implementations do), so that a new token costs one row of every layer; both give the same numbers.
+implementations do) and the states of recurrent layers, so that a new token costs one row of every layer; both give the
+same numbers.
 """
 
 import copy
@@ -21,7 +22,7 @@ from gt.norms import mixes_rows
 
 
 def obstacle(net: GraphTransformer) -> str | None:
-    """Why keys and values of what was read cannot be kept, in a phrase, or None."""
+    """Why what layers make of a text so far cannot be kept, in a phrase, or None."""
     for part in (part for block in net.blocks for part in parts_of(block)):
         reads = reads_of(part)
         if reads == "edges":
@@ -29,7 +30,8 @@ def obstacle(net: GraphTransformer) -> str | None:
         if reads == "pairs" and getattr(part, "reads_edges", True):
             return f"{name_of(part)} reads features of edges"
         uncached = reads == "pairs" and declared(part, "cache", ...) is ...
-        if reads == "graph" or uncached or {"p", "g"} & set(writes_of(part)):
+        uncached |= reads == "graph" and declared(part, "carried", ...) is ...
+        if uncached or {"p", "g"} & set(writes_of(part)):
             return f"{name_of(part)} reads what no cache holds"
     for norm in (net.embedding_norm, net.norm, *(norm for block in net.blocks for norm in norms_of(block))):
         if mixes_rows(norm):
@@ -151,13 +153,17 @@ class Cache(Reader):
         self.path = path_graphs([context]).to(next(net.parameters()).device)
         shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
         self.blocks = copy.deepcopy(net.blocks, shared)  # the same weights: only what a layer remembers is its own
-        parts: list[Any] = [part for block in self.blocks for part in parts_of(block) if reads_of(part) == "pairs"]
+        parts: list[Any] = [part for block in self.blocks for part in parts_of(block)]
         for part in parts:
-            part.cache = KeysAndValues(context)
-        self.read = 0
+            if reads_of(part) == "pairs":
+                part.cache = KeysAndValues(context)
+        self.recurrent = [part for part in parts if reads_of(part) == "graph"]
+        self.restart()
 
     def restart(self) -> None:
         self.read = 0
+        for part in self.recurrent:
+            part.carried = []
 
     def __call__(self, tokens: Tensor) -> Tensor:
         samples, stop = tokens.shape

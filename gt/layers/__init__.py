@@ -20,9 +20,11 @@ from gt.layers.dwivedi import EdgeGatedBlock
 from gt.layers.egt import EGT
 from gt.layers.grass import GRASS
 from gt.layers.grit import GRIT
+from gt.layers.linear import LinearAttention, PositiveELU, RandomFeatures
 from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
 from gt.layers.pairs import PairBlock
 from gt.layers.pyg import PyGConvolution
+from gt.layers.recurrent import Mamba2, Recurrent
 from gt.layers.san import SAN
 
 __all__ = [
@@ -42,10 +44,15 @@ __all__ = [
     "FeedForward",
     "GatedGCN",
     "Layer",
+    "LinearAttention",
+    "Mamba2",
     "PairBlock",
     "Parallel",
     "ParallelBlock",
+    "PositiveELU",
     "PyGConvolution",
+    "RandomFeatures",
+    "Recurrent",
     "Residual",
     "SequentialBlock",
     "Smoothing",

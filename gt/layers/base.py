@@ -53,6 +53,8 @@ class Layer(nn.Module):
         reads_pairs: whether it makes use of ``state.p``, where it reads pairs or the graph.
         positions: whether it goes by the place of a node within its graph.
         residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
+        carried: a list where it reads nodes in their order and is to go on with a growing text, see
+            `gt.inference.decode`: what the tokens so far have left it with, which it reads and replaces.
         wants_degrees: whether ``set_degrees(degrees)`` is to tell it, before training, how many nodes of the training
             data have in-degree 0, 1, 2, ...: (D,) int64.
     """

@@ -1,0 +1,189 @@
+"""Layers in linear time, over a whole graph or along its nodes: each against a loop, or a library, graph by graph."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gt.errors import UserError
+from gt.graph import path_graphs
+from gt.layers import LinearAttention, Mamba2, PositiveELU, RandomFeatures, Recurrent, State, linear
+from gt.layers.linear import read_before
+from gt.masks import Causal, Complete, Hops, VirtualNodes, with_virtual_nodes
+from tests.graphs import SIZES
+
+WIDTH = 12
+every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+FEATURES = {"elu": PositiveELU, "random": partial(RandomFeatures, features=10)}
+
+
+def made(kind, *args, **options):
+    torch.manual_seed(0)
+    layer = kind(WIDTH, *args, **options).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return layer
+
+
+def rows_of(sizes):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(sum(sizes), WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
+
+
+def same(layer, sizes, mask, alone):
+    """Values and gradients of a layer on a batch are those of ``alone(x)`` on the nodes of each graph."""
+    batch, x = path_graphs(sizes), rows_of(sizes)
+    ours = layer(State(x), batch, mask(batch))["x"]
+    theirs = torch.cat([alone(part) for part in x.split(sizes)])
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(ours)
+    wanted = [x, *layer.parameters()]
+    gradients = [torch.autograd.grad((out * weights).sum(), wanted) for out in (ours, theirs)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("causal", [False, True])
+@every_size
+def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, causal, features, monkeypatch):
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    layer = made(LinearAttention, heads=3, feature_map=FEATURES[features])
+
+    def phi(x):
+        if features == "elu":
+            return torch.where(x > 0, x + 1, x.exp())
+        x = x / 4**0.25
+        return (x @ layer.feature_map.directions.T - (x * x).sum(1, keepdim=True) / 2).exp()
+
+    def alone(x):
+        q, k, v = (rows.view(-1, 3, 4) for rows in layer.project_in(x).chunk(3, dim=1))
+        out = []
+        for i in range(len(x)):
+            seen = slice(i + 1 if causal else len(x))
+            for h in range(3):
+                weights = phi(k[seen, h]) @ phi(q[i : i + 1, h])[0]
+                out.append(weights / weights.sum() @ v[seen, h])
+        return layer.project_out(torch.stack(out).view(len(x), WIDTH))
+
+    same(layer, sizes, Causal() if causal else Complete(), alone)
+
+
+def test_random_features_approach_the_softmax():
+    torch.manual_seed(0)
+    feature_map = RandomFeatures(4, 40000)
+    q, k = 0.7 * torch.randn(2, 6, 4)
+    kernel = feature_map(q, False) @ feature_map(k, False).T / 40000
+    torch.testing.assert_close(kernel, (q @ k.T / 2).exp(), rtol=0.1, atol=0.0)
+    blocks = F.normalize(feature_map.directions, dim=1).view(10000, 4, 4)
+    torch.testing.assert_close(blocks @ blocks.mT, torch.eye(4).expand(10000, -1, -1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [Hops(1), Hops(2) & Causal()], ids=str)
+def test_linear_attention_refuses_what_it_cannot_follow(mask):
+    batch = path_graphs([3])
+    with pytest.raises(UserError, match="mask=causal"):
+        LinearAttention(8)(State(torch.randn(3, 8)), batch, mask(batch))
+
+
+def test_linear_attention_refuses_virtual_nodes_of_a_mask():
+    wide = with_virtual_nodes(path_graphs([3]), 1)
+    with pytest.raises(UserError, match="VirtualNodes"):
+        LinearAttention(8)(State(torch.randn(4, 8)), wide, (Complete() | VirtualNodes(1))(wide))
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 9, 16])
+def test_what_was_read_before_fades_by_the_product_of_all_decays_since(length, monkeypatch):
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, length, 3, 5, dtype=torch.float64)
+    v = torch.randn(2, length, 3, 2, dtype=torch.float64)
+    decay, before = -3 * torch.rand(2, length, 3, dtype=torch.float64), torch.randn(2, 3, 5, 2, dtype=torch.float64)
+    out, after = read_before(q, k, v, decay, before)
+    state = before
+    for t in range(length):
+        state = state * decay[:, t].exp()[..., None, None] + k[:, t, :, :, None] * v[:, t, :, None]
+        torch.testing.assert_close(out[:, t], torch.einsum("bhm,bhmd->bhd", q[:, t], state))
+    torch.testing.assert_close(after, state)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("rnn", [nn.LSTM, nn.GRU])
+@every_size
+def test_recurrent_layers_are_those_of_torch_on_each_graph_alone(sizes, rnn, bidirectional):
+    layer = made(Recurrent, rnn, bidirectional)
+    theirs = rnn(WIDTH, WIDTH // (1 + bidirectional), batch_first=True, bidirectional=bidirectional).double()
+    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in layer.parameters())
+    own = dict(layer.forwards.named_parameters())
+    if bidirectional:
+        own |= {f"{name}_reverse": value for name, value in layer.backwards.named_parameters()}
+    same(layer, sizes, Complete(), lambda x: torch.func.functional_call(theirs, own, (x[None],))[0][0])
+
+
+@every_size
+def test_mamba_is_that_of_hugging_face_on_each_graph_alone(sizes, monkeypatch):
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    layer = made(Mamba2, heads=3, states=5)
+    config = Mamba2Config(
+        hidden_size=WIDTH, num_heads=3, head_dim=8, state_size=5, n_groups=1, expand=2, conv_kernel=4, chunk_size=4,
+        use_bias=False, layer_norm_epsilon=1e-5, time_step_limit=(0.0, math.inf),
+    )  # fmt: skip
+    theirs = Mamba2Mixer(config, 0)
+    names = {
+        "in_proj.weight": layer.project_in.weight, "conv1d.weight": layer.convolution.weight,
+        "conv1d.bias": layer.convolution.bias, "A_log": layer.log_rate, "dt_bias": layer.step_bias, "D": layer.skip,
+        "norm.weight": layer.norm.weight, "out_proj.weight": layer.project_out.weight,
+    }  # fmt: skip
+    assert names.keys() == dict(theirs.named_parameters()).keys()
+    batch, x = path_graphs(sizes), rows_of(sizes).float()
+    layer.float()
+    names = {name: value.float() for name, value in names.items()}
+    ours = layer(State(x), batch, None)["x"]
+    alone = [torch.func.functional_call(theirs, names, (part[None],))[0] for part in x.split(sizes)]
+    torch.testing.assert_close(ours, torch.cat(alone), rtol=1e-3, atol=1e-4)
+
+
+@every_size
+def test_mamba_is_a_recurrence_along_each_graph(sizes, monkeypatch):
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    layer = made(Mamba2, heads=3, states=5)
+    weight, bias = layer.convolution.weight[:, 0], layer.convolution.bias
+
+    def alone(rows):
+        out, state, seen = [], torch.zeros(3, 5, 8, dtype=torch.float64), torch.zeros(4, 34, dtype=torch.float64)
+        for row in rows:
+            gate, mixed, step = layer.project_in(row).split([24, 34, 3])
+            seen = torch.cat([seen[1:], mixed[None]])
+            x, b, c = F.silu((seen.T * weight).sum(1) + bias).split([24, 5, 5])
+            x, step = x.view(3, 8), (1 + (step + layer.step_bias).exp()).log()
+            decay = (-step * layer.log_rate.exp()).exp()
+            state = decay[:, None, None] * state + step[:, None, None] * b[None, :, None] * x[:, None]
+            y = (torch.einsum("m,hmd->hd", c, state) + layer.skip[:, None] * x).flatten() * F.silu(gate)
+            y = y / (y.square().mean() + 1e-5).sqrt() * layer.norm.weight
+            out.append(layer.project_out(y))
+        return torch.stack(out)
+
+    same(layer, sizes, Causal(), alone)
+
+
+@pytest.mark.parametrize(
+    "kind", [LinearAttention, partial(LinearAttention, feature_map=RandomFeatures), Recurrent, Mamba2]
+)
+@torch.no_grad()
+def test_nothing_before_a_changed_node_moves(kind):
+    layer, sizes = made(kind), (9, 70)
+    batch, x = path_graphs(sizes), rows_of(sizes)
+    mask = Causal()(batch)
+    before = layer(State(x), batch, mask)["x"]
+    for place in (9, 40, 78):
+        changed = x.clone()
+        changed[place] += 1
+        after = layer(State(changed), batch, mask)["x"]
+        assert torch.equal(after[:place], before[:place])  # exactly
+        assert (after[place:] != before[place:]).any(1).all()
