@@ -13,7 +13,19 @@ LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layer
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "cli")
 # beside the command line
-PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "generate", "predict", "puzzles", "runs", "spectrum"}
+PROGRAMS = {
+    "bench",
+    "dashboard",
+    "demo",
+    "diagnose",
+    "doctor",
+    "explain",
+    "generate",
+    "predict",
+    "puzzles",
+    "runs",
+    "spectrum",
+}
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:

@@ -61,5 +61,7 @@ def molecules_of(
         for place, why in molecules.failed:
             skipped.add(some[place], texts[some[place]], why)
         kept.append(some[molecules.kept])
-        yield molecules.graphs({"y": y[kept[-1]]}, known)
+        chunk = molecules.graphs({"y": y[kept[-1]]}, known)
+        chunk.notes = {"smiles": column}
+        yield chunk
     return Records(pd.DataFrame(table.columns), np.concatenate(kept), skipped.reasons())

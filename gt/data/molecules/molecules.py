@@ -188,8 +188,10 @@ class Molecules(Source):
         return {"row": graphs.graphs["row"], graphs.notes["smiles"]: np.array(self.smiles_of(graphs), dtype=object)}
 
     def smiles_of(self, graphs: Graphs) -> list[str]:
-        column = read_molecules(self.path, self.smiles).columns[graphs.notes["smiles"]]
-        return list(map(str, column[graphs.graphs["row"]]))
+        name = graphs.notes["smiles"]
+        if self.records is not None:
+            return list(map(str, self.records.table[name].to_numpy()[self.records.row]))
+        return list(map(str, read_molecules(self.path, self.smiles).columns[name][graphs.graphs["row"]]))
 
     def _columns(self, table: Table) -> tuple[str, str | None, Targets]:
         """The column of molecules, that of the split where one says it, and the targets."""

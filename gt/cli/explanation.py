@@ -1,0 +1,193 @@
+"""Why a network says what it says of one sample: what each node, edge and head has to do with it."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gt.data.batch_sampler import Request
+from gt.data.batching import GraphDataset
+from gt.data.datamodule import DataModule
+from gt.data.graphs import GraphData
+from gt.data.text.language import LanguageData
+from gt.data.text.tokenizer import loads
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.inference import attribution
+from gt.schema import Schema
+from gt.train.extremes import answer as said
+from gt.train.extremes import truth
+from gt.train.task import Task
+
+RANDOM = 20  # random rankings that a method is held against
+MOST = 400  # nodes of a graph
+METHODS = {
+    "integrated gradients": "what each node adds, on the way from hidden nodes to what they are",
+    "occlusion": "by how much the answer falls where a node is hidden",
+    "attention rollout": "the share of each node in what attention carries to the last layer; always positive",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one answer.
+
+    Attributes:
+        title: the sample; prediction, target: as a person reads them; of: the number that is explained.
+        batch: the one graph; labels: a word for each node; smiles: of a molecule, else None; is_text: nodes are pieces
+            of text in their order.
+        scores: by method (n,) what each node contributes.
+        curves: by method the answer as the nodes that it ranks highest are hidden, from none to all; ``random`` the
+            same by random rankings (R, points).
+        faithful: by method, see `gt.inference.attribution.faithfulness`.
+        edges, edge_scores: pairs of nodes (2, K) and by how much the answer falls without their edges.
+        attention: for each layer its name and weights (H, n, n).
+    """
+
+    title: str
+    prediction: str
+    target: str
+    of: str
+    batch: GraphBatch
+    labels: list[str]
+    smiles: str | None
+    is_text: bool
+    scores: dict[str, Tensor]
+    curves: dict[str, Tensor]
+    random: Tensor
+    faithful: dict[str, float]
+    edges: Tensor
+    edge_scores: Tensor
+    attention: list[tuple[str, Tensor]]
+
+
+def explain(task: Task, data: DataModule, split: str, sample: int, output: int | None, node: int | None) -> Explanation:
+    """Explain the answer to one sample of a split.
+
+    Args:
+        task: a trained one, in eval mode; data: open.
+        output: the class, task or number that is explained; None is the predicted class, or the first.
+        node: where nodes have answers, which one; None is the last.
+
+    Raises:
+        UserError: the data are one large graph, or there is no such sample, node or output.
+    """
+    if not isinstance(data, GraphData | LanguageData):
+        raise UserError("explains one graph or text among many: these data are a single graph")
+    if not data.has(split):
+        raise UserError(f"these data have no split '{split}'")
+    schema, dataset = task.schema, data.dataset(split)
+    if not 0 <= sample < len(dataset):
+        raise UserError(f"--sample must be 0 to {len(dataset) - 1:,}, not {sample}")
+    device = next(task.net.parameters()).device
+
+    def copies(count: int) -> GraphBatch:
+        batch: GraphBatch = dataset[Request((sample,) * count)]
+        return batch.to(device)
+
+    one = copies(1)
+    if one.num_nodes > MOST:
+        raise UserError(f"sample {sample} has {one.num_nodes:,} nodes: choose one of {MOST} at most")
+    by_node = schema.level == "node"
+    place = one.num_nodes - 1 if node is None else node
+    if not 0 <= place < one.num_nodes:
+        raise UserError(f"--node must be 0 to {one.num_nodes - 1:,}, not {place}")
+
+    def rows(predictions: Tensor) -> Tensor:
+        """(C, outputs) of the row that is explained, for each copy."""
+        return predictions.view(-1, one.num_nodes, predictions.shape[1])[:, place] if by_node else predictions
+
+    with torch.no_grad():
+        prediction = rows(task.net(one))[0].float().cpu()
+    which = output if output is not None else int(prediction.argmax()) if schema.kind == "multiclass" else 0
+    if not 0 <= which < len(prediction):
+        raise UserError(f"--output must be 0 to {len(prediction) - 1}, not {which}")
+
+    def answer(predictions: Tensor) -> Tensor:
+        chosen = rows(predictions)
+        return (chosen.log_softmax(1) if schema.kind == "multiclass" else chosen)[:, which]
+
+    net, nodes = task.net, one.num_nodes
+    attention = attribution.attention_weights(net, one)
+    scores = {
+        "integrated gradients": attribution.integrated_gradients(net, copies, answer),
+        "occlusion": attribution.occlusion(net, copies, answer),
+    }
+    flow = attribution.rollout(attention, nodes, place if by_node else None)
+    scores |= {} if flow is None else {"attention rollout": flow}
+    delete = partial(attribution.deletion, net, copies, answer)
+    curves = {name: delete(values.argsort(descending=True)) for name, values in scores.items()}
+    draw = torch.Generator().manual_seed(0)
+    random = torch.stack([delete(torch.randperm(nodes, generator=draw)) for _ in range(RANDOM)])
+    edges, edge_scores = attribution.edge_occlusion(net, copies, answer)
+    target = "unknown" if one.y is None else truth(schema, one.y[place if by_node else 0].cpu())
+    told, name = said(schema, prediction), schema.names[which] if schema.names else str(which)
+    if schema.pointer and isinstance(data, GraphData):  # classes are nodes, which the source knows by name
+        spell = partial(data.source.spelled, data.graphs, batch=one)
+        names = [spell(torch.tensor([[n]])) for n in (int(prediction.argmax()), which, int(target))]
+        told, name, target = (
+            n if words is None else words[0] for n, words in zip((told, name, target), names, strict=True)
+        )
+    labels, smiles = labels_of(data, dataset, sample, one)
+    kind = {"multiclass": "log-probability of class", "binary": "logit of task", "regression": "prediction of output"}[
+        schema.kind
+    ]
+    return Explanation(
+        title=f"sample {sample} of {split}" + (f", node {place}" if by_node else ""),
+        prediction=told,
+        target=target,
+        of=f"{kind} {name}",
+        batch=one.to("cpu"),
+        labels=labels,
+        smiles=smiles,
+        is_text=bool(schema.tokenizer),
+        scores=scores,
+        curves=curves,
+        random=random,
+        faithful={name: attribution.faithfulness(curve, random) for name, curve in curves.items()},
+        edges=edges,
+        edge_scores=edge_scores,
+        attention=[(name, weights[:, :nodes, :nodes]) for name, weights in attention],
+    )
+
+
+def labels_of(data: DataModule, dataset: object, sample: int, batch: GraphBatch) -> tuple[list[str], str | None]:
+    """A word for each node of one graph: its token, category, atom or number; and the SMILES of molecules."""
+    schema, x = data.schema, batch.x
+    assert x is not None
+    first = x[:, 0].tolist()
+    if schema.tokenizer:
+        tokenizer = loads(schema.tokenizer)
+        return [tokenizer.decode([int(token)]) for token in first], None
+    if isinstance(data, GraphData) and isinstance(dataset, GraphDataset):
+        smiles = data.source.smiles_of(data.graphs)
+        if smiles is not None:
+            text = smiles[int(dataset.ids[sample])]
+            atoms = atoms_of(text)
+            if len(atoms) == batch.num_nodes:
+                return atoms, text
+    words = [n for n, values in enumerate(schema.node_categories) if any(isinstance(value, str) for value in values)]
+    if schema.node_vocab and words:
+        # of several columns that which tells most; a node that it leaves empty goes by another
+        words.sort(key=lambda n: len(schema.node_categories[n]), reverse=True)
+        rows = [
+            [_category(schema, n, value) for n, value in zip(words, row, strict=True)] for row in x[:, words].tolist()
+        ]
+        return [next((word for word in row if word), "") for row in rows], None
+    return [str(n) for n in range(batch.num_nodes)], None
+
+
+def _category(schema: Schema, column: int, value: float) -> str:
+    known = schema.node_categories[column]
+    return str(known[int(value)]) if int(value) < len(known) else str(int(value))
+
+
+def atoms_of(smiles: str) -> list[str]:
+    """The symbols of a molecule's atoms; none without RDKit."""
+    try:
+        from rdkit import Chem
+    except ImportError:
+        return []
+    molecule = Chem.MolFromSmiles(smiles)
+    return [] if molecule is None else [atom.GetSymbol() for atom in molecule.GetAtoms()]

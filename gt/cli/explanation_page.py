@@ -1,0 +1,166 @@
+"""The page of an explanation: scores drawn over a molecule, a graph or a text, curves, edges, attention by head."""
+
+import base64
+import html
+import io
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gt.cli.explanation import METHODS, Explanation
+from gt.data.picture import layout
+from gt.schema import number
+from gt.train.report import STYLE
+
+LABELLED, DRAWN = 40, 120  # nodes whose attention is drawn with names, and at all
+COLOURS = mpl.colormaps["RdBu_r"]
+
+
+def page(found: Explanation) -> str:
+    """One HTML page, with all pictures in it."""
+    table = "".join(f"<tr><td>{name}</td><td>{number(value)}</td></tr>" for name, value in found.faithful.items())
+    parts = [
+        f"<h1>{html.escape(found.title)}</h1>",
+        f"<p>Said {html.escape(found.prediction)}; true {html.escape(found.target)}. Explained is the "
+        f"{html.escape(found.of)}: red speaks for it, blue against it.</p>",
+    ]
+    for name, values in found.scores.items():
+        parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(found, values)}")
+    parts.append(
+        "<h2>Is it so?</h2><p>The answer as the nodes that a method ranks highest are hidden, one after the other. The "
+        "number is the gap to random rankings, in units of what the answer falls by on the whole: 0 is no better than "
+        f"chance.</p><table><tr><th>method</th><th>faithfulness</th></tr>{table}</table>{image(deletion(found))}"
+    )
+    if len(found.edge_scores):
+        order = found.edge_scores.abs().argsort(descending=True)[:10].tolist()
+        rows = "".join(
+            f"<tr><td>{html.escape(' - '.join(f'{found.labels[n]} ({n})' for n in found.edges[:, k].tolist()))}</td>"
+            f"<td>{float(found.edge_scores[k]):.4f}</td></tr>"
+            for k in order
+        )
+        parts.append(
+            "<h2>Edges</h2><p>By how much the answer falls where an edge is taken away, the ten that matter most.</p>"
+            f"<table><tr><th>edge</th><th>fall</th></tr>{rows}</table>"
+        )
+    if found.attention and found.batch.num_nodes <= DRAWN:
+        parts.append(
+            "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>"
+            + "".join(image(heads(found, name, weights)) for name, weights in found.attention)
+        )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(found.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
+        f".text span {{ color: #000; border-radius: 3px }}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def strength(values: Tensor) -> np.ndarray:
+    """Scores in [-1, 1], the largest 1; where none is negative, from 0 for the least."""
+    values = values - values.min() if bool((values >= 0).all()) else values
+    return (values / values.abs().max().clamp(min=1e-12)).numpy()
+
+
+def shown(found: Explanation, values: Tensor) -> str:
+    """The sample with its nodes coloured by their scores."""
+    if found.is_text:
+        spans = (
+            f'<span style="background:{mpl.colors.to_hex(COLOURS(0.5 + 0.42 * share))}">{html.escape(word)}</span>'
+            for word, share in zip(found.labels, strength(values), strict=True)
+        )
+        between = "" if any(" " in word for word in found.labels) else " "  # tokens are words
+        return f'<div class="text">{between.join(spans)}</div>'
+    if found.smiles is not None:
+        return molecule(found.smiles, strength(values))
+    return image(network(found, strength(values)))
+
+
+def molecule(smiles: str, shares: np.ndarray) -> str:
+    """A molecule as SVG, its atoms coloured."""
+    from rdkit import Chem
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    canvas = rdMolDraw2D.MolDraw2DSVG(460, 340)
+    colours = {n: tuple(map(float, COLOURS(0.5 + 0.42 * share)[:3])) for n, share in enumerate(shares)}
+    rdMolDraw2D.PrepareAndDrawMolecule(
+        canvas, Chem.MolFromSmiles(smiles), highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
+    )
+    canvas.FinishDrawing()
+    drawing: str = canvas.GetDrawingText()
+    return f"<div>{drawing[drawing.index('<svg') :]}</div>"
+
+
+def network(found: Explanation, shares: np.ndarray) -> Figure:
+    """Any graph, its nodes coloured and named."""
+    ends, nodes = found.batch.edge_index.numpy(), found.batch.num_nodes
+    place = layout(ends, nodes)
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*(place[ends, axis] for axis in (0, 1)), color="#bbbbbb", lw=0.7, zorder=1)
+    area = max(25, 4000 / max(nodes, 10))
+    axes.scatter(
+        place[:, 0],
+        place[:, 1],
+        c=shares,
+        cmap=COLOURS,
+        vmin=-1.2,
+        vmax=1.2,
+        s=area,
+        zorder=2,
+        edgecolors="#666666",
+        lw=0.4,
+    )
+    if nodes <= DRAWN:
+        for (x, y), label in zip(place, found.labels, strict=True):
+            axes.text(x, y, label[:14].replace("$", r"\$"), fontsize=6, ha="center", va="center", zorder=3)
+    axes.set_axis_off()
+    return figure
+
+
+def deletion(found: Explanation) -> Figure:
+    """The answer as nodes are hidden in the order of each method."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    share = np.linspace(0, 100, found.random.shape[1])
+    mean, spread = found.random.mean(0).numpy(), found.random.std(0).numpy()
+    axes.fill_between(share, mean - spread, mean + spread, color="grey", alpha=0.25, lw=0)
+    axes.plot(share, mean, color="grey", ls="--", label=f"{len(found.random)} random rankings")
+    for name, curve in found.curves.items():
+        axes.plot(share, curve, marker="o", ms=3, label=name)
+    axes.set(xlabel="share of nodes hidden, %", ylabel=found.of)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def heads(found: Explanation, name: str, weights: Tensor) -> Figure:
+    """The weights (H, n, n) of one layer, a picture for each head."""
+    count, nodes = len(weights), weights.shape[1]
+    columns = min(4, count)
+    lines = -(-count // columns)
+    side = 3.2 if nodes <= LABELLED else 2.6
+    figure = Figure(figsize=(side * columns, side * lines + 0.3), layout="constrained")
+    figure.suptitle(name, fontsize=9)
+    for place, axes in enumerate(figure.subplots(lines, columns, squeeze=False).ravel()):
+        if place >= count:
+            axes.axis("off")
+            continue
+        axes.imshow(weights[place].numpy(), cmap="viridis", vmin=0)
+        axes.set_title(f"head {place}", fontsize=8)
+        if nodes <= LABELLED:
+            names = [repr(label)[1:-1][:8].replace("$", r"\$") for label in found.labels]
+            axes.set_xticks(range(nodes), names, rotation=90, fontsize=5)
+            axes.set_yticks(range(nodes), names, fontsize=5)
+        else:
+            axes.tick_params(labelsize=5)
+    return figure
+
+
+def image(figure: Figure) -> str:
+    """A figure within a page; where that is narrow it scrolls."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130, format="png")
+    source = base64.b64encode(file.getvalue()).decode()
+    least = f"{min(figure.get_figwidth(), 11) * 55:.0f}"
+    return f'<div class="wide"><img alt="" style="min-width:{least}px" src="data:image/png;base64,{source}"></div>'
