@@ -16,10 +16,11 @@ from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend
+from gt.layers.depth import thinned
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn
 from gt.norms import normalised
-from gt.ranges import at_least, positive
+from gt.ranges import at_least, below_one, positive
 from gt.schema import Schema
 from gt.units import Units
 
@@ -67,6 +68,10 @@ class GraphTransformer(nn.Module):
             (GRASS); 0: they are drawn once.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
+        jump: makes, from the width and the depth, what joins the states after all blocks for the head, such as
+            `gt.layers.JumpMax`; None: it reads the last.
+        stochastic_depth: how many graphs skip the last block at each training step, as a share; of the blocks before
+            it so much less that none would skip the embedding (Huang et al. 2016).
     """
 
     def __init__(
@@ -86,11 +91,14 @@ class GraphTransformer(nn.Module):
         input_bias: bool = True,
         pattern: str | Sequence[str] = "",
         redraw: int = 0,
+        jump: Callable[[int, int], nn.Module] | None = None,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         at_least(0, redraw, "redraw")
         at_least(1, width, "width")
-        at_least(0, depth, "depth")
+        at_least(0 if jump is None else 1, depth, "depth")
+        below_one(stochastic_depth, "stochastic_depth")
         if init_std is not None:
             positive(init_std, "init_std")
         blocks = _in_turn(block, pattern)
@@ -126,6 +134,8 @@ class GraphTransformer(nn.Module):
         self.edges = Features(*edges) if (schema.edge_vocab or schema.edge_floats) and "e" in streams else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
+        self.stochastic_depth = stochastic_depth
+        self.jump = jump(width, depth) if jump else None
         self.norm = norm(width) if norm else nn.Identity()
         readout: Any = head(width, schema)
         self.head = readout
@@ -222,18 +232,25 @@ class GraphTransformer(nn.Module):
             x = x.index_copy(0, wide.virtual.flatten(), rows)
         state = State(x, sum(of_edges[1:], of_edges[0]) if of_edges else None, encodings=self.rotations)
         of_pairs, last = self._writing("p"), None
-        for block, mask in zip(self.blocks, masks, strict=True):
+        kept: list[Tensor] = []
+        for place, (block, mask) in enumerate(zip(self.blocks, masks, strict=True), 1):
             pairs = mask(wide)
             if of_pairs and mask != last and uses_mask(block):  # a state of pairs is that of one mask
                 first, *others = (encoding.pairs(pairs) for encoding in of_pairs)
                 state, last = replace(state, p=sum(others, first)), mask
-            state = block(state, wide, pairs)
+            before, state = state, block(state, wide, pairs)
+            if self.training and self.stochastic_depth:
+                rate = self.stochastic_depth * place / len(self.blocks)
+                state = thinned(before, state, wide, pairs, rate)
+            if self.jump is not None:
+                kept.append(state.x)
         for mask in set(masks) - set(self.masks):
             wide.memo.pop(mask)  # another draw than the next pass will have
-        x = state.x.index_select(0, wide.real) if isinstance(wide, WideBatch) else state.x
+        final = state.x if self.jump is None else self.jump(kept)
+        x = final.index_select(0, wide.real) if isinstance(wide, WideBatch) else final
         read = [normalised(self.norm, x, batch), batch]
         if isinstance(wide, WideBatch) and getattr(self.head, "reads_virtual", False):
-            read.append(self.norm(state.x[wide.virtual]))
+            read.append(self.norm(final[wide.virtual]))
         return self.in_units(self.head(*read))
 
     def in_units(self, out: Tensor) -> Tensor:

@@ -109,6 +109,10 @@ def test_gcn_equals_pyg(sizes, density, directed):
     reference.lin.weight, reference.bias = layer.linear.weight, layer.linear.bias
     x, e = streams(batch)
     assert_same(apply(layer, x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
+    beside = stirred(GCN(WIDTH, root=True))
+    reference.lin.weight, reference.bias = beside.linear.weight, beside.linear.bias
+    expected = reference(x, batch.edge_index) + x @ beside.root.weight.T + beside.root.bias
+    assert_same(apply(beside, x, e, batch), (expected, e), [x, *beside.parameters()])
 
 
 @shapes

@@ -23,6 +23,8 @@ from gt.norms import mixes_rows
 
 def obstacle(net: GraphTransformer) -> str | None:
     """Why what layers make of a text so far cannot be kept, in a phrase, or None."""
+    if net.jump is not None:
+        return f"{type(net.jump).__name__} reads all blocks"
     for part in (part for block in net.blocks for part in parts_of(block)):
         reads = reads_of(part)
         if reads == "edges":

@@ -106,10 +106,15 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
     if net.virtual is not None:
         x = torch.cat([x, net.virtual.to(x.dtype)])
     states = Edges(net, batch)
-    todo = [(stage, mask) for block, mask in zip(net.blocks, net.masks, strict=True) for stage in stages(block)]
-    for number, (stage, mask) in enumerate(todo, 1):
-        reads = Reads(mask if any(map(uses_mask, stage)) else None, wide)
-        x = _pass(net, stage, x, states, reads, chunk, keep_edges=number < len(todo))
+    kept: list[Tensor] = []
+    for place, (block, mask) in enumerate(zip(net.blocks, net.masks, strict=True), 1):
+        for number, stage in enumerate(of_block := stages(block), 1):
+            reads = Reads(mask if any(map(uses_mask, stage)) else None, wide)
+            last = place == len(net.blocks) and number == len(of_block)
+            x = _pass(net, stage, x, states, reads, chunk, keep_edges=not last)
+        if net.jump is not None:
+            kept.append(x)
+    x = x if net.jump is None else net.jump(kept)
     return net.in_units(_read_out(net, normalised(net.norm, x[: batch.num_nodes], batch), batch, chunk))
 
 

@@ -14,8 +14,9 @@ from gt.layers.base import (
     uses_mask,
     writes_of,
 )
-from gt.layers.block import Blend, Block, FeedForward, ParallelBlock, SequentialBlock, attention_layers
+from gt.layers.block import Blend, Block, FeedForward, GatedBlend, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
+from gt.layers.depth import JumpConcatenate, JumpMax
 from gt.layers.dwivedi import EdgeGatedBlock
 from gt.layers.egt import EGT
 from gt.layers.grass import GRASS
@@ -26,6 +27,7 @@ from gt.layers.pairs import PairBlock
 from gt.layers.pyg import PyGConvolution
 from gt.layers.recurrent import Mamba2, Recurrent
 from gt.layers.san import SAN
+from gt.layers.virtual_node import VirtualNode
 
 __all__ = [
     "EGT",
@@ -42,7 +44,10 @@ __all__ = [
     "ConvolutionBlock",
     "EdgeGatedBlock",
     "FeedForward",
+    "GatedBlend",
     "GatedGCN",
+    "JumpConcatenate",
+    "JumpMax",
     "Layer",
     "LinearAttention",
     "Mamba2",
@@ -57,6 +62,7 @@ __all__ = [
     "SequentialBlock",
     "Smoothing",
     "State",
+    "VirtualNode",
     "attention_layers",
     "declared",
     "name_of",

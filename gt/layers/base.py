@@ -112,6 +112,7 @@ class Residual(Composite):
         norm: of (rows, d), for the nodes, or for each stream that is to be normalised: ``{"x": ..., "e": ...}``.
         prenorm: normalise what the layer reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
         dropout: on what the layer adds, unless it brings its own.
+        scale: of what the layer adds to the nodes, such as a `gt.layers.depth.LayerScale`; None leaves it as it is.
 
     Attributes:
         blend, place: the nodes' step is scaled by the factor at this place of what the blend gives, where there is one.
@@ -127,9 +128,10 @@ class Residual(Composite):
         norm: Part | Mapping[str, Part],
         prenorm: bool = False,
         dropout: float | nn.Module = 0.0,
+        scale: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.layer = built(layer, width)
+        self.layer, self.scale = built(layer, width), scale
         norms = norm if isinstance(norm, Mapping) else {"x": norm}
         streams = [field.name for field in fields(State) if field.name != "encodings"]
         if unknown := [name for name in norms if name not in streams]:
@@ -152,7 +154,9 @@ class Residual(Composite):
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         """What is to be added to each stream."""
         steps = self.layer(self.normalised(state, batch, pairs) if self.prenorm else state, batch, pairs)
-        return steps if self.dropout is None else {name: self.dropout(step) for name, step in steps.items()}
+        if self.dropout is not None:
+            steps = {name: self.dropout(step) for name, step in steps.items()}
+        return steps if self.scale is None else steps | {"x": self.scale(steps["x"])}
 
     def normalised(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         """The state with each stream normalised that is there and has a norm."""

@@ -10,6 +10,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.layers.base import Chain, Layer, Parallel, Residual, State
+from gt.layers.depth import LayerScale
 from gt.masks import Pairs
 from gt.ranges import positive
 
@@ -42,6 +43,27 @@ class Blend(nn.Module):
     def forward(self, state: State, batch: GraphBatch) -> tuple[Tensor | float, Tensor | float]:
         """The factors of the local and of the global branch."""
         return 2 * (1 - self.weight), 2 * self.weight
+
+
+class GatedBlend(nn.Module):
+    """The blend of `Blend` with a weight of its own for each node and channel: ``w = sigmoid(W x + b)``, at first 0.5.
+
+    Args:
+        width: channels of a node.
+    """
+
+    reads = "self"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+        """The factors (N, width) of the local and of the global branch."""
+        weight = self.gate(state.x).sigmoid()
+        return 2 * (1 - weight), 2 * weight
 
 
 class FeedForward(Layer):
@@ -96,6 +118,8 @@ class Block(Chain):
         blend: makes the blend of both branches; without both of them there is nothing to blend.
         prenorm: normalise what a branch reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
         dropout: on what each branch adds to the residual stream.
+        layer_scale: what the learned scale of each channel of what a branch, or the feed-forward network, adds begins
+            at (Touvron et al. 2021); None: there is none.
     """
 
     def __init__(
@@ -108,6 +132,7 @@ class Block(Chain):
         blend: Callable[[], nn.Module] = Blend,
         prenorm: bool = False,
         dropout: float = 0.0,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__(width, {})
         self.local = local(width) if local else None
@@ -115,7 +140,10 @@ class Block(Chain):
         self.feed_forward = feed_forward(width) if feed_forward else None
         self.blend = blend() if local and attention else None
         for name in ("local", "attention", "feed_forward"):
-            setattr(self, f"norm_{name}", norm(width) if getattr(self, name) is not None else None)
+            there = getattr(self, name) is not None
+            setattr(self, f"norm_{name}", norm(width) if there else None)
+            scaled = there and layer_scale is not None
+            setattr(self, f"scale_{name}", LayerScale(width, layer_scale) if scaled else None)
         self.prenorm, self.dropout = prenorm, Dropout(dropout)
         branches = {
             name: self._residual(width, name, self.dropout)
@@ -128,7 +156,8 @@ class Block(Chain):
             self.steps["feed_forward"] = self._residual(width, "feed_forward", 0.0)
 
     def _residual(self, width: int, name: str, dropout: float | nn.Module) -> Residual:
-        return Residual(width, getattr(self, name), getattr(self, f"norm_{name}"), self.prenorm, dropout)
+        layer, norm, scale = (getattr(self, part) for part in (name, f"norm_{name}", f"scale_{name}"))
+        return Residual(width, layer, norm, self.prenorm, dropout, scale)
 
     def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
         """The steps that the branches, two at most, make together."""

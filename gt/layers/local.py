@@ -50,17 +50,23 @@ class GCN(Layer):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
     ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree.
+
+    Args:
+        width: channels of a node.
+        root: add a linear map of the node itself, a skip connection that is learned (Luo et al. 2024).
     """
 
     reads = "edges"
     reads_edges = False
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, root: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
+        self.root = nn.Linear(width, width) if root else None
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        return {"x": self.linear(smooth(state.x, batch))}
+        read = self.linear(smooth(state.x, batch))
+        return {"x": read if self.root is None else read + self.root(state.x)}
 
 
 class GINE(Layer):

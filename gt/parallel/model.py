@@ -90,6 +90,11 @@ def check(net: nn.Module) -> None:
         raise UserError(f"processes cannot share the nodes of a batch in {type(net).__name__}: choose trainer=ddp")
     if net.virtual_nodes:
         raise UserError("virtual nodes read more of a graph than one of several processes has: choose another mask")
+    if net.jump is not None or net.stochastic_depth:
+        raise UserError(
+            "processes that share the nodes of a batch know neither model.jump nor model.stochastic_depth: "
+            "leave both out, or choose trainer=ddp"
+        )
     for place, block in enumerate(net.blocks):
         for part in parts_of(block):
             if reads_of(part) == "graph" or {"p", "g"} & set(writes_of(part)):

@@ -1,0 +1,69 @@
+"""What deep networks are helped by: blocks that some graphs skip, scales of what is added, a read-out of all blocks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gt.graph import GraphBatch
+from gt.layers.base import State
+from gt.masks import Pairs
+
+
+def thinned(before: State, after: State, batch: GraphBatch, pairs: Pairs, rate: float) -> State:
+    """Stochastic depth (Huang et al. 2016): some graphs, at this rate, skip a block; the others make up for them.
+
+    What the block added to a graph's streams is 0 or 1 / (1 - rate) of itself, which leaves it as it is on average. A
+    stream that the block began is kept.
+    """
+    factor = (torch.rand(batch.num_graphs, device=batch.device) >= rate) / (1 - rate)
+    new: dict[str, Any] = {}
+    for name in ("x", "e", "p", "g"):
+        old, now = getattr(before, name), getattr(after, name)
+        if old is not None and now is not old:
+            rows = {"x": batch.batch, "e": batch.batch[batch.edge_index[1]], "g": slice(None)}
+            of_row = factor[batch.batch[pairs.edges[1]] if name == "p" else rows[name]]
+            new[name] = old + of_row.to(now.dtype)[:, None] * (now - old)
+    return replace(after, **new)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel, all the same at first (Touvron et al. 2021)."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(rows, width) to the same."""
+        return rows * self.weight
+
+
+class JumpConcatenate(nn.Module):
+    """Jumping knowledge (Xu et al. 2018): a linear map of the states after every block, side by side.
+
+    Args:
+        width: channels of a node.
+        depth: number of blocks.
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(depth * width, width)
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """The states (N, width) after each block to (N, width)."""
+        return self.linear(torch.cat(list(states), dim=1))
+
+
+class JumpMax(nn.Module):
+    """Jumping knowledge (Xu et al. 2018): the largest of each channel over the states after every block."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """The states (N, width) after each block to (N, width)."""
+        return torch.stack(list(states)).amax(0)
