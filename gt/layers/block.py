@@ -142,8 +142,8 @@ class Block(Chain):
         for name in ("local", "attention", "feed_forward"):
             there = getattr(self, name) is not None
             setattr(self, f"norm_{name}", norm(width) if there else None)
-            scaled = there and layer_scale is not None
-            setattr(self, f"scale_{name}", LayerScale(width, layer_scale) if scaled else None)
+            scale = LayerScale(width, layer_scale) if there and layer_scale is not None else None
+            setattr(self, f"scale_{name}", scale)
         self.prenorm, self.dropout = prenorm, Dropout(dropout)
         branches = {
             name: self._residual(width, name, self.dropout)

@@ -23,8 +23,9 @@ def thinned(before: State, after: State, batch: GraphBatch, pairs: Pairs, rate: 
     for name in ("x", "e", "p", "g"):
         old, now = getattr(before, name), getattr(after, name)
         if old is not None and now is not old:
-            rows = {"x": batch.batch, "e": batch.batch[batch.edge_index[1]], "g": slice(None)}
-            of_row = factor[batch.batch[pairs.edges[1]] if name == "p" else rows[name]]
+            of_row = factor if name == "g" else factor[batch.batch]
+            if name in ("e", "p"):
+                of_row = of_row[(batch.edge_index if name == "e" else pairs.edges)[1]]
             new[name] = old + of_row.to(now.dtype)[:, None] * (now - old)
     return replace(after, **new)
 
