@@ -15,7 +15,7 @@ from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
-from gt.layers.block import Blend
+from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn
@@ -24,19 +24,7 @@ from gt.ranges import at_least, below_one, positive
 from gt.schema import Schema
 from gt.units import Units
 
-Block = Callable[[int], nn.Module]  # makes one from the width
 LARGEST_LOG = 85.0  # beyond, float32 holds no exponential
-
-
-def _in_turn(block: Block | Sequence[Block] | Mapping[str, Block], pattern: str | Sequence[str]) -> list[Block]:
-    if not isinstance(block, Mapping):
-        if pattern:
-            raise ValueError("pattern spells blocks by name: let block be a section for each name")
-        return list(block) if isinstance(block, Sequence) else [block]
-    names = list(pattern or block)
-    if unknown := [name for name in names if name not in block]:
-        raise ValueError(f"pattern: there is no block '{unknown[0]}': there are {', '.join(block)}")
-    return [block[name] for name in names]
 
 
 def _turns(mask: Mask | Schedule) -> Sequence[Mask]:
@@ -79,7 +67,7 @@ class GraphTransformer(nn.Module):
         schema: Schema,
         width: int = 64,
         depth: int = 4,
-        block: Block | Sequence[Block] | Mapping[str, Block] = (),
+        block: Factory | Sequence[Factory] | Mapping[str, Factory] = (),
         mask: Mask | Schedule | Sequence[Mask | Schedule] = Complete(),  # noqa: B008  masks are frozen values
         encodings: Sequence[Encoding] = (),
         head: Callable[[int, Schema], nn.Module] = Head,
@@ -101,7 +89,7 @@ class GraphTransformer(nn.Module):
         below_one(stochastic_depth, "stochastic_depth")
         if init_std is not None:
             positive(init_std, "init_std")
-        blocks = _in_turn(block, pattern)
+        blocks = in_turn(block, pattern)
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
         self.scheduled = list(mask) if isinstance(mask, Sequence) else [mask] * depth
@@ -240,8 +228,7 @@ class GraphTransformer(nn.Module):
                 state, last = replace(state, p=sum(others, first)), mask
             before, state = state, block(state, wide, pairs)
             if self.training and self.stochastic_depth:
-                rate = self.stochastic_depth * place / len(self.blocks)
-                state = thinned(before, state, wide, pairs, rate)
+                state = thinned(before, state, wide, pairs, self.stochastic_depth * place / len(self.blocks))
             if self.jump is not None:
                 kept.append(state.x)
         for mask in set(masks) - set(self.masks):

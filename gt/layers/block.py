@@ -1,7 +1,7 @@
 """A block: a local branch and a global branch, blended, then a feed-forward network."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -183,3 +183,15 @@ class SequentialBlock(Block):
 def attention_layers(net: nn.Module) -> list[tuple[str, Attention]]:
     """Every attention layer of a network with its name, in order."""
     return [(name, layer) for name, layer in net.named_modules() if isinstance(layer, Attention)]
+
+
+def in_turn(block: Factory | Sequence[Factory] | Mapping[str, Factory], pattern: str | Sequence[str]) -> list[Factory]:
+    """The blocks that take turns, in order: see `gt.model.GraphTransformer`."""
+    if not isinstance(block, Mapping):
+        if pattern:
+            raise ValueError("pattern spells blocks by name: let block be a section for each name")
+        return list(block) if isinstance(block, Sequence) else [block]
+    names = list(pattern or block)
+    if unknown := [name for name in names if name not in block]:
+        raise ValueError(f"pattern: there is no block '{unknown[0]}': there are {', '.join(block)}")
+    return [block[name] for name in names]
