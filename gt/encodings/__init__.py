@@ -1,7 +1,11 @@
 from gt.encodings.base import Encoding, PackedGraphs, precomputed
+from gt.encodings.colours import Colours
+from gt.encodings.cycles import Cycles
 from gt.encodings.degree import Degree
 from gt.encodings.distances import Distance, EdgePath
 from gt.encodings.edges import Edges
+from gt.encodings.invariant import Projections, SignNet
+from gt.encodings.kernels import HeatKernel, Resistance
 from gt.encodings.laplacian import Laplacian
 from gt.encodings.relative import RelativeWalks
 from gt.encodings.sequence import LearnedPositions, Rotary, Sinusoidal
@@ -9,18 +13,24 @@ from gt.encodings.shuffled import Shuffled
 from gt.encodings.walks import RandomWalk
 
 __all__ = [
+    "Colours",
+    "Cycles",
     "Degree",
     "Distance",
     "EdgePath",
     "Edges",
     "Encoding",
+    "HeatKernel",
     "Laplacian",
     "LearnedPositions",
     "PackedGraphs",
+    "Projections",
     "RandomWalk",
     "RelativeWalks",
+    "Resistance",
     "Rotary",
     "Shuffled",
+    "SignNet",
     "Sinusoidal",
     "precomputed",
 ]
