@@ -252,7 +252,7 @@ class GraphTransformer(nn.Module):
             for mask, block in zip(self.masks, self.blocks, strict=True)
             if not self.redraw or redrawn(mask, 0) == mask
             for part in parts_of(block)
-            if reads_of(part) == "pairs"
+            if reads_of(part) == "pairs" or (isinstance(part, Layer) and part.demand(device, half) is not None)
         }
 
     def set_degrees(self, batches: Iterable[GraphBatch]) -> None:

@@ -6,7 +6,7 @@ from gt.encodings.distances import Distance, EdgePath
 from gt.encodings.edges import Edges
 from gt.encodings.invariant import Projections, SignNet
 from gt.encodings.kernels import HeatKernel, Resistance
-from gt.encodings.laplacian import Laplacian
+from gt.encodings.laplacian import Eigenvectors, Laplacian
 from gt.encodings.relative import RelativeWalks
 from gt.encodings.sequence import LearnedPositions, Rotary, Sinusoidal
 from gt.encodings.shuffled import Shuffled
@@ -19,6 +19,7 @@ __all__ = [
     "Distance",
     "EdgePath",
     "Edges",
+    "Eigenvectors",
     "Encoding",
     "HeatKernel",
     "Laplacian",

@@ -89,6 +89,23 @@ class Laplacian(Encoding):
         return self.mlp(modes).masked_fill(absent, 0.0).sum(1)
 
 
+class Eigenvectors(Laplacian):
+    """The same arrays for a layer that reads them itself, such as `gt.layers.TokenGTBlock`; it adds nothing to nodes.
+
+    Args:
+        k, zero, normalised: as in `Laplacian`.
+    """
+
+    writes = ()
+
+    def __init__(self, k: int = 16, zero: bool = False, normalised: bool = True) -> None:
+        super().__init__(k, 1, zero, normalised)
+        self.concat = 0
+
+    def build(self, width: int, schema: Schema) -> None:
+        """It has no parameters."""
+
+
 def merge(spectra: np.ndarray, owner: np.ndarray, size: np.ndarray, graphs: int) -> tuple[np.ndarray, np.ndarray]:
     """The k smallest eigenvalues of each graph, out of those of its parts.
 

@@ -24,9 +24,13 @@ from gt.layers.grit import GRIT
 from gt.layers.linear import LinearAttention, PositiveELU, RandomFeatures
 from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
 from gt.layers.pairs import PairBlock
+from gt.layers.polynormer import PolynomialAttention, PolynormerBlock
 from gt.layers.pyg import PyGConvolution
 from gt.layers.recurrent import Mamba2, Recurrent
 from gt.layers.san import SAN
+from gt.layers.sat import StructureAwareAttention
+from gt.layers.sgformer import SGFormerBlock, SimpleAttention
+from gt.layers.tokens import NAGphormerBlock, TokenGTBlock
 from gt.layers.virtual_node import VirtualNode
 
 __all__ = [
@@ -51,17 +55,24 @@ __all__ = [
     "Layer",
     "LinearAttention",
     "Mamba2",
+    "NAGphormerBlock",
     "PairBlock",
     "Parallel",
     "ParallelBlock",
+    "PolynomialAttention",
+    "PolynormerBlock",
     "PositiveELU",
     "PyGConvolution",
     "RandomFeatures",
     "Recurrent",
     "Residual",
+    "SGFormerBlock",
     "SequentialBlock",
+    "SimpleAttention",
     "Smoothing",
     "State",
+    "StructureAwareAttention",
+    "TokenGTBlock",
     "VirtualNode",
     "attention_layers",
     "declared",

@@ -101,10 +101,14 @@ class Attention(Layer):
         self.positions = self.hint is not None and self.hint.positions
         self.used: Counter[str] = Counter()  # batches that each backend took, compiled ones apart
 
+    def projected(self, state: State, batch: GraphBatch) -> Tensor:
+        """(N, (H + 2 kv_heads) D): queries, keys and values of all heads side by side."""
+        return self.project_in(state.x)
+
     def queries_keys_values(self, state: State, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(N, H, D) and twice (N, kv_heads, D); the first two turned by position where an encoding rotates."""
         heads = [self.heads, self.kv_heads, self.kv_heads]
-        q, k, v = self.project_in(state.x).unflatten(1, (sum(heads), -1)).split(heads, dim=1)
+        q, k, v = self.projected(state, batch).unflatten(1, (sum(heads), -1)).split(heads, dim=1)
         q, k = self.norm_q(q).type_as(v), self.norm_k(k).type_as(v)  # a norm may give float32 where the rest is half
         for encoding in state.encodings:
             q, k = encoding.rotate(q, k, batch)

@@ -12,7 +12,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
-from gt.ranges import at_least
+from gt.ranges import at_least, divides
 
 CHUNK = 64  # positions that are compared pair by pair; what came before them is summed up
 
@@ -65,6 +65,19 @@ def read_before(
         q = q * decay.cumsum(-1).exp().transpose(2, 3)[..., None]
     out = torch.einsum("bnhcs,bnshd->bnchd", scores, v) + torch.einsum("bnchm,bnhmd->bnchd", q, states[:, :-1])
     return out.flatten(1, 2)[:, :length], states[:, -1]
+
+
+def everything(pairs: Pairs, name: str) -> None:
+    """Whether a mask allows all pairs, for a layer that knows no other.
+
+    Raises:
+        UserError: it does not; names the layer and the mask.
+    """
+    if pairs.limits != (None, None):
+        raise UserError(
+            f"{name} reads all nodes of a graph and cannot follow the mask {pairs.mask}: choose mask=hops "
+            "mask.hops=null, or another attention"
+        )
 
 
 def rows_in_order(batch: GraphBatch, values: Tensor, growing: bool) -> Tensor:
@@ -164,9 +177,7 @@ class LinearAttention(Layer):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        at_least(1, heads, "heads")
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        divides(heads, width)
         self.heads, self.feature_map = heads, feature_map(width // heads)
         self.project_in = nn.Linear(width, 3 * width, bias=bias)
         self.project_out = nn.Linear(width, width, bias=bias)

@@ -1,0 +1,61 @@
+"""SAT: attention whose queries and keys know the structure around a node (Chen et al. 2022)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gt.graph import GraphBatch
+from gt.layers.attention import Attention
+from gt.layers.base import State
+from gt.norms import normalised
+from gt.ranges import at_least
+
+
+class StructureAwareAttention(Attention):
+    """Attention with queries and keys of what a GNN sees around each node (k-subtrees); values are of the node alone.
+
+    The GNN: a convolution and ReLU for each hop; what all of them leave stands side by side, is normalised and mapped
+    back to the width.
+
+    Args:
+        width: channels of a node.
+        local: makes one convolution from the width, see `gt.layers.local`.
+        hops: how many of them.
+        heads, dropout, bias, backend: as in `Attention`.
+    """
+
+    reads = "graph"
+
+    def __init__(
+        self,
+        width: int,
+        local: Callable[[int], nn.Module],
+        hops: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+        bias: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        at_least(0, hops, "hops")
+        super().__init__(width, heads, dropout, bias, backend)
+        self.local: Any = nn.ModuleList(local(width) for _ in range(hops))
+        self.norm = nn.BatchNorm1d((hops + 1) * width)
+        self.merge = nn.Linear((hops + 1) * width, width)
+        self.reads_edges = any(getattr(layer, "reads_edges", True) for layer in self.local)
+
+    def structure(self, state: State, batch: GraphBatch) -> Tensor:
+        """(N, width), what is around each node."""
+        rows = [state.x]
+        for layer in self.local:
+            rows.append(layer(State(rows[-1], state.e), batch, None)["x"].relu())
+        return self.merge(normalised(self.norm, torch.cat(rows, dim=1), batch))
+
+    def projected(self, state: State, batch: GraphBatch) -> Tensor:
+        width, bias = 2 * state.x.shape[1], self.project_in.bias
+        rows = self.structure(state, batch), state.x
+        weights = self.project_in.weight.tensor_split([width])
+        biases = (None, None) if bias is None else bias.tensor_split([width])
+        return torch.cat([F.linear(*each) for each in zip(rows, weights, biases, strict=True)], dim=1)

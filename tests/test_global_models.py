@@ -1,0 +1,222 @@
+"""SGFormer, Polynormer, SAT, NAGphormer, TokenGT: each against its formula, written out graph by graph."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gt.errors import UserError
+from gt.graph import GraphBatch, path_graphs
+from gt.layers import (
+    GCN,
+    GINE,
+    Attention,
+    ConvolutionBlock,
+    FeedForward,
+    NAGphormerBlock,
+    ParallelBlock,
+    PolynormerBlock,
+    SGFormerBlock,
+    SimpleAttention,
+    State,
+    StructureAwareAttention,
+    TokenGTBlock,
+)
+from gt.masks import Complete, Hops, Window
+from tests.graphs import SIZES, random_batch
+
+WIDTH = 8
+every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+block = partial(ParallelBlock, attention=partial(Attention, heads=2), feed_forward=FeedForward, norm=nn.LayerNorm)
+
+
+def made(kind, **options):
+    torch.manual_seed(0)
+    layer = kind(WIDTH, **options).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return layer
+
+
+def state_of(batch):
+    generator = torch.Generator().manual_seed(1)
+    x, e = (torch.randn(n, WIDTH, generator=generator).double() for n in (batch.num_nodes, batch.num_edges))
+    return State(x.requires_grad_(), e.requires_grad_())
+
+
+def graphs(batch, state):
+    """Each graph by itself: its state and its edges (2, E), numbered from 0."""
+    for b, (low, high) in enumerate(zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True)):
+        own = batch.batch[batch.edge_index[1]] == b
+        edges = batch.edge_index[:, own] - low
+        yield b, state.x[low:high], state.e[own], edges, low
+
+
+def alone(edges, nodes):
+    return GraphBatch(torch.tensor([0, nodes]), edges, nodes).finish()
+
+
+def smoothed(edges, nodes):
+    """The adjacency of a GCN with self-loops, as a matrix."""
+    a = torch.eye(nodes, dtype=torch.float64)
+    a[edges[1], edges[0]] = 1.0
+    return a / (a.sum(1)[:, None] * a.sum(1)[None]).sqrt()
+
+
+def same(layer, batch, expected, mask=Complete()):  # noqa: B008
+    """Values, and gradients with respect to nodes and every parameter."""
+    state = state_of(batch)
+    out = layer(state, batch, mask(batch))
+    ours = out.x if isinstance(out, State) else out["x"]
+    theirs = torch.cat([expected(*each) for each in graphs(batch, state)])
+    torch.testing.assert_close(ours, theirs)
+    weights, wanted = torch.randn_like(ours), [state.x, *layer.parameters()]
+    gradients = [torch.autograd.grad((each * weights).sum(), wanted, allow_unused=True) for each in (ours, theirs)]
+    for one, other in zip(*gradients, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def simple(layer, x):
+    """SGFormer's attention on one graph, by matrices of all pairs."""
+    out = []
+    rows = layer.project_in(x).view(len(x), 3, layer.heads, WIDTH).permute(1, 2, 0, 3)
+    norm_q, norm_k = rows[0].norm(), rows[1].norm()
+    for q, k, v in zip(*rows, strict=True):
+        weights = (q / norm_q) @ (k / norm_k).T / len(x)
+        out.append((v + weights @ v) / (1 + weights.sum(1, keepdim=True)))
+    return sum(out) / layer.heads
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@every_size
+def test_simple_attention(sizes, heads):
+    layer = made(SimpleAttention, heads=heads)
+    same(layer, random_batch(sizes), lambda b, x, e, edges, low: simple(layer, x))
+
+
+@every_size
+def test_sgformer(sizes):
+    convolution = partial(ConvolutionBlock, local=GCN)
+    layer = made(SGFormerBlock, convolution=convolution, layers=2, weight=0.7, mix=0.4)
+
+    def expected(b, x, e, edges, low):
+        local, a = x, smoothed(edges, len(x))
+        for each in layer.convolutions:
+            local = local + each.local.linear(a @ local).relu()
+        return 0.7 * local + 0.3 * layer.norm(0.4 * simple(layer.attention, x) + 0.6 * x)
+
+    same(layer, random_batch(sizes, directed=False), expected)
+
+
+@every_size
+def test_polynormer(sizes):
+    layer = made(PolynormerBlock, local=GCN, local_layers=2, global_layers=2, heads=2)
+
+    def expected(b, x, e, edges, low):
+        total, a = 0, smoothed(edges, len(x))
+        for i in range(2):
+            z = (layer.local[i].linear(a @ x) + layer.maps[i](x)).relu()
+            share = layer.logits[i].sigmoid()
+            x = (1 - share) * layer.local_norms[i](layer.gates[i](x).relu() * z) + share * z
+            total = total + x
+        x = layer.norm(total)
+        for attention, out in zip(layer.attention, layer.project_out, strict=True):
+            read = []
+            for key, v in zip(attention.key(x).sigmoid().split(4, 1), attention.value(x).split(4, 1), strict=True):
+                weights = key @ key.T
+                read.append(weights / weights.sum(1, keepdim=True) @ v)
+            gate = attention.gate(x) + attention.logit.sigmoid()
+            x = out(attention.norm(torch.cat(read, dim=1)) * gate).relu()
+        return x
+
+    same(layer, random_batch(sizes, directed=False), expected)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+@pytest.mark.parametrize("mask", [Complete(), Hops(1)], ids=str)
+@every_size
+def test_sat(sizes, mask, backend):
+    layer = made(StructureAwareAttention, local=GINE, hops=2, heads=2, backend=backend).eval()
+    batch = random_batch(sizes)
+
+    def expected(b, x, e, edges, low):
+        rows = [x]
+        for local in layer.local:
+            read = torch.zeros_like(x).index_add(0, edges[1], (rows[-1][edges[0]] + e).relu())
+            rows.append(local.mlp(rows[-1] + read).relu())
+        structure = layer.merge(layer.norm(torch.cat(rows, dim=1)))
+        weight, bias = layer.project_in.weight.split(WIDTH), layer.project_in.bias.split(WIDTH)
+        q, k, v = (rows @ w.T + c for rows, w, c in zip((structure, structure, x), weight, bias, strict=True))
+        allowed = mask(batch).dense[b, 0, : len(x), : len(x)]
+        read = []
+        for h in (slice(4), slice(4, 8)):
+            scores = (q[:, h] @ k[:, h].T / 2).masked_fill(~allowed, -torch.inf)
+            read.append(scores.softmax(1) @ v[:, h])
+        return layer.project_out(torch.cat(read, dim=1))
+
+    same(layer, batch, expected, mask)
+
+
+@every_size
+def test_nagphormer(sizes):
+    layer = made(NAGphormerBlock, block=block, hops=3, depth=2)
+
+    def expected(b, x, e, edges, low):
+        a, out = smoothed(edges, len(x)), []
+        for i in range(len(x)):
+            tokens = torch.stack([(torch.linalg.matrix_power(a, k) @ x)[i] for k in range(4)])
+            state, sequence = State(tokens), path_graphs([4])
+            for each in layer.blocks:
+                state = each(state, sequence, Complete()(sequence))
+            rows = layer.norm(state.x)
+            scores = torch.stack([layer.score(torch.cat([rows[0], rows[k]])) for k in (1, 2, 3)])
+            out.append(rows[0] + (scores.softmax(0) * rows[1:]).sum(0))
+        return torch.stack(out)
+
+    same(layer, random_batch(sizes, directed=False), expected)
+
+
+@every_size
+def test_tokengt(sizes):
+    layer, batch = made(TokenGTBlock, block=block, depth=2, identifiers=3).eval(), random_batch(sizes)
+    batch.extras["laplacian_vectors"] = torch.randn(batch.num_nodes, 3).double()
+    batch.extras["laplacian_vectors"][0, 2] = torch.nan
+
+    def expected(b, x, e, edges, low):
+        p = batch.extras["laplacian_vectors"][low : low + len(x)].nan_to_num(0.0)
+        tokens = [layer.embed(torch.cat([x[v], p[v], p[v]])) + layer.kinds[0] for v in range(len(x))]
+        for (u, v), features in zip(edges.T.tolist(), e, strict=True):
+            tokens.append(layer.embed(torch.cat([features, p[u], p[v]])) + layer.kinds[1])
+        state, whole = State(torch.stack(tokens)), path_graphs([len(tokens)])
+        for each in layer.blocks:
+            state = each(state, whole, Complete()(whole))
+        return state.x[: len(x)]
+
+    same(layer, batch, expected)
+
+
+def test_identifiers_of_a_graph_are_orthonormal_as_far_as_there_are_channels():
+    layer, batch = made(TokenGTBlock, block=block, identifiers=5, laplacian=False), path_graphs([5, 1, 9])
+    some, single, many = layer._orthonormal(batch).split([5, 1, 9])
+    for rows in (some, single, many[:5]):
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
+    torch.testing.assert_close(many.norm(dim=1), torch.ones(9))
+    assert not torch.equal(layer._orthonormal(batch)[:5], some)
+
+
+LAYERS = {
+    "SimpleAttention": SimpleAttention,
+    "PolynomialAttention": partial(PolynormerBlock, local=GCN),
+    "NAGphormer": partial(NAGphormerBlock, block=block),
+    "TokenGT": partial(TokenGTBlock, block=block),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_mask_that_cannot_be_followed_is_refused(name):
+    batch = path_graphs([3])
+    with pytest.raises(UserError, match=rf"{name} .*Window"):
+        LAYERS[name](8)(State(torch.randn(3, 8)), batch, Window(1)(batch))
