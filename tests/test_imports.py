@@ -11,21 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {"graph", "hops", "schema", "errors", "ranges", "dropout", "norms", "units", "features", "heads", "model"}
 LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
-ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "cli")
+ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "serving", "cli")
 # beside the command line
-PROGRAMS = {
-    "bench",
-    "dashboard",
-    "demo",
-    "diagnose",
-    "doctor",
-    "explain",
-    "generate",
-    "predict",
-    "puzzles",
-    "runs",
-    "spectrum",
-}
+PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "explain"}
+PROGRAMS |= {"generate", "predict", "puzzles", "runs", "serve", "spectrum"}
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:

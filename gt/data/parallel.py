@@ -50,7 +50,8 @@ def mapped(
     count = min(processes or cpus(), len(parts))
     alone = count <= 1 or multiprocessing.current_process().daemon  # such a process may not have children
     results = (function(part) for part in parts) if alone else _pooled(function, parts, count, what)
-    with Progress(disable=not what or getattr(rank_zero_only, "rank", 0) != 0) as bar, closing(results):
+    hidden = not what or len(parts) < 2 or getattr(rank_zero_only, "rank", 0) != 0
+    with Progress(disable=hidden) as bar, closing(results):
         shown = bar.add_task(what, total=len(parts))
         for result in results:
             bar.advance(shown)

@@ -1,0 +1,68 @@
+"""``python -m gt.serve RUN``: a trained model behind HTTP, in batches of what comes together; with a page to try it.
+
+``POST /predict`` takes ``{"inputs": ["CCO", ...]}``; ``/docs`` says the rest, ``/health`` and ``/metrics`` are for
+machines. It listens to this machine alone unless ``--host`` says otherwise: there are no passwords.
+"""
+
+import argparse
+import socket
+from pathlib import Path
+
+from gt.cli.program import import_from_here, importing, quick_exit
+from gt.errors import Parser, UserError, one_line
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.serve", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("checkpoint", type=Path, help="a file such as RUN/checkpoints/best.ckpt, or the run folder")
+    parser.add_argument("--host", default="127.0.0.1", help="this machine alone (127.0.0.1) unless told")
+    parser.add_argument("--port", type=int, default=8000, help="8000 unless told; 0 takes one that is free")
+    parser.add_argument("--batch", type=int, default=64, help="inputs that are computed together at most")
+    parser.add_argument("--wait", type=float, default=5.0, metavar="MS", help="that inputs wait for one another, 5 ms")
+    parser.add_argument("--room", type=int, default=4096, help="inputs that may wait; beyond, requests get 503")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="after which a request is given up")
+    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
+    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    for name in ("batch", "room", "timeout"):
+        if getattr(args, name) <= 0:
+            raise UserError(f"--{name} must be above 0, not {getattr(args, name)}")
+    import_from_here()
+    with importing():  # late: --help and a typo answer at once
+        try:
+            import fastapi  # noqa: F401
+            import uvicorn
+        except ImportError:
+            raise UserError("this takes FastAPI and uvicorn: pip install 'gt-train[serve]'") from None
+        import torch
+
+        from gt.prediction.trained import load
+        from gt.serving.app import Limits, service
+        from gt.train.checkpoint import checkpoint_in
+    path = checkpoint_in(args.checkpoint)
+    model = load(path, args.trust).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)
+    app = service(model, path.resolve().parent.parent.name, limits)
+    listener = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((args.host, args.port))
+    except OSError as error:
+        raise UserError(f"cannot listen at {args.host}:{args.port}: {error.strerror}; choose another --port") from None
+    if args.host not in LOOPBACK:
+        print(f"anybody who reaches {args.host} may ask: put a proxy with passwords before it", flush=True)
+    port = listener.getsockname()[1]
+    print(f"{app.title} at http://{args.host}:{port} (API at /docs); Ctrl-C ends it", flush=True)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(args.timeout) + 1)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main()

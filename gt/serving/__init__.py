@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: requests that come together are answered together."""

@@ -1,0 +1,198 @@
+"""The HTTP service of one trained model: predictions, health, metrics, and a page to try it."""
+
+import asyncio
+import math
+import re
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated, Any
+
+import networkx as nx
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+
+from gt import __version__
+from gt.data.objects import ATOMS
+from gt.errors import UserError
+from gt.prediction.trained import Trained
+from gt.serving.batcher import Batcher, Full
+from gt.train.extremes import drawn
+
+PLACE = re.compile(r"^item \d+: ")
+LONGEST_SMILES = 1_000  # characters of a molecule that is drawn
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes.
+
+    Attributes:
+        batch: items that are computed together; wait: seconds that they wait for one another.
+        room: items that may wait; items: of a request; body: bytes of a request.
+        seconds: after which a request is given up.
+    """
+
+    batch: int = 64
+    wait: float = 0.005
+    room: int = 4_096
+    items: int = 1_024
+    body: int = 4_000_000
+    seconds: float = 30.0
+
+
+class Inputs(BaseModel):
+    """What is to be predicted: SMILES or texts, or graphs in NetworkX's node-link form, as the model has learned."""
+
+    inputs: Annotated[list[str | dict[str, Any]], Field(min_length=1, examples=[["CCO", "c1ccccc1"]])]
+
+
+class Outputs(BaseModel):
+    """An entry for each input, in order: the columns of ``python -m gt.predict``, or ``{"error": why}``."""
+
+    predictions: list[dict[str, Any]]
+
+
+def reads(model: Trained) -> str:
+    """What one input is: ``text``, ``molecule`` or ``graph``.
+
+    Raises:
+        UserError: the model has no single answer for one.
+    """
+    if model.schema.level != "graph":
+        raise UserError(
+            f"this model answers for each {model.schema.level}: what is served has one answer a graph or text"
+        )
+    if model.schema.tokenizer:
+        return "text"
+    return "molecule" if len(model.schema.node_vocab) == ATOMS else "graph"
+
+
+def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
+    """A prediction for each item, by column."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what cannot be read stands in its place
+        table = model.predict(items)
+    names = [name for name in table if str(name).startswith(("prediction", "probability", "deviation"))]
+    unreadable = table.attrs["unreadable"]
+    rows = table[names].to_dict("records")
+    reasons = {n: PLACE.sub("", why) for n, why in unreadable.items()}  # the place is that in a batch of many callers
+    return [{"error": reasons[n]} if n in reasons else _plain(row) for n, row in enumerate(rows)]
+
+
+def _plain(row: dict[Any, Any]) -> dict[str, Any]:
+    values = {str(name): value.item() if hasattr(value, "item") else value for name, value in row.items()}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
+    """The application.
+
+    Args:
+        model: in eval mode, on its device.
+        name: what pages call it.
+
+    Raises:
+        UserError: a model that has no single answer for an input.
+    """
+    kind = reads(model)
+    registry = CollectorRegistry()
+    answered = Counter("gt_requests", "Requests by status", ["status"], registry=registry)
+    duration = Histogram("gt_request_seconds", "Seconds from a request to its answer", registry=registry)
+    sizes = Histogram("gt_batch_items", "Items computed together", buckets=[2**n for n in range(13)], registry=registry)
+    waiting = Gauge("gt_waiting_items", "Items that wait", registry=registry)
+    batcher = Batcher(lambda items: predicted(model, items), limits.batch, limits.wait, limits.room, sizes.observe)
+    waiting.set_function(lambda: batcher.waiting)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker = asyncio.create_task(batcher.run())
+        yield
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+
+    app = FastAPI(title=name, version=__version__, description=f"One {kind} in, one prediction out.", lifespan=lifespan)
+
+    @app.middleware("http")
+    async def watched(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Turn away what is too large before it is read, and count."""
+        start, size = time.perf_counter(), request.headers.get("content-length")
+        if request.method == "POST" and size is None:
+            response: Response = JSONResponse({"detail": "say the length of the body: Content-Length"}, 411)
+        elif size is not None and (not size.isdigit() or int(size) > limits.body):
+            response = JSONResponse({"detail": f"a body holds {limits.body:,} bytes at most"}, 413)
+        else:
+            response = await call(request)
+        if request.url.path == "/predict":
+            answered.labels(str(response.status_code)).inc()
+            duration.observe(time.perf_counter() - start)
+        return response
+
+    @app.post("/predict")
+    async def predict(body: Inputs) -> Outputs:
+        """Predict each input. What cannot be read has an error in its place; the others are predicted all the same."""
+        if len(body.inputs) > limits.items:
+            raise HTTPException(413, f"a request holds {limits.items:,} inputs at most, not {len(body.inputs):,}")
+        try:
+            items = [item_of(value, kind, place) for place, value in enumerate(body.inputs)]
+            answers = await asyncio.wait_for(batcher.ask(items), limits.seconds)
+        except UserError as error:
+            raise HTTPException(422, str(error)) from None
+        except Full:
+            raise HTTPException(503, "too much is waiting: try again", {"Retry-After": "1"}) from None
+        except TimeoutError:
+            raise HTTPException(504, f"no answer within {limits.seconds:g} s") from None
+        return Outputs(predictions=answers)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the service is up, and what it serves."""
+        return {
+            "status": "ok",
+            "model": name,
+            "input": kind,
+            "target": list(model.schema.target),
+            "version": __version__,
+        }
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    @app.get("/drawing", responses={404: {}})
+    async def drawing(smiles: str) -> Response:
+        """A molecule as a PNG file."""
+        picture = drawn(smiles) if kind == "molecule" and len(smiles) <= LONGEST_SMILES else None
+        if picture is None:
+            raise HTTPException(404, "no molecule that could be drawn")
+        return Response(picture, media_type="image/png")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse((files("gt.serving") / "page.html").read_text())
+
+    return app
+
+
+def item_of(value: str | dict[str, Any], kind: str, place: int) -> Any:
+    """An input as the model reads it.
+
+    Raises:
+        UserError: it is of another kind, or no graph.
+    """
+    if isinstance(value, str) != (kind != "graph"):
+        wanted = "a graph in node-link form" if kind == "graph" else f"a {kind} as a string"
+        raise UserError(f"inputs[{place}]: this model reads {wanted}")
+    if isinstance(value, str):
+        return value
+    try:
+        return nx.node_link_graph(value, edges="edges")
+    except Exception as error:
+        raise UserError(f"inputs[{place}]: no graph in node-link form: {type(error).__name__} {error}") from None

@@ -1,0 +1,232 @@
+"""A trained model behind HTTP: the numbers of Python's own, whoever asks at the same time, and whatever they send."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+import gt
+from gt.errors import UserError
+from gt.serving.app import Limits, service
+from gt.serving.batcher import Batcher, Full
+from tests.small_runs import train
+
+pytest.importorskip("rdkit")
+ROOT = Path(gt.__file__).parents[1]
+SMILES = ["CCO", "c1ccccc1", "CC(=O)O", "C", "CCN(CC)CC", "C1CCCCC1Cl"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    table = folder / "molecules.csv"
+    table.write_text("smiles,y\n" + "\n".join(f"{'C' * (n + 1)}O,{n / 7}" for n in range(30)))
+    overrides = [
+        "data=molecules",
+        f"data.source.path={table}",
+        f"data.source.root={folder}",
+        "data.source.split=random",
+    ]
+    train(folder / "run", *overrides, "trainer.max_epochs=1")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return gt.load(run)
+
+
+def asked(app, *calls):
+    """Answers to requests (method, path, options) made at the same time."""
+
+    async def all_at_once():
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://gt") as client,
+        ):
+            return await asyncio.gather(*(client.request(method, path, **options) for method, path, options in calls))
+
+    return asyncio.run(all_at_once())
+
+
+def predict(*inputs):
+    return ("POST", "/predict", {"json": {"inputs": list(inputs)}})
+
+
+def test_answers_are_those_of_python_whoever_asks_at_the_same_time(model):
+    app = service(model, "model", Limits(wait=0.05))
+    alone = model.predict(SMILES)["prediction"].tolist()
+    answers = asked(app, *(predict(smiles) for smiles in SMILES), predict(*SMILES))
+    assert [answer.status_code for answer in answers] == [200] * 7
+    together = [answer.json()["predictions"] for answer in answers]
+    for smiles, value in zip(range(6), alone, strict=True):
+        assert together[smiles][0]["prediction"] == pytest.approx(value, abs=1e-6)
+        assert together[6][smiles]["prediction"] == pytest.approx(value, abs=1e-6)
+
+
+def test_what_cannot_be_read_spoils_nothing_else(model):
+    (answer,) = asked(service(model, "model"), predict("CCO", "no molecule", "", "CCO"))
+    first, second, third, fourth = answer.json()["predictions"]
+    assert first == fourth
+    assert set(second) == set(third) == {"error"}
+    assert second["error"].startswith("'no molecule'")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"content": b"{"}, 422),
+        ({"json": {}}, 422),
+        ({"json": {"inputs": []}}, 422),
+        ({"json": {"inputs": [1]}}, 422),
+        ({"json": {"inputs": "CCO"}}, 422),
+        ({"json": {"inputs": [{"nodes": [], "edges": []}]}}, 422),
+        ({"json": {"inputs": ["C"] * 11}}, 413),
+        ({"content": b" " * 2000}, 413),
+    ],
+)
+def test_bad_requests_are_told_so(model, options, status):
+    app = service(model, "model", Limits(items=10, body=1000))
+    (answer, good) = asked(app, ("POST", "/predict", options), predict("CCO"))
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+    assert good.status_code == 200
+
+
+def test_health_metrics_page_and_drawing(model):
+    app = service(model, "model")
+    calls = (
+        ("GET", path, {}) for path in ("/health", "/", "/drawing?smiles=CCO", "/drawing?smiles=x", "/openapi.json")
+    )
+    health, page, drawing, none, api = asked(app, *calls)
+    assert health.json()["input"] == "molecule"
+    assert health.json()["target"] == ["y"]
+    assert "<form>" in page.text
+    assert drawing.content.startswith(b"\x89PNG")
+    assert none.status_code == 404
+    assert "/predict" in api.json()["paths"]
+    (metrics,) = asked(service(model, "model"), ("GET", "/metrics", {}))
+    assert "gt_waiting_items 0.0" in metrics.text
+
+
+def test_a_full_house_turns_away():
+    async def play():
+        batcher = Batcher(lambda items: time.sleep(0.05) or items, most=2, wait=0.0, room=4)
+        worker = asyncio.create_task(batcher.run())
+        first = [asyncio.create_task(batcher.ask([n, -n])) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Full):
+            await batcher.ask([9])
+        assert await asyncio.gather(*first) == [[0, 0], [1, -1]]
+        assert await batcher.ask([9]) == [9]
+        worker.cancel()
+
+    asyncio.run(play())
+
+
+def test_batches_are_filled_and_one_callers_error_is_not_anothers():
+    seen = []
+
+    def compute(items):
+        if "bad" in items:
+            raise UserError("bad")
+        return [item * 2 for item in items]
+
+    async def play():
+        batcher = Batcher(compute, most=4, wait=0.02, room=100, seen=seen.append)
+        worker = asyncio.create_task(batcher.run())
+        calls = [["a"], ["b"], ["bad"], ["c"], ["d"], list("efghij")]
+        answers = await asyncio.gather(*(batcher.ask(items) for items in calls), return_exceptions=True)
+        worker.cancel()
+        return answers
+
+    answers = asyncio.run(play())
+    assert answers[:2] + answers[3:] == [["aa"], ["bb"], ["cc"], ["dd"], ["ee", "ff", "gg", "hh", "ii", "jj"]]
+    assert isinstance(answers[2], UserError)
+    assert seen == [4, 1, 4, 2] or sum(seen) == 11
+    assert max(seen) == 4
+
+
+def test_an_input_of_another_kind_is_named(model):
+    app = service(model, "model")
+    (answer,) = asked(app, predict({"nodes": [{"id": 0}], "edges": []}))
+    assert "inputs[0]" in answer.json()["detail"]
+
+
+@pytest.fixture
+def server(run):
+    """The program at a free port: its process and address."""
+    words = [sys.executable, "-m", "gt.serve", str(run), "--port", "0"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    yield process, re.search(r"http://\S+", line)[0]
+    process.kill()
+    process.communicate()
+
+
+def memory(process) -> float:
+    """MiB that a process holds."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+
+@pytest.mark.slow
+def test_a_crowd_is_served_and_a_signal_lets_it_finish(server):
+    """1,000 requests at once, 200 of them malformed; then 10,000 for the memory; then SIGTERM with some on the way."""
+    process, address = server
+
+    async def crowd(count: int, at_once: int, bad: int = 0, inputs: int = 1) -> tuple[list[int], list[float]]:
+        gate, took = asyncio.Semaphore(at_once), []
+        limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+        async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as client:
+
+            async def one(number: int) -> int:
+                body = "{" if number < bad else json.dumps({"inputs": [SMILES[number % len(SMILES)]] * inputs})
+                async with gate:
+                    start = time.perf_counter()
+                    answer = await client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+                    took.append(time.perf_counter() - start)
+                return answer.status_code
+
+            return await asyncio.gather(*map(one, range(count))), took
+
+    start = time.perf_counter()
+    alone, _ = asyncio.run(crowd(30, 1))
+    one_by_one = 30 / (time.perf_counter() - start)
+    start = time.perf_counter()
+    codes, _ = asyncio.run(crowd(1000, 1000, bad=200))
+    together = 800 / (time.perf_counter() - start)
+    assert alone == [200] * 30
+    assert (codes.count(200), codes.count(422)) == (800, 200)
+    asyncio.run(crowd(2000, 200))
+    before = memory(process)
+    codes, later = asyncio.run(crowd(10_000, 200))
+    assert codes.count(200) == 10_000
+    grown = memory(process) - before
+    cuts = statistics.quantiles(later, n=100)
+    print(f"{one_by_one:.0f} requests/s one by one, {together:.0f} together")
+    print(f"p50 {cuts[49]:.3f} s, p99 {cuts[98]:.3f} s; {grown:+.0f} MiB over 10,000")
+    assert together > 3 * one_by_one
+    assert grown < 50
+
+    async def last() -> list[int]:
+        pending = asyncio.create_task(
+            crowd(32, 32, inputs=100)
+        )  # seconds of work, all of it there when the signal comes
+        await asyncio.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        return (await pending)[0]
+
+    assert asyncio.run(last()) == [200] * 32
+    assert process.wait(40) == 0
