@@ -13,7 +13,7 @@ from gt.cli.config_files import CONFIGS
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
 from gt.errors import one_line
-from gt.train.job import job
+from gt.train.job import job, kept_score
 from gt.train.launch import one_of_several
 from gt.train.processes import end_with_parent, is_child
 
@@ -21,6 +21,8 @@ from gt.train.processes import end_with_parent, is_child
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
     settle(cfg, HydraConfig.get().overrides.task)  # first: `job` keeps the configuration as it then is
+    if (score := kept_score()) is not None:
+        return score
     with job(cfg):
         with importing():
             from gt.train.run import run  # late: --help and a typo answer at once

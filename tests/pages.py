@@ -38,6 +38,7 @@ def words_of(command: str, data: str = "", run: str = "run") -> list[str]:
         "FILE": "book.txt",
         "NAME": "ring_transfer",
         "MAP_FOLDER": "map",
+        "SWEEP_FOLDER": "sweep",
         "RUN_FOLDER": run,
         "RUN": run,
         "CHECKPOINT": f"{run}/checkpoints/best.ckpt",
@@ -82,6 +83,8 @@ def files(folder: Path) -> None:
         if named := re.match(r"# (\S+\.(?:py|yaml))\n", text):
             (folder / named[1]).parent.mkdir(parents=True, exist_ok=True)
             (folder / named[1]).write_text(text)
+    (folder / "sweep").mkdir()
+    (folder / "sweep/sweep.json").write_text(json.dumps({"arguments": ["-m", "seed=1,2"]}))
     Plan("data", "hops", [], ["experiment=spectrum"], [], {"radii": [0], "weights": [0.0], "seeds": 1}).keep(
         folder / "map"
     )

@@ -237,3 +237,39 @@ def test_a_deviation_of_undefined_scores_is_undefined(tmp_path):
     keep(tmp_path, [result(n, f"seed={n}", test=value) for n, value in enumerate((0.5, float("nan")))])
     show(tmp_path)
     assert "nan ± nan" in (tmp_path / "ranking.txt").read_text()
+
+
+def again(monkeypatch, folder: Path, *words: str) -> int:
+    """The exit code of a sweep that goes on in this process."""
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", f"resume={folder}", *words])
+    GlobalHydra.instance().clear()
+    try:
+        train.command()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_a_sweep_that_goes_on_runs_only_what_is_missing(jobs, monkeypatch, tmp_path, capsys):
+    jobs(0.1, UserError("mend me"), KeyboardInterrupt(), 0.4)
+    assert sweep(monkeypatch, tmp_path, "seed=0,1,2,3") == 130
+    (tmp_path / "2" / "checkpoints").mkdir()
+    (tmp_path / "2" / "checkpoints" / "last.ckpt").write_text("")
+    seen = []
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append((cfg.seed, cfg.resume)) or math.nan)
+    assert again(monkeypatch, tmp_path) == 0
+    assert seen == [(1, None), (2, str(tmp_path / "2")), (3, None)]
+    jobs(9.0, 0.2, 0.3, UserError("now this"))
+    assert again(monkeypatch, tmp_path) == 1
+    assert [result["best_valid"] for result in job_results(tmp_path)] == [0.1, 0.2, 0.3]
+    assert [failed["job"] for failed in failures(tmp_path)] == ["3"]
+    capsys.readouterr()
+    assert again(monkeypatch, tmp_path, "optim.lr=1") == 1
+    assert "optim.lr=1" in capsys.readouterr().err
+
+
+def test_a_process_that_is_lost_fails_its_job_alone(jobs, monkeypatch, tmp_path):
+    jobs(0.1, SystemExit(1), 0.3)
+    assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
+    assert [failed["job"] for failed in failures(tmp_path)] == ["1"]
+    assert [result["job"] for result in job_results(tmp_path)] == ["0", "2"]

@@ -17,8 +17,9 @@ from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, p
 from gt.cli.config import Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.cli.program import import_from_here
-from gt.cli.run_folders import RESUMED, check_new, configuration_of, unfinished
+from gt.cli.run_folders import RESUMED, check_new, configuration_of, sweep_again, unfinished
 from gt.cli.seeds import check_against, repeated, taken_out
+from gt.cli.trials.search import as_trials
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
 from gt.train.job import in_use
@@ -252,11 +253,12 @@ def prepared(arguments: list[str]) -> list[str]:
     if "LOCAL_RANK" in os.environ and not started_outside():  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)
-    overrides, seeds, against = taken_out(overrides)
+    if going := sweep_again(overrides):
+        return going
+    flags, overrides, seeds, against = as_trials(flags, *taken_out(overrides))
     many = bool({"-m", "--multirun"} & {*flags}) or any(line.startswith("hydra.mode") for line in overrides)
-    if {"-c", "--cfg"} & {*flags}:
-        seeds = 0  # what is shown is one run
-    elif seeds and not many:
+    seeds = 0 if {"-c", "--cfg"} & {*flags} else seeds  # what is shown is one run
+    if seeds and not many:
         flags, many = [*flags, "-m"], True
     wanted = [flag for flag in flags if flag in ("-m", "--multirun", "-r", "--run", "-c", "--cfg")]
     if len(wanted) > 1:

@@ -49,6 +49,7 @@ class Config:
     seed: int = 0
     resume: str | None = None
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run
+    sweep: dict[str, Any] | None = None  # of trials, each of which is a run or more
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes", "tasks")  # where null, the run fills them in

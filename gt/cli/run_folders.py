@@ -1,16 +1,19 @@
 """Folders of runs: whether one may begin there, and which one goes on."""
 
 import glob
+import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from gt.errors import UserError
-from gt.train.job import RESULT, in_use
+from gt.errors import UserError, shell_override
+from gt.train.job import RESULT, SWEEP, in_use
 
 RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
+OF_FOLDER = ("hydra.sweep.dir=", "++hydra.callbacks.ranking.resumes=")  # what is said anew when a sweep goes on
 INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 
 
@@ -38,6 +41,29 @@ def check_new(folder: Path) -> None:
         raise UserError(
             f"{folder} holds a run already: go on with that by resume={folder}, or choose another hydra.run.dir"
         )
+
+
+def sweep_again(overrides: Sequence[str]) -> list[str] | None:
+    """The arguments by which a sweep goes on: finished jobs are kept, the others run. None where none is to.
+
+    Args:
+        overrides: of the command line, with ``resume=FOLDER``, the folder of a sweep.
+
+    Raises:
+        UserError: another one would change what its jobs are.
+    """
+    folder = Path(["", *(o.removeprefix("resume=") for o in overrides if o.startswith("resume="))][-1])
+    if folder == Path() or not (folder / SWEEP).is_file():
+        return None
+    more = [word for word in overrides if not word.startswith("resume=")]
+    for word in more:
+        if not word.startswith(("sweep.trials=", "sweep.workers=", "hydra.launcher.", "hydra/launcher=")):
+            raise UserError(f"{word}: a sweep goes on under its own settings; start a new one, or leave this out")
+    again = {word.partition("=")[0] for word in more}
+    kept = json.loads((folder / SWEEP).read_text())["arguments"]
+    kept = [word for word in kept if word.partition("=")[0] not in again]
+    place = shlex.split(shell_override("hydra.sweep.dir", str(folder)))
+    return [*kept, *more, *place, f"{OF_FOLDER[1]}true"]
 
 
 def unfinished(run_dir: str, command: Sequence[str]) -> Path | None:

@@ -1,5 +1,6 @@
 """A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from gt.cli.run_folders import OF_FOLDER
 from gt.cli.settings import Job, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
 from gt.errors import UserError
+from gt.train.job import SWEEP, write_json
 
 WIDE = 160  # columns of a file or a pipe
 
@@ -22,18 +25,23 @@ class Ranking(Callback):
 
     Hydra does not tell its callbacks of a sweep that a failed job or Ctrl-C ends: `ranking` then has the last word.
 
+    It also keeps the arguments of the command, by which the sweep goes on: ``resume=FOLDER``.
+
     Args:
         against: what the settings are compared with, see `gt.cli.settings.chosen`.
+        resumes: whether the sweep goes on: jobs that have finished are kept.
     """
 
     folder: ClassVar[Path | None] = None  # of the sweep that is running
     compared: ClassVar[str] = ""  # with what
 
-    def __init__(self, against: str = "") -> None:
+    def __init__(self, against: str = "", resumes: bool = False) -> None:
         self.against = against
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Ranking.folder, Ranking.compared = Path(config.hydra.sweep.dir), self.against
+        Ranking.folder.mkdir(parents=True, exist_ok=True)
+        write_json(Ranking.folder / SWEEP, {"arguments": [w for w in sys.argv[1:] if not w.startswith(OF_FOLDER)]})
 
 
 @contextmanager
@@ -49,13 +57,24 @@ def ranking() -> Iterator[None]:
         yield
     except Exception as error:  # Hydra raises what the first failed job raised when the last one is done
         stopped = error
+    except BaseException:
+        if Ranking.folder:
+            print(f"stopped; the sweep goes on with: {how_to_go_on(Ranking.folder)}", flush=True)
+        raise
     finally:
         if Ranking.folder:
             failed = show(Ranking.folder, Ranking.compared)
     if failed:
-        raise UserError(f"{len(failed)} of the jobs failed: {', '.join(each['job'] for each in failed)}") from stopped
+        jobs = ", ".join(each["job"] for each in failed)
+        advice = f"to try them again: {how_to_go_on(Ranking.folder)}"
+        raise UserError(f"{len(failed)} of the jobs failed: {jobs}; {advice}") from stopped
     if stopped:
         raise stopped
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    """The command that runs what is missing of a sweep."""
+    return f"python train.py -m resume={shlex.quote(str(folder))}"
 
 
 def show(folder: Path, against: str = "") -> list[Job]:

@@ -22,7 +22,14 @@ from gt.train.transcript import transcript
 
 RESULT = "result.json"  # of a job that finished
 FAILURE = "failure.json"  # of one that did not: what was wrong
+PRUNED = "pruned.json"  # of a trial that was given up: why
+PREPARED = "prepared.json"  # of stage=prepare: what runs on the data are judged by
+SWEEP = "sweep.json"  # of a sweep: the arguments by which it goes on
 LOCK = ".lock"  # held while a process is at work there
+
+
+class Pruned(BaseException):
+    """A run is given up, which says why. No ``Exception``: nothing is wrong that might be mended."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,11 +74,28 @@ def _lock(file: TextIO) -> bool:
     return True
 
 
+def resumes_sweep() -> bool:
+    """Whether this job is one of a sweep that goes on, see `gt.cli.sweep.Ranking`."""
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and bool((hydra.callbacks.get("ranking") or {}).get("resumes"))
+
+
+def kept_score() -> float | None:
+    """What this job of a sweep that goes on came to before; None where it has yet to finish."""
+    path = Path(HydraConfig.get().runtime.output_dir) / RESULT
+    if not resumes_sweep() or not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    best = result["best_valid"]
+    return float(result["scores"][result["criterion"]] if best is None else best)
+
+
 @contextmanager
 def job(cfg: DictConfig) -> Iterator[None]:
     """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
     That ends the program where the run stands alone. Of a sweep the failure is kept for the ranking; the others run.
+    A job of a sweep that goes on takes up its last checkpoint, where it has one.
     """
     hydra = HydraConfig.get()
     folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
@@ -83,12 +107,21 @@ def job(cfg: DictConfig) -> Iterator[None]:
         try:
             anchor(cfg.data)
             with locked(folder):
+                if resumes_sweep() and any((folder / "checkpoints").glob("*.ckpt")):
+                    cfg.resume = str(folder)
                 if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
                     with whole(kept) as file:
                         file.write(OmegaConf.to_yaml(cfg).encode())
                 yield
-        except Exception as error:
-            line = reason(error, log)
+        except Pruned as end:
+            if not is_child():
+                write_json(folder / PRUNED, {"overrides": list(hydra.overrides.task), "reason": str(end)})
+                print(f"given up: {end}", flush=True)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and (not of_sweep or error.code != 1):
+                raise  # above 128: this process was asked to stop
+            lost = f"a process of the run is gone, see {log}"  # which has been said in full
+            line = lost if isinstance(error, SystemExit) else reason(error, log)
             print(f"error: {line}", file=sys.stderr)
             if not of_sweep:
                 raise SystemExit(1) from None

@@ -45,7 +45,7 @@ from gt.train.extremes import extremes
 from gt.train.facts import run_facts
 from gt.train.failures import explained
 from gt.train.interrupts import resumable, without_handlers
-from gt.train.job import RESULT, write_json
+from gt.train.job import PREPARED, RESULT, write_json
 from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
@@ -127,6 +127,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     rank_zero_only(print)("\n".join([data.schema.task(), *notices(data)]), flush=True)
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
+        _, judged = measures_of(cfg, data)
+        write_json(folder / PREPARED, {"criterion": judged.name, "mode": judged.mode})
         return 0.0
     measures, wanted = measures_of(cfg, data)
     if cfg.get("loss") or cfg.get("metrics"):

@@ -5,6 +5,7 @@ from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.callbacks.pace import Pace, Updates
 from gt.train.callbacks.progress import Loading, Progress
+from gt.train.callbacks.pruning import Pruning
 from gt.train.callbacks.recompute import ActivationCheckpointing
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "MaskSchedule",
     "Pace",
     "Progress",
+    "Pruning",
     "SaveLast",
     "Updates",
     "WeightAverage",

@@ -1,0 +1,54 @@
+"""A run that is one of a sweep's trials says how it stands, and ends early where that is not worth more."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytorch_lightning as pl
+
+from gt.train.job import Pruned
+from gt.train.study import file_in, load, report, trial_of
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+
+class Pruning(pl.Callback):
+    """Reports each validation to the trial of a sweep that a run belongs to, and ends the run if that is pruned.
+
+    A run that is of no sweep (see `gt.train.study`), or of one for several objectives, goes on undisturbed.
+
+    Args:
+        pruner: one of Optuna's; it compares trials after the same number of validations.
+        monitor: what is reported, at its best so far.
+        mode: whether that is to be small or large.
+        dirpath: the run's folder of checkpoints.
+    """
+
+    def __init__(self, pruner: "BasePruner", monitor: str, mode: Literal["min", "max"], dirpath: str) -> None:
+        self.pruner, self.monitor, self.sign = pruner, monitor, 1.0 if mode == "max" else -1.0
+        self.run = Path(dirpath).resolve().parent
+        self.validations, self.best = 0, -math.inf  # times the sign
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self.validations += 1
+        value = self.sign * float(trainer.callback_metrics[self.monitor])
+        if not math.isnan(value):  # undefined on these samples
+            self.best = max(self.best, value)
+        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_given_up()):
+            raise Pruned(f"{self.monitor} {self.sign * self.best:.4g} after {self.validations} validations")
+
+    def _is_given_up(self) -> bool:
+        trial, path = trial_of(self.run), file_in(self.run.parent)
+        if trial is None or path is None or math.isinf(self.best):
+            return False
+        study = load(path, pruner=self.pruner)
+        return len(study.directions) == 1 and report(study, *trial, self.validations, self.sign * self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self.validations, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validations, self.best = state_dict["validations"], state_dict["best"]
