@@ -15,6 +15,7 @@ from gt.layers import (
     Blend,
     ConvolutionBlock,
     EdgeGatedBlock,
+    EdgeGCN,
     FeedForward,
     GatedGCN,
     ParallelBlock,
@@ -99,6 +100,18 @@ def test_gine_equals_pyg(sizes, density, with_edges, eps):
     nothing = torch.zeros(batch.num_edges, WIDTH)
     expected = GINEConv(layer.mlp, eps=eps)(x, batch.edge_index, nothing if e is None else e)
     assert_same(apply(layer, x, e, batch), (expected, e), [x, e, *layer.parameters()])
+
+
+@shapes
+@edge_features
+def test_a_convolution_of_edges_equals_a_loop(sizes, density, with_edges):
+    batch = random_batch(sizes, density=density)
+    layer, (x, e) = stirred(EdgeGCN(WIDTH)), streams(batch, with_edges)
+    new = [layer.bias for _ in range(batch.num_nodes)]
+    for number, source, target in looped_edges(batch):
+        message = layer.linear.weight @ x[source] + (e[number] if with_edges else 0)
+        new[target] = new[target] + message.relu()
+    assert_same(apply(layer, x, e, batch), (torch.stack(new), e), [x, e, *layer.parameters()])
 
 
 @shapes

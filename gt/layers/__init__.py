@@ -22,7 +22,7 @@ from gt.layers.egt import EGT
 from gt.layers.grass import GRASS
 from gt.layers.grit import GRIT
 from gt.layers.linear import LinearAttention, PositiveELU, RandomFeatures
-from gt.layers.local import GCN, GINE, GatedGCN, Smoothing
+from gt.layers.local import GCN, GINE, EdgeGCN, GatedGCN, Smoothing
 from gt.layers.pairs import PairBlock
 from gt.layers.polynormer import PolynomialAttention, PolynormerBlock
 from gt.layers.pyg import PyGConvolution
@@ -46,6 +46,7 @@ __all__ = [
     "Chain",
     "Composite",
     "ConvolutionBlock",
+    "EdgeGCN",
     "EdgeGatedBlock",
     "FeedForward",
     "GatedBlend",

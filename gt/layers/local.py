@@ -69,6 +69,22 @@ class GCN(Layer):
         return {"x": read if self.root is None else read + self.root(state.x)}
 
 
+class EdgeGCN(Layer):
+    """Convolution with edge features as GNN+ has it (Luo et al. 2025): ``x_i' = sum_j ReLU(W x_j + e_ij) + b``."""
+
+    reads = "edges"
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        messages = self.linear(state.x).index_select(0, batch.edge_index[0])
+        messages = messages if state.e is None else messages + state.e
+        return {"x": sum_to_targets(messages.relu(), batch) + self.bias}
+
+
 class GINE(Layer):
     """Graph isomorphism layer with edge features (Hu et al. 2020): ``MLP((1 + eps) x_i + sum_j ReLU(x_j + e_ij))``."""
 

@@ -1,0 +1,136 @@
+"""Every preset of configs/experiment: composed, of its published size on a schema of its dataset, trained a step."""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
+from torch_geometric.data import Data
+
+from gt import GraphBatch
+from gt.cli.config import check
+from gt.cli.config_files import CONFIGS
+from gt.data.own.positions import Positions
+from gt.encodings import Laplacian, RandomWalk
+from gt.metrics import loss
+from gt.schema import Schema
+from gt.train.checkpoint import build, network_config
+from tests.graphs import path, random_graph
+
+ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
+MOLECULE = partial(Schema, node_vocab=ATOMS, edge_vocab=BONDS, kind="binary")
+ZINC = Schema((21,), edge_vocab=(4,), kind="regression")  # kinds of atoms that occur, of the 28 that GPS counts
+PIXELS = partial(Schema, edge_floats=1, outputs=10)
+REGIONS = partial(Schema, node_floats=14, edge_floats=2, level="node")
+NODES = partial(Schema, level="node")
+CODE = Schema((98, 10_030, 21), edge_vocab=(2, 2), outputs=5002, positions=5)
+PUBLISHED = {  # schema, parameters published and those that are more or less here: why, the file says
+    "zinc_gps": (ZINC, 423_717, -7 * (64 - 28)),
+    "molhiv_gps": (MOLECULE(), 558_625, 64 - 16),
+    "gps_molhiv": (MOLECULE(), 558_625, 64 - 16),
+    "molpcba_gps": (MOLECULE(outputs=128), 9_744_496, 384 - 20),
+    "peptides_func_gps": (MOLECULE(outputs=10), 504_362, 96 - 16),
+    "peptides_struct_gps": (MOLECULE(outputs=11, kind="regression"), 504_459, 96 - 16),
+    "pcqm4mv2_gps_small": (MOLECULE(kind="regression"), 6_152_001, 304 - 20),
+    "pcqm4mv2_gps_medium": (MOLECULE(kind="regression"), 19_414_641, 384 - 20),
+    "pcqm4mv2_gps_deep": (MOLECULE(kind="regression"), 13_807_345, 256 - 20),
+    "molhiv_gnn_plus": (MOLECULE(), 1_076_633, 0),
+    "molpcba_gnn_plus": (MOLECULE(outputs=128), 6_016_860, 0),
+    "ppa_gnn_plus": (Schema((1,), edge_floats=7, outputs=37), 5_547_557, 0),
+    "code2_gnn_plus": (CODE, 29_865_906, 0),
+    "peptides_func_gnn_plus": (MOLECULE(outputs=10), 507_351, 0),
+    "coco_sp_gnn_plus": (REGIONS(outputs=81), 508_589, 0),
+    "cifar10_gnn_plus": (PIXELS(node_floats=5), 116_490, 0),
+    "mnist_gnn_plus": (PIXELS(node_floats=3), 118_940, 0),
+    "malnet_tiny_gnn_plus": (Schema(node_floats=5, outputs=5), 550_905, -2 * 100),
+    "zinc_gnn_plus": (ZINC, 413_355, -21 * 70),
+    "cluster_gnn_plus": (NODES(node_floats=7, outputs=6), 474_574, -(21 + 1) * 56),
+    "pattern_gnn_plus": (NODES(node_floats=3, outputs=2), 466_001, -(33 + 1) * 64 + 64 + 1),
+    "shakespeare_char": (Schema((65,), level="node", outputs=65, max_nodes=64), 804_096, 0),
+}
+UNPUBLISHED = {  # parameters that the file names
+    "peptides_struct_gnn_plus": (MOLECULE(outputs=11, kind="regression"), 492_897),
+    "pascalvoc_sp_gnn_plus": (REGIONS(outputs=21), 555_486),
+    "minesweeper_gcn": (NODES(node_floats=7, outputs=2), 102_018),
+    "roman_empire_gcn": (NODES(node_floats=300, outputs=18), 4_900_370),
+    "arxiv_gcn": (NODES(node_floats=128, outputs=40), 2_718_248),
+    "cora_gcn": (NODES(node_floats=1433, outputs=7), 23_063),
+}
+PRESETS = {name: (schema, number + more) for name, (schema, number, more) in PUBLISHED.items()} | UNPUBLISHED
+
+
+def composed(name):
+    more = ["data.source.path=book.txt"] if name == "shakespeare_char" else []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", [f"experiment={name}", *more])
+
+
+def made_up(schema, encodings):
+    """A few graphs as a dataset of this schema has them, with what encodings need."""
+    graphs = []
+    for seed, nodes in enumerate((5, 3)):
+        graph = path(nodes, seed) if schema.max_nodes else random_graph(nodes, seed, density=0.6)
+        rows = {"x": (nodes, schema.node_vocab, schema.node_floats)}
+        rows["edge_attr"] = (graph.num_edges, schema.edge_vocab, schema.edge_floats)
+        for key, (count, vocab, floats) in rows.items():
+            columns = [torch.randint(0, most, (count, 1)) for most in vocab] or [torch.randn(count, floats)]
+            graph[key] = torch.cat(columns, 1)
+        targets = nodes if schema.level == "node" else 1
+        classes = (targets, schema.positions) if schema.positions > 1 else (targets,)
+        draws = {
+            "multiclass": lambda size=classes: torch.randint(0, schema.outputs, size),
+            "binary": lambda rows=targets: torch.randint(0, 2, (rows, schema.outputs)).float(),
+            "regression": lambda rows=targets: torch.randn(rows, schema.outputs),
+        }
+        graph.y = draws[schema.kind]()
+        for encoding in encodings:
+            if isinstance(encoding, RandomWalk):
+                graph.random_walk = torch.rand(nodes, encoding.steps)
+            if isinstance(encoding, Laplacian):
+                graph.laplacian_vectors, graph.laplacian_values = torch.randn(2, nodes, encoding.k)
+        graphs.append(graph)
+    return GraphBatch.from_data_list(graphs)
+
+
+def test_every_preset_is_held():
+    here = {file.stem for file in (CONFIGS / "experiment").glob("*.yaml")} - {"spectrum"}
+    assert here == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_its_published_size_and_trains(name):
+    cfg, (schema, parameters) = composed(name), PRESETS[name]
+    check(cfg)
+    config = network_config(cfg)
+    with torch.device("meta"):
+        assert build(config, schema).parameter_count() == parameters
+    if not schema.max_nodes:  # a smaller network, for a smaller dataset of the same columns
+        config |= {"model": config["model"] | {"width": 64, "depth": 2}}
+        vocab = tuple(min(most, 30) for most in schema.node_vocab)
+        schema = replace(schema, node_vocab=vocab, outputs=min(schema.outputs, 50))
+    torch.manual_seed(0)
+    net = build(config, schema)
+    batch, before = made_up(schema, net.encodings), [parameter.clone() for parameter in net.parameters()]
+    value = loss(schema, net(batch), batch.y)
+    value.backward()
+    torch.optim.Adam(net.parameters(), 1e-3).step()
+    assert value.isfinite()
+    moved = [bool((a != b).any()) for a, b in zip(before, net.parameters(), strict=True)]
+    assert sum(moved) > 0.8 * len(moved)  # biases before a batch norm, and edges that nothing reads after, need not
+
+
+def test_a_preset_says_whose_it_is_and_what_to_expect():
+    for name in PRESETS:
+        text = (CONFIGS / "experiment" / f"{name}.yaml").read_text().split("\ndefaults:")[0]
+        assert re.search(r"\d{4}|nanoGPT", text), name
+        if name in PUBLISHED and "former name" not in text and name != "shakespeare_char":
+            assert re.search(r"expected (?:test )?.* 0\.\d+", text.replace("\n#", "")), name
+
+
+def test_superpixels_lie_somewhere():
+    data = Data(x=torch.rand(4, 3), pos=torch.rand(4, 2))
+    expected = torch.cat([data.x, data.pos], 1)
+    assert torch.equal(Positions()(data).x, expected)
