@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gt.cli.arguments import alternatives, arranged, in_full, parsed
-from gt.cli.command import check_command, prepared, resumed, settle
+from gt.cli.command import check_command, composed, prepared, resumed, settle
 from gt.cli.config_files import CONFIGS, groups
 from gt.data.source import Source
 from gt.errors import UserError, one_line
@@ -147,7 +147,12 @@ def test_a_mistake_is_one_line(argument, message):
         assert text == message
 
 
-@pytest.mark.parametrize("group", ["model", "mask", "callbacks", "experiment"])
+@pytest.mark.parametrize("group", ["logger", "loss", "callbacks", "baseline", "encoding"])
+def test_of_some_groups_none_may_be_chosen(group):
+    assert not composed(prepared([f"{group}=null"])).get(group)
+
+
+@pytest.mark.parametrize("group", ["model", "mask", "trainer", "optim"])
 def test_null_and_nothing_are_no_options(group):
     for value in ("null", ""):
         with pytest.raises(UserError, match=f"^no option '{value}' in group '{group}': there are "):

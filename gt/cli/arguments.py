@@ -19,13 +19,17 @@ ASKING = {"-h", "--help", "--hydra-help", "--version", "-i", "--info", "-sc", "-
 PICKLED = "--experimental-rerun"  # opens a pickle
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 SHOWN = ("job", "hydra", "all")  # of a configuration
+# groups of which none may be chosen, which Hydra wants to be told by an empty list
+OPTIONAL = ("baseline", "callbacks", "debug", "encoding", "experiment", "logger", "loss", "metrics")
+NONE = {f"{group}=null" for group in OPTIONAL}
 COLUMNS = re.compile(r"data\.(source\.)?(target|features)")  # may be several, and a comma between them be meant so
 
 
 def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags, with their values, and the overrides among arguments in any order.
 
-    ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``.
+    ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``; of `NONE` ``group=null`` is
+    ``group=[]``.
 
     Raises:
         UserError: a flag that Hydra does not have, or lacks its value.
@@ -54,7 +58,7 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             known = [flag for flag in ALONE | VALUED | ASKING if flag.startswith("--")]
             raise UserError(f"there is no option '{name}': {nearest(name, known)}")
-    return flags, overrides
+    return flags, [line.replace("=null", "=[]") if line in NONE else line for line in overrides]
 
 
 def in_full(arguments: Sequence[str], base: DictConfig) -> list[str]:
