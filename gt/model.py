@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gt.attention import Reading
 from gt.dropout import Dropout
-from gt.encodings import Encoding
+from gt.encodings import Encoding, Preparation
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -246,14 +246,20 @@ class GraphTransformer(nn.Module):
         return out.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.schema.log else out
 
     def readings(self, device: str = "cpu", half: bool = False) -> set[Reading]:
-        """Each mask that a layer reads pairs by, with what that layer asks of attention: see `Layer.demand`."""
-        return {
-            (mask, part.demand(device, half) if isinstance(part, Layer) else None)
+        """Each mask that a layer reads pairs by, with what that layer, or an encoding, asks: see `Layer.demand`."""
+        known = [
+            (mask, block)
             for mask, block in zip(self.masks, self.blocks, strict=True)
             if not self.redraw or redrawn(mask, 0) == mask
+        ]
+        layers: set[Reading] = {
+            (mask, part.demand(device, half) if isinstance(part, Layer) else None)
+            for mask, block in known
             for part in parts_of(block)
             if reads_of(part) == "pairs" or (isinstance(part, Layer) and part.demand(device, half) is not None)
         }
+        preparing = [Preparation(type(e), e.arguments) for e in self._writing("p") if e.arguments is not None]
+        return layers | {(mask, each) for each in preparing for mask, block in known if uses_mask(block)}
 
     def set_degrees(self, batches: Iterable[GraphBatch]) -> None:
         """Tell the layers that want it the in-degrees of the training data, all of whose batches these are."""

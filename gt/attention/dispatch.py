@@ -17,8 +17,9 @@ from gt.masks import Mask, Pairs
 
 log = logging.getLogger(__name__)
 
-# a mask, and what a layer that reads by it asks of attention; None: the pairs, for a layer with a way of its own
-Reading = tuple[Mask, Demand | None]
+# a mask, and what a layer that reads by it asks of attention; None: the pairs, for a layer with a way of its own; a
+# function: what it does to the pairs, for what an encoding asks of them
+Reading = tuple[Mask, Demand | Callable[[Pairs], None] | None]
 
 
 def nothing(demand_or_pairs: Demand | Pairs) -> None:
@@ -102,10 +103,12 @@ def choose(pairs: Pairs, demand: Demand) -> str:
     return pairs.choices[demand]
 
 
-def prepare(pairs: Pairs, demand: Demand | None) -> None:
+def prepare(pairs: Pairs, demand: Demand | Callable[[Pairs], None] | None) -> None:
     """Compute, while still on the CPU, each index that the chosen backend will ask for; without one ``pairs.edges``."""
-    if demand is None:
+    if not isinstance(demand, Demand):
         _ = pairs.edges
+        if demand is not None:
+            demand(pairs)
         return
     backend = BACKENDS[choose(pairs, demand)]
     backend.prepare(pairs, demand)

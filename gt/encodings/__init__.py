@@ -1,4 +1,4 @@
-from gt.encodings.base import Encoding, PackedGraphs, precomputed
+from gt.encodings.base import Encoding, PackedGraphs, Preparation, precomputed
 from gt.encodings.colours import Colours
 from gt.encodings.cycles import Cycles
 from gt.encodings.degree import Degree
@@ -25,6 +25,7 @@ __all__ = [
     "Laplacian",
     "LearnedPositions",
     "PackedGraphs",
+    "Preparation",
     "Projections",
     "RandomWalk",
     "RelativeWalks",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -49,6 +50,7 @@ class Encoding(nn.Module):
         reads: what the features of a node go by: ``"position"``, the place of the node within its graph alone, or
             ``"graph"``, anything.
         longest: nodes of the largest graph that it serves; None serves any.
+        arguments: of the constructor, where `prepare` has something to do in the loader: they make it anew there.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -57,6 +59,7 @@ class Encoding(nn.Module):
     rotates = False
     reads = "graph"
     longest: int | None = None
+    arguments: tuple[Any, ...] | None = None
 
     def key(self) -> dict[str, Any] | None:
         """The (JSON-able) facts that `compute` depends on, or None where nothing is precomputed."""
@@ -92,9 +95,26 @@ class Encoding(nn.Module):
         """(P, d), the first state of each pair, in the order of ``pairs.edges``."""
         raise NotImplementedError
 
+    def prepare(self, pairs: Pairs) -> None:
+        """Work out what `pairs` will ask of them that no parameter decides, kept by them or by their batch.
+
+        It is done on the CPU, in the loader, where a device would have to be waited for.
+        """
+
     def rotate(self, q: Tensor, k: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
         """Queries and keys (N, H, D) of an attention layer, changed by position."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Has an encoding ``kind(*arguments)`` prepare pairs: a value that other processes and sets take."""
+
+    kind: type[Encoding]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, pairs: Pairs) -> None:
+        self.kind(*self.arguments).prepare(pairs)
 
 
 def precomputed(batch: GraphBatch, name: str) -> Tensor:

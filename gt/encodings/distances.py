@@ -34,6 +34,10 @@ class Distance(Encoding):
         super().__init__()
         at_least(1, most, "most")
         self.most, self.heads = most, heads
+        self.arguments = most, heads
+
+    def prepare(self, pairs: Pairs) -> None:
+        pairs.hops(pairs.batch.max_nodes)
 
     def build(self, width: int, schema: Schema) -> None:
         self.table = nn.Embedding(self.most + 3, self.heads or width)
@@ -67,6 +71,14 @@ class EdgePath(Encoding):
         super().__init__()
         at_least(1, length, "length")
         self.length, self.heads = length, heads
+        self.arguments = length, heads
+
+    def prepare(self, pairs: Pairs) -> None:
+        self.paths(pairs)
+
+    def paths(self, pairs: Pairs) -> Tensor:
+        """(P, length) edges, see `paths_of`; kept by the pairs."""
+        return pairs.kept(f"edge_paths_{self.length}", lambda: paths_of(pairs, self.length))
 
     def build(self, width: int, schema: Schema) -> None:
         channels = self.heads or width
@@ -74,7 +86,7 @@ class EdgePath(Encoding):
         self.maps = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.length, channels, channels)))
 
     def pairs(self, pairs: Pairs) -> Tensor:
-        path = pairs.kept(f"edge_paths_{self.length}", lambda: paths_of(pairs, self.length))  # (P, length)
+        path = self.paths(pairs)
         features = self.edge(with_virtual_nodes(pairs.batch, 0)) / self.edge.columns
         none = features.new_zeros(1, features.shape[1])
         features = torch.cat([features, none])  # the number E stands for no edge

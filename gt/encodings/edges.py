@@ -27,6 +27,10 @@ class Edges(Encoding):
         super().__init__()
         at_least(1, virtual, "virtual")
         self.others, self.virtual = others, virtual
+        self.arguments = others, virtual
+
+    def prepare(self, pairs: Pairs) -> None:
+        _ = pairs.of_edges
 
     def build(self, width: int, schema: Schema) -> None:
         self.edge = EdgeFeatures(schema, width)

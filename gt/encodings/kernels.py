@@ -81,14 +81,20 @@ class Kernel(Encoding):
         return self.of_x(normalised(self.norm, values, batch))
 
     def pairs(self, pairs: Pairs) -> Tensor:
-        batch = with_virtual_nodes(pairs.batch, 0)
-        values = batch.cached((self.name, *self.options().values()), lambda: self._of_batch(batch))
+        batch, values = with_virtual_nodes(pairs.batch, 0), self.entries(pairs)
         (source, target), virtual = real_ends(pairs)
         rows = values.index_select(0, batch.slot[target] * batch.max_nodes + batch.position[source])
         return self.of_p(rows.masked_fill(virtual[:, None], 0.0).to(self.of_p.weight.dtype))
 
+    def prepare(self, pairs: Pairs) -> None:
+        self.entries(pairs)
+
+    def entries(self, pairs: Pairs) -> Tensor:
+        """(B L L, of_pair), for reader i and source j in row (b L + i) L + j; kept by the batch."""
+        batch = with_virtual_nodes(pairs.batch, 0)
+        return batch.cached((self.name, *self.options().values()), lambda: self._of_batch(batch))
+
     def _of_batch(self, batch: GraphBatch) -> Tensor:
-        """(B L L, of_pair), for reader i and source j in row (b L + i) L + j."""
         check_size(type(self).__name__, batch.max_nodes)
         source, target = batch.edge_index
         entry = batch.slot[target] * batch.max_nodes + batch.position[source]
@@ -115,6 +121,7 @@ class HeatKernel(Kernel):
         if not times or min(times) <= 0:
             raise UserError(f"a heat kernel needs times above 0, not {list(times)}")
         self.times = tuple(map(float, times))
+        self.arguments = self.times, self.writes
         self.of_pair = self.of_node = len(self.times)
 
     def options(self) -> dict[str, Any]:
@@ -154,6 +161,7 @@ class Resistance(Kernel):
 
     def __init__(self, writes: Sequence[str] = ("x",)) -> None:
         super().__init__(writes)
+        self.arguments = (self.writes,)
 
     def matrices(self, weights: Tensor) -> Tensor:
         degree = weights.sum(-1)

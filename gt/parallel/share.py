@@ -190,6 +190,7 @@ def share_of(batch: GraphBatch, rank: int, world: int, level: str, readings: Ite
     )
     _placed(out, batch, nodes)
     for mask, demand in readings:
+        assert demand is None or isinstance(demand, Demand)  # encodings of pairs are not shared
         obstacle = ring_obstacle(mask, demand)
         if obstacle is None and demand is not None:
             ring = out.ring(mask)

@@ -1,5 +1,6 @@
 """Distances and edge paths against NetworkX, and what attention makes of them against a loop."""
 
+import pickle
 from functools import partial
 
 import networkx as nx
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from gt.encodings import Distance, EdgePath, RelativeWalks
+from gt.data.batching import prepare_all
+from gt.encodings import Distance, EdgePath, Edges, HeatKernel, RelativeWalks, Resistance
 from gt.encodings.distances import edge_paths
 from gt.graph import GraphBatch, path_graphs
 from gt.layers import Attention, FeedForward, ParallelBlock, State
@@ -161,6 +163,21 @@ def test_edges_that_carry_nothing_or_numbers_have_paths_too():
         assert all(p.grad is not None for p in module.parameters())
         assert rows[4].any()  # node 1 reads node 0
         assert not rows[1].any()  # but not the other way
+
+
+def test_the_loader_makes_ready_what_no_parameter_decides():
+    encodings = [Distance(3), EdgePath(2), Edges(), HeatKernel(writes=("p",)), Resistance(("p",))]
+    net, batch = network(encodings, Complete() | VirtualNodes(1), edges=True), random_batch((5, 1, 4))
+    readings = pickle.loads(pickle.dumps(net.readings()))
+    assert readings == net.readings()
+    prepare_all(batch, readings)
+    pairs = (Complete() | VirtualNodes(1))(with_virtual_nodes(batch, 1))
+    before = {id(owner): set(owner) for owner in (vars(pairs), batch.memo)}
+    net.train()(batch)
+    added = {name for owner in (vars(pairs), batch.memo) for name in set(owner) - before[id(owner)]}
+    assert not {name for name in added if "hops" in str(name) or "path" in str(name) or isinstance(name, tuple)}
+    assert {"of_edges", "edge_paths_2", f"hops_{pairs.batch.max_nodes}"} <= before[id(vars(pairs))]
+    assert {key[0] for key in before[id(batch.memo)] if isinstance(key, tuple)} >= {"heat_kernel", "resistance"}
 
 
 def test_options_that_do_not_fit_are_refused():

@@ -51,7 +51,7 @@ def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for mask, demand in readings:
         pairs = mask.pair_count(batch) or 0
-        if 4 * pairs * (1 if demand is None else demand.heads) > memory:
+        if 4 * pairs * getattr(demand, "heads", 1) > memory:
             raise UserError(
                 f"{mask} on {batch.num_nodes:,} nodes has {pairs:,} pairs, whose weights do not fit into memory: "
                 "choose a mask that follows the edges (mask=one_hop), or a smaller sample (data/sampler=neighbours)"
