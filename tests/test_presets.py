@@ -37,6 +37,14 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
     "pcqm4mv2_gps_small": (MOLECULE(kind="regression"), 6_152_001, 304 - 20),
     "pcqm4mv2_gps_medium": (MOLECULE(kind="regression"), 19_414_641, 384 - 20),
     "pcqm4mv2_gps_deep": (MOLECULE(kind="regression"), 13_807_345, 256 - 20),
+    "zinc_grit": (ZINC, 473_473, 0),
+    "peptides_func_grit": (MOLECULE(outputs=10), 443_338, 96),
+    "cifar10_gps": (PIXELS(node_floats=5), 112_726, 0),
+    "mnist_gps": (PIXELS(node_floats=3), 115_394, 0),
+    "pascalvoc_sp_gps": (REGIONS(outputs=21), 510_453, 0),
+    "coco_sp_gps": (REGIONS(outputs=81), 516_273, 0),
+    "pattern_gps": (NODES(node_floats=3, outputs=2), 337_201, -64 + 65),
+    "cluster_gps": (NODES(node_floats=7, outputs=6), 502_054, -48),
     "molhiv_gnn_plus": (MOLECULE(), 1_076_633, 0),
     "molpcba_gnn_plus": (MOLECULE(outputs=128), 6_016_860, 0),
     "ppa_gnn_plus": (Schema((1,), edge_floats=7, outputs=37), 5_547_557, 0),
@@ -48,7 +56,7 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
     "malnet_tiny_gnn_plus": (Schema(node_floats=5, outputs=5), 550_905, -2 * 100),
     "zinc_gnn_plus": (ZINC, 413_355, -21 * 70),
     "cluster_gnn_plus": (NODES(node_floats=7, outputs=6), 474_574, -(21 + 1) * 56),
-    "pattern_gnn_plus": (NODES(node_floats=3, outputs=2), 466_001, -(33 + 1) * 64 + 64 + 1),
+    "pattern_gnn_plus": (NODES(node_floats=3, outputs=2), 466_001, -(33 + 1) * 64 + 65),
     "shakespeare_char": (Schema((65,), level="node", outputs=65, max_nodes=64), 804_096, 0),
 }
 UNPUBLISHED = {  # parameters that the file names
