@@ -62,6 +62,7 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
 UNPUBLISHED = {  # parameters that the file names
     "peptides_struct_gnn_plus": (MOLECULE(outputs=11, kind="regression"), 492_897),
     "pascalvoc_sp_gnn_plus": (REGIONS(outputs=21), 555_486),
+    "zinc_graphormer": (ZINC, 483_433),
     "minesweeper_gcn": (NODES(node_floats=7, outputs=2), 102_018),
     "roman_empire_gcn": (NODES(node_floats=300, outputs=18), 4_900_370),
     "arxiv_gcn": (NODES(node_floats=128, outputs=40), 2_718_248),
