@@ -113,6 +113,8 @@ def last(runs: dict[str, str], words: list[str]) -> tuple[str, str]:
     kinds = set(runs)
     if "gt.generate" in words:
         kinds = {"text", "python_text"}
+    elif any(word.startswith("init=") for word in words):
+        kinds = {"molecules"}
     elif "data.path=new.csv" in words:
         kinds = {"molecules", "text_classification"}
     return [(data, folder) for data, folder in runs.items() if data in kinds][-1]

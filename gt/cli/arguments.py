@@ -29,7 +29,7 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags, with their values, and the overrides among arguments in any order.
 
     ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``; of `NONE` ``group=null`` is
-    ``group=[]``.
+    ``group=[]``; ``init=RUN`` is short for ``init.run=RUN``.
 
     Raises:
         UserError: a flag that Hydra does not have, or lacks its value.
@@ -58,6 +58,7 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             known = [flag for flag in ALONE | VALUED | ASKING if flag.startswith("--")]
             raise UserError(f"there is no option '{name}': {nearest(name, known)}")
+    overrides = [re.sub(r"^init=", "init.run=", line) for line in overrides]
     return flags, [line.replace("=null", "=[]") if line in NONE else line for line in overrides]
 
 

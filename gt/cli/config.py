@@ -47,6 +47,7 @@ class Config:
     name: str | None = None
     stage: Literal["fit", "prepare", "baseline", "plan"] = "fit"
     seed: int = 0
+    init: dict[str, Any] | None = None
     resume: str | None = None
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run
     sweep: dict[str, Any] | None = None  # of trials, each of which is a run or more

@@ -16,6 +16,7 @@ from gt.metrics import metrics
 from gt.schema import Schema, several
 from gt.train.checkpoint_files import BEST, LAST, read
 from gt.train.construct import Refused, constructing, imported
+from gt.train.low_rank import add_low_rank
 from gt.train.task import Task
 
 T = TypeVar("T", bound=Task)
@@ -37,7 +38,8 @@ FUNCTIONS = (
 def network_config(cfg: DictConfig) -> dict[str, Any]:
     """The part of a configuration that defines the network, resolved, in plain containers."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return {part: resolved.get(part, {}) for part in PARTS}
+    lora = (resolved.get("init") or {}).get("lora")
+    return {part: resolved.get(part, {}) for part in PARTS} | ({"lora": lora} if lora else {})
 
 
 def encodings_of(config: Mapping[str, Any] | DictConfig) -> list[Any]:
@@ -62,11 +64,14 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
         )
         make, encodings = instantiate(parts.model, _convert_="all"), encodings_of(parts)
         try:
-            return make(schema, mask=masks, encodings=encodings)
+            net = make(schema, mask=masks, encodings=encodings)
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise
             raise UserError(f"model: {error}") from error  # the call itself: it takes other arguments
+    if rank := config.get("lora"):
+        add_low_rank(net, rank)
+    return net
 
 
 def rehearse(config: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from gt.metrics import Criterion
 from gt.ranges import at_least, positive
 
 LOSS = Criterion("loss", "min")
+EMBEDDING = ("nodes.", "edges.", "encodings.", "embedding_norm.", "virtual")  # what names of its parameters begin with
 
 
 def stable_then_decay(optimizer: Optimizer, total_steps: int, decay: float = 0.2, final: float = 0.0) -> LambdaLR:
@@ -44,7 +46,7 @@ class WarmUp(LRScheduler):
     would that had them from the start.
 
     Args:
-        optimizer: fresh, as configured, all parameters at one rate.
+        optimizer: fresh, as configured: the largest rate of its groups is the learning rate, others are shares of it.
         schedule: makes the other schedule, of the learning rate alone, for an optimiser.
         warm: steps of the warm-up.
         steps: of the whole training, beyond which the rate stays as it is.
@@ -54,7 +56,8 @@ class WarmUp(LRScheduler):
         self, optimizer: Optimizer, schedule: Callable[[Optimizer], LRScheduler], warm: int, steps: int
     ) -> None:
         self.settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self.lr, self.warm, self.steps = optimizer.param_groups[0]["lr"], warm, steps
+        self.lr, self.warm, self.steps = max(group["lr"] for group in optimizer.param_groups), warm, steps
+        self.shares = [group["lr"] / self.lr for group in optimizer.param_groups]
         idle = SGD([nn.Parameter(torch.zeros(()))], self.lr)
         self.schedule = schedule(idle)
         idle.step()  # which PyTorch expects before the first step of a schedule
@@ -63,10 +66,13 @@ class WarmUp(LRScheduler):
     def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group at the present step."""
         if self.last_epoch < self.warm:
-            return [self.lr * ((self.last_epoch + 1) / (self.warm + 1))] * len(self.settings)
+            return self._shared(self.lr * ((self.last_epoch + 1) / (self.warm + 1)))
         while self.schedule.last_epoch < min(self.last_epoch, self.steps) - self.warm:
             self.schedule.step()
-        return [self.schedule.get_last_lr()[0]] * len(self.settings)
+        return self._shared(self.schedule.get_last_lr()[0])
+
+    def _shared(self, rate: float | torch.Tensor) -> list[float | torch.Tensor]:
+        return [rate * share for share in self.shares]
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_epoch": self.last_epoch}  # PyTorch's word for the step
@@ -76,7 +82,7 @@ class WarmUp(LRScheduler):
         self.last_epoch = state_dict["last_epoch"]
         self._last_lr = self.get_lr()
         for group, settings, rate in zip(self.optimizer.param_groups, self.settings, self._last_lr, strict=True):
-            group.update(settings | {"initial_lr": self.lr, "lr": rate})
+            group.update(settings | {"initial_lr": settings["lr"], "lr": rate})
 
 
 class Joint(Optimizer):
@@ -114,6 +120,8 @@ class Optimisation:
         weight_decay: of the parameters that ``decayed`` names.
         decayed: patterns of parameters' names, such as ``nodes.*`` (the embedding) or ``blocks.0.*``; None means
             matrices and tables: vectors (biases, norms, blend weights) are not decayed.
+        layer_decay: of a learned network that is adapted: the head learns at ``lr``, each block before it at so many
+            times the rate of the next, the embedding at the lowest; 1: all at the same.
         warmup: optimiser steps of the warm-up; below 1 a share of all steps; 0 for none.
         final: the last learning rate, as a share of ``lr``, of schedules that have one.
         optimizer: makes the optimiser of parameter groups and ``lr``. ``torch.optim.Muon`` takes matrices alone (tables
@@ -133,6 +141,7 @@ class Optimisation:
     lr: float = 1e-3
     weight_decay: float = 1e-5
     decayed: Sequence[str] | None = None
+    layer_decay: float = 1.0
     warmup: float = 0.05
     final: float = 0.0
     optimizer: Callable[..., Optimizer] = field(default=partial(torch.optim.AdamW, fused=True))
@@ -151,6 +160,8 @@ class Optimisation:
         at_least(0, self.skip, "skip")
         if self.loss_limit is not None:
             positive(self.loss_limit, "loss_limit")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
         if not 0 <= self.final <= 1:
             raise ValueError(f"final must lie between 0 and 1, not {self.final}")
         for name in ("lr", "weight_decay"):
@@ -190,10 +201,17 @@ class Optimisation:
         trained = {name.removeprefix("net."): p for name, p in module.named_parameters() if p.requires_grad}
         decayed = self._decayed(trained)
 
+        rates = self._rates(trained)
+
         def groups(names: Sequence[str]) -> list[dict[str, Any]]:
             return [
-                {"params": [trained[n] for n in names if n in decayed], "weight_decay": self.weight_decay},
-                {"params": [trained[n] for n in names if n not in decayed], "weight_decay": 0.0},
+                {
+                    "params": [trained[n] for n in names if rates[n] == rate and (n in decayed) == decays],
+                    "weight_decay": self.weight_decay if decays else 0.0,
+                    "lr": rate,
+                }
+                for rate in sorted({self.lr, *rates.values()}, reverse=True)
+                for decays in (True, False)
             ]
 
         if _function(self.optimizer) is torch.optim.Muon:
@@ -205,6 +223,14 @@ class Optimisation:
         else:
             optimizer = self.optimizer(groups(list(trained)), lr=self.lr)
         return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer, steps, criterion)}
+
+    def _rates(self, trained: Mapping[str, nn.Parameter]) -> dict[str, float]:
+        """The highest learning rate of each parameter, by its name."""
+        blocks = {name: int(match[1]) for name in trained if (match := re.match(r"blocks\.(\d+)\.", name))}
+        depth = max(blocks.values(), default=-1) + 1
+        below = {name: depth + 1 if name.startswith(EMBEDDING) else 0 for name in trained}
+        below |= {name: depth - block for name, block in blocks.items()}
+        return {name: self.lr * self.layer_decay**steps for name, steps in below.items()}
 
     def _decayed(self, trained: Mapping[str, nn.Parameter]) -> set[str]:
         """The names of the parameters that are decayed.

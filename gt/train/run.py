@@ -44,6 +44,7 @@ from gt.train.ending import backends_used, summary
 from gt.train.extremes import extremes
 from gt.train.facts import run_facts
 from gt.train.failures import explained
+from gt.train.init import Init
 from gt.train.interrupts import resumable, without_handlers
 from gt.train.job import PREPARED, RESULT, write_json
 from gt.train.launch import check_started
@@ -118,6 +119,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
         loss, _ = instantiate(cfg.get("loss"), _convert_="all"), named_metrics(cfg)
         reference = instantiate(cfg.get("baseline"), _convert_="all")
+        init = instantiate(cfg.get("init"), _convert_="all") or Init()
         data.spread = isinstance(make_trainer(cfg.trainer, [], [], folder).strategy, ContextParallel)
     rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
     if cfg.trainer.get("compile") and isinstance(data, GraphData):
@@ -146,6 +148,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if isinstance(net, GraphTransformer) and not cfg.resume:
         with constructing(cfg):
             net.set_degrees(data.loader("train"))
+    if begun := init.begin(net, data.schema, config, folder, bool(cfg.resume)):
+        rank_zero_only(print)(begun, flush=True)
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss)

@@ -16,6 +16,7 @@ from gt.inference.whole_graph import predict
 from gt.masks import Schedule
 from gt.metrics import Criterion
 from gt.schema import Schema
+from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.not_finite import Origin, Place, described, first_layer, last_gradient
 from gt.train.optim import Optimisation
@@ -103,7 +104,8 @@ class Task(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         scheduled = any(isinstance(mask, Schedule) for mask in getattr(self.net, "scheduled", ()))
-        return [MaskSchedule()] if scheduled else []
+        frozen = not all(parameter.requires_grad for parameter in self.parameters())
+        return [MaskSchedule()] * scheduled + [FrozenNorms()] * frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)

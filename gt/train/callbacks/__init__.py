@@ -1,6 +1,7 @@
 """What happens around training: progress on the terminal, averages, and the state that a run goes on from."""
 
 from gt.train.callbacks.average import WeightAverage
+from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.callbacks.pace import Pace, Updates
@@ -10,6 +11,7 @@ from gt.train.callbacks.recompute import ActivationCheckpointing
 
 __all__ = [
     "ActivationCheckpointing",
+    "FrozenNorms",
     "Loading",
     "MaskSchedule",
     "Pace",

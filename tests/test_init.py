@@ -1,0 +1,174 @@
+"""Training that begins with other runs: what is taken over, what is frozen, low-rank changes, rates by layer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gt
+from gt.cli.command import prepared
+from gt.errors import UserError
+from gt.train.checkpoint import load
+from gt.train.checkpoint_files import read, write
+from gt.train.init import Init, soup
+from gt.train.low_rank import merged
+from gt.train.optim import Optimisation
+from tests.small_runs import train, weights, write_graphs
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run of one epoch, and its data."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    data = write_graphs(folder)
+    train(folder / "run", *data, "trainer.max_epochs=1")
+    return folder / "run", data
+
+
+def other_data(folder: Path, data: list[str]) -> list[str]:
+    """The same graphs with three classes."""
+    path = Path(data[0].partition("=")[2])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["graph"]["y"] = "abc"[number % 3]
+    (folder / "others.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return [f"data.source.path={folder / 'others.jsonl'}", f"data.source.root={folder}", *data[2:]]
+
+
+def adapted(run: Path, folder: Path, data: list[str], *overrides: str) -> dict[str, torch.Tensor]:
+    train(folder / "run", *data, f"init.run={run}", "trainer.max_epochs=1", *overrides)
+    return weights(folder / "run")
+
+
+def test_the_trunk_is_taken_over_and_only_a_new_head_is_trained(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    run, data = pretrained
+    state, before = adapted(run, tmp_path, other_data(tmp_path, data), "init.freeze=trunk"), weights(run, "best")
+    trunk = [name for name in before if name.startswith("net.") and not name.startswith("net.head.")]
+    assert all(torch.equal(state[name], before[name]) for name in trunk)  # statistics of norms, too
+    assert state["net.head.mlp.0.weight"].shape == before["net.head.mlp.0.weight"].shape
+    assert not torch.equal(state["net.head.mlp.0.weight"], before["net.head.mlp.0.weight"])
+    said = capsys.readouterr().out
+    assert "a new head: head.mlp" in said
+    assert f"{sum(state[name].numel() for name in state if name.startswith('net.head.')):,} of" in said
+    listed = json.loads((tmp_path / "run" / "init.json").read_text())
+    assert set(listed["taken"]) == {name.removeprefix("net.") for name in trunk}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_adapted_goes_on_without_the_first(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, data = pretrained
+    run = run.rename(tmp_path / "elsewhere")
+    whole, half = (other_data(tmp_path, data), tmp_path / "half")
+    settings = ("init.freeze=trunk", f"init.run={run}", "optim.warmup=0", "optim/schedule=constant")
+    train(tmp_path / "whole", *whole, *settings, "trainer.max_epochs=2")
+    train(half, *whole, *settings, "trainer.max_epochs=1")
+    run.rename(pretrained[0])
+    train(half, *whole, *settings, "trainer.max_epochs=2", resume=True)
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(half)[name], value), name
+
+
+def test_low_rank_changes_are_trained_kept_and_can_be_merged(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    run, data = pretrained
+    state, before = adapted(run, tmp_path, other_data(tmp_path, data), "init.lora=2"), weights(run, "best")
+    changed = {name for name in state if name.endswith("parametrizations.weight.0.up")}
+    assert {name.split(".")[3] for name in changed} == {"attention", "feed_forward"}
+    assert all(state[name].abs().sum() > 0 for name in changed)
+    whole = merged({name.removeprefix("net."): value for name, value in state.items()})
+    for name, value in before.items():
+        part = name.removeprefix("net.")
+        if ".attention." in part and part.endswith("weight"):
+            assert torch.linalg.matrix_rank(whole[part] - value, atol=1e-5) == 2
+        elif part.startswith(("nodes.", "blocks.")) and value.is_floating_point() and "feed_forward" not in part:
+            torch.testing.assert_close(whole[part], value, rtol=0, atol=0)
+    assert "changes of rank 2" in capsys.readouterr().out
+    task = gt.load(tmp_path / "run")
+    assert task.hparams["config"]["lora"] == 2
+    (tmp_path / "again").mkdir()
+    more = adapted(tmp_path / "run", tmp_path / "again", other_data(tmp_path, data), "optim.lr=1e-9")
+    name = "blocks.0.feed_forward.expand.weight"
+    best = merged({k.removeprefix("net."): v for k, v in weights(tmp_path / "run", "best").items()})
+    torch.testing.assert_close(more[f"net.{name}"], best[name], rtol=0, atol=1e-6)
+
+
+def test_several_runs_are_begun_with_their_mean(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    first = pretrained[0] / "checkpoints" / "best.ckpt"
+    saved = read(first)
+    for name, change in {"other": lambda value: 3 * value, "wide": lambda value: value.repeat(2)}.items():
+        state = {k: change(v) if v.dim() == 1 else v for k, v in saved["state_dict"].items()}
+        write(saved | {"state_dict": state}, tmp_path / f"{name}.ckpt")
+    mean, _ = soup([first, tmp_path / "other.ckpt"])
+    for name, value in saved["state_dict"].items():
+        if name.startswith("net.") and value.is_floating_point():
+            expected = 2 * value if value.dim() == 1 else value
+            torch.testing.assert_close(mean[name.removeprefix("net.")], expected)
+    with pytest.raises(UserError, match=r"wide\.ckpt"):
+        soup([first, tmp_path / "wide.ckpt"])
+
+
+def test_embeddings_of_other_categories_and_sizes_are_new(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    run, data = pretrained
+    path = Path(other_data(tmp_path, data)[0].partition("=")[2])
+    path.write_text(path.read_text().replace('"kind": 3', '"kind": 9'))
+    adapted(run, tmp_path, other_data_at(path, data))
+    assert "other columns or categories: nodes.table.weight" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"nodes\.table\.weight is new"):
+        adapted(run, tmp_path / "frozen", other_data_at(path, data), "init.freeze=trunk")
+
+
+def other_data_at(path: Path, data: list[str]) -> list[str]:
+    return [f"data.source.path={path}", f"data.source.root={path.parent}", *data[2:]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("model.width=16",), r"model\.width=8"),
+        (("init.freeze=[heads.*]",), r"'head\.\*'"),
+        (("init.freeze=['*']", "init.head=true"), "nothing to train"),
+    ],
+)
+def test_what_cannot_be_begun_is_one_line(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, overrides: tuple[str, ...], says: str
+) -> None:
+    run, data = pretrained
+    with pytest.raises(UserError, match=says):
+        adapted(run, tmp_path, data, *overrides)
+
+
+def test_frozen_parts_need_something_learned() -> None:
+    with pytest.raises(UserError, match="init=RUN"):
+        Init(lora=4)
+
+
+def test_the_command_line_has_a_short_form() -> None:
+    assert "init.run=runs/a" in prepared(["init=runs/a"])
+
+
+def test_rates_fall_from_the_head_to_the_embedding(pretrained: tuple[Path, list[str]]) -> None:
+    net: Any = load(pretrained[0]).net
+    net.blocks.append(net.blocks[0].__class__(8, feed_forward=lambda width: nn.Linear(width, width)))
+    made = Optimisation(lr=0.1, layer_decay=0.5, warmup=3).configure(net, 10)
+    name_of = {parameter: name for name, parameter in net.named_parameters()}
+    schedule, expected = (
+        made["lr_scheduler"]["scheduler"],
+        {"head": 1, "blocks.1": 0.5, "blocks.0": 0.25, "nodes": 0.125},
+    )
+    for step in range(6):
+        rates = {name_of[p]: group["lr"] for group in made["optimizer"].param_groups for p in group["params"]}
+        head = rates["head.mlp.0.weight"]
+        assert step >= 3 or head == pytest.approx(0.1 * (step + 1) / 4)
+        for name, rate in rates.items():
+            share = next(share for part, share in expected.items() if name.startswith(part))
+            assert rate == pytest.approx(head * share), name
+        made["optimizer"].step()
+        schedule.step()
