@@ -34,6 +34,8 @@ MODELS = {
     "GT": ("model=gt", DEGREE),
     "GIN": ("model=gin", DEGREE),
     "GCN": ("model=gcn", NONE),
+    "GNN+": ("model=gnn_plus", "model/local=gated_gcn", "model/jump=max", NONE),
+    "virtual node": ("model=virtual_node", "model/jump=concatenate", NONE),
     "GT within two hops": ("model=gt", "+model.block.pairs=true", "encoding=[degree,edges]", "mask.hops=2"),
     "Graphormer": ("model=graphormer",),
     "GRIT": ("model=grit", "encoding=[degree,edges_only]"),  # walks have 32 bits

@@ -19,7 +19,18 @@ from gt.data.static import Shape, bound, filled, measured, shapes_of
 from gt.encodings import Degree, RandomWalk
 from gt.graph import GraphBatch
 from gt.heads import Head, Max, Mean, Sum
-from gt.layers import GCN, GINE, Attention, EdgeGatedBlock, FeedForward, GatedGCN, ParallelBlock, SequentialBlock
+from gt.layers import (
+    GCN,
+    GINE,
+    Attention,
+    ConvolutionBlock,
+    EdgeGatedBlock,
+    FeedForward,
+    GatedGCN,
+    ParallelBlock,
+    SequentialBlock,
+    VirtualNode,
+)
 from gt.masks import Complete, Hops, VirtualNodes, with_virtual_nodes
 from gt.metrics import loss
 from gt.model import GraphTransformer
@@ -43,6 +54,8 @@ MODELS = {
     "gcn": partial(ParallelBlock, local=GCN, feed_forward=feed),
     "gated_gcn": partial(ParallelBlock, local=GatedGCN),
     "transformer": partial(ParallelBlock, attention=attention, feed_forward=feed),
+    "gnn_plus": partial(ConvolutionBlock, local=GINE, norm=nn.BatchNorm1d, feed_forward=feed),
+    "virtual_node": partial(SequentialBlock, local=GINE, attention=VirtualNode),
     "gt": EdgeGatedBlock,
 }
 
