@@ -11,6 +11,7 @@ from gt.train.logging import wandb_logger
 from gt.train.wandb_run import charts
 from tests.small_runs import train, write_graphs
 from tests.wandb_records import records, values
+from tests.wandb_server import recorder
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,24 @@ def test_whatever_wandb_takes_can_be_passed(tmp_path, monkeypatch):
     wandb_logger("gt", "a", str(tmp_path), group="g", tags=["t"], init={"save_code": True})
     assert (seen["group"], seen["tags"], seen["save_code"]) == ("g", ["t"], True)
     assert "entity" not in seen
+
+
+def test_a_server_is_sent_the_same(told, tmp_path, monkeypatch):
+    """Online, to a server on this machine: steps, summary and pictures as they are kept offline."""
+    overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01"]
+    wandb.teardown()  # its service has read its settings
+    with recorder() as server:
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        train(tmp_path / "run", *overrides)
+        wandb.teardown()
+    offline = [values(record.item) for record in told[0]["history"]]
+    online = server.lines["wandb-history.jsonl"]
+    for name in ("train/loss", "valid/accuracy", "test/accuracy"):
+        assert [row[name] for row in online if name in row] == [row[name] for row in offline if name in row]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert json.loads(server.uploads["wandb-summary.json"])["result/accuracy"] == result["scores"]["accuracy"]
+    assert any(path.startswith("media/images/report/curves") for path in server.uploads)
+    told_of = [json.loads(asked["config"]) for name, asked in server.operations if name == "UpsertBucket"]
+    assert told_of[-1]["optim"]["value"]["lr"] == 0.01

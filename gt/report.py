@@ -1,0 +1,35 @@
+"""``python -m gt.report RUN RUN ...``: runs on one page: scores, what sets them apart, curves over one another."""
+
+import argparse
+import os
+from pathlib import Path
+
+from gt.cli.program import importing, quick_exit
+from gt.errors import Parser, UserError, one_line
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.report", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold several")
+    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="comparison.html unless told")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    with importing():  # late: --help and a typo answer at once
+        from gt.cli.comparison import page
+        from gt.cli.run_list import runs_below
+        from gt.data.files import whole
+    runs = {run.folder.resolve(): run for folder in args.runs for run in reversed(list(runs_below(folder)))}
+    if not runs:
+        raise UserError(f"no run below {', '.join(map(str, args.runs))}")
+    top = Path(os.path.commonpath([run.folder.parent for run in runs.values()]))
+    with whole(args.out) as file:
+        file.write(page(list(runs.values()), top).encode())
+    print(f"{len(runs)} runs: {args.out}")
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main()
