@@ -14,7 +14,7 @@ LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layer
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "serving", "cli")
 # beside the command line
 PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "explain"}
-PROGRAMS |= {"generate", "predict", "puzzles", "report", "runs", "serve", "spectrum"}
+PROGRAMS |= {"generate", "models", "predict", "puzzles", "report", "runs", "serve", "spectrum"}
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:

@@ -51,6 +51,7 @@ class Layer(nn.Module):
         writes: the streams that it changes.
         reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
         reads_pairs: whether it makes use of ``state.p``, where it reads pairs or the graph.
+        cost: of one that reads the graph, how its time grows with N nodes and E edges, such as ``"N"``.
         positions: whether it goes by the place of a node within its graph.
         residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
         carried: a list where it reads nodes in their order and is to go on with a growing text, see

@@ -36,7 +36,7 @@ class GRASS(Layer):
         below_one(attention_dropout, "attention_dropout")
         self.scale, self.attention_dropout, self.reverse = scale, attention_dropout, reverse
         if reverse:
-            self.reads = "graph"  # what the mask does not say
+            self.reads, self.cost = "graph", "P"  # what the mask does not say
         self.of_node = nn.Linear(width, 4 * width, bias=False)
         self.of_pair = nn.Linear(width, 3 * width, bias=False)
         self.bias = nn.Parameter(torch.zeros(2, width))

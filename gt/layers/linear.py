@@ -167,6 +167,7 @@ class LinearAttention(Layer):
     """
 
     reads, reads_edges, reads_pairs = "graph", False, False
+    cost = "N"
     carried: list[Any] | None = None
 
     def __init__(

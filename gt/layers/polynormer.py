@@ -27,6 +27,7 @@ class PolynomialAttention(Layer):
     """
 
     reads, reads_edges, reads_pairs = "graph", False, False
+    cost = "N"
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class Recurrent(Layer):
     """
 
     reads, reads_edges, reads_pairs, positions = "graph", False, False, True
+    cost = "N"
     carried: list[Any] | None = None
 
     def __init__(self, width: int, rnn: Callable[..., nn.Module] = nn.LSTM, bidirectional: bool = False) -> None:
@@ -70,6 +71,7 @@ class Mamba2(Layer):
     """
 
     reads, reads_edges, reads_pairs, positions = "graph", False, False, True
+    cost = "N"
     carried: list[Any] | None = None
 
     def __init__(

@@ -27,7 +27,7 @@ class StructureAwareAttention(Attention):
         heads, dropout, bias, backend: as in `Attention`.
     """
 
-    reads = "graph"
+    reads, cost = "graph", "N^2 + E"  # under a mask of few pairs less
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class SimpleAttention(Layer):
     """
 
     reads, reads_edges, reads_pairs = "graph", False, False
+    cost = "N"
 
     def __init__(self, width: int, heads: int = 1) -> None:
         super().__init__()

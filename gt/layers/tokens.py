@@ -36,6 +36,7 @@ class NAGphormerBlock(nn.Module):
     """
 
     reads, reads_edges, reads_pairs = "graph", False, False
+    cost = "N + E"
 
     def __init__(self, width: int, block: Factory, depth: int = 1, hops: int = 7, norm: Factory = nn.LayerNorm) -> None:
         super().__init__()
@@ -79,6 +80,7 @@ class TokenGTBlock(nn.Module):
     """
 
     reads, reads_edges, reads_pairs = "graph", True, False
+    cost = "(N + E)^2"
 
     def __init__(
         self, width: int, block: Factory, depth: int = 4, identifiers: int = 16, laplacian: bool = True

@@ -20,6 +20,7 @@ class VirtualNode(Layer):
     """
 
     reads, writes, reads_edges, reads_pairs = "graph", ("x", "g"), False, False
+    cost = "N"
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()

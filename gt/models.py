@@ -1,0 +1,102 @@
+"""``python -m gt.models``: the models of configs/model: paper, parts, parameters, what they read, what they cost.
+
+A file that is added there appears by itself; its paper is what stands in brackets, with a year, in its first comment.
+Parameters are those of the file's own width and depth on molecules as ZINC has them (28 atoms, 4 bonds, one number to
+predict), or, where the output is tied to the embedding, on text of 65 characters. Time of a layer grows with N nodes, E
+edges, N^2 pairs of nodes or P pairs that the mask allows; the mask is the model's own.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from gt.cli.config_files import CONFIGS
+from gt.cli.program import importing, quick_exit
+from gt.errors import Parser, UserError, nearest, one_line
+
+FOLDER = CONFIGS / "model"
+WIDE = 150  # columns where no terminal says how many there are
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.models", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("models", nargs="*", help="some of them by name, such as gps; all")
+    return parser.parse_args()
+
+
+def paper(path: Path) -> str:
+    """Authors and year, from the first comment of a configuration; empty where it names none."""
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+    cited = re.search(r"\(([^()]*\b\d{4}\b[^()]*)\)", " ".join(line.lstrip("# ") for line in comments))
+    return cited[1] if cited else ""
+
+
+def pairs_of(mask: Any) -> str:
+    """How many pairs a mask allows."""
+    from gt.masks import Hops
+
+    if mask.limits is not None and None in mask.limits:
+        return "N^2"
+    return "E" if isinstance(mask, Hops) and mask.hops == 1 else "P"
+
+
+def row(name: str) -> list[str]:
+    """What the table says of a model."""
+    from hydra import compose, initialize_config_dir
+
+    from gt.layers import declared, name_of, parts_of, reads_of
+    from gt.schema import Schema
+    from gt.train.checkpoint import build, network_config
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=[f"model={name}"])
+    schema = Schema(node_vocab=(28,), edge_vocab=(4,), kind="regression", max_nodes=37)
+    if cfg.model.head.get("tied"):
+        schema = Schema(node_vocab=(65,), level="node", outputs=65, max_nodes=256)
+    net: Any = build(network_config(cfg), schema)
+    parts = [(mask, part) for mask, block in zip(net.masks, net.blocks, strict=True) for part in parts_of(block)]
+    names = dict.fromkeys(name_of(part) for _, part in parts)
+    reads = [read for read in ("edges", "pairs", "graph") if any(reads_of(part) == read for _, part in parts)]
+    costs = {"self": lambda mask: "N", "edges": lambda mask: "E", "pairs": pairs_of}
+    terms = dict.fromkeys(
+        declared(part, "cost", "?") if (read := reads_of(part)) == "graph" else costs[read](mask)
+        for mask, part in parts
+    )
+    if len(terms) > 1:
+        terms.pop("N", None)  # the others are no less
+    return [
+        name,
+        paper(FOLDER / f"{name}.yaml"),
+        f"{len(net.blocks)} x {net.width}: {', '.join(names)}",
+        f"{net.parameter_count():,}",
+        ", ".join(reads) or "self",
+        " + ".join(terms),
+    ]
+
+
+def main() -> None:
+    options = arguments()
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    for name in options.models:
+        if name not in known:
+            raise UserError(f"there is no model '{name}': {nearest(name, known)}")
+    with importing():  # late: --help and a typo answer at once
+        from rich.console import Console
+        from rich.progress import track
+        from rich.table import Table
+
+        import gt.train.checkpoint  # noqa: F401
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    table = Table("model", "paper", "depth x width: parts", "parameters", "reads", "cost")
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
+    table.columns[3].justify = "right"
+    for name in track(options.models or known, "building", console=console, transient=True):
+        table.add_row(*row(name))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main()
