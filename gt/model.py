@@ -148,7 +148,7 @@ class GraphTransformer(nn.Module):
             streams.add("p")
         for encoding in self.encodings:
             for stream in sorted(set(encoding.writes) - streams):
-                rows, reader = {"e": ("edges", "GINE"), "p": ("pairs", "Attention(edges=True)")}[stream]
+                rows, reader = {"e": ("edges", "GINE"), "p": ("pairs", "Attention with edges or pair_bias")}[stream]
                 raise ValueError(
                     f"{type(encoding).__name__} gives features to {rows}, which no layer reads: choose one that does, "
                     f"such as {reader}, or leave {stream} out of what the encoding writes"
