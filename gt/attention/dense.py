@@ -88,7 +88,7 @@ class _Padded(torch.autograd.Function):
 
 def _pad(pairs: Pairs, *packed: Tensor) -> tuple[Tensor, ...]:
     """Each (N, H, D) to (B, H, L, D), zeros where a graph is shorter than L."""
-    if len({t.shape for t in packed}) > 1:
+    if any(t.shape != packed[0].shape for t in packed):
         return tuple(padded for t in packed for padded in _pad(pairs, t))
     batch, (_, heads, channels) = pairs.batch, packed[0].shape
     if batch.equal_sizes:

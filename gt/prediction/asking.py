@@ -125,6 +125,20 @@ def asked(
         yield request, batch, models(batch.to(device)).cpu()
 
 
+def single_graphs(data: DataModule, most: int) -> list[GraphBatch]:
+    """The first graphs of the last split that a run is scored on, each a batch without targets."""
+    split, batches = data.last_split(), []
+    dataset = data.dataset(split)
+    for request in plan(data, split, np.zeros(0, bool)):
+        for sample in request.samples:
+            batch = dataset[replace(request, samples=(sample,), readings=())]
+            batch.y = None
+            batches.append(batch)
+            if len(batches) == most:
+                return batches
+    return batches
+
+
 def calibrate(
     models: Models, data: DataModule, device: torch.device, level: float | None, temperature: bool
 ) -> tuple[Calibration, str]:

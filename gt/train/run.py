@@ -241,6 +241,8 @@ def finish(
         "parameters": sum(p.numel() for p in task.net.parameters()),
         "seconds_per_batch": next(paces, None),
         "overrides": list(HydraConfig.get().overrides.task),
+        "command": facts["command"],
+        "commit": facts["commit"],
     }
     write_json(folder / RESULT, result)
     examples = data.examples(task.net, split)

@@ -1,0 +1,84 @@
+"""``python -m gt.export RUN``: a trained network in files for other programs, each checked on graphs of the run's data.
+
+Leaves ``weights.safetensors`` with a model card, ``model.pt2`` (``torch.export``) and, where onnx, onnxscript and
+onnxruntime are installed, ``model.onnx``. The last two take one graph with any number of nodes and edges; attention is
+computed by dense matrices.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gt.cli.program import import_from_here, importing, quick_exit
+from gt.errors import Parser, UserError, one_line
+from gt.schema import many
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="python -m gt.export", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("run", type=Path, help="a run's folder, or a checkpoint in it")
+    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE, where the data have moved")
+    parser.add_argument("--graphs", type=int, default=100, help="how many each file is checked on")
+    parser.add_argument("--out", type=Path, help="folder; RUN/export")
+    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    options = parser.parse_intermixed_args(list(words))
+    if options.graphs < 1:
+        raise UserError("--graphs must be 1 or more")
+    return options
+
+
+def main(words: Sequence[str]) -> None:
+    options = arguments(words)
+    import_from_here()
+    with importing():  # late: --help and a typo answer at once
+        import json
+
+        import torch
+
+        from gt.cli.new_data import check_schema, opened
+        from gt.data.files import whole
+        from gt.prediction import export
+        from gt.prediction.asking import single_graphs
+        from gt.prediction.models import Models
+        from gt.prediction.one_graph import OneGraph
+        from gt.train.checkpoint import checkpoint_in, load
+        from gt.train.job import RESULT
+    path = checkpoint_in(options.run)
+    task = load(path, options.trust)
+    run = path.resolve().parent.parent
+    data = opened(run, options.overrides, options.trust, Models([task]))[1]
+    check_schema(task.schema, data.schema)
+    folder: Path = options.out or run / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [export.save_weights(task, folder)]
+    print(f"{files[0]}: read again, the same bits")
+    one = OneGraph(task.net)
+    batches = single_graphs(data, options.graphs)
+    with torch.no_grad():
+        expected = [task(batch) for batch in batches]
+    example = export.example_of(batches)
+    program = export.program_of(one, example)
+    for save, ask in ((export.save_program, export.run_program), (export.save_onnx, export.run_onnx)):
+        try:
+            made = save(program, list(one.inputs(example)), folder)
+            off = export.furthest(ask(made, one, batches), expected)
+        except ImportError as error:
+            print(f'no {export.ONNX}: {error.name} is not installed: pip install -e ".[export]"')
+            continue
+        if not off <= export.CLOSE:
+            made.unlink()
+            raise UserError(f"{made.name} is off by {off:.1e} where {export.CLOSE:g} is allowed: it was removed")
+        print(f"{made}: within {off:.1e} of the original on {many(len(batches), 'graph')}")
+        files.append(made)
+    kept = run / RESULT
+    result = json.loads(kept.read_text()) if kept.is_file() else {}
+    text = export.card(run.name, task.schema, result, task.hparams["config"], files, one.described(example))
+    with whole(folder / export.CARD) as file:
+        file.write(text.encode())
+    print(f"{folder / export.CARD}: the model card")
+
+
+if __name__ == "__main__":
+    with quick_exit(), one_line():
+        main(sys.argv[1:])

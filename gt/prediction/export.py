@@ -1,0 +1,173 @@
+"""A trained network in files for other programs, each checked against what it was made of."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from gt.data.files import whole
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.prediction.one_graph import OneGraph
+from gt.schema import Schema, number
+from gt.train.low_rank import merged
+from gt.train.task import Task
+
+CLOSE = 1e-4  # how far an exported network may be from the original, absolutely and as a share
+WEIGHTS, PROGRAM, ONNX, CARD = "weights.safetensors", "model.pt2", "model.onnx", "README.md"
+
+
+def save_weights(task: Task, folder: Path) -> Path:
+    """The network's parameters and buffers, by their names, as ``.safetensors``; read again, they are the same bits.
+
+    Raises:
+        UserError: safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import load_file, save
+    except ImportError:
+        raise UserError(
+            'weights are written by safetensors, which is not installed: pip install -e ".[export]"'
+        ) from None
+
+    state = {name: value.contiguous() for name, value in merged(task.net.state_dict()).items()}
+    distinct = {name: value.clone() for name, value in state.items()}  # tied ones share memory, which the format lacks
+    path = folder / WEIGHTS
+    with whole(path) as file:
+        file.write(save(distinct))
+    again = load_file(path)
+    if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
+        raise UserError(f"{path} does not hold what was written")
+    return path
+
+
+def example_of(batches: Sequence[GraphBatch]) -> GraphBatch:
+    """The graph to trace by: a small one of several nodes and edges, for sizes of 0 and 1 are traced as such.
+
+    Raises:
+        UserError: there is none.
+    """
+    several = [batch for batch in batches if batch.num_nodes > 2 and batch.num_edges > 2]
+    if not several:
+        raise UserError("none of these graphs has three nodes and three edges, by which a network is traced")
+    return min(several, key=lambda batch: batch.num_nodes)
+
+
+def program_of(one: OneGraph, example: GraphBatch) -> ExportedProgram:
+    """The network traced for any number of nodes and edges.
+
+    Raises:
+        UserError: a part of it goes by the values in a batch, which no trace follows.
+    """
+    others = one.inputs(example)
+    x, edge_index = others.pop("x"), others.pop("edge_index")
+    nodes, edges = Dim("nodes", min=1, max=1 << 16), Dim("edges", min=0, max=1 << 24)
+    sizes = {name: {0: edges} if name == "edge_attr" else {0: nodes} for name in others}
+    sizes |= {name: {2: nodes, 3: nodes} for name in one.supplied}
+    sizes |= {f"hops_{most}": {1: nodes, 2: nodes} for most in one.radii}
+    try:
+        with torch.no_grad():
+            shapes = ({0: nodes}, {1: edges}, sizes)
+            return torch.export.export(one, (x, edge_index, others), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # PyTorch raises whatever it stumbles over
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"this network cannot be traced for any size: {type(error).__name__}: {why:.200}") from error
+
+
+def save_program(program: ExportedProgram, inputs: Sequence[str], folder: Path) -> Path:
+    """The traced network, of inputs with these names, as PyTorch's ``.pt2``."""
+    path = folder / PROGRAM
+    with whole(path) as file:
+        torch.export.save(program, file)  # which knows the names itself
+    return path
+
+
+def save_onnx(program: ExportedProgram, inputs: Sequence[str], folder: Path) -> Path:
+    """The same as ONNX.
+
+    Raises:
+        ImportError: onnx or onnxscript is missing.
+    """
+    import onnx  # noqa: F401  PyTorch's exporter takes both
+    import onnxscript  # noqa: F401
+
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of what they skip
+    path = folder / ONNX
+    made: Any = torch.onnx.export(program, input_names=list(inputs), output_names=["prediction"], verbose=False)
+    part = path.with_name(f".{path.name}.part")
+    made.save(str(part))
+    part.replace(path)
+    return path
+
+
+def furthest(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference, in units of what is allowed: 1 + the size of what is expected."""
+    return max(float(((a - e).abs() / (1 + e.abs())).max()) for a, e in zip(answers, expected, strict=True))
+
+
+def run_program(path: Path, one: OneGraph, batches: Sequence[GraphBatch]) -> list[Tensor]:
+    """What the file says of each graph."""
+    net = torch.export.load(path).module()
+    with torch.no_grad():
+        return [net(*_arguments(one, batch)) for batch in batches]
+
+
+def run_onnx(path: Path, one: OneGraph, batches: Sequence[GraphBatch]) -> list[Tensor]:
+    """What onnxruntime makes of the file for each graph.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    known = {each.name for each in session.get_inputs()}  # without those that change nothing
+    given = [{k: v.numpy() for k, v in one.inputs(batch).items() if k in known} for batch in batches]
+    return [torch.from_numpy(session.run(None, each)[0]) for each in given]
+
+
+def _arguments(one: OneGraph, batch: GraphBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    others = one.inputs(batch)
+    return others.pop("x"), others.pop("edge_index"), others
+
+
+def card(
+    name: str, schema: Schema, result: Mapping[str, Any], config: Mapping[str, Any], files: Sequence[Path], inputs: str
+) -> str:
+    """A model card (Mitchell et al. 2019) in Markdown: what it is, data, scores, how to repeat and to use it."""
+    scores, constant = result.get("scores") or {}, result.get("baseline") or {}
+    rows = [f"| {key} | {number(value)} | {number(constant.get(key, math.nan))} |" for key, value in scores.items()]
+    model = config.get("model") or {}
+    return "\n".join(
+        [
+            "---",
+            "library_name: gt",
+            "---",
+            f"# {name}",
+            "",
+            f"A graph transformer {schema.task()}.",
+            "",
+            f"- network: {model.get('depth')} blocks of width {model.get('width')}, {result.get('parameters', 0):,} "
+            "parameters",
+            f"- data and command: `{result.get('command', 'unknown')}`",
+            f"- commit: {result.get('commit') or 'unknown'}",
+            "- intended use: predictions for data like those of the training; a score below says nothing of others",
+            "",
+            f"| {result.get('split', 'test')} | one run | best constant answer |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Files:",
+            "",
+            *(f"- `{path.name}`" for path in files),
+            "",
+            inputs,
+            "",
+        ]
+    )
