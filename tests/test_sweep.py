@@ -198,7 +198,8 @@ def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_dev
     cells = [cell.strip() for cell in several.strip("│ ").split("│")]
     mean_and_deviation = [f"{np.mean(v):.4f} ± {np.std(v, ddof=1):.4f}" for v in (valid, final)]
     low, high = stats.t.interval(0.95, 3, np.mean(final), stats.sem(final))
-    assert cells == ["2", "0 1 2 3", "model=gcn", "4", *mean_and_deviation, f"[{low:.4f}, {high:.4f}]", "0.2500"]
+    numbers = [*mean_and_deviation, f"[{low:.4f}, {high:.4f}]", "0.8100", "0.2500"]
+    assert cells == ["2", "0 1 2 3", "model=gcn", "4", *numbers]
     for repeat, v, t in zip(repeats, valid, final, strict=True):
         assert any(repeat in row and f"{v:.4f}" in row and f"{t:.4f}" in row for row in rows)
     assert capsys.readouterr().out.count("±") == 2

@@ -22,10 +22,15 @@ def job_results(folder: Path) -> list[Job]:
     return sorted(results, key=lambda result: (len(result["job"]), result["job"]))
 
 
-def failures(folder: Path) -> list[Job]:
-    """Every job of a sweep folder that failed and has not finished since, with its overrides and the reason."""
-    paths = [path for path in folder.glob(f"*/{FAILURE}") if not (path.parent / RESULT).exists()]
-    return sorted((json.loads(p.read_text()) | {"job": p.parent.name} for p in paths), key=lambda f: f["job"])
+def failures(folder: Path, name: str = FAILURE) -> list[Job]:
+    """Every job of a sweep folder that failed and has not finished since, with its overrides and the reason.
+
+    Args:
+        name: of the file that says so; ``PRUNED`` for those that were given up.
+    """
+    paths = [path for path in folder.glob(f"*/{name}") if not (path.parent / RESULT).exists()]
+    failed = [json.loads(path.read_text()) | {"job": path.parent.name} for path in paths]
+    return sorted(failed, key=lambda job: (len(job["job"]), job["job"]))
 
 
 def decisive(job: Job) -> float:

@@ -1,5 +1,6 @@
 """A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from gt.cli.arguments import arranged
 from gt.cli.run_folders import OF_FOLDER
-from gt.cli.settings import Job, failures, job_results, ranked
+from gt.cli.settings import Job, decisive, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
 from gt.errors import UserError
-from gt.train.job import SWEEP, write_json
+from gt.train.job import PRUNED, SWEEP, write_json
 
 WIDE = 160  # columns of a file or a pipe
 
@@ -63,7 +65,7 @@ def ranking() -> Iterator[None]:
         raise
     finally:
         if Ranking.folder:
-            failed = show(Ranking.folder, Ranking.compared)
+            failed = show(Ranking.folder, Ranking.compared) or []
     if failed:
         jobs = ", ".join(each["job"] for each in failed)
         advice = f"to try them again: {how_to_go_on(Ranking.folder)}"
@@ -77,9 +79,19 @@ def how_to_go_on(folder: Path | None) -> str:
     return f"python train.py -m resume={shlex.quote(str(folder))}"
 
 
-def show(folder: Path, against: str = "") -> list[Job]:
-    """Print and keep the ranking of a sweep folder; returns its failed jobs."""
-    outcome = Outcome(ranked(job_results(folder)), failures(folder), against)
+def best_again(folder: Path, outcome: Outcome) -> str:
+    """The command that runs the best job of a sweep folder again: of the best setting, the best by validation."""
+    jobs = outcome.settings[0]
+    job = (max if jobs[0]["mode"] == "max" else min)(jobs, key=decisive)
+    kept = json.loads((folder / SWEEP).read_text())["arguments"] if (folder / SWEEP).exists() else []
+    flags = [flag for flag in arranged(kept)[0] if flag not in ("-m", "--multirun")]
+    alone = ["--run"] if any(line.startswith("sweep=") for line in job["overrides"]) else []
+    return shlex.join(["python", "train.py", *flags, *alone, *job["overrides"]])
+
+
+def show(folder: Path, against: str = "") -> list[Job] | None:
+    """Print and keep the ranking of a sweep folder; returns its failed jobs, None where none has ended."""
+    outcome = Outcome(ranked(job_results(folder)), failures(folder), against, failures(folder, PRUNED))
     if sheets := outcome.sheets():
         tables = [f"all jobs: {' '.join(outcome.shared)}", *(sheet.rich() for sheet in sheets)]
         wide = None if sys.stdout.isatty() else WIDE
@@ -90,6 +102,7 @@ def show(folder: Path, against: str = "") -> list[Job]:
     if outcome.settings:
         from gt.cli.sweep_report import write_page  # late: --help and a typo answer at once
 
-        written = " ".join(map(str, write_tables(folder, outcome)))
-        print(f"as CSV        {written}\nreport        {write_page(folder, outcome)}", flush=True)
-    return list(outcome.failed)
+        written, again = " ".join(map(str, write_tables(folder, outcome))), best_again(folder, outcome)
+        print(f"as CSV        {written}\nreport        {write_page(folder, outcome, again)}", flush=True)
+        print(f"the best again by\n  {again}", flush=True)
+    return list(outcome.failed) if sheets else None

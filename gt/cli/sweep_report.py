@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import math
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gt.cli.intervals import Estimate
 from gt.cli.settings import final
+from gt.cli.sweep_pictures import pictures
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import whole
 from gt.schema import number
@@ -54,16 +56,28 @@ def points(outcome: Outcome) -> Figure:
     return figure
 
 
+def _encoded(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, dpi=130)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def _short(name: str) -> str:
     return (name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...").replace("$", r"\$")
 
 
-def write_page(folder: Path, outcome: Outcome) -> Path:
-    """Write ``ranking.html`` and its picture ``ranking.png``; returns the page's path."""
+def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
+    """Write ``ranking.html`` and its picture ``ranking.png``; returns the page's path.
+
+    Args:
+        again: the command that runs the best again.
+    """
     picture = folder / "ranking.png"
     with mpl.rc_context({"font.size": 9}):
         points(outcome).savefig(picture, dpi=130)
+        drawn = {title: _encoded(figure) for title, figure in pictures(outcome.settings, outcome.importance).items()}
     encoded = base64.b64encode(picture.read_bytes()).decode()
+    further = (f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{png}">' for title, png in drawn.items())
     left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
     text = (
         "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
@@ -75,7 +89,8 @@ def write_page(folder: Path, outcome: Outcome) -> Path:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
         f"<h1>{name}</h1><p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p>"
         f'<p>{text}</p><img alt="scores of all runs" src="data:image/png;base64,{encoded}">'
-        f"{''.join(sheet.html() for sheet in outcome.sheets())}</html>\n"
+        f"{''.join(sheet.html() for sheet in outcome.sheets())}{''.join(further)}"
+        f"<h2>the best again</h2><p><code>{html.escape(again)}</code></p></html>\n"
     )
     with whole(folder / "ranking.html") as file:
         file.write(page.encode())

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from gt.cli.intervals import Estimate, in_words
 from gt.cli.settings import Job, chosen, final, gap, own, repetition, setting
+from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
 from gt.data.files import whole
 from gt.schema import number
 
@@ -58,12 +60,14 @@ class Outcome:
     Attributes:
         settings: the jobs of each, the best first.
         failed: the jobs that did not finish.
+        pruned: those that were given up.
         against: what the settings are compared with, see `gt.cli.settings.chosen`; nothing for no comparison.
     """
 
     settings: Sequence[list[Job]]
     failed: Sequence[Job]
     against: str = ""
+    pruned: Sequence[Job] = ()
 
     @property
     def measure(self) -> str:
@@ -74,7 +78,7 @@ class Outcome:
     @property
     def shared(self) -> list[str]:
         """The overrides of all jobs, in the order of the first."""
-        every = [*(jobs[0] for jobs in self.settings), *self.failed]
+        every = [*(jobs[0] for jobs in self.settings), *self.pruned, *self.failed]
         common = set.intersection(*(set(setting(job)) for job in every)) if every else set()
         return [line for line in every[0]["overrides"] if line in common] if every else []
 
@@ -97,7 +101,17 @@ class Outcome:
         sheets = [self._runs()] if any(len(jobs) > 1 for jobs in self.settings) else []
         sheets += [self._settings()] if self.settings else []
         sheets += [self._differences()] if self.settings and self.against else []
+        if shares := self.importance:
+            rows = [(key, f"{share:.0%}", values[0]) for key, share, values in zip(
+                shares, shares.values(), map(values_by_key(self.settings).get, shares), strict=True)]  # fmt: skip
+            sheets.append(Sheet("what the keys matter", ("key", "importance", "of the best"), rows))
+        sheets += [failure_sheet(self.pruned, self.shared, "jobs that were given up")] if self.pruned else []
         return sheets + ([failure_sheet(self.failed, self.shared)] if self.failed else [])
+
+    @cached_property
+    def importance(self) -> dict[str, float]:
+        """How much each key matters, see `gt.cli.sweep_keys.importance`."""
+        return importance(self.settings)
 
     def _of_job(self, job: Job) -> str:
         shared = self.shared
@@ -112,18 +126,21 @@ class Outcome:
     def _settings(self) -> Sheet:
         criterion, repeats = self.settings[0][0]["criterion"], any(len(jobs) > 1 for jobs in self.settings)
         names = ["rank", "jobs", "overrides", "runs", f"valid {criterion}", self.measure]
-        names += ["95 % interval"] if repeats else []
+        names += ["95 % interval", "best"] if repeats else []
         names += ["trivial baseline"]
         is_classical = any(job.get("classical") for jobs in self.settings for job in jobs)
         names += ["classical baseline"] if is_classical else []
+        costs = [name for name in COSTS if any(job.get(name) for jobs in self.settings for job in jobs)]
+        names += [COSTS[name] for name in costs]
         rows = []
         for rank, (jobs, label) in enumerate(zip(self.settings, self.labels, strict=True), 1):
             row = [str(rank), " ".join(job["job"] for job in jobs), label]
             row += [f"{len(jobs)}, {failed} failed" if (failed := self.failures_of(jobs)) else str(len(jobs))]
             row += [shown([job["best_valid"] for job in jobs]), shown([final(job) for job in jobs])]
-            row += [Estimate.of([final(job) for job in jobs]).interval()] if repeats else []
+            row += [Estimate.of([final(job) for job in jobs]).interval(), number(best(jobs))] if repeats else []
             row += [number(fmean(trivial(job) for job in jobs))]
             row += [shown([classical(job) for job in jobs])] if is_classical else []
+            row += [f"{cost(jobs, name):,.4g}" for name in costs]
             rows.append(row)
         return Sheet("settings by validation, best first", names, rows)
 
@@ -144,11 +161,16 @@ class Outcome:
         return Sheet(title, ("overrides", "difference"), rows)
 
 
-def failure_sheet(failed: Sequence[Job], shared: Collection[str] = ()) -> Sheet:
+def failure_sheet(failed: Sequence[Job], shared: Collection[str] = (), title: str = "jobs that failed") -> Sheet:
     """One row a job that failed: what was overridden, but for what all share, and what was wrong."""
     words = (" ".join(line for line in job["overrides"] if line not in shared) for job in failed)
     rows = [(job["job"], line, job["reason"]) for job, line in zip(failed, words, strict=True)]
-    return Sheet("jobs that failed", ("job", "overrides", "reason"), rows)
+    return Sheet(title, ("job", "overrides", "reason"), rows)
+
+
+def best(jobs: Sequence[Job]) -> float:
+    """The best final score among jobs."""
+    return (max if jobs[0]["mode"] == "max" else min)(final(job) for job in jobs)
 
 
 def trivial(job: Job) -> float:
@@ -188,6 +210,7 @@ def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
         row: dict[str, Any] = {"rank": rank, "overrides": " ".join(setting(jobs[0])), "runs": len(jobs)}
         row |= {"failed": outcome.failures_of(jobs), "criterion": jobs[0]["criterion"], "split": jobs[0]["split"]}
         row |= _columns("valid", Estimate.of(valid)) | _columns("final", Estimate.of([final(job) for job in jobs]))
+        row |= {"final best": best(jobs)} | {name: cost(jobs, name) for name in COSTS}
         row |= {"trivial": fmean(trivial(job) for job in jobs)}
         if None not in (scores := [classical(job) for job in jobs]):
             row |= _columns("classical", Estimate.of(scores))  # type: ignore[arg-type]

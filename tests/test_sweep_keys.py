@@ -1,0 +1,90 @@
+"""What a sweep's keys did: importance, the Pareto front, pictures, the command that runs the best again."""
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gt.cli.settings import ranked
+from gt.cli.sweep_keys import cost, front, importance, positions, values_by_key
+from gt.cli.sweep_pictures import pictures
+from gt.errors import UserError
+from gt.sweep import main
+from tests.test_sweep import keep, result
+
+
+def swept(count: int = 30) -> list[dict]:
+    """Scores that go by the learning rate, hardly by the depth, and not by the mask."""
+    draw = np.random.default_rng(0)
+    jobs = []
+    for number in range(count):
+        rate, depth, hops = 10 ** draw.uniform(-5, -1), draw.integers(2, 7), draw.choice(["1", "2", "null"])
+        score = 1 - (math.log10(rate) + 3) ** 2 / 4 + depth / 50
+        words = ("data=text", f"optim.lr={rate:.6g}", f"model.depth={depth}", f"mask.hops={hops}", "seed=1")
+        job = result(number, *words, valid=score, test=score)
+        jobs.append(job | {"seconds_per_batch": 0.01 * float(depth), "parameters": int(1000 * depth)})
+    return jobs
+
+
+def test_what_matters_is_told_from_what_does_not():
+    shares = importance(ranked(swept()))
+    assert next(iter(shares)) == "optim.lr"
+    assert shares["optim.lr"] > 0.8
+    assert sum(shares.values()) == pytest.approx(1)
+    assert importance(ranked(swept(7))) == {}
+
+
+def test_values_that_differ_by_key_and_where_they_lie():
+    settings = ranked([result(0, "a=1", "b=x", "data.source.k=5"), result(1, "a=10", "b=x")])
+    assert values_by_key(settings) == {"a": ["1", "10"], "data.k": ["5", "-"]}
+    assert positions(["1", "10", "100"]) == ([0, 1, 2], [])
+    assert positions(["1", "2", "4"]) == ([1, 2, 4], [])
+    assert positions(["null", "10", "2"]) == ([2, 1, 0], ["2", "10", "null"])
+
+
+def test_the_front_by_brute_force():
+    draw = np.random.default_rng(1)
+    points = draw.integers(0, 6, (25, 2))
+    for mode, sign in (("max", 1), ("min", -1)):
+        jobs = [
+            result(n, f"a={n}", valid=float(score), mode=mode) | {"parameters": int(price)}
+            for n, (score, price) in enumerate(points)
+        ]
+        settings = ranked([*jobs, result(25, "a=25", valid=math.nan, mode=mode) | {"parameters": 0}])
+        kept = {int(settings[place][0]["job"]) for place in front(settings, "parameters")}
+        expected = {
+            n for n, (s, c) in enumerate(points)
+            if not any(sign * t >= sign * s and d <= c and (t, d) != (s, c) for t, d in points)
+        }  # fmt: skip
+        assert kept == expected
+    assert math.isnan(cost([result(0)], "parameters"))
+
+
+def test_a_sweep_is_shown_again(tmp_path: Path, capsys):
+    jobs = swept(12)
+    keep(tmp_path, jobs)
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "pruned.json").write_text(json.dumps({"overrides": ["optim.lr=9"], "reason": "fell behind"}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"arguments": ["-m", "--config-dir", "conf", "data=text"]}))
+    main([str(tmp_path), "--against", jobs[0]["overrides"][1]])
+    said = capsys.readouterr().out
+    assert "fell behind" in said
+    assert "importance" in said
+    best = max(jobs, key=lambda job: job["best_valid"])
+    assert shlex.join(["python", "train.py", "--config-dir", "conf", *best["overrides"]]) in said
+    page = (tmp_path / "ranking.html").read_text()
+    assert page.count("data:image/png") == 5
+    assert "http" not in page
+    assert (tmp_path / "ranking.csv").read_text().count("\n") == 13
+    with pytest.raises(UserError, match="nowhere"):
+        main([str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize("jobs", [[result(0)], [result(0, "a=1"), result(1, "a=2", valid=math.nan)], swept(3)])
+def test_pictures_of_little(jobs):
+    assert set(pictures(ranked(jobs), {})) <= {
+        "settings, a line each", "score by key", "score against parameters", "score against seconds a batch"
+    }  # fmt: skip
