@@ -21,7 +21,7 @@ OPTIONS = groups(CONFIGS)
 # what no page's test runs: downloads, GPUs and several processes, and what has tests of whole runs of its own
 ELSEWHERE = re.compile(
     r"ogb|pcqm|molhiv|cora|data=(tu|zinc|lrgb|pyg|hf|planetoid|wiki|gnn|malnet)|trainer=|--help|--cfg|spectrum|"
-    r"train\.py -m|seeds=|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench|gt\.dashboard|gt\.serve|sweep="
+    r"train\.py -m|seeds=|sweep=|SWEEP_FOLDER|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench|gt\.dashboard|gt\.serve"
 )
 SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
 SHORT = ["trainer.val_check_interval=1"]  # a best checkpoint, of those that validate every 500 steps

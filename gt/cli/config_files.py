@@ -17,12 +17,12 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def groups(configs: Path) -> dict[str, list[str]]:
-    """Every configuration group below a folder with its options; Hydra's own groups are left to Hydra."""
+    """Every configuration group below a folder with its options; Hydra's own groups are left to Hydra, W&B's to W&B."""
     options_of = {}
     for folder in sorted(path for path in configs.rglob("*") if path.is_dir()):
         name = folder.relative_to(configs).as_posix()
         options = sorted(path.stem for path in folder.glob("*.yaml"))
-        if options and name.split("/")[0] != "hydra":
+        if options and name.split("/")[0] != "hydra" and name != "sweep/wandb":
             options_of[name] = options
     return options_of
 
