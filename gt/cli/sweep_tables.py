@@ -102,9 +102,9 @@ class Outcome:
         sheets += [self._settings()] if self.settings else []
         sheets += [self._differences()] if self.settings and self.against else []
         if shares := self.importance:
-            rows = [(key, f"{share:.0%}", values[0]) for key, share, values in zip(
-                shares, shares.values(), map(values_by_key(self.settings).get, shares), strict=True)]  # fmt: skip
-            sheets.append(Sheet("what the keys matter", ("key", "importance", "of the best"), rows))
+            values = values_by_key(self.settings)
+            matter = [(key, f"{share:.0%}", values[key][0]) for key, share in shares.items()]
+            sheets.append(Sheet("how much each key matters", ("key", "importance", "of the best"), matter))
         sheets += [failure_sheet(self.pruned, self.shared, "jobs that were given up")] if self.pruned else []
         return sheets + ([failure_sheet(self.failed, self.shared)] if self.failed else [])
 
