@@ -13,7 +13,8 @@ LIBRARY |= {"metrics", "task_metrics", "masks", "attention", "encodings", "layer
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "serving", "cli")
 # beside the command line
-PROGRAMS |= {"bench", "dashboard", "demo", "diagnose", "doctor", "explain", "export", "generate", "models", "predict", "puzzles", "report", "runs", "serve", "spectrum", "sweep"}
+PROGRAMS = {"bench", "dashboard", "demo", "diagnose", "doctor", "explain", "export", "generate"}
+PROGRAMS |= {"models", "predict", "puzzles", "report", "runs", "serve", "spectrum", "sweep"}
 
 
 def module_of(path: Path, package: Path = PACKAGE) -> str:
