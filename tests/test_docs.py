@@ -113,7 +113,7 @@ def last(runs: dict[str, str], words: list[str]) -> tuple[str, str]:
     kinds = set(runs)
     if "gt.generate" in words:
         kinds = {"text", "python_text"}
-    elif any(word.startswith("init=") for word in words):
+    elif "gt.export" in words or any(word.startswith("init=") for word in words):
         kinds = {"molecules"}
     elif "data.path=new.csv" in words:
         kinds = {"molecules", "text_classification"}

@@ -56,8 +56,10 @@ class OneGraph(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        if not isinstance(net, GraphTransformer) or net.schema.level == "link" or net.schema.pointer:
-            raise UserError("what is exported is a GraphTransformer that predicts graphs or nodes: this model is none")
+        if not isinstance(net, GraphTransformer) or net.schema.level == "link":
+            raise UserError(
+                "a network is traced where it is a gt.model.GraphTransformer for graphs or nodes, not links"
+            )
         if net.virtual_nodes or net.redraw:
             raise UserError("virtual nodes, and masks that are drawn anew, cannot be exported")
         self.net = deepcopy(net).cpu().eval()
