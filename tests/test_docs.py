@@ -21,7 +21,8 @@ OPTIONS = groups(CONFIGS)
 # what no page's test runs: downloads, GPUs and several processes, and what has tests of whole runs of its own
 ELSEWHERE = re.compile(
     r"ogb|pcqm|molhiv|cora|data=(tu|zinc|lrgb|pyg|hf|planetoid|wiki|gnn|malnet)|trainer=|--help|--cfg|spectrum|"
-    r"train\.py -m|seeds=|sweep=|SWEEP_FOLDER|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench|gt\.dashboard|gt\.serve"
+    r"train\.py -m|seeds=|sweep=|SWEEP_FOLDER|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench|gt\.dashboard|gt\.serve|"
+    r"--calibrate|--level|minesweeper"
 )
 SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
 SHORT = ["trainer.val_check_interval=1"]  # a best checkpoint, of those that validate every 500 steps
@@ -115,7 +116,7 @@ def last(runs: dict[str, str], words: list[str]) -> tuple[str, str]:
         kinds = {"text", "python_text"}
     elif "gt.export" in words or any(word.startswith("init=") for word in words):
         kinds = {"molecules"}
-    elif "data.path=new.csv" in words:
+    elif {"data.path=new.csv", "--dropout"} & set(words):
         kinds = {"molecules", "text_classification"}
     return [(data, folder) for data, folder in runs.items() if data in kinds][-1]
 
