@@ -5,6 +5,7 @@ of the same shape, in turn and in one process. Writes a table (JSON) and a pictu
 """
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ def main() -> None:
             raise UserError(f"no shape '{name}': {nearest(name, NAMES)}")
     if args.rounds < 1:
         raise UserError(f"--rounds must be 1 or more, not {args.rounds}")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells that it starts and stops
     with importing():  # late: --help and a typo answer at once
         import torch
         from rich.console import Console
