@@ -10,6 +10,7 @@ from gt.attention import costs
 from gt.attention.costs import CostTable
 from gt.errors import one_line
 from gt.lottery import __main__ as program
+from gt.lottery import show
 from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks
 from gt.lottery.flops import matrix_flops
 from gt.lottery.measure import filled, measure
@@ -31,7 +32,7 @@ def test_regret_is_how_far_the_choice_is_from_the_best():
     assert row(0.1, "sparse", dense=3.0, sparse=2.0).regret == 0
     assert row(0.1, "dense", dense=3.0, sparse=2.0).regret == pytest.approx(0.5)
     assert row(0.1, "dense", dense=3.0, sparse=2.0).best == "sparse"
-    lines = program.verdict([row(0.1, "dense", dense=3.0, sparse=2.0), row(0.1, "sparse", dense=3.0, sparse=2.0)])
+    lines = show.verdict([row(0.1, "dense", dense=3.0, sparse=2.0), row(0.1, "sparse", dense=3.0, sparse=2.0)])
     assert lines == ["auto is within 10 % of the fastest backend on 50% of the grid, within 25 % on 50%"]
 
 
@@ -70,9 +71,9 @@ def test_one_workload_from_end_to_end(tmp_path):
     assert 0 < made.density < 1
     path = draw(tmp_path, [made, row(0.9, "dense", dense=1.0, sparse=2.0)], {"device": "this", "torch": "1"})
     assert path.read_bytes().startswith(b"\x89PNG")
-    written = program.write(tmp_path, [made], [], {"device": "this"}, PEAK)
+    written = show.write(tmp_path, [made], [], {"device": "this"}, PEAK)
     assert json.loads(written.read_text())["grid"][0]["chosen"] == made.chosen
-    assert "molecules" not in str(program.table([made]).title)
+    assert "molecules" not in str(show.table([made]).title)
     assert {path.name for path in tmp_path.iterdir()} == {"lottery.png", "lottery.json"}
 
 
