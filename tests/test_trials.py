@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from gt.cli import trials
-from gt.cli.arguments import parsed
+from gt.cli.arguments import alternatives, parsed
 from gt.cli.command import composed, prepared
 from gt.cli.settings import failures, job_results
 from gt.cli.spectrum import pool
@@ -26,6 +26,7 @@ from gt.cli.sweep import show
 from gt.cli.trials.run import sweep
 from gt.cli.trials.search import distribution, lines, split
 from gt.errors import UserError
+from gt.train.checkpoint import network_config, rehearse
 from gt.train.job import Pruned
 from gt.train.study import FILES, RUNS, STUDY, curve, load, report, storage, trial_of
 from tests.small_runs import TINY, train, write_graphs
@@ -168,6 +169,19 @@ def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
     assert prepared(["--run", "sweep=python_functions"]) == ["--run", "sweep=python_functions"]
     with pytest.raises(UserError, match=r"sweep\.trails"):
         prepared(["sweep=optuna", "sweep.trails=3"])
+
+
+@pytest.mark.parametrize("name", ["python_functions", "molhiv", "text"])
+def test_both_ends_of_every_dimension_can_be_built(name):
+    data = [f"data.source.path={__file__}"] if name == "text" else []
+    _, *words = prepared([f"sweep={name}", *data])
+    overrides = parsed(words)
+    lines = [alternatives(override) for override in overrides]
+    first = [each[0] for each in lines]
+    built = [[*first[:n], line, *first[n + 1 :]] for n, each in enumerate(lines) for line in each]
+    assert len(built) > 8
+    for words in built:
+        rehearse(network_config(composed(words)))
 
 
 def new_study(path: Path, direction: str = "maximize") -> optuna.Study:

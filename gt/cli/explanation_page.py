@@ -52,7 +52,8 @@ def page(found: Explanation) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(found.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
-        f".text span {{ color: #000; border-radius: 3px }} svg {{ max-width: 100%; height: auto }}</style>{''.join(parts)}</html>\n"
+        ".text span { color: #000; border-radius: 3px } svg { max-width: 100%; height: auto }</style>"
+        f"{''.join(parts)}</html>\n"
     )
 
 
