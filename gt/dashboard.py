@@ -71,7 +71,7 @@ def main() -> None:
         try:
             import wandb_workspaces  # noqa: F401
         except ImportError:
-            raise UserError("this takes wandb-workspaces: pip install 'gt-train[dashboard]'") from None
+            raise UserError("this takes wandb-workspaces: pip install -e '.[dashboard]'") from None
     arranged = workspace(args.entity, args.project, args.metric)
     with whole(args.out) as file:
         file.write(arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())

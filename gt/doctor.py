@@ -21,9 +21,9 @@ PACKAGES = {
     "hydra-core": "",
     "ogb": "",
     "wandb": "",
-    "rdkit": "molecules: pip install 'gt-train[molecules]'",
-    "pyarrow": "Parquet tables: pip install 'gt-train[molecules]'",
-    "tokenizers": "tokens other than characters: pip install 'gt-train[text]'",
+    "rdkit": 'molecules: pip install -e ".[molecules]"',
+    "pyarrow": 'Parquet tables: pip install -e ".[molecules]"',
+    "tokenizers": 'tokens other than characters: pip install -e ".[text]"',
     "triton": "attention by Triton's kernels on a GPU; comes with torch for CUDA",
 }
 
@@ -116,7 +116,7 @@ def main() -> None:
         table.add_section()
         for row in part():
             table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 if __name__ == "__main__":

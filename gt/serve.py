@@ -39,7 +39,7 @@ def main() -> None:
             import fastapi  # noqa: F401
             import uvicorn
         except ImportError:
-            raise UserError("this takes FastAPI and uvicorn: pip install 'gt-train[serve]'") from None
+            raise UserError("this takes FastAPI and uvicorn: pip install -e '.[serve]'") from None
         import torch
 
         from gt.prediction.trained import load

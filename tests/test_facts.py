@@ -6,6 +6,7 @@ import subprocess
 from hydra.core.hydra_config import HydraConfig
 
 from gt.train.facts import command, commit
+from gt.train.job import overrides
 from tests.small_runs import configured
 
 
@@ -32,3 +33,14 @@ def test_the_command_can_be_pasted(tmp_path, monkeypatch):
         assert words[:2] == ["python", "train.py"]
         assert words[2:] == list(HydraConfig.get().overrides.task)
         assert words[-1] == "name='a b'"
+
+
+def test_a_run_that_goes_on_is_known_by_how_it_began(tmp_path, monkeypatch):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model=gin\n- optim.lr=0.1\n- +trainer.max_time=1\n")
+    with configured(tmp_path, "optim.lr=0.2", f"resume={tmp_path}"):
+        known = overrides()
+    assert known[:3] == ["model=gin", "optim.lr=0.2", "+trainer.max_time=1"]
+    assert not any(line.startswith("resume") for line in known)
+    with configured(tmp_path, "optim.lr=0.2"):
+        assert "model=gin" not in overrides()

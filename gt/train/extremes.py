@@ -29,7 +29,8 @@ class Sample:
     """One graph with its answer.
 
     Attributes:
-        name: what the source calls it; text: what it was made of, empty where that is not known.
+        name: its number in the split, with what the source calls it.
+        text: what it was made of, empty where that is not known.
         picture: of a molecule, a PNG file.
         prediction, target: as a person reads them.
         loss: of this sample alone.
@@ -99,7 +100,7 @@ def extremes(
         graph = int(ids[sample[row]])
         text = (smiles or texts or {graph: ""})[graph]
         return Sample(
-            name=str(graph if names is None or names[graph] == text else names[graph]),
+            name=_name(int(sample[row]), None if names is None or names[graph] == text else names[graph]),
             text=text if len(text) <= LONGEST else text[:LONGEST] + " ...",
             picture=drawn(text) if smiles else None,
             prediction=answer(schema, prediction[row]),
@@ -109,6 +110,10 @@ def extremes(
 
     order = ranked.tolist()
     return [shown(row) for row in order[:count]], [shown(row) for row in order[len(order) - count :][::-1]]
+
+
+def _name(place: int, known: object) -> str:
+    return str(place) if known is None else f"{place} ({known})"
 
 
 def answer(schema: Schema, prediction: Tensor) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -18,6 +17,7 @@ import gt
 from gt.attention.costs import processor
 from gt.data.datamodule import DataModule
 from gt.data.store import fingerprint
+from gt.train.job import overrides
 
 # what facts hold beside the configuration
 BESIDE = ("command", "commit", "versions", "machine", "dataset", "parameters", "trained_parameters")
@@ -43,9 +43,9 @@ def run_facts(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str, An
 
 
 def command() -> str:
-    """The command line that started this job: of a sweep, the one that runs this job alone."""
+    """The command line that runs this job again, from its beginning; of a sweep, this job alone."""
     program = [os.path.relpath(sys.argv[0])] if sys.argv[0].endswith(".py") else ["train.py"]
-    return shlex.join(["python", *program, *HydraConfig.get().overrides.task])
+    return shlex.join(["python", *program, *overrides()])
 
 
 def commit(folder: Path) -> str | None:

@@ -38,6 +38,17 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=1).encode())
 
 
+def overrides() -> list[str]:
+    """The overrides by which this job's run began and, where it goes on, those since: of each key the last."""
+    hydra = HydraConfig.get()
+    lines = [line for line in hydra.overrides.task if not line.startswith("resume=")]
+    begun_by = Path(hydra.runtime.output_dir) / ".hydra" / "overrides.yaml"
+    if len(lines) == len(hydra.overrides.task) or not begun_by.is_file():
+        return lines
+    lines = [*map(str, OmegaConf.load(begun_by)), *lines]
+    return list({line.partition("=")[0].lstrip("+"): line for line in lines}.values())
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep the folder of a run to this process and those that it starts; the system lets go when it ends, however.
@@ -115,7 +126,7 @@ def job(cfg: DictConfig) -> Iterator[None]:
                 yield
         except Pruned as end:
             if not is_child():
-                write_json(folder / PRUNED, {"overrides": list(hydra.overrides.task), "reason": str(end)})
+                write_json(folder / PRUNED, {"overrides": overrides(), "reason": str(end)})
                 print(f"given up: {end}", flush=True)
         except (Exception, SystemExit) as error:
             if isinstance(error, SystemExit) and (not of_sweep or error.code != 1):
@@ -125,4 +136,4 @@ def job(cfg: DictConfig) -> Iterator[None]:
             print(f"error: {line}", file=sys.stderr)
             if not of_sweep:
                 raise SystemExit(1) from None
-            write_json(folder / FAILURE, {"overrides": list(hydra.overrides.task), "reason": line})
+            write_json(folder / FAILURE, {"overrides": overrides(), "reason": line})

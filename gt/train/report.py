@@ -118,7 +118,7 @@ def write_report(
     sections = [
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
-         "input, learned on the training targets."),
+         f"input, learned on the training targets and scored on the {split} split, as the table above has it."),
         ("predictions", "Predictions", prediction_figure(task.schema, prediction, target),
          f"{len(target):,} targets of the {split} split, by the best checkpoint."),
         ("blend", "Blend", blend_bars(weights) if weights else None,

@@ -46,7 +46,7 @@ from gt.train.facts import run_facts
 from gt.train.failures import explained
 from gt.train.init import Init
 from gt.train.interrupts import resumable, without_handlers
-from gt.train.job import PREPARED, RESULT, write_json
+from gt.train.job import PREPARED, RESULT, overrides, write_json
 from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
@@ -240,7 +240,7 @@ def finish(
         "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved
         "parameters": sum(p.numel() for p in task.net.parameters()),
         "seconds_per_batch": next(paces, None),
-        "overrides": list(HydraConfig.get().overrides.task),
+        "overrides": overrides(),
         "command": facts["command"],
         "commit": facts["commit"],
     }
