@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gt.cli.run_list import Run
 from gt.schema import number
@@ -49,8 +50,9 @@ def curves(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
             axes.plot(points["step"], points[name], color=SHADES(n % 10), lw=1.2, label=runs[n].folder.name, **marker)
         axes.set(title=name, xlabel="optimiser step")
         axes.grid(alpha=0.3)
-        if len(runs) <= LEGEND and axes is grid[0]:
-            axes.legend(fontsize=7)
+    if len(runs) <= LEGEND:
+        lines_of_all = [Line2D([], [], color=SHADES(n % 10), label=run.folder.name) for n, run in enumerate(runs)]
+        figure.legend(handles=lines_of_all, loc="outside lower center", ncols=min(4, len(runs)), fontsize=8)
     return figure
 
 
@@ -93,7 +95,11 @@ def scores(runs: Sequence[Run], labels: Sequence[str]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.result.get("scores", {})))
     table = np.array([[run.result.get("scores", {}).get(name, np.nan) for name in names] for run in runs], float)
     modes = {run.result["criterion"]: run.result["mode"] for run in runs if run.result}
-    best = [_best(table[:, n], modes.get(name, "min" if name == "loss" else "")) for n, name in enumerate(names)]
+    alike = len({run.about.get("data") for run in runs}) == 1  # scores on other data are not compared
+    best = [
+        _best(table[:, n], modes.get(name, "min" if name == "loss" else "") if alike else "")
+        for n, name in enumerate(names)
+    ]
     rows = []
     for n, (run, label) in enumerate(zip(runs, labels, strict=True)):
         shown = ("-" if np.isnan(value) else number(float(value)) for value in table[n])

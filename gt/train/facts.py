@@ -27,13 +27,13 @@ PACKAGES = ("torch", "pytorch-lightning", "torch-geometric", "hydra-core", "ogb"
 def run_facts(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str, Any]:
     """The whole configuration, by its own keys, and beside it what the run was made of: plain values, for loggers.
 
-    ``command`` runs it again, ``commit`` is that of the code it was started from, with a ``+`` where that was changed
-    since; ``dataset`` holds a fingerprint of what the data were made from.
+    ``command`` runs it again, ``commit`` is that of the folder it was started in, else of this package, with a ``+``
+    where files were changed since; ``dataset`` holds a fingerprint of what the data were made from.
     """
     return {
         **OmegaConf.to_container(cfg, resolve=True),  # type: ignore[dict-item]
         "command": command(),
-        "commit": commit(Path.cwd()),
+        "commit": commit(Path.cwd()) or commit(Path(__file__).parent),
         "versions": {"gt": gt.__version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "machine": machine(),
         "dataset": dataset(data),
