@@ -22,7 +22,7 @@ OPTIONS = groups(CONFIGS)
 ELSEWHERE = re.compile(
     r"ogb|pcqm|molhiv|cora|data=(tu|zinc|lrgb|pyg|hf|planetoid|wiki|gnn|malnet)|trainer=|--help|--cfg|spectrum|"
     r"train\.py -m|seeds=|sweep=|SWEEP_FOLDER|gt\.lottery|gt\.puzzles|gt\.demo|gt\.bench|gt\.dashboard|gt\.serve|"
-    r"--calibrate|--level|minesweeper"
+    r"--calibrate|--level|minesweeper|tensorboard|mlflow"
 )
 SMALL = ("debug=smoke", "trainer=cpu", "logger=csv", "model.depth=1")
 SHORT = ["trainer.val_check_interval=1"]  # a best checkpoint, of those that validate every 500 steps

@@ -18,40 +18,40 @@ LABELLED, DRAWN = 40, 120  # nodes whose attention is drawn with names, and at a
 COLOURS = mpl.colormaps["RdBu_r"]
 
 
-def page(found: Explanation) -> str:
+def page(why: Explanation) -> str:
     """One HTML page, with all pictures in it."""
-    table = "".join(f"<tr><td>{name}</td><td>{number(value)}</td></tr>" for name, value in found.faithful.items())
+    table = "".join(f"<tr><td>{name}</td><td>{number(value)}</td></tr>" for name, value in why.faithful.items())
     parts = [
-        f"<h1>{html.escape(found.title)}</h1>",
-        f"<p>Said {html.escape(found.prediction)}; true {html.escape(found.target)}. Explained is the "
-        f"{html.escape(found.of)}: red speaks for it, blue against it.</p>",
+        f"<h1>{html.escape(why.title)}</h1>",
+        f"<p>Said {html.escape(why.prediction)}; true {html.escape(why.target)}. Explained is the "
+        f"{html.escape(why.of)}: red speaks for it, blue against it.</p>",
     ]
-    for name, values in found.scores.items():
-        parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(found, values)}")
+    for name, values in why.scores.items():
+        parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(why, values)}")
     parts.append(
         "<h2>Is it so?</h2><p>The answer as the nodes that a method ranks highest are hidden, one after the other. The "
         "number is the gap to random rankings, in units of what the answer falls by on the whole: 0 is no better than "
-        f"chance.</p><table><tr><th>method</th><th>faithfulness</th></tr>{table}</table>{image(deletion(found))}"
+        f"chance.</p><table><tr><th>method</th><th>faithfulness</th></tr>{table}</table>{image(deletion(why))}"
     )
-    if len(found.edge_scores):
-        order = found.edge_scores.abs().argsort(descending=True)[:10].tolist()
+    if len(why.edge_scores):
+        order = why.edge_scores.abs().argsort(descending=True)[:10].tolist()
         rows = "".join(
-            f"<tr><td>{html.escape(' - '.join(f'{found.labels[n]} ({n})' for n in found.edges[:, k].tolist()))}</td>"
-            f"<td>{float(found.edge_scores[k]):.4f}</td></tr>"
+            f"<tr><td>{html.escape(' - '.join(f'{why.labels[n]} ({n})' for n in why.edges[:, k].tolist()))}</td>"
+            f"<td>{float(why.edge_scores[k]):.4f}</td></tr>"
             for k in order
         )
         parts.append(
             "<h2>Edges</h2><p>By how much the answer falls where an edge is taken away, the ten that matter most.</p>"
             f"<table><tr><th>edge</th><th>fall</th></tr>{rows}</table>"
         )
-    if found.attention and found.batch.num_nodes <= DRAWN:
+    if why.attention and why.batch.num_nodes <= DRAWN:
         parts.append(
             "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>"
-            + "".join(image(heads(found, name, weights)) for name, weights in found.attention)
+            + "".join(image(heads(why, name, weights)) for name, weights in why.attention)
         )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(found.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
+        f"<title>{html.escape(why.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
         ".text span { color: #000; border-radius: 3px } svg { max-width: 100%; height: auto }</style>"
         f"{''.join(parts)}</html>\n"
     )
@@ -63,18 +63,18 @@ def strength(values: Tensor) -> np.ndarray:
     return (values / values.abs().max().clamp(min=1e-12)).numpy()
 
 
-def shown(found: Explanation, values: Tensor) -> str:
+def shown(why: Explanation, values: Tensor) -> str:
     """The sample with its nodes coloured by their scores."""
-    if found.is_text:
+    if why.is_text:
         spans = (
             f'<span style="background:{mpl.colors.to_hex(COLOURS(0.5 + 0.42 * share))}">{html.escape(word)}</span>'
-            for word, share in zip(found.labels, strength(values), strict=True)
+            for word, share in zip(why.labels, strength(values), strict=True)
         )
-        between = "" if any(" " in word for word in found.labels) else " "  # tokens are words
+        between = "" if any(" " in word for word in why.labels) else " "  # tokens are words
         return f'<div class="text">{between.join(spans)}</div>'
-    if found.smiles is not None:
-        return molecule(found.smiles, strength(values))
-    return image(network(found, strength(values)))
+    if why.smiles is not None:
+        return molecule(why.smiles, strength(values))
+    return image(network(why, strength(values)))
 
 
 def molecule(smiles: str, shares: np.ndarray) -> str:
@@ -92,9 +92,9 @@ def molecule(smiles: str, shares: np.ndarray) -> str:
     return f"<div>{drawing[drawing.index('<svg') :]}</div>"
 
 
-def network(found: Explanation, shares: np.ndarray) -> Figure:
+def network(why: Explanation, shares: np.ndarray) -> Figure:
     """Any graph, its nodes coloured and named."""
-    ends, nodes = found.batch.edge_index.numpy(), found.batch.num_nodes
+    ends, nodes = why.batch.edge_index.numpy(), why.batch.num_nodes
     place = layout(ends, nodes)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
@@ -113,29 +113,29 @@ def network(found: Explanation, shares: np.ndarray) -> Figure:
         lw=0.4,
     )
     if nodes <= DRAWN:
-        for (x, y), label in zip(place, found.labels, strict=True):
+        for (x, y), label in zip(place, why.labels, strict=True):
             axes.text(x, y, label[:14].replace("$", r"\$"), fontsize=6, ha="center", va="center", zorder=3)
     axes.set_axis_off()
     return figure
 
 
-def deletion(found: Explanation) -> Figure:
+def deletion(why: Explanation) -> Figure:
     """The answer as nodes are hidden in the order of each method."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    share = np.linspace(0, 100, found.random.shape[1])
-    mean, spread = found.random.mean(0).numpy(), found.random.std(0).numpy()
+    share = np.linspace(0, 100, why.random.shape[1])
+    mean, spread = why.random.mean(0).numpy(), why.random.std(0).numpy()
     axes.fill_between(share, mean - spread, mean + spread, color="grey", alpha=0.25, lw=0)
-    axes.plot(share, mean, color="grey", ls="--", label=f"{len(found.random)} random rankings")
-    for name, curve in found.curves.items():
+    axes.plot(share, mean, color="grey", ls="--", label=f"{len(why.random)} random rankings")
+    for name, curve in why.curves.items():
         axes.plot(share, curve, marker="o", ms=3, label=name)
-    axes.set(xlabel="share of nodes hidden, %", ylabel=found.of)
+    axes.set(xlabel="share of nodes hidden, %", ylabel=why.of)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def heads(found: Explanation, name: str, weights: Tensor) -> Figure:
+def heads(why: Explanation, name: str, weights: Tensor) -> Figure:
     """The weights (H, n, n) of one layer, a picture for each head."""
     count, nodes = len(weights), weights.shape[1]
     columns = min(4, count)
@@ -150,7 +150,7 @@ def heads(found: Explanation, name: str, weights: Tensor) -> Figure:
         axes.imshow(weights[place].numpy(), cmap="viridis", vmin=0)
         axes.set_title(f"head {place}", fontsize=8)
         if nodes <= LABELLED:
-            names = [repr(label)[1:-1][:8].replace("$", r"\$") for label in found.labels]
+            names = [repr(label)[1:-1][:8].replace("$", r"\$") for label in why.labels]
             axes.set_xticks(range(nodes), names, rotation=90, fontsize=5)
             axes.set_yticks(range(nodes), names, fontsize=5)
         else:
