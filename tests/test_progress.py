@@ -1,14 +1,18 @@
 """Off a terminal a run says now and then how far it is, and a short one only what it measured."""
 
+import io
 import itertools
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 import gt.train.callbacks.progress
 import gt.train.run
+from gt.data.files import say
+from gt.train.callbacks.progress import Progress
 from gt.train.task import Task
 from tests.small_runs import train, write_graphs
 
@@ -60,6 +64,26 @@ def test_a_short_epoch_has_no_line_but_that_of_its_validation(clock, tmp_path, c
     said = capsys.readouterr().out
     assert places(said) == []
     assert len(re.findall(r"^epoch \d/3 .*valid/loss", said, re.MULTILINE)) == 3
+
+
+class Writes(io.StringIO):
+    """A terminal that keeps each write: the lines of two processes may mix between two of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def write(self, text: str) -> int:
+        self.kept += [text] if text else []
+        return len(text)
+
+
+@pytest.mark.parametrize("tell", [say, lambda line: Progress()._print(line)], ids=["say", "progress"])
+def test_a_line_is_one_write_with_its_end(tell, monkeypatch):
+    terminal = Writes()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    tell("waiting")
+    assert terminal.kept == ["waiting\n"]
 
 
 def test_a_finished_run_says_that_nothing_is_left_to_train(tmp_path, capsys):

@@ -31,9 +31,12 @@ class Damaged(UserError):
 
 
 def say(line: str) -> None:
-    """A line on the terminal, once for all processes that train together."""
+    """A line on the terminal, once for all processes that train together.
+
+    It is one write with its end, so that lines of processes that share a terminal never mix.
+    """
     if getattr(rank_zero_only, "rank", 0) == 0:
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Progress(RichProgressBar):
         return not self._bar and trainer.is_global_zero and time.monotonic() >= self._due
 
     def _print(self, line: str) -> None:
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)  # one write: the trials of a sweep share a terminal
         self._due = time.monotonic() + NEXT
 
     def _speed(self) -> str:
