@@ -115,6 +115,11 @@ class Schema:
         return cls(**{name: _nested(value, list, tuple) for name, value in values.items()})
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of ``x``; none where ``node_names`` only says where a text or a molecule stands."""
+        return () if self.tokenizer or len(self.node_names) < len(self.node_vocab) else self.node_names
+
+    @property
     def is_language_model(self) -> bool:
         """Whether what is predicted for each node, a token, is the token that follows it."""
         return bool(self.tokenizer) and self.level == "node" and self.node_vocab == (self.outputs,)

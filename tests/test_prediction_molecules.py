@@ -80,6 +80,23 @@ def test_the_column_of_molecules_may_have_another_name(run: Path) -> None:
         predictions(run, written(run, "compound\nCCO\n"), "data.smiles=compond")
 
 
+def test_an_ensemble_whose_files_named_the_molecules_differently(run: Path, tmp_path: Path) -> None:
+    runs, each = {}, []
+    for name in ("smiles", "compound"):
+        (tmp_path / name).mkdir()
+        table = pd.DataFrame({name: SMILES, "logS": np.arange(30) / 8, "split": SPLIT})
+        table.to_csv(tmp_path / name / "mine.csv", index=False)
+        options = {"path": str(tmp_path / name / "mine.csv"), "processes": 1}
+        runs[name] = run_of(tmp_path / name, Molecules, network("encoding=[rwse]", "encoding.rwse.dim=4"), **options)
+    for new in (["--split", "test"], [written(run, "molecule\nCCO\nCCN\n")]):
+        each = [numbers(predictions(folder, *new), "prediction") for folder in runs.values()]
+        found = predictions(runs["smiles"], str(runs["compound"]), *new)
+        np.testing.assert_allclose(numbers(found, "prediction"), np.mean(each, 0), **CLOSE)
+    moved = predictions(runs["smiles"], f"data.path={tmp_path / 'compound' / 'mine.csv'}", "--split", "test")
+    expected = predictions(runs["smiles"], "--split", "test")
+    np.testing.assert_allclose(numbers(moved, "prediction"), numbers(expected, "prediction"), **CLOSE)
+
+
 def test_own_predictions_are_no_obstacle(run: Path) -> None:
     first = predictions(run, written(run, "smiles\nCCO\n"))
     again = predictions(run, written(run, first.to_csv(index=False)))

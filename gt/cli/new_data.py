@@ -102,7 +102,7 @@ def check_schema(model: Schema, data: Schema) -> None:
     Raises:
         UserError: names the first thing that differs.
     """
-    for name in ("node_names", "node_categories", "edge_names", "edge_categories", "tokenizer", "answers"):
+    for name in ("columns", "node_categories", "edge_names", "edge_categories", "tokenizer", "answers"):
         if getattr(model, name) and getattr(model, name) != getattr(data, name):
             raise UserError(
                 f"these are not the data that this model was trained on: what training found out of them has changed "

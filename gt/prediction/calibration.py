@@ -15,6 +15,7 @@ from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema, many, number
 
 BINS = 15  # of confidence, by which the calibration error is measured
+FEW = 100  # targets by which a temperature is known to about 15 percent; by 30 of them to 30, by 10 not at all
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def fit(
         temperature: whether to fit one.
 
     Raises:
-        UserError: a level that is no share, a temperature of numbers, or too few targets for the level.
+        UserError: a level that is no share, a temperature of numbers, too few targets for the level, or none that a
+            temperature could be fitted to.
     """
     if level is not None and not 0 < level < 1:
         raise UserError(f"level {level:g}: it must be between 0 and 1, such as 0.9")
@@ -113,6 +115,9 @@ def best_temperature(schema: Schema, prediction: Tensor, target: Tensor) -> floa
     if not known.any():
         raise UserError("--calibrate: the validation has no targets")
     scores = log_probabilities(schema, prediction).flatten(0, 1)[known].double()
+    if bool((scores.argmax(1) == answers[known]).all()):  # the lower a temperature, the likelier they are
+        right = f"the model is right about all of the {many(len(scores), 'validation target')}"
+        raise UserError(f"--calibrate: {right}, which no temperature fits: validate it on more, or leave this out")
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -137,8 +142,17 @@ def calibration_error(schema: Schema, prediction: Tensor, target: Tensor) -> flo
 
 
 def told(schema: Schema, calibration: Calibration, prediction: Tensor, target: Tensor) -> str:
-    """A line on what was fitted."""
-    parts = []
+    """A line on what was fitted, and one for what makes it doubtful: few targets, or a single class."""
+    parts, doubts = [], []
+    if schema.kind != "regression":
+        answers = classes(schema, target).flatten()
+        answers = answers[answers != UNLABELLED]
+        if len(answers.unique()) == 1:
+            doubts.append("warning: every validation target is of one class: of another this says nothing")
+        if calibration.temperature != 1.0 and len(answers) < FEW:
+            doubts.append(
+                f"warning: {many(len(answers), 'validation target')} hardly tell a temperature: it takes {FEW} or more"
+            )
     if calibration.temperature != 1.0:
         before, after = (
             calibration_error(schema, each, target) for each in (prediction, calibration.scaled(schema, prediction))
@@ -150,4 +164,4 @@ def told(schema: Schema, calibration: Calibration, prediction: Tensor, target: T
     elif calibration.margin is not None:
         sets = calibration.sets(schema, calibration.scaled(schema, prediction))
         parts.append(f"sets at {calibration.level:g}: {float(sets.sum(2).double().mean()):.2f} classes on average")
-    return f"of {many(len(target), 'row')} of validation: {'; '.join(parts)}"
+    return "\n".join([f"of {many(len(target), 'row')} of validation: {'; '.join(parts)}", *doubts])

@@ -18,9 +18,9 @@ from gt.train.checkpoint import encodings_of
 from gt.train.task import Task
 
 READ = (
-    "node_vocab", "node_floats", "edge_vocab", "edge_floats", "node_names", "node_categories", "edge_names",
-    "edge_categories", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions", "pointer", "names",
-    "answers",
+    "node_vocab", "node_floats", "edge_vocab", "edge_floats", "columns", "node_categories", "edge_names",
+    "edge_categories", "undirected", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions",
+    "pointer", "names", "answers",
 )  # fmt: skip
 SEED = 0  # of the dropout: the same data are answered alike twice
 

@@ -84,7 +84,8 @@ class Columns:
     Attributes:
         schema: of the model.
         calibration: says temperature, intervals and sets.
-        every: whether there is a probability for each class, beside that of the predicted one.
+        every: whether there is a probability for each class, of a yes/no task for its no and its yes, beside that of
+            the predicted one.
     """
 
     schema: Schema
@@ -143,9 +144,13 @@ class Columns:
         rows: dict[str, Any] = {
             f"{k}{end}": each[:, n].numpy() for k, each in values.items() for n, end in enumerate(ends)
         }
-        if margin is not None and binary:
+        words = schema.answers or [("0", "1")] * schema.outputs
+        if binary and self.every:
+            of_yes = values["prediction"].T
+            for end, (no, yes), share in zip(ends, words, of_yes, strict=True):
+                rows |= {f"probability{end}_{no}": (1 - share).numpy(), f"probability{end}_{yes}": share.numpy()}
+        if binary and margin is not None:
             sets = self.calibration.sets(schema, prediction)
-            words = schema.answers or [("0", "1")] * schema.outputs
             rows |= {f"set{end}": _joined(sets[:, n], words[n]) for n, end in enumerate(ends)}
         if target is not None:
             target = target.view_as(prediction)

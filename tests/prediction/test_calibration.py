@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gt.errors import UserError
-from gt.prediction.calibration import Calibration, calibration_error, fit, log_probabilities, quantile
+from gt.prediction.calibration import FEW, Calibration, calibration_error, fit, log_probabilities, quantile, told
 from gt.schema import UNLABELLED, Schema
 
 CLASSES = Schema(kind="multiclass", outputs=4)
@@ -83,6 +83,33 @@ def test_the_quantile_of_few_scores_leaves_room_for_the_next_one() -> None:
 def test_what_cannot_be_fitted_is_refused(level: float | None, temperature: bool) -> None:
     with pytest.raises(UserError, match="level" if level else "--level"):
         fit(NUMBERS, *drawn(NUMBERS, 10, 0), level, temperature)
+
+
+@pytest.mark.parametrize("schema", [CLASSES, YES_NO], ids=["classes", "yes or no"])
+def test_few_targets_and_one_class_are_warned_of(schema: Schema) -> None:
+    def doubts(rows: int, one_class: bool) -> list[str]:
+        prediction, target = drawn(schema, rows, 0)
+        target = torch.where(target > 0, 0, target) if one_class else target
+        calibration = fit(schema, prediction, target, temperature=True)
+        return told(schema, calibration, prediction, target).splitlines()[1:]
+
+    assert doubts(2 * FEW, False) == []
+    assert ["few" not in line and "one class" in line for line in doubts(2 * FEW, True)] == [True]
+    few, both = doubts(9, False), doubts(9, True)
+    assert [f"{FEW} or more" in line for line in few] == [True]
+    assert ["one class" in both[0], both[1:]] == [True, few]
+
+
+@pytest.mark.parametrize("schema", [CLASSES, YES_NO], ids=["classes", "yes or no"])
+def test_no_temperature_fits_a_model_that_is_always_right(schema: Schema) -> None:
+    prediction = torch.zeros(9, schema.outputs).index_fill(1, torch.tensor([0]), 1.0)
+    target = torch.zeros(9, dtype=torch.long) if schema.kind == "multiclass" else torch.full((9, 2), torch.nan)
+    if schema.kind == "binary":
+        target[:, 0] = 1.0
+    with pytest.raises(UserError, match="all of the 9 validation targets"):
+        fit(schema, prediction, target, temperature=True)
+    target[0] = 1 - target[0]
+    fit(schema, prediction, target, temperature=True)
 
 
 def test_without_calibration_nothing_changes() -> None:

@@ -81,6 +81,14 @@ def test_the_embedding_is_what_the_head_predicts_from() -> None:
     torch.testing.assert_close(answer.embedding, Mean()(states[0], batch()))  # type: ignore[arg-type]
 
 
-def test_models_of_other_data_are_not_asked_together() -> None:
-    with pytest.raises(UserError, match="outputs"):
-        Models([task(0), task(0, outputs=4)])
+@pytest.mark.parametrize(
+    ("name", "mine", "yours"),
+    [
+        ("outputs", {}, {"outputs": 4}),
+        ("columns", {"node_names": ("kind",)}, {"node_names": ("colour",)}),
+        ("undirected", {}, {"undirected": True}),
+    ],
+)
+def test_models_of_other_data_are_not_asked_together(name: str, mine: dict, yours: dict) -> None:
+    with pytest.raises(UserError, match=f"their {name} differ"):
+        Models([task(0, **mine), task(0, **yours)])
