@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from gt.data.text.tokenizer import loads
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import attribution
+from gt.prediction.asking import speller
 from gt.schema import Schema
 from gt.train.extremes import answer as said
 from gt.train.extremes import truth
@@ -123,8 +125,8 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     edges, edge_scores = attribution.edge_occlusion(net, copies, answer)
     target = "unknown" if one.y is None else truth(schema, one.y[place if by_node else 0].cpu())
     told, name = said(schema, prediction), schema.names[which] if schema.names else str(which)
-    if schema.pointer and isinstance(data, GraphData):  # classes are nodes, which the source knows by name
-        spell = partial(data.source.spelled, data.graphs, batch=one)
+    if schema.pointer:  # classes are nodes, which the source knows by name
+        spell = speller(data, dataset, np.array([sample]), one)
         names = [spell(torch.tensor([[n]])) for n in (int(prediction.argmax()), which, int(target))]
         told, name, target = (
             n if words is None else words[0] for n, words in zip((told, name, target), names, strict=True)
@@ -161,6 +163,9 @@ def labels_of(data: DataModule, dataset: object, sample: int, batch: GraphBatch)
         tokenizer = loads(schema.tokenizer)
         return [tokenizer.decode([int(token)]) for token in first], None
     if isinstance(data, GraphData) and isinstance(dataset, GraphDataset):
+        own = data.source.labels(data.graphs, int(dataset.ids[sample]), batch)
+        if own is not None:
+            return own, None
         smiles = data.source.smiles_of(data.graphs)
         if smiles is not None:
             text = smiles[int(dataset.ids[sample])]

@@ -105,8 +105,16 @@ class Source(ABC):
         """The text that each graph of the store was made of; None where they are none."""
         return None
 
-    def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str] | None:
-        """The words of predicted classes (rows, positions), where they are not the schema's names in a row."""
+    def labels(self, graphs: Graphs, number: int, batch: GraphBatch) -> list[str] | None:
+        """A word for each node of a batch of one graph, by its number in the store; None where the schema says all."""
+        return None
+
+    def spelled(self, graphs: Graphs, numbers: np.ndarray, answers: Tensor, batch: GraphBatch) -> list[str] | None:
+        """The words of predicted classes (rows, positions), where they are not the schema's names in a row.
+
+        Args:
+            numbers: (B,) of the batch's graphs in the store.
+        """
         return None
 
     def examples(self, dataset: GraphDataset, net: nn.Module) -> str:

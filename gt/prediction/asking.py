@@ -1,6 +1,6 @@
 """Every sample of a split asked, and what is said of it as a table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from gt.data.batch_sampler import Batches, Epochs, Request
@@ -74,7 +75,6 @@ def predict(
     records = data.source.records if isinstance(data, Stored) else None
     sizes = dataset.sizes if isinstance(dataset, GraphDataset) and records is not None else np.empty(0, np.int64)
     left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
-    spell: Any = partial(data.source.spelled, data.graphs) if isinstance(data, Stored) else lambda *_, **__: None
     measures = measures.to(device) if measures is not None else None
     columns = Columns(schema, calibration, every)
     nothing = torch.empty(0, schema.outputs * schema.positions)
@@ -87,7 +87,7 @@ def predict(
         samples, target = np.array(request.samples), batch.y
         where = located(schema, dataset, samples, batch)
         answer = replace(answer, prediction=calibration.scaled(schema, answer.prediction))
-        rows = pd.DataFrame(where | columns(answer, target, partial(spell, batch=batch)))
+        rows = pd.DataFrame(where | columns(answer, target, speller(data, dataset, samples, batch)))
         if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
             known = True
             if measures is not None:
@@ -111,6 +111,15 @@ def predict(
     if isinstance(data, Stored) and schema.level != "link":
         table = named(table, data)
     return Predictions(table, scores, {}).parted()
+
+
+def speller(
+    data: DataModule, dataset: Any, samples: np.ndarray, batch: GraphBatch
+) -> Callable[[Tensor], list[str] | None]:
+    """What says classes (rows, positions) of a batch of these samples in the source's words, None where it has none."""
+    if not isinstance(data, Stored) or not isinstance(dataset, GraphDataset):
+        return lambda answers: None
+    return partial(data.source.spelled, data.graphs, dataset.ids[samples], batch=batch)
 
 
 def asked(

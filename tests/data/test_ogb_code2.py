@@ -127,7 +127,7 @@ def test_data_module(root: Path) -> None:
     assert (list(measures), criterion.name, criterion.mode) == (["F1"], "F1", "max")
     (batch,) = data.val_dataloader()
     assert batch.y.shape == (1, POSITIONS + 7)
-    assert data.source.spelled(data.graphs, batch.y[:, :POSITIONS], batch) == ["name name"]
+    assert data.source.spelled(data.graphs, np.array([0]), batch.y[:, :POSITIONS], batch) == ["name name"]
     assert 0 < baseline(data, data.targets("test"))["F1"] < 1
 
 

@@ -1,4 +1,5 @@
 import ast
+import shutil
 import textwrap
 from collections import Counter
 from functools import partial
@@ -13,7 +14,7 @@ from gt.data.notices import notices
 from gt.data.python import misuse
 from gt.data.python.functions import PythonFunctions
 from gt.data.python.misuse import samples, variables
-from gt.data.python.syntax import preorder, tokens, tree
+from gt.data.python.syntax import NODE_TYPES, preorder, tokens, tree
 from gt.data.python.views import HIDDEN, HIDDEN_WORD, UNKNOWN
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -264,6 +265,51 @@ def test_examples_show_the_code(stores):
             code = "\n".join(part.splitlines()[1:-1])
             whole = textwrap.dedent(code).replace(misuse.HOLE, says[1])
             assert whole in sources_of(data)
+
+
+def unknown_words(data):
+    """What is said of functions of the test with words that training lacks: labels, names of variables, and the truth.
+
+    For each its node that is hidden, the words of its file, what stands for each node, and for each choice its first
+    mention and its name.
+    """
+    dataset, source, column = data.dataset("test"), data.source, data.source.column
+    about = source.names(data.graphs)
+    for place, number in enumerate(dataset.ids):
+        batch = dataset[Request((place,))]
+        if not (batch.x[:, column] == UNKNOWN).any():
+            continue
+        module = ast.parse((source.path / about["file"][number]).read_text())
+        (sample,) = (each for each in samples(module) if each.line == about["line"][number])
+        words = [word or NODE_TYPES[kind] for word, kind in zip(sample.tree.words, sample.tree.types, strict=True)]
+        choices = range(int(batch.extras["candidate"].max()))
+        first = [int((batch.extras["candidate"] == choice + 1).nonzero()[0]) for choice in choices]
+        names = [source.spelled(data.graphs, [number], torch.tensor([[choice]]), batch)[0] for choice in choices]
+        labels = source.labels(data.graphs, number, batch)
+        hole = int(batch.extras["query"].argmax())
+        yield hole, words if source.view == "graph" else sample.tokens, labels, dict(zip(first, names, strict=True))
+
+
+@pytest.mark.parametrize("view", ["graph", "sequence"])
+def test_words_that_training_lacks_are_those_of_the_file(stores, view):
+    told = list(unknown_words(stores[view]))
+    assert told
+    for hole, words, labels, names in told:
+        assert labels[hole] == HIDDEN_WORD
+        assert [*labels[:hole], *labels[hole + 1 :]] == [*words[:hole], *words[hole + 1 :]]
+        assert names == {node: words[node] for node in names}
+
+
+def test_words_of_a_file_that_has_changed_are_unknown(folder, tmp_path):
+    data = opened(shutil.copytree(folder, tmp_path / "copy"), "graph", tmp_path)
+    for path in data.source.path.glob("*.py"):
+        path.write_text(path.read_text().replace("width * height", "width * height * 1"))
+    told = [(words, labels, names) for _, words, labels, names in unknown_words(data) if "area" in words]
+    assert told
+    for words, labels, names in told:
+        assert len(words) > len(labels)
+        assert "<unknown>" in labels
+        assert {f"node {node}" for node in names if labels[node] == "<unknown>"} <= {*names.values()}
 
 
 def sources_of(data):

@@ -47,7 +47,7 @@ class FunctionNames(OGBGraphs):
     def metric(self, graphs: Graphs) -> OGBWords:
         return OGBWords(graphs.schema.names, POSITIONS, graphs.graphs["y"].shape[1] - POSITIONS)
 
-    def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str]:
+    def spelled(self, graphs: Graphs, numbers: np.ndarray, answers: Tensor, batch: GraphBatch) -> list[str]:
         """The name that the words at the positions (rows, POSITIONS) make."""
         return [" ".join(words) for words in self.metric(graphs).decoded(answers)]
 

@@ -8,6 +8,7 @@ attributes, and ``sequence``, the tokens of the source as a path graph. In the s
 import hashlib
 import platform
 from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from torchmetrics import MetricCollection
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset
 from gt.data.python import misuse, returns
-from gt.data.python.library import Samples, Show, collect, library, sources
+from gt.data.python.library import Samples, Show, collect, library, read, sources
+from gt.data.python.syntax import Sample
 from gt.data.python.views import UNKNOWN, graph_view, sequence_view
 from gt.data.source import Source
 from gt.data.store import Graphs
@@ -100,6 +102,12 @@ def key(task: Task, view: View, root: Path) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=8)  # functions of a file follow one another
+def _of_file(path: Path, task: Task) -> dict[int, Sample]:
+    """The functions of a file as it is now, by the line where each begins."""
+    return {sample.line: sample for sample in read(path, SAMPLES[task]) or ()}
+
+
 class PythonFunctions(Source):
     """The functions of Python's standard library, or of a folder of one's own, split by file.
 
@@ -137,6 +145,11 @@ class PythonFunctions(Source):
         """The folder that holds the sources."""
         return self.path or library()
 
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The sources, below `files`, by their numbers in the store."""
+        return sources(self.files)
+
     def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
         """Accuracy, of classes also macro F1; the loss decides.
 
@@ -162,22 +175,48 @@ class PythonFunctions(Source):
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The file and the line where each function begins."""
-        files = np.array([path.as_posix() for path in sources(self.files)])
+        files = np.array([path.as_posix() for path in self.paths])
         return {"file": files[graphs.graphs["file"]], "line": np.asarray(graphs.graphs["line"])}
 
-    def spelled(self, graphs: Graphs, answers: Tensor, batch: GraphBatch) -> list[str] | None:
-        """The names of chosen variables; where the vocabulary has none, the number of the node that it is first at."""
+    def labels(self, graphs: Graphs, number: int, batch: GraphBatch) -> list[str]:
+        """The word of each node; of one without a word, its type."""
+        assert batch.x is not None
+        words = self._words(graphs, number, batch.x[:, self.column])
+        if self.view == "sequence":
+            return words
+        types = graphs.schema.node_categories[0]
+        return [word or str(types[kind]) for word, kind in zip(words, batch.x[:, 0].tolist(), strict=True)]
+
+    def spelled(self, graphs: Graphs, numbers: np.ndarray, answers: Tensor, batch: GraphBatch) -> list[str] | None:
+        """The names of chosen variables."""
         if self.task != "misuse":
             return None
         assert batch.x is not None
         mentions = (batch.extras["candidate"] == answers[batch.batch, 0] + 1).nonzero()[:, 0]
         first = batch.ptr.new_full((batch.num_graphs,), batch.num_nodes)
         first = first.scatter_reduce(0, batch.batch[mentions], mentions, "amin")
-        numbers, places = batch.x[first, self.column].tolist(), batch.position[first].tolist()
+        words, places = batch.x[first, self.column].tolist(), batch.position[first].tolist()
         vocabulary = graphs.schema.node_categories[self.column]
+        spelled = [str(vocabulary[word]) for word in words]
+        for row in (row for row, word in enumerate(words) if word == UNKNOWN):
+            own = batch.x[int(batch.ptr[row]) : int(batch.ptr[row + 1]), self.column]
+            name = self._words(graphs, int(numbers[row]), own)[places[row]]
+            spelled[row] = f"node {places[row]}" if name == vocabulary[UNKNOWN] else name
+        return spelled
+
+    def _words(self, graphs: Graphs, number: int, words: Tensor) -> list[str]:
+        """The words (n,) of one function; those that the vocabulary lacks from its file, if it is as it was."""
+        vocabulary = graphs.schema.node_categories[self.column]
+        known = [str(vocabulary[word]) for word in words.tolist()]
+        line = int(graphs.graphs["line"][number])
+        path = self.files / self.paths[int(graphs.graphs["file"][number])]
+        if not (words == UNKNOWN).any() or (sample := _of_file(path, self.task).get(line)) is None:
+            return known
+        own = sample.tree.words if self.view == "graph" else sample.tokens
+        if len(own) != len(known):
+            return known
         return [
-            str(vocabulary[number]) if number != UNKNOWN else f"node {place}"
-            for number, place in zip(numbers, places, strict=True)
+            mine if word == UNKNOWN else theirs for word, mine, theirs in zip(words.tolist(), own, known, strict=True)
         ]
 
     @torch.no_grad()
@@ -192,14 +231,14 @@ class PythonFunctions(Source):
         batch = dataset[Request(tuple(picked.tolist()))]
         net.eval()
         chances = net(batch.to(next(net.parameters()).device)).softmax(1).cpu()
-        graphs, files = dataset.graphs.graphs, sources(self.files)
+        graphs = dataset.graphs.graphs
         lines = []
         for place, graph in enumerate(dataset.ids[picked]):
             own = slice(int(batch.ptr[place]), int(batch.ptr[place + 1]))
             candidates = batch.extras["candidate"][own].tolist()
             mention = {choice: node for node, choice in enumerate(candidates) if choice}  # one of each variable
             said = {node: float(chances[place, choice - 1]) for choice, node in mention.items()}
-            path, line = files[graphs["file"][graph]], int(graphs["line"][graph])
+            path, line = self.paths[graphs["file"][graph]], int(graphs["line"][graph])
             hole = int(batch.extras["query"][own].argmax())
             if code := misuse.told(self.files / path, line, VIEWS.index(self.view), hole, said):
                 lines.append(f"{path}:{line}\n{code}\n")
