@@ -51,32 +51,36 @@ def main(words: Sequence[str]) -> None:
     check_schema(task.schema, data.schema)
     folder: Path = options.out or run / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    files = [export.save_weights(task, folder)]
-    print(f"{files[0]}: read again, the same bits")
-    one = OneGraph(task.net)
     batches = single_graphs(data, options.graphs)
-    with torch.no_grad():
-        expected = [task(batch) for batch in batches]
-    example = export.example_of(batches)
-    program = export.program_of(one, example)
-    for save, ask in ((export.save_program, export.run_program), (export.save_onnx, export.run_onnx)):
-        try:
-            made = save(program, list(one.inputs(example)), folder)
-            off = export.furthest(ask(made, one, batches), expected)
-        except ImportError as error:
-            print(f'no {export.ONNX}: {error.name} is not installed: pip install -e ".[export]"')
-            continue
-        if not off <= export.CLOSE:
-            made.unlink()
-            raise UserError(f"{made.name} is off by {off:.1e} where {export.CLOSE:g} is allowed: it was removed")
-        print(f"{made}: within {off:.1e} of the original on {many(len(batches), 'graph')}")
-        files.append(made)
+    path = export.save_weights(task, folder)
+    print(f"{path}: read again, the same bits")
+    files, inputs = {export.WEIGHTS: "the parameters and buffers by name"}, ""
+    failures: dict[str, list[str]] = {}
+    try:
+        one, example = OneGraph(task.net), export.example_of(batches)
+        with torch.no_grad():
+            expected = [task(batch) for batch in batches]
+        results = export.save_traced(one, example, batches, expected, folder)
+    except UserError as error:
+        results = {export.PROGRAM: error, export.ONNX: error}
+    for name, result in results.items():
+        if isinstance(result, float):
+            inputs = one.described(example)
+            files[name] = f"within {result:.1e} of the original on {many(len(batches), 'graph')}"
+            print(f"{folder / name}: {files[name]}")
+        elif isinstance(result, ImportError):
+            files[name] = f"not written, {result.name} is not installed"
+            print(f'no {name}: {result.name} is not installed: pip install -e ".[export]"')
+        else:
+            files[name] = f"not written: {result}"
+            failures.setdefault(str(result), []).append(f"no {name}")
     kept = run / RESULT
-    result = json.loads(kept.read_text()) if kept.is_file() else {}
-    text = export.card(run.name, task.schema, result, task.hparams["config"], files, one.described(example))
+    scores = json.loads(kept.read_text()) if kept.is_file() else {}
     with whole(folder / export.CARD) as file:
-        file.write(text.encode())
+        file.write(export.card(run.name, task.schema, scores, task.hparams["config"], files, inputs).encode())
     print(f"{folder / export.CARD}: the model card")
+    if failures:
+        raise UserError("; ".join(f"{' and '.join(names)}: {why}" for why, names in failures.items()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from gt.data.datamodule import ALL, DataModule
 from gt.data.graphs import GraphData, Stored
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.prediction.calibration import Calibration, fit, told
+from gt.prediction.calibration import Calibration, fit, summary
 from gt.prediction.models import Answer, Models
 from gt.prediction.table import Columns, Predictions, beside, located, named
 from gt.schema import UNLABELLED
@@ -83,7 +83,7 @@ def predict(
     order: list[np.ndarray] = []
     known = False
     none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
-    for request, batch, answer in () if none else asked(models, data, split, device, left_out):
+    for request, batch, answer in () if none else answers(models, data, split, device, left_out):
         samples, target = np.array(request.samples), batch.y
         where = located(schema, dataset, samples, batch)
         answer = replace(answer, prediction=calibration.scaled(schema, answer.prediction))
@@ -122,10 +122,10 @@ def speller(
     return partial(data.source.spelled, data.graphs, dataset.ids[samples], batch=batch)
 
 
-def asked(
+def answers(
     models: Models, data: DataModule, split: str, device: torch.device, left_out: np.ndarray
 ) -> Iterator[tuple[Request, GraphBatch, Answer]]:
-    """Every batch of a split, with what is said of it, all on the CPU; (S,) samples are left out."""
+    """Every batch of a split, with the answer to it, all on the CPU; (S,) samples are left out."""
     data.readings = partial(models.readings, device.type)
     models.to(device)
     requests, dataset = plan(data, split, left_out), data.dataset(split)
@@ -166,7 +166,7 @@ def calibrate(
         raise UserError("a target of several words has neither a temperature nor sets here")
     predictions, targets, size = [], [], 0
     with torch.inference_mode():
-        for _, batch, answer in asked(models, data, "valid", device, np.zeros(0, bool)):
+        for _, batch, answer in answers(models, data, "valid", device, np.zeros(0, bool)):
             assert batch.y is not None
             predictions.append(answer.prediction)
             targets.append(batch.y if schema.kind == "multiclass" else batch.y.view_as(answer.prediction))
@@ -175,4 +175,4 @@ def calibrate(
                 break
     prediction, target = torch.cat(predictions), torch.cat(targets)
     calibration = fit(schema, prediction, target, level, temperature)
-    return calibration, told(schema, calibration, prediction, target)
+    return calibration, summary(schema, calibration, prediction, target)

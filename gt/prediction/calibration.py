@@ -141,7 +141,7 @@ def calibration_error(schema: Schema, prediction: Tensor, target: Tensor) -> flo
     return float(off.new_zeros(BINS).index_add(0, place, off).abs().sum() / max(1, len(off)))
 
 
-def told(schema: Schema, calibration: Calibration, prediction: Tensor, target: Tensor) -> str:
+def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target: Tensor) -> str:
     """A line on what was fitted, and one for what makes it doubtful: few targets, or a single class."""
     parts, doubts = [], []
     if schema.kind != "regression":

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,20 +76,17 @@ def program_of(one: OneGraph, example: GraphBatch) -> ExportedProgram:
             shapes = ({0: nodes}, {1: edges}, sizes)
             return torch.export.export(one, (x, edge_index, others), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # PyTorch raises whatever it stumbles over
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"this network cannot be traced for any size: {type(error).__name__}: {why:.200}") from error
+        raise UserError(f"this network cannot be traced for any size: {reason(error)}") from error
 
 
-def save_program(program: ExportedProgram, inputs: Sequence[str], folder: Path) -> Path:
-    """The traced network, of inputs with these names, as PyTorch's ``.pt2``."""
-    path = folder / PROGRAM
+def save_program(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:
+    """Write the traced network, of inputs with these names, as PyTorch's ``.pt2``."""
     with whole(path) as file:
         torch.export.save(program, file)  # which knows the names itself
-    return path
 
 
-def save_onnx(program: ExportedProgram, inputs: Sequence[str], folder: Path) -> Path:
-    """The same as ONNX.
+def save_onnx(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:
+    """Write the same as ONNX.
 
     Raises:
         ImportError: onnx or onnxscript is missing.
@@ -98,12 +96,49 @@ def save_onnx(program: ExportedProgram, inputs: Sequence[str], folder: Path) -> 
 
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they warn of what they skip
-    path = folder / ONNX
-    made: Any = torch.onnx.export(program, input_names=list(inputs), output_names=["prediction"], verbose=False)
-    part = path.with_name(f".{path.name}.part")
-    made.save(str(part))
-    part.replace(path)
-    return path
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's exporter copies its own old classes
+        model: Any = torch.onnx.export(program, input_names=list(inputs), output_names=["prediction"], verbose=False)
+    with whole(path) as file:
+        file.write(model.model_proto.SerializeToString())
+
+
+def save_traced(
+    one: OneGraph, example: GraphBatch, batches: Sequence[GraphBatch], expected: Sequence[Tensor], folder: Path
+) -> dict[str, float | ImportError | UserError]:
+    """Trace a network, write it as PyTorch's and as ONNX, and hold each file against the network itself.
+
+    Args:
+        example: see `example_of`.
+        batches: each of one graph; expected: the network's predictions for them.
+
+    Returns:
+        By name of a file how far it is off, see `furthest`; or why there is none: a package that is not installed, or
+        a network that has no such form or another one there.
+    """
+    results: dict[str, float | ImportError | UserError] = {}
+    try:
+        program = program_of(one, example)
+    except UserError as error:
+        return {PROGRAM: error, ONNX: error}
+    for name, write, run in ((PROGRAM, save_program, run_program), (ONNX, save_onnx, run_onnx)):
+        path = folder / name
+        try:
+            write(program, list(one.inputs(example)), path)
+            off = furthest(run(path, one, batches), expected)
+            if not off <= CLOSE:
+                raise UserError(f"it is off by {off:.1e} where {CLOSE:g} is allowed")
+            results[name] = off
+        except Exception as error:  # exporters raise whatever they stumble over
+            path.unlink(missing_ok=True)  # that of an earlier export, too
+            results[name] = error if isinstance(error, ImportError | UserError) else UserError(reason(error))
+    return results
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of PyTorch's."""
+    text = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {text:.200}"
 
 
 def furthest(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -138,9 +173,19 @@ def _arguments(one: OneGraph, batch: GraphBatch) -> tuple[Tensor, Tensor, dict[s
 
 
 def card(
-    name: str, schema: Schema, result: Mapping[str, Any], config: Mapping[str, Any], files: Sequence[Path], inputs: str
+    name: str,
+    schema: Schema,
+    result: Mapping[str, Any],
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+    inputs: str,
 ) -> str:
-    """A model card (Mitchell et al. 2019) in Markdown: what it is, data, scores, how to repeat and to use it."""
+    """A model card (Mitchell et al. 2019) in Markdown: what it is, data, scores, how to repeat and to use it.
+
+    Args:
+        files: by name, those written and those that could not be, what is to be said of each.
+        inputs: of the traced network; empty where there is none.
+    """
     scores, constant = result.get("scores") or {}, result.get("baseline") or {}
     rows = [f"| {key} | {number(value)} | {number(constant.get(key, math.nan))} |" for key, value in scores.items()]
     model = config.get("model") or {}
@@ -165,9 +210,8 @@ def card(
             "",
             "Files:",
             "",
-            *(f"- `{path.name}`" for path in files),
+            *(f"- `{name}`: {about}" for name, about in files.items()),
             "",
-            inputs,
-            "",
+            *([inputs, ""] if inputs else []),
         ]
     )

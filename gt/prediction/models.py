@@ -116,14 +116,14 @@ class Models:
         if self.members == 1:
             return Answer(self.tasks[0](batch).float() if embedding is None else single, None, embedding)
         total = squares = torch.zeros((), dtype=torch.float64, device=batch.device)
-        for said in self._said(batch):
-            value = self._mean_of(said).double()
+        for prediction in self._member_predictions(batch):
+            value = self._mean_of(prediction).double()
             total, squares = total + value, squares + value.square()
         mean = total / self.members
         variance = (squares - self.members * mean.square()) / (self.members - 1)
         return Answer(self._prediction(mean).float(), variance.clamp(min=0).sqrt().float(), embedding)
 
-    def _said(self, batch: GraphBatch) -> Iterator[Tensor]:
+    def _member_predictions(self, batch: GraphBatch) -> Iterator[Tensor]:
         for task in self.tasks:
             if not self.passes:
                 yield task(batch).float()

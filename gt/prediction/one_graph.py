@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gt.errors import UserError
+from gt.features import Features
 from gt.graph import GraphBatch
 from gt.layers import attention_layers
 from gt.masks import Complete, Mask
@@ -40,11 +41,25 @@ class Supplied(Mask):
         return batch.memo[self.name]
 
 
+class SummedEmbedding(nn.Module):
+    """What an `nn.EmbeddingBag` gives of rows of one length, (rows, columns) to (rows, width).
+
+    In ONNX a bag is a loop over rows, slow, and an error where there are none, as of the edges of a single atom.
+    """
+
+    def __init__(self, bag: nn.EmbeddingBag) -> None:
+        super().__init__()
+        self.weight = bag.weight
+
+    def forward(self, indices: Tensor, per_sample_weights: None = None) -> Tensor:
+        return nn.functional.embedding(indices, self.weight).sum(1)
+
+
 class OneGraph(nn.Module):
     """``one(x, edge_index, edge_attr, **others)`` is ``net(batch)`` for a batch of one graph.
 
     Args:
-        net: trained; a copy of it is taken, low-rank changes merged.
+        net: trained; it is copied, low-rank changes merged.
 
     Attributes:
         supplied: the masks that are inputs, (1, 1 or H, N, N) bool, [0, h, i, j] True where i reads j, by name.
@@ -66,6 +81,10 @@ class OneGraph(nn.Module):
         for module in self.net.modules():
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
+        for features in [
+            module for module in self.net.modules() if isinstance(module, Features) and module.categorical
+        ]:
+            features.register_module("table", SummedEmbedding(features.table))
         for _, layer in attention_layers(self.net):
             layer.backend, layer.compiled = "dense", True
         demands = [layer.demand("cpu", False) for _, layer in attention_layers(self.net)]

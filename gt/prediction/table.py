@@ -188,10 +188,10 @@ def beside(
         unreadable |= {int(row): f"row {row}: {why}" for row in rows[left_out]}
         rows = rows[~left_out]
     own = set(map(str, records.table.columns))
-    told = {"graph", "node", "from_node", "to_node"} | (
+    repeated = {"graph", "node", "from_node", "to_node"} | (
         {name for name in predicted if str(name).startswith("target")} if {*schema.target} <= own else set()
     )
-    predicted = predicted.drop(columns=[name for name in predicted if name in told])
+    predicted = predicted.drop(columns=[name for name in predicted if name in repeated])
     predicted.index = pd.Index(rows)
     table = records.table.rename(columns={name: f"{name} of the file" for name in predicted if name in own})
     return Predictions(

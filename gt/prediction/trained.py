@@ -54,21 +54,21 @@ class Trained(Task):
             UserError: items that the model cannot read.
         """
         models = Models([self, *beside], dropout)
-        found = self._asked(items, models, calibration, probabilities, batch_size)
-        if found.unreadable:
-            first = next(iter(found.unreadable.values()))
-            rest = f", and {len(found.unreadable) - 1:,} more" if len(found.unreadable) > 1 else ""
+        predictions = self._predictions(items, models, calibration, probabilities, batch_size)
+        if predictions.unreadable:
+            first = next(iter(predictions.unreadable.values()))
+            rest = f", and {len(predictions.unreadable) - 1:,} more" if len(predictions.unreadable) > 1 else ""
             warnings.warn(f"{first}{rest}: without a prediction", stacklevel=2)
-        found.table.attrs["unreadable"] = found.unreadable
-        return found.table
+        predictions.table.attrs["unreadable"] = predictions.unreadable
+        return predictions.table
 
     def embed(self, items: Sequence[Any], batch_size: int = 128) -> np.ndarray:
         """(rows of `predict`, d) what the head predicts from; NaN for what cannot be read."""
-        embeddings = self._asked(items, Models([self], embed=True), Calibration(), False, batch_size).embeddings
+        embeddings = self._predictions(items, Models([self], embed=True), Calibration(), False, batch_size).embeddings
         assert embeddings is not None
         return embeddings
 
-    def _asked(
+    def _predictions(
         self, items: Sequence[Any], models: Models, calibration: Calibration, every: bool, batch_size: int
     ) -> Predictions:
         source, device = Objects(items), next(self.parameters()).device

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gt.errors import UserError
-from gt.prediction.calibration import FEW, Calibration, calibration_error, fit, log_probabilities, quantile, told
+from gt.prediction.calibration import FEW, Calibration, calibration_error, fit, log_probabilities, quantile, summary
 from gt.schema import UNLABELLED, Schema
 
 CLASSES = Schema(kind="multiclass", outputs=4)
@@ -51,7 +51,7 @@ def test_intervals_and_sets_hold_what_they_say_of_data_that_were_not_seen(schema
 @pytest.mark.parametrize("schema", [CLASSES, YES_NO], ids=["classes", "yes or no"])
 def test_the_temperature_is_that_at_which_targets_are_likeliest(schema: Schema) -> None:
     prediction, target = drawn(schema, 5000, 0)
-    found = fit(schema, prediction, target, temperature=True).temperature
+    fitted = fit(schema, prediction, target, temperature=True).temperature
 
     def loss(temperature: float) -> float:
         scores = prediction / temperature
@@ -61,8 +61,8 @@ def test_the_temperature_is_that_at_which_targets_are_likeliest(schema: Schema) 
         return float(each[~target.isnan()].mean())
 
     tried = np.linspace(1, 4, 301)
-    assert found == pytest.approx(tried[np.argmin([loss(t) for t in tried])], abs=0.02)
-    before, after = (calibration_error(schema, prediction / t, target) for t in (1.0, found))
+    assert fitted == pytest.approx(tried[np.argmin([loss(t) for t in tried])], abs=0.02)
+    before, after = (calibration_error(schema, prediction / t, target) for t in (1.0, fitted))
     assert after < 0.02 < before
 
 
@@ -91,7 +91,7 @@ def test_few_targets_and_one_class_are_warned_of(schema: Schema) -> None:
         prediction, target = drawn(schema, rows, 0)
         target = torch.where(target > 0, 0, target) if one_class else target
         calibration = fit(schema, prediction, target, temperature=True)
-        return told(schema, calibration, prediction, target).splitlines()[1:]
+        return summary(schema, calibration, prediction, target).splitlines()[1:]
 
     assert doubts(2 * FEW, False) == []
     assert ["few" not in line and "one class" in line for line in doubts(2 * FEW, True)] == [True]

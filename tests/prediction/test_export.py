@@ -1,5 +1,7 @@
 """``python -m gt.export``: files that say what the network says, for graphs of any size."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from gt.data.own.csv_graphs import CSVGraphs
 from gt.errors import UserError
 from gt.export import main
 from gt.prediction.asking import single_graphs
-from gt.prediction.export import CLOSE, furthest, run_onnx, run_program
+from gt.prediction.export import CLOSE, example_of, furthest, run_onnx, run_program, save_traced
 from gt.prediction.one_graph import OneGraph
 from gt.train.checkpoint import encodings_of
 from tests.data.modules import over
@@ -44,7 +46,9 @@ def test_each_file_says_what_the_network_says(
     overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, data = of_many_sizes(tmp_path, *overrides)
-    main([str(run), "--graphs", "9"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        main([str(run), "--graphs", "9"])
     folder = run / "export"
     said = capsys.readouterr().out
     assert "model.pt2: within" in said
@@ -66,6 +70,49 @@ def test_each_file_says_what_the_network_says(
     assert furthest(run_onnx(folder / "model.onnx", one, batches), expected) < CLOSE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("mask.hops=2", "encoding=[rwse]", "encoding.rwse.dim=8"),
+        ("model=transformer", "mask.hops=null", "encoding=[laplacian]", "encoding.laplacian.dim=8"),
+    ],
+)
+def test_molecules_of_all_sizes_are_answered_as_by_the_network(
+    overrides: tuple[str, ...], real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 of ESOL's molecules, those of one atom and of the most among them."""
+    pytest.importorskip("rdkit")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from gt.data.molecules.molecules import Molecules
+
+    options = {
+        "path": str(real_data / "moleculenet" / "ESOL_delaney-processed.csv"),
+        "target": "measured log solubility in mols per litre",
+        "split": "random",
+        "fractions": [0.05, 0.05, 0.9],
+        "processes": 1,
+    }
+    run = run_of(tmp_path, Molecules, network("model.width=32", "model.depth=3", *overrides), **options)
+    data = over(GraphData, Molecules, root=str(tmp_path / "root"), **options)
+    task = gt.load(run)
+    data.open(encodings_of(task.hparams["config"]))
+    every = sorted(single_graphs(data, 2000), key=lambda graph: graph.num_nodes)
+    batches = [every[place] for place in torch.linspace(0, len(every) - 1, 100).long().tolist()]
+    assert len({graph.num_nodes for graph in batches}) > 20
+    one, example = OneGraph(task.net), example_of(batches)
+    with torch.no_grad():
+        expected = [task(batch) for batch in batches]
+    results = save_traced(one, example, batches, expected, tmp_path)
+    assert all(isinstance(off, float) for off in results.values()), results
+    for ask, name in ((run_program, "model.pt2"), (run_onnx, "model.onnx")):
+        answers = ask(tmp_path / name, one, batches)
+        off = max(float((answer - said).abs().max()) for answer, said in zip(answers, expected, strict=True))
+        print(f"{name}: within {off:.1e} on graphs of {every[0].num_nodes} to {every[-1].num_nodes} nodes")
+        assert off < 1e-4
+
+
 def test_a_function_of_one_graph_is_the_network_and_a_wrong_mask_is_not(tmp_path: Path) -> None:
     run, data = of_many_sizes(tmp_path, "mask.hops=1")
     task = gt.load(run)
@@ -80,11 +127,47 @@ def test_a_function_of_one_graph_is_the_network_and_a_wrong_mask_is_not(tmp_path
         assert not torch.allclose(one(x, edge_index, others), task(batch))
 
 
-def test_what_is_off_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fails(error: Exception) -> Callable[..., None]:
+    def fail(*given: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_what_is_off_is_not_left_and_the_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = of_many_sizes(tmp_path, "mask.hops=1")
     wrong = lambda path, one, batches: [torch.full((1, 2), 9.0) for _ in batches]  # noqa: E731
     monkeypatch.setattr("gt.prediction.export.run_program", wrong)
-    with pytest.raises(UserError, match=r"model\.pt2"):
+    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(RuntimeError("no such operator\nmore")))
+    (run / "export").mkdir()
+    (run / "export" / "model.onnx").write_text("of an earlier export")
+    with pytest.raises(
+        UserError, match=r"no model\.pt2: it is off .*; no model\.onnx: RuntimeError: no such operator$"
+    ):
         main([str(run)])
-    assert not (run / "export" / "model.pt2").exists()
-    assert (run / "export" / "weights.safetensors").exists()
+    assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
+    card = (run / "export" / "README.md").read_text()
+    assert "- `weights.safetensors`: the parameters" in card
+    assert "- `model.pt2`: not written: it is off" in card
+    assert "- `model.onnx`: not written: RuntimeError: no such operator\n" in card
+    assert "Inputs of" not in card
+
+
+def test_a_network_that_has_no_onnx_form_has_a_card_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = of_many_sizes(tmp_path, "mask.hops=1")
+    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(ImportError("gone", name="onnx")))
+    main([str(run)])
+    assert "no model.onnx: onnx is not installed" in capsys.readouterr().out
+    card = (run / "export" / "README.md").read_text()
+    assert "- `model.pt2`: within" in card
+    assert "- `model.onnx`: not written, onnx is not installed" in card
+    assert "Inputs of the traced network" in card
+
+
+def test_a_network_that_is_not_traced_has_its_weights_and_a_card(tmp_path: Path) -> None:
+    run, _ = of_many_sizes(tmp_path, "mask=virtual")
+    with pytest.raises(UserError, match=r"no model\.pt2 and no model\.onnx: virtual nodes"):
+        main([str(run)])
+    assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
