@@ -1,15 +1,21 @@
 """What an answer goes by: against sums over single nodes and edges, on networks of which it is known."""
 
+import base64
+import io
 import re
+from itertools import pairwise
 
+import matplotlib.image
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
 from gt import explain as program
+from gt.cli.explanation import Explanation
+from gt.cli.explanation_page import page
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import GraphBatch, path_graphs
 from gt.inference.attribution import (
     attention_weights,
     deletion,
@@ -129,6 +135,42 @@ def test_a_page_shows_a_sample(run, capsys):
     assert re.findall("<h2>(.*?)</h2>", page) == [
         "Integrated gradients", "Occlusion", "Attention rollout", "Is it so?", "Edges", "Attention"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", [2, 33, 100])
+def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
+    """Drawings at their own size, whose labels are 12 pixels high and at least as far apart."""
+    path = path_graphs([nodes])
+    path.x = torch.zeros(nodes, 1, dtype=torch.long)
+    torch.manual_seed(0)
+    weights = torch.rand(3, nodes, nodes)
+    weights[0, nodes // 2, 0] = 2.0  # node n/2 reads node 0 most
+    names = [f"<{n}>" for n in range(nodes)]
+    none = torch.zeros(nodes)
+    why = Explanation(
+        "title", "1", "1", "class 1", path, names, None, False, {"occlusion": none}, {"occlusion": torch.zeros(11)},
+        torch.zeros(2, 11), {"occlusion": 0.0}, torch.zeros(2, 0), torch.zeros(0), [("layers.0", weights)],
+    )  # fmt: skip
+    text = page(why)
+    assert ".heads text { font-size: 12px" in text
+    assert ".heads svg { max-width: none }" in text
+    drawings = [
+        tuple(map(float, m)) for m in re.findall(r'<svg width="(\d+)" height="(\d+)" viewBox="0 0 (\d+) ', text)
+    ]
+    assert len(drawings) == 3
+    assert all(width == height == inside for width, height, inside in drawings)
+    rows = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="end">(.*?)</text>', text)
+    shown = [n for n in range(nodes) if n % (1 if nodes <= 40 else 3) == 0]
+    assert [name for *_, name in rows] == [f"&lt;{n}&gt;" if nodes <= 40 else str(n) for n in shown]
+    places = [float(y) for _, y, _ in rows]
+    assert min(after - before for before, after in pairwise(places)) >= 12
+    side = float(re.search(r'<image x="[\d.]+" y="([\d.]+)" width="([\d.]+)"', text)[2])
+    margin = float(re.search(r'<image x="([\d.]+)"', text)[1])
+    assert [round((y - 4 - margin) / side * nodes - 0.5) for y in places] == shown  # each beside its row
+    picture = re.search(r'href="data:image/png;base64,(.*?)"', text)[1]
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
+    assert pixels.shape[:2] == (nodes, nodes)
+    assert divmod(int(pixels[..., :3].sum(-1).argmax()), nodes) == (nodes // 2, 0)  # row, column
 
 
 @pytest.mark.parametrize("words", [["--sample", "20"], ["--output", "7"], ["--split", "train2"]])

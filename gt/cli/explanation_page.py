@@ -5,6 +5,7 @@ import html
 import io
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,7 +15,12 @@ from gt.data.picture import layout
 from gt.schema import number
 from gt.train.report import STYLE
 
-LABELLED, DRAWN = 40, 120  # nodes whose attention is drawn with names, and at all
+LABELLED, DRAWN = (
+    40,
+    120,
+)  # nodes that have names beside a matrix of attention (of more some have numbers); drawn at all
+LINE = 14  # pixels that a label beside a matrix takes
+PER_INCH = 90  # pixels on the page of a figure's inch at least, so that letters of 8 points are read
 COLOURS = mpl.colormaps["RdBu_r"]
 
 
@@ -46,13 +52,14 @@ def page(why: Explanation) -> str:
         )
     if why.attention and why.batch.num_nodes <= DRAWN:
         parts.append(
-            "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>"
-            + "".join(image(heads(why, name, weights)) for name, weights in why.attention)
+            "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>" + matrices(why)
         )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(why.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
-        ".text span { color: #000; border-radius: 3px } svg { max-width: 100%; height: auto }</style>"
+        ".text span { color: #000; border-radius: 3px } svg { max-width: 100%; height: auto }"
+        ".heads figure { width: auto; max-width: 100%; overflow-x: auto } .heads svg { max-width: none }"
+        ".heads text { font-size: 12px; fill: currentColor } .heads image { image-rendering: pixelated }</style>"
         f"{''.join(parts)}</html>\n"
     )
 
@@ -114,7 +121,7 @@ def network(why: Explanation, shares: np.ndarray) -> Figure:
     )
     if nodes <= DRAWN:
         for (x, y), label in zip(place, why.labels, strict=True):
-            axes.text(x, y, label[:14].replace("$", r"\$"), fontsize=6, ha="center", va="center", zorder=3)
+            axes.text(x, y, label[:14].replace("$", r"\$"), fontsize=8, ha="center", va="center", zorder=3)
     axes.set_axis_off()
     return figure
 
@@ -135,27 +142,37 @@ def deletion(why: Explanation) -> Figure:
     return figure
 
 
-def heads(why: Explanation, name: str, weights: Tensor) -> Figure:
-    """The weights (H, n, n) of one layer, a picture for each head."""
-    count, nodes = len(weights), weights.shape[1]
-    columns = min(4, count)
-    lines = -(-count // columns)
-    side = 3.2 if nodes <= LABELLED else 2.6
-    figure = Figure(figsize=(side * columns, side * lines + 0.3), layout="constrained")
-    figure.suptitle(name, fontsize=9)
-    for place, axes in enumerate(figure.subplots(lines, columns, squeeze=False).ravel()):
-        if place >= count:
-            axes.axis("off")
-            continue
-        axes.imshow(weights[place].numpy(), cmap="viridis", vmin=0)
-        axes.set_title(f"head {place}", fontsize=8)
-        if nodes <= LABELLED:
-            names = [repr(label)[1:-1][:8].replace("$", r"\$") for label in why.labels]
-            axes.set_xticks(range(nodes), names, rotation=90, fontsize=5)
-            axes.set_yticks(range(nodes), names, fontsize=5)
-        else:
-            axes.tick_params(labelsize=5)
-    return figure
+def matrices(why: Explanation) -> str:
+    """The attention weights of each layer and head as matrices, each at its own size: what is too wide scrolls.
+
+    Beside them stand the names of nodes or, of many, the numbers of some.
+    """
+    nodes = why.batch.num_nodes
+    step = -(-nodes // LABELLED)
+    names = [repr(label)[1:-1][:11] for label in why.labels] if step == 1 else [str(n) for n in range(nodes)]
+    entry = min(max(LINE, 280 / nodes), 2 * LINE) if step == 1 else LINE / step  # a line for each label at least
+    margin = 12 + 8 * max(map(len, names))
+    texts = []
+    for n in range(0, nodes, step):
+        name, middle = html.escape(names[n]), margin + (n + 0.5) * entry + 4
+        texts.append(f'<text x="{margin - 5}" y="{middle:.1f}" text-anchor="end">{name}</text>')
+        texts.append(f'<text transform="translate({middle:.1f} {margin - 5}) rotate(-90)">{name}</text>')
+    parts = [f'<svg class="heads" width="0" height="0"><defs><g id="labels">{"".join(texts)}</g></defs></svg>']
+    side = f"{margin + nodes * entry:.0f}"
+    for layer, weights in why.attention:
+        parts.append(f'<h3>{html.escape(layer)}</h3><div class="cards heads">')
+        for head, matrix in enumerate(weights.numpy()):
+            file = io.BytesIO()
+            mpl.image.imsave(file, matrix, cmap="viridis", vmin=0, format="png")
+            source = base64.b64encode(file.getvalue()).decode()
+            parts.append(
+                f"<figure><figcaption>head {head}, up to {matrix.max():.2f}</figcaption>"
+                f'<svg width="{side}" height="{side}" viewBox="0 0 {side} {side}"><use href="#labels"/>'
+                f'<image x="{margin}" y="{margin}" width="{nodes * entry:.1f}" height="{nodes * entry:.1f}" '
+                f'href="data:image/png;base64,{source}"/></svg></figure>'
+            )
+        parts.append("</div>")
+    return "".join(parts)
 
 
 def image(figure: Figure) -> str:
@@ -163,5 +180,5 @@ def image(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, dpi=130, format="png")
     source = base64.b64encode(file.getvalue()).decode()
-    least = f"{min(figure.get_figwidth(), 11) * 55:.0f}"
+    least = f"{figure.get_figwidth() * PER_INCH:.0f}"
     return f'<div class="wide"><img alt="" style="min-width:{least}px" src="data:image/png;base64,{source}"></div>'
