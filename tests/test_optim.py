@@ -168,6 +168,14 @@ def test_on_a_plateau_the_criterion_decides():
         assert configured["scheduler"].get_last_lr()[0] == pytest.approx(0.2 * share)
 
 
+def test_a_plateau_is_looked_for_where_something_was_validated(tmp_path):
+    plateau = ["optim/schedule=plateau", "optim.schedule.patience=0", "+optim.schedule.threshold=10", "optim.lr=0.008"]
+    every = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *every)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 2  # of the first two one
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

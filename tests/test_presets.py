@@ -26,6 +26,12 @@ ZINC = Schema((21,), edge_vocab=(4,), kind="regression")  # kinds of atoms that 
 PIXELS = partial(Schema, edge_floats=1, outputs=10)
 REGIONS = partial(Schema, node_floats=14, edge_floats=2, level="node")
 NODES = partial(Schema, level="node")
+SUPERPIXELS = {"cifar10": PIXELS(node_floats=5), "mnist": PIXELS(node_floats=3)}
+COMMUNITIES = {"pattern": NODES(node_floats=3, outputs=2), "cluster": NODES(node_floats=7, outputs=6)}
+IMAGES = {"pascalvoc_sp": REGIONS(outputs=21), "coco_sp": REGIONS(outputs=81)}
+CALLS = Schema(node_floats=5, outputs=5)
+PROTEINS = Schema((1,), edge_floats=7, outputs=37)
+TEXT = Schema((50_257,), level="node", outputs=50_257, max_nodes=1024)
 CODE = Schema((98, 10_030, 21), edge_vocab=(2, 2), outputs=5002, positions=5)
 PUBLISHED = {  # schema, parameters published and those that are more or less here: why, the file says
     "zinc_gps": (ZINC, 423_717, -7 * (64 - 28)),
@@ -39,34 +45,47 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
     "pcqm4mv2_gps_deep": (MOLECULE(kind="regression"), 13_807_345, 256 - 20),
     "zinc_grit": (ZINC, 473_473, 0),
     "peptides_func_grit": (MOLECULE(outputs=10), 443_338, 96),
-    "cifar10_gps": (PIXELS(node_floats=5), 112_726, 0),
-    "mnist_gps": (PIXELS(node_floats=3), 115_394, 0),
-    "pascalvoc_sp_gps": (REGIONS(outputs=21), 510_453, 0),
-    "coco_sp_gps": (REGIONS(outputs=81), 516_273, 0),
-    "pattern_gps": (NODES(node_floats=3, outputs=2), 337_201, -64 + 65),
-    "cluster_gps": (NODES(node_floats=7, outputs=6), 502_054, -48),
+    "cifar10_gps": (SUPERPIXELS["cifar10"], 112_726, 0),
+    "mnist_gps": (SUPERPIXELS["mnist"], 115_394, 0),
+    "pascalvoc_sp_gps": (IMAGES["pascalvoc_sp"], 510_453, 0),
+    "coco_sp_gps": (IMAGES["coco_sp"], 516_273, 0),
+    "pattern_gps": (COMMUNITIES["pattern"], 337_201, -64 + 65),
+    "cluster_gps": (COMMUNITIES["cluster"], 502_054, -48),
     "molhiv_gnn_plus": (MOLECULE(), 1_076_633, 0),
     "molpcba_gnn_plus": (MOLECULE(outputs=128), 6_016_860, 0),
-    "ppa_gnn_plus": (Schema((1,), edge_floats=7, outputs=37), 5_547_557, 0),
+    "ppa_gnn_plus": (PROTEINS, 5_547_557, 0),
     "code2_gnn_plus": (CODE, 29_865_906, 0),
     "peptides_func_gnn_plus": (MOLECULE(outputs=10), 507_351, 0),
-    "coco_sp_gnn_plus": (REGIONS(outputs=81), 508_589, 0),
-    "cifar10_gnn_plus": (PIXELS(node_floats=5), 116_490, 0),
-    "mnist_gnn_plus": (PIXELS(node_floats=3), 118_940, 0),
-    "malnet_tiny_gnn_plus": (Schema(node_floats=5, outputs=5), 550_905, -2 * 100),
+    "coco_sp_gnn_plus": (IMAGES["coco_sp"], 508_589, 0),
+    "cifar10_gnn_plus": (SUPERPIXELS["cifar10"], 116_490, 0),
+    "mnist_gnn_plus": (SUPERPIXELS["mnist"], 118_940, 0),
+    "malnet_tiny_gnn_plus": (CALLS, 550_905, -2 * 100),
     "zinc_gnn_plus": (ZINC, 413_355, -21 * 70),
-    "cluster_gnn_plus": (NODES(node_floats=7, outputs=6), 474_574, -(21 + 1) * 56),
-    "pattern_gnn_plus": (NODES(node_floats=3, outputs=2), 466_001, -(33 + 1) * 64 + 65),
+    "cluster_gnn_plus": (COMMUNITIES["cluster"], 474_574, -(21 + 1) * 56),
+    "pattern_gnn_plus": (COMMUNITIES["pattern"], 466_001, -(33 + 1) * 64 + 65),
+    "cifar10_exphormer": (SUPERPIXELS["cifar10"], 111_095, 7_491),
+    "mnist_exphormer": (SUPERPIXELS["mnist"], 111_015, 7_507),
+    "pattern_exphormer": (COMMUNITIES["pattern"], 91_045, 6_277),
+    "cluster_exphormer": (COMMUNITIES["cluster"], 282_970, 19_356),
+    "pascalvoc_sp_exphormer": (IMAGES["pascalvoc_sp"], 509_301, 37_536),
+    "coco_sp_exphormer": (IMAGES["coco_sp"], 498_993, 37_224),
+    "malnet_tiny_exphormer": (CALLS, 286_277, 16_640),
+    "malnet_tiny_gps": (CALLS, 527_237, -5 * 64),
+    "ppa_gps": (PROTEINS, 3_434_533, -3 * 256),
+    "code2_gps": (CODE, 12_454_066, -4 * 256),
+    "products_sage": (NODES(node_floats=100, outputs=47), 433_047, 0),
+    "proteins_gat": (NODES(node_floats=8, edge_floats=8, outputs=112, kind="binary"), 2_943_472, 357_120),
     "shakespeare_char": (Schema((65,), level="node", outputs=65, max_nodes=64), 804_096, 0),
 }
 UNPUBLISHED = {  # parameters that the file names
     "peptides_struct_gnn_plus": (MOLECULE(outputs=11, kind="regression"), 492_897),
-    "pascalvoc_sp_gnn_plus": (REGIONS(outputs=21), 555_486),
+    "pascalvoc_sp_gnn_plus": (IMAGES["pascalvoc_sp"], 555_486),
     "zinc_graphormer": (ZINC, 483_433),
     "minesweeper_gcn": (NODES(node_floats=7, outputs=2), 102_018),
     "roman_empire_gcn": (NODES(node_floats=300, outputs=18), 4_900_370),
     "arxiv_gcn": (NODES(node_floats=128, outputs=40), 2_718_248),
     "cora_gcn": (NODES(node_floats=1433, outputs=7), 23_063),
+    "wikitext103_gpt": (TEXT, 124_337_664),
 }
 PRESETS = {name: (schema, number + more) for name, (schema, number, more) in PUBLISHED.items()} | UNPUBLISHED
 
@@ -114,12 +133,12 @@ def test_a_preset_has_its_published_size_and_trains(name):
     cfg, (schema, parameters) = composed(name), PRESETS[name]
     check(cfg)
     config = network_config(cfg)
-    with torch.device("meta"):
+    with torch.device("cpu" if "PyGConvolution" in str(config) else "meta"):  # those try the layer out
         assert build(config, schema).parameter_count() == parameters
-    if not schema.max_nodes:  # a smaller network, for a smaller dataset of the same columns
-        config |= {"model": config["model"] | {"width": 64, "depth": 2}}
+    if name != "shakespeare_char":  # a smaller network, for a smaller dataset of the same columns
+        config |= {"model": config["model"] | {"width": 48, "depth": 2}}
         vocab = tuple(min(most, 30) for most in schema.node_vocab)
-        schema = replace(schema, node_vocab=vocab, outputs=min(schema.outputs, 50))
+        schema = replace(schema, node_vocab=vocab, outputs=min(schema.outputs, 30))
     torch.manual_seed(0)
     net = build(config, schema)
     batch, before = made_up(schema, net.encodings), [parameter.clone() for parameter in net.parameters()]

@@ -34,6 +34,7 @@ EDGES = {  # what looks at a node's own edges and their sources: as one names it
     "sage": (pyg.SAGEConv, lambda: pyg.SAGEConv(WIDTH, WIDTH)),
     "gin": (pyg.GINConv, lambda: pyg.GINConv(two_maps())),
     "gine": (partial(pyg.GINEConv, train_eps=True), lambda: pyg.GINEConv(two_maps(), train_eps=True, edge_dim=WIDTH)),
+    "gat, no edges": (partial(pyg.GATConv, heads=2, edge_dim=None), lambda: pyg.GATConv(WIDTH, WIDTH // 2, heads=2)),
     "gat": (partial(pyg.GATv2Conv, heads=2), lambda: pyg.GATv2Conv(WIDTH, WIDTH // 2, heads=2, edge_dim=WIDTH)),
     "gat, mean of heads": (
         partial(pyg.GATv2Conv, heads=3, concat=False, add_self_loops=False),

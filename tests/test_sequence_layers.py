@@ -48,28 +48,39 @@ def same(layer, sizes, mask, alone):
 
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("channels", [None, 5])
 @every_size
-def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, causal, features, monkeypatch):
+def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, channels, causal, features, monkeypatch):
     monkeypatch.setattr(linear, "CHUNK", 4)
-    layer = made(LinearAttention, heads=3, feature_map=FEATURES[features])
+    layer = made(LinearAttention, heads=3, feature_map=FEATURES[features], channels=channels)
+    size = channels or 4
 
     def phi(x):
         if features == "elu":
             return torch.where(x > 0, x + 1, x.exp())
-        x = x / 4**0.25
+        x = x / size**0.25
         return (x @ layer.feature_map.directions.T - (x * x).sum(1, keepdim=True) / 2).exp()
 
     def alone(x):
-        q, k, v = (rows.view(-1, 3, 4) for rows in layer.project_in(x).chunk(3, dim=1))
+        q, k, v = (rows.view(-1, 3, size) for rows in layer.project_in(x).chunk(3, dim=1))
         out = []
         for i in range(len(x)):
             seen = slice(i + 1 if causal else len(x))
             for h in range(3):
                 weights = phi(k[seen, h]) @ phi(q[i : i + 1, h])[0]
                 out.append(weights / weights.sum() @ v[seen, h])
-        return layer.project_out(torch.stack(out).view(len(x), WIDTH))
+        return layer.project_out(torch.stack(out).view(len(x), 3 * size))
 
     same(layer, sizes, Causal() if causal else Complete(), alone)
+
+
+def test_what_linear_attention_gives_is_dropped_in_training_alone():
+    torch.manual_seed(0)
+    batch, layer, state = path_graphs([50]), LinearAttention(8, dropout=0.25), State(torch.randn(50, 8))
+    dropped, kept = layer(state, batch, Complete()(batch))["x"], layer.eval()(state, batch, Complete()(batch))["x"]
+    zeros = dropped == 0
+    assert 0.15 < zeros.float().mean() < 0.35
+    torch.testing.assert_close(dropped[~zeros], kept[~zeros] / 0.75)
 
 
 def test_random_features_approach_the_softmax():

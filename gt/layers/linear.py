@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gt.dropout import Dropout
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
@@ -161,6 +162,8 @@ class LinearAttention(Layer):
         feature_map: makes phi from the channels of a head, such as `PositiveELU` or `RandomFeatures`; called with
             whether it is for queries.
         bias: whether the projections have one.
+        channels: of a head; None: width / heads.
+        dropout: on what it gives, as linear attention has no weights that could be dropped.
 
     Raises:
         UserError: when run, a mask that is neither ``Complete()`` nor ``Causal()``.
@@ -176,12 +179,18 @@ class LinearAttention(Layer):
         heads: int = 4,
         feature_map: Callable[[int], nn.Module] = PositiveELU,
         bias: bool = True,
+        channels: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        divides(heads, width)
-        self.heads, self.feature_map = heads, feature_map(width // heads)
-        self.project_in = nn.Linear(width, 3 * width, bias=bias)
-        self.project_out = nn.Linear(width, width, bias=bias)
+        if channels is None:
+            divides(heads, width)
+            channels = width // heads
+        at_least(1, channels, "channels")
+        self.heads, self.feature_map, inner = heads, feature_map(channels), heads * channels
+        self.project_in = nn.Linear(width, 3 * inner, bias=bias)
+        self.project_out = nn.Linear(inner, width, bias=bias)
+        self.dropout = Dropout(dropout)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         if pairs.limits not in ((None, None), (None, 0)):
@@ -201,4 +210,4 @@ class LinearAttention(Layer):
             if self.carried is not None:
                 self.carried[:] = [after]
             y = packed(batch, _ratio(out), growing)
-        return {"x": self.project_out(y.flatten(1).type_as(state.x))}
+        return {"x": self.dropout(self.project_out(y.flatten(1).type_as(state.x)))}

@@ -24,7 +24,7 @@ class PyGConvolution(Layer):
     width (``out_channels`` with width / heads where heads stand side by side), so is ``edge_dim``, which some call
     ``in_edge_channels`` or ``dim``; ``nn`` with two linear maps, ``deg`` with the in-degrees of the training data.
     ``edge_attr``, ``batch`` and ``batch_size`` are passed where its forward takes them; edges that carry nothing are
-    zeros.
+    zeros, and with ``edge_dim=None`` what they carry is not read.
 
     How far a node looks through it is tried on a small graph: ``"edges"`` where each node's value stays as it is when
     only its own edges and their sources are left; else ``"graph"``, as for several hops, or the degrees of sources.
@@ -66,8 +66,8 @@ class PyGConvolution(Layer):
         try:
             self.conv: Any = kind(**filled)
             takes = inspect.signature(self.conv.forward).parameters
-            self.takes = [name for name in BATCHED if name in takes]
-            self.reads_edges = "edge_attr" in takes
+            self.reads_edges = "edge_attr" in takes and filled.get("edge_dim", width) is not None
+            self.takes = [name for name in BATCHED if name in takes and (name != "edge_attr" or self.reads_edges)]
             if unknown := [name for name in _needed(takes) if name not in ("x", "edge_index", *BATCHED)]:
                 raise ValueError(f"it reads {' and '.join(unknown)}, which no batch has")
             self.reads = "edges" if self._looks_no_further_than_edges(width) else "graph"

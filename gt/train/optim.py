@@ -129,7 +129,7 @@ class Optimisation:
         schedule: makes the schedule of an optimiser. Of what it takes and is not given ``total_steps``, ``T_max`` and
             ``total_iters`` are the steps after the warm-up, ``max_lr`` is ``lr``, ``eta_min`` is ``final`` of it, and
             ``mode`` that of the criterion. It is stepped at every optimiser step and moves the learning rate alone;
-            ``ReduceLROnPlateau`` is stepped after each epoch by the criterion, without a warm-up.
+            ``ReduceLROnPlateau`` is stepped after each validated epoch by the criterion, without a warm-up.
         skip: so many steps whose loss or gradients are not finite are left out; the next one ends the run. On a GPU
             each step is then waited for.
         loss_limit: a larger loss counts as one that is not finite; None sets no limit.

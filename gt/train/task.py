@@ -268,7 +268,11 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
-        return self.optim.scaled(self.trainer).configure(self, self._steps(), self.criterion)
+        trainer: Any = self.trainer
+        made = self.optim.scaled(trainer).configure(self, self._steps(), self.criterion)
+        if made["lr_scheduler"]["interval"] == "epoch":  # it goes by what is validated, which not every epoch is
+            made["lr_scheduler"]["frequency"] = trainer.check_val_every_n_epoch or 1
+        return made
 
     def _steps(self) -> int:
         """Optimiser steps of the whole training."""
