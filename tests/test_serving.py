@@ -1,6 +1,7 @@
 """A trained model behind HTTP: the numbers of Python's own, whoever asks at the same time, and whatever they send."""
 
 import asyncio
+import html
 import json
 import os
 import re
@@ -155,6 +156,28 @@ def test_batches_are_filled_and_one_callers_error_is_not_anothers():
     assert isinstance(answers[2], UserError)
     assert seen == [4, 1, 4, 2] or sum(seen) == 11
     assert max(seen) == 4
+
+
+def test_the_documentation_says_what_the_schema_says_and_loads_nothing(model):
+    app = service(model, "<model>")
+    docs, api, redoc = asked(app, *(("GET", path, {}) for path in ("/docs", "/openapi.json", "/redoc")))
+    text = html.unescape(docs.text)
+    assert not re.search(r"<script|<link|<img|src=|//", docs.text)
+    assert re.findall("href=.(.*?)[\"']", text) == ["openapi.json"]
+    assert "<h1><model>" not in docs.text
+    assert redoc.status_code == 404
+    for path, methods in api.json()["paths"].items():
+        for method, about in methods.items():
+            assert f"{method.upper()} {path}<" in text
+            assert about["description"] in text
+            assert all(
+                f"<code>{code}</code></td><td>{each['description']}" in text
+                for code, each in about["responses"].items()
+            )
+    body = re.search("-d '(.*?)'", text)[1]
+    (answer,) = asked(service(model, "model"), ("POST", "/predict", {"json": json.loads(body)}))
+    assert answer.status_code == 200
+    assert "array of string or object" in text
 
 
 def test_an_input_of_another_kind_is_named(model):

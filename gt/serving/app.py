@@ -21,11 +21,20 @@ from gt import __version__
 from gt.data.objects import ATOMS
 from gt.errors import UserError
 from gt.prediction.trained import Trained
+from gt.serving import documentation
 from gt.serving.batcher import Batcher, Full
 from gt.train.extremes import drawn
 
 PLACE = re.compile(r"^item \d+: ")
 LONGEST_SMILES = 1_000  # characters of a molecule that is drawn
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    411: {"description": "No Content-Length"},
+    413: {"description": "More inputs or bytes than a request may have"},
+    503: {"description": "Too much waits: try again"},
+    504: {"description": "No answer in time"},
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,14 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await worker
 
-    app = FastAPI(title=name, version=__version__, description=f"One {kind} in, one prediction out.", lifespan=lifespan)
+    app = FastAPI(
+        title=name,
+        version=__version__,
+        description=f"One {kind} in, one prediction out.",
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages are scripts of the internet
+        redoc_url=None,
+    )
 
     @app.middleware("http")
     async def watched(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -134,7 +150,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
             duration.observe(time.perf_counter() - start)
         return response
 
-    @app.post("/predict")
+    @app.post("/predict", responses=REFUSALS)
     async def predict(body: Inputs) -> Outputs:
         """Predict each input. What cannot be read has an error in its place; the others are predicted all the same."""
         if len(body.inputs) > limits.items:
@@ -166,7 +182,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         """For Prometheus."""
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
-    @app.get("/drawing", responses={404: {}})
+    @app.get("/drawing", responses={404: {"description": "No molecule"}})
     async def drawing(smiles: str) -> Response:
         """A molecule as a PNG file."""
         picture = drawn(smiles) if kind == "molecule" and len(smiles) <= LONGEST_SMILES else None
@@ -177,6 +193,10 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse((files("gt.serving") / "page.html").read_text())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(documentation.page(app.openapi()))
 
     return app
 
