@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gt.dropout import Dropout
 from gt.units import Units
@@ -18,6 +19,10 @@ class Features(nn.Module):
         mean, scale: of real numbers, what is taken off each column first and what it is then divided by.
         dropout: of each column of each row.
         bias: whether the linear map of real numbers has one.
+        linear: False leaves real numbers as they are, in the first channels; the others are 0.
+
+    Raises:
+        ValueError: categories, or more columns than channels, are to be left as they are.
     """
 
     offsets: Tensor
@@ -32,16 +37,21 @@ class Features(nn.Module):
         scale: Sequence[float] = (),
         dropout: float = 0.0,
         bias: bool = True,
+        linear: bool = True,
     ) -> None:
         super().__init__()
+        if not linear and vocab:
+            raise ValueError("input_linear=false is for features that are real numbers: these are categories")
+        if not linear and floats > width:
+            raise ValueError(f"input_linear=false needs a width of {floats} or more, one for each feature: {width}")
         if vocab:
             self.table = nn.EmbeddingBag(sum(vocab), width, mode="sum")
             nn.init.normal_(self.table.weight, std=len(vocab) ** -0.5)  # the sum then has variance 1
             self.register_buffer("offsets", torch.tensor([0, *vocab[:-1]]).cumsum(0), persistent=False)
         else:
             self.units = Units(mean, scale)
-            self.linear = nn.Linear(floats, width, bias)
-        self.categorical, self.dropout = bool(vocab), Dropout(dropout)
+            self.linear = nn.Linear(floats, width, bias) if linear else None
+        self.categorical, self.dropout, self.width = bool(vocab), Dropout(dropout), width
 
     def forward(self, values: Tensor) -> Tensor:
         """(rows, columns) to (rows, width)."""
@@ -49,4 +59,7 @@ class Features(nn.Module):
             drops = self.training and self.dropout.p > 0
             kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None
             return self.table(values + self.offsets, per_sample_weights=kept)
-        return self.linear(self.dropout(self.units.shrink(values).to(self.linear.weight.dtype)))
+        numbers = self.units.shrink(values)
+        if self.linear is None:
+            return F.pad(self.dropout(numbers), (0, self.width - numbers.shape[1]))
+        return self.linear(self.dropout(numbers.to(self.linear.weight.dtype)))

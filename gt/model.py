@@ -51,7 +51,7 @@ class GraphTransformer(nn.Module):
         embedding_norm: makes a normalisation of the embedded nodes (BERT).
         dropout: on the embedded nodes.
         input_dropout: on their features, before these are embedded.
-        input_bias: whether the embedding of real features has a bias.
+        input_bias, input_linear: whether real features are mapped with a bias; whether they are mapped, or padded.
         redraw: draw random masks anew in each step of training, and in evaluation give the mean over so many draws
             (GRASS); 0: they are drawn once.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
@@ -77,6 +77,7 @@ class GraphTransformer(nn.Module):
         embedding_norm: Callable[[int], nn.Module] | None = None,
         input_dropout: float = 0.0,
         input_bias: bool = True,
+        input_linear: bool = True,
         pattern: str | Sequence[str] = "",
         redraw: int = 0,
         jump: Callable[[int, int], nn.Module] | None = None,
@@ -110,6 +111,7 @@ class GraphTransformer(nn.Module):
             schema.node_scale,
             input_dropout,
             input_bias,
+            input_linear,
         )
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         self._check_masks()

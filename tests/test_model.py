@@ -6,6 +6,7 @@ import pytest
 import torch
 from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from torch import nn
+from torch_geometric.nn import GCNConv
 
 from gt import GraphBatch
 from gt.encodings import Degree, Laplacian, LearnedPositions, RandomWalk, Rotary
@@ -15,6 +16,7 @@ from gt.layers import (
     GINE,
     Attention,
     Blend,
+    ConvolutionBlock,
     EdgeGatedBlock,
     FeedForward,
     GatedGCN,
@@ -393,6 +395,32 @@ def test_input_dropout_drops_columns_of_nodes_and_scales_the_others(categorical)
     torch.testing.assert_close(kept, kept.round(), atol=1e-3, rtol=0)
     assert set(kept.round().flatten().tolist()) == {0.0, 1.0}
     assert 0.2 < 1 - kept.mean() < 0.3
+
+
+def test_real_features_may_be_read_as_they_are_beside_zeros():
+    """The first convolution is then one of PyG that reads three columns: it has no more weights that anything moves."""
+    schema, width = Schema(node_floats=3, node_mean=(1.0, 2.0, 3.0), node_scale=(1.0, 1.0, 2.0)), 8
+    block = partial(ConvolutionBlock, local=GCN, activation=None, residual=False)
+    net = GraphTransformer(schema, width, depth=1, block=block, input_linear=False)
+    batch = random_batch(sizes=(4, 1, 6))
+    batch.x = torch.randn(batch.num_nodes, 3)
+    theirs = GCNConv(3, width)
+    theirs.lin.weight.data = net.blocks[0].local.linear.weight.data[:, :3]
+    theirs.bias.data = net.blocks[0].local.linear.bias.data
+    mine = net.blocks[0](State(net.embed(batch)), batch, None).x
+    read = (batch.x - torch.tensor([1.0, 2.0, 3.0])) / torch.tensor([1.0, 1.0, 2.0])
+    torch.testing.assert_close(mine, theirs(read, batch.edge_index))
+    mine.sum().backward()
+    assert not net.blocks[0].local.linear.weight.grad[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("schema", "width", "why"),
+    [(Schema(node_vocab=(3,)), 8, "these are categories"), (Schema(node_floats=9), 8, "a width of 9 or more")],
+)
+def test_features_that_cannot_be_read_as_they_are_are_refused(schema, width, why):
+    with pytest.raises(ValueError, match=why):
+        GraphTransformer(schema, width, depth=0, input_linear=False)
 
 
 def test_the_embedding_of_real_features_may_have_no_bias():
