@@ -112,6 +112,7 @@ WRONG = {
     "fraction": ("data.batch_size=1.5", "data.batch_size=1.5 has the wrong type: it should be a whole number"),
     "literal": ("data.view=grph", "data.source.view='grph': did you mean 'graph'?"),
     "list": ("optim.optimizer.betas=[0.9]", "optim.optimizer.betas=[0.9] has the wrong type: it should be a list of 2"),
+    "list of options": ("figures=[pfd]", "figures=['pfd'] has the wrong type: it should be a list of png or pdf or"),
     "null": ("seed=null", "seed=None has the wrong type: it should be a whole number"),
     "target": (
         "optim._target_=gt.train.optim.AdamV",

@@ -47,12 +47,14 @@ def test_a_line_a_run_and_a_panel_a_name_that_was_logged(runs):
     figure = curves(runs, ["train/loss", "valid/loss", "valid/accuracy"])
     assert [axes.get_title() for axes in figure.axes] == ["train/loss", "valid/accuracy"]
     assert [len(axes.get_lines()) for axes in figure.axes] == [3, 3]
+    twelve = curves([runs[0]] * 12, ["train/loss"]).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in twelve}) == 12
     assert curves(runs, ["valid/loss"]) is None
 
 
 def test_the_page_names_runs_from_where_they_lie_together(runs, tmp_path):
     text = page(runs, tmp_path)
-    assert "<td>b</td>" in text
+    assert ">b</td>" in text
     assert "&lt;c&gt;" in text
 
 
@@ -64,7 +66,7 @@ def test_folders_of_several_runs_stand_for_all_of_them(tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "x"), str(tmp_path / "y"), "--out", str(out)])
     program.main()
     assert f"3 runs: {out}" in capsys.readouterr().out
-    assert "<td>x/1</td>" in out.read_text()
+    assert ">x/1</td>" in out.read_text()
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "x" / "0" / ".hydra")])
     with pytest.raises(UserError, match="no run"):
         program.main()

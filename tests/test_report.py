@@ -1,9 +1,15 @@
-"""The pictures of a run's page."""
+"""The page of a run and its pictures."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 
+import gt.train.report
 from gt.train.figures import curves
+from gt.train.page import table
+from tests.small_runs import train, write_graphs
 
 
 def test_the_loss_is_drawn_once_whatever_decides() -> None:
@@ -12,7 +18,7 @@ def test_the_loss_is_drawn_once_whatever_decides() -> None:
         figure = curves(log, criterion, {"loss": 1.7, "auroc": 0.5})
         assert [axes.get_title() for axes in figure.axes] == titles
         for axes in figure.axes:
-            assert "trivial baseline" in [line.get_label() for line in axes.get_lines()]
+            assert "trivial baseline, validation" in [line.get_label() for line in axes.get_lines()]
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
@@ -25,3 +31,37 @@ def test_one_point_is_drawn_as_a_dot_and_the_rate_goes_by_its_name(count: int) -
         drawn = "None" if count == 100 else "o"
         assert line.get_marker() == drawn
         assert (line.get_markersize() > 5) == (count == 1) or count == 100
+
+
+def test_the_baseline_beside_validation_is_scored_on_validation(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(gt.train.report, "curves", lambda log, criterion, scores: drawn.update(scores))
+    train(tmp_path / "run", *write_graphs(tmp_path, train=40, valid=30, test=9), "trainer.max_epochs=1")
+    answers = {}
+    for line in (tmp_path / "graphs.jsonl").read_text().splitlines():
+        facts = json.loads(line)["graph"]
+        answers.setdefault(facts["split"], []).append(facts["y"])
+    common = np.bincount(answers["train"]).argmax()
+    of_valid, of_test = (np.mean(np.equal(answers[split], common)) for split in ("valid", "test"))
+    assert abs(of_valid - of_test) > 0.01
+    assert drawn["accuracy"] == pytest.approx(of_valid)
+
+
+def test_figures_are_kept_in_the_formats_that_are_asked_for(tmp_path):
+    run = tmp_path / "run"
+    train(run, *write_graphs(tmp_path, train=8, valid=8, test=8), "trainer.max_epochs=1", "figures=[pdf,svg]")
+    kept = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
+    assert kept.keys() == {f"{path.stem}.{kind}" for path in run.glob("*.png") for kind in ("pdf", "svg")}
+    assert {"curves.pdf", "predictions.svg"} <= kept.keys()
+    for name, content in kept.items():
+        assert content.startswith(b"%PDF" if name.endswith("pdf") else b"<?xml")
+        assert b"/Type3" not in content  # fonts that many journals refuse
+
+
+def test_numbers_stand_to_the_right_words_to_the_left_and_nothing_is_taken_for_html():
+    text = table(("name", "score"), [("<b>", "0.5"), (50 * "a", "1")], words=["name"], bold=[(1, 1)])
+    assert text == (
+        '<table><tr><th class="words">name</th><th>score</th></tr>'
+        '<tr><td class="words">&lt;b&gt;</td><td>0.5</td></tr>'
+        f'<tr><td class="words long">{50 * "a"}</td><td><b>1</b></td></tr></table>'
+    )

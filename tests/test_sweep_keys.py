@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -78,6 +79,9 @@ def test_a_sweep_is_shown_again(tmp_path: Path, capsys):
     page = (tmp_path / "ranking.html").read_text()
     assert page.count("data:image/png") == 5
     assert "http" not in page
+    assert {name for side, name in re.findall(r'<th( class="words")?>([^<]+)</th>', page) if side} == {
+        "jobs", "job", "overrides", "difference", "key", "reason"
+    }  # fmt: skip
     assert (tmp_path / "ranking.csv").read_text().count("\n") == 13
     with pytest.raises(UserError, match="nowhere"):
         main([str(tmp_path / "nowhere")])
@@ -88,3 +92,9 @@ def test_pictures_of_little(jobs):
     assert set(pictures(ranked(jobs), {})) <= {
         "settings, a line each", "score by key", "score against parameters", "score against seconds a batch"
     }  # fmt: skip
+
+
+def test_no_picture_of_a_cost_that_is_not_known():
+    assert set(pictures(ranked([result(n, f"a={n}") | {"seconds_per_batch": None} for n in range(4)]), {})) == {
+        "score by key"
+    }

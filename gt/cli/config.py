@@ -47,6 +47,7 @@ class Config:
     name: str | None = None
     stage: Literal["fit", "prepare", "baseline", "plan"] = "fit"
     seed: int = 0
+    figures: list[Literal["png", "pdf", "svg"]] = field(default_factory=list)
     init: dict[str, Any] | None = None
     resume: str | None = None
     spectrum: dict[str, Any] | None = None  # of a map, each cell of which is a run
@@ -143,7 +144,10 @@ def shown(hint: Any) -> str:
     if origin is Callable:
         return "a section with a _target_"
     if inspect.isclass(origin) and issubclass(origin, Sequence):
-        return f"a list of {len(arguments)}" if origin is tuple and arguments[-1] is not ... else "a list"
+        if origin is tuple and arguments[-1] is not ...:
+            return f"a list of {len(arguments)}"
+        listed = arguments and typing.get_origin(arguments[0]) is Literal
+        return f"a list of {shown(arguments[0])}" if listed else "a list"
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
         hint, str(getattr(hint, "__name__", hint)).replace("typing.", "")
     )

@@ -13,22 +13,19 @@ from torch import Tensor
 from gt.cli.explanation import METHODS, Explanation
 from gt.data.picture import layout
 from gt.schema import number
-from gt.train.report import STYLE
+from gt.train.page import page as html_page
+from gt.train.page import picture, table
 
-LABELLED, DRAWN = (
-    40,
-    120,
-)  # nodes that have names beside a matrix of attention (of more some have numbers); drawn at all
+LABELLED = 40  # nodes that have names beside a matrix of attention; of more some have numbers
+DRAWN = 120  # nodes whose attention is drawn at all
 LINE = 14  # pixels that a label beside a matrix takes
-PER_INCH = 90  # pixels on the page of a figure's inch at least, so that letters of 8 points are read
 COLOURS = mpl.colormaps["RdBu_r"]
 
 
 def page(why: Explanation) -> str:
     """One HTML page, with all pictures in it."""
-    table = "".join(f"<tr><td>{name}</td><td>{number(value)}</td></tr>" for name, value in why.faithful.items())
+    faithful = ([name, number(value)] for name, value in why.faithful.items())
     parts = [
-        f"<h1>{html.escape(why.title)}</h1>",
         f"<p>Said {html.escape(why.prediction)}; true {html.escape(why.target)}. Explained is the "
         f"{html.escape(why.of)}: red speaks for it, blue against it.</p>",
     ]
@@ -37,31 +34,27 @@ def page(why: Explanation) -> str:
     parts.append(
         "<h2>Is it so?</h2><p>The answer as the nodes that a method ranks highest are hidden, one after the other. The "
         "number is the gap to random rankings, in units of what the answer falls by on the whole: 0 is no better than "
-        f"chance.</p><table><tr><th>method</th><th>faithfulness</th></tr>{table}</table>{image(deletion(why))}"
+        f"chance.</p>{table(('method', 'faithfulness'), faithful, words=['method'])}{picture(deletion(why))}"
     )
     if len(why.edge_scores):
         order = why.edge_scores.abs().argsort(descending=True)[:10].tolist()
-        rows = "".join(
-            f"<tr><td>{html.escape(' - '.join(f'{why.labels[n]} ({n})' for n in why.edges[:, k].tolist()))}</td>"
-            f"<td>{float(why.edge_scores[k]):.4f}</td></tr>"
-            for k in order
-        )
+        ends = (" - ".join(f"{why.labels[n]} ({n})" for n in why.edges[:, k].tolist()) for k in order)
+        rows = ([name, f"{float(why.edge_scores[k]):.4f}"] for name, k in zip(ends, order, strict=True))
         parts.append(
             "<h2>Edges</h2><p>By how much the answer falls where an edge is taken away, the ten that matter most.</p>"
-            f"<table><tr><th>edge</th><th>fall</th></tr>{rows}</table>"
+            f"{table(('edge', 'fall'), rows, words=['edge'])}"
         )
     if why.attention and why.batch.num_nodes <= DRAWN:
         parts.append(
             "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>" + matrices(why)
         )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(why.title)}</title><style>{STYLE}.text {{ line-height: 2; white-space: pre-wrap }}"
-        ".text span { color: #000; border-radius: 3px } svg { max-width: 100%; height: auto }"
-        ".heads figure { width: auto; max-width: 100%; overflow-x: auto } .heads svg { max-width: none }"
-        ".heads text { font-size: 12px; fill: currentColor } .heads image { image-rendering: pixelated }</style>"
-        f"{''.join(parts)}</html>\n"
+    style = (
+        ".text { line-height: 2; white-space: pre-wrap } .text span { color: #000; border-radius: 3px } "
+        "svg { max-width: 100%; height: auto } "
+        ".heads figure { width: auto; max-width: 100%; overflow-x: auto } .heads svg { max-width: none } "
+        ".heads text { font-size: 12px; fill: currentColor } .heads image { image-rendering: pixelated }"
     )
+    return html_page(why.title, "".join(parts), style)
 
 
 def strength(values: Tensor) -> np.ndarray:
@@ -81,7 +74,7 @@ def shown(why: Explanation, values: Tensor) -> str:
         return f'<div class="text">{between.join(spans)}</div>'
     if why.smiles is not None:
         return molecule(why.smiles, strength(values))
-    return image(network(why, strength(values)))
+    return picture(network(why, strength(values)))
 
 
 def molecule(smiles: str, shares: np.ndarray) -> str:
@@ -173,12 +166,3 @@ def matrices(why: Explanation) -> str:
             )
         parts.append("</div>")
     return "".join(parts)
-
-
-def image(figure: Figure) -> str:
-    """A figure within a page; where that is narrow it scrolls."""
-    file = io.BytesIO()
-    figure.savefig(file, dpi=130, format="png")
-    source = base64.b64encode(file.getvalue()).decode()
-    least = f"{figure.get_figwidth() * PER_INCH:.0f}"
-    return f'<div class="wide"><img alt="" style="min-width:{least}px" src="data:image/png;base64,{source}"></div>'

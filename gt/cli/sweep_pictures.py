@@ -32,7 +32,7 @@ def pictures(settings: Sequence[list[Job]], shares: dict[str, float]) -> dict[st
     if len(kept) > 2 and columns:
         drawn["score by key"] = slices(kept, columns)
     for name, words in COSTS.items():
-        if len({cost(jobs, name) for jobs in kept} - {math.nan}) > 1:
+        if len({value for jobs in kept if math.isfinite(value := cost(jobs, name))}) > 1:
             drawn[f"score against {words}"] = pareto(kept, name)
     return drawn
 

@@ -1,8 +1,6 @@
 """The page that a sweep leaves behind: its tables, and the scores of all seeds in a picture."""
 
-import base64
 import html
-import io
 import math
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +14,7 @@ from gt.cli.sweep_pictures import pictures
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import whole
 from gt.schema import number
-from gt.train.report import STYLE
+from gt.train.page import drawn, page, picture
 
 MOST = 40  # settings that are drawn, the best ones
 LONGEST = 60  # letters of a label
@@ -56,12 +54,6 @@ def points(outcome: Outcome) -> Figure:
     return figure
 
 
-def _encoded(figure: Figure) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=130)
-    return base64.b64encode(file.getvalue()).decode()
-
-
 def _short(name: str) -> str:
     return (name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...").replace("$", r"\$")
 
@@ -72,26 +64,25 @@ def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
     Args:
         again: the command that runs the best again.
     """
-    picture = folder / "ranking.png"
     with mpl.rc_context({"font.size": 9}):
-        points(outcome).savefig(picture, dpi=130)
-        drawn = {title: _encoded(figure) for title, figure in pictures(outcome.settings, outcome.importance).items()}
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    further = (f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{png}">' for title, png in drawn.items())
+        figure = points(outcome)
+        further = pictures(outcome.settings, outcome.importance)
+    png = drawn(figure)
+    with whole(folder / "ranking.png") as file:
+        file.write(png)
     left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
     text = (
         "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
         f"Student's t over its runs. It says how much seeds matter, and nothing of other data or another split.{left} "
         "A difference is taken in pairs of runs of the same seed; of twenty settings that do not differ, one seems to."
     )
-    name = html.escape(folder.name)
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f"<h1>{name}</h1><p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p>"
-        f'<p>{text}</p><img alt="scores of all runs" src="data:image/png;base64,{encoded}">'
-        f"{''.join(sheet.html() for sheet in outcome.sheets())}{''.join(further)}"
-        f"<h2>the best again</h2><p><code>{html.escape(again)}</code></p></html>\n"
-    )
+    body = [
+        f"<p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p><p>{text}</p>",
+        picture(figure, "scores of all runs", png),
+        *(sheet.html() for sheet in outcome.sheets()),
+        *(f"<h2>{title}</h2>{picture(each, title)}" for title, each in further.items()),
+        f"<h2>the best again</h2><p><code>{html.escape(again)}</code></p>",
+    ]
     with whole(folder / "ranking.html") as file:
-        file.write(page.encode())
+        file.write(page(folder.name, "".join(body)).encode())
     return folder / "ranking.html"

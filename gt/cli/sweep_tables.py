@@ -18,8 +18,9 @@ from gt.cli.settings import Job, chosen, final, gap, own, repetition, setting
 from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
 from gt.data.files import whole
 from gt.schema import number
+from gt.train.page import table
 
-LEFT = ("overrides", "reason", "difference")  # columns of words
+LEFT = ("job", "jobs", "overrides", "key", "reason", "difference")  # columns of words
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,7 @@ class Sheet:
 
     def html(self) -> str:
         """For a page."""
-        lines = [(f"<th>{html.escape(name)}</th>" for name in self.names)]
-        lines += [(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows]
-        rows = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
-        return f"<h2>{html.escape(self.title)}</h2><table>{rows}</table>"
+        return f"<h2>{html.escape(self.title)}</h2>{table(self.names, self.rows, words=LEFT)}"
 
 
 @dataclass(frozen=True)

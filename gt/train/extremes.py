@@ -16,6 +16,7 @@ from gt.data.graphs import GraphData
 from gt.inference.whole_graph import predict
 from gt.metrics import classes
 from gt.schema import UNLABELLED, Schema, number
+from gt.train.page import table
 from gt.train.task import Task
 
 MOST = 20_000  # samples that are looked at
@@ -174,9 +175,7 @@ def page(samples: Sequence[Sample]) -> str:
     if all(each.picture for each in samples):
         return f'<div class="cards">{"".join(map(_card, samples))}</div>'
     rows = ((each.name, each.text, each.prediction, each.target, number(each.loss)) for each in samples)
-    cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    heads = "".join(f"<th>{head}</th>" for head in ("sample", "text", "prediction", "target", "loss"))
-    return f'<table class="texts"><tr>{heads}</tr>{"".join(f"<tr>{row}</tr>" for row in cells)}</table>'
+    return table(("sample", "text", "prediction", "target", "loss"), rows, words=("sample", "text"))
 
 
 def _card(sample: Sample) -> str:

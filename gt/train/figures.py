@@ -14,7 +14,11 @@ MOST_CLASSES = 100  # of a confusion matrix that is drawn
 
 
 def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
-    """Loss, the deciding metric and the learning rate over optimiser steps."""
+    """Loss, the deciding metric and the learning rate over optimiser steps.
+
+    Args:
+        baseline: what the best constant answer scores on validation, by metric.
+    """
     rate = next((name for name in log.columns if name.startswith("lr-")), None)
     log = log.rename(columns={rate: "learning rate"})
     panels: list[tuple[str, list[str], str | None]] = [("loss", ["train/loss", "valid/loss"], "loss")]
@@ -32,7 +36,7 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
             dots = {"marker": "o", "ms": 6 if len(points) == 1 else 3} if len(points) < 40 else {}
             axes.plot(points["step"], points[name], label=name, **dots)
         if key in baseline:
-            axes.axhline(baseline[key], color="grey", ls="--", lw=1, label="trivial baseline")
+            axes.axhline(baseline[key], color="grey", ls="--", lw=1, label="trivial baseline, validation")
         axes.set(title=title, xlabel="optimiser step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -1,13 +1,11 @@
 """The page that a run leaves behind: curves, predictions, blend weights and the reach of attention, in one file."""
 
-import base64
 import html
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
@@ -19,30 +17,15 @@ from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema
 from gt.train.baseline import columns, loses
 from gt.train.extremes import Sample
-from gt.train.extremes import page as page_of
+from gt.train.extremes import page as shown_samples
 from gt.train.facts import BESIDE
 from gt.train.figures import blend_bars, curves, prediction_figure, reach_maps
+from gt.train.page import drawn, page, picture, table
 from gt.train.task import Task
 
 ROWS = 20_000  # predictions shown at most
 CELLS = 20_000_000  # numbers in them at most
 BATCHES = 4  # batches whose attention is looked at
-
-STYLE = """
-:root { color-scheme: light dark; --line: light-dark(#999, #666); --code: light-dark(#f3f3f3, #2a2a2a) }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: light-dark(#222, #ddd); background: light-dark(#fff, #161616); overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; display: block; overflow-x: auto; overflow-wrap: normal }
-td, th { padding: .2rem .9rem .2rem 0; text-align: right; vertical-align: top }
-td:first-child, th:first-child, .texts td:nth-child(2), .texts th:nth-child(2) { text-align: left }
-.texts td:nth-child(2) { min-width: 14rem }
-th { border-bottom: 1px solid var(--line); font-weight: 600 }
-img { max-width: 100%; background: #fff } p { max-width: 46rem } code { background: var(--code); padding: 0 .25em }
-pre, .wide { overflow-x: auto } .cards { display: flex; flex-wrap: wrap; gap: 1rem }
-dt { font-weight: 600 } dd { margin: 0 0 .4rem 1rem } summary { cursor: pointer }
-figure { margin: 0; width: 9.5rem; font-size: .85rem } figure img { width: 100%; border-radius: 4px }
-"""
 
 
 def history(folder: Path) -> pd.DataFrame:
@@ -70,18 +53,12 @@ def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) ->
 
 def metric_table(result: dict[str, Any]) -> str:
     """The final scores beside those of the baselines."""
-    models = columns(result)
-    heads = "".join(f"<th>{name}</th>" for name in (result["split"], *models))
-    rows = "".join(
-        f"<tr><td>{name}</td>"
-        + "".join(f"<td>{shown(of.get(name, float('nan')), result['undefined'])}</td>" for of in models.values())
-        + "</tr>"
-        for name in result["scores"]
-    )
+    models, nan = columns(result), float("nan")
+    rows = [[n, *(shown(of.get(n, nan), result["undefined"]) for of in models.values())] for n in result["scores"]]
     scored, there = result["batches"]
     part = f"<p>Both on the first {scored} of {there} batches.</p>" if scored < there else ""
     lost = f"<p>This run {loses(result)}.</p>" if loses(result) else ""
-    return f"<table><tr>{heads}</tr>{rows}</table>{part}{lost}"
+    return f"{table([result['split'], *models], rows, words=[result['split']])}{part}{lost}"
 
 
 def answers(task: Task, data: DataModule, result: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +79,10 @@ def write_report(
     worst_best: tuple[list[Sample], list[Sample]] | None = None,
     examples: str = "",
 ) -> Path:
-    """Write ``report.html`` and its figures as PNG files into ``folder``; returns the page's path.
+    """Write ``report.html`` and its figures into ``folder``; returns the page's path.
+
+    Figures are PNG files there, and in its folder ``figures`` of each format that ``figures`` of the run's settings
+    names.
 
     Args:
         rows: see `answers`.
@@ -116,9 +96,9 @@ def write_report(
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     weights: list[float] = getattr(task.net, "blend_weights", list)()
     sections = [
-        ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline"]),
+        ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline_valid"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
-         f"input, learned on the training targets and scored on the {split} split, as the table above has it."),
+         "input, learned on the training targets and scored on validation, as the curves are."),
         ("predictions", "Predictions", prediction_figure(task.schema, prediction, target),
          f"{len(target):,} targets of the {split} split, by the best checkpoint."),
         ("blend", "Blend", blend_bars(weights) if weights else None,
@@ -131,25 +111,21 @@ def write_report(
     for name, title, figure, text in sections:
         if figure is None:
             continue
-        path = folder / f"{name}.png"
-        with mpl.rc_context({"font.size": 9}):
-            figure.savefig(path, dpi=130)
-        picture = base64.b64encode(path.read_bytes()).decode()
-        least = f"min-width:{figure.get_figwidth() * 55:.0f}px"  # where its text can be read; a narrow page scrolls
-        source = f'style="{least}" src="data:image/png;base64,{picture}"'
-        body.append(f'<h2>{title}</h2><p>{text}</p><div class="wide"><img alt="{title.lower()}" {source}></div>')
+        png = drawn(figure)
+        files = {folder / f"{name}.png": png}
+        files |= {folder / "figures" / f"{name}.{kind}": drawn(figure, kind) for kind in facts.get("figures") or ()}
+        for path, content in files.items():
+            path.parent.mkdir(exist_ok=True)
+            with whole(path) as file:
+                file.write(content)
+        body.append(f"<h2>{title}</h2><p>{text}</p>{picture(figure, title.lower(), png)}")
     for title, samples in zip(("Worst predictions", "Best predictions"), worst_best or (), strict=False):
-        body.append(f"<h2>{title}</h2>{page_of(samples)}")
+        body.append(f"<h2>{title}</h2>{shown_samples(samples)}")
     if examples:
         body.append(f"<h2>Examples</h2><pre>{html.escape(examples)}</pre>")
-    name = html.escape(folder.name)
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{name}</title><style>{STYLE}</style><h1>{name}</h1>"
-        f"<h2>Result</h2>{metric_table(result)}{''.join(body)}<h2>This run</h2>{_about(facts, result)}</html>\n"
-    )
+    body = [f"<h2>Result</h2>{metric_table(result)}", *body, f"<h2>This run</h2>{_about(facts, result)}"]
     with whole(folder / "report.html") as file:
-        file.write(page.encode())
+        file.write(page(folder.name, "".join(body)).encode())
     return folder / "report.html"
 
 

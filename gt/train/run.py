@@ -224,6 +224,7 @@ def finish(
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
     evaluated = Evaluated(data, split, limit, data.world)
     target = evaluated.targets()
+    validated = Evaluated(data, "valid", trainer.limit_val_batches, data.world) if data.has("valid") else None
     data.trainer = None  # the other processes are done: from here on every batch is this one's
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
     paces = (callback.seconds_per_batch for callback in callbacks if isinstance(callback, Loading))
@@ -234,6 +235,7 @@ def finish(
         "best_valid": None if score is None else float(score),
         "scores": scores,
         "baseline": baseline(data, target, task),
+        "baseline_valid": baseline(data, validated.targets(), task) if validated and validated.batches else {},
         "classical": classical if evaluated.batches == evaluated.total else None,
         "undefined": undefined(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
