@@ -46,9 +46,12 @@ class Sample:
 
 
 def losses(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
-    """The loss of each sample (rows,), NaN where it has no label: in nats, or the error in the data's unit."""
+    """The loss of each sample (rows,), NaN where it has no label: in nats, or the error in the data's unit.
+
+    Of several positions (rows * positions,): each counts by itself.
+    """
     if schema.kind == "multiclass":
-        target = classes(schema, target)
+        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         each = F.cross_entropy(prediction, target, ignore_index=UNLABELLED, reduction="none")
         return each.where(target != UNLABELLED, torch.nan)
     target = target.view_as(prediction).to(prediction.dtype)

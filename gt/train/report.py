@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from gt.data.datamodule import DataModule
 from gt.data.files import whole
 from gt.inference.analysis import attention_reach, predictions
 from gt.metrics import shown
-from gt.schema import UNLABELLED, Schema
+from gt.schema import UNLABELLED, Schema, number
 from gt.train.baseline import columns, loses
+from gt.train.breakdown import Breakdown
 from gt.train.extremes import Sample
 from gt.train.extremes import page as shown_samples
 from gt.train.facts import BESIDE
-from gt.train.figures import blend_bars, curves, prediction_figure, reach_maps
+from gt.train.figures import MOST_CLASSES, blend_bars, curves, prediction_figure, reach_maps
 from gt.train.page import drawn, page, picture, table
 from gt.train.task import Task
 
@@ -61,6 +63,40 @@ def metric_table(result: dict[str, Any]) -> str:
     return f"{table([result['split'], *models], rows, words=[result['split']])}{part}{lost}"
 
 
+def errors(breakdown: Breakdown, split: str) -> str:
+    """Where the network errs, by class and by size, as HTML; nothing of what there is but one of."""
+    schema, parts = breakdown.schema, []
+
+    def told(value: float) -> str:
+        return "-" if math.isnan(value) else number(value)
+
+    of_class = breakdown.classes()
+    if len(of_class) and of_class["targets"].sum():
+        most = of_class.sort_values("targets", ascending=False, kind="stable").head(MOST_CLASSES)
+        cut = f" The {MOST_CLASSES} most frequent of {len(of_class):,}." if len(of_class) > MOST_CLASSES else ""
+        what = "answer yes" if schema.kind == "binary" and schema.outputs > 1 else "class"
+        rows = [[name, f"{count:,}", told(recall), told(precision)]
+                for name, count, recall, precision in most.itertuples(index=False)]  # fmt: skip
+        parts.append(
+            f"<h2>Errors by class</h2><p>Of all targets of the {split} split. Recall is the share of a class's targets "
+            f"that are found, precision the share of its predictions that are right.{cut}</p>"
+            + table((what, "targets", "recall", "precision"), rows, words=[what])
+        )
+    of_size = breakdown.sizes()
+    if len(of_size) > 1:
+        what = "tokens" if schema.tokenizer else "nodes"
+        scores = list(of_size.columns[3:])
+        rows = [[f"{low}" if low == high else f"{low} to {high}", f"{count:,}", *map(told, each)]
+                for low, high, count, *each in of_size.itertuples(index=False)]  # fmt: skip
+        by = "tokens that come before what is predicted" if schema.is_language_model else f"{what} of the graph"
+        measure = "the mean absolute error" if schema.kind == "regression" else "accuracy, and the mean loss in nats"
+        parts.append(
+            f"<h2>Errors by size</h2><p>Of all targets of the {split} split, by the number of {by}: {measure}.</p>"
+            + table((what, "targets", *scores), rows)
+        )
+    return "".join(parts)
+
+
 def answers(task: Task, data: DataModule, result: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and targets of the rows of the split that are labelled, of `ROWS` and `CELLS` at most."""
     task.eval()
@@ -76,6 +112,7 @@ def write_report(
     result: dict[str, Any],
     rows: tuple[np.ndarray, np.ndarray],
     facts: Mapping[str, Any],
+    breakdown: Breakdown,
     worst_best: tuple[list[Sample], list[Sample]] | None = None,
     examples: str = "",
 ) -> Path:
@@ -87,6 +124,7 @@ def write_report(
     Args:
         rows: see `answers`.
         facts: of the run, see `gt.train.facts.run_facts`.
+        breakdown: of the test.
         worst_best: samples that are shown, see `gt.train.extremes`.
         examples: what the network says of a few samples, see `gt.data.datamodule.DataModule.examples`.
     """
@@ -119,6 +157,7 @@ def write_report(
             with whole(path) as file:
                 file.write(content)
         body.append(f"<h2>{title}</h2><p>{text}</p>{picture(figure, title.lower(), png)}")
+    body.append(errors(breakdown, split))
     for title, samples in zip(("Worst predictions", "Best predictions"), worst_best or (), strict=False):
         body.append(f"<h2>{title}</h2>{shown_samples(samples)}")
     if examples:

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gt import parallel
-from gt.data.datamodule import DataModule
+from gt.data.datamodule import DataModule, Sized
 from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.errors import UserError
@@ -34,6 +34,7 @@ from gt.train.baseline import (
     reasons,
     show_baselines,
 )
+from gt.train.breakdown import Breakdown
 from gt.train.callbacks import Loading
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import CheckpointFiles, newest
@@ -172,6 +173,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     with constructing(cfg):
         callbacks, loggers = instances(cfg.get("callbacks"), known), instances(cfg.get("logger"), known)
         callbacks.append(Introduction(facts := run_facts(cfg, data, net), criterion))
+        callbacks.append(breakdown := Breakdown(data.schema, by_size=isinstance(data, Sized)))
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)
@@ -192,7 +194,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
             trainer.fit(task, datamodule=data, ckpt_path=last)
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
-        return finish(trainer, task, data, folder, loggers, classical, facts)
+        return finish(trainer, task, data, folder, loggers, classical, facts, breakdown)
 
 
 def finish(
@@ -203,12 +205,14 @@ def finish(
     loggers: list[Logger],
     classical: dict[str, Any] | None,
     facts: dict[str, Any],
+    breakdown: Breakdown,
 ) -> float:
     """Test the best checkpoint, write result and report, and say where everything is.
 
     Args:
         classical: of the whole split; left out where only a part of it is scored.
         facts: of the run, see `gt.train.facts.run_facts`.
+        breakdown: one of the trainer's callbacks.
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     split = data.last_split()
@@ -250,7 +254,7 @@ def finish(
     examples = data.examples(task.net, split)
     backends = backends_used(task.net)
     rows, worst_best = answers(task, data, result), extremes(task, data, split, evaluated.batches)
-    report = write_report(folder, task, data, result, rows, facts, worst_best, examples)
+    report = write_report(folder, task, data, result, rows, facts, breakdown, worst_best, examples)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             record(logger, folder, task.schema, result, rows, worst_best, backends)

@@ -185,14 +185,15 @@ class Task(pl.LightningModule):
             raise ValueError("this batch has no targets")
         return batch.y
 
-    def _evaluate(self, stage: str, batch: GraphBatch) -> None:
-        prediction = self(batch)  # also where nothing of a batch falls to this process: others may read its nodes
+    def _evaluate(self, stage: str, batch: GraphBatch) -> Tensor:
+        prediction: Tensor = self(batch)  # also where nothing falls to this process: others may read its nodes
         if batch.y is None and self.trainer.world_size > 1:
-            return
+            return prediction
         target = self._target(batch)
         total, weight = metrics.total_loss(self.schema, prediction, target, self.loss)
         self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
         self.measures[stage].update(prediction, target)
+        return prediction
 
     def _begin(self, stage: str) -> None:
         # sums in 16 bits stop growing after a few hundred samples, and a run in bf16-true turned these into such
@@ -214,8 +215,8 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._begin("valid")
 
-    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
-        self._evaluate("valid", batch)
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        return self._evaluate("valid", batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log("valid")
@@ -225,8 +226,8 @@ class Task(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         self._begin("test")
 
-    def test_step(self, batch: GraphBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+    def test_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        return self._evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
         self._log("test")

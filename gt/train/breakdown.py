@@ -1,0 +1,158 @@
+"""Where a trained network errs: by class, and by the size of the graph, counted while it is tested."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from gt.graph import GraphBatch
+from gt.metrics import classes
+from gt.parallel import Share
+from gt.schema import UNLABELLED, Schema
+from gt.train.extremes import losses
+
+# 1, 2, 3, 4, 6, 8, 12, 16, ...: a size belongs to the last that is not above it
+STARTS = np.unique([size for power in range(32) for size in (2**power, 3 * 2**power // 2)])
+
+
+def sizes_of(schema: Schema, batch: GraphBatch) -> Tensor | None:
+    """(rows,) how much there is to read for each target of a batch; None for links.
+
+    That is the nodes of its graph; for a language model the tokens up to where it predicts the next.
+    """
+    if schema.is_language_model:
+        return batch.position + 1
+    if schema.level == "graph":
+        return (batch.readout.batch if isinstance(batch, Share) and batch.readout else batch).sizes
+    if schema.level == "link":
+        return None
+    if isinstance(batch, Share):
+        return batch.whole.sizes[batch.whole.batch[batch.cut.own]]
+    return batch.sizes[batch.batch]
+
+
+class Breakdown(Callback):
+    """Counts right and wrong answers of the final test by class and by size; all processes together.
+
+    Args:
+        by_size: whether samples are whole graphs or texts, rather than nodes that are drawn from one.
+
+    Attributes:
+        of_class: (3, C) targets of each class, predictions of it, and predictions of it that are right. Of yes/no
+            tasks: a single one has the classes no and yes, of several the yes of each stands for a class.
+        of_size: (3, bins) for each of `STARTS` how many targets there are, how many were answered right, and the sum of
+            their losses, see `gt.train.extremes.losses`. A graph with several tasks or numbers counts as one, by the
+            mean over them; each position of a sequence of classes counts by itself.
+    """
+
+    def __init__(self, schema: Schema, by_size: bool = True) -> None:
+        self.schema, self.by_size = schema, by_size
+        of_classes = 0 if schema.kind == "regression" or schema.pointer else max(schema.outputs, 2)
+        if schema.kind == "binary" and schema.outputs > 1:
+            of_classes = schema.outputs
+        self.of_class = torch.zeros(3, of_classes, dtype=torch.long)
+        self.of_size = torch.zeros(3, len(STARTS))
+
+    def add(self, prediction: Tensor, target: Tensor, sizes: Tensor | None) -> None:
+        """Count a batch.
+
+        Args:
+            prediction, target: as `gt.metrics.total_loss` takes them.
+            sizes: (rows,) see `sizes_of`.
+        """
+        schema, prediction = self.schema, prediction.detach().float()
+        loss = losses(schema, prediction, target)
+        if schema.kind == "multiclass":
+            target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
+            said, known = prediction.argmax(1), target != UNLABELLED
+            truth = target.where(known, 0)
+            right = (said == truth).float()
+        else:
+            known, truth = ~target.view_as(prediction).isnan(), target.view_as(prediction).nan_to_num().long()
+            said = (prediction > 0).long()
+            right = (said == truth).float().where(known, torch.nan).nanmean(1)
+        if self.of_class.shape[1]:
+            if schema.kind == "binary" and schema.outputs > 1:
+                yes = torch.stack([truth, said, truth * said])  # (3, rows, outputs)
+                self.of_class += (yes * known).sum(1)
+            else:
+                truth, said, known = truth.reshape(-1), said.reshape(-1), known.reshape(-1).long()
+                for row, (place, count) in enumerate(((truth, known), (said, known), (truth, known * (said == truth)))):
+                    self.of_class[row].scatter_add_(0, place, count)
+        if sizes is None:
+            return
+        sizes = sizes.to(prediction.device).repeat_interleave(schema.positions)
+        place = torch.bucketize(sizes, torch.as_tensor(STARTS, device=sizes.device), right=True) - 1
+        labelled = ~loss.isnan() & (place >= 0)
+        for row, values in enumerate((torch.ones_like(loss), right, loss)):
+            self.of_size[row].scatter_add_(0, place.clamp(min=0), values.where(labelled, 0.0))
+
+    def classes(self) -> pd.DataFrame:
+        """A row a class: ``class``, ``targets``, ``recall``, ``precision``; NaN where there is nothing to divide by."""
+        true, said, right = self.of_class
+        names: Any = self.schema.names or [str(n) for n in range(self.of_class.shape[1])]
+        if self.schema.kind == "binary" and self.schema.outputs == 1:
+            names = self.schema.answers[0] if self.schema.answers else ("no", "yes")
+        rates = {"recall": (right / true).tolist(), "precision": (right / said).tolist()}
+        return pd.DataFrame({"class": [str(name) for name in names][: len(true)], "targets": true.tolist(), **rates})
+
+    def sizes(self) -> pd.DataFrame:
+        """A row for each range of sizes that occurs: ``from``, ``to``, ``targets``, and ``accuracy`` and ``loss`` in
+        nats; of numbers ``error``, the mean absolute one in the data's unit."""
+        count, right, loss = self.of_size.double()
+        ranges = {"from": STARTS, "to": np.append(STARTS[1:] - 1, np.iinfo(np.int64).max), "targets": count.long()}
+        scores = {"accuracy": right / count, "loss": loss / count}
+        rates = {"error": scores["loss"]} if self.schema.kind == "regression" else scores
+        table = pd.DataFrame(ranges | {name: rate.numpy() for name, rate in rates.items()})
+        return table[table["targets"] > 0].reset_index(drop=True)
+
+    def _begin(self, pl_module: pl.LightningModule) -> None:
+        self.of_class, self.of_size = (
+            torch.zeros_like(t, device=pl_module.device) for t in (self.of_class, self.of_size)
+        )
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        sums: Any = [trainer.strategy.reduce(part, reduce_op="sum") for part in (self.of_class, self.of_size)]
+        self.of_class, self.of_size = (part.cpu() for part in sums)
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin(pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: GraphBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch.y is not None:
+            self.add(outputs, batch.y, sizes_of(self.schema, batch) if self.by_size else None)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end(trainer)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._begin(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: GraphBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn == "validate":
+            self.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._end(trainer)
