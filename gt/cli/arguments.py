@@ -123,7 +123,7 @@ def alternatives(override: Override, options: Sequence[str] = ()) -> list[str]:
         options: what a ``glob`` chooses from.
 
     Raises:
-        UserError: it sweeps over nothing.
+        UserError: it sweeps over nothing, or the ends of its interval are the wrong way round.
     """
     if not override.is_sweep_override():
         return [str(override.input_line)]
@@ -132,7 +132,10 @@ def alternatives(override: Override, options: Sequence[str] = ()) -> list[str]:
     if isinstance(value, Glob):
         values = value.filter(list(options))
     elif isinstance(value, IntervalSweep):
-        values = (value.start, value.end)
+        values = low, high = (value.start, value.end)
+        if low is not None and high is not None and low > high:
+            ends = f"interval({high}, {low})"
+            raise UserError(f"{override.input_line}: the lower end of an interval comes first, as in {ends}")
     else:
         values = override.sweep_string_iterator()
     lines = [f"{override.get_key_element()}={each}" for each in values]

@@ -24,7 +24,7 @@ class Run:
 
     Attributes:
         folder: of the run.
-        state: ``finished``, ``running``, ``failed`` or ``stopped``.
+        state: ``finished``, ``running``, ``failed`` or ``stopped``; of one that was not to train its ``stage``.
         about: by name: the option of each group of the configuration, such as ``data``, and every dotted key of it.
         result: what it wrote at its end, nothing before.
         begun: when.
@@ -51,7 +51,7 @@ def read(folder: Path) -> Run:
         choices = yaml.load(hydra.read_text(), Loader)["hydra"]["runtime"]["choices"]
         about |= {group: str(option) for group, option in choices.items() if not group.startswith("hydra/")}
     result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
-    state = "stopped"
+    state = "stopped" if about.get("stage", "fit") == "fit" else about["stage"]
     if result:
         state = "finished"
     elif in_use(folder):

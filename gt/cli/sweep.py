@@ -16,8 +16,9 @@ from gt.cli.arguments import arranged
 from gt.cli.run_folders import OF_FOLDER
 from gt.cli.settings import Job, decisive, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
+from gt.data.files import discard
 from gt.errors import UserError
-from gt.train.job import PRUNED, SWEEP, write_json
+from gt.train.job import CLAIMS, PLAN, PRUNED, SWEEP, write_json
 
 WIDE = 160  # columns of a file or a pipe
 
@@ -48,7 +49,7 @@ class Ranking(Callback):
 
 @contextmanager
 def ranking() -> Iterator[None]:
-    """Around the whole program: however a sweep ends, its jobs are ranked.
+    """Around the whole program: however a sweep ends, its jobs are ranked. One that is refused leaves no folder.
 
     Raises:
         UserError: some of its jobs failed.
@@ -60,18 +61,25 @@ def ranking() -> Iterator[None]:
     except Exception as error:  # Hydra raises what the first failed job raised when the last one is done
         stopped = error
     except BaseException:
-        if Ranking.folder:
+        if Ranking.folder and began(Ranking.folder):
             print(f"stopped; the sweep goes on with: {how_to_go_on(Ranking.folder)}", flush=True)
         raise
     finally:
-        if Ranking.folder:
+        if Ranking.folder and began(Ranking.folder):
             failed = show(Ranking.folder, Ranking.compared) or []
+        elif Ranking.folder:
+            discard(Ranking.folder)
     if failed:
         jobs = ", ".join(each["job"] for each in failed)
         advice = f"to try them again: {how_to_go_on(Ranking.folder)}"
         raise UserError(f"{len(failed)} of the jobs failed: {jobs}; {advice}") from stopped
     if stopped:
         raise stopped
+
+
+def began(folder: Path) -> bool:
+    """Whether there is more in the folder of a sweep than what it was asked for."""
+    return any(path.name not in (SWEEP, CLAIMS, PLAN) for path in folder.iterdir())
 
 
 def how_to_go_on(folder: Path | None) -> str:

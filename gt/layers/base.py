@@ -51,6 +51,7 @@ class Layer(nn.Module):
         writes: the streams that it changes.
         reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
         reads_pairs: whether it makes use of ``state.p``, where it reads pairs or the graph.
+        reads_mask: whether it makes use of ``pairs``, where it reads the graph.
         cost: of one that reads the graph, how its time grows with N nodes and E edges, such as ``"N"``.
         positions: whether it goes by the place of a node within its graph.
         residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
@@ -64,6 +65,7 @@ class Layer(nn.Module):
     writes: tuple[str, ...] = ("x",)
     reads_edges = True
     reads_pairs = True
+    reads_mask = True
     positions = False
     residual = False
     wants_degrees = False
@@ -289,4 +291,7 @@ def writes_of(layer: nn.Module) -> tuple[str, ...]:
 
 def uses_mask(block: nn.Module) -> bool:
     """Whether what a block computes may depend on its mask."""
-    return any(reads_of(part) in ("pairs", "graph") for part in parts_of(block))
+    return any(
+        reads_of(part) == "pairs" or (reads_of(part) == "graph" and declared(part, "reads_mask", True))
+        for part in parts_of(block)
+    )

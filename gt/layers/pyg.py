@@ -42,7 +42,7 @@ class PyGConvolution(Layer):
         ValueError: it needs an argument that is not set or that no batch has, fails, or gives another width.
     """
 
-    reads_pairs = False
+    reads_pairs = reads_mask = False
 
     def __init__(self, width: int, conv: Callable[..., nn.Module]) -> None:
         super().__init__()

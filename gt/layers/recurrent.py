@@ -27,7 +27,7 @@ class Recurrent(Layer):
         ValueError: an odd width for two directions.
     """
 
-    reads, reads_edges, reads_pairs, positions = "graph", False, False, True
+    reads, reads_edges, reads_pairs, reads_mask, positions = "graph", False, False, False, True
     cost = "N"
     carried: list[Any] | None = None
 
@@ -70,7 +70,7 @@ class Mamba2(Layer):
         eps: of the norm.
     """
 
-    reads, reads_edges, reads_pairs, positions = "graph", False, False, True
+    reads, reads_edges, reads_pairs, reads_mask, positions = "graph", False, False, False, True
     cost = "N"
     carried: list[Any] | None = None
 

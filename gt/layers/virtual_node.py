@@ -19,7 +19,7 @@ class VirtualNode(Layer):
         dropout: on what is added to g.
     """
 
-    reads, writes, reads_edges, reads_pairs = "graph", ("x", "g"), False, False
+    reads, writes, reads_edges, reads_pairs, reads_mask = "graph", ("x", "g"), False, False, False
     cost = "N"
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:

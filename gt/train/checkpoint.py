@@ -74,10 +74,10 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
     return net
 
 
-def rehearse(config: Mapping[str, Any]) -> None:
+def rehearse(config: Mapping[str, Any]) -> nn.Module | None:
     """Build the network once for made-up data: what its parts refuse is then said before the real data are built.
 
-    Parts that do not come with this program may ask for other data, and are left for later.
+    Parts that do not come with this program may ask for other data, and are left for later: it is then None.
 
     Raises:
         UserError: a part refuses what it is given, whatever the data.
@@ -85,12 +85,13 @@ def rehearse(config: Mapping[str, Any]) -> None:
     anything = Schema(node_vocab=(2,), edge_vocab=(2,), outputs=2, max_nodes=1)
     with torch.random.fork_rng(devices=[]):
         try:
-            build(config, anything)
+            return build(config, anything)
         except Refused as error:
             if trusted(error.target):
                 raise
         except Exception:
-            return
+            pass
+    return None
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gt.data.files import whole
+from gt.data.files import discard, whole
 from gt.errors import UserError, reason
 from gt.train.launch import rank_outside
 from gt.train.paths import anchor
@@ -25,6 +25,8 @@ FAILURE = "failure.json"  # of one that did not: what was wrong
 PRUNED = "pruned.json"  # of a trial that was given up: why
 PREPARED = "prepared.json"  # of stage=prepare: what runs on the data are judged by
 SWEEP = "sweep.json"  # of a sweep: the arguments by which it goes on
+CLAIMS = ".trials"  # of a sweep of trials: of this file the byte n + 1 is locked while a process is at work on trial n
+PLAN = "spectrum.json"  # of a map: what it goes over
 LOCK = ".lock"  # held while a process is at work there
 
 
@@ -85,6 +87,19 @@ def _lock(file: TextIO) -> bool:
     return True
 
 
+def in_sweep(folder: Path) -> bool:
+    """Whether a folder is that of one of a sweep's trials, or of a cell of a map."""
+    return any((above / SWEEP).is_file() for above in folder.resolve().parents[:2])
+
+
+def forget(folder: Path) -> None:
+    """Remove the folder of a run that holds nothing but its configuration and what it said."""
+    hydra = HydraConfig.get()
+    kept = {str(hydra.output_subdir), LOCK, f"{hydra.job.name}.log"}
+    if not (is_child() or rank_outside()) and {path.name for path in folder.iterdir()} <= kept:
+        discard(folder)
+
+
 def resumes_sweep() -> bool:
     """Whether this job is one of a sweep that goes on, see `gt.cli.sweep.Ranking`."""
     hydra = HydraConfig.get()
@@ -105,7 +120,8 @@ def kept_score() -> float | None:
 def job(cfg: DictConfig) -> Iterator[None]:
     """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
-    That ends the program where the run stands alone. Of a sweep the failure is kept for the ranking; the others run.
+    That ends the program where the run stands alone, and a command that is refused before anything began leaves no
+    folder. Of a sweep the failure is kept for the ranking; the others run.
     A job of a sweep that goes on takes up its last checkpoint, where it has one.
     """
     hydra = HydraConfig.get()
@@ -135,5 +151,7 @@ def job(cfg: DictConfig) -> Iterator[None]:
             line = lost if isinstance(error, SystemExit) else reason(error, log)
             print(f"error: {line}", file=sys.stderr)
             if not of_sweep:
+                if isinstance(error, UserError | OSError) and not (cfg.get("stage") == "fit" and in_sweep(folder)):
+                    forget(folder)
                 raise SystemExit(1) from None
             write_json(folder / FAILURE, {"overrides": overrides(), "reason": line})

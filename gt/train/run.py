@@ -1,6 +1,7 @@
 """One run, top to bottom: data, network, fit, test, report."""
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -23,6 +25,7 @@ from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
+from gt.masks import Complete
 from gt.metrics import undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import (
@@ -47,7 +50,7 @@ from gt.train.facts import run_facts
 from gt.train.failures import explained
 from gt.train.init import Init
 from gt.train.interrupts import resumable, without_handlers
-from gt.train.job import PREPARED, RESULT, overrides, write_json
+from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
 from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
@@ -122,7 +125,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
         reference = instantiate(cfg.get("baseline"), _convert_="all")
         init = instantiate(cfg.get("init"), _convert_="all") or Init()
         data.spread = isinstance(make_trainer(cfg.trainer, [], [], folder).strategy, ContextParallel)
-    rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
+    rehearsed = rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
+    if not cfg.resume:
+        check_mask(rehearsed, folder)
     if cfg.trainer.get("compile") and isinstance(data, GraphData):
         data.go_by_shapes(True)
     started = time.monotonic()
@@ -195,6 +200,25 @@ def train(cfg: DictConfig, folder: Path) -> float:
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
         return finish(trainer, task, data, folder, loggers, classical, facts, breakdown)
+
+
+def check_mask(net: torch.nn.Module | None, folder: Path) -> None:
+    """Whether some layer reads the mask that the command line sets, where that is not of all nodes.
+
+    A line says so if none does and other models of the same sweep may.
+
+    Raises:
+        UserError: none does, and the run stands alone.
+    """
+    told = [line for line in overrides() if re.match(r"[+~]*mask[.=]", line)]
+    if not told or not isinstance(net, GraphTransformer) or net.masks_of_training():
+        return
+    if all(mask == Complete() for mask in net.scheduled):
+        return
+    useless = f"{' '.join(told)} changes nothing, for no layer of this model reads a mask"
+    if not in_sweep(folder) and HydraConfig.get().mode != RunMode.MULTIRUN:
+        raise UserError(f"{useless}: leave it out, or choose a model with attention, such as model=gps")
+    rank_zero_only(print)(useless, flush=True)
 
 
 def finish(

@@ -14,9 +14,8 @@ from gt.cli.arguments import parsed
 from gt.cli.spectrum.grid import AXES, QUICK, Axis, Cell, Grid
 from gt.errors import UserError, shell_override
 from gt.train.construct import constructing
-from gt.train.job import RESULT, write_json
+from gt.train.job import PLAN, RESULT, write_json
 
-PLAN = "spectrum.json"
 CELLS = "cells"  # the folder of the runs, each in one of its own
 SWEPT = {"seed": "seeds", "mask": "radii", "model.block.blend": "weights"}  # what the map itself goes over
 NAMING = ("name", "dataset", "path", "task", "view")  # keys that say which data are meant

@@ -52,8 +52,11 @@ class Run:
 
 
 def start(name: str, arguments: Sequence[str], threads: int) -> Run:
-    """A run that computes with so many threads. It ends when this process does, and Ctrl-C does not reach it."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    """A run that computes with so many threads, or as many as ``OMP_NUM_THREADS`` says where that is set.
+
+    It ends when this process does, and Ctrl-C does not reach it.
+    """
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     said = tempfile.TemporaryFile()  # noqa: SIM115  closed when the run is over
     process = subprocess.Popen(
         [sys.executable, str(TRAIN), *arguments],

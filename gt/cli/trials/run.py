@@ -20,7 +20,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -33,11 +33,10 @@ from gt.cli.trials.search import Search, distribution, lines, split
 from gt.errors import UserError, shell_override
 from gt.schema import number as shown
 from gt.train.construct import constructing, imported
-from gt.train.job import FAILURE, PREPARED, PRUNED, RESULT, write_json
+from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, write_json
 from gt.train.study import FILES, STUDY, file_in, library, load, storage
 
 PREPARE = "prepare"  # the folder of the run that builds the data
-CLAIMS = ".trials"  # of this file the byte n + 1 is locked while a process is at work on trial n
 
 
 @dataclass
@@ -238,7 +237,7 @@ def sweep(cfg: DictConfig, arguments: Sequence[str]) -> None:
     flags, overrides = arranged(arguments)
     flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
     common, swept = split(overrides)
-    with constructing(cfg):
+    with constructing(OmegaConf.masked_copy(cfg, ["sweep"])):
         search: Search = instantiate(cfg.sweep)
     if search.trials is None and imported(search.sampler["_target_"]) is not Grid:
         raise UserError("sweep.trials=null runs all that a grid has: give a number, or choose sweep/sampler=grid")

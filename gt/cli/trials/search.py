@@ -95,11 +95,17 @@ def distribution(override: Override, options: Sequence[str]) -> Any:
 
     Args:
         options: what a ``glob`` chooses from.
+
+    Raises:
+        UserError: an interval from which nothing can be drawn, such as one from 0 by its logarithm.
     """
     optuna, value = library(), override.value()
     if isinstance(value, IntervalSweep):
         kind = "IntDistribution" if isinstance(value.start, int) else "FloatDistribution"
-        return getattr(optuna.distributions, kind)(value.start, value.end, log="log" in value.tags)
+        try:
+            return getattr(optuna.distributions, kind)(value.start, value.end, log="log" in value.tags)
+        except ValueError as error:
+            raise UserError(f"{override.input_line}: {error}") from None
     if isinstance(value, RangeSweep) and isinstance(value.step, int) and isinstance(value.start, int):
         start, stop = sorted((value.start, max(value.start, int(value.stop) - 1)))  # type: ignore[arg-type]
         return optuna.distributions.IntDistribution(start, stop, step=value.step)
