@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gt.cli.config_files import CONFIGS, groups
+from gt.cli.program import quick_exit
 from gt.errors import UserError, nearest, one_line
 
 PACKAGE = Path(__file__).parent
@@ -93,7 +94,7 @@ def main(words: Sequence[str]) -> None:
 
 def command() -> None:
     """What the ``gt`` command runs."""
-    with one_line():
+    with quick_exit(), one_line():
         main(sys.argv[1:])
 
 

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import select
 import shlex
 import sys
 import tempfile
@@ -10,9 +11,10 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
+UNREAD = 141  # exit code of a program whose output nobody reads any more, 128 and SIGPIPE, as shells have it
 WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
 
 
@@ -27,23 +29,48 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags whose complaints are one line, without the usage in front."""
+    """A parser of flags that are written in full, whose complaints are one line, without the usage in front."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
+        if unknown := re.match(r"unrecognized arguments:.*? (--?[a-zA-Z][\w-]*)", message):
+            message = f"there is no option '{unknown[1]}': {nearest(unknown[1], self.options())}"
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def options(self) -> set[str]:
+        """The flags by their long names, those of its commands too."""
+        names = {name for action in self._actions for name in action.option_strings}
+        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        for parser in (parser for each in commands for parser in each.values()):
+            names |= parser.options()
+        return {name for name in names if name.startswith("--")}
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Whatever goes wrong ends the program with one line on standard error and an exit code other than 0."""
+    """Whatever goes wrong ends the program with one line on standard error and an exit code other than 0.
+
+    Where whoever read what it prints is gone, as with ``| head``, it ends without a word.
+    """
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and unread():
+            raise SystemExit(UNREAD) from None
         print(f"error: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def unread() -> bool:
+    """Whether whoever read what this program prints is gone."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # of a pipe without a reader the system says so, asked or not
+    return bool(poll.poll(0))
 
 
 def reason(error: Exception, log: Path | None = None) -> str:

@@ -1,24 +1,26 @@
 """The command line around a run: mistakes become one line, a stopped run says how it goes on."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
-from gt.cli.config import Config, WrongKey, accepted, check, check_path
+from gt.cli.config import MANY, Config, WrongKey, accepted, check, check_path
 from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
 from gt.cli.program import import_from_here
 from gt.cli.run_folders import RESUMED, check_new, configuration_of, sweep_again, unfinished
 from gt.cli.seeds import check_against, repeated, taken_out
+from gt.cli.suggestions import suggested
 from gt.cli.trials.search import as_trials
 from gt.errors import UserError, nearest, shell_override
 from gt.train.construct import OPTIONS
@@ -59,11 +61,14 @@ def check_command(
         for line in lines if not override.is_delete() else ():
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        base = _compose([*hydras, *(lines[0] for lines in choices)], name)
+        base = _compose([*hydras, *(lines[0] for lines in choices)], name, files)
         arguments = in_full(arguments, base)
         own = [override for override in parsed(arguments) if not override.is_hydra_override()]
         values = [override for override in own if override.key_or_group not in files.groups]
-        added = additions(values, base, files.groups)
+        try:
+            added = additions(values, base, files.groups)
+        except WrongKey as error:
+            raise UserError(files.elsewhere(error.key) or str(error)) from None
         assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
@@ -72,6 +77,9 @@ def check_command(
             for line in lines[1:]:  # of a sweep, each further value
                 check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
     shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
+    firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
+    if (note := files.replaced(firsts)) and not shows:
+        print(note, flush=True)
     removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
     arguments = ["+" + argument if argument in added else argument for argument in arguments] + removals
     return repeated(arguments, seeds, base.get("seed", 0)) if seeds else arguments
@@ -134,7 +142,8 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
         if override.is_add() or override.is_force_add():
             continue
         if "." not in key and key not in base:
-            raise UserError(f"unknown key '{key}': {nearest(key, {*available, *map(str, base)})}")
+            known = {*available, *map(str, base)}
+            raise UserError(f"unknown key '{key}': {suggested(key, known, base)}")
         if override.is_delete():
             check_path(base, key)
             continue
@@ -153,7 +162,7 @@ def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
     """
     try:
-        cfg = _compose(lines, name)
+        cfg = _compose(lines, name, files)
         leftovers = settle(cfg, lines)
         check(cfg)
         return leftovers
@@ -168,13 +177,15 @@ def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name
         raise UserError(f"{files.name(path)}: {error}") from None
 
 
-def _compose(overrides: list[str], name: str = "train") -> DictConfig:
+def _compose(overrides: list[str], name: str = "train", files: Files | None = None) -> DictConfig:
     try:
         return compose(name, overrides=overrides)
     except MarkedYAMLError as error:
         raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error) or str(error.__cause__)
+        if files and (unasked := re.match(r"Could not override '([\w/]+)'", text)):
+            text = files.without(unasked[1])
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 
@@ -285,14 +296,18 @@ def prepared(arguments: list[str]) -> list[str]:
             print(f"goes on with the run in {folder}", flush=True)
             return [*flags, *resumed([f"resume={folder}"])]
         print("no run of this command that could go on: a new one begins", flush=True)
+    draws = any(line.startswith(("sweep=", "experiment=", "hydra/sweeper", "hydra.sweeper")) for line in overrides)
     for override in parsed(overrides):
+        if isinstance(override.value(), IntervalSweep) and not draws:
+            raise UserError(f"{override.input_line} is an interval: add sweep=optuna for trials that draw from it")
         if override.key_or_group == "hydra.run.dir" and seeds:
             raise UserError(f"seeds={seeds} makes a sweep, whose folder is hydra.sweep.dir, not hydra.run.dir")
         if override.key_or_group == "hydra.run.dir" and not many and not wanted:
             check_new(Path(str(override.value())))
         if override.is_sweep_override() and not many:
             key, _, value = str(override.input_line).partition("=")
-            hint = f"; several columns are {shell_override(key, value.split(','))}" if COLUMNS.fullmatch(key) else ""
+            together = "several columns" if COLUMNS.fullmatch(key) else "all in one run" if key in MANY else ""
+            hint = f"; {together} are {shell_override(key, value.split(','))}" if together else ""
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
     if against and not many:
         raise UserError(f"against={against} compares runs of several seeds: add seeds=5")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gt.cli.suggestions import suggested
 from gt.errors import UserError, nearest, shell_override
 from gt.ranges import beyond_limits
 from gt.train.construct import OPTIONS, imported
@@ -285,7 +286,7 @@ def check_path(cfg: Any, key: str) -> bool:
         else:
             raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
         if part not in known:
-            raise UserError(f"unknown key '{at}': {nearest(part, known - OPTIONS)}")
+            raise WrongKey(at, f"unknown key '{at}': {suggested(part, known - OPTIONS, node, '.'.join(done))}")
         if part not in present:
             return False
         done.append(part)

@@ -13,6 +13,7 @@ from yaml import MarkedYAMLError
 
 from gt.errors import UserError, nearest
 
+MOST = 10  # options that a message lists
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -44,6 +45,12 @@ def searched(place: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"there is no folder of configurations at {place}")
     return folder
+
+
+def listed(options: Any) -> list[str]:
+    """What is chosen of a group, where that may be one option, a list of them or none."""
+    several = options if isinstance(options, list) else [] if options is None else [options]
+    return ["null" if option is None else str(option) for option in several]
 
 
 class Files:
@@ -88,12 +95,60 @@ class Files:
         """
         if group not in self.groups:
             raise UserError(f"{where}no group '{group}': {nearest(group, self.groups)}")
-        for option in options if isinstance(options, list) else [options]:
-            option, known = "null" if option is None else str(option), self.groups[group]
+        for option in listed("null" if options is None else options):
+            known = self.groups[group]
             if option not in known:
                 raise UserError(f"{where}no option '{option}' in group '{group}': {nearest(option, known)}")
             for needed, others in self._defaults(group, f"{group}/{option}"):
                 self.check_options(needed, others, f"{self.name(f'{group}/{option}')}: ")
+
+    def elsewhere(self, key: str) -> str | None:
+        """What is wrong about a key that the chosen option of its group has not: other options have it; else None."""
+        group, _, rest = key.partition(".")
+        having = [option for option in self.groups.get(group, ()) if self._sets(group, option, rest)]
+        more = f" and {len(having) - MOST} more" if len(having) > MOST else ""
+        return f"unknown key '{key}': it belongs to {group}={', '.join(having[:MOST])}{more}" if having else None
+
+    def _sets(self, group: str, option: str, key: str) -> bool:
+        """Whether a file, or one that it asks for, sets a key of its group's section, or of the data's source."""
+        content, outer = self.read(f"{group}/{option}"), group.partition("/")[0]
+        section = content.get(outer, content)
+        if key in section or (outer == "data" and key in section.get("source", ())):
+            return True
+        asked = self._defaults(group, f"{group}/{option}")
+        inside = [(inner, each) for inner, options in asked for each in listed(options)]
+        return any(self._sets(inner, each, key) for inner, each in inside if f"{inner}/".startswith(f"{outer}/"))
+
+    def without(self, group: str) -> str:
+        """What is wrong about an option of a group, such as ``model/local``, that what is chosen does not ask for."""
+        outer = group.partition("/")[0]
+        having = [option for option in self.groups.get(outer, ()) if self.asked(group, outer, option)]
+        return f"{group}: the chosen {outer} has none" + (f", but {', '.join(having)} have" if having else "")
+
+    def asked(self, wanted: str, group: str, option: str) -> list[str]:
+        """The options of one group that an option of another asks for, all the way down; the last of them count."""
+        found: list[str] = []
+        for needed, options in self._defaults(group, f"{group}/{option}"):
+            found = listed(options) if needed == wanted else found
+            for each in listed(options):
+                found = self.asked(wanted, needed, each) or found
+        return found
+
+    def replaced(self, chosen: Mapping[str, Any]) -> str | None:
+        """A line on encodings that the chosen model or experiment brings and the chosen encodings leave out.
+
+        Args:
+            chosen: the options of each group that the command line chooses.
+        """
+        encodings = [name for name in listed(chosen.get("encoding")) if name != "none"]
+        for group in ("experiment", "model") if encodings else ():
+            for option in listed(chosen.get(group)):
+                brought = [name for name in self.asked("encoding", group, option) if name != "none"]
+                if not {*brought} <= {*encodings}:
+                    both = ",".join(dict.fromkeys([*brought, *encodings]))
+                    lost = ", ".join(name for name in brought if name not in encodings)
+                    return f"without {lost}, which {group}={option} brings; with both: 'encoding=[{both}]'"
+        return None
 
     def _defaults(self, group: str, path: str) -> Iterator[tuple[str, Any]]:
         """The (group, options) that the defaults list of a file asks for."""

@@ -6,20 +6,22 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
     """Around a program: it exits without taking its modules apart, which takes seconds with PyTorch and Lightning.
 
-    Threads, the other exit handlers and buffered output are done before, as ever.
+    Threads, the other exit handlers and buffered output are done before, as ever. Output that nobody reads any more, as
+    after ``| head``, ends it without a word.
     """
     code = 1
 
     def leave() -> None:
         logging.shutdown()  # whose own handler was registered earlier, and would come later
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 

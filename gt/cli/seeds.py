@@ -32,17 +32,18 @@ def taken_out(overrides: Sequence[str]) -> tuple[list[str], int, str]:
     Raises:
         UserError: no number of seeds.
     """
-    words = {"seeds": "0", "against": ""}
+    words: dict[str, str] = {}
     others = []
     for line in overrides:
         key, _, value = line.partition("=")
-        if key in words:
+        if key in ("seeds", "against"):
             words[key] = value
         else:
             others.append(line)
-    if words["seeds"] != "0" and not (words["seeds"].isdecimal() and int(words["seeds"])):
-        raise UserError(f"seeds={words['seeds']}: it must be a whole number above 0")
-    return others, int(words["seeds"]), words["against"]
+    seeds = words.get("seeds")
+    if seeds is not None and not (seeds.isdecimal() and int(seeds)):
+        raise UserError(f"seeds={seeds}: it must be a whole number above 0")
+    return others, int(seeds or 0), words.get("against", "")
 
 
 def repeated(arguments: Sequence[str], seeds: int, first: int) -> list[str]:

@@ -26,9 +26,8 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     timing.add_argument("name", nargs="?", default="python_functions", help="an option of configs/data")
     timing.add_argument("--seconds", type=float, default=4.0, help="time for each row of the table")
     args, rest = parser.parse_known_args()
-    flags = [argument for argument in rest if argument.startswith("-")]
-    if flags:
-        parser.error(f"unknown option {flags[0]}")
+    if flags := [argument for argument in rest if argument.startswith("-")]:
+        parser.error(f"unrecognized arguments: {flags[0]}")
     return args, rest
 
 

@@ -42,7 +42,9 @@ def sources(root: Path) -> list[Path]:
         inner[:] = set(inner) - LEFT_OUT
         paths += [(Path(folder) / name).relative_to(root) for name in files if name.endswith(".py")]
     if not paths:
-        raise UserError(f"no Python sources in {root}: this interpreter comes without them; use another one")
+        of_library = "this interpreter comes without them; use another one"
+        advice = of_library if root == library() else "data.path takes a folder of them"
+        raise UserError(f"no Python files in {root}: {advice}")
     return sorted(paths)
 
 

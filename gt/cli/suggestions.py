@@ -1,0 +1,42 @@
+"""What ends the message about a key that is not there: where the one that was meant stands."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from gt.errors import nearest
+from gt.train.construct import OPTIONS
+
+FEW = 3  # keys of one name, of which a message lists no more
+ALIKE = 0.75  # of the names of keys further down, which are many
+
+
+def suggested(name: str, known: Collection[str], section: Any, path: str = "") -> str:
+    """A key further down that has the name, a known name that looks like it, or a key further down that does.
+
+    Args:
+        known: names that the section may have.
+        section: the one that has no such key.
+        path: its own; empty for the whole configuration.
+    """
+    deeper: dict[str, list[str]] = {}
+    plain = OmegaConf.to_container(section, resolve=False)
+    for key in sorted(leaves(plain, f"{path}." if path else ""), key=lambda key: key.count(".")):
+        deeper.setdefault(key.rpartition(".")[2], []).append(key)
+    meant = name if name in deeper else None
+    if meant is None and not difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
+        meant = next(iter(difflib.get_close_matches(name, deeper, n=1, cutoff=ALIKE)), None)
+    if meant is None:
+        return nearest(name, known)
+    return f"did you mean {' or '.join(repr(key) for key in deeper[meant][:FEW])}?"
+
+
+def leaves(section: Any, path: str) -> Iterator[str]:
+    """The dotted keys of all plain values in a section, at any depth."""
+    for key, value in section.items() if isinstance(section, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{path}{key}.")
+        elif key not in OPTIONS:
+            yield f"{path}{key}"
