@@ -49,6 +49,16 @@ def workspace(entity: str, project: str, metric: str) -> Any:
             line("optim/update_to_weight", title="step by weights"),
             panels.LinePlot(x="trainer/global_step", metric_regex="blend/.*", title="share of attention by layer"),
         ],
+        "Attention": [
+            panels.LinePlot(x="trainer/global_step", metric_regex=f"attention/.*/{hop}", title=f"attention {far}")
+            for hop, far in (
+                ("hop_0", "to oneself"),
+                ("hop_1", "to neighbours"),
+                ("hop_2", "two hops away"),
+                ("hop_[3-6]", "three to six hops away"),
+                ("further", "further away"),
+            )
+        ],
         "Speed": [
             panels.LinePlot(x="trainer/global_step", metric_regex="speed/.*", title="graphs, nodes, edges a second"),
             line("data/wait", "data/padding", title="shares of waiting and padding"),
@@ -56,7 +66,7 @@ def workspace(entity: str, project: str, metric: str) -> Any:
         ],
         "Pictures": [
             panels.MediaBrowser(media_keys=[f"report/{name}"], title=name)
-            for name in ("curves", "predictions", "blend", "reach")
+            for name in ("curves", "predictions", "blend", "reach", "distance")
         ],
     }
     parts = [Section(name=name, panels=shown, is_open=name != "Speed") for name, shown in sections.items()]

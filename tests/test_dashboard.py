@@ -1,6 +1,7 @@
 """The arranged workspace is built without a network, of names that a run logs."""
 
 import json
+import re
 import sys
 
 import pandas as pd
@@ -24,10 +25,14 @@ def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
     written = json.loads((tmp_path / "w.json").read_text())
     assert str(tmp_path / "w.json") in capsys.readouterr().out
     sections = written["spec"]["section"]["panelBankConfig"]["sections"]
-    assert [section["name"] for section in sections][:4] == ["Result", "Training", "Speed", "Pictures"]
+    assert [section["name"] for section in sections][:5] == ["Result", "Training", "Attention", "Speed", "Pictures"]
     overrides = ["data=graph_files", "model=gps", "trainer.max_epochs=1"]
     train(tmp_path / "run", *write_graphs(tmp_path), *overrides)
     logged = set(pd.read_csv(next((tmp_path / "run").rglob("metrics.csv"))).columns)
     shown = {name for name in names_in(sections) if name.startswith(("train/", "valid/", "optim/", "data/", "memory/"))}
     assert len(shown) == 8
     assert shown <= logged
+    patterns = [name for name in names_in(sections) if name.startswith("attention/")]
+    looked = {name for name in logged if name.startswith("attention/")}
+    assert all(any(re.fullmatch(pattern, name) for name in looked) for pattern in patterns)
+    assert all(sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1 for name in looked)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gt.encodings import Distance
 from gt.graph import GraphBatch
 from gt.hops import hop_matrix
 from gt.inference.whole_graph import predict
@@ -46,6 +47,48 @@ class Reach:
     layers: list[str]
     share: Tensor
     even: Tensor
+
+    def by_name(self) -> dict[str, float]:
+        """Means over heads, as loggers are told: ``attention/layer_0/hop_2``, ..., ``attention/layer_0/further``."""
+        hops = [*(f"hop_{hop}" for hop in range(self.share.shape[2] - 1)), "further"]
+        return {
+            f"attention/layer_{layer}/{hop}": share
+            for layer, shares in enumerate(self.share.mean(1).tolist())
+            for hop, share in zip(hops, shares, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network has learned to add to the scores of attention by distance alone.
+
+    Attributes:
+        where: the layers that it holds for.
+        unit: of the distance, ``hops`` or ``positions``.
+        score: (distances, heads) what is added at distance 0, 1, 2, ...
+    """
+
+    where: str
+    unit: str
+    score: Tensor
+
+
+@torch.no_grad()
+def distance_profiles(net: nn.Module, most: int = 8) -> list[Profile]:
+    """One for each layer with a hint, and one for each bias by distance that all layers share; up to ``most`` away."""
+    profiles = []
+    for place, (_, layer) in enumerate(attention_layers(net)):
+        if layer.hint is not None:
+            far = most if layer.hint.most is None else min(most, layer.hint.most)
+            distance = torch.arange(far + 1, device=_device(net))[:, None]
+            by_position = layer.hint.positions  # that of the source less that of the reader, which looks back
+            score = layer.hint(-distance if by_position else distance)
+            profiles.append(Profile(f"layer {place}", "positions" if by_position else "hops", score.float().cpu()))
+    for encoding in net.modules():
+        if isinstance(encoding, Distance) and encoding.heads is not None:
+            score = encoding.table.weight[: min(most, encoding.most) + 1].float().cpu()
+            profiles.append(Profile("all layers", "hops", score))
+    return profiles
 
 
 def _device(net: nn.Module) -> torch.device:

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gt.inference.analysis import Reach
+from gt.inference.analysis import Profile, Reach
 from gt.schema import Schema
 
 MOST_CLASSES = 100  # of a confusion matrix that is drawn
@@ -135,6 +136,29 @@ def reach_maps(reach: Reach) -> Figure:
         axes.set_xticks(range(bins), labels, fontsize=8)
         axes.set_yticks(range(heads + 1), [f"head {h}" for h in range(heads)] + ["even"], fontsize=8)
         axes.set_xlabel("hops away", fontsize=8)
+    return figure
+
+
+def distance_lines(profiles: Sequence[Profile]) -> Figure:
+    """What each head adds to the score of a node by its distance, a panel for each layer."""
+    columns = min(len(profiles), 3)
+    rows = -(-len(profiles) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.6, 2.7 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(profiles) :]:
+        axes.axis("off")
+    for axes, profile in zip(grid, profiles, strict=False):
+        heads = profile.score.shape[1]
+        for head, score in enumerate(profile.score.T.tolist()):
+            axes.plot(score, ".-", lw=1.2, color=mpl.colormaps["viridis"](0.9 * head / max(heads - 1, 1)),
+                      label=f"head {head}")  # fmt: skip
+        axes.set_title(profile.where, fontsize=9)
+        axes.set_xlabel(f"{profile.unit} away", fontsize=8)
+        axes.grid(alpha=0.3)
+        if heads <= 8:
+            axes.legend(fontsize=7, ncols=2)
+    for axes in grid[::columns]:
+        axes.set_ylabel("added to the score", fontsize=8)
     return figure
 
 

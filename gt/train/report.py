@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gt.data.datamodule import DataModule
 from gt.data.files import whole
-from gt.inference.analysis import attention_reach, predictions
+from gt.inference.analysis import attention_reach, distance_profiles, predictions
 from gt.metrics import shown
 from gt.schema import UNLABELLED, Schema, number
 from gt.train.baseline import columns, loses
@@ -21,7 +21,7 @@ from gt.train.breakdown import Breakdown
 from gt.train.extremes import Sample
 from gt.train.extremes import page as shown_samples
 from gt.train.facts import BESIDE
-from gt.train.figures import MOST_CLASSES, blend_bars, curves, prediction_figure, reach_maps
+from gt.train.figures import MOST_CLASSES, blend_bars, curves, distance_lines, prediction_figure, reach_maps
 from gt.train.page import drawn, page, picture, table
 from gt.train.task import Task
 
@@ -132,6 +132,7 @@ def write_report(
     split, (prediction, target) = result["split"], rows
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
+    profiles = distance_profiles(task.net)
     weights: list[float] = getattr(task.net, "blend_weights", list)()
     sections = [
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline_valid"]),
@@ -144,6 +145,9 @@ def write_report(
         ("reach", "Reach of attention", reach_maps(reach) if reach else None,
          "The share of a node's attention that each head gives to nodes so many hops away, over a few batches. The "
          "last row is what even attention under the same mask would give: a head above it prefers that distance."),
+        ("distance", "Learned distance", distance_lines(profiles) if profiles else None,
+         "What each head has learned to add to the score of a node by its distance alone: 1 less is 0.37 times the "
+         "weight."),
     ]  # fmt: skip
     body = []
     for name, title, figure, text in sections:

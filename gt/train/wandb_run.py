@@ -15,7 +15,7 @@ from gt.metrics import Criterion
 from gt.schema import Schema
 from gt.train.extremes import Sample
 
-FIGURES = ("curves", "predictions", "blend", "reach")  # of the report
+FIGURES = ("curves", "predictions", "blend", "reach", "distance")  # of the report
 POINTS = 5_000  # of a chart
 CLASSES = 30  # of a chart by class
 

@@ -1,5 +1,6 @@
 """What happens around training: progress on the terminal, averages, and the state that a run goes on from."""
 
+from gt.train.callbacks.attention import AttentionByHop
 from gt.train.callbacks.average import WeightAverage
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.last import SaveLast
@@ -11,6 +12,7 @@ from gt.train.callbacks.recompute import ActivationCheckpointing
 
 __all__ = [
     "ActivationCheckpointing",
+    "AttentionByHop",
     "FrozenNorms",
     "Loading",
     "MaskSchedule",
