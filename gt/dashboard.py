@@ -1,6 +1,6 @@
-"""``python -m gt.dashboard``: a W&B workspace for the runs of a project, arranged: result, training, speed, pictures.
+"""``python -m gt.dashboard``: a W&B workspace for the runs of a project, and a report, arranged: result to pictures.
 
-Writes it as JSON; with ``--upload`` W&B gets it, as a saved view of the project.
+Writes both as JSON; with ``--upload`` W&B gets them, as a saved view of the project and a draft of a report.
 """
 
 import argparse
@@ -16,20 +16,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--entity", default="", help="the team or user; your own unless told")
     parser.add_argument("--project", default="gt", help="gt unless told")
     parser.add_argument("--metric", default="accuracy", help="which one decides, such as auroc; accuracy unless told")
-    parser.add_argument("--out", type=Path, default=Path("dashboard.json"), help="the file; dashboard.json unless told")
-    parser.add_argument("--upload", action="store_true", help="save it at W&B; needs wandb login")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("dashboard.json"),
+        help="the file, the report's beside it; dashboard.json unless told",
+    )
+    parser.add_argument("--upload", action="store_true", help="save both at W&B; needs wandb login")
     return parser.parse_args()
 
 
-def workspace(entity: str, project: str, metric: str) -> Any:
-    """Sections of panels by the names under which `gt` logs, see ``docs/tutorials/cluster.md``."""
+def panels_of(metric: str) -> dict[str, list[Any]]:
+    """Panels in sections, by the names under which `gt` logs, see ``docs/tutorials/cluster.md``."""
     import wandb_workspaces.reports.v2 as panels
-    from wandb_workspaces.workspaces import Section, Workspace
 
     def line(*names: str, title: str) -> Any:
         return panels.LinePlot(x="trainer/global_step", y=list(names), title=title)
 
-    sections = {
+    return {
         "Result": [
             panels.ScalarChart(metric=f"result/{metric}", title=f"test {metric}"),
             panels.BarPlot(metrics=[f"result/{metric}", f"baseline/{metric}"], title="beside the trivial baseline"),
@@ -69,8 +73,26 @@ def workspace(entity: str, project: str, metric: str) -> Any:
             for name in ("curves", "predictions", "blend", "reach", "distance")
         ],
     }
-    parts = [Section(name=name, panels=shown, is_open=name != "Speed") for name, shown in sections.items()]
+
+
+def workspace(entity: str, project: str, metric: str) -> Any:
+    """The panels as a view of a project."""
+    from wandb_workspaces.workspaces import Section, Workspace
+
+    shown = panels_of(metric).items()
+    parts = [Section(name=name, panels=panels, is_open=name != "Speed") for name, panels in shown]
     return Workspace(name="gt", entity=entity, project=project, sections=parts)
+
+
+def report(entity: str, project: str, metric: str) -> Any:
+    """The panels under headings, over the table of the project's runs: for text of one's own between them."""
+    import wandb_workspaces.reports.v2 as reports
+
+    blocks: list[Any] = [reports.TableOfContents()]
+    for name, panels in panels_of(metric).items():
+        runs = reports.Runset(entity=entity, project=project, name="runs")
+        blocks += [reports.H2(name), reports.PanelGrid(runsets=[runs], panels=panels)]
+    return reports.Report(project=project, entity=entity, title=f"{project}: {metric}", blocks=blocks)
 
 
 def main() -> None:
@@ -82,16 +104,26 @@ def main() -> None:
             import wandb_workspaces  # noqa: F401
         except ImportError:
             raise UserError("this takes wandb-workspaces: pip install -e '.[dashboard]'") from None
-    arranged = workspace(args.entity, args.project, args.metric)
-    with whole(args.out) as file:
-        file.write(arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
-    print(f"workspace  {args.out}")
+    entity = args.entity
     if args.upload:
         from gt.train.logging import online
 
         if not online():
             raise UserError("no key for W&B: run wandb login first, and leave WANDB_MODE alone")
-        print(f"saved as   {arranged.save().url}")
+        import wandb
+
+        entity = entity or str(wandb.Api().default_entity)
+    for name, make, out in (
+        ("workspace", workspace, args.out),
+        ("report", report, args.out.with_stem(f"{args.out.stem}-report")),
+    ):
+        arranged = make(entity, args.project, args.metric)
+        with whole(out) as file:
+            file.write(arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
+        print(f"{name:<10} {out}")
+        if args.upload:
+            saved = arranged.save(**({"draft": True} if name == "report" else {}))
+            print(f"saved as   {saved.url}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The arranged workspace is built without a network, of names that a run logs."""
+"""The arranged workspace and report are built without a network, of names that a run logs."""
 
 import json
 import re
@@ -26,6 +26,15 @@ def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "w.json") in capsys.readouterr().out
     sections = written["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections][:5] == ["Result", "Training", "Attention", "Speed", "Pictures"]
+    report = json.loads((tmp_path / "w-report.json").read_text())
+    headings = [part["children"][0]["text"] for part in report["spec"]["blocks"] if part["type"] == "heading"]
+    assert headings == ["Result", "Training", "Attention", "Speed", "Pictures"]
+    grids = [part["metadata"]["panelBankSectionConfig"]["panels"] for part in report["spec"]["blocks"][1:]
+             if part["type"] == "panel-grid"]  # fmt: skip
+    told = ("train/", "valid/", "optim/", "attention/", "result/", "report/", "memory/")
+    for grid, section in zip(grids, sections, strict=False):
+        one, other = ({name for name in names_in(part) if name.startswith(told)} for part in (grid, section["panels"]))
+        assert one == other != set()
     overrides = ["data=graph_files", "model=gps", "trainer.max_epochs=1"]
     train(tmp_path / "run", *write_graphs(tmp_path), *overrides)
     logged = set(pd.read_csv(next((tmp_path / "run").rglob("metrics.csv"))).columns)
