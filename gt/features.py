@@ -22,7 +22,7 @@ class Features(nn.Module):
         linear: False leaves real numbers as they are, in the first channels; the others are 0.
 
     Raises:
-        ValueError: categories, or more columns than channels, are to be left as they are.
+        ValueError: more real numbers than channels are to be left as they are.
     """
 
     offsets: Tensor
@@ -40,8 +40,6 @@ class Features(nn.Module):
         linear: bool = True,
     ) -> None:
         super().__init__()
-        if not linear and vocab:
-            raise ValueError("input_linear=false is for features that are real numbers: these are categories")
         if not linear and floats > width:
             raise ValueError(f"input_linear=false needs a width of {floats} or more, one for each feature: {width}")
         if vocab:

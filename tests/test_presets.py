@@ -17,7 +17,7 @@ from gt.data.own.positions import Positions
 from gt.encodings import Laplacian, RandomWalk
 from gt.metrics import loss
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.checkpoint import build, network_config, rehearse
 from tests.graphs import path, random_graph
 
 ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
@@ -135,6 +135,7 @@ def test_a_preset_has_its_published_size_and_trains(name):
     config = network_config(cfg)
     with torch.device("cpu" if "PyGConvolution" in str(config) else "meta"):  # those try the layer out
         assert build(config, schema).parameter_count() == parameters
+        rehearse(config)  # as every command does before its data are read
     if name != "shakespeare_char":  # a smaller network, for a smaller dataset of the same columns
         config |= {"model": config["model"] | {"width": 48, "depth": 2}}
         vocab, floats = tuple(min(most, 30) for most in schema.node_vocab), min(schema.node_floats, 30)
