@@ -30,6 +30,7 @@ def main() -> None:
         from rich.table import Table
 
         from gt.cli.run_list import chosen, runs_below
+        from gt.data.files import whole
         from gt.schema import number
 
     folders = [Path(word) for word in options.words if "=" not in word]
@@ -77,7 +78,8 @@ def main() -> None:
     console.print(table) if console.is_terminal else Console(width=200).print(table)
     print(f"{len(rows)} runs below {top}" if len(rows) > 1 else f"1 run below {top}")
     if options.csv:
-        pd.DataFrame(rows).to_csv(options.csv, index=False)
+        with whole(options.csv) as file:
+            pd.DataFrame(rows).to_csv(file, index=False)
         print(f"table  {options.csv}")
     if options.delete:
         gone = [run.folder for run in runs if run.state != "running"]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import train
 from gt.cli.command import check_command
 from gt.cli.config_files import CONFIGS
 from gt.cli.run_list import read
+from gt.data.files import whole
 from gt.errors import Parser, UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -45,6 +47,8 @@ REFUSED = {
     "model=gin mask.hops=0": "mask.hops=0 changes nothing, for no layer of this model reads a mask",
     "model=mamba2 mask=one_hop": "mask=one_hop changes nothing",
     "model=gps model.block.attention=null mask.hops=1": "mask.hops=1 changes nothing",
+    "model=gin model.block.attention.heads=2": "model.block.attention.heads sets nothing: what is chosen has no",
+    "model=gin model.block.blend.weight=0.5": "model.block.blend.weight sets nothing",
     "model.width=0": "model.width=0: width must be 1 or more, not 0",
 }
 
@@ -106,18 +110,19 @@ def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
 
 
 def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):
-    check_command(["model=graphormer", "encoding=[rwse]"])
+    noted = partial(check_command, notes=True)
+    noted(["model=graphormer", "encoding=[rwse]"])
     assert capsys.readouterr().out == (
         "without degree, distance_bias, edge_path_bias, which model=graphormer brings; "
         "with both: 'encoding=[degree,distance_bias,edge_path_bias,rwse]'\n"
     )
-    check_command(["model=qwen3", "encoding=laplacian"])  # whose file takes that of another model over
+    noted(["model=qwen3", "encoding=laplacian"])  # whose file takes that of another model over
     assert capsys.readouterr().out.startswith("without rope, which model=qwen3 brings")
-    check_command(["experiment=zinc_gps", "encoding=[rwse,degree]"])
-    check_command(["model=graphormer", "encoding=[degree,distance_bias,edge_path_bias,rwse]"])
-    check_command(["model=graphormer", "encoding=none"])
-    check_command(["model=gps", "encoding=[laplacian]"])  # in place of what any model has unless told
-    check_command(["model=graphormer", "encoding=[rwse]", "--cfg", "job"])
+    noted(["experiment=zinc_gps", "encoding=[rwse,degree]"])
+    noted(["model=graphormer", "encoding=[degree,distance_bias,edge_path_bias,rwse]"])
+    noted(["model=graphormer", "encoding=none"])
+    noted(["model=gps", "encoding=[laplacian]"])  # in place of what any model has unless told
+    noted(["model=graphormer", "encoding=[rwse]", "--cfg", "job"])
     assert capsys.readouterr().out == ""
 
 
@@ -153,3 +158,10 @@ def test_a_smoke_test_validates_whatever_the_data_say():
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             trainer = compose("train", overrides=[f"data={path.stem}", "debug=smoke"]).trainer
         assert (trainer.val_check_interval, trainer.check_val_every_n_epoch) == (1.0, 1)
+
+
+def test_a_table_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
+    for place, said in ((tmp_path, "is a folder: name a file in it"), (tmp_path / "a" / "b.csv", "there is no folder")):
+        with pytest.raises(UserError, match=said), whole(place) as file:
+            file.write(b"")
+    assert list(tmp_path.iterdir()) == []

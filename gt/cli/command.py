@@ -30,7 +30,12 @@ from gt.train.resume import changes, settings
 
 
 def check_command(
-    arguments: list[str], configs: Path = CONFIGS, name: str = "train", beside: Sequence[str] = (), seeds: int = 0
+    arguments: list[str],
+    configs: Path = CONFIGS,
+    name: str = "train",
+    beside: Sequence[str] = (),
+    seeds: int = 0,
+    notes: bool = False,
 ) -> list[str]:
     """Hold overrides, the files that they choose and the resulting configuration against what exists.
 
@@ -39,6 +44,7 @@ def check_command(
         configs: the folder of the primary configuration.
         name: that of its file.
         beside: further folders of configurations; those that ``hydra.searchpath`` names are found among the overrides.
+        notes: whether to say which encodings of a model's own are left out.
         seeds: how often each setting is to run, see `gt.cli.seeds.repeated`; 0: as the arguments say.
 
     Returns:
@@ -78,7 +84,7 @@ def check_command(
                 check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
     shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
     firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
-    if (note := files.replaced(firsts)) and not shows:
+    if notes and not shows and (note := files.replaced(firsts)):
         print(note, flush=True)
     removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
     arguments = ["+" + argument if argument in added else argument for argument in arguments] + removals
@@ -287,7 +293,7 @@ def prepared(arguments: list[str]) -> list[str]:
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
     configs = CONFIGS if primary is None else searched(str(CONFIGS.parent / primary))
     name = value_of(flags, "-cn", "--config-name") or "train"
-    checked = check_command([*flags, *overrides], configs, name, () if beside is None else (beside,), seeds)
+    checked = check_command([*flags, *overrides], configs, name, () if beside is None else (beside,), seeds, notes=True)
     if auto:
         known = parsed(arranged(checked)[1])
         own, hydras = ([str(o.input_line) for o in known if o.is_hydra_override() == kind] for kind in (False, True))

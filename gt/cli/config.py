@@ -181,6 +181,9 @@ def check_value(path: str, value: Any, hint: Any) -> None:
     if not fits(value, hint):
         if isinstance(value, str) and (options := choices(hint)):
             raise WrongKey(path, f"{path}={value!r}: {nearest(value, options)}")
+        if isinstance(value, Mapping) and value and "_target_" in shown(hint):
+            key = f"{path}.{next(iter(value))}"
+            raise WrongKey(path, f"{key} sets nothing: what is chosen has no {path} (or give it a _target_)")
         instead = _as_text(path, value, hint) or _a_run_for_each(path, value, hint)
         raise WrongKey(path, f"{path}={value!r} has the wrong type: it should be {shown(hint)}{instead}")
     if isinstance(value, Mapping) and "_target_" in value:

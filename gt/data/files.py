@@ -101,7 +101,15 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which appears at ``path`` once it is complete. One process at a time: hold a `lock`."""
+    """A file to write to, which appears at ``path`` once it is complete. One process at a time: hold a `lock`.
+
+    Raises:
+        UserError: it is a folder, or there is none for it.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}: make it, or choose another place")
     part = path.with_name(path.name + ".part")
     try:
         with durable(part) as handle:
