@@ -1,14 +1,14 @@
 """Losses and metrics by the kind of target, and what a model that knows nothing would score."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection, classification
+from torchmetrics import MeanMetric, Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
 from gt.schema import UNLABELLED, Schema, number
@@ -108,6 +108,27 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     """Mean loss over labelled targets, 0 where there are none; the rest as in `total_loss`."""
     total, weight = total_loss(schema, prediction, target)
     return total / weight.clamp(min=1e-30)
+
+
+class MeanLosses(nn.ModuleDict):
+    """The means of losses, each by its name, over the batches of a split."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__({name: MeanMetric() for name in names})
+
+    def add(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """The sum of each loss over a batch, and what its terms weigh together."""
+        for name, (total, weight) in sums.items():
+            mean: Any = self[name]
+            mean.update(total / weight.clamp(min=1e-30), weight=weight)
+
+    def means(self) -> dict[str, Tensor]:
+        """What was added since the last time, as means."""
+        measures: list[tuple[str, Any]] = list(self.items())
+        found = {name: mean.compute() for name, mean in measures}
+        for _, mean in measures:
+            mean.reset()
+        return found
 
 
 class Around(Metric):

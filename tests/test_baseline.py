@@ -52,9 +52,9 @@ def test_what_is_evaluated_is_what_lightning_evaluates(tmp_path: Path, limit: fl
     seen: list[float] = []
     update = task._evaluate
 
-    def remember(stage: str, batch: Any) -> None:
+    def remember(stage: str, batch: Any, place: int) -> None:
         seen.extend(batch.y.flatten().tolist())
-        update(stage, batch)
+        update(stage, batch, place)
 
     task._evaluate = remember  # type: ignore[method-assign]
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "use_distributed_sampler": False}

@@ -20,7 +20,7 @@ PICKLED = "--experimental-rerun"  # opens a pickle
 INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 SHOWN = ("job", "hydra", "all")  # of a configuration
 # groups of which none may be chosen, which Hydra wants to be told by an empty list
-OPTIONAL = ("baseline", "callbacks", "debug", "encoding", "experiment", "logger", "loss", "metrics")
+OPTIONAL = ("baseline", "callbacks", "debug", "encoding", "experiment", "logger", "loss", "metrics", "objective")
 NONE = {f"{group}=null" for group in OPTIONAL}
 COLUMNS = re.compile(r"data\.(source\.)?(target|features)")  # may be several, and a comma between them be meant so
 

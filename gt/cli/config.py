@@ -43,6 +43,8 @@ class Config:
     logger: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    supervised: float = 1.0
     criterion: str | None = None
     baseline: dict[str, Any] | None = None
     name: str | None = None
@@ -56,7 +58,13 @@ class Config:
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes", "tasks")  # where null, the run fills them in
-MANY = ("encoding", "callbacks", "logger", "metrics")  # sections whose entries each have a name of their own
+MANY = (
+    "encoding",
+    "callbacks",
+    "logger",
+    "metrics",
+    "objective",
+)  # sections whose entries each have a name of their own
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:

@@ -172,8 +172,8 @@ def best(jobs: Sequence[Job]) -> float:
 
 
 def trivial(job: Job) -> float:
-    """What the best constant answer scores."""
-    return float(job["baseline"][job["criterion"]])
+    """What the best constant answer scores; NaN where none was learned from targets, nor could be."""
+    return float(job["baseline"].get(job["criterion"], math.nan))
 
 
 def classical(job: Job) -> float | None:

@@ -7,6 +7,7 @@ twice and memory grows with the nodes' states, the edges' states where a block h
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +76,17 @@ class ChunkPairs(Pairs):
 
 def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
     """``net(batch)``; of a `WholeGraph` larger than its chunk chunk by chunk."""
-    links = 0 if batch.links is None else batch.links.shape[1]
-    if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges + links > batch.chunk:
+    if chunked(batch):
         if not isinstance(net, GraphTransformer):
             raise UserError("only a GraphTransformer can be evaluated in chunks: set data.evaluate=sampled")
         return predict_chunks(net, batch, batch.chunk)
     return net(batch)
+
+
+def chunked(batch: GraphBatch) -> TypeGuard[WholeGraph]:
+    """Whether a batch is a graph too large for one pass."""
+    links = 0 if batch.links is None else batch.links.shape[1]
+    return isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges + links > batch.chunk
 
 
 @torch.no_grad()

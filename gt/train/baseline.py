@@ -133,7 +133,8 @@ def columns(result: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     """The scores of a run, where there is one, and of its baselines, as tables show them."""
     run = {"this run": result["scores"]} if "scores" in result else {}
     classical = {"classical baseline": result["classical"]["scores"]} if result["classical"] else {}
-    return run | {"trivial baseline": result["baseline"]} | classical
+    trivial = {"trivial baseline": result["baseline"]} if result["baseline"] else {}
+    return run | trivial | classical
 
 
 def score_table(result: Mapping[str, Any]) -> list[str]:
@@ -141,8 +142,8 @@ def score_table(result: Mapping[str, Any]) -> list[str]:
     models = columns(result)
     rows = [(f"{result['split']} metric", *models)]
     for name in next(iter(models.values())):
-        values = (scores.get(name, math.nan) for scores in models.values())
-        rows.append((name, *(shown(value, result["undefined"]) for value in values)))
+        said = (shown(of[name], result["undefined"]) if name in of else "-" for of in models.values())
+        rows.append((name, *said))
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
 

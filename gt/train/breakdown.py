@@ -131,7 +131,7 @@ class Breakdown(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch.y is not None:
+        if batch.y is not None and outputs is not None:  # None where no answers are learned
             self.add(outputs, batch.y, sizes_of(self.schema, batch) if self.by_size else None)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

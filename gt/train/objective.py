@@ -10,6 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
 from gt.metrics import Around, Criterion, Loss, constant_prediction, decided, own_metrics, total_loss
+from gt.objectives import Objective
 from gt.schema import Schema
 from gt.train.construct import constructing
 
@@ -42,11 +43,31 @@ def measures_of(cfg: DictConfig, data: DataModule) -> tuple[MetricCollection, Cr
     Raises:
         UserError: there is no such criterion.
     """
+    if not cfg.get("supervised", 1.0):
+        return MetricCollection({}), Criterion("loss", "min")
     own = named_metrics(cfg, data.schema)
     measures, criterion = own_metrics(data.schema, own) if own else data.measures()
     if cfg.get("criterion"):
         criterion = decided(dict(measures.items(keep_base=True)), cfg.criterion)
     return measures, criterion
+
+
+def objectives_of(cfg: DictConfig) -> dict[str, Objective]:
+    """The losses that need no labels, by their names in a configuration; not built.
+
+    Raises:
+        UserError: one refuses its arguments, has the name of something else that is measured, or nothing is learned.
+    """
+    with constructing(cfg):
+        entries = (cfg.get("objective") or {}).items()
+        made = {str(name): instantiate(each, _convert_="all") for name, each in entries if each is not None}
+    if cfg.get("supervised", 1.0) < 0:
+        raise UserError(f"supervised={cfg.supervised} must be 0 or more")
+    if not (made or cfg.get("supervised", 1.0)):
+        raise UserError("supervised=0 leaves nothing to learn: name an objective, such as objective=[mask_nodes]")
+    if "loss" in made:
+        raise UserError("objective.loss: the loss is measured anyway; call the objective by another name")
+    return made
 
 
 def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> None:

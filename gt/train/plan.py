@@ -25,7 +25,6 @@ from gt.data.datamodule import DataModule
 from gt.graph import GraphBatch
 from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once
-from gt.metrics import total_loss
 
 BATCHES = 8  # of an epoch: a step is timed on each, memory is that of the one with the most nodes
 FULL = 0.9  # share of a device's memory that may be used
@@ -98,8 +97,8 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
 
     def loss_of(batch: GraphBatch) -> Tensor:
         with precision.forward_context():
-            total, weight = total_loss(task.schema, task.net(batch), task._target(batch), task.loss)
-        return total / weight.clamp(min=1e-30)
+            parts = task.parts(batch)
+        return sum(weight * (total / count.clamp(min=1e-30)) for weight, total, count in parts)
 
     def step(batch: GraphBatch) -> None:
         optimizer.zero_grad()

@@ -55,8 +55,8 @@ def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) ->
 
 def metric_table(result: dict[str, Any]) -> str:
     """The final scores beside those of the baselines."""
-    models, nan = columns(result), float("nan")
-    rows = [[n, *(shown(of.get(n, nan), result["undefined"]) for of in models.values())] for n in result["scores"]]
+    models, why = columns(result), result["undefined"]
+    rows = [[n, *(shown(of[n], why) if n in of else "-" for of in models.values())] for n in result["scores"]]
     scored, there = result["batches"]
     part = f"<p>Both on the first {scored} of {there} batches.</p>" if scored < there else ""
     lost = f"<p>This run {loses(result)}.</p>" if loses(result) else ""
@@ -110,7 +110,7 @@ def write_report(
     task: Task,
     data: DataModule,
     result: dict[str, Any],
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray] | None,
     facts: Mapping[str, Any],
     breakdown: Breakdown,
     worst_best: tuple[list[Sample], list[Sample]] | None = None,
@@ -122,14 +122,14 @@ def write_report(
     names.
 
     Args:
-        rows: see `answers`.
+        rows: see `answers`; None where there are none.
         facts: of the run, see `gt.train.facts.run_facts`.
         breakdown: of the test.
         worst_best: samples that are shown, see `gt.train.extremes`.
         examples: what the network says of a few samples, see `gt.data.datamodule.DataModule.examples`.
     """
     task.eval()
-    split, (prediction, target) = result["split"], rows
+    split = result["split"]
     loader = data.loader(split)  # sorted by size: batches from all along it
     reach = attention_reach(task.net, itertools.islice(loader, 0, None, -(-len(loader) // BATCHES)))
     profiles = distance_profiles(task.net)
@@ -138,8 +138,8 @@ def write_report(
         ("curves", "Learning curves", curves(history(folder), result["criterion"], result["baseline_valid"]),
          "Validation is measured after each epoch or interval; the dashed line is the best answer that ignores its "
          "input, learned on the training targets and scored on validation, as the curves are."),
-        ("predictions", "Predictions", prediction_figure(task.schema, prediction, target),
-         f"{len(target):,} targets of the {split} split, by the best checkpoint."),
+        ("predictions", "Predictions", prediction_figure(task.schema, *rows) if rows else None,
+         f"{len(rows[1]) if rows else 0:,} targets of the {split} split, by the best checkpoint."),
         ("blend", "Blend", blend_bars(weights) if weights else None,
          "The weight of the global (attention) branch of each layer: 0 is a pure GNN, 1 a pure Transformer."),
         ("reach", "Reach of attention", reach_maps(reach) if reach else None,

@@ -22,6 +22,8 @@ FIXED = {
     "mask": NETWORK,
     "encoding": NETWORK,
     "init": "it says what training began with, and which weights it leaves alone",
+    "objective": "it says what is learned",
+    "supervised": "it says what is learned",
     "seed": SAMPLES,
     "data": SAMPLES,
     "stage": "a run that trains goes on training",

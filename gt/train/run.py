@@ -54,7 +54,7 @@ from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
 from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
-from gt.train.objective import measures_of, named_metrics, try_out
+from gt.train.objective import measures_of, named_metrics, objectives_of, try_out
 from gt.train.plan import on_one, show_plan
 from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
@@ -123,6 +123,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         optim, encodings = instantiate(cfg.optim, _convert_="all"), encodings_of(cfg)
         loss, _ = instantiate(cfg.get("loss"), _convert_="all"), named_metrics(cfg)
         reference = instantiate(cfg.get("baseline"), _convert_="all")
+        objectives, supervised = objectives_of(cfg), cfg.get("supervised", 1.0)
         init = instantiate(cfg.get("init"), _convert_="all") or Init()
         data.spread = isinstance(make_trainer(cfg.trainer, [], [], folder).strategy, ContextParallel)
     rehearsed = rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
@@ -158,8 +159,14 @@ def train(cfg: DictConfig, folder: Path) -> float:
         rank_zero_only(print)(begun, flush=True)
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
-    task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss)
+    for name, objective in objectives.items():
+        if data.spread or not isinstance(net, GraphTransformer):
+            raise UserError(f"objective.{name}: it asks a gt.model.GraphTransformer, which runs as a whole")
+        objective.build(net, data.schema)
+    task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss, objectives, supervised)
 
+    if reference and not supervised:
+        raise UserError("supervised=0 learns no answers, which a baseline could be held against: leave baseline out")
     classical = classical_baseline(reference, data, task) if reference else None
     if cfg.get("stage") == "baseline":
         show_baselines(data, task, classical)
@@ -252,7 +259,8 @@ def finish(
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
     evaluated = Evaluated(data, split, limit, data.world)
     target = evaluated.targets()
-    validated = Evaluated(data, "valid", trainer.limit_val_batches, data.world) if data.has("valid") else None
+    validates = task.supervised and data.has("valid")
+    validated = Evaluated(data, "valid", trainer.limit_val_batches, data.world) if validates else None
     data.trainer = None  # the other processes are done: from here on every batch is this one's
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
     paces = (callback.seconds_per_batch for callback in callbacks if isinstance(callback, Loading))
@@ -262,7 +270,7 @@ def finish(
         "mode": task.criterion.mode,
         "best_valid": None if score is None else float(score),
         "scores": scores,
-        "baseline": baseline(data, target, task),
+        "baseline": baseline(data, target, task) if task.supervised else {},
         "baseline_valid": baseline(data, validated.targets(), task) if validated and validated.batches else {},
         "classical": classical if evaluated.batches == evaluated.total else None,
         "undefined": undefined(data.schema, target),  # why a score may be NaN
@@ -275,9 +283,10 @@ def finish(
         "commit": facts["commit"],
     }
     write_json(folder / RESULT, result)
-    examples = data.examples(task.net, split)
-    backends = backends_used(task.net)
-    rows, worst_best = answers(task, data, result), extremes(task, data, split, evaluated.batches)
+    backends, examples, rows, worst_best = backends_used(task.net), "", None, None
+    if task.supervised:  # else there are no answers to show
+        examples = data.examples(task.net, split)
+        rows, worst_best = answers(task, data, result), extremes(task, data, split, evaluated.batches)
     report = write_report(folder, task, data, result, rows, facts, breakdown, worst_best, examples)
     for logger in loggers:
         if isinstance(logger, WandbLogger):

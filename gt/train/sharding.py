@@ -45,6 +45,8 @@ class Sharded(ModelParallelStrategy):
         task: Any = trainer.lightning_module
         if task.loss is not None and any(True for _ in task.loss.parameters()):
             raise UserError("trainer=fsdp trains the network alone, and this loss has parameters: take trainer=ddp")
+        if task.objectives:
+            raise UserError("trainer=fsdp trains the network alone, and an objective has parameters: take trainer=ddp")
         super().setup(trainer)
 
     def setup_optimizers(self, trainer: pl.Trainer) -> None:

@@ -1,23 +1,25 @@
 """One training task: a network, its loss, its metrics and its optimiser, for Lightning's trainer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from gt import metrics, parallel
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.inference.whole_graph import predict
+from gt.inference.whole_graph import chunked, predict
 from gt.masks import Schedule
 from gt.metrics import Criterion
+from gt.objectives import Objective, asked
 from gt.schema import Schema
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.masks import MaskSchedule
+from gt.train.length import all_steps, counts_epochs, epoch_steps
 from gt.train.not_finite import Origin, Place, described, first_layer, last_gradient
 from gt.train.optim import Optimisation
 from gt.train.resume import PROCESSES, WAITING, check_network, take_up
@@ -40,6 +42,9 @@ class Task(pl.LightningModule):
         seed: what the randomness of each training step is drawn from.
         loss: of predictions and targets, a mean, see `gt.metrics.total_loss`; its own parameters are trained and kept,
             too. None is that of the kind of target.
+        objectives: losses that need no labels, by name, built; trained and kept beside the network.
+        supervised: the weight of the loss of predictions and targets beside them; 0: it is not learned from targets,
+            and the loss that is measured is that of the objectives.
     """
 
     def __init__(
@@ -52,15 +57,19 @@ class Task(pl.LightningModule):
         config: dict[str, Any] | None = None,
         seed: int = 0,
         loss: metrics.Loss | None = None,
+        objectives: Mapping[str, Objective] | None = None,
+        supervised: float = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()}, logger=False)
         self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
-        self.loss = loss
+        self.loss, self.supervised = loss, supervised
+        self.objectives: Any = nn.ModuleDict(objectives or {})
         self.has_trained = False
         self._left_out, self._void = 0, False  # steps that were, and whether this one is to be
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
-        self.losses: Any = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})
+        names = ["loss"] * bool(supervised) + list(self.objectives)
+        self.losses: Any = nn.ModuleDict({stage: metrics.MeanLosses(names) for stage in ("valid", "test")})
 
     def forward(self, batch: GraphBatch) -> Tensor:
         net: Any = self.net
@@ -73,7 +82,10 @@ class Task(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.has_trained = True
-        self._lengths = (self._epoch_steps() if self._epochs_are_counted() else 0, max(1, self._steps()))
+        self._lengths = (
+            epoch_steps(self.trainer) if counts_epochs(self.trainer) else 0,
+            max(1, all_steps(self.trainer)),
+        )
         trainer: Any = self.trainer
         if trainer.global_step and trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -99,7 +111,7 @@ class Task(pl.LightningModule):
 
     def progress(self) -> float:
         """The share of the training that is done, 0 to 1: where epochs are counted, when this one began."""
-        done = self.current_epoch * self._lengths[0] if self._epochs_are_counted() else self.trainer.global_step
+        done = self.current_epoch * self._lengths[0] if counts_epochs(self.trainer) else self.trainer.global_step
         return done / self._lengths[1]
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -135,22 +147,37 @@ class Task(pl.LightningModule):
             take_up(trainer, checkpoint)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        prediction = self(batch)
         trainer: Any = self.trainer
-        if batch.y is None and trainer.world_size > 1:  # nothing of this batch was left for this process
-            total, weight = metrics.nothing(prediction, self.loss), prediction.new_zeros(())
-        else:
-            total, weight = metrics.total_loss(self.schema, prediction, self._target(batch), self.loss)
-        # gradients are averaged over processes: each scales its part so that this gives the mean over all labels
-        of_all = trainer.strategy.reduce(torch.stack([total.detach().float(), weight.float()]), reduce_op="sum")
-        labels = of_all[1].clamp(min=1e-30)
-        loss = of_all[0] / labels
+        parts = self.parts(batch)
+        # gradients are averaged over processes: each scales its parts so that this gives the mean over all labels
+        own = torch.stack([torch.stack([total.detach().float(), count.float()]) for _, total, count in parts])
+        of_all = trainer.strategy.reduce(own, reduce_op="sum").unbind()
+        counts = [count.clamp(min=1e-30) for _, count in of_all]
+        loss = sum(weight * (of[0] / count) for (weight, *_), of, count in zip(parts, of_all, counts, strict=True))
         if self._looks or batch_idx % trainer.log_every_n_steps == 0:
             limit = torch.inf if self.optim is None or self.optim.loss_limit is None else self.optim.loss_limit
             if not self._void and not (torch.isfinite(loss) and loss <= limit):
                 self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self, self._place))
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
-        return total * (trainer.world_size / labels)
+        terms = zip(parts, counts, strict=True)
+        return sum(weight * (total * (trainer.world_size / count)) for (weight, total, _), count in terms)
+
+    def parts(self, batch: GraphBatch) -> list[tuple[float, Tensor, Tensor]]:
+        """What is minimised: the weight of each loss, the sum of it over a batch, and what its terms weigh together."""
+        if self.objectives:
+            draw = int(torch.randint(1 << 62, (1,)))
+            prediction, others = asked(self.net, batch, self.objectives.values(), draw)
+        else:
+            prediction, others = self(batch), []
+        left_out = batch.y is None and self._trainer is not None and self._trainer.world_size > 1
+        if left_out or not self.supervised:  # nothing of this batch was left for this process, or no label is looked at
+            supervised = metrics.nothing(prediction, self.loss), prediction.new_zeros(())
+        else:
+            supervised = metrics.total_loss(self.schema, prediction, self._target(batch), self.loss)
+        share = float(not left_out)
+        weights = [self.supervised, *(objective.weight for objective in self.objectives.values())]
+        sums = [supervised, *((share * total, share * count) for total, count in others)]
+        return [(weight, *each) for weight, each in zip(weights, sums, strict=True)]
 
     @property
     def _may_leave_out(self) -> bool:
@@ -185,14 +212,24 @@ class Task(pl.LightningModule):
             raise ValueError("this batch has no targets")
         return batch.y
 
-    def _evaluate(self, stage: str, batch: GraphBatch) -> Tensor:
-        prediction: Tensor = self(batch)  # also where nothing falls to this process: others may read its nodes
+    def _evaluate(self, stage: str, batch: GraphBatch, batch_idx: int) -> Tensor | None:
+        # also where nothing of a batch falls to this process: others may read its nodes
+        prediction = self(batch) if self.supervised else None
         if batch.y is None and self.trainer.world_size > 1:
             return prediction
-        target = self._target(batch)
-        total, weight = metrics.total_loss(self.schema, prediction, target, self.loss)
-        self.losses[stage].update(total / weight.clamp(min=1e-30), weight=weight)
-        self.measures[stage].update(prediction, target)
+        sums = {}
+        if prediction is not None:
+            target = self._target(batch)
+            sums["loss"] = metrics.total_loss(self.schema, prediction, target, self.loss)
+            self.measures[stage].update(prediction, target)
+        if self.objectives:
+            if chunked(batch):
+                raise UserError(
+                    "objective: it is asked of a graph in one pass: raise data.chunk, or set data.evaluate=sampled"
+                )
+            others = asked(self.net, batch, self.objectives.values(), batch_idx)[1]
+            sums |= zip(self.objectives, others, strict=True)
+        self.losses[stage].add(sums)
         return prediction
 
     def _begin(self, stage: str) -> None:
@@ -205,8 +242,10 @@ class Task(pl.LightningModule):
                     torch.distributed.broadcast(buffer, 0)
 
     def _log(self, stage: str) -> None:
-        measured = {f"{stage}/loss": self.losses[stage].compute(), **self.measures[stage].compute()}
-        self.losses[stage].reset()
+        means = self.losses[stage].means()
+        if not self.supervised:
+            means["loss"] = sum(objective.weight * means[name] for name, objective in self.objectives.items())
+        measured = {f"{stage}/{name}": value for name, value in means.items()} | self.measures[stage].compute()
         self.measures[stage].reset()
         shown = f"{stage}/{self.criterion.name}"
         for name, value in measured.items():
@@ -215,8 +254,8 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._begin("valid")
 
-    def validation_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        return self._evaluate("valid", batch)
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> Tensor | None:
+        return self._evaluate("valid", batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         self._log("valid")
@@ -226,8 +265,8 @@ class Task(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         self._begin("test")
 
-    def test_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
-        return self._evaluate("test", batch)
+    def test_step(self, batch: GraphBatch, batch_idx: int) -> Tensor | None:
+        return self._evaluate("test", batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
@@ -270,29 +309,7 @@ class Task(pl.LightningModule):
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
         trainer: Any = self.trainer
-        made = self.optim.scaled(trainer).configure(self, self._steps(), self.criterion)
+        made = self.optim.scaled(trainer).configure(self, all_steps(trainer), self.criterion)
         if made["lr_scheduler"]["interval"] == "epoch":  # it goes by what is validated, which not every epoch is
             made["lr_scheduler"]["frequency"] = trainer.check_val_every_n_epoch or 1
         return made
-
-    def _steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        trainer: Any = self.trainer
-        if trainer.datamodule is None:
-            return int(trainer.estimated_stepping_batches)
-        if not self._epochs_are_counted():
-            return trainer.max_steps
-        steps = self._epoch_steps() * trainer.max_epochs
-        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
-
-    def _epochs_are_counted(self) -> bool:
-        trainer: Any = self.trainer
-        return trainer.datamodule is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0
-
-    def _epoch_steps(self) -> int:
-        """Optimiser steps of an epoch."""
-        trainer: Any = self.trainer
-        # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
-        batches, limit = len(trainer.datamodule.loader("train")), trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return -(-batches // trainer.accumulate_grad_batches)

@@ -54,7 +54,7 @@ def record(
     folder: Path,
     schema: Schema,
     result: dict[str, Any],
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray] | None,
     worst_best: tuple[Sequence[Sample], Sequence[Sample]] | None,
     backends: Sequence[str],
 ) -> None:
@@ -62,7 +62,7 @@ def record(
 
     Args:
         folder: of the run, with the figures of its report.
-        rows: labelled predictions and targets, see `gt.train.report.answers`.
+        rows: labelled predictions and targets, see `gt.train.report.answers`; None where there are none.
         worst_best: see `gt.train.extremes.extremes`.
         backends: what computed attention, a line for each run of layers.
     """
@@ -80,7 +80,7 @@ def record(
         for name in FIGURES
         if (folder / f"{name}.png").exists()
     }
-    shown |= charts(schema, *rows)
+    shown |= charts(schema, *rows) if rows else {}
     for name, samples in zip(("worst", "best"), worst_best or (), strict=False):
         shown[f"predictions/{name}"] = table(samples)
     run.log(shown)

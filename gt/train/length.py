@@ -1,0 +1,26 @@
+"""How long a training is, in optimiser steps, before its loaders are made."""
+
+from typing import Any
+
+
+def all_steps(trainer: Any) -> int:
+    """Optimiser steps of the whole training."""
+    if trainer.datamodule is None:
+        return int(trainer.estimated_stepping_batches)
+    if not counts_epochs(trainer):
+        return trainer.max_steps
+    steps = epoch_steps(trainer) * trainer.max_epochs
+    return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+
+
+def counts_epochs(trainer: Any) -> bool:
+    """Whether epochs say when it ends, and not steps alone."""
+    return trainer.datamodule is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0
+
+
+def epoch_steps(trainer: Any) -> int:
+    """Optimiser steps of an epoch."""
+    # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
+    batches, limit = len(trainer.datamodule.loader("train")), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return -(-batches // trainer.accumulate_grad_batches)

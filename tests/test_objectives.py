@@ -1,0 +1,351 @@
+"""Losses that need no labels: what they hide, that nothing tells it, what they come to, and runs that learn by them."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn import functional as F
+
+from gt.cli.command import prepared
+from gt.cli.config_files import CONFIGS
+from gt.data.batching import prepare_all
+from gt.data.static import Shape, filled
+from gt.errors import UserError
+from gt.masks import Pairs, with_virtual_nodes
+from gt.metrics import total_loss
+from gt.objectives import Denoising, MaskedEdges, MaskedNodes, asked
+from gt.schema import Schema
+from gt.train.checkpoint import build, network_config
+from tests.graphs import random_batch
+from tests.small_runs import train, weights
+
+CATEGORIES = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=12)
+NUMBERS = Schema(node_floats=3, edge_floats=2, outputs=3, node_mean=(1, 2, 3), node_scale=(1, 2, 4), max_nodes=12)
+SIZES = (7, 1, 12, 4, 9)
+
+
+def network(schema, *overrides):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = network_config(compose("train", overrides=["model.width=32", "model.depth=2", *overrides]))
+    torch.manual_seed(0)
+    return build(config, schema).double().eval()
+
+
+def a_batch(schema):
+    batch = random_batch(SIZES, directed=False)
+    if schema.node_floats:
+        draw = torch.Generator().manual_seed(0)
+        batch.x = torch.randn(batch.num_nodes, 3, generator=draw)
+        batch.edge_attr = torch.randn(batch.num_edges, 2, generator=draw)
+    return batch
+
+
+def made(kind, net, schema, **options):
+    objective = kind(**options)
+    torch.manual_seed(1)
+    objective.build(net, schema)
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return objective.double()
+
+
+COLUMN = {MaskedNodes: "x", MaskedEdges: "edge_attr", Denoising: "x"}
+
+
+@pytest.mark.parametrize("schema", [CATEGORIES, NUMBERS], ids=["categories", "numbers"])
+@pytest.mark.parametrize("kind", [MaskedNodes, MaskedEdges])
+def test_a_mask_hides_a_share_of_one_column_and_nothing_else(kind, schema):
+    batch = a_batch(schema)
+    before = {name: getattr(batch, name).clone() for name in ("x", "edge_attr", "edge_index", "y")}
+    objective, shares = made(kind, network(schema), schema, share=0.3), []
+    for draw in range(200):
+        read, question = objective.disturb(batch, draw)
+        values, name = getattr(read, COLUMN[kind]), COLUMN[kind]
+        assert not values[question.asked].any()
+        assert torch.equal(values[~question.asked], before[name][~question.asked])
+        assert torch.equal(question.values, before[name])
+        others = before.keys() - {name}
+        assert all(torch.equal(getattr(read, other), before[other]) for other in others)
+        shares.append(question.asked.double().mean())
+    assert torch.stack(shares).mean() == pytest.approx(0.3, abs=0.03)
+    assert len({tuple(objective.disturb(batch, draw)[1].asked.tolist()) for draw in range(5)}) == 5
+    assert all(torch.equal(getattr(batch, name), value) for name, value in before.items())
+    assert made(kind, network(schema), schema, share=1.0).disturb(batch, 0)[1].asked.all()
+
+
+def test_both_directions_of_an_edge_are_hidden_together():
+    batch = a_batch(CATEGORIES)
+    hidden = made(MaskedEdges, network(CATEGORIES), CATEGORIES, share=0.5).disturb(batch, 3)[1].asked.tolist()
+    ends = list(map(tuple, batch.edge_index.T.tolist()))
+    of = dict(zip(ends, hidden, strict=True))
+    assert all(of[target, source] == of[source, target] for source, target in ends)
+    assert 0 < sum(hidden) < len(hidden)
+
+
+def test_what_fills_up_a_static_shape_is_never_asked_for():
+    batch = filled(a_batch(CATEGORIES), [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], CATEGORIES)
+    for kind in (MaskedNodes, MaskedEdges):
+        question = made(kind, network(CATEGORIES), CATEGORIES, share=1.0).disturb(batch, 0)[1]
+        assert torch.equal(question.asked, batch.node_mask if kind is MaskedNodes else batch.edge_mask)
+
+
+READERS = {  # of edges by layers, by pairs, by both, beside virtual nodes
+    "gps": [], "gps with edges": ["+model.block.attention.edges=true"], "gt": ["model=gt", "encoding=none"],
+    "grit": ["model=grit", "encoding=[rrwp_pairs,edges_only]"], "egt": ["model=egt", "encoding=[distance,edges]"],
+    "exphormer": ["model=exphormer", "encoding=[edges]"], "grass": ["model=grass", "encoding=[edges]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [(MaskedNodes, CATEGORIES), (MaskedNodes, NUMBERS), (MaskedEdges, CATEGORIES), (MaskedEdges, NUMBERS)],
+)
+@torch.no_grad()
+def test_what_is_hidden_cannot_be_read(kind, schema, reader):
+    net = network(schema, "encoding=none", *READERS[reader])
+    objective, name = made(kind, net, schema, share=0.4), COLUMN[kind]
+
+    def said(batch):
+        prepare_all(batch, frozenset(net.readings()))  # what the loader works out beforehand, before anything is hidden
+        states = []
+        hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
+        prediction, _ = asked(net, batch, [objective], 5)
+        hook.remove()
+        return torch.cat([prediction.flatten(), *(state.flatten() for state in states)])
+
+    batch, other, third = a_batch(schema), a_batch(schema), a_batch(schema)
+    for each in (batch, other, third):  # two batches that differ where it is hidden, and one elsewhere too
+        setattr(each, name, getattr(batch, name).clone())
+    hidden = objective.disturb(batch, 5)[1].asked
+    changed = getattr(batch, name) + 1 if schema.node_floats else (getattr(batch, name) + 1) % 3
+    getattr(other, name)[hidden] = changed[hidden]
+    getattr(third, name)[~hidden] = changed[~hidden]
+    assert not torch.equal(getattr(other, name), getattr(batch, name))
+    assert torch.equal(said(batch), said(other))
+    assert not torch.equal(said(batch), said(third))
+
+
+def test_what_the_loader_worked_out_refers_to_what_is_read():
+    net, batch = network(CATEGORIES, "model=exphormer", "encoding=[edges]"), a_batch(CATEGORIES)
+    prepare_all(batch, frozenset(net.readings()))
+    read, _ = made(MaskedEdges, net, CATEGORIES, share=0.5).disturb(batch, 0)
+    pairs = [value for value in read.memo.values() if isinstance(value, Pairs)]
+    pairs += [value for wide in read.memo.values() for value in getattr(wide, "memo", {}).values()]
+    assert pairs
+    assert all(with_virtual_nodes(each.batch, 0) is read for each in pairs)
+
+
+def brute_force(kind, objective, net, schema, batch, draw):
+    """The mean loss of an objective, one row after the other."""
+    read, question = objective.disturb(batch, draw)
+    states = []
+    with objective.reading(question):
+        hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
+        net(read)
+        hook.remove()
+    x, losses = states[0], []
+    for row in question.asked.nonzero().flatten().tolist():
+        if kind is Denoising:
+            noise = (read.x[row] - batch.x[row]) / (0.1 * torch.tensor([1.0, 2.0, 4.0]))
+            losses.append(F.mse_loss(objective.noise(x[row]), noise.double()))
+            continue
+        source, target = batch.edge_index[:, row] if kind is MaskedEdges else (row, row)
+        said = objective.columns(x[source] + x[target] if kind is MaskedEdges else x[row])
+        values = (batch.edge_attr if kind is MaskedEdges else batch.x)[row]
+        if schema.node_floats:
+            mean, scale = (values.new_tensor(m) for m in ((1, 2, 3), (1, 2, 4)))
+            values = (values - mean) / scale if kind is MaskedNodes else values
+            losses.append(F.mse_loss(said, values.double()))
+        else:
+            sizes = (3,) if kind is MaskedEdges else (5, 5)
+            ends = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+            parts = [said[low:high].log_softmax(0) for low, high in pairwise(ends)]
+            losses.append(-sum(part[value] for part, value in zip(parts, values, strict=True)) / len(parts))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [
+        (MaskedNodes, CATEGORIES),
+        (MaskedNodes, NUMBERS),
+        (MaskedEdges, CATEGORIES),
+        (MaskedEdges, NUMBERS),
+        (Denoising, NUMBERS),
+    ],
+)
+def test_losses_are_those_of_a_loop(kind, schema):
+    net, batch = network(schema, "encoding=none"), a_batch(schema)
+    objective = made(kind, net, schema, **({} if kind is Denoising else {"share": 0.4}))
+    (total, count), *_ = asked(net, batch, [objective], 7)[1]
+    expected = brute_force(kind, objective, net, schema, batch, 7)
+    torch.testing.assert_close(total / count, expected, rtol=1e-5, atol=1e-7)
+    parameters = list(objective.parameters())
+    gradients = [torch.autograd.grad(value, parameters, allow_unused=True) for value in (total / count, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_noise_is_added_to_the_columns_that_are_named():
+    net, batch = network(NUMBERS, "encoding=none"), a_batch(NUMBERS)
+    objective = made(Denoising, net, NUMBERS, columns=[2, 0], deviation=0.5)
+    added = torch.stack([objective.disturb(batch, draw)[0].x - batch.x for draw in range(200)])
+    assert not added[..., 1].any()
+    assert added[..., 0].std() == pytest.approx(0.5, rel=0.05)
+    assert added[..., 2].std() == pytest.approx(2.0, rel=0.05)
+
+
+def test_several_objectives_share_one_pass():
+    net, batch = network(CATEGORIES, "encoding=none"), a_batch(CATEGORIES)
+    kinds = [made(kind, net, CATEGORIES, share=0.4) for kind in (MaskedNodes, MaskedEdges)]
+    passes = []
+    hook = net.register_forward_hook(lambda *_: passes.append(1))
+    together = asked(net, batch, kinds, 7)[1]
+    hook.remove()
+    assert len(passes) == 1
+    alone = [asked(net, batch, [kind], 7)[1][0] for kind in kinds]
+    for (total, count), (own, own_count) in zip(together, alone, strict=True):
+        assert count == own_count
+        assert total != own  # of two things hidden the one is predicted without the other
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema", "overrides", "words"),
+    [
+        (Denoising, CATEGORIES, [], "mask_nodes"),
+        (MaskedEdges, Schema(node_vocab=(5, 5), outputs=3), [], "describe no edge"),
+        (MaskedEdges, CATEGORIES, ["model=plain_gcn"], "no layer"),
+        (MaskedEdges, CATEGORIES, ["model=graphormer"], "edge_path_bias"),
+    ],
+)
+def test_what_could_not_be_asked_for_is_refused(kind, schema, overrides, words):
+    net = network(schema, *(overrides or ["encoding=none"]))
+    with pytest.raises(UserError, match=words):
+        kind().build(net, schema)
+
+
+@pytest.mark.parametrize("options", [{"share": 0.0}, {"share": 1.5}, {"weight": 0.0}])
+def test_numbers_that_cannot_be_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MaskedNodes(**options)
+
+
+def molecules(folder: Path) -> list[str]:
+    """Rings of letters, whose bonds and heights follow from them; a label that does too."""
+    draw, lines = torch.Generator().manual_seed(0), []
+    for number in range(72):
+        split = "train" if number < 36 else "valid" if number < 54 else "test"
+        kinds = torch.randint(3, (6,), generator=draw).tolist()
+        nodes = [{"id": n, "kind": "CON"[kind]} for n, kind in enumerate(kinds)]
+        edges = [{"source": n, "target": (n + 1) % 6, "bond": "sd"[kinds[n] == kinds[(n + 1) % 6]]} for n in range(6)]
+        facts = {"split": split, "y": int(sum(kinds) > 6)}
+        lines.append(json.dumps({"directed": False, "graph": facts, "nodes": nodes, "edges": edges}))
+    (folder / "graphs.jsonl").write_text("\n".join(lines))
+    return [f"data.source.path={folder / 'graphs.jsonl'}", f"data.source.root={folder}", "data.source.target=y"]
+
+
+def points(folder: Path) -> list[str]:
+    """The same in places of their own."""
+    overrides = molecules(folder)
+    lines = [json.loads(line) for line in (folder / "graphs.jsonl").read_text().splitlines()]
+    for line in lines:
+        for node in line["nodes"]:
+            node |= {"height": "CON".index(node.pop("kind")) + 0.5, "width": node["id"] / 3}
+    (folder / "graphs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return overrides
+
+
+def logged(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize(("data", "names"), [(molecules, "mask_nodes,mask_edges"), (points, "denoise")])
+def test_a_run_pretrains_and_another_begins_with_it(data, names, tmp_path, capsys):
+    overrides = [*data(tmp_path), "model.depth=2", "optim.lr=0.01", "optim/schedule=constant", "optim.warmup=0"]
+    train(tmp_path / "first", *overrides, f"objective=[{names}]", "supervised=0", "trainer.max_epochs=6")
+    assert "trivial" not in capsys.readouterr().out
+    result = logged(tmp_path / "first")
+    assert (result["criterion"], result["mode"], result["baseline"]) == ("loss", "min", {})
+    assert result["scores"].keys() == {"loss", *names.split(",")}
+    assert result["scores"]["loss"] == pytest.approx(sum(result["scores"][name] for name in names.split(",")))
+    learned = weights(tmp_path / "first", "best")
+    assert {name.split(".")[1] for name in learned if name.startswith("objectives.")} == set(names.split(","))
+    train(
+        tmp_path / "second", *overrides, f"init.run={tmp_path / 'first'}", "init.freeze=trunk", "trainer.max_epochs=1"
+    )
+    tuned = weights(tmp_path / "second")
+    trunk = [name for name in tuned if name.startswith("net.") and not name.startswith("net.head.")]
+    assert all(torch.equal(tuned[name], learned[name]) for name in trunk)
+    assert not [name for name in tuned if name.startswith("objectives.")]
+    assert "accuracy" in logged(tmp_path / "second")["scores"]
+
+
+def test_masked_bonds_are_learned(tmp_path):
+    """Each follows from its two letters: without reading labels a run comes to know that."""
+    options = ["objective=[mask_edges]", "supervised=0", "objective.mask_edges.share=0.5", "trainer.max_epochs=30"]
+    rate = ["optim.lr=0.02", "model.width=16", "model.depth=2", "model.block.dropout=0"]
+    train(tmp_path / "run", *molecules(tmp_path), *options, *rate)
+    assert logged(tmp_path / "run")["scores"]["mask_edges"] < 0.3  # a guess: 0.64
+
+
+def test_an_objective_beside_labels_counts_by_its_weight(tmp_path, monkeypatch):
+    seen = []
+    train_step = "gt.train.task.Task.training_step"
+    from gt.train.task import Task
+
+    def step(self, batch, batch_idx, own=Task.training_step):
+        state = torch.get_rng_state()
+        loss = own(self, batch, batch_idx)
+        torch.set_rng_state(state)
+        draw = int(torch.randint(1 << 62, (1,)))
+        prediction, [(total, count)] = asked(self.net, batch, self.objectives.values(), draw)
+        supervised, labels = total_loss(self.schema, prediction, batch.y)
+        seen.append((loss.detach(), (0.5 * supervised / labels + 3 * total / count.clamp(min=1)).detach()))
+        return loss
+
+    monkeypatch.setattr(train_step, step)
+    options = ["objective=[mask_nodes]", "objective.mask_nodes.weight=3", "supervised=0.5", "trainer.max_epochs=1"]
+    train(tmp_path / "run", *molecules(tmp_path), *options)
+    assert len(seen) == 5
+    for loss, expected in seen:
+        torch.testing.assert_close(loss, expected)
+    scores = logged(tmp_path / "run")["scores"]
+    assert scores.keys() >= {"loss", "accuracy", "mask_nodes"}
+
+
+def test_a_run_that_goes_on_hides_what_it_would_have_hidden(tmp_path):
+    options = ["objective=[mask_nodes]", "optim.warmup=0", "optim/schedule=constant"]
+    data = molecules(tmp_path)
+    train(tmp_path / "whole", *data, *options, "trainer.max_epochs=2")
+    train(tmp_path / "half", *data, *options, "trainer.max_epochs=1")
+    train(tmp_path / "half", *data, *options, "trainer.max_epochs=2", resume=True)
+    half = weights(tmp_path / "half")
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(half[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["supervised=0"], "leaves nothing to learn"),
+        (["supervised=-1", "objective=[mask_nodes]"], "0 or more"),
+        (["supervised=0", "objective=[mask_nodes]", "baseline=classical"], "leave baseline out"),
+        (["objective=[mask_nodes]", "objective.mask_nodes.share=2"], r"objective\.mask_nodes\.share=2"),
+    ],
+)
+def test_what_cannot_be_learned_is_said_in_one_line(overrides, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        train(tmp_path / "run", *molecules(tmp_path), *overrides)
+
+
+def test_options_are_checked_like_any_other():
+    prepared(["objective=[mask_nodes,denoise]", "objective.denoise.columns=[0,1]"])
+    prepared(["objective=null"])
+    for wrong, words in {"objective=[mask_node]": "mask_nodes", "objective.mask_nodes.shar=1": "share"}.items():
+        with pytest.raises(UserError, match=words):
+            prepared(["objective=[mask_nodes]", wrong])
