@@ -9,6 +9,7 @@ from gt.train.callbacks.pace import Pace, Updates
 from gt.train.callbacks.progress import Loading, Progress
 from gt.train.callbacks.pruning import Pruning
 from gt.train.callbacks.recompute import ActivationCheckpointing
+from gt.train.callbacks.statistics import NormStatistics
 
 __all__ = [
     "ActivationCheckpointing",
@@ -16,6 +17,7 @@ __all__ = [
     "FrozenNorms",
     "Loading",
     "MaskSchedule",
+    "NormStatistics",
     "Pace",
     "Progress",
     "Pruning",

@@ -1,0 +1,55 @@
+"""Statistics of batch norms that are those of the weights which are validated, and not a trail of earlier ones."""
+
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gt.ranges import at_least
+
+
+class NormStatistics(Callback):
+    """Takes the statistics of batch norms anew before each validation, as means over training batches (GRASS).
+
+    A running average trails the weights, and random masks move what is averaged (Wu & Johnson 2021, arXiv 2105.07576).
+    Nothing is dropped meanwhile; a random mask is drawn once for each batch. Norms that are frozen keep theirs.
+
+    Args:
+        batches: of each process, so many.
+    """
+
+    def __init__(self, batches: int = 100) -> None:
+        at_least(1, batches, "batches")
+        self.batches = batches
+
+    @torch.no_grad()
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        strategy: Any = trainer.strategy
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        net: Any = pl_module.net
+        norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        norms = [norm for norm in norms if all(parameter.requires_grad for parameter in norm.parameters())]
+        if trainer.state.fn != "fit" or not norms:
+            return
+        # always those of the first epoch, so that a run that goes on takes the same
+        batches, dataset = data.batches("train", rank=trainer.global_rank, world=data.world), data.dataset("train")
+        batches.readings = data.readings
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of all
+        parts = [net, *norms]
+        with torch.random.fork_rng(devices=[pl_module.device] if pl_module.device.type == "cuda" else []):
+            torch.manual_seed(trainer.global_step)
+            for part in parts:
+                part.training = True  # not train(): dropout stays off
+            with trainer.precision_plugin.forward_context():
+                for request in islice(batches, self.batches):
+                    pl_module(strategy.batch_to_device(dataset[request]))
+            for part in parts:
+                part.training = False
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
