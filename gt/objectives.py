@@ -180,6 +180,8 @@ class Denoising(Objective):
         columns: which, from 0 on; None: all.
     """
 
+    columns: Tensor
+
     def __init__(self, deviation: float = 0.1, columns: Sequence[int] | None = None, weight: float = 1.0) -> None:
         super().__init__(weight)
         positive(deviation, "deviation")
@@ -191,18 +193,18 @@ class Denoising(Objective):
         columns = list(range(schema.node_floats)) if self.chosen is None else list(self.chosen)
         if not columns or not set(columns) <= set(range(schema.node_floats)):
             raise UserError(f"Denoising: columns={columns} must be some of 0 to {schema.node_floats - 1}")
-        self.columns = columns
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.units = Units(schema.node_mean, schema.node_scale)
         self.noise = nn.Linear(net.width, len(columns))
 
     def disturb(self, batch: GraphBatch, draw: int) -> tuple[GraphBatch, Question]:
         assert batch.x is not None
         generator = torch.Generator(device=batch.device).manual_seed(draw)
-        shape = (batch.num_nodes, len(self.columns))
+        shape = (batch.num_nodes, self.columns.numel())
         noise = torch.randn(shape, generator=generator, device=batch.device, dtype=batch.x.dtype)
-        scale = self.units.moments[1, self.columns] if self.units.moments.numel() else noise.new_ones(())
-        x = batch.x.clone()
-        x[:, self.columns] += self.deviation * scale.to(x.dtype) * noise
+        moments = self.units.moments
+        scale = moments[1].index_select(0, self.columns) if moments.numel() else noise.new_ones(())
+        x = batch.x.index_add(1, self.columns, self.deviation * scale.to(noise.dtype) * noise)
         every = torch.ones(batch.num_nodes, dtype=torch.bool, device=batch.device)
         return disturbed(batch, x=x), Question(noise, every if batch.node_mask is None else batch.node_mask)
 
