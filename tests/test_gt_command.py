@@ -55,9 +55,10 @@ def test_a_program_runs_under_its_name(on_path):
     [
         (["pred"], ["predict"]),
         (["train", "model/l"], ["model/local="]),
-        (["train", "model=gps_"], ["model=gps_hops"]),
+        (["train", "model=gps_h"], ["model=gps_hops"]),
         (["train", "a=b", "encoding=[rrwp,rw"], ["encoding=[rrwp,rwse"]),
-        (["train", "model=gps,gps_"], ["model=gps,gps_hops"]),
+        (["train", "model=gps,gps_h"], ["model=gps,gps_hops"]),
+        (["train", "model=gps_"], ["model=gps_hops", "model=gps_performer"]),
         (["train", "nothing=here"], []),
     ],
 )
@@ -67,7 +68,7 @@ def test_completions(words, completed):
 
 def test_bash_completes(on_path):
     script = f"""{command.SHELLS["bash"]}
-COMP_WORDS=(gt train model=gps_); COMP_CWORD=2; _gt; echo "${{COMPREPLY[@]}}"
+COMP_WORDS=(gt train model=gps_h); COMP_CWORD=2; _gt; echo "${{COMPREPLY[@]}}"
 COMP_WORDS=(gt doc); COMP_CWORD=1; _gt; echo "${{COMPREPLY[@]}}"
 complete -p gt"""
     done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
@@ -81,7 +82,7 @@ def test_zsh_completes(on_path):
     script = f"""compdef() {{ :; }}; compadd() {{ print -l -- "${{@[5,-1]}}"; }}
 functions[compdef]=':'
 {command.SHELLS["zsh"]}
-words=(gt train model=gps_); CURRENT=3; _gt
+words=(gt train model=gps_h); CURRENT=3; _gt
 words=(gt doc); CURRENT=2; _gt"""
     done = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["model=gps_hops", "doctor"]

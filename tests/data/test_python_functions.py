@@ -481,7 +481,7 @@ def test_no_sources(tmp_path, name):
     (tmp_path / "empty" / "test").mkdir(parents=True)
     (tmp_path / "empty" / "test" / "file.py").write_text(fake(0))
     for act in (build, key):
-        with pytest.raises(UserError, match=r"no Python sources in .*; use another one"):
+        with pytest.raises(UserError, match=r"no Python files in .*: data.path takes a folder of them"):
             act("graph", tmp_path / name)
 
 
