@@ -97,3 +97,19 @@ def test_what_several_threads_write_is_kept_once():
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(copy.write, [f"line {n}\n" for n in range(100)]))
     assert sorted(log.getvalue().splitlines()) == sorted(f"line {n}" for n in range(100))
+
+
+class Unread(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_run_goes_on_when_nobody_reads_it():
+    log = io.StringIO()
+    copy = Copied(Unread(), log)
+    print("unread", file=copy, flush=True)
+    copy.close_copy()
+    assert log.getvalue() == "unread\n"

@@ -20,9 +20,9 @@ def quick_exit() -> Iterator[None]:
 
     def leave() -> None:
         logging.shutdown()  # whose own handler was registered earlier, and would come later
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):
+                stream.flush()
         os._exit(code)
 
     atexit.register(leave)

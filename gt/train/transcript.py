@@ -16,7 +16,7 @@ REDRAWN = 8  # last lines of a terminal that a progress bar may still go back to
 
 
 class Copied:
-    """A stream whose lines are also written to a log.
+    """A stream whose lines are also written to a log, and to that alone once nobody reads the stream any more.
 
     On a terminal the last lines are held back until they can no longer be drawn over. Several threads may write.
     """
@@ -32,11 +32,16 @@ class Copied:
 
     def write(self, text: str) -> int:
         with self.lock:
-            self.stream.write(text)
+            with suppress(BrokenPipeError):  # ``| head`` has ended: the run goes on
+                self.stream.write(text)
             for piece in PIECE.finditer(text):
                 self._draw(piece[0], piece[1], piece[2])
             self._keep(self.row - self.held)
         return len(text)
+
+    def flush(self) -> None:
+        with suppress(BrokenPipeError):
+            self.stream.flush()
 
     def _draw(self, piece: str, number: str | None, command: str | None) -> None:
         """What one control code, or text without any, does to the lines."""
