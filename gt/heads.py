@@ -64,7 +64,8 @@ PoolFactory = Callable[[int], nn.Module]  # called with the width
 class Head(nn.Module):
     """Predictions for each graph, each node (a token is a node of a path graph) or each link, as the schema asks.
 
-    A link is predicted from the product of its two nodes, channel by channel, so that its direction means nothing.
+    A link is predicted from the product of its two nodes, channel by channel, so that its direction means nothing; or,
+    by ``dot``, it is the scalar product of what each of its nodes is mapped to.
 
     Where a graph is to choose among its own nodes (`gt.schema.Schema.pointer`), each node is scored beside the one that
     asks, and a choice has the probability of all the nodes that stand for it: pointer networks (Vinyals et al. 2015),
@@ -75,6 +76,8 @@ class Head(nn.Module):
         schema: what is to be predicted.
         hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
         halve: whether they are; else each is as wide as a node.
+        dot: of links, map each node by itself, to as many channels as it has, and multiply afterwards (the edge head of
+            GraphGPS, Rampasek et al. 2022). Unused where targets are of nodes or graphs.
         pool: from nodes to graphs, a module or what makes one of the width; of several the results stand side by side.
             Unused where each node has a target, or is a choice.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
@@ -90,6 +93,7 @@ class Head(nn.Module):
         tied: bool = False,
         bias: bool = True,
         halve: bool = True,
+        dot: bool = False,
     ) -> None:
         super().__init__()
         at_least(0, hidden, "hidden")
@@ -98,20 +102,23 @@ class Head(nn.Module):
         halvings = hidden if halve else 0
         if not width >> halvings:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
+        dot = dot and schema.level == "link"
+        if dot and schema.outputs > 1:
+            raise ValueError(f"a scalar product is one number, and links have {schema.outputs} targets: leave dot out")
         pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
             raise ValueError("pool is empty: a head needs at least one")
         own = pools if schema.level == "graph" and not schema.pointer else []
         self.pools = nn.ModuleList(each if isinstance(each, nn.Module) else each(width) for each in own)
         self.reads_virtual = any(isinstance(pool, Virtual) for pool in self.pools)
-        self.tied, self.of_links = tied, schema.level == "link"
+        self.tied, self.of_links, self.dot = tied, schema.level == "link", dot
         self.choices = schema.outputs if schema.pointer else 0
         parts = 3 if self.choices else len(self.pools) or 1
         widths = [width * parts, *(width >> min(step, halvings) for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
-        outputs = 1 if self.choices else schema.positions * schema.outputs
+        outputs = width if dot else 1 if self.choices else schema.positions * schema.outputs
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch, virtual: Tensor | None = None) -> Tensor:
@@ -123,7 +130,9 @@ class Head(nn.Module):
         if self.of_links:
             if batch.links is None:
                 raise ValueError("this batch has no links to predict")
+            x = self.mlp(x) if self.dot else x
             x = x.index_select(0, batch.links[0]) * x.index_select(0, batch.links[1])
+            return x.sum(1, keepdim=True) if self.dot else self.mlp(x)
         if self.choices:
             asking = Sum()(x * batch.extras["query"][:, None], batch)[batch.batch]
             return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)

@@ -36,8 +36,8 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
 
     Args:
         prediction: (rows, outputs), of several positions (rows, positions * outputs).
-        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, where several positions may be followed
-            by columns that are not looked at; or (rows, outputs), NaN for none.
+        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, or (rows, outputs), NaN for none; either
+            may be followed by columns that are not looked at.
         loss: takes the place of these, see `labelled` for what it is given. Numbers, predicted and true, are those that
             the network learns: of ``schema.log`` logarithms, less the schema's mean and in units of its scale. Class
             weights of the schema do not count.
@@ -57,7 +57,7 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
         if weights is None:
             return total, is_labelled.sum()
         return total, (weights[target.clamp(min=0)] * is_labelled).sum()
-    target = target.view_as(prediction).to(prediction.dtype)
+    target = of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
     is_labelled = ~target.isnan()
     known = target.nan_to_num()
     if schema.kind == "binary":
@@ -94,7 +94,7 @@ def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor
         target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         known = target != UNLABELLED
     else:
-        target = target.view_as(prediction).to(prediction.dtype)
+        target = of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
         known = ~target.isnan()
     return prediction[known], target[known]
 
@@ -102,6 +102,11 @@ def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor
 def classes(schema: Schema, target: Tensor) -> Tensor:
     """(rows * positions,) the class at every position; a dataset may keep more columns, for its own metrics only."""
     return target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
+
+
+def of_outputs(schema: Schema, target: Tensor) -> Tensor:
+    """(rows, outputs) numbers or answers of yes and no, likewise."""
+    return target[:, : schema.outputs] if target.ndim == 2 else target.view(-1, schema.outputs)
 
 
 def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
@@ -192,6 +197,8 @@ class OfTasks(Around):
             target = target.float().masked_fill(target == UNLABELLED, torch.nan)
         elif self.schema.kind != "binary":
             raise ValueError("it ranks answers of yes and no")
+        else:
+            target = of_outputs(self.schema, target)
         self.metric.update(prediction, target)
 
 
@@ -248,7 +255,7 @@ def undefined(schema: Schema, target: Tensor) -> str:
     """Why the targets of yes/no tasks cannot be ranked: ``one class`` in each of them, or ``no label``; else ''."""
     if schema.kind != "binary":
         return ""
-    target = target.view(-1, schema.outputs)
+    target = of_outputs(schema, target)
     if both_answers(target).any():
         return ""
     return "no label" if target.isnan().all() else "one class"
@@ -270,7 +277,7 @@ def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
         counts = torch.bincount((target + place)[target != UNLABELLED], minlength=schema.positions * schema.outputs)
         smoothed = counts.view(schema.positions, schema.outputs) + 1.0
         return (smoothed / smoothed.sum(1, keepdim=True)).log().flatten()
-    target = target.view(-1, schema.outputs).float()
+    target = of_outputs(schema, target).float()
     if schema.kind == "binary":
         return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit()
     return (target.nanmean(0) if schema.squared else target.nanmedian(0).values).nan_to_num()

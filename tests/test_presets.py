@@ -47,6 +47,7 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
     "peptides_func_grit": (MOLECULE(outputs=10), 443_338, 96),
     "cifar10_gps": (SUPERPIXELS["cifar10"], 112_726, 0),
     "mnist_gps": (SUPERPIXELS["mnist"], 115_394, 0),
+    "pcqm_contact_gps": (MOLECULE(level="link"), 512_704, 96 - 16),
     "pascalvoc_sp_gps": (IMAGES["pascalvoc_sp"], 510_453, 0),
     "coco_sp_gps": (IMAGES["coco_sp"], 516_273, 0),
     "pattern_gps": (COMMUNITIES["pattern"], 337_201, -64 + 65),
@@ -80,6 +81,7 @@ PUBLISHED = {  # schema, parameters published and those that are more or less he
 UNPUBLISHED = {  # parameters that the file names
     "peptides_struct_gnn_plus": (MOLECULE(outputs=11, kind="regression"), 492_897),
     "pascalvoc_sp_gnn_plus": (IMAGES["pascalvoc_sp"], 555_486),
+    "pcqm_contact_gcn": (MOLECULE(level="link"), 453_210),
     "zinc_graphormer": (ZINC, 483_433),
     "minesweeper_gcn": (NODES(node_floats=7, outputs=2), 101_506),
     "roman_empire_gcn": (NODES(node_floats=300, outputs=18), 4_900_370),
@@ -120,7 +122,10 @@ def made_up(schema, encodings):
             if isinstance(encoding, Laplacian):
                 graph.laplacian_vectors, graph.laplacian_values = torch.randn(2, nodes, encoding.k)
         graphs.append(graph)
-    return GraphBatch.from_data_list(graphs)
+    batch = GraphBatch.from_data_list(graphs)
+    if schema.level == "link":
+        batch.links, batch.y = torch.tensor([[0, 3, 5, 7], [4, 3, 7, 6]]), torch.tensor([[1.0], [0], [1], [0]])
+    return batch
 
 
 def test_every_preset_is_held():

@@ -77,6 +77,8 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     """
     if not isinstance(data, GraphData | LanguageData):
         raise UserError("explains one graph or text among many: these data are a single graph")
+    if task.schema.level == "link":
+        raise UserError("explains the answer for a graph, a text or a node: this model answers for pairs of nodes")
     if not data.has(split):
         raise UserError(f"these data have no split '{split}'")
     schema, dataset = task.schema, data.dataset(split)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data.datamodule import DataModule
+from gt.data.graphs import Stored
 from gt.data.large.links import LinkData
 from gt.data.source import Records
 from gt.data.table import read_table
@@ -24,6 +25,8 @@ def ask_pairs(data: DataModule, path: Path) -> None:
     Raises:
         UserError: the model is asked for no links, or the table has fewer columns.
     """
+    if isinstance(data, Stored) and data.schema.level == "link" and not isinstance(data, LinkData):
+        raise UserError(f"--pairs {path}: the pairs are named by these data, within each of their graphs: leave it out")
     if not isinstance(data, LinkData):
         raise UserError(f"--pairs {path}: this model does not predict links")
     table = read_table(path, lenient=True)

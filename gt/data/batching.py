@@ -53,7 +53,12 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     extras = {name: rows(values, node_rows) for name, values in graphs.nodes.items()}
     extras |= {name: tensor(values.take(node_rows)) for name, values in graphs.encodings.items()}
     edge_attr, by_graph = graphs.edges.get("edge_attr"), graphs.graphs.get("y")
-    y = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None)
+    y, links = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None), None
+    if graphs.links:
+        of_each = graphs.link_ptr.take(ends) - graphs.link_ptr.take(ids)
+        link_rows = runs(graphs.link_ptr.take(ids), of_each)
+        links = tensor(graphs.links["ends"].take(link_rows, axis=0)).T + torch.from_numpy(shift.repeat(of_each))
+        y = rows(graphs.links["y"], link_rows)
     batch = GraphBatch(
         ptr=torch.from_numpy(ptr),
         edge_index=torch.from_numpy(edge_index),
@@ -61,6 +66,7 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
         x=extras.pop("x", None),
         edge_attr=None if edge_attr is None else rows(edge_attr, edge_rows),
         y=y,
+        links=links,
         extras=extras,
     )
     batch.num_nodes, batch.batch = count, torch.from_numpy(np.arange(len(ids)).repeat(nodes))
@@ -76,8 +82,12 @@ def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
 
 def drawn(place: Sequence[int], samples: np.ndarray) -> np.ndarray:
     """(B,) uint64 random numbers that depend on the place and on each sample alone, not on the batch it is in."""
-    state = np.random.SeedSequence(place).generate_state(1, np.uint64)
-    mixed = (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ state  # Steele et al. 2014
+    return mixed(samples, np.random.SeedSequence(place).generate_state(1, np.uint64))
+
+
+def mixed(numbers: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """uint64 random numbers that depend on numbers of 0 or more and on seeds (uint64), which broadcast."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ seeds  # Steele et al. 2014
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gt.data.splits import SPLITS, k_fold
-from gt.data.store import Arrays, Graphs
+from gt.data.store import Arrays, Graphs, held
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 
@@ -96,10 +96,10 @@ def _labelled(graphs: Graphs) -> tuple[np.ndarray, np.ndarray]:
     Samples are graphs; nodes, where a single graph has targets at its nodes.
     """
     schema = graphs.schema
-    y = np.asarray(graphs.graphs["y"] if schema.level == "graph" else graphs.nodes["y"])
+    y = np.asarray({"graph": graphs.graphs, "node": graphs.nodes, "link": graphs.links}[schema.level]["y"])
     labelled = y != UNLABELLED if schema.kind == "multiclass" else ~np.isnan(y).all(1)
-    if schema.level == "node" and len(graphs) > 1:
-        rows = np.flatnonzero(np.add.reduceat(labelled, graphs.node_ptr[:-1]))
+    if schema.level != "graph" and len(graphs) > 1:
+        rows = np.flatnonzero(held(labelled, graphs.node_ptr if schema.level == "node" else graphs.link_ptr))
         return rows, np.zeros(len(rows))
     rows = np.flatnonzero(labelled)
     if schema.kind == "multiclass":

@@ -16,6 +16,7 @@ from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset, runs, tensor
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
 from gt.data.encodings import attach
+from gt.data.link_pairs import Ranked
 from gt.data.source import Source
 from gt.data.static import Shape, bound, shapes_of
 from gt.data.store import Graphs, fingerprint, is_complete, open_or_build
@@ -102,7 +103,7 @@ class Stored(DataModule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GraphData(Stored, Sized):
-    """Many graphs, each with a target, or with one at each of its nodes.
+    """Many graphs, each with a target, or with one at each of its nodes, or at some pairs of these.
 
     Args:
         batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
@@ -125,6 +126,10 @@ class GraphData(Stored, Sized):
                 f"{self.source} is one graph: choose data={self.source.option_for_nodes}, where each split is "
                 "some of its nodes"
             )
+        if graphs.schema.level == "link" and self.spread:
+            raise UserError(
+                "trainer=context_parallel shares out pairs of nodes, among which links are ranked: choose trainer=ddp"
+            )
 
     def measure(self, split: str) -> dict[str, Any]:
         if split != "train" and self.eval_batch_size is not None:
@@ -132,8 +137,10 @@ class GraphData(Stored, Sized):
         return super().measure(split) | {"budget": self.batch_nodes}
 
     def dataset(self, split: str) -> GraphDataset:
-        ids, shapes = self.graphs.splits[split], self._shapes.get(split, ())
-        return GraphDataset(self.graphs, ids, shapes, self.source.present, self.seed if split == "train" else 0)
+        ids, shapes, present = self.graphs.splits[split], self._shapes.get(split, ()), self.source.present
+        if self.graphs.schema.level == "link" and split != "train":
+            present = Ranked(present)
+        return GraphDataset(self.graphs, ids, shapes, present, self.seed if split == "train" else 0)
 
     def loader(self, split: str) -> Loader:
         if self.static and split not in self._shapes:
@@ -157,9 +164,8 @@ class GraphData(Stored, Sized):
         return shapes_of(sampled, sizes, edges, bound(sizes, edges, most * batches.batch_size, budget))
 
     def targets(self, split: str) -> Tensor:
-        graphs = self.graphs
-        if self.source.present is not None:  # it may say what is asked, too
-            dataset = self.dataset(split)
+        graphs, dataset = self.graphs, self.dataset(split)
+        if dataset.present is not None:  # it may say what is asked, too
             dataset.shapes = ()
             parts = np.split(np.arange(len(dataset)), range(PART, len(dataset), PART))
             asked = (dataset[Request(tuple(part.tolist()))].y for part in parts)
@@ -167,4 +173,6 @@ class GraphData(Stored, Sized):
         ids = np.asarray(graphs.splits[split], np.int64)
         if "y" in graphs.graphs:
             return tensor(graphs.graphs["y"][ids])
+        if graphs.links:
+            return tensor(graphs.links["y"][runs(graphs.link_ptr[ids], np.diff(graphs.link_ptr)[ids])])
         return tensor(graphs.nodes["y"][runs(graphs.node_ptr[ids], graphs.sizes[ids])])

@@ -199,6 +199,8 @@ def label_table(data: DataModule) -> Table:
     schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
     table = _table(f"targets: for each {schema.level} {schema.answer()}", "", *splits)
     targets = [data.targets(split) for split in splits]
+    if schema.level == "link":
+        targets = [target[~target[:, 0].isnan()] for target in targets]  # others are those that links are ranked among
     samples = [len(data.dataset(split)) for split in splits]
     if schema.level == "node" and samples != list(map(len, targets)):
         table.add_row("graphs, or blocks", *(f"{count:,}" for count in samples))

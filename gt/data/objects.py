@@ -19,7 +19,7 @@ from gt.data.own.assemble import Choices
 from gt.data.own.graph_records import tables
 from gt.data.own.known import assemble_known
 from gt.data.own.networkx_files import record_of
-from gt.data.own.pyg import pack_known
+from gt.data.own.pyg_pack import pack_known
 from gt.data.own.pyg_read import read
 from gt.data.source import Records
 from gt.data.store import Graphs, pointers

@@ -121,7 +121,8 @@ def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphB
     """The batch, filled up to the first of the shapes that holds it.
 
     Padding nodes are in graphs of their own behind the real ones, padding edges are loops at padding nodes, features
-    of either are zeros, and padding rows of the targets are unlabelled: -100 for a class, NaN for a number.
+    of either are zeros, and padding rows of the targets are unlabelled: -100 for a class, NaN for a number. Links stay
+    as many as they are: only the head reads them, which is not compiled.
 
     Raises:
         ValueError: no shape holds it.
@@ -134,7 +135,7 @@ def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphB
     ends = nodes + torch.arange(1, more_graphs + 1) * more_nodes // more_graphs
     loops = nodes + torch.arange(more_edges) * more_nodes // max(more_edges, 1)
     y = batch.y
-    if y is not None:
+    if y is not None and schema.level != "link":
         count = shape.graphs if schema.level == "graph" else shape.nodes
         y = _longer(y, count, UNLABELLED) if schema.kind == "multiclass" else _longer(y.float(), count, torch.nan)
     return GraphBatch(
@@ -144,6 +145,7 @@ def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphB
         x=None if batch.x is None else _longer(batch.x, shape.nodes),
         edge_attr=None if batch.edge_attr is None else _longer(batch.edge_attr, shape.edges),
         y=y,
+        links=batch.links,
         node_mask=torch.arange(shape.nodes) < nodes,
         extras={name: _longer(values, shape.nodes) for name, values in batch.extras.items()},
         padding=(more_graphs, more_nodes),

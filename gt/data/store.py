@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from glob import escape
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,8 @@ class Graphs:
             sorted by (graph, target, source); ``sort_edges`` brings any order into this one.
         nodes, edges, graphs: arrays with one row a node (``x``), an edge (``edge_attr``), a graph (``y``).
         pairs: arrays with one row for each two nodes of a graph, n * n for a graph of n nodes, by first and second.
+        links: arrays with one row for each pair that has a target, as many a graph as ``graphs["links"]`` (G,) says:
+            ``ends`` (two columns, numbered from 0 within each graph) and ``y``; none where links have no targets.
         splits: graph numbers under ``train``, ``valid`` and ``test``.
         encodings: what was computed of each node's place, see `gt.encodings`; kept in files of their own.
         schema: what a model needs to know of these arrays.
@@ -51,6 +54,7 @@ class Graphs:
     edges: Arrays = field(default_factory=dict)
     pairs: Arrays = field(default_factory=dict)
     graphs: Arrays = field(default_factory=dict)
+    links: Arrays = field(default_factory=dict)
     splits: Arrays = field(default_factory=dict)
     encodings: dict[str, Rows] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -68,10 +72,15 @@ class Graphs:
         """(G + 1,) int64 offsets of the pairs of each graph."""
         return pointers(self.sizes**2)
 
+    @cached_property
+    def link_ptr(self) -> np.ndarray:
+        """(G + 1,) int64 offsets of the links of each graph."""
+        return pointers(np.asarray(self.graphs.get("links", np.zeros(len(self), np.int64))))
+
     def between(self, low: int, high: int) -> "Graphs":
         """The graphs ``low <= g < high`` without splits and notes, as arrays of their own."""
         parts: dict[str, Any] = {}
-        pointer = (self.node_ptr, self.edge_ptr, self.pair_ptr, np.arange(len(self) + 1))
+        pointer = (self.node_ptr, self.edge_ptr, self.pair_ptr, np.arange(len(self) + 1), self.link_ptr)
         for group, rows in zip(GROUPS, pointer, strict=False):  # all but the splits
             arrays = getattr(self, group)
             parts[group] = {name: np.array(values[rows[low] : rows[high]]) for name, values in arrays.items()}
@@ -101,6 +110,11 @@ def pointers(sizes: np.ndarray) -> np.ndarray:
     return ends
 
 
+def held(flags: np.ndarray, pointer: np.ndarray) -> np.ndarray:
+    """(G,) how many of some flags (R,) are set in each of the runs that offsets (G + 1,) tell apart."""
+    return np.diff(pointers(flags)[pointer])
+
+
 def smallest(values: np.ndarray) -> np.ndarray:
     """The same numbers in the smallest integer type that holds them; booleans and real numbers stay."""
     if values.dtype.kind not in "iu" or values.size == 0:
@@ -114,7 +128,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-GROUPS = ("nodes", "edges", "pairs", "graphs", "splits")
+GROUPS = ("nodes", "edges", "pairs", "graphs", "links", "splits")
 POINTERS = ("node_ptr", "edge_ptr")
 
 
@@ -143,7 +157,7 @@ class _Writer:
         """
         arrays = {"edge_index": chunk.edge_index.T}
         rows = {"edge_index": chunk.edge_ptr[-1]}
-        counts = (chunk.node_ptr[-1], chunk.edge_ptr[-1], chunk.pair_ptr[-1], len(chunk))
+        counts = (chunk.node_ptr[-1], chunk.edge_ptr[-1], chunk.pair_ptr[-1], len(chunk), chunk.link_ptr[-1])
         for group, count in zip(GROUPS, counts, strict=False):  # all but the splits
             for name, values in getattr(chunk, group).items():
                 arrays[f"{group}.{name}"], rows[f"{group}.{name}"] = np.asarray(values), count

@@ -15,12 +15,14 @@ from gt.data.batch_sampler import Batches, Epochs, Request
 from gt.data.batching import GraphDataset
 from gt.data.datamodule import ALL, DataModule
 from gt.data.graphs import GraphData, Stored
+from gt.data.link_pairs import asked
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.metrics import of_outputs
 from gt.prediction.calibration import Calibration, fit, summary
 from gt.prediction.models import Answer, Models
 from gt.prediction.table import Columns, Predictions, beside, located, named
-from gt.schema import UNLABELLED
+from gt.schema import UNLABELLED, Schema
 
 MOST = 1 << 26  # numbers that calibration keeps, 256 MB
 
@@ -88,12 +90,17 @@ def predict(
         where = located(schema, dataset, samples, batch)
         answer = replace(answer, prediction=calibration.scaled(schema, answer.prediction))
         rows = pd.DataFrame(where | columns(answer, target, speller(data, dataset, samples, batch)))
-        if target is not None and not (target.isnan() | (target == UNLABELLED)).all():
+        if target is not None and is_labelled(schema, target):
             known = True
             if measures is not None:
                 measures.update(answer.prediction.to(device), target.to(device))
         if hasattr(dataset, "roots"):  # of one graph's nodes those that the split names
             rows = rows.take(dataset.roots)
+        elif isinstance(dataset, GraphDataset) and schema.level == "link":
+            assert batch.links is not None
+            named_by_data = asked(batch).numpy()
+            rows = rows.take(named_by_data)
+            order.append(samples[batch.batch[batch.links[0]].numpy()[named_by_data]])
         elif schema.level != "link":
             rows_each = len(rows) // len(samples) if schema.level == "graph" else batch.sizes.numpy()
             order.append(np.repeat(samples, rows_each))
@@ -111,6 +118,13 @@ def predict(
     if isinstance(data, Stored) and schema.level != "link":
         table = named(table, data)
     return Predictions(table, scores, {}).parted()
+
+
+def is_labelled(schema: Schema, target: Tensor) -> bool:
+    """Whether any of the targets of a batch is known."""
+    if schema.kind == "multiclass":
+        return bool((target != UNLABELLED).any())
+    return not bool(of_outputs(schema, target).isnan().all())
 
 
 def speller(
@@ -169,7 +183,7 @@ def calibrate(
         for _, batch, answer in answers(models, data, "valid", device, np.zeros(0, bool)):
             assert batch.y is not None
             predictions.append(answer.prediction)
-            targets.append(batch.y if schema.kind == "multiclass" else batch.y.view_as(answer.prediction))
+            targets.append(batch.y if schema.kind == "multiclass" else of_outputs(schema, batch.y))
             size += answer.prediction.numel()
             if size > MOST:
                 break

@@ -71,6 +71,10 @@ class Models:
             raise UserError("the model has no dropout that could be left on: ask several runs instead")
         if embed and not hasattr(getattr(tasks[0].net, "head", None), "mlp"):
             raise UserError("embeddings are what gt.heads.Head predicts from: this model has another head")
+        if embed and getattr(getattr(tasks[0].net, "head", None), "dot", False):
+            raise UserError(
+                "embeddings are of what is predicted: this model's head maps nodes, and multiplies two of them"
+            )
 
     def to(self, device: torch.device) -> "Models":
         for task in self.tasks:

@@ -16,6 +16,7 @@ from gt.data.graphs import Stored
 from gt.data.source import Records
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.metrics import of_outputs
 from gt.prediction.calibration import Calibration
 from gt.prediction.models import Answer
 from gt.schema import UNLABELLED, Schema
@@ -55,7 +56,11 @@ def located(schema: Schema, dataset: Any, samples: np.ndarray, batch: GraphBatch
         UserError: the batch is a sample of a graph, whose nodes have lost their numbers.
     """
     if schema.level == "link" and batch.links is not None:
-        return {"from_node": batch.links[0].numpy(), "to_node": batch.links[1].numpy()}
+        if not isinstance(dataset, GraphDataset):
+            return {"from_node": batch.links[0].numpy(), "to_node": batch.links[1].numpy()}
+        ends = batch.position[batch.links].numpy()
+        graph = dataset.ids[samples][batch.batch[batch.links[0]].numpy()]
+        return {"graph": graph, "from_node": ends[0], "to_node": ends[1]}
     if schema.level == "node" and hasattr(dataset, "roots"):
         if batch.num_nodes != int(dataset.graphs.node_ptr[-1]):
             raise UserError("predictions for nodes are made on the whole graph: set data.evaluate=full")
@@ -153,7 +158,7 @@ class Columns:
             sets = self.calibration.sets(schema, prediction)
             rows |= {f"set{end}": _joined(sets[:, n], words[n]) for n, end in enumerate(ends)}
         if target is not None:
-            target = target.view_as(prediction)
+            target = of_outputs(schema, target).view_as(prediction)
             rows |= {f"target{end}": target[:, n].numpy() for n, end in enumerate(ends)}
         return rows
 

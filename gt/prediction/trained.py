@@ -73,9 +73,10 @@ class Trained(Task):
     ) -> Predictions:
         source, device = Objects(items), next(self.parameters()).device
         data: DataModule
-        if self.schema.level == "link":
+        one = len(source.items) == 1
+        if self.schema.level == "link" and one and not any(encoding.key() for encoding in models.encodings):
             data = LinkData(source)
-        elif self.schema.level == "node" and len(source.items) == 1 and source.kind is not str:
+        elif self.schema.level == "node" and one and source.kind is not str:
             data = NodeData(source)
         else:
             data = GraphData(source, batch_size=batch_size)

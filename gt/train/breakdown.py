@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.metrics import classes
+from gt.metrics import classes, of_outputs
 from gt.parallel import Share
 from gt.schema import UNLABELLED, Schema
 from gt.train.extremes import losses
@@ -72,7 +72,8 @@ class Breakdown(Callback):
             truth = target.where(known, 0)
             right = (said == truth).float()
         else:
-            known, truth = ~target.view_as(prediction).isnan(), target.view_as(prediction).nan_to_num().long()
+            target = of_outputs(schema, target).view_as(prediction)
+            known, truth = ~target.isnan(), target.nan_to_num().long()
             said = (prediction > 0).long()
             right = (said == truth).float().where(known, torch.nan).nanmean(1)
         if self.of_class.shape[1]:

@@ -48,7 +48,7 @@ def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) ->
         target = target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
         known = target != UNLABELLED
     else:
-        target = target.reshape(prediction.shape)
+        target = target[:, : schema.outputs] if target.ndim == 2 else target.reshape(prediction.shape)
         known = ~np.isnan(target).all(1)
     return prediction[known], target[known]
 

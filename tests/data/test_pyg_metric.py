@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, mean_absolute_error
-from torch_geometric.data import Data
 from torch_geometric.datasets import ZINC, GNNBenchmarkDataset, LRGBDataset, MalNetTiny, TUDataset
 
 from gt.data.graphs import GraphData
-from gt.data.own.pyg import PyG, build
+from gt.data.own.pyg import PyG
 from gt.data.own.pyg_metric import measures
-from gt.errors import UserError
+from gt.link_metrics import LinkRanks
 from gt.schema import UNLABELLED, Schema
-from tests.data.test_pyg import Kept, tu_files
+from tests.data.test_pyg import tu_files
 
 SPLITS = ("train", "val", "test")
 
@@ -46,6 +45,20 @@ def superpixels(root: Path, name: str) -> None:
     for split in SPLITS:
         graphs = [(torch.rand(4, 14), torch.rand(6, 2), parts(0, torch.ones(1))[2], [0, 2, 1, 2]) for _ in range(3)]
         (raw / f"{split}.pickle").write_bytes(pickle.dumps(graphs))
+
+
+def contacts(root: Path, graphs: int = 6) -> None:
+    """The raw files of PCQM-Contact: molecules and pairs of their atoms, in both directions, with a label each."""
+    raw = root / "pcqm-contact" / "raw"
+    raw.mkdir(parents=True)
+    for place, split in enumerate(SPLITS):
+        molecules = []
+        for number in range(graphs):
+            x, bonds, ends = parts(10 * place + number, torch.ones(1, 3, dtype=torch.long))
+            pairs = torch.tensor([[0, 3, 0, 2, 1][: 3 + number % 3], [3, 0, 1, 0, 1][: 3 + number % 3]])
+            label = torch.tensor([1, 1, 0, 0, 0][: 3 + number % 3], dtype=torch.int32)
+            molecules.append((x, bonds, ends, pairs, label))
+        torch.save(molecules, raw / f"{split}.pt")
 
 
 def blocks(root: Path, name: str) -> None:
@@ -108,6 +121,7 @@ BENCHMARKS = [  # files, dataset, its criterion, all its metrics
     ),
     (partial(superpixels, name="pascalvoc-sp"), partial(LRGBDataset, name="PascalVOC-SP"), "f1", CLASSES),
     (partial(superpixels, name="coco-sp"), partial(LRGBDataset, name="coco-sp"), "f1", CLASSES),
+    (contacts, partial(LRGBDataset, name="PCQM-Contact"), "mrr", LinkRanks.scores),
     *(
         (
             partial(blocks, name=name),
@@ -133,7 +147,7 @@ def test_each_benchmark_decides_by_what_it_is_published_with(tmp_path, files, ma
     assert (deciding.name, deciding.mode) == (criterion, "min" if criterion == "mae" else "max")
     schema = data.schema
     for batch in data.loader("valid"):  # the metrics take what a network gives for such a batch
-        rows = batch.num_nodes if schema.level == "node" else batch.num_graphs
+        rows = {"node": batch.num_nodes, "graph": batch.num_graphs, "link": len(batch.y)}[schema.level]
         found.update(torch.randn(rows, schema.outputs, generator=drawn(2)), batch.y)
     assert set(found.compute()) == set(every)
 
@@ -186,12 +200,3 @@ def test_absolute_error_of_structures_is_sklearns():
     target, rated = (torch.randn(50, 11, generator=drawn(seed)) for seed in (6, 7))
     found = of("Peptides-struct", Schema(kind="regression", outputs=11), rated, target)
     assert found["mae"] == pytest.approx(mean_absolute_error(target, rated), rel=1e-5)
-
-
-def test_contacts_are_refused_before_a_download_and_by_what_they_hold():
-    with pytest.raises(UserError, match=r"^PCQM-Contact asks for links within each of its graphs.*data=ogbl_collab"):
-        GraphData(PyG(partial(LRGBDataset, root="nowhere", name="PCQM-Contact")))
-    x, bonds, ends = parts(0, torch.ones(1, 3))
-    graph = Data(x=x, edge_attr=bonds, edge_index=ends, edge_label_index=ends, edge_label=torch.ones(6))
-    with pytest.raises(UserError, match=r"^own asks for links within each of its graphs"):
-        build({"": Kept([graph] * 5)}, "own")

@@ -191,13 +191,19 @@ def describe(name: str, graphs: Graphs) -> str:
     notes: dict[str, Any] = graphs.notes
     counts = (
         f"{name}: {many(len(graphs), 'graph')}, {many(int(graphs.node_ptr[-1]), 'node')}, "
-        f"{many(int(graphs.edge_ptr[-1]), 'edge')}; "
+        f"{many(int(graphs.edge_ptr[-1]), 'edge')}{_links(graphs)}; "
         f"a node has {columns(schema.node_vocab, schema.node_floats)}"
         f"{' (its in-degree: there are no features)' if notes.get('degree') else ''}, "
         f"an edge {columns(schema.edge_vocab, schema.edge_floats)}; "
         + ", ".join(f"{split} {len(graphs.splits[split]):,}" for split in SPLITS if split in graphs.splits)
     )
     return "\n".join([counts, *_attributes(notes.get("attributes", {}))])
+
+
+def _links(graphs: Graphs) -> str:
+    if not graphs.links:
+        return ""
+    return f", {many(len(graphs.links['y']), 'pair')} of nodes, {int((graphs.links['y'] == 1).sum()):,} of them linked"
 
 
 def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -14,17 +14,18 @@ import numpy as np
 from torch_geometric.data import Dataset
 from torchmetrics import MetricCollection
 
+from gt.data.batching import runs
 from gt.data.folds import Folds, numbered
+from gt.data.link_pairs import Negatives
 from gt.data.numbers import Numbers
 from gt.data.own.base import Own, file_name
-from gt.data.own.columns import Answer, answer, features, most_neighbours, random_split, widths_of
+from gt.data.own.columns import Answer, random_split
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
-from gt.data.own.pyg_read import THEIRS, Part, digest, joined, links_only, read
+from gt.data.own.pyg_pack import pack, pack_known
+from gt.data.own.pyg_read import THEIRS, digest, joined, read
 from gt.data.splits import check_fractions
-from gt.data.store import Arrays, Graphs, pointers
-from gt.data.table import Where
-from gt.data.targets import known_targets
+from gt.data.store import Arrays, Graphs, held
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Kind, Level, Schema
@@ -32,89 +33,12 @@ from gt.schema import UNLABELLED, Kind, Level, Schema
 VERSION = 4  # raise when the same dataset would give another store
 
 
-def place_of(pointer: np.ndarray, name: str) -> Where:
-    """Names the graph of a row, where graph i has the rows ``pointer[i]`` to ``pointer[i + 1]``."""
-    return lambda row: f"{name}, graph {int(np.searchsorted(pointer, row, side='right')) - 1}"
-
-
-def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Graphs, Answer]:
-    """The graphs without splits, and their targets (a row a graph or a node)."""
-    node_vocab, node_floats = widths_of(part.x)
-    edge_vocab, edge_floats = widths_of(part.edge_attr)
-    degree = not (node_vocab or node_floats)
-    if degree:
-        firsts = pointers(part.sizes)[:-1]
-        node_vocab = (most_neighbours(part.edge_index[1] + np.repeat(firsts, part.edges)) + 1,)
-    widths = {"x": (node_vocab, node_floats), "edge_attr": (edge_vocab, edge_floats)}
-    roles = {key: "categories" if vocab else "numbers" for key, (vocab, floats) in widths.items() if vocab or floats}
-    if degree:
-        del roles["x"]
-    assert part.y is not None  # `read` refuses a dataset without
-    where = place_of(pointers(part.sizes if part.level == "node" else np.ones_like(part.sizes)), name)
-    targets = answer(part.y, where, numbers.kind(kind))
-    numbers.check(targets.kind, targets.y, where)
-    schema = Schema(
-        node_vocab=node_vocab,
-        node_floats=node_floats,
-        edge_vocab=edge_vocab,
-        edge_floats=edge_floats,
-        level=part.level,
-        kind=targets.kind,
-        outputs=targets.outputs,
-        names=targets.names,
-        target=("y",),
-        degree=degree,
-    )
-    attributes = {"data": {**roles, "y": "target", **dict.fromkeys(part.others, "not used")}}
-    notes = {"attributes": attributes} | ({"degree": True} if degree else {})
-    return replace(_graphs(part, name, targets.y, schema), notes=notes), targets
-
-
-def pack_known(part: Part, name: str, known: Schema) -> Graphs:
-    """The graphs as a trained model reads them, without splits; targets may be missing.
-
-    Raises:
-        UserError: features of another width or kind, a category beyond those that it has learned.
-    """
-    rows, columns = int(part.sizes.sum()) if known.level == "node" else len(part.sizes), None
-    if part.y is not None:
-        columns = list(part.y.reshape(len(part.y), -1).T)
-        if known.kind == "multiclass":  # -100 is no label
-            columns[0] = np.where(columns[0] == UNLABELLED, np.nan, columns[0])
-        if len(columns) != (1 if known.kind == "multiclass" else known.outputs):
-            raise UserError(f"{name}: y has {len(columns)} columns where the model predicts {known.outputs}")
-    y = known_targets(columns, rows, known, lambda row: f"{name}, {known.level} {row}")
-    return _graphs(part, name, y, known)
-
-
-def _graphs(part: Part, name: str, y: np.ndarray, schema: Schema) -> Graphs:
-    """A store without splits, of the features that a schema describes, and targets of its level."""
-    nodes, edges = pointers(part.sizes), pointers(part.edges)
-    if schema.degree:
-        target = part.edge_index[1] + np.repeat(nodes[:-1], part.edges)
-        x = np.bincount(target, minlength=nodes[-1]).clip(max=schema.node_vocab[0] - 1)[:, None]
-    else:
-        x = features(part.x, place_of(nodes, name), "x", schema.node_vocab, schema.node_floats)
-    edge_arrays = {}
-    if schema.edge_vocab or schema.edge_floats:
-        place = place_of(edges, name)
-        edge_arrays["edge_attr"] = features(part.edge_attr, place, "edge_attr", schema.edge_vocab, schema.edge_floats)
-    return Graphs(
-        node_ptr=nodes,
-        edge_ptr=edges,
-        edge_index=part.edge_index,
-        nodes={"x": x} | ({"y": y} if schema.level == "node" else {}),
-        edges=edge_arrays,
-        graphs={} if schema.level == "node" else {"y": y},
-        schema=replace(schema, max_nodes=int(part.sizes.max())),
-    ).sort_edges()
-
-
 def by_graph(answer: Answer, graphs: Graphs) -> Answer:
-    """What a random split of whole graphs goes by: their own targets, or, of targets at nodes, that there are any."""
+    """What a random split of whole graphs goes by: their own targets; of targets within them, that there are any."""
     if graphs.schema.level == "graph":
         return answer
-    return Answer(np.where(np.add.reduceat(answer.labelled, graphs.node_ptr[:-1]) > 0, 0, UNLABELLED), "multiclass", 1)
+    pointer = graphs.node_ptr if graphs.schema.level == "node" else graphs.link_ptr
+    return Answer(np.where(held(answer.labelled, pointer) > 0, 0, UNLABELLED), "multiclass", 1)
 
 
 def build(
@@ -141,6 +65,8 @@ def build(
         ends = np.cumsum([0, *(len(part.sizes) for part in parts)])
         splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
     elif len(graphs) == 1:
+        if graphs.schema.level == "link":
+            raise UserError(f"{name} is one graph: links are learned from some graphs and looked for in others")
         raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
     else:
         splits = random_split(by_graph(targets, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
@@ -198,17 +124,19 @@ class PyG(Own):
     Args:
         dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
             ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
-        level: whether each graph or each node has a target; None finds it.
+        level: whether each graph, each node or each pair of ``edge_label_index`` has a target; None finds it.
         kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
         fractions: shares of train, valid and test of a random split.
         split_seed: what a random split, or folds, are drawn from.
         folds, fold: k-fold cross-validation; without ``folds`` the number of an official split where masks have several
             columns, see `gt.data.folds.Folds`.
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
+        negatives: of links, pairs that are none for each link, drawn in place of those that the data name, see
+            `gt.data.link_pairs.Negatives`; None: those of the data. Of new data all pairs are asked for as they are.
         root: where the store is kept.
 
     Raises:
-        UserError: PCQM-Contact, before it is downloaded; on ``open``, a dataset that cannot be had or read.
+        UserError: on ``open``, a dataset that cannot be had or read.
     """
 
     option_for_graphs, option_for_nodes = "pyg", "pyg_nodes"
@@ -225,14 +153,14 @@ class PyG(Own):
         normalise: bool = True,
         log: bool = False,
         standardise: bool = True,
+        negatives: int | None = None,
         root: str = "data",
     ) -> None:
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
         self.name, self.root = file_name(title(self.make)), Path(root)
-        if self.name.lower() == "pcqm-contact":
-            raise links_only(self.name)
         self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
         self.folds = Folds(folds, fold, split_seed)
+        self.present = None if negatives is None else Negatives(negatives)
         check_fractions(fractions)
         self.fractions, self.split_seed = tuple(fractions), split_seed
 
@@ -262,10 +190,27 @@ class PyG(Own):
 
     def build(self) -> Graphs:
         datasets = self.datasets()
-        if "" in datasets and len(datasets[""]) == 1 and self.level != "graph":
+        if "" in datasets and len(datasets[""]) == 1 and self.level not in ("graph", "link"):
             return one_graph(datasets[""], self.name, self.kind, self.fractions, self.split_seed, self.numbers)
         return build(datasets, self.name, self.level, self.kind, self.fractions, self.split_seed, self.numbers)
 
+    def resplit(self, graphs: Graphs) -> Graphs:
+        graphs = super().resplit(graphs)
+        if graphs.schema.level == "link":
+            self._check_links(graphs)
+        elif self.present is not None:
+            raise UserError(f"data.negatives is of links, and {self.name} has a target for each {graphs.schema.level}")
+        return graphs
+
+    def _check_links(self, graphs: Graphs) -> None:
+        train = graphs.splits["train"]
+        y = graphs.links["y"][runs(graphs.link_ptr[train], np.diff(graphs.link_ptr)[train])]
+        if not (y == 1).any():
+            raise UserError(f"{self.name}: no pair of the training graphs is linked, there is nothing to learn")
+        if self.present is None and not (y == 0).any():
+            raise UserError(f"{self.name} names no pairs that are not linked: have some drawn by data.negatives=2")
+
     def build_known(self, known: Schema) -> Graphs:
+        self.present = None
         parts = [read(each, self.name, known.level, optional=True) for each in self.datasets().values()]
         return pack_known(joined(parts, self.name), self.name, known)

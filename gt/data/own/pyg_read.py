@@ -22,7 +22,8 @@ THEIRS = {"train": "train", "valid": "val", "test": "test"}  # the words of PyG'
 class Part:
     """The graphs of one PyG dataset in flat arrays; ``edge_index`` counts from 0 within each graph.
 
-    ``y`` has a row a graph or a node, as ``level`` says; ``masks`` are (N,) by split, ``others`` what else PyG holds.
+    ``y`` has a row a graph, a node or a pair of nodes, as ``level`` says; ``pairs`` (P, 2) are these, ``asked`` (G,) of
+    each graph. ``masks`` are (N,) by split, ``others`` what else PyG holds.
     """
 
     sizes: np.ndarray
@@ -34,6 +35,12 @@ class Part:
     level: Level
     masks: dict[str, np.ndarray]
     others: list[str]
+    pairs: np.ndarray
+    asked: np.ndarray
+
+    def targets(self, level: Level) -> np.ndarray:
+        """(G,) rows of targets that each graph has."""
+        return {"graph": np.ones_like(self.sizes), "node": self.sizes, "link": self.asked}[level]
 
 
 def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
@@ -68,19 +75,19 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
     """Cut the collated tensors of a dataset, without a loop over graphs where PyG keeps them collated.
 
     Raises:
-        UserError: naming the graph, for edges that leave their graph, features that have not a row for each node or
-            edge, or targets that fit neither graphs nor nodes.
+        UserError: naming the graph, for edges or pairs that leave their graph, features that have not a row for each
+            node or edge, or targets that fit neither graphs nor nodes nor pairs.
     """
     data, slices, ids = collated(dataset, name)
 
     def cut(key: str) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of an attribute (the columns of edge_index) and how many each graph has."""
+        """The rows of an attribute (the columns of those that hold ends) and how many each graph has."""
         values: Any = data[key]
         if not isinstance(values, Tensor):
             raise UserError(f"{name}: {key} is a {type(values).__name__}, not a tensor")
         array = _array(values)
         array = array[None] if array.ndim == 0 else array
-        array = array.T if key == "edge_index" else array
+        array = array.T if key in ("edge_index", "edge_label_index") else array
         ptr = np.array([0, len(array)]) if slices is None else np.asarray(slices[key], dtype=np.int64)
         if ptr[-1] != len(array):
             raise UserError(f"{name}: {key} has {len(array)} rows where its graphs take {ptr[-1]}")
@@ -98,25 +105,36 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
         if (rows != wanted).any():
             graph = int(np.argmax(rows != wanted))
             raise UserError(f"{name}, graph {graph}: {key} has {rows[graph]} rows for {wanted[graph]} {what}")
-    outside = (ends < 0) | (ends >= np.repeat(sizes, edges)[:, None])
-    if outside.any():
-        row = int(np.argwhere(outside)[0, 0])
-        graph = int(np.searchsorted(np.cumsum(edges), row, side="right"))
-        raise UserError(
-            f"{name}, graph {graph}: an edge joins {ends[row].tolist()} where nodes are 0..{sizes[graph] - 1}"
-        )
+    _within(ends, edges, sizes, name, "an edge joins")
     if (sizes < 1).any():
         raise UserError(
             f"{name}, graph {int(np.argmin(sizes))} has no nodes: filter it out, with data.dataset.pre_filter"
         )
-    if "y" not in keys and "edge_label_index" in keys and not optional:
-        raise links_only(name)
     y: np.ndarray | None = None
-    if "y" in keys:
+    pairs, asked = np.empty((0, 2), np.int64), np.zeros(len(ids), np.int64)
+    if level == "link" or (level is None and "y" not in keys and "edge_label_index" in keys):
+        level = "link"
+        for key in ("edge_label_index", "edge_label")[: 1 if optional else 2]:
+            if key not in keys:
+                raise UserError(
+                    f"{name}: no {key}, where links take edge_label_index (2, P) and edge_label (P,), 1 or 0"
+                )
+        pairs, asked = cut("edge_label_index")
+        _within(pairs, asked, sizes, name, "edge_label_index names")
+        if "edge_label" in keys:
+            y, lengths = cut("edge_label")
+            if (lengths != asked).any():
+                graph = int(np.argmax(lengths != asked))
+                raise UserError(f"{name}, graph {graph}: {lengths[graph]} edge_label for {asked[graph]} pairs of nodes")
+    elif "y" in keys:
         y, lengths = cut("y")
         y, level = _targets(y, lengths, sizes, name, level)
     elif not optional:
-        raise UserError(f"{name} has no targets: its graphs hold {', '.join(sorted(keys))} and no y")
+        of_pairs = ": data.level=link reads what is known of pairs of nodes" if "edge_label_index" in keys else ""
+        raise UserError(f"{name} has no targets: its graphs hold {', '.join(sorted(keys))} and no y{of_pairs}")
+    used = {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}
+    if level == "link":
+        used = used - {"y"} | {"edge_label_index", "edge_label"}
     return Part(
         sizes=sizes,
         edges=edges,
@@ -125,17 +143,24 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
         edge_attr=arrays.get("edge_attr"),
         y=y,
         level=level or "graph",
-        others=sorted(keys - {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}),
+        others=sorted(keys - used),
         masks={split: arrays[f"{word}_mask"] for split, word in THEIRS.items() if f"{word}_mask" in arrays},
+        pairs=pairs,
+        asked=asked,
     )
 
 
-def links_only(name: str) -> UserError:
-    """What to say of links to predict within each of many graphs, as PCQM-Contact has them."""
-    return UserError(
-        f"{name} asks for links within each of its graphs, which cannot be learned here: choose a dataset with targets "
-        "for graphs or nodes (data=lrgb data.dataset.name=Peptides-func), or links of one graph (data=ogbl_collab)"
-    )
+def _within(ends: np.ndarray, counts: np.ndarray, sizes: np.ndarray, name: str, what: str) -> None:
+    """Whether both ends of each row (R, 2) are nodes of its graph; graph g has ``counts[g]`` rows.
+
+    Raises:
+        UserError: names the first that are not.
+    """
+    outside = (ends < 0) | (ends >= np.repeat(sizes, counts)[:, None])
+    if outside.any():
+        row = int(np.argwhere(outside)[0, 0])
+        graph = int(np.searchsorted(np.cumsum(counts), row, side="right"))
+        raise UserError(f"{name}, graph {graph}: {what} {ends[row].tolist()} where nodes are 0..{sizes[graph] - 1}")
 
 
 def _sizes(
@@ -190,8 +215,9 @@ def joined(parts: Sequence[Part], name: str) -> Part:
 
     levels = {part.level for part in parts}
     if len(levels) > 1:
-        raise UserError(f"{name}: targets are of graphs in one split, of nodes in another: set data.level")
-    columns: dict[str, Any] = {key: rows(key) for key in ("sizes", "edges", "x", "edge_attr", "y")}
+        raise UserError(f"{name}: targets are of {' and '.join(sorted(levels))}s in different splits: set data.level")
+    keys = ("sizes", "edges", "x", "edge_attr", "y", "pairs", "asked")
+    columns: dict[str, Any] = {key: rows(key) for key in keys}
     edge_index = np.concatenate([part.edge_index for part in parts], axis=1)
     masks = parts[0].masks if len(parts) == 1 else {}
     return Part(edge_index=edge_index, level=parts[0].level, masks=masks, others=parts[0].others, **columns)
