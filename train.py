@@ -8,7 +8,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gt.cli.command import prepared, settle
+from gt.cli.command import prepared
+from gt.cli.composing import settle
 from gt.cli.config_files import CONFIGS
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking

@@ -13,8 +13,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gt.cli.arguments import alternatives, arranged, in_full, parsed
-from gt.cli.command import check_command, composed, prepared, resumed, settle
+from gt.cli.command import check_command, prepared
+from gt.cli.composing import composed, settle
 from gt.cli.config_files import CONFIGS, groups
+from gt.cli.resuming import resumed
 from gt.data.source import Source
 from gt.errors import UserError, one_line
 from gt.train.resume import changes

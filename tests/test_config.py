@@ -9,8 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.config import Config, check, check_path, fits, parameters, shown
+from gt.cli.config import Config, check, check_path
 from gt.cli.config_files import CONFIGS
+from gt.cli.signatures import fits, parameters, shown
 from gt.errors import UserError, nearest
 
 OPTIONS = sorted(

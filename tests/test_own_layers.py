@@ -14,7 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import gt.predict
 import train
-from gt.cli.command import composed, prepared
+from gt.cli.command import prepared
+from gt.cli.composing import composed
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.inference.decode import obstacle, reader

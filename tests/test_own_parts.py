@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 import gt
 import gt.train.run
 import train
-from gt.cli.command import composed, prepared
+from gt.cli.command import prepared
+from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from gt.cli.command import check_command, composed
+from gt.cli.command import check_command
+from gt.cli.composing import composed
 from gt.errors import UserError
 from gt.puzzles import __main__ as program
 from gt.puzzles import cells as training

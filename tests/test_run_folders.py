@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gt.cli.command import composed, prepared, run_dir
+from gt.cli.command import prepared
+from gt.cli.composing import composed, run_dir
 from gt.cli.run_folders import unfinished
 from gt.errors import UserError
 from gt.train.job import in_use

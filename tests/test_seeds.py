@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gt.cli.command import composed, prepared
+from gt.cli.command import prepared
+from gt.cli.composing import composed
 from gt.cli.intervals import Estimate, difference, in_words
 from gt.cli.settings import chosen, gap, ranked
 from gt.errors import UserError

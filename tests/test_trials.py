@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 
 from gt.cli import trials
 from gt.cli.arguments import alternatives, parsed
-from gt.cli.command import composed, prepared
+from gt.cli.command import prepared
+from gt.cli.composing import composed
 from gt.cli.settings import failures, job_results
 from gt.cli.spectrum import pool
 from gt.cli.sweep import show

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from gt.cli.command import composed, prepared
+from gt.cli.command import prepared
+from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS, groups
 
 FILES = sorted((CONFIGS / "sweep" / "wandb").glob("*.yaml"))

@@ -1,32 +1,24 @@
-"""The command line around a run: mistakes become one line, a stopped run says how it goes on."""
+"""The command line around a run: its arguments held against all that there is, and put in Hydra's words."""
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError
+from hydra import initialize_config_dir
+from hydra.core.override_parser.types import IntervalSweep
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
-from gt.cli.config import MANY, Config, WrongKey, accepted, check, check_path
-from gt.cli.config_files import CONFIGS, Files, searched, yaml_line
+from gt.cli.composing import additions, configuration, run_dir, settle
+from gt.cli.config import MANY, Config, WrongKey, check
+from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
-from gt.cli.run_folders import RESUMED, check_new, configuration_of, sweep_again, unfinished
+from gt.cli.resuming import resumed
+from gt.cli.run_folders import check_new, sweep_again, unfinished
 from gt.cli.seeds import check_against, repeated, taken_out
-from gt.cli.suggestions import suggested
 from gt.cli.trials.search import as_trials
-from gt.errors import UserError, nearest, shell_override
-from gt.train.construct import OPTIONS
-from gt.train.job import in_use
+from gt.errors import UserError, shell_override
 from gt.train.launch import started_outside
-from gt.train.resume import changes, settings
 
 
 def check_command(
@@ -67,7 +59,7 @@ def check_command(
         for line in lines if not override.is_delete() else ():
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        base = _compose([*hydras, *(lines[0] for lines in choices)], name, files)
+        base = configuration([*hydras, *(lines[0] for lines in choices)], name, files)
         arguments = in_full(arguments, base)
         own = [override for override in parsed(arguments) if not override.is_hydra_override()]
         values = [override for override in own if override.key_or_group not in files.groups]
@@ -91,75 +83,6 @@ def check_command(
     return repeated(arguments, seeds, base.get("seed", 0)) if seeds else arguments
 
 
-def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Take out of a configuration, in place, the leftovers of each ``_target_`` that an override has replaced.
-
-    Leftovers are the keys of its section that the new one does not take and that no override sets. A sweep may try
-    several: which these are is known for each of its jobs alone.
-
-    Returns:
-        The keys that were taken out.
-
-    Raises:
-        WrongKey: there is nothing of the name that an override gives.
-    """
-    values = [override for override in parsed(list(overrides)) if not override.is_delete()]
-    typed = [key for override in values for key, _ in settings(override.value(), override.key_or_group)]
-    leftovers = []
-    for path in (key.removesuffix("._target_") for key in typed if key.endswith("._target_")):
-        section = OmegaConf.select(cfg, path)
-        if not isinstance(section, DictConfig):  # Hydra's own
-            continue
-        known = {*accepted(path, section["_target_"]), *OPTIONS}
-        for key in [key for key in map(str, section) if key not in known]:
-            if not any(f"{each}.".startswith(f"{path}.{key}.") for each in typed):
-                with open_dict(section):
-                    del section[key]
-                leftovers.append(f"{path}.{key}")
-    return leftovers
-
-
-def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:
-    """The settled configuration of one run.
-
-    Raises:
-        UserError: one line for what Hydra refuses.
-    """
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        cfg = _compose(list(overrides), name)
-    settle(cfg, overrides)
-    return cfg
-
-
-def additions(values: list[Override], base: DictConfig, available: Mapping[str, Any]) -> set[str]:
-    """Those overrides of values whose key a section takes though no file sets it.
-
-    Args:
-        base: what the overrides change; those of a ``_target_`` are made in it, for they say what a section takes.
-
-    Raises:
-        UserError: a key that nothing takes.
-    """
-    added = set()
-    for override in sorted(values, key=lambda override: not override.key_or_group.endswith("._target_")):
-        key = override.key_or_group
-        if "/" in key or "@" in key:
-            raise UserError(f"no group '{key}': {nearest(key, available)}")
-        if override.is_add() or override.is_force_add():
-            continue
-        if "." not in key and key not in base:
-            known = {*available, *map(str, base)}
-            raise UserError(f"unknown key '{key}': {suggested(key, known, base)}")
-        if override.is_delete():
-            check_path(base, key)
-            continue
-        if not check_path(base, key):
-            added.add(str(override.input_line))
-        if key.endswith("._target_"):
-            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value(), force_add=True)
-    return added
-
-
 def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train") -> list[str]:
     """Check the configuration of one run, that of the given overrides; returns the leftovers in it, see `settle`.
 
@@ -168,7 +91,7 @@ def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
     """
     try:
-        cfg = _compose(lines, name, files)
+        cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
         check(cfg)
         return leftovers
@@ -181,84 +104,6 @@ def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name
         if error.key in files.groups and error.key not in {section.name for section in fields(Config)}:
             raise UserError(f"{files.name(path)} lacks its first line '# @package _global_'") from None
         raise UserError(f"{files.name(path)}: {error}") from None
-
-
-def _compose(overrides: list[str], name: str = "train", files: Files | None = None) -> DictConfig:
-    try:
-        return compose(name, overrides=overrides)
-    except MarkedYAMLError as error:
-        raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        text = str(error) or str(error.__cause__)
-        if files and (unasked := re.match(r"Could not override '([\w/]+)'", text)):
-            text = files.without(unasked[1])
-        raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
-
-
-def run_dir(overrides: list[str], configs: Path = CONFIGS, name: str = "train") -> str:
-    """``hydra.run.dir`` as it is configured, its interpolations as they stand."""
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        hydra = compose(name, overrides=overrides, return_hydra_config=True).hydra
-    return OmegaConf.to_container(hydra.run, resolve=False)["dir"]  # type: ignore[call-overload, index]
-
-
-def resumed(arguments: list[str]) -> list[str]:
-    """``resume=FOLDER`` turned into Hydra's words: the configuration that the folder keeps, in that same folder.
-
-    What the other arguments change in it is said, a line each, and holds the next time that the run goes on, too.
-
-    Raises:
-        UserError: no such run, it has nothing to go on from, or an argument changes what must stay, see
-            `gt.train.resume`.
-    """
-    last = ["resume=", *(argument for argument in arguments if argument.startswith("resume="))][-1]
-    if last in ("resume=", "resume=null"):
-        return arguments
-    folder = Path(last.removeprefix("resume="))
-    if not ((configs := configuration_of(folder)) / "config.yaml").is_file():
-        raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
-    if not any((folder / "checkpoints").glob("*.ckpt")):
-        raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
-    if in_use(folder):
-        raise UserError(f"another process is at work in {folder}: wait until it ends, or stop it")
-    kept = [argument for argument in arguments if not argument.startswith("resume=")]
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        before = _compose([], "config")
-        kept = in_full(kept, before)
-        overrides = parsed(kept)
-        added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
-        # twice: a process that is started later reads the configuration that this one has written, with the key in it
-        kept = ["++" + argument if argument in added else argument for argument in kept]
-        after = _compose([str(override.input_line) for override in parsed(kept)], "config")
-        settle(after, kept)
-        differences = changes(before, after)
-        try:
-            check(after)
-        except WrongKey:
-            check_version(before, folder)
-            raise
-    for change in differences:
-        print(f"goes on with {change}", flush=True)
-    where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
-    return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
-
-
-def check_version(cfg: DictConfig, folder: Path) -> None:
-    """Refuse the configuration of a run that another version of this program has written.
-
-    Raises:
-        UserError: it is wrong as it stands in the run's folder, in a section of this program's own.
-    """
-    try:
-        check(cfg)
-    except WrongKey as error:
-        section = OmegaConf.select(cfg, error.key.rpartition(".")[0])
-        if isinstance(section, DictConfig) and str(section.get("_target_")).startswith("gt."):
-            load = f"gt.load({str(folder)!r})"
-            raise UserError(
-                f"{folder} was written by an older version of this program and cannot go on ({error}); "
-                f"{load} may still read its checkpoint"
-            ) from None
 
 
 def prepared(arguments: list[str]) -> list[str]:

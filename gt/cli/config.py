@@ -4,17 +4,14 @@ There is no second list of options to keep: what a section with a ``_target_`` m
 the type hints of the function or class that it names.
 """
 
-import inspect
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gt.cli.signatures import choices, fits, parameters, required, shown
 from gt.cli.suggestions import suggested
 from gt.errors import UserError, nearest, shell_override
 from gt.ranges import beyond_limits
@@ -58,31 +55,7 @@ class Config:
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes", "tasks")  # where null, the run fills them in
-MANY = (
-    "encoding",
-    "callbacks",
-    "logger",
-    "metrics",
-    "objective",
-)  # sections whose entries each have a name of their own
-
-
-def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a function or class takes, each with its type hint (``Any`` where it has none).
-
-    A `gt.train.compile.Trainer` passes on to Lightning's whatever it does not take itself.
-    """
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        hints = {}
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    signature = inspect.signature(target)
-    own = {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
-    if inspect.isclass(target) and getattr(target, "passes_on", False):
-        return parameters(target.__bases__[0]) | own
-    return own
+MANY = ("encoding", "callbacks", "logger", "metrics", "objective")  # sections whose entries have names of their own
 
 
 def accepted(path: str, name: Any) -> dict[str, Any]:
@@ -98,68 +71,6 @@ def accepted(path: str, name: Any) -> dict[str, Any]:
         raise WrongKey(key, f"{key}: {error}") from None
     except (ValueError, TypeError):  # it has no signature
         raise WrongKey(key, f"{key}: '{name}' is nothing that can be called") from None
-
-
-def required(name: str) -> list[str]:
-    """What the function or class of this name does not do without."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    arguments = inspect.signature(imported(name)).parameters.values()
-    return [each.name for each in arguments if each.kind in named and each.default is inspect.Parameter.empty]
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for a type hint; a section with a ``_target_`` may stand for any object."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(hint, typing.TypeVar):
-        return True
-    if origin in (Union, types.UnionType):
-        return any(fits(value, argument) for argument in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin is typing.Annotated:
-        return fits(value, arguments[0])
-    if value is None or hint in (None, type(None)):
-        return value is None and hint in (None, type(None))
-    if isinstance(value, Mapping):
-        return "_target_" in value or hint in (dict, object) or (origin is not None and issubclass(origin, Mapping))
-    if hint is bool or isinstance(value, bool):
-        return isinstance(value, bool) and hint in (bool, object)
-    if hint is float:
-        return isinstance(value, int | float)
-    if hint in (int, str):
-        return isinstance(value, hint)
-    if isinstance(value, list):
-        if origin is tuple and arguments and arguments[-1] is not ...:
-            return len(value) == len(arguments) and all(map(fits, value, arguments))
-        is_sequence = (inspect.isclass(origin or hint) and issubclass(list, origin or hint)) or origin is tuple
-        return bool(is_sequence) and all(fits(item, arguments[0]) for item in value if arguments)
-    if hint is Path:
-        return isinstance(value, str)
-    return isinstance(value, hint) if inspect.isclass(hint) else False
-
-
-def shown(hint: Any) -> str:
-    """A type hint as a person would say it."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        words = [word for argument in typing.get_args(hint) for word in shown(argument).split(" or ")]
-        return " or ".join(dict.fromkeys(words))
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
-    if hint in (None, type(None)):
-        return "null"
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is dict:
-        return "a section"
-    if origin is Callable:
-        return "a section with a _target_"
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
-        if origin is tuple and arguments[-1] is not ...:
-            return f"a list of {len(arguments)}"
-        listed = arguments and typing.get_origin(arguments[0]) is Literal
-        return f"a list of {shown(arguments[0])}" if listed else "a list"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
-        hint, str(getattr(hint, "__name__", hint)).replace("typing.", "")
-    )
 
 
 def check_section(path: str, section: Mapping[str, Any]) -> None:
@@ -202,13 +113,6 @@ def check_value(path: str, value: Any, hint: Any) -> None:
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for place, item in enumerate(value):
             check_value(f"{path}.{place}", item, Any)
-
-
-def choices(hint: Any) -> list[str]:
-    """The values that a type hint lists; none where it takes others too, but for null."""
-    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-    listed = all(part is type(None) or typing.get_origin(part) is Literal for part in parts)
-    return [str(value) for part in parts for value in typing.get_args(part)] if listed else []
 
 
 def _as_text(path: str, value: Any, hint: Any) -> str:

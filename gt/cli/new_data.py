@@ -7,7 +7,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import in_full, parsed
-from gt.cli.command import check_command, composed, settle
+from gt.cli.command import check_command
+from gt.cli.composing import composed, settle
 from gt.cli.config import check, check_path
 from gt.cli.run_folders import configuration_of
 from gt.data.datamodule import ALL, DataModule

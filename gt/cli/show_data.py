@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from rich.console import Console
 
 from gt.attention import Demand
-from gt.cli.command import check_command, composed
+from gt.cli.command import check_command
+from gt.cli.composing import composed
 from gt.data import inspect
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored

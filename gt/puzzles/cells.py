@@ -12,7 +12,8 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import EarlyStopping
 
-from gt.cli.command import check_command, composed
+from gt.cli.command import check_command
+from gt.cli.composing import composed
 from gt.data.datamodule import DataModule
 from gt.data.files import whole
 from gt.data.parallel import mapped

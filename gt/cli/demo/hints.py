@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from gt.cli.command import check_command, composed
+from gt.cli.command import check_command
+from gt.cli.composing import composed
 from gt.cli.demo.runs import begin, opened, settings, trained
 from gt.data.files import whole
 from gt.encodings import Shuffled

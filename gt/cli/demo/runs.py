@@ -10,7 +10,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from gt.cli.command import check_command, composed
+from gt.cli.command import check_command
+from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
 from gt.cli.new_data import configured
 from gt.data.datamodule import DataModule

@@ -1,0 +1,114 @@
+"""Configurations composed by Hydra: mistakes become one line, and what a replaced part leaves behind is taken out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from gt.cli.arguments import alternatives, parsed
+from gt.cli.config import accepted, check_path
+from gt.cli.config_files import CONFIGS, Files, yaml_line
+from gt.cli.suggestions import suggested
+from gt.errors import UserError, nearest
+from gt.train.construct import OPTIONS
+from gt.train.resume import settings
+
+
+def configuration(overrides: list[str], name: str = "train", files: Files | None = None) -> DictConfig:
+    """What Hydra composes of overrides in the folder of configurations that it was given.
+
+    Raises:
+        UserError: one line for what it refuses.
+    """
+    try:
+        return compose(name, overrides=overrides)
+    except MarkedYAMLError as error:
+        raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        text = str(error) or str(error.__cause__)
+        if files and (unasked := re.match(r"Could not override '([\w/]+)'", text)):
+            text = files.without(unasked[1])
+        raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
+
+
+def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:
+    """The settled configuration of one run.
+
+    Raises:
+        UserError: one line for what Hydra refuses.
+    """
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        cfg = configuration(list(overrides), name)
+    settle(cfg, overrides)
+    return cfg
+
+
+def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Take out of a configuration, in place, the leftovers of each ``_target_`` that an override has replaced.
+
+    Leftovers are the keys of its section that the new one does not take and that no override sets. A sweep may try
+    several: which these are is known for each of its jobs alone.
+
+    Returns:
+        The keys that were taken out.
+
+    Raises:
+        WrongKey: there is nothing of the name that an override gives.
+    """
+    values = [override for override in parsed(list(overrides)) if not override.is_delete()]
+    typed = [key for override in values for key, _ in settings(override.value(), override.key_or_group)]
+    leftovers = []
+    for path in (key.removesuffix("._target_") for key in typed if key.endswith("._target_")):
+        section = OmegaConf.select(cfg, path)
+        if not isinstance(section, DictConfig):  # Hydra's own
+            continue
+        known = {*accepted(path, section["_target_"]), *OPTIONS}
+        for key in [key for key in map(str, section) if key not in known]:
+            if not any(f"{each}.".startswith(f"{path}.{key}.") for each in typed):
+                with open_dict(section):
+                    del section[key]
+                leftovers.append(f"{path}.{key}")
+    return leftovers
+
+
+def additions(values: list[Override], base: DictConfig, available: Mapping[str, Any]) -> set[str]:
+    """Those overrides of values whose key a section takes though no file sets it.
+
+    Args:
+        base: what the overrides change; those of a ``_target_`` are made in it, for they say what a section takes.
+
+    Raises:
+        UserError: a key that nothing takes.
+    """
+    added = set()
+    for override in sorted(values, key=lambda override: not override.key_or_group.endswith("._target_")):
+        key = override.key_or_group
+        if "/" in key or "@" in key:
+            raise UserError(f"no group '{key}': {nearest(key, available)}")
+        if override.is_add() or override.is_force_add():
+            continue
+        if "." not in key and key not in base:
+            known = {*available, *map(str, base)}
+            raise UserError(f"unknown key '{key}': {suggested(key, known, base)}")
+        if override.is_delete():
+            check_path(base, key)
+            continue
+        if not check_path(base, key):
+            added.add(str(override.input_line))
+        if key.endswith("._target_"):
+            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value(), force_add=True)
+    return added
+
+
+def run_dir(overrides: list[str], configs: Path = CONFIGS, name: str = "train") -> str:
+    """``hydra.run.dir`` as it is configured, its interpolations as they stand."""
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        hydra = compose(name, overrides=overrides, return_hydra_config=True).hydra
+    return OmegaConf.to_container(hydra.run, resolve=False)["dir"]  # type: ignore[call-overload, index]
