@@ -21,8 +21,8 @@ from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import chemistry
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema

@@ -13,8 +13,8 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from gt.data.graphs import GraphData
+from gt.data.packed import Graphs
 from gt.data.source import Source
-from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.layers import GINE, Attention, ParallelBlock
 from gt.metrics import metrics

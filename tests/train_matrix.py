@@ -20,8 +20,8 @@ from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
 from gt.train.checkpoint import build, network_config
 from gt.train.logging import quiet
-from gt.train.run import make_trainer
 from gt.train.task import Task
+from gt.train.trainer import make_trainer
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true")
 CLIP = 0.01  # far below the norm of any gradient here

@@ -8,7 +8,7 @@ from scipy import sparse
 from torch import Tensor
 
 from gt.data.batching import gather
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.graph import GraphBatch
 
 MOST = 64  # categories of a column that have a channel each, the most frequent ones in training

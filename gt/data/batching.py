@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from gt.attention import Reading, prepare
 from gt.data.batch_sampler import Request
+from gt.data.packed import Graphs, pointers
 from gt.data.static import Shape, filled
-from gt.data.store import Graphs, pointers
 from gt.graph import GraphBatch
 from gt.masks import with_virtual_nodes
 from gt.parallel import share_of

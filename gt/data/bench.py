@@ -14,7 +14,7 @@ from torch_geometric.loader import DataLoader
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset
 from gt.data.graphs import Stored
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 
 SIZES = (32, 256)
 RUN = 25  # batches from one loader before the next has its turn

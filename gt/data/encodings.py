@@ -10,8 +10,9 @@ import numpy as np
 
 from gt.data.arrays import Rows, once, read_array, write_arrays
 from gt.data.files import Damaged, lock, say
+from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
-from gt.data.store import Arrays, Graphs, fingerprint
+from gt.data.store import fingerprint
 from gt.data.store_folders import beside
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError

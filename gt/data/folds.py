@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.packed import Arrays, Graphs, held
 from gt.data.splits import SPLITS, k_fold
-from gt.data.store import Arrays, Graphs, held
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 

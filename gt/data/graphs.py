@@ -17,9 +17,10 @@ from gt.data.batching import GraphDataset, runs, tensor
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
 from gt.data.encodings import attach
 from gt.data.link_pairs import Ranked
+from gt.data.packed import Graphs
 from gt.data.source import Source
 from gt.data.static import Shape, bound, shapes_of
-from gt.data.store import Graphs, fingerprint, is_complete, open_or_build
+from gt.data.store import fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding
 from gt.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gt.data.batching import runs
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.errors import UserError
 from gt.schema import Kind, Schema
 

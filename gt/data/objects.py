@@ -21,8 +21,8 @@ from gt.data.own.known import assemble_known
 from gt.data.own.networkx_files import record_of
 from gt.data.own.pyg_pack import pack_known
 from gt.data.own.pyg_read import read
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Records
-from gt.data.store import Graphs, pointers
 from gt.data.table import Table
 from gt.data.text.tokenizer import loads
 from gt.errors import UserError

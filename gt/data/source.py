@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from gt import metrics
 from gt.data.batching import GraphDataset
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.schema import Schema

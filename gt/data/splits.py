@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from gt.data.store import Arrays
+from gt.data.packed import Arrays
 
 SPLITS = ("train", "valid", "test")
 WORDS = {

@@ -17,7 +17,7 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]  # such as rich.progress.tra
 
 
 class PackedGraphs(Protocol):
-    """What an encoding reads of a dataset: G graphs, N nodes and E edges in flat arrays, as `gt.data.store.Graphs`.
+    """What an encoding reads of a dataset: G graphs, N nodes and E edges in flat arrays, as `gt.data.packed.Graphs`.
 
     Attributes:
         node_ptr, edge_ptr: (G + 1,) int64; graph g owns nodes ``node_ptr[g]:node_ptr[g + 1]``, and so its edges.

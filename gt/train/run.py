@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from gt.train.baseline import (
 from gt.train.breakdown import Breakdown
 from gt.train.callbacks import Loading
 from gt.train.checkpoint import build, encodings_of, network_config, rehearse
-from gt.train.checkpoint_files import CheckpointFiles, newest
+from gt.train.checkpoint_files import newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
 from gt.train.context_parallel import ContextParallel
@@ -49,52 +48,17 @@ from gt.train.extremes import extremes
 from gt.train.facts import run_facts
 from gt.train.failures import explained
 from gt.train.init import Init
-from gt.train.interrupts import resumable, without_handlers
+from gt.train.interrupts import resumable
 from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
-from gt.train.launch import check_started
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
 from gt.train.objective import measures_of, named_metrics, objectives_of, try_out
 from gt.train.plan import on_one, show_plan
-from gt.train.precision import HalfWeights
 from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import answers, history, write_report
 from gt.train.task import Task
+from gt.train.trainer import instances, make_trainer
 from gt.train.wandb_run import Introduction, record
-
-
-def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
-    """The objects of a section's entries; what an entry leaves null and only the run knows is filled in."""
-    entries = [entry for entry in (section or {}).values() if entry is not None]
-    return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
-
-
-def make_trainer(
-    config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
-) -> pl.Trainer:
-    """Lightning's trainer; this project's loaders share out their samples themselves."""
-    plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
-    precision: dict[str, Any] = {}
-    if str(config.precision).startswith("16-true"):
-        raise UserError(
-            "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
-        )
-    if config.precision == "bf16-true":
-        precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
-    trainer: pl.Trainer = instantiate(
-        config,
-        **precision,
-        plugins=plugins,
-        callbacks=callbacks,
-        logger=list(loggers),
-        default_root_dir=str(folder),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        _convert_="all",
-    )
-    check_started(trainer.num_devices, trainer.num_nodes)
-    without_handlers(trainer)
-    return trainer
 
 
 def run(cfg: DictConfig) -> float:

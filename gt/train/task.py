@@ -1,11 +1,10 @@
 """One training task: a network, its loss, its metrics and its optimiser, for Lightning's trainer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -20,16 +19,17 @@ from gt.schema import Schema
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.length import all_steps, counts_epochs, epoch_steps
-from gt.train.not_finite import Origin, Place, described, first_layer, last_gradient
+from gt.train.not_finite import first_layer
 from gt.train.optim import Optimisation
 from gt.train.resume import PROCESSES, WAITING, check_network, take_up
 from gt.train.sharding import Sharded
+from gt.train.steps import Steps
 
 LEFT_OUT = "left_out"  # where a checkpoint keeps how many steps were left out
 PROGRESS = "progress"  # where a checkpoint keeps the share of the training that the network was told
 
 
-class Task(pl.LightningModule):
+class Task(Steps):
     """Trains a network on batches and measures it.
 
     Args:
@@ -60,13 +60,11 @@ class Task(pl.LightningModule):
         objectives: Mapping[str, Objective] | None = None,
         supervised: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(net, optim, seed)
         self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()}, logger=False)
-        self.net, self.schema, self.criterion, self.optim, self.seed = net, schema, criterion, optim, seed
-        self.loss, self.supervised = loss, supervised
+        self.schema, self.criterion, self.loss, self.supervised = schema, criterion, loss, supervised
         self.objectives: Any = nn.ModuleDict(objectives or {})
         self.has_trained = False
-        self._left_out, self._void = 0, False  # steps that were, and whether this one is to be
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
         names = ["loss"] * bool(supervised) + list(self.objectives)
         self.losses: Any = nn.ModuleDict({stage: metrics.MeanLosses(names) for stage in ("valid", "test")})
@@ -90,24 +88,6 @@ class Task(pl.LightningModule):
         if trainer.global_step and trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             print(f"goes on at step {trainer.global_step} of {self._lengths[1]}, learning rate {rate:.3g}", flush=True)
-
-    def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
-        trainer: Any = self.trainer
-        rolled_back = trainer.accumulate_grad_batches > 1 or self._may_leave_out
-        if rolled_back and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
-        # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
-        # it: a run that resumes anywhere draws the same numbers as one that was never stopped
-        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        mixed = 0
-        for part in place:
-            mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
-        torch.manual_seed(mixed)
-        self._place = Place(batch, self.current_epoch, batch_idx, mixed)
-
-    def _persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
-        return ((f"net.{k}", v) for k, v in self.net.state_dict().items() if k not in parameters)
 
     def progress(self) -> float:
         """The share of the training that is done, 0 to 1: where epochs are counted, when this one began."""
@@ -179,34 +159,6 @@ class Task(pl.LightningModule):
         sums = [supervised, *((share * total, share * count) for total, count in others)]
         return [(weight, *each) for weight, each in zip(weights, sums, strict=True)]
 
-    @property
-    def _may_leave_out(self) -> bool:
-        return self.optim is not None and self.optim.skip > 0
-
-    @property
-    def _looks(self) -> bool:
-        """Whether each step is looked at: that waits for a GPU, where it is else done now and then."""
-        return self.device.type == "cpu" or self._may_leave_out
-
-    def _goes_wrong(self, what: str, origin: Origin) -> None:
-        """Leave this step out, if one may still be, and say where it went wrong.
-
-        Raises:
-            UserError: none may be.
-        """
-        trainer: Any = self.trainer
-        most = 0 if self.optim is None else self.optim.skip
-        where = f"the {what} in epoch {self._place.epoch}, batch {self._place.index}"
-        where += f": {described(self, self._place, origin)}"
-        if self._left_out >= most:
-            raise UserError(
-                f"{where}; lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or "
-                f"trainer.gradient_clip_val, or leave {'more' if most else 'some'} such steps out by optim.skip"
-            )
-        self._left_out, self._void = self._left_out + 1, True
-        if trainer.is_global_zero:
-            print(f"step left out, {self._left_out} of optim.skip={most}: {where}", flush=True)
-
     def _target(self, batch: GraphBatch) -> Tensor:
         if batch.y is None:
             raise ValueError("this batch has no targets")
@@ -270,40 +222,6 @@ class Task(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log("test")
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip what the optimiser will step by, under any precision and with a fused optimiser too.
-
-        Lightning's mixed precision refuses to clip for a fused one, for it would divide by the loss scale only inside
-        its step. That can be done before; and in bfloat16 nothing is scaled.
-        """
-        if not self._void and gradient_clip_val:
-            self._clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        if self._void:
-            optimizer.zero_grad()  # a parameter without a gradient is not stepped
-            for name, buffer in self._persistent_buffers():
-                buffer.copy_(self._step_buffers[name])
-            self._void = False
-
-    def _clip(self, optimizer: torch.optim.Optimizer, most: float, algorithm: str | None) -> None:
-        precision: Any = self.trainer.precision_plugin
-        scaler = getattr(precision, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            scaler.unscale_(optimizer)
-        if algorithm == GradClipAlgorithmType.VALUE:
-            nn.utils.clip_grad_value_(precision.main_params(optimizer), most)
-            return
-        gradients = [p.grad for p in precision.main_params(optimizer) if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        # a scaler of gradients has steps that overflow left out by itself
-        if self._looks and scaler is None and not torch.isfinite(norm):
-            self._goes_wrong("gradients are not finite", last_gradient(self.net))
-        nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)
 
     def configure_optimizers(self) -> Any:
         if self.optim is None:

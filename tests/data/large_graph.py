@@ -18,8 +18,8 @@ from torch import nn
 
 from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Clusters, Neighbours, Partition
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer

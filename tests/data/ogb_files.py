@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from gt.data.ogb.graphs import OGBGraphs, OGBMolecules
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.errors import UserError
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]

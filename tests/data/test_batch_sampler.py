@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gt.data.batch_sampler import Batches
 from gt.data.graphs import GraphData
+from gt.data.packed import Graphs
 from gt.data.source import Source
-from gt.data.store import Graphs
 from gt.graph import GraphBatch
 from gt.layers import Attention, ParallelBlock
 from gt.masks import Hops

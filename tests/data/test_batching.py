@@ -10,7 +10,8 @@ from torch_geometric.data import Batch, Data
 from gt.attention import Demand
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import GraphDataset, gather, runs, tensor
-from gt.data.store import Graphs, load, pointers, save
+from gt.data.packed import Graphs, pointers
+from gt.data.store import load, save
 from gt.masks import Hops
 from gt.schema import Schema
 from tests.graphs import random_graph

@@ -16,7 +16,7 @@ from gt.data.large.link_training import InputGraph, LinkBatches
 from gt.data.large.links import LinkData, LinkSource, both_ways
 from gt.data.large.negatives import AnotherTarget, AnyPair
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.encodings import Degree, RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch

@@ -12,8 +12,8 @@ import torch
 from gt.attention.costs import Demand
 from gt.data.large.nodes import NodeData, Steps, refuse_dense
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.encodings import RandomWalk
 from gt.errors import UserError
 from gt.graph import GraphBatch

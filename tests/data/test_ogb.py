@@ -20,7 +20,8 @@ from gt.data.ogb.graphs import OGBMolecules
 from gt.data.ogb.metric import OGBMetric
 from gt.data.ogb.pcqm4mv2 import PCQM4Mv2
 from gt.data.ogb.ppa import ProteinAssociations
-from gt.data.store import Graphs, load, save
+from gt.data.packed import Graphs
+from gt.data.store import load, save
 from gt.schema import Schema
 from gt.train.baseline import baseline
 from tests.data.ogb_files import ATOMS, fails, molecules, put, same_as_ogb, table, write

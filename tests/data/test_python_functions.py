@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gt.data.graphs import GraphData
+from gt.data.packed import Graphs
 from gt.data.python import functions as python_functions
 from gt.data.python import library
 from gt.data.python.functions import PythonFunctions
@@ -18,7 +19,6 @@ from gt.data.python.returns import ANSWER, CLASSES, answers, hidden, label
 from gt.data.python.syntax import EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, preorder, tokens
 from gt.data.python.syntax import tree as graph_of
 from gt.data.python.views import DEEPEST, NONE, UNKNOWN, WORDS
-from gt.data.store import Graphs
 from gt.errors import UserError
 
 build, key = partial(python_functions.build, "returns"), partial(python_functions.key, "returns")

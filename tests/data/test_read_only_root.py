@@ -11,8 +11,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.graphs import GraphData
 from gt.data.large.sampling import Clusters, Rows
+from gt.data.packed import Graphs
 from gt.data.source import Source
-from gt.data.store import Graphs
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.encodings import RandomWalk

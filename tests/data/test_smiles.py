@@ -6,7 +6,7 @@ import pytest
 from gt.data.molecules import smiles
 from gt.data.molecules.parsing import parses, scaffold
 from gt.data.molecules.smiles import smiles_graphs
-from gt.data.store import pointers
+from gt.data.packed import pointers
 from gt.errors import UserError
 
 pytest.importorskip("rdkit")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gt.data import store
 from gt.data.arrays import Column, read_array, write_array
 from gt.data.files import seal, write_facts
-from gt.data.store import Graphs, fingerprint, load, open_or_build, pointers, save, smallest
+from gt.data.packed import GROUPS, Graphs, pointers, smallest
+from gt.data.store import fingerprint, load, open_or_build, save
 from gt.schema import Schema
 
 
@@ -37,7 +37,7 @@ def sample(**changes) -> Graphs:
 
 def arrays(graphs: Graphs) -> dict[str, np.ndarray]:
     named = {name: getattr(graphs, name) for name in ("node_ptr", "edge_ptr", "edge_index")}
-    for group in store.GROUPS:
+    for group in GROUPS:
         named |= {f"{group}.{name}": values for name, values in getattr(graphs, group).items()}
     return named
 

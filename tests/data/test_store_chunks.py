@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gt.data.store import Graphs, load, open_or_build, pointers, save
+from gt.data.packed import Graphs, pointers
+from gt.data.store import load, open_or_build, save
 from gt.schema import Schema
 
 

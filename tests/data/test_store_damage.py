@@ -20,7 +20,8 @@ import pytest
 
 from gt.data import arrays, files
 from gt.data.encodings import attach
-from gt.data.store import Graphs, load, open_or_build, pointers, save
+from gt.data.packed import Graphs, pointers
+from gt.data.store import load, open_or_build, save
 from gt.encodings import Encoding, RandomWalk
 from gt.errors import UserError
 from gt.schema import Schema

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gt.data.graphs import GraphData
-from gt.data.store import pointers
+from gt.data.packed import pointers
 from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
 from gt.data.text.labelled import Columns, find_columns, read_rows
 from gt.data.text.tokenizer import Bytes, loads

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from gt.data.store import Graphs, pointers
+from gt.data.packed import Graphs, pointers
 from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.schema import Schema

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from gt.data.store import smallest
+from gt.data.packed import smallest
 
 SLAB = 1 << 22  # edges counted at a time
 

@@ -17,7 +17,7 @@ from gt.data.batch_sampler import Epochs, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.graphs import Stored
 from gt.data.large.sampling import Full, Rows, Sample, Sampler
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch

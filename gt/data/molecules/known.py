@@ -10,9 +10,9 @@ from gt.data.molecules.columns import named, smiles_column
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import smiles_graphs
+from gt.data.packed import Graphs
 from gt.data.parallel import mapped
 from gt.data.source import Records
-from gt.data.store import Graphs
 from gt.data.table import Table
 from gt.data.targets import known_targets
 from gt.schema import Schema

@@ -19,9 +19,9 @@ from gt.data.molecules.skipped import unusable_rows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
 from gt.data.molecules.targets import Targets, balanced, read_targets
 from gt.data.numbers import Numbers
+from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
 from gt.data.source import Source
-from gt.data.store import Arrays, Graphs
 from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several

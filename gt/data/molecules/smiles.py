@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gt.data.molecules.parsing import chemistry, read, reason, scaffold
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.schema import Schema
 
 # importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not

@@ -16,8 +16,8 @@ from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import OGBWords
 from gt.data.ogb.raw import Piece, Table, pieces, splits_of
 from gt.data.ogb.raw_csv import Check, counts, refuse, within
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.data.reading import opened
-from gt.data.store import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import UNLABELLED, Schema

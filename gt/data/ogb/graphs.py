@@ -22,8 +22,8 @@ from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
 from gt.data.ogb.raw import Table, digest, pieces, splits_of
 from gt.data.ogb.raw_csv import counts, numbers, refuse, within
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Schema

@@ -18,7 +18,7 @@ from gt.data.ogb.link_metric import Hits, ReciprocalRank
 from gt.data.ogb.pt import arrays
 from gt.data.ogb.raw import digest
 from gt.data.ogb.raw_csv import counts, numbers, refuse
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Schema

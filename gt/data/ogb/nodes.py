@@ -17,8 +17,8 @@ from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric
 from gt.data.ogb.raw import digest, splits_of
 from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Schema

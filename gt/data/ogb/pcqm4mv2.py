@@ -18,9 +18,9 @@ from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
 from gt.data.ogb.pt import arrays
 from gt.data.ogb.raw_csv import refuse
+from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
 from gt.data.reading import opened
-from gt.data.store import Arrays, Graphs
 from gt.errors import UserError
 from gt.schema import Schema
 

@@ -10,7 +10,7 @@ from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import LeaderboardMetric, OGBAccuracy
 from gt.data.ogb.raw import Table, pieces, splits_of
 from gt.data.ogb.raw_csv import counts, numbers, refuse
-from gt.data.store import Graphs, pointers
+from gt.data.packed import Graphs, pointers
 from gt.schema import Schema
 
 STRENGTHS = 7  # kinds of evidence that two proteins are associated, each from 0 to 1

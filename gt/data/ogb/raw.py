@@ -10,7 +10,7 @@ import numpy as np
 
 from gt.data.ogb.download import SPLITS
 from gt.data.ogb.raw_csv import Check, Number, Rows, counts, numbers, refuse
-from gt.data.store import Arrays, pointers
+from gt.data.packed import Arrays, pointers
 from gt.errors import UserError
 
 ROOM = 1_000_000  # nodes and edges that are held at a time

@@ -12,8 +12,8 @@ from gt.data.own.columns import Answer, answer, most_neighbours, random_split
 from gt.data.own.joined import join
 from gt.data.own.node_tables import learn_categories, widths
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
+from gt.data.packed import Arrays, Graphs
 from gt.data.splits import SPLITS, check_fractions, split_of
-from gt.data.store import Arrays, Graphs
 from gt.data.table import Table
 from gt.errors import UserError, shell_override
 from gt.schema import UNLABELLED, Kind, Schema

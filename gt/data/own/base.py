@@ -7,8 +7,8 @@ from pathlib import Path
 from gt.data.folds import Folds
 from gt.data.numbers import Numbers
 from gt.data.own.columns import describe
+from gt.data.packed import Graphs
 from gt.data.source import Source
-from gt.data.store import Graphs
 
 
 def file_name(path: Path | str) -> str:

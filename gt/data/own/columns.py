@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.packed import Arrays, Graphs
 from gt.data.splits import SPLITS, stratified
-from gt.data.store import Arrays, Graphs
 from gt.data.table import Where
 from gt.data.targets import tells_apart
 from gt.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gt.data.own.node_tables import rows
-from gt.data.store import pointers
+from gt.data.packed import pointers
 from gt.data.table import Table
 from gt.errors import UserError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data.own.node_tables import column, encode
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Level, Schema

@@ -6,8 +6,8 @@ import pandas as pd
 from gt.data.own.assemble import Choices
 from gt.data.own.joined import Joined, join
 from gt.data.own.node_tables import unreadable_rows
+from gt.data.packed import Graphs
 from gt.data.source import Records
-from gt.data.store import Graphs
 from gt.data.table import Table
 from gt.data.targets import known_targets
 from gt.errors import UserError, nearest

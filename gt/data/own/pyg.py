@@ -24,8 +24,8 @@ from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_pack import pack, pack_known
 from gt.data.own.pyg_read import THEIRS, digest, joined, read
+from gt.data.packed import Arrays, Graphs, held
 from gt.data.splits import check_fractions
-from gt.data.store import Arrays, Graphs, held
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Kind, Level, Schema

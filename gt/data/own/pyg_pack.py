@@ -7,7 +7,7 @@ import numpy as np
 from gt.data.numbers import Numbers
 from gt.data.own.columns import Answer, answer, features, most_neighbours, refuse, widths_of
 from gt.data.own.pyg_read import Part
-from gt.data.store import Arrays, Graphs, pointers
+from gt.data.packed import Arrays, Graphs, pointers
 from gt.data.table import Where
 from gt.data.targets import known_targets
 from gt.errors import UserError

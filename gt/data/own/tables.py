@@ -14,7 +14,7 @@ from gt.data.own.assemble import Choices, Target, assemble
 from gt.data.own.base import Own, file_name
 from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
-from gt.data.store import Graphs
+from gt.data.packed import Graphs
 from gt.data.table import Table
 from gt.schema import Kind, Schema
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from gt.data.numbers import Numbers
+from gt.data.packed import Graphs
 from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
-from gt.data.store import Graphs
 from gt.ranges import at_least
 from gt.schema import UNLABELLED
 

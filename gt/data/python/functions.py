@@ -20,12 +20,12 @@ from torchmetrics import MetricCollection
 
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset
+from gt.data.packed import Graphs
 from gt.data.python import misuse, returns
 from gt.data.python.library import Samples, Show, collect, library, read, sources
 from gt.data.python.syntax import Sample
 from gt.data.python.views import UNKNOWN, graph_view, sequence_view
 from gt.data.source import Source
-from gt.data.store import Graphs
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion

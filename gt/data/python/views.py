@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gt.data.packed import pointers
 from gt.data.python.syntax import EDGE_KINDS, NODE_TYPES, Sample
-from gt.data.store import pointers
 from gt.errors import UserError
 from gt.schema import Schema
 

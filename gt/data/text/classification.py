@@ -9,8 +9,8 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.folds import Folds
+from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
 from gt.data.targets import tells_apart
 from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, known_texts

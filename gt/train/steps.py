@@ -1,0 +1,109 @@
+"""What is around each step of the optimiser: its random numbers, clipping, and leaving out one that went wrong."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import GradClipAlgorithmType
+from torch import Tensor, nn
+
+from gt.errors import UserError
+from gt.graph import GraphBatch
+from gt.train.not_finite import Origin, Place, described, last_gradient
+from gt.train.optim import Optimisation
+
+
+class Steps(pl.LightningModule):
+    """Steps that are repeated to the same numbers, and left out, as far as ``optim.skip`` allows, where not finite.
+
+    Args:
+        net: what is trained.
+        optim: the optimiser and its schedule; None for a task that is only used.
+        seed: what the randomness of each training step is drawn from.
+    """
+
+    def __init__(self, net: nn.Module, optim: Optimisation | None, seed: int) -> None:
+        super().__init__()
+        self.net, self.optim, self.seed = net, optim, seed
+        self._left_out, self._void = 0, False  # steps that were, and whether this one is to be
+
+    def on_train_batch_start(self, batch: GraphBatch, batch_idx: int) -> None:
+        trainer: Any = self.trainer
+        rolled_back = trainer.accumulate_grad_batches > 1 or self._may_leave_out
+        if rolled_back and batch_idx % trainer.accumulate_grad_batches == 0:
+            self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
+        # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
+        # it: a run that resumes anywhere draws the same numbers as one that was never stopped
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        mixed = 0
+        for part in place:
+            mixed = (mixed * 1_000_003 + part + 1) % (1 << 63)
+        torch.manual_seed(mixed)
+        self._place = Place(batch, self.current_epoch, batch_idx, mixed)
+
+    def _persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
+        return ((f"net.{k}", v) for k, v in self.net.state_dict().items() if k not in parameters)
+
+    @property
+    def _may_leave_out(self) -> bool:
+        return self.optim is not None and self.optim.skip > 0
+
+    @property
+    def _looks(self) -> bool:
+        """Whether each step is looked at: that waits for a GPU, where it is else done now and then."""
+        return self.device.type == "cpu" or self._may_leave_out
+
+    def _goes_wrong(self, what: str, origin: Origin) -> None:
+        """Leave this step out, if one may still be, and say where it went wrong.
+
+        Raises:
+            UserError: none may be.
+        """
+        trainer: Any = self.trainer
+        most = 0 if self.optim is None else self.optim.skip
+        where = f"the {what} in epoch {self._place.epoch}, batch {self._place.index}"
+        where += f": {described(self, self._place, origin)}"
+        if self._left_out >= most:
+            raise UserError(
+                f"{where}; lower optim.lr (now {trainer.optimizers[0].param_groups[0]['lr']:.2g}) or "
+                f"trainer.gradient_clip_val, or leave {'more' if most else 'some'} such steps out by optim.skip"
+            )
+        self._left_out, self._void = self._left_out + 1, True
+        if trainer.is_global_zero:
+            print(f"step left out, {self._left_out} of optim.skip={most}: {where}", flush=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip what the optimiser will step by, under any precision and with a fused optimiser too.
+
+        Lightning's mixed precision refuses to clip for a fused one, for it would divide by the loss scale only inside
+        its step. That can be done before; and in bfloat16 nothing is scaled.
+        """
+        if not self._void and gradient_clip_val:
+            self._clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if self._void:
+            optimizer.zero_grad()  # a parameter without a gradient is not stepped
+            for name, buffer in self._persistent_buffers():
+                buffer.copy_(self._step_buffers[name])
+            self._void = False
+
+    def _clip(self, optimizer: torch.optim.Optimizer, most: float, algorithm: str | None) -> None:
+        precision: Any = self.trainer.precision_plugin
+        scaler = getattr(precision, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        if algorithm == GradClipAlgorithmType.VALUE:
+            nn.utils.clip_grad_value_(precision.main_params(optimizer), most)
+            return
+        gradients = [p.grad for p in precision.main_params(optimizer) if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # a scaler of gradients has steps that overflow left out by itself
+        if self._looks and scaler is None and not torch.isfinite(norm):
+            self._goes_wrong("gradients are not finite", last_gradient(self.net))
+        nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)

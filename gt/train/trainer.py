@@ -1,0 +1,50 @@
+"""The trainer of a run, and the parts of a configuration that it is given."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+
+from gt.errors import UserError
+from gt.train.checkpoint_files import CheckpointFiles
+from gt.train.interrupts import without_handlers
+from gt.train.launch import check_started
+from gt.train.precision import HalfWeights
+
+
+def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
+    """The objects of a section's entries; what an entry leaves null and only the run knows is filled in."""
+    entries = [entry for entry in (section or {}).values() if entry is not None]
+    return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
+
+
+def make_trainer(
+    config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
+) -> pl.Trainer:
+    """Lightning's trainer; this project's loaders share out their samples themselves."""
+    plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
+    precision: dict[str, Any] = {}
+    if str(config.precision).startswith("16-true"):
+        raise UserError(
+            "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
+        )
+    if config.precision == "bf16-true":
+        precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
+    trainer: pl.Trainer = instantiate(
+        config,
+        **precision,
+        plugins=plugins,
+        callbacks=callbacks,
+        logger=list(loggers),
+        default_root_dir=str(folder),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        _convert_="all",
+    )
+    check_started(trainer.num_devices, trainer.num_nodes)
+    without_handlers(trainer)
+    return trainer
