@@ -126,7 +126,7 @@ def test_wrong_targets_are_refused():
 @pytest.mark.parametrize("hidden", [0, 2])
 def test_a_scalar_product_is_that_of_both_nodes_and_has_its_gradient(hidden):
     torch.manual_seed(0)
-    batch = with_links()
+    batch = with_links((3, 1, 2), empty=())
     head = Head(8, LINK, hidden=hidden, dot=True).double()
     x = torch.randn(batch.num_nodes, 8, dtype=torch.double, requires_grad=True)
     out = head(x, batch)
