@@ -1,5 +1,6 @@
 """Statistics of batch norms, taken anew before each validation: against PyTorch's own way to take them."""
 
+import pytest
 import torch
 from hydra.utils import instantiate
 from torch.optim.swa_utils import update_bn
@@ -7,16 +8,27 @@ from torch.optim.swa_utils import update_bn
 from gt.train.checkpoint import load
 from tests.small_runs import configured, train, weights, write_graphs
 
-TAKEN = ["callbacks=[default,norm_statistics]", "model.block.dropout=0", "callbacks.norm_statistics.batches=3"]
+PLAIN = ["model.block.dropout=0", "callbacks.norm_statistics.batches=3"]
+TAKEN = ["callbacks=[default,norm_statistics]", *PLAIN]
+AVERAGED = ["optim.lr=0.1", "callbacks.swa.start=0.3"]
 
 
 def statistics(state):
     return {name: value for name, value in state.items() if "running" in name}
 
 
-def test_they_are_those_of_the_weights_that_are_kept(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        TAKEN,
+        ["callbacks=[default,swa,norm_statistics]", *PLAIN, *AVERAGED],
+        ["callbacks=[default,norm_statistics,swa]", *PLAIN, *AVERAGED],
+        ["callbacks=[default,norm_statistics,ema]", *PLAIN, "optim.lr=0.1", "callbacks.average.decay=0.9"],
+    ],
+)
+def test_they_are_those_of_the_weights_that_are_kept(tmp_path, options):
     data = write_graphs(tmp_path)
-    train(tmp_path / "run", *data, *TAKEN)
+    train(tmp_path / "run", *data, *options)
     net = load(tmp_path / "run").net
     kept = {name: value.clone() for name, value in statistics(net.state_dict()).items()}
     with configured(tmp_path / "run", *data) as cfg:

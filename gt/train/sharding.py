@@ -40,7 +40,7 @@ class Sharded(ModelParallelStrategy):
         callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
         if any(isinstance(callback, WeightAveraging) for callback in callbacks):
             raise UserError(
-                "trainer=fsdp keeps no average of the weights: leave callbacks=ema out, or take trainer=ddp"
+                "trainer=fsdp keeps no average of the weights: leave ema and swa out of callbacks, or take trainer=ddp"
             )
         task: Any = trainer.lightning_module
         if task.loss is not None and any(True for _ in task.loss.parameters()):

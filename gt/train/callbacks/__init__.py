@@ -1,7 +1,7 @@
 """What happens around training: progress on the terminal, averages, and the state that a run goes on from."""
 
 from gt.train.callbacks.attention import AttentionByHop
-from gt.train.callbacks.average import WeightAverage
+from gt.train.callbacks.average import StochasticWeightAverage, WeightAverage
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.masks import MaskSchedule
@@ -22,6 +22,7 @@ __all__ = [
     "Progress",
     "Pruning",
     "SaveLast",
+    "StochasticWeightAverage",
     "Updates",
     "WeightAverage",
 ]
