@@ -33,6 +33,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on validation")
     parser.add_argument("--level", type=float, help="intervals, or sets of classes, that hold this share (0.9)")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="a row for each of the table (.npy)")
+    parser.add_argument("--attention", type=Path, metavar="FILE", help="who reads whom, by layer and head (.npz)")
     parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
     parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
     options = parser.parse_intermixed_args(list(words))
@@ -60,6 +61,7 @@ def main(words: Sequence[str]) -> None:
         from gt.data.graphs import Stored
         from gt.metrics import shown
         from gt.prediction.asking import calibrate, predict
+        from gt.prediction.attention import check_attended, write_attended
         from gt.prediction.calibration import Calibration
         from gt.prediction.models import Models
         from gt.prediction.table import write
@@ -76,6 +78,8 @@ def main(words: Sequence[str]) -> None:
     check_schema(models.schema, data.schema)
     if options.pairs is not None:
         ask_pairs(data, options.pairs)
+    if options.attention is not None:
+        check_attended(models, data)
     every = every or options.pairs is not None
     split = ALL if every else options.split or ("test" if data.has("test") else "valid")
     calibration = Calibration()
@@ -96,6 +100,8 @@ def main(words: Sequence[str]) -> None:
     print(f"{many(rows - len(unreadable), 'prediction')}{of_split}{by}: {out}{measured}")
     if predictions.embeddings is not None:
         print(f"embeddings {write_rows(predictions.embeddings, options.embeddings)}")
+    if options.attention is not None:
+        print(f"attention {write_attended(models, data, split, device, options.attention)}")
     if unreadable:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
         write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from gt.data.batch_sampler import Request
-from gt.data.batching import GraphDataset
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.data.text.language import LanguageData
-from gt.data.text.tokenizer import loads
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import attribution
 from gt.prediction.asking import speller
-from gt.schema import Schema
+from gt.prediction.labels import labels_of
 from gt.train.extremes import answer as said
 from gt.train.extremes import truth
 from gt.train.task import Task
@@ -129,10 +127,13 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     told, name = said(schema, prediction), schema.names[which] if schema.names else str(which)
     if schema.pointer:  # classes are nodes, which the source knows by name
         spell = speller(data, dataset, np.array([sample]), one)
-        names = [spell(torch.tensor([[n]])) for n in (int(prediction.argmax()), which, int(target))]
-        told, name, target = (
-            n if words is None else words[0] for n, words in zip((told, name, target), names, strict=True)
-        )
+
+        def word(n: int, otherwise: str) -> str:
+            words = spell(torch.tensor([[n]]))
+            return otherwise if words is None else words[0]
+
+        told, name = word(int(prediction.argmax()), told), word(which, name)
+        target = target if target == "unknown" else word(int(target), target)
     labels, smiles = labels_of(data, dataset, sample, one)
     kind = {"multiclass": "log-probability of class", "binary": "logit of task", "regression": "prediction of output"}[
         schema.kind
@@ -154,47 +155,3 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
         edge_scores=edge_scores,
         attention=[(name, weights[:, :nodes, :nodes]) for name, weights in attention],
     )
-
-
-def labels_of(data: DataModule, dataset: object, sample: int, batch: GraphBatch) -> tuple[list[str], str | None]:
-    """A word for each node of one graph: its token, category, atom or number; and the SMILES of molecules."""
-    schema, x = data.schema, batch.x
-    assert x is not None
-    first = x[:, 0].tolist()
-    if schema.tokenizer:
-        tokenizer = loads(schema.tokenizer)
-        return [tokenizer.decode([int(token)]) for token in first], None
-    if isinstance(data, GraphData) and isinstance(dataset, GraphDataset):
-        own = data.source.labels(data.graphs, int(dataset.ids[sample]), batch)
-        if own is not None:
-            return own, None
-        smiles = data.source.smiles_of(data.graphs)
-        if smiles is not None:
-            text = smiles[int(dataset.ids[sample])]
-            atoms = atoms_of(text)
-            if len(atoms) == batch.num_nodes:
-                return atoms, text
-    words = [n for n, values in enumerate(schema.node_categories) if any(isinstance(value, str) for value in values)]
-    if schema.node_vocab and words:
-        # of several columns that which tells most; a node that it leaves empty goes by another
-        words.sort(key=lambda n: len(schema.node_categories[n]), reverse=True)
-        rows = [
-            [_category(schema, n, value) for n, value in zip(words, row, strict=True)] for row in x[:, words].tolist()
-        ]
-        return [next((word for word in row if word), "") for row in rows], None
-    return [str(n) for n in range(batch.num_nodes)], None
-
-
-def _category(schema: Schema, column: int, value: float) -> str:
-    known = schema.node_categories[column]
-    return str(known[int(value)]) if int(value) < len(known) else str(int(value))
-
-
-def atoms_of(smiles: str) -> list[str]:
-    """The symbols of a molecule's atoms; none without RDKit."""
-    try:
-        from rdkit import Chem
-    except ImportError:
-        return []
-    molecule = Chem.MolFromSmiles(smiles)
-    return [] if molecule is None else [atom.GetSymbol() for atom in molecule.GetAtoms()]

@@ -51,6 +51,14 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request
     return iter(batches)
 
 
+def left_out_of(models: Models, data: DataModule, split: str) -> np.ndarray:
+    """(S,) which samples of new data have more nodes than the models have positions for; (0,) where none may."""
+    dataset = data.dataset(split) if data.has(split) else None
+    if not isinstance(data, Stored) or data.source.records is None or not isinstance(dataset, GraphDataset):
+        return np.zeros(0, bool)
+    return dataset.sizes > (models.largest or np.inf)
+
+
 @torch.inference_mode()
 def predict(
     models: Models,
@@ -72,11 +80,9 @@ def predict(
         calibration: what is known of the models' certainty.
         every: whether each class has a column of its probabilities.
     """
-    schema, most = models.schema, models.largest
+    schema, left_out = models.schema, left_out_of(models, data, split)
     dataset: Any = data.dataset(split) if data.has(split) else None
     records = data.source.records if isinstance(data, Stored) else None
-    sizes = dataset.sizes if isinstance(dataset, GraphDataset) and records is not None else np.empty(0, np.int64)
-    left_out = sizes > most if most is not None else np.zeros(len(sizes), bool)
     measures = measures.to(device) if measures is not None else None
     columns = Columns(schema, calibration, every)
     nothing = torch.empty(0, schema.outputs * schema.positions)
@@ -84,7 +90,7 @@ def predict(
     parts = [pd.DataFrame(columns(Answer(nothing, several), None, lambda answers: None))]
     order: list[np.ndarray] = []
     known = False
-    none = records is not None and (dataset is None or (len(sizes) > 0 and left_out.all()))
+    none = records is not None and (dataset is None or (len(left_out) > 0 and left_out.all()))
     for request, batch, answer in () if none else answers(models, data, split, device, left_out):
         samples, target = np.array(request.samples), batch.y
         where = located(schema, dataset, samples, batch)
@@ -112,8 +118,8 @@ def predict(
         table = table.drop(columns=[name for name in table if str(name).startswith("target")])
     scores = {name: float(value) for name, value in measures.compute().items()} if known and measures else {}
     if records is not None:
-        of_sample = np.repeat(left_out, sizes) if schema.level == "node" and len(sizes) else left_out
-        why = f"more nodes than the {most} positions of the model"
+        of_sample = np.repeat(left_out, dataset.sizes) if schema.level == "node" and len(left_out) else left_out
+        why = f"more nodes than the {models.largest} positions of the model"
         return beside(records, table, of_sample, why, schema, scores).parted()
     if isinstance(data, Stored) and schema.level != "link":
         table = named(table, data)

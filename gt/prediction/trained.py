@@ -15,6 +15,7 @@ from gt.data.large.links import LinkData
 from gt.data.large.nodes import NodeData
 from gt.data.objects import Objects
 from gt.prediction.asking import predict
+from gt.prediction.attention import Attended, attended, check_attended
 from gt.prediction.calibration import Calibration
 from gt.prediction.models import Models
 from gt.prediction.table import Predictions
@@ -67,6 +68,17 @@ class Trained(Task):
         embeddings = self._predictions(items, Models([self], embed=True), Calibration(), False, batch_size).embeddings
         assert embeddings is not None
         return embeddings
+
+    def attention(self, items: Sequence[Any]) -> list[Attended]:
+        """How the model attends within each item that it can read, in order.
+
+        Raises:
+            UserError: items that the model cannot read, a model without attention, or one for links.
+        """
+        models, data = Models([self]), GraphData(Objects(items))
+        check_attended(models, data)
+        data.open(models.encodings, self.schema)
+        return list(attended(models, data, ALL, next(self.parameters()).device))
 
     def _predictions(
         self, items: Sequence[Any], models: Models, calibration: Calibration, every: bool, batch_size: int

@@ -130,9 +130,10 @@ def answer(schema: Schema, prediction: Tensor) -> str:
 
 
 def truth(schema: Schema, target: Tensor) -> str:
-    """A row of targets."""
+    """A row of targets; that of a sample without a class is ``unknown``."""
     if schema.kind == "multiclass":
-        return _class(schema, int(target.reshape(-1)[0]))
+        place = int(target.reshape(-1)[0])
+        return "unknown" if place == UNLABELLED else _class(schema, place)
     words = schema.answers or (("no", "yes"),) * schema.outputs
     return _several(
         schema,
