@@ -2,7 +2,7 @@
 
 Leaves ``weights.safetensors`` with a model card, ``model.pt2`` (``torch.export``) and, where onnx, onnxscript and
 onnxruntime are installed, ``model.onnx``. The last two take one graph with any number of nodes and edges; attention is
-computed by dense matrices.
+computed by dense matrices. ``--aoti`` compiles the network for this machine's processor as well, ``model-aoti.pt2``.
 """
 
 import argparse
@@ -21,6 +21,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE, where the data have moved")
     parser.add_argument("--graphs", type=int, default=100, help="how many each file is checked on")
     parser.add_argument("--out", type=Path, help="folder; RUN/export")
+    parser.add_argument("--aoti", action="store_true", help="model-aoti.pt2 too, by AOTInductor and a C++ compiler")
     parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
     options = parser.parse_intermixed_args(list(words))
     if options.graphs < 1:
@@ -60,9 +61,9 @@ def main(words: Sequence[str]) -> None:
         one, example = OneGraph(task.net), export.example_of(batches)
         with torch.no_grad():
             expected = [task(batch) for batch in batches]
-        results = export.save_traced(one, example, batches, expected, folder)
+        results = export.save_traced(one, example, batches, expected, folder, options.aoti)
     except UserError as error:
-        results = {export.PROGRAM: error, export.ONNX: error}
+        results = dict.fromkeys(export.traced_files(options.aoti), error)
     for name, result in results.items():
         if isinstance(result, float):
             inputs = one.described(example)

@@ -21,6 +21,7 @@ from gt.train.task import Task
 
 CLOSE = 1e-4  # how far an exported network may be from the original, absolutely and as a share
 WEIGHTS, PROGRAM, ONNX, CARD = "weights.safetensors", "model.pt2", "model.onnx", "README.md"
+COMPILED = "model-aoti.pt2"
 
 
 def save_weights(task: Task, folder: Path) -> Path:
@@ -103,14 +104,43 @@ def save_onnx(program: ExportedProgram, inputs: Sequence[str], path: Path) -> No
         file.write(model.model_proto.SerializeToString())
 
 
+def save_compiled(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:
+    """Compile the same for this machine's processor, as a package of AOTInductor, which takes no Python to run.
+
+    Raises:
+        UserError: there is no C++ compiler.
+    """
+    from torch._inductor import aoti_compile_and_package, exc  # late: it loads a compiler
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        raise UserError("PyTorch finds no C++ compiler: install one (apt install g++), or name it by CXX") from None
+    with warnings.catch_warnings(), whole(path) as file:
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # as of the exporter above
+        aoti_compile_and_package(program, package_path=file)
+
+
+def traced_files(compiled: bool) -> list[str]:
+    """The names of what `save_traced` writes."""
+    return [PROGRAM, ONNX, *[COMPILED] * compiled]
+
+
 def save_traced(
-    one: OneGraph, example: GraphBatch, batches: Sequence[GraphBatch], expected: Sequence[Tensor], folder: Path
+    one: OneGraph,
+    example: GraphBatch,
+    batches: Sequence[GraphBatch],
+    expected: Sequence[Tensor],
+    folder: Path,
+    compiled: bool = False,
 ) -> dict[str, float | ImportError | UserError]:
     """Trace a network, write it as PyTorch's and as ONNX, and hold each file against the network itself.
 
     Args:
         example: see `example_of`.
         batches: each of one graph; expected: the network's predictions for them.
+        compiled: whether to compile it too, see `save_compiled`.
 
     Returns:
         By name of a file how far it is off, see `furthest`; or why there is none: a package that is not installed, or
@@ -120,8 +150,9 @@ def save_traced(
     try:
         program = program_of(one, example)
     except UserError as error:
-        return {PROGRAM: error, ONNX: error}
-    for name, write, run in ((PROGRAM, save_program, run_program), (ONNX, save_onnx, run_onnx)):
+        return dict.fromkeys(traced_files(compiled), error)
+    ways = ((save_program, run_program), (save_onnx, run_onnx), (save_compiled, run_compiled))
+    for name, (write, run) in zip(traced_files(compiled), ways, strict=False):
         path = folder / name
         try:
             write(program, list(one.inputs(example)), path)
@@ -149,6 +180,15 @@ def furthest(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 def run_program(path: Path, one: OneGraph, batches: Sequence[GraphBatch]) -> list[Tensor]:
     """What the file says of each graph."""
     net = torch.export.load(path).module()
+    with torch.no_grad():
+        return [net(*_arguments(one, batch)) for batch in batches]
+
+
+def run_compiled(path: Path, one: OneGraph, batches: Sequence[GraphBatch]) -> list[Tensor]:
+    """What the compiled package says of each graph."""
+    from torch._inductor import aoti_load_package
+
+    net = aoti_load_package(str(path))
     with torch.no_grad():
         return [net(*_arguments(one, batch)) for batch in batches]
 

@@ -13,7 +13,7 @@ from gt.data.own.csv_graphs import CSVGraphs
 from gt.errors import UserError
 from gt.export import main
 from gt.prediction.asking import single_graphs
-from gt.prediction.export import CLOSE, example_of, furthest, run_onnx, run_program, save_traced
+from gt.prediction.export import CLOSE, example_of, furthest, run_compiled, run_onnx, run_program, save_traced
 from gt.prediction.one_graph import OneGraph
 from gt.train.checkpoint import encodings_of
 from tests.data.modules import over
@@ -48,7 +48,7 @@ def test_each_file_says_what_the_network_says(
     run, data = of_many_sizes(tmp_path, *overrides)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        main([str(run), "--graphs", "9"])
+        main([str(run), "--graphs", "9", "--aoti"])
     folder = run / "export"
     said = capsys.readouterr().out
     assert "model.pt2: within" in said
@@ -59,6 +59,7 @@ def test_each_file_says_what_the_network_says(
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
     assert furthest(run_program(folder / "model.pt2", one, batches), expected) < CLOSE
+    assert furthest(run_compiled(folder / "model-aoti.pt2", one, batches), expected) < CLOSE
     from safetensors.torch import load_file
 
     weights = load_file(folder / "weights.safetensors")
@@ -104,9 +105,10 @@ def test_molecules_of_all_sizes_are_answered_as_by_the_network(
     one, example = OneGraph(task.net), example_of(batches)
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
-    results = save_traced(one, example, batches, expected, tmp_path)
+    results = save_traced(one, example, batches, expected, tmp_path, compiled=True)
     assert all(isinstance(off, float) for off in results.values()), results
-    for ask, name in ((run_program, "model.pt2"), (run_onnx, "model.onnx")):
+    ways = ((run_program, "model.pt2"), (run_onnx, "model.onnx"), (run_compiled, "model-aoti.pt2"))
+    for ask, name in ways:
         answers = ask(tmp_path / name, one, batches)
         off = max(float((answer - said).abs().max()) for answer, said in zip(answers, expected, strict=True))
         print(f"{name}: within {off:.1e} on graphs of {every[0].num_nodes} to {every[-1].num_nodes} nodes")
@@ -164,6 +166,18 @@ def test_a_network_that_has_no_onnx_form_has_a_card_of_the_others(
     assert "- `model.pt2`: within" in card
     assert "- `model.onnx`: not written, onnx is not installed" in card
     assert "Inputs of the traced network" in card
+
+
+def test_without_a_compiler_there_is_no_compiled_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = of_many_sizes(tmp_path, "mask.hops=1")
+    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(ImportError("gone", name="onnx")))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with pytest.raises(UserError, match=r"^no model-aoti\.pt2: PyTorch finds no C\+\+ compiler: install one"):
+        main([str(run), "--aoti"])
+    assert "model.pt2: within" in capsys.readouterr().out
+    assert not (run / "export" / "model-aoti.pt2").exists()
 
 
 def test_a_network_that_is_not_traced_has_its_weights_and_a_card(tmp_path: Path) -> None:
