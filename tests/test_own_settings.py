@@ -120,7 +120,7 @@ SOURCE = '''
 import numpy as np
 
 from gt.data.source import Source
-from gt.data.store import Graphs, pointers
+from gt.data.packed import Graphs, pointers
 from gt.schema import Schema
 
 
