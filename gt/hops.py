@@ -34,14 +34,17 @@ def _by_products(batch: GraphBatch, most: int) -> Tensor:
     edges[batch.batch[target], batch.position[target], batch.position[source]] = 1.0
     reached = torch.zeros_like(edges)
     reached[batch.batch, batch.position, batch.position] = 1.0
-    distance = torch.full(shape, most + 1, device=batch.device).masked_fill_(reached > 0, 0)
-    for hop in range(1, min(most, batch.max_nodes - 1) + 1):
-        new = (reached.bmm(edges) > 0) & (distance > most)
+    furthest = min(most, batch.max_nodes - 1)
+    distance = torch.full(shape, furthest + 1, dtype=torch.int16, device=batch.device).masked_fill_(reached > 0, 0)
+    unreached = reached == 0
+    for hop in range(1, furthest + 1):
+        new = (reached.bmm(edges) > 0).logical_and_(unreached)
         if batch.device.type == "cpu" and not new.any():  # elsewhere looking costs more than going on
             break
         distance.masked_fill_(new, hop)
+        unreached.logical_xor_(new)
         reached = new.to(edges.dtype)
-    return distance
+    return distance.long().masked_fill_(unreached, most + 1)
 
 
 def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -95,9 +98,20 @@ def hop_matrix(batch: GraphBatch, most: int) -> Tensor:
     """(B, L, L) the hops from reader i to source j; ``most + 1`` where that is further, out of reach, or padding."""
     if 0 < batch.max_nodes <= DENSE:
         return _by_products(batch, most)
-    keys, distance = hop_distances(batch, most)
-    target, source = keys // batch.num_nodes, keys % batch.num_nodes
-    size = batch.max_nodes
-    out = torch.full((batch.num_graphs * size * size,), most + 1, device=batch.device)
-    out[batch.slot[target] * size + batch.position[source]] = distance
-    return out.view(batch.num_graphs, size, size)
+    size, place = batch.max_nodes, batch.position
+    distance = torch.full((batch.num_graphs * size * size,), most + 1, device=batch.device)
+    last, row = torch.arange(batch.num_nodes, device=batch.device), batch.slot * size
+    distance[row + place] = 0
+    seen, hop = torch.empty_like(distance), 0
+    while last.numel() and hop < most:
+        hop += 1
+        steps = batch.in_degree[last]
+        last = batch.edge_index[0][ranges(batch.rowptr[last], steps)]
+        row = row.repeat_interleave(steps)
+        pair = row + place[last]
+        number = torch.arange(len(pair), device=batch.device)
+        seen[pair] = number
+        new = (distance[pair] > most) & (seen[pair] == number)  # each pair once: the one that was written last
+        distance[pair[new]] = hop
+        last, row = last[new], row[new]
+    return distance.view(batch.num_graphs, size, size)
