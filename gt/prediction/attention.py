@@ -81,8 +81,8 @@ def attended(models: Models, data: DataModule, split: str, device: torch.device)
         if len(left_out) and left_out[sample]:
             continue
         labels = labels_of(data, dataset, sample, one)[0]
-        found = attention_weights(task.net, one.to(device)) if one.num_nodes <= most else []
-        weights = {name: values.float().numpy() for name, values in found}
+        layers = attention_weights(task.net, one.to(device)) if one.num_nodes <= most else []
+        weights = {name: values.float().numpy() for name, values in layers}
         yield Attended(sample, rows if records is None else records.row[rows], labels, weights)
 
 
