@@ -54,6 +54,7 @@ def main(words: Sequence[str]) -> None:
         import pandas as pd
         import torch
 
+        from gt.allocation import keep_freed_memory
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
         from gt.cli.pairs import ask_pairs
         from gt.cli.run_folders import runs_in
@@ -67,6 +68,7 @@ def main(words: Sequence[str]) -> None:
         from gt.prediction.table import write
         from gt.train.checkpoint import checkpoint_in, load
         from gt.train.objective import measures_of
+    keep_freed_memory()
     paths = [checkpoint_in(run) for path in options.runs for run in runs_in(path)]
     models = Models([load(path, options.trust) for path in paths], options.dropout, options.embeddings is not None)
     folder = paths[0].resolve().parent.parent

@@ -42,9 +42,11 @@ def main() -> None:
             raise UserError("this takes FastAPI and uvicorn: pip install -e '.[serve]'") from None
         import torch
 
+        from gt.allocation import keep_freed_memory
         from gt.prediction.trained import load
         from gt.serving.app import Limits, service
         from gt.train.checkpoint import checkpoint_in
+    keep_freed_memory()
     path = checkpoint_in(args.checkpoint)
     model = load(path, args.trust).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)

@@ -48,7 +48,7 @@ def _hides(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     return pairs.kept(f"hides_{dtype}".replace(".", "_"), make)
 
 
-def _bias_of_read(pairs: Pairs, bias: Tensor) -> Tensor:
+def bias_of_read(pairs: Pairs, bias: Tensor) -> Tensor:
     """A bias of either form as (B, 1 or H, L, L), zero where nothing is read, whatever it held there: also NaN."""
     if bias.dim() == 2:
         return dense_bias(pairs, bias)
@@ -121,7 +121,7 @@ def total(product: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None = None) -> Tensor:
-    """The attention weights, (N, H, D) queries and keys, or none, to (B, H, L, L).
+    """The attention weights, (N, H, D) queries and keys, or none, and a bias (B, 1 or H, L, L) to (B, H, L, L).
 
     Rows that read nobody hold no meaning.
     """
@@ -133,7 +133,7 @@ def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor
 def _weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None) -> Tensor:
     """(B, H, L, D) queries, already scaled, and keys, or none, to the attention weights (B, H, L, L)."""
     product = q @ k.transpose(-2, -1) if q is not None and k is not None else None
-    scores = total(product, None if bias is None else _bias_of_read(pairs, bias))
+    scores = total(product, bias)
     hides = _hides(pairs, scores.dtype)
     return (scores if hides is None else scores + hides).softmax(-1)
 
@@ -147,7 +147,10 @@ def attend_dense(
     dropout: float = 0.0,
     pair_value: Tensor | None = None,
 ) -> Tensor:
-    """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D)."""
+    """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D).
+
+    The bias is (B, 1 or H, L, L) and finite, also where nothing is read.
+    """
     if q is not None and k is not None:
         q, k, wide_v = _pad(pairs, q / math.sqrt(q.shape[-1]), k, v)
     else:
@@ -171,7 +174,6 @@ def attend_sdpa(
     causal = pairs.limits == (None, 0) and bias is None
     mask = None if causal else _hides(pairs, q.dtype)
     if bias is not None:
-        bias = _bias_of_read(pairs, bias)
         mask = bias if mask is None else bias + mask
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     return _unpad(pairs, out)

@@ -166,18 +166,24 @@ def joined_bias(
     pair: Tensor | None,
     padded: bool,
 ) -> Tensor | None:
-    """All that is added to the scaled dot product, or stands for it where there is a score: (B, H, L, L) or (P, H)."""
-    if isinstance(bias, Hint):
-        bias = bias.bias(pairs, dense=padded)
+    """All that is added to the scaled dot product, or stands for it where there is a score: (B, H, L, L) or (P, H).
+
+    A padded one is finite, also where nothing is read.
+    """
     of_pairs = None
     if score is not None:
         of_pairs = score_bias(score, q, k, pairs, pair, padded)
     elif pair is not None:
         of_pairs = (q.index_select(0, pairs.edges[1]) * pair).sum(-1) / math.sqrt(q.shape[-1])
+    if padded and of_pairs is not None:
+        of_pairs = dense.bias_of_read(pairs, of_pairs)
+    if isinstance(bias, Hint):
+        bias = bias.bias(pairs, dense=padded)  # padding has distances too
+    elif padded and bias is not None:
+        bias = dense.bias_of_read(pairs, bias)
     if of_pairs is None or bias is None:
         return bias if of_pairs is None else of_pairs
-    form = dense.dense_bias if padded else dense.pair_bias
-    return form(pairs, of_pairs) + form(pairs, bias)
+    return of_pairs + bias if padded else dense.pair_bias(pairs, of_pairs) + dense.pair_bias(pairs, bias)
 
 
 def attend(

@@ -35,6 +35,7 @@ def main() -> None:
         from rich.console import Console
         from rich.progress import track
 
+        from gt.allocation import keep_freed_memory
         from gt.attention import costs
         from gt.lottery.compare import compare, peaks
         from gt.lottery.measure import measure
@@ -44,6 +45,7 @@ def main() -> None:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("this machine has no GPU: choose --device cpu")
+    keep_freed_memory()  # as the runs do that go by these times
     kind = args.dtype or TRAINED_IN[device]
     dtype, console = getattr(torch, kind), Console(width=None if sys.stdout.isatty() else WIDE)
     args.out.mkdir(parents=True, exist_ok=True)

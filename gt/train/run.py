@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from gt import parallel
+from gt.allocation import keep_freed_memory
 from gt.data.datamodule import DataModule, Sized
 from gt.data.graphs import GraphData
 from gt.data.notices import notices
@@ -81,6 +82,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     quiet()
+    keep_freed_memory()
     pl.seed_everything(cfg.seed, verbose=False)
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
