@@ -56,3 +56,8 @@ def test_words_of_the_data_may_look_like_interpolations(tmp_path):
     train(tmp_path / "run", *overrides, "trainer.max_epochs=1")
     (told,) = (tmp_path / "run").rglob("hparams.yaml")
     assert "gt.masks.Hops" in told.read_text()
+
+
+def test_a_run_needs_no_logger(tmp_path):
+    train(tmp_path / "run", *write_graphs(tmp_path), "trainer.max_epochs=1", "logger.csv=null")
+    assert (tmp_path / "run" / "report.html").exists()

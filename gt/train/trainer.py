@@ -1,12 +1,12 @@
 """The trainer of a run, and the parts of a configuration that it is given."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 
 from gt.errors import UserError
@@ -23,11 +23,13 @@ def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
 
 
 def make_trainer(
-    config: DictConfig, callbacks: list[pl.Callback], loggers: Iterable[Logger], folder: Path
+    config: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path
 ) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
     plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
     precision: dict[str, Any] = {}
+    if not loggers:  # Lightning refuses to train with a monitor that nobody listens to
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if str(config.precision).startswith("16-true"):
         raise UserError(
             "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
@@ -39,7 +41,7 @@ def make_trainer(
         **precision,
         plugins=plugins,
         callbacks=callbacks,
-        logger=list(loggers),
+        logger=loggers,
         default_root_dir=str(folder),
         enable_model_summary=False,
         use_distributed_sampler=False,
