@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {
     "graph",
+    "allocation",
     "hops",
     "schema",
     "errors",
