@@ -1,5 +1,6 @@
 """``resume=auto`` goes on with the right run, and no two processes are at work in one folder."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,9 @@ from omegaconf import OmegaConf
 
 from gt.cli.command import prepared
 from gt.cli.composing import composed, run_dir
-from gt.cli.run_folders import unfinished
+from gt.cli.run_folders import OF_FOLDER, unfinished
 from gt.errors import UserError
-from gt.train.job import in_use
+from gt.train.job import SWEEP, in_use
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,12 +92,6 @@ def test_a_folder_of_its_own_is_gone_on_with_or_begun(finished, here, capsys):
         prepared(["hydra.run.dir=mine", "seed=4", "resume=auto"])
 
 
-@pytest.mark.parametrize("words", [["-m", "seed=1,2"], ["seeds=3"]])
-def test_a_sweep_is_not_one_run(words, here):
-    with pytest.raises(UserError, match="resume"):
-        prepared([*words, "resume=auto"])
-
-
 def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
     run = run_of(here / "mine")
     assert not in_use(run)
@@ -111,3 +106,19 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
         process.kill()
         process.wait()
         assert not in_use(run)
+
+
+@pytest.mark.parametrize("sweep", [["-m", "seed=1,2"], ["seeds=3"], ["sweep=python_functions"]])
+def test_one_command_begins_a_sweep_and_goes_on_with_it(sweep, tmp_path):
+    folder = tmp_path / "sweep"
+    words = [*sweep, f"hydra.sweep.dir={folder}", "resume=auto"]
+    first = prepared(words)
+    assert f"{OF_FOLDER[1]}true" in first
+    folder.mkdir()
+    (folder / SWEEP).write_text(json.dumps({"arguments": [word for word in first if not word.startswith(OF_FOLDER)]}))
+    assert prepared(words) == first
+    with pytest.raises(UserError, match=f"other settings: go on with it by resume={folder}"):
+        prepared([*words, "model.depth=2"])
+    for place in ([], ["hydra.sweep.dir=sweeps/${now:%H-%M}"]):
+        with pytest.raises(UserError, match=r"add hydra\.sweep\.dir=FOLDER"):
+            prepared([*sweep, "resume=auto", *place])

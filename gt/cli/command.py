@@ -14,7 +14,7 @@ from gt.cli.config import MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
 from gt.cli.resuming import resumed
-from gt.cli.run_folders import check_new, sweep_again, unfinished
+from gt.cli.run_folders import begun_or_resumed, check_new, sweep_again, unfinished
 from gt.cli.seeds import check_against, repeated, taken_out
 from gt.cli.trials.search import as_trials
 from gt.errors import UserError, shell_override
@@ -129,17 +129,15 @@ def prepared(arguments: list[str]) -> list[str]:
         return [*flags, *overrides]
     auto, overrides = "resume=auto" in overrides, [line for line in overrides if line != "resume=auto"]
     again = resumed(overrides)
-    if seeds and (auto or again is not overrides):
+    if seeds and again is not overrides:
         raise UserError(f"seeds={seeds} begins new runs, and resume goes on with one: leave one of them out")
-    if auto and many:
-        raise UserError("resume=auto goes on with one run, and a sweep has many: leave one of them out")
     if again is not overrides:
         return [*flags, *again]
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
     configs = CONFIGS if primary is None else searched(str(CONFIGS.parent / primary))
     name = value_of(flags, "-cn", "--config-name") or "train"
     checked = check_command([*flags, *overrides], configs, name, () if beside is None else (beside,), seeds, notes=True)
-    if auto:
+    if auto and not many:
         known = parsed(arranged(checked)[1])
         own, hydras = ([str(o.input_line) for o in known if o.is_hydra_override() == kind] for kind in (False, True))
         folder = unfinished(run_dir(hydras, configs, name), own)
@@ -162,4 +160,5 @@ def prepared(arguments: list[str]) -> list[str]:
             raise UserError(f"{override.input_line} gives several values: add -m to run them all{hint}")
     if against and not many:
         raise UserError(f"against={against} compares runs of several seeds: add seeds=5")
-    return [*checked, check_against(against, checked)] if against else checked
+    checked = [*checked, check_against(against, checked)] if against else checked
+    return begun_or_resumed(checked) if auto and many else checked

@@ -66,6 +66,22 @@ def sweep_again(overrides: Sequence[str]) -> list[str] | None:
     return [*kept, *more, *place, f"{OF_FOLDER[1]}true"]
 
 
+def begun_or_resumed(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep's command, by which it begins, or goes on where it has begun by them.
+
+    Raises:
+        UserError: they name no folder for it, or one that holds a sweep by other arguments.
+    """
+    given = [word.removeprefix(OF_FOLDER[0]) for word in arguments if word.startswith(OF_FOLDER[0])]
+    if not given or INTERPOLATION.search(given[-1]):
+        raise UserError("resume=auto tells a sweep by its folder: add hydra.sweep.dir=FOLDER")
+    begun = Path(given[-1]) / SWEEP
+    own = [word for word in arguments if not word.startswith(OF_FOLDER)]
+    if begun.is_file() and sorted(json.loads(begun.read_text())["arguments"]) != sorted(own):
+        raise UserError(f"{given[-1]} holds a sweep of other settings: go on with it by resume={given[-1]}")
+    return [*arguments, f"{OF_FOLDER[1]}true"]
+
+
 def unfinished(run_dir: str, command: Sequence[str]) -> Path | None:
     """Of the runs that stopped before their end, with a checkpoint to go on from, that which trained last.
 

@@ -22,9 +22,7 @@ def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
     return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
 
 
-def make_trainer(
-    config: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path
-) -> pl.Trainer:
+def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
     plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
     precision: dict[str, Any] = {}
