@@ -15,7 +15,7 @@ from gt.errors import Parser, UserError, one_line
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.generate", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="such as runs/.../checkpoints/best.ckpt")
+    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint in it")
     parser.add_argument("--prompt", default="\n", help="the text to continue; a line end unless given")
     parser.add_argument("--tokens", type=int, default=500, help="how many to add")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time")

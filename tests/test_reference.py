@@ -1,0 +1,62 @@
+"""docs/reference: the layout names every file of the package, the page of programs every option of each program."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from gt.__main__ import programs
+
+ROOT = Path(__file__).parents[1]
+LAYOUT, PROGRAMS = ((ROOT / f"docs/reference/{name}.md").read_text() for name in ("layout", "programs"))
+HEAD, *PARTS = re.split(r"^## (\S+)\n", PROGRAMS, flags=re.MULTILINE)
+SECTIONS = {
+    name.removeprefix("gt.").removesuffix(".py"): text for name, text in zip(PARTS[::2], PARTS[1::2], strict=True)
+}
+
+
+def listed() -> dict[str, list[str]]:
+    """The files of each folder in the blocks of the layout: a line that begins with a folder, then indented ones."""
+    files: dict[str, list[str]] = {}
+    folder = ""
+    for line in "\n".join(re.findall(r"^```text\n(.*?)^```", LAYOUT, re.MULTILINE | re.DOTALL)).splitlines():
+        if not line.startswith(" "):
+            folder = line.partition(" ")[0].removesuffix("/")
+        else:
+            files.setdefault(folder, []).extend(re.findall(r"(?<![\w/])\w+\.py\b", line))
+    return files
+
+
+def options(path: Path) -> set[str]:
+    """What a program's parser takes, read off its source."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    added = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument")
+    names = (word.value for call in added for word in call.args if isinstance(word, ast.Constant))
+    return {name for name in names if name.startswith("--")}
+
+
+def said(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+
+
+def test_the_layout_names_every_file_once():
+    there = {}
+    for path in (ROOT / "gt").rglob("*.py"):
+        if path.name != "__init__.py":
+            there.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path.name)
+    assert {folder: sorted(names) for folder, names in listed().items()} == {
+        folder: sorted(names) for folder, names in there.items()
+    }
+
+
+@pytest.mark.parametrize("name", programs())
+def test_a_program_stands_there_with_its_options(name):
+    own = options(programs()[name])
+    assert own or name in ("train", "models", "doctor")  # whose words are those of Hydra; names; none
+    assert own - said(HEAD) - said(SECTIONS[name]) == set()
+    assert said(SECTIONS[name]) - own == set()
+
+
+def test_no_other_programs_stand_there():
+    assert SECTIONS.keys() == programs().keys()
