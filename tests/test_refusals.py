@@ -34,6 +34,8 @@ REFUSED = {
     "data.path=nowhere": "nowhere: data.path takes a folder of them",
     "encoding=rwse,laplacian": "add -m to run them all; all in one run are 'encoding=[rwse,laplacian]'",
     "model=grit model/local=gat": "model/local: the chosen model has none, but exphormer, gcn, gin",
+    "model=sat model/local=gat": "has it elsewhere: say model/local@model.block.attention.local=NAME",
+    "model=grass model/norm=rms": "model/norm@model.block.back.norm=NAME or model/norm@model.block.forth.norm=NAME",
     "-m model=gps,grit model/local=gat": "model/local: the chosen model has none",
     "optim.lr=interval(1e-4,1e-2)": "add sweep=optuna",
     "-m optim.lr=interval(1e-4,1e-2)": "add sweep=optuna",

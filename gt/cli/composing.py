@@ -20,6 +20,8 @@ from gt.errors import UserError, nearest
 from gt.train.construct import OPTIONS
 from gt.train.resume import settings
 
+UNASKED = re.compile(r"Could not override '([\w/]+)'(?:.*\n.* override (?:one of )?(.+)\?)?")  # as Hydra has it
+
 
 def configuration(overrides: list[str], name: str = "train", files: Files | None = None) -> DictConfig:
     """What Hydra composes of overrides in the folder of configurations that it was given.
@@ -33,8 +35,8 @@ def configuration(overrides: list[str], name: str = "train", files: Files | None
         raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error) or str(error.__cause__)
-        if files and (unasked := re.match(r"Could not override '([\w/]+)'", text)):
-            text = files.without(unasked[1])
+        if files and (unasked := UNASKED.match(text)):
+            text = files.without(unasked[1], (unasked[2] or "").split(", "))
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 

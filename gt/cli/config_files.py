@@ -1,7 +1,7 @@
 """Folders of configuration files: this package's, and those of one's own."""
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,16 @@ class Files:
         inside = [(inner, each) for inner, options in asked for each in listed(options)]
         return any(self._sets(inner, each, key) for inner, each in inside if f"{inner}/".startswith(f"{outer}/"))
 
-    def without(self, group: str) -> str:
-        """What is wrong about an option of a group, such as ``model/local``, that what is chosen does not ask for."""
+    def without(self, group: str, places: Sequence[str]) -> str:
+        """What is wrong about an option of a group, such as ``model/local``, that what is chosen does not ask for.
+
+        Args:
+            places: what it asks for instead, such as ``model/local@model.block.attention.local``.
+        """
         outer = group.partition("/")[0]
+        if any(places):
+            options = " or ".join(f"{place}=NAME" for place in places)
+            return f"{group}: the chosen {outer} has it elsewhere: say {options}"
         having = [option for option in self.groups.get(outer, ()) if self.asked(group, outer, option)]
         return f"{group}: the chosen {outer} has none" + (f", but {', '.join(having)} have" if having else "")
 
