@@ -23,7 +23,7 @@ PACKAGES = {
     "wandb": "",
     "rdkit": 'molecules: pip install -e ".[molecules]"',
     "pyarrow": 'Parquet tables: pip install -e ".[molecules]"',
-    "tokenizers": 'tokens other than characters: pip install -e ".[text]"',
+    "tokenizers": 'byte pairs (data.tokens=bpe): pip install -e ".[text]"',
     "triton": "attention by Triton's kernels on a GPU; comes with torch for CUDA",
 }
 
