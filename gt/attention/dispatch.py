@@ -177,9 +177,10 @@ def joined_bias(
         of_pairs = (q.index_select(0, pairs.edges[1]) * pair).sum(-1) / math.sqrt(q.shape[-1])
     if padded and of_pairs is not None:
         of_pairs = dense.bias_of_read(pairs, of_pairs)
+    finite = False
     if isinstance(bias, Hint):
-        bias = bias.bias(pairs, dense=padded)  # padding has distances too
-    elif padded and bias is not None:
+        finite, bias = bias.finite, bias.bias(pairs, dense=padded)
+    if padded and bias is not None and not finite:
         bias = dense.bias_of_read(pairs, bias)
     if of_pairs is None or bias is None:
         return bias if of_pairs is None else of_pairs

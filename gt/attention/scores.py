@@ -81,9 +81,11 @@ class Hint(nn.Module, ABC):
     Attributes:
         most: the distance is the hops from reader to source, ``most + 1`` where it is further or out of reach; None:
             it is the position of the source less that of the reader within their graph.
+        finite: whether all that it gives is finite, so that what it gives to padding does no harm.
     """
 
     most: int | None = None
+    finite = False
 
     @abstractmethod
     def forward(self, distance: Tensor) -> Tensor:
@@ -117,6 +119,8 @@ class Decay(Hint):
         heads: each has a rate ``a_h >= 0`` of its own, at first ``2^(-8 h / H)``.
         learned: whether the rates are trained.
     """
+
+    finite = True
 
     def __init__(self, heads: int, learned: bool = True) -> None:
         super().__init__()

@@ -195,3 +195,29 @@ def test_a_bias_is_one_function_of_signed_offsets():
     ahead = listed[source - target == 2]
     assert len(ahead)
     assert (ahead == hint.table.weight[5]).all()
+
+
+class Cut(Hint):
+    """Nobody further than two hops away, and less the further within them."""
+
+    most = 2
+
+    def __init__(self, heads):
+        super().__init__()
+        self.slope = nn.Parameter(torch.linspace(0.1, 1.0, heads, dtype=torch.float64))
+
+    def forward(self, distance):
+        slope = self.slope.view(-1, *[1] * (distance.dim() - 2))
+        return (-slope * distance).masked_fill(distance > 2, -torch.inf)
+
+
+def test_what_a_hint_gives_to_padding_does_no_harm_whatever_it_is():
+    torch.manual_seed(0)
+    pairs, hint, results = Complete()(random_batch((6, 1, 4))), Cut(2), []
+    inputs = [torch.randn(11, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    for backend in ("dense", "sdpa", "sparse"):
+        out = attend(*inputs, pairs, hint, backend=backend)
+        results.append((out, *torch.autograd.grad(out.square().sum(), [*inputs, hint.slope])))
+    for others in results[:2]:
+        assert all(tensor.isfinite().all() for tensor in others)
+        torch.testing.assert_close(others, results[2])
