@@ -1,15 +1,17 @@
-"""docs/reference: the layout names every file of the package, the page of programs every option of each program."""
+"""docs/reference: the layout names every file, the page of programs every option, the page of data true defaults."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gt.__main__ import programs
 
 ROOT = Path(__file__).parents[1]
-LAYOUT, PROGRAMS = ((ROOT / f"docs/reference/{name}.md").read_text() for name in ("layout", "programs"))
+LAYOUT, PROGRAMS, DATA = ((ROOT / f"docs/reference/{name}.md").read_text() for name in ("layout", "programs", "data"))
 HEAD, *PARTS = re.split(r"^## (\S+)\n", PROGRAMS, flags=re.MULTILINE)
 SECTIONS = {
     name.removeprefix("gt.").removesuffix(".py"): text for name, text in zip(PARTS[::2], PARTS[1::2], strict=True)
@@ -60,3 +62,27 @@ def test_a_program_stands_there_with_its_options(name):
 
 def test_no_other_programs_stand_there():
     assert SECTIONS.keys() == programs().keys()
+
+
+def spelled(value: object) -> str:
+    """A value as a command line has it."""
+    return "".join(value.split()) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def defaults() -> set[str]:
+    """``data.key=value`` of all files of configs/data, whoever takes the key."""
+    found = set()
+    for path in (ROOT / "configs/data").rglob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        content = content.get("data", content)
+        prefix = "data.sampler" if path.parent.name == "sampler" else "data"
+        for section in (content, content.get("source", {})):
+            found |= {f"{prefix}.{key}={spelled(value)}" for key, value in section.items()}
+    return found
+
+
+def test_the_keys_of_data_have_the_defaults_that_are_named():
+    rows = DATA.partition("## Keys")[2].partition("\n## ")[0].splitlines()
+    named = {word for row in rows for word in re.findall(r"`(data\.[\w.]+=[^`]+)`", row.split(" | ")[0])}
+    assert len(named) > 30
+    assert named - defaults() == set()
