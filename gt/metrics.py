@@ -49,19 +49,17 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
         prediction, target = labelled(schema, prediction, target)
         weight = prediction.new_tensor(len(target))
         return (loss(prediction, target) * weight if len(target) else nothing(prediction, loss)), weight
+    prediction, target = aligned(schema, prediction, target)
+    weights = prediction.new_tensor(schema.weights) if schema.weights else None
     if schema.kind == "multiclass":
-        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
-        weights = prediction.new_tensor(schema.weights) if schema.weights else None
         total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
         is_labelled = target != UNLABELLED
         if weights is None:
             return total, is_labelled.sum()
         return total, (weights[target.clamp(min=0)] * is_labelled).sum()
-    target = of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
     is_labelled = ~target.isnan()
     known = target.nan_to_num()
     if schema.kind == "binary":
-        weights = prediction.new_tensor(schema.weights) if schema.weights else None
         each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none", pos_weight=weights)
     else:
         if schema.log:
@@ -90,13 +88,16 @@ def learned(schema: Schema, numbers: Tensor) -> Tensor:
 
 def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The labelled entries: log-odds (K, classes) and classes (K,), or (K,) log-odds or numbers and (K,) targets."""
-    if schema.kind == "multiclass":
-        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
-        known = target != UNLABELLED
-    else:
-        target = of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
-        known = ~target.isnan()
+    prediction, target = aligned(schema, prediction, target)
+    known = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
     return prediction[known], target[known]
+
+
+def aligned(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-odds (rows * positions, classes) and classes (rows * positions,), or numbers or answers (rows, outputs)."""
+    if schema.kind == "multiclass":
+        return prediction.reshape(-1, schema.outputs), classes(schema, target)
+    return prediction, of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
 
 
 def classes(schema: Schema, target: Tensor) -> Tensor:
@@ -155,15 +156,6 @@ class Around(Metric):
     def reset(self) -> None:
         super().reset()
         self.metric.reset()
-
-
-class _AtPositions(Around):
-    """A metric of classes over all the positions of a target, one as good as another."""
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        scores = prediction.reshape(-1, self.metric.num_classes)
-        target = target.reshape(len(prediction), -1)[:, : len(scores) // max(len(prediction), 1)]
-        self.metric.update(scores, target.reshape(-1))
 
 
 class OfLabelled(Around):
@@ -240,9 +232,9 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     collection: dict[str, Metric | MetricCollection]
     if schema.kind == "multiclass":
         of_classes: dict[str, Any] = {"num_classes": schema.outputs, "ignore_index": UNLABELLED}
-        collection = {"accuracy": _AtPositions(classification.MulticlassAccuracy(average="micro", **of_classes))}
+        collection = {"accuracy": OfLabelled(classification.MulticlassAccuracy(average="micro", **of_classes), schema)}
         if schema.level == "graph" and schema.positions == 1 and not schema.pointer:
-            collection["f1"] = _AtPositions(classification.MulticlassF1Score(average="macro", **of_classes))
+            collection["f1"] = OfLabelled(classification.MulticlassF1Score(average="macro", **of_classes), schema)
         return MetricCollection(collection), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")

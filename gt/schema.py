@@ -138,10 +138,6 @@ class Schema:
         }[self.kind]
         return f"{what}, at each of {self.positions} positions" if self.positions > 1 else what
 
-    def chance_loss(self) -> float:
-        """Loss in nats of a model that knows nothing: uniform over the classes."""
-        return math.log(self.outputs) if self.kind == "multiclass" else math.log(2)
-
 
 def _nested(value: Any, old: Any, new: Any) -> Any:
     """A value in which one kind of container is another, at any depth."""

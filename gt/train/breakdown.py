@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.metrics import classes, of_outputs
+from gt.metrics import aligned
 from gt.parallel import Share
 from gt.schema import UNLABELLED, Schema
 from gt.train.extremes import losses
@@ -66,13 +66,12 @@ class Breakdown(Callback):
         """
         schema, prediction = self.schema, prediction.detach().float()
         loss = losses(schema, prediction, target)
+        prediction, target = aligned(schema, prediction, target)
         if schema.kind == "multiclass":
-            target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
             said, known = prediction.argmax(1), target != UNLABELLED
             truth = target.where(known, 0)
             right = (said == truth).float()
         else:
-            target = of_outputs(schema, target).view_as(prediction)
             known, truth = ~target.isnan(), target.nan_to_num().long()
             said = (prediction > 0).long()
             right = (said == truth).float().where(known, torch.nan).nanmean(1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.inference.whole_graph import predict
-from gt.metrics import classes, of_outputs
+from gt.metrics import aligned
 from gt.schema import UNLABELLED, Schema, number
 from gt.train.page import table
 from gt.train.task import Task
@@ -50,11 +50,10 @@ def losses(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
 
     Of several positions (rows * positions,): each counts by itself.
     """
+    prediction, target = aligned(schema, prediction, target)
     if schema.kind == "multiclass":
-        target, prediction = classes(schema, target), prediction.reshape(-1, schema.outputs)
         each = F.cross_entropy(prediction, target, ignore_index=UNLABELLED, reduction="none")
         return each.where(target != UNLABELLED, torch.nan)
-    target = of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
     if schema.kind == "regression":
         return (prediction - target).abs().nanmean(1)
     each = F.binary_cross_entropy_with_logits(prediction, target.nan_to_num(), reduction="none")

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from gt.data.datamodule import DataModule
 from gt.data.files import whole
 from gt.inference.analysis import attention_reach, distance_profiles, predictions
-from gt.metrics import shown
-from gt.schema import UNLABELLED, Schema, number
+from gt.metrics import aligned, shown
+from gt.schema import UNLABELLED, number
 from gt.train.baseline import columns, loses
 from gt.train.breakdown import Breakdown
 from gt.train.extremes import Sample
@@ -39,18 +39,6 @@ def history(folder: Path) -> pd.DataFrame:
             parts[-1] = parts[-1][parts[-1]["step"] < part["step"].min()]
         parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"step": []})
-
-
-def labelled_rows(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without the rows that have no label at all; classes of several positions as a row each."""
-    if schema.kind == "multiclass":
-        prediction = prediction.reshape(-1, schema.outputs)
-        target = target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
-        known = target != UNLABELLED
-    else:
-        target = target[:, : schema.outputs] if target.ndim == 2 else target.reshape(prediction.shape)
-        known = ~np.isnan(target).all(1)
-    return prediction[known], target[known]
 
 
 def metric_table(result: dict[str, Any]) -> str:
@@ -98,11 +86,17 @@ def errors(breakdown: Breakdown, split: str) -> str:
 
 
 def answers(task: Task, data: DataModule, result: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets of the rows of the split that are labelled, of `ROWS` and `CELLS` at most."""
+    """Predictions and targets of the rows of the split that have a label, of `ROWS` and `CELLS` at most.
+
+    Of classes at several positions each is a row.
+    """
     task.eval()
-    rows = max(1, min(ROWS, CELLS // task.schema.outputs))
+    schema = task.schema
+    rows = max(1, min(ROWS, CELLS // schema.outputs))
     scored = itertools.islice(data.loader(result["split"]), result["batches"][0])
-    return labelled_rows(task.schema, *(values.numpy() for values in predictions(task.net, scored, rows)))
+    prediction, target = aligned(schema, *predictions(task.net, scored, rows))
+    known = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan().all(1)
+    return prediction[known].numpy(), target[known].numpy()
 
 
 def write_report(
