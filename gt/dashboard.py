@@ -98,7 +98,7 @@ def report(entity: str, project: str, metric: str) -> Any:
 def main() -> None:
     args = arguments()
     with importing():  # late: --help answers at once
-        from gt.data.files import whole
+        from gt.data.files import write_bytes
 
         try:
             import wandb_workspaces  # noqa: F401
@@ -118,8 +118,7 @@ def main() -> None:
         ("report", report, args.out.with_stem(f"{args.out.stem}-report")),
     ):
         arranged = make(entity, args.project, args.metric)
-        with whole(out) as file:
-            file.write(arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
+        write_bytes(out, arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
         print(f"{name:<10} {out}")
         if args.upload:
             saved = arranged.save(**({"draft": True} if name == "report" else {}))

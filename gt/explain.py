@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> None:
         from gt.cli.explanation_page import page
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
         from gt.data.datamodule import ALL
-        from gt.data.files import whole
+        from gt.data.files import write_bytes
         from gt.prediction.models import Models
         from gt.schema import number
         from gt.train.checkpoint import checkpoint_in, load
@@ -49,8 +49,7 @@ def main(words: Sequence[str]) -> None:
     split = ALL if every else options.split or ("test" if data.has("test") else "valid")
     explained = explain(task, data, split, options.sample, options.output, options.node)
     out: Path = options.out or folder / f"explanation-{split}-{options.sample}.html"
-    with whole(out) as file:
-        file.write(page(explained).encode())
+    write_bytes(out, page(explained).encode())
     print(f"{explained.title}: said {explained.prediction}, true {explained.target}")
     for name, value in explained.faithful.items():
         top = explained.scores[name].argsort(descending=True)[:5].tolist()

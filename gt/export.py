@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> None:
         import torch
 
         from gt.cli.new_data import check_schema, opened
-        from gt.data.files import whole
+        from gt.data.files import write_bytes
         from gt.prediction import export
         from gt.prediction.asking import single_graphs
         from gt.prediction.models import Models
@@ -77,8 +77,9 @@ def main(words: Sequence[str]) -> None:
             failures.setdefault(str(result), []).append(f"no {name}")
     kept = run / RESULT
     scores = json.loads(kept.read_text()) if kept.is_file() else {}
-    with whole(folder / export.CARD) as file:
-        file.write(export.card(run.name, task.schema, scores, task.hparams["config"], files, inputs).encode())
+    write_bytes(
+        folder / export.CARD, export.card(run.name, task.schema, scores, task.hparams["config"], files, inputs).encode()
+    )
     print(f"{folder / export.CARD}: the model card")
     if failures:
         raise UserError("; ".join(f"{' and '.join(names)}: {why}" for why, names in failures.items()))

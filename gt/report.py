@@ -20,13 +20,12 @@ def main() -> None:
     with importing():  # late: --help and a typo answer at once
         from gt.cli.comparison import page
         from gt.cli.run_list import runs_below
-        from gt.data.files import whole
+        from gt.data.files import write_bytes
     runs = {run.folder.resolve(): run for folder in args.runs for run in reversed(list(runs_below(folder)))}
     if not runs:
         raise UserError(f"no run below {', '.join(map(str, args.runs))}")
     top = Path(os.path.commonpath([run.folder.parent for run in runs.values()]))
-    with whole(args.out) as file:
-        file.write(page(list(runs.values()), top).encode())
+    write_bytes(args.out, page(list(runs.values()), top).encode())
     print(f"{len(runs)} runs: {args.out}")
 
 

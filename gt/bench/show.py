@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gt.bench.steps import PARTS, Row
-from gt.data.files import whole
+from gt.data.picture import write_picture
 from gt.errors import UserError
 from gt.lottery.timing import ms
+from gt.train.job import write_json
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -35,8 +36,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 def write(path: Path, rows: Sequence[Row], facts: Mapping[str, object]) -> None:
     """As JSON."""
-    with whole(path) as file:
-        file.write(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=1).encode())
+    write_json(path, {"machine": facts, "rows": [asdict(row) for row in rows]})
 
 
 def read(path: Path) -> list[Row]:
@@ -83,5 +83,4 @@ def draw(path: Path, rows: Sequence[Row], about: str) -> None:
     axes.set_xlabel("milliseconds a training step")
     axes.set_title(about, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    write_picture(path, figure)

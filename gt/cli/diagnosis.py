@@ -13,7 +13,7 @@ from rich.table import Table
 from gt.data.batch_sampler import Request
 from gt.data.batching import BatchDataset
 from gt.data.datamodule import DataModule
-from gt.data.files import whole
+from gt.data.picture import write_picture
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import WholeGraph
@@ -88,8 +88,7 @@ def draw(measures: pd.DataFrame, path: Path, title: str) -> None:
     for axes, name in zip(left.subplots(2, len(names) // 2, squeeze=False).T.flat, names, strict=True):
         _by_layer(axes, measures, name)
     _felt(right.subplots(), measures)
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    write_picture(path, figure)
 
 
 def _by_layer(axes: Axes, measures: pd.DataFrame, name: str) -> None:

@@ -12,7 +12,7 @@ from gt.cli.intervals import Estimate
 from gt.cli.settings import final
 from gt.cli.sweep_pictures import pictures
 from gt.cli.sweep_tables import Outcome, classical, trivial
-from gt.data.files import whole
+from gt.data.files import write_bytes
 from gt.schema import number
 from gt.train.page import drawn, page, picture
 
@@ -68,8 +68,7 @@ def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
         figure = points(outcome)
         further = pictures(outcome.settings, outcome.importance)
     png = drawn(figure)
-    with whole(folder / "ranking.png") as file:
-        file.write(png)
+    write_bytes(folder / "ranking.png", png)
     left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
     text = (
         "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
@@ -83,6 +82,5 @@ def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
         *(f"<h2>{title}</h2>{picture(each, title)}" for title, each in further.items()),
         f"<h2>the best again</h2><p><code>{html.escape(again)}</code></p>",
     ]
-    with whole(folder / "ranking.html") as file:
-        file.write(page(folder.name, "".join(body)).encode())
+    write_bytes(folder / "ranking.html", page(folder.name, "".join(body)).encode())
     return folder / "ranking.html"

@@ -16,7 +16,7 @@ from rich.table import Table
 from gt.cli.intervals import Estimate, in_words
 from gt.cli.settings import Job, chosen, final, gap, own, repetition, setting
 from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
-from gt.data.files import whole
+from gt.data.files import write_bytes
 from gt.schema import number
 from gt.train.page import table
 
@@ -221,8 +221,7 @@ def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
         writer = csv.DictWriter(text, list(dict.fromkeys(column for row in rows for column in row)))
         writer.writeheader()
         writer.writerows(rows)
-        with whole(folder / name) as file:
-            file.write(text.getvalue().encode())
+        write_bytes(folder / name, text.getvalue().encode())
         paths.append(folder / name)
     return paths
 

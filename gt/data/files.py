@@ -121,6 +121,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     sync(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, see `whole`."""
+    with whole(path) as file:
+        file.write(content)
+
+
 def discard(path: Path) -> None:
     """Remove a file or a folder with all that it holds; none is fine too."""
     if path.is_dir() and not path.is_symlink():
@@ -194,8 +200,7 @@ def _text(facts: Mapping[str, Any]) -> bytes:
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """Keep JSON values, with the number of the format and a checksum, whole or not at all."""
     facts = {"format": FORMAT, **facts}
-    with whole(path) as handle:
-        handle.write(_text({**facts, "checksum": zlib.crc32(_text(facts))}))
+    write_bytes(path, _text({**facts, "checksum": zlib.crc32(_text(facts))}))
 
 
 def read_facts(path: Path) -> dict[str, Any]:

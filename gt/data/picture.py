@@ -1,4 +1,4 @@
-"""A picture of a few graphs, laid out by springs."""
+"""A picture of a few graphs, laid out by springs; and how any picture is written."""
 
 from pathlib import Path
 
@@ -120,5 +120,11 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
         axes.set_title(_title(batch, graph, nodes, edges, schema) + part)
         axes.set_aspect("equal", "datalim")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"font.size": 9}), whole(path) as file:
+    with mpl.rc_context({"font.size": 9}):
+        write_picture(path, figure)
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    with whole(path) as file:
         figure.savefig(file, dpi=130, format="png")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from gt.data.files import whole
+from gt.data.files import whole, write_bytes
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.prediction.one_graph import OneGraph
@@ -40,8 +40,7 @@ def save_weights(task: Task, folder: Path) -> Path:
     state = {name: value.contiguous() for name, value in merged(task.net.state_dict()).items()}
     distinct = {name: value.clone() for name, value in state.items()}  # tied ones share memory, which the format lacks
     path = folder / WEIGHTS
-    with whole(path) as file:
-        file.write(save(distinct))
+    write_bytes(path, save(distinct))
     again = load_file(path)
     if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
         raise UserError(f"{path} does not hold what was written")
@@ -100,8 +99,7 @@ def save_onnx(program: ExportedProgram, inputs: Sequence[str], path: Path) -> No
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's exporter copies its own old classes
         model: Any = torch.onnx.export(program, input_names=list(inputs), output_names=["prediction"], verbose=False)
-    with whole(path) as file:
-        file.write(model.model_proto.SerializeToString())
+    write_bytes(path, model.model_proto.SerializeToString())
 
 
 def save_compiled(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:

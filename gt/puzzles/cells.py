@@ -15,10 +15,10 @@ from pytorch_lightning.callbacks import EarlyStopping
 from gt.cli.command import check_command
 from gt.cli.composing import composed
 from gt.data.datamodule import DataModule
-from gt.data.files import whole
 from gt.data.parallel import mapped
 from gt.puzzles.grid import Cell
 from gt.train.checkpoint import build, encodings_of, network_config
+from gt.train.job import write_json
 from gt.train.logging import quiet
 from gt.train.task import Task
 
@@ -98,8 +98,7 @@ def kept(cell: Cell, folder: Path) -> Result | None:
 def measure(cell: Cell, folder: Path) -> Result:
     """Train a cell and keep its result."""
     result = train(cell.overrides)
-    with whole(path_of(cell, folder)) as handle:
-        handle.write(json.dumps({"overrides": cell.overrides, "result": vars(result)}, indent=1).encode())
+    write_json(path_of(cell, folder), {"overrides": cell.overrides, "result": vars(result)})
     return result
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from gt.data.files import whole
+from gt.data.files import write_bytes
 from gt.puzzles.cells import SOLVED, Result
 from gt.puzzles.grid import SETTINGS, Cell, Row, Setting
 from gt.puzzles.picture import draw
@@ -68,8 +68,7 @@ def write(path: Path, results: Results) -> None:
         setting = cell.setting.name.replace("\n", ", ")
         command = f"python train.py {shlex.join(cell.overrides)}"
         writer.writerow([cell.row.data, setting, cell.seed, *facts, command])
-    with whole(path) as handle:
-        handle.write(text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())
 
 
 def show(rows: Sequence[Row], results: Results, folder: Path) -> None:

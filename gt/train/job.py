@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gt.data.files import discard, whole
+from gt.data.files import discard, write_bytes
 from gt.errors import UserError, reason
 from gt.train.launch import rank_outside
 from gt.train.paths import anchor
@@ -36,8 +36,7 @@ class Pruned(BaseException):
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    with whole(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
+    write_bytes(path, json.dumps(value, indent=1).encode())
 
 
 def overrides() -> list[str]:
@@ -137,8 +136,7 @@ def job(cfg: DictConfig) -> Iterator[None]:
                 if resumes_sweep() and any((folder / "checkpoints").glob("*.ckpt")):
                     cfg.resume = str(folder)
                 if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
-                    with whole(kept) as file:
-                        file.write(OmegaConf.to_yaml(cfg).encode())
+                    write_bytes(kept, OmegaConf.to_yaml(cfg).encode())
                 yield
         except Pruned as end:
             if not is_child():

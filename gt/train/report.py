@@ -12,7 +12,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from gt.data.datamodule import DataModule
-from gt.data.files import whole
+from gt.data.files import write_bytes
 from gt.inference.analysis import attention_reach, distance_profiles, predictions
 from gt.metrics import aligned, shown
 from gt.schema import UNLABELLED, number
@@ -152,8 +152,7 @@ def write_report(
         files |= {folder / "figures" / f"{name}.{kind}": drawn(figure, kind) for kind in facts.get("figures") or ()}
         for path, content in files.items():
             path.parent.mkdir(exist_ok=True)
-            with whole(path) as file:
-                file.write(content)
+            write_bytes(path, content)
         body.append(f"<h2>{title}</h2><p>{text}</p>{picture(figure, title.lower(), png)}")
     body.append(errors(breakdown, split))
     for title, samples in zip(("Worst predictions", "Best predictions"), worst_best or (), strict=False):
@@ -161,8 +160,7 @@ def write_report(
     if examples:
         body.append(f"<h2>Examples</h2><pre>{html.escape(examples)}</pre>")
     body = [f"<h2>Result</h2>{metric_table(result)}", *body, f"<h2>This run</h2>{_about(facts, result)}"]
-    with whole(folder / "report.html") as file:
-        file.write(page(folder.name, "".join(body)).encode())
+    write_bytes(folder / "report.html", page(folder.name, "".join(body)).encode())
     return folder / "report.html"
 
 

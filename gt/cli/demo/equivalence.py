@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from gt.data.files import whole
+from gt.data.picture import write_picture
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.huggingface import from_bert, from_gpt2
@@ -160,8 +160,7 @@ def draw(results: Sequence[tuple[str, Sequence[Way]]], path: Path) -> None:
         right.set_xlim(right=1.25e3 * max(way.seconds for way in ways))
         right.set_title("time of a pass", fontsize=9)
         right.set_xlabel("ms", fontsize=8)
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    write_picture(path, figure)
 
 
 def demonstrate(name: str | None, folder: Path, console: Console) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from gt.cli.command import check_command
 from gt.cli.composing import composed
 from gt.cli.demo.runs import begin, opened, settings, trained
-from gt.data.files import whole
+from gt.data.picture import write_picture
 from gt.encodings import Shuffled
 from gt.errors import UserError
 from gt.prediction.asking import predict
@@ -113,8 +113,7 @@ def draw(scores: pd.DataFrame, criterion: str, trivial: float, path: Path) -> No
     axes.set_ylim(len(ABOUT) - 0.4, -0.75)
     axes.set_xlabel(f"test {criterion}, a dot for each seed")
     axes.set_title("an encoding is a hint: a model trusts it as it has learned to", fontsize=10)
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    write_picture(path, figure)
 
 
 def _folded(text: str, width: int = 34) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from gt.cli.demo.runs import begin, opened, settings, trained
 from gt.cli.diagnosis import evenly
-from gt.data.files import whole
+from gt.data.picture import write_picture
 from gt.errors import UserError
 from gt.inference.analysis import Reach, attention_reach
 from gt.layers import Attention, name_of, parts_of, reads_of
@@ -116,8 +116,7 @@ def draw(reach: Reach, title: str, path: Path) -> None:
         axes.legend(fontsize=8)
         if layer % across == 0:
             axes.set_ylabel("share of attention")
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
+    write_picture(path, figure)
 
 
 def demonstrate(words: Sequence[str], folder: Path, console: Console) -> None:

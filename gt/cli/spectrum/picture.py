@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -14,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from gt.cli.spectrum.grid import Axis, Grid, Setting
 from gt.cli.spectrum.scores import Scored
-from gt.data.files import whole
 from gt.schema import number
 
 SMALL = mpl.rc_context({"font.size": 9})
@@ -33,12 +31,6 @@ class Map(NamedTuple):
     def size(self) -> tuple[float, float]:
         """Of one panel, in inches."""
         return 1.25 * len(self.grid.weights) + 1.6, 0.85 * len(self.grid.radii) + 1.2
-
-
-def draw(path: Path, figure: Figure) -> None:
-    """Write a picture, a PNG file."""
-    with whole(path) as file:
-        figure.savefig(file, dpi=130, format="png")
 
 
 @SMALL

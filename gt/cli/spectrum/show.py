@@ -12,12 +12,13 @@ from rich.table import Table
 from gt.cli.intervals import Estimate
 from gt.cli.settings import failures
 from gt.cli.spectrum.grid import Grid, Setting
-from gt.cli.spectrum.picture import Map, draw, figure_of, figure_of_several
+from gt.cli.spectrum.picture import Map, figure_of, figure_of_several
 from gt.cli.spectrum.plan import CELLS, Plan, read
 from gt.cli.spectrum.scores import Scored, spread
 from gt.cli.sweep import WIDE
 from gt.cli.sweep_tables import failure_sheet
-from gt.data.files import whole
+from gt.data.files import write_bytes
+from gt.data.picture import write_picture
 from gt.errors import UserError
 from gt.schema import number
 
@@ -32,7 +33,7 @@ def show(plan: Plan, folder: Path) -> None:
         console.print(grid_table(plan, scored), mark_table(plan, scored))
         write_csv(plan, scored, folder / "spectrum.csv")
         verdict = scored.verdict(plan.data, plan.axis)
-        draw(folder / "spectrum.png", figure_of(Map(scored, Grid(**plan.grid), plan.axis, plan.data)))
+        write_picture(folder / "spectrum.png", figure_of(Map(scored, Grid(**plan.grid), plan.axis, plan.data)))
         console.print(f"\n{verdict}\n", soft_wrap=True)
         print(f"table    {folder / 'spectrum.csv'}\npicture  {folder / 'spectrum.png'}")
     if missing := plan.missing(folder):
@@ -52,7 +53,7 @@ def show_several(folders: Sequence[Path], picture: Path) -> None:
             raise UserError(f"no cell of {folder} is finished; go on with: {how_to_go_on(folder)}")
         print(f"{scored.verdict(plan.data, plan.axis)}\n")
         maps.append(Map(scored, Grid(**plan.grid), plan.axis, plan.data))
-    draw(picture, figure_of_several(maps))
+    write_picture(picture, figure_of_several(maps))
     print(f"picture  {picture}")
 
 
@@ -125,5 +126,4 @@ def write_csv(plan: Plan, scored: Scored, path: Path) -> None:
         numbers = [value for each in estimates for value in (each.mean, each.deviation)]
         names = " ".join(scored.marks.get(setting, []))
         out.writerow([setting.weight, radius, len(cell.final), *numbers, cell.seconds, cell.parameters, names])
-    with whole(path) as file:
-        file.write(text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())

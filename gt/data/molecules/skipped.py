@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data import splits
-from gt.data.files import whole
+from gt.data.files import write_bytes
 from gt.data.molecules.targets import Targets
 from gt.data.table import Table
 
@@ -49,8 +49,7 @@ class SkippedRows:
             [row, "" if lines is None else lines[row], shown, why] for row, (shown, why) in sorted(self.rows.items())
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as file:
-            file.write(text.getvalue().encode())
+        write_bytes(path, text.getvalue().encode())
 
 
 def unusable_rows(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
