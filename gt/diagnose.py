@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_device, add_trust, device_of, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 
 
@@ -25,8 +25,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--hops", type=int, help="distances told apart: 8; of text, where a hop is a token, 64")
     parser.add_argument("--targets", type=int, default=64, help="nodes of a batch whose sensitivity is looked at")
     parser.add_argument("--out", type=Path, help="folder of diagnostics.csv and diagnostics.png; that of the run")
-    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    add_device(parser)
+    add_trust(parser)
     options = parser.parse_intermixed_args(list(words))
     for name in ("batches", "hops", "targets"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
@@ -38,20 +38,17 @@ def main(words: Sequence[str]) -> None:
     options = arguments(words)
     import_from_here()
     with importing():  # late: --help and a typo answer at once
-        import torch
-        from hydra.utils import instantiate
         from rich.console import Console
         from rich.progress import track
 
         from gt.cli.diagnosis import WIDE, draw, evenly, table
-        from gt.cli.new_data import check_schema, configured
-        from gt.data.datamodule import DataModule
+        from gt.cli.new_data import check_schema, opened
         from gt.inference.diagnostics import diagnose
         from gt.layers import attention_layers
         from gt.model import GraphTransformer
+        from gt.prediction.models import Models
         from gt.prediction.table import write
-        from gt.train.checkpoint import checkpoint_in, encodings_of, load
-        from gt.train.construct import constructing
+        from gt.train.checkpoint import checkpoint_in, load
     path = checkpoint_in(options.run)
     task = load(path, options.trust)
     net = task.net
@@ -60,13 +57,10 @@ def main(words: Sequence[str]) -> None:
     for _, layer in attention_layers(net):
         layer.backend = "auto"  # the numbers are the same, and some compute no gradients on every device
     folder = path.resolve().parent.parent
-    cfg = configured(folder, options.overrides, options.trust)
-    with constructing(cfg):
-        data: DataModule = instantiate(cfg.data)
-    data.open(encodings_of(task.hparams["config"]))
+    _, data = opened(folder, options.overrides, options.trust, Models([task]))
     check_schema(task.schema, data.schema)
-    split = options.split or ("test" if data.has("test") else "valid")
-    net.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    split = options.split or data.last_split()
+    net.to(device_of(options.device))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     batches = evenly(data, split, options.batches)
     hops = options.hops or (64 if task.schema.is_language_model else 8)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_trust, import_from_here, importing, quick_exit
 from gt.errors import Parser, one_line
 
 
@@ -22,7 +22,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=int, help="the class, task or number; the predicted class, or the first")
     parser.add_argument("--node", type=int, help="where nodes have answers, which; the last")
     parser.add_argument("--out", type=Path, help="the page; explanation-SPLIT-SAMPLE.html in the run folder")
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    add_trust(parser)
     return parser.parse_intermixed_args(list(words))
 
 
@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
         check_learned(options.overrides)
     _, data = opened(folder, options.overrides, options.trust, Models([task]), new=every)
     check_schema(task.schema, data.schema)
-    split = ALL if every else options.split or ("test" if data.has("test") else "valid")
+    split = ALL if every else options.split or data.last_split()
     explained = explain(task, data, split, options.sample, options.output, options.node)
     out: Path = options.out or folder / f"explanation-{split}-{options.sample}.html"
     write_bytes(out, page(explained).encode())

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_trust, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 from gt.schema import many
 
@@ -22,7 +22,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=100, help="how many each file is checked on")
     parser.add_argument("--out", type=Path, help="folder; RUN/export")
     parser.add_argument("--aoti", action="store_true", help="model-aoti.pt2 too, by AOTInductor and a C++ compiler")
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    add_trust(parser)
     options = parser.parse_intermixed_args(list(words))
     if options.graphs < 1:
         raise UserError("--graphs must be 1 or more")

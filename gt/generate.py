@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_device, add_trust, device_of, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 
 
@@ -23,8 +23,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens that reach this probability")
     parser.add_argument("--samples", type=int, default=1, help="continuations of the same prompt")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one")
+    add_trust(parser)
+    add_device(parser)
     return parser.parse_args()
 
 
@@ -41,9 +41,7 @@ def main() -> None:
         from gt.inference.sampling import generate
         from gt.model import GraphTransformer
         from gt.train.checkpoint import load
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("this machine has no GPU: choose --device cpu")
+    device = device_of(args.device)
     task = load(args.checkpoint, args.trust)
     schema, net = task.schema, task.net
     if not schema.is_language_model or not isinstance(net, GraphTransformer):

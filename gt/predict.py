@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_device, add_trust, device_of, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 from gt.schema import many
 
@@ -34,8 +34,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--level", type=float, help="intervals, or sets of classes, that hold this share (0.9)")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="a row for each of the table (.npy)")
     parser.add_argument("--attention", type=Path, metavar="FILE", help="who reads whom, by layer and head (.npz)")
-    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    add_device(parser)
+    add_trust(parser)
     options = parser.parse_intermixed_args(list(words))
     settings = [word for word in options.overrides if "=" in word and not Path(word).exists()]
     options.runs = [options.run, *(Path(word) for word in options.overrides if word not in settings)]
@@ -52,7 +52,6 @@ def main(words: Sequence[str]) -> None:
     import_from_here()
     with importing():  # late: --help and a typo answer at once
         import pandas as pd
-        import torch
 
         from gt.allocation import keep_freed_memory
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
@@ -72,7 +71,7 @@ def main(words: Sequence[str]) -> None:
     paths = [checkpoint_in(run) for path in options.runs for run in runs_in(path)]
     models = Models([load(path, options.trust) for path in paths], options.dropout, options.embeddings is not None)
     folder = paths[0].resolve().parent.parent
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_of(options.device)
     every = options.split == ALL or (options.split is None and are_new(options.overrides))
     if every:
         check_learned(options.overrides)
@@ -83,7 +82,7 @@ def main(words: Sequence[str]) -> None:
     if options.attention is not None:
         check_attended(models, data)
     every = every or options.pairs is not None
-    split = ALL if every else options.split or ("test" if data.has("test") else "valid")
+    split = ALL if every else options.split or data.last_split()
     calibration = Calibration()
     if options.calibrate or options.level is not None:
         if split == "valid":

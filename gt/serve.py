@@ -8,7 +8,7 @@ import argparse
 import socket
 from pathlib import Path
 
-from gt.cli.program import import_from_here, importing, quick_exit
+from gt.cli.program import add_device, add_trust, device_of, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -23,8 +23,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wait", type=float, default=5.0, metavar="MS", help="that inputs wait for one another, 5 ms")
     parser.add_argument("--room", type=int, default=4096, help="inputs that may wait; beyond, requests get 503")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="after which a request is given up")
-    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
-    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+    add_device(parser)
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -40,15 +40,13 @@ def main() -> None:
             import uvicorn
         except ImportError:
             raise UserError("this takes FastAPI and uvicorn: pip install -e '.[serve]'") from None
-        import torch
-
         from gt.allocation import keep_freed_memory
         from gt.prediction.trained import load
         from gt.serving.app import Limits, service
         from gt.train.checkpoint import checkpoint_in
     keep_freed_memory()
     path = checkpoint_in(args.checkpoint)
-    model = load(path, args.trust).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load(path, args.trust).to(device_of(args.device))
     limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)
     app = service(model, path.resolve().parent.parent.name, limits)
     listener = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)

@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gt.cli.program import importing, quick_exit
+from gt.cli.program import device_of, importing, quick_exit
 from gt.errors import Parser, UserError, nearest, one_line
 
 WIDE = 180  # columns of a file or a pipe
@@ -47,9 +47,7 @@ def main() -> None:
         from gt.lottery.compare import peaks
         from gt.train.logging import quiet
     before = read(args.compare) if args.compare else []
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("this machine has no GPU: choose --device cpu")
+    device = device_of(args.device)
     quiet()
     keep_freed_memory()  # as a run does; rivals gain as much
     half = device.type == "cuda"  # as trainer=gpu trains

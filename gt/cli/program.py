@@ -1,5 +1,6 @@
 """How a program starts and ends: without the seconds that go into looking for garbage among what it imports."""
 
+import argparse
 import atexit
 import gc
 import logging
@@ -7,6 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from gt.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -44,6 +51,33 @@ def importing() -> Iterator[None]:
         if not gc.get_freeze_count():  # by the next a job of a sweep may have left what is to be collected
             gc.freeze()
         gc.enable()
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option of programs that load a checkpoint, see `gt.train.checkpoint.load`."""
+    parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option that `device_of` reads."""
+    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
+
+
+def device_of(name: str | None) -> "torch.device":
+    """The device of this name; without one a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device, or this machine has no GPU.
+    """
+    import torch  # late: --help and a typo answer at once
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"there is no device '{name}': choose --device cpu or --device cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("this machine has no GPU: choose --device cpu")
+    return device
 
 
 def import_from_here() -> None:

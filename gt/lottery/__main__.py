@@ -10,8 +10,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gt.cli.program import importing, quick_exit
-from gt.errors import Parser, UserError, one_line
+from gt.cli.program import device_of, importing, quick_exit
+from gt.errors import Parser, one_line
 
 WIDE = 180  # columns of a file or a pipe
 TRAINED_IN = {"cpu": "float32", "cuda": "bfloat16"}  # what trainer=cpu and trainer=gpu compute attention in
@@ -42,9 +42,7 @@ def main() -> None:
         from gt.lottery.picture import draw
         from gt.lottery.show import table, verdict, write
         from gt.lottery.workloads import densities, workloads
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("this machine has no GPU: choose --device cpu")
+    device = device_of(args.device).type
     keep_freed_memory()  # as the runs do that go by these times
     kind = args.dtype or TRAINED_IN[device]
     dtype, console = getattr(torch, kind), Console(width=None if sys.stdout.isatty() else WIDE)

@@ -62,8 +62,7 @@ def misled(folder: Path, seed: int) -> dict[str, float]:
     task, data = opened(folder)
     (encoding,) = encodings_of(task.hparams["config"])
     task, data = opened(folder, [Shuffled(encoding, seed)])
-    split = "test" if data.has("test") else "valid"
-    return predict(Models([task]), data, data.measures()[0], split, torch.device("cpu")).scores
+    return predict(Models([task]), data, data.measures()[0], data.last_split(), torch.device("cpu")).scores
 
 
 def measured(
