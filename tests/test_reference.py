@@ -32,10 +32,11 @@ def listed() -> dict[str, list[str]]:
 
 def options(path: Path) -> set[str]:
     """What a program's parser takes, read off its source."""
-    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     added = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument")
     names = (word.value for call in added for word in call.args if isinstance(word, ast.Constant))
-    return {name for name in names if name.startswith("--")}
+    shared = {call.func.id for call in calls if isinstance(call.func, ast.Name)} & {"add_trust", "add_device"}
+    return {name for name in names if name.startswith("--")} | {name.replace("add_", "--") for name in shared}
 
 
 def said(text: str) -> set[str]:
