@@ -18,8 +18,7 @@ Job = dict[str, Any]  # what its result.json holds, and its number
 
 def job_results(folder: Path) -> list[Job]:
     """The results of every finished job of a sweep folder, in the order of their numbers."""
-    results = [json.loads(path.read_text()) | {"job": path.parent.name} for path in folder.glob(f"*/{RESULT}")]
-    return sorted(results, key=lambda result: (len(result["job"]), result["job"]))
+    return _jobs(folder.glob(f"*/{RESULT}"))
 
 
 def failures(folder: Path, name: str = FAILURE) -> list[Job]:
@@ -28,9 +27,16 @@ def failures(folder: Path, name: str = FAILURE) -> list[Job]:
     Args:
         name: of the file that says so; ``PRUNED`` for those that were given up.
     """
-    paths = [path for path in folder.glob(f"*/{name}") if not (path.parent / RESULT).exists()]
-    failed = [json.loads(path.read_text()) | {"job": path.parent.name} for path in paths]
-    return sorted(failed, key=lambda job: (len(job["job"]), job["job"]))
+    return _jobs(path for path in folder.glob(f"*/{name}") if not (path.parent / RESULT).exists())
+
+
+def _jobs(paths: Iterable[Path]) -> list[Job]:
+    return by_number(json.loads(path.read_text()) | {"job": path.parent.name} for path in paths)
+
+
+def by_number(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs in the order of their numbers, which are texts: of trials such as ``3-1``."""
+    return sorted(jobs, key=lambda job: (len(job["job"]), job["job"]))
 
 
 def decisive(job: Job) -> float:

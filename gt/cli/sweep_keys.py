@@ -51,19 +51,24 @@ def scores(settings: Sequence[list[Job]]) -> list[float]:
     return [fmean(map(decisive, jobs)) for jobs in settings]
 
 
+def finite(settings: Sequence[list[Job]]) -> list[list[Job]]:
+    """The settings whose score is defined."""
+    return [jobs for jobs, score in zip(settings, scores(settings), strict=True) if math.isfinite(score)]
+
+
 def importance(settings: Sequence[list[Job]]) -> dict[str, float]:
     """Each key's share of what a random forest knows of the scores, the largest first; nothing of too few settings.
 
     A key's part is what shuffling its values costs the forest (permutation importance, Breiman 2001), out of 1.
     """
-    finite = [jobs for jobs, score in zip(settings, scores(settings), strict=True) if math.isfinite(score)]
-    columns = values_by_key(finite)
-    if len(finite) < FEW or len(columns) < 2:
+    kept = finite(settings)
+    columns = values_by_key(kept)
+    if len(kept) < FEW or len(columns) < 2:
         return {}
     from sklearn.ensemble import RandomForestRegressor  # late: it takes a second
     from sklearn.inspection import permutation_importance
 
-    x, y = np.array([positions(column)[0] for column in columns.values()]).T, np.array(scores(finite))
+    x, y = np.array([positions(column)[0] for column in columns.values()]).T, np.array(scores(kept))
     forest = RandomForestRegressor(200, random_state=0).fit(x, y)
     drops = permutation_importance(forest, x, y, n_repeats=20, random_state=0).importances_mean.clip(min=0)
     shares = drops / (drops.sum() or 1.0)

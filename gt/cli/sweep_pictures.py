@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gt.cli.settings import Job
-from gt.cli.sweep_keys import COSTS, cost, front, positions, scores, values_by_key
+from gt.cli.sweep_keys import COSTS, cost, finite, front, positions, scores, values_by_key
 from gt.schema import number
 
 KEYS, COLUMNS = 8, 4  # drawn at most, those that matter most; in a row of panels
@@ -23,7 +23,7 @@ def pictures(settings: Sequence[list[Job]], shares: dict[str, float]) -> dict[st
         settings: the jobs of each, the best first.
         shares: the importance of each key.
     """
-    kept = [jobs for jobs, score in zip(settings, scores(settings), strict=True) if math.isfinite(score)]
+    kept = finite(settings)
     columns = values_by_key(kept)
     columns = {key: columns[key] for key in ([key for key in shares if key in columns] or list(columns))[:KEYS]}
     drawn = {}
@@ -41,8 +41,9 @@ def _measure(settings: Sequence[list[Job]]) -> str:
     return f"valid {settings[0][0]['criterion']}"
 
 
-def _short(text: str) -> str:
-    return (text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...").replace("$", r"\$")
+def short(text: str, longest: int = LONGEST) -> str:
+    """A text for a picture, cut where it is long; a dollar sign would begin a formula."""
+    return (text if len(text) <= longest else f"{text[: longest - 3]}...").replace("$", r"\$")
 
 
 def _name(key: str) -> str:
@@ -53,10 +54,10 @@ def _ticks(values: Sequence[str]) -> tuple[list[float], list[str]]:
     """Where an axis is marked, and by what."""
     places, names = positions(values)
     if names:
-        return [float(place) for place in range(len(names))], [_short(name) for name in names]
+        return [float(place) for place in range(len(names))], [short(name) for name in names]
     exact = dict(zip(places, values, strict=True))
     if len(exact) <= 6:
-        return list(exact), [_short(f"{float(value):g}") for value in exact.values()]
+        return list(exact), [short(f"{float(value):g}") for value in exact.values()]
     ends = np.linspace(min(places), max(places), 4)
     is_log = not math.isclose(max(places), max(map(float, values)))
     return list(ends), [f"{10**end if is_log else end:.3g}" for end in ends]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gt.cli.intervals import Estimate
 from gt.cli.settings import final
-from gt.cli.sweep_pictures import pictures
+from gt.cli.sweep_pictures import pictures, short
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import write_bytes
 from gt.schema import number
@@ -45,17 +45,13 @@ def points(outcome: Outcome) -> Figure:
         elif known:
             beyond += f"; {name} {number(fmean(known))}, outside the picture"
     axes.set(xlabel=outcome.measure + beyond, ylim=(len(settings) - 0.5, -0.5))
-    axes.set_yticks(range(len(settings)), [_short(name) for name in names])
+    axes.set_yticks(range(len(settings)), [short(name, LONGEST) for name in names])
     axes.grid(axis="x", alpha=0.3)
     better = "further right is better" if jobs[0]["mode"] == "max" else "further left is better"
     axes.set_title(f"{len(jobs)} runs, best setting by validation on top; {better}", fontsize=9)
     entries = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
-
-
-def _short(name: str) -> str:
-    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}...").replace("$", r"\$")
 
 
 def write_page(folder: Path, outcome: Outcome, again: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from gt.cli.intervals import Estimate, in_words
-from gt.cli.settings import Job, chosen, final, gap, own, repetition, setting
+from gt.cli.settings import Job, by_number, chosen, final, gap, own, repetition, setting
 from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
 from gt.data.files import write_bytes
 from gt.schema import number
@@ -111,14 +111,10 @@ class Outcome:
         """How much each key matters, see `gt.cli.sweep_keys.importance`."""
         return importance(self.settings)
 
-    def _of_job(self, job: Job) -> str:
-        shared = self.shared
-        return " ".join(line for line in job["overrides"] if line not in shared)
-
     def _runs(self) -> Sheet:
         criterion = self.settings[0][0]["criterion"]
-        jobs = sorted((job for jobs in self.settings for job in jobs), key=lambda job: (len(job["job"]), job["job"]))
-        rows = [(job["job"], self._of_job(job), shown([job["best_valid"]]), number(final(job))) for job in jobs]
+        jobs = by_number(job for jobs in self.settings for job in jobs)
+        rows = [(job["job"], _beyond(self.shared, job), shown([job["best_valid"]]), number(final(job))) for job in jobs]
         return Sheet("runs", ("job", "overrides", f"valid {criterion}", self.measure), rows)
 
     def _settings(self) -> Sheet:
@@ -161,9 +157,13 @@ class Outcome:
 
 def failure_sheet(failed: Sequence[Job], shared: Collection[str] = (), title: str = "jobs that failed") -> Sheet:
     """One row a job that failed: what was overridden, but for what all share, and what was wrong."""
-    words = (" ".join(line for line in job["overrides"] if line not in shared) for job in failed)
-    rows = [(job["job"], line, job["reason"]) for job, line in zip(failed, words, strict=True)]
+    rows = [(job["job"], _beyond(shared, job), job["reason"]) for job in failed]
     return Sheet(title, ("job", "overrides", "reason"), rows)
+
+
+def _beyond(shared: Collection[str], job: Job) -> str:
+    """The overrides of a job but for those that all share."""
+    return " ".join(line for line in job["overrides"] if line not in shared)
 
 
 def best(jobs: Sequence[Job]) -> float:
@@ -200,7 +200,7 @@ def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
         | job["scores"]
         | {f"trivial {name}": value for name, value in job["baseline"].items()}
         | {f"classical {name}": value for name, value in ((job.get("classical") or {}).get("scores") or {}).items()}
-        for job in sorted(jobs, key=lambda job: (len(job["job"]), job["job"]))
+        for job in by_number(jobs)
     ]
     settings = []
     for rank, (jobs, each) in enumerate(zip(outcome.settings, outcome.gaps(), strict=True), 1):
