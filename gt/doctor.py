@@ -42,10 +42,10 @@ def devices() -> Iterator[tuple[str, str]]:
     import torch
 
     from gt.attention.costs import processor
+    from gt.data.machine import memory
 
     yield "processor", f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
-    if hasattr(os, "sysconf"):
-        yield "memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB"
+    yield "memory", f"{memory() / GIB:.1f} GiB"
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         yield f"GPU {number}", f"{card.name}, {card.total_memory / GIB:.0f} GiB, capability {card.major}.{card.minor}"

@@ -19,15 +19,11 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from gt.data.machine import cpus
 from gt.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mapped(

@@ -4,7 +4,6 @@ The model of many devices is as simple as it is said to be: see docs/reference/s
 """
 
 import math
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gt.data.datamodule import DataModule
+from gt.data.machine import memory
 from gt.graph import GraphBatch
 from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once
@@ -154,7 +154,7 @@ def memory_of(device: torch.device) -> int:
     """Bytes that a device has."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory()
 
 
 def on_one(cfg: DictConfig) -> DictConfig:

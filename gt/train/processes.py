@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gt.data.machine import cpus
 from gt.errors import UserError
 from gt.train.launch import one_job
 
@@ -52,9 +53,8 @@ def check_devices(accelerator: str, devices: Any) -> None:
     import torch  # takes a second, which a child has not before it must look after its parent
 
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if on_cpu and str(devices).isdecimal() and int(devices) > cores:
-        raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cores}")
+    if on_cpu and str(devices).isdecimal() and int(devices) > cpus():
+        raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cpus()}")
 
 
 def some_are_unread(net: Any, batch: Any) -> bool:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import IO
 
 from gt.cli.config_files import CONFIGS
+from gt.data.machine import cpus
 from gt.train.processes import end_with_parent
 
 TRAIN = CONFIGS.parent / "train.py"
@@ -82,7 +83,7 @@ def run_all(runs: Sequence[tuple[str, Sequence[str]]], processes: int, look: Cal
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                running.append(start(*waiting.pop(), max(1, cores() // processes)))
+                running.append(start(*waiting.pop(), max(1, cpus() // processes)))
             time.sleep(LOOK)
             for run in [run for run in running if run.look()]:
                 running.remove(run)
@@ -117,8 +118,3 @@ def termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

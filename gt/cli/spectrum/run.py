@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gt.cli.arguments import arranged
 from gt.cli.spectrum.grid import Cell
 from gt.cli.spectrum.plan import CELLS, Plan, planned
-from gt.cli.spectrum.pool import TRAIN, Run, cores, run_all, termination
+from gt.cli.spectrum.pool import TRAIN, Run, run_all, termination
 from gt.cli.spectrum.show import how_to_go_on, show
+from gt.data.machine import cpus
 from gt.errors import UserError
 from gt.train.job import FAILURE, write_json
 
@@ -51,7 +52,7 @@ def default_processes(cfg: DictConfig) -> int:
     import torch  # takes a second
 
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return 1 if on_gpu else min(MOST, cores())
+    return 1 if on_gpu else min(MOST, cpus())
 
 
 def fill(plan: Plan, folder: Path, cells: list[Cell], processes: int) -> list[str]:

@@ -27,9 +27,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gt.cli.arguments import arranged
 from gt.cli.config_files import CONFIGS, groups
 from gt.cli.settings import decisive
-from gt.cli.spectrum.pool import LOOK, TRAIN, Run, cores, start, stop, termination
+from gt.cli.spectrum.pool import LOOK, TRAIN, Run, start, stop, termination
 from gt.cli.trials.grid import Grid
 from gt.cli.trials.search import Search, distribution, lines, split
+from gt.data.machine import cpus
 from gt.errors import UserError, shell_override
 from gt.schema import number as shown
 from gt.train.construct import constructing, imported
@@ -171,7 +172,7 @@ class Sweep:
             if not (folder / RESULT).exists():
                 begun = any((folder / "checkpoints").glob("*.ckpt"))
                 words = [f"resume={folder}"] if begun else self.arguments(overrides, folder)
-                trial.run = start(str(folder), words, max(1, cores() // self.search.workers))
+                trial.run = start(str(folder), words, max(1, cpus() // self.search.workers))
                 return None
             results.append(json.loads((folder / RESULT).read_text()))
         values = [fmean(decisive(result) if result["mode"] == self.mode else math.nan for result in results)]

@@ -1,6 +1,5 @@
 """Targets for the nodes of one large graph: a step trains on a sample of it, evaluation reads all of it in chunks."""
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -17,6 +16,7 @@ from gt.data.batch_sampler import Epochs, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.graphs import Stored
 from gt.data.large.sampling import Full, Rows, Sample, Sampler
+from gt.data.machine import memory
 from gt.data.packed import Graphs
 from gt.encodings import Encoding
 from gt.errors import UserError
@@ -48,10 +48,9 @@ def only(y: np.ndarray, rows: int, places: np.ndarray, numbers: np.ndarray) -> T
 
 def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
     """Refuse masks of so many pairs that the weights of one layer would not fit into this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for mask, demand in readings:
         pairs = mask.pair_count(batch) or 0
-        if 4 * pairs * getattr(demand, "heads", 1) > memory:
+        if 4 * pairs * getattr(demand, "heads", 1) > memory():
             raise UserError(
                 f"{mask} on {batch.num_nodes:,} nodes has {pairs:,} pairs, whose weights do not fit into memory: "
                 "choose a mask that follows the edges (mask=one_hop), or a smaller sample (data/sampler=neighbours)"
