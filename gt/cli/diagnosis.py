@@ -47,9 +47,7 @@ def evenly(data: DataModule, split: str, count: int) -> Some:
     Raises:
         UserError: there is no such split.
     """
-    if not data.has(split):
-        known = [name for name in ("train", "valid", "test") if data.has(name)]
-        raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
+    data.check_split(split)
     requests = list(data.batches(split))
     return Some(data.dataset(split), requests[:: -(-len(requests) // count)])
 

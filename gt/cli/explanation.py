@@ -77,8 +77,7 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
         raise UserError("explains one graph or text among many: these data are a single graph")
     if task.schema.level == "link":
         raise UserError("explains the answer for a graph, a text or a node: this model answers for pairs of nodes")
-    if not data.has(split):
-        raise UserError(f"these data have no split '{split}'")
+    data.check_split(split)
     schema, dataset = task.schema, data.dataset(split)
     if not 0 <= sample < len(dataset):
         raise UserError(f"--sample must be 0 to {len(dataset) - 1:,}, not {sample}")

@@ -17,6 +17,7 @@ from gt.data.batch_sampler import Batches, Epochs
 from gt.data.batching import BatchDataset, Shares
 from gt.data.parallel import leave_group
 from gt.encodings import Encoding
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.metrics import Criterion
 from gt.ranges import at_least
@@ -98,6 +99,19 @@ class DataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def has(self, split: str) -> bool:
         """Whether there are samples in a split."""
+
+    def splits(self) -> list[str]:
+        """The names of the splits that have samples."""
+        return [name for name in ("train", "valid", "test", ALL) if self.has(name)]
+
+    def check_split(self, split: str) -> None:
+        """Whether there are samples in a split.
+
+        Raises:
+            UserError: there are none; names the splits that have some.
+        """
+        if not self.has(split):
+            raise UserError(f"these data have no split '{split}': there are {', '.join(self.splits())}")
 
     def last_split(self) -> str:
         """The split that a run is scored on when it is done."""

@@ -101,6 +101,9 @@ class Stored(DataModule):
     def has(self, split: str) -> bool:
         return len(self.graphs.splits.get(split, ())) > 0
 
+    def splits(self) -> list[str]:
+        return list(dict.fromkeys([*super().splits(), *self.graphs.splits]))
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GraphData(Stored, Sized):

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from gt.data.batch_sampler import Batches, Epochs, Request
 from gt.data.batching import GraphDataset
-from gt.data.datamodule import ALL, DataModule
+from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData, Stored
 from gt.data.link_pairs import asked
 from gt.errors import UserError
@@ -33,10 +33,7 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request
     Raises:
         UserError: there is no such split, or its batches leave samples out.
     """
-    if not data.has(split):
-        known = [name for name in ("train", "valid", "test", ALL) if data.has(name)]
-        known += [name for name in data.graphs.splits if name not in known] if isinstance(data, Stored) else []
-        raise UserError(f"these data have no split '{split}': there are {', '.join(known)}")
+    data.check_split(split)
     dataset = data.dataset(split)
     batches: Epochs
     if isinstance(data, GraphData) and (split == "train" or left_out.any()):
