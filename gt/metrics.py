@@ -142,9 +142,9 @@ class Around(Metric):
 
     full_state_update = False
 
-    def __init__(self, metric: Any) -> None:
+    def __init__(self, metric: Any, schema: Schema) -> None:
         super().__init__()
-        self.metric = metric
+        self.metric, self.schema = metric, schema
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
@@ -161,10 +161,6 @@ class Around(Metric):
 class OfLabelled(Around):
     """A metric over all labelled entries, see `labelled`; yes and no are the classes 1 and 0."""
 
-    def __init__(self, metric: Metric, schema: Schema) -> None:
-        super().__init__(metric)
-        self.schema = schema
-
     def update(self, prediction: Tensor, target: Tensor) -> None:
         prediction, target = labelled(self.schema, prediction, target)
         if len(target):
@@ -177,10 +173,6 @@ class OfTasks(Around):
     Raises:
         ValueError: numbers, or more classes.
     """
-
-    def __init__(self, metric: Ranking, schema: Schema) -> None:
-        super().__init__(metric)
-        self.schema = schema
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         if self.schema.kind == "multiclass" and self.schema.outputs == 2:

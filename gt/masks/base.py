@@ -98,7 +98,7 @@ def scatter_pairs(batch: GraphBatch, keys: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Combined(Mask):
-    """Several masks taken as one."""
+    """Several masks taken as one; its pairs are those of any of them, unless a kind says otherwise."""
 
     masks: Sequence[Mask]
     sign: ClassVar[str] = ", "
@@ -128,6 +128,9 @@ class Combined(Mask):
     def grows(self) -> bool:
         return all(mask.grows for mask in self.masks)
 
+    def keys(self, batch: GraphBatch) -> Tensor:
+        return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
+
     def _by_head(self) -> Iterator[tuple[int, ...]]:
         """What each mask has in `through`, head by head."""
         return zip(*(mask.through * (self.heads // mask.heads) for mask in self.masks), strict=True)
@@ -145,9 +148,6 @@ class Union(Combined):
     @property
     def through(self) -> tuple[int, ...]:
         return tuple(map(max, self._by_head()))
-
-    def keys(self, batch: GraphBatch) -> Tensor:
-        return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
         return _reduce(torch.logical_or, [mask.allows(batch, source, target) for mask in self.masks])
@@ -203,9 +203,6 @@ class PerHead(Combined):
     @property
     def through(self) -> tuple[int, ...]:
         return tuple(mask.virtual_nodes for mask in self.masks)
-
-    def keys(self, batch: GraphBatch) -> Tensor:
-        return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
         return torch.cat([mask.allows(batch, source, target) for mask in self.masks], dim=1)

@@ -16,7 +16,7 @@ from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import SPLITS, files, locate
 from gt.data.ogb.link_metric import Hits, ReciprocalRank
 from gt.data.ogb.pt import arrays
-from gt.data.ogb.raw import digest
+from gt.data.ogb.raw import digest, one_graph
 from gt.data.ogb.raw_csv import counts, numbers, refuse
 from gt.data.packed import Arrays, Graphs, pointers
 from gt.errors import UserError
@@ -56,10 +56,7 @@ def build(name: str, root: Path) -> Graphs:
     """
     known(name)
     raw = files(name, locate(name, root))
-    sizes = counts(raw["num-node-list"], least=1)
-    if len(sizes) != 1:
-        raise UserError(f"{raw['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
-    nodes = int(sizes[0])
+    nodes = one_graph(raw["num-node-list"])
     pairs = numbers(raw["edge"], 2, np.int64, int(counts(raw["num-edge-list"], 1)[0]))
     refuse(raw["edge"], (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
     read = {part: arrays(raw[part]) for part in SPLITS}
@@ -77,7 +74,7 @@ def build(name: str, root: Path) -> Graphs:
         splits["valid_edge_attr"] = late
     x, described = _features(name, raw, nodes)
     return Graphs(
-        node_ptr=pointers(sizes),
+        node_ptr=pointers(np.array([nodes])),
         edge_ptr=pointers(2 * shown.sum(keepdims=True)),
         edge_index=both_ways(pairs[shown]),
         nodes={"x": x},

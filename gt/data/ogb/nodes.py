@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from gt.data.ogb.catalogue import facts
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric
-from gt.data.ogb.raw import digest, splits_of
+from gt.data.ogb.raw import digest, one_graph, splits_of
 from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
@@ -76,10 +76,7 @@ def node_count(name: str, raw: Mapping[str, Path]) -> int:
     """Nodes of the one graph."""
     if name == "ogbn-mag":  # rows of features: its counts are for several types, in a table with a header
         return len(numbers(raw["node-label"], 1, np.int64))
-    sizes = counts(raw["num-node-list"], least=1)
-    if len(sizes) != 1:
-        raise UserError(f"{raw['num-node-list']} tells of {len(sizes)} graphs where there should be 1")
-    return int(sizes[0])
+    return one_graph(raw["num-node-list"])
 
 
 def both_ways(ends: np.ndarray, nodes: int) -> np.ndarray:

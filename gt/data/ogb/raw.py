@@ -104,6 +104,18 @@ def pieces(
         yield Piece(low, here, each, pairs, tables)
 
 
+def one_graph(path: Path) -> int:
+    """The nodes of the one graph of a dataset, as ``num-node-list.csv.gz`` says.
+
+    Raises:
+        UserError: it tells of another number of graphs.
+    """
+    sizes = counts(path, least=1)
+    if len(sizes) != 1:
+        raise UserError(f"{path} tells of {len(sizes)} graphs where there should be 1")
+    return int(sizes[0])
+
+
 def splits_of(files: Mapping[str, Path], graphs: int) -> Arrays:
     """The graph numbers of each split; a graph in two of them would be trained on and tested on.
 
