@@ -91,6 +91,11 @@ def reason(error: Exception, log: Path | None = None) -> str:
     return f"{type(error).__name__}: {first} (the traceback is in {log})" if bug else first
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; that it is of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that ends an error message: the known name that looks most alike, or all of them."""
     names = sorted(known)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gt.bench.steps import PARTS, Row
 from gt.data.picture import write_picture
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.lottery.timing import ms
 from gt.train.job import write_json
 
@@ -48,7 +48,7 @@ def read(path: Path) -> list[Row]:
     try:
         return [Row(**row) for row in json.loads(path.read_text())["rows"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no result of gt.bench: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is no result of gt.bench: {first_line(error)}") from None
 
 
 def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gt.cli.signatures import choices, fits, parameters, required, shown
 from gt.cli.suggestions import suggested
-from gt.errors import UserError, nearest, shell_override
+from gt.errors import UserError, first_line, nearest, shell_override
 from gt.ranges import beyond_limits
 from gt.train.construct import OPTIONS, imported
 
@@ -145,7 +145,7 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"{missing} is not set: give {missing}=VALUE")
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise WrongKey(error.full_key or "", f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise WrongKey(error.full_key or "", f"{error.full_key}: {first_line(error)}") from None
     for key, value in plain.items():
         if key in MANY:
             check_parts(key, {} if value is None else value)

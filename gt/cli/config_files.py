@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.errors import UserError, nearest
+from gt.errors import UserError, first_line, nearest
 
 MOST = 10  # options that a message lists
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -82,7 +82,7 @@ class Files:
         except MarkedYAMLError as error:
             raise UserError(yaml_line(self.name(path), error)) from None
         except OmegaConfBaseException as error:
-            raise UserError(f"{self.name(path)}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{self.name(path)}: {first_line(error)}") from None
         if not isinstance(content, dict):
             raise UserError(f"{self.name(path)} holds a list: a configuration file holds keys and their values")
         return {str(key): value for key, value in content.items()}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data.reading import ESCAPED, ending, lines, opened, parse_json
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 
 Where = Callable[[int], str]  # says where row r of a table stands, such as "nodes.csv, line 7"
 Row = tuple[int, list[str] | str]  # the line where a row begins, and its cells, or what is wrong with it
@@ -205,7 +205,7 @@ def _parquet(path: Path) -> Table:
                 f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow"
             ) from None
         except Exception as error:
-            raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path} is not a Parquet file that can be read: {first_line(error)}") from None
     header = [str(name).strip() for name in frame.columns]
     columns = {name: frame.iloc[:, place].to_numpy(copy=True) for place, name in enumerate(unique(header))}
     for cells in columns.values():

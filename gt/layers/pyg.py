@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gt.errors import first_line
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
@@ -72,8 +73,7 @@ class PyGConvolution(Layer):
                 raise ValueError(f"it reads {' and '.join(unknown)}, which no batch has")
             self.reads = "edges" if self._looks_no_further_than_edges(width) else "graph"
         except Exception as error:  # whatever a convolution may raise
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise ValueError(f"{self.name} cannot be a local branch: {lines[0]}") from error
+            raise ValueError(f"{self.name} cannot be a local branch: {first_line(error)}") from error
         self.wants_degrees = "deg" in known and "deg" not in keywords
         if self.wants_degrees:
             self._scale_by(torch.nan, torch.nan)

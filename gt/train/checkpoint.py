@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.metrics import metrics
 from gt.schema import Schema, several
 from gt.train.checkpoint_files import BEST, LAST, read
@@ -163,7 +163,7 @@ def downloaded(name: str) -> Path:
     try:
         folder = Path(wandb.Api().artifact(name).download())
     except Exception as error:  # whatever the network and its libraries lead to
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise UserError(f"there is no file {name}, and no such artifact of W&B: {why}") from None
     checkpoints = sorted(folder.rglob("*.ckpt"))
     if len(checkpoints) != 1:
@@ -195,7 +195,7 @@ def load_as(kind: type[T], path: str | Path, trust: bool = False) -> T:
     try:
         config, schema = saved["hyper_parameters"]["config"], Schema.from_dict(saved["hyper_parameters"]["schema"])
     except Exception as error:
-        raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a checkpoint of this program: {first_line(error)}") from error
     check_trusted(config, path, trust)
     task = kind(build(config, schema), schema, *metrics(schema), config=config)
     state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss

@@ -14,7 +14,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.files import durable, sync
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 
 LAST = "last.ckpt"  # where training stands
 PREVIOUS = "previous.ckpt"  # the last one before; those before it are previous-2.ckpt, previous-3.ckpt, ...
@@ -85,7 +85,7 @@ def load(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path} is not a checkpoint of this program: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a checkpoint of this program: {first_line(error)}") from error
 
 
 def _verify(path: Path) -> None:
@@ -100,7 +100,7 @@ def _verify(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is damaged or cut short: {first_line(error)}") from error
     if wrong is not None:
         raise UserError(f"{path} is damaged: {wrong} in it is not what was written")
 

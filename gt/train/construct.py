@@ -12,7 +12,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
 Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
@@ -72,9 +72,8 @@ def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Itera
         path, key = blamed(cause, list(known.items())) or _hydras(error) or (None, "")
         if path is None:
             raise
-        lines = str(cause).strip().splitlines() or [""]
         name = str(known[path]["_target_"]) if path in known else ""
-        raise Refused(name, f"{key}: {lines[0] or type(cause).__name__}") from cause
+        raise Refused(name, f"{key}: {first_line(cause)}") from cause
 
 
 def sections(config: Any, path: str = "") -> Iterator[Section]:

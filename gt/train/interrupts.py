@@ -13,6 +13,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_only
 
+from gt.errors import first_line
 from gt.train.checkpoint_files import how_to_resume, present
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last from SLURM, whose time is nearly over
@@ -109,7 +110,7 @@ def resumable(folder: Path) -> Iterator[None]:
                     rank_zero_only(print)(how_to_resume(folder), flush=True)
                 raise
             if isinstance(error, Exception):  # after the signal came: the disk is full, or batches' maker got it too
-                print(f"error: {(str(error).splitlines() or [type(error).__name__])[0]}", file=sys.stderr, flush=True)
+                print(f"error: {first_line(error)}", file=sys.stderr, flush=True)
             stop = error if isinstance(error, Interrupted) else Interrupted(interrupts.pending)
             advice = how_to_resume(folder)
             rank_zero_only(print)(f"{stop}; {advice}", flush=True)

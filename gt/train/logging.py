@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 from pytorch_lightning.loggers import WandbLogger
 
 from gt.data.files import say
+from gt.errors import first_line
 
 REACHED, UPLOADED = 20.0, 60.0  # seconds in which W&B must answer, and in which the rest is uploaded when a run ends
 
@@ -77,7 +78,7 @@ def wandb_logger(
             _ = logger.experiment  # begins the run
             return logger
         except wandb.errors.Error as error:
-            say(f"W&B cannot be reached, the run is kept offline: {str(error).splitlines()[0]}")
+            say(f"W&B cannot be reached, the run is kept offline: {first_line(error)}")
             wandb.teardown()  # its service would hold on to the run
     return _logger("offline", **facts)
 

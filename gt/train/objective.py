@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.metrics import Around, Criterion, Loss, constant_prediction, decided, own_metrics, total_loss
 from gt.objectives import Objective
 from gt.schema import Schema
@@ -88,7 +88,7 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
                 else:
                     value = total_loss(data.schema, prediction, target[:TRIED], each)[0]
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: {why}") from error
         if value.numel() != 1:
             raise UserError(f"{key}: it comes to {value.numel()} numbers and must come to one")

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gt.data.picture import write_picture
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.graph import GraphBatch, path_graphs
 from gt.huggingface import from_bert, from_gpt2
 from gt.layers import attention_layers
@@ -82,7 +82,7 @@ def pretrained(name: str) -> tuple[Any, Any]:
         model = library.GPT2LMHeadModel if kind == "gpt2" else library.BertForMaskedLM
         return model.from_pretrained(name).eval(), library.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise UserError(f"cannot load the model {name} ({why}): give a folder that holds one, or no name") from None
 
 

@@ -18,7 +18,7 @@ from gt.data.ogb.raw import Piece, Table, pieces, splits_of
 from gt.data.ogb.raw_csv import Check, counts, refuse, within
 from gt.data.packed import Arrays, Graphs, pointers
 from gt.data.reading import opened
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 from gt.graph import GraphBatch
 from gt.schema import UNLABELLED, Schema
 
@@ -101,7 +101,7 @@ def _text(path: Path, header: int | None) -> pd.DataFrame:
         with opened(path) as stream:
             return pd.read_csv(stream, header=header)
     except ValueError as error:
-        raise UserError(f"cannot read {path} ({str(error).splitlines()[0]}): replace the file by OGB's") from None
+        raise UserError(f"cannot read {path} ({first_line(error)}): replace the file by OGB's") from None
 
 
 def rows(path: Path) -> int:

@@ -7,20 +7,17 @@ import http.client
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 
+from ogb.utils.url import download_url, extract_zip
+
 from gt.data.files import lock
 from gt.data.ogb.catalogue import facts, listed
 from gt.errors import UserError
-
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.utils.url import download_url, extract_zip  # noqa: E402
 
 TIMEOUT = 20.0  # seconds without an answer after which a server counts as unreachable
 SPLITS = ("train", "valid", "test")

@@ -6,7 +6,6 @@ common is in `OGBGraphs`, molecules are `OGBMolecules`; other kinds of graphs ha
 
 import csv
 import gzip
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from torchmetrics import MetricCollection
 
 from gt.data.numbers import moments
@@ -27,10 +27,6 @@ from gt.data.source import Source
 from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import Kind, Schema
-
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
 
 KINDS: dict[str, Kind] = {"binary classification": "binary", "regression": "regression"}
 

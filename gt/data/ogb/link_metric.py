@@ -1,15 +1,10 @@
 """The metrics of OGB's link leaderboards (Hu et al. 2020), by OGB's own Evaluator."""
 
-import sys
-
 import torch
+from ogb.linkproppred import Evaluator
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
-
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.linkproppred import Evaluator  # noqa: E402
 
 
 class Hits(Metric):

@@ -1,6 +1,5 @@
 """The metrics of OGB's leaderboards (Hu et al. 2020, 2021), by OGB's own Evaluators."""
 
-import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +16,6 @@ from gt.task_metrics import SampleMetric, both_answers
 def evaluator_of(name: str) -> Any:
     """OGB's own Evaluator of a graph-level dataset, imported now: with it come OGB's classes, and PyG for them."""
     facts(name, "graph")  # raises where the name is unknown
-    # importing ogb starts a thread that asks PyPI for a newer release, without time-out; lacking `outdated` it does not
-    sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
     if name == "pcqm4m-v2":
         from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator
 

@@ -3,12 +3,12 @@
 The files are read in blocks: memory holds the numbers of a graph, once, and never the text.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ogb.nodeproppred import Evaluator
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -23,10 +23,6 @@ from gt.errors import UserError
 from gt.metrics import Criterion
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import both_answers
-
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
-sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
-from ogb.nodeproppred import Evaluator  # noqa: E402
 
 VERSION = 1  # raise when `build` makes something else of the same files
 FLOATS = {"ogbn-arxiv": 128, "ogbn-products": 100, "ogbn-mag": 128}  # columns of node-feat.csv.gz

@@ -9,7 +9,7 @@ from gt.data.splits import split_of
 from gt.data.text.corpus import Corpus, Kind
 from gt.data.text.files import joined
 from gt.data.text.tokens import Texts
-from gt.errors import UserError, nearest
+from gt.errors import UserError, first_line, nearest
 
 
 def _rows(dataset: Any, column: str) -> Iterator[str]:
@@ -68,7 +68,7 @@ class HuggingFaceText(Corpus):
         try:
             dataset = datasets.load_dataset(self.repository, self.config, revision=self.revision)
         except Exception as error:  # whatever the library or the network raises
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             raise UserError(
                 f"cannot load {self} from the Hugging Face hub ({why}): without a network download its text "
                 "files elsewhere and train with data=text data.path=FOLDER"

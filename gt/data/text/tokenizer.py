@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gt.errors import UserError
+from gt.errors import UserError, first_line
 
 
 class UnknownCharacter(UserError):
@@ -209,7 +209,7 @@ class BytePairs(Tokenizer):
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exceptions
-            why = str(error).splitlines()[0]
+            why = first_line(error)
             raise UserError(f"{path} holds no tokenizer that the package tokenizers can read: {why}") from None
         if not tokenizer.size:
             raise UserError(f"the tokenizer in {path} has no tokens")
