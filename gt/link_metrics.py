@@ -67,10 +67,10 @@ class LinkRanks(Metric):
             1 + torch.zeros_like(own).index_add(0, question, ahead.masked_fill(torch.stack(out).any(0), 0.0))
             for out in left_out
         ]
-        found = [rank.reciprocal() for rank in ranks]
-        found += [(ranks[0] <= k).float().masked_fill(ranks[0].isnan(), torch.nan) for k in KS]
+        values = [rank.reciprocal() for rank in ranks]
+        values += [(ranks[0] <= k).float().masked_fill(ranks[0].isnan(), torch.nan) for k in KS]
         counts = weight > 0
-        self.totals += (torch.stack(found)[:, counts] * weight[counts]).sum(1)
+        self.totals += (torch.stack(values)[:, counts] * weight[counts]).sum(1)
         self.graphs += weight.sum()
 
     def compute(self) -> dict[str, Tensor]:

@@ -131,10 +131,10 @@ class MeanLosses(nn.ModuleDict):
     def means(self) -> dict[str, Tensor]:
         """What was added since the last time, as means."""
         measures: list[tuple[str, Any]] = list(self.items())
-        found = {name: mean.compute() for name, mean in measures}
+        values = {name: mean.compute() for name, mean in measures}
         for _, mean in measures:
             mean.reset()
-        return found
+        return values
 
 
 class Around(Metric):

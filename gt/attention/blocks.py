@@ -154,8 +154,5 @@ def bandwise(source: Tensor, target: Tensor, nodes: int) -> Tensor:
 
 def blocks_of(pairs: Pairs) -> Blocks:
     """The blocks of pairs, made once for each batch."""
-    return pairs.kept("blocks", lambda: _made(pairs))
-
-
-def _made(pairs: Pairs) -> Blocks:
-    return by_list(pairs) if pairs.limits is None else by_position(pairs.batch, pairs.limits)
+    limits = pairs.limits
+    return pairs.kept("blocks", lambda: by_list(pairs) if limits is None else by_position(pairs.batch, limits))

@@ -134,12 +134,12 @@ class Files:
 
     def asked(self, wanted: str, group: str, option: str) -> list[str]:
         """The options of one group that an option of another asks for, all the way down; the last of them count."""
-        found: list[str] = []
+        chosen: list[str] = []
         for needed, options in self._defaults(group, f"{group}/{option}"):
-            found = listed(options) if needed == wanted else found
+            chosen = listed(options) if needed == wanted else chosen
             for each in listed(options):
-                found = self.asked(wanted, needed, each) or found
-        return found
+                chosen = self.asked(wanted, needed, each) or chosen
+        return chosen
 
     def replaced(self, chosen: Mapping[str, Any]) -> str | None:
         """A line on encodings that the chosen model or experiment brings and the chosen encodings leave out.

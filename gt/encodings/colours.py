@@ -39,11 +39,11 @@ class Colours(Encoding):
 def colours(batch: GraphBatch, rounds: int) -> list[Tensor]:
     """(N,) int64 of 0 or more for each round; equal where refinement tells nodes not apart."""
     source, target = batch.edge_index
-    colour, found = torch.zeros_like(batch.in_degree), []
+    colour, refined = torch.zeros_like(batch.in_degree), []
     for _ in range(rounds):
         # a sum of hashes stands for a multiset; sums in 64 bits may wrap
         read = torch.zeros_like(colour).index_add(0, target, hashed(1, [colour])[source])
         readers = torch.zeros_like(colour).index_add(0, source, hashed(2, [colour])[target])
         colour = hashed(0, [colour, read, readers])
-        found.append(colour)
-    return found
+        refined.append(colour)
+    return refined

@@ -64,7 +64,7 @@ def cycles_from(starts: np.ndarray, key: np.ndarray, ptr: np.ndarray, length: in
         starts: (S,) nodes.
         key: (E,) sorted, ``i * N + j`` for each neighbour j of each node i; those of i are ``key[ptr[i]:ptr[i + 1]]``.
     """
-    nodes, path, found = len(ptr) - 1, starts[:, None], []
+    nodes, path, cycles = len(ptr) - 1, starts[:, None], []
     for size in range(2, length + 1):
         degree = np.diff(ptr)[path[:, -1]]
         if degree.sum() > MOST:
@@ -77,5 +77,5 @@ def cycles_from(starts: np.ndarray, key: np.ndarray, ptr: np.ndarray, length: in
         if size > 2:
             back = path[:, -1] * nodes + path[:, 0]
             place = np.searchsorted(key, back).clip(max=max(len(key) - 1, 0))
-            found.append((size, path[key[place] == back]))
-    return found
+            cycles.append((size, path[key[place] == back]))
+    return cycles

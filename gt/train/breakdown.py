@@ -68,20 +68,22 @@ class Breakdown(Callback):
         loss = losses(schema, prediction, target)
         prediction, target = aligned(schema, prediction, target)
         if schema.kind == "multiclass":
-            said, known = prediction.argmax(1), target != UNLABELLED
+            predicted, known = prediction.argmax(1), target != UNLABELLED
             truth = target.where(known, 0)
-            right = (said == truth).float()
+            right = (predicted == truth).float()
         else:
             known, truth = ~target.isnan(), target.nan_to_num().long()
-            said = (prediction > 0).long()
-            right = (said == truth).float().where(known, torch.nan).nanmean(1)
+            predicted = (prediction > 0).long()
+            right = (predicted == truth).float().where(known, torch.nan).nanmean(1)
         if self.of_class.shape[1]:
             if schema.kind == "binary" and schema.outputs > 1:
-                yes = torch.stack([truth, said, truth * said])  # (3, rows, outputs)
+                yes = torch.stack([truth, predicted, truth * predicted])  # (3, rows, outputs)
                 self.of_class += (yes * known).sum(1)
             else:
-                truth, said, known = truth.reshape(-1), said.reshape(-1), known.reshape(-1).long()
-                for row, (place, count) in enumerate(((truth, known), (said, known), (truth, known * (said == truth)))):
+                truth, predicted, known = truth.reshape(-1), predicted.reshape(-1), known.reshape(-1).long()
+                for row, (place, count) in enumerate(
+                    ((truth, known), (predicted, known), (truth, known * (predicted == truth)))
+                ):
                     self.of_class[row].scatter_add_(0, place, count)
         if sizes is None:
             return

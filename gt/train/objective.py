@@ -60,14 +60,14 @@ def objectives_of(cfg: DictConfig) -> dict[str, Objective]:
     """
     with constructing(cfg):
         entries = (cfg.get("objective") or {}).items()
-        made = {str(name): instantiate(each, _convert_="all") for name, each in entries if each is not None}
+        objectives = {str(name): instantiate(each, _convert_="all") for name, each in entries if each is not None}
     if cfg.get("supervised", 1.0) < 0:
         raise UserError(f"supervised={cfg.supervised} must be 0 or more")
-    if not (made or cfg.get("supervised", 1.0)):
+    if not (objectives or cfg.get("supervised", 1.0)):
         raise UserError("supervised=0 leaves nothing to learn: name an objective, such as objective=[mask_nodes]")
-    if "loss" in made:
+    if "loss" in objectives:
         raise UserError("objective.loss: the loss is measured anyway; call the objective by another name")
-    return made
+    return objectives
 
 
 def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> None:

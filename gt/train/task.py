@@ -227,7 +227,7 @@ class Task(Steps):
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
         trainer: Any = self.trainer
-        made = self.optim.scaled(trainer).configure(self, all_steps(trainer), self.criterion)
-        if made["lr_scheduler"]["interval"] == "epoch":  # it goes by what is validated, which not every epoch is
-            made["lr_scheduler"]["frequency"] = trainer.check_val_every_n_epoch or 1
-        return made
+        configured = self.optim.scaled(trainer).configure(self, all_steps(trainer), self.criterion)
+        if configured["lr_scheduler"]["interval"] == "epoch":  # it goes by what is validated, which not every epoch is
+            configured["lr_scheduler"]["frequency"] = trainer.check_val_every_n_epoch or 1
+        return configured

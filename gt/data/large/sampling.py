@@ -234,7 +234,7 @@ class Clusters(Sampler):
                 break
         else:
             with lock(path.with_suffix(".lock")):  # of several processes one computes, and the others wait
-                part = _found(rows, parts, path)
+                part = _partition(rows, parts, path)
         self.order = np.argsort(part, kind="stable")  # the nodes of part p: order[first[p]:first[p + 1]]
         self.first = np.searchsorted(part[self.order], np.arange(parts + 1))
 
@@ -253,7 +253,7 @@ class Clusters(Sampler):
         return induced(self.rows, nodes, is_root)
 
 
-def _found(rows: Rows, parts: int, path: Path) -> np.ndarray:
+def _partition(rows: Rows, parts: int, path: Path) -> np.ndarray:
     """Clusters, computed unless another process did so while this one waited."""
     try:
         return read_array(path)

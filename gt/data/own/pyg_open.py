@@ -54,16 +54,16 @@ def open_dataset(make: "partial[Any]") -> Dataset:
     """
     root = make.keywords.get("root")
     if not (inspect.isclass(make.func) and issubclass(make.func, Dataset) and root):
-        return _called(make, title(make))
+        return _called(make)
     root = Path(root)
     guarded = partial(_guarded(make.func), *make.args, **make.keywords)
     with _alone(root):
         try:
-            return _called(guarded, title(make))
+            return _called(guarded)
         except Absent as absent:
             where = str(absent)
         _download(make, root, where)
-        return _called(make, title(make))
+        return _called(make)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _download(make: "partial[Any]", root: Path, where: str) -> None:
     part = Path(tempfile.mkdtemp(dir=root, prefix=".part-"))
     try:
         with _impatient(), tensors_only():
-            _made(make, root=str(part))
+            make(root=str(part))
         for path in sorted(part.rglob("*")):
             if path.is_file():
                 goal = root / path.relative_to(part)
@@ -157,11 +157,7 @@ def tensors_only() -> Iterator[None]:
         fs.torch_load = before
 
 
-def _made(make: "partial[Any]", **options: Any) -> Dataset:
-    return make(**options)
-
-
-def _called(make: "partial[Any]", name: str) -> Dataset:
+def _called(make: "partial[Any]") -> Dataset:
     """The dataset; whatever goes wrong in PyG is one line."""
     try:
         with tensors_only():
@@ -170,7 +166,7 @@ def _called(make: "partial[Any]", name: str) -> Dataset:
         raise
     except Exception as error:
         where = f" from {root}" if (root := make.keywords.get("root")) else ""
-        raise UserError(f"{name} cannot be made{where}: {_reason(error)}") from error
+        raise UserError(f"{title(make)} cannot be made{where}: {_reason(error)}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"data.dataset makes a {type(dataset).__name__}, not a dataset of torch_geometric")
     return dataset
