@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from rich.console import Console
 
 from gt.attention import Demand
 from gt.cli.command import check_command
 from gt.cli.composing import composed
+from gt.cli.program import device_of
 from gt.data import inspect
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
@@ -36,12 +36,11 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
 def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     """Print what a dataset holds and draw some of it; returns the picture's path."""
     held = inspect.contents(data)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = (
         inspect.size_table(held),
         inspect.feature_table(held, data.schema),
         inspect.label_table(data),
-        inspect.mask_table(held.batch, Demand(device=device)),
+        inspect.mask_table(held.batch, Demand(device=device_of(None).type)),
     )
     for table in tables:
         console.print(table)

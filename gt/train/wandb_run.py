@@ -18,6 +18,7 @@ from gt.train.extremes import Sample
 FIGURES = ("curves", "predictions", "blend", "reach", "distance")  # of the report
 POINTS = 5_000  # of a chart
 CLASSES = 30  # of a chart by class
+BINS = 10  # of confidence
 
 
 class Introduction(Callback):
@@ -130,12 +131,12 @@ def charts(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> dict[s
     return drawn
 
 
-def calibration(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> Any:
+def calibration(probability: np.ndarray, truth: np.ndarray) -> Any:
     """How often the likeliest class (rows, classes) is right, by how likely it is said to be (Guo et al. 2017)."""
     import wandb
 
     said, right = probability.max(1), probability.argmax(1) == truth
-    place = np.minimum((said * bins).astype(int), bins - 1)
+    place = np.minimum((said * BINS).astype(int), BINS - 1)
     points = np.array([[values[place == n].mean() for values in (said, right)] for n in np.unique(place)])
     return wandb.plot.line(wandb.Table(["said", "right"], points), "said", "right", title="Calibration")
 

@@ -14,10 +14,12 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from gt.data.packed import smallest
 
 SLAB = 1 << 22  # edges counted at a time
+ROUNDS = 16
+SLACK = 0.1  # by how much a part may be larger than the mean, as a share of it
 
 
-def clusters(pointer: np.ndarray, source: np.ndarray, parts: int, rounds: int = 16, slack: float = 0.1) -> np.ndarray:
-    """(N,) the part of each node, 0 to ``parts - 1``: none has more than ``ceil((1 + slack) N / parts)`` nodes, nor
+def clusters(pointer: np.ndarray, source: np.ndarray, parts: int) -> np.ndarray:
+    """(N,) the part of each node, 0 to ``parts - 1``: none has more than ``ceil((1 + SLACK) N / parts)`` nodes, nor
     less than half of ``N // parts``, and none is empty.
 
     Args:
@@ -31,9 +33,9 @@ def clusters(pointer: np.ndarray, source: np.ndarray, parts: int, rounds: int = 
     order = reverse_cuthill_mckee(links, symmetric_mode=True)
     part = np.empty(nodes, np.int64)
     part[order] = np.arange(nodes) * parts // nodes
-    most, least = int(np.ceil((1 + slack) * nodes / parts)), max(1, nodes // parts // 2)
+    most, least = int(np.ceil((1 + SLACK) * nodes / parts)), max(1, nodes // parts // 2)
     draw = np.random.default_rng(0)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         better, gain = _best(links, part, parts)
         # half of them at a time: two neighbours that both move to the other's part would gain nothing
         mover = np.flatnonzero((gain > 0) & (draw.random(nodes) < 0.5))
