@@ -107,7 +107,7 @@ def test_load_refuses_what_it_should(tmp_path, whole):
         gt.load(tmp_path / "foreign.ckpt")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_resumes_to_the_same_numbers(stop, whole, text, tmp_path):
     folder = tmp_path / "run"
     overrides = ("data=text", f"data.path={text}", *SMALL, f"hydra.run.dir={folder}")

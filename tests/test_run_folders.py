@@ -108,7 +108,7 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
         assert not in_use(run)
 
 
-@pytest.mark.parametrize("sweep", [["-m", "seed=1,2"], ["seeds=3"], ["sweep=python_functions"]])
+@pytest.mark.parametrize("sweep", [["-m", "seed=1,2"], ["seeds=3"], ["sweep=optuna", "optim.lr=1,2"]])
 def test_one_command_begins_a_sweep_and_goes_on_with_it(sweep, tmp_path):
     folder = tmp_path / "sweep"
     words = [*sweep, f"hydra.sweep.dir={folder}", "resume=auto"]
