@@ -106,6 +106,13 @@ class GraphBatch:
         """(E,) bool, False at edges that only fill a static shape; None where every edge is real."""
         return None if self.node_mask is None else self.node_mask[self.edge_index[1]]
 
+    @cached_property
+    def graph_mask(self) -> Tensor | None:
+        """(B,) bool, False at graphs that only fill a static shape; None where every graph is real."""
+        if self.node_mask is None:
+            return None
+        return self.node_mask.new_zeros(self.num_graphs).scatter(0, self.batch, self.node_mask)
+
     def to_dense(self, values: Tensor) -> Tensor:
         """(N, ...) packed rows to (B, L, ...), zeros where a graph is shorter than L."""
         shape = (self.num_graphs, self.max_nodes, *values.shape[1:])
@@ -128,7 +135,7 @@ class GraphBatch:
 
     def finish(self) -> Self:
         """Compute every index a model asks for, so that no layer does and no device is waited for; returns self."""
-        _ = self.slot, self.rowptr, self.in_degree, self.edge_mask, self.equal_sizes
+        _ = self.slot, self.rowptr, self.in_degree, self.edge_mask, self.graph_mask, self.equal_sizes
         return self
 
     def apply(self, move: Move) -> Self:

@@ -52,7 +52,7 @@ def normalised(
         ValueError: a norm of pairs that goes by graph.
     """
     if isinstance(norm, nn.BatchNorm1d) and norm.training:
-        real = {"x": batch.node_mask, "e": batch.edge_mask}.get(stream)
+        real = {"x": batch.node_mask, "e": batch.edge_mask, "g": batch.graph_mask}.get(stream)
         if readers is not None and batch.node_mask is not None:
             real = batch.node_mask.index_select(0, readers)
         if real is not None:

@@ -184,19 +184,26 @@ def test_what_does_not_know_of_all_blocks_says_so():
         GraphTransformer(NODES, WIDTH, 0, jump=JumpMax)
 
 
-def test_a_virtual_node_equals_a_loop():
+@pytest.mark.parametrize("training", [True, False])
+def test_a_virtual_node_equals_a_loop(training):
     torch.manual_seed(0)
-    batch, layer = random_batch((5, 1, 3)), VirtualNode(WIDTH)
+    batch, layer = random_batch((5, 1, 3)), VirtualNode(WIDTH).train(training)
+    network = nn.Sequential(
+        nn.Linear(WIDTH, 2 * WIDTH), nn.BatchNorm1d(2 * WIDTH), nn.ReLU(),
+        nn.Linear(2 * WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(),
+    ).train(training)  # fmt: skip
+    parts = [layer.linear[0], layer.norms[0], layer.linear[1], layer.norms[1]]
+    for mine, own in zip(parts, (network[0], network[1], network[3], network[4]), strict=True):
+        own.load_state_dict(mine.state_dict())
     x, g = torch.randn(9, WIDTH), torch.randn(3, WIDTH)
     for state in (None, g):
         steps = layer(State(x, g=state), batch, None)
-        for graph in range(3):
-            own = batch.batch == graph
-            old = torch.zeros(WIDTH) if state is None else state[graph]
-            new = old + layer.mlp(sum(x[own]) + old)
-            torch.testing.assert_close(old + steps["g"][graph], new)
-            for node in own.nonzero().flatten():
-                torch.testing.assert_close(steps["x"][node], new)
+        old = torch.zeros(3, WIDTH) if state is None else state
+        sums = torch.stack([sum(x[batch.batch == graph]) for graph in range(3)])
+        new = old + network(sums + old)
+        torch.testing.assert_close(old + steps["g"], new)
+        for node, graph in enumerate(batch.batch.tolist()):
+            torch.testing.assert_close(steps["x"][node], new[graph])
 
 
 @pytest.mark.parametrize("model", ["virtual_node", "deepsets"])

@@ -1,5 +1,7 @@
 """A node of each graph that all of its nodes write to and read, with a state of its own."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from gt.dropout import Dropout
@@ -7,28 +9,36 @@ from gt.graph import GraphBatch
 from gt.heads import Sum
 from gt.layers.base import Layer, State
 from gt.masks import Pairs
+from gt.norms import normalised
 
 
 class VirtualNode(Layer):
     """``g' = g + MLP(sum_i x_i + g)``, ``x_i' = x_i + g'`` (Gilmer et al. 2017, as in Hu et al. 2020); g begins at 0.
 
-    The mask plays no part, nor does attention: `gt.masks.VirtualNodes` are nodes that attention reads and updates.
+    Both linear maps of the network are followed by a normalisation and a ReLU: sums over graphs of many sizes have many
+    magnitudes. The mask plays no part, nor does attention: `gt.masks.VirtualNodes` are nodes that attention reads and
+    updates.
 
     Args:
         width: channels of a node and of a graph.
         dropout: on what is added to g.
+        norm: makes a normalisation of (B, channels) from the number of channels.
     """
 
     reads, writes, reads_edges, reads_pairs, reads_mask = "graph", ("x", "g"), False, False, False
     cost = "N"
 
-    def __init__(self, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.linear = nn.ModuleList([nn.Linear(width, 2 * width), nn.Linear(2 * width, width)])
+        self.norms = nn.ModuleList([norm(2 * width), norm(width)])
         self.dropout = Dropout(dropout)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         total = Sum()(state.x, batch)
-        step = self.dropout(self.mlp(total if state.g is None else total + state.g))
+        rows = total if state.g is None else total + state.g
+        for linear, norm in zip(self.linear, self.norms, strict=True):
+            rows = normalised(norm, linear(rows), batch, "g").relu()
+        step = self.dropout(rows)
         g = step if state.g is None else state.g + step
         return {"x": g.index_select(0, batch.batch), "g": step}
