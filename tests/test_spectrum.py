@@ -195,7 +195,7 @@ def fake(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("told", "threads"), [("", "3"), ("2", "2")])
 def test_runs_share_the_cores_and_one_that_fails_stops_no_other(told, threads, fake, monkeypatch, tmp_path):
-    monkeypatch.setattr(pool, "cores", lambda: 6)
+    monkeypatch.setattr(pool, "cpus", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", told) if told else monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     ended = {}
     pool.run_all(fake(a="0.1", b="wrong", c="killed", d="0.1"), 2, lambda run: run and ended.update({run.name: run}))
