@@ -12,8 +12,8 @@ LARGEST = 2**30  # bytes: what is larger is still mapped by itself, and unmapped
 def keep_freed_memory() -> None:
     """Let this process keep what it frees. A training step on a CPU then takes 10 to 20 % less time.
 
-    Large tensors are otherwise mapped and unmapped again and again, and Linux clears each page at its first
-    use. Other allocators than glibc's are left as they are, as is one that the environment tunes.
+    Large tensors are otherwise mapped and unmapped again and again, and Linux clears each page at its first use. Other
+    allocators than glibc's are left as they are, as is one that the environment tunes.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return

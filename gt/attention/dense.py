@@ -149,7 +149,7 @@ def attend_dense(
 ) -> Tensor:
     """Two batched matrix products and a softmax; fastest for many small graphs. (N, H, D) to (N, H, D).
 
-    The bias is (B, 1 or H, L, L) and finite, also where nothing is read.
+    The bias is (B, 1 or H, L, L), and finite where nothing is read: padding that holds NaN would spoil gradients.
     """
     if q is not None and k is not None:
         q, k, wide_v = _pad(pairs, q / math.sqrt(q.shape[-1]), k, v)

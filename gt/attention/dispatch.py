@@ -168,7 +168,7 @@ def joined_bias(
 ) -> Tensor | None:
     """All that is added to the scaled dot product, or stands for it where there is a score: (B, H, L, L) or (P, H).
 
-    A padded one is finite, also where nothing is read.
+    Where nothing is read a padded one holds finite numbers, which do no harm there.
     """
     of_pairs = None
     if score is not None:
