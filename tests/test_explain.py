@@ -116,6 +116,12 @@ def test_a_right_ranking_is_faithful_and_its_reverse_is_not():
     assert faithfulness(curve, random) > 0 > faithfulness(reverse, random)
 
 
+def test_faithfulness_is_bounded_where_an_answer_ends_as_it_began():
+    curve, random = torch.tensor([0.5, 0.1, 0.5]), torch.tensor([[0.5, 0.4, 0.5], [0.5, 0.8, 0.5]])
+    assert faithfulness(curve, random) == pytest.approx((0.6 - 0.1) / 3 / (0.8 - 0.1))
+    assert faithfulness(curve[:1].expand(3), curve[:1].expand(2, 3)) == 0.0
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explained")

@@ -33,8 +33,9 @@ def page(why: Explanation) -> str:
         parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(why, values)}")
     parts.append(
         "<h2>Is it so?</h2><p>The answer as the nodes that a method ranks highest are hidden, one after the other. The "
-        "number is the gap to random rankings, in units of what the answer falls by on the whole: 0 is no better than "
-        f"chance.</p>{table(('method', 'faithfulness'), faithful, words=['method'])}{picture(deletion(why))}"
+        "number is the gap to random rankings, in units of what lies between the highest and the lowest point: 0 is no "
+        "better than chance.</p>"
+        f"{table(('method', 'faithfulness'), faithful, words=['method'])}{picture(deletion(why))}"
     )
     if len(why.edge_scores):
         order = why.edge_scores.abs().argsort(descending=True)[:10].tolist()

@@ -148,7 +148,9 @@ def deletion(net: nn.Module, copies: Copies, answer: Answer, order: Tensor, poin
 def faithfulness(curve: Tensor, random: Tensor) -> float:
     """How much faster an answer falls by a ranking than by random ones; 0: no better than chance.
 
-    The mean gap between the curves (points,) and (R, points), in units of what the answer falls by on the whole.
+    The mean gap between the curves (points,) and (R, points), in units of what lies between the highest and the lowest
+    of their points: an answer may end where it began, so what it falls by on the whole is no unit.
     """
-    whole = float((curve[0] - curve[-1]).abs())
-    return float((random.mean(0) - curve).mean()) / whole if whole > 1e-12 else 0.0
+    every = torch.cat([curve[None], random])
+    span = float(every.max() - every.min())
+    return float((random.mean(0) - curve).mean()) / span if span > 1e-12 else 0.0
