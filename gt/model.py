@@ -17,6 +17,7 @@ from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
+from gt.layers.local import draw_glorot
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn
 from gt.norms import normalised
@@ -56,6 +57,8 @@ class GraphTransformer(nn.Module):
             (GRASS); 0: they are drawn once.
         init_std: draw every weight from a normal distribution of this deviation, and the maps back into the residual
             stream from one ``sqrt(2 depth)`` times as narrow (GPT-2); None keeps PyTorch's.
+        glorot: draw the weights of linear maps uniformly, within ``sqrt(6 / (inputs + outputs))``, and let their biases
+            begin at 0 (Glorot & Bengio 2010), as GCN's authors do; not beside ``init_std``.
         jump: makes, from the width and the depth, what joins the states after all blocks for the head, such as
             `gt.layers.JumpMax`; None: it reads the last.
         stochastic_depth: how many graphs skip the last block at each training step, as a share; of the blocks before
@@ -74,6 +77,7 @@ class GraphTransformer(nn.Module):
         norm: Callable[[int], nn.Module] | None = None,
         dropout: float = 0.0,
         init_std: float | None = None,
+        glorot: bool = False,
         embedding_norm: Callable[[int], nn.Module] | None = None,
         input_dropout: float = 0.0,
         input_bias: bool = True,
@@ -90,6 +94,8 @@ class GraphTransformer(nn.Module):
         below_one(stochastic_depth, "stochastic_depth")
         if init_std is not None:
             positive(init_std, "init_std")
+            if glorot:
+                raise ValueError("glorot and init_std both say how weights are drawn: choose one")
         blocks = in_turn(block, pattern)
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
@@ -134,6 +140,9 @@ class GraphTransformer(nn.Module):
         self.units = Units(schema.mean, schema.scale)
         if init_std is not None:
             self._draw(init_std, depth)
+        if glorot:
+            for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
+                draw_glorot(linear)
         if getattr(readout, "tied", False):
             if narrowed:
                 raise ValueError(

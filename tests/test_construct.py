@@ -156,6 +156,7 @@ def test_what_an_optimiser_of_torch_refuses_is_named_by_its_key(override, key):
         partial(Attention, 8, backend="quick"), partial(FeedForward, 8, ratio=0.0), partial(FeedForward, 8, dropout=1),
         partial(GatedGCN, 8, dropout=-0.1), partial(GraphTransformer, SCHEMA, 8, 0, dropout=1.0),
         partial(GraphTransformer, SCHEMA, 8, 0, init_std=0.0),
+        partial(GraphTransformer, SCHEMA, 8, 0, init_std=0.02, glorot=True),
     ],
 )  # fmt: skip
 def test_a_number_out_of_its_range_is_refused_where_it_is_used(make):

@@ -128,6 +128,15 @@ def test_gcn_equals_pyg(sizes, density, directed):
     assert_same(apply(beside, x, e, batch), (expected, e), [x, *beside.parameters()])
 
 
+def test_gcn_begins_as_wide_as_pyg_draws_it():
+    torch.manual_seed(0)
+    layer, reference = GCN(64, root=True), GCNConv(64, 64)
+    ours, theirs = layer.linear.weight, reference.lin.weight
+    assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+    assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.1)
+    assert not layer.linear.bias.any()
+
+
 @shapes
 @pytest.mark.parametrize("directed", [True, False])
 def test_smoothing_between_linear_maps_is_pyg_gcn_of_other_widths(sizes, density, directed):

@@ -61,6 +61,9 @@ def test_cora_gcn_is_the_network_and_the_optimiser_of_pyg_s_example(graph, monke
     }
     ours = dict(net.named_parameters())
     assert ours.keys() == pairs.keys()
+    for name, parameter in ours.items():  # both begin alike, uniform within the same limits
+        assert parameter.abs().max().item() == pytest.approx(pairs[name].abs().max().item(), rel=0.05)
+        assert parameter.std().item() == pytest.approx(pairs[name].std().item(), rel=0.15)
     with torch.no_grad():
         torch.nn.init.normal_(theirs.first.bias)
         torch.nn.init.normal_(theirs.second.bias)

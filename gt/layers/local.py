@@ -46,10 +46,18 @@ class Smoothing(Layer):
         return {"x": read if self.bias is None else read + self.bias}
 
 
+def draw_glorot(linear: nn.Linear) -> None:
+    """Weights uniform within ``sqrt(6 / (inputs + outputs))``, a bias of 0 (Glorot & Bengio 2010), in place."""
+    nn.init.xavier_uniform_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
 class GCN(Layer):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
-    ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree.
+    ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree. W
+    begins as its authors draw it, about 1.7 times as wide as PyTorch would.
 
     Args:
         width: channels of a node.
@@ -62,6 +70,7 @@ class GCN(Layer):
     def __init__(self, width: int, root: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
+        draw_glorot(self.linear)
         self.root = nn.Linear(width, width) if root else None
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
