@@ -15,6 +15,7 @@ LIBRARY = {
     "schema",
     "errors",
     "ranges",
+    "sums",
     "dropout",
     "norms",
     "units",

@@ -22,6 +22,7 @@ from gt.attention.dense import pair_bias, total
 from gt.dropout import dropout as drop
 from gt.graph import Move
 from gt.masks import Pairs
+from gt.sums import runs
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
@@ -112,12 +113,18 @@ def sampled(left: Tensor, right: Tensor, stack: Stack) -> Tensor:
 
 def to_targets(weights: Tensor, rows: Tensor, stack: Stack) -> Tensor:
     """Sums over the pairs of each target of weighted rows of its sources: (H P,) and (H N, D) to (H N, D)."""
-    return csr(stack.rowptr, stack.source, weights) @ rows
+    return _products(stack.rowptr, stack.source, weights, rows)
 
 
 def to_sources(weights: Tensor, rows: Tensor, stack: Stack) -> Tensor:
     """The same in the other direction: sums over the pairs of each source of weighted rows of its targets."""
-    return csr(stack.colptr, stack.reader, weights.index_select(0, stack.by_source)) @ rows
+    return _products(stack.colptr, stack.reader, weights.index_select(0, stack.by_source), rows)
+
+
+def _products(ptr: Tensor, columns: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+    if rows.device.type == "cpu":  # an embedding bag is up to three times as fast as the product of MKL
+        return runs(rows, columns, ptr, values)
+    return csr(ptr, columns, values) @ rows
 
 
 class _PairProducts(torch.autograd.Function):

@@ -13,19 +13,21 @@ from gt.layers.base import Layer, State
 from gt.masks import Pairs
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
-
-
-def sum_to_targets(messages: Tensor, batch: GraphBatch) -> Tensor:
-    """(E, width) messages to (N, width) sums over the edges that each node reads."""
-    out = messages.new_zeros(batch.num_nodes, messages.shape[1])
-    return out.index_add(0, batch.edge_index[1], messages)
+from gt.sums import Ends, add_up, gather, sources, sum_of_sources, targets, totals
 
 
 def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
     """(N, width) to ``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over the sources of i and i itself, d the in-degree."""
     scale = (batch.in_degree + 1).to(x.dtype).rsqrt()[:, None]
     sent = x * scale
-    return (sum_to_targets(sent.index_select(0, batch.edge_index[0]), batch) + sent) * scale
+    return (sum_of_sources(sent, batch) + sent) * scale
+
+
+def sum_of_messages(x: Tensor, e: Tensor | None, batch: GraphBatch) -> Tensor:
+    """``sum_j ReLU(x_j + e_ij)`` over the sources of each node: (N, width) and (E, width) or None to (N, width)."""
+    if e is None:
+        return sum_of_sources(x.relu(), batch)
+    return add_up((gather(x, sources(batch)) + e).relu(), targets(batch))
 
 
 class Smoothing(Layer):
@@ -89,9 +91,7 @@ class EdgeGCN(Layer):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        messages = self.linear(state.x).index_select(0, batch.edge_index[0])
-        messages = messages if state.e is None else messages + state.e
-        return {"x": sum_to_targets(messages.relu(), batch) + self.bias}
+        return {"x": sum_of_messages(self.linear(state.x), state.e, batch) + self.bias}
 
 
 class GINE(Layer):
@@ -105,9 +105,7 @@ class GINE(Layer):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        messages = state.x.index_select(0, batch.edge_index[0])
-        messages = (messages if state.e is None else messages + state.e).relu()
-        return {"x": self.mlp((1 + self.eps) * state.x + sum_to_targets(messages, batch))}
+        return {"x": self.mlp((1 + self.eps) * state.x + sum_of_messages(state.x, state.e, batch))}
 
 
 class _GatedSums(torch.autograd.Function):
@@ -118,21 +116,22 @@ class _GatedSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, edge: Tensor, value: Tensor, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(edge, value, source, target)
+    def forward(ctx: Any, edge: Tensor, value: Tensor, source: Ends, target: Ends) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(edge, value)
+        ctx.source, ctx.target = source, target
         gate = edge.sigmoid()
-        weighted, total = torch.zeros_like(value), torch.zeros_like(value)
-        weighted.index_add_(0, target, value.index_select(0, source).mul_(gate))
-        return weighted, total.index_add_(0, target, gate)
+        total = totals(gate, target)
+        return totals(gate.mul_(value.index_select(0, source.node)), target), total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_weighted: Tensor, of_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        edge, value, source, target = ctx.saved_tensors
+        edge, value = ctx.saved_tensors
+        source, target = ctx.source, ctx.target
         gate = edge.sigmoid()
-        sent = of_weighted.index_select(0, target)
-        grad_value = torch.zeros_like(value).index_add_(0, source, sent * gate)
-        of_gate = sent.mul_(value.index_select(0, source)).add_(of_total.index_select(0, target))
+        sent = of_weighted.index_select(0, target.node)
+        grad_value = totals(sent * gate, source)
+        of_gate = sent.mul_(value.index_select(0, source.node)).add_(of_total.index_select(0, target.node))
         return of_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
 
 
@@ -161,11 +160,11 @@ class GatedGCN(Layer):
         self.dropout = dropout
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        (source, target), x = batch.edge_index, state.x
+        source, target, x = sources(batch), targets(batch), state.x
         e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
         own, key, sent = self.of_node(x).split([x.shape[1], x.shape[1], 2 * x.shape[1]], dim=1)
         value, query = sent.split(x.shape[1], dim=1)
-        edge = key.index_select(0, target) + query.index_select(0, source) + self.of_edge(e)  # (E, width)
+        edge = gather(key, target) + gather(query, source) + self.of_edge(e)  # (E, width)
         weighted, total = _GatedSums.apply(edge, value, source, target)
         new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch).relu()
         new_e = normalised(self.norm_e, edge, batch, "e").relu()

@@ -1,0 +1,140 @@
+"""Sums of rows over the edges that read them, forward and backward, without atomics and mostly without messages.
+
+An embedding bag adds up the rows of each run of an index; it is several times as fast as adding each where an index
+says. What flows back from a sum is a gather, and from a gather a sum: over the edges in the order of their other end.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gt.graph import GraphBatch, Move
+
+
+@dataclass
+class Ends:
+    """One end of each edge, its source or its target; the rest is worked out once it is asked for.
+
+    Attributes:
+        node: (E,) that end.
+        opposite: (E,) the other.
+        count: N, how many nodes there are.
+        ascending: whether ``node`` is.
+    """
+
+    node: Tensor
+    opposite: Tensor
+    count: int
+    ascending: bool
+
+    @cached_property
+    def order(self) -> Tensor:
+        """(E,) the edges sorted by this end."""
+        return (
+            torch.arange(len(self.node), device=self.node.device) if self.ascending else self.node.argsort(stable=True)
+        )
+
+    @cached_property
+    def ptr(self) -> Tensor:
+        """(N + 1,) offsets into ``order`` of the edges of each node."""
+        degree = self.node.new_zeros(self.count + 1).index_add(0, self.node + 1, torch.ones_like(self.node))
+        return degree.cumsum(0)
+
+    @cached_property
+    def others(self) -> Tensor:
+        """(E,) the other ends in that order."""
+        return self.opposite if self.ascending else self.opposite.index_select(0, self.order)
+
+    def moved(self, move: Move, batch: GraphBatch) -> Ends:
+        """The same on another device."""
+        out = copy(self)
+        vars(out).update({name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        return out
+
+
+def sources(batch: GraphBatch) -> Ends:
+    """Those that are read."""
+    return _ends(batch, 0)
+
+
+def targets(batch: GraphBatch) -> Ends:
+    """Those that read, by which a batch is sorted."""
+    return _ends(batch, 1)
+
+
+def _ends(batch: GraphBatch, end: int) -> Ends:
+    def make() -> Ends:
+        return Ends(batch.edge_index[end], batch.edge_index[1 - end], batch.num_nodes, ascending=end == 1)
+
+    return make() if torch.compiler.is_compiling() else batch.cached(("ends", end), make)
+
+
+def runs(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(R, d) rows to (N, d): sum n is of the rows ``index[ptr[n]:ptr[n + 1]]``, each times its weight if it has one."""
+    return F.embedding_bag(
+        index, rows.contiguous(), ptr, mode="sum", include_last_offset=True, per_sample_weights=weights
+    )
+
+
+def totals(messages: Tensor, ends: Ends) -> Tensor:
+    """(E, d) messages to (N, d): their sum over the edges of each node that have it at this end; see `add_up`."""
+    if torch.compiler.is_compiling():  # a compiler makes one kernel of what makes a message and what adds it
+        return messages.new_zeros(ends.count, messages.shape[1]).index_add(0, ends.node, messages)
+    return runs(messages, ends.order, ends.ptr)
+
+
+def gather(x: Tensor, ends: Ends) -> Tensor:
+    """(N, d) nodes to (E, d): that at an end of each edge."""
+    return x.index_select(0, ends.node) if torch.compiler.is_compiling() else _Gather.apply(x, ends)
+
+
+def add_up(messages: Tensor, ends: Ends) -> Tensor:
+    """`totals`, through which gradients flow."""
+    return totals(messages, ends) if torch.compiler.is_compiling() else _AddUp.apply(messages, ends)
+
+
+def sum_of_sources(x: Tensor, batch: GraphBatch) -> Tensor:
+    """(N, d) to the sum of the rows that each node reads: what `gather` and `add_up` give, without the messages."""
+    if torch.compiler.is_compiling():
+        return add_up(gather(x, sources(batch)), targets(batch))
+    return _SumOfOthers.apply(x, targets(batch), sources(batch))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ends: Ends) -> Tensor:
+        ctx.ends = ends
+        return x.index_select(0, ends.node)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _AddUp.apply(grad, ctx.ends), None
+
+
+class _AddUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, messages: Tensor, ends: Ends) -> Tensor:
+        ctx.ends = ends
+        return totals(messages, ends)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Gather.apply(grad, ctx.ends), None
+
+
+class _SumOfOthers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ends: Ends, back: Ends) -> Tensor:
+        ctx.ends, ctx.back = ends, back
+        return runs(x, ends.others, ends.ptr)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _SumOfOthers.apply(grad, ctx.back, ctx.ends), None, None
