@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gt.graph import GraphBatch, Move
+from gt.masks import Pairs
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Ends:
         """(E,) the other ends in that order."""
         return self.opposite if self.ascending else self.opposite.index_select(0, self.order)
 
-    def moved(self, move: Move, batch: GraphBatch) -> Ends:
+    def moved(self, move: Move, _: GraphBatch | Pairs) -> Ends:
         """The same on another device."""
         out = copy(self)
         vars(out).update({name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
@@ -74,6 +75,17 @@ def _ends(batch: GraphBatch, end: int) -> Ends:
         return Ends(batch.edge_index[end], batch.edge_index[1 - end], batch.num_nodes, ascending=end == 1)
 
     return make() if torch.compiler.is_compiling() else batch.cached(("ends", end), make)
+
+
+def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
+    """The ends of the pairs of a mask: those that are read and, by which they are sorted, those that read."""
+
+    def make(end: int) -> Ends:
+        return Ends(pairs.edges[end], pairs.edges[1 - end], pairs.batch.num_nodes, ascending=end == 1)
+
+    if torch.compiler.is_compiling():
+        return make(0), make(1)
+    return pairs.kept("ends_0", lambda: make(0)), pairs.kept("ends_1", lambda: make(1))
 
 
 def runs(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gt.dropout import Dropout
@@ -13,6 +12,7 @@ from gt.layers.base import Chain, Layer, Residual, State
 from gt.layers.block import FeedForward
 from gt.masks import Pairs
 from gt.ranges import divides
+from gt.sums import add_up, gather, pair_ends, sources, targets
 
 
 class EdgeGated(Layer):
@@ -45,17 +45,17 @@ class EdgeGated(Layer):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         x, e = state.x, getattr(state, self.stream)
-        source, target = pairs.edges if self.stream == "p" else batch.edge_index
-        e = x.new_zeros(len(source), x.shape[1]) if e is None else e
-        q, k, v = self.project_in(x).view(len(x), 3, self.heads, x.shape[1] // self.heads).unbind(1)  # (N, H, D)
-        gate = self.project_edge(e).view(len(e), *q.shape[1:])  # (E, H, D)
-        scores = q[target] * k[source] / math.sqrt(q.shape[-1]) * gate
-        weights = scores.sum(-1).clamp(-5, 5).exp()  # (E, H)
+        source, target = pair_ends(pairs) if self.stream == "p" else (sources(batch), targets(batch))
+        e = x.new_zeros(len(source.node), x.shape[1]) if e is None else e
+        query, sent = self.project_in(x).tensor_split([x.shape[1]], dim=1)
+        k, v = gather(sent, source).chunk(2, dim=1)  # (E, d)
+        scores = gather(query, target) * k * self.project_edge(e) / math.sqrt(x.shape[1] / self.heads)
+        weights = scores.unflatten(1, (self.heads, -1)).sum(-1).clamp(-5, 5).exp()  # (E, H)
         if self.stream == "p" and pairs.edge_heads is not None:
             weights = weights * pairs.edge_heads
-        total = weights.new_zeros(len(x), self.heads).index_add(0, target, weights) + 1e-6
-        read = torch.zeros_like(v).index_add(0, target, weights[..., None] * v[source])
-        steps = {"x": (read / total[..., None]).flatten(1), self.stream: scores.flatten(1)}
+        total = add_up(weights, target) + 1e-6
+        read = add_up((weights[..., None] * v.unflatten(1, (self.heads, -1))).flatten(1), target)
+        steps = {"x": read / total.repeat_interleave(x.shape[1] // self.heads, dim=1), self.stream: scores}
         return {stream: self.project_out[stream](self.dropout(step)) for stream, step in steps.items()}
 
 
