@@ -1,12 +1,15 @@
 """What the pages of this program share: their style, figures within them, tables."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONG = 40  # letters of a cell that is given room
 PER_INCH = 90  # pixels of a figure's inch at least, so that letters of 8 points are read
@@ -45,6 +48,8 @@ def page(title: str, body: str, style: str = "") -> str:
 
 def drawn(figure: Figure, kind: str = "png") -> bytes:
     """A figure as a file: ``png``, ``pdf`` or ``svg``; fonts of a PDF are embedded as TrueType, as journals ask."""
+    import matplotlib as mpl  # late: half a second that a refused command does without
+
     file = io.BytesIO()
     with mpl.rc_context({"font.size": 9, "pdf.fonttype": 42}):
         figure.savefig(file, dpi=130, format=kind)
