@@ -33,7 +33,20 @@ def _sampled(sample: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
     return 2 * sample.values().numel() * a.shape[1]
 
 
+def _weighted_runs(rows: Tensor, index: Tensor, *others: Any, **_: Any) -> int:
+    """Sums of rows that have weights are the product with a sparse matrix; those without are no products."""
+    weighted = len(others) > WEIGHTS and others[WEIGHTS] is not None
+    return 2 * index.numel() * rows.shape[1] if weighted else 0
+
+
+WEIGHTS = 4  # which argument of an embedding bag after rows and index its weights are
 aten = torch.ops.aten
-SPARSE: dict[Any, Any] = {aten.mm: _product, aten.addmm: _sum, aten.sparse_sampled_addmm: _sampled}
+SPARSE: dict[Any, Any] = {
+    aten.mm: _product,
+    aten.addmm: _sum,
+    aten.sparse_sampled_addmm: _sampled,
+    aten._embedding_bag: _weighted_runs,
+    aten._embedding_bag_forward_only: _weighted_runs,
+}
 for _function in SPARSE.values():
     _function._get_raw = True  # tensors rather than their shapes
