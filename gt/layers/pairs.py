@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gt.layers.base import Chain, Residual, State, writes_of
 from gt.layers.dwivedi import FeedForwards
 from gt.masks import Pairs
+from gt.sums import add_up, pair_ends
 
 Factory = Callable[[int], nn.Module]
 
@@ -20,7 +21,7 @@ def state_of(state: State, pairs: Pairs) -> Tensor:
 
 def sum_by_reader(values: Tensor, pairs: Pairs) -> Tensor:
     """(P, ...) to (N, ...), the sum over the pairs of each reader."""
-    return values.new_zeros(pairs.batch.num_nodes, *values.shape[1:]).index_add(0, pairs.edges[1], values)
+    return add_up(values.flatten(1), pair_ends(pairs)[1]).view(-1, *values.shape[1:])
 
 
 def largest_of(scores: Tensor, target: Tensor, nodes: int) -> Tensor:
