@@ -66,7 +66,7 @@ REFUSED = [  # by what is built
     "mask=hops mask.hops=-1", "mask=window mask.width=-1", "mask=by_head mask.hops=[1,2,3]", "model.head.pool=[]",
     "mask=by_layer mask.hops=[1,2,3]", "encoding=[rwse] encoding.rwse.steps=0", "encoding=[rwse] encoding.rwse.dim=99",
     "model.head.hidden=-1", "model.head.hidden=9", "model=gps model.block.blend.weight=2", "model.head.tied=1",
-    "model._target_=gt.layers.GCN", "model.block.norm._target_=torch.nn.Linear", "logger.csv=null",
+    "model._target_=gt.layers.GCN", "model.block.norm._target_=torch.nn.Linear",
 ]  # fmt: skip
 OTHERS = [  # of the other programs
     "gt.predict", "gt.predict nothing.ckpt", "gt.predict empty", "gt.predict garbage", "gt.predict run -x",
