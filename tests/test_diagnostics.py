@@ -192,15 +192,13 @@ def test_a_deep_gcn_smooths_and_a_residual_keeps_what_it_had():
     tables = []
     for kept in (False, True):
         net = network(partial(ConvolutionBlock, local=GCN, residual=kept), 12, width=32)
-        for block in net.blocks:
-            nn.init.zeros_(block.local.linear.bias)  # a constant is not smooth where degrees differ
         tables.append(diagnose(net, [batch], targets=1))
     plain, residual = tables
     energy = plain["dirichlet_energy"].to_numpy()
     assert energy[0] == residual["dirichlet_energy"][0]
     assert energy[12] < energy[6] < energy[1] < energy[0]
-    assert energy[12] < 0.1 * residual["dirichlet_energy"][12]
-    assert plain["effective_rank"][12] < 0.5 * residual["effective_rank"][12]
+    assert energy[6] < 0.2 * residual["dirichlet_energy"][6]
+    assert plain["effective_rank"][6] < 0.5 * residual["effective_rank"][6]
 
 
 @pytest.mark.parametrize("mask", [Hops(1), Hops(1) | VirtualNodes(2)], ids=str)
