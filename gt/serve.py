@@ -59,7 +59,10 @@ def main() -> None:
         print(f"anybody who reaches {args.host} may ask: put a proxy with passwords before it", flush=True)
     port = listener.getsockname()[1]
     print(f"{app.title} at http://{args.host}:{port} (API at /docs); Ctrl-C ends it", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(args.timeout) + 1)
+    # a client that goes on with a connection just as it is closed for being idle loses its request: close late
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_keep_alive=75, timeout_graceful_shutdown=int(args.timeout) + 1
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
