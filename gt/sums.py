@@ -27,31 +27,33 @@ class Ends:
         node: (E,) that end.
         opposite: (E,) the other.
         count: N, how many nodes there are.
-        ascending: whether ``node`` is.
+        rowptr: (N + 1,) offsets into the edges of each node where they are sorted by this end.
     """
 
     node: Tensor
     opposite: Tensor
     count: int
-    ascending: bool
+    rowptr: Tensor | None = None
 
     @cached_property
     def order(self) -> Tensor:
         """(E,) the edges sorted by this end."""
-        return (
-            torch.arange(len(self.node), device=self.node.device) if self.ascending else self.node.argsort(stable=True)
-        )
+        if self.rowptr is not None:
+            return torch.arange(len(self.node), device=self.node.device)
+        return self.node.argsort(stable=True)
 
     @cached_property
     def ptr(self) -> Tensor:
         """(N + 1,) offsets into ``order`` of the edges of each node."""
+        if self.rowptr is not None:
+            return self.rowptr
         degree = self.node.new_zeros(self.count + 1).index_add(0, self.node + 1, torch.ones_like(self.node))
         return degree.cumsum(0)
 
     @cached_property
     def others(self) -> Tensor:
         """(E,) the other ends in that order."""
-        return self.opposite if self.ascending else self.opposite.index_select(0, self.order)
+        return self.opposite if self.rowptr is not None else self.opposite.index_select(0, self.order)
 
     def moved(self, move: Move, _: GraphBatch | Pairs) -> Ends:
         """The same on another device."""
@@ -62,30 +64,29 @@ class Ends:
 
 def sources(batch: GraphBatch) -> Ends:
     """Those that are read."""
-    return _ends(batch, 0)
+    source, target = batch.edge_index
+    if torch.compiler.is_compiling():  # which makes no use of what is sorted
+        return Ends(source, target, batch.num_nodes)
+    return batch.cached("sources", lambda: Ends(source, target, batch.num_nodes))
 
 
 def targets(batch: GraphBatch) -> Ends:
     """Those that read, by which a batch is sorted."""
-    return _ends(batch, 1)
-
-
-def _ends(batch: GraphBatch, end: int) -> Ends:
-    def make() -> Ends:
-        return Ends(batch.edge_index[end], batch.edge_index[1 - end], batch.num_nodes, ascending=end == 1)
-
-    return make() if torch.compiler.is_compiling() else batch.cached(("ends", end), make)
+    source, target = batch.edge_index
+    if torch.compiler.is_compiling():
+        return Ends(target, source, batch.num_nodes)
+    return batch.cached("targets", lambda: Ends(target, source, batch.num_nodes, batch.rowptr))
 
 
 def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
     """The ends of the pairs of a mask: those that are read and, by which they are sorted, those that read."""
-
-    def make(end: int) -> Ends:
-        return Ends(pairs.edges[end], pairs.edges[1 - end], pairs.batch.num_nodes, ascending=end == 1)
-
+    (source, target), nodes = pairs.edges, pairs.batch.num_nodes
     if torch.compiler.is_compiling():
-        return make(0), make(1)
-    return pairs.kept("ends_0", lambda: make(0)), pairs.kept("ends_1", lambda: make(1))
+        return Ends(source, target, nodes), Ends(target, source, nodes)
+    return (
+        pairs.kept("ends_of_sources", lambda: Ends(source, target, nodes)),
+        pairs.kept("ends_of_targets", lambda: Ends(target, source, nodes, pairs.rowptr)),
+    )
 
 
 def runs(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
