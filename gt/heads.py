@@ -134,7 +134,7 @@ class Head(nn.Module):
             x = x.index_select(0, batch.links[0]) * x.index_select(0, batch.links[1])
             return x.sum(1, keepdim=True) if self.dot else self.mlp(x)
         if self.choices:
-            asking = Sum()(x * batch.extras["query"][:, None], batch)[batch.batch]
+            asking = Sum()(x * batch.extras["query"][:, None], batch).index_select(0, batch.batch)
             return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)
         if self.pools:
             x = torch.cat([pool(virtual if isinstance(pool, Virtual) else x, batch) for pool in self.pools], dim=1)
