@@ -1,5 +1,6 @@
 """Who can be reached in how many hops: breadth-first search from every node of a batch at once."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +22,34 @@ def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
     return shift + torch.arange(shift.numel(), device=shift.device)
 
 
-# Nodes of the largest graph up to which all pairs are searched at once by matrix products, 3 to 7 times as fast as by
-# lists; their cost grows with the third power of it.
+# Nodes of the largest graph up to which every two of a graph are searched at once rather than those found listed.
 DENSE = 256
 
 
+def _by_bits(batch: GraphBatch, most: int) -> Tensor:
+    """`hop_matrix` on a CPU: who is reached is a bit, and a node reaches in a hop more what those that it reads do."""
+    nodes, size = batch.num_nodes, batch.max_nodes
+    source, rowptr, place = batch.edge_index[0].numpy(), batch.rowptr.numpy(), batch.position.numpy()
+    reached = np.zeros((nodes, -(-size // 64)), np.uint64)
+    reached[np.arange(nodes), place // 64] = np.uint64(1) << (place % 64).astype(np.uint64)
+    readers = np.flatnonzero(np.diff(rowptr))
+    starts = rowptr[readers]
+    away = np.zeros((nodes, 64 * reached.shape[1]), np.min_scalar_type(min(most, size)))  # hops that did not reach it
+    for hop in range(min(most, size - 1) + 1):
+        found = np.unpackbits(reached.view(np.uint8), axis=1, bitorder="little")
+        before = reached[readers]
+        now = before | np.bitwise_or.reduceat(reached[source], starts) if len(readers) else before
+        if hop == most or np.array_equal(now, before):
+            break
+        away += found ^ 1
+        reached[readers] = now
+    rows = np.where(found, away, np.int64(most + 1))[:, :size]
+    distance = torch.full((batch.num_graphs * size, size), most + 1)
+    return distance.index_copy_(0, batch.slot, torch.from_numpy(rows)).view(batch.num_graphs, size, size)
+
+
 def _by_products(batch: GraphBatch, most: int) -> Tensor:
-    """`hop_matrix`, for small graphs: a product of those reached last with the edges reaches those one hop further."""
+    """`hop_matrix` elsewhere: a product of those reached last with the edges reaches those one hop further."""
     shape = (batch.num_graphs, batch.max_nodes, batch.max_nodes)
     source, target = batch.edge_index
     edges = torch.zeros(shape, dtype=torch.float32, device=batch.device)
@@ -35,16 +57,14 @@ def _by_products(batch: GraphBatch, most: int) -> Tensor:
     reached = torch.zeros_like(edges)
     reached[batch.batch, batch.position, batch.position] = 1.0
     furthest = min(most, batch.max_nodes - 1)
-    distance = torch.full(shape, furthest + 1, dtype=torch.int16, device=batch.device).masked_fill_(reached > 0, 0)
+    distance = torch.full(shape, most + 1, dtype=torch.long, device=batch.device).masked_fill_(reached > 0, 0)
     unreached = reached == 0
-    for hop in range(1, furthest + 1):
+    for hop in range(1, furthest + 1):  # looking whether any is new costs more than going on
         new = (reached.bmm(edges) > 0).logical_and_(unreached)
-        if batch.device.type == "cpu" and not new.any():  # elsewhere looking costs more than going on
-            break
         distance.masked_fill_(new, hop)
         unreached.logical_xor_(new)
         reached = new.to(edges.dtype)
-    return distance.long().masked_fill_(unreached, most + 1)
+    return distance
 
 
 def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -62,7 +82,7 @@ def hop_distances(batch: GraphBatch, most: int | None = None, readers: Tensor | 
     nodes, source = batch.num_nodes, batch.edge_index[0]
     if readers is None and 0 < batch.max_nodes <= DENSE:
         furthest = batch.max_nodes if most is None else most
-        matrix = _by_products(batch, furthest)
+        matrix = hop_matrix(batch, furthest)
         graph, row, column = (matrix <= furthest).nonzero(as_tuple=True)
         first = batch.ptr[graph]
         return (first + row) * nodes + first + column, matrix[graph, row, column]
@@ -96,22 +116,6 @@ def hops_between(batch: GraphBatch, source: Tensor, target: Tensor, most: int, r
 
 def hop_matrix(batch: GraphBatch, most: int) -> Tensor:
     """(B, L, L) the hops from reader i to source j; ``most + 1`` where that is further, out of reach, or padding."""
-    if 0 < batch.max_nodes <= DENSE:
-        return _by_products(batch, most)
-    size, place = batch.max_nodes, batch.position
-    distance = torch.full((batch.num_graphs * size * size,), most + 1, device=batch.device)
-    last, row = torch.arange(batch.num_nodes, device=batch.device), batch.slot * size
-    distance[row + place] = 0
-    seen, hop = torch.empty_like(distance), 0
-    while last.numel() and hop < most:
-        hop += 1
-        steps = batch.in_degree[last]
-        last = batch.edge_index[0][ranges(batch.rowptr[last], steps)]
-        row = row.repeat_interleave(steps)
-        pair = row + place[last]
-        number = torch.arange(len(pair), device=batch.device)
-        seen[pair] = number
-        new = (distance[pair] > most) & (seen[pair] == number)  # each pair once: the one that was written last
-        distance[pair[new]] = hop
-        last, row = last[new], row[new]
-    return distance.view(batch.num_graphs, size, size)
+    if batch.device.type == "cpu" and batch.max_nodes:
+        return _by_bits(batch, most)
+    return _by_products(batch, most)

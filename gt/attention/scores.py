@@ -132,7 +132,7 @@ class Decay(Hint):
         return F.softplus(self.raw)
 
     def forward(self, distance: Tensor) -> Tensor:
-        return -self.rates.view(-1, *[1] * (distance.dim() - 2)) * distance.abs()
+        return -self.rates.view(-1, *[1] * (distance.dim() - 2)) * distance.to(self.raw.dtype).abs()
 
 
 class HopDecay(Decay):
