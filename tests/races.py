@@ -19,5 +19,7 @@ class NoRaces(TorchDispatchMode):
         if func.overloadpacket in PUTS and len(args) > 3 and args[3]:
             places = torch.stack(torch.broadcast_tensors(*(each for each in args[1] if each is not None))).flatten(1)
             if places.dtype != torch.bool:
-                assert places.shape[1] == places.unique(dim=1).shape[1], "rows are added to one place by several threads"
+                assert places.shape[1] == places.unique(dim=1).shape[1], (
+                    "rows are added to one place by several threads"
+                )
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Hops by matrix products and by lists are the same, and those of NetworkX."""
+"""Hops by bits, by matrix products and by lists are the same, and those of NetworkX."""
 
 import networkx as nx
 import pytest
