@@ -28,6 +28,24 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes calls from now on; 0 takes a free port.
+
+    Raises:
+        UserError: it cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # by this name of the protocol asyncio knows not to hold back an answer's body until its head is acknowledged, 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)  # whoever calls before the service has begun waits rather than being refused
+    except OSError as error:
+        raise UserError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+    return listener
+
+
 def main() -> None:
     args = arguments()
     for name in ("batch", "room", "timeout"):
@@ -49,12 +67,7 @@ def main() -> None:
     model = load(path, args.trust).to(device_of(args.device))
     limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)
     app = service(model, path.resolve().parent.parent.name, limits)
-    listener = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((args.host, args.port))
-    except OSError as error:
-        raise UserError(f"cannot listen at {args.host}:{args.port}: {error.strerror}; choose another --port") from None
+    listener = listen(args.host, args.port)
     if args.host not in LOOPBACK:
         print(f"anybody who reaches {args.host} may ask: put a proxy with passwords before it", flush=True)
     port = listener.getsockname()[1]
