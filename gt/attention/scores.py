@@ -107,28 +107,23 @@ class Hint(nn.Module, ABC):
         return self((place - place[:, None])[None, None]).expand(pairs.batch.num_graphs, -1, -1, -1)
 
 
-def geometric(heads: int) -> Tensor:
-    """Slopes ``2^(-8 h / H)``, h from 1 to H, as ALiBi takes them for H a power of two."""
-    return 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
-
-
 class Decay(Hint):
     """Weights fall off as ``exp(-a_h d)`` with the distance d of the pair; a soft mask between local and complete.
 
     Args:
-        heads: each has a rate ``a_h >= 0`` of its own, at first ``2^(-8 h / H)``.
-        learned: whether the rates are trained.
+        rates: (H,) what the rate ``a_h > 0`` of each head is at first.
+        learned: whether they are trained.
     """
 
     finite = True
 
-    def __init__(self, heads: int, learned: bool = True) -> None:
+    def __init__(self, rates: Tensor, learned: bool = True) -> None:
         super().__init__()
-        self.raw = nn.Parameter(geometric(heads).expm1().log(), requires_grad=learned)  # softplus gives the rates back
+        self.raw = nn.Parameter(rates.expm1().log(), requires_grad=learned)  # softplus gives the rates back
 
     @property
     def rates(self) -> Tensor:
-        """(H,) how fast each head's weights fall off; 0 a head that distance means nothing to."""
+        """(H,) how fast each head's weights fall off; near 0 a head that distance means nothing to."""
         return F.softplus(self.raw)
 
     def forward(self, distance: Tensor) -> Tensor:
@@ -138,16 +133,23 @@ class Decay(Hint):
 class HopDecay(Decay):
     """`Decay` with the number of hops from reader to source; what is further than ``most`` counts as ``most + 1``.
 
-    On a path it is ALiBi (Press et al. 2022) with learned slopes, up to ``most``.
+    The rates are 1, 1/2, 1/4, ... at first: most of a graph is a few hops away, and the slopes that ALiBi (Press et al.
+    2022) has for positions, of which there are thousands, would leave most heads even.
     """
 
     def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
-        super().__init__(heads, learned)
+        super().__init__(0.5 ** torch.arange(heads), learned)
         self.most: int = most
 
 
 class PositionDecay(Decay):
-    """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) where slopes are fixed."""
+    """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) where it is not learned.
+
+    The rates are ALiBi's ``2^(-8 h / H)`` at first, h from 1 to H, as it takes them for H a power of two.
+    """
+
+    def __init__(self, heads: int, learned: bool = True) -> None:
+        super().__init__(2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads), learned)
 
 
 def score_bias(score: Score, q: Tensor, k: Tensor, pairs: Pairs, pair: Tensor | None, dense: bool) -> Tensor:

@@ -116,8 +116,9 @@ def test_decay_multiplies_weights_by_an_exponential(hint, sizes):
     pairs = Complete()(batch)
     decay = hint(HEADS).double()
     rates = decay.rates.detach()
-    assert torch.allclose(rates, 2.0 ** (-8 * torch.arange(1, HEADS + 1, dtype=torch.float64) / HEADS))
+    heads = torch.arange(1, HEADS + 1, dtype=torch.float64)
     source, target = pairs.edges
+    assert torch.allclose(rates, 2.0 ** (1 - heads if hint is HopDecay else -8 * heads / HEADS))
     if hint is HopDecay:
         distance = [hops(batch, i, j, decay.most) for j, i in pairs.edges.T.tolist()]
     else:
