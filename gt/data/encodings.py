@@ -62,13 +62,25 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
     return replace(graphs, encodings=arrays)
 
 
+def compute(graphs: Graphs, encodings: Sequence[Encoding]) -> Graphs:
+    """`attach` in memory: what is little enough costs less to compute than to keep."""
+    arrays = dict(graphs.encodings)
+    for encoding in encodings:
+        if encoding.key() is not None:
+            arrays |= _rows(next(_packed([encoding.compute(graphs)])))
+    return replace(graphs, encodings=arrays)
+
+
 def _opened(paths: Mapping[str, Path]) -> dict[str, Rows]:
-    arrays = {name: read_array(path) for name, path in paths.items()}
+    return _rows({name: read_array(path) for name, path in paths.items()})
+
+
+def _rows(arrays: Arrays) -> dict[str, Rows]:
     rows = {}
     for name, values in arrays.items():
         if not name.endswith(OF):
-            which = arrays[name + OF]
-            rows[name] = Rows(values, which if len(which) else None)
+            which = arrays.get(name + OF)
+            rows[name] = Rows(values, None if which is None or not len(which) else which)
     return rows
 
 

@@ -15,7 +15,7 @@ from gt.data.arrays import Rows
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset, runs, tensor
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
-from gt.data.encodings import attach
+from gt.data.encodings import attach, compute
 from gt.data.link_pairs import Ranked
 from gt.data.packed import Graphs
 from gt.data.source import Source
@@ -47,21 +47,34 @@ class Stored(DataModule):
         self.stored: Graphs | None = None
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+        self.stored = self._own(encodings) if known is None else self._new(encodings, known)
+        self.schema = self.stored.schema
+
+    def _own(self, encodings: Sequence[Encoding]) -> Graphs:
+        """What is kept in the store, split."""
         source = self.source
-        if known is None:
-            source.folder = store_folder(source.root, f"{source.name}-{fingerprint(source.key())}", is_complete)
-            graphs = open_or_build(source.folder, source.build)
-            self.check(graphs)
-            graphs = source.resplit(graphs)
-            if summary := source.summary(graphs):
-                rank_zero_only(print)(summary, flush=True)
+        source.folder = store_folder(source.root, f"{source.name}-{fingerprint(source.key())}", is_complete)
+        graphs = open_or_build(source.folder, source.build)
+        self.check(graphs)
+        graphs = source.resplit(graphs)
+        if summary := source.summary(graphs):
+            rank_zero_only(print)(summary, flush=True)
+        return attach(graphs, source.folder, encodings) if len(graphs) else graphs
+
+    def _new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:
+        """What a trained model is to predict: all of it, held or in a store that goes with this object."""
+        source = self.source
+        if source.in_memory:
+            built = source.build_known(known)
+            (graphs,) = (built,) if isinstance(built, Graphs) else built
         else:
             self._temporary = temporary_store(source.root)
             source.folder = Path(self._temporary.name) / source.name
             graphs = open_or_build(source.folder, lambda: source.build_known(known))
-            graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
-        self.stored = attach(graphs, source.folder, encodings) if len(graphs) else graphs
-        self.schema = graphs.schema
+        graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
+        if not len(graphs):
+            return graphs
+        return compute(graphs, encodings) if source.in_memory else attach(graphs, source.folder, encodings)
 
     def check(self, graphs: Graphs) -> None:
         """Whether this is the data module for such graphs.

@@ -29,7 +29,7 @@ from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
 
 ATOMS = 9  # columns of OGB's features of an atom
-PART = 2000  # molecules that a process reads at a time
+PART = 2000  # molecules that a process reads at a time, and objects that are held rather than stored
 
 
 class Objects(LinkSource):
@@ -48,6 +48,7 @@ class Objects(LinkSource):
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items, self.root = list(items), Path(tempfile.gettempdir())
+        self.in_memory = len(self.items) <= PART  # a service answers without a disk
         kinds = {kind for item in self.items for kind in (str, Data, nx.Graph) if isinstance(item, kind)}
         odd = [item for item in self.items if not isinstance(item, str | Data | nx.Graph | None)]
         if odd or len(kinds) != 1:

@@ -52,8 +52,9 @@ def sorted_column(table: pd.DataFrame, name: str = "probability") -> np.ndarray:
     return np.sort(table[name].astype(float).to_numpy())
 
 
-def test_molecules(tmp_path: Path) -> None:
+def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rdkit")
+    from gt.data import graphs, objects
     from gt.data.molecules.molecules import Molecules
 
     split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
@@ -71,6 +72,12 @@ def test_molecules(tmp_path: Path) -> None:
     assert list(found.attrs["unreadable"]) == [1]
     np.testing.assert_allclose(sorted_column(found.dropna(), "prediction"), trained, **CLOSE)
     np.testing.assert_allclose(found["prediction"].dropna(), at_once["prediction"].astype(float), **CLOSE)
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, "temporary_store", None)  # so few are read without a disk
+        few = task.predict(SMILES)["prediction"]
+        patch.undo()
+        patch.setattr(objects, "PART", 7)
+        np.testing.assert_array_equal(task.predict(SMILES)["prediction"], few)
     embeddings = task.embed([*SMILES[25:], "no molecule"])
     assert len(embeddings) == 6
     assert np.isnan(embeddings).all(1).tolist() == [False] * 5 + [True]
