@@ -287,6 +287,11 @@ def test_a_clear_difference_is_more_than_noise_and_a_small_one_is_not(mode):
     assert "better than the Transformer, which is not more than noise (0.4 standard errors" in transformer
 
 
+def test_a_difference_that_is_the_same_with_each_seed_is_said_so():
+    said = scored({BETWEEN: [(1.0, 1.0)] * 3, GNN: [(0.5, 0.25)] * 3}).verdict("data", AXES["hops"])
+    assert "0.7500 better than the GNN, with each of 3 seeds" in said
+
+
 def test_more_than_noise_is_what_a_paired_t_test_says():
     draw, verdicts = np.random.default_rng(0), []
     for _ in range(60):

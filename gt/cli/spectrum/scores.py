@@ -50,7 +50,9 @@ def sentence(lead: Estimate, other: str) -> str:
     than = f"{word} than the {other}"
     if lead.n == 1:
         return f"{number(better.mean)} {than} (one seed: whether that is more than noise cannot be said)"
-    errors = f"{better.mean / better.error if better.error else math.inf:.1f} standard errors, {lead.n} seeds"
+    if not better.error:
+        return f"{number(better.mean)} {than}, with each of {lead.n} seeds"
+    errors = f"{better.mean / better.error:.1f} standard errors, {lead.n} seeds"
     verdict = "is not" if lead.is_noise else "is"
     return f"{number(better.mean)} {better.interval()} {than}, which {verdict} more than noise ({errors})"
 
