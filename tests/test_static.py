@@ -12,6 +12,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from gt.attention import Demand
+from gt.attention.scores import Additive, HopDecay, PositionDecay
 from gt.data import static
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, gather
@@ -120,6 +121,23 @@ def test_padding_changes_nothing_under_any_mask(mask, backend):
         ParallelBlock, local=GatedGCN, attention=partial(Attention, heads=2, backend=backend), norm=nn.BatchNorm1d
     )
     same(GraphTransformer(SCHEMA, 8, 2, block, mask=mask), *both())
+
+
+@pytest.mark.parametrize("mask", [Complete(), Hops(2)])
+@pytest.mark.parametrize("backend", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    "options",
+    [{"hint": HopDecay}, {"hint": PositionDecay}, {"score": Additive}, {"edges": True}],
+    ids=["hop decay", "position decay", "additive score", "edges"],
+)
+def test_padding_changes_nothing_where_a_bias_is_learned(options, backend, mask):
+    """A bias has gradients from all rows of the padded view, also from those of graphs without a node."""
+    torch.manual_seed(0)
+    plain, full = both(shape=replace(SHAPE, nodes=sum(SIZES) + 1))
+    assert 0 in full.sizes
+    learned = partial(Attention, heads=2, backend=backend, **options)
+    block = partial(ParallelBlock, local=GINE, attention=learned)
+    same(GraphTransformer(SCHEMA, 8, 2, block, mask=mask), plain, full)
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])

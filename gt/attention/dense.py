@@ -42,7 +42,8 @@ def _hides(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     def make() -> Tensor:
         # who reads all of a graph is told by its size alone, whatever the rows of padding hold
         places = torch.arange(batch.max_nodes, device=batch.device)
-        visible = (places < batch.sizes[:, None])[:, None, None] if everything else pairs.safe_dense
+        sizes = batch.sizes.clamp(min=1)  # of a graph that only fills a batch up: a softmax over nothing would be NaN
+        visible = (places < sizes[:, None])[:, None, None] if everything else pairs.safe_dense
         return torch.zeros(visible.shape, dtype=dtype, device=batch.device).masked_fill(~visible, -torch.inf)
 
     return pairs.kept(f"hides_{dtype}".replace(".", "_"), make)
