@@ -1,119 +1,16 @@
-"""Losses and metrics by the kind of target, and what a model that knows nothing would score."""
+"""Metrics by the kind of target, or of one's own."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
-from gt.schema import UNLABELLED, Schema, number
+from gt.losses import Criterion, classes, labelled, of_outputs
+from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import Errors, Ranking, both_answers
-
-SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """The metric that decides which checkpoint is best."""
-
-    name: str
-    mode: Literal["min", "max"]
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # of predictions and targets, such as torch.nn.SmoothL1Loss(), a mean
-
-
-def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
-    """The sum of the losses of labelled targets, and what these weigh together, in float32 at least.
-
-    Cross-entropy in nats, or the absolute or squared error of numbers, or of their logarithms, in units of the schema's
-    scale.
-
-    Args:
-        prediction: (rows, outputs), of several positions (rows, positions * outputs).
-        target: (rows,) or (rows, positions) classes, `UNLABELLED` for none, or (rows, outputs), NaN for none; either
-            may be followed by columns that are not looked at.
-        loss: takes the place of these, see `labelled` for what it is given. Numbers, predicted and true, are those that
-            the network learns: of ``schema.log`` logarithms, less the schema's mean and in units of its scale. Class
-            weights of the schema do not count.
-    """
-    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))  # 16 bits do not hold a sum
-    if loss is not None:
-        if schema.kind == "regression":
-            prediction, target = (learned(schema, numbers.view_as(prediction)) for numbers in (prediction, target))
-        prediction, target = labelled(schema, prediction, target)
-        weight = prediction.new_tensor(len(target))
-        return (loss(prediction, target) * weight if len(target) else nothing(prediction, loss)), weight
-    prediction, target = aligned(schema, prediction, target)
-    weights = prediction.new_tensor(schema.weights) if schema.weights else None
-    if schema.kind == "multiclass":
-        total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
-        is_labelled = target != UNLABELLED
-        if weights is None:
-            return total, is_labelled.sum()
-        return total, (weights[target.clamp(min=0)] * is_labelled).sum()
-    is_labelled = ~target.isnan()
-    known = target.nan_to_num()
-    if schema.kind == "binary":
-        each = F.binary_cross_entropy_with_logits(prediction, known, reduction="none", pos_weight=weights)
-    else:
-        if schema.log:
-            prediction, known = prediction.clamp(min=SMALLEST).log(), known.where(is_labelled, 1).log()
-        error = prediction - known
-        if schema.scale:
-            error = error / prediction.new_tensor(schema.scale)
-        each = error.square() if schema.squared else error.abs()
-    return (each * is_labelled).sum(), is_labelled.sum()
-
-
-def nothing(prediction: Tensor, loss: Loss | None) -> Tensor:
-    """A loss of 0 that has a gradient, 0, for all that a loss has: processes that share gradients wait for each."""
-    parameters = loss.parameters() if isinstance(loss, nn.Module) else ()
-    return 0.0 * sum((parameter.sum() for parameter in parameters), prediction.sum())
-
-
-def learned(schema: Schema, numbers: Tensor) -> Tensor:
-    """(rows, outputs) numbers in the data's unit to the same as the network learns them, see `Schema`."""
-    if schema.log:
-        numbers = numbers.clamp(min=SMALLEST).log()
-    if schema.scale:
-        numbers = (numbers - numbers.new_tensor(schema.mean)) / numbers.new_tensor(schema.scale)
-    return numbers
-
-
-def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The labelled entries: log-odds (K, classes) and classes (K,), or (K,) log-odds or numbers and (K,) targets."""
-    prediction, target = aligned(schema, prediction, target)
-    known = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
-    return prediction[known], target[known]
-
-
-def aligned(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-odds (rows * positions, classes) and classes (rows * positions,), or numbers or answers (rows, outputs)."""
-    if schema.kind == "multiclass":
-        return prediction.reshape(-1, schema.outputs), classes(schema, target)
-    return prediction, of_outputs(schema, target).view_as(prediction).to(prediction.dtype)
-
-
-def classes(schema: Schema, target: Tensor) -> Tensor:
-    """(rows * positions,) the class at every position; a dataset may keep more columns, for its own metrics only."""
-    return target.reshape(-1) if schema.positions == 1 else target[:, : schema.positions].reshape(-1)
-
-
-def of_outputs(schema: Schema, target: Tensor) -> Tensor:
-    """(rows, outputs) numbers or answers of yes and no, likewise."""
-    return target[:, : schema.outputs] if target.ndim == 2 else target.view(-1, schema.outputs)
-
-
-def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean loss over labelled targets, 0 where there are none; the rest as in `total_loss`."""
-    total, weight = total_loss(schema, prediction, target)
-    return total / weight.clamp(min=1e-30)
 
 
 class MeanLosses(nn.ModuleDict):
@@ -243,25 +140,3 @@ def undefined(schema: Schema, target: Tensor) -> str:
     if both_answers(target).any():
         return ""
     return "no label" if target.isnan().all() else "one class"
-
-
-def shown(value: float, why: str = "") -> str:
-    """A score for a reader, or that there is none, and why."""
-    return f"undefined{f' ({why})' if why else ''}" if math.isnan(value) else number(value)
-
-
-def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
-    """(positions * outputs,) the best answer that ignores its input, the trivial baseline.
-
-    It is learned from the training targets. An output without any label is answered with even odds, or with 0.
-    """
-    if schema.kind == "multiclass":
-        place = torch.arange(schema.positions) * schema.outputs
-        target = classes(schema, target).view(-1, schema.positions)
-        counts = torch.bincount((target + place)[target != UNLABELLED], minlength=schema.positions * schema.outputs)
-        smoothed = counts.view(schema.positions, schema.outputs) + 1.0
-        return (smoothed / smoothed.sum(1, keepdim=True)).log().flatten()
-    target = of_outputs(schema, target).float()
-    if schema.kind == "binary":
-        return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit()
-    return (target.nanmean(0) if schema.squared else target.nanmedian(0).values).nan_to_num()

@@ -48,7 +48,7 @@ def row(name: str) -> list[str]:
 
     from gt.layers import declared, name_of, parts_of, reads_of
     from gt.schema import Schema
-    from gt.train.checkpoint import build, network_config
+    from gt.train.network import build, network_config
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={name}"])
@@ -87,7 +87,7 @@ def main() -> None:
         from rich.progress import track
         from rich.table import Table
 
-        import gt.train.checkpoint  # noqa: F401
+        import gt.train.network  # noqa: F401
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     table = Table("model", "paper", "depth x width: parts", "parameters", "reads", "cost")
     table.columns[0].no_wrap = table.columns[3].no_wrap = True

@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> None:
         from gt.cli.run_folders import runs_in
         from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
-        from gt.metrics import shown
+        from gt.losses import shown
         from gt.prediction.asking import calibrate, predict
         from gt.prediction.attention import check_attended, write_attended
         from gt.prediction.calibration import Calibration

@@ -15,7 +15,7 @@ import gt
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.predict import main
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from gt.train.task import Task
 from tests.data.modules import over
 

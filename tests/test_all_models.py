@@ -16,10 +16,10 @@ from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
 from gt.layers import parts_of
+from gt.losses import loss
 from gt.masks.random import redrawn
-from gt.metrics import loss
 from gt.schema import Schema
-from gt.train.checkpoint import build, encodings_of, network_config
+from gt.train.network import build, encodings_of, network_config
 from tests.graphs import random_graph
 from tests.races import NoRaces
 from tests.test_invariance import renumbered

@@ -16,7 +16,7 @@ from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.data.own.pyg import PyG
 from gt.layers import GINE, ParallelBlock
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
 from gt.train.task import Task

@@ -13,8 +13,8 @@ from gt.data.graphs import GraphData
 from gt.data.large.sampling import Clusters
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
+from gt.losses import loss
 from gt.masks import Complete, Hops
-from gt.metrics import loss
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train import compile as compiling

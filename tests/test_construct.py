@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.optim import AdamW
 
-import gt.train.checkpoint
+import gt.train.network
 import train
 from gt.cli.config import check
 from gt.data.python.functions import PythonFunctions
@@ -19,8 +19,8 @@ from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.checkpoint import build, rehearse
 from gt.train.construct import constructing
+from gt.train.network import build, rehearse
 from gt.train.optim import Optimisation
 from tests.test_config import composed, of
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
@@ -214,7 +214,7 @@ def test_every_model_can_be_rehearsed_and_leaves_the_random_numbers_alone(model,
     config = OmegaConf.to_container(composed(model, f"encoding={encoding}"), resolve=True)
     parts = {part: config.get(part, {}) for part in ("model", "mask", "encoding")}
     built = []
-    monkeypatch.setattr(gt.train.checkpoint, "build", lambda *args: built.append(build(*args)))
+    monkeypatch.setattr(gt.train.network, "build", lambda *args: built.append(build(*args)))
     before = torch.get_rng_state()
     rehearse(parts)
     assert len(built) == 1

@@ -31,7 +31,7 @@ from gt.masks import Complete, Hops, Window
 from gt.model import GraphTransformer
 from gt.parallel.model import check as check_parallel
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import random_batch, random_graph
 
 WIDTH = 8

@@ -18,7 +18,7 @@ import gt
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import Schema
-from gt.train.checkpoint import build
+from gt.train.network import build
 from gt.train.processes import check_devices, some_are_unread
 from tests.graphs import random_graph
 from tests.runs import network

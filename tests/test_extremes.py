@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gt.metrics import loss
+from gt.losses import loss
 from gt.schema import UNLABELLED, Schema
 from gt.train.extremes import Sample, answer, losses, page, truth
 

@@ -316,7 +316,7 @@ CONFIG = {
 
 def checkpoint(path: Path, schema: Schema, config=CONFIG) -> str:
     """What a trainer saves, of a model that was never trained."""
-    from gt.train.checkpoint import build
+    from gt.train.network import build
 
     torch.manual_seed(0)
     task = Task(build(config, schema), schema, *metrics(schema), config=config)

@@ -11,7 +11,7 @@ from torch_geometric.nn import GCNConv, GINEConv, global_mean_pool
 from gt.cli.config import check
 from gt.cli.config_files import CONFIGS
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import random_batch
 from tests.test_layers import looped_gated_gcn
 

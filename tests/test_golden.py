@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gt.schema import Schema
-from gt.train.checkpoint import build
+from gt.train.network import build
 from tests.golden.make import CASES, batch, computed
 
 FOLDER = Path(__file__).parent / "golden"

@@ -24,7 +24,8 @@ LIBRARY = {
     "model",
     "objectives",
 }
-LIBRARY |= {"metrics", "task_metrics", "link_metrics", "masks", "attention", "encodings", "layers", "huggingface"}
+LIBRARY |= {"losses", "metrics", "task_metrics", "link_metrics"}
+LIBRARY |= {"masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "serving", "cli")
 # beside the command line

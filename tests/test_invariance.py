@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from gt import GraphBatch
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import path, random_graph
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -9,7 +9,7 @@ from gt.data.link_pairs import asked, with_rivals
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.link_metrics import LinkRanks
-from gt.metrics import loss
+from gt.losses import loss
 from gt.schema import Schema
 from tests.graphs import random_batch
 

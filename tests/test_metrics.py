@@ -18,7 +18,8 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 
 from gt.errors import UserError
-from gt.metrics import Criterion, constant_prediction, decided, loss, metrics, own_metrics, shown, total_loss
+from gt.losses import Criterion, constant_prediction, loss, shown, total_loss
+from gt.metrics import decided, metrics, own_metrics
 from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")

@@ -24,8 +24,8 @@ from gt.layers import (
     SequentialBlock,
     State,
 )
+from gt.losses import loss
 from gt.masks import Causal, Complete, Hops, PerHead, Window
-from gt.metrics import loss
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import SIZES, path, random_batch, random_graph

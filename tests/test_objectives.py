@@ -14,11 +14,11 @@ from gt.cli.config_files import CONFIGS
 from gt.data.batching import prepare_all
 from gt.data.static import Shape, filled
 from gt.errors import UserError
+from gt.losses import total_loss
 from gt.masks import Pairs, with_virtual_nodes
-from gt.metrics import total_loss
 from gt.objectives import Denoising, MaskedEdges, MaskedNodes, asked
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import random_batch
 from tests.small_runs import train, weights
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.train.optim import Optimisation, stable_then_decay
 from tests.small_runs import train, write_graphs
 

@@ -21,7 +21,7 @@ from gt.graph import path_graphs
 from gt.inference.decode import obstacle, reader
 from gt.inference.whole_graph import predict_chunks
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import random_batch
 from tests.small_runs import weights, write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture

@@ -13,7 +13,7 @@ import gt.generate
 import gt.predict
 import train
 from gt.errors import UserError
-from gt.metrics import shown
+from gt.losses import shown
 from gt.train.construct import imported
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 

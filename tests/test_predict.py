@@ -27,7 +27,7 @@ from gt.prediction.models import Answer
 from gt.prediction.table import Columns
 from gt.prediction.table import write as write_predictions
 from gt.schema import UNLABELLED, Schema
-from gt.train.checkpoint import trusted
+from gt.train.trust import trusted
 from tests.data.ogb_files import write, write_code2
 from tests.runs import network, run_folder, run_of
 

@@ -15,9 +15,9 @@ from gt.cli.config import check
 from gt.cli.config_files import CONFIGS
 from gt.data.own.positions import Positions
 from gt.encodings import Laplacian, RandomWalk
-from gt.metrics import loss
+from gt.losses import loss
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config, rehearse
+from gt.train.network import build, network_config, rehearse
 from tests.graphs import path, random_graph
 
 ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())

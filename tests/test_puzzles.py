@@ -16,7 +16,7 @@ from gt.puzzles.cells import Result, kept, measure, results
 from gt.puzzles.grid import ROWS, SETTINGS, Cell, Setting, grid
 from gt.puzzles.show import show
 from gt.schema import UNLABELLED
-from gt.train.checkpoint import build, encodings_of, network_config
+from gt.train.network import build, encodings_of, network_config
 
 ROW = {row.data: row for row in ROWS}
 GIN_3, GIN_8, NEAR, PLAIN, ONE_LAYER, FULL = SETTINGS

@@ -19,7 +19,7 @@ from gt.layers import FeedForward, ParallelBlock, PyGConvolution, State
 from gt.masks import Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import SIZES, random_batch
 
 WIDTH = 8

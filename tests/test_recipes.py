@@ -11,7 +11,7 @@ from torch_geometric.nn import GCNConv
 from gt import GraphBatch
 from gt.cli.config_files import CONFIGS
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 
 COLUMNS, CLASSES, NODES = 30, 7, 60
 

@@ -30,7 +30,7 @@ from gt.layers import GatedGCN
 from gt.layers.block import attention_layers
 from gt.masks import Causal, Complete, Hops, Window
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.small_runs import write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 

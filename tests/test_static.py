@@ -32,8 +32,8 @@ from gt.layers import (
     SequentialBlock,
     VirtualNode,
 )
+from gt.losses import loss
 from gt.masks import Complete, Hops, VirtualNodes, with_virtual_nodes
-from gt.metrics import loss
 from gt.model import GraphTransformer
 from gt.norms import normalised
 from gt.schema import Schema

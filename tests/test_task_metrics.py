@@ -14,7 +14,8 @@ from sklearn.metrics import (
 from torch import nn
 from torchmetrics import MetricCollection
 
-from gt.metrics import loss, metrics, own_metrics
+from gt.losses import loss
+from gt.metrics import metrics, own_metrics
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import AUROC, AveragePrecision, Errors, Ranking
 from gt.train.task import Task

@@ -27,8 +27,8 @@ from gt.cli.sweep import show
 from gt.cli.trials.run import sweep
 from gt.cli.trials.search import distribution, lines, split
 from gt.errors import UserError
-from gt.train.checkpoint import network_config, rehearse
 from gt.train.job import Pruned
+from gt.train.network import network_config, rehearse
 from gt.train.study import FILES, RUNS, STUDY, curve, load, report, storage, trial_of
 from tests.small_runs import TINY, train, write_graphs
 

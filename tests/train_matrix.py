@@ -18,8 +18,8 @@ from hydra.utils import instantiate
 
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
-from gt.train.checkpoint import build, network_config
 from gt.train.logging import quiet
+from gt.train.network import build, network_config
 from gt.train.task import Task
 from gt.train.trainer import make_trainer
 

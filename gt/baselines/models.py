@@ -9,7 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from scipy import sparse
 from torch import Tensor
 
-from gt.metrics import constant_prediction
+from gt.losses import constant_prediction
 from gt.schema import UNLABELLED, Schema
 
 Matrix: TypeAlias = "np.ndarray | sparse.csr_array"

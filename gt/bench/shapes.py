@@ -15,7 +15,7 @@ from gt.graph import GraphBatch, path_graphs
 from gt.lottery.workloads import random_graphs, spread
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 
 ATOM, BOND = (119, 5, 12, 12, 10, 6, 6, 2, 2), (5, 6, 2)  # what OGB's molecules are described by
 BATCHES = 8

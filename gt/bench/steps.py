@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from gt.bench.shapes import Shape
 from gt.graph import GraphBatch
+from gt.losses import total_loss
 from gt.lottery.compare import Peaks, peak_memory
 from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once, wait
-from gt.metrics import metrics, total_loss
+from gt.metrics import metrics
 from gt.schema import Schema
 from gt.train.optim import Optimisation
 from gt.train.task import Task

@@ -15,8 +15,8 @@ from gt.data.datamodule import ALL, DataModule
 from gt.errors import UserError
 from gt.prediction.models import Models
 from gt.schema import Schema
-from gt.train.checkpoint import check_trusted
 from gt.train.construct import constructing
+from gt.train.trust import check_trusted
 
 HANDLING = {  # what is set of data without making them others
     "root", "batch_size", "eval_batch_size", "batch_nodes", "static", "workers", "processes", "sampler", "evaluate",

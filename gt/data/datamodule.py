@@ -19,7 +19,7 @@ from gt.data.parallel import leave_group
 from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
 

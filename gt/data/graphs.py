@@ -24,7 +24,7 @@ from gt.data.store import fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
 

@@ -15,8 +15,8 @@ from gt.data.batching import gather
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
 from gt.graph import GraphBatch
+from gt.losses import classes
 from gt.masks import Complete, Hops, Mask
-from gt.metrics import classes
 from gt.schema import Schema, many
 
 SAMPLED = 256  # graphs whose diameters are estimated

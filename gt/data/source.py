@@ -15,7 +15,7 @@ from gt import metrics
 from gt.data.batching import GraphDataset
 from gt.data.packed import Graphs
 from gt.graph import GraphBatch
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import Schema
 
 

@@ -18,7 +18,7 @@ from gt.data.graphs import GraphData, Stored
 from gt.data.link_pairs import asked
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.metrics import of_outputs
+from gt.losses import of_outputs
 from gt.prediction.calibration import Calibration, fit, summary
 from gt.prediction.models import Answer, Models
 from gt.prediction.table import Columns, Predictions, beside, located, named

@@ -14,7 +14,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
 from gt.schema import Schema, many
-from gt.train.checkpoint import encodings_of
+from gt.train.network import encodings_of
 from gt.train.task import Task
 
 READ = (

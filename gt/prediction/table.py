@@ -16,7 +16,7 @@ from gt.data.graphs import Stored
 from gt.data.source import Records
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.metrics import of_outputs
+from gt.losses import of_outputs
 from gt.prediction.calibration import Calibration
 from gt.prediction.models import Answer
 from gt.schema import UNLABELLED, Schema

@@ -17,9 +17,9 @@ from gt.cli.composing import composed
 from gt.data.datamodule import DataModule
 from gt.data.parallel import mapped
 from gt.puzzles.grid import Cell
-from gt.train.checkpoint import build, encodings_of, network_config
 from gt.train.job import write_json
 from gt.train.logging import quiet
+from gt.train.network import build, encodings_of, network_config
 from gt.train.task import Task
 
 SOLVED = 0.99  # test accuracy

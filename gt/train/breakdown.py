@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from gt.graph import GraphBatch
-from gt.metrics import aligned
+from gt.losses import aligned
 from gt.parallel import Share
 from gt.schema import UNLABELLED, Schema
 from gt.train.extremes import losses
@@ -61,7 +61,7 @@ class Breakdown(Callback):
         """Count a batch.
 
         Args:
-            prediction, target: as `gt.metrics.total_loss` takes them.
+            prediction, target: as `gt.losses.total_loss` takes them.
             sizes: (rows,) see `sizes_of`.
         """
         schema, prediction = self.schema, prediction.detach().float()

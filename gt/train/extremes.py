@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.inference.whole_graph import predict
-from gt.metrics import aligned
+from gt.losses import aligned
 from gt.schema import UNLABELLED, Schema, number
 from gt.train.page import table
 from gt.train.task import Task

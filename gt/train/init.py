@@ -60,7 +60,7 @@ class Init:
         Args:
             net: fresh.
             schema: of the data.
-            config: of the network, see `gt.train.checkpoint.network_config`.
+            config: of the network, see `gt.train.network.network_config`.
             folder: of the run, where `BEGUN` is written; a run that goes on reads it, for its weights are its own.
             resumed: whether this is one.
 

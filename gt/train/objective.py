@@ -9,7 +9,8 @@ from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
 from gt.errors import UserError, first_line
-from gt.metrics import Around, Criterion, Loss, constant_prediction, decided, own_metrics, total_loss
+from gt.losses import Criterion, Loss, constant_prediction, total_loss
+from gt.metrics import Around, decided, own_metrics
 from gt.objectives import Objective
 from gt.schema import Schema
 from gt.train.construct import constructing

@@ -15,7 +15,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from gt.errors import UserError, nearest
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.ranges import at_least, positive
 
 LOSS = Criterion("loss", "min")

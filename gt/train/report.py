@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from gt.data.datamodule import DataModule
 from gt.data.files import write_bytes
 from gt.inference.analysis import attention_reach, distance_profiles, predictions
-from gt.metrics import aligned, shown
+from gt.losses import aligned, shown
 from gt.schema import UNLABELLED, number
 from gt.train.baseline import columns, loses
 from gt.train.breakdown import Breakdown

@@ -39,7 +39,6 @@ from gt.train.baseline import (
 )
 from gt.train.breakdown import Breakdown
 from gt.train.callbacks import Loading
-from gt.train.checkpoint import build, encodings_of, network_config, rehearse
 from gt.train.checkpoint_files import newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
@@ -53,6 +52,7 @@ from gt.train.interrupts import resumable
 from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
+from gt.train.network import build, encodings_of, network_config, rehearse
 from gt.train.objective import measures_of, named_metrics, objectives_of, try_out
 from gt.train.plan import on_one, show_plan
 from gt.train.processes import check_devices, some_are_unread, together

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from gt import metrics, parallel
+from gt import losses, parallel
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import chunked, predict
+from gt.losses import Criterion
 from gt.masks import Schedule
-from gt.metrics import Criterion
+from gt.metrics import MeanLosses
 from gt.objectives import Objective, asked
 from gt.schema import Schema
 from gt.train.callbacks.frozen import FrozenNorms
@@ -40,7 +41,7 @@ class Task(Steps):
         optim: the optimiser and its schedule; None for a task that is only used.
         config: plain containers that `gt.load` needs to build the same network again; kept in every checkpoint.
         seed: what the randomness of each training step is drawn from.
-        loss: of predictions and targets, a mean, see `gt.metrics.total_loss`; its own parameters are trained and kept,
+        loss: of predictions and targets, a mean, see `gt.losses.total_loss`; its own parameters are trained and kept,
             too. None is that of the kind of target.
         objectives: losses that need no labels, by name, built; trained and kept beside the network.
         supervised: the weight of the loss of predictions and targets beside them; 0: it is not learned from targets,
@@ -56,7 +57,7 @@ class Task(Steps):
         optim: Optimisation | None = None,
         config: dict[str, Any] | None = None,
         seed: int = 0,
-        loss: metrics.Loss | None = None,
+        loss: losses.Loss | None = None,
         objectives: Mapping[str, Objective] | None = None,
         supervised: float = 1.0,
     ) -> None:
@@ -67,7 +68,7 @@ class Task(Steps):
         self.has_trained = False
         self.measures: Any = nn.ModuleDict({stage: measures.clone(prefix=f"{stage}/") for stage in ("valid", "test")})
         names = ["loss"] * bool(supervised) + list(self.objectives)
-        self.losses: Any = nn.ModuleDict({stage: metrics.MeanLosses(names) for stage in ("valid", "test")})
+        self.losses: Any = nn.ModuleDict({stage: MeanLosses(names) for stage in ("valid", "test")})
 
     def forward(self, batch: GraphBatch) -> Tensor:
         net: Any = self.net
@@ -151,9 +152,9 @@ class Task(Steps):
             prediction, others = self(batch), []
         left_out = batch.y is None and self._trainer is not None and self._trainer.world_size > 1
         if left_out or not self.supervised:  # nothing of this batch was left for this process, or no label is looked at
-            supervised = metrics.nothing(prediction, self.loss), prediction.new_zeros(())
+            supervised = losses.nothing(prediction, self.loss), prediction.new_zeros(())
         else:
-            supervised = metrics.total_loss(self.schema, prediction, self._target(batch), self.loss)
+            supervised = losses.total_loss(self.schema, prediction, self._target(batch), self.loss)
         share = float(not left_out)
         weights = [self.supervised, *(objective.weight for objective in self.objectives.values())]
         sums = [supervised, *((share * total, share * count) for total, count in others)]
@@ -172,7 +173,7 @@ class Task(Steps):
         sums = {}
         if prediction is not None:
             target = self._target(batch)
-            sums["loss"] = metrics.total_loss(self.schema, prediction, target, self.loss)
+            sums["loss"] = losses.total_loss(self.schema, prediction, target, self.loss)
             self.measures[stage].update(prediction, target)
         if self.objectives:
             if chunked(batch):

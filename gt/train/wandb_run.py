@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import Schema
 from gt.train.extremes import Sample
 

@@ -18,7 +18,7 @@ from gt.data.link_pairs import Negatives, asked
 from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.train.checkpoint import build
+from gt.train.network import build
 from tests.data.test_nodes_run import train
 from tests.data.test_pyg import Kept
 from tests.data.test_pyg_metric import contacts

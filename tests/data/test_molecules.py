@@ -16,7 +16,7 @@ from gt.data.graphs import GraphData
 from gt.data.molecules import molecules
 from gt.data.molecules.molecules import Molecules
 from gt.errors import UserError
-from gt.metrics import constant_prediction, loss
+from gt.losses import constant_prediction, loss
 from tests.data.modules import over
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccsc1", "C1CC1"]

@@ -21,7 +21,7 @@ from gt.data.own.graph_files import GraphFiles
 from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.layers import GINE, FeedForward, ParallelBlock
-from gt.metrics import loss
+from gt.losses import loss
 from gt.model import GraphTransformer
 from tests.data.modules import over
 from tests.data.test_pyg import Kept

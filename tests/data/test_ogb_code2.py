@@ -15,7 +15,7 @@ from gt.data.ogb import raw as ogb_raw
 from gt.data.ogb.code2 import POSITIONS, FunctionNames, frequent, targets
 from gt.data.ogb.metric import OGBWords
 from gt.data.packed import Graphs
-from gt.metrics import constant_prediction, loss
+from gt.losses import constant_prediction, loss
 from gt.schema import UNLABELLED
 from gt.train.baseline import baseline
 from tests.data.ogb_files import fails, official, put, read, write_code2

@@ -20,8 +20,8 @@ from gt.data.large.links import LinkData
 from gt.data.ogb.links import OGBLinks, build
 from gt.data.ogb.pt import arrays
 from gt.train.baseline import baseline
-from gt.train.checkpoint import build as network
-from gt.train.checkpoint import encodings_of, network_config
+from gt.train.network import build as network
+from gt.train.network import encodings_of, network_config
 from tests.data.ogb_files import fails, put, table
 
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from gt.cli.config_files import CONFIGS
 from gt.data.static import Shape, filled
 from gt.graph import GraphBatch
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 from tests.graphs import path, random_graph
 
 SMALL = ["model.width=16", "model.depth=2"]

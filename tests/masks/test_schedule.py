@@ -20,9 +20,9 @@ from gt.masks import Causal, Complete, Hops, PerHead, Schedule, Union, VirtualNo
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.checkpoint import build, network_config
 from gt.train.interrupts import Interrupted
 from gt.train.logging import quiet
+from gt.train.network import build, network_config
 from gt.train.optim import Optimisation
 from gt.train.task import Task
 from tests.graphs import random_batch, random_graph

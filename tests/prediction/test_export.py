@@ -15,7 +15,7 @@ from gt.export import main
 from gt.prediction.asking import single_graphs
 from gt.prediction.export import CLOSE, example_of, furthest, run_compiled, run_onnx, run_program, save_traced
 from gt.prediction.one_graph import OneGraph
-from gt.train.checkpoint import encodings_of
+from gt.train.network import encodings_of
 from tests.data.modules import over
 from tests.runs import network, run_of
 from tests.test_prediction import graphs_of, write_tables

@@ -23,6 +23,7 @@ from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.train import checkpoint
+from gt.train.network import encodings_of
 from tests.data.modules import over
 from tests.data.test_links import NODES, Links
 from tests.runs import network, predictions, run_folder, run_of
@@ -35,7 +36,7 @@ SMILES = [f"{'C' * (n % 7 + 1)}{end}" for n in range(10) for end in ("O", "N", "
 def in_training(run: Path, data: DataModule, split: str = "test") -> torch.Tensor:
     """What the network of a run says of a split, batch by batch as a trainer asks it, in the order of the loader."""
     task = checkpoint.load(run)
-    data.open(checkpoint.encodings_of(task.hparams["config"]))
+    data.open(encodings_of(task.hparams["config"]))
     with torch.inference_mode():
         return torch.cat([task(batch) for batch in data.loader(split)])
 

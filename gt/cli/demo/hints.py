@@ -24,7 +24,7 @@ from gt.prediction.asking import predict
 from gt.prediction.models import Models
 from gt.prediction.table import write
 from gt.schema import number
-from gt.train.checkpoint import encodings_of
+from gt.train.network import encodings_of
 
 USUAL = ("data=core_periphery", "data.batch_size=64", "model.width=32", "model.depth=2", "model.block.dropout=0.0",
          "optim.lr=0.002", "trainer.max_epochs=4")  # fmt: skip

@@ -18,9 +18,10 @@ from gt.data.datamodule import DataModule
 from gt.data.files import discard
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.train.checkpoint import encodings_of, load
+from gt.train.checkpoint import load
 from gt.train.construct import constructing
 from gt.train.job import RESULT, write_json
+from gt.train.network import encodings_of
 from gt.train.task import Task
 
 # attention alone, among all nodes of a graph: of edges it knows what encodings tell

@@ -19,7 +19,7 @@ from gt.layers import Attention, name_of, parts_of, reads_of
 from gt.model import GraphTransformer
 from gt.prediction.table import write
 from gt.schema import Schema, number
-from gt.train.checkpoint import build, network_config
+from gt.train.network import build, network_config
 
 USUAL = ("data=hidden_grid", "data.batch_size=32", "encoding=none", "model.depth=2", "model.block.dropout=0.0",
          "optim.lr=0.002", "trainer.max_epochs=3")  # fmt: skip

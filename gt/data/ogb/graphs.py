@@ -25,7 +25,7 @@ from gt.data.ogb.raw_csv import counts, numbers, refuse, within
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import Kind, Schema
 
 KINDS: dict[str, Kind] = {"binary classification": "binary", "regression": "regression"}

@@ -20,7 +20,7 @@ from gt.data.ogb.raw import digest, one_graph
 from gt.data.ogb.raw_csv import counts, numbers, refuse
 from gt.data.packed import Arrays, Graphs, pointers
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import Schema
 
 VERSION = 1  # raise when `build` makes something else of the same files

@@ -20,7 +20,7 @@ from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import both_answers
 

@@ -27,7 +27,7 @@ from gt.data.own.pyg_read import THEIRS, digest, joined, read
 from gt.data.packed import Arrays, Graphs, held
 from gt.data.splits import check_fractions
 from gt.errors import UserError
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import UNLABELLED, Kind, Level, Schema
 
 VERSION = 4  # raise when the same dataset would give another store

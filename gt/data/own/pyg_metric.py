@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from gt import metrics
 from gt.link_metrics import LinkRanks
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.schema import UNLABELLED, Kind, Schema
 
 

@@ -28,7 +28,7 @@ from gt.data.python.views import UNKNOWN, graph_view, sequence_view
 from gt.data.source import Source
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
 

@@ -29,7 +29,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.decode import obstacle, reader
 from gt.inference.sampling import generate
-from gt.metrics import Criterion
+from gt.losses import Criterion
 from gt.model import GraphTransformer
 from gt.ranges import at_least
 from gt.schema import Schema
