@@ -123,13 +123,13 @@ def test_polynormer(sizes):
             x = (1 - share) * layer.local_norms[i](layer.gates[i](x).relu() * z) + share * z
             total = total + x
         x = layer.norm(total)
-        for attention, out in zip(layer.attention, layer.project_out, strict=True):
+        for attention in layer.attention:
             read = []
             for key, v in zip(attention.key(x).sigmoid().split(4, 1), attention.value(x).split(4, 1), strict=True):
                 weights = key @ key.T
                 read.append(weights / weights.sum(1, keepdim=True) @ v)
             gate = attention.gate(x) + attention.logit.sigmoid()
-            x = out(attention.norm(torch.cat(read, dim=1)) * gate).relu()
+            x = layer.project_out(attention.norm(torch.cat(read, dim=1)) * gate).relu()
         return x
 
     same(layer, random_batch(sizes, directed=False), expected)

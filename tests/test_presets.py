@@ -84,6 +84,7 @@ UNPUBLISHED = {  # parameters that the file names
     "pcqm_contact_gcn": (MOLECULE(level="link"), 453_210),
     "zinc_graphormer": (ZINC, 483_433),
     "minesweeper_gcn": (NODES(node_floats=7, outputs=2), 101_506),
+    "minesweeper_polynormer": (NODES(node_floats=7, outputs=2), 10_537_474),
     "roman_empire_gcn": (NODES(node_floats=300, outputs=18), 4_900_370),
     "arxiv_gcn": (NODES(node_floats=128, outputs=40), 2_652_200),
     "cora_gcn": (NODES(node_floats=1433, outputs=7), 23_063),

@@ -48,7 +48,8 @@ class PolynomialAttention(Layer):
 class PolynormerBlock(Composite):
     """The whole network, a depth of 1: local layers, whose results add up, then global ones.
 
-    Local: ``z = ReLU(conv(x) + W x)``, ``x' = (1 - b) LN(ReLU(H x) * z) + b z``; global: ``ReLU(W attention(x))``.
+    Local: ``z = ReLU(conv(x) + W x)``, ``x' = (1 - b) LN(ReLU(H x) * z) + b z``; global: ``ReLU(W attention(x))``,
+    with the same ``W`` for all of them.
 
     Args:
         width: channels of a node.
@@ -76,7 +77,7 @@ class PolynormerBlock(Composite):
         self.logits = nn.Parameter(torch.zeros(local_layers, width))
         self.norm = nn.LayerNorm(width)
         self.attention: Any = nn.ModuleList(PolynomialAttention(width, heads) for _ in range(global_layers))
-        self.project_out = nn.ModuleList(nn.Linear(width, width) for _ in range(global_layers))
+        self.project_out = nn.Linear(width, width)  # the same after each of them, as in the authors' program
         self.dropout = Dropout(dropout)
 
     @property
@@ -92,7 +93,7 @@ class PolynormerBlock(Composite):
             x = torch.lerp(norm(gate(state.x).relu() * z), z, share.to(z.dtype))
             state, total = replace(state.plus(steps), x=x), total + x
         state = replace(state, x=self.norm(total))
-        for attention, out in zip(self.attention, self.project_out, strict=True):
+        for attention in self.attention:
             read = attention(state, batch, pairs)["x"]
-            state = replace(state, x=self.dropout(out(read).relu()))
+            state = replace(state, x=self.dropout(self.project_out(read).relu()))
         return state
