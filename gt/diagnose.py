@@ -38,6 +38,10 @@ def main(words: Sequence[str]) -> None:
     options = arguments(words)
     import_from_here()
     with importing():  # late: --help and a typo answer at once
+        from gt.train.checkpoint import checkpoint_in, load
+    path = checkpoint_in(options.run)
+    task = load(path, options.trust)
+    with importing():
         from rich.console import Console
         from rich.progress import track
 
@@ -48,9 +52,6 @@ def main(words: Sequence[str]) -> None:
         from gt.model import GraphTransformer
         from gt.prediction.models import Models
         from gt.prediction.table import write
-        from gt.train.checkpoint import checkpoint_in, load
-    path = checkpoint_in(options.run)
-    task = load(path, options.trust)
     net = task.net
     if not isinstance(net, GraphTransformer) or not len(net.blocks):
         raise UserError(f"{path} holds no gt.model.GraphTransformer with layers, whose layers alone are looked at")

@@ -30,6 +30,10 @@ def main(words: Sequence[str]) -> None:
     options = arguments(words)
     import_from_here()
     with importing():  # late: --help and a typo answer at once
+        from gt.train.checkpoint import checkpoint_in, load
+    path = checkpoint_in(options.checkpoint)
+    task = load(path, options.trust)
+    with importing():
         from gt.cli.explanation import explain
         from gt.cli.explanation_page import page
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
@@ -37,9 +41,6 @@ def main(words: Sequence[str]) -> None:
         from gt.data.files import write_bytes
         from gt.prediction.models import Models
         from gt.schema import number
-        from gt.train.checkpoint import checkpoint_in, load
-    path = checkpoint_in(options.checkpoint)
-    task = load(path, options.trust)
     folder = path.resolve().parent.parent
     every = options.split in (None, ALL) and are_new(options.overrides)
     if every:

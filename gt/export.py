@@ -33,6 +33,10 @@ def main(words: Sequence[str]) -> None:
     options = arguments(words)
     import_from_here()
     with importing():  # late: --help and a typo answer at once
+        from gt.train.checkpoint import checkpoint_in, load
+    path = checkpoint_in(options.run)
+    task = load(path, options.trust)
+    with importing():
         import json
 
         import torch
@@ -43,10 +47,7 @@ def main(words: Sequence[str]) -> None:
         from gt.prediction.asking import single_graphs
         from gt.prediction.models import Models
         from gt.prediction.one_graph import OneGraph
-        from gt.train.checkpoint import checkpoint_in, load
         from gt.train.job import RESULT
-    path = checkpoint_in(options.run)
-    task = load(path, options.trust)
     run = path.resolve().parent.parent
     data = opened(run, options.overrides, options.trust, Models([task]))[1]
     check_schema(task.schema, data.schema)

@@ -34,15 +34,16 @@ def main() -> None:
     if args.tokens < 1 or args.samples < 1:
         raise UserError("--tokens and --samples must be 1 or more")
     with importing():  # late: --help and a typo answer at once
+        from gt.train.checkpoint import load
+    device = device_of(args.device)
+    task = load(args.checkpoint, args.trust)
+    with importing():
         import torch
 
         from gt.data.text.tokenizer import loads
         from gt.inference.decode import obstacle, reader
         from gt.inference.sampling import generate
         from gt.model import GraphTransformer
-        from gt.train.checkpoint import load
-    device = device_of(args.device)
-    task = load(args.checkpoint, args.trust)
     schema, net = task.schema, task.net
     if not schema.is_language_model or not isinstance(net, GraphTransformer):
         raise UserError(

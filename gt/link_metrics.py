@@ -1,22 +1,12 @@
-"""How links are ranked within the graphs they belong to: the rows that an evaluation asks about, and their score."""
-
-from enum import IntEnum
+"""How links are ranked within the graphs they belong to."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-COLUMNS = 3  # of a target: whether there is a link (NaN: unknown), the row's `Role`, the weight of a link to be ranked
+from gt.link_targets import COLUMNS, Role
+
 KS = (1, 3, 10)
-
-
-class Role(IntEnum):
-    """What a row is asked for. A link's own row begins a question, its rivals follow."""
-
-    ASKED = 0  # a pair of the data
-    RIVAL = 1  # the link's source and another node
-    LINKED = 2  # such a rival that is linked too, which the filtered ranks leave out
-    ITSELF = 3  # the source and itself, which the extended ranks leave out besides
 
 
 class LinkRanks(Metric):

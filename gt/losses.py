@@ -1,4 +1,4 @@
-"""Losses by the kind of target, what a model that knows nothing would answer, and which measure decides."""
+"""Losses by the kind of target, what can be measured of its labels, and the best answer that knows nothing."""
 
 import math
 from collections.abc import Callable
@@ -111,6 +111,21 @@ def loss(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     """Mean loss over labelled targets, 0 where there are none; the rest as in `total_loss`."""
     total, weight = total_loss(schema, prediction, target)
     return total / weight.clamp(min=1e-30)
+
+
+def both_answers(target: Tensor) -> Tensor:
+    """(tasks,) whether a task of targets (B, tasks) has a yes and a no, without which nothing can be ranked."""
+    return (target == 0).any(0) & (target == 1).any(0)
+
+
+def undefined(schema: Schema, target: Tensor) -> str:
+    """Why the targets of yes/no tasks cannot be ranked: ``one class`` in each of them, or ``no label``; else ''."""
+    if schema.kind != "binary":
+        return ""
+    target = of_outputs(schema, target)
+    if both_answers(target).any():
+        return ""
+    return "no label" if target.isnan().all() else "one class"
 
 
 def shown(value: float, why: str = "") -> str:

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection, classification
 from gt.errors import UserError, nearest
 from gt.losses import Criterion, classes, labelled, of_outputs
 from gt.schema import UNLABELLED, Schema
-from gt.task_metrics import Errors, Ranking, both_answers
+from gt.task_metrics import Errors, Ranking
 
 
 class MeanLosses(nn.ModuleDict):
@@ -130,13 +130,3 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     # of numbers over many decades the largest one would decide alone: their logarithms go by the loss
     name = "loss" if schema.log else "rmse" if schema.squared else "mae"
     return MetricCollection({"errors": Errors(schema.outputs)}), Criterion(name, "min")
-
-
-def undefined(schema: Schema, target: Tensor) -> str:
-    """Why the targets of yes/no tasks cannot be ranked: ``one class`` in each of them, or ``no label``; else ''."""
-    if schema.kind != "binary":
-        return ""
-    target = of_outputs(schema, target)
-    if both_answers(target).any():
-        return ""
-    return "no label" if target.isnan().all() else "one class"

@@ -51,12 +51,16 @@ def main(words: Sequence[str]) -> None:
     options = arguments(words)
     import_from_here()
     with importing():  # late: --help and a typo answer at once
+        from gt.cli.run_folders import runs_in
+        from gt.train.checkpoint import checkpoint_in, load
+    paths = [checkpoint_in(run) for path in options.runs for run in runs_in(path)]
+    tasks = [load(path, options.trust) for path in paths]
+    with importing():
         import pandas as pd
 
         from gt.allocation import keep_freed_memory
         from gt.cli.new_data import are_new, check_learned, check_schema, opened
         from gt.cli.pairs import ask_pairs
-        from gt.cli.run_folders import runs_in
         from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
         from gt.losses import shown
@@ -65,11 +69,9 @@ def main(words: Sequence[str]) -> None:
         from gt.prediction.calibration import Calibration
         from gt.prediction.models import Models
         from gt.prediction.table import write
-        from gt.train.checkpoint import checkpoint_in, load
         from gt.train.objective import measures_of
     keep_freed_memory()
-    paths = [checkpoint_in(run) for path in options.runs for run in runs_in(path)]
-    models = Models([load(path, options.trust) for path in paths], options.dropout, options.embeddings is not None)
+    models = Models(tasks, options.dropout, options.embeddings is not None)
     folder = paths[0].resolve().parent.parent
     device = device_of(options.device)
     every = options.split == ALL or (options.split is None and are_new(options.overrides))

@@ -58,12 +58,13 @@ def main() -> None:
             import uvicorn
         except ImportError:
             raise UserError("this takes FastAPI and uvicorn: pip install -e '.[serve]'") from None
+        from gt.train.checkpoint import checkpoint_in
+    path = checkpoint_in(args.checkpoint)
+    with importing():
         from gt.allocation import keep_freed_memory
         from gt.prediction.trained import load
         from gt.serving.app import Limits, service
-        from gt.train.checkpoint import checkpoint_in
     keep_freed_memory()
-    path = checkpoint_in(args.checkpoint)
     model = load(path, args.trust).to(device_of(args.device))
     limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)
     app = service(model, path.resolve().parent.parent.name, limits)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from gt.losses import both_answers
+
 
 class SampleMetric(Metric):
     """A metric that looks at all samples of all processes at once.
@@ -52,11 +54,6 @@ class SampleMetric(Metric):
         kept = (dim_zero_cat(state) if len(state) else none for state in (self.preds, self.target))
         preds, target = (state.view(-1, columns) for state, columns in zip(kept, self.columns, strict=True))
         return preds, target
-
-
-def both_answers(target: Tensor) -> Tensor:
-    """(tasks,) whether a task of targets (B, tasks) has a yes and a no, without which nothing can be ranked."""
-    return (target == 0).any(0) & (target == 1).any(0)
 
 
 class Ranking(SampleMetric):

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 import gt
 from gt.errors import UserError
 from gt.train.callbacks import NormStatistics, SaveLast, StochasticWeightAverage, WeightAverage
+from gt.train.feed import Feed
 from gt.train.interrupts import Interrupted
 from tests.small_runs import configured, train, write_graphs
 from tests.test_resume import Stop, StopAt, assert_equal, fit
@@ -175,4 +176,4 @@ def loss_of(task: Any, folder: Any, data: list[str]) -> float:
         module = instantiate(cfg.data)
     module.open([])
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
-    return trainer.test(task, datamodule=module, verbose=False)[0]["test/loss"]
+    return trainer.test(task, datamodule=Feed(module), verbose=False)[0]["test/loss"]

@@ -19,6 +19,7 @@ from gt.layers import GINE, ParallelBlock
 from gt.losses import Criterion
 from gt.model import GraphTransformer
 from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.feed import Feed
 from gt.train.task import Task
 from tests.data.modules import over
 from tests.data.test_pyg import Kept
@@ -59,7 +60,7 @@ def test_what_is_evaluated_is_what_lightning_evaluates(tmp_path: Path, limit: fl
     task._evaluate = remember  # type: ignore[method-assign]
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "use_distributed_sampler": False}
     trainer = pl.Trainer(accelerator="cpu", limit_test_batches=limit, **quiet)
-    trainer.test(task, datamodule=data, verbose=False)
+    trainer.test(task, datamodule=Feed(data), verbose=False)
     found = Evaluated(data, "test", limit)
     assert sorted(found.targets().flatten().tolist()) == sorted(seen)
     assert (found.batches, found.total) == (batches, 3)

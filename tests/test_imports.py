@@ -24,7 +24,7 @@ LIBRARY = {
     "model",
     "objectives",
 }
-LIBRARY |= {"losses", "metrics", "task_metrics", "link_metrics"}
+LIBRARY |= {"losses", "metrics", "task_metrics", "link_metrics", "link_targets"}
 LIBRARY |= {"masks", "attention", "encodings", "layers", "huggingface"}
 # each may import those before it
 ORDER = ("library", "inference", "parallel", "data", "baselines", "lottery", "train", "prediction", "serving", "cli")
@@ -120,6 +120,31 @@ def test_the_drawing_sees_circles_and_arrows_up(tmp_path):
     found = imports(package)
     assert circles(found) == {"gt.graph", "gt.hops"}
     assert upward(found) == {("gt.model", "gt.data.store"), ("gt.train.task", "gt.cli.command")}
+
+
+def loads(code: str) -> set[str]:
+    """What of Lightning and torchmetrics a program has imported by its end; their import takes seconds."""
+    code = f"import sys\n{code}\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    return {"pytorch_lightning", "lightning_fabric", "torchmetrics", "torch._dynamo"} & set(loaded)
+
+
+EARLY = ("data.graphs", "data.text.language", "data.own.csv_graphs", "data.molecules.molecules")
+EARLY += ("data.python.functions", "train.network", "train.optim", "train.checkpoint")
+
+
+@pytest.mark.parametrize("module", EARLY)
+def test_what_refuses_most_mistakes_needs_no_lightning(module):
+    assert loads(f"import gt.{module}") == set()
+
+
+@pytest.mark.parametrize(
+    "override", ["optim.lr=-1", "model.block.attention.heads=3", "data.batch_size=0", "data.path=x"]
+)
+def test_a_wrong_value_is_refused_before_lightning_is_imported(override):
+    command = ["train.py", "model.width=64", override]
+    code = f"sys.argv = {command}; import train\ntry: train.command()\nexcept SystemExit as end: assert end.code == 1"
+    assert loads(code) == set()
 
 
 def test_the_library_loads_alone():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import gt.train.checkpoint_files
+import gt.train.checkpoint_io
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
@@ -264,7 +264,7 @@ def test_a_disk_that_is_full_when_a_signal_comes_is_said(data, tmp_path, capfd):
         raise UserError("checkpoints/last.ckpt cannot be written: No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gt.train.checkpoint_files, "write", write)
+        patch.setattr(gt.train.checkpoint_io, "write", write)
         stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *data)
     said = capfd.readouterr()
     assert "error: checkpoints/last.ckpt cannot be written" in said.err

@@ -97,9 +97,9 @@ def test_weights_that_are_not_finite_are_said_to_be(data, tmp_path):
 
 
 def test_a_loss_above_its_limit_is_replayed_with_the_same_random_numbers(data, tmp_path, monkeypatch):
-    seen, forward = [], gt.train.task.metrics.total_loss
+    seen, forward = [], gt.train.task.losses.total_loss
     monkeypatch.setattr(
-        gt.train.task.metrics, "total_loss", lambda *given: (seen.append(given[1].detach()), forward(*given))[1]
+        gt.train.task.losses, "total_loss", lambda *given: (seen.append(given[1].detach()), forward(*given))[1]
     )
     run = tmp_path / "run"
     with pytest.raises(UserError, match=r"loss is .* epoch 0, batch 0: the largest output is \S+, of \w+") as caught:

@@ -56,6 +56,7 @@ def test_the_configuration_that_is_kept_names_the_files_in_full(sweep, tmp_path,
     import gt.train.run
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "input.txt").write_text("some text")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     seen = []
     monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.source.path))

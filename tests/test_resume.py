@@ -21,7 +21,8 @@ from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.callbacks import SaveLast
-from gt.train.checkpoint_files import CheckpointFiles
+from gt.train.checkpoint_io import CheckpointFiles
+from gt.train.feed import Feed
 from gt.train.optim import Optimisation
 from gt.train.resume import changes
 from gt.train.task import Task
@@ -102,7 +103,7 @@ def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = 
         plugins=[CheckpointFiles()], use_distributed_sampler=False, num_sanity_val_steps=0,
         **{"max_epochs": 3} | options,
     )  # fmt: skip
-    trainer.fit(task, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    trainer.fit(task, datamodule=Feed(data), ckpt_path=ckpt, weights_only=True)
     return task
 
 

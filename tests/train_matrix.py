@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
+from gt.train.feed import Feed
 from gt.train.logging import quiet
 from gt.train.network import build, network_config
 from gt.train.task import Task
@@ -71,7 +72,7 @@ def outcome(path: str, processes: int, precision: str, clip: float | None, accum
         except UserError as error:
             return {"refused": str(error)}
         data.readings = partial(net.readings, "cpu", "16" in precision)
-        trainer.fit(task, datamodule=data)
+        trainer.fit(task, datamodule=Feed(data))
         said = json.loads(Path(folder, "said.json").read_text())
     after = [p.detach().float() for p in net.parameters()]
     return said | {

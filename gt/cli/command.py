@@ -28,6 +28,7 @@ def check_command(
     beside: Sequence[str] = (),
     seeds: int = 0,
     notes: bool = False,
+    rehearse: bool = False,
 ) -> list[str]:
     """Hold overrides, the files that they choose and the resulting configuration against what exists.
 
@@ -38,6 +39,7 @@ def check_command(
         beside: further folders of configurations; those that ``hydra.searchpath`` names are found among the overrides.
         notes: whether to say which encodings of a model's own are left out.
         seeds: how often each setting is to run, see `gt.cli.seeds.repeated`; 0: as the arguments say.
+        rehearse: this is one run, not a sweep, of which others go on: what its parts refuse ends the command now.
 
     Returns:
         The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra. To
@@ -70,7 +72,7 @@ def check_command(
         assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
-        left = check_run([*hydras, *first], groups, keys, files, name)
+        left = check_run([*hydras, *first], groups, keys, files, name, rehearse)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
                 check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
@@ -83,17 +85,25 @@ def check_command(
     return repeated(arguments, seeds, base.get("seed", 0)) if seeds else arguments
 
 
-def check_run(lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train") -> list[str]:
+def check_run(
+    lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train", rehearse: bool = False
+) -> list[str]:
     """Check the configuration of one run, that of the given overrides; returns the leftovers in it, see `settle`.
 
     Args:
         lines: overrides without a sweep; the first ``groups`` of them are Hydra's own and choose options.
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
+        rehearse: build its parts too, see `gt.train.network.rehearse_run`, before Lightning is imported.
     """
     try:
         cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
-        check(cfg)
+        check(cfg, late=False)
+        if rehearse:
+            from gt.train.network import rehearse_run  # late: it brings PyTorch
+
+            rehearse_run(cfg)
+        check(cfg, late=True)
         return leftovers
     except WrongKey as error:
         wrong = error.key + "."
@@ -136,7 +146,8 @@ def prepared(arguments: list[str]) -> list[str]:
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")
     configs = CONFIGS if primary is None else searched(str(CONFIGS.parent / primary))
     name = value_of(flags, "-cn", "--config-name") or "train"
-    checked = check_command([*flags, *overrides], configs, name, () if beside is None else (beside,), seeds, notes=True)
+    places, alone = () if beside is None else (beside,), not many and not wanted
+    checked = check_command([*flags, *overrides], configs, name, places, seeds, notes=True, rehearse=alone)
     if auto and not many:
         known = parsed(arranged(checked)[1])
         own, hydras = ([str(o.input_line) for o in known if o.is_hydra_override() == kind] for kind in (False, True))

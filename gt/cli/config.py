@@ -55,6 +55,7 @@ class Config:
 
 
 FILLED = ("monitor", "mode", "dirpath", "save_dir", "name", "num_classes", "tasks")  # where null, the run fills them in
+LATE = ("init", "baseline", "metrics", "trainer", "callbacks", "logger")  # need Lightning, whose import takes seconds
 MANY = ("encoding", "callbacks", "logger", "metrics", "objective")  # sections whose entries have names of their own
 
 
@@ -127,8 +128,11 @@ def _a_run_for_each(path: str, value: Any, hint: Any) -> str:
     return f"; a run for each: python train.py -m {path}={','.join(map(str, value))}" if several else ""
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, late: bool | None = None) -> None:
     """Check a whole configuration.
+
+    Args:
+        late: of its sections those of `LATE` alone, or the others alone; None: all.
 
     Raises:
         UserError: one line for the first thing that is wrong.
@@ -147,6 +151,8 @@ def check(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise WrongKey(error.full_key or "", f"{error.full_key}: {first_line(error)}") from None
     for key, value in plain.items():
+        if late is not None and (key in LATE) != late:
+            continue
         if key in MANY:
             check_parts(key, {} if value is None else value)
         elif isinstance(value, Mapping) and "_target_" not in value:

@@ -4,13 +4,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import MetricCollection
 
 from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Epochs
@@ -22,6 +20,10 @@ from gt.graph import GraphBatch
 from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from torchmetrics import MetricCollection
 
 ALL = "all"  # the split of data that are new to a trained model: every sample
 # Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
@@ -51,7 +53,7 @@ class Loader(DataLoader[GraphBatch]):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DataModule(pl.LightningDataModule, ABC):
+class DataModule(ABC):
     """Loaders for the splits of one dataset.
 
     Args:
@@ -63,6 +65,7 @@ class DataModule(pl.LightningDataModule, ABC):
         schema: of the data, once they are open.
         readings: says what the model will ask of the next batch.
         spread: every process is to have a share of the nodes of each batch, rather than batches of its own.
+        trainer: which asks for the loaders, see `gt.train.feed.Feed`; None: they are for this process alone.
     """
 
     source: Any = field(kw_only=False)
@@ -72,11 +75,11 @@ class DataModule(pl.LightningDataModule, ABC):
     schema: Schema = field(init=False)
 
     def __post_init__(self) -> None:
-        super().__init__()
         at_least(0, self.workers, "workers")
         at_least(0, self.seed, "seed")
         self.readings: Callable[[], Iterable[Reading]] = tuple
         self.spread = False
+        self.trainer: pl.Trainer | None = None
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
@@ -131,7 +134,7 @@ class DataModule(pl.LightningDataModule, ABC):
         return ""
 
     @abstractmethod
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self) -> "tuple[MetricCollection, Criterion]":
         """The metrics, and which of them says what is best."""
 
     @abstractmethod
@@ -170,7 +173,7 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     @staticmethod
-    def _progress(trainer: pl.Trainer) -> dict[str, int]:
+    def _progress(trainer: "pl.Trainer") -> dict[str, int]:
         """Where training stands: the epoch, and how many of its batches a resumed run has already seen."""
         loop: Any = trainer.fit_loop
         if not loop.restarting:
@@ -181,15 +184,6 @@ class DataModule(pl.LightningDataModule, ABC):
         if seen.is_last_batch:
             return {"epoch": trainer.current_epoch + 1, "first": 0}
         return {"epoch": trainer.current_epoch, "first": seen.current.processed}
-
-    def train_dataloader(self) -> DataLoader[GraphBatch]:
-        return self.loader("train")
-
-    def val_dataloader(self) -> DataLoader[GraphBatch]:
-        return self.loader("valid")
-
-    def test_dataloader(self) -> DataLoader[GraphBatch]:
-        return self.loader("test")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

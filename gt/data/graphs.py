@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from gt.data.arrays import Rows
 from gt.data.batch_sampler import Request
@@ -27,6 +26,9 @@ from gt.errors import UserError
 from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 PART = 1000  # samples that are looked at together
 SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
@@ -104,7 +106,7 @@ class Stored(DataModule):
         size = sum(path.stat().st_size for path in self.source.folder.glob("*"))
         return "\n".join([*lines, f"{'folder':<20}{size / 1e6:>8.1f} MB  {self.source.folder}"])
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self) -> "tuple[MetricCollection, Criterion]":
         return self.source.measures(self.graphs)
 
     def examples(self, net: nn.Module, split: str) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from gt.data.batching import mixed
 from gt.graph import GraphBatch
-from gt.link_metrics import COLUMNS, Role
+from gt.link_targets import COLUMNS, Role
 from gt.ranges import at_least
 
 LAST = np.uint64(1 << 63)  # above every chance

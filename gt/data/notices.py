@@ -7,9 +7,8 @@ from torch import Tensor
 
 from gt.data.datamodule import DataModule
 from gt.data.numbers import DECADES, decades
-from gt.metrics import undefined
+from gt.losses import both_answers, undefined
 from gt.schema import UNLABELLED, Schema, several
-from gt.task_metrics import both_answers
 
 SPLITS = ("train", "valid", "test")
 

@@ -4,19 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
-from gt import metrics
 from gt.data.batching import GraphDataset
 from gt.data.packed import Graphs
 from gt.graph import GraphBatch
 from gt.losses import Criterion
 from gt.schema import Schema
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class Source(ABC):
             UserError: they cannot be read.
         """
 
+    def check_files(self) -> None:  # noqa: B027  most sources read none
+        """Whether the files that it reads are there, before anything slow is done.
+
+        Raises:
+            UserError: one is not.
+        """
+
     def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
         """All graphs, targets or not, as a trained model reads them: its columns, its categories; sets ``records``.
 
@@ -87,9 +95,11 @@ class Source(ABC):
         """The graphs of the store, split as this run asks where that differs, with what is learned from the split."""
         return graphs
 
-    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> "tuple[MetricCollection, Criterion]":
         """The metrics, and which of them says what is best."""
-        return metrics.metrics(graphs.schema)
+        from gt.metrics import metrics  # late: torchmetrics takes two seconds, which a typo need not wait for
+
+        return metrics(graphs.schema)
 
     def summary(self, graphs: Graphs) -> str:
         """What was read as what, in a line or a few; nothing where there is nothing to say."""

@@ -98,4 +98,4 @@ class Trained(Task):
 
 def load(path: str | Path, trust: bool = False) -> Trained:
     """A trained task, see `gt.train.checkpoint.load`, that predicts whatever it is handed."""
-    return checkpoint.load_as(Trained, path, trust)
+    return checkpoint.restored(Trained, *checkpoint.contents(path, trust))

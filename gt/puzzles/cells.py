@@ -17,6 +17,7 @@ from gt.cli.composing import composed
 from gt.data.datamodule import DataModule
 from gt.data.parallel import mapped
 from gt.puzzles.grid import Cell
+from gt.train.feed import Feed
 from gt.train.job import write_json
 from gt.train.logging import quiet
 from gt.train.network import build, encodings_of, network_config
@@ -77,8 +78,8 @@ def train(overrides: list[str]) -> Result:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    trainer.fit(task, datamodule=data)
-    (measured,) = trainer.test(task, datamodule=data, verbose=False)
+    trainer.fit(task, datamodule=Feed(data))
+    (measured,) = trainer.test(task, datamodule=Feed(data), verbose=False)
     chance = 1 / data.schema.outputs  # every answer is as frequent as any other
     return Result(measured["test/accuracy"], chance, trainer.current_epoch, time.monotonic() - started)
 

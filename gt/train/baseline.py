@@ -15,8 +15,7 @@ from torchmetrics import Metric
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
 from gt.data.numbers import DECADES, decades
-from gt.losses import Criterion, constant_prediction, shown, total_loss
-from gt.metrics import undefined
+from gt.losses import Criterion, constant_prediction, shown, total_loss, undefined
 
 CELLS = 20_000_000  # numbers of a prediction that are held at once
 FEW_STEPS = 200  # of an optimiser, in which little is learned

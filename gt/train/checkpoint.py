@@ -1,18 +1,19 @@
-"""From a checkpoint back to a trained task."""
+"""From a checkpoint back to a trained task. What is wrong with a file is said before Lightning is imported."""
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gt.errors import UserError, first_line
-from gt.metrics import metrics
 from gt.schema import Schema
 from gt.train.checkpoint_files import BEST, LAST, read
 from gt.train.network import build
-from gt.train.task import Task
 from gt.train.trust import check_trusted
 
-T = TypeVar("T", bound=Task)
+if TYPE_CHECKING:
+    from gt.train.task import Task
+
+T = TypeVar("T", bound="Task")
 ARTIFACT = re.compile(r"(?:[\w.-]+/){0,2}[\w.-]+:[\w.-]+")  # entity/project/name:version
 
 
@@ -50,7 +51,7 @@ def downloaded(name: str) -> Path:
     return checkpoints[0]
 
 
-def load(path: str | Path, trust: bool = False) -> Task:
+def load(path: str | Path, trust: bool = False) -> "Task":
     """A trained task from a checkpoint, or the best of a run's folder, on the CPU and in eval mode.
 
     Nothing is unpickled, and of the names that the file asks to be built only those of this package and of
@@ -63,11 +64,14 @@ def load(path: str | Path, trust: bool = False) -> Task:
     Raises:
         UserError: no such file, damaged, not a checkpoint of this program, or an untrusted name in it.
     """
-    return load_as(Task, path, trust)
+    saved, config, schema = contents(path, trust)
+    from gt.train.task import Task
+
+    return restored(Task, saved, config, schema)
 
 
-def load_as(kind: type[T], path: str | Path, trust: bool = False) -> T:
-    """The same as a task of some kind."""
+def contents(path: str | Path, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any], Schema]:
+    """What `load` reads: the checkpoint, and of it the network's configuration and the schema of the data."""
     path = downloaded(str(path)) if ARTIFACT.fullmatch(str(path)) and not Path(path).exists() else Path(path)
     path = checkpoint_in(path)
     saved = read(path)
@@ -76,6 +80,13 @@ def load_as(kind: type[T], path: str | Path, trust: bool = False) -> T:
     except Exception as error:
         raise UserError(f"{path} is not a checkpoint of this program: {first_line(error)}") from error
     check_trusted(config, path, trust)
+    return saved, config, schema
+
+
+def restored(kind: type[T], saved: dict[str, Any], config: dict[str, Any], schema: Schema) -> T:
+    """The `contents` of a checkpoint as a task of some kind, on the CPU and in eval mode."""
+    from gt.metrics import metrics
+
     task = kind(build(config, schema), schema, *metrics(schema), config=config)
     state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss
     task.load_state_dict(state, strict=False)

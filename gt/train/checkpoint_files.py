@@ -3,15 +3,14 @@
 import os
 import shlex
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.io import CheckpointIO
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.data.files import durable, sync
 from gt.errors import UserError, first_line
@@ -158,18 +157,3 @@ def clean(folder: Path) -> None:
     """Remove what a process that was killed while it wrote left behind."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-class CheckpointFiles(CheckpointIO):
-    """Has Lightning write and read checkpoints as this module does. ``storage_options`` is `write`'s ``older``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write(checkpoint, Path(path), storage_options or ())
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return load(Path(path))  # Lightning also hands weights from process to process in files
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)

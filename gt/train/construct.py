@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -115,10 +116,13 @@ def _named(message: str, section: Mapping[str, Any]) -> str | None:
 
 
 def _resolved(name: str) -> Any:
-    try:
-        return imported(name)
-    except UserError:
-        return None
+    """What a dotted name stands for; None where its module has not been imported, for then nothing of it has run."""
+    parts = str(name).split(".")
+    end = next((end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in sys.modules), None)
+    thing: Any = None if end is None else sys.modules[".".join(parts[:end])]
+    for part in () if end is None else parts[end:]:
+        thing = getattr(thing, part, None)
+    return thing
 
 
 def _runs(frame: FrameType, target: Any) -> bool:

@@ -15,6 +15,6 @@ class ContextParallel(DDPStrategy):
 
     def configure_ddp(self) -> None:
         task: Any = self.lightning_module
-        batch = next(iter(task.trainer.datamodule.loader("train"))).to(self.root_device)
+        batch = next(iter(task.trainer.datamodule.data.loader("train"))).to(self.root_device)
         self._ddp_kwargs.setdefault("find_unused_parameters", some_are_unread(task, batch))
         super().configure_ddp()

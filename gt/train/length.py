@@ -21,6 +21,6 @@ def counts_epochs(trainer: Any) -> bool:
 def epoch_steps(trainer: Any) -> int:
     """Optimiser steps of an epoch."""
     # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
-    batches, limit = len(trainer.datamodule.loader("train")), trainer.limit_train_batches
+    batches, limit = len(trainer.datamodule.data.loader("train")), trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return -(-batches // trainer.accumulate_grad_batches)

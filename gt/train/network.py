@@ -74,3 +74,17 @@ def rehearse(config: Mapping[str, Any]) -> nn.Module | None:
         except Exception:
             pass
     return None
+
+
+def rehearse_run(cfg: DictConfig) -> None:
+    """Build what a run is made of once, but for what trains it; no data are read.
+
+    Raises:
+        UserError: a part refuses what it is given, or a file of the data does not exist.
+    """
+    with constructing(cfg):
+        instantiate(cfg.data).source.check_files()
+        for part in ("encoding", "loss", "objective", "spectrum"):
+            instantiate(cfg.get(part), _convert_="all")
+        rehearse(network_config(cfg))
+        instantiate(cfg.optim, _convert_="all")  # last: PyTorch's optimisers bring its compiler, which takes a second

@@ -133,7 +133,7 @@ def _samples(task: Any, place: Place) -> tuple[int, ...]:
     if trainer.datamodule is None or isinstance(place.batch, Share):
         return ()
     shared = {"rank": trainer.global_rank, "world": trainer.world_size}
-    batches = trainer.datamodule.batches("train", epoch=place.epoch, first=place.index, **shared)
+    batches = trainer.datamodule.data.batches("train", epoch=place.epoch, first=place.index, **shared)
     return next(iter(batches)).samples if isinstance(batches, Batches) else ()
 
 

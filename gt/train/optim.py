@@ -182,7 +182,7 @@ class Optimisation:
         """
         if self.base_batch is None:
             return self
-        data = trainer.datamodule
+        data = trainer.datamodule and trainer.datamodule.data
         if not hasattr(data, "batch_size") or getattr(data, "batch_nodes", None):
             raise UserError("optim.base_batch: these batches have no fixed number of samples: set optim.lr itself")
         samples = data.batch_size * data.world * trainer.accumulate_grad_batches

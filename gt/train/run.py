@@ -25,8 +25,8 @@ from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
+from gt.losses import undefined
 from gt.masks import Complete
-from gt.metrics import undefined
 from gt.model import GraphTransformer
 from gt.train.baseline import (
     Evaluated,
@@ -47,6 +47,7 @@ from gt.train.ending import backends_used, summary
 from gt.train.extremes import extremes
 from gt.train.facts import run_facts
 from gt.train.failures import explained
+from gt.train.feed import Feed
 from gt.train.init import Init
 from gt.train.interrupts import resumable
 from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
@@ -169,7 +170,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     last = newest(folder / "checkpoints") if cfg.resume else None
     with together(trainer.strategy.launcher, folder), explained(data):
         with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
-            trainer.fit(task, datamodule=data, ckpt_path=last)
+            trainer.fit(task, datamodule=Feed(data), ckpt_path=last)
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
         return finish(trainer, task, data, folder, loggers, classical, facts, breakdown)
@@ -214,7 +215,7 @@ def finish(
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
-    measured = evaluate(task, datamodule=data, ckpt_path=best, verbose=False)[0]
+    measured = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
     if isinstance(trainer, Trainer) and trainer.compiled is not None:

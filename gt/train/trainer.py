@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 
 from gt.errors import UserError
-from gt.train.checkpoint_files import CheckpointFiles
+from gt.train.checkpoint_io import CheckpointFiles
 from gt.train.interrupts import without_handlers
 from gt.train.launch import check_started
 from gt.train.precision import HalfWeights

@@ -24,6 +24,7 @@ from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.feed import Feed
 from gt.train.optim import Optimisation
 from gt.train.task import Task
 
@@ -104,7 +105,7 @@ def main(sampler: str, nodes: int, edges: int, steps: int, folder: str) -> dict[
         max_steps=steps, limit_train_batches=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[clock],
     )  # fmt: skip
-    trainer.fit(task, datamodule=data)
+    trainer.fit(task, datamodule=Feed(data))
     took = np.diff(clock.steps)
     return {
         "sampler": sampler,

@@ -105,7 +105,7 @@ def network(seed: int = 0) -> GraphTransformer:
 
 
 def epoch(data: LinkData, number: int = 0) -> list[GraphBatch]:
-    loader = data.train_dataloader()
+    loader = data.loader("train")
     loader.sampler.set_epoch(number)
     return list(loader)
 
@@ -204,8 +204,8 @@ def test_evaluation_reads_no_link_that_it_asks_for(tmp_path: Path) -> None:
 def test_validation_links_as_input(tmp_path: Path) -> None:
     data = opened(link_data(tmp_path, valid_as_input=True))
     added = [(a, b, -1.0, -1.0) for a, b in [*VALID.tolist(), *VALID[:, ::-1].tolist()]]
-    (test,) = data.test_dataloader()
-    (valid,) = data.val_dataloader()
+    (test,) = data.loader("test")
+    (valid,) = data.loader("valid")
     assert edges(test) == sorted([*edges(data.graph.batch), *added])
     assert edges(valid) == edges(data.graph.batch)
     assert not {frozenset(p) for p in VALID.tolist()} & {frozenset(e[:2]) for b in epoch(data) for e in edges(b)}
@@ -263,7 +263,7 @@ def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, 
         data = opened(link_data(tmp_path, ranked=ranked))
         data.eval_batch_size = largest or data.eval_batch_size
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
-        for batch in data.val_dataloader():
+        for batch in data.loader("valid"):
             assert batch.links is not None
             if batch.y is None:  # of a rank for which no question is left
                 assert world == 7
@@ -281,7 +281,7 @@ def test_masks_are_prepared_and_blocks_share_their_graph(data: LinkData) -> None
     (mask, _), *_ = readings
     for batch in epoch(data):
         assert mask in batch.memo
-    first, second, _ = data.val_dataloader()
+    first, second, _ = data.loader("valid")
     assert first.edge_index is second.edge_index is data.graph.batch.edge_index
     assert first.links is not second.links
     assert not data.graph.batch.memo
@@ -292,7 +292,7 @@ def test_evaluation_in_chunks_is_exact(tmp_path: Path, ranked: bool) -> None:
     found = []
     for chunk in (3, 10, 1 << 20):
         data = opened(link_data(tmp_path, ranked=ranked, chunk=chunk))
-        (batch,) = data.test_dataloader()
+        (batch,) = data.loader("test")
         found.append(predict(network(), batch))
         assert found[-1].shape == batch.y.shape
         torch.testing.assert_close(found[-1], network()(batch), rtol=1e-5, atol=1e-6)

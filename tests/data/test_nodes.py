@@ -23,6 +23,7 @@ from gt.layers import Attention, GatedGCN, ParallelBlock
 from gt.masks import Complete, Expander, Hops
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
+from gt.train.feed import Feed
 from gt.train.optim import Optimisation
 from gt.train.task import Task
 from tests.data.modules import over
@@ -94,7 +95,7 @@ def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(m
     walks = RandomWalk(3).compute(graphs)["random_walk"]
     numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
     rooted = []
-    for batch in data.train_dataloader():
+    for batch in data.loader("train"):
         nodes = np.array([numbers[tuple(row)] for row in batch.x.numpy()])
         assert (np.diff(nodes) > 0).all()
         assert batch.ptr.tolist() == [0, len(nodes)]
@@ -160,10 +161,10 @@ def test_exact_evaluation_is_of_the_whole_graph_in_chunks_and_shares_its_arrays(
 
 def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path):
     data = opened(tmp_path, Neighbours([2], 40))
-    alone = [batch.x for batch in data.train_dataloader()]
+    alone = [batch.x for batch in data.loader("train")]
     data.workers = 2
     assert [data.workers_for(split) for split in ("train", "valid")] == [2, 0]
-    for one, other in zip(data.train_dataloader(), alone, strict=True):
+    for one, other in zip(data.loader("train"), alone, strict=True):
         assert torch.equal(one.x, other)
 
 
@@ -171,7 +172,7 @@ def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path)
 def test_masks_see_the_sample(mask, tmp_path):
     data = opened(tmp_path, Partition(4))
     data.readings = network(data, mask).readings
-    for batch in data.train_dataloader():
+    for batch in data.loader("train"):
         (pairs,) = batch.memo.values()
         assert torch.equal(pairs.edges[1] * batch.num_nodes + pairs.edges[0], mask.keys(batch))
 
@@ -185,14 +186,14 @@ def test_training_learns(make, tmp_path):
         max_epochs=40 if make is Full else 10, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(task, datamodule=data)
-    found = trainer.test(task, datamodule=data, verbose=False)[0]
+    trainer.fit(task, datamodule=Feed(data))
+    found = trainer.test(task, datamodule=Feed(data), verbose=False)[0]
     assert found["test/accuracy"] > 0.75  # a third at chance
 
 
 def test_a_mask_whose_weights_do_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     data = opened(tmp_path)
-    batch = next(iter(data.train_dataloader()))
+    batch = next(iter(data.loader("train")))
     demand = Demand(device="cpu", half=False, heads=4, channels=4)
     refuse_dense(batch, [(Complete(), demand), (Hops(1), demand)])
     monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a million bytes

@@ -33,7 +33,7 @@ class Toy(InMemoryDataset):
 def test_masks_are_the_splits(tmp_path):
     data = NodeData(PyG(Toy, root=str(tmp_path)))
     data.open([])
-    (batch,) = data.train_dataloader()
+    (batch,) = data.loader("train")
     assert (batch.num_nodes, batch.num_edges, data.schema.outputs, data.schema.level) == (30, 60, 3, "node")
     assert torch.equal(batch.y != UNLABELLED, torch.arange(30) < 9)
     assert torch.equal(batch.x, Toy()[0].x)

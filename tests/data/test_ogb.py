@@ -188,7 +188,7 @@ def test_data_module(root: Path) -> None:
     assert data.schema == molecules("ogbg-molhiv", root).schema
     (store,) = (path for path in (root / "stores").iterdir() if path.is_dir())
     assert store.name.startswith("ogbg-molhiv-")
-    (batch,) = data.train_dataloader()
+    (batch,) = data.loader("train")
     assert batch.y.shape == (2, 1)
     assert sorted(batch.ptr.diff().tolist()) == [3, 4]
     assert data.targets("valid").tolist() == [[1.0]]

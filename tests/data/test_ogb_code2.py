@@ -125,7 +125,7 @@ def test_data_module(root: Path) -> None:
     data.open([])
     measures, criterion = data.measures()
     assert (list(measures), criterion.name, criterion.mode) == (["F1"], "F1", "max")
-    (batch,) = data.val_dataloader()
+    (batch,) = data.loader("valid")
     assert batch.y.shape == (1, POSITIONS + 7)
     assert data.source.spelled(data.graphs, np.array([0]), batch.y[:, :POSITIONS], batch) == ["name name"]
     assert 0 < baseline(data, data.targets("test"))["F1"] < 1

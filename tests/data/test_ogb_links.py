@@ -150,13 +150,13 @@ def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
     measures, criterion = data.measures()
     measure = {"ogbl-collab": "hits@50", "ogbl-ppa": "hits@100", "ogbl-ddi": "hits@20", "ogbl-citation2": "mrr"}[name]
     assert (list(measures), criterion.name, criterion.mode) == ([measure], measure, "max")
-    batch = next(iter(data.train_dataloader()))
+    batch = next(iter(data.loader("train")))
     out = net(batch)
     assert out.shape == batch.y.shape == (18, 1)
     torch.nn.functional.binary_cross_entropy_with_logits(out, batch.y).backward()
     net.eval()
     with torch.no_grad():
-        for batch in data.test_dataloader():
+        for batch in data.loader("test"):
             measures.update(net(batch), batch.y)
     assert 0 <= measures.compute()[measure] <= 1
     expected = 1 / 4.5 if name == "ogbl-citation2" else 0  # 7 others that are tied: the middle of the ranks 1 to 8
@@ -167,7 +167,7 @@ def test_validation_links_as_input_are_for_collaborations_only(tmp_path: Path) -
     write(tmp_path, "ogbl-collab")
     data = LinkData(OGBLinks("ogbl-collab", str(tmp_path)), valid_as_input=True)
     data.open([])
-    read = (data.graph.batch, *data.val_dataloader(), *data.test_dataloader())
+    read = (data.graph.batch, *data.loader("valid"), *data.loader("test"))
     edges = [batch.num_edges for batch in read]
     assert edges == [edges[0], edges[0], edges[0] + 12]
     fails(lambda: LinkData(OGBLinks("ogbl-ppa"), valid_as_input=True), "ogbl-ppa", "valid_as_input=false")

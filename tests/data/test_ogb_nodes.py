@@ -130,7 +130,7 @@ def test_schema_and_batches_of_a_miniature(tmp_path):
         "node",
         8,
     )
-    (batch,) = data.train_dataloader()
+    (batch,) = data.loader("train")
     assert (batch.num_nodes, batch.num_edges) == (120, 1200)
     assert (~batch.y.isnan()).all(1).sum() == 80
     assert batch.edge_attr.shape == (1200, 8)

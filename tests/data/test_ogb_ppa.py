@@ -80,7 +80,7 @@ def test_data_module(root: Path) -> None:
     data.open([])
     measures, criterion = data.measures()
     assert (list(measures), criterion.name, criterion.mode) == (["acc"], "acc", "max")
-    (batch,) = data.val_dataloader()
+    (batch,) = data.loader("valid")
     assert batch.edge_attr.dtype == torch.float32
     assert baseline(data, data.targets("valid"))["acc"] == 0.0
 

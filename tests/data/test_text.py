@@ -51,7 +51,7 @@ def opened(folder: Path, text: str = DISTINCT, **options) -> Text:
 def test_validation_predicts_each_token_but_the_first_once(context, length, valid, tmp_path):
     data = opened(tmp_path, DISTINCT[:length], context=context, valid=valid)
     held_out = data.tokens["valid"].tolist()
-    targets = torch.cat([batch.y for batch in data.val_dataloader()])
+    targets = torch.cat([batch.y for batch in data.loader("valid")])
     assert sorted(targets.tolist()) == held_out[1:]
     assert sorted(data.targets("valid").tolist()) == held_out[1:]
     assert data.tokens["train"].tolist() + held_out == list(range(length))
@@ -164,8 +164,8 @@ def test_ranks_share_out_the_blocks(tmp_path):
 
 def test_the_shortest_text_that_serves_does(tmp_path):
     data = opened(tmp_path, "x" * 37, context=16)
-    assert len(list(data.train_dataloader())) == 1
-    assert len(list(data.val_dataloader())) == 1
+    assert len(list(data.loader("train"))) == 1
+    assert len(list(data.loader("valid"))) == 1
 
 
 def test_a_path_through_a_file_is_one_line(tmp_path):

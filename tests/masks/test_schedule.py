@@ -20,6 +20,7 @@ from gt.masks import Causal, Complete, Hops, PerHead, Schedule, Union, VirtualNo
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from gt.train.feed import Feed
 from gt.train.interrupts import Interrupted
 from gt.train.logging import quiet
 from gt.train.network import build, network_config
@@ -82,7 +83,7 @@ def test_a_model_reads_by_the_present_masks():
 
 
 class Counted:
-    """A datamodule of 5 batches."""
+    """Data of 5 batches."""
 
     def loader(self, split):
         return range(5)
@@ -90,7 +91,7 @@ class Counted:
 
 def trainer(epochs, steps, accumulate=1):
     return SimpleNamespace(
-        datamodule=Counted(), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
+        datamodule=SimpleNamespace(data=Counted()), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
         accumulate_grad_batches=accumulate, current_epoch=0, global_step=0,
     )  # fmt: skip
 
@@ -157,7 +158,7 @@ def fit(text: Path, limits: dict, watch: Watch, ckpt_path: Path | None = None):
         **limits,
     )  # fmt: skip
     with contextlib.suppress(Interrupted):
-        runner.fit(task, datamodule=data, ckpt_path=ckpt_path)
+        runner.fit(task, datamodule=Feed(data), ckpt_path=ckpt_path)
     return runner, task, data
 
 
@@ -180,7 +181,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_numbers(limits, tmp_path):
         assert first.seen + rest.seen == whole.seen
         for name, value in task.state_dict().items():
             assert torch.equal(value, again.state_dict()[name]), name
-        runner.validate(again, datamodule=data, ckpt_path=path, verbose=False)
+        runner.validate(again, datamodule=Feed(data), ckpt_path=path, verbose=False)
         assert again.net.masks[0] == whole.seen[stop - 1]  # the masks that the checkpoint was trained with
         assert torch.load(path, weights_only=True)["progress"] == again.net.progress
 

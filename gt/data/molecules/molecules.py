@@ -94,14 +94,17 @@ class Molecules(Source):
         if split_column is not None and split not in (None, "column"):
             raise ValueError(f"split_column goes with split=column, not with split={split}")
 
+    def check_files(self) -> None:
+        if not self.path.is_file():
+            raise UserError(f"there is no file {self.path}: set data.path to an existing one")
+
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What the store depends on."""
         chemistry()
         from rdkit import __version__ as rdkit  # another release may read a molecule otherwise
 
-        if not self.path.is_file():
-            raise UserError(f"there is no file {self.path}: set data.path to an existing one")
+        self.check_files()
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "loss")

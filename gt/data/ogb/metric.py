@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gt.data.ogb.catalogue import facts
+from gt.losses import both_answers
 from gt.schema import UNLABELLED
-from gt.task_metrics import SampleMetric, both_answers
+from gt.task_metrics import SampleMetric
 
 
 def evaluator_of(name: str) -> Any:

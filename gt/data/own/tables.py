@@ -69,6 +69,9 @@ class OwnTables(Own):
     def __str__(self) -> str:
         return str(self.path)
 
+    def check_files(self) -> None:
+        self.files()
+
     @abstractmethod
     def files(self) -> dict[str, Path]:
         """The files, by what each is called in the store's key.

@@ -10,13 +10,12 @@ import platform
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset
@@ -31,6 +30,9 @@ from gt.graph import GraphBatch
 from gt.losses import Criterion
 from gt.ranges import at_least
 from gt.schema import Schema
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 VERSION = {"returns": 5, "misuse": 1}  # raise when the same files would give other samples
 
@@ -145,12 +147,15 @@ class PythonFunctions(Source):
         """The folder that holds the sources."""
         return self.path or library()
 
+    def check_files(self) -> None:
+        sources(self.files)
+
     @cached_property
     def paths(self) -> list[Path]:
         """The sources, below `files`, by their numbers in the store."""
         return sources(self.files)
 
-    def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
+    def measures(self, graphs: Graphs) -> "tuple[MetricCollection, Criterion]":
         """Accuracy, of classes also macro F1; the loss decides.
 
         Of the 1,400 functions for validation an accuracy is known to about 1.2 %, by which the epochs do not differ,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.data.folds import Folds
 from gt.data.packed import Graphs, pointers
@@ -106,6 +106,9 @@ class TextClassification(Source):
             raise UserError(f"data.fold={fold} needs data.folds, the number of folds")
         self.tokens, self.vocabulary, self.longest = tokens, vocabulary, longest
         self.tokenizer_file = None if tokenizer is None else Path(tokenizer)
+
+    def check_files(self) -> None:
+        self.files()
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each split; ``train`` at least."""

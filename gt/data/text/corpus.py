@@ -44,6 +44,9 @@ class Corpus(ABC):
     def __str__(self) -> str:
         """What messages call the text."""
 
+    def check_files(self) -> None:  # noqa: B027  most sources read none
+        """See `gt.data.source.Source.check_files`."""
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """JSON-able facts that tell the text from any other."""
@@ -99,6 +102,9 @@ class Text(Corpus):
 
     def __str__(self) -> str:
         return self.path
+
+    def check_files(self) -> None:
+        text_files(self.path)
 
     def facts(self) -> dict[str, Any]:
         return {"text": digest(text_files(self.path))}

@@ -33,6 +33,12 @@ def find(path: str) -> tuple[Path, list[Path]]:
         if not paths:
             raise UserError(f"no file fits {path}: set data.path to a file, a folder or a glob that some fit")
         return Path(WILD.split(path)[0]).parent, paths
+    try:
+        place.stat()
+    except FileNotFoundError:
+        raise UserError(f"no text file at {path}: set data.path to an existing file") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     return place.parent, [place]
 
 
@@ -110,8 +116,6 @@ def digest(splits: Mapping[str, Sequence[Path]]) -> str:
             try:
                 with open(path, "rb") as handle:
                     total.update(f"{split} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
-            except FileNotFoundError:
-                raise UserError(f"no text file at {path}: set data.path to an existing file") from None
             except OSError as error:
                 raise UserError(f"cannot read {path}: {error.strerror}") from None
     return total.hexdigest()

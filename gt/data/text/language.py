@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
-from gt import metrics
 from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
@@ -21,7 +19,6 @@ from gt.data.datamodule import Sized
 from gt.data.store import fingerprint
 from gt.data.store_folders import store_folder, temporary_store
 from gt.data.text.corpus import Corpus
-from gt.data.text.metrics import LanguageModel
 from gt.data.text.tokenizer import UnknownCharacter
 from gt.data.text.tokens import Tokens, is_complete, open_or_build
 from gt.encodings import Encoding
@@ -33,6 +30,9 @@ from gt.losses import Criterion
 from gt.model import GraphTransformer
 from gt.ranges import at_least
 from gt.schema import Schema
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 PROMPT, WRITTEN, TEMPERATURE = 32, 300, 0.8  # of an example: tokens that are read, tokens that are drawn, and how
 
@@ -148,9 +148,12 @@ class LanguageData(Sized):
         """(T,) the tokens of each split, memory-mapped."""
         return self.opened.splits
 
-    def measures(self) -> tuple[MetricCollection, Criterion]:
+    def measures(self) -> "tuple[MetricCollection, Criterion]":
         """Accuracy, perplexity and, where the tokenizer loses nothing, bits per byte; the loss decides."""
-        collection = metrics.metrics(self.schema)[0]
+        from gt.data.text.metrics import LanguageModel  # late, for both bring torchmetrics
+        from gt.metrics import metrics
+
+        collection = metrics(self.schema)[0]
         collection.add_metrics(
             {"language": LanguageModel(self.opened.tokenizer.lengths() if self.opened.lossless else None)}
         )

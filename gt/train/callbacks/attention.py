@@ -36,7 +36,7 @@ class AttentionByHop(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._few = None
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule.data  # type: ignore[attr-defined]
         if not isinstance(data, Sized) or data.spread or isinstance(trainer.strategy, Sharded):
             return
         layers = attention_layers(pl_module.net)  # type: ignore[arg-type]

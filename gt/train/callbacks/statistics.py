@@ -28,7 +28,7 @@ class NormStatistics(Callback):
     @torch.no_grad()
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         strategy: Any = trainer.strategy
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule.data  # type: ignore[attr-defined]
         net: Any = pl_module.net
         norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
         norms = [norm for norm in norms if all(parameter.requires_grad for parameter in norm.parameters())]
