@@ -117,12 +117,12 @@ SMALL = ("data=graph_files", "data.path=a.graphml", "spectrum.weights=[0,0.5,1]"
 def test_either_command_runs_each_cell_once_and_later_what_is_missing(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.graphml").touch()
-    words = [*SMALL, "model.width=8", f"hydra.sweep.dir={tmp_path / 'map'}", "spectrum.seeds=2"]
+    words = [*SMALL, "model.width=32", f"hydra.sweep.dir={tmp_path / 'map'}", "spectrum.seeds=2"]
     first = command("train", "-m", "experiment=spectrum", *words)
     assert len(first) == 2 * (1 + 2 * 2)
     for name, arguments in first.items():
         assert "experiment=spectrum" in arguments
-        assert "model.width=8" in arguments
+        assert "model.width=32" in arguments
         assert not any(word.startswith(("spectrum.", "-m")) for word in arguments)
         assert f"cells/{name}" in arguments[-1]
     assert "spectrum.png" in capsys.readouterr().out
