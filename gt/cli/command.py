@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
 from gt.cli.composing import additions, configuration, run_dir, settle
-from gt.cli.config import MANY, Config, WrongKey, check
+from gt.cli.config import LATE, MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
 from gt.cli.resuming import resumed
@@ -93,13 +93,14 @@ def check_run(
     Args:
         lines: overrides without a sweep; the first ``groups`` of them are Hydra's own and choose options.
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
-        rehearse: build its parts too, see `gt.train.network.rehearse_run`, before Lightning is imported.
+        rehearse: build its parts too, see `gt.train.network.rehearse_run`, before Lightning is imported; where a key
+            of what needs Lightning is set, that comes first.
     """
     try:
         cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
         check(cfg, late=False)
-        if rehearse:
+        if rehearse and not any(key.partition(".")[0] in LATE for key in keys):
             from gt.train.network import rehearse_run  # late: it brings PyTorch
 
             rehearse_run(cfg)
