@@ -72,6 +72,7 @@ def check_command(
         assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
+        rehearse = rehearse and all(len(lines) == 1 for lines in plain)  # else `prepared` asks for -m
         left = check_run([*hydras, *first], groups, keys, files, name, rehearse)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
