@@ -147,6 +147,17 @@ def test_a_wrong_value_is_refused_before_lightning_is_imported(override):
     assert loads(code) == set()
 
 
+@pytest.mark.parametrize("program", ["predict", "diagnose", "explain", "export", "generate"])
+def test_a_wrong_checkpoint_is_refused_before_lightning_is_imported(program, tmp_path):
+    (tmp_path / "a.ckpt").write_text("none")
+    code = f"sys.argv[1:] = [{str(tmp_path / 'a.ckpt')!r}]; from gt import {program}; from gt.errors import UserError"
+    call = "main()" if program == "generate" else "main(sys.argv[1:])"
+    assert (
+        loads(f"{code}\ntry: {program}.{call}\nexcept UserError as error: assert 'a.ckpt is not' in str(error)")
+        == set()
+    )
+
+
 def test_the_library_loads_alone():
     code = "import sys, gt.model, gt.masks; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
