@@ -17,7 +17,7 @@ from gt.heads import Head
 from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
-from gt.layers.local import draw_glorot
+from gt.layers.weights import draw_glorot, draw_normal
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn
 from gt.norms import normalised
@@ -139,10 +139,9 @@ class GraphTransformer(nn.Module):
             raise ValueError("pool: Virtual reads virtual nodes, which no mask has: choose one such as mask=virtual")
         self.units = Units(schema.mean, schema.scale)
         if init_std is not None:
-            self._draw(init_std, depth)
+            draw_normal(self, init_std, depth)
         if glorot:
-            for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
-                draw_glorot(linear)
+            draw_glorot(self)
         if getattr(readout, "tied", False):
             if narrowed:
                 raise ValueError(
@@ -178,14 +177,6 @@ class GraphTransformer(nn.Module):
                     raise ValueError(
                         f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}"
                     )
-
-    def _draw(self, std: float, depth: int) -> None:
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding | nn.EmbeddingBag):
-                back = "project_out" in name
-                nn.init.normal_(module.weight, std=std / (2 * depth) ** 0.5 if back else std)
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def embed(self, batch: GraphBatch) -> Tensor:
         """(N, width): features and encodings."""

@@ -3,7 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -153,12 +154,14 @@ class Batches(Epochs):
 
         The graphs, which rise in size, are dealt out in turns, every other turn backwards.
         """
+        if self.world == 1:
+            return batch
         turn, place = np.divmod(np.arange(len(batch)), self.world)
         return batch[np.where(turn % 2, self.world - 1 - place, place) == rank]
 
-    def request(self, graphs: np.ndarray, place: int) -> Request:
-        """Ask for some graphs as the batch at this place of the epoch."""
-        return Request(tuple(graphs.tolist()), draw=(self.epoch,) if self.shuffle else ())
+    def request(self, graphs: np.ndarray, place: int, **fields: Any) -> Request:
+        """Ask for some graphs as the batch at this place of the epoch, with these fields of a request."""
+        return Request(tuple(graphs.tolist()), draw=(self.epoch,) if self.shuffle else (), **fields)
 
     def __len__(self) -> int:
         if self.shuffle or not len(self.sizes):
@@ -172,8 +175,8 @@ class Batches(Epochs):
             plan = [batch for batch in plan if len(batch) > self.rank] or plan[:1]
         for place, batch in enumerate(plan[first:], first):
             graphs = self.share(batch, self.rank)
-            request = self.request(graphs if len(graphs) else batch[:1], place)
-            yield replace(request, readings=tuple(self.readings()), counts=len(graphs) > 0)
+            counts = len(graphs) > 0
+            yield self.request(graphs if counts else batch[:1], place, readings=tuple(self.readings()), counts=counts)
 
 
 def cut(order: np.ndarray, pools: np.ndarray, room: np.ndarray) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
+from gt.layers.weights import draw_glorot
 from gt.masks import Pairs
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
@@ -46,13 +47,6 @@ class Smoothing(Layer):
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         read = smooth(state.x, batch)
         return {"x": read if self.bias is None else read + self.bias}
-
-
-def draw_glorot(linear: nn.Linear) -> None:
-    """Weights uniform within ``sqrt(6 / (inputs + outputs))``, a bias of 0 (Glorot & Bengio 2010), in place."""
-    nn.init.xavier_uniform_(linear.weight)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
 
 
 class GCN(Layer):

@@ -1,5 +1,7 @@
 """Batches of links to learn, each with the graph as it would be if none of them were there."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -110,5 +112,6 @@ class TrainingLinks(BatchDataset):
 class LinkBatches(Batches):
     """Batches of links, each drawn by a number that no other batch of the training has: see `TrainingLinks`."""
 
-    def request(self, graphs: np.ndarray, place: int) -> Request:
-        return Request(tuple(graphs.tolist()), draw=((self.epoch * len(self) + place) * self.world + self.rank,))
+    def request(self, graphs: np.ndarray, place: int, **fields: Any) -> Request:
+        draw = ((self.epoch * len(self) + place) * self.world + self.rank,)
+        return Request(tuple(graphs.tolist()), draw=draw, **fields)
