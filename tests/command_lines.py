@@ -4,12 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gt.cli.config_files import CONFIGS, groups
 
 Line = tuple[str, list[str]]  # a program, and its arguments
+
+
+def said(error: pytest.ExceptionInfo) -> str:
+    """The message, which is one line."""
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
 
 SMALL = ["data=text", "data.source.path=input.txt", "data.context=8", "model.width=8", "model.depth=1",
          "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip

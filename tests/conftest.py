@@ -13,6 +13,12 @@ if not torch.cuda.is_available():  # Triton's kernels then run in its interprete
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # what was measured on this machine must not steer tests
 
 
+@pytest.fixture(autouse=True)
+def not_a_child(monkeypatch):
+    """No test is a process that another test's launch has started: such a one leaves the checks to its parent."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real datasets, named by GT_DATA; tests that need it are skipped without it."""

@@ -196,7 +196,6 @@ def test_what_lightning_takes_for_good_reason_is_taken():
 )  # fmt: skip
 def test_what_cannot_be_trained_is_said_before_the_data_are_built(key, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(PythonFunctions, "key", lambda *_: pytest.fail("the data were built"))
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     override = "encoding.rwse.steps=0" if key.startswith("encoding") else key
     monkeypatch.setattr(sys, "argv", ["train.py", override, "logger=csv", f"hydra.run.dir={tmp_path / 'run'}"])
     GlobalHydra.instance().clear()

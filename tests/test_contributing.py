@@ -42,7 +42,6 @@ def test_the_commands_train(section, tmp_path, monkeypatch):
     written(section, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     assert commands(section)
     for arguments in commands(section):
         own = any(word.startswith("data=") for word in arguments)

@@ -107,7 +107,6 @@ TINY = ("trainer=cpu", "data.train=300", "data.valid=50", "data.test=100", "data
 def quiet(monkeypatch):
     """One thread; what runs change of the process is put back."""
     monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     GlobalHydra.instance().clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

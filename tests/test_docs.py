@@ -50,7 +50,6 @@ def here(folder, monkeypatch) -> Path:
     """In that folder, from which parts of one's own are imported."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     GlobalHydra.instance().clear()
     yield folder
     sys.modules.pop("ring", None)

@@ -101,7 +101,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "graphs.jsonl").write_text("".join(json.dumps(graph) + "\n" for graph in graphs))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     yield tmp_path
     sys.modules.pop("mine", None)
 

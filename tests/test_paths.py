@@ -35,7 +35,6 @@ def test_a_run_goes_on_and_predicts_elsewhere(tmp_path, monkeypatch, capsys):
     for folder in (here, elsewhere):
         folder.mkdir()
     (here / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.chdir(here)
     options = ["data=text", "data.path=input.txt", "data.context=8", "model.width=8", "model.depth=1", "logger=csv",
                "model.block.attention.heads=1", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip
@@ -57,7 +56,6 @@ def test_the_configuration_that_is_kept_names_the_files_in_full(sweep, tmp_path,
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "input.txt").write_text("some text")
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     seen = []
     monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.source.path))
     where = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"] if sweep else ["hydra.run.dir=sweep/0"]

@@ -69,7 +69,6 @@ def test_every_tenth_wrong_line_is_refused_in_one_line(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
     files(tmp_path)
     threads, faults, slow = torch.get_num_threads(), {}, {}
     for program, arguments in TABLE[::10]:

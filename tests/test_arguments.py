@@ -1,0 +1,105 @@
+"""Arguments of a command: flags anywhere, short forms in full, the overrides of a sweep."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from gt.cli.arguments import alternatives, arranged, in_full, parsed
+from gt.cli.command import prepared
+from gt.data.source import Source
+from gt.errors import UserError
+from tests.command_lines import said
+
+
+@pytest.mark.parametrize(
+    ("argument", "lines"),
+    [
+        ("seed=3", ["seed=3"]),
+        ("~logger", ["~logger"]),
+        ("seed=1,2", ["seed=1", "seed=2"]),
+        ("+seed=1,2", ["+seed=1", "+seed=2"]),
+        ("++seed=1,null", ["++seed=1", "++seed=null"]),
+        ("a@b=x,y", ["a@b=x", "a@b=y"]),
+        ("seed=range(1,4)", ["seed=1", "seed=2", "seed=3"]),
+        ("name=choice('a b',c)", ["name=a\\ b", "name=c"]),
+        ("x=[1,2],[3]", ["x=[1,2]", "x=[3]"]),
+        ("x=interval(1,2)", ["x=1.0", "x=2.0"]),
+        ("x=glob([a*,b],exclude=ab)", ["x=aa", "x=b"]),
+    ],
+)
+def test_a_sweep_is_one_override_for_each_value(argument, lines):
+    (override,) = parsed([argument])
+    assert alternatives(override, ["aa", "ab", "b", "c"]) == lines
+    for line in lines:
+        assert not parsed([line])[0].is_sweep_override()
+
+
+def test_arguments_of_hydra_are_no_overrides():
+    found = parsed(["-m", "seed=1", "--cfg", "job", "-p", "model", "--resolve", "name=a"])
+    assert [override.input_line for override in found] == ["seed=1", "name=a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "overrides"),
+    [
+        ("seed=1,2 -m optim.lr=1", "-m", "seed=1,2 optim.lr=1"),
+        ("seed=1 --multirun", "--multirun", "seed=1"),
+        ("--optim.lr=0.1 --seed=3 mask.hops=1", "", "optim.lr=0.1 seed=3 mask.hops=1"),
+        ("--data=text --data.path=--odd=name", "", "data=text data.path=--odd=name"),
+        ("a=1 --cfg job b=2 -p model --resolve", "--cfg job -p model --resolve", "a=1 b=2"),
+        ("--cfg=job a=1", "--cfg job", "a=1"),
+        ("a=1 --config-dir=mine -cn other", "--config-dir mine -cn other", "a=1"),
+        ("a=1 --info defaults b=2", "--info defaults", "a=1 b=2"),
+        ("-i a=1", "-i", "a=1"),
+        ("~logger +a=1", "", "~logger +a=1"),
+    ],
+)
+def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments, flags, overrides):
+    assert arranged(arguments.split()) == (flags.split(), overrides.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--mutlirun seed=1", "--multirun"),
+        ("-x", "-x"),
+        ("seed=1 --cfg", "--cfg"),
+        ("--experimental-rerun=a.pkl", "--exp"),
+        ("--experimental-rerun a.pkl", "--exp"),
+        ("-", "-"),
+    ],
+)
+def test_a_flag_that_does_not_exist_is_one_line(arguments, named):
+    with pytest.raises(UserError) as caught:
+        prepared(arguments.split())
+    assert named in said(caught)
+
+
+class Bare(Source):
+    """A source without options."""
+
+    def key(self):
+        return {}
+
+    def build(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("words", "full"),
+    [
+        (["data=text", "data.path=a", "+data.root=b"], ["data=text", "data.source.path=a", "+data.source.root=b"]),
+        (["data.batch_size=3", "~data.source", "seed=1"], ["data.batch_size=3", "~data.source", "seed=1"]),
+        (["data.dataset.name=Cora", "data.roots=1"], ["data.source.dataset.name=Cora", "data.roots=1"]),
+        (["data.dataset.name=Cora", f"data.source._target_={__name__}.Bare", "data.seed=2"],
+         ["data.source.dataset.name=Cora", f"data.source._target_={__name__}.Bare", "data.seed=2"]),
+    ],
+)  # fmt: skip
+def test_what_only_the_source_takes_need_not_be_said_in_full(words, full):
+    base = OmegaConf.create({"data": {"_target_": "gt.data.graphs.GraphData", "batch_size": 1, "source": {
+        "_target_": "gt.data.own.pyg.PyG", "dataset": {"name": "?"}}}})  # fmt: skip
+    base.data.source.path = "?"
+    assert in_full(words, base) == full
+    bare = OmegaConf.create(
+        {"data": {"_target_": "gt.data.graphs.GraphData", "source": {"_target_": f"{__name__}.Bare"}}}
+    )
+    assert in_full(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]
