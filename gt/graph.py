@@ -162,7 +162,7 @@ class GraphBatch:
         """Pack PyG graphs; fields beyond x, edge_index, edge_attr and y with a row a node become extras.
 
         Raises:
-            ValueError: no graphs, or an edge that points outside its graph.
+            ValueError: no graphs, an edge that points outside its graph, or a field that some graphs lack.
         """
         if not graphs:
             raise ValueError("a batch needs at least one graph")
@@ -178,15 +178,16 @@ class GraphBatch:
         order = (edge_index[1] * int(ptr[-1]) + edge_index[0]).argsort(stable=True)
 
         def joined(name: str) -> Tensor | None:
-            values = [graph[name] for graph in graphs if name in graph and graph[name] is not None]
-            return torch.cat(values) if len(values) == len(graphs) else None
+            values = [graph.get(name) for graph in graphs]
+            rows = [value for value in values if value is not None]
+            for number, (value, index) in enumerate(zip(values, indices, strict=True)):
+                if rows and value is None and not (name == "edge_attr" and index.shape[1] == 0):
+                    raise ValueError(f"graph {number} has no {name}, which others of the batch have")
+            return torch.cat(rows) if rows else None
 
         known = {"x", "edge_index", "edge_attr", "y", "ptr", "batch"}
-        extras = {
-            name: torch.cat([graph[name] for graph in graphs])
-            for name in graphs[0].keys()  # noqa: SIM118  a Data object iterates over pairs
-            if name not in known and all(graph.is_node_attr(name) for graph in graphs)
-        }
+        names = dict.fromkeys(name for graph in graphs for name in graph.keys() if graph.is_node_attr(name))  # noqa: SIM118
+        extras = {name: values for name in names if name not in known and (values := joined(name)) is not None}
         edge_attr = joined("edge_attr")
         return cls(
             ptr=ptr,

@@ -109,16 +109,8 @@ class GraphTransformer(nn.Module):
         narrowed = sum(module.concat for module in modules if "x" in module.writes)
         if narrowed >= width:
             raise ValueError(f"encodings take {narrowed} channels of a width of {width}: none is left for the nodes")
-        self.nodes = Features(
-            schema.node_vocab,
-            schema.node_floats,
-            width - narrowed,
-            schema.node_mean,
-            schema.node_scale,
-            input_dropout,
-            input_bias,
-            input_linear,
-        )
+        nodes = (schema.node_vocab, schema.node_floats, width - narrowed, schema.node_mean, schema.node_scale)
+        self.nodes = Features(*nodes, input_dropout, input_bias, input_linear)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
         self._check_masks()
         self.virtual_nodes = max((m.virtual_nodes for m in self.masks_of_training()), default=0)
@@ -205,11 +197,15 @@ class GraphTransformer(nn.Module):
 
         In float32 at least, whatever the network computes in, for a loss in 16 bits is that of rounded targets.
         """
-        if not self.redraw:
-            return self._predicted(batch, self.masks)
-        draws = torch.randint(1 << 31, (1,)).tolist() if self.training else range(self.redraw)
-        out = [self._predicted(batch, [redrawn(mask, draw) for mask in self.masks]) for draw in draws]
+        out = [self._predicted(batch, masks) for masks in self.draws()]
         return sum(out[1:], out[0]) / len(out)
+
+    def draws(self) -> list[list[Mask]]:
+        """The masks of the blocks in each of the passes whose mean is the prediction: one, unless masks are redrawn."""
+        if not self.redraw:
+            return [self.masks]
+        draws = torch.randint(1 << 31, (1,)).tolist() if self.training else range(self.redraw)
+        return [[redrawn(mask, draw) for mask in self.masks] for draw in draws]
 
     def _predicted(self, batch: GraphBatch, masks: Sequence[Mask]) -> Tensor:
         x = self.embed(batch)
@@ -236,11 +232,11 @@ class GraphTransformer(nn.Module):
         for mask in set(masks) - set(self.masks):
             wide.memo.pop(mask)  # another draw than the next pass will have
         final = state.x if self.jump is None else self.jump(kept)
-        x = final.index_select(0, wide.real) if isinstance(wide, WideBatch) else final
-        read = [normalised(self.norm, x, batch), batch]
         if isinstance(wide, WideBatch) and getattr(self.head, "reads_virtual", False):
-            read.append(self.norm(final[wide.virtual]))
-        return self.in_units(self.head(*read))
+            final = normalised(self.norm, final, wide)  # as within blocks, virtual nodes among the others
+            return self.in_units(self.head(final.index_select(0, wide.real), batch, final[wide.virtual]))
+        x = final.index_select(0, wide.real) if isinstance(wide, WideBatch) else final
+        return self.in_units(self.head(normalised(self.norm, x, batch), batch))
 
     def in_units(self, out: Tensor) -> Tensor:
         """What the head says, (rows, outputs), in the unit of the data, in float32 at least."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gt.encodings import EdgePath
+from gt.encodings.edges import EdgeFeatures
 from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
@@ -146,7 +147,8 @@ class MaskedEdges(Masked):
     """
 
     def build(self, net: Any, schema: Schema) -> None:
-        features = [part for part in net.modules() if isinstance(part, Features) and part is not net.nodes]
+        of_pairs = [part.features for part in net.modules() if isinstance(part, EdgeFeatures) and not part.bare]
+        features = of_pairs if net.edges is None else [net.edges, *of_pairs]
         if not features and (schema.edge_vocab or schema.edge_floats):
             raise UserError("MaskedEdges: no layer of this model reads what edges carry: choose one that does")
         if any(isinstance(encoding, EdgePath) for encoding in net.encodings):

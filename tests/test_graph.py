@@ -91,6 +91,26 @@ def test_bad_input_says_what_is_wrong():
         GraphBatch.from_data_list([random_graph(2, 0), bad])
 
 
+@pytest.mark.parametrize("name", ["x", "y", "edge_attr", "pos"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_field_that_one_graph_lacks_is_refused_by_name(name, place):
+    graphs = [random_graph(5, seed) for seed in (2, 3)]
+    for graph in graphs:
+        graph.num_nodes, graph.pos = 5, torch.ones(5, 2)
+    assert GraphBatch.from_data_list(graphs).extras["pos"].shape == (10, 2)
+    del graphs[place][name]
+    with pytest.raises(ValueError, match=rf"graph {place} has no {name}"):
+        GraphBatch.from_data_list(graphs)
+
+
+def test_a_graph_without_edges_needs_no_features_of_them():
+    whole, lone = random_graph(5, 0), random_graph(1, 1)
+    lone.edge_index = lone.edge_index[:, :0]
+    expected = GraphBatch.from_data_list([whole]).edge_attr
+    del lone.edge_attr
+    assert torch.equal(GraphBatch.from_data_list([lone, whole, lone]).edge_attr, expected)
+
+
 def test_the_memo_makes_once_and_moves_along():
     batch = random_batch((3, 5))
     counts = batch.cached("counts", lambda: torch.ones(2))

@@ -137,6 +137,16 @@ def test_every_mask_as_in_one_pass(mask):
     same(network(BLOCKS["sequential"], mask), graph(), 70)
 
 
+def test_random_masks_that_are_redrawn_are_averaged_as_in_one_pass():
+    net = network(gps, Hops(1) | Expander(4), redraw=3)
+    batch = graph()
+    same(net, batch, 70)
+    net.redraw = 0
+    once = net(batch)
+    net.redraw = 3
+    assert (net(batch) - once).abs().max() > 1e-3
+
+
 def test_without_edges():
     for block in ("gps", "sequential", "gt", "gcn"):
         same(network(BLOCKS[block], Hops(1)), graph(edges=0), 7)

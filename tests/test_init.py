@@ -1,6 +1,7 @@
 """Training that begins with other runs: what is taken over, what is frozen, low-rank changes, rates by layer."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import nn
 import gt
 from gt.cli.command import prepared
 from gt.errors import UserError
+from gt.layers import EdgeGatedBlock
+from gt.model import GraphTransformer
+from gt.schema import Schema
 from gt.train.checkpoint import load
 from gt.train.checkpoint_files import read, write
 from gt.train.init import Init, soup
-from gt.train.low_rank import merged
+from gt.train.low_rank import add_low_rank, is_change, merged
 from gt.train.optim import Optimisation
 from tests.small_runs import train, weights, write_graphs
 
@@ -172,3 +176,10 @@ def test_rates_fall_from_the_head_to_the_embedding(pretrained: tuple[Path, list[
             assert rate == pytest.approx(head * share), name
         made["optimizer"].step()
         schedule.step()
+
+
+def test_low_rank_changes_reach_attention_that_is_a_block_itself() -> None:
+    net = GraphTransformer(Schema((5,), edge_vocab=(3,), outputs=3), 8, 2, partial(EdgeGatedBlock, heads=2))
+    add_low_rank(net, 2)
+    changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_change(name)}
+    assert changed == {"project_in", "project_edge", "project_out", "feed_forward"}

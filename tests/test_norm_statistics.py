@@ -43,6 +43,22 @@ def test_they_are_those_of_the_weights_that_are_kept(tmp_path, options):
         torch.testing.assert_close(found[name], value, msg=name)
 
 
+def test_no_block_is_skipped_meanwhile(tmp_path):
+    data = write_graphs(tmp_path)
+    train(tmp_path / "run", *data, *TAKEN, "+model.stochastic_depth=0.5", "model.depth=4")
+    task = load(tmp_path / "run")
+    assert task.net.stochastic_depth == 0.5
+    kept = {name: value.clone() for name, value in statistics(task.net.state_dict()).items()}
+    with configured(tmp_path / "run", *data) as cfg:
+        module = instantiate(cfg.data)
+    module.open([])
+    dataset, batches = module.dataset("train"), list(module.batches("train"))
+    task.net.stochastic_depth = 0.0
+    update_bn([dataset[request] for request in batches[:3]], task.net)
+    for name, value in statistics(task.net.state_dict()).items():
+        torch.testing.assert_close(value, kept[name], msg=name)
+
+
 def test_training_itself_stays_as_it_was(tmp_path):
     data = write_graphs(tmp_path)
     options = ["model.block.dropout=0.3"]

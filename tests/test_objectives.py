@@ -214,6 +214,15 @@ def test_several_objectives_share_one_pass():
         assert total != own  # of two things hidden the one is predicted without the other
 
 
+def test_edges_are_hidden_beside_an_encoding_with_tables_of_its_own():
+    net, batch = network(CATEGORIES, "encoding=[colours]"), a_batch(CATEGORIES)
+    objective, colours = made(MaskedEdges, net, CATEGORIES), net.encodings[0].nodes(batch)
+    read, question = objective.disturb(batch, 3)
+    assert question.asked.any()
+    assert torch.equal(net.encodings[0].nodes(read), colours)
+    asked(net, batch, [objective], 3)
+
+
 @pytest.mark.parametrize(
     ("kind", "schema", "overrides", "words"),
     [

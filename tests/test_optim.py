@@ -10,7 +10,10 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from gt.errors import UserError
+from gt.layers import GCN, GRASS, PairBlock, PolynormerBlock
 from gt.losses import Criterion
+from gt.model import GraphTransformer
+from gt.schema import Schema
 from gt.train.optim import Optimisation, stable_then_decay
 from tests.small_runs import train, write_graphs
 
@@ -66,6 +69,16 @@ def test_unless_named_matrices_are_decayed():
     assert {id(p): group["weight_decay"] for group in groups for p in group["params"]} == {
         id(p): 0.1 if p.dim() == 2 else 0.0 for p in net.parameters()
     }
+
+
+@pytest.mark.parametrize("block", [partial(PairBlock, attention=GRASS), partial(PolynormerBlock, local=GCN)])
+def test_biases_and_gates_of_channels_are_vectors_which_are_not_decayed(block):
+    net = GraphTransformer(Schema((5,), level="node", outputs=3), 16, 1, block)
+    groups = Optimisation(weight_decay=0.1).configure(net, 10)["optimizer"].param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    kept = [name for name, p in net.named_parameters() if "bias" in name or "logit" in name]
+    assert kept
+    assert {decay[id(net.get_parameter(name))] for name in kept} == {0.0}
 
 
 def test_a_pattern_that_names_no_parameter_is_refused():

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch_geometric.nn import GraphNorm
 
 from gt.encodings import Degree, Distance, EdgePath, Edges, RelativeWalks
+from gt.graph import GraphBatch
 from gt.heads import Head, Virtual
 from gt.layers import EGT, GRASS, GRIT, SAN, Attention, EdgeGatedBlock, FeedForward, PairBlock, ParallelBlock, State
 from gt.layers.dwivedi import EdgeGated
@@ -134,9 +136,9 @@ def grass(layer, x, p, pairs):
             largest = torch.stack([scores[other] for other in mine]).max(0)[0].detach()
             w = (scores[pair] - largest).exp() + 1e-7**0.5
             top, below = top + w * (sent[source[pair]] + carried[pair]), below + w
-        read.append(F.mish(own[i] + top / (below + 1e-7) + layer.bias[0]))
+        read.append(F.mish(own[i] + top / (below + 1e-7) + layer.bias["x"]))
     for pair, (j, i) in enumerate(zip(source, target, strict=True)):
-        states.append(F.mish(of_source[j] + of_target[i] + kept[pair] + layer.bias[1]))
+        states.append(F.mish(of_source[j] + of_target[i] + kept[pair] + layer.bias["p"]))
     x, p = layer.project_out["x"](rows(read)), layer.project_out["p"](rows(states))
     return {"x": layer.scale * x, "p": layer.scale * p}
 
@@ -374,3 +376,37 @@ def test_random_masks_are_drawn_anew_and_evaluation_is_a_mean():
     net.redraw, net.masks = 3, [mask] * 2
     torch.testing.assert_close(net(batch), torch.stack(expected).mean(0))
     assert net.readings() == set()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_stays_in_16_bits(name):
+    torch.manual_seed(0)
+    net = model(partial(PairBlock, attention=LAYERS[name][0], norm=nn.LayerNorm), [RRWP]).to(torch.bfloat16)
+    batch = random_batch((4, 1, 6))
+    out = net(batch)
+    out.square().sum().backward()
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_a_layer_adds_is_dropped_in_training_alone(name):
+    layer = LAYERS[name][0]
+    own = layer(WIDTH).residual
+    options = {"attention": partial(layer, dropout=0.5)} if own else {"attention": layer, "dropout": 0.5}
+    net = model(partial(PairBlock, norm=nn.LayerNorm, **options), [RRWP], head=partial(Head, hidden=0))
+    batch = random_batch((5, 9))
+    assert not torch.equal(net(batch), net(batch))
+    net.eval()
+    assert torch.equal(net(batch), net(batch))
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d, GraphNorm], ids=lambda norm: norm.__name__)
+def test_a_pool_of_virtual_nodes_reads_those_of_its_own_graph(norm):
+    """Each graph alone says what it says among others, whatever normalises the last states."""
+    block = partial(ParallelBlock, attention=partial(Attention, heads=2), norm=nn.LayerNorm)
+    net = model(block, mask=Hops(1) | VirtualNodes(2), norm=norm, head=partial(Head, pool=Virtual()))
+    graphs = random_batch((5, 9, 4))
+    net(graphs)
+    net.eval()
+    alone = torch.cat([net(GraphBatch.from_data_list([graph])) for graph in graphs.to_data_list()])
+    torch.testing.assert_close(alone, net(graphs), atol=1e-5, rtol=1e-4)

@@ -87,10 +87,26 @@ def test_random_features_approach_the_softmax():
     torch.manual_seed(0)
     feature_map = RandomFeatures(4, 40000)
     q, k = 0.7 * torch.randn(2, 6, 4)
-    kernel = feature_map(q, False) @ feature_map(k, False).T / 40000
+    kernel = feature_map(q, False).exp() @ feature_map(k, False).exp().T / 40000
     torch.testing.assert_close(kernel, (q @ k.T / 2).exp(), rtol=0.1, atol=0.0)
     blocks = F.normalize(feature_map.directions, dim=1).view(10000, 4, 4)
     torch.testing.assert_close(blocks @ blocks.mT, torch.eye(4).expand(10000, -1, -1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", [Complete(), Causal()], ids=str)
+@pytest.mark.parametrize("length", [1, 3, 30])
+def test_keys_too_long_for_an_exponential_are_read_by_their_differences(mask, length, monkeypatch):
+    """In 32 bits as in 64: the exponents of these keys are about -140, and e to the power of that is 0 in 32 bits."""
+    monkeypatch.setattr(linear, "CHUNK", 4)
+    torch.manual_seed(0)
+    layer = LinearAttention(64, heads=1, feature_map=partial(RandomFeatures, features=266)).double()
+    nn.init.normal_(layer.project_in.weight, std=0.75)
+    batch, x = path_graphs([length, 7]), torch.randn(length + 7, 64, dtype=torch.float64)
+    expected = layer(State(x), batch, mask(batch))["x"].detach()
+    keys = layer.project_in(x)[:, None, 64:128]
+    assert layer.feature_map(keys, False).max(-1).values.min() < -110
+    out = layer.float()(State(x.float()), batch, mask(batch))["x"].detach()
+    torch.testing.assert_close(out.double(), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("mask", [Hops(1), Hops(2) & Causal()], ids=str)

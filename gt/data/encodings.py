@@ -41,15 +41,8 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
     Raises:
         UserError: two encodings that differ but would store an array under one name; a disk that is full.
     """
-    arrays, stored = dict(graphs.encodings), dict[str, str]()
-    for encoding in encodings:
-        key = encoding.key()
-        if key is None:
-            continue
-        facts = fingerprint({"layout": LAYOUT, **key})
-        for name in encoding.arrays:
-            if stored.setdefault(name, facts) != facts:
-                raise UserError(f"two encodings with different options both store '{name}': keep one of them")
+    arrays = dict(graphs.encodings)
+    for encoding, facts in _apart(encodings):
         kinds = [name + kind for name in encoding.arrays for kind in ("", OF)]
         for place in beside(folder):
             paths = {name: place / f"{name}-{facts}.npy" for name in kinds}
@@ -63,12 +56,33 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
 
 
 def compute(graphs: Graphs, encodings: Sequence[Encoding]) -> Graphs:
-    """`attach` in memory: what is little enough costs less to compute than to keep."""
+    """`attach` in memory: what is little enough costs less to compute than to keep.
+
+    Raises:
+        UserError: two encodings that differ but would store an array under one name.
+    """
     arrays = dict(graphs.encodings)
-    for encoding in encodings:
-        if encoding.key() is not None:
-            arrays |= _rows(next(_packed([encoding.compute(graphs)])))
+    for encoding, _ in _apart(encodings):
+        arrays |= _rows(next(_packed([encoding.compute(graphs)])))
     return replace(graphs, encodings=arrays)
+
+
+def _apart(encodings: Sequence[Encoding]) -> Iterator[tuple[Encoding, str]]:
+    """The encodings that need something precomputed, with a fingerprint of what it is.
+
+    Raises:
+        UserError: two that differ would store an array under one name.
+    """
+    stored: dict[str, str] = {}
+    for encoding in encodings:
+        key = encoding.key()
+        if key is None:
+            continue
+        facts = fingerprint({"layout": LAYOUT, **key})
+        for name in encoding.arrays:
+            if stored.setdefault(name, facts) != facts:
+                raise UserError(f"two encodings with different options both store '{name}': keep one of them")
+        yield encoding, facts
 
 
 def _opened(paths: Mapping[str, Path]) -> dict[str, Rows]:

@@ -5,7 +5,7 @@ and the rows of the chunk are kept. Each layer finishes all chunks before the ne
 twice and memory grows with the nodes' states, the edges' states where a block has any, and one chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -107,19 +107,27 @@ def predict_chunks(net: GraphTransformer, batch: GraphBatch, chunk: int) -> Tens
             "inference in chunks takes one graph, targets for nodes or links, and a network in evaluation mode"
         )
     _refuse(net)
+    out = [_predicted(net, batch, masks, chunk) for masks in net.draws()]
+    return sum(out[1:], out[0]) / len(out)
+
+
+def _predicted(net: GraphTransformer, batch: GraphBatch, masks: Sequence[Mask], chunk: int) -> Tensor:
+    """What one pass under the given masks, one for each block, says."""
     wide = with_virtual_nodes(batch, net.virtual_nodes)
     x = net.embed(batch)
     if net.virtual is not None:
         x = torch.cat([x, net.virtual.to(x.dtype)])
     states = Edges(net, batch)
     kept: list[Tensor] = []
-    for place, (block, mask) in enumerate(zip(net.blocks, net.masks, strict=True), 1):
+    for place, (block, mask) in enumerate(zip(net.blocks, masks, strict=True), 1):
         for number, stage in enumerate(of_block := stages(block), 1):
             reads = Reads(mask if any(map(uses_mask, stage)) else None, wide)
             last = place == len(net.blocks) and number == len(of_block)
             x = _pass(net, stage, x, states, reads, chunk, keep_edges=not last)
         if net.jump is not None:
             kept.append(x)
+    for mask in set(masks) - set(net.masks):
+        wide.memo.pop(mask, None)  # another draw than the next pass will have
     x = x if net.jump is None else net.jump(kept)
     return net.in_units(_read_out(net, normalised(net.norm, x[: batch.num_nodes], batch), batch, chunk))
 

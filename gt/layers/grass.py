@@ -28,7 +28,7 @@ class GRASS(Layer):
         reverse: let each source of a pair read its target: GRASS turns all pairs around after each layer.
     """
 
-    reads, writes, residual, reads_edges = "pairs", ("x", "p"), True, False
+    reads, writes, reads_edges = "pairs", ("x", "p"), False
 
     def __init__(self, width: int, scale: float = 0.2, attention_dropout: float = 0.0, reverse: bool = False) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class GRASS(Layer):
             self.reads, self.cost = "graph", "P"  # what the mask does not say
         self.of_node = nn.Linear(width, 4 * width, bias=False)
         self.of_pair = nn.Linear(width, 3 * width, bias=False)
-        self.bias = nn.Parameter(torch.zeros(2, width))
+        self.bias = nn.ParameterDict({stream: torch.zeros(width) for stream in self.writes})
         self.project_out = nn.ModuleDict({stream: nn.Linear(width, width, bias=False) for stream in self.writes})
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
@@ -53,5 +53,5 @@ class GRASS(Layer):
         read = nothing.index_add(0, target, weights * (sent.index_select(0, source) + carried))
         read = read / (nothing.index_add(0, target, weights) + EPS)
         between = of_source.index_select(0, source) + of_target.index_select(0, target)
-        steps = {"x": own + read + self.bias[0], "p": between + kept + self.bias[1]}
+        steps = {"x": own + read + self.bias["x"], "p": between + kept + self.bias["p"]}
         return {stream: self.scale * self.project_out[stream](F.mish(step)) for stream, step in steps.items()}

@@ -110,8 +110,35 @@ def _ratio(out: Tensor) -> Tensor:
     return out[..., :-1] / out[..., -1:].clamp(min=torch.finfo(out.dtype).tiny)
 
 
+def powers(logarithms: Tensor, batch: GraphBatch) -> Tensor:
+    """(N, H, M) ``exp(logarithms)`` over the largest one of each graph and head, a factor that a ratio cancels."""
+    largest = logarithms.detach().amax(-1)
+    graph = batch.batch[:, None].expand_as(largest)
+    top = largest.new_full((batch.num_graphs, largest.shape[1]), -math.inf).scatter_reduce(0, graph, largest, "amax")
+    return (logarithms - top.gather(0, graph)[..., None]).exp()
+
+
+def powers_so_far(logarithms: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """``exp(logarithms)`` over the largest one until each position: none of them is told what comes after it.
+
+    Args:
+        logarithms: (B, L, H, M).
+        before: (B, H), the largest of a text so far; None: there is none.
+
+    Returns:
+        (B, L, H, M) the quotients; (B, L, H) by how much, as a logarithm, what was summed up before shrinks at each
+        position; (B, H) the largest of all.
+    """
+    largest = logarithms.detach().amax(-1)
+    first = largest[:, :1] if before is None else before[:, None]
+    top = torch.cat([first, largest], dim=1).cummax(1).values
+    return (logarithms - top[:, 1:, :, None]).exp(), top[:, :-1] - top[:, 1:], top[:, -1]
+
+
 class PositiveELU(nn.Module):
     """``elu(x) + 1`` (Katharopoulos et al. 2020), for heads of any width."""
+
+    logarithms = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,13 +151,15 @@ class PositiveELU(nn.Module):
 class RandomFeatures(nn.Module):
     """FAVOR+: the softmax kernel in expectation, by positive orthogonal random features (Choromanski et al. 2021).
 
-    ``exp(w . x - |x|^2 / 2)`` in directions w that are drawn once and kept with the parameters.
+    ``exp(w . x - |x|^2 / 2)`` in directions w that are drawn once and kept with the parameters. Of keys it gives the
+    logarithms: those of long ones are below what an exponential can hold, and only their differences matter.
 
     Args:
         channels: D of a head.
         features: M, the directions.
     """
 
+    logarithms = True
     directions: Tensor
 
     def __init__(self, channels: int, features: int = 64) -> None:
@@ -146,9 +175,9 @@ class RandomFeatures(nn.Module):
         """(N, H, D) to (N, H, M)."""
         x = x * x.shape[-1] ** -0.25
         exponent = x @ self.directions.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
-        if query:  # a factor of a query alone cancels; one of all keys would tell each what comes after it
-            exponent = exponent - exponent.detach().amax(-1, keepdim=True)
-        return exponent.exp()
+        if not query:
+            return exponent
+        return (exponent - exponent.detach().amax(-1, keepdim=True)).exp()  # a factor of a query alone cancels
 
 
 class LinearAttention(Layer):
@@ -160,7 +189,7 @@ class LinearAttention(Layer):
         width: channels of a node.
         heads: number of heads; must divide the width.
         feature_map: makes phi from the channels of a head, such as `PositiveELU` or `RandomFeatures`; called with
-            whether it is for queries.
+            whether it is for queries. Its attribute ``logarithms`` says whether it gives those of keys' features.
         bias: whether the projections have one.
         channels: of a head; None: width / heads.
         dropout: on what it gives, as linear attention has no weights that could be dropped.
@@ -201,13 +230,17 @@ class LinearAttention(Layer):
         q, k, v = self.project_in(state.x).unflatten(1, (3, self.heads, -1)).unbind(1)
         high = torch.promote_types(v.dtype, torch.float32)  # sums over a whole graph, and exponentials
         q, k, v = self.feature_map(q.to(high), True), self.feature_map(k.to(high), False), v.to(high)
+        logarithms = getattr(self.feature_map, "logarithms", False)
         if pairs.limits == (None, None):
-            y = normalised_reading(q, k, v, batch)
+            y = normalised_reading(q, powers(k, batch) if logarithms else k, v, batch)
         else:
-            growing = self.carried is not None
+            growing, (before, top) = self.carried is not None, self.carried or (None, None)
             q, k, v = (rows_in_order(batch, t, growing) for t in (q, k, F.pad(v, (0, 1), value=1.0)))
-            out, after = read_before(q, k, v, before=self.carried[0] if self.carried else None)
+            decay = None
+            if logarithms:
+                k, decay, top = powers_so_far(k, top)
+            out, after = read_before(q, k, v, decay, before)
             if self.carried is not None:
-                self.carried[:] = [after]
+                self.carried[:] = [after, top]
             y = packed(batch, _ratio(out), growing)
         return {"x": self.dropout(self.project_out(y.flatten(1).type_as(state.x)))}

@@ -74,7 +74,7 @@ class PolynormerBlock(Composite):
         self.local: Any = nn.ModuleList(local(width) for _ in range(local_layers))
         self.gates, self.maps = (nn.ModuleList(nn.Linear(width, width) for _ in range(local_layers)) for _ in range(2))
         self.local_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(local_layers))
-        self.logits = nn.Parameter(torch.zeros(local_layers, width))
+        self.logits = nn.ParameterList(torch.zeros(width) for _ in range(local_layers))
         self.norm = nn.LayerNorm(width)
         self.attention: Any = nn.ModuleList(PolynomialAttention(width, heads) for _ in range(global_layers))
         self.project_out = nn.Linear(width, width)  # the same after each of them, as in the authors' program
@@ -86,11 +86,11 @@ class PolynormerBlock(Composite):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         total = torch.zeros_like(state.x)
-        parts = zip(self.local, self.gates, self.maps, self.local_norms, self.logits.sigmoid(), strict=True)
-        for local, gate, skip, norm, share in parts:
+        parts = zip(self.local, self.gates, self.maps, self.local_norms, self.logits, strict=True)
+        for local, gate, skip, norm, logit in parts:
             steps = local(state, batch, pairs)
             z = self.dropout((steps["x"] + skip(state.x)).relu())
-            x = torch.lerp(norm(gate(state.x).relu() * z), z, share.to(z.dtype))
+            x = torch.lerp(norm(gate(state.x).relu() * z), z, logit.sigmoid().to(z.dtype))
             state, total = replace(state.plus(steps), x=x), total + x
         state = replace(state, x=self.norm(total))
         for attention in self.attention:

@@ -47,7 +47,7 @@ class SAN(Layer):
             q, k = self.query_key[kind](state.x).unflatten(1, (2, self.heads, -1)).unbind(1)  # (N, H, D)
             product = q.index_select(0, target) * k.index_select(0, source) * self.gate[kind](p).view(-1, *q.shape[1:])
             scores = (product.sum(-1) / math.sqrt(q.shape[-1])).clamp(-self.clamp, self.clamp)
-            weights = weights + scores.exp() * (those[:, None] * (share / (1 + self.gamma)))
+            weights = weights + scores.exp() * those[:, None] * (share / (1 + self.gamma))
         if pairs.edge_heads is not None:
             weights = weights * pairs.edge_heads
         v = self.value(state.x).unflatten(1, (self.heads, -1))

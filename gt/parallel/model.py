@@ -90,10 +90,10 @@ def check(net: nn.Module) -> None:
         raise UserError(f"processes cannot share the nodes of a batch in {type(net).__name__}: choose trainer=ddp")
     if net.virtual_nodes:
         raise UserError("virtual nodes read more of a graph than one of several processes has: choose another mask")
-    if net.jump is not None or net.stochastic_depth:
+    unknown = {"jump": net.jump is not None, "stochastic_depth": net.stochastic_depth, "redraw": net.redraw}
+    for name in (name for name, used in unknown.items() if used):
         raise UserError(
-            "processes that share the nodes of a batch know neither model.jump nor model.stochastic_depth: "
-            "leave both out, or choose trainer=ddp"
+            f"processes that share the nodes of a batch do not know model.{name}: leave it out, or choose trainer=ddp"
         )
     for place, block in enumerate(net.blocks):
         for part in parts_of(block):

@@ -159,10 +159,11 @@ class Models:
 def dropping(net: nn.Module) -> list[nn.Module]:
     """The modules that drop something in training: layers of dropout, and attention that drops weights."""
 
-    def share(module: nn.Module) -> object:
-        return module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0)
+    def drops(module: nn.Module) -> bool:
+        names = ("p",) if isinstance(module, nn.modules.dropout._DropoutNd) else ("dropout", "attention_dropout")
+        return any(isinstance(p := getattr(module, name, None), float) and p > 0 for name in names)
 
-    return [module for module in net.modules() if isinstance(p := share(module), float) and p > 0]
+    return list(filter(drops, net.modules()))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Low-rank changes of frozen maps: LoRA (Hu et al. 2022)."""
 
-from fnmatch import fnmatchcase
+import re
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,8 @@ from torch.nn.utils import parametrize
 
 from gt.errors import UserError
 
-WHERE = ("blocks.*.attention.*", "blocks.*.feed_forward.*")  # the maps that are changed
+# the maps that are changed: those of attention and feed-forward networks, and of a block that is attention itself
+WHERE = re.compile(r"blocks\.\d+\.((.*\.)?(attention|feed_forward)\.|project_)")
 ORIGINAL = ".parametrizations.weight.original"  # what ends the name of such a map's own weight
 
 
@@ -34,11 +35,7 @@ def add_low_rank(net: nn.Module, rank: int) -> None:
     Raises:
         UserError: there are none.
     """
-    maps = [
-        module
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Linear) and any(fnmatchcase(name, pattern) for pattern in WHERE)
-    ]
+    maps = [module for name, module in net.named_modules() if isinstance(module, nn.Linear) and WHERE.match(name)]
     if not maps:
         raise UserError("init.lora changes attention and feed-forward networks, and this model has neither")
     for module in maps:

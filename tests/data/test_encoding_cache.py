@@ -13,7 +13,7 @@ import torch
 from gt.data import encodings as cache
 from gt.data.arrays import Rows
 from gt.data.batching import gather
-from gt.data.encodings import attach
+from gt.data.encodings import attach, compute
 from gt.encodings import Degree, Encoding, Laplacian, RandomWalk
 from gt.errors import UserError
 from tests.encodings.samples import AWKWARD, pack
@@ -136,6 +136,8 @@ def test_keeps_what_the_nodes_have_and_passes_over_what_needs_nothing(folder):
 def test_two_that_share_a_name_are_reported(folder):
     with pytest.raises(UserError, match="both store 'random_walk'"):
         attach(pack(AWKWARD), folder, [RandomWalk(4), RandomWalk(5)])
+    with pytest.raises(UserError, match="both store 'random_walk'"):
+        compute(pack(AWKWARD), [RandomWalk(4), RandomWalk(5)])
     same = attach(pack(AWKWARD), folder, [RandomWalk(4, dim=2), RandomWalk(4, dim=3)])
     assert same.encodings["random_walk"].values.shape[1] == 4
 

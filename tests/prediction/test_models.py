@@ -9,7 +9,7 @@ from torch import nn
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.heads import Head, Mean
-from gt.layers import Attention, FeedForward, ParallelBlock
+from gt.layers import EGT, GRASS, GRIT, Attention, FeedForward, PairBlock, ParallelBlock
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.prediction.models import Models, dropout_on
@@ -67,6 +67,18 @@ def test_dropout_is_on_for_a_while_and_norms_stay_as_they_are() -> None:
         assert not norm.training
     with pytest.raises(UserError, match="dropout"):
         Models([task(0)], passes=2)
+
+
+@pytest.mark.parametrize("kind", [GRASS, EGT, GRIT])
+@torch.no_grad()
+def test_attention_weights_of_pairs_are_dropped_too(kind: type) -> None:
+    torch.manual_seed(0)
+    of_data = Schema(node_vocab=(5,), kind="binary")
+    block = partial(PairBlock, attention=partial(kind, attention_dropout=0.5), norm=nn.LayerNorm)
+    net = GraphTransformer(of_data, 8, 1, block, head=partial(Head, hidden=0))
+    only = Task(net, of_data, *metrics(of_data)).eval()
+    answer = Models([only], passes=30)(batch())  # type: ignore[arg-type]
+    assert (answer.deviation > 1e-6).all()
 
 
 @torch.no_grad()

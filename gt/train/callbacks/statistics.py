@@ -42,6 +42,7 @@ class NormStatistics(Callback):
             norm.reset_running_stats()
             norm.momentum = None  # the mean of all
         parts = [net, *norms]
+        depth, net.stochastic_depth = getattr(net, "stochastic_depth", 0.0), 0.0
         with torch.random.fork_rng(devices=[pl_module.device] if pl_module.device.type == "cuda" else []):
             torch.manual_seed(trainer.global_step)
             for part in parts:
@@ -51,5 +52,6 @@ class NormStatistics(Callback):
                     pl_module(strategy.batch_to_device(dataset[request]))
             for part in parts:
                 part.training = False
+        net.stochastic_depth = depth
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
