@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     for _, layer in attention_layers(net):
         layer.backend = "auto"  # the numbers are the same, and some compute no gradients on every device
     folder = path.resolve().parent.parent
-    _, data = opened(folder, options.overrides, options.trust, Models([task]))
+    _, data = opened(folder, options.overrides, options.trust, Models([task], answers=False))
     check_schema(task.schema, data.schema)
     split = options.split or data.last_split()
     net.to(device_of(options.device))

@@ -44,11 +44,13 @@ def main() -> None:
         from gt.inference.decode import obstacle, reader
         from gt.inference.sampling import generate
         from gt.model import GraphTransformer
+        from gt.prediction.models import check_answers
     schema, net = task.schema, task.net
     if not schema.is_language_model or not isinstance(net, GraphTransformer):
         raise UserError(
             f"{args.checkpoint} holds no language model: train one with python train.py data=text data.path=FILE"
         )
+    check_answers([task])
     tokenizer = loads(schema.tokenizer)
     prompt = tokenizer.encode([args.prompt])[0]
     if not len(prompt):

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gt.schema import UNLABELLED, Schema, number
+from gt.schema import UNLABELLED, Kind, Schema, number
 
 SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
 
@@ -23,6 +23,12 @@ class Criterion:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of predictions and targets, such as torch.nn.SmoothL1Loss(), a mean
+# PyTorch's that score one kind of target, though some would take another and come to a number
+KINDS: dict[Kind, tuple[type[nn.Module], ...]] = {
+    "multiclass": (nn.CrossEntropyLoss,),
+    "binary": (nn.BCEWithLogitsLoss,),
+    "regression": (nn.L1Loss, nn.MSELoss, nn.SmoothL1Loss, nn.HuberLoss),
+}
 
 
 def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | None = None) -> tuple[Tensor, Tensor]:
@@ -133,18 +139,35 @@ def shown(value: float, why: str = "") -> str:
     return f"undefined{f' ({why})' if why else ''}" if math.isnan(value) else number(value)
 
 
-def constant_prediction(schema: Schema, target: Tensor) -> Tensor:
+def suits(loss: Loss, kind: Kind) -> bool:
+    """Whether a loss is not known to be for another kind of target."""
+    return not any(isinstance(loss, losses) for other, losses in KINDS.items() if other != kind)
+
+
+def constant_prediction(schema: Schema, target: Tensor, loss: Loss | None = None) -> Tensor:
     """(positions * outputs,) the best answer that ignores its input, the trivial baseline.
 
     It is learned from the training targets. An output without any label is answered with even odds, or with 0.
+
+    Args:
+        loss: by which it is the best; of one's own, of numbers, the better of their mean and their median, which the
+            absolute and the squared error are least at. None: the schema's, class weights included.
     """
+    if loss is not None:
+        schema = replace(schema, weights=())
+    if loss is not None and schema.kind == "regression":
+        both = [constant_prediction(replace(schema, squared=squared), target) for squared in (False, True)]
+        return min(both, key=lambda constant: total_loss(schema, constant.expand(len(target), -1), target, loss)[0])
+    weights = torch.tensor(schema.weights or 1.0)
     if schema.kind == "multiclass":
         place = torch.arange(schema.positions) * schema.outputs
         target = classes(schema, target).view(-1, schema.positions)
         counts = torch.bincount((target + place)[target != UNLABELLED], minlength=schema.positions * schema.outputs)
-        smoothed = counts.view(schema.positions, schema.outputs) + 1.0
+        smoothed = (counts.view(schema.positions, schema.outputs) + 1.0) * weights
         return (smoothed / smoothed.sum(1, keepdim=True)).log().flatten()
     target = of_outputs(schema, target).float()
     if schema.kind == "binary":
-        return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit()
+        return target.nanmean(0).nan_to_num(0.5).clamp(1e-6, 1 - 1e-6).logit() + weights.log()
+    if schema.squared and schema.log:
+        return target.clamp(min=SMALLEST).log().nanmean(0).exp().nan_to_num()
     return (target.nanmean(0) if schema.squared else target.nanmedian(0).values).nan_to_num()

@@ -1,6 +1,7 @@
 """Metrics by the kind of target, or of one's own."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
-from gt.losses import Criterion, classes, labelled, of_outputs
+from gt.losses import Criterion, aligned, classes, labelled, of_outputs
 from gt.schema import UNLABELLED, Schema
-from gt.task_metrics import Errors, Ranking
+from gt.task_metrics import Errors, Fit, Ranking
 
 
 class MeanLosses(nn.ModuleDict):
@@ -55,24 +56,96 @@ class Around(Metric):
         self.metric.reset()
 
 
+class Labels(Metric):
+    """(tasks,) how many labels each task has, in all processes."""
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(tasks), dist_reduce_fx="sum")
+
+    def update(self, known: Tensor) -> None:
+        self.counts += known.sum(0)
+
+    def compute(self) -> Tensor:
+        return self.counts
+
+
 class OfLabelled(Around):
-    """A metric over all labelled entries, see `labelled`; yes and no are the classes 1 and 0."""
+    """A metric of the labelled entries, see `labelled`; of several numbers or yes/no answers the mean over these tasks.
+
+    A task counts where it has a label, and the metric is defined. Yes and no are the classes 1 and 0, by the log-odds
+    of yes, or for a metric of several classes by those of both.
+    """
+
+    def __init__(self, metric: Any, schema: Schema) -> None:
+        super().__init__(metric, schema)
+        tasks = 1 if schema.kind == "multiclass" else schema.outputs
+        self.others = nn.ModuleList(deepcopy(metric) for _ in range(tasks - 1))
+        # a metric, not a state: a collection takes metrics whose states are equal for the same one
+        self.labels: Any = Labels(tasks)
+
+    @property
+    def _of_tasks(self) -> list[Any]:
+        return [self.metric, *self.others]
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        prediction, target = labelled(self.schema, prediction, target)
-        if len(target):
-            self.metric.update(prediction, target.long() if self.schema.kind == "binary" else target)
+        if not self.others:
+            self._update(0, *labelled(self.schema, prediction, target))
+            return
+        prediction, target = aligned(self.schema, prediction, target)
+        known = ~target.isnan()
+        self.labels.update(known)
+        for task, rows in enumerate(known.unbind(1)):
+            self._update(task, prediction[rows, task], target[rows, task])
+
+    def _update(self, task: int, prediction: Tensor, target: Tensor) -> None:
+        if not len(target):
+            return
+        metric = self._of_tasks[task]
+        if self.schema.kind == "binary":
+            target = target.long()
+            if hasattr(metric, "num_classes"):
+                prediction = torch.stack([torch.zeros_like(prediction), prediction], dim=1)
+        metric.update(prediction, target)
+
+    def compute(self) -> Any:
+        if not self.others:
+            return self.metric.compute()
+        counts = self.labels.compute()
+        values = [_defined(metric) for metric, count in zip(self._of_tasks, counts.tolist(), strict=True) if count]
+        return torch.stack(values).nanmean() if values else counts.new_tensor(torch.nan)
+
+    def reset(self) -> None:
+        super().reset()
+        each: Any
+        for each in (self.labels, *self.others):
+            each.reset()
+
+
+def _defined(metric: Any) -> Tensor:
+    """What a metric comes to, or NaN."""
+    try:
+        return metric.compute().float()
+    except ValueError:  # such as R2 of a single label
+        return torch.tensor(torch.nan, device=metric.device)
 
 
 class OfTasks(Around):
-    """A ranking of yes/no tasks, each by itself; of two classes the second is yes.
+    """A metric of several tasks at once: a ranking of yes/no tasks, of two classes the second is yes; or of numbers.
 
     Raises:
-        ValueError: numbers, or more classes.
+        ValueError: other targets.
     """
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        if self.schema.kind == "multiclass" and self.schema.outputs == 2:
+        if isinstance(self.metric, Fit):
+            if self.schema.kind != "regression":
+                raise ValueError("it scores numbers")
+            target = of_outputs(self.schema, target)
+        elif self.schema.kind == "multiclass" and self.schema.outputs == 2:
             target, prediction = classes(self.schema, target)[:, None], prediction.reshape(-1, 2)
             prediction = prediction[:, 1:] - prediction[:, :1]
             target = target.float().masked_fill(target == UNLABELLED, torch.nan)
@@ -92,7 +165,7 @@ def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollec
     if "loss" in own:
         raise UserError("metrics.loss: the loss is measured anyway; call the metric by another name")
     around: dict[str, Any] = {
-        name: OfTasks(each, schema) if isinstance(each, Ranking) else OfLabelled(each, schema)
+        name: OfTasks(each, schema) if isinstance(each, Ranking | Fit) else OfLabelled(each, schema)
         for name, each in own.items()
     }
     return MetricCollection(around), decided(own, next(iter(own)))
@@ -127,6 +200,7 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
         return MetricCollection(collection), Criterion("accuracy", "max")
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
-    # of numbers over many decades the largest one would decide alone: their logarithms go by the loss
-    name = "loss" if schema.log else "rmse" if schema.squared else "mae"
+    # of numbers over many decades, or in several units, the largest would decide alone: the loss weighs them alike
+    alike = schema.log or (schema.outputs > 1 and bool(schema.scale))
+    name = "loss" if alike else "rmse" if schema.squared else "mae"
     return MetricCollection({"errors": Errors(schema.outputs)}), Criterion(name, "min")

@@ -66,12 +66,15 @@ def main(words: Sequence[str]) -> None:
         from gt.losses import shown
         from gt.prediction.asking import calibrate, predict
         from gt.prediction.attention import check_attended, write_attended
+        from gt.prediction.by_target import ErrorsByTarget
         from gt.prediction.calibration import Calibration
         from gt.prediction.models import Models
         from gt.prediction.table import write
         from gt.train.objective import measures_of
     keep_freed_memory()
-    models = Models(tasks, options.dropout, options.embeddings is not None)
+    calibrated = options.calibrate or options.level is not None
+    answers = calibrated or (options.embeddings is None and options.attention is None)
+    models = Models(tasks, options.dropout, options.embeddings is not None, answers)
     folder = paths[0].resolve().parent.parent
     device = device_of(options.device)
     every = options.split == ALL or (options.split is None and are_new(options.overrides))
@@ -86,21 +89,29 @@ def main(words: Sequence[str]) -> None:
     every = every or options.pairs is not None
     split = ALL if every else options.split or data.last_split()
     calibration = Calibration()
-    if options.calibrate or options.level is not None:
+    if calibrated:
         if split == "valid":
             raise UserError("validation says what a model may be sure of: predict another split by it, or new data")
         own = opened(folder, [], options.trust, models)[1] if every else data
         calibration, line = calibrate(models, own, device, options.level, options.calibrate)
         print(line)
     measures = measures_of(cfg, data)[0]
+    several = models.schema.kind == "regression" and models.schema.outputs > 1
+    by_target = ErrorsByTarget(models.schema) if several and len(measures) else None
+    if by_target is not None:
+        measures.add_metrics({"by_target": by_target})
     predictions = predict(models, data, measures, split, device, calibration, options.probabilities)
     out: Path = options.out or folder / f"predictions-{split}.csv"
     write(predictions.table, out)
-    measured = "".join(f"  {name} {shown(value)}" for name, value in predictions.scores.items())
+    scores, of_each = predictions.scores, [] if by_target is None else by_target.reported
+    measured = "".join(f"  {name} {shown(value)}" for name, value in scores.items() if name not in of_each)
     rows, unreadable = len(predictions.table), predictions.unreadable
     of_split = "" if every else f" of the {split} split"
     by = f" by {models}" if models.members > 1 else ""
-    print(f"{many(rows - len(unreadable), 'prediction')}{of_split}{by}: {out}{measured}")
+    what = "prediction" if models.supervised else "row"
+    print(f"{many(rows - len(unreadable), what)}{of_split}{by}: {out}{measured}")
+    if by_target is not None and scores:
+        print("\n".join(by_target.lines(scores)))
     if predictions.embeddings is not None:
         print(f"embeddings {write_rows(predictions.embeddings, options.embeddings)}")
     if options.attention is not None:
@@ -109,7 +120,7 @@ def main(words: Sequence[str]) -> None:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
         write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)
         print(f"{many(len(unreadable), 'row')} of {rows:,} could not be read and have none, listed in {listed}")
-    if isinstance(data, Stored):
+    if isinstance(data, Stored) and models.supervised:
         names = [name for name in predictions.table if str(name).startswith("prediction")]
         if handed := data.source.submission(split, predictions.table[names].to_numpy(), out.parent):
             print(f"submission file: {handed}")

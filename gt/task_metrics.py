@@ -1,6 +1,7 @@
 """Metrics of several targets at once: each task (column) by itself, then the mean over those that have one."""
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 import torch
@@ -111,6 +112,55 @@ class AveragePrecision(Ranking):
 
     def compute(self) -> Tensor:  # type: ignore[override]
         return super().compute()["ap"]
+
+
+class Fit(SampleMetric):
+    """How well numbers (B, tasks) follow their targets, whatever their unit: a mean over tasks.
+
+    A task counts where it has two labels or more, and the score is defined; without such a task it is NaN. In 64 bits,
+    from all samples: torchmetrics takes a variance below 1e-4 for none, in whatever unit.
+
+    Args:
+        tasks: numbers that are predicted of a sample.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__((tasks, tasks))
+
+    @abstractmethod
+    def score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        """That of one task, of which all (samples,) have a label and not all labels are the same."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        target = target.view_as(preds)
+        labelled = ~target.isnan().all(1)
+        super().update(preds[labelled], target[labelled])
+
+    def compute(self) -> Tensor:
+        """A scalar."""
+        preds, target = (values.cpu().double().numpy() for values in self.samples())
+        scores = []
+        for said, right in zip(preds.T, target.T, strict=True):
+            known = ~np.isnan(right)
+            if known.any() and np.ptp(right[known]) > 0:
+                scores.append(self.score(said[known], right[known]))
+        return torch.tensor(scores or [math.nan], dtype=torch.float32, device=self.device).nanmean()
+
+
+class R2(Fit):
+    """The share of the targets' variance that is explained."""
+
+    def score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return float(1 - np.square(target - preds).sum() / np.square(target - target.mean()).sum())
+
+
+class Pearson(Fit):
+    """Pearson's correlation; of a constant answer it is not defined."""
+
+    def score(self, preds: np.ndarray, target: np.ndarray) -> float:
+        return float(np.corrcoef(preds, target)[0, 1]) if np.ptp(preds) > 0 else math.nan
 
 
 class Errors(Metric):

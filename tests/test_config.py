@@ -226,15 +226,15 @@ BAD = {
     ),
     "no target": (
         {"model": {"size": 1}},
-        "'model' says not what it is (no _target_): choose an option, such as model=NAME",
+        "'model' does not say what it is (no _target_): choose an option, such as model=NAME",
     ),
     "no target of a part": (
         {"logger": {"csv": target(), "cvs": {"size": 1}}},
-        "'logger.cvs' says not what it is (no _target_): did you mean 'csv'?",
+        "'logger.cvs' does not say what it is (no _target_): did you mean 'csv'?",
     ),
     "a part that is a value": (
         {"logger": {"csv": target(), "cvs": 1}},
-        "'logger.cvs' says not what it is (no _target_): did you mean 'csv'?",
+        "'logger.cvs' does not say what it is (no _target_): did you mean 'csv'?",
     ),
     "no such class": (
         {"model": {"_target_": "gt.model.Nope"}},

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_runs import write_graphs
+
 PACKAGE = Path(__file__).parents[1] / "gt"
 LIBRARY = {
     "graph",
@@ -15,6 +17,7 @@ LIBRARY = {
     "schema",
     "errors",
     "ranges",
+    "ranks",
     "sums",
     "dropout",
     "norms",
@@ -156,6 +159,13 @@ def test_a_wrong_checkpoint_is_refused_before_lightning_is_imported(program, tmp
         loads(f"{code}\ntry: {program}.{call}\nexcept UserError as error: assert 'a.ckpt is not' in str(error)")
         == set()
     )
+
+
+def test_data_can_be_opened_without_lightning(tmp_path):
+    write_graphs(tmp_path)
+    source = f"GraphFiles({str(tmp_path / 'graphs.jsonl')!r}, target='y', root={str(tmp_path / 'built')!r})"
+    code = "from gt.data.graphs import GraphData\nfrom gt.data.own.graph_files import GraphFiles"
+    assert loads(f"{code}\ndata = GraphData({source})\ndata.open([])\nassert len(data.graphs) == 92") == set()
 
 
 def test_the_library_loads_alone():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn.metrics import (
     average_precision_score,
     f1_score,
     mean_absolute_error,
+    r2_score,
     roc_auc_score,
     root_mean_squared_error,
 )
@@ -189,6 +191,33 @@ def test_the_constant_of_yes_or_no_is_the_log_odds():
     assert measured(schema, (constant.expand(5, -1), target))["auroc"] == 0.5
 
 
+@pytest.mark.parametrize(("kind", "outputs"), [("binary", 2), ("multiclass", 3)])
+def test_under_weights_of_classes_the_constant_is_the_best_by_the_weighted_loss(kind, outputs):
+    schema = Schema(kind=kind, outputs=outputs, weights=(0.2, 5.0, 1.5)[:outputs])
+    _, target = numbers(kind, outputs, rows=2000)
+    best = float(loss(schema, constant_prediction(schema, target).expand(2000, -1), target))
+    free = constant_prediction(replace(schema, weights=()), target).requires_grad_()
+    optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(schema, free.expand(2000, -1), target)
+        value.backward()
+        return value
+
+    assert float(closure()) > best + 0.01
+    optimizer.step(closure)
+    assert best == pytest.approx(float(closure()), abs=1e-4)
+
+
+def test_by_a_loss_of_ones_own_the_constant_is_the_better_of_mean_and_median():
+    schema, target = Schema(kind="regression"), torch.tensor([[1.0], [2.0], [90.0]])
+    assert constant_prediction(schema, target, torch.nn.MSELoss()).tolist() == [31.0]
+    assert constant_prediction(replace(schema, squared=True), target, torch.nn.L1Loss()).tolist() == [2.0]
+    squares = replace(schema, squared=True, log=True)
+    assert constant_prediction(squares, target).tolist() == pytest.approx([180 ** (1 / 3)])
+
+
 def test_the_constant_of_numbers_is_the_median():
     schema = Schema(kind="regression", outputs=2)
     target = torch.tensor([[1.0, NAN], [2.0, 5.0], [90.0, 7.0], [NAN, -50.0]])
@@ -272,7 +301,7 @@ def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
     measures.update(prediction, target)
     of_tasks = (prediction - target).square().nanmean(0).sqrt()
     torch.testing.assert_close(measures.compute()["rmse"], of_tasks.mean())
-    assert criterion.name == "rmse"
+    assert criterion.name == "loss"  # of several numbers, in units of their deviations
     torch.testing.assert_close(constant_prediction(schema, target), target.nanmean(0))
 
 
@@ -295,6 +324,12 @@ def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, object], w
 )
 def test_what_decides_of_numbers(log, squared, name) -> None:
     assert metrics(Schema(kind="regression", log=log, squared=squared))[1] == Criterion(name, "min")
+
+
+def test_of_numbers_in_several_units_the_loss_decides() -> None:
+    in_units = Schema(kind="regression", outputs=2, mean=(0.0, 1000.0), scale=(1.0, 200.0))
+    assert metrics(in_units)[1] == Criterion("loss", "min")
+    assert metrics(Schema(kind="regression", outputs=2))[1] == Criterion("mae", "min")
 
 
 def test_the_logarithms_of_numbers_are_learned_and_the_numbers_measured() -> None:
@@ -360,9 +395,12 @@ def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides()
     prediction, target = numbers("regression", 2, missing=0.4)
     own = {"error": torchmetrics.MeanSquaredError(), "r2": torchmetrics.R2Score()}
     measures, criterion = own_metrics(Schema(kind="regression", outputs=2), own)
-    measures.update(prediction, target)
-    known = ~target.isnan()
-    assert float(measures.compute()["error"]) == pytest.approx(float(F.mse_loss(prediction[known], target[known])))
+    measures.update(prediction[:15], target[:15])
+    measures.update(prediction[15:], target[15:])
+    tasks = [(p[~y.isnan()], y[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)]
+    scores = {name: float(value) for name, value in measures.compute().items()}
+    assert scores["error"] == pytest.approx(np.mean([float(F.mse_loss(p, y)) for p, y in tasks]))
+    assert scores["r2"] == pytest.approx(np.mean([r2_score(y, p) for p, y in tasks]))
     assert criterion == Criterion("error", "min")
     assert decided(dict(measures.items(keep_base=True)), "r2") == Criterion("r2", "max")
     with pytest.raises(UserError, match=r"criterion=erorr: .*'error'"):

@@ -21,7 +21,8 @@ from gt.errors import Parser, UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 ROOT = Path(train.__file__).parent
-PLACES = ["logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run", "hydra.sweep.dir=sweep"]
+SMOKE = ["logger=csv", "trainer=cpu", "debug=smoke"]
+ONE, MANY = [*SMOKE, "hydra.run.dir=run"], [*SMOKE, "hydra.sweep.dir=sweep"]
 TINY = ["data=distance", "data.train=8", "data.valid=4", "data.test=4", "data.root=data", "model.depth=1"]
 SWEEP = "sweep=python_functions"
 Command = Callable[..., tuple[int, str, str]]
@@ -52,6 +53,10 @@ REFUSED = {
     "model=gin model.block.attention.heads=2": "model.block.attention.heads sets nothing: what is chosen has no",
     "model=gin model.block.blend.weight=0.5": "model.block.blend.weight sets nothing",
     "model.width=0": "model.width=0: width must be 1 or more, not 0",
+    **dict.fromkeys(
+        ("-m seed=1,2 hydra.run.dir=run", "seeds=2", SWEEP + " hydra.run.dir=run", "experiment=spectrum"),
+        "hydra.run.dir=run: this command makes a sweep, whose folder is hydra.sweep.dir",
+    ),
 }
 
 
@@ -80,7 +85,8 @@ def command(monkeypatch, tmp_path, capfd) -> Iterator[Command]:
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_a_refusal_says_how_to_mend_it_and_leaves_nothing(line, command, tmp_path):
-    code, out, err = command(*PLACES, *line.split())
+    words = line.split()
+    code, out, err = command(*(MANY if {"-m", SWEEP} & {*words} else ONE), *words)
     assert code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -91,14 +97,14 @@ def test_a_refusal_says_how_to_mend_it_and_leaves_nothing(line, command, tmp_pat
 
 
 def test_a_mask_that_some_models_of_a_sweep_do_not_read_is_noted(command, tmp_path):
-    code, out, _ = command(*PLACES, *TINY, "-m", "model=gin,gps", "mask.hops=1")
+    code, out, _ = command(*MANY, *TINY, "-m", "model=gin,gps", "mask.hops=1")
     assert code == 0
     assert out.count("mask.hops=1 changes nothing, for no layer of this model reads a mask") == 1
     assert all((tmp_path / "sweep" / job / "result.json").is_file() for job in "01")
 
 
 def test_the_mask_of_all_nodes_is_none_to_a_model_without_attention(command, tmp_path):
-    code, out, _ = command(*PLACES, *TINY, "model=gin", "mask.hops=null", "stage=baseline")
+    code, out, _ = command(*ONE, *TINY, "model=gin", "mask.hops=null", "stage=baseline")
     assert code == 0
     assert "changes nothing" not in out
     assert read(tmp_path / "run").state == "baseline"  # and not stopped: there was nothing to train
@@ -106,7 +112,7 @@ def test_the_mask_of_all_nodes_is_none_to_a_model_without_attention(command, tmp
 
 def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
     (tmp_path / "run" / "csv").mkdir(parents=True)  # as loggers leave it
-    code, *_ = command(*PLACES, "trainer.precision=16-true")
+    code, *_ = command(*ONE, "trainer.precision=16-true")
     assert code == 1
     assert (tmp_path / "run" / "train.log").is_file()
 

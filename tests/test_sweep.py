@@ -205,6 +205,14 @@ def test_runs_that_differ_in_seeds_and_folds_alone_are_one_row_with_mean_and_dev
     assert capsys.readouterr().out.count("±") == 2
 
 
+def test_parameters_are_whole_numbers_also_as_means_over_seeds(tmp_path):
+    results = [result(n, f"seed={n}") | {"parameters": 71_155 + n, "seconds_per_batch": 0.0123456} for n in (0, 1)]
+    keep(tmp_path, results)
+    show(tmp_path)
+    (row,) = (row for row in (tmp_path / "ranking.txt").read_text().splitlines() if "±" in row)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][-2:] == ["0.01235", "71,156"]
+
+
 @pytest.mark.parametrize(("mode", "order"), [("max", "2013"), ("min", "1023")])
 def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
     """A validation of exactly 0 is one; an undefined one comes last; without any the final score stands in."""

@@ -5,19 +5,23 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from sklearn.metrics import (
     average_precision_score,
+    f1_score,
+    matthews_corrcoef,
     mean_absolute_error,
+    r2_score,
     roc_auc_score,
     root_mean_squared_error,
 )
 from torch import nn
 from torchmetrics import MetricCollection
 
-from gt.losses import loss
+from gt.losses import Criterion, loss
 from gt.metrics import metrics, own_metrics
 from gt.schema import UNLABELLED, Schema
-from gt.task_metrics import AUROC, AveragePrecision, Errors, Ranking
+from gt.task_metrics import AUROC, R2, AveragePrecision, Errors, Pearson, Ranking
 from gt.train.task import Task
 
 NAN = math.nan
@@ -75,6 +79,58 @@ def test_rankings_of_ones_own_are_those_of_tasks_and_of_two_classes_by_their_log
         measures, _ = own_metrics(schema, {"auroc": AUROC(1)})
         with pytest.raises(ValueError, match="yes and no"):
             measures.update(torch.randn(5, schema.outputs), torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_metrics_of_classes_score_each_yes_or_no_task(tasks: int) -> None:
+    prediction, target = table(tasks)
+    prediction = prediction - prediction.mean(0)
+    own = {
+        "f1": torchmetrics.classification.MulticlassF1Score(2, average="macro"),
+        "mcc": torchmetrics.classification.BinaryMatthewsCorrCoef(),
+    }
+    measures, _ = own_metrics(Schema(kind="binary", outputs=tasks), own)
+    measures.update(prediction, target)
+    answers = [
+        ((p > 0).numpy()[~y.isnan()], y.numpy()[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)
+    ]
+    scores = measures.compute()
+    assert float(scores["f1"]) == pytest.approx(np.mean([f1_score(y, p, average="macro") for p, y in answers]))
+    assert float(scores["mcc"]) == pytest.approx(np.mean([matthews_corrcoef(y, p) for p, y in answers]))
+
+
+def test_a_task_without_a_label_or_with_too_few_is_left_out() -> None:
+    target = torch.tensor([[1.0, NAN, NAN], [2.0, NAN, 3.0], [4.0, NAN, NAN]])
+    prediction = torch.tensor([[1.5, 0.0, 0.0], [2.0, 0.0, 5.0], [3.0, 0.0, 0.0]])
+    own = {"pearson": Pearson(3), "r2": R2(3), "mae": torchmetrics.MeanAbsoluteError(), "other": torchmetrics.R2Score()}
+    measures, criterion = own_metrics(Schema(kind="regression", outputs=3), own)
+    assert criterion == Criterion("pearson", "max")
+    measures.update(prediction, target)
+    scores = measures.compute()
+    assert float(scores["r2"]) == pytest.approx(r2_score([1, 2, 4], [1.5, 2, 3]))
+    assert float(scores["other"]) == pytest.approx(r2_score([1, 2, 4], [1.5, 2, 3]))
+    assert float(scores["mae"]) == pytest.approx((2.0 / 3 * 0.75 + 2.0) / 2)
+    assert float(scores["pearson"]) == pytest.approx(np.corrcoef([1, 2, 4], [1.5, 2, 3])[0, 1], abs=1e-6)
+    measures.reset()
+    assert all(value.isnan() for value in measures.compute().values())
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_fits_are_those_of_sklearn_and_numpy_in_any_unit(unit: float) -> None:
+    draw = np.random.default_rng(0)
+    target = unit * (5 + draw.standard_normal((80, 2)))
+    prediction = target + unit * draw.standard_normal((80, 2))
+    measures, _ = own_metrics(Schema(kind="regression", outputs=2), {"r2": R2(2), "pearson": Pearson(2)})
+    for rows in (slice(0, 30), slice(30, 80)):
+        measures.update(torch.tensor(prediction[rows]), torch.tensor(target[rows]))
+    scores = measures.compute()
+    columns = range(2)
+    assert float(scores["r2"]) == pytest.approx(r2_score(target, prediction), rel=1e-4)
+    expected = np.mean([np.corrcoef(target[:, column], prediction[:, column])[0, 1] for column in columns])
+    assert float(scores["pearson"]) == pytest.approx(expected, rel=1e-4)
+    measures.reset()
+    measures.update(torch.full((80, 2), unit), torch.tensor(target))
+    assert measures.compute()["pearson"].isnan()
 
 
 def test_a_task_with_one_answer_or_none_counts_for_nothing() -> None:

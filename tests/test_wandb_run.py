@@ -83,6 +83,8 @@ def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
     ("schema", "prediction", "target", "names"),
     [
         (Schema(kind="regression"), np.array([[1.0], [2.0]]), np.array([[1.5], [np.nan]]), {"parity"}),
+        (Schema(kind="regression", outputs=3), np.ones((2, 3)), np.array([[1e-4, np.nan, 5], [np.nan, np.nan, 1e3]]),
+         {"parity_0", "parity_2"}),
         (Schema(kind="binary", outputs=2), np.zeros((3, 2)), np.zeros((3, 2)), set()),
         (Schema(kind="binary"), np.array([[3.0], [-2.0]]), np.array([[1.0], [0.0]]),
          {"confusion", "calibration", "roc", "precision_recall"}),

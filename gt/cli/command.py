@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.types import IntervalSweep
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
-from gt.cli.composing import additions, configuration, run_dir, settle
+from gt.cli.composing import additions, configuration, is_multirun, run_dir, settle
 from gt.cli.config import LATE, MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
@@ -61,7 +61,11 @@ def check_command(
         for line in lines if not override.is_delete() else ():
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        base = configuration([*hydras, *(lines[0] for lines in choices)], name, files)
+        options = [*hydras, *(lines[0] for lines in choices)]
+        base = configuration(options, name, files)
+        for override in overrides:
+            if override.key_or_group == "hydra.run.dir" and is_multirun(arguments, options, name):
+                raise UserError(f"{override.input_line}: this command makes a sweep, whose folder is hydra.sweep.dir")
         arguments = in_full(arguments, base)
         own = [override for override in parsed(arguments) if not override.is_hydra_override()]
         values = [override for override in own if override.key_or_group not in files.groups]
@@ -162,8 +166,6 @@ def prepared(arguments: list[str]) -> list[str]:
     for override in parsed(overrides):
         if isinstance(override.value(), IntervalSweep) and not draws:
             raise UserError(f"{override.input_line} is an interval: add sweep=optuna for trials that draw from it")
-        if override.key_or_group == "hydra.run.dir" and seeds:
-            raise UserError(f"seeds={seeds} makes a sweep, whose folder is hydra.sweep.dir, not hydra.run.dir")
         if override.key_or_group == "hydra.run.dir" and not many and not wanted:
             check_new(Path(str(override.value())))
         if override.is_sweep_override() and not many:

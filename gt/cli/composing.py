@@ -8,6 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
@@ -38,6 +39,13 @@ def configuration(overrides: list[str], name: str = "train", files: Files | None
         if files and (unasked := UNASKED.match(text)):
             text = files.without(unasked[1], (unasked[2] or "").split(", "))
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
+
+
+def is_multirun(arguments: Sequence[str], overrides: list[str], name: str = "train") -> bool:
+    """Whether Hydra makes several runs of a command: by a flag, or as the configuration of its overrides says."""
+    if {"-m", "--multirun"} & {*arguments}:
+        return True
+    return compose(name, overrides=overrides, return_hydra_config=True).hydra.mode == RunMode.MULTIRUN
 
 
 def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:

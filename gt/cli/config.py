@@ -156,7 +156,7 @@ def check(cfg: DictConfig, late: bool | None = None) -> None:
         if key in MANY:
             check_parts(key, {} if value is None else value)
         elif isinstance(value, Mapping) and "_target_" not in value:
-            raise WrongKey(key, f"'{key}' says not what it is (no _target_): choose an option, such as {key}=NAME")
+            raise WrongKey(key, f"'{key}' does not say what it is (no _target_): choose an option, such as {key}=NAME")
         else:
             check_value(key, value, known[key])
     if not 0 <= plain.get("seed", 0) < 1 << 32:
@@ -177,7 +177,7 @@ def check_parts(key: str, parts: Any) -> None:
         if not isinstance(part, Mapping) or "_target_" not in part:
             others = [other for other in parts if other != name]
             path = f"{key}.{name}"
-            raise WrongKey(path, f"'{path}' says not what it is (no _target_): {nearest(name, others)}")
+            raise WrongKey(path, f"'{path}' does not say what it is (no _target_): {nearest(name, others)}")
         check_section(f"{key}.{name}", part)
 
 

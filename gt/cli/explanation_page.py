@@ -80,13 +80,15 @@ def shown(why: Explanation, values: Tensor) -> str:
 
 def molecule(smiles: str, shares: np.ndarray) -> str:
     """A molecule as SVG, its atoms coloured."""
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
     canvas = rdMolDraw2D.MolDraw2DSVG(460, 340)
     colours = {n: tuple(map(float, COLOURS(0.5 + 0.42 * share)[:3])) for n, share in enumerate(shares)}
+    with rdBase.BlockLogs():
+        read = Chem.MolFromSmiles(smiles)
     rdMolDraw2D.PrepareAndDrawMolecule(
-        canvas, Chem.MolFromSmiles(smiles), highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
+        canvas, read, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
     )
     canvas.FinishDrawing()
     drawing: str = canvas.GetDrawingText()

@@ -134,7 +134,7 @@ class Outcome:
             row += [Estimate.of([final(job) for job in jobs]).interval(), number(best(jobs))] if repeats else []
             row += [number(fmean(trivial(job) for job in jobs))]
             row += [shown([classical(job) for job in jobs])] if is_classical else []
-            row += [f"{cost(jobs, name):,.4g}" for name in costs]
+            row += [f"{cost(jobs, name):{',.0f' if name == 'parameters' else ',.4g'}}" for name in costs]
             rows.append(row)
         return Sheet("settings by validation, best first", names, rows)
 

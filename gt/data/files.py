@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-
 from gt.errors import UserError
+from gt.ranks import is_first
 
 FORMAT = 2  # raise when the layout on disk changes: what is older is then made again
 VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
@@ -35,7 +34,7 @@ def say(line: str) -> None:
 
     It is one write with its end, so that lines of processes that share a terminal never mix.
     """
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if is_first():
         print(f"{line}\n", end="", flush=True)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from gt.data.arrays import Rows
@@ -25,6 +24,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.losses import Criterion
 from gt.ranges import at_least
+from gt.ranks import rank_zero_only
 from gt.schema import Schema
 
 if TYPE_CHECKING:

@@ -187,7 +187,7 @@ def feature_table(contents: Contents, schema: Schema) -> Table:
         for column, size in enumerate(vocab if values is not None else ()):
             counts = np.bincount(np.asarray(values)[:, column], minlength=size)
             most, total = int(counts.argmax()), max(int(counts.sum()), 1)
-            label = repr(schema.names[most]) if name == "node" and vocab == (len(schema.names),) else str(most)
+            label = repr(schema.names[most]) if name == "node" and schema.is_language_model else str(most)
             table.add_row(
                 f"{name} column {column}", f"{size:,}", f"{(counts > 0).sum():,}", label, f"{counts[most] / total:.1%}"
             )

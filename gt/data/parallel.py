@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from gt.data.machine import cpus
 from gt.errors import UserError
+from gt.ranks import rank_zero_only
 
 T = TypeVar("T")
 R = TypeVar("R")

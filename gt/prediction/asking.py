@@ -111,6 +111,8 @@ def predict(
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     if order:
         table = table.iloc[np.argsort(np.concatenate(order), kind="stable")].reset_index(drop=True)
+    if not models.supervised:  # a head that has learned nothing says nothing
+        table = table.drop(columns=parts[0].columns)
     if not known:
         table = table.drop(columns=[name for name in table if str(name).startswith("target")])
     scores = {name: float(value) for name, value in measures.compute().items()} if known and measures else {}

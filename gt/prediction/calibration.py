@@ -159,8 +159,10 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
         )
         parts.append(f"temperature {calibration.temperature:.3g}: calibration error {before:.4f}, now {after:.4f}")
     if calibration.margin is not None and schema.kind == "regression":
-        width = ", ".join(number(float(margin)) for margin in calibration.margin[:4])
-        parts.append(f"intervals at {calibration.level:g}: {'a factor exp' if schema.log else ''}± {width}")
+        margin = calibration.margin[:4]
+        factors, widths = (f"{float(m.exp()):.3g}" for m in margin), (number(float(m)) for m in margin)
+        reach = f"within a factor of {', '.join(factors)}" if schema.log else f"± {', '.join(widths)}"
+        parts.append(f"intervals at {calibration.level:g}: {reach}")
     elif calibration.margin is not None:
         sets = calibration.sets(schema, calibration.scaled(schema, prediction))
         parts.append(f"sets at {calibration.level:g}: {float(sets.sum(2).double().mean()):.2f} classes on average")

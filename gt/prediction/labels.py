@@ -45,8 +45,9 @@ def _category(schema: Schema, column: int, value: float) -> str:
 def atoms_of(smiles: str) -> list[str]:
     """The symbols of a molecule's atoms; none without RDKit."""
     try:
-        from rdkit import Chem
+        from rdkit import Chem, rdBase
     except ImportError:
         return []
-    molecule = Chem.MolFromSmiles(smiles)
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
     return [] if molecule is None else [atom.GetSymbol() for atom in molecule.GetAtoms()]

@@ -53,12 +53,16 @@ class Models:
         tasks: in eval mode, all of which read the same data and predict the same of them.
         passes: how often each is asked with its dropout on (Gal & Ghahramani 2016); 0: once, without.
         embed: whether to give embeddings, those of the first task.
+        answers: whether what their heads say is wanted, and not only what lies before.
 
     Raises:
-        UserError: a task that does not fit the first, a model without dropout, or with a head that tells no embedding.
+        UserError: a task that does not fit the first, a model without dropout, or with a head that tells no embedding;
+            answers are wanted of a task that has learned none.
     """
 
-    def __init__(self, tasks: Sequence[Task], passes: int = 0, embed: bool = False) -> None:
+    def __init__(self, tasks: Sequence[Task], passes: int = 0, embed: bool = False, answers: bool = True) -> None:
+        if answers:
+            check_answers(tasks)
         self.tasks, self.passes, self.embed = list(tasks), passes, embed
         self.schema: Schema = tasks[0].schema
         for number, task in enumerate(tasks[1:], 2):
@@ -80,6 +84,11 @@ class Models:
         for task in self.tasks:
             task.to(device)
         return self
+
+    @property
+    def supervised(self) -> bool:
+        """Whether all have learned answers."""
+        return all(task.supervised for task in self.tasks)
 
     @property
     def members(self) -> int:
@@ -154,6 +163,19 @@ class Models:
     def __str__(self) -> str:
         runs = many(len(self.tasks), "model")
         return f"{runs}, each asked {self.passes} times with its dropout on" if self.passes else runs
+
+
+def check_answers(tasks: Sequence[Task]) -> None:
+    """Whether the heads of trained tasks have learned what they say.
+
+    Raises:
+        UserError: one of them learned without labels, and its head is as it was drawn.
+    """
+    if not all(task.supervised for task in tasks):
+        raise UserError(
+            "this model has learned without labels (supervised=0), and its head nothing: train one on labels by "
+            "init=RUN_FOLDER, or ask for embeddings by python -m gt.predict RUN_FOLDER --embeddings FILE"
+        )
 
 
 def dropping(net: nn.Module) -> list[nn.Module]:

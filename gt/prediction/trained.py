@@ -52,7 +52,7 @@ class Trained(Task):
             ``table.attrs["unreadable"]`` says by number why.
 
         Raises:
-            UserError: items that the model cannot read.
+            UserError: items that the model cannot read, or it has learned without labels.
         """
         models = Models([self, *beside], dropout)
         predictions = self._predictions(items, models, calibration, probabilities, batch_size)
@@ -65,7 +65,9 @@ class Trained(Task):
 
     def embed(self, items: Sequence[Any], batch_size: int = 128) -> np.ndarray:
         """(rows of `predict`, d) what the head predicts from; NaN for what cannot be read."""
-        embeddings = self._predictions(items, Models([self], embed=True), Calibration(), False, batch_size).embeddings
+        embeddings = self._predictions(
+            items, Models([self], embed=True, answers=False), Calibration(), False, batch_size
+        ).embeddings
         assert embeddings is not None
         return embeddings
 
@@ -75,7 +77,7 @@ class Trained(Task):
         Raises:
             UserError: items that the model cannot read, a model without attention, or one for links.
         """
-        models, data = Models([self]), GraphData(Objects(items))
+        models, data = Models([self], answers=False), GraphData(Objects(items))
         check_attended(models, data)
         data.open(models.encodings, self.schema)
         return list(attended(models, data, ALL, next(self.parameters()).device))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from gt import __version__
 from gt.data.objects import ATOMS
 from gt.errors import UserError
+from gt.prediction.models import check_answers
 from gt.prediction.trained import Trained
 from gt.serving import documentation
 from gt.serving.batcher import Batcher, Full
@@ -71,8 +72,9 @@ def reads(model: Trained) -> str:
     """What one input is: ``text``, ``molecule`` or ``graph``.
 
     Raises:
-        UserError: the model has no single answer for one.
+        UserError: the model has no single answer for one, or has learned none.
     """
+    check_answers([model])
     if model.schema.level != "graph":
         raise UserError(
             f"this model answers for each {model.schema.level}: what is served has one answer a graph or text"
@@ -107,7 +109,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         name: what pages call it.
 
     Raises:
-        UserError: a model that has no single answer for an input.
+        UserError: see `reads`.
     """
     kind = reads(model)
     registry = CollectorRegistry()

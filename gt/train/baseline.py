@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -16,6 +16,7 @@ from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
 from gt.data.numbers import DECADES, decades
 from gt.losses import Criterion, constant_prediction, shown, total_loss, undefined
+from gt.ranks import rank_zero_only
 
 CELLS = 20_000_000  # numbers of a prediction that are held at once
 FEW_STEPS = 200  # of an optimiser, in which little is learned
@@ -87,9 +88,18 @@ def scored(data: DataModule, prediction: Tensor, target: Tensor, task: Any = Non
 
 
 def baseline(data: DataModule, target: Tensor, task: Any = None) -> dict[str, float]:
-    """What the best constant answer, learned on the training targets, scores, see `scored`."""
-    constant = constant_prediction(data.schema, data.targets("train"))
-    return scored(data, constant.expand(len(target), -1), target, task)
+    """What the best constant answer, learned on the training targets, scores, see `scored`.
+
+    The loss is that of the answer which is best by it, with the weights of classes; metrics, which know no weights, are
+    those of the answer without.
+    """
+    train = data.targets("train")
+    plain = constant_prediction(replace(data.schema, weights=()), train)
+    scores = scored(data, plain.expand(len(target), -1), target, task)
+    best = constant_prediction(data.schema, train, task and task.loss)
+    if not torch.equal(best, plain):
+        scores["loss"] = scored(data, best.expand(len(target), -1), target, task)["loss"]
+    return scores
 
 
 def decidable(criterion: Criterion, validated: Evaluated) -> Criterion:

@@ -1,4 +1,4 @@
-"""Where a trained network errs: by class, and by the size of the graph, counted while it is tested."""
+"""Where a trained network errs: by class, by target and by the size of the graph, counted while it is tested."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def sizes_of(schema: Schema, batch: GraphBatch) -> Tensor | None:
 
 
 class Breakdown(Callback):
-    """Counts right and wrong answers of the final test by class and by size; all processes together.
+    """Counts right and wrong answers of the final test by class, target and size; all processes together.
 
     Args:
         by_size: whether samples are whole graphs or texts, rather than nodes that are drawn from one.
@@ -44,6 +44,8 @@ class Breakdown(Callback):
     Attributes:
         of_class: (3, C) targets of each class, predictions of it, and predictions of it that are right. Of yes/no
             tasks: a single one has the classes no and yes, of several the yes of each stands for a class.
+        of_target: (3, T) of several numbers that are predicted: targets of each, and the sums of their absolute and of
+            their squared errors.
         of_size: (3, bins) for each of `STARTS` how many targets there are, how many were answered right, and the sum of
             their losses, see `gt.train.extremes.losses`. A graph with several tasks or numbers counts as one, by the
             mean over them; each position of a sequence of classes counts by itself.
@@ -55,6 +57,7 @@ class Breakdown(Callback):
         if schema.kind == "binary" and schema.outputs > 1:
             of_classes = schema.outputs
         self.of_class = torch.zeros(3, of_classes, dtype=torch.long)
+        self.of_target = torch.zeros(3, schema.outputs if schema.kind == "regression" and schema.outputs > 1 else 0)
         self.of_size = torch.zeros(3, len(STARTS))
 
     def add(self, prediction: Tensor, target: Tensor, sizes: Tensor | None) -> None:
@@ -85,6 +88,9 @@ class Breakdown(Callback):
                     ((truth, known), (predicted, known), (truth, known * (predicted == truth)))
                 ):
                     self.of_class[row].scatter_add_(0, place, count)
+        if self.of_target.shape[1]:
+            error = (prediction - target).where(known, 0.0)
+            self.of_target += torch.stack([known, error.abs(), error.square()]).sum(1)
         if sizes is None:
             return
         sizes = sizes.to(prediction.device).repeat_interleave(schema.positions)
@@ -102,9 +108,17 @@ class Breakdown(Callback):
         rates = {"recall": (right / true).tolist(), "precision": (right / said).tolist()}
         return pd.DataFrame({"class": [str(name) for name in names][: len(true)], "targets": true.tolist(), **rates})
 
+    def targets(self) -> pd.DataFrame:
+        """A row for each of several numbers: ``target``, ``targets``, and ``mae`` and ``rmse`` in the data's unit; NaN
+        where there is no target."""
+        count, absolute, squared = self.of_target
+        names = self.schema.names or [str(n) for n in range(len(count))]
+        scores = {"mae": (absolute / count).tolist(), "rmse": (squared / count).sqrt().tolist()}
+        return pd.DataFrame({"target": names[: len(count)], "targets": count.long().tolist(), **scores})
+
     def sizes(self) -> pd.DataFrame:
         """A row for each range of sizes that occurs: ``from``, ``to``, ``targets``, and ``accuracy`` and ``loss`` in
-        nats; of numbers ``error``, the mean absolute one in the data's unit."""
+        nats; of numbers ``error``, the mean of `gt.train.extremes.losses`."""
         count, right, loss = self.of_size.double()
         ranges = {"from": STARTS, "to": np.append(STARTS[1:] - 1, np.iinfo(np.int64).max), "targets": count.long()}
         scores = {"accuracy": right / count, "loss": loss / count}
@@ -113,13 +127,14 @@ class Breakdown(Callback):
         return table[table["targets"] > 0].reset_index(drop=True)
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
-        self.of_class, self.of_size = (
-            torch.zeros_like(t, device=pl_module.device) for t in (self.of_class, self.of_size)
+        self.of_class, self.of_target, self.of_size = (
+            torch.zeros_like(t, device=pl_module.device) for t in (self.of_class, self.of_target, self.of_size)
         )
 
     def _end(self, trainer: pl.Trainer) -> None:
-        sums: Any = [trainer.strategy.reduce(part, reduce_op="sum") for part in (self.of_class, self.of_size)]
-        self.of_class, self.of_size = (part.cpu() for part in sums)
+        parts = (self.of_class, self.of_target, self.of_size)
+        sums: Any = [trainer.strategy.reduce(part, reduce_op="sum") for part in parts]
+        self.of_class, self.of_target, self.of_size = (part.cpu() for part in sums)
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin(pl_module)

@@ -87,7 +87,8 @@ def restored(kind: type[T], saved: dict[str, Any], config: dict[str, Any], schem
     """The `contents` of a checkpoint as a task of some kind, on the CPU and in eval mode."""
     from gt.metrics import metrics
 
-    task = kind(build(config, schema), schema, *metrics(schema), config=config)
+    supervised = saved["hyper_parameters"].get("supervised", 1.0)  # those of an earlier version do not say
+    task = kind(build(config, schema), schema, *metrics(schema), config=config, supervised=supervised)
     state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss
     task.load_state_dict(state, strict=False)
     task.on_load_checkpoint(saved | {"state_dict": state})

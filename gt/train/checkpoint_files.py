@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.data.files import durable, sync
 from gt.errors import UserError, first_line
+from gt.ranks import rank_zero_only
 
 LAST = "last.ckpt"  # where training stands
 PREVIOUS = "previous.ckpt"  # the last one before; those before it are previous-2.ckpt, previous-3.ckpt, ...

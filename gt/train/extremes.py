@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.inference.whole_graph import predict
-from gt.losses import aligned
+from gt.losses import aligned, learned
 from gt.schema import UNLABELLED, Schema, number
 from gt.train.page import table
 from gt.train.task import Task
@@ -46,15 +46,19 @@ class Sample:
 
 
 def losses(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
-    """The loss of each sample (rows,), NaN where it has no label: in nats, or the error in the data's unit.
+    """The loss of each sample (rows,), NaN where it has no label: in nats, or the absolute error in the data's unit.
 
-    Of several positions (rows * positions,): each counts by itself.
+    Of several tasks or numbers it is the mean over those with a label; numbers, whose units may differ, then count as
+    the network learns them, in units of the schema's scale. Of several positions (rows * positions,): each counts by
+    itself.
     """
     prediction, target = aligned(schema, prediction, target)
     if schema.kind == "multiclass":
         each = F.cross_entropy(prediction, target, ignore_index=UNLABELLED, reduction="none")
         return each.where(target != UNLABELLED, torch.nan)
     if schema.kind == "regression":
+        if schema.outputs > 1:
+            prediction, target = learned(schema, prediction), learned(schema, target)
         return (prediction - target).abs().nanmean(1)
     each = F.binary_cross_entropy_with_logits(prediction, target.nan_to_num(), reduction="none")
     return each.where(~target.isnan(), torch.nan).nanmean(1)

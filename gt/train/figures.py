@@ -1,6 +1,7 @@
 """The figures of a run's page: curves, predictions, blend weights and the reach of attention."""
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -12,6 +13,8 @@ from gt.inference.analysis import Profile, Reach
 from gt.schema import Schema
 
 MOST_CLASSES = 100  # of a confusion matrix that is drawn
+MOST_TARGETS = 9  # of several numbers, those that are drawn
+LETTERS = 44  # of a line above a panel
 
 
 def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Figure | None:
@@ -90,17 +93,33 @@ def scores(prediction: np.ndarray, target: np.ndarray) -> Figure:
     return figure
 
 
-def against_truth(prediction: np.ndarray, target: np.ndarray) -> Figure:
-    """Predicted against true numbers."""
+def against_truth(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> Figure:
+    """Predicted against true numbers: each target, whose unit is its own, has a panel; `MOST_TARGETS` at most."""
     target = target.reshape(prediction.shape)
-    known = ~np.isnan(target)
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    axes.scatter(target[known], prediction[known], s=6, alpha=0.4)
-    ends = [np.min(target[known]), np.max(target[known])]
-    axes.plot(ends, ends, color="grey", lw=1)
-    axes.set(xlabel="true", ylabel="predicted")
-    axes.grid(alpha=0.3)
+    labelled = np.flatnonzero(~np.isnan(target).all(0)).tolist()
+    drawn = labelled[:MOST_TARGETS]
+    columns = min(len(drawn), 3)
+    rows = -(-len(drawn) // columns)
+    size = (4.6, 4.4) if len(drawn) == 1 else (3.4 * columns, 3.3 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(drawn) :]:
+        axes.axis("off")
+    for axes, n in zip(grid, drawn, strict=False):
+        known = ~np.isnan(target[:, n])
+        truth = target[known, n]
+        axes.scatter(truth, prediction[known, n], s=6, alpha=0.4)
+        ends = [np.min(truth), np.max(truth)]
+        axes.plot(ends, ends, color="grey", lw=1)
+        axes.set(xlabel="true", ylabel="predicted")
+        axes.grid(alpha=0.3)
+        if schema.outputs > 1:
+            name = _visible(schema.names[n]) if schema.names else f"target {n}"
+            axes.set_title(textwrap.fill(name, LETTERS), fontsize=9)
+    if len(labelled) > len(drawn):
+        figure.suptitle(
+            f"The first {len(drawn)} of {len(labelled):,} targets: {len(labelled) - len(drawn):,} more are not shown"
+        )
     return figure
 
 
@@ -168,4 +187,4 @@ def prediction_figure(schema: Schema, prediction: np.ndarray, target: np.ndarray
         return None
     if schema.kind == "multiclass":
         return confusion(schema, prediction, target) if schema.outputs <= MOST_CLASSES else None
-    return (scores if schema.kind == "binary" else against_truth)(prediction, target)
+    return scores(prediction, target) if schema.kind == "binary" else against_truth(schema, prediction, target)

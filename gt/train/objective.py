@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
 from gt.errors import UserError, first_line
-from gt.losses import Criterion, Loss, constant_prediction, total_loss
+from gt.losses import Criterion, Loss, constant_prediction, suits, total_loss
 from gt.metrics import Around, decided, own_metrics
 from gt.objectives import Objective
 from gt.schema import Schema
@@ -22,14 +22,16 @@ def named_metrics(cfg: DictConfig, schema: Schema | None = None) -> dict[str, Me
     """The metrics that a configuration names.
 
     Args:
-        schema: says what ``num_classes`` and ``tasks`` of a metric are where they are null; None: of no data yet.
+        schema: says what ``num_classes`` (2 of yes/no answers) and ``tasks`` of a metric are where they are null;
+            None: of no data yet.
 
     Raises:
         UserError: one refuses its arguments.
     """
     own = {}
-    tasks = schema.outputs if schema and schema.kind == "binary" else 1
-    known = {"num_classes": schema.outputs if schema else 2, "tasks": tasks}
+    of_classes = schema is None or schema.kind == "multiclass"
+    outputs = schema.outputs if schema is not None else 1
+    known = {"num_classes": outputs if schema is not None and of_classes else 2, "tasks": 1 if of_classes else outputs}
     with constructing(cfg):
         for name, section in (cfg.get("metrics") or {}).items():
             if section is not None:
@@ -77,6 +79,10 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
     Raises:
         UserError: one can do nothing with these targets, or comes to more than one number.
     """
+    if loss is not None and not suits(loss, data.schema.kind):
+        raise UserError(
+            f"loss: {type(loss).__name__} does not suit a target that is {data.schema.answer()}: leave loss out"
+        )
     target, tried = data.targets("train"), {} if loss is None else {"loss": loss}
     prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
     tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, Around)}

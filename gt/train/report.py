@@ -52,7 +52,7 @@ def metric_table(result: dict[str, Any]) -> str:
 
 
 def errors(breakdown: Breakdown, split: str) -> str:
-    """Where the network errs, by class and by size, as HTML; nothing of what there is but one of."""
+    """Where the network errs, by class, target and size, as HTML; nothing of what there is but one of."""
     schema, parts = breakdown.schema, []
 
     def told(value: float) -> str:
@@ -70,6 +70,15 @@ def errors(breakdown: Breakdown, split: str) -> str:
             f"that are found, precision the share of its predictions that are right.{cut}</p>"
             + table((what, "targets", "recall", "precision"), rows, words=[what])
         )
+    of_target = breakdown.targets()
+    if len(of_target):
+        rows = [[name, f"{count:,}", told(mae), told(rmse)]
+                for name, count, mae, rmse in of_target.itertuples(index=False)]  # fmt: skip
+        parts.append(
+            f"<h2>Errors by target</h2><p>Of all targets of the {split} split, each in its own unit: the mean absolute "
+            "error and the root of the mean squared one.</p>"
+            + table(("target", "targets", "mae", "rmse"), rows, words=["target"])
+        )
     of_size = breakdown.sizes()
     if len(of_size) > 1:
         what = "tokens" if schema.tokenizer else "nodes"
@@ -78,6 +87,8 @@ def errors(breakdown: Breakdown, split: str) -> str:
                 for low, high, count, *each in of_size.itertuples(index=False)]  # fmt: skip
         by = "tokens that come before what is predicted" if schema.is_language_model else f"{what} of the graph"
         measure = "the mean absolute error" if schema.kind == "regression" else "accuracy, and the mean loss in nats"
+        if len(of_target) and schema.scale:
+            measure += ", each target in units of its deviation" + (" in logarithms" if schema.log else "")
         parts.append(
             f"<h2>Errors by size</h2><p>Of all targets of the {split} split, by the number of {by}: {measure}.</p>"
             + table((what, "targets", *scores), rows)

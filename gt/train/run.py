@@ -38,7 +38,7 @@ from gt.train.baseline import (
     show_baselines,
 )
 from gt.train.breakdown import Breakdown
-from gt.train.callbacks import Loading
+from gt.train.callbacks import LastValidation, Loading
 from gt.train.checkpoint_files import newest
 from gt.train.compile import Trainer, compile_network
 from gt.train.construct import constructing
@@ -153,6 +153,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         callbacks, loggers = instances(cfg.get("callbacks"), known), instances(cfg.get("logger"), known)
         callbacks.append(Introduction(facts := run_facts(cfg, data, net), criterion))
         callbacks.append(breakdown := Breakdown(data.schema, by_size=isinstance(data, Sized)))
+        callbacks.append(LastValidation())
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
     if isinstance(net, GraphTransformer):
         device, half = trainer.strategy.root_device.type, "16" in str(trainer.precision)

@@ -62,7 +62,8 @@ class Task(Steps):
         supervised: float = 1.0,
     ) -> None:
         super().__init__(net, optim, seed)
-        self.save_hyperparameters({"config": config or {}, "schema": schema.to_dict()}, logger=False)
+        facts = {"config": config or {}, "schema": schema.to_dict(), "supervised": supervised}
+        self.save_hyperparameters(facts, logger=False)
         self.schema, self.criterion, self.loss, self.supervised = schema, criterion, loss, supervised
         self.objectives: Any = nn.ModuleDict(objectives or {})
         self.has_trained = False

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from gt.losses import Criterion
 from gt.schema import Schema
 from gt.train.extremes import Sample
+from gt.train.figures import MOST_TARGETS
 
 FIGURES = ("curves", "predictions", "blend", "reach", "distance")  # of the report
 POINTS = 5_000  # of a chart
@@ -101,10 +102,7 @@ def charts(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> dict[s
         chosen = np.random.default_rng(0).choice(len(target), POINTS, replace=False)
         prediction, target = prediction[chosen], target[chosen]
     if schema.kind == "regression":
-        truth, said = target.reshape(-1), prediction.reshape(-1)
-        pairs = np.stack([truth, said], axis=1)[~np.isnan(truth)]
-        parity = wandb.plot.scatter(wandb.Table(["true", "predicted"], pairs), "true", "predicted", "Parity")
-        return {"charts/parity": parity}
+        return parity(schema, prediction, target.reshape(prediction.shape))
     if schema.kind == "binary":
         if schema.outputs > 1:
             return {}
@@ -128,6 +126,20 @@ def charts(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> dict[s
             "charts/roc": wandb.plot.roc_curve(truth.tolist(), probability.tolist(), labels=names),
             "charts/precision_recall": wandb.plot.pr_curve(truth.tolist(), probability.tolist(), labels=names),
         }
+    return drawn
+
+
+def parity(schema: Schema, prediction: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+    """True against predicted numbers (rows, outputs): each of several targets, whose unit is its own, has a chart."""
+    import wandb
+
+    drawn: dict[str, Any] = {}
+    for n, (said, truth) in enumerate(zip(prediction.T, target.T, strict=True)):
+        pairs = np.stack([truth, said], axis=1)[~np.isnan(truth)]
+        end, of_target = ("", "") if schema.outputs == 1 else (f"_{n}", f" of {schema.names[n] if schema.names else n}")
+        if len(pairs) and len(drawn) < MOST_TARGETS:
+            shown = wandb.Table(["true", "predicted"], pairs)
+            drawn[f"charts/parity{end}"] = wandb.plot.scatter(shown, "true", "predicted", f"Parity{of_target}")
     return drawn
 
 

@@ -94,7 +94,8 @@ def test_edges_are_read_one_way_unless_told(tmp_path):
 def test_the_line_that_says_what_was_found(tmp_path, capsys):
     opened(write(tmp_path / "csv"))
     assert capsys.readouterr().out == (
-        "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3, 2, an edge categories of 2; "
+        "csv-csv: 3 graphs, 6 nodes, 3 edges; a node has categories of 3 (element), 2 (ring), "
+        "an edge categories of 2 (bond); "
         "train 2, valid 1\n"
         "  nodes  categories: element, ring\n"
         "  edges  categories: bond\n"

@@ -175,6 +175,13 @@ def test_classes(tmp_path: Path) -> None:
     assert data.schema.weights == (1.0, 1.0)
 
 
+@pytest.mark.parametrize(("values", "listed"), [([0, 1, 2], "'rings';"), ([0, 1, 5], "'rings' (2 = 5);")])
+def test_a_class_that_is_called_by_its_number_is_not_listed(tmp_path: Path, values: list[int], listed: str) -> None:
+    path = write(tmp_path / "my.csv", pd.DataFrame({"smiles": TEXTS, "rings": values * 20}))
+    data = opened(path, tmp_path, kind="multiclass", target="rings")
+    assert f"multiclass from {listed}" in data.source.summary(data.graphs)
+
+
 @pytest.mark.parametrize("options", [{}, {"split": "column"}, {"split_column": "fold of mine"}])
 def test_split_column(tmp_path: Path, table: pd.DataFrame, options: dict[str, str]) -> None:
     name = options.get("split_column", "split")

@@ -6,6 +6,7 @@ import networkx as nx
 import pytest
 
 from gt.data.graphs import GraphData
+from gt.data.inspect import contents, feature_table
 from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
@@ -134,6 +135,40 @@ def test_whole_numbers_that_few_rows_share_are_measures(tmp_path):
         nodes(tmp_path / "again", "node,label", *(f"{n},{n * n % 97}" for n in range(60)))
 
 
+@pytest.mark.parametrize("number", [False, True])
+def test_whole_numbers_are_categories_unless_written_as_numbers(number, tmp_path, capsys):
+    ages = [18 + n * n % 37 for n in range(200)]
+    point = ".0" if number else ""
+    rows = [f"{n},{age}{point},{n % 4},{n % 2}" for n, age in enumerate(ages)]
+    graphs = nodes(tmp_path / "csv", "node,age,club,label", *rows)
+    printed, distinct = capsys.readouterr().out, len(set(ages))
+    hint = f"if it measures something, write it as {max(ages)}.0 (a double in GraphML and GEXF)"
+    if number:
+        assert graphs.schema.node_floats == 2
+        assert hint not in printed
+    else:
+        assert f"categories of {distinct} (age), 4 (club)" in printed
+        assert "  age of nodes: each whole number" in printed  # of clubs there are too few to be anything else
+        assert hint in printed
+    fresh = CSVGraphs(str(tmp_path / "csv"), root=str(tmp_path / "built"))
+    text = (tmp_path / "csv" / "nodes.csv").read_text()
+    (tmp_path / "csv" / "nodes.csv").write_text(text.replace(f"\n7,{ages[7]}", "\n7,85"))
+    if number:
+        assert fresh.build_known(graphs.schema).nodes["x"][7].tolist() == [85, 3]
+    else:
+        line = line_of(lambda: fresh.build_known(graphs.schema))
+        assert "nodes.csv, line 9: 'age' is '85', which the model has not learned" in line
+        assert line.endswith("write it as 85.0 (a double in GraphML and GEXF) in the training data and train again")
+
+
+def test_a_word_that_was_not_learned_is_not_taken_for_a_number(tmp_path):
+    graphs = nodes(tmp_path / "csv", "node,kind,label", *(f"{n},{'ab'[n % 2]},{n % 3}" for n in range(30)))
+    path = tmp_path / "csv" / "nodes.csv"
+    path.write_text(path.read_text().replace("\n7,b", "\n7,c"))
+    line = line_of(lambda: CSVGraphs(str(path.parent), root=str(tmp_path)).build_known(graphs.schema))
+    assert line.endswith("'kind' is 'c', which the model has not learned")
+
+
 def test_labels_may_be_rare(tmp_path):
     rows = [f"{n},{n % 4},{n % 2 if n < 12 else ''}" for n in range(60)]
     store = nodes(tmp_path / "csv", "node,size,label", *rows)
@@ -182,3 +217,14 @@ def test_a_class_for_each_row_is_refused_also_where_it_is_asked_for(tmp_path):
         opened(drawn(), tmp_path, target="label")
     with pytest.raises(UserError, match=r"30 .*label data.kind=regression"):
         nodes(tmp_path / "csv", "node,label", *(f"{n},{7 * n + 2}" for n in range(30)))
+
+
+def test_categories_of_a_feature_are_not_called_like_the_targets(tmp_path):
+    lines = [f"{n},{n % 2},{'ab'[n % 2]}" for n in range(30)]
+    path = tmp_path / "csv"
+    nodes(path, "node,ring,label", *lines)
+    data = NodeData(CSVGraphs(str(path), root=str(tmp_path / "built")))
+    data.open([])
+    cells = [list(column.cells) for column in feature_table(contents(data), data.schema).columns]
+    assert data.schema.names == ("a", "b")
+    assert cells[3][0] == "0"

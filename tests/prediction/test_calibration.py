@@ -112,6 +112,13 @@ def test_no_temperature_fits_a_model_that_is_always_right(schema: Schema) -> Non
     fit(schema, prediction, target, temperature=True)
 
 
+@pytest.mark.parametrize(("log", "reach"), [(True, "within a factor of 2.41, 10"), (False, "± 0.8796, 2.3026")])
+def test_how_far_intervals_reach_is_said_in_the_unit_of_the_data(log: bool, reach: str) -> None:
+    schema = Schema(kind="regression", outputs=2, log=log)
+    calibration = Calibration(level=0.9, margin=torch.tensor([2.41, 10.0]).log())
+    assert summary(schema, calibration, *drawn(NUMBERS, 9, 0)).endswith(f"intervals at 0.9: {reach}")
+
+
 def test_without_calibration_nothing_changes() -> None:
     prediction, _ = drawn(CLASSES, 10, 0)
     assert torch.equal(Calibration().scaled(CLASSES, prediction), prediction)

@@ -166,7 +166,7 @@ class Molecules(Source):
                     "relaxed": relaxed,
                     "smiles": smiles,
                     "targets": targets.columns,
-                    "classes": [f"{number} = {name}" for number, name in enumerate(targets.classes)],
+                    "classes": [f"{n} = {name}" for n, name in enumerate(targets.classes) if name != str(n)],
                     "split": method,
                     "unused": [name for name in table.columns if name not in {smiles, split, *targets.columns}],
                 }

@@ -44,10 +44,11 @@ class Choices:
 
     @property
     def targets(self) -> list[str] | None:
-        """The columns that are named as targets; None where none is."""
+        """The columns that are named as targets, each once; None where none is."""
         if self.target is None:
             return None
-        return [str(self.target)] if isinstance(self.target, str | int) else [str(name) for name in self.target]
+        named = [self.target] if isinstance(self.target, str | int) else self.target
+        return list(dict.fromkeys(map(str, named)))
 
 
 def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices) -> Graphs:
@@ -93,7 +94,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         level="node" if by_node else "graph",
         kind=targets.kind,
         outputs=targets.outputs,
-        names=targets.names,
+        names=targets.names if targets.kind == "multiclass" else tuple(names),
         target=tuple(names),
         node_names=node_names,
         node_categories=node_categories,

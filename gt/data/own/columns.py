@@ -9,9 +9,9 @@ import numpy as np
 from gt.data.packed import Arrays, Graphs
 from gt.data.splits import SPLITS, stratified
 from gt.data.table import Where
-from gt.data.targets import tells_apart
+from gt.data.targets import FEW, tells_apart
 from gt.errors import UserError
-from gt.schema import UNLABELLED, Kind, many, several
+from gt.schema import UNLABELLED, Kind, Schema, many, several
 
 MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
 
@@ -84,6 +84,11 @@ def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
         numbers = values.astype(np.float32)
     refuse(np.isinf(numbers), values, where, f"{what} is too large for a float32: scale the numbers")
     return numbers
+
+
+def as_number(value: float) -> str:
+    """What to do in a file for whole numbers, of which this is one, to be read as numbers rather than categories."""
+    return f"write it as {float(value)} (a double in GraphML and GEXF)"
 
 
 def most_neighbours(target: np.ndarray) -> int:
@@ -180,24 +185,27 @@ def random_split(answer: Answer, fractions: Sequence[float], seed: int, what: st
 
 
 def describe(name: str, graphs: Graphs) -> str:
-    """What was found: a line of counts, and one for the attributes of nodes, of edges, and of graphs."""
+    """What was found: a line of counts, one for the attributes of nodes, of edges, and of graphs, and one for whole
+    numbers of nodes, and of edges, that may be no categories."""
     schema = graphs.schema
 
-    def columns(vocab: tuple[int, ...], floats: int) -> str:
+    def columns(vocab: tuple[int, ...], floats: int, names: Sequence[str]) -> str:
         if vocab:
-            return f"categories of {', '.join(f'{size:,}' for size in vocab[:9])}{' ...' if len(vocab) > 9 else ''}"
+            known = names if len(names) == len(vocab) else [""] * len(vocab)
+            shown = [f"{size:,}{f' ({name})' if name else ''}" for size, name in zip(vocab[:9], known, strict=False)]
+            return f"categories of {', '.join(shown)}{' ...' if len(vocab) > 9 else ''}"
         return many(floats, "real number") if floats else "nothing"
 
     notes: dict[str, Any] = graphs.notes
     counts = (
         f"{name}: {many(len(graphs), 'graph')}, {many(int(graphs.node_ptr[-1]), 'node')}, "
         f"{many(int(graphs.edge_ptr[-1]), 'edge')}{_links(graphs)}; "
-        f"a node has {columns(schema.node_vocab, schema.node_floats)}"
+        f"a node has {columns(schema.node_vocab, schema.node_floats, schema.node_names)}"
         f"{' (its in-degree: there are no features)' if notes.get('degree') else ''}, "
-        f"an edge {columns(schema.edge_vocab, schema.edge_floats)}; "
+        f"an edge {columns(schema.edge_vocab, schema.edge_floats, schema.edge_names)}; "
         + ", ".join(f"{split} {len(graphs.splits[split]):,}" for split in SPLITS if split in graphs.splits)
     )
-    return "\n".join([counts, *_attributes(notes.get("attributes", {}))])
+    return "\n".join([counts, *_attributes(notes.get("attributes", {})), *_measures(schema)])
 
 
 def _links(graphs: Graphs) -> str:
@@ -216,4 +224,22 @@ def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:
         parts = [f"{role}: {several(names, 6)}" for role, names in sorted(alike.items(), key=lambda i: "not" in i[0])]
         if parts:
             lines.append(f"  {table:<7}{'; '.join(parts)}")
+    return lines
+
+
+def _measures(schema: Schema) -> list[str]:
+    """A line for each table with whole numbers of many values: an age and a part of speech look alike in a file."""
+    read = {"nodes": (schema.node_names, schema.node_categories), "edges": (schema.edge_names, schema.edge_categories)}
+    lines = []
+    for rows, (names, categories) in read.items():
+        whole = {
+            name: values
+            for name, values in zip(names, categories, strict=False)
+            if len(values) > FEW and isinstance(values[0], int)
+        }
+        if whole:
+            lines.append(
+                f"  {several(list(whole), 6)} of {rows}: each whole number is its own category, and a new one cannot "
+                f"be read; if it measures something, {as_number(int(next(iter(whole.values()))[-1]))}"
+            )
     return lines

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.data.own.columns import single
+from gt.data.own.columns import as_number, single
 from gt.data.table import Table, Where
 from gt.errors import UserError, nearest
 
@@ -18,8 +18,8 @@ Categories = Sequence[Sequence[Any]]  # for each column the values behind its nu
 def learn_categories(table: Table, names: Sequence[str], numbers: Collection[str] = ()) -> tuple[tuple[Any, ...], ...]:
     """What the named columns of a table are to a model.
 
-    Integers and text are categories, numbered in ascending order of the values found over all splits. Where there is a
-    column of real numbers, integers are numbers too.
+    Integers and text are categories, numbered in ascending order of the values found over all splits: nothing tells an
+    age from the number of a part of speech. Where there is a column of real numbers, integers are numbers too.
 
     Args:
         numbers: columns of integers that are to be read as real numbers.
@@ -66,8 +66,12 @@ def unreadable_rows(table: Table, names: Sequence[str], categories: Categories) 
         else:
             wrong = ~np.isfinite(values.astype(np.float64))
         what = "which the model has not learned" if known else "no finite number"
+        whole = bool(known) and not isinstance(known[0], str) and values.dtype.kind != "O"
         for row in np.flatnonzero(wrong | empty).tolist():
             why = "is empty" if empty[row] else f"is {str(values[row])[:40]!r}, {what}"
+            if whole and not empty[row]:
+                hint = f"{as_number(values[row])} in the training data and train again"
+                why += f": each whole number is its own category; if it measures something, {hint}"
             reasons.setdefault(row, f"{table.where(row)}: '{name}' {why}")
     return reasons
 

@@ -200,7 +200,9 @@ def roles_of(
         roles["graphs"] = {name: f"not used, {unused[name]}" if name in unused else "not used" for name in columns}
         if "split" in graphs.columns:
             roles["graphs"]["split"] = "split"
-    roles["nodes" if by_node else "graphs"] |= dict.fromkeys(targets, "target")
+    rows = "nodes" if by_node else "graphs"
+    others = {name: role for name, role in roles[rows].items() if name not in targets}
+    roles[rows] = dict.fromkeys(targets, "target") | others  # targets as they were asked for, not as the file has them
     if "split" in nodes.columns:
         followed = "graph" not in nodes.columns
         roles["nodes"]["split"] = "split" if followed else "not used, graphs say who is in which"

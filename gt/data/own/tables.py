@@ -18,7 +18,7 @@ from gt.data.packed import Graphs
 from gt.data.table import Table
 from gt.schema import Kind, Schema
 
-VERSION = 4  # raise when the same files would give another store
+VERSION = 5  # raise when the same files would give another store
 
 
 class OwnTables(Own):

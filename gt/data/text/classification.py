@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_only
 
 from gt.data.folds import Folds
 from gt.data.packed import Graphs, pointers
@@ -18,6 +17,7 @@ from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.errors import UserError
 from gt.ranges import at_least
+from gt.ranks import rank_zero_only
 from gt.schema import Schema, several
 
 VERSION = 2  # raise when the same files would give other samples

@@ -4,6 +4,7 @@ from gt.train.callbacks.attention import AttentionByHop
 from gt.train.callbacks.average import StochasticWeightAverage, WeightAverage
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.last import SaveLast
+from gt.train.callbacks.last_validation import LastValidation
 from gt.train.callbacks.masks import MaskSchedule
 from gt.train.callbacks.pace import Pace, Updates
 from gt.train.callbacks.progress import Loading, Progress
@@ -15,6 +16,7 @@ __all__ = [
     "ActivationCheckpointing",
     "AttentionByHop",
     "FrozenNorms",
+    "LastValidation",
     "Loading",
     "MaskSchedule",
     "NormStatistics",

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EMAWeightAveraging, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 from torch.optim.swa_utils import get_swa_avg_fn
 
 from gt.errors import UserError
-from gt.ranges import below_one
+from gt.ranges import at_least, below_one
 from gt.train.length import all_steps
 
 
@@ -72,16 +73,30 @@ class Average(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
-class WeightAverage(Average, EMAWeightAveraging):
+class WeightAverage(Average):
     """An exponential moving average of the weights.
 
+    At the n-th update no more than ``(1 + n) / (10 + n)`` of the average stays: else the weights that a short training
+    began with would be most of it.
+
     Args:
-        decay: share of the average that stays at an update.
+        decay: share of the average that stays at an update, in the end.
         update_every_n_steps: optimiser steps between two updates.
     """
 
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
-        super().__init__(decay=decay, update_every_n_steps=update_every_n_steps)
+        below_one(decay, "decay")
+        at_least(1, update_every_n_steps, "update_every_n_steps")
+        self.update_every_n_steps = update_every_n_steps
+
+        def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+            kept = ((1 + updates) / (10 + updates)).clamp(max=decay)  # on the device, which nothing waits for
+            return kept * averaged + (1 - kept) * current
+
+        super().__init__(avg_fn=average)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
 
 class StochasticWeightAverage(Average):
