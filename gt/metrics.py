@@ -201,6 +201,6 @@ def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
     if schema.kind == "binary":
         return MetricCollection({"ranking": Ranking(schema.outputs)}), Criterion("auroc", "max")
     # of numbers over many decades, or in several units, the largest would decide alone: the loss weighs them alike
-    alike = schema.log or (schema.outputs > 1 and bool(schema.scale))
-    name = "loss" if alike else "rmse" if schema.squared else "mae"
+    several_units = bool(schema.scale) and max(schema.scale) > 10 * min(schema.scale)
+    name = "loss" if schema.log or several_units else "rmse" if schema.squared else "mae"
     return MetricCollection({"errors": Errors(schema.outputs)}), Criterion(name, "min")

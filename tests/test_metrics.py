@@ -329,6 +329,7 @@ def test_what_decides_of_numbers(log, squared, name) -> None:
 def test_of_numbers_in_several_units_the_loss_decides() -> None:
     in_units = Schema(kind="regression", outputs=2, mean=(0.0, 1000.0), scale=(1.0, 200.0))
     assert metrics(in_units)[1] == Criterion("loss", "min")
+    assert metrics(replace(in_units, scale=(30.0, 200.0)))[1] == Criterion("mae", "min")
     assert metrics(Schema(kind="regression", outputs=2))[1] == Criterion("mae", "min")
 
 

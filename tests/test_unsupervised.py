@@ -15,7 +15,7 @@ from gt import diagnose, explain, export, predict
 from gt.errors import UserError
 from tests.small_runs import configured, train, write_graphs
 
-REFUSED = r"learned without labels \(supervised=0\).*init=RUN_FOLDER.*--embeddings"
+REFUSED = r"trained without labels \(supervised=0\).*init=RUN_FOLDER.*--embeddings"
 GRAPH = nx.path_graph(4)
 nx.set_node_attributes(GRAPH, {n: n % 4 for n in GRAPH}, "kind")
 

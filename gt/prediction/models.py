@@ -173,8 +173,8 @@ def check_answers(tasks: Sequence[Task]) -> None:
     """
     if not all(task.supervised for task in tasks):
         raise UserError(
-            "this model has learned without labels (supervised=0), and its head nothing: train one on labels by "
-            "init=RUN_FOLDER, or ask for embeddings by python -m gt.predict RUN_FOLDER --embeddings FILE"
+            "this model was trained without labels (supervised=0), so its head is untrained: train it on labels with "
+            "init=RUN_FOLDER, or ask for embeddings: python -m gt.predict RUN_FOLDER --embeddings FILE"
         )
 
 

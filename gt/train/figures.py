@@ -112,6 +112,8 @@ def against_truth(schema: Schema, prediction: np.ndarray, target: np.ndarray) ->
         ends = [np.min(truth), np.max(truth)]
         axes.plot(ends, ends, color="grey", lw=1)
         axes.set(xlabel="true", ylabel="predicted")
+        axes.locator_params(nbins=5)
+        axes.ticklabel_format(scilimits=(-3, 5))  # in a panel there is no room for many zeros
         axes.grid(alpha=0.3)
         if schema.outputs > 1:
             name = _visible(schema.names[n]) if schema.names else f"target {n}"

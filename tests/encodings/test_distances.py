@@ -132,7 +132,7 @@ def test_a_graph_is_read_alike_alone_in_a_batch_and_renumbered(encodings, mask):
     torch.testing.assert_close(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in graphs]), together)
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
     first = graphs[0]
-    again = Data(x=first.x[order], edge_index=order.argsort()[first.edge_index], edge_attr=first.edge_attr)
+    again = Data(x=first.x[order], edge_index=order.argsort()[first.edge_index], edge_attr=first.edge_attr, y=first.y)
     torch.testing.assert_close(net(GraphBatch.from_data_list([again, *graphs[1:]])), together)
 
 
