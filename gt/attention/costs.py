@@ -38,7 +38,8 @@ LISTED: Axes = (READ, NODES)
 BLOCKED: Axes = (AREA, NODES)
 # larger cases are not measured but scaled up from smaller ones
 MOST_ENTRIES, MOST_ROWS, MOST_PAIRS, MOST_BLOCKED = 20_000_000, 90_000, 1_000_000, 1 << 26
-KINDS = ("free", "causal", "masked")
+KINDS = ("free", "causal", "masked", "even")
+NEAR = 512  # nodes from the first to the last that a node may read, below which a cache holds what its neighbours read
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,30 @@ class Demand:
 def axes_of(name: str) -> Axes:
     """What a grid of times with this name is over."""
     _, *rest = name.split("/")
-    if len(rest) == 1:
+    if len(rest) == 1 or rest[0] == "near":
         return LISTED
     return BLOCKED if rest[0] == "blocks" else PADDED
 
 
 def kind_of(pairs: Pairs, demand: Demand) -> str:
-    """``free`` where nothing is masked or padded, ``causal`` where the order alone masks, else ``masked``."""
+    """``free`` where nothing is masked or padded, ``causal`` where the order alone masks, else ``masked``.
+
+    ``even`` where a mask needs no padding, for all graphs have one size, which saves the copies.
+    """
     if demand.bias or demand.scored:
         return "masked"
     if pairs.limits == (None, None) and pairs.batch.equal_sizes:
         return "free"
-    return "causal" if pairs.limits == (None, 0) else "masked"
+    if pairs.limits == (None, 0):
+        return "causal"
+    return "even" if pairs.batch.equal_sizes else "masked"
+
+
+def is_near(pairs: Pairs) -> bool:
+    """Whether nodes read others close by among the rows: each graph is small, or positions allow only so many."""
+    back, ahead = pairs.limits or (None, None)
+    spread = pairs.batch.max_nodes if back is None or ahead is None else min(back + ahead, pairs.batch.max_nodes)
+    return spread <= NEAR
 
 
 def place(axis: Sequence[float], value: float) -> tuple[int, float]:
@@ -150,8 +163,8 @@ class CostTable:
 
     Attributes:
         times: a grid of seconds, forward and backward, for each ``backend/kind/channels`` over `PADDED`, of those that
-            work on the list of pairs ``backend/channels`` over `LISTED`, of those that work on its blocks
-            ``backend/blocks/channels`` over `BLOCKED`.
+            work on the list of pairs ``backend/channels`` over `LISTED`, and ``backend/near/channels`` where
+            `is_near`, of those that work on its blocks ``backend/blocks/channels`` over `BLOCKED`.
         source: what was measured, when and with which torch.
     """
 
@@ -176,6 +189,8 @@ class CostTable:
             return math.inf
         if KINDS[0] in heading:
             kind = kind_of(pairs, demand)
+            if kind == "even" and kind not in heading:
+                kind = "masked"
             kind = kind if kind in heading else KINDS[0]
             names = [f"{backend}/{kind}/{d}" for d in CHANNELS]
             scale = max(1.0, at[0] / axes[0][-1]) ** 2 * max(1.0, at[1] / axes[1][-1])
@@ -186,7 +201,8 @@ class CostTable:
                 names = [f"{backend}/blocks/{d}" for d in CHANNELS]
             else:
                 axes, at = LISTED, (pairs.count / nodes, nodes)
-                names = [f"{backend}/{d}" for d in CHANNELS]
+                near = "near/" if "near" in heading and is_near(pairs) else ""
+                names = [f"{backend}/{near}{d}" for d in CHANNELS]
             scale = max(1.0, at[0] / axes[0][-1]) * max(1.0, at[1] / axes[1][-1]) * demand.heads / HEADS
         if not all(name in self.times for name in names):
             return math.inf

@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--out", type=Path, default=Path("runs/lottery"), help="folder of the tables and the picture")
-    parser.add_argument("--table-only", action="store_true", help="measure what auto goes by and stop, in under 30 s")
+    parser.add_argument("--table-only", action="store_true", help="measure what auto goes by, in a minute, and stop")
     parser.add_argument("--keep", action="store_true", help="go by the table that is there; measure the grid alone")
     return parser.parse_args()
 

@@ -75,6 +75,34 @@ def test_a_table_is_exact_at_its_points_and_between_them_in_between():
     assert between(grid, PADDED, (1, 10**9)) == pytest.approx(grid[0][-1])
 
 
+def test_what_needs_no_copies_or_reads_close_by_has_times_of_its_own():
+    plain, table = table_of(dense=2.0, sparse=2.0), table_of(dense=1.0, sparse=1.0)
+    near = {f"sparse/near/{d}": table.times[f"sparse/{d}"] for d in CHANNELS}
+    both = CostTable({**plain.times, **near, **{k: v for k, v in table.times.items() if "even" in k}}, {})
+    far = Hops(1)(random_batch((costs.NEAR + 1,), density=0.01))
+    ratios = {
+        "sparse": {
+            "small graphs": (Hops(1)(random_batch((9, 4, 7))), 0.5),
+            "a window": (Window(3)(path_graphs([5000])), 0.5),
+            "all before": (Causal()(path_graphs([5000])), 1.0),
+            "a large graph": (far, 1.0),
+        },
+        "dense": {
+            "one size": (Hops(1)(random_batch((9, 9))), 0.5),
+            "several": (Hops(1)(random_batch((9, 8))), 1.0),
+            "nothing masked": (Complete()(random_batch((9, 9))), 1.0),
+        },
+    }
+    for backend, cases in ratios.items():
+        for name, (pairs, ratio) in cases.items():
+            expected = ratio * plain.seconds(backend, pairs, PLAIN)
+            assert both.seconds(backend, pairs, PLAIN) == pytest.approx(expected), name
+    # a table of an earlier version does not tell them apart
+    earlier = CostTable({k: v for k, v in plain.times.items() if "even" not in k}, {})
+    even = Hops(1)(random_batch((9, 9)))
+    assert earlier.seconds("dense", even, PLAIN) == plain.seconds("dense", even, PLAIN)
+
+
 def test_beyond_its_edges_a_table_grows_with_the_work():
     table = table_of(dense=1.0, sparse=1.0)
     last = Complete()(random_batch((PADDED[0][-1],)))
@@ -90,7 +118,7 @@ def test_the_shipped_table_is_whole_and_tells_the_extremes_apart():
     table = read_table(costs.SHIPPED / "cpu.json")
     assert {"device", "torch", "date", "dtype"} <= set(table.source)
     for name, grid in table.times.items():
-        rows, columns = PADDED if name.count("/") == 2 else LISTED
+        rows, columns = costs.axes_of(name)
         assert len(grid) == len(rows)
         assert all(len(row) == len(columns) and min(row) > 0 for row in grid)
     cheap = Window(2)(random_batch((3000,), density=0))
