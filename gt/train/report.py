@@ -86,7 +86,8 @@ def errors(breakdown: Breakdown, split: str) -> str:
         rows = [[f"{low}" if low == high else f"{low} to {high}", f"{count:,}", *map(told, each)]
                 for low, high, count, *each in of_size.itertuples(index=False)]  # fmt: skip
         by = "tokens that come before what is predicted" if schema.is_language_model else f"{what} of the graph"
-        measure = "the mean absolute error" if schema.kind == "regression" else "accuracy, and the mean loss in nats"
+        nats = f"the mean cross-entropy in nats{', without the weights of classes' if schema.weights else ''}"
+        measure = "the mean absolute error" if schema.kind == "regression" else f"accuracy, and {nats}"
         if len(of_target) and schema.scale:
             measure += ", each target in units of its deviation" + (" in logarithms" if schema.log else "")
         parts.append(
