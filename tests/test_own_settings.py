@@ -292,6 +292,8 @@ def test_a_run_may_go_on_by_another_metric_and_not_by_a_loss_with_other_paramete
         (["metrics=[f2]"], "'r2'"),
         (["loss=hubert"], "'huber'"),
         (["loss=huber", "loss.delta=-1"], "loss"),
+        (["loss=cross_entropy"], "loss: CrossEntropyLoss does not suit"),
+        (["loss=bce"], "loss: BCEWithLogitsLoss does not suit"),
         (["loss=l1", "loss.reduction=none"], "loss"),
         (["metrics.mae._target_=torchmetrics.regression.CosineSimilarity"], "metrics.mae"),
         (["metrics.loss._target_=torchmetrics.regression.R2Score"], "metrics.loss"),

@@ -19,7 +19,7 @@ class GRASS(Layer):
 
     ``w_ij = exp(C p_ij - max_j C p_ij) + sqrt(eps)`` for each channel, what is read ``r_i = sum_j w_ij (B x_j + D p_ij)
     / sum_j w_ij``; the nodes add ``scale O mish(A x_i + r_i + b)`` and pairs ``scale O' mish(E x_j + F x_i + G p_ij +
-    b')``. With random pairs, drawn anew at each step, see `gt.redrawn.Redrawn`.
+    b')``. With random pairs, drawn anew at each step, see ``redraw`` of `gt.model.GraphTransformer`.
 
     Args:
         width: channels of a node and of a pair.

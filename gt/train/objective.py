@@ -29,9 +29,8 @@ def named_metrics(cfg: DictConfig, schema: Schema | None = None) -> dict[str, Me
         UserError: one refuses its arguments.
     """
     own = {}
-    of_classes = schema is None or schema.kind == "multiclass"
-    outputs = schema.outputs if schema is not None else 1
-    known = {"num_classes": outputs if schema is not None and of_classes else 2, "tasks": 1 if of_classes else outputs}
+    kind, outputs = (schema.kind, schema.outputs) if schema is not None else ("binary", 1)
+    known = {"num_classes": 2, "tasks": outputs} if kind != "multiclass" else {"num_classes": outputs, "tasks": 1}
     with constructing(cfg):
         for name, section in (cfg.get("metrics") or {}).items():
             if section is not None:
