@@ -9,23 +9,33 @@ from typing import Any
 
 Limits = dict[str, tuple[Callable[[float], bool], str]]  # of each argument: whether it allows a number, and in words
 
+
+def _batches(count: float) -> bool:
+    """Whether Lightning takes it for some batches of an epoch, or for a share of it."""
+    return count > 0 and (isinstance(count, int) or count <= 1)
+
+
+BATCHES = "a whole number of batches, or a share of them above 0 and up to 1.0; null for all"
+
 # Lightning's classes take others without a word, to train nothing by them or to fail in the middle
 LIMITS: dict[str, Limits] = {
     "gt.train.compile.Trainer": {
         "max_epochs": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for no end"),
         "max_steps": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for no end"),
-        "limit_train_batches": (lambda n: n > 0, "above 0, or null for all"),
-        "limit_val_batches": (lambda n: n > 0, "above 0, or null for all: validation says which checkpoint is best"),
-        "limit_test_batches": (lambda n: n > 0, "above 0, or null for all"),
+        "limit_train_batches": (_batches, BATCHES),
+        "limit_val_batches": (_batches, f"{BATCHES}: validation says which checkpoint is best"),
+        "limit_test_batches": (_batches, BATCHES),
         "accumulate_grad_batches": (lambda n: n >= 1, "1 or more"),
         "gradient_clip_val": (lambda n: n >= 0, "0 or more, or null not to clip"),
-        "val_check_interval": (lambda n: n > 0, "above 0: batches, or a share of an epoch such as 0.5"),
+        "val_check_interval": (_batches, "a whole number of batches, or a share of an epoch above 0 and up to 1.0"),
         "check_val_every_n_epoch": (lambda n: n >= 1, "1 or more"),
         "log_every_n_steps": (lambda n: n >= 1, "1 or more"),
         "num_sanity_val_steps": (lambda n: n >= -1, "0 or more, or -1 for all"),
         "num_nodes": (lambda n: n >= 1, "1 or more"),
+        "devices": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for all that there are"),
     },
     "pytorch_lightning.callbacks.EarlyStopping": {"patience": (lambda n: n >= 0, "0 or more")},
+    "pytorch_lightning.callbacks.ModelCheckpoint": {"save_top_k": (lambda n: n >= -1, "0 or more, or -1 for all")},
 }
 
 
@@ -56,7 +66,7 @@ def below_one(value: float, name: str) -> None:
 
 def beyond_limits(section: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first key of a section whose number is beyond its limits, and what it should be; None where all are right."""
-    for key, (allowed, words) in LIMITS.get(section["_target_"], {}).items():
+    for key, (allowed, words) in LIMITS.get(section.get("_target_", ""), {}).items():
         value = section.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and not allowed(value):
             return key, words

@@ -19,6 +19,7 @@ from gt.cli.seeds import check_against, repeated, taken_out
 from gt.cli.trials.search import as_trials
 from gt.errors import UserError, shell_override
 from gt.train.launch import started_outside
+from gt.train.processes import check_devices
 
 
 def check_command(
@@ -98,13 +99,15 @@ def check_run(
     Args:
         lines: overrides without a sweep; the first ``groups`` of them are Hydra's own and choose options.
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
-        rehearse: build its parts too, see `gt.train.network.rehearse_run`, before Lightning is imported; where a key
-            of what needs Lightning is set, that comes first.
+        rehearse: it runs on this machine now, which is held against it; and build its parts, see
+            `gt.train.network.rehearse_run`, before Lightning is imported, unless a key of what needs that is set.
     """
     try:
         cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
         check(cfg, late=False)
+        if rehearse and cfg.get("stage", "fit") == "fit":
+            check_devices(cfg.trainer.get("accelerator"), cfg.trainer.get("devices"))
         if rehearse and not any(key.partition(".")[0] in LATE for key in keys):
             from gt.train.network import rehearse_run  # late: it brings PyTorch
 

@@ -91,9 +91,6 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
         for key in required(section["_target_"]):
             if key not in section:
                 raise WrongKey(f"{path}.{key}", f"{path}.{key} is not set: give {path}.{key}=VALUE")
-    if wrong := beyond_limits(section):
-        key, words = wrong
-        raise WrongKey(f"{path}.{key}", f"{path}.{key}={section[key]}: it must be {words}")
 
 
 def check_value(path: str, value: Any, hint: Any) -> None:
@@ -150,6 +147,8 @@ def check(cfg: DictConfig, late: bool | None = None) -> None:
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise WrongKey(error.full_key or "", f"{error.full_key}: {first_line(error)}") from None
+    if not late:  # of numbers it is known without Lightning
+        check_limits("", plain)
     for key, value in plain.items():
         if late is not None and (key in LATE) != late:
             continue
@@ -161,6 +160,20 @@ def check(cfg: DictConfig, late: bool | None = None) -> None:
             check_value(key, value, known[key])
     if not 0 <= plain.get("seed", 0) < 1 << 32:
         raise WrongKey("seed", f"seed={plain['seed']}: it must be 0 or more and below 2^32")
+
+
+def check_limits(path: str, section: Mapping[str, Any]) -> None:
+    """Whether all numbers of a section, and of all below it, are within `gt.ranges.LIMITS`.
+
+    Raises:
+        WrongKey: one is not.
+    """
+    if wrong := beyond_limits(section):
+        key, words = wrong
+        raise WrongKey(f"{path}{key}", f"{path}{key}={section[key]}: it must be {words}")
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            check_limits(f"{path}{key}.", value)
 
 
 def check_parts(key: str, parts: Any) -> None:
@@ -181,6 +194,22 @@ def check_parts(key: str, parts: Any) -> None:
         check_section(f"{key}.{name}", part)
 
 
+def addable(node: DictConfig | ListConfig, done: list[str], parts: list[str]) -> set[str]:
+    """The names that a section below ``done`` of a dotted key may have beside those that it has."""
+    if isinstance(node, ListConfig):
+        return set()
+    if not done:
+        return {entry.name for entry in fields(Config)}
+    known = set()
+    if done[0] in MANY and parts[2:] == ["_target_"]:
+        known.add(parts[len(done)])  # a new one
+    if "_target_" in node:
+        known |= set(accepted(".".join(done), node["_target_"]))
+    if done == ["data"] and "source" in {*node, *known} and parts[1] not in known:  # what is short for data.source.KEY
+        known |= set(accepted("data.source", node.source["_target_"]))
+    return known
+
+
 def check_path(cfg: Any, key: str) -> bool:
     """Whether a dotted key stands in a configuration; False where it does not but its section would take it.
 
@@ -192,23 +221,13 @@ def check_path(cfg: Any, key: str) -> bool:
     parts = key.split(".")
     for part in parts:
         at = ".".join([*done, part])
-        if isinstance(node, ListConfig):
-            present = known = {str(place) for place in range(len(node))}
-        elif isinstance(node, DictConfig):
-            present = known = {str(name) for name in node}
-            if not done:
-                known = known | {entry.name for entry in fields(Config)}
-            elif done[0] in MANY and parts[2:] == ["_target_"]:
-                known = known | {part}  # a new one
-            if "_target_" in known:
-                known = known | set(accepted(".".join(done), node["_target_"]))
-            if done == ["data"] and "source" in known and part not in known:  # what is short for data.source.KEY
-                known = known | set(accepted("data.source", node.source["_target_"]))
-        else:
+        if not isinstance(node, DictConfig | ListConfig):
             raise UserError(f"unknown key '{key}': '{'.'.join(done)}' is a single value")
-        if part not in known:
-            raise WrongKey(at, f"unknown key '{at}': {suggested(part, known - OPTIONS, node, '.'.join(done))}")
+        present = {str(name) for name in (node if isinstance(node, DictConfig) else range(len(node)))}
         if part not in present:
+            known = present | addable(node, done, parts)
+            if part not in known:
+                raise WrongKey(at, f"unknown key '{at}': {suggested(part, known - OPTIONS, node, '.'.join(done))}")
             return False
         done.append(part)
         if len(done) == len(parts):

@@ -1,7 +1,7 @@
 """What a dataset is. How it becomes batches is said once for all of them: `gt.data.datamodule`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,14 @@ from gt.schema import Schema
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
+
+
+SMALL = 1 << 18  # bytes that are read and parsed while nobody would notice
+
+
+def small(paths: Collection[Path]) -> bool:
+    """Whether files are so small that they may be read only to say what is wrong with them."""
+    return sum(path.stat().st_size for path in paths) <= SMALL and not any(path.suffix == ".gz" for path in paths)
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,10 @@ class Source(ABC):
         """
 
     def check_files(self) -> None:  # noqa: B027  most sources read none
-        """Whether the files that it reads are there, before anything slow is done.
+        """Whether the files that it reads are there and, where they are `small`, hold data; before anything slow.
 
         Raises:
-            UserError: one is not.
+            UserError: one is not there, or cannot be read.
         """
 
     def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:

@@ -158,9 +158,11 @@ def memory_of(device: torch.device) -> int:
 
 
 def on_one(cfg: DictConfig) -> DictConfig:
-    """The configuration of a run, but for one of the trainer's devices."""
+    """The configuration of a run, but for one of the trainer's devices; data are prepared where there may be no GPU."""
     one = cfg.copy()
     one.trainer.update({"strategy": "auto", "devices": 1} | ({"num_nodes": 1} if "num_nodes" in one.trainer else {}))
+    if cfg.get("stage") == "prepare":
+        one.trainer.update({"accelerator": "cpu", "precision": "32-true"})
     return one
 
 

@@ -45,13 +45,15 @@ def end_with_parent() -> None:
 
 
 def check_devices(accelerator: str, devices: Any) -> None:
-    """Refuse more processes on CPUs than there are cores: they would all wait for one another.
+    """Refuse a GPU where there is none, and more processes on CPUs than cores: they would all wait for one another.
 
     Raises:
-        UserError: naming the number of cores.
+        UserError: there is no GPU, or so many cores.
     """
     import torch  # takes a second, which a child has not before it must look after its parent
 
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and str(devices).isdecimal() and int(devices) > cpus():
         raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cpus()}")

@@ -72,15 +72,13 @@ def run(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with resumable(folder):
         try:
-            return train(on_one(cfg) if cfg.get("stage") == "plan" else cfg, folder)
+            return train(on_one(cfg) if cfg.get("stage") in ("plan", "prepare") else cfg, folder)
         finally:
             finish_logging()
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
     """See `run`."""
-    if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     quiet()
     keep_freed_memory()

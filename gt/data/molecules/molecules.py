@@ -21,7 +21,7 @@ from gt.data.molecules.targets import Targets, balanced, read_targets
 from gt.data.numbers import Numbers
 from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
-from gt.data.source import Source
+from gt.data.source import Source, small
 from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
@@ -95,6 +95,12 @@ class Molecules(Source):
             raise ValueError(f"split_column goes with split=column, not with split={split}")
 
     def check_files(self) -> None:
+        self._check_path()
+        if small([self.path]):
+            chemistry()
+            self._columns(read_molecules(self.path, self.smiles))
+
+    def _check_path(self) -> None:
         if not self.path.is_file():
             raise UserError(f"there is no file {self.path}: set data.path to an existing one")
 
@@ -104,7 +110,7 @@ class Molecules(Source):
         chemistry()
         from rdkit import __version__ as rdkit  # another release may read a molecule otherwise
 
-        self.check_files()
+        self._check_path()
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "loss")

@@ -15,6 +15,7 @@ from gt.data.own.base import Own, file_name
 from gt.data.own.joined import names_of
 from gt.data.own.known import assemble_known
 from gt.data.packed import Graphs
+from gt.data.source import small
 from gt.data.table import Table
 from gt.schema import Kind, Schema
 
@@ -70,7 +71,8 @@ class OwnTables(Own):
         return str(self.path)
 
     def check_files(self) -> None:
-        self.files()
+        if small(self.files().values()):
+            self.build()
 
     @abstractmethod
     def files(self) -> dict[str, Path]:

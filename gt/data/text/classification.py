@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from gt.data.folds import Folds
 from gt.data.packed import Graphs, pointers
-from gt.data.source import Source
+from gt.data.source import Source, small
 from gt.data.targets import tells_apart
 from gt.data.text.files import by_split, digest, find
 from gt.data.text.known import PLACE, known_texts
@@ -108,7 +109,8 @@ class TextClassification(Source):
         self.tokenizer_file = None if tokenizer is None else Path(tokenizer)
 
     def check_files(self) -> None:
-        self.files()
+        if small(list(chain.from_iterable(self.files().values()))):
+            self._split(self._rows())
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each split; ``train`` at least."""

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from gt.data.datamodule import ALL
+from gt.data.source import small
 from gt.data.text.files import digest, pieces, text_files
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.data.text.tokens import VERSION, Texts, held_out
@@ -104,7 +106,8 @@ class Text(Corpus):
         return self.path
 
     def check_files(self) -> None:
-        text_files(self.path)
+        if small(list(chain.from_iterable(text_files(self.path).values()))):
+            held_out(self.texts(), self.valid, str(self))
 
     def facts(self) -> dict[str, Any]:
         return {"text": digest(text_files(self.path))}
