@@ -6,25 +6,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection, classification
+from torchmetrics import Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
-from gt.losses import Criterion, aligned, classes, labelled, of_outputs
+from gt.losses import Criterion, aligned, classes, of_outputs
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import Errors, Fit, Ranking
+
+
+class WeightedMean(Metric):
+    """What sums of terms come to over what these weigh together; NaN where one is, or there were none."""
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor) -> None:
+        self.total += total
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight
 
 
 class MeanLosses(nn.ModuleDict):
     """The means of losses, each by its name, over the batches of a split."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        super().__init__({name: MeanMetric() for name in names})
+        super().__init__({name: WeightedMean() for name in names})
 
     def add(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """The sum of each loss over a batch, and what its terms weigh together."""
-        for name, (total, weight) in sums.items():
+        for name, each in sums.items():
             mean: Any = self[name]
-            mean.update(total / weight.clamp(min=1e-30), weight=weight)
+            mean.update(*each)
 
     def means(self) -> dict[str, Tensor]:
         """What was added since the last time, as means."""
@@ -57,7 +77,7 @@ class Around(Metric):
 
 
 class Labels(Metric):
-    """(tasks,) how many labels each task has, in all processes."""
+    """(tasks,) how many labels each task has, in all processes; NaN where a prediction of one is no number."""
 
     full_state_update = False
     counts: Tensor
@@ -66,8 +86,11 @@ class Labels(Metric):
         super().__init__()
         self.add_state("counts", torch.zeros(tasks), dist_reduce_fx="sum")
 
-    def update(self, known: Tensor) -> None:
-        self.counts += known.sum(0)
+    def update(self, known: Tensor, prediction: Tensor) -> None:
+        """Take which entries (B, tasks) have a label, and predictions (B, tasks, ...)."""
+        nan = prediction.isnan()
+        broken = known & (nan if nan.ndim == known.ndim else nan.any(-1))
+        self.counts += torch.where(broken.any(0), torch.nan, known.sum(0))
 
     def compute(self) -> Tensor:
         return self.counts
@@ -76,7 +99,8 @@ class Labels(Metric):
 class OfLabelled(Around):
     """A metric of the labelled entries, see `labelled`; of several numbers or yes/no answers the mean over these tasks.
 
-    A task counts where it has a label, and the metric is defined. Yes and no are the classes 1 and 0, by the log-odds
+    A task counts where it has a label, and the metric is defined; without such a task, or with a prediction that is no
+    number, it is NaN. Yes and no are the classes 1 and 0, by the log-odds
     of yes, or for a metric of several classes by those of both.
     """
 
@@ -92,12 +116,11 @@ class OfLabelled(Around):
         return [self.metric, *self.others]
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        if not self.others:
-            self._update(0, *labelled(self.schema, prediction, target))
-            return
         prediction, target = aligned(self.schema, prediction, target)
-        known = ~target.isnan()
-        self.labels.update(known)
+        if self.schema.kind == "multiclass":
+            prediction, target = prediction[:, None], target[:, None]
+        known = target != UNLABELLED if self.schema.kind == "multiclass" else ~target.isnan()
+        self.labels.update(known, prediction)
         for task, rows in enumerate(known.unbind(1)):
             self._update(task, prediction[rows, task], target[rows, task])
 
@@ -112,9 +135,11 @@ class OfLabelled(Around):
         metric.update(prediction, target)
 
     def compute(self) -> Any:
+        counts = self.labels.compute()
+        if counts.isnan().any():
+            return counts.new_tensor(torch.nan)
         if not self.others:
             return self.metric.compute()
-        counts = self.labels.compute()
         values = [_defined(metric) for metric, count in zip(self._of_tasks, counts.tolist(), strict=True) if count]
         return torch.stack(values).nanmean() if values else counts.new_tensor(torch.nan)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.utilities import dim_zero_cat
 
 from gt.losses import both_answers
@@ -117,8 +118,9 @@ class AveragePrecision(Ranking):
 class Fit(SampleMetric):
     """How well numbers (B, tasks) follow their targets, whatever their unit: a mean over tasks.
 
-    A task counts where it has two labels or more, and the score is defined; without such a task it is NaN. In 64 bits,
-    from all samples: torchmetrics takes a variance below 1e-4 for none, in whatever unit.
+    A task counts where it has two labels or more, and the score is defined; without such a task, or with a prediction
+    that is no number, it is NaN. In 64 bits, from all samples: torchmetrics takes a variance below 1e-4 for none, in
+    whatever unit.
 
     Args:
         tasks: numbers that are predicted of a sample.
@@ -144,6 +146,9 @@ class Fit(SampleMetric):
         scores = []
         for said, right in zip(preds.T, target.T, strict=True):
             known = ~np.isnan(right)
+            if np.isnan(said[known]).any():
+                scores = []
+                break
             if known.any() and np.ptp(right[known]) > 0:
                 scores.append(self.score(said[known], right[known]))
         return torch.tensor(scores or [math.nan], dtype=torch.float32, device=self.device).nanmean()
@@ -163,10 +168,25 @@ class Pearson(Fit):
         return float(np.corrcoef(preds, target)[0, 1]) if np.ptp(preds) > 0 else math.nan
 
 
+class BalancedAccuracy(MulticlassConfusionMatrix):
+    """The mean over classes of the share of its samples that are answered right; a class without any counts for none.
+
+    Torchmetrics' accuracy with ``average=macro`` counts a class without samples as 0 once it is predicted.
+    """
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """A scalar; NaN without samples."""
+        matrix = super().compute()
+        samples = matrix.sum(1)
+        return (matrix.diagonal() / samples)[samples > 0].mean()
+
+
 class Errors(Metric):
     """The mean absolute error ``mae`` and the root mean squared error ``rmse`` of numbers, both a mean over tasks.
 
-    A task counts where it has a label (which is not NaN); without any both are NaN.
+    A task counts where it has a label (which is not NaN); without any, or with a prediction of NaN, both are NaN.
 
     Args:
         tasks: numbers that are predicted of a sample.
@@ -197,6 +217,6 @@ class Errors(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The two scores, each a scalar."""
         return {
-            "mae": (self.absolute / self.labels).nanmean(),
-            "rmse": (self.squared / self.labels).sqrt().nanmean(),
+            "mae": (self.absolute / self.labels)[self.labels > 0].mean(),
+            "rmse": (self.squared / self.labels)[self.labels > 0].sqrt().mean(),
         }

@@ -49,3 +49,13 @@ def test_metrics_of_processes_are_those_of_one(tmp_path):
         metric.update(prediction, target)
         for rank in ranks:
             torch.testing.assert_close(rank[name], metric.compute(), rtol=0, atol=1e-6, msg=name)
+
+
+def test_ratings_of_nan_have_no_rank():
+    metric = ReciprocalRank("ogbl-citation2")
+    ratings, target = torch.randn(20, 1), torch.tensor([1, 0, 0, 0] * 5)[:, None]
+    metric.update(ratings, target)
+    assert metric.compute() > 0
+    ratings[7] = torch.nan
+    metric.update(ratings, target)
+    assert metric.compute().isnan()

@@ -4,6 +4,7 @@ import re
 import signal
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,9 +85,11 @@ def test_the_layer_and_the_samples_are_named_and_the_batch_is_kept(data, tmp_pat
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8  # what was done is kept
 
 
-def test_a_layer_whose_gradient_is_not_finite_is_named(data, tmp_path):
+@pytest.mark.parametrize("clip", ["1.0", "null", "0.5 +trainer.gradient_clip_algorithm=value"])
+def test_a_layer_whose_gradient_is_not_finite_is_named(clip, data, tmp_path):
+    clipping = f"trainer.gradient_clip_val={clip}".split()
     with broken((0, 2), gradient=True), pytest.raises(UserError) as caught:
-        train(tmp_path / "run", *data, *OPTIONS)
+        train(tmp_path / "run", *data, *OPTIONS, *clipping)
     said = str(caught.value)
     assert "gradients are not finite in epoch 0, batch 2: going backwards first in blocks.0.attention" in said
 
@@ -144,3 +147,22 @@ def test_a_run_that_left_a_step_out_goes_on_to_the_same_numbers(data, tmp_path):
     same_run(tmp_path / "run", tmp_path / "whole")
     assert weights(tmp_path / "run").keys()
     assert history(tmp_path / "run")["train/loss"].isna().any()
+
+
+def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(monkeypatch):
+    """As in 16-mixed on a GPU: a step without gradients would be a mistake to it."""
+    net = torch.nn.Linear(2, 1)
+    task, scaler = Task.__new__(Task), torch.amp.GradScaler("cpu", init_scale=4.0)
+    torch.nn.Module.__init__(task)
+    task.net, task._void, task._step_buffers = net, True, {}
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    plugin = SimpleNamespace(scaler=scaler, main_params=lambda optimizer: net.parameters())
+    monkeypatch.setattr(Task, "trainer", SimpleNamespace(precision_plugin=plugin))
+    before = [p.detach().clone() for p in net.parameters()]
+    scaler.scale(net(torch.ones(3, 2)).sum()).backward()
+    task.configure_gradient_clipping(optimizer, 1.0, "norm")
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
+    assert scaler.get_scale() == 2.0
+    assert not task._void

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 
 from gt.attention import Reading
 
+DRAWS = 50  # of an epoch, until it has no more batches than all are to have; then it is epoch 0 once more
 
 @dataclass(frozen=True)
 class Request:
@@ -68,7 +69,7 @@ class Batches(Epochs):
     With a ``budget`` of nodes a rank's batch holds as many graphs as fit when each is padded to the largest of them; a
     graph above the budget is a batch of its own. How many batches that makes differs a little from epoch to epoch, and
     a schedule counts steps before training begins: the number is that of epoch 0 and a few more, for which an epoch
-    splits its largest batches.
+    splits its largest batches. One that makes more is drawn again.
 
     Args:
         sizes: (G,) nodes of each graph.
@@ -116,13 +117,13 @@ class Batches(Epochs):
             return np.arange(len(order)) // (self.pool * self.batch_size * self.world)
         return (np.cumsum(self.sizes[order]) - 1) // (self.pool * self.budget * self.world)
 
-    def _drawn(self, epoch: int) -> list[np.ndarray]:
+    def _drawn(self, epoch: int, again: int = 0) -> list[np.ndarray]:
         """The batches of an epoch, in the order they are taken; with a budget, however many there are."""
         if not self.shuffle:
             order = np.argsort(self.sizes, kind="stable")
             pools = np.zeros(len(order), int)
             return cut(order, pools, self.world * self.room(self.sizes[order]))
-        draw = np.random.default_rng([self.seed, epoch])
+        draw = np.random.default_rng([self.seed, epoch, again] if again else [self.seed, epoch])
         order = draw.permutation(len(self.sizes))
         pools = self._pools(order)
         by_size = np.lexsort((self.sizes[order], pools))
@@ -143,11 +144,13 @@ class Batches(Epochs):
 
     def plan(self, epoch: int | None = None) -> list[np.ndarray]:
         """Every batch of an epoch (None: of this one), each to be shared by all ranks."""
-        batches = self._drawn(self.epoch if epoch is None else epoch)
+        epoch = self.epoch if epoch is None else epoch
+        draws = (self._drawn(epoch, again) for again in range(DRAWS))
+        batches = next((drawn for drawn in draws if len(drawn) <= self.total), None) or self._drawn(0)
         while len(batches) < self.total:
             most = max(range(len(batches)), key=lambda place: len(batches[place]))
             batches[most : most + 1] = np.array_split(batches[most], 2)
-        return batches[: self.total]
+        return batches
 
     def share(self, batch: np.ndarray, rank: int) -> np.ndarray:
         """A rank's part of a batch: every rank has much the same number of nodes, and of pairs of nodes.

@@ -52,8 +52,13 @@ class Steps(pl.LightningModule):
 
     @property
     def _looks(self) -> bool:
-        """Whether each step is looked at: that waits for a GPU, where it is else done now and then."""
-        return self.device.type == "cpu" or self._may_leave_out
+        """Whether this step is looked at: that waits for a GPU, where it is done now and then, and before weights are
+        validated.
+        """
+        trainer: Any = self.trainer
+        index = self._place.index
+        ends = trainer.is_last_batch or (index + 1) % trainer.val_check_batch == 0
+        return self.device.type == "cpu" or self._may_leave_out or ends or index % trainer.log_every_n_steps == 0
 
     def _goes_wrong(self, what: str, origin: Origin) -> None:
         """Leave this step out, if one may still be, and say where it went wrong.
@@ -80,30 +85,42 @@ class Steps(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip what the optimiser will step by, under any precision and with a fused optimiser too.
+        """Look at what the optimiser will step by, and clip it, under any precision and with a fused optimiser too.
 
         Lightning's mixed precision refuses to clip for a fused one, for it would divide by the loss scale only inside
         its step. That can be done before; and in bfloat16 nothing is scaled.
         """
-        if not self._void and gradient_clip_val:
-            self._clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        precision: Any = self.trainer.precision_plugin
+        scaler = getattr(precision, "scaler", None)
+        if not self._void:
+            self._look_and_clip(optimizer, scaler, gradient_clip_val, gradient_clip_algorithm)
         if self._void:
-            optimizer.zero_grad()  # a parameter without a gradient is not stepped
+            if scaler is None:
+                optimizer.zero_grad()  # a parameter without a gradient is not stepped
+            else:  # which counts a step without gradients as a mistake, and leaves out by itself one that overflowed
+                for gradient in self._gradients(optimizer):
+                    gradient.fill_(torch.inf)
             for name, buffer in self._persistent_buffers():
                 buffer.copy_(self._step_buffers[name])
             self._void = False
 
-    def _clip(self, optimizer: torch.optim.Optimizer, most: float, algorithm: str | None) -> None:
+    def _gradients(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
         precision: Any = self.trainer.precision_plugin
-        scaler = getattr(precision, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        return [p.grad for p in precision.main_params(optimizer) if p.grad is not None]
+
+    def _look_and_clip(
+        self, optimizer: torch.optim.Optimizer, scaler: Any, most: float | None, algorithm: str | None
+    ) -> None:
+        if most and scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
-        if algorithm == GradClipAlgorithmType.VALUE:
+        by_value = algorithm == GradClipAlgorithmType.VALUE
+        looks = self._looks and scaler is None  # which has steps that overflow left out by itself
+        precision: Any = self.trainer.precision_plugin
+        if looks or (most and not by_value):
+            norm = nn.utils.get_total_norm(self._gradients(optimizer))
+            if looks and not torch.isfinite(norm):
+                self._goes_wrong("gradients are not finite", last_gradient(self.net))
+            elif most and not by_value:
+                nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)
+        if most and by_value:
             nn.utils.clip_grad_value_(precision.main_params(optimizer), most)
-            return
-        gradients = [p.grad for p in precision.main_params(optimizer) if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        # a scaler of gradients has steps that overflow left out by itself
-        if self._looks and scaler is None and not torch.isfinite(norm):
-            self._goes_wrong("gradients are not finite", last_gradient(self.net))
-        nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)

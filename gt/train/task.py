@@ -136,7 +136,7 @@ class Task(Steps):
         of_all = trainer.strategy.reduce(own, reduce_op="sum").unbind()
         counts = [count.clamp(min=1e-30) for _, count in of_all]
         loss = sum(weight * (of[0] / count) for (weight, *_), of, count in zip(parts, of_all, counts, strict=True))
-        if self._looks or batch_idx % trainer.log_every_n_steps == 0:
+        if self._looks:
             limit = torch.inf if self.optim is None or self.optim.loss_limit is None else self.optim.loss_limit
             if not self._void and not (torch.isfinite(loss) and loss <= limit):
                 self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self, self._place))

@@ -89,9 +89,9 @@ class ReciprocalRank(Metric):
             raise ValueError("each link should come first, before as many pairs that are none as any other has")
         ratings = preds.detach().float().view_as(groups)
         ranks = self.evaluator.eval({"y_pred_pos": ratings[:, 0], "y_pred_neg": ratings[:, 1:]})["mrr_list"]
-        self.total += ranks.sum()
+        self.total += torch.where(ratings.isnan().any(), torch.nan, ranks.sum())  # else no pair would be rated higher
         self.links += links
 
     def compute(self) -> Tensor:
-        """The metric, a scalar; NaN where there was no link."""
+        """The metric, a scalar; NaN where there was no link, or a rating that is no number."""
         return self.total / self.links
