@@ -32,6 +32,7 @@ LIMITS: dict[str, Limits] = {
         "log_every_n_steps": (lambda n: n >= 1, "1 or more"),
         "num_sanity_val_steps": (lambda n: n >= -1, "0 or more, or -1 for all"),
         "num_nodes": (lambda n: n >= 1, "1 or more"),
+        "overfit_batches": (lambda n: n == 0, "left out: debug=overfit learns two batches by heart"),
         "devices": (lambda n: n >= 1 or n == -1, "1 or more, or -1 for all that there are"),
     },
     "pytorch_lightning.callbacks.EarlyStopping": {"patience": (lambda n: n >= 0, "0 or more")},

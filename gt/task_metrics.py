@@ -143,7 +143,7 @@ class Fit(SampleMetric):
     def compute(self) -> Tensor:
         """A scalar."""
         preds, target = (values.cpu().double().numpy() for values in self.samples())
-        scores = []
+        scores: list[float] = []
         for said, right in zip(preds.T, target.T, strict=True):
             known = ~np.isnan(right)
             if np.isnan(said[known]).any():

@@ -13,6 +13,7 @@ from gt.attention import Reading
 
 DRAWS = 50  # of an epoch, until it has no more batches than all are to have; then it is epoch 0 once more
 
+
 @dataclass(frozen=True)
 class Request:
     """A batch that a dataset is asked for; ``dataset[request]`` makes it, in whichever process.

@@ -1,5 +1,6 @@
 """k-fold cross-validation, and which of several official splits of a dataset is followed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,10 @@ class Folds:
     def facts(self) -> dict[str, Any]:
         """JSON-able: what a store depends on where it is built for one fold; without folds nothing."""
         return {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
+
+    def fractions(self, fractions: Sequence[float]) -> Sequence[float]:
+        """The shares of the split that a store is built with: where folds follow, such as three samples allow."""
+        return fractions if self.folds is None else (1 / 3, 1 / 3, 1 / 3)
 
     def choose(self, graphs: Graphs, name: str) -> Arrays | None:
         """Sample numbers of each split; None where those of the store hold.

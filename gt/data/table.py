@@ -25,8 +25,9 @@ Row = tuple[int, list[str] | str]  # the line where a row begins, and its cells,
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".parquet")
 LONGEST = 2**26  # characters of a line
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
-COMMA = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)?,\d+(?:[eE][+-]?\d+)?")  # 3,918 or 1.234,5
-WHOLE = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:[eE][+-]?\d+)?")  # 12 or 1.234 beside such
+COMMA = re.compile(r"[+-]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)?,\d+(?:[eE][+-]?\d+)?")  # 3,918 or 1.234,5
+WHOLE = re.compile(r"[+-]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)(?:[eE][+-]?\d+)?")  # 12 or 1.234.567 beside such
+EITHER = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}")  # a number of three decimals, or of thousands
 MOST = 0.9  # the share of a column's cells that are numbers where it is one of numbers
 
 csv.field_size_limit(LONGEST)
@@ -234,14 +235,32 @@ def plain(cells: np.ndarray, missing: Collection[str] = ("",), commas: bool = Fa
     return np.fromiter(decimal_points(text) if commas else text, object, len(text))
 
 
+def with_commas(cells: Iterable[Any]) -> bool:
+    """Whether nearly all cells of a column are numbers once commas are decimal ones, and some have such."""
+    filled = [str(cell) for cell in cells if cell]
+    commas = sum(COMMA.fullmatch(cell) is not None for cell in filled)
+    return commas > 0 and commas + sum(WHOLE.fullmatch(cell) is not None for cell in filled) >= MOST * len(filled)
+
+
+def unsure(cells: Iterable[Any]) -> int | None:
+    """The first cell of a column `with_commas` that may be a thousand times as large; None where all are plain.
+
+    1,234 has thousands unless another cell, such as 12,5 or 0,123, says that commas are decimal; and 1.234 has three
+    decimals, as it would in a file without commas, unless another, such as 1.234,5, says that points part thousands.
+    """
+    words = list(map(str, cells))
+    either = [EITHER.fullmatch(word) for word in words]
+    plain = [word for word, match in zip(words, either, strict=True) if not match and COMMA.fullmatch(word)]
+    doubtful = ("" if plain else ",") + ("" if any("." in word for word in plain) else ".")
+    return next((row for row, match in enumerate(either) if match and match[1] in doubtful), None)
+
+
 def decimal_points(cells: Sequence[str | None]) -> Sequence[str | None]:
-    """The cells of a column with points for decimal commas, where that makes numbers of nearly all; else the same.
+    """The cells of a column with points for decimal commas, where all are plain; else the same.
 
     Beside a decimal comma, points part thousands. For columns that semicolons or tabs part: a comma is then free.
     """
-    filled = [cell for cell in cells if cell]
-    commas = sum(COMMA.fullmatch(cell) is not None for cell in filled)
-    if not commas or commas + sum(WHOLE.fullmatch(cell) is not None for cell in filled) < MOST * len(filled):
+    if not with_commas(cells) or unsure(cells) is not None:
         return cells
     return [
         cell.replace(".", "").replace(",", ".") if cell and (COMMA.fullmatch(cell) or WHOLE.fullmatch(cell)) else cell

@@ -37,7 +37,6 @@ FIXED = {
     "trainer.num_nodes": SAMPLES,
     "trainer.accumulate_grad_batches": SAMPLES,
     "trainer.limit_train_batches": SAMPLES,
-    "trainer.overfit_batches": SAMPLES,
     "trainer.fast_dev_run": SAMPLES,
 }
 FREE = ("data.source.root", "data.workers", "data.eval_batch_size")  # where samples lie and who reads them

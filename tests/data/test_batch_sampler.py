@@ -53,6 +53,16 @@ def test_evaluation_within_the_budget_sees_each_sample_once(sizes, budget, world
         assert len(Small(sizes, 1, budget=budget, rank=rank, world=world)) == len(found[rank])
 
 
+def test_an_epoch_that_packs_into_more_batches_than_the_schedule_has_is_drawn_again():
+    sizes = np.random.default_rng(0).integers(5, 60, 22)
+    batches = Batches(sizes, 1, shuffle=True, budget=74)
+    plans = [batches.plan(epoch) for epoch in range(100)]
+    assert any(len(batches._drawn(epoch)) > batches.total for epoch in range(100))
+    assert {len(plan) for plan in plans} == {batches.total}
+    assert all(sorted(np.concatenate(plan)) == list(range(22)) for plan in plans)
+    assert len({tuple(np.concatenate(plan)) for plan in plans}) == 100
+
+
 def test_ranks_have_much_the_same_nodes_and_pairs_to_compute():
     sizes = np.minimum(np.exp(np.random.default_rng(0).normal(3.2, 0.6, 20_000)).astype(int) + 2, 500)
     batches = Batches(sizes, 32, shuffle=True, world=8)
@@ -70,7 +80,7 @@ def test_training_takes_equally_many_steps_on_every_rank_and_in_every_epoch(size
         found = ranks(sizes, budget, world, **options)
         lengths |= {len(rank) for rank in found} | {len(Small(sizes, 1, budget=budget, world=world, **options))}
         seen = [i for rank in found for batch in rank for i in batch]
-        assert len(set(seen)) == len(seen)
+        assert sorted(seen) == list(range(len(sizes)))
         assert all(within(batch, sizes, budget) for rank in found for batch in rank)
         assert all(any(step) for step in zip(*found, strict=True))
         resumed = list(Small(sizes, 1, budget=budget, world=world, first=first, **options))

@@ -208,6 +208,14 @@ FAULTS = {
         {"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")},
         "{folder}/nodes.csv, line 7: 3 cells where the header has 4",
     ),
+    "thousands or decimals": (
+        {"nodes": "graph;node;size\nm1;a;950\nm1;b;1,234\n"},
+        "{folder}/nodes.csv, line 3: 'size' is '1,234', which may be of thousands or have three decimals: ",
+    ),
+    "thousands beside decimals": (
+        {"nodes": "graph;node;size\nm1;a;12,5\nm1;b;1.234\n"},
+        "{folder}/nodes.csv, line 3: 'size' is '1.234', which may be of thousands or have three decimals: ",
+    ),
     "open quote": (
         {"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')},
         "{folder}/nodes.csv, line 5: a quote that opens there is never closed",

@@ -139,6 +139,22 @@ def test_nodes_are_dealt_out_where_a_number_of_folds_is_given(tmp_path):
     }
 
 
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_as_few_samples_as_folds_are_dealt_out(count, tmp_path):
+    """The split that the store is built with needs no more of them."""
+    path = tmp_path / "few.csv"
+    path.write_text("smiles,y\n" + "".join(f"{'C' * (n + 2)},{n / 7}\n" for n in range(count)))
+    nodes = tmp_path / "graph"
+    nodes.mkdir()
+    (nodes / "nodes.csv").write_text("node,f,label\n" + "".join(f"{n},{n}.5,{n / 7}\n" for n in range(count)))
+    (nodes / "edges.csv").write_text("source,target\n0,1\n")
+    options = {"folds": 3, "root": str(tmp_path)}
+    for data in (GraphData(Molecules(str(path), **options)), NodeData(CSVGraphs(str(nodes), **options))):
+        data.open([])
+        assert sorted(np.concatenate(list(data.graphs.splits.values()))) == list(range(count))
+        assert len(data.graphs.splits) == 3
+
+
 def test_molecules_are_dealt_out_whatever_their_split(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("smiles,active\n" + "".join(f"{'C' * n}O,{int(n % 3 == 0)}\n" for n in range(1, 31)))
@@ -174,6 +190,16 @@ def test_texts_are_dealt_out_and_the_vocabulary_is_that_of_the_training_texts(tm
         (tmp_path / "folder" / f"{split}.tsv").write_text(path.read_text())
     with pytest.raises(UserError, match="folds"):
         GraphData(TextClassification(str(tmp_path / "folder"), folds=4, root=str(tmp_path))).open([])
+
+
+def test_a_class_of_a_single_text_is_known_in_every_fold(tmp_path):
+    path = tmp_path / "texts.csv"
+    rows = [f"word {n},{'ab'[n % 2]}" for n in range(20)]
+    path.write_text("\n".join(["text,label", *rows, "odd one,rare"]))
+    for fold in range(5):
+        graphs = TextClassification(str(path), folds=5, fold=fold, root=str(tmp_path)).build()
+        assert graphs.schema.names == ("a", "b", "rare")
+        assert len(graphs) == 21
 
 
 def test_all_folds_in_one_command_end_in_one_row(monkeypatch, tmp_path, capsys):

@@ -20,7 +20,7 @@ SLACK = 0.1  # by how much a part may be larger than the mean, as a share of it
 
 def clusters(pointer: np.ndarray, source: np.ndarray, parts: int) -> np.ndarray:
     """(N,) the part of each node, 0 to ``parts - 1``: none has more than ``ceil((1 + SLACK) N / parts)`` nodes, nor
-    less than half of ``N // parts``, and none is empty.
+    less than half of ``N // parts``, rounded down, and none is empty.
 
     Args:
         parts: at most N.

@@ -86,8 +86,8 @@ class Molecules(Source):
         targets = [target] if isinstance(target, str | int) else target
         self.target = None if targets is None else [str(name) for name in targets]
         self.split, self.split_column = (split, split_column) if folds is None else ("random", None)  # for the store
-        self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
-        self.folds = Folds(folds, fold, split_seed)
+        self.folds, self.split_seed = Folds(folds, fold, split_seed), split_seed
+        self.fractions = [float(share) for share in self.folds.fractions(fractions)]
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
         self.loss, self.weights, self.processes = loss, weights, processes
         splits.check_fractions(self.fractions)

@@ -143,7 +143,7 @@ def _classes(plain: np.ndarray, known: np.ndarray, where: Where, kind: Kind | No
     if plain.shape[1] > 1:
         raise UserError(f"{where(0)}: {plain.shape[1]} targets cannot be classes: set data.kind=binary or regression")
     refuse(known & (plain != np.floor(plain)), plain, where, "is no whole number, as a class is")
-    refuse(known & (np.abs(plain) > 2**53), plain, where, "is too large to be a class")
+    refuse(known & (np.abs(plain) >= 2**53), plain, where, "is too large to be a class")
     y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
     known = known[:, 0]
     classes = np.unique(y[known])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data import table as tables
-from gt.data.table import Table, Where, plain
+from gt.data.table import Table, Where, plain, unsure, with_commas
 from gt.errors import UserError, nearest
 
 
@@ -53,7 +53,13 @@ def read_table(
     columns: dict[str, np.ndarray] = {}
     for name, cells in zip(names, table.columns.values(), strict=True):
         ids = name in (*needed, "graph", "split")
-        columns[name] = plain(cells, commas=table.commas and not ids and name not in text_columns)
+        commas = table.commas and not ids and name not in text_columns
+        if commas and with_commas(words := plain(cells)) and (row := unsure(words)) is not None:
+            raise UserError(
+                f"{table.where(row)}: '{name}' is {words[row]!r}, which may be of thousands or have three decimals: "
+                "write the numbers of this column with decimal points, or with commas and no thousands apart"
+            )
+        columns[name] = plain(cells, commas=commas)
         empty = pd.isna(columns[name])
         if ids and empty.any():
             raise UserError(f"{table.where(int(np.argmax(empty)))}: '{name}' is empty")

@@ -162,7 +162,7 @@ class PyG(Own):
         self.folds = Folds(folds, fold, split_seed)
         self.present = None if negatives is None else Negatives(negatives)
         check_fractions(fractions)
-        self.fractions, self.split_seed = tuple(fractions), split_seed
+        self.fractions, self.split_seed = tuple(self.folds.fractions(fractions)), split_seed
 
     def datasets(self) -> dict[str, Dataset]:
         """The dataset by split, under '' where it has none of its own."""

@@ -65,7 +65,9 @@ class OwnTables(Own):
     ) -> None:
         self.path, self.name, self.root = path, f"{self.prefix}-{file_name(path)}", Path(root)
         self.numbers, self.folds = Numbers(normalise, log, standardise), Folds(folds, fold, split_seed)
-        self.choices = Choices(target, kind, undirected, fractions, split_seed, features, self.numbers)
+        self.choices = Choices(
+            target, kind, undirected, self.folds.fractions(fractions), split_seed, features, self.numbers
+        )
 
     def __str__(self) -> str:
         return str(self.path)

@@ -226,7 +226,8 @@ class TextClassification(Source):
 
     def build(self) -> Graphs:
         by = self._by_split()
-        names = _ordered(by["train"][1])
+        known = by.values() if self.folds.folds is not None else [by["train"]]  # all folds have the same classes
+        names = _ordered([label for _, labels in known for label in labels])
         if len(names) < 2:
             raise UserError(f"every training text of {self.path} has the label '{names[0]}': there is nothing to learn")
         number = {name: place for place, name in enumerate(names)}
