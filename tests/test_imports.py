@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gt.cli.config_files import CONFIGS
 from tests.small_runs import write_graphs
 
 PACKAGE = Path(__file__).parents[1] / "gt"
@@ -142,12 +143,42 @@ def test_what_refuses_most_mistakes_needs_no_lightning(module):
 
 
 @pytest.mark.parametrize(
-    "override", ["optim.lr=-1", "model.block.attention.heads=3", "data.batch_size=0", "data.path=x"]
-)
+    "override",
+    ["optim.lr=-1", "model.block.attention.heads=3", "data.batch_size=0", "data.path=x", "trainer.max_epochs=0",
+     "callbacks.checkpoint.save_top_k=-2", "trainer.devices=9999 trainer.accelerator=cpu"],
+)  # fmt: skip
 def test_a_wrong_value_is_refused_before_lightning_is_imported(override):
-    command = ["train.py", "model.width=64", override]
+    command = ["train.py", "model.width=64", *override.split()]
     code = f"sys.argv = {command}; import train\ntry: train.command()\nexcept SystemExit as end: assert end.code == 1"
     assert loads(code) == set()
+
+
+DAMAGED = {
+    "text": b"", "text_classification": b"text,label\na,b\n\x80,c\n", "molecules": b"smiles,y\nC,1\nC,1\n",
+    "graph_files": b'{"nodes": [', "csv_graphs": b"node\n1\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_a_small_file_that_is_damaged_is_refused_before_lightning_is_imported(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(CONFIGS.parent))
+    endings = {"text": "txt", "graph_files": "json"}
+    path = tmp_path / ("nodes.csv" if data == "csv_graphs" else f"some.{endings.get(data, 'csv')}")
+    path.write_bytes(DAMAGED[data])
+    named = tmp_path if data == "csv_graphs" else path
+    command = ["train.py", f"data={data}", f"data.path={named}", "logger=csv", "hydra.run.dir=run"]
+    code = f"sys.argv = {command}; import train\ntry: train.command()\nexcept SystemExit as end: assert end.code == 1"
+    assert loads(code) == set()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_is_looked_at_without_lightning(tmp_path):
+    write_graphs(tmp_path)
+    keys = [f"data.path={tmp_path / 'graphs.jsonl'}", f"data.root={tmp_path}", "data.target=y"]
+    assert (
+        loads(f"from gt.cli.show_data import opened\nassert len(opened('graph_files', {keys}).graphs) == 92") == set()
+    )
 
 
 @pytest.mark.parametrize("program", ["predict", "diagnose", "explain", "export", "generate"])

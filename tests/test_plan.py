@@ -69,6 +69,12 @@ def test_devices_add_up_their_gradients_while_they_compute_if_they_can():
     assert step_seconds(large, 32) == pytest.approx(0.03 + all_reduce(4 * 10**9, 32) - BACKWARD * 0.03)
 
 
+def test_data_are_prepared_where_there_is_no_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    train(tmp_path / "run", *write_graphs(tmp_path), "stage=prepare", "trainer=multinode")
+    assert "ready after" in capsys.readouterr().out
+
+
 def test_a_plan_is_printed_and_nothing_is_trained(tmp_path, capsys):
     train(tmp_path / "run", *write_graphs(tmp_path), "stage=plan", "trainer=multinode", "trainer.accelerator=cpu")
     said = capsys.readouterr().out

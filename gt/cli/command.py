@@ -30,6 +30,7 @@ def check_command(
     seeds: int = 0,
     notes: bool = False,
     rehearse: bool = False,
+    trains: bool = True,
 ) -> list[str]:
     """Hold overrides, the files that they choose and the resulting configuration against what exists.
 
@@ -41,6 +42,7 @@ def check_command(
         notes: whether to say which encodings of a model's own are left out.
         seeds: how often each setting is to run, see `gt.cli.seeds.repeated`; 0: as the arguments say.
         rehearse: this is one run, not a sweep, of which others go on: what its parts refuse ends the command now.
+        trains: it is a command that trains: what needs Lightning is checked too.
 
     Returns:
         The same arguments; a key that a section takes and its file leaves out is marked as an addition for Hydra. To
@@ -78,10 +80,12 @@ def check_command(
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
         rehearse = rehearse and all(len(lines) == 1 for lines in plain)  # else `prepared` asks for -m
-        left = check_run([*hydras, *first], groups, keys, files, name, rehearse)
+        left = check_run([*hydras, *first], groups, keys, files, name, rehearse, trains)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
-                check_run([*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name)
+                check_run(
+                    [*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name, False, trains
+                )
     shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
     firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
     if notes and not shows and (note := files.replaced(firsts)):
@@ -92,7 +96,13 @@ def check_command(
 
 
 def check_run(
-    lines: list[str], groups: int, keys: list[str], files: Files, name: str = "train", rehearse: bool = False
+    lines: list[str],
+    groups: int,
+    keys: list[str],
+    files: Files,
+    name: str = "train",
+    rehearse: bool = False,
+    trains: bool = True,
 ) -> list[str]:
     """Check the configuration of one run, that of the given overrides; returns the leftovers in it, see `settle`.
 
@@ -101,6 +111,7 @@ def check_run(
         keys: what the others set: a mistake elsewhere is that of a file, which the message then names.
         rehearse: it runs on this machine now, which is held against it; and build its parts, see
             `gt.train.network.rehearse_run`, before Lightning is imported, unless a key of what needs that is set.
+        trains: check what needs Lightning too.
     """
     try:
         cfg = configuration(lines, name, files)
@@ -112,7 +123,8 @@ def check_run(
             from gt.train.network import rehearse_run  # late: it brings PyTorch
 
             rehearse_run(cfg)
-        check(cfg, late=True)
+        if trains:
+            check(cfg, late=True)
         return leftovers
     except WrongKey as error:
         wrong = error.key + "."

@@ -26,7 +26,7 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
     Raises:
         UserError: there is no such option or key, or the dataset cannot be read.
     """
-    cfg = composed(check_command([f"data={name}", *overrides]))
+    cfg = composed(check_command([f"data={name}", *overrides], trains=False))
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
     data.open([])
