@@ -20,6 +20,7 @@ class Features(nn.Module):
         dropout: of each column of each row.
         bias: whether the linear map of real numbers has one.
         linear: False leaves real numbers as they are, in the first channels; the others are 0.
+        name: what messages call the features.
 
     Raises:
         ValueError: more real numbers than channels are to be left as they are.
@@ -38,6 +39,7 @@ class Features(nn.Module):
         dropout: float = 0.0,
         bias: bool = True,
         linear: bool = True,
+        name: str = "x",
     ) -> None:
         super().__init__()
         if not linear and floats > width:
@@ -50,9 +52,21 @@ class Features(nn.Module):
             self.units = Units(mean, scale)
             self.linear = nn.Linear(floats, width, bias) if linear else None
         self.categorical, self.dropout, self.width = bool(vocab), Dropout(dropout), width
+        self.name, self.columns = name, len(vocab) or floats
 
-    def forward(self, values: Tensor) -> Tensor:
-        """(rows, columns) to (rows, width)."""
+    def forward(self, values: Tensor | None) -> Tensor:
+        """(rows, columns) to (rows, width).
+
+        Raises:
+            ValueError: there are none, of another width, or real numbers in place of categories.
+        """
+        odd = values is None or values.shape[1:] != (self.columns,)
+        if values is None or odd or (self.categorical and values.is_floating_point()):
+            kind = "categories as whole numbers" if self.categorical else "real numbers"
+            instead = "has none" if values is None else f"has {tuple(values.shape)} of {values.dtype}"
+            raise ValueError(
+                f"the network reads {self.name} of shape (rows, {self.columns}), {kind}; this batch {instead}"
+            )
         if self.categorical:
             drops = self.training and self.dropout.p > 0
             kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None

@@ -97,8 +97,10 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         at_least(0, hidden, "hidden")
-        if tied and (hidden or schema.node_vocab != (schema.outputs,)):
-            raise ValueError("a tied head needs hidden=0 and outputs that are the values of the one node feature")
+        if tied and hidden:
+            raise ValueError(f"hidden={hidden} layers come between a tied head and the embedding: choose hidden=0")
+        if tied and schema.node_vocab != (schema.outputs,):
+            raise ValueError("tied=true needs outputs that are the values of the one node feature: choose tied=false")
         halvings = hidden if halve else 0
         if not width >> halvings:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")

@@ -108,7 +108,10 @@ class GraphTransformer(nn.Module):
         self.encodings: Any = nn.ModuleList(modules)
         narrowed = sum(module.concat for module in modules if "x" in module.writes)
         if narrowed >= width:
-            raise ValueError(f"encodings take {narrowed} channels of a width of {width}: none is left for the nodes")
+            raise ValueError(
+                f"encodings take {narrowed} channels of a width of {width}, and none is left for the nodes: give them "
+                "a smaller dim, or the model a larger width"
+            )
         nodes = (schema.node_vocab, schema.node_floats, width - narrowed, schema.node_mean, schema.node_scale)
         self.nodes = Features(*nodes, input_dropout, input_bias, input_linear)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
@@ -119,7 +122,8 @@ class GraphTransformer(nn.Module):
         self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
         streams = self._check_encodings()
         edges = (schema.edge_vocab, schema.edge_floats, width, schema.edge_mean, schema.edge_scale)
-        self.edges = Features(*edges) if (schema.edge_vocab or schema.edge_floats) and "e" in streams else None
+        read = (schema.edge_vocab or schema.edge_floats) and "e" in streams
+        self.edges = Features(*edges, name="edge_attr") if read else None
         self.embedding_norm = embedding_norm(width) if embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.stochastic_depth = stochastic_depth
@@ -172,8 +176,6 @@ class GraphTransformer(nn.Module):
 
     def embed(self, batch: GraphBatch) -> Tensor:
         """(N, width): features and encodings."""
-        if batch.x is None:
-            raise ValueError("a model needs node features; this batch has none")
         x = self.nodes(batch.x)
         features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
         if beside := [feature for concat, feature in features if concat]:

@@ -61,7 +61,7 @@ def main() -> None:
                 **{key: run.about.get(key, "") for key in options.show},
                 "metric": criterion or "",
                 "valid": "" if best is None else number(best),
-                "test": "" if run.score is None else number(run.score),
+                "test": "" if run.score is None or run.result.get("split") != "test" else number(run.score),
                 "trivial": "" if trivial is None else number(trivial),
                 "begun": f"{run.begun:%Y-%m-%d %H:%M}",
             }

@@ -11,15 +11,18 @@ from torch import nn
 
 import gt
 from gt.cli.command import prepared
+from gt.data.text.tokenizer import Bytes, Characters
 from gt.errors import UserError
 from gt.layers import EdgeGatedBlock
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import load
 from gt.train.checkpoint_files import read, write
-from gt.train.init import Init, soup
+from gt.train.init import Init, own_weights, rows_by_meaning, soup
 from gt.train.low_rank import add_low_rank, is_change, merged
+from gt.train.network import build
 from gt.train.optim import Optimisation
+from tests.runs import network
 from tests.small_runs import train, weights, write_graphs
 
 
@@ -123,8 +126,13 @@ def test_embeddings_of_other_categories_and_sizes_are_new(
     run, data = pretrained
     path = Path(other_data(tmp_path, data)[0].partition("=")[2])
     path.write_text(path.read_text().replace('"kind": 3', '"kind": 9'))
-    adapted(run, tmp_path, other_data_at(path, data))
-    assert "other columns or categories: nodes.table.weight" in capsys.readouterr().out
+    settings = ("init.freeze=['blocks.*']", "optim.lr=1e-30", "optim.warmup=0")  # the rest moves by nothing
+    state, before = adapted(run, tmp_path, other_data_at(path, data), *settings), weights(run, "best")
+    said = "other columns or categories: 3 of 4 rows, which mean the same in both, are taken over: nodes.table.weight"
+    assert said in capsys.readouterr().out
+    table, old = (each["net.nodes.table.weight"] for each in (state, before))
+    torch.testing.assert_close(table[:3], old[:3])  # of the kinds 0, 1 and 2; the last was 3 and is 9
+    assert not torch.allclose(table[3], old[3])
     with pytest.raises(UserError, match=r"nodes\.table\.weight is new"):
         adapted(run, tmp_path / "frozen", other_data_at(path, data), "init.freeze=trunk")
 
@@ -183,3 +191,20 @@ def test_low_rank_changes_reach_attention_that_is_a_block_itself() -> None:
     add_low_rank(net, 2)
     changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_change(name)}
     assert changed == {"project_in", "project_edge", "project_out", "feed_forward"}
+
+
+def test_a_token_keeps_its_row_in_another_alphabet() -> None:
+    abc, bcd = (Schema(tokenizer=Characters(letters).dumps(), node_vocab=(3,), outputs=3) for letters in ("abc", "bcd"))
+    ours, old = rows_by_meaning(bcd, "nodes"), rows_by_meaning(abc, "nodes")
+    assert {name: (ours[name], old[name]) for name in ours if name in old} == {"b": (0, 1), "c": (1, 2)}
+    assert rows_by_meaning(Schema(tokenizer=Bytes().dumps()), "nodes") == {}
+    columns = Schema(node_vocab=(2, 3), node_names=("a", "b"), node_categories=(("x", "y"), (4, 5, 6)))
+    assert rows_by_meaning(columns, "nodes")["b", 5] == 3
+    assert rows_by_meaning(Schema(node_vocab=(2, 3)), "nodes") == {}
+
+
+def test_weights_that_are_tied_are_one(tmp_path: Path) -> None:
+    schema = Schema(node_vocab=(7,), outputs=7, level="node", max_nodes=9)
+    net = build(network("model=gpt", "model.depth=1"), schema)
+    assert "head.mlp.0.weight" in net.state_dict()
+    assert net.state_dict().keys() - own_weights(net).keys() == {"head.mlp.0.weight"}

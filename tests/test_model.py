@@ -163,16 +163,16 @@ def test_masks_of_layers_without_attention_are_not_in_use():
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("encodings take 8 channels of a width of 8: none is left", {"encodings": [RandomWalk(4, 8)]}),
-        ("encodings take 9 channels of a width of 8: none is left", {"encodings": [RandomWalk(4, 4), Laplacian(2, 5)]}),
+        ("encodings take 8 channels of a width of 8, and none is left", {"encodings": [RandomWalk(4, 8)]}),
+        ("take 9 channels of a width of 8, and none is left", {"encodings": [RandomWalk(4, 4), Laplacian(2, 5)]}),
         ("3 masks for 2 blocks", {"mask": [Causal()] * 3}),
         ("0 masks for 2 blocks", {"mask": []}),
         ("a depth needs a block", {"block": []}),
         ("3 heads do not divide a width of 8", {"block": partial(EdgeGatedBlock, heads=3)}),
         ("no block 'X': there are L", {"block": {"L": partial(ParallelBlock, local=GINE)}, "pattern": "LX"}),
         ("pattern spells blocks by name", {"pattern": "LG"}),
-        ("a tied head needs hidden=0", {"head": partial(Head, tied=True)}),
-        ("a tied head needs hidden=0 and outputs that are", {"head": partial(Head, tied=True, hidden=0)}),
+        ("hidden=2 layers come between a tied head", {"head": partial(Head, tied=True)}),
+        ("tied=true needs outputs that are the values", {"head": partial(Head, tied=True, hidden=0)}),
         ("a width of 8 cannot be halved 4 times", {"head": partial(Head, hidden=4)}),
     ],
 )  # fmt: skip
@@ -191,8 +191,13 @@ def test_a_tied_head_needs_the_whole_embedding():
 def test_bad_batches_say_what_is_wrong():
     net = GraphTransformer(SCHEMA, 8, 1, partial(ParallelBlock, local=GINE))
     batch = random_batch((3,))
-    batch.x = None
-    with pytest.raises(ValueError, match="needs node features"):
+    x = batch.x
+    for wrong, said in ((None, "has none"), (x.float(), "float32"), (x[:, :0], r"\(3, 0\)")):
+        batch.x = wrong
+        with pytest.raises(ValueError, match=f"reads x .* categories as whole numbers; this batch .*{said}"):
+            net(batch)
+    batch.x, batch.edge_attr = x, None
+    with pytest.raises(ValueError, match=r"reads edge_attr .*; this batch has none"):
         net(batch)
 
 

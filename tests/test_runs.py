@@ -25,7 +25,13 @@ def folder(tmp_path):
         choices = {"data": "text", "model": "gps", "hydra/launcher": "basic"}
         (hydra / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
         if score is not None:
-            scores = {"criterion": "accuracy", "mode": "max", "best_valid": score, "scores": {"accuracy": score}}
+            scores = {
+                "split": "test" if name == "a" else "valid",
+                "criterion": "accuracy",
+                "mode": "max",
+                "best_valid": score,
+                "scores": {"accuracy": score},
+            }
             (hydra.parent / "result.json").write_text(json.dumps(scores))
     return tmp_path / "runs"
 
@@ -54,6 +60,10 @@ def test_the_best_come_first(folder, monkeypatch, capsys, tmp_path):
     lines = (tmp_path / "runs.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["run", "b", "a", "sweep/0"]
     assert "0.01" in lines[1]
+    header = lines[0].split(",")
+    of = {line.split(",")[0]: dict(zip(header, line.split(","), strict=True)) for line in lines[1:]}
+    assert of["a"]["test"] == of["a"]["valid"] != ""
+    assert (of["b"]["valid"] != "", of["b"]["test"]) == (True, "")  # its last scores are those of validation
     assert "3 runs" in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gt.cli.settings import ranked
 from gt.cli.sweep_keys import cost, front, importance, positions, values_by_key
-from gt.cli.sweep_pictures import pictures
+from gt.cli.sweep_pictures import _ticks, pictures
 from gt.errors import UserError
 from gt.sweep import main
 from tests.test_sweep import keep, result
@@ -98,3 +98,21 @@ def test_no_picture_of_a_cost_that_is_not_known():
     assert set(pictures(ranked([result(n, f"a={n}") | {"seconds_per_batch": None} for n in range(4)]), {})) == {
         "score by key"
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["0.001", "0.01", "0.1"], ["0.001", "0.01", "0.1"]),
+        (["0.00122961", "0.00125207", "0.00126356", "0.01", "0.1"], None),  # three would be printed over one another
+        (["32", "64", "128"], ["32", "64", "128"]),
+        (["7"], ["7"]),
+    ],
+)
+def test_marks_of_an_axis_are_apart(values, expected):
+    places, names = _ticks(values)
+    if expected:
+        assert names == expected
+    else:
+        assert len(names) == 4
+        assert np.diff(places).min() > 0.2 * (max(places) - min(places))

@@ -1,6 +1,7 @@
 """The command line around a run: its arguments held against all that there is, and put in Hydra's words."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -117,7 +118,8 @@ def check_run(
         cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
         check(cfg, late=False)
-        if rehearse and cfg.get("stage", "fit") == "fit":
+        fits = rehearse and cfg.get("stage", "fit") == "fit"
+        if fits:
             check_devices(cfg.trainer.get("accelerator"), cfg.trainer.get("devices"))
         if rehearse and not any(key.partition(".")[0] in LATE for key in keys):
             from gt.train.network import rehearse_run  # late: it brings PyTorch
@@ -125,6 +127,10 @@ def check_run(
             rehearse_run(cfg)
         if trains:
             check(cfg, late=True)
+        if fits:
+            from gt.train.trainer import rehearse_trainer
+
+            rehearse_trainer(cfg, Path())
         return leftovers
     except WrongKey as error:
         wrong = error.key + "."
@@ -132,6 +138,9 @@ def check_run(
         keys = [key.removesuffix("._target_") for key in keys]  # which is to blame for all that it is given
         if path is None or any(wrong.startswith(f"{key}.") or f"{key}.".startswith(wrong) for key in keys):
             raise
+        text = Path(path).read_text().lstrip()
+        if (package := re.search(r"^#\s*@package.*$", text, re.MULTILINE)) and package.start():
+            raise UserError(f"{files.name(path)}: '{package[0]}' counts for nothing unless it comes first") from None
         if error.key in files.groups and error.key not in {section.name for section in fields(Config)}:
             raise UserError(f"{files.name(path)} lacks its first line '# @package _global_'") from None
         raise UserError(f"{files.name(path)}: {error}") from None
@@ -162,6 +171,8 @@ def prepared(arguments: list[str]) -> list[str]:
     again = resumed(overrides)
     if seeds and again is not overrides:
         raise UserError(f"seeds={seeds} begins new runs, and resume goes on with one: leave one of them out")
+    if again is not overrides and many:
+        raise UserError("-m begins a sweep, and resume names a single run, which goes on alone: leave -m out")
     if again is not overrides:
         return [*flags, *again]
     beside, primary = value_of(flags, "-cd", "--config-dir"), value_of(flags, "-cp", "--config-path")

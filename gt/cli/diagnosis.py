@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from rich.table import Table
 
 from gt.data.batch_sampler import Request
@@ -125,6 +125,7 @@ def _felt(axes: Axes, measures: pd.DataFrame) -> None:
         if (further := measures[f"{SENSITIVITY}further"][place]) > 0:
             axes.plot(end * hops[-1], further, ">", color=line.get_color())
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if hops[-1] > 16:
         axes.set_xscale("symlog", base=2, linthresh=1)
         axes.set_xlim(-0.2, 1.5 * hops[-1])

@@ -62,6 +62,16 @@ class Explanation:
     attention: list[tuple[str, Tensor]]
 
 
+def check_number(option: str, number: int, count: int) -> None:
+    """Whether an option is the number of one of so many, from 0.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not 0 <= number < count:
+        raise UserError(f"{option} must be {'0' if count == 1 else f'0 to {count - 1:,}'}, not {number}")
+
+
 def explain(task: Task, data: DataModule, split: str, sample: int, output: int | None, node: int | None) -> Explanation:
     """Explain the answer to one sample of a split.
 
@@ -79,8 +89,7 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
         raise UserError("explains the answer for a graph, a text or a node: this model answers for pairs of nodes")
     data.check_split(split)
     schema, dataset = task.schema, data.dataset(split)
-    if not 0 <= sample < len(dataset):
-        raise UserError(f"--sample must be 0 to {len(dataset) - 1:,}, not {sample}")
+    check_number("--sample", sample, len(dataset))
     device = next(task.net.parameters()).device
 
     def copies(count: int) -> GraphBatch:
@@ -92,8 +101,7 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
         raise UserError(f"sample {sample} has {one.num_nodes:,} nodes: choose one of {MOST} at most")
     by_node = schema.level == "node"
     place = one.num_nodes - 1 if node is None else node
-    if not 0 <= place < one.num_nodes:
-        raise UserError(f"--node must be 0 to {one.num_nodes - 1:,}, not {place}")
+    check_number("--node", place, one.num_nodes)
 
     def rows(predictions: Tensor) -> Tensor:
         """(C, outputs) of the row that is explained, for each copy."""
@@ -102,8 +110,7 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     with torch.no_grad():
         prediction = rows(task.net(one))[0].float().cpu()
     which = output if output is not None else int(prediction.argmax()) if schema.kind == "multiclass" else 0
-    if not 0 <= which < len(prediction):
-        raise UserError(f"--output must be 0 to {len(prediction) - 1}, not {which}")
+    check_number("--output", which, len(prediction))
 
     def answer(predictions: Tensor) -> Tensor:
         chosen = rows(predictions)

@@ -14,6 +14,7 @@ from gt.schema import number
 
 KEYS, COLUMNS = 8, 4  # drawn at most, those that matter most; in a row of panels
 LONGEST = 14  # letters of a value
+NEAR = 0.1  # of an axis: closer marks would be printed over one another
 
 
 def pictures(settings: Sequence[list[Job]], shares: dict[str, float]) -> dict[str, Figure]:
@@ -56,8 +57,9 @@ def _ticks(values: Sequence[str]) -> tuple[list[float], list[str]]:
     if names:
         return [float(place) for place in range(len(names))], [short(name) for name in names]
     exact = dict(zip(places, values, strict=True))
-    if len(exact) <= 6:
-        return list(exact), [short(f"{float(value):g}") for value in exact.values()]
+    apart = np.diff(sorted(exact)).min(initial=math.inf)
+    if len(exact) <= 6 and apart >= NEAR * (max(exact) - min(exact)):
+        return list(exact), [short(f"{float(value):.4g}") for value in exact.values()]
     ends = np.linspace(min(places), max(places), 4)
     is_log = not math.isclose(max(places), max(map(float, values)))
     return list(ends), [f"{10**end if is_log else end:.3g}" for end in ends]

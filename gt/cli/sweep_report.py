@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from gt.cli.intervals import Estimate
-from gt.cli.settings import final
+from gt.cli.settings import final, repetition
 from gt.cli.sweep_pictures import pictures, short
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import write_bytes
@@ -54,6 +54,14 @@ def points(outcome: Outcome) -> Figure:
     return figure
 
 
+def _held(outcome: Outcome) -> str:
+    """What the runs of a setting differ in, and what their interval therefore says nothing of."""
+    lines = [line for jobs in outcome.settings for job in jobs for line in repetition(job)]
+    if not any(line.partition("=")[0].endswith("fold") for line in lines):
+        return "It says how much seeds matter, and nothing of other data or another split."
+    return "Runs differ in their split; as folds share what they train on, the interval is rather too narrow."
+
+
 def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
     """Write ``ranking.html`` and its picture ``ranking.png``; returns the page's path.
 
@@ -68,8 +76,8 @@ def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
     left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
     text = (
         "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
-        f"Student's t over its runs. It says how much seeds matter, and nothing of other data or another split.{left} "
-        "A difference is taken in pairs of runs of the same seed; of twenty settings that do not differ, one seems to."
+        f"Student's t over its runs. {_held(outcome)}{left} A difference is taken in pairs of runs of the same "
+        "seed and split; of twenty settings that do not differ, one seems to."
     )
     body = [
         f"<p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p><p>{text}</p>",

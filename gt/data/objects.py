@@ -47,6 +47,8 @@ class Objects(LinkSource):
     name = "objects"
 
     def __init__(self, items: Sequence[Any]) -> None:
+        if isinstance(items, str | Data | nx.Graph):
+            raise UserError(f"what is predicted are several items, in a list: [{type(items).__name__}]")
         self.items, self.root = list(items), Path(tempfile.gettempdir())
         self.in_memory = len(self.items) <= PART  # a service answers without a disk
         kinds = {kind for item in self.items for kind in (str, Data, nx.Graph) if isinstance(item, kind)}
@@ -125,5 +127,8 @@ class Objects(LinkSource):
             )
         records = [record_of(graph, f"graph {row}", dict(graph.graph)) for row, graph in enumerate(self.items)]
         nodes, edges, about, undirected = tables(records, "the graphs", known.level == "graph")
+        if undirected != known.undirected:
+            right, kind = ("an undirected graph", "nx.Graph") if known.undirected else ("a directed one", "nx.DiGraph")
+            raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")
         graphs, self.records = assemble_known(nodes, edges, about, Choices(undirected=undirected), known)
         return graphs

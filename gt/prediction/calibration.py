@@ -166,4 +166,6 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
     elif calibration.margin is not None:
         sets = calibration.sets(schema, calibration.scaled(schema, prediction))
         parts.append(f"sets at {calibration.level:g}: {float(sets.sum(2).double().mean()):.2f} classes on average")
-    return "\n".join([f"of {many(len(target), 'row')} of validation: {'; '.join(parts)}", *doubts])
+    known = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
+    rows = int(known.reshape(len(target), -1).any(1).sum()) if len(target) else 0
+    return "\n".join([f"of {many(rows, 'labelled row')} of validation: {'; '.join(parts)}", *doubts])

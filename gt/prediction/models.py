@@ -22,6 +22,7 @@ READ = (
     "edge_categories", "undirected", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions",
     "pointer", "names", "answers",
 )  # fmt: skip
+NAMED = {"names": "what they predict", "kind": "the kind of target", "level": "what has a target"}
 SEED = 0  # of the dropout: the same data are answered alike twice
 
 
@@ -69,8 +70,10 @@ class Models:
             for name in READ:
                 first, other = getattr(self.schema, name), getattr(task.schema, name)
                 if first != other:
-                    shown = f": {first} and {other}" if max(len(str(first)), len(str(other))) < 60 else ""
-                    raise UserError(f"model {number} cannot be asked beside model 1, their {name} differ{shown}")
+                    first, other = (", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in (first, other))
+                    shown = f": {first} and {other}" if max(len(first), len(other)) < 60 else ""
+                    what = NAMED.get(name, name)
+                    raise UserError(f"model {number} cannot be asked beside model 1, for they differ in {what}{shown}")
         if passes and not any(dropping(task.net) for task in tasks):
             raise UserError("the model has no dropout that could be left on: ask several runs instead")
         if embed and not hasattr(getattr(tasks[0].net, "head", None), "mlp"):

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from gt.errors import UserError
 from gt.features import Features
@@ -19,6 +18,7 @@ from gt.graph import GraphBatch
 from gt.layers import attention_layers
 from gt.masks import Complete, Mask
 from gt.model import GraphTransformer
+from gt.train.low_rank import merge
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class OneGraph(nn.Module):
         if net.virtual_nodes or net.redraw:
             raise UserError("virtual nodes, and masks that are drawn anew, cannot be exported")
         self.net = deepcopy(net).cpu().eval()
-        for module in self.net.modules():
-            if parametrize.is_parametrized(module):
-                parametrize.remove_parametrizations(module, "weight")
+        merge(self.net)
         for features in [
             module for module in self.net.modules() if isinstance(module, Features) and module.categorical
         ]:

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from gt.data.text.tokenizer import loads
 from gt.graph import GraphBatch
 from gt.losses import aligned
 from gt.parallel import Share
@@ -103,6 +104,9 @@ class Breakdown(Callback):
         """A row a class: ``class``, ``targets``, ``recall``, ``precision``; NaN where there is nothing to divide by."""
         true, said, right = self.of_class
         names: Any = self.schema.names or [str(n) for n in range(self.of_class.shape[1])]
+        if self.schema.is_language_model and not self.schema.names:
+            tokenizer = loads(self.schema.tokenizer)
+            names = [repr(text) if "\ufffd" not in (text := tokenizer.decode([int(n)])) else n for n in names]
         if self.schema.kind == "binary" and self.schema.outputs == 1:
             names = self.schema.answers[0] if self.schema.answers else ("no", "yes")
         rates = {"recall": (right / true).tolist(), "precision": (right / said).tolist()}

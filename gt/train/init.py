@@ -7,9 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gt.data.text.tokenizer import loads
 from gt.errors import UserError, nearest
 from gt.ranges import at_least
 from gt.schema import Schema, several
@@ -79,7 +81,9 @@ class Init:
             sum(p.numel() for p in net.parameters() if p.requires_grad or all_of) for all_of in (False, True)
         )
         if not trained:
-            raise UserError("init.freeze leaves nothing to train")
+            tied = not any(name.startswith("head.") for name, _ in net.named_parameters())
+            why = ": the head has no weights of its own, see model.head.tied" if tied else ""
+            raise UserError(f"init.freeze leaves nothing to train{why}")
         if trained < every:
             how = f"changes of rank {self.lora}: " if self.lora else ""
             lines.append(f"{how}{trained:,} of {every:,} parameters are trained ({trained / every:.1%})")
@@ -92,14 +96,22 @@ class Init:
         theirs, saved = soup([checkpoint_in(Path(run)) for run in runs])
         reasons: dict[str, list[str]] = {}
         taken = []
-        own = {plain(name): value for name, value in net.state_dict().items() if not is_change(name)}
-        meant = other_meaning(Schema.from_dict(saved["schema"]), schema)
+        own = {plain(name): value for name, value in own_weights(net).items() if not is_change(name)}
+        before = Schema.from_dict(saved["schema"])
+        meant = other_meaning(before, schema)
         for name, value in own.items():
             part = name.partition(".")[0]
             if part == "head" and not self.head:
                 reasons.setdefault("a new head", []).append(name)
             elif part in meant:
-                reasons.setdefault(meant[part], []).append(name)
+                ours, old = rows_by_meaning(schema, part), rows_by_meaning(before, part)
+                same = [row for row in ours if row in old] if name == f"{part}.table.weight" and name in theirs else []
+                if same and theirs[name].shape[1] == value.shape[1]:
+                    value[[ours[row] for row in same]] = theirs[name][[old[row] for row in same]].to(value)
+                    known = f": {len(same)} of {len(ours)} rows, which mean the same in both, are taken over"
+                else:
+                    known = ""
+                reasons.setdefault(meant[part] + known, []).append(name)
             elif name not in theirs:
                 reasons.setdefault("not there", []).append(name)
             elif theirs[name].shape != value.shape:
@@ -155,6 +167,30 @@ def soup(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for name, value in states[0].items()
     }
     return mean, saved[0]["hyper_parameters"]
+
+
+def own_weights(net: nn.Module) -> dict[str, Tensor]:
+    """The state of a network, each tensor once: one that is tied to another goes by the first name."""
+    distinct: dict[Any, tuple[str, Tensor]] = {}
+    for name, value in net.state_dict().items():
+        distinct.setdefault((value.data_ptr(), value.shape) if value.numel() else name, (name, value))
+    return dict(distinct.values())
+
+
+def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:
+    """The rows of the table that embeds nodes or edges, by what each stands for, where that is known."""
+    if part == "nodes" and schema.tokenizer:
+        return {name: row for row, name in enumerate(loads(schema.tokenizer).names)}
+    kind = "node" if part == "nodes" else "edge"
+    sizes, names, categories = (getattr(schema, f"{kind}_{what}") for what in ("vocab", "names", "categories"))
+    if not len(sizes) == len(names) == len(categories):
+        return {}
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return {
+        (name, value): start + number
+        for name, values, start in zip(names, categories, starts, strict=True)
+        for number, value in enumerate(values)
+    }
 
 
 def other_meaning(theirs: Schema, ours: Schema) -> dict[str, str]:

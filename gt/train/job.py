@@ -5,7 +5,7 @@ import fcntl
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -120,14 +120,14 @@ def job(cfg: DictConfig) -> Iterator[None]:
     """Around one run: what it says is kept in its folder; what goes wrong is one line there and on the terminal.
 
     That ends the program where the run stands alone, and a command that is refused before anything began leaves no
-    folder. Of a sweep the failure is kept for the ranking; the others run.
+    folder. The failure is kept beside what there is; of a sweep it is ranked, and the others run.
     A job of a sweep that goes on takes up its last checkpoint, where it has one.
     """
     hydra = HydraConfig.get()
     folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
-    if of_sweep:
-        for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
-            (folder / name).unlink(missing_ok=True)
+    alone = not (of_sweep or is_child() or in_sweep(folder))
+    for name in (RESULT, FAILURE) if of_sweep else (FAILURE,) if alone else ():  # of an earlier time in this folder
+        (folder / name).unlink(missing_ok=True)
     log = folder / f"{hydra.job.name}.log"
     with transcript(log):
         try:
@@ -151,5 +151,8 @@ def job(cfg: DictConfig) -> Iterator[None]:
             if not of_sweep:
                 if isinstance(error, UserError | OSError) and not (cfg.get("stage") == "fit" and in_sweep(folder)):
                     forget(folder)
+                if alone and folder.is_dir():
+                    with suppress(OSError):  # what is wrong may be that nothing can be written there
+                        write_json(folder / FAILURE, {"overrides": overrides(), "reason": line})
                 raise SystemExit(1) from None
             write_json(folder / FAILURE, {"overrides": overrides(), "reason": line})

@@ -42,6 +42,23 @@ def add_low_rank(net: nn.Module, rank: int) -> None:
         parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
 
 
+def merge(net: nn.Module) -> None:
+    """Put plain maps, with the changes added to their weights, in place of those that have some.
+
+    PyTorch's own way of taking a parametrization off works on a class that copies of a network share.
+    """
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.Linear) and parametrize.is_parametrized(module):
+            place = {"device": module.weight.device, "dtype": module.weight.dtype}
+            alone = nn.Linear(module.in_features, module.out_features, module.bias is not None, **place)
+            with torch.no_grad():
+                alone.weight.copy_(module.weight)
+                if module.bias is not None:
+                    alone.bias.copy_(module.bias)
+            parent, _, child = name.rpartition(".")
+            setattr(net.get_submodule(parent), child, alone)
+
+
 def plain(name: str) -> str:
     """The name of a parameter in the network without low-rank changes."""
     return name.replace(ORIGINAL, ".weight")

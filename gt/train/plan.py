@@ -211,7 +211,7 @@ def table(step: Step, data: DataModule) -> Table:
         epoch = -(-batches // devices) * seconds
         row = [f"{devices}", f"{devices * step.size:,}",
                duration(all_reduce(step.gradients, devices)), duration(seconds), duration(epoch),
-               f"{samples / batches * devices / seconds:,.0f}", f"{step.seconds / seconds:.0%}",
+               f"{samples / epoch:,.0f}", f"{batches * step.seconds / (devices * epoch):.0%}",
                amount(step.state, "B"), amount(step.state / devices, "B")]  # fmt: skip
         shown.add_row(*row)
     return shown

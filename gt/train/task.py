@@ -87,6 +87,10 @@ class Task(Steps):
             max(1, all_steps(self.trainer)),
         )
         trainer: Any = self.trainer
+        # an epoch of fewer steps than lie between two points of a curve has one all the same
+        together = trainer.accumulate_grad_batches
+        least = int(min(trainer.num_training_batches, trainer.log_every_n_steps * together))
+        trainer.log_every_n_steps = max(1, least // together)
         if trainer.global_step and trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             print(f"goes on at step {trainer.global_step} of {self._lengths[1]}, learning rate {rate:.3g}", flush=True)

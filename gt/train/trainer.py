@@ -5,15 +5,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 
 from gt.errors import UserError
 from gt.train.checkpoint_io import CheckpointFiles
+from gt.train.construct import constructing
 from gt.train.interrupts import without_handlers
 from gt.train.launch import check_started
+from gt.train.logging import quiet
 from gt.train.precision import HalfWeights
+from gt.train.trust import trusted
+
+MEASURED = ("valid/", "train/")  # how the names begin of what a run measures while it trains
 
 
 def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
@@ -48,3 +53,27 @@ def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list
     check_started(trainer.num_devices, trainer.num_nodes)
     without_handlers(trainer)
     return trainer
+
+
+def rehearse_trainer(cfg: DictConfig, folder: Path) -> None:
+    """Make the trainer and its callbacks once, before all else is imported; those of one's own are left for later.
+
+    Args:
+        folder: of the run, which need not be there.
+
+    Raises:
+        UserError: one of them refuses what it is given.
+    """
+    quiet()
+    known = {"monitor": "valid/loss", "mode": "min", "dirpath": str(folder)}
+    parts = {name: part for name, part in (cfg.get("callbacks") or {}).items() if part}
+    callbacks = {name: part for name, part in parts.items() if trusted(part._target_)}  # others may measure anything
+    for name, part in callbacks.items():
+        monitor = part.get("monitor")
+        if monitor and len(callbacks) == len(parts) and not str(monitor).startswith(MEASURED):
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor}: what is measured is called {' or '.join(MEASURED)} and its name"
+            )
+    with constructing(cfg):
+        instances(OmegaConf.create(callbacks), known)
+        make_trainer(cfg.trainer, [], [], folder)

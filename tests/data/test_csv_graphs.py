@@ -100,7 +100,24 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
         "  nodes  categories: element, ring\n"
         "  edges  categories: bond\n"
         "  graphs target: label; split: split\n"
+        "  edges run one way, for nothing says else: a node reads the sources of edges to it; data.undirected=true has "
+        "edges read both ways\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("edges", "options", "said"),
+    [
+        ("graph,source,target,bond\nm1,a,b,single\nm1,b,a,single\n", {}, False),  # both ways already
+        ("graph,source,target,bond\nm1,a,a,single\n", {}, False),
+        (EDGES, {"undirected": False}, False),
+        (EDGES, {"undirected": True}, False),
+        (EDGES.replace("bond\n", "Type\n").replace("single", "directed").replace("double", "directed"), {}, True),
+    ],
+)
+def test_edges_of_one_direction_are_said_to_be(edges, options, said, tmp_path, capsys):
+    opened(write(tmp_path / "csv", edges=edges), **options)
+    assert ("run one way" in capsys.readouterr().out) is said
 
 
 def test_real_numbers_beside_categories(tmp_path):

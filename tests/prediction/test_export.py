@@ -15,6 +15,7 @@ from gt.export import main
 from gt.prediction.asking import single_graphs
 from gt.prediction.export import CLOSE, example_of, furthest, run_compiled, run_onnx, run_program, save_traced
 from gt.prediction.one_graph import OneGraph
+from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
 from tests.data.modules import over
 from tests.runs import network, run_of
@@ -185,3 +186,23 @@ def test_a_network_that_is_not_traced_has_its_weights_and_a_card(tmp_path: Path)
     with pytest.raises(UserError, match=r"no model\.pt2 and no model\.onnx: virtual nodes"):
         main([str(run)])
     assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
+
+
+def test_low_rank_changes_are_merged_in_a_copy(tmp_path: Path) -> None:
+    run, data = of_many_sizes(tmp_path, "mask.hops=2")
+    task = gt.load(run)
+    add_low_rank(task.net, 2)
+    with torch.no_grad():
+        for name, parameter in task.net.named_parameters():
+            if name.endswith("0.up"):
+                parameter.normal_()
+    data.open(encodings_of(task.hparams["config"]))
+    batches = single_graphs(data, 5)
+    with torch.no_grad():
+        expected = [task(batch) for batch in batches]
+        one = OneGraph(task.net)
+        answers = [one(*(inputs.pop("x"), inputs.pop("edge_index"), inputs)) for inputs in map(one.inputs, batches)]
+        again = [task(batch) for batch in batches]  # the network that was copied is as it was
+    for first, copy, later in zip(expected, answers, again, strict=True):
+        torch.testing.assert_close(copy, first, rtol=1e-4, atol=1e-4)
+        assert torch.equal(later, first)

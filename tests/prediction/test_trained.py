@@ -80,6 +80,8 @@ def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(objects, "PART", 7)
         np.testing.assert_array_equal(task.predict(SMILES)["prediction"], few)
     embeddings = task.embed([*SMILES[25:], "no molecule"])
+    with pytest.raises(UserError, match="in a list"):  # a text is a sequence of letters, each a molecule
+        task.predict(SMILES[0])
     assert len(embeddings) == 6
     assert np.isnan(embeddings).all(1).tolist() == [False] * 5 + [True]
 
@@ -99,6 +101,10 @@ def test_graphs_of_networkx_and_of_pyg(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["probability"], at_once["probability"].astype(float), **CLOSE)
     data.open([])
     batch = data.dataset("test").batch(next(iter(data.batches("test"))))
+    with pytest.raises(UserError, match=r"hand over an? nx\.DiGraph|hand over an? nx\.Graph"):
+        gt.load(run).predict(
+            [graph.to_undirected() if graph.is_directed() else graph.to_directed() for graph in graphs]
+        )
     batch.y = None
     again = gt.load(run).predict(batch.to_data_list())
     np.testing.assert_allclose(sorted_column(again), trained, **CLOSE)

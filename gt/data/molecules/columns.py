@@ -65,7 +65,9 @@ def smiles_column(table: Table) -> str:
             if why := _no_molecules(cells):
                 raise UserError(f"{table.name}: '{name}' holds {why}")
         example = shell_override("data.smiles", next(iter(bare)))
-        raise UserError(f"{table.name}: no column reads as SMILES; name it, such as {example}: {several([*bare], 12)}")
+        raise UserError(
+            f"{table.name}: no column reads as SMILES; name it, such as {example}; there are {several([*bare], 12)}"
+        )
     best = max(likely, key=lambda name: (bare[name] in SMILES_NAMES, shares[name][1]))
     if parses(best):
         raise UserError(

@@ -20,6 +20,7 @@ from gt.data.own.assemble import Choices
 from gt.data.own.csv_table import read_table
 from gt.data.own.graph_records import tables
 from gt.data.own.tables import OwnTables
+from gt.data.packed import Graphs
 from gt.data.table import Table
 from gt.errors import UserError, nearest
 from gt.schema import Schema
@@ -124,3 +125,18 @@ class CSVGraphs(OwnTables):
         undirected = _direction(read["edges"])
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return read["nodes"], read["edges"], read.get("graphs"), choices
+
+    def summary(self, graphs: Graphs) -> str:
+        told = "a node reads the sources of edges to it; data.undirected=true has edges read both ways"
+        unsaid = self.choices.undirected is None and not graphs.schema.undirected and one_way(graphs)
+        return super().summary(graphs) + (f"\n  edges run one way, for nothing says else: {told}" if unsaid else "")
+
+
+def one_way(graphs: Graphs) -> bool:
+    """Whether there are edges, and hardly any has one back."""
+    source, target = np.asarray(graphs.edge_index).astype(np.int64)
+    graph = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
+    first, nodes = np.asarray(graphs.node_ptr)[graph], int(graphs.node_ptr[-1]) + 1
+    there, back = ((first + a) * nodes + first + b for a, b in ((source, target), (target, source)))
+    between = source != target
+    return bool(between.any()) and float(np.isin(back[between], there).mean()) < 0.5

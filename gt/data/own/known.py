@@ -40,7 +40,8 @@ def assemble_known(
     for table, names in ((nodes, known.node_names), (edges, known.edge_names)):
         for name in names if len(table) else ():
             if name not in table.columns:
-                hint = nearest(name, table.others("graph", "node", "source", "target"))
+                others = table.others("graph", "node", "source", "target")
+                hint = nearest(name, others) if others else "it has none but of ids"
                 raise UserError(f"{table.name}: no column '{name}', which the model reads: {hint}")
     every = join(nodes, edges, graphs, undirected)
     unreadable = _unreadable_graphs(every, known)
