@@ -112,7 +112,7 @@ def test_the_mask_of_all_nodes_is_none_to_a_model_without_attention(command, tmp
 
 def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
     (tmp_path / "run" / "csv").mkdir(parents=True)  # as loggers leave it
-    code, *_ = command(*ONE, "trainer.precision=16-true")
+    code, *_ = command(*ONE, "stage=baseline", "trainer.precision=16-true")
     assert code == 1
     assert (tmp_path / "run" / "train.log").is_file()
 

@@ -1,7 +1,6 @@
 """The command line around a run: its arguments held against all that there is, and put in Hydra's words."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -138,9 +137,8 @@ def check_run(
         keys = [key.removesuffix("._target_") for key in keys]  # which is to blame for all that it is given
         if path is None or any(wrong.startswith(f"{key}.") or f"{key}.".startswith(wrong) for key in keys):
             raise
-        text = Path(path).read_text().lstrip()
-        if (package := re.search(r"^#\s*@package.*$", text, re.MULTILINE)) and package.start():
-            raise UserError(f"{files.name(path)}: '{package[0]}' counts for nothing unless it comes first") from None
+        if package := files.misplaced(path):
+            raise UserError(f"{files.name(path)}: '{package}' counts for nothing unless it comes first") from None
         if error.key in files.groups and error.key not in {section.name for section in fields(Config)}:
             raise UserError(f"{files.name(path)} lacks its first line '# @package _global_'") from None
         raise UserError(f"{files.name(path)}: {error}") from None

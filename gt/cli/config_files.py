@@ -1,6 +1,7 @@
 """Folders of configuration files: this package's, and those of one's own."""
 
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ class Files:
         file = self._file(path)
         folder = self.folders[0] if file is None else Path(str(file).removesuffix(f"{path}.yaml"))
         return f"{folder.name}/{path}.yaml"
+
+    def misplaced(self, path: str) -> str:
+        """The line of a file that says where its keys go, if others stand before it, for then Hydra passes it over."""
+        file = self._file(path)
+        package = file and re.search(r"^#\s*@package.*$", file.read_text().lstrip(), re.MULTILINE)
+        return package[0] if package and package.start() else ""
 
     def read(self, path: str) -> dict[str, Any]:
         """What a file says, interpolations as they stand."""
