@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from gt.graph import GraphBatch, Move
 from gt.masks import Pairs
 
+WHOLE_DEGREE = "in_degree of the whole graph"  # in the memo of a batch whose nodes drew some of their edges
+
 
 @dataclass
 class Ends:
@@ -151,3 +153,19 @@ class _SumOfOthers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _SumOfOthers.apply(grad, ctx.back, ctx.ends), None, None
+
+
+def whole_degree(batch: GraphBatch) -> Tensor:
+    """(N,) the edges that each node reads, in the whole graph where a batch holds some of them alone."""
+    return batch.memo.get(WHOLE_DEGREE, batch.in_degree)
+
+
+def estimated(sums: Tensor, batch: GraphBatch) -> Tensor:
+    """(N, d) sums over the edges that nodes read as estimates, without bias, of those over all that there are.
+
+    Where all of them are in the batch, it is the sums themselves. A node that has drawn none keeps its 0.
+    """
+    if WHOLE_DEGREE not in batch.memo:
+        return sums
+    factor = batch.memo[WHOLE_DEGREE] / batch.in_degree.clamp(min=1)
+    return sums * factor.to(sums.dtype)[:, None]

@@ -14,21 +14,24 @@ from gt.layers.weights import draw_glorot
 from gt.masks import Pairs
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
-from gt.sums import Ends, add_up, gather, sources, sum_of_sources, targets, totals
+from gt.sums import Ends, add_up, estimated, gather, sources, sum_of_sources, targets, totals, whole_degree
 
 
 def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
-    """(N, width) to ``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over the sources of i and i itself, d the in-degree."""
-    scale = (batch.in_degree + 1).to(x.dtype).rsqrt()[:, None]
+    """(N, width) to ``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over the sources of i and i itself, d the in-degree.
+
+    Of drawn edges it is an estimate: degrees are those of the graph, without which nodes at the rim would weigh most.
+    """
+    scale = (whole_degree(batch) + 1).to(x.dtype).rsqrt()[:, None]
     sent = x * scale
-    return (sum_of_sources(sent, batch) + sent) * scale
+    return (estimated(sum_of_sources(sent, batch), batch) + sent) * scale
 
 
 def sum_of_messages(x: Tensor, e: Tensor | None, batch: GraphBatch) -> Tensor:
     """``sum_j ReLU(x_j + e_ij)`` over the sources of each node: (N, width) and (E, width) or None to (N, width)."""
     if e is None:
-        return sum_of_sources(x.relu(), batch)
-    return add_up((gather(x, sources(batch)) + e).relu(), targets(batch))
+        return estimated(sum_of_sources(x.relu(), batch), batch)
+    return estimated(add_up((gather(x, sources(batch)) + e).relu(), targets(batch)), batch)
 
 
 class Smoothing(Layer):

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from gt.attention.costs import Demand
-from gt.data.large.nodes import NodeData, Steps, refuse_dense
+from gt.data.large.nodes import NodeData, Steps, Whole, refuse_dense
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
@@ -19,7 +19,8 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.inference.whole_graph import WholeGraph, predict
-from gt.layers import Attention, GatedGCN, ParallelBlock
+from gt.layers import GCN, Attention, GatedGCN, ParallelBlock
+from gt.layers.local import smooth, sum_of_messages
 from gt.masks import Complete, Expander, Hops
 from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
@@ -115,6 +116,51 @@ def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(m
     assert sorted(rooted) == labelled.tolist()
     assert len(data.dataset("train")) == 150
     torch.testing.assert_close(data.targets("train").numpy(), graphs.nodes["y"][train], equal_nan=True)
+
+
+@pytest.mark.parametrize("what", ["smooth", "messages", "sums"])
+def test_drawn_edges_estimate_the_sums_over_all_without_bias(what, tmp_path):
+    """Else a layer would be evaluated on other sums than it was trained on, and a node at the rim would weigh most."""
+
+    def read(batch: GraphBatch) -> torch.Tensor:
+        if what == "smooth":
+            return smooth(batch.x, batch)
+        return sum_of_messages(batch.x, batch.edge_attr @ torch.ones(2, 3) if what == "messages" else None, batch)
+
+    data, graphs = opened(tmp_path, Neighbours([3, 2], 40)), made()
+    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+    whole = read(Whole(graphs).batch(None))
+    total, squares, count = torch.zeros(NODES, 3), torch.zeros(NODES, 3), torch.zeros(NODES, 1)
+    loader = data.loader("train")
+    for _ in range(150):
+        for batch in loader:
+            nodes = torch.tensor([numbers[tuple(row)] for row in batch.x.numpy()])
+            roots = (batch.y != UNLABELLED).nonzero()[:, 0]
+            values = read(batch)[roots]
+            total.index_add_(0, nodes[roots], values)
+            squares.index_add_(0, nodes[roots], values.square())
+            count.index_add_(0, nodes[roots], torch.ones(len(roots), 1))
+        loader.sampler.set_epoch(loader.sampler.epoch + 1)
+    known = count[:, 0] > 0
+    mean, n = total[known] / count[known], count[known]
+    error = ((squares[known] / n - mean.square()).clamp(min=0) / n).sqrt()
+    assert int(known.sum()) == 150
+    assert ((mean - whole[known]).abs() <= 5 * error + 1e-4).all()
+    assert error.max() > 0.01  # some nodes read more than three
+
+
+def test_all_edges_drawn_are_the_graph_itself(tmp_path):
+    data, graphs = opened(tmp_path, Neighbours([None, None], 40)), made()
+    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+    torch.manual_seed(0)
+    block = partial(ParallelBlock, local=GCN)
+    net = GraphTransformer(data.schema, 16, 2, block, head=partial(Head, hidden=0)).eval()
+    with torch.no_grad():
+        expected = net(Whole(graphs).batch(None))
+        for batch in data.loader("train"):
+            roots = (batch.y != UNLABELLED).nonzero()[:, 0]
+            nodes = [numbers[tuple(row)] for row in batch.x[roots].numpy()]
+            torch.testing.assert_close(net(batch)[roots], expected[nodes], rtol=1e-4, atol=1e-4)
 
 
 def test_epochs_differ_and_a_seed_gives_the_same_again(tmp_path):

@@ -67,6 +67,7 @@ class InputGraph:
             edge_attr=None if whole.edge_attr is None else whole.edge_attr[rows],
             links=torch.from_numpy(np.searchsorted(sample.nodes, links)),
             extras={name: values[nodes] for name, values in whole.extras.items()},
+            memo=sample.memo,
         )
 
 

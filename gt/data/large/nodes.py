@@ -146,6 +146,7 @@ class NodeSamples(BatchDataset):
             edge_attr=None if attributes is None else tensor(attributes[sample.edges]),
             y=only(nodes["y"], len(sample.nodes), sample.roots, sample.nodes[sample.roots]),
             extras=features,
+            memo=sample.memo,
         ).finish()
 
 

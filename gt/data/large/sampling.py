@@ -5,12 +5,14 @@ subgraph around its share. All of it works on whole arrays; nothing loops over n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from gt.data.arrays import read_array, write_array
 from gt.data.batching import runs
@@ -19,6 +21,7 @@ from gt.data.large.clusters import clusters
 from gt.data.store import fingerprint
 from gt.data.store_folders import beside
 from gt.errors import UserError
+from gt.sums import WHOLE_DEGREE
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,19 @@ class Sample:
         edges: (m,) int64, the rows of its edges among those of the graph, ascending.
         ends: (2, m) int64, source and target of each edge as places in ``nodes``; sorted by (target, source).
         roots: (r,) int64, the places in ``nodes`` of those whose targets count.
+        degree: (n,) int64, edges that each node reads in the graph, where it may have drawn some of them alone.
     """
 
     nodes: np.ndarray
     edges: np.ndarray
     ends: np.ndarray
     roots: np.ndarray
+    degree: np.ndarray | None = None
+
+    @property
+    def memo(self) -> dict[Hashable, Any]:
+        """What a batch of the subgraph is to know of the graph."""
+        return {} if self.degree is None else {WHOLE_DEGREE: torch.from_numpy(self.degree)}
 
 
 def choose(sizes: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
@@ -157,6 +167,7 @@ class Neighbours(Sampler):
     """A few roots, some of the nodes that they read, some that these read, and so on (GraphSAGE, Hamilton et al. 2017).
 
     The subgraph holds the edges that were drawn and no others. A node draws its edges once, when it is first met.
+    Layers that add up what a node reads take its draws for all of it, see `gt.sums.estimated`.
 
     Args:
         fanout: edges drawn for each root, for each node met then, ...; null takes all that there are.
@@ -183,7 +194,8 @@ class Neighbours(Sampler):
             met = np.unique(self.rows.source[edges[-1]]).astype(np.int64)
             met = met[~inside[met]]
             inside[met] = True
-        return subgraph(self.rows, inside, np.concatenate(edges), nodes)
+        drawn = subgraph(self.rows, inside, np.concatenate(edges), nodes)
+        return replace(drawn, degree=self.rows.pointer[drawn.nodes + 1] - self.rows.pointer[drawn.nodes])
 
 
 class Partition(Sampler):
