@@ -96,7 +96,7 @@ OTHERS = [  # of the other programs
     "gt.data inspect text data.path=input.txt data.context=0", "gt.data bench text --seconds soon",
 ]  # fmt: skip
 ENDINGS = {"text": ".txt", "text_classification": ".csv", "molecules": ".csv", "graph_files": ".graphml",
-           "graph_file_nodes": ".json", "csv_graphs": "", "csv_nodes": ""}  # fmt: skip
+           "graph_file_nodes": ".json", "csv_graphs": "", "csv_nodes": "", "csv_links": ""}  # fmt: skip
 RESUMED = ["nowhere", "empty", "folder", "garbled", "truncated"]
 
 

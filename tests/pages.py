@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:pip install .*&& )?(python (?:train\.py|-m gt\.).*)$", re.MULTILINE)
-FOLDERS = {"csv_graphs": "graphs", "csv_nodes": "nodes"}  # what FOLDER is, by the data
+FOLDERS = {"csv_graphs": "graphs", "csv_nodes": "nodes", "csv_links": "nodes"}  # what FOLDER is, by the data
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

@@ -30,7 +30,7 @@ REFUSED = {
     "hops=1": "unknown key 'hops': did you mean 'mask.hops'?",
     "epochs=3": "did you mean 'trainer.max_epochs'?",
     "model.heads=2": "did you mean 'model.block.attention.heads'?",
-    "data=zinc data.path=x": "it belongs to data=csv_graphs, csv_nodes, graph_file_nodes, graph_files, molecules",
+    "data=zinc data.path=x": "it belongs to data=csv_graphs, csv_links, csv_nodes, graph_file_nodes, graph_files",
     "mask=causal mask.hops=2": "it belongs to mask=by_head, by_layer, hops, one_hop",
     "data.path=nowhere": "nowhere: data.path takes a folder of them",
     "encoding=rwse,laplacian": "add -m to run them all; all in one run are 'encoding=[rwse,laplacian]'",

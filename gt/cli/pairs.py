@@ -20,7 +20,8 @@ def ask_pairs(data: DataModule, path: Path) -> None:
 
     Args:
         data: open.
-        path: a table with two columns of node numbers, as `ENDS` or, without such, the first two.
+        path: a table with two columns of node numbers, or of ids where the data have such, as `ENDS` or, without such,
+            the first two.
 
     Raises:
         UserError: the model is asked for no links, or the table has fewer columns.
@@ -35,13 +36,18 @@ def ask_pairs(data: DataModule, path: Path) -> None:
         raise UserError(f"{path} has one column: a pair takes two, such as source and target")
     nodes = int(data.graphs.node_ptr[-1])
     cells = pd.DataFrame({n: table.columns[name] for n, name in enumerate(names)})
-    ends = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)  # (rows, 2)
-    wrong = ~((ends >= 0) & (ends < nodes) & (ends == np.floor(ends)))
+    known = data.source.ids()
+    if known is None:
+        ends = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)  # (rows, 2)
+        wrong, what = ~((ends >= 0) & (ends < nodes) & (ends == np.floor(ends))), f"where a node is 0 to {nodes - 1}"
+    else:
+        ends = cells.apply(lambda column: known.get_indexer(column.astype(str).str.strip())).to_numpy()
+        wrong, what = ends < 0, "which is no node of the graph"
     unreadable = {}
     for row in map(int, np.flatnonzero(wrong.any(1))):
         end = int(wrong[row].argmax())
         cell = table.columns[names[end]][row]
-        unreadable[row] = f"{table.where(row)}: {names[end]} is {cell!r}, where a node is 0 to {nodes - 1}"
+        unreadable[row] = f"{table.where(row)}: {names[end]} is {cell!r}, {what}"
     unreadable |= {row: f"{table.where(row)}: {why}" for row, (_, why) in table.faults.items()}
     rows = np.setdiff1d(np.arange(len(table)), list(unreadable))
     data.source.records = Records(pd.DataFrame(table.columns), rows, dict(sorted(unreadable.items())))

@@ -68,8 +68,8 @@ class Numbers:
         log: let it learn the logarithms of targets, which are above 0; metrics stay as they are.
         standardise: let it read real features in units of their deviation, from their mean. Columns of nothing but 0
             and 1 stay as they are. Of many graphs those for training count; of a single graph its training nodes, or
-            all of its nodes where fewer than 1,000 are for training (the network reads the others' features anyway),
-            and all of its edges.
+            all of its nodes where fewer than 1,000 are for training (the network reads the others' features anyway) or
+            links are to be found, and all of its edges.
     """
 
     normalise: bool = True
@@ -124,10 +124,8 @@ class Numbers:
         moments: dict[str, Any] = {}
         if self.standardise and schema.node_floats:
             rows = runs(graphs.node_ptr[train], graphs.sizes[train]) if len(graphs) > 1 else train
-            x = graphs.nodes["x"]
-            moments["node_mean"], moments["node_scale"] = feature_moments(
-                x if len(graphs) == 1 and len(train) < FEW else x[rows]
-            )
+            x, every = graphs.nodes["x"], len(graphs) == 1 and (schema.level == "link" or len(train) < FEW)
+            moments["node_mean"], moments["node_scale"] = feature_moments(x if every else x[rows])
         if self.standardise and schema.edge_floats:
             attributes, edges = graphs.edges["edge_attr"], np.diff(graphs.edge_ptr)
             if len(graphs) > 1:

@@ -22,6 +22,7 @@ from gt import parallel
 from gt.allocation import keep_freed_memory
 from gt.data.datamodule import DataModule, Sized
 from gt.data.graphs import GraphData
+from gt.data.large.sampling import Neighbours
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
@@ -158,6 +159,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data.readings = partial(net.readings, device, half)
     if isinstance(trainer, Trainer) and trainer.compile:
         say(trainer, compile_network(trainer, net, data, folder))
+    if drawn := short_of_depth(data, net):
+        say(trainer, drawn)
     if isinstance(trainer.strategy, DDPStrategy) and not data.spread:
         unread = some_are_unread(net, next(iter(data.loader("train"))))
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)
@@ -173,6 +176,18 @@ def train(cfg: DictConfig, folder: Path) -> float:
         if trainer.global_step and not task.has_trained:
             say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
         return finish(trainer, task, data, folder, loggers, classical, facts, breakdown)
+
+
+def short_of_depth(data: DataModule, net: torch.nn.Module) -> str:
+    """A line where steps draw neighbours of fewer hops than the network has layers that read them; else nothing."""
+    sampler, layers = getattr(data, "sampler", None), len(getattr(net, "blocks", ()))
+    if not isinstance(sampler, Neighbours) or len(sampler.fanout) >= layers:
+        return ""
+    further = [*sampler.fanout, *[sampler.fanout[-1]] * (layers - len(sampler.fanout))]
+    return (
+        f"neighbours are drawn {len(sampler.fanout)} hops deep and the network has {layers} layers: those at the rim read "
+        f"nothing; data.sampler.fanout={str(further).replace(' ', '').replace('None', 'null')} draws as deep"
+    )
 
 
 def check_mask(net: torch.nn.Module | None, folder: Path) -> None:

@@ -26,6 +26,7 @@ from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
 from gt.train.feed import Feed
 from gt.train.optim import Optimisation
+from gt.train.run import short_of_depth
 from gt.train.task import Task
 from tests.data.modules import over
 
@@ -260,3 +261,12 @@ def test_several_graphs_are_refused(tmp_path):
         NodeData(Two(tmp_path)).open([])
     with pytest.raises(ValueError, match="chunk"):
         NodeData(Made(tmp_path), chunk=0)
+
+
+def test_it_is_said_that_neighbours_are_drawn_less_deep_than_the_network_reads(tmp_path):
+    data = opened(tmp_path, Neighbours([3, None], 40))
+    assert short_of_depth(data, network(data)) == ""
+    deeper = GraphTransformer(data.schema, 16, 4, partial(ParallelBlock, local=GCN))
+    assert "2 hops deep and the network has 4 layers" in short_of_depth(data, deeper)
+    assert "data.sampler.fanout=[3,null,null,null]" in short_of_depth(data, deeper)
+    assert short_of_depth(opened(tmp_path, Full()), deeper) == ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -54,6 +55,10 @@ class LinkSource(Source):
     late_links: bool = True
     asked: np.ndarray | None = None
 
+    def ids(self) -> pd.Index | None:
+        """What the source calls its nodes, as text, in the order of the store; None where they have numbers alone."""
+        return None
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class LinkData(Stored, Sized):
@@ -80,6 +85,10 @@ class LinkData(Stored, Sized):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.source, LinkSource):
+            raise UserError(
+                f"data/batching=links: {self.source} names no links to find: your own graph is read by data=csv_links"
+            )
         if not isinstance(self.sampler, Neighbours | Full | None):
             raise UserError(
                 f"{type(self.sampler).__name__} does not sample around links: choose data/sampler=neighbours or full"

@@ -77,8 +77,8 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     table = nodes if by_node or graphs is None else graphs
     targets = _answer(table, names, kind, optional=by_node)
     choices.numbers.check(targets.kind, targets.y, table.where)
-    node_names, node_categories = _learned(nodes, roles["nodes"])
-    edge_names, edge_categories = _learned(joined.edges, roles["edges"])
+    node_names, node_categories = learned(nodes, roles["nodes"])
+    edge_names, edge_categories = learned(joined.edges, roles["edges"])
     if by_node and "graph" in nodes.columns:
         splits = _splits(graphs, _any_labelled(targets, joined.owner), choices, f"the graphs of {nodes.name}")
     else:
@@ -108,7 +108,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
 
-def _learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+def learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
     """The columns of features and the values of their categories; in ``roles`` each is now called what it became."""
     names = tuple(name for name, role in roles.items() if role in (FEATURE, NUMBER))
     categories = learn_categories(table, names, [name for name in names if roles[name] == NUMBER])

@@ -9,7 +9,7 @@ In place of edges.csv there may be an edge list, see `gt.data.own.edge_list`.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,14 +31,15 @@ NEEDED = {"nodes": ("node",), "edges": ("source", "target"), "graphs": ("graph",
 ALIASES = {"nodes": {"id": "node"}}
 
 
-def files(folder: Path) -> dict[str, Path]:
-    """The file of each table; ``graphs`` may be missing.
+def files(folder: Path, needed: Sequence[str] = PARTS[:2]) -> dict[str, Path]:
+    """The file of each table; those that are not needed may be missing.
 
     Raises:
         UserError: no such folder, a table that is missing or there twice.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder at {folder}: set data.path to the folder that holds nodes.csv and edges.csv")
+        held = " and ".join(f"{part}.csv" for part in needed)
+        raise UserError(f"no folder at {folder}: set data.path to the folder that holds {held}")
     others = sorted(path.name for path in folder.iterdir() if path.is_file())
     paths = {}
     for part in PARTS:
@@ -48,7 +49,7 @@ def files(folder: Path) -> dict[str, Path]:
             raise UserError(f"{folder / there[0]} and {there[1]} are both there: keep one of them")
         if there:
             paths[part] = folder / there[0]
-    for part in PARTS[:2]:
+    for part in needed:
         if part not in paths:
             raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv): {nearest(f'{part}.csv', others)}")
     return paths
@@ -87,7 +88,7 @@ def text_columns(known: Schema | None, part: str) -> set[str]:
     return words | set(known.target) if labelled else words
 
 
-def _direction(edges: Table) -> bool | None:
+def direction(edges: Table) -> bool | None:
     """Whether edges are undirected, as the column ``Type`` of Gephi says, which is taken out; None where none does.
 
     Raises:
@@ -122,7 +123,7 @@ class CSVGraphs(OwnTables):
 
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
         read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
-        undirected = _direction(read["edges"])
+        undirected = direction(read["edges"])
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return read["nodes"], read["edges"], read.get("graphs"), choices
 

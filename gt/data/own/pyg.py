@@ -66,7 +66,10 @@ def build(
         splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
     elif len(graphs) == 1:
         if graphs.schema.level == "link":
-            raise UserError(f"{name} is one graph: links are learned from some graphs and looked for in others")
+            raise UserError(
+                f"{name} is one graph, and links are learned from some graphs and looked for in others: for those "
+                "within one, write its edges into a table and choose data=csv_links"
+            )
         raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
     else:
         splits = random_split(by_graph(targets, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
