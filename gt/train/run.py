@@ -185,8 +185,8 @@ def short_of_depth(data: DataModule, net: torch.nn.Module) -> str:
         return ""
     further = [*sampler.fanout, *[sampler.fanout[-1]] * (layers - len(sampler.fanout))]
     return (
-        f"neighbours are drawn {len(sampler.fanout)} hops deep and the network has {layers} layers: those at the rim read "
-        f"nothing; data.sampler.fanout={str(further).replace(' ', '').replace('None', 'null')} draws as deep"
+        f"neighbours are drawn {len(sampler.fanout)} hops deep and the network has {layers} layers: those at the rim "
+        f"read nothing; data.sampler.fanout={str(further).replace(' ', '').replace('None', 'null')} draws as deep"
     )
 
 
