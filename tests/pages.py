@@ -68,6 +68,7 @@ def files(folder: Path) -> None:
         "graphs/nodes.csv": ["graph,node,element,charge", *(f"{g},{n},{'CNO'[(g + n) % 3]},0.{n}" for g, n in pairs)],
         "graphs/edges.csv": ["graph,source,target,bond", *(f"{g},{n},{(n + 1) % 3},single" for g, n in pairs)],
         "graphs/graphs.csv": ["graph,label", *(f"{g},{g % 2}" for g in range(40))],
+        "pairs.csv": ["source,target", "0,1", "5,9"],
         "nodes/nodes.csv": ["node,element,label", *(f"{n},{'CNO'[n % 3]},{n % 2}" for n in range(90))],
         "nodes/edges.csv": ["source,target", *(f"{n},{(7 * n + 1) % 90}" for n in range(90))],
     }  # fmt: skip

@@ -218,9 +218,16 @@ def test_more_processes_than_cores_are_refused(accelerator, devices, two_cores):
         check_devices(accelerator, devices)
 
 
-@pytest.mark.parametrize(("accelerator", "devices"), [("cpu", 2), ("cpu", "auto"), ("gpu", 8)])
-def test_as_many_processes_as_cores_or_gpus_are_fine(accelerator, devices, two_cores):
-    check_devices(accelerator, devices)
+@pytest.mark.parametrize("devices", [2, "auto"])
+def test_as_many_processes_as_cores_are_fine(devices, two_cores):
+    check_devices("cpu", devices)
+
+
+def test_more_processes_than_cores_are_fine_on_gpus_and_a_gpu_has_to_be_there(two_cores, monkeypatch):
+    with pytest.raises(UserError, match="asks for a GPU and this machine has none"):
+        check_devices("gpu", 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check_devices("gpu", 8)
 
 
 @pytest.mark.parametrize(("local", "unread"), [("gine", False), ("gated_gcn", True)])

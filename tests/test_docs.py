@@ -115,6 +115,8 @@ def last(runs: dict[str, str], words: list[str]) -> tuple[str, str]:
     kinds = set(runs)
     if "gt.generate" in words:
         kinds = {"text", "python_text"}
+    elif "--pairs" in words:
+        kinds = {"csv_links"}
     elif "gt.export" in words or any(word.startswith("init=") for word in words):
         kinds = {"molecules"}
     elif {"data.path=new.csv", "--dropout"} & set(words):

@@ -111,12 +111,12 @@ def result(valid: float, test: float | None = None, seconds: float | None = 0.01
             "seconds_per_batch": seconds}  # fmt: skip
 
 
-SMALL = ("data=graph_files", "data.path=a.graphml", "spectrum.weights=[0,0.5,1]", "spectrum.radii=[0,null]")
+SMALL = ("data=graph_files", "data.path=graphs.jsonl", "spectrum.weights=[0,0.5,1]", "spectrum.radii=[0,null]")
 
 
 def test_either_command_runs_each_cell_once_and_later_what_is_missing(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.graphml").touch()
+    write_graphs(tmp_path)
     words = [*SMALL, "model.width=32", f"hydra.sweep.dir={tmp_path / 'map'}", "spectrum.seeds=2"]
     first = command("train", "-m", "experiment=spectrum", *words)
     assert len(first) == 2 * (1 + 2 * 2)

@@ -92,7 +92,8 @@ class Counted:
 def trainer(epochs, steps, accumulate=1):
     return SimpleNamespace(
         datamodule=SimpleNamespace(data=Counted()), max_epochs=epochs, max_steps=steps, limit_train_batches=1.0,
-        accumulate_grad_batches=accumulate, current_epoch=0, global_step=0,
+        accumulate_grad_batches=accumulate, num_training_batches=5, log_every_n_steps=20,
+        current_epoch=0, global_step=0,
     )  # fmt: skip
 
 

@@ -77,29 +77,21 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     table = nodes if by_node or graphs is None else graphs
     targets = _answer(table, names, kind, optional=by_node)
     choices.numbers.check(targets.kind, targets.y, table.where)
-    node_names, node_categories = learned(nodes, roles["nodes"])
-    edge_names, edge_categories = learned(joined.edges, roles["edges"])
+    features = features_of(nodes, joined.edges, roles)
     if by_node and "graph" in nodes.columns:
         splits = _splits(graphs, _any_labelled(targets, joined.owner), choices, f"the graphs of {nodes.name}")
     else:
         splits = _splits(table, targets, choices, table.name)
-    degree = not node_names
-    node_vocab, node_floats = ((most_neighbours(joined.ends[1]) + 1,), 0) if degree else widths(node_categories)
-    edge_vocab, edge_floats = widths(edge_categories)
+    degree = not features["node_names"]
+    if degree:
+        features["node_vocab"] = (most_neighbours(joined.ends[1]) + 1,)
     schema = Schema(
-        node_vocab=node_vocab,
-        node_floats=node_floats,
-        edge_vocab=edge_vocab,
-        edge_floats=edge_floats,
+        **features,
         level="node" if by_node else "graph",
         kind=targets.kind,
         outputs=targets.outputs,
         names=targets.names if targets.kind == "multiclass" else tuple(names),
         target=tuple(names),
-        node_names=node_names,
-        node_categories=node_categories,
-        edge_names=edge_names,
-        edge_categories=edge_categories,
         degree=degree,
         undirected=bool(choices.undirected),
     )
@@ -108,7 +100,18 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
 
-def learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+def features_of(nodes: Table, edges: Table, roles: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """What a schema says of the features of nodes and edges; in ``roles`` each is now called what it became."""
+    fields: dict[str, Any] = {}
+    for kind, table in {"node": nodes, "edge": edges}.items():
+        names, categories = _learned(table, roles[f"{kind}s"])
+        vocab, floats = widths(categories)
+        described = {"names": names, "categories": categories, "vocab": vocab, "floats": floats}
+        fields |= {f"{kind}_{what}": value for what, value in described.items()}
+    return fields
+
+
+def _learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
     """The columns of features and the values of their categories; in ``roles`` each is now called what it became."""
     names = tuple(name for name, role in roles.items() if role in (FEATURE, NUMBER))
     categories = learn_categories(table, names, [name for name in names if roles[name] == NUMBER])

@@ -12,12 +12,12 @@ import pandas as pd
 from gt.data.large.links import LinkSource
 from gt.data.large.negatives import AnyPair
 from gt.data.numbers import Numbers
-from gt.data.own.assemble import learned
+from gt.data.own.assemble import features_of
 from gt.data.own.base import file_name
 from gt.data.own.columns import describe
 from gt.data.own.csv_graphs import direction, files, read_part
 from gt.data.own.joined import join
-from gt.data.own.node_tables import encode, widths
+from gt.data.own.node_tables import encode
 from gt.data.own.roles import roles_of
 from gt.data.packed import Arrays, Graphs
 from gt.data.source import small
@@ -105,33 +105,22 @@ class CSVLinks(LinkSource):
         joined = join(nodes, edges, None, undirected=True)
         parts = self._split(edges, split)
         roles = roles_of(joined.nodes, edges, None, (), True, self.features)
-        node_names, node_categories = learned(joined.nodes, roles["nodes"])
-        edge_names, edge_categories = learned(edges, roles["edges"])
-        node_vocab, node_floats = widths(node_categories) if node_names else ((len(joined.nodes),), 0)
-        edge_vocab, edge_floats = widths(edge_categories)
-        schema = Schema(
-            node_vocab=node_vocab,
-            node_floats=node_floats,
-            edge_vocab=edge_vocab,
-            edge_floats=edge_floats,
-            level="link",
-            kind="binary",
-            target=("whether there is one",),
-            node_names=node_names,
-            node_categories=node_categories,
-            edge_names=edge_names,
-            edge_categories=edge_categories,
-            undirected=True,
-        )
+        features = features_of(joined.nodes, edges, roles)
+        alone = not features["node_names"]  # each has an embedding of its own
+        if alone:
+            features["node_vocab"] = (len(joined.nodes),)
+        target = ("whether there is one",)
+        schema = Schema(**features, level="link", kind="binary", target=target, undirected=True)
         shown = replace(joined, edges=edges.take(parts["train"]), ends=joined.ends[:, parts["train"]]).both_ways()
-        graphs = shown.graphs_with({}, replace(schema, degree=not node_names))
-        if not node_names:  # rather than its degree
+        graphs = shown.graphs_with({}, replace(schema, degree=alone))
+        if alone:  # rather than one of its degree
             graphs = replace(graphs, nodes={"x": np.arange(len(joined.nodes))[:, None]})
             graphs = replace(graphs, schema=replace(graphs.schema, degree=False))
         links = joined.ends.T
         splits: Arrays = {name: links[rows] for name, rows in parts.items()} | self._negatives(links, parts, graphs)
-        if edge_names:
-            splits["valid_edge_attr"] = encode(edges.take(parts["valid"]), edge_names, edge_categories)
+        if schema.edge_names:
+            late = edges.take(parts["valid"])
+            splits["valid_edge_attr"] = encode(late, schema.edge_names, schema.edge_categories)
         notes = {"attributes": roles, "left out": left_out}
         return self.numbers.learn(replace(graphs, splits=splits, notes=notes))
 
