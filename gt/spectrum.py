@@ -27,13 +27,14 @@ def command_line(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no map to go on with, or it is asked to go on under other settings.
     """
+    from gt.cli.spectrum.plan import read, refuse_several
+
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    refuse_several([word for word in words if "=" in word and not word.startswith("-")])
     if not folders:
         recipes = [word.removeprefix("experiment=").strip("[]") for word in words if word.startswith("experiment=")]
         others = [word for word in words if not word.startswith("experiment=")]
         return ["-m", f"experiment=[{','.join(recipes)},spectrum]" if recipes else "experiment=spectrum", *others]
-    from gt.cli.spectrum.plan import read
-
     folder = Path(folders[-1])
     plan, more = read(folder), [word for word in words if not word.startswith("resume=")]
     for word in more:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.override_parser.types import IntervalSweep
+from hydra.types import RunMode
+from omegaconf import open_dict
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
-from gt.cli.composing import additions, configuration, is_multirun, run_dir, settle
+from gt.cli.composing import additions, configuration, run_dir, settle
 from gt.cli.config import LATE, MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
@@ -65,9 +67,12 @@ def check_command(
             files.check_options(override.key_or_group, parsed([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         options = [*hydras, *(lines[0] for lines in choices)]
-        base = configuration(options, name, files)
+        base = configuration(options, name, files, hydra=True)
+        many = bool({"-m", "--multirun"} & {*arguments}) or base.hydra.mode == RunMode.MULTIRUN
+        with open_dict(base):
+            del base["hydra"]
         for override in overrides:
-            if override.key_or_group == "hydra.run.dir" and is_multirun(arguments, options, name):
+            if override.key_or_group == "hydra.run.dir" and many:
                 raise UserError(f"{override.input_line}: this command makes a sweep, whose folder is hydra.sweep.dir")
         arguments = in_full(arguments, base)
         own = [override for override in parsed(arguments) if not override.is_hydra_override()]

@@ -8,7 +8,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
@@ -24,14 +23,19 @@ from gt.train.resume import settings
 UNASKED = re.compile(r"Could not override '([\w/]+)'(?:.*\n.* override (?:one of )?(.+)\?)?")  # as Hydra has it
 
 
-def configuration(overrides: list[str], name: str = "train", files: Files | None = None) -> DictConfig:
+def configuration(
+    overrides: list[str], name: str = "train", files: Files | None = None, hydra: bool = False
+) -> DictConfig:
     """What Hydra composes of overrides in the folder of configurations that it was given.
+
+    Args:
+        hydra: with Hydra's own section.
 
     Raises:
         UserError: one line for what it refuses.
     """
     try:
-        return compose(name, overrides=overrides)
+        return compose(name, overrides=overrides, return_hydra_config=hydra)
     except MarkedYAMLError as error:
         raise UserError(yaml_line(error.problem_mark.name if error.problem_mark else name, error)) from None
     except (HydraException, OmegaConfBaseException) as error:
@@ -39,13 +43,6 @@ def configuration(overrides: list[str], name: str = "train", files: Files | None
         if files and (unasked := UNASKED.match(text)):
             text = files.without(unasked[1], (unasked[2] or "").split(", "))
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
-
-
-def is_multirun(arguments: Sequence[str], overrides: list[str], name: str = "train") -> bool:
-    """Whether Hydra makes several runs of a command: by a flag, or as the configuration of its overrides says."""
-    if {"-m", "--multirun"} & {*arguments}:
-        return True
-    return compose(name, overrides=overrides, return_hydra_config=True).hydra.mode == RunMode.MULTIRUN
 
 
 def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:

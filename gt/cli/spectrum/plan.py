@@ -96,6 +96,19 @@ def read(folder: Path) -> Plan:
     return Plan(**json.loads((folder / PLAN).read_text()))
 
 
+def refuse_several(overrides: Sequence[str]) -> None:
+    """Whether each override of a map's command line gives one value.
+
+    Raises:
+        UserError: one gives several.
+    """
+    for override in parsed(list(overrides)):
+        if override.is_sweep_override():
+            raise UserError(
+                f"{override.input_line} gives several values: a map goes over radii, weights and seeds alone"
+            )
+
+
 def planned(cfg: DictConfig, flags: Sequence[str]) -> tuple[Plan, int | None]:
     """The map that a composed command line asks for, and how many processes it sets.
 
@@ -107,11 +120,10 @@ def planned(cfg: DictConfig, flags: Sequence[str]) -> tuple[Plan, int | None]:
         UserError: it sets what the map goes over, or the model or the mask is none that a map can be of.
     """
     overrides, common = [*cfg.hydra.overrides.task], []
+    refuse_several(overrides)
     data = [cfg.hydra.runtime.choices.data]
     for override in parsed(overrides):
         key, line = override.key_or_group, str(override.input_line)
-        if override.is_sweep_override():
-            raise UserError(f"{line} gives several values: a map goes over radii, weights and seeds alone")
         for swept, name in SWEPT.items():
             if f"{key}.".startswith(f"{swept}.") and key != "mask":
                 raise UserError(f"{line}: the map goes over that; set spectrum.{name}")
