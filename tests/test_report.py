@@ -26,11 +26,21 @@ def test_one_point_is_drawn_as_a_dot_and_the_rate_goes_by_its_name(count: int) -
     names = ("train/loss", "lr-AdamW/pg1", "lr-AdamW/pg2")
     figure = curves(pd.DataFrame({"step": range(count)} | dict.fromkeys(names, 0.5)), "loss", {})
     for axes, label in zip(figure.axes, ("train/loss", "learning rate"), strict=True):
-        (line,) = axes.get_lines()
-        assert line.get_label() == label
+        *each, line = axes.get_lines()
+        assert line.get_label() == label + (", mean of 10 points" if each else "")
+        assert bool(each) == (count == 100 and label == "train/loss")  # single batches, faintly, behind their means
         drawn = "None" if count == 100 else "o"
         assert line.get_marker() == drawn
         assert (line.get_markersize() > 5) == (count == 1) or count == 100
+
+
+def test_a_smoothed_loss_is_the_mean_of_the_points_around():
+    loss = np.random.default_rng(0).random(40)
+    figure = curves(pd.DataFrame({"step": range(40), "train/loss": loss}), "loss", {})
+    raw, mean = figure.axes[0].get_lines()
+    np.testing.assert_allclose(raw.get_ydata(), loss)
+    np.testing.assert_allclose(mean.get_ydata()[20], loss[18:22].mean())
+    assert len(mean.get_ydata()) == 40
 
 
 def test_the_baseline_beside_validation_is_scored_on_validation(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from gt.inference.analysis import Profile, Reach
 from gt.schema import Schema
 
+MANY = 20  # points of a curve from which on it is smoothed
 MOST_CLASSES = 100  # of a confusion matrix that is drawn
 MOST_TARGETS = 9  # of several numbers, those that are drawn
 LETTERS = 44  # of a line above a panel
@@ -37,8 +38,15 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
     for axes, (title, names, key) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         for name in names:
             points = log[["step", name]].dropna()
+            if name == "train/loss" and len(points) >= MANY:  # of single batches, which differ in size and difficulty
+                axes.plot(points["step"], points[name], color="C0", alpha=0.25, lw=0.8)
+                together = len(points) // 10
+                mean = points[name].rolling(together, min_periods=1, center=True).mean()
+                axes.plot(points["step"], mean, color="C0", label=f"{name}, mean of {together} points")
+                continue
+            color = "C0" if name == "train/loss" else None
             dots = {"marker": "o", "ms": 6 if len(points) == 1 else 3} if len(points) < 40 else {}
-            axes.plot(points["step"], points[name], label=name, **dots)
+            axes.plot(points["step"], points[name], label=name, color=color, **dots)
         if key in baseline:
             axes.axhline(baseline[key], color="grey", ls="--", lw=1, label="trivial baseline, validation")
         axes.set(title=title, xlabel="optimiser step")
