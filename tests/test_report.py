@@ -18,6 +18,7 @@ def test_the_loss_is_drawn_once_whatever_decides() -> None:
         figure = curves(log, criterion, {"loss": 1.7, "auroc": 0.5})
         assert [axes.get_title() for axes in figure.axes] == titles
         for axes in figure.axes:
+            assert len({line.get_color() for line in axes.get_lines()}) == len(axes.get_lines())
             assert "trivial baseline, validation" in [line.get_label() for line in axes.get_lines()]
 
 
@@ -38,6 +39,7 @@ def test_a_smoothed_loss_is_the_mean_of_the_points_around():
     loss = np.random.default_rng(0).random(40)
     figure = curves(pd.DataFrame({"step": range(40), "train/loss": loss}), "loss", {})
     raw, mean = figure.axes[0].get_lines()
+    assert raw.get_color() == mean.get_color()
     np.testing.assert_allclose(raw.get_ydata(), loss)
     np.testing.assert_allclose(mean.get_ydata()[20], loss[18:22].mean())
     assert len(mean.get_ydata()) == 40

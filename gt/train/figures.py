@@ -44,7 +44,7 @@ def curves(log: pd.DataFrame, criterion: str, baseline: dict[str, float]) -> Fig
                 mean = points[name].rolling(together, min_periods=1, center=True).mean()
                 axes.plot(points["step"], mean, color="C0", label=f"{name}, mean of {together} points")
                 continue
-            color = "C0" if name == "train/loss" else None
+            color = "C1" if name == "valid/loss" else "C0"
             dots = {"marker": "o", "ms": 6 if len(points) == 1 else 3} if len(points) < 40 else {}
             axes.plot(points["step"], points[name], label=name, color=color, **dots)
         if key in baseline:
