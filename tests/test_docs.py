@@ -112,7 +112,7 @@ def test_the_reference_names_every_option():
 
 def last(runs: dict[str, str], words: list[str]) -> tuple[str, str]:
     """The data and the folder of the run that a page means: the last one that serves what is asked of it."""
-    kinds = set(runs)
+    kinds = set(runs) - {"csv_links"}  # which answers pairs alone
     if "gt.generate" in words:
         kinds = {"text", "python_text"}
     elif "--pairs" in words:
