@@ -100,8 +100,8 @@ class OfLabelled(Around):
     """A metric of the labelled entries, see `labelled`; of several numbers or yes/no answers the mean over these tasks.
 
     A task counts where it has a label, and the metric is defined; without such a task, or with a prediction that is no
-    number, it is NaN. Yes and no are the classes 1 and 0, by the log-odds
-    of yes, or for a metric of several classes by those of both.
+    number, it is NaN. Yes and no are the classes 1 and 0, by the log-odds of yes, or for a metric of several classes by
+    those of both.
     """
 
     def __init__(self, metric: Any, schema: Schema) -> None:

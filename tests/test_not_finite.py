@@ -149,20 +149,29 @@ def test_a_run_that_left_a_step_out_goes_on_to_the_same_numbers(data, tmp_path):
     assert history(tmp_path / "run")["train/loss"].isna().any()
 
 
-def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(monkeypatch):
-    """As in 16-mixed on a GPU: a step without gradients would be a mistake to it."""
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(fused, monkeypatch):
+    """As in 16-mixed on a GPU, where Lightning divides by the scale before it clips, unless the optimiser is fused."""
     net = torch.nn.Linear(2, 1)
     task, scaler = Task.__new__(Task), torch.amp.GradScaler("cpu", init_scale=4.0)
     torch.nn.Module.__init__(task)
-    task.net, task._void, task._step_buffers = net, True, {}
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    task.net, task._step_buffers = net, {}
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=fused)
     plugin = SimpleNamespace(scaler=scaler, main_params=lambda optimizer: net.parameters())
-    monkeypatch.setattr(Task, "trainer", SimpleNamespace(precision_plugin=plugin))
-    before = [p.detach().clone() for p in net.parameters()]
-    scaler.scale(net(torch.ones(3, 2)).sum()).backward()
-    task.configure_gradient_clipping(optimizer, 1.0, "norm")
-    scaler.step(optimizer)
-    scaler.update()
-    assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
-    assert scaler.get_scale() == 2.0
-    assert not task._void
+    trainer = SimpleNamespace(precision_plugin=plugin, is_last_batch=True)
+    monkeypatch.setattr(Task, "trainer", trainer)
+    monkeypatch.setattr(Task, "device", torch.device("cpu"))
+    task._place, task.optim = SimpleNamespace(index=0), None
+    for void in (False, True, True, False):
+        before = [p.detach().clone() for p in net.parameters()]
+        task._void = void
+        optimizer.zero_grad()
+        scaler.scale(net(torch.ones(3, 2)).sum()).backward()
+        if not fused:
+            scaler.unscale_(optimizer)
+        task.configure_gradient_clipping(optimizer, 1.0, "norm")
+        scaler.step(optimizer)
+        scaler.update()
+        assert all(torch.equal(p, old) == void for p, old in zip(net.parameters(), before, strict=True))
+        assert all(p.isfinite().all() for p in net.parameters())
+        assert not task._void

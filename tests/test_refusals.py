@@ -115,6 +115,7 @@ def test_a_run_that_fails_after_it_began_keeps_its_folder(command, tmp_path):
     code, *_ = command(*ONE, "stage=baseline", "trainer.precision=16-true")
     assert code == 1
     assert (tmp_path / "run" / "train.log").is_file()
+    assert read(tmp_path / "run").state == "failed"
 
 
 def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):

@@ -134,7 +134,7 @@ def check_run(
         if fits:
             from gt.train.trainer import rehearse_trainer
 
-            rehearse_trainer(cfg, Path())
+            rehearse_trainer(cfg)
         return leftovers
     except WrongKey as error:
         wrong = error.key + "."

@@ -125,9 +125,10 @@ def job(cfg: DictConfig) -> Iterator[None]:
     """
     hydra = HydraConfig.get()
     folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
-    alone = not (of_sweep or is_child() or in_sweep(folder))
-    for name in (RESULT, FAILURE) if of_sweep else (FAILURE,) if alone else ():  # of an earlier time in this folder
-        (folder / name).unlink(missing_ok=True)
+    if of_sweep:
+        for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
+            (folder / name).unlink(missing_ok=True)
+    began = False
     log = folder / f"{hydra.job.name}.log"
     with transcript(log):
         try:
@@ -137,6 +138,9 @@ def job(cfg: DictConfig) -> Iterator[None]:
                     cfg.resume = str(folder)
                 if (kept := folder / str(hydra.output_subdir) / "config.yaml").is_file():
                     write_bytes(kept, OmegaConf.to_yaml(cfg).encode())
+                began = not (of_sweep or is_child() or in_sweep(folder))
+                if began:
+                    (folder / FAILURE).unlink(missing_ok=True)
                 yield
         except Pruned as end:
             if not is_child():
@@ -151,7 +155,7 @@ def job(cfg: DictConfig) -> Iterator[None]:
             if not of_sweep:
                 if isinstance(error, UserError | OSError) and not (cfg.get("stage") == "fit" and in_sweep(folder)):
                     forget(folder)
-                if alone and folder.is_dir():
+                if began and folder.is_dir():
                     with suppress(OSError):  # what is wrong may be that nothing can be written there
                         write_json(folder / FAILURE, {"overrides": overrides(), "reason": line})
                 raise SystemExit(1) from None

@@ -95,11 +95,11 @@ class Steps(pl.LightningModule):
         if not self._void:
             self._look_and_clip(optimizer, scaler, gradient_clip_val, gradient_clip_algorithm)
         if self._void:
-            if scaler is None:
-                optimizer.zero_grad()  # a parameter without a gradient is not stepped
-            else:  # which counts a step without gradients as a mistake, and leaves out by itself one that overflowed
+            if scaler is not None and _unscales(optimizer):  # what has no gradients, the scaler takes for a mistake
                 for gradient in self._gradients(optimizer):
-                    gradient.fill_(torch.inf)
+                    gradient.fill_(torch.inf)  # looked at in the step itself, which is then left out
+            else:
+                optimizer.zero_grad()  # a parameter without a gradient is not stepped
             for name, buffer in self._persistent_buffers():
                 buffer.copy_(self._step_buffers[name])
             self._void = False
@@ -111,7 +111,7 @@ class Steps(pl.LightningModule):
     def _look_and_clip(
         self, optimizer: torch.optim.Optimizer, scaler: Any, most: float | None, algorithm: str | None
     ) -> None:
-        if most and scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if most and scaler is not None and _unscales(optimizer):
             scaler.unscale_(optimizer)
         by_value = algorithm == GradClipAlgorithmType.VALUE
         looks = self._looks and scaler is None  # which has steps that overflow left out by itself
@@ -124,3 +124,8 @@ class Steps(pl.LightningModule):
                 nn.utils.clip_grads_with_norm_(precision.main_params(optimizer), most, norm)
         if most and by_value:
             nn.utils.clip_grad_value_(precision.main_params(optimizer), most)
+
+
+def _unscales(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimiser, a fused one, divides gradients by the loss scale itself; else they are by now."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -55,17 +55,14 @@ def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list
     return trainer
 
 
-def rehearse_trainer(cfg: DictConfig, folder: Path) -> None:
+def rehearse_trainer(cfg: DictConfig) -> None:
     """Make the trainer and its callbacks once, before all else is imported; those of one's own are left for later.
-
-    Args:
-        folder: of the run, which need not be there.
 
     Raises:
         UserError: one of them refuses what it is given.
     """
     quiet()
-    known = {"monitor": "valid/loss", "mode": "min", "dirpath": str(folder)}
+    known = {"monitor": "valid/loss", "mode": "min", "dirpath": "."}
     parts = {name: part for name, part in (cfg.get("callbacks") or {}).items() if part}
     callbacks = {name: part for name, part in parts.items() if trusted(part._target_)}  # others may measure anything
     for name, part in callbacks.items():
@@ -76,4 +73,4 @@ def rehearse_trainer(cfg: DictConfig, folder: Path) -> None:
             )
     with constructing(cfg):
         instances(OmegaConf.create(callbacks), known)
-        make_trainer(cfg.trainer, [], [], folder)
+        make_trainer(cfg.trainer, [], [], Path())

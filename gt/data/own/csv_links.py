@@ -88,7 +88,8 @@ class CSVLinks(LinkSource):
         direction(edges)  # whatever it is
         ends = np.stack([edges.columns[end].astype(str) for end in ("source", "target")])
         places, names = pd.factorize(ends.ravel())
-        nodes = read.get("nodes") or Table(edges.name, {"node": names.astype(object)}, lambda row: edges.name)
+        ids = Table(edges.name, {"node": names.astype(object)}, lambda row: edges.name)
+        nodes = read.get("nodes", ids)
         if "graph" in nodes.columns:
             raise UserError(f"{nodes.name}: links are those of one graph: leave the column 'graph' out")
         low, high = np.sort(places.reshape(2, -1), axis=0)
