@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import gt.train.report
+from gt.data.text.tokenizer import Bytes
 from gt.graph import path_graphs
 from gt.parallel import share_of
 from gt.schema import UNLABELLED, Schema
@@ -129,3 +130,9 @@ def test_a_run_shows_them_of_its_last_split(tmp_path, monkeypatch, test):
         assert row["targets"] == sum(row["from"] <= len(fact["nodes"]) <= row["to"] for fact in mine)
     assert (by_size["targets"] * by_size["accuracy"]).sum() / len(mine) == pytest.approx(scores["accuracy"])
     assert (by_size["targets"] * by_size["loss"]).sum() / len(mine) == pytest.approx(scores["loss"], rel=1e-4)
+
+
+def test_classes_of_a_tokenizer_without_names_are_spelled():
+    schema = Schema(node_vocab=(256,), level="node", outputs=256, tokenizer=Bytes().dumps(), max_nodes=4)
+    names = Breakdown(schema).classes()["class"]
+    assert [names[byte] for byte in (10, 32, 101, 200)] == ["'\\n'", "' '", "'e'", "200"]

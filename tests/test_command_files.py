@@ -49,6 +49,7 @@ def configs(tmp_path_factory) -> Path:
     for name, (content, _) in (FILES | BROKEN).items():
         (folder / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{content}\n")
     (folder / "experiment" / "bare.yaml").write_text("model:\n  depth: 3\n")
+    (folder / "experiment" / "late.yaml").write_text("# what it is\n# @package _global_\nmodel:\n  depth: 3\n")
     (folder / "experiment" / "through.yaml").write_text("# @package _global_\ndefaults:\n  - override /data: bad\n")
     (folder / "experiment" / "inner.yaml").write_text("# @package _global_\ndefaults:\n  - section\n")
     (folder / "experiment" / "good.yaml").write_text("# @package _global_\nmodel:\n  depth: 3\n")
@@ -80,6 +81,7 @@ def test_the_file_that_is_named_is_the_one_that_holds_the_key(configs):
         (["experiment=inner"], "configs/experiment/section.yaml: unknown key 'modle': did you mean 'model'?"),
         (["experiment=good", "debug=bad"], "configs/debug/bad.yaml: unknown key 'trainer.max_epoch'"),
         (["experiment=good,section"], "configs/experiment/section.yaml: unknown key 'modle'"),
+        (["experiment=late"], "configs/experiment/late.yaml: '# @package _global_' counts for nothing unless it comes"),
         (["experiment=bare"], "configs/experiment/bare.yaml lacks its first line '# @package _global_'"),
     ):
         with pytest.raises(UserError) as caught:

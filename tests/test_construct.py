@@ -171,6 +171,8 @@ def test_a_number_out_of_its_range_is_refused_where_it_is_used(make):
         "trainer.limit_train_batches=0.0", "trainer.limit_val_batches=0", "trainer.limit_test_batches=-1",
         "trainer.accumulate_grad_batches=0", "trainer.gradient_clip_val=-1", "trainer.val_check_interval=0",
         "trainer.check_val_every_n_epoch=0", "trainer.log_every_n_steps=0", "trainer.num_sanity_val_steps=-2",
+        "trainer.limit_train_batches=1.5", "trainer.val_check_interval=2.5", "callbacks.checkpoint.save_top_k=-2",
+        "trainer.devices=0", "+trainer.overfit_batches=1",
         "+trainer.num_nodes=0", "callbacks.early_stopping.patience=-1", "seed=-1", "seed=4294967296",
     ],
 )  # fmt: skip

@@ -149,6 +149,11 @@ def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):
         resumed([f"resume={run_folder}"])
 
 
+def test_a_single_run_goes_on_without_the_flag_of_a_sweep(run_folder):
+    with pytest.raises(UserError, match="leave -m out"):
+        prepared(["-m", f"resume={run_folder}"])
+
+
 def test_without_a_folder_to_resume_nothing_changes():
     for arguments in ([], ["seed=1"], ["resume=null"], ["resume="]):
         assert resumed(arguments) is arguments

@@ -116,3 +116,12 @@ def test_marks_of_an_axis_are_apart(values, expected):
     else:
         assert len(names) == 4
         assert np.diff(places).min() > 0.2 * (max(places) - min(places))
+
+
+@pytest.mark.parametrize(("key", "said"), [("seed", "how much seeds matter"), ("data.fold", "differ in their split")])
+def test_the_page_says_what_its_intervals_are_of(key: str, said: str, tmp_path: Path):
+    keep(tmp_path, [result(n, f"{key}={n}") for n in range(3)])
+    main([str(tmp_path)])
+    page = (tmp_path / "ranking.html").read_text()
+    assert [words in page for words in ("how much seeds matter", "differ in their split")].count(True) == 1
+    assert said in page

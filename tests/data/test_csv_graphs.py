@@ -225,6 +225,10 @@ FAULTS = {
         {"nodes": NODES.replace("m1,b,O,1", 'm1,"b\n",O,1').replace("m3,a,C,0", "m3,a,C")},
         "{folder}/nodes.csv, line 7: 3 cells where the header has 4",
     ),
+    "classes beyond what a float tells apart": (
+        {"graphs": f"graph,label\nm1,1\nm2,{2**53}\nm3,{2**53}\n"},
+        "{folder}/graphs.csv, line 3: 9007199254740992.0 is too large to be a class",
+    ),
     "thousands or decimals": (
         {"nodes": "graph;node;size\nm1;a;950\nm1;b;1,234\n"},
         "{folder}/nodes.csv, line 3: 'size' is '1,234', which may be of thousands or have three decimals: ",
