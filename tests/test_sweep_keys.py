@@ -118,7 +118,14 @@ def test_marks_of_an_axis_are_apart(values, expected):
         assert np.diff(places).min() > 0.2 * (max(places) - min(places))
 
 
-@pytest.mark.parametrize(("key", "said"), [("seed", "how much seeds matter"), ("data.fold", "differ in their split")])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("seed", "how much seeds matter"),
+        ("data.source.fold", "differ in their split"),
+        ("data.source.split_seed", "differ in their split"),
+    ],
+)
 def test_the_page_says_what_its_intervals_are_of(key: str, said: str, tmp_path: Path):
     keep(tmp_path, [result(n, f"{key}={n}") for n in range(3)])
     main([str(tmp_path)])

@@ -57,9 +57,9 @@ def points(outcome: Outcome) -> Figure:
 def _held(outcome: Outcome) -> str:
     """What the runs of a setting differ in, and what their interval therefore says nothing of."""
     lines = [line for jobs in outcome.settings for job in jobs for line in repetition(job)]
-    if not any(line.partition("=")[0].endswith("fold") for line in lines):
+    if all(line.partition("=")[0] == "seed" for line in lines):
         return "It says how much seeds matter, and nothing of other data or another split."
-    return "Runs differ in their split; as folds share what they train on, the interval is rather too narrow."
+    return "Runs differ in their split; as splits share what is trained on, the interval is rather too narrow."
 
 
 def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
