@@ -39,6 +39,8 @@ BLOCKED: Axes = (AREA, NODES)
 # larger cases are not measured but scaled up from smaller ones
 MOST_ENTRIES, MOST_ROWS, MOST_PAIRS, MOST_BLOCKED = 20_000_000, 90_000, 1_000_000, 1 << 26
 KINDS = ("free", "causal", "masked", "even")
+# of classes of batches, see `gt.attention.settled`, the backend that was timed to be the fastest
+Settled = frozenset[tuple[str, str]]
 NEAR = 512  # nodes from the first to the last that a node may read, below which a cache holds what its neighbours read
 
 
@@ -58,6 +60,7 @@ class Demand:
         hops: the bias goes by hop distances up to so many; listed: something has a row for each pair, or each edge.
         backend: the one that the layer insists on, or ``auto``.
         compiled: the layer is compiled, see `gt.train.compile`.
+        settled: close calls that were timed, which stand above the table.
     """
 
     device: str = "cpu"
@@ -74,6 +77,7 @@ class Demand:
     listed: bool = False
     backend: str = "auto"
     compiled: bool = False
+    settled: Settled = frozenset()
 
     @classmethod
     def of(
@@ -90,6 +94,7 @@ class Demand:
         gradients: bool = True,
         backend: str = "auto",
         compiled: bool = False,
+        settled: Settled = frozenset(),
     ) -> Self:
         """That of a call of `gt.attention.attend`, ahead of it too: whether there are pair features is all it takes."""
         hint = bias if isinstance(bias, Hint) else None
@@ -108,6 +113,7 @@ class Demand:
             listed=pair or pair_value,
             backend=backend,
             compiled=compiled,
+            settled=settled,
         )
 
 

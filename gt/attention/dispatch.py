@@ -12,6 +12,7 @@ from torch import Tensor
 from gt.attention import dense, flash, flex, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
+from gt.attention.settled import alike
 from gt.errors import nearest
 from gt.masks import Mask, Pairs
 
@@ -92,13 +93,14 @@ def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
 
 
 def choose(pairs: Pairs, demand: Demand) -> str:
-    """The backend expected to be fastest; decided by Python integers, so that no device is waited for."""
+    """The backend that was timed, or else is expected, to be fastest; by Python integers: no device is waited for."""
     if demand.backend != "auto":
         return demand.backend
     if demand not in pairs.choices:
         costs_or_reasons = explain(pairs, demand)
         costs = {name: cost for name, cost in costs_or_reasons.items() if not isinstance(cost, str)}
-        pairs.choices[demand] = min(costs, key=costs.__getitem__)
+        settled = dict(demand.settled).get(alike(pairs, demand)) if demand.settled else None
+        pairs.choices[demand] = settled if settled in costs else min(costs, key=costs.__getitem__)
         log.debug("%s, %d pairs: %s", demand, pairs.count, costs_or_reasons)
     return pairs.choices[demand]
 

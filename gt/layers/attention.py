@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gt.attention import Demand, attend, choose
+from gt.attention.costs import Settled
 from gt.attention.dense import dense_weights
 from gt.attention.dispatch import check_backend, joined_bias
 from gt.attention.scores import Hint, Score
@@ -57,11 +58,13 @@ class Attention(Layer):
     Attributes:
         cache: set to read a growing text: takes the keys and values of its new tokens and attends to all so far.
         compiled: set where the layer is compiled, see `gt.train.compile`.
+        settled: set where close calls among backends were timed, see `gt.train.settle`.
     """
 
     reads = "pairs"
     cache: Callable[["Attention", Tensor, Tensor, Tensor, Pairs], Tensor] | None = None
     compiled = False
+    settled: Settled = frozenset()
 
     def __init__(
         self,
@@ -133,6 +136,7 @@ class Attention(Layer):
             self.training,
             self.backend,
             self.compiled,
+            self.settled,
         )
 
     def bias(self, state: State, pairs: Pairs) -> Hint | Tensor | None:

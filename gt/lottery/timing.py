@@ -11,6 +11,7 @@ from gt.attention import attend
 from gt.masks import Pairs
 
 Step = Callable[[], Any]
+SETTLING = 9, 3, 0.2  # rounds, the fewer of them, seconds of a step: by which a run settles a close call
 
 
 def wait(device: str) -> None:

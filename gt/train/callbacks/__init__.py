@@ -10,6 +10,7 @@ from gt.train.callbacks.pace import Pace, Updates
 from gt.train.callbacks.progress import Loading, Progress
 from gt.train.callbacks.pruning import Pruning
 from gt.train.callbacks.recompute import ActivationCheckpointing
+from gt.train.callbacks.settle import SettleBackends
 from gt.train.callbacks.statistics import NormStatistics
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Progress",
     "Pruning",
     "SaveLast",
+    "SettleBackends",
     "StochasticWeightAverage",
     "Updates",
     "WeightAverage",
