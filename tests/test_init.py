@@ -1,6 +1,7 @@
 """Training that begins with other runs: what is taken over, what is frozen, low-rank changes, rates by layer."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from gt.train.init import Init, own_weights, rows_by_meaning, soup
 from gt.train.low_rank import add_low_rank, is_change, merged
 from gt.train.network import build
 from gt.train.optim import Optimisation
+from gt.train.task import Task
 from tests.runs import network
 from tests.small_runs import train, weights, write_graphs
+from tests.test_interrupts import stopped
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,18 @@ def test_the_trunk_is_taken_over_and_only_a_new_head_is_trained(
     assert f"{sum(state[name].numel() for name in state if name.startswith('net.head.')):,} of" in said
     listed = json.loads((tmp_path / "run" / "init.json").read_text())
     assert set(listed["taken"]) == {name.removeprefix("net.") for name in trunk}
+
+
+def test_frozen_norms_stay_so_in_a_run_that_goes_on_within_an_epoch(
+    pretrained: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run, data = pretrained
+    line = (*other_data(tmp_path, data), f"init.run={run}", "init.freeze=trunk", "trainer.max_epochs=1")
+    train(tmp_path / "whole", *line)
+    stopped((Task, "training_step", 2), signal.SIGTERM, tmp_path / "run", *line)
+    train(tmp_path / "run", *line, resume=True)
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "run")[name], value), name
 
 
 @pytest.mark.slow

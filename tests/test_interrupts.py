@@ -149,6 +149,13 @@ OTHER = {
         ("callbacks.early_stopping.patience=1", "optim.lr=1e-12", "trainer.max_epochs=4"),
         (Task, "test_step", 1),
     ),
+    "a rate that falls on a plateau": (
+        (
+            *("optim/schedule=plateau", "optim.schedule.patience=0", "+optim.schedule.threshold=10"),
+            *("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"),
+        ),
+        (Task, "training_step", 8),
+    ),
     "an epoch without validation": (("trainer.check_val_every_n_epoch=2",), (Task, "training_step", 5)),
 }
 

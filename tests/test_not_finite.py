@@ -158,7 +158,7 @@ def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(fused, 
     task.net, task._step_buffers = net, {}
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, fused=fused)
     plugin = SimpleNamespace(scaler=scaler, main_params=lambda optimizer: net.parameters())
-    trainer = SimpleNamespace(precision_plugin=plugin, is_last_batch=True)
+    trainer = SimpleNamespace(precision_plugin=plugin, is_last_batch=True, accumulate_grad_batches=1)
     monkeypatch.setattr(Task, "trainer", trainer)
     monkeypatch.setattr(Task, "device", torch.device("cpu"))
     task._place, task.optim = SimpleNamespace(index=0), None

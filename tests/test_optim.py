@@ -186,7 +186,16 @@ def test_a_plateau_is_looked_for_where_something_was_validated(tmp_path):
     every = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6"]
     train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *every)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 2  # of the first two one
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 4  # of three, the first is the best
+
+
+def test_a_plateau_is_looked_for_at_validations_within_an_epoch(tmp_path):
+    """Ten steps in two epochs, validated after 3, 6 and 9: the first is the best."""
+    plateau = ["optim/schedule=plateau", "optim.schedule.patience=0", "+optim.schedule.threshold=10", "optim.lr=0.008"]
+    every = ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *every)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 4
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gt.errors import UserError, nearest
 from gt.losses import Criterion
 from gt.ranges import at_least, positive
 
+NEVER = 1 << 62  # epochs
 LOSS = Criterion("loss", "min")
 EMBEDDING = ("nodes.", "edges.", "encodings.", "embedding_norm.", "virtual")  # what names of its parameters begin with
 
@@ -264,7 +265,9 @@ class Optimisation:
         known = inspect.signature(_function(self.schedule)).parameters
         schedule = partial(self.schedule, **{k: v for k, v in facts.items() if k in known and k not in fixed})
         if _function(self.schedule) is ReduceLROnPlateau:
-            return {"scheduler": schedule(optimizer), "interval": "epoch", "monitor": f"valid/{criterion.name}"}
+            # Lightning would step it between epochs, which validations need not go by: see `gt.train.task.Task._log`
+            monitor = f"valid/{criterion.name}"
+            return {"scheduler": schedule(optimizer), "interval": "epoch", "frequency": NEVER, "monitor": monitor}
         return {"scheduler": WarmUp(optimizer, schedule, warm, steps), "interval": "step"}
 
 

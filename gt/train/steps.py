@@ -60,6 +60,26 @@ class Steps(pl.LightningModule):
         ends = trainer.is_last_batch or (index + 1) % trainer.val_check_batch == 0
         return self.device.type == "cpu" or self._may_leave_out or ends or index % trainer.log_every_n_steps == 0
 
+    def _share(self, count: Tensor) -> Tensor | float:
+        """What the loss of a batch of which so many terms are known weighs among those that are accumulated."""
+        trainer: Any = self.trainer
+        if trainer.accumulate_grad_batches == 1:
+            return 1.0
+        if self._place.index % trainer.accumulate_grad_batches == 0:
+            self._first, self._known = torch.where(count > 0, count, 1.0), torch.zeros_like(count)
+        self._known += count
+        return count / self._first
+
+    def _even_out(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make of accumulated gradients, which are a sum over as many batches, the mean over all that is known.
+
+        The last batches of an epoch may be fewer; those that hold more targets weigh more, as they do in one batch.
+        """
+        trainer: Any = self.trainer
+        if trainer.accumulate_grad_batches > 1 and (gradients := self._gradients(optimizer)):
+            known = torch.where(self._known > 0, self._known, 1.0)  # of none there is no gradient either
+            torch._foreach_mul_(gradients, trainer.accumulate_grad_batches * self._first / known)
+
     def _goes_wrong(self, what: str, origin: Origin) -> None:
         """Leave this step out, if one may still be, and say where it went wrong.
 
@@ -92,6 +112,7 @@ class Steps(pl.LightningModule):
         """
         precision: Any = self.trainer.precision_plugin
         scaler = getattr(precision, "scaler", None)
+        self._even_out(optimizer)
         if not self._void:
             self._look_and_clip(optimizer, scaler, gradient_clip_val, gradient_clip_algorithm)
         if self._void:

@@ -145,8 +145,10 @@ class Task(Steps):
             if not self._void and not (torch.isfinite(loss) and loss <= limit):
                 self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self, self._place))
         self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
+        leading = next(count for (weight, *_), (_, count) in zip(parts, of_all, strict=True) if weight)
+        share = trainer.world_size * self._share(leading)
         terms = zip(parts, counts, strict=True)
-        return sum(weight * (total * (trainer.world_size / count)) for (weight, total, _), count in terms)
+        return sum(weight * (total * (share / count)) for (weight, total, _), count in terms)
 
     def parts(self, batch: GraphBatch) -> list[tuple[float, Tensor, Tensor]]:
         """What is minimised: the weight of each loss, the sum of it over a batch, and what its terms weigh together."""
@@ -208,6 +210,11 @@ class Task(Steps):
         shown = f"{stage}/{self.criterion.name}"
         for name, value in measured.items():
             self.log(name, value, prog_bar=name == shown, rank_zero_only=True)
+        trainer: Any = self.trainer
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            for config in trainer.lr_scheduler_configs:
+                if config.reduce_on_plateau:
+                    config.scheduler.step(measured[config.monitor])
 
     def on_validation_epoch_start(self) -> None:
         self._begin("valid")
@@ -233,7 +240,4 @@ class Task(Steps):
         if self.optim is None:
             raise ValueError("a task without an optimiser cannot be trained")
         trainer: Any = self.trainer
-        configured = self.optim.scaled(trainer).configure(self, all_steps(trainer), self.criterion)
-        if configured["lr_scheduler"]["interval"] == "epoch":  # it goes by what is validated, which not every epoch is
-            configured["lr_scheduler"]["frequency"] = trainer.check_val_every_n_epoch or 1
-        return configured
+        return self.optim.scaled(trainer).configure(self, all_steps(trainer), self.criterion)
