@@ -21,6 +21,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", help="test where there is one")
     parser.add_argument("--output", type=int, help="the class, task or number; the predicted class, or the first")
     parser.add_argument("--node", type=int, help="where nodes have answers, which; the last")
+    parser.add_argument("--position", type=int, default=0, help="where an answer is a sequence, which; the first, 0")
     parser.add_argument("--out", type=Path, help="the page; explanation-SPLIT-SAMPLE.html in the run folder")
     add_trust(parser)
     return parser.parse_intermixed_args(list(words))
@@ -48,7 +49,7 @@ def main(words: Sequence[str]) -> None:
     _, data = opened(folder, options.overrides, options.trust, Models([task]), new=every)
     check_schema(task.schema, data.schema)
     split = ALL if every else options.split or data.last_split()
-    explained = explain(task, data, split, options.sample, options.output, options.node)
+    explained = explain(task, data, split, options.sample, options.output, options.node, options.position)
     out: Path = options.out or folder / f"explanation-{split}-{options.sample}.html"
     write_bytes(out, page(explained).encode())
     print(f"{explained.title}: said {explained.prediction}, true {explained.target}")

@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64, help="inputs that are computed together at most")
     parser.add_argument("--wait", type=float, default=5.0, metavar="MS", help="that inputs wait for one another, 5 ms")
     parser.add_argument("--room", type=int, default=4096, help="inputs that may wait; beyond, requests get 503")
+    parser.add_argument("--longest", type=int, default=2000, help="characters of a molecule, nodes of a graph; 2000")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="after which a request is given up")
     add_device(parser)
     add_trust(parser)
@@ -48,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     args = arguments()
-    for name in ("batch", "room", "timeout"):
+    for name in ("batch", "room", "longest", "timeout"):
         if getattr(args, name) <= 0:
             raise UserError(f"--{name} must be above 0, not {getattr(args, name)}")
     import_from_here()
@@ -66,7 +67,7 @@ def main() -> None:
         from gt.serving.app import Limits, service
     keep_freed_memory()
     model = load(path, args.trust).to(device_of(args.device))
-    limits = Limits(batch=args.batch, wait=args.wait / 1000, room=args.room, seconds=args.timeout)
+    limits = Limits(args.batch, args.longest, args.wait / 1000, args.room, seconds=args.timeout)
     app = service(model, path.resolve().parent.parent.name, limits)
     listener = listen(args.host, args.port)
     if args.host not in LOOPBACK:

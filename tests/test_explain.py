@@ -11,9 +11,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+import gt
 from gt import explain as program
 from gt.cli.explanation import Explanation
 from gt.cli.explanation_page import page
+from gt.data.graphs import GraphData
+from gt.data.ogb.code2 import FunctionNames
 from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.attribution import (
@@ -29,6 +32,8 @@ from gt.layers import Attention, ParallelBlock
 from gt.masks import Hops, VirtualNodes
 from gt.model import GraphTransformer
 from gt.schema import Schema
+from tests.data.ogb_files import write_code2
+from tests.runs import network, run_folder
 from tests.small_runs import configured, train, write_graphs
 
 SCHEMA = Schema(node_vocab=(7,), outputs=1, kind="regression")
@@ -183,6 +188,27 @@ def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
 def test_what_is_not_there_is_refused(run, words):
     with pytest.raises(UserError, match=words[0] if words[0] != "--split" else words[1]):
         program.main([str(run), *words])
+
+
+def test_each_word_of_a_name_is_explained_by_itself(tmp_path, capsys):
+    write_code2(tmp_path / "ogbg_code2", ["get name", "set name", "get it", "run", "set it"], [0, 1, 2])
+    source = {"_target_": "gt.data.ogb.code2.FunctionNames", "root": str(tmp_path)}
+    config = {"_target_": "gt.data.graphs.GraphData", "source": source}
+    folder = run_folder(tmp_path / "run", GraphData(FunctionNames(str(tmp_path))), config, network())
+    net = gt.load(folder)
+    data = GraphData(FunctionNames(str(tmp_path)))
+    data.open([])
+    with torch.no_grad():
+        rows = net(next(iter(data.loader("test")))).view(net.schema.positions, -1)
+    for position, word in ((0, "set"), (1, "it"), (4, "__EOS__")):
+        program.main([str(folder), "--position", str(position)])
+        said = re.search(r"position (\d): said (\S+) \((.*?)\), true (\S+)", capsys.readouterr().out)
+        best = rows[position].softmax(0).max(0)
+        assert (said[1], said[2], said[4]) == (str(position), net.schema.names[int(best.indices)], word)
+        assert float(said[3]) == pytest.approx(float(best.values), abs=0.006)
+    for words in (["--position", "5"], ["--output", str(net.schema.outputs)]):
+        with pytest.raises(UserError, match=words[0]):
+            program.main([str(folder), *words])
 
 
 def test_new_molecules_are_drawn(tmp_path):

@@ -85,6 +85,15 @@ def test_what_cannot_be_read_spoils_nothing_else(model):
     assert second["error"].startswith("'no molecule'")
 
 
+def test_what_is_too_long_has_an_error_in_its_place(model):
+    app = service(model, "model", Limits(longest=5))
+    answer, alone = asked(app, predict("CCO", "C" * 6, "C" * 5), predict("C" * 9))
+    first, second, third = answer.json()["predictions"]
+    assert first["prediction"] != third["prediction"]
+    assert second == alone.json()["predictions"][0]
+    assert "5 characters" in second["error"]
+
+
 @pytest.mark.parametrize(
     ("options", "status"),
     [
@@ -96,6 +105,9 @@ def test_what_cannot_be_read_spoils_nothing_else(model):
         ({"json": {"inputs": [{"nodes": [], "edges": []}]}}, 422),
         ({"json": {"inputs": ["C"] * 11}}, 413),
         ({"content": b" " * 2000}, 413),
+        ({"content": b'{"inputs": [NaN]}'}, 422),
+        ({"content": b'{"inputs": [{"\\ud800": 1}]}'}, 422),
+        ({"content": b'{"inputs": ["\\ud800"]}'}, 422),
     ],
 )
 def test_bad_requests_are_told_so(model, options, status):
@@ -135,6 +147,26 @@ def test_a_full_house_turns_away():
         worker.cancel()
 
     asyncio.run(play())
+
+
+def test_callers_take_turns_and_a_batch_holds_no_more_than_it_may_cost():
+    batches = []
+
+    async def play():
+        batcher = Batcher(
+            lambda items: batches.append(items) or items, most=4, wait=0.02, room=99, cost=lambda item: item / 10
+        )
+        worker = asyncio.create_task(batcher.run())
+        assert await asyncio.gather(*map(batcher.ask, ([6, 6, 5, 5, 30, 1, 1, 1], [3, 2], [], [4]))) == [
+            [6, 6, 5, 5, 30, 1, 1, 1],
+            [3, 2],
+            [],
+            [4],
+        ]
+        worker.cancel()
+
+    asyncio.run(play())
+    assert batches == [[6], [3, 2, 4], [6], [5, 5], [30], [1, 1, 1]]
 
 
 def test_batches_are_filled_and_one_callers_error_is_not_anothers():

@@ -72,16 +72,25 @@ def check_number(option: str, number: int, count: int) -> None:
         raise UserError(f"{option} must be {'0' if count == 1 else f'0 to {count - 1:,}'}, not {number}")
 
 
-def explain(task: Task, data: DataModule, split: str, sample: int, output: int | None, node: int | None) -> Explanation:
+def explain(
+    task: Task,
+    data: DataModule,
+    split: str,
+    sample: int,
+    output: int | None = None,
+    node: int | None = None,
+    position: int = 0,
+) -> Explanation:
     """Explain the answer to one sample of a split.
 
     Args:
         task: a trained one, in eval mode; data: open.
         output: the class, task or number that is explained; None is the predicted class, or the first.
         node: where nodes have answers, which one; None is the last.
+        position: of an answer that is a sequence of classes, which of them.
 
     Raises:
-        UserError: the data are one large graph, or there is no such sample, node or output.
+        UserError: the data are one large graph, or there is no such sample, node, output or position.
     """
     if not isinstance(data, GraphData | LanguageData):
         raise UserError("explains one graph or text among many: these data are a single graph")
@@ -103,9 +112,13 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     place = one.num_nodes - 1 if node is None else node
     check_number("--node", place, one.num_nodes)
 
+    check_number("--position", position, schema.positions)
+
     def rows(predictions: Tensor) -> Tensor:
         """(C, outputs) of the row that is explained, for each copy."""
-        return predictions.view(-1, one.num_nodes, predictions.shape[1])[:, place] if by_node else predictions
+        if by_node:
+            predictions = predictions.view(-1, one.num_nodes, predictions.shape[1])[:, place]
+        return predictions.view(len(predictions), schema.positions, -1)[:, position]
 
     with torch.no_grad():
         prediction = rows(task.net(one))[0].float().cpu()
@@ -129,7 +142,7 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
     draw = torch.Generator().manual_seed(0)
     random = torch.stack([delete(torch.randperm(nodes, generator=draw)) for _ in range(RANDOM)])
     edges, edge_scores = attribution.edge_occlusion(net, copies, answer)
-    target = "unknown" if one.y is None else truth(schema, one.y[place if by_node else 0].cpu())
+    target = "unknown" if one.y is None else truth(schema, one.y[place if by_node else 0].cpu().reshape(-1)[position:])
     told, name = said(schema, prediction), schema.names[which] if schema.names else str(which)
     if schema.pointer:  # classes are nodes, which the source knows by name
         spell = speller(data, dataset, np.array([sample]), one)
@@ -145,7 +158,9 @@ def explain(task: Task, data: DataModule, split: str, sample: int, output: int |
         schema.kind
     ]
     return Explanation(
-        title=f"sample {sample} of {split}" + (f", node {place}" if by_node else ""),
+        title=f"sample {sample} of {split}"
+        + (f", node {place}" if by_node else "")
+        + (f", position {position}" if schema.positions > 1 else ""),
         prediction=told,
         target=target,
         of=f"{kind} {name}",

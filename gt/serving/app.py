@@ -1,6 +1,7 @@
 """The HTTP service of one trained model: predictions, health, metrics, and a page to try it."""
 
 import asyncio
+import json
 import math
 import re
 import time
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 import networkx as nx
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
@@ -27,6 +29,7 @@ from gt.serving.batcher import Batcher, Full
 from gt.train.extremes import drawn
 
 PLACE = re.compile(r"^item \d+: ")
+TOGETHER = 4  # of the longest items that may be computed together
 LONGEST_SMILES = 1_000  # characters of a molecule that is drawn
 
 
@@ -45,15 +48,25 @@ class Limits:
     Attributes:
         batch: items that are computed together; wait: seconds that they wait for one another.
         room: items that may wait; items: of a request; body: bytes of a request.
+        longest: characters of a molecule, nodes of a graph: the cost grows with their square. As much as four of them
+            cost may be computed together. Texts are cut where the model was trained to cut them.
         seconds: after which a request is given up.
     """
 
     batch: int = 64
+    longest: int = 2_000
     wait: float = 0.005
     room: int = 4_096
     items: int = 1_024
     body: int = 4_000_000
     seconds: float = 30.0
+
+
+class Plain(JSONResponse):
+    """JSON in ASCII: an answer may quote half a character that was sent."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
 
 
 class Inputs(BaseModel):
@@ -111,13 +124,19 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     Raises:
         UserError: see `reads`.
     """
-    kind = reads(model)
+    kind, cut = reads(model), model.schema.longest or limits.longest
+
+    def cost(item: Any) -> float:
+        return (min(len(item), cut if kind == "text" else limits.longest) / limits.longest) ** 2 / TOGETHER
+
     registry = CollectorRegistry()
     answered = Counter("gt_requests", "Requests by status", ["status"], registry=registry)
     duration = Histogram("gt_request_seconds", "Seconds from a request to its answer", registry=registry)
     sizes = Histogram("gt_batch_items", "Items computed together", buckets=[2**n for n in range(13)], registry=registry)
     waiting = Gauge("gt_waiting_items", "Items that wait", registry=registry)
-    batcher = Batcher(lambda items: predicted(model, items), limits.batch, limits.wait, limits.room, sizes.observe)
+    batcher = Batcher(
+        lambda items: predicted(model, items), limits.batch, limits.wait, limits.room, sizes.observe, cost
+    )
     waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager
@@ -130,12 +149,22 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
 
     app = FastAPI(
         title=name,
+        default_response_class=Plain,
         version=__version__,
         description=f"One {kind} in, one prediction out.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages are scripts of the internet
         redoc_url=None,
     )
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        """What is wrong and where, without what was sent: that may be nothing that JSON can say."""
+        return Plain({"detail": [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return Plain({"detail": error.detail}, error.status_code, error.headers)
 
     @app.middleware("http")
     async def watched(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -159,14 +188,17 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
             raise HTTPException(413, f"a request holds {limits.items:,} inputs at most, not {len(body.inputs):,}")
         try:
             items = [item_of(value, kind, place) for place, value in enumerate(body.inputs)]
-            answers = await asyncio.wait_for(batcher.ask(items), limits.seconds)
+            fits = [kind == "text" or len(item) <= limits.longest for item in items]
+            fitting = [item for item, fit in zip(items, fits, strict=True) if fit]
+            answers = iter(await asyncio.wait_for(batcher.ask(fitting), limits.seconds))
         except UserError as error:
             raise HTTPException(422, str(error)) from None
         except Full:
             raise HTTPException(503, "too much is waiting: try again", {"Retry-After": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"no answer within {limits.seconds:g} s") from None
-        return Outputs(predictions=answers)
+        too_long = f"more than {limits.longest:,} {'nodes' if kind == 'graph' else 'characters'}, see --longest"
+        return Outputs(predictions=[next(answers) if fit else {"error": too_long} for fit in fits])
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
