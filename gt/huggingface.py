@@ -1,4 +1,4 @@
-"""GPT-2, Llama, Qwen3 and BERT of Hugging Face as what they are: graph transformers on causal and complete graphs.
+"""GPT-2, Llama, Mistral, Qwen3 and BERT of Hugging Face as what they are: graph transformers on causal and complete graphs.
 
 The weights of a ``transformers`` model go into a `GraphTransformer` that gives the same logits, whichever way attention
 is computed: by dense matrices, or by messages along the pairs that the mask lists. That package is not needed here:
@@ -50,6 +50,20 @@ def activation_of(name: str) -> Any:
     return ACTIVATIONS[name]
 
 
+def check_kind(config: Any, *kinds: str) -> None:
+    """Whether a configuration is that of one of these kinds of models, which reads by itself alone.
+
+    Raises:
+        UserError: it is not; others have parameters of the same names that mean something else.
+    """
+    if config.model_type not in kinds:
+        raise UserError(f"this is a model of the kind '{config.model_type}': {' or '.join(kinds)} can be taken over")
+    if getattr(config, "add_cross_attention", False):
+        raise UserError(
+            f"a {config.model_type} that reads another model's states (add_cross_attention) is not supported"
+        )
+
+
 def block_of(heads: int, inner: int, activation: Any, eps: float, prenorm: bool, backend: str) -> Any:
     """A Transformer's block as a factory."""
     return partial(
@@ -87,6 +101,7 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
         UserError: a configuration that changes the architecture.
     """
     c = model.config
+    check_kind(c, "gpt2")
     if c.scale_attn_by_inverse_layer_idx or c.reorder_and_upcast_attn or not c.scale_attn_weights:
         raise UserError("this GPT-2 scales its attention in a way that is not supported")
     inner = c.n_inner or 4 * c.n_embd
@@ -98,11 +113,13 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
         block_of(c.n_head, inner, activation_of(c.activation_function), c.layer_norm_epsilon, True, backend),
         mask=Causal(),
         encodings=[LearnedPositions(c.n_positions)],
-        head=partial(Head, hidden=0, tied=True, bias=False),
+        head=partial(Head, hidden=0, tied=c.tie_word_embeddings, bias=False),
         norm=partial(nn.LayerNorm, eps=c.layer_norm_epsilon),
     )
     given = {name.removeprefix("transformer."): value for name, value in model.state_dict().items()}
     weights = {"nodes.table.weight": given["wte.weight"], "encodings.0.table.weight": given["wpe.weight"]}
+    if not c.tie_word_embeddings:
+        weights["head.mlp.0.weight"] = given["lm_head.weight"]
     parts = {
         "attention.project_in": "attn.c_attn",
         "attention.project_out": "attn.c_proj",
@@ -121,7 +138,7 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
 
 
 def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
-    """A ``transformers.LlamaForCausalLM`` or ``Qwen3ForCausalLM`` as attention on the causal complete graph of a path.
+    """A ``transformers`` Llama, Mistral or Qwen3 ``ForCausalLM`` as attention on the causal complete graph of a path.
 
     Args:
         model: the model; batches for what is returned hold one token number a node, ``x`` (N, 1).
@@ -134,13 +151,14 @@ def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
         UserError: a configuration that changes the architecture.
     """
     c, given = model.config, dict(model.state_dict())
+    check_kind(c, "llama", "mistral", "qwen3")
     rope = c.rope_parameters
     if c.head_dim * c.num_attention_heads != c.hidden_size:
         raise UserError(f"heads of {c.head_dim} channels that do not add up to {c.hidden_size} are not supported")
     if rope["rope_type"] != "default":
         raise UserError(f"rotary positions that are scaled ('{rope['rope_type']}') are not supported")
-    if getattr(c, "use_sliding_window", False) or any(name.endswith("_proj.bias") for name in given):
-        raise UserError("a sliding window, or maps with a bias, are not supported in a Llama or Qwen3")
+    if getattr(c, "sliding_window", None) or any(name.endswith("_proj.bias") for name in given):
+        raise UserError(f"a sliding window, or maps with a bias, are not supported in a {c.model_type}")
     norm = partial(nn.RMSNorm, eps=c.rms_norm_eps)
     qk_norm = "model.layers.0.self_attn.q_norm.weight" in given
     net = GraphTransformer(
@@ -201,8 +219,14 @@ def from_bert(model: Any, backend: str = "auto") -> GraphTransformer:
 
     Returns:
         A network whose predictions (N, tokens) are the model's logits.
+
+    Raises:
+        UserError: a configuration that changes the architecture.
     """
     c = model.config
+    check_kind(c, "bert")
+    if c.is_decoder:
+        raise UserError("a BERT that reads backwards alone (is_decoder) is not supported")
     activation, norm = activation_of(c.hidden_act), partial(nn.LayerNorm, eps=c.layer_norm_eps)
     schema = Schema(
         node_vocab=(c.vocab_size, c.type_vocab_size),
@@ -226,8 +250,8 @@ def from_bert(model: Any, backend: str = "auto") -> GraphTransformer:
     weights = {
         "nodes.table.weight": torch.cat([words, segments]),
         "encodings.0.table.weight": given[f"{embeddings}.position_embeddings.weight"],
-        "head.decoder.weight": words,
-        "head.decoder.bias": given["cls.predictions.bias"],
+        "head.decoder.weight": given["cls.predictions.decoder.weight"],
+        "head.decoder.bias": given["cls.predictions.decoder.bias"],
     }
     parts = {
         "attention.project_out": "attention.output.dense",

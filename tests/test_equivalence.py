@@ -1,6 +1,7 @@
 """A Transformer is a graph neural network: GPT-2, BERT and PyG's attention layers are this package's one operator."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,26 +31,37 @@ def scattered(model):
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def gpt2():
+tied_or_not = pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+
+
+@tied_or_not
+def gpt2(request):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    return scattered(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=16, n_embd=24, n_layer=3, n_head=3)))
+    sizes = {"vocab_size": 61, "n_positions": 16, "n_embd": 24, "n_layer": 3, "n_head": 3}
+    return scattered(GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=request.param)))
 
 
-@pytest.fixture(scope="module")
-def bert():
+@tied_or_not
+def bert(request):
     from transformers import BertConfig, BertForMaskedLM
 
     return scattered(BertForMaskedLM(BertConfig(
         vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
-        max_position_embeddings=16,
+        max_position_embeddings=16, tie_word_embeddings=request.param,
     )))  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["Llama", "Llama, tied", "Qwen3"])
+@pytest.fixture(scope="module", params=["Llama", "Llama, tied", "Qwen3", "Mistral"])
 def llama(request):
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     sizes = {
         "vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "head_dim": 4,
@@ -57,6 +69,8 @@ def llama(request):
     }  # fmt: skip
     if request.param == "Qwen3":
         return scattered(Qwen3ForCausalLM(Qwen3Config(**sizes)))
+    if request.param == "Mistral":
+        return scattered(MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)))
     return scattered(LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings="tied" in request.param)))
 
 
@@ -152,12 +166,28 @@ def test_architectures_that_differ_are_refused(gpt2):
 def test_a_llama_of_another_make_is_refused(llama):
     import copy
 
-    for key, value in (("head_dim", 8), ("rope_parameters", {"rope_type": "llama3"}), ("use_sliding_window", True)):
+    for key, value in (("head_dim", 8), ("rope_parameters", {"rope_type": "llama3"}), ("sliding_window", 3)):
         other = copy.copy(llama)
         other.config = copy.copy(llama.config)
         setattr(other.config, key, value)
         with pytest.raises(UserError, match="not supported"):
             from_llama(other)
+
+
+@pytest.mark.parametrize(
+    ("take_over", "config", "word"),
+    [
+        (from_gpt2, {"model_type": "gpt_neo"}, "gpt_neo"),
+        (from_gpt2, {"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention"),
+        (from_llama, {"model_type": "gemma"}, "gemma"),
+        (from_llama, {"model_type": "granite"}, "granite"),
+        (from_bert, {"model_type": "roberta"}, "roberta"),
+        (from_bert, {"model_type": "bert", "is_decoder": True}, "is_decoder"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(take_over, config, word):
+    with pytest.raises(UserError, match=word):
+        take_over(SimpleNamespace(config=SimpleNamespace(**config), state_dict=dict))
 
 
 # ---- PyG's layers, values and gradients, on graphs where some nodes read nobody

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ from gt.norms import normalised
 from gt.schema import Schema
 
 LARGEST = 4096  # nodes of a connected part, whose matrix is decomposed in full
-ZERO = 1e-8  # eigenvalues below are zero
+ZERO = 1e-8  # weights below are zero
 
 
 class Kernel(Encoding):
@@ -163,13 +165,15 @@ class Resistance(Kernel):
         super().__init__(writes)
         self.arguments = (self.writes,)
 
+    def options(self) -> dict[str, Any]:
+        return {"version": 2}
+
     def matrices(self, weights: Tensor) -> Tensor:
-        degree = weights.sum(-1)
-        values, vectors = torch.linalg.eigh(torch.diag_embed(degree) - weights)
-        null = values < ZERO * degree.amax(-1, keepdim=True).clamp(min=1)
-        inverse = torch.where(null, 0.0, 1 / values.clamp(min=ZERO))
-        potential = (vectors * inverse[:, None]) @ vectors.mT
-        joined = ((vectors * null[:, None]) @ vectors.mT) > ZERO  # 1 over the nodes of a part, within it
+        degree, joined = weights.sum(-1), same_part(weights)
+        # the mean over a part is what D - A sends to zero, and all that it does: an eigenvalue may be small, too
+        mean = joined.to(degree) / joined.sum(-1, keepdim=True)
+        lifted = torch.linalg.cholesky(torch.diag_embed(degree) - weights + mean)
+        potential = torch.cholesky_inverse(lifted) - mean
         own = potential.diagonal(dim1=1, dim2=2)
         resistance = (own[..., None] + own[..., None, :] - 2 * potential).clamp(min=0)
         commute = (resistance * (joined.to(degree) @ degree[..., None])).log1p()
@@ -178,6 +182,15 @@ class Resistance(Kernel):
     def rows(self, weights: Tensor) -> Tensor:
         every = self.matrices(weights)  # (B, n, n, 3), of one part each
         return torch.cat([every.mean(2), every.std(2, correction=0), every.amin(2), every.amax(2)], dim=-1)
+
+
+def same_part(weights: Tensor) -> Tensor:
+    """(B, n, n) whether two nodes are in one connected part of a graph with these weights."""
+    graphs, size, _ = weights.shape
+    graph, source, target = weights.nonzero().cpu().unbind(1)
+    links = coo_matrix((np.ones(len(graph)), (graph * size + source, graph * size + target)), shape=[graphs * size] * 2)
+    part = torch.from_numpy(connected_components(links, directed=False)[1]).view(graphs, size).to(weights.device)
+    return part[:, :, None] == part[:, None]
 
 
 def undirected(links: Tensor) -> Tensor:

@@ -101,9 +101,9 @@ def quantile(off: Tensor, level: float) -> Tensor:
         UserError: n is too small.
     """
     known = off[~off.isnan()].double().sort().values
-    place = math.ceil((len(known) + 1) * level)
+    place = math.ceil((len(known) + 1) * level - 1e-9)  # a product that rounding has put above a whole number
     if place > len(known):
-        needed = math.ceil(level / (1 - level))
+        needed = math.ceil(level / (1 - level) - 1e-9)
         raise UserError(f"level {level:g} needs {many(needed, 'validation target')} or more, there are {len(known)}")
     return known[place - 1].to(off.dtype)
 

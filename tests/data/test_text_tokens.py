@@ -239,10 +239,12 @@ def test_a_tokenizer_from_a_file_is_taken_as_it_is(tmp_path, pairs):
     import tokenizers
 
     lossy = tokenizers.Tokenizer.from_str(pairs.dumps())
-    lossy.normalizer = tokenizers.normalizers.Replace("the ", "")
-    file.write_text(lossy.to_str())
-    data = opened(path, tokenizer=str(file))
-    assert not data.opened.lossless
+    path.write_text("The first\n" + "".join(CORPUS))
+    for normalizer in (tokenizers.normalizers.Lowercase(), tokenizers.normalizers.Replace("the ", "")):
+        lossy.normalizer = normalizer
+        file.write_text(lossy.to_str())
+        data = opened(path, tokenizer=str(file))
+        assert not data.opened.lossless
     measures, _ = data.measures()
     measures.update(torch.zeros(3, pairs.size), torch.tensor([1, 2, 3]))
     assert set(measures.compute()) == {"accuracy", "perplexity"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.linalg import expm
 from torch import nn
+from torch_geometric.utils import from_networkx
 
 from gt.encodings import HeatKernel, Resistance, kernels
 from gt.errors import UserError
@@ -121,3 +122,14 @@ def test_what_cannot_be_is_refused(monkeypatch):
         HeatKernel().compute(pack(AWKWARD[:8]))
     with pytest.raises(UserError, match="8 nodes, not 9"):
         Resistance(("p",)).module(8, Schema()).pairs(Hops(1)(random_batch((9,))))
+
+
+def test_of_a_tree_the_resistance_is_the_distance_however_long_it_is():
+    """A hub with 800 leaves and a chain of 300 nodes: its eigenvalues lie ten orders of magnitude apart."""
+    tree = nx.star_graph(800)
+    nx.add_path(tree, [0, *range(801, 1101)])
+    every = Resistance().matrices(kernels.undirected(torch.from_numpy(nx.to_numpy_array(tree))[None]))[0]
+    chain = torch.tensor([1, 0, *range(801, 1101)])
+    torch.testing.assert_close(every[1, chain, 0], torch.arange(302.0, dtype=torch.float64), rtol=0, atol=1e-6)
+    rows = Resistance().compute(pack([from_networkx(tree)]))["resistance"]
+    assert rows[:, 9].max() == pytest.approx(301)  # from a leaf to the end of the chain

@@ -77,6 +77,9 @@ def test_the_quantile_of_few_scores_leaves_room_for_the_next_one() -> None:
     assert float(quantile(off, 0.8)) == 8.0  # the ceil(10 * 0.8)th of nine
     with pytest.raises(UserError, match="19 validation targets"):
         quantile(off, 0.95)
+    assert float(quantile(torch.arange(99.0), 0.07)) == 6.0  # the 7th of 99, though 100 * 0.07 is a little more than 7
+    with pytest.raises(UserError, match="9 validation targets"):
+        quantile(torch.arange(8.0), 0.9)
 
 
 @pytest.mark.parametrize(("level", "temperature"), [(1.0, False), (90, False), (None, True)])

@@ -19,7 +19,7 @@ from gt.data.text.files import between, in_groups
 from gt.data.text.tokenizer import Tokenizer, loads
 from gt.errors import UserError
 
-VERSION = 1  # raise when the same text would give other files
+VERSION = 2  # raise when the same text would give other files
 GROUP = 16  # pieces that are worked on at once
 
 Texts = Mapping[str, Callable[[], Iterator[str]]]  # for each split its text, piece by piece, as often as asked
@@ -32,7 +32,7 @@ class Tokens:
     Attributes:
         splits: (T,) unsigned integers of the smallest type that holds them.
         tokenizer: made them.
-        lossless: the bytes of all tokens add up to those of the text, for every split.
+        lossless: tokens say the very text, of every split, and their bytes add up to its.
     """
 
     splits: dict[str, np.ndarray]
@@ -70,6 +70,9 @@ def _write(texts: Texts, tokenizer: Tokenizer, folder: Path) -> None:
             encoded = [tokens.astype(kind) for tokens in tokenizer.encode(group)]
             told += sum(int(lengths[tokens].sum()) for tokens in encoded)
             parts += encoded
+            lossless = lossless and all(
+                tokenizer.decode(tokens.tolist()) == piece for tokens, piece in zip(encoded, group, strict=True)
+            )
         lossless = lossless and read == told
         write_array(folder / f"{split}.npy", np.concatenate(parts))
     (folder / "tokenizer.json").write_text(tokenizer.dumps(), encoding="utf-8")
