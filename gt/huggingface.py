@@ -1,4 +1,4 @@
-"""GPT-2, Llama, Mistral, Qwen3 and BERT of Hugging Face as what they are: graph transformers on causal and complete graphs.
+"""Hugging Face's GPT-2, Llama, Mistral, Qwen3 and BERT as graph transformers on causal and complete graphs.
 
 The weights of a ``transformers`` model go into a `GraphTransformer` that gives the same logits, whichever way attention
 is computed: by dense matrices, or by messages along the pairs that the mask lists. That package is not needed here:

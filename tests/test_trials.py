@@ -21,7 +21,7 @@ from gt.cli import trials
 from gt.cli.arguments import alternatives, parsed
 from gt.cli.command import prepared
 from gt.cli.composing import composed
-from gt.cli.settings import failures, job_results
+from gt.cli.settings import failures, job_results, ranked
 from gt.cli.spectrum import pool
 from gt.cli.sweep import show
 from gt.cli.trials.run import sweep
@@ -123,6 +123,24 @@ def test_a_sweep_that_was_stopped_ends_at_its_total(kind, faked, monkeypatch, tm
     assert [trial.value for trial in study.trials] == [1, 5, 3, 2]
 
 
+def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, capsys):
+    words = (
+        "sweep=optuna",
+        "sweep/sampler=random",
+        "sweep.trials=6",
+        "sweep.seeds=2",
+        "optim.lr=1,2",
+        "sweep.workers=2",
+    )
+    study = faked(tmp_path / "a", "sweep=optuna", *words)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    assert [trial.value for trial in study.trials] == [int(trial.params["optim.lr"]) + 5 for trial in study.trials]
+    assert "as trial 0" in capsys.readouterr().out
+    jobs = job_results(tmp_path / "a")
+    assert 4 <= len(jobs) <= 6  # of the two that begin at the same time neither knows the other's answer
+    assert [len(each) for each in ranked([*jobs, *jobs])] == [2, 2]
+
+
 def test_a_trial_of_several_seeds_is_their_mean(faked, tmp_path):
     study = faked(tmp_path / "a", "sweep=optuna", "sweep.trials=2", "sweep.seeds=3", "optim.lr=range(1,3)", "seed=4")
     assert [trial.value for trial in study.trials] == [trial.params["optim.lr"] + 10 for trial in study.trials]
@@ -145,6 +163,8 @@ def test_score_against_cost(faked, tmp_path):
         ("a=tag(log,int(interval(1,64)))", IntDistribution(1, 64, log=True), 8, "a=8"),
         ("a=range(2,7)", IntDistribution(2, 6), 3, "a=3"),
         ("a=range(4,11,2)", IntDistribution(4, 10, step=2), 4, "a=4"),
+        ("a=range(5,1,-1)", IntDistribution(2, 5), 3, "a=3"),
+        ("a=range(9,2,-3)", IntDistribution(3, 9, step=3), 6, "a=6"),
         ("a=range(0,1,0.5)", CategoricalDistribution(["0.0", "0.5"]), "0.5", "a=0.5"),
         ("a=1,null,[x]", CategoricalDistribution(["1", "null", "[x]"]), "[x]", "a=[x]"),
         ("+a=b,c", CategoricalDistribution(["b", "c"]), "c", "+a=c"),
@@ -161,6 +181,11 @@ def test_what_values_are_drawn_from(line, expected, value, shown):
 def test_what_is_no_sweep_is_refused(words):
     with pytest.raises(UserError, match=r"seeds=3|model\.depth"):
         split(words)
+
+
+def test_a_range_of_no_numbers_is_refused():
+    with pytest.raises(UserError, match=r"a=range\(2,1\)"):
+        distribution(*parsed(["a=range(2,1)"]), ())
 
 
 def test_a_command_with_a_sweep_is_one_of_several_over_its_space():

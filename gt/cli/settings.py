@@ -61,16 +61,16 @@ def repetition(job: Job) -> tuple[str, ...]:
 
 
 def ranked(results: Iterable[Job]) -> list[list[Job]]:
-    """The jobs of each setting; best mean first, undefined last."""
-    settings: dict[tuple[str, ...], list[Job]] = {}
+    """The jobs of each setting; best mean first, undefined last. A job that was run twice counts once."""
+    settings: dict[tuple[str, ...], dict[tuple[str, ...], Job]] = {}
     for job in results:
-        settings.setdefault(setting(job), []).append(job)
+        settings.setdefault(setting(job), {}).setdefault(repetition(job), job)
 
     def order(jobs: list[Job]) -> tuple[bool, float]:
         value = fmean(map(decisive, jobs))
         return math.isnan(value), -value if jobs[0]["mode"] == "max" else value
 
-    return sorted(map(comparable, settings.values()), key=order)
+    return sorted((comparable(list(jobs.values())) for jobs in settings.values()), key=order)
 
 
 def comparable(jobs: list[Job]) -> list[Job]:

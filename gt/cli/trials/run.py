@@ -139,18 +139,28 @@ class Sweep:
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
     def next(self) -> Trial | None:
-        """A trial that was stopped, or a new one; None where there is nothing left to begin."""
+        """A trial that was stopped, or a new one; None where there is nothing left to begin.
+
+        One that the sampler has drawn before has its answer: it would come to the same numbers.
+        """
         states, own = library().trial.TrialState, {trial.number for trial in self.active}
         with self.alone():
             trials = self.study.get_trials(deepcopy=False)
             for each in trials:
                 if each.state == states.RUNNING and each.number not in own and self.claimed(each.number):
                     return Trial(each.number, lines(self.swept, each.params))
-            if sum(each.state != states.WAITING for each in trials) >= self.total:
-                return None
-            asked = self.study.ask(self.space)
-            self.claimed(asked.number)
-            return Trial(asked.number, lines(self.swept, asked.params))
+            while sum(each.state != states.WAITING for each in trials) < self.total:
+                asked = self.study.ask(self.space)
+                overrides = lines(self.swept, asked.params)
+                done = (each for each in trials if each.state == states.COMPLETE)
+                known = next((each for each in done if lines(self.swept, each.params) == overrides), None)
+                if known is None:
+                    self.claimed(asked.number)
+                    return Trial(asked.number, overrides)
+                self.study.tell(asked.number, known.values)
+                print(f"trial {asked.number}  as trial {known.number}: {' '.join(overrides)}", flush=True)
+                trials = self.study.get_trials(deepcopy=False)
+            return None
 
     def runs(self, trial: Trial) -> dict[Path, list[str]]:
         """The folders of a trial's runs, and their overrides."""

@@ -107,8 +107,10 @@ def distribution(override: Override, options: Sequence[str]) -> Any:
         except ValueError as error:
             raise UserError(f"{override.input_line}: {error}") from None
     if isinstance(value, RangeSweep) and isinstance(value.step, int) and isinstance(value.start, int):
-        start, stop = sorted((value.start, max(value.start, int(value.stop) - 1)))  # type: ignore[arg-type]
-        return optuna.distributions.IntDistribution(start, stop, step=value.step)
+        values = range(value.start, int(value.stop), value.step)  # type: ignore[arg-type]
+        if not values:
+            raise UserError(f"{override.input_line}: there is no number in it")
+        return optuna.distributions.IntDistribution(min(values), max(values), step=abs(value.step))
     lines = alternatives(override, options)
     return optuna.distributions.CategoricalDistribution([line.partition("=")[2] for line in lines])
 
