@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
         from rich.progress import track
 
         from gt.cli.diagnosis import WIDE, draw, evenly, table
-        from gt.cli.new_data import check_schema, opened
+        from gt.cli.new_data import check_schema, check_unchanged, opened
         from gt.inference.diagnostics import diagnose
         from gt.layers import attention_layers
         from gt.model import GraphTransformer
@@ -60,6 +60,7 @@ def main(words: Sequence[str]) -> None:
     folder = path.resolve().parent.parent
     _, data = opened(folder, options.overrides, options.trust, Models([task], answers=False))
     check_schema(task.schema, data.schema)
+    check_unchanged(task, data, options.overrides)
     split = options.split or data.last_split()
     net.to(device_of(options.device))
     console = Console(width=None if sys.stdout.isatty() else WIDE)

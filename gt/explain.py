@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> None:
     with importing():
         from gt.cli.explanation import explain
         from gt.cli.explanation_page import page
-        from gt.cli.new_data import are_new, check_learned, check_schema, opened
+        from gt.cli.new_data import are_new, check_learned, check_schema, check_unchanged, opened
         from gt.data.datamodule import ALL
         from gt.data.files import write_bytes
         from gt.prediction.models import Models
@@ -48,6 +48,8 @@ def main(words: Sequence[str]) -> None:
         check_learned(options.overrides)
     _, data = opened(folder, options.overrides, options.trust, Models([task]), new=every)
     check_schema(task.schema, data.schema)
+    if not every:
+        check_unchanged(task, data, options.overrides)
     split = ALL if every else options.split or data.last_split()
     explained = explain(task, data, split, options.sample, options.output, options.node, options.position)
     out: Path = options.out or folder / f"explanation-{split}-{options.sample}.html"

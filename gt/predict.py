@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> None:
         import pandas as pd
 
         from gt.allocation import keep_freed_memory
-        from gt.cli.new_data import are_new, check_learned, check_schema, opened
+        from gt.cli.new_data import are_new, check_learned, check_schema, check_unchanged, opened
         from gt.cli.pairs import ask_pairs
         from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
@@ -82,6 +82,8 @@ def main(words: Sequence[str]) -> None:
         check_learned(options.overrides)
     cfg, data = opened(folder, options.overrides, options.trust, models, new=every)
     check_schema(models.schema, data.schema)
+    if not every:
+        check_unchanged(tasks[0], data, options.overrides)
     if options.pairs is not None:
         ask_pairs(data, options.pairs)
     if options.attention is not None:
@@ -93,6 +95,7 @@ def main(words: Sequence[str]) -> None:
         if split == "valid":
             raise UserError("validation says what a model may be sure of: predict another split by it, or new data")
         own = opened(folder, [], options.trust, models)[1] if every else data
+        check_unchanged(tasks[0], own, options.overrides if not every else [])
         calibration, line = calibrate(models, own, device, options.level, options.calibrate)
         print(line)
     measures = measures_of(cfg, data)[0]

@@ -16,6 +16,8 @@ from gt.errors import UserError
 from gt.prediction.models import Models
 from gt.schema import Schema
 from gt.train.construct import constructing
+from gt.train.resume import check_data, data_key
+from gt.train.task import Task
 from gt.train.trust import check_trusted
 
 HANDLING = {  # what is set of data without making them others
@@ -95,6 +97,16 @@ def opened(
         data: DataModule = instantiate(cfg.data)
     data.open(models.encodings, models.schema if new else None)
     return cfg, data
+
+
+def check_unchanged(task: Task, data: DataModule, overrides: Sequence[str]) -> None:
+    """Whether data that are opened by a run's own configuration are those that it was trained on, and held out from.
+
+    Raises:
+        UserError: they are not, so that their splits may be others.
+    """
+    if not are_new(overrides):
+        check_data(task.data_key, data_key(data), f"or ask for all of them as new data by --split {ALL}")
 
 
 def check_schema(model: Schema, data: Schema) -> None:

@@ -81,6 +81,8 @@ class Objects(LinkSource):
 
     def _pyg(self, known: Schema) -> Graphs:
         graphs = self.items
+        if len(known.node_vocab) == ATOMS:
+            check_codes(graphs)
         if known.level == "link":  # what PyG calls y are then labels of nodes
             graphs = [Data.from_dict({k: v for k, v in each.to_dict().items() if k != "y"}) for each in graphs]
         return pack_known(read(graphs, "these graphs", known.level, optional=True), "these graphs", known)
@@ -132,3 +134,27 @@ class Objects(LinkSource):
             raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")
         graphs, self.records = assemble_known(nodes, edges, about, Choices(undirected=undirected), known)
         return graphs
+
+
+def check_codes(graphs: Sequence[Data]) -> None:
+    """Whether the atoms of graphs that carry their SMILES are counted as in OGB, as a model of molecules reads them.
+
+    PyG's ``from_smiles`` has as many features, most of which also fit, counted from other ends.
+
+    Raises:
+        UserError: those of one are not.
+    """
+    from gt.data.molecules.smiles import smiles_graphs
+
+    named = [place for place, graph in enumerate(graphs) if isinstance(getattr(graph, "smiles", None), str)]
+    if not named:
+        return
+    ours = smiles_graphs([graphs[place].smiles for place in named])
+    rows = np.split(ours.x, pointers(ours.node_counts)[1:-1])
+    for place, own in zip([named[kept] for kept in ours.kept], rows, strict=False):
+        theirs = graphs[place].x
+        if theirs is not None and theirs.shape == own.shape and not np.array_equal(theirs.cpu().numpy(), own):
+            raise UserError(
+                f"item {place}: its x does not count atoms as OGB's smiles2graph does, by which this model has learned "
+                "(PyG's from_smiles does otherwise): hand it SMILES, [graph.smiles for graph in graphs]"
+            )

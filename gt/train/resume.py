@@ -5,6 +5,7 @@ may change: the optimiser's numbers, the length, the precision, callbacks and lo
 training stands, and the configuration all else.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from gt.errors import UserError
 
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
 PROCESSES = "processes"  # where it keeps how many trained
+DATA = "data"  # where it keeps what the data were made from
+MAKERS = ("version", "rdkit", "name")  # of that: what programs made them by, and what a file is called
 NETWORK = "it defines the network, whose weights are kept"
 SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
 REACTED = "its schedule has moved the learning rate by what it saw of the validation"
@@ -81,6 +84,27 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
 def shown(value: Any) -> str:
     """A value as the command line has it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def data_key(data: Any) -> str | None:
+    """What the data of a module were made from, as a checkpoint keeps it; None where they have no source."""
+    return None if data.source is None else json.dumps(data.source.key(), sort_keys=True)
+
+
+def check_data(kept: str | None, now: str | None, advice: str) -> None:
+    """Hold what data were made from against what those of a checkpoint were; see `data_key`.
+
+    Raises:
+        UserError: they are other data; ends with the advice.
+    """
+    before, after = (json.loads(key or "{}") for key in (kept, now))
+    if not before or not after:  # a checkpoint of an earlier version does not say
+        return
+    differ = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k) and k not in MAKERS)
+    if differ:
+        raise UserError(
+            f"the data have changed since this run was trained on them ({', '.join(differ)}): put them back, {advice}"
+        )
 
 
 def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:

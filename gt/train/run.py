@@ -59,6 +59,7 @@ from gt.train.objective import measures_of, named_metrics, objectives_of, try_ou
 from gt.train.plan import on_one, show_plan
 from gt.train.processes import check_devices, some_are_unread, together
 from gt.train.report import answers, history, write_report
+from gt.train.resume import data_key
 from gt.train.task import Task
 from gt.train.trainer import instances, make_trainer
 from gt.train.wandb_run import Introduction, record
@@ -130,6 +131,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
             raise UserError(f"objective.{name}: it asks a gt.model.GraphTransformer, which runs as a whole")
         objective.build(net, data.schema)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss, objectives, supervised)
+    task.data_key = data_key(data)
 
     if reference and not supervised:
         raise UserError("supervised=0 learns no answers, which a baseline could be held against: leave baseline out")

@@ -22,7 +22,7 @@ from gt.train.callbacks.masks import MaskSchedule
 from gt.train.length import all_steps, counts_epochs, epoch_steps
 from gt.train.not_finite import first_layer
 from gt.train.optim import Optimisation
-from gt.train.resume import PROCESSES, WAITING, check_network, take_up
+from gt.train.resume import DATA, PROCESSES, WAITING, check_data, check_network, take_up
 from gt.train.sharding import Sharded
 from gt.train.steps import Steps
 
@@ -46,7 +46,12 @@ class Task(Steps):
         objectives: losses that need no labels, by name, built; trained and kept beside the network.
         supervised: the weight of the loss of predictions and targets beside them; 0: it is not learned from targets,
             and the loss that is measured is that of the objectives.
+
+    Attributes:
+        data_key: what the data that it is trained on were made from, see `gt.train.resume.data_key`.
     """
+
+    data_key: str | None = None
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class Task(Steps):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[PROGRESS] = getattr(self.net, "progress", 0.0)
+        checkpoint[DATA] = self.data_key
         checkpoint[LEFT_OUT] = self._left_out - self._void  # a step that is not over is repeated
         trainer: Any = self._trainer
         if trainer is None:
@@ -129,8 +135,11 @@ class Task(Steps):
             net.set_progress(checkpoint.get(PROGRESS, 0.0))
         self._left_out = checkpoint.get(LEFT_OUT, 0)
         trainer = self._trainer
+        kept = checkpoint.get(DATA)
         if trainer is not None and trainer.state.fn == "fit":
+            check_data(kept, self.data_key, "or start a new run")
             take_up(trainer, checkpoint)
+        self.data_key = self.data_key or kept
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
         trainer: Any = self.trainer

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
+from torch_geometric.utils import from_smiles
 
 import gt
 from gt.data.datamodule import DataModule
@@ -55,7 +56,8 @@ def sorted_column(table: pd.DataFrame, name: str = "probability") -> np.ndarray:
 
 def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rdkit")
-    from gt.data import graphs, objects
+    from gt.data import graphs as stored
+    from gt.data import objects
     from gt.data.molecules.molecules import Molecules
 
     split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
@@ -74,11 +76,22 @@ def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(sorted_column(found.dropna(), "prediction"), trained, **CLOSE)
     np.testing.assert_allclose(found["prediction"].dropna(), at_once["prediction"].astype(float), **CLOSE)
     with monkeypatch.context() as patch:
-        patch.setattr(graphs, "temporary_store", None)  # so few are read without a disk
+        patch.setattr(stored, "temporary_store", None)  # so few are read without a disk
         few = task.predict(SMILES)["prediction"]
         patch.undo()
         patch.setattr(objects, "PART", 7)
         np.testing.assert_array_equal(task.predict(SMILES)["prediction"], few)
+    from ogb.utils import smiles2graph
+
+    counted = [(text, smiles2graph(text)) for text in SMILES[25:]]
+    graphs = [
+        Data(smiles=text, x=torch.from_numpy(a["node_feat"]), edge_index=torch.from_numpy(a["edge_index"]),
+             edge_attr=torch.from_numpy(a["edge_feat"]))
+        for text, a in counted
+    ]  # fmt: skip
+    np.testing.assert_allclose(task.predict(graphs)["prediction"], task.predict(SMILES[25:])["prediction"], rtol=1e-5)
+    with pytest.raises(UserError, match=r"item 1: .*smiles2graph"):
+        task.predict([graphs[0], from_smiles(SMILES[26])])
     embeddings = task.embed([*SMILES[25:], "no molecule"])
     with pytest.raises(UserError, match="in a list"):  # a text is a sequence of letters, each a molecule
         task.predict(SMILES[0])
