@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 
 from gt.data.packed import Arrays, Graphs, held
-from gt.data.splits import SPLITS, k_fold
+from gt.data.splits import SPLITS, group_k_fold, k_fold
 from gt.errors import UserError
 from gt.schema import UNLABELLED
+
+GROUP = "group"  # what of a graph says with which others it stays together, (graphs,) int64
 
 
 @dataclass(frozen=True)
 class Folds:
     """Which samples are for training, validation and test, where a store does not say it once and for all.
 
-    With ``folds``, labelled samples are dealt out as `gt.data.splits.k_fold` does, whatever split the dataset has; a
-    store and its encodings serve every fold. Without, ``fold`` is the number of an official split, see `numbered`.
+    With ``folds``, labelled samples are dealt out as `gt.data.splits.k_fold` does, whatever split the dataset has, or
+    by `gt.data.splits.group_k_fold` where graphs have a ``group``; a store and its encodings serve every fold. Without,
+    ``fold`` is the number of an official split, see `numbered`.
 
     Attributes:
         folds: how many there are; None follows the dataset's own split.
@@ -60,7 +63,8 @@ class Folds:
         """
         if self.folds is not None:
             rows, classes = _labelled(graphs)
-            return {split: rows[part] for split, part in self.deal(classes, name).items()}
+            groups = graphs.graphs[GROUP][rows] if GROUP in graphs.graphs else None
+            return {split: rows[part] for split, part in self.deal(classes, name, groups).items()}
         if _key(0, SPLITS[0]) not in graphs.splits:
             if self.fold:
                 raise UserError(f"data.fold={self.fold} needs data.folds: {name} has no official splits to choose from")
@@ -72,15 +76,19 @@ class Folds:
             raise UserError(f"data.fold={self.fold}: {name} has {count} official splits, 0 to {count - 1}")
         return given
 
-    def deal(self, classes: np.ndarray, name: str) -> Arrays:
-        """Places of the samples of each split, by their classes (samples,).
+    def deal(self, classes: np.ndarray, name: str, groups: np.ndarray | None = None) -> Arrays:
+        """Places of the samples of each split, by their classes (samples,), or by groups that stay together.
 
         Raises:
-            UserError: too few samples.
+            UserError: too few samples, or groups.
         """
         assert self.folds is not None
         if len(classes) < self.folds:
             raise UserError(f"data.folds={self.folds}: {name} has but {len(classes)} samples with a target")
+        if groups is not None:
+            if (count := len(np.unique(groups))) < self.folds:
+                raise UserError(f"data.folds={self.folds}: {name} has but {count} groups of samples with a target")
+            return group_k_fold(groups, self.folds, self.fold, self.seed)
         return k_fold(classes, self.folds, self.fold, self.seed)
 
 

@@ -1,5 +1,6 @@
 """Ways to split samples into train, valid and test; each gives the sample numbers of every split, sorted."""
 
+import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
@@ -76,6 +77,16 @@ def stratified(classes: np.ndarray, fractions: Sequence[float], seed: int) -> Ar
     return {name: np.sort(order[turns == number]) for number, name in enumerate(SPLITS)}
 
 
+def by_group(groups: np.ndarray, fractions: Sequence[float], seed: int) -> Arrays:
+    """By lot, but no group (samples,) in two splits: shares are met as far as groups allow."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    middle = np.cumsum(sizes[order]) - sizes[order] / 2
+    split = np.empty(len(sizes), np.int64)
+    split[order] = np.searchsorted(np.cumsum(fractions[:2]) * len(groups), middle)
+    return {name: np.flatnonzero(split[group] == number) for number, name in enumerate(SPLITS)}
+
+
 def k_fold(classes: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
     """One fold for the test, the one before it for validation, the others for training (Dwivedi et al. 2020).
 
@@ -85,6 +96,23 @@ def k_fold(classes: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
     order = np.lexsort((np.random.default_rng(seed).random(len(classes)), classes))
     part = np.empty(len(classes), np.int64)
     part[order] = np.arange(len(classes)) % folds
+    return _fold(part, folds, fold)
+
+
+def group_k_fold(groups: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
+    """As `k_fold`, but no group (samples,) in two folds: the largest first, each goes to the fold that has least."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes))
+    part, held = np.empty(len(sizes), np.int64), [(0, number) for number in range(folds)]
+    for place in order.tolist():
+        least, number = held[0]
+        part[place] = number
+        heapq.heapreplace(held, (least + int(sizes[place]), number))
+    return _fold(part[group], folds, fold)
+
+
+def _fold(part: np.ndarray, folds: int, fold: int) -> Arrays:
+    """The splits of one fold, where samples (samples,) are of these folds."""
     chosen = {"valid": (fold - 1) % folds, "test": fold}
     train = ~np.isin(part, list(chosen.values()))
     return {"train": np.flatnonzero(train)} | {split: np.flatnonzero(part == n) for split, n in chosen.items()}

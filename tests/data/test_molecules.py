@@ -238,7 +238,7 @@ def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dic
         ({"fractions": [0.8, 0.1]}, "fractions must be three shares"),
         ({"fractions": [0.8, 0.1, 0.2]}, "add up to 1"),
         ({"fractions": [1.2, -0.1, -0.1]}, "fractions must be three shares"),
-        ({"split": "random", "split_column": "part"}, "goes with split=column, not with split=random"),
+        ({"split": "random", "split_column": "part"}, "goes with split=column or group, not with split=random"),
     ],
 )
 def test_options_refused(options: dict, message: str) -> None:

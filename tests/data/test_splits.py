@@ -1,4 +1,5 @@
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_random(count: int, shares: tuple[float, float, float]) -> None:
     assert all(abs(len(part) - share * count) <= 1 for part, share in zip(found.values(), shares, strict=True))
 
 
+@pytest.mark.parametrize("count", [12, 57, 1001])
+def test_groups_stay_together(count: int) -> None:
+    groups = np.random.default_rng(count).zipf(1.6, count).clip(max=count) * 10**12
+    largest = np.bincount(groups // 10**12).max()
+    found = splits.by_group(groups, SHARES, seed=3)
+    assert all_of(found) == list(range(count))
+    assert all(abs(len(part) - share * count) <= largest for part, share in zip(found.values(), SHARES, strict=True))
+    tested = [splits.group_k_fold(groups, 4, fold, seed=3) for fold in range(4)]
+    assert sorted(np.concatenate([each["test"] for each in tested]).tolist()) == list(range(count))
+    for fold, each in enumerate([found, *tested]):
+        assert all_of(each) == list(range(count))
+        held = [set(groups[part].tolist()) for part in each.values()]
+        assert sum(map(len, held)) == len(set(groups.tolist()))
+        if fold:
+            assert each["valid"].tolist() == tested[fold - 2]["test"].tolist()
+            others = [len(part["test"]) for part in tested]
+            assert max(others) - min(others) <= max(largest, count // 4)
+
+
 def test_seeds() -> None:
     first, same, other = (at_random(200, SHARES, seed)["test"].tolist() for seed in (0, 0, 1))
     assert first == same
@@ -101,3 +121,34 @@ def test_scaffolds_of_ogbg_molhiv(real_data: Path) -> None:
 def test_fractions_are_refused_before_anything_is_read(source: type, fractions: list[float]) -> None:
     with pytest.raises(ValueError, match="fractions"):
         source("nowhere", fractions=fractions)
+
+
+def test_molecules_of_a_scaffold_or_group_are_in_one_fold(tmp_path: Path) -> None:
+    pytest.importorskip("rdkit")
+    from gt.data.graphs import GraphData
+
+    smiles = [ring + "C" * n for ring in ("C1CC1", "C1CCC1", "c1ccccc1", "C1CCCC1", "CC", "O1CC1") for n in range(5)]
+    series = [f"s{n % 4}" if n % 7 else None for n in range(30)]  # of some it is not known
+    pd.DataFrame({"smiles": smiles, "y": np.arange(30) / 7, "series": series}).to_csv(tmp_path / "a.csv", index=False)
+    options = {"path": str(tmp_path / "a.csv"), "target": "y", "root": str(tmp_path / "root"), "processes": 1}
+
+    def split(**more: object) -> dict[str, list[int]]:
+        data = GraphData(Molecules(**options, **more))
+        data.open([])
+        rows = data.graphs.graphs["row"]
+        return {name: rows[data.graphs.splits[name]].tolist() for name in ("train", "valid", "test")}
+
+    def check(parts: dict[str, list[int]], groups: list[object]) -> None:
+        assert sorted(chain(*parts.values())) == list(range(30))
+        held = [{groups[row] for row in part if groups[row] is not None} for part in parts.values()]
+        assert sum(map(len, held)) == len(set(groups) - {None})
+
+    folds = [split(folds=3, fold=fold, split="scaffold") for fold in range(3)]
+    assert sorted(chain(*(each["test"] for each in folds))) == list(range(30))
+    for each in folds:
+        check(each, [row // 5 for row in range(30)])
+    check(split(split="group", split_column="series", fractions=[0.5, 0.25, 0.25]), series)
+    check(split(folds=5, split="group", split_column="series"), series)
+    for wrong in ({"split": "column", "folds": 3}, {"split_column": "series", "folds": 3}, {"split": "group"}):
+        with pytest.raises(ValueError, match="split"):
+            Molecules(**options, **wrong)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gt.data import splits
-from gt.data.folds import Folds
+from gt.data.folds import GROUP, Folds
 from gt.data.molecules.columns import named, smiles_column, split_column, target_columns
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.known import known_molecules
@@ -26,10 +26,10 @@ from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
-VERSION = 6  # raise when the same file and options would give something else
+VERSION = 7  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
-Split = Literal["scaffold", "random", "stratified", "column"]
+Split = Literal["scaffold", "random", "stratified", "group", "column"]
 
 
 class Molecules(Source):
@@ -45,12 +45,13 @@ class Molecules(Source):
         target: the column or columns to predict, or their numbers; None finds them.
         kind: what the targets are, None finds it.
         split: ``scaffold`` (OGB's rule), ``random``, ``stratified`` (equal shares of every class, or of low and high
-            numbers) or ``column`` (each row says); None takes the column where one is called split and says so, else
-            scaffold.
-        split_column: the column that says train, valid or test.
+            numbers), ``group`` (by lot, rows with the same word in a column stay together) or ``column`` (each row
+            says); None takes the column where one is called split and says so, else scaffold.
+        split_column: the column that says train, valid or test, or names the group.
         fractions: shares of train, valid and test, for any split but a column's.
-        split_seed: what ``random`` and ``stratified`` are drawn from.
-        folds, fold: k-fold cross-validation whatever ``split`` says, see `gt.data.folds.Folds`.
+        split_seed: what ``random``, ``stratified``, ``group`` and folds are drawn from.
+        folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`: by lot, of each class as many, or with a
+            ``split`` by scaffold or group so that molecules of one are in one fold.
         normalise, log: of regression, how targets are scaled for the network, see `gt.data.numbers.Numbers`.
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
         weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
@@ -85,14 +86,18 @@ class Molecules(Source):
         self.smiles, self.kind = None if smiles is None else str(smiles), kind
         targets = [target] if isinstance(target, str | int) else target
         self.target = None if targets is None else [str(name) for name in targets]
-        self.split, self.split_column = (split, split_column) if folds is None else ("random", None)  # for the store
+        self.split, self.split_column = split, split_column
         self.folds, self.split_seed = Folds(folds, fold, split_seed), split_seed
         self.fractions = [float(share) for share in self.folds.fractions(fractions)]
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
         self.loss, self.weights, self.processes = loss, weights, processes
         splits.check_fractions(self.fractions)
-        if split_column is not None and split not in (None, "column"):
-            raise ValueError(f"split_column goes with split=column, not with split={split}")
+        if split_column is not None and split not in (None, "column", "group"):
+            raise ValueError(f"split_column goes with split=column or group, not with split={split}")
+        if split_column is None and split == "group":
+            raise ValueError("split=group asks for the column of the groups: split_column=NAME")
+        if folds is not None and (split == "column" or (split_column is not None and split != "group")):
+            raise ValueError("folds say who is in which split, as split=column does: leave one of them out")
 
     def check_files(self) -> None:
         self._check_path()
@@ -128,7 +133,8 @@ class Molecules(Source):
     def summary(self, graphs: Graphs) -> str:
         facts, kind = graphs.notes, graphs.schema.kind
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
-        split = str(self.folds) or f"{facts['split']} split"
+        together = f", by {self.split_column or self.split}" if GROUP in graphs.graphs else ""
+        split = f"{self.folds}{together}" if self.folds.folds else f"{facts['split']} split"
         targets = several([f"'{name}'" for name in facts["targets"]], 4)
         classes = f" ({several(facts['classes'], 4)})" if facts["classes"] else ""
         relaxed = (
@@ -145,11 +151,14 @@ class Molecules(Source):
     def build(self) -> Iterator[Graphs]:
         table = read_molecules(self.path, self.smiles)
         smiles, split, targets = self._columns(table)
-        skipped = unusable_rows(table, smiles, split, targets)
+        skipped = unusable_rows(table, smiles, None if self.split == "group" else split, targets)
         texts, rows = list(map(str, table.columns[smiles])), skipped.others()
         parts = [rows[begin : begin + PART] for begin in range(0, len(rows), PART)]
-        method = "column" if split else self.split or "scaffold"
-        read = partial(smiles_graphs, scaffolds=method == "scaffold")
+        grouped = self.split if self.folds.folds and self.split in ("scaffold", "group") else None
+        method = "column" if split and self.split != "group" else self.split or "scaffold"
+        method = "random" if self.folds.folds else method  # until one fold is chosen
+        read = partial(smiles_graphs, scaffolds="scaffold" in (method, grouped))
+        words = table.columns[split] if split else None
         arrays = mapped(read, [[texts[place] for place in part] for part in parts], self.processes, "reading molecules")
         kept: list[np.ndarray] = []
         scaffolds: list[str] = []
@@ -161,10 +170,13 @@ class Molecules(Source):
             kept.append(rows)
             scaffolds += molecules.scaffolds
             relaxed += molecules.relaxed
-            chunk = molecules.graphs({"y": targets.of(rows), "row": rows}, self._schema(smiles, targets))
+            by_graph = {"y": targets.of(rows), "row": rows}
+            if grouped:
+                by_graph[GROUP] = group_ids(molecules.scaffolds if words is None else words[rows].tolist(), rows)
+            chunk = molecules.graphs(by_graph, self._schema(smiles, targets))
             if number == len(parts) and any(map(len, kept)):
                 every = np.concatenate(kept)
-                chunk.splits = self._split(method, targets, every, scaffolds, table.columns[split] if split else None)
+                chunk.splits = self._split(method, targets, every, scaffolds, words)
                 chunk.schema = self._fitted(chunk.schema, targets.of(every[chunk.splits["train"]]))
                 chunk.notes = {
                     "rows": len(table),
@@ -209,7 +221,7 @@ class Molecules(Source):
             for option, name in {"smiles": self.smiles, "split_column": self.split_column}.items()
         )
         smiles = smiles or smiles_column(table)
-        if split is None and self.split in (None, "column"):
+        if split is None and self.split in (None, "column") and self.folds.folds is None:
             split = split_column(table, must=self.split == "column")
         others = {smiles} | ({split} if split else set())
         names = [named(table, name, "data.target") for name in self.target or ()] or target_columns(table, others)
@@ -250,6 +262,8 @@ class Molecules(Source):
             wanted = dict(zip(splits.SPLITS, self.fractions, strict=True))
             if method == "scaffold":
                 chosen = splits.by_scaffold(scaffolds, self.fractions)
+            elif method == "group":
+                chosen = splits.by_group(group_ids(words[kept].tolist(), kept), self.fractions, self.split_seed)
             elif method == "random":
                 chosen = splits.at_random(len(kept), self.fractions, self.split_seed)
             else:
@@ -267,3 +281,11 @@ class Molecules(Source):
         if schema.kind == "regression":
             return replace(schema, **self.numbers.units(y), squared=self.loss == "squared")
         return replace(schema, weights=balanced(schema, y)) if self.weights == "balanced" else schema
+
+
+def group_ids(words: Sequence[object], rows: np.ndarray) -> np.ndarray:
+    """(len(words),) int64, the same for the same word; a row of the file that has none is a group by itself."""
+    named = zip(words, rows.tolist(), strict=True)
+    keys = [f"\n{row}" if word is None or word != word else str(word) for word, row in named]
+    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, np.int64)
