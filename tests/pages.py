@@ -60,10 +60,8 @@ def files(folder: Path) -> None:
     splits = ("train", "valid", "test") * 20
     pairs = [(graph, node) for graph in range(40) for node in range(3)]
     lines = {
-        "my.csv": [
-            "smiles,logS,split,series",
-            *(f"{s},{y},{each},s{len(s)}" for (s, y), each in zip(molecules, splits, strict=True)),
-        ],
+        "my.csv": ["smiles,logS,split", *(f"{s},{y},{each}" for (s, y), each in zip(molecules, splits, strict=True))],
+        "series.csv": ["smiles,logS,series", *(f"{s},{y},s{n % 9}" for n, (s, y) in enumerate(molecules))],
         "rows.csv": [f"{s},{y}" for s, y in molecules],
         "new.csv": ["smiles,text", *(f"{s},{text}" for (s, _), (text, _) in zip(molecules, texts, strict=True))],
         "reviews.csv": ["text,label", *(f"{text},{label}" for text, label in texts)],
