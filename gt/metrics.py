@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
 from gt.losses import Criterion, aligned, classes, of_outputs
-from gt.schema import UNLABELLED, Schema
+from gt.schema import UNLABELLED, Kind, Schema
 from gt.task_metrics import Errors, Fit, Ranking
 
 
@@ -194,6 +194,12 @@ def own_metrics(schema: Schema, own: Mapping[str, Metric]) -> tuple[MetricCollec
         for name, each in own.items()
     }
     return MetricCollection(around), decided(own, next(iter(own)))
+
+
+def scores_kind(metric: Metric, kind: Kind) -> bool:
+    """Whether a metric is not known to be for another kind of target: some of torchmetrics' compute all the same."""
+    others = "classification" if kind == "regression" else "regression"
+    return not type(metric).__module__.startswith(f"torchmetrics.{others}.")
 
 
 def decided(measures: Mapping[str, Any], name: str) -> Criterion:

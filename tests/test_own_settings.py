@@ -289,6 +289,7 @@ def test_a_run_may_go_on_by_another_metric_and_not_by_a_loss_with_other_paramete
     ("arguments", "named"),
     [
         (["metrics=[f1]"], "metrics.f1: it cannot score"),
+        (["metrics=[accuracy]"], "metrics.accuracy: it cannot score"),
         (["metrics=[f2]"], "'r2'"),
         (["loss=hubert"], "'huber'"),
         (["loss=huber", "loss.delta=-1"], "loss"),

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from gt.data.datamodule import DataModule
 from gt.errors import UserError, first_line
 from gt.losses import Criterion, Loss, constant_prediction, suits, total_loss
-from gt.metrics import Around, decided, own_metrics
+from gt.metrics import Around, decided, own_metrics, scores_kind
 from gt.objectives import Objective
 from gt.schema import Schema
 from gt.train.construct import constructing
@@ -86,6 +86,8 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
     prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
     tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, Around)}
     for key, each in deepcopy(tried).items():
+        if isinstance(each, Around) and not scores_kind(each.metric, data.schema.kind):
+            raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: choose another metric")
         try:
             with torch.no_grad():
                 if isinstance(each, Around):
