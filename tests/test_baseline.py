@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -114,9 +114,14 @@ def log(*losses: float) -> pd.DataFrame:
     return pd.DataFrame({"step": range(len(losses)), "valid/loss": losses})
 
 
-def named(data: DataModule, steps: int = 5000, losses: tuple[float, ...] = (3.0, 1.0, 2.0)) -> set[str]:
+def named(
+    data: DataModule,
+    steps: int = 5000,
+    losses: tuple[float, ...] = (3.0, 1.0, 2.0),
+    length: Literal["max_epochs", "max_steps"] = "max_epochs",
+) -> set[str]:
     """The options that the reasons speak of."""
-    words = " ".join(reasons(data, steps, log(*losses))).replace(":", " ").replace(",", " ").split()
+    words = " ".join(reasons(data, steps, log(*losses), length)).replace(":", " ").replace(",", " ").split()
     return {word.split("=")[0] for word in words if word.startswith(("data.", "trainer.", "optim."))}
 
 
@@ -125,6 +130,8 @@ def test_only_reasons_that_apply_are_named(tmp_path: Path) -> None:
     assert named(fine) == set()
     assert named(fine, steps=12) == {"trainer.max_epochs", "data.batch_size"}
     assert named(fine, losses=(3.0, 2.0, 1.0)) == {"trainer.max_epochs"}
+    assert named(fine, steps=12, length="max_steps") == {"trainer.max_steps"}
+    assert named(fine, losses=(3.0, 2.0, 1.0), length="max_steps") == {"trainer.max_steps"}
     assert named(fine, losses=(1.0, 2.0, 3.0)) == {"optim.lr"}
     assert named(fine, losses=()) == set()
     assert "24 training samples" in " ".join(reasons(fine, 5000, log()))

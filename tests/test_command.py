@@ -44,6 +44,20 @@ def test_what_is_right_stays_as_it_is(arguments):
     assert check_command(arguments) == arguments
 
 
+def test_a_dataset_is_shown_before_its_file_is_named():
+    assert "data=molecules" in prepared(["data=molecules", "--cfg", "job"])
+    with pytest.raises(UserError, match=r"data\.source\.path"):
+        prepared(["data=molecules"])
+
+
+def test_a_key_of_other_datasets_names_those_that_have_it():
+    with pytest.raises(UserError) as refused:
+        prepared(["data=csv_nodes", "data.path=x", "data.batch_size=512"])
+    named = str(refused.value).partition("data=")[2].replace(" and", ",").split(", ")
+    assert "csv_graphs" in named
+    assert "csv_nodes" not in named
+
+
 def test_a_key_that_is_taken_but_not_in_the_file_is_added():
     arguments = ["trainer.fast_dev_run=true", "-m", "model.block.norm.eps=0.1,0.2", "seed=1", "model.head.bias=false"]
     expected = [

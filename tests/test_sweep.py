@@ -16,6 +16,7 @@ import gt.train.run
 import train
 from gt.cli.settings import failures, job_results, ranked
 from gt.cli.sweep import Ranking, show
+from gt.cli.sweep_tables import Outcome
 from gt.errors import UserError
 
 
@@ -282,3 +283,12 @@ def test_a_process_that_is_lost_fails_its_job_alone(jobs, monkeypatch, tmp_path)
     assert sweep(monkeypatch, tmp_path, "seed=0,1,2") == 1
     assert [failed["job"] for failed in failures(tmp_path)] == ["1"]
     assert [result["job"] for result in job_results(tmp_path)] == ["0", "2"]
+
+
+def test_scores_of_the_validation_have_one_column_where_there_is_no_test():
+    for split, columns in (("test", ["valid accuracy", "test accuracy"]), ("valid", ["valid accuracy"])):
+        both = [outcome(value) | {"split": split, "job": str(n)} for n, value in enumerate((0.5, 0.25))]
+        runs, settings = Outcome(ranked(both), []).sheets()
+        for sheet in (runs, settings):
+            assert [name for name in sheet.names if name.endswith("accuracy")] == columns
+            assert all(len(row) == len(sheet.names) for row in sheet.rows)

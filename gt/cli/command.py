@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.types import RunMode
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
 from gt.cli.composing import additions, configuration, run_dir, settle
@@ -85,13 +85,13 @@ def check_command(
         plain, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in plain], len(hydras) + len(chosen)
         rehearse = rehearse and all(len(lines) == 1 for lines in plain)  # else `prepared` asks for -m
-        left = check_run([*hydras, *first], groups, keys, files, name, rehearse, trains)
+        shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
+        left = check_run([*hydras, *first], groups, keys, files, name, rehearse, trains, shows)
         for place, lines in enumerate(plain):
             for line in lines[1:]:  # of a sweep, each further value
                 check_run(
                     [*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name, False, trains
                 )
-    shows = value_of(arranged(arguments)[0], "-c", "--cfg") is not None
     firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
     if notes and not shows and (note := files.replaced(firsts)):
         print(note, flush=True)
@@ -108,6 +108,7 @@ def check_run(
     name: str = "train",
     rehearse: bool = False,
     trains: bool = True,
+    shows: bool = False,
 ) -> list[str]:
     """Check the configuration of one run, that of the given overrides; returns the leftovers in it, see `settle`.
 
@@ -117,10 +118,13 @@ def check_run(
         rehearse: it runs on this machine now, which is held against it; and build its parts, see
             `gt.train.network.rehearse_run`, before Lightning is imported, unless a key of what needs that is set.
         trains: check what needs Lightning too.
+        shows: it is only to be shown, for which values may be missing.
     """
     try:
         cfg = configuration(lines, name, files)
         leftovers = settle(cfg, lines)
+        if shows and OmegaConf.missing_keys(cfg):
+            return leftovers
         check(cfg, late=False)
         fits = rehearse and cfg.get("stage", "fit") == "fit"
         if fits:

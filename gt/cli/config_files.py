@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +116,24 @@ class Files:
         more = f" and {len(having) - MOST} more" if len(having) > MOST else ""
         return f"unknown key '{key}': it belongs to {group}={', '.join(having[:MOST])}{more}" if having else None
 
-    def _sets(self, group: str, option: str, key: str) -> bool:
-        """Whether a file, or one that it asks for, sets a key of its group's section, or of the data's source."""
+    def _sets(self, group: str, option: str, key: str, chosen: Collection[str] = ()) -> bool:
+        """Whether a file, or one that it asks for, sets a key of its group's section, or of the data's source.
+
+        Args:
+            chosen: groups within it for which a file that asks for this one has chosen an option already.
+        """
         content, outer = self.read(f"{group}/{option}"), group.partition("/")[0]
         section = content.get(outer, content)
         if key in section or (outer == "data" and key in section.get("source", ())):
             return True
-        asked = self._defaults(group, f"{group}/{option}")
-        inside = [(inner, each) for inner, options in asked for each in listed(options)]
-        return any(self._sets(inner, each, key) for inner, each in inside if f"{inner}/".startswith(f"{outer}/"))
+        asked = list(self._defaults(group, f"{group}/{option}"))
+        inside = [(inner, each) for inner, options in asked for each in listed(options) if inner not in chosen]
+        chosen = {*chosen, *(inner for inner, _ in asked if inner != group)}
+        return any(
+            self._sets(inner, each, key, chosen if inner == group else ())
+            for inner, each in inside
+            if f"{inner}/".startswith(f"{outer}/")
+        )
 
     def without(self, group: str, places: Sequence[str]) -> str:
         """What is wrong about an option of a group, such as ``model/local``, that what is chosen does not ask for.

@@ -74,6 +74,12 @@ class Outcome:
         return f"{first['split']} {first['criterion']}"
 
     @property
+    def chosen_by(self) -> list[str]:
+        """What the validation scores are called, where the final ones are others."""
+        name = f"valid {self.settings[0][0]['criterion']}"
+        return [] if name == self.measure else [name]
+
+    @property
     def shared(self) -> list[str]:
         """The overrides of all jobs, in the order of the first."""
         every = [*(jobs[0] for jobs in self.settings), *self.pruned, *self.failed]
@@ -112,14 +118,15 @@ class Outcome:
         return importance(self.settings)
 
     def _runs(self) -> Sheet:
-        criterion = self.settings[0][0]["criterion"]
-        jobs = by_number(job for jobs in self.settings for job in jobs)
-        rows = [(job["job"], _beyond(self.shared, job), shown([job["best_valid"]]), number(final(job))) for job in jobs]
-        return Sheet("runs", ("job", "overrides", f"valid {criterion}", self.measure), rows)
+        rows = []
+        for job in by_number(job for jobs in self.settings for job in jobs):
+            valid = [shown([job["best_valid"]])] if self.chosen_by else []
+            rows.append((job["job"], _beyond(self.shared, job), *valid, number(final(job))))
+        return Sheet("runs", ("job", "overrides", *self.chosen_by, self.measure), rows)
 
     def _settings(self) -> Sheet:
-        criterion, repeats = self.settings[0][0]["criterion"], any(len(jobs) > 1 for jobs in self.settings)
-        names = ["rank", "jobs", "overrides", "runs", f"valid {criterion}", self.measure]
+        repeats = any(len(jobs) > 1 for jobs in self.settings)
+        names = ["rank", "jobs", "overrides", "runs", *self.chosen_by, self.measure]
         names += ["95 % interval", "best"] if repeats else []
         names += ["trivial baseline"]
         is_classical = any(job.get("classical") for jobs in self.settings for job in jobs)
@@ -130,7 +137,8 @@ class Outcome:
         for rank, (jobs, label) in enumerate(zip(self.settings, self.labels, strict=True), 1):
             row = [str(rank), " ".join(job["job"] for job in jobs), label]
             row += [f"{len(jobs)}, {failed} failed" if (failed := self.failures_of(jobs)) else str(len(jobs))]
-            row += [shown([job["best_valid"] for job in jobs]), shown([final(job) for job in jobs])]
+            row += [shown([job["best_valid"] for job in jobs])] if self.chosen_by else []
+            row += [shown([final(job) for job in jobs])]
             row += [Estimate.of([final(job) for job in jobs]).interval(), number(best(jobs))] if repeats else []
             row += [number(fmean(trivial(job) for job in jobs))]
             row += [shown([classical(job) for job in jobs])] if is_classical else []

@@ -14,6 +14,7 @@ from gt.data.graphs import GraphData
 from gt.data.large.links import LinkData
 from gt.data.large.nodes import NodeData
 from gt.data.objects import Objects
+from gt.errors import UserError
 from gt.prediction.asking import predict
 from gt.prediction.attention import Attended, attended, check_attended
 from gt.prediction.calibration import Calibration
@@ -52,8 +53,10 @@ class Trained(Task):
             ``table.attrs["unreadable"]`` says by number why.
 
         Raises:
-            UserError: items that the model cannot read, or it has learned without labels.
+            UserError: items that the model cannot read, or it has learned without labels; ``beside`` is no list.
         """
+        if isinstance(beside, Task):
+            raise UserError("beside are further trained tasks, in a list: [gt.load(...)]")
         models = Models([self, *beside], dropout)
         predictions = self._predictions(items, models, calibration, probabilities, batch_size)
         if predictions.unreadable:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -175,20 +175,24 @@ def loses(result: Mapping[str, Any]) -> str:
     return f"loses to the classical baseline by {name}: {how}" if name else ""
 
 
-def reasons(data: DataModule, steps: int, log: pd.DataFrame) -> list[str]:
+def reasons(
+    data: DataModule, steps: int, log: pd.DataFrame, length: Literal["max_epochs", "max_steps"] = "max_epochs"
+) -> list[str]:
     """Why a run may have learned nothing, and what to change: only what applies to it.
 
     Args:
         data: what it was trained on.
         steps: of its optimiser.
         log: what it logged, see `gt.train.report.history`.
+        length: the option of the trainer that says when it ends.
     """
     schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)
     if steps < FEW_STEPS:
-        likely.append(f"{steps} steps are few: raise trainer.max_epochs, or lower data.batch_size")
+        smaller = ", or lower data.batch_size" if length == "max_epochs" and hasattr(data, "batch_size") else ""
+        likely.append(f"{steps} steps are few: raise trainer.{length}{smaller}")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
-        likely.append("the validation loss was still falling at the end: raise trainer.max_epochs")
+        likely.append(f"the validation loss was still falling at the end: raise trainer.{length}")
     if len(losses) > 2 and losses.argmin() == 0:
         likely.append("the validation loss only rose after the first validation: lower optim.lr")
     if schema.kind != "multiclass" and undefined(schema, train):

@@ -5,7 +5,7 @@ import re
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -274,7 +274,11 @@ def finish(
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             record(logger, folder, task.schema, result, rows, worst_best, backends)
-    why = reasons(data, trainer.global_step, history(folder)) if beaten(result, result["baseline"]) else []
+    length: Literal["max_epochs", "max_steps"] = (
+        "max_steps" if 0 <= trainer.max_steps <= trainer.global_step else "max_epochs"
+    )
+    lost = beaten(result, result["baseline"])
+    why = reasons(data, trainer.global_step, history(folder), length) if lost else []
     if examples:
         print(f"\n{examples}")
     print(summary(folder, result, report, loggers, backends, why), flush=True)
