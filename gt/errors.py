@@ -6,6 +6,7 @@ import re
 import select
 import shlex
 import sys
+import sysconfig
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +89,17 @@ def reason(error: Exception, log: Path | None = None) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (the traceback is in {log})" if bug else first
+    return f"{type(error).__name__}: {first} ({own_line(error)}the traceback is in {log})" if bug else first
+
+
+def own_line(error: Exception) -> str:
+    """Where an error came out of a user's own code, the innermost line of it; '' where it did not."""
+    installed = [*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent)]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and path.name != "train.py" and not any(map(path.is_relative_to, installed)):
+            return f"{path.name}, line {frame.lineno}, in {frame.name}; "
+    return ""
 
 
 def first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gt.attention import Reading
 from gt.dropout import Dropout
 from gt.encodings import Encoding, Preparation
+from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
@@ -178,6 +179,10 @@ class GraphTransformer(nn.Module):
         """(N, width): features and encodings."""
         x = self.nodes(batch.x)
         features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
+        for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
+            if len(feature) != len(x) or not (concat or feature.shape == x.shape):
+                shape, name = tuple(feature.shape), type(encoding).__name__
+                raise UserError(f"{name} gives nodes {shape}, which are {tuple(x.shape)} by their own features")
         if beside := [feature for concat, feature in features if concat]:
             x = torch.cat([x, *beside], dim=1)
         for concat, feature in features:

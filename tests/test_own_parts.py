@@ -1,11 +1,13 @@
 """Parts and configurations of one's own, outside this package: found, checked as its own are, trained and loaded."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import gt
@@ -15,6 +17,7 @@ from gt.cli.command import prepared
 from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
+from tests.small_runs import write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 MODULE = '''
@@ -228,3 +231,61 @@ def test_an_encoding_of_nodes_edges_and_pairs_is_trained_saved_and_loaded(folder
     for stream, linear in encoding.maps.items():
         assert torch.equal(linear.weight, saved["state_dict"][f"net.encodings.0.maps.{stream}.weight"])
         assert (linear.weight != 1).any(), stream
+
+
+WRONG = """
+import torch
+
+from gt.encodings import Encoding
+from gt.layers import Layer
+
+
+class Wide(Layer):
+    def __init__(self, width):
+        super().__init__()
+        self.map = torch.nn.Linear(width, width + 1)
+
+    def forward(self, state, batch, pairs):
+        return {"x": self.map(state.x)}
+
+
+class Bare(Wide):
+    def forward(self, state, batch, pairs):
+        return state.x
+
+
+class Broken(Wide):
+    def forward(self, state, batch, pairs):
+        return {"x": self.map(state.x) @ state.x}
+
+
+class Narrow(Encoding):
+    def build(self, width, schema):
+        self.map = torch.nn.Linear(1, width - 1)
+
+    def nodes(self, batch):
+        return self.map(torch.ones(batch.num_nodes, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.block.local._target_=wrong.Wide", r"Wide .*9\).* 8\)"),
+        ("model.block.local._target_=wrong.Bare", r"Bare gives a Tensor"),
+        ("model.block.local._target_=wrong.Broken", r"wrong\.py, line 24, in forward"),
+        ("model.block.local._target_=torch_geometric.nn.GINEConv", r"GINEConv .*model/local=pyg"),
+        ("encoding.narrow._target_=wrong.Narrow", r"Narrow .*7\).* 8\)"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, capsys):
+    (folder / "wrong.py").write_text(WRONG)
+    monkeypatch.setattr(sys, "argv", ["train.py", *write_graphs(folder), "data=graph_files", "data.batch_size=8",
+                                      "model=gps", "model.width=8", "model.depth=1", "encoding=none", override,
+                                      "trainer=cpu", "logger=csv", "hydra.run.dir=run"])  # fmt: skip
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit):
+        train.command()
+    sys.modules.pop("wrong", None)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(said, line)

@@ -66,8 +66,9 @@ class Table:
         return Table(self.name, columns, lambda row: self.where(int(rows[row])))
 
     def select(self, names: Sequence[str]) -> list[np.ndarray] | None:
-        """The columns of the given names; None where one is missing, or none are given."""
-        return [self.columns[name] for name in names] if names and {*names} <= self.columns.keys() else None
+        """The columns of the given names, empty ones for those that are missing; None where all are."""
+        empty = np.full(len(self), None)
+        return [self.columns.get(name, empty) for name in names] if {*names} & self.columns.keys() else None
 
     def refuse_repeated(self, names: Collection[str]) -> None:
         """Whether the file calls no two columns like one of these.

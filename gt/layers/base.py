@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gt.attention import Demand
 from gt.dropout import Dropout
 from gt.encodings import Encoding
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.masks import Pairs
 from gt.norms import normalised
@@ -106,6 +107,23 @@ class Composite(nn.Module, ABC):
         return []
 
 
+def check_steps(layer: nn.Module, steps: Any, state: State) -> None:
+    """Whether a layer gives what can be added to a state.
+
+    Raises:
+        UserError: naming the layer.
+    """
+    name = type(layer).__name__
+    if not isinstance(steps, Mapping):
+        raise UserError(
+            f"{name} gives a {type(steps).__name__}: a layer gives what it adds to each stream by name, {{'x': ...}}"
+        )
+    for stream, step in steps.items():
+        rows = getattr(state, stream)
+        if rows is not None and rows.shape != step.shape:
+            raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")
+
+
 class Residual(Composite):
     """A layer with its skip connection: ``norm(x + layer(x))``, or ``x + layer(norm(x))`` with ``prenorm``.
 
@@ -121,7 +139,7 @@ class Residual(Composite):
         blend, place: the nodes' step is scaled by the factor at this place of what the blend gives, where there is one.
 
     Raises:
-        ValueError: a norm for what is no stream.
+        ValueError: a norm for what is no stream; a convolution of PyG's for a layer.
     """
 
     def __init__(
@@ -135,6 +153,11 @@ class Residual(Composite):
     ) -> None:
         super().__init__()
         self.layer, self.scale = built(layer, width), scale
+        if type(self.layer).__module__.startswith("torch_geometric."):
+            name = type(self.layer).__name__
+            raise ValueError(
+                f"{name} is PyG's: model/local=pyg model.block.local.conv._target_=... makes a layer of it"
+            )
         norms = norm if isinstance(norm, Mapping) else {"x": norm}
         streams = [field.name for field in fields(State) if field.name != "encodings"]
         if unknown := [name for name in norms if name not in streams]:
@@ -157,6 +180,7 @@ class Residual(Composite):
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         """What is to be added to each stream."""
         steps = self.layer(self.normalised(state, batch, pairs) if self.prenorm else state, batch, pairs)
+        check_steps(self.layer, steps, state)
         if self.dropout is not None:
             steps = {name: self.dropout(step) for name, step in steps.items()}
         return steps if self.scale is None else steps | {"x": self.scale(steps["x"])}
