@@ -1,6 +1,7 @@
 """``python -m gt.predict``: a table of predictions that is right, whole, and in the order of the data."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -169,6 +170,24 @@ def test_molecules_go_by_the_rows_of_their_file(tmp_path: Path) -> None:
     assert table["row"].tolist() == [8, 9, 10]
     assert table["smiles"].tolist() == ["C" * 9, "C" * 10, "C" * 11]
     assert table["target"].tolist() == [4, 4.5, 5]
+
+
+def test_rows_are_scored_by_the_targets_that_their_file_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rdkit")
+    from gt.data.molecules.molecules import Molecules
+
+    rows = [f"{'C' * (i + 1)},{i / 2},{i % 3},{'train' if i < 6 else 'valid' if i < 8 else 'test'}" for i in range(11)]
+    (tmp_path / "mine.csv").write_text("\n".join(["smiles,a,b,split", *rows]))
+    run = run_of(tmp_path, Molecules, MODEL, path=str(tmp_path / "mine.csv"), target=["a", "b"], processes=1)
+    (tmp_path / "new.csv").write_text("smiles,b\nCCO,1\nCCN,2\nCCC,\n")
+    main([str(run), f"data.path={tmp_path / 'new.csv'}", "--out", str(tmp_path / "out.csv")])
+    table = pd.read_csv(tmp_path / "out.csv")
+    said = re.search(r" mae ([\d.]+)", capsys.readouterr().out)
+    assert said is not None
+    assert float(said[1]) == pytest.approx((table["prediction_b"] - [1, 2, np.nan]).abs().mean(), abs=1e-3)
+    (tmp_path / "none.csv").write_text("smiles\nCCO\n")
+    main([str(run), f"data.path={tmp_path / 'none.csv'}", "--out", str(tmp_path / "out.csv")])
+    assert "mae" not in capsys.readouterr().out
 
 
 def test_labelled_texts_are_told(tmp_path: Path) -> None:
