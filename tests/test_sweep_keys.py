@@ -11,7 +11,7 @@ import pytest
 
 from gt.cli.settings import ranked
 from gt.cli.sweep_keys import cost, front, importance, positions, values_by_key
-from gt.cli.sweep_pictures import _ticks, pictures
+from gt.cli.sweep_pictures import _ticks, pictures, short
 from gt.errors import UserError
 from gt.sweep import main
 from tests.test_sweep import keep, result
@@ -132,3 +132,11 @@ def test_the_page_says_what_its_intervals_are_of(key: str, said: str, tmp_path: 
     page = (tmp_path / "ranking.html").read_text()
     assert [words in page for words in ("how much seeds matter", "differ in their split")].count(True) == 1
     assert said in page
+
+
+def test_names_in_a_picture_lose_their_keys_before_their_values():
+    line = "model.block.dropout=0.1 optim.lr=0.003 +model.block.attention.heads=8"
+    assert short(line, 80) == line
+    assert short(line, 40) == "dropout=0.1 lr=0.003 +heads=8"
+    assert short(line, 20) == "dropout=0.1 lr=0...."
+    assert short("$x") == r"\$x"

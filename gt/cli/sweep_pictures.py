@@ -1,6 +1,7 @@
 """Pictures of what the keys of a sweep did: parallel coordinates, slices, score against cost."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,9 @@ def _measure(settings: Sequence[list[Job]]) -> str:
 
 
 def short(text: str, longest: int = LONGEST) -> str:
-    """A text for a picture, cut where it is long; a dollar sign would begin a formula."""
+    """A text for a picture, cut where it is long, keys first; a dollar sign would begin a formula."""
+    if len(text) > longest:
+        text = re.sub(r"(?:[\w/]+\.)+(\w+)=", r"\1=", text)
     return (text if len(text) <= longest else f"{text[: longest - 3]}...").replace("$", r"\$")
 
 
