@@ -13,6 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset
+from gt.data.datamodule import Loader
 from gt.data.graphs import Stored
 from gt.data.packed import Graphs
 
@@ -86,7 +87,7 @@ def compare(data: Stored, seconds: float) -> list[Row]:
     part = GraphDataset(graphs, np.arange(count))
     rows = []
     for size in SIZES:
-        ours = torch.utils.data.DataLoader(part, sampler=Batches(part.sizes, size, shuffle=True), batch_size=None)
+        ours = Loader(part, sampler=Batches(part.sizes, size, shuffle=True), batch_size=None)
         loaders = {
             OURS: _forever(ours),
             CACHED: _forever(DataLoader(listed, size, shuffle=True)),

@@ -33,7 +33,9 @@ PAIRS = 2**20
 
 
 class Loader(DataLoader[GraphBatch]):
-    """A loader that knows how long it was waited for.
+    """A loader that knows how long it was waited for. In the training process it asks the dataset itself.
+
+    PyTorch's own iterator takes a fifth of the time in which small graphs are gathered, for what is not needed here.
 
     Attributes:
         waited: seconds of this epoch until now.
@@ -42,7 +44,8 @@ class Loader(DataLoader[GraphBatch]):
     waited = 0.0
 
     def __iter__(self) -> Iterator[GraphBatch]:  # type: ignore[override]
-        self.waited, batches = 0.0, super().__iter__()
+        alone = not (self.num_workers or self.pin_memory)
+        self.waited, batches = 0.0, map(self.dataset.__getitem__, self.sampler) if alone else super().__iter__()
         while True:
             begun = time.monotonic()
             batch = next(batches, None)
