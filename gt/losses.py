@@ -74,6 +74,25 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
     return (each * is_labelled).sum(), is_labelled.sum()
 
 
+def balanced(schema: Schema, target: Tensor) -> tuple[float, ...]:
+    """The `Schema.weights` by which classes count alike in the loss, however rare; 1 where one has no examples.
+
+    Of K classes each weighs as many labels as there are, by K times its own; a yes of a task its noes by its yeses.
+
+    Args:
+        target: of the training samples, as in `total_loss`.
+    """
+    if schema.kind == "multiclass":
+        target = classes(schema, target)
+        counts = torch.bincount(target[target != UNLABELLED], minlength=schema.outputs).double()
+        weights, known = counts.sum() / (schema.outputs * counts), counts > 0
+    else:
+        target = of_outputs(schema, target)
+        yes, no = (target == 1).sum(0).double(), (target == 0).sum(0).double()
+        weights, known = no / yes, (yes > 0) & (no > 0)
+    return tuple(weights.where(known, 1.0).tolist())
+
+
 def nothing(prediction: Tensor, loss: Loss | None) -> Tensor:
     """A loss of 0 that has a gradient, 0, for all that a loss has: processes that share gradients wait for each."""
     parameters = loss.parameters() if isinstance(loss, nn.Module) else ()

@@ -29,7 +29,7 @@ HANDLING = {  # what is set of data without making them others
 # what a model has learned of its data, and other data cannot change
 LEARNED = {
     "target", "label", "features", "kind", "level", "tokens", "vocabulary", "tokenizer", "longest", "normalise", "log",
-    "standardise", "view",
+    "standardise", "view", "weights",
 }  # fmt: skip
 
 

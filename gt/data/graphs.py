@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from gt.data.store import fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding
 from gt.errors import UserError
-from gt.losses import Criterion
+from gt.losses import Criterion, balanced
 from gt.ranges import at_least
 from gt.ranks import rank_zero_only
-from gt.schema import Schema
+from gt.schema import Schema, several
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -40,9 +40,17 @@ class Stored(DataModule):
 
     Where that cannot be written to, as on a shared read-only disk, and does not hold it, the store is kept in
     ``data/stores`` instead, under the working directory, and a line says so.
+
+    Args:
+        weights: ``balanced`` lets classes, or yes and no, weigh alike in the loss, however rare in the training split;
+            metrics know no weights.
+
+    Raises:
+        UserError: on ``open``, weights of targets that are neither.
     """
 
     source: Source = field(kw_only=False)
+    weights: Literal["none", "balanced"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +58,8 @@ class Stored(DataModule):
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         self.stored = self._own(encodings) if known is None else self._new(encodings, known)
+        if self.weights == "balanced" and known is None:
+            self.stored = replace(self.stored, schema=self._balanced(self.stored.schema))
         self.schema = self.stored.schema
 
     def _own(self, encodings: Sequence[Encoding]) -> Graphs:
@@ -62,6 +72,20 @@ class Stored(DataModule):
         if summary := source.summary(graphs):
             rank_zero_only(print)(summary, flush=True)
         return attach(graphs, source.folder, encodings) if len(graphs) else graphs
+
+    def _balanced(self, schema: Schema) -> Schema:
+        """The schema with weights by the training split, which a line says."""
+        if schema.kind == "regression" or schema.level == "link" or schema.pointer:
+            raise UserError(
+                f"data.weights=balanced is for classes, and for yes and no, of graphs or nodes: leave it out "
+                f"({schema.task()})"
+            )
+        schema = replace(schema, weights=balanced(schema, self.targets("train")))
+        names = [f"{name} " for name in schema.names or range(schema.outputs)] if schema.outputs > 1 else [""]
+        told = several([f"{name}{weight:.3g}" for name, weight in zip(names, schema.weights, strict=True)], 6)
+        what = "classes weigh" if schema.kind == "multiclass" else "a yes weighs, against a no"
+        rank_zero_only(print)(f"in the loss, by the training split, {what}: {told}", flush=True)
+        return schema
 
     def _new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:
         """What a trained model is to predict: all of it, held or in a store that goes with this object."""

@@ -76,12 +76,14 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
     """Compute a loss and metrics that are not the dataset's once, by its best constant answer.
 
     Raises:
-        UserError: one can do nothing with these targets, or comes to more than one number.
+        UserError: one can do nothing with these targets, or comes to more than one number; a loss beside class weights.
     """
     if loss is not None and not suits(loss, data.schema.kind):
         raise UserError(
             f"loss: {type(loss).__name__} does not suit a target that is {data.schema.answer()}: leave loss out"
         )
+    if loss is not None and data.schema.weights:
+        raise UserError("data.weights=balanced weighs the dataset's own loss, and loss takes its place: leave one out")
     target, tried = data.targets("train"), {} if loss is None else {"loss": loss}
     prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
     tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, Around)}

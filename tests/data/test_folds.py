@@ -160,7 +160,7 @@ def test_molecules_are_dealt_out_whatever_their_split(tmp_path):
     path.write_text("smiles,active\n" + "".join(f"{'C' * n}O,{int(n % 3 == 0)}\n" for n in range(1, 31)))
     tested = []
     for fold in range(5):
-        data = GraphData(Molecules(str(path), folds=5, fold=fold, weights="balanced", root=str(tmp_path), processes=1))
+        data = GraphData(Molecules(str(path), folds=5, fold=fold, root=str(tmp_path), processes=1), weights="balanced")
         data.open([])
         found = splits(data)
         assert [int(sum(data.targets(split))) for split in ("valid", "test")] == [2, 2]

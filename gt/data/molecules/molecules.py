@@ -17,7 +17,7 @@ from gt.data.molecules.known import known_molecules
 from gt.data.molecules.parsing import chemistry
 from gt.data.molecules.skipped import unusable_rows
 from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
-from gt.data.molecules.targets import Targets, balanced, read_targets
+from gt.data.molecules.targets import Targets, read_targets
 from gt.data.numbers import Numbers
 from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
@@ -54,7 +54,6 @@ class Molecules(Source):
             ``split`` by scaffold or group so that molecules of one are in one fold.
         normalise, log: of regression, how targets are scaled for the network, see `gt.data.numbers.Numbers`.
         loss: of regression, the squared error, scored by RMSE as MoleculeNet's are, or the absolute, scored by MAE.
-        weights: of classification, ``balanced`` lets each class weigh the same in the loss, however rare.
         root: where what is built is kept.
         processes: how many read molecules; None takes all CPUs.
 
@@ -77,7 +76,6 @@ class Molecules(Source):
         normalise: bool = True,
         log: bool = False,
         loss: Literal["squared", "absolute"] = "squared",
-        weights: Literal["none", "balanced"] = "none",
         root: str = "data",
         processes: int | None = None,
     ) -> None:
@@ -90,7 +88,7 @@ class Molecules(Source):
         self.folds, self.split_seed = Folds(folds, fold, split_seed), split_seed
         self.fractions = [float(share) for share in self.folds.fractions(fractions)]
         self.numbers = Numbers(normalise, log, standardise=False)  # atoms and bonds are described by categories
-        self.loss, self.weights, self.processes = loss, weights, processes
+        self.loss, self.processes = loss, processes
         splits.check_fractions(self.fractions)
         if split_column is not None and split not in (None, "column", "group"):
             raise ValueError(f"split_column goes with split=column or group, not with split={split}")
@@ -120,7 +118,7 @@ class Molecules(Source):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         options = ("smiles", "target", "kind", "split", "split_column", "fractions", "split_seed", "loss")
         facts = {"source": "molecules", "version": VERSION, "rdkit": rdkit, "file": digest, "name": self.path.name}
-        return facts | {name: getattr(self, name) for name in (*options, "weights")} | self.numbers.facts()
+        return facts | {name: getattr(self, name) for name in options} | self.numbers.facts()
 
     def key(self) -> dict[str, Any]:
         return self.facts
@@ -280,7 +278,7 @@ class Molecules(Source):
         """The schema with what is learned from the training targets."""
         if schema.kind == "regression":
             return replace(schema, **self.numbers.units(y), squared=self.loss == "squared")
-        return replace(schema, weights=balanced(schema, y)) if self.weights == "balanced" else schema
+        return schema
 
 
 def group_ids(words: Sequence[object], rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from gt.data.molecules.columns import is_numeric, numbers
 from gt.data.table import Table
 from gt.data.targets import FEW, tells_apart
 from gt.errors import UserError
-from gt.schema import Kind, Schema
+from gt.schema import Kind
 
 NO_WORDS = {"no", "n", "false", "f", "negative", "neg", "inactive", "absent", "off", "-", "0"}
 
@@ -164,12 +164,3 @@ def _classes(table: Table, column: str, names: Sequence[str], most: int = 1000) 
     if len(names) > most:
         raise UserError(f"{table.name}: '{column}' holds {len(names)} different values, too many to be classes")
     return tuple(names)
-
-
-def balanced(schema: Schema, y: np.ndarray) -> tuple[float, ...]:
-    """What makes classes count alike: for each class, or for a yes of each task, 1 where one has no examples."""
-    if schema.kind == "multiclass":
-        counts = np.bincount(y, minlength=schema.outputs)
-        return tuple(np.where(counts, len(y) / (schema.outputs * counts.clip(min=1)), 1).tolist())
-    yes, no = (y == 1).sum(axis=0), (y == 0).sum(axis=0)
-    return tuple(np.where((yes > 0) & (no > 0), no / yes.clip(min=1), 1.0).tolist())
