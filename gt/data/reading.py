@@ -6,7 +6,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,17 +186,20 @@ def parse_json(text: str, path: Path, line: int) -> Any:
     return value
 
 
-def load_tensors(path: Path, advice: str) -> Any:
+def load_tensors(path: Path, advice: str, parts: Sequence[type] = ()) -> Any:
     """What ``torch.save`` made of tensors, arrays of numbers and plain containers; nothing that a file holds is run.
 
     Args:
         path: the file.
         advice: what to do where it cannot be read.
+        parts: classes that it may hold beside these: those that do nothing when they are filled with what a file says.
 
     Raises:
         UserError: the file cannot be read, or holds anything else.
     """
-    added = [entry for entry in ARRAYS if entry not in get_safe_globals()]  # what is there already is to stay
+    added = [
+        entry for entry in (*ARRAYS, *parts) if entry not in get_safe_globals()
+    ]  # what is there already is to stay
     try:
         with safe_globals(added):
             return torch.load(path, map_location="cpu", weights_only=True)

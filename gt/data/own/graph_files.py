@@ -45,6 +45,8 @@ def files(path: str) -> list[Path]:
                 f"{inner}: an edge list says nothing of nodes that could be learned: put it into a folder beside a "
                 "nodes.csv with a label for each node, and set data=csv_nodes data.path=FOLDER"
             )
+        if ending(inner) in (".pt", ".pth"):
+            raise UserError(f"{inner}: graphs of PyG are read by data=pyg data.path={inner}, one by data=pyg_nodes")
         if ending(inner) not in READERS:
             raise UserError(f"{inner} is none of {', '.join(READERS)} (each perhaps with .gz)")
     return paths

@@ -1,4 +1,4 @@
-"""Any dataset of PyTorch Geometric (Fey & Lenssen 2019) that holds homogeneous graphs, turned into a store.
+"""Any dataset of PyTorch Geometric (Fey & Lenssen 2019) that holds homogeneous graphs, or saved graphs, as a store.
 
 A file of tensors that holds anything else is refused. Some datasets of PyG (Planetoid, ZINC, a few more) come as
 pickles though, which PyG opens, and so runs, when it first processes them: trust the raw files of these as PyG does.
@@ -24,7 +24,9 @@ from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import open_dataset, takes_split, title
 from gt.data.own.pyg_pack import pack, pack_known
 from gt.data.own.pyg_read import THEIRS, digest, joined, read
+from gt.data.own.pyg_saved import saved_graphs
 from gt.data.packed import Arrays, Graphs, held
+from gt.data.source import small
 from gt.data.splits import check_fractions
 from gt.errors import UserError
 from gt.losses import Criterion
@@ -127,6 +129,7 @@ class PyG(Own):
     Args:
         dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
             ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
+            None: there is a path.
         level: whether each graph, each node or each pair of ``edge_label_index`` has a target; None finds it.
         kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
         fractions: shares of train, valid and test of a random split.
@@ -136,6 +139,7 @@ class PyG(Own):
         normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
         negatives: of links, pairs that are none for each link, drawn in place of those that the data name, see
             `gt.data.link_pairs.Negatives`; None: those of the data. Of new data all pairs are asked for as they are.
+        path: of a file of ``torch.save`` that is read in place of a dataset, see `gt.data.own.pyg_saved.saved_graphs`.
         root: where the store is kept.
 
     Raises:
@@ -146,7 +150,7 @@ class PyG(Own):
 
     def __init__(
         self,
-        dataset: Callable[..., Dataset],
+        dataset: Callable[..., Dataset] | None = None,
         level: Level | None = None,
         kind: Kind | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
@@ -157,8 +161,14 @@ class PyG(Own):
         log: bool = False,
         standardise: bool = True,
         negatives: int | None = None,
+        path: str | None = None,
         root: str = "data",
     ) -> None:
+        self.path = path
+        if path is not None:
+            dataset = partial(saved_graphs, path=path)
+        elif dataset is None:
+            raise UserError("data.path is not set: name a file of torch.save, or a data.dataset of PyG")
         self.make = dataset if isinstance(dataset, partial) else partial(dataset)
         self.name, self.root = file_name(title(self.make)), Path(root)
         self.level, self.kind, self.numbers = level, kind, Numbers(normalise, log, standardise)
@@ -166,6 +176,10 @@ class PyG(Own):
         self.present = None if negatives is None else Negatives(negatives)
         check_fractions(fractions)
         self.fractions, self.split_seed = tuple(self.folds.fractions(fractions)), split_seed
+
+    def check_files(self) -> None:
+        if self.path is not None and (not Path(self.path).is_file() or small([Path(self.path)])):
+            self.datasets()
 
     def datasets(self) -> dict[str, Dataset]:
         """The dataset by split, under '' where it has none of its own."""

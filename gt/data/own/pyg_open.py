@@ -29,8 +29,8 @@ class Absent(Exception):
 
 
 def title(make: "partial[Any]") -> str:
-    """What messages call a dataset: its name among several of a class, else that of the class."""
-    name = make.keywords.get("name")
+    """What messages call a dataset: its file, or its name among several of a class, else that of the class."""
+    name = make.keywords.get("path") or make.keywords.get("name")
     return str(name) if name else str(getattr(make.func, "__name__", "dataset"))
 
 
