@@ -108,9 +108,10 @@ def first_line(error: Exception) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error message: the known name that looks most alike, or all of them."""
+    """A hint that ends an error message: the known name that begins so, or looks most alike, or all of them."""
     names = sorted(known)
-    alike = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    begun = [each for each in names if each.startswith(name)] if len(name.strip("-")) > 1 else []
+    alike = difflib.get_close_matches(name, begun or names, n=1, cutoff=0.0 if begun else 0.5)
     if alike:
         return f"did you mean '{alike[0]}'?"
     return f"there are {', '.join(names)}" if names else "nothing may be set here"
