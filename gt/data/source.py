@@ -72,6 +72,11 @@ class Source(ABC):
         """What messages call it."""
         return self.name
 
+    @property
+    def skipped_rows(self) -> Path:
+        """The file that lists the rows that the store leaves out, beside it; there is none where there are none."""
+        return self.folder.with_name(f"{self.folder.name}.skipped_rows.csv")
+
     @abstractmethod
     def key(self) -> dict[str, Any]:
         """JSON-able facts that the store depends on; another key is another store."""

@@ -142,7 +142,7 @@ def test_bytes_that_are_no_text_cost_their_own_rows_only_where_they_are_read(tmp
     path = written(tmp_path / "a.csv", SMILES, names, labels, header="smiles,note,label", encoding="latin-1")
     data = opened(path)
     assert data.source.skipped_rows.read_text().splitlines()[1:] == [
-        f"5,7,{SMILES[5]},\"byte 0xe9 is not UTF-8 text, in 'label'\""
+        f"5,7,{SMILES[5]},\"byte 0xe9 is not UTF-8 text, in 'label'\",{path}"
     ]
     assert (len(data.graphs), data.schema.kind) == (39, "binary")
 

@@ -114,13 +114,13 @@ def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch:
     assert data.source.skipped_rows.parent == tmp_path / "root" / "stores"
     with open(data.source.skipped_rows) as file:
         assert list(csv.reader(file)) == [
-            ["row", "line", "text", "reason"],
-            ["2", "4", "xyz", "syntax error while parsing: xyz"],
-            ["3", "5", "CN(C)(C)(C)C", "Explicit valence for atom # 1 N, 5, is greater than permitted"],
-            ["4", "6", "", "no molecule"],
-            ["20", "22", TEXTS[20], "'<1' in 'logS' is no number"],
-            ["30", "32", "CC,1,2,3", "4 cells where the header has 2"],
-            ["60", "62", TEXTS[59], "no label"],
+            ["row", "line", "text", "reason", "file"],
+            ["2", "4", "xyz", "syntax error while parsing: xyz", path],
+            ["3", "5", "CN(C)(C)(C)C", "Explicit valence for atom # 1 N, 5, is greater than permitted", path],
+            ["4", "6", "", "no molecule", path],
+            ["20", "22", TEXTS[20], "'<1' in 'logS' is no number", path],
+            ["30", "32", "CC,1,2,3", "4 cells where the header has 2", path],
+            ["60", "62", TEXTS[59], "no label", path],
         ]
     assert "6 of 61 rows skipped, listed in" in data.source.summary(data.graphs)
     for name in ("x",):

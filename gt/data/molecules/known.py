@@ -8,10 +8,10 @@ import pandas as pd
 
 from gt.data.molecules.columns import named, smiles_column
 from gt.data.molecules.files import read_molecules
-from gt.data.molecules.skipped import SkippedRows
 from gt.data.molecules.smiles import smiles_graphs
 from gt.data.packed import Graphs
 from gt.data.parallel import mapped
+from gt.data.skipped import SkippedRows
 from gt.data.source import Records
 from gt.data.table import Table
 from gt.data.targets import known_targets

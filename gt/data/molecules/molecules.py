@@ -21,6 +21,7 @@ from gt.data.molecules.targets import Targets, read_targets
 from gt.data.numbers import Numbers
 from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
+from gt.data.skipped import write_skipped
 from gt.data.source import Source, small
 from gt.data.table import Table
 from gt.errors import UserError
@@ -123,11 +124,6 @@ class Molecules(Source):
     def key(self) -> dict[str, Any]:
         return self.facts
 
-    @property
-    def skipped_rows(self) -> Path:
-        """The file that lists skipped rows, beside the store."""
-        return self.folder.with_name(f"{self.folder.name}.skipped_rows.csv")
-
     def summary(self, graphs: Graphs) -> str:
         facts, kind = graphs.notes, graphs.schema.kind
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
@@ -187,7 +183,7 @@ class Molecules(Source):
                     "unused": [name for name in table.columns if name not in {smiles, split, *targets.columns}],
                 }
                 if len(skipped):
-                    skipped.write(self.skipped_rows)
+                    write_skipped(self.skipped_rows, [skipped])
             yield chunk
         if not any(map(len, kept)):
             raise UserError(f"{next(iter(skipped.reasons().values()))}; no other row can be used either")

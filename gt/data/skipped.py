@@ -1,0 +1,54 @@
+"""Rows of tables that are left out: why, and a file that lists them."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gt.data.files import write_bytes
+from gt.data.table import Table
+
+
+class SkippedRows:
+    """By number of the row, counted from 0: its text, and why it is left out."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.rows = dict(table.faults)
+
+    def add(self, row: int | np.integer, text: object, why: str) -> None:
+        """Leave out a row of the table; the first reason counts."""
+        self.rows.setdefault(int(row), ("" if text is None else str(text), why))
+
+    def add_spoiled(self, column: str, smiles: str) -> None:
+        """Leave out the rows whose cell in a column has a byte that is no text."""
+        for row, byte in self.table.spoiled.get(column, {}).items():
+            self.add(row, self.table.columns[smiles][row], f"byte 0x{byte:02x} is not UTF-8 text, in '{column}'")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def others(self) -> np.ndarray:
+        """The numbers of the rows that are not left out."""
+        return np.setdiff1d(np.arange(len(self.table)), list(self.rows))
+
+    def reasons(self) -> dict[int, str]:
+        """Where each of them stands and why it is left out, in words, by its number."""
+        return {row: f"{self.table.where(row)}: '{text[:80]}': {why}" for row, (text, why) in sorted(self.rows.items())}
+
+
+def write_skipped(path: Path, tables: Iterable[SkippedRows]) -> None:
+    """List the rows of some files in a CSV file, whole or not at all: row from 0, line from 1, text, reason, file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "line", "text", "reason", "file"])
+    for skipped in tables:
+        lines, name = skipped.table.lines, skipped.table.name
+        writer.writerows(
+            [row, "" if lines is None else lines[row], shown, why, name]
+            for row, (shown, why) in sorted(skipped.rows.items())
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.getvalue().encode())
