@@ -84,6 +84,27 @@ def test_a_file_with_a_header_alone(text_run: Path) -> None:
         predictions(text_run, f"data.path={path}")
 
 
+def test_a_header_is_known_by_the_names_of_the_training(tmp_path: Path, capsys: Any) -> None:
+    rows = [f"this is text {n},{'good' if n % 2 else 'bad'}" for n in range(40)]
+    (tmp_path / "mine.csv").write_text("\n".join(["phrase,polarity", *rows]))
+    run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.csv"))
+    path = tmp_path / "new.csv"
+    for header in ("id,phrase", "author,phrase"):
+        path.write_text(f"{header}\nann,text 3\nbob,text 4\n")
+        found = predictions(run, f"data.path={path}")
+        assert (found.columns.tolist()[:2], len(found)) == (header.split(","), 2)
+    assert "line 1" not in capsys.readouterr().out
+    path.write_text("author,remark\nann,text 3\nbob,text 4\n")  # names or not, nothing tells
+    assert len(predictions(run, f"data.path={path}")) == 3
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "line 1" in line)
+    assert str(path) in said
+    assert "'phrase'" in said
+    assert len(predictions(run, f"data.path={path}", "data.text=remark")) == 2
+    path.write_text("id,remark\n1,text 3\n2,text 4\n")
+    with pytest.raises(UserError, match=r"'phrase'.* id, remark, such as data\.text=remark"):
+        predictions(run, f"data.path={path}")
+
+
 def test_a_label_that_the_model_does_not_know_is_not_scored(text_run: Path, capsys: Any) -> None:
     path = text_run.parent / "strange.tsv"
     path.write_text("label\treview\ngood\tword1\nugly\tword2\n\tword3\n")

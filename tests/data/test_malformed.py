@@ -240,8 +240,8 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "labelled": {
         "short row": ({"a.tsv": line(5, "a text")}, "@/a.tsv, line 5: 1 cells where the header has 2"),
-        "no label": ({"a.tsv": line(5, "a text\t")}, "@/a.tsv, line 5: the label is missing"),
-        "no column": ({"a.tsv": line(1, "text\tkind")}, "no column of @/a.tsv is called like a label: set data.label"),
+        "no label": ({"a.tsv": "text\tlabel\na text\t\n"}, "@/a.tsv, line 2: the label is missing; no other row"),
+        "no column": ({"a.tsv": "text\tkind\tid\na\t1\t0\n"}, "no column of @/a.tsv is called like a label: set"),
         "column twice": ({"a.tsv": "text\tlabel\tlabel\na\t1\t0\n"}, "@/a.tsv, line 1: several columns are called"),
         "latin-1": ({"a.tsv": line(5, b"caf\xe9\t1")}, "@/a.tsv, line 5: byte 0xe9 is not UTF-8 text"),
         "UTF-16": ({"a.tsv": LABELLED.encode("utf-16-le")}, "@/a.tsv, line 1: a zero byte"),
@@ -253,8 +253,8 @@ CASES: dict[str, dict[str, Case]] = {
         "broken": ({"a.jsonl": line(5, '{"text": "a", ')}, "@/a.jsonl, line 5: Expecting property name"),
         "nested": ({"a.jsonl": line(5, '{"text": ' + "[" * 100_000)}, "@/a.jsonl, line 5: nested too deeply"),
         "endless number": ({"a.jsonl": line(5, '{"label": ' + "9" * 5000 + "}")}, "@/a.jsonl, line 5: a number of too"),
-        "NaN": ({"a.jsonl": line(5, '{"text": "a", "label": NaN}')}, "@/a.jsonl, line 5: 'label' should be one label"),
-        "null": ({"a.jsonl": line(5, '{"text": null, "label": 1}')}, "@/a.jsonl, line 5: there is no 'text'"),
+        "NaN": ({"a.jsonl": '{"text": "a", "label": NaN}'}, "@/a.jsonl, line 1: the label is missing; no other row"),
+        "null": ({"a.jsonl": '{"text": null, "label": 1}'}, "@/a.jsonl, line 1: there is no 'text'"),
         "half a character": ({"a.jsonl": line(5, r'{"text": "\ud800", "label": 1}')}, r"@/a.jsonl, line 5: '\ud800'"),
     },
     "tu": {

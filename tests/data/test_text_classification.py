@@ -1,5 +1,6 @@
 """Labelled texts: columns are found, splits are kept, a text is a path of its tokens, mistakes are one line."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from gt.data.graphs import GraphData
 from gt.data.packed import pointers
 from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
-from gt.data.text.labelled import Columns, find_columns, read_rows
+from gt.data.text.labelled import Columns, find_columns, has_header, read_rows
 from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
 from gt.errors import UserError
@@ -70,7 +71,7 @@ def test_columns_are_found(name, content, labels, packed, tmp_path):
     path = tmp_path / (name + ".gz" if packed else name)
     path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
     columns = find_columns(path, None, None)
-    texts, found = read_rows(path, columns)
+    texts, found, _ = read_rows(path, columns)
     assert found == labels
     assert len(texts[0]) >= 4
     assert not any(text in labels for text in texts)
@@ -80,7 +81,7 @@ def test_columns_are_found(name, content, labels, packed, tmp_path):
 def test_encodings_that_say_what_they_are(encoding, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label\nune journée,né\n", encoding=encoding)
-    assert read_rows(path, find_columns(path, None, None)) == (["une journée"], ["né"])
+    assert read_rows(path, find_columns(path, None, None))[:2] == (["une journée"], ["né"])
 
 
 @pytest.mark.parametrize(("distinct", "texts"), [(40, 40), (30, 40), (8, 8)])
@@ -91,6 +92,62 @@ def test_a_name_of_each_row_is_no_label(distinct, texts, tmp_path):
         opened(path)
     path.write_text("text,label\n" + "".join(f"text number {n},name {n % 20}\n" for n in range(200)))
     assert opened(path).schema.target == ("label",)
+
+
+def of_three_classes(path: Path, header: str = "") -> Path:
+    rows = [f"a film of {n} minutes and more,{('fine', 'poor', 'so so')[n % 3]}\n" for n in range(30)]
+    path.write_text(header + "".join(rows))
+    return path
+
+
+def test_a_header_of_unusual_names_is_no_row(tmp_path, capsys):
+    data = opened(of_three_classes(tmp_path / "a.csv", "phrase,polarity\n"))
+    assert (len(data.graphs), data.schema.outputs) == (30, 3)
+    assert (data.schema.node_names, data.schema.target) == (("phrase",), ("polarity",))
+    assert len(opened(of_three_classes(tmp_path / "b.csv")).graphs) == 30
+    assert "no header" not in capsys.readouterr().out
+
+
+HEADERS = {  # the file, and whether its first line is a header
+    "a word above numbers": ("phrase,points\ngood,1\n", True),
+    "a word above ids": ("n,phrase\n1,good\n2,bad\n", True),
+    "numbers throughout": ("good,1\nbad,0\n", False),
+    "a label that occurs again": ("good film,pos\nbad film,neg\nfine film,pos\n", False),
+    "labels that repeat": ("phrase,polarity\n" + "good film,pos\nbad film,neg\n" * 5, True),
+    "too few labels": ("phrase,polarity\n" + "good film,pos\nbad film,neg\n" * 4, None),
+    "labels of one row each": ("phrase,polarity\ngood film,pos\nbad film,neg\n", None),
+    "one row": ("phrase,polarity\n", None),
+    "usual names": ("Review,polarity\ngood film,pos\n", True),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_is_told_from_a_row(name, tmp_path):
+    path, (content, expected) = tmp_path / "a.csv", HEADERS[name]
+    path.write_text(content)
+    assert has_header(path, (None, None)) is expected
+    assert has_header(path, (path.read_text().partition(",")[0], None))  # what is asked for by its name is one
+    assert has_header(path, (None, "1")) is (name == "usual names")  # and by its number is not
+
+
+def test_a_first_row_that_may_be_a_header_is_said_to_be_read_as_data(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("phrase,polarity\n" + "".join(f"text {n},{min(n, 15)}th\n" for n in range(40)))
+    opened(path, folds=3)
+    assert "line 1" in capsys.readouterr().out.splitlines()[-1]
+    data = opened(path, folds=3, text="phrase")
+    assert (data.schema.target, len(data.graphs)) == (("polarity",), 40)
+    assert "line 1" not in capsys.readouterr().out
+
+
+def test_the_column_that_is_suggested_could_be_the_one(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Review Text,sentiment,user\n" + "".join(f"a fine film,good,{n}\n" for n in range(9)))
+    with pytest.raises(UserError, match=r"""such as 'data\.text="Review Text"';"""):
+        opened(path)
+    path.write_text("n,phrase,polarity\n" + "".join(f"{n},a fine film,good\n" for n in range(9)))
+    with pytest.raises(UserError, match=r"such as data\.text=phrase data\.label=polarity; there are n, phrase"):
+        opened(path)
 
 
 def test_what_was_taken_for_what_is_said(tmp_path, capsys):
@@ -107,11 +164,13 @@ def test_texts_of_a_parquet_file(tmp_path):
     path = tmp_path / "a.parquet"
     frame = pd.DataFrame({"sentence": [text for text, _ in ROWS], "label": [int(label == "pos") for _, label in ROWS]})
     frame.to_parquet(path)
-    assert read_rows(path, find_columns(path, None, None)) == (list(frame["sentence"]), list(map(str, frame["label"])))
+    assert read_rows(path, find_columns(path, None, None))[:2] == (
+        list(frame["sentence"]),
+        list(map(str, frame["label"])),
+    )
     frame.loc[7, "sentence"] = None
     frame.to_parquet(path)
-    with pytest.raises(UserError, match=r"a\.parquet, row 7: there is no 'sentence'"):
-        opened(path)
+    assert len(opened(path).graphs) == len(ROWS) - 1
 
 
 def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
@@ -124,23 +183,45 @@ def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):
 def test_columns_that_are_asked_for_are_taken(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,label,title,kind\nlong long text,1,short,a\nmore of it,0,brief,b\n")
-    assert read_rows(path, find_columns(path, "title", "kind")) == (["short", "brief"], ["a", "b"])
+    assert read_rows(path, find_columns(path, "title", "kind"))[:2] == (["short", "brief"], ["a", "b"])
     assert find_columns(path, None, "kind") == Columns("text", "kind", others=("label", "title"))
     path.write_text("1,some text,a\n2,other text,b\n")
     assert find_columns(path, "1", "0") == Columns("1", "0", header=False, others=("2",))
 
 
+def test_rows_without_a_text_or_a_label_are_skipped_and_listed(tmp_path, capsys):
+    rows = [f"text number {n},{'yes' if n % 2 else 'no'}" for n in range(40)]
+    clean = tmp_path / "clean.csv"
+    clean.write_text("\n".join(["text,label", *rows]))
+    train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
+    train.write_text("\n".join(["text,label", *rows[:5], " ,yes", *rows[5:], '"no, label",']))
+    dev.write_text("\n".join(["text,label", "a number,yes", ",", "a text,no"]))
+    data, same = opened(train, valid_path=str(dev)), opened(clean, valid_path=str(dev))
+    assert words(data, "train") == words(same, "train")
+    assert len(data.source.texts_of(data.graphs)) == len(data.graphs) == 42
+    assert f"3 of 45 rows skipped, listed in {data.source.skipped_rows}" in capsys.readouterr().out
+    with open(data.source.skipped_rows, newline="") as file:
+        listed = [(row["row"], row["line"], row["text"], Path(row["file"])) for row in csv.DictReader(file)]
+    assert listed == [("5", "7", "", train), ("41", "43", "no, label", train), ("1", "3", "", dev)]
+
+
+def test_nothing_is_said_of_skipped_rows_where_there_are_none(tmp_path, capsys):
+    data = opened(tsv(tmp_path / "a.tsv"))
+    assert "skipped" not in capsys.readouterr().out
+    assert not data.source.skipped_rows.exists()
+
+
 MISTAKES = {
     "ragged csv": ("a.csv", 'good text,1\n"bad\ntext",0,3\n', "{path}, line 2: 3 cells where the first line has 2"),
-    "empty text": ("a.tsv", "good text\t1\n  \t0\n", "{path}, line 2: the text is empty"),
+    "empty texts": ("a.tsv", "\t1\n  \t0\n", "{path}, line 1: the text is empty; no other row can be used either"),
     "empty": ("a.csv", "\n", "{path} is empty"),
     "empty jsonl": ("a.jsonl", "", "{path} is empty"),
     "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
     "one column": ("a.csv", "good no\nbad yes\n",
      "{path}, line 1: one column, where a text and a label should stand"),
     "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
-    "no text": ("a.jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 1}\n',
-     "{path}, line 2: there is no 'text'; did you mean 'txt'?"),
+    "no label": ("a.jsonl", '{"text": "a", "labl": 1}\n' * 2 + '{"text": "", "label": 1}\n',
+     "{path}, line 1: there is no 'label'; did you mean 'labl'?"),
     "number": ("a.jsonl", '{"text": 3, "label": 1}\n', "{path}, line 1: 'text' should be text, not 3"),
     "labels": ("a.jsonl", '{"text": "a", "label": [1]}\n', "{path}, line 1: 'label' should be one label, not [1]"),
     "one class": ("a.tsv", "good text\t1\n" * 30,

@@ -10,6 +10,7 @@ import numpy as np
 
 from gt.data.folds import Folds
 from gt.data.packed import Graphs, pointers
+from gt.data.skipped import SkippedRows, write_skipped
 from gt.data.source import Source, small
 from gt.data.targets import tells_apart
 from gt.data.text.files import by_split, digest, find
@@ -21,7 +22,7 @@ from gt.ranges import at_least
 from gt.ranks import rank_zero_only
 from gt.schema import Schema, several
 
-VERSION = 2  # raise when the same files would give other samples
+VERSION = 3  # raise when the same files would give other samples
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
@@ -110,7 +111,7 @@ class TextClassification(Source):
 
     def check_files(self) -> None:
         if small(list(chain.from_iterable(self.files().values()))):
-            self._split(self._rows())
+            self._split(self._rows()[0])
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each split; ``train`` at least."""
@@ -146,33 +147,38 @@ class TextClassification(Source):
     def summary(self, graphs: Graphs) -> str:
         columns = self._columns()
         sizes = ", ".join(f"{split} {len(ids):,}" for split, ids in graphs.splits.items())
+        count = graphs.notes["rows skipped"]
+        skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
+        doubt = "\n  no header found: line 1 is read as data (data.text=NAME says that it names columns)"
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
-            f"({several(graphs.schema.names, 4)}); {sizes}{unused}"
+            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{doubt if columns.doubtful else ''}"
         )
 
     def _columns(self) -> Columns:
         """Which columns hold texts and labels, as the first file for training has them."""
         return find_columns(self.files()["train"][0], self.text, self.label)
 
-    def _rows(self) -> dict[str, Rows]:
-        """The texts and labels of each split that has files."""
+    def _rows(self) -> tuple[dict[str, Rows], list[SkippedRows]]:
+        """The texts and labels of each split that has files, and of each file the rows that are left out."""
         rows: dict[str, Rows] = {}
+        left_out: list[SkippedRows] = []
         columns = self._columns()
         for split, paths in sorted(self.files().items(), key=lambda item: item[0] != "train"):
             texts, labels = rows.setdefault(split, ([], []))
             for path in paths:
-                more = read_rows(path, columns)
-                texts += more[0]
-                labels += more[1]
+                some_texts, some_labels, skipped = read_rows(path, columns)
+                texts += some_texts
+                labels += some_labels
+                left_out.append(skipped)
         labels, distinct = rows["train"][1], len(set(rows["train"][1]))
         if distinct == len(labels) > 2 or tells_apart(distinct, len(labels)):
             raise UserError(
                 f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
                 "class: set data.label to another column"
             )
-        return rows
+        return rows, left_out
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The same rows with what has no file taken from the training rows."""
@@ -208,9 +214,9 @@ class TextClassification(Source):
             return BytePairs.read(self.tokenizer_file)
         return KINDS[self.tokens].learn(texts, self.vocabulary)
 
-    def _by_split(self) -> dict[str, Rows]:
+    def _by_split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The texts and labels of each split, in the order of the store."""
-        by = self._split(self._rows())
+        by = self._split(rows)
         return {split: by[split] for split in ("train", "valid", "test") if split in by}
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
@@ -218,14 +224,15 @@ class TextClassification(Source):
         return {"text": np.array(self.texts_of(graphs), dtype=object)}
 
     def texts_of(self, graphs: Graphs) -> list[str]:
-        return [text for texts, _ in self._by_split().values() for text in texts]
+        return [text for texts, _ in self._by_split(self._rows()[0]).values() for text in texts]
 
     def build_known(self, known: Schema) -> Graphs:
         texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
         return packed(texts, y, loads(known.tokenizer), known, known.longest or self.longest)
 
     def build(self) -> Graphs:
-        by = self._by_split()
+        rows, left_out = self._rows()
+        by = self._by_split(rows)
         known = by.values() if self.folds.folds is not None else [by["train"]]  # all folds have the same classes
         names = _ordered([label for _, labels in known for label in labels])
         if len(names) < 2:
@@ -253,6 +260,9 @@ class TextClassification(Source):
             ),
             self.longest,
         )
+        graphs.notes["rows skipped"] = sum(map(len, left_out))
+        if graphs.notes["rows skipped"]:
+            write_skipped(self.skipped_rows, left_out)
         return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
 
 

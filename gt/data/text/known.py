@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gt.data.files import say
 from gt.data.reading import lines
 from gt.data.source import Records
-from gt.data.table import Row, Table, plain, table_of
+from gt.data.table import Row, Table, plain, read_table, table_of
 from gt.data.targets import known_targets
-from gt.data.text.labelled import TEXTS, as_text, kind_of, longest_column, text_table, usual_column
-from gt.errors import UserError, nearest
-from gt.schema import Schema
+from gt.data.text.labelled import TEXTS, as_text, has_header, kind_of, longest_column, usual_column
+from gt.errors import UserError, nearest, shell_override
+from gt.schema import Schema, several
 
 PLACE = "column "  # begins the name of a column without one, its number from 0 follows
 
@@ -70,7 +71,14 @@ def _read(path: Path, text: str | None, known: Schema) -> Table:
     if not kind_of(path):
         rows: list[Row] = [(number, [line.rstrip("\n")]) for number, line in enumerate(lines(path), 1)]
         return table_of(path, [(0, ["text"]), *rows], bool)
-    table = text_table(path, (text, *known.node_names, *known.target), lenient=True)
+    header = has_header(path, (text,), (*known.node_names, *known.target))
+    table = read_table(path, lambda _: bool(header), lenient=True, raw_tabs=True)
+    learned = next(iter(known.node_names), PLACE)
+    if header is None and not learned.startswith(PLACE):
+        say(
+            f"{path}, line 1: '{learned}', as the training file calls its texts, is no name there, so it is read as "
+            "data (data.text=NAME says that it names columns)"
+        )
     if not table.header:
         table.columns = {f"{PLACE}{name}": cells for name, cells in table.columns.items()}
     return table
@@ -86,10 +94,11 @@ def _text_column(table: Table, text: str | None, known: Schema) -> str:
     learned = next((name for name in known.node_names if name in names), None)
     column = learned or usual_column(TEXTS, names) or (names[0] if len(names) == 1 else None)
     if column is None and not table.header:
-        column = longest_column(table)
+        column = longest_column(table, names)
     if column is None:
         nor = f", nor like '{known.node_names[0]}' of the training" if known.node_names else ""
-        hint = f"set data.text to one of {', '.join(names)}"
+        example = shell_override("data.text", longest_column(table, names))
+        hint = f"set data.text to one of {several(names, 12)}, such as {example}"
         raise UserError(f"no column of {table.name} is called like a text{nor}: {hint}")
     return column
 

@@ -2,19 +2,23 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gt.data.reading import ending
+from gt.data.skipped import SkippedRows
 from gt.data.table import Table, read_table
 from gt.errors import UserError, nearest, shell_override
+from gt.schema import several
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "title", "question", "comment", "tweet")
 LABELS = ("label", "labels", "target", "class", "category", "sentiment", "y", "topic", "score", "rating")
-LOOKED_AT = 200  # rows that columns are told apart by
+LOOKED_AT = 2000  # rows that columns are told apart by
+ENOUGH, ALONE = 10, 100  # labels that show that labels repeat; of so many at most one then stands in one row only
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Columns:
         text, label: names of columns, or numbers where a file has no header.
         header: whether the first row names the columns.
         others: the columns that are neither.
+        doubtful: the first row may name the columns, though it is read as data.
     """
 
     text: str
     label: str
     header: bool = True
     others: tuple[str, ...] = ()
+    doubtful: bool = False
 
 
 def kind_of(path: Path) -> str:
@@ -38,16 +44,44 @@ def kind_of(path: Path) -> str:
     return kind if (kind := ending(path)) in KINDS else ""
 
 
-def text_table(path: Path, names: Iterable[str | None], most: int | None = None, lenient: bool = False) -> Table:
-    """A table whose first row is its header where that holds a usual name, or one of ``names`` that is no number.
+def has_header(path: Path, asked: Iterable[str | None], known: Iterable[str] = ()) -> bool | None:
+    """Whether the first line of a file names its columns; None where nothing tells, and it is read as data.
 
-    Values in a CSV file may be quoted; a TSV file holds quotes as they are.
+    It does where it holds a usual name, or one that is asked for or known; it does not where a column is asked for by
+    its number. Else the rows below tell: no name stands above itself, nor a number above numbers, and words above
+    numbers, or above labels that all repeat, are names.
 
     Raises:
         UserError: as `gt.data.table.read_table`.
     """
-    usual = {*TEXTS, *LABELS, *(name for name in names if name is not None and not name.isdigit())}
-    return read_table(path, lambda cells: bool(usual & {*cells, *map(str.lower, cells)}), lenient, True, most)
+    if kind_of(path) not in (".csv", ".tsv"):
+        return True
+    table = read_table(path, lambda _: False, lenient=True, raw_tabs=True, most=LOOKED_AT)
+    rows = list(zip(*([(cell or "").strip() for cell in cells] for cells in table.columns.values()), strict=True))
+    first, numbered = rows[0], [name for name in asked if name is not None and name.isdigit()]
+    names = {name for name in (*asked, *known) if name is not None and not name.isdigit()}
+    if {*TEXTS, *LABELS, *names} & {*first, *map(str.lower, first)}:
+        return True
+    if numbered or len(rows) == 1:
+        return False if numbered else None
+    below = [list(filter(None, column)) for column in zip(*rows[1:], strict=True)]
+    numeric = [cell for cell, column in zip(first, below, strict=True) if column and all(map(_is_number, column))]
+    if any(cell and not _is_number(cell) for cell in numeric):
+        return True
+    if any(map(_is_number, numeric)) or any(cell in column for cell, column in zip(first, below, strict=True)):
+        return False
+    # where hardly a label is alone, that of a first row would hardly be
+    alone = [sum(count == 1 for count in Counter(column).values()) for column in below]
+    repeats = (len(column) >= ENOUGH and ALONE * few <= len(column) for column, few in zip(below, alone, strict=True))
+    return True if any(repeats) else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def usual_column(usual: Sequence[str], names: Sequence[str]) -> str | None:
@@ -56,24 +90,25 @@ def usual_column(usual: Sequence[str], names: Sequence[str]) -> str | None:
     return next((lower[name] for name in usual if name in lower), None)
 
 
-def longest_column(table: Table) -> str:
-    """The column with the longest texts."""
-    return max(table.columns, key=lambda name: sum(len(cell) for cell in table.columns[name] if isinstance(cell, str)))
+def longest_column(table: Table, names: Iterable[str]) -> str:
+    """The one of some columns with the longest texts."""
+    return max(names, key=lambda name: sum(len(cell) for cell in table.columns[name] if isinstance(cell, str)))
 
 
 def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
     """Which columns of a file hold the text and the label.
 
-    A first row that holds a usual name, or one that is named here, is a header. Without one, columns are numbered from
-    0; where no numbers are named, the text is the column with the longest values, and the label the one of the others
-    with the fewest distinct ones (the last such).
+    What is not named is the column with a usual name. Of two columns, and without a header, where columns are numbered
+    from 0, it is for the text the one with the longest values, and for the label the one of the others with the fewest
+    distinct ones (the last such).
 
     Raises:
         UserError: an empty file, an unknown column, or none that could be the text or the label.
     """
     if not kind_of(path):
         raise UserError(f"{path} is none of CSV, TSV, JSONL and Parquet: rename it so that its ending says which")
-    table = text_table(path, (text, label), most=LOOKED_AT)
+    header = has_header(path, (text, label))
+    table = read_table(path, lambda _: bool(header), raw_tabs=True, most=LOOKED_AT)
     names = list(table.columns)
     if len(names) < 2:
         raise UserError(f"{path}, line 1: one column, where a text and a label should stand; is it the right ending?")
@@ -85,28 +120,29 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
             raise UserError(f"{path} has no column '{column}' (data.{role}): {hint}")
     if table.header:
         named = {"text": text or usual_column(TEXTS, names), "label": label or usual_column(LABELS, names)}
-    else:
-        named["text"] = text or longest_column(table)
-        distinct = {name: len({*cells}) for name, cells in reversed(table.columns.items()) if name != named["text"]}
-        named["label"] = label or min(distinct, key=lambda name: distinct[name])
-    for role, column in named.items():
-        if column is None:
-            raise UserError(
-                f"no column of {path} is called like a {role}: set data.{role} to one of {', '.join(names)}, such as "
-                f"{shell_override(f'data.{role}', names[-1])}"
-            )
-    table.refuse_repeated([name for name in named.values() if name])
-    if named["text"] == named["label"]:
-        raise UserError(f"{path}: '{named['text']}' cannot be both text and label; set data.text and data.label")
-    others = tuple(name for name in names if name not in named.values())
-    return Columns(str(named["text"]), str(named["label"]), bool(table.header), others)
+    missing = [role for role, column in named.items() if column is None]
+    likely = named["text"] or longest_column(table, [name for name in names if name != named["label"]])
+    distinct = {name: len({*map(str, table.columns[name])}) for name in reversed(names) if name != likely}
+    found = {"text": likely, "label": named["label"] or min(distinct, key=lambda name: distinct[name])}
+    if missing and table.header and len(names) > 2:
+        example = " ".join(shell_override(f"data.{role}", found[role]) for role in missing)
+        options = " and ".join(f"data.{role}" for role in missing)
+        raise UserError(
+            f"no column of {path} is called like a {' or a '.join(missing)}: set {options}, such as {example}; "
+            f"there are {several(names, 12)}"
+        )
+    table.refuse_repeated(list(found.values()))
+    if found["text"] == found["label"]:
+        raise UserError(f"{path}: '{found['text']}' cannot be both text and label; set data.text and data.label")
+    others = tuple(name for name in names if name not in found.values())
+    return Columns(**found, header=bool(table.header), others=others, doubtful=header is None)
 
 
-def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str]]:
-    """The texts and the labels (as text) of a file.
+def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str], SkippedRows]:
+    """The texts and the labels (as text) of a file, and the rows that lack one of them, which are left out.
 
     Raises:
-        UserError: a row with more or fewer cells than the first, without a text or a label, or a file without rows.
+        UserError: a row with more or fewer cells than the first, or a file without a row that can be used.
     """
     table = read_table(path, header=lambda _: columns.header, raw_tabs=True)
     names = (columns.text, columns.label)
@@ -116,16 +152,20 @@ def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str]]:
     if not len(table):
         raise UserError(f"{path} holds no rows: it should hold a text and a label a row")
     texts, labels = (table.columns[name].tolist() for name in names)
+    skipped = SkippedRows(table)
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if type(text) is type(label) is str and text.strip() and label.strip():
             continue
         absent = columns.text if text is None else columns.label if label is None else None
         if absent:
             filled = [name for name, cells in table.columns.items() if cells[row] is not None]
-            raise UserError(f"{table.where(row)}: there is no '{absent}'; {nearest(absent, filled)}")
-        if why := _fault(text, label, columns):
-            raise UserError(f"{table.where(row)}: {why}: correct the row, or leave it out")
-    return texts, [as_text(label) for label in labels]
+            skipped.add(row, as_text(text), f"there is no '{absent}'; {nearest(absent, filled)}")
+        elif why := _fault(text, label, columns):
+            skipped.add(row, as_text(text), why)
+    if len(skipped) == len(table):
+        raise UserError(f"{table.where(0)}: {skipped.rows[0][1]}; no other row can be used either")
+    kept = skipped.others().tolist()
+    return [texts[row] for row in kept], [as_text(labels[row]) for row in kept], skipped
 
 
 def _fault(text: Any, label: Any, columns: Columns) -> str | None:
@@ -134,7 +174,7 @@ def _fault(text: Any, label: Any, columns: Columns) -> str | None:
         return f"'{columns.text}' should be text, not {json.dumps(text)[:40]}"
     if not text.strip():
         return "the text is empty"
-    if isinstance(label, list | dict) or (isinstance(label, float) and not math.isfinite(label)):
+    if isinstance(label, list | dict) or (isinstance(label, float) and math.isinf(label)):
         return f"'{columns.label}' should be one label, not {json.dumps(label)[:40]}"
     return None if as_text(label) else "the label is missing"
 
