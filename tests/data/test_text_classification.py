@@ -280,14 +280,17 @@ def test_other_mistakes(tmp_path):
 # ---- splits
 
 
-def test_a_folder_has_the_splits_that_its_files_name(tmp_path):
+def test_a_folder_has_the_splits_that_its_files_name(tmp_path, capsys):
     folder = tmp_path / "sst"
     folder.mkdir()
     parts = {"train": ROWS[:40], "dev": ROWS[40:50], "test": ROWS[50:]}
     for name, rows in parts.items():
         tsv(folder / f"{name}.tsv", rows)
     (folder / "README.md").write_text("training notes")
+    tsv(folder / "more.tsv", [("unused", "pos")])
     data = opened(folder)
+    said = f"{folder}: train train.tsv; valid dev.tsv; test test.tsv; left out README.md, more.tsv"
+    assert said in capsys.readouterr().out
     assert {s: len(ids) for s, ids in data.graphs.splits.items()} == {"train": 40, "valid": 10, "test": 10}
     assert words(data, "train")[:2] == [("a bad film , number 0", "neg"), ("a good film , number 1", "pos")]
     assert [label for _, label in words(data, "test")] == [label for _, label in ROWS[50:]]

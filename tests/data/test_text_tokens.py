@@ -117,7 +117,11 @@ def tree(folder: Path, *names: str) -> dict[str, Path]:
         ),
         (["train/a", "train/b", "dev/a"], {"train": ["train/a", "train/b"], "valid": ["dev/a"]}),
         (["train-1.txt", "train-2.txt"], {"train": ["train-1.txt", "train-2.txt"]}),
-        (["test.txt", "other.txt"], {"train": ["other.txt", "test.txt"]}),
+        (["book.txt", "book_test.txt"], {"train": ["book.txt"], "test": ["book_test.txt"]}),
+        (["book.txt", "book.dev.txt", "b.md"], {"train": ["book.txt"], "valid": ["book.dev.txt"]}),
+        (["train.txt", "test.txt", "more.txt"], {"train": ["more.txt", "train.txt"], "test": ["test.txt"]}),
+        (["book.txt", "train_or_test.txt"], {"train": ["book.txt"]}),
+        (["test_1.txt", "test_2.txt"], {"train": ["test_1.txt", "test_2.txt"]}),
         (["trains.txt", "contest.txt"], {"train": ["contest.txt", "trains.txt"]}),
     ],
 )
@@ -125,6 +129,17 @@ def test_a_folder_is_its_text_files_by_the_splits_they_name(names, expected, tmp
     tree(tmp_path, *names)
     found = text_files(str(tmp_path))
     assert {s: [p.relative_to(tmp_path).as_posix() for p in paths] for s, paths in found.items()} == expected
+
+
+def test_a_run_says_which_files_are_for_what_and_which_are_left_out(tmp_path, capsys):
+    tree(tmp_path, *(f"train/{n}.txt" for n in range(5)), "book.txt", "book_test.txt", "b.md")
+    data = LanguageData(Text(str(tmp_path), root=str(tmp_path.parent / "root")), context=4, batch_size=1)
+    data.open([])
+    assert data.has("test")
+    train = "train book.txt, train/0.txt, train/1.txt and 3 more"
+    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path}: {train}; test book_test.txt; left out b.md"
+    opened(tmp_path / "book.txt", context=1, valid=0.4)
+    assert "book.txt" not in capsys.readouterr().out
 
 
 def test_a_glob_is_the_files_that_fit(tmp_path):

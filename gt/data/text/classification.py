@@ -13,7 +13,7 @@ from gt.data.packed import Graphs, pointers
 from gt.data.skipped import SkippedRows, write_skipped
 from gt.data.source import Source, small
 from gt.data.targets import tells_apart
-from gt.data.text.files import by_split, digest, find
+from gt.data.text.files import by_split, digest, files_told, find
 from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
@@ -119,8 +119,8 @@ class TextClassification(Source):
         if len(paths) == 1 and paths[0] == Path(self.path):
             by_name = {"train": paths}
         else:
-            by_name = by_split(root, [path for path in paths if kind_of(path)])
-            if not by_name:
+            by_name, _ = by_split(root, [path for path in paths if kind_of(path)])
+            if "train" not in by_name:
                 raise UserError(
                     f"no CSV, TSV, JSONL or Parquet file of {self.path} says that it is for training: "
                     "set data.path to the training file"
@@ -150,10 +150,11 @@ class TextClassification(Source):
         count = graphs.notes["rows skipped"]
         skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
+        files = f"\n  {told}" if (told := files_told(self.path, self.files())) else ""
         doubt = "\n  no header found: line 1 is read as data (data.text=NAME says that it names columns)"
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
-            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{doubt if columns.doubtful else ''}"
+            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{files}{doubt if columns.doubtful else ''}"
         )
 
     def _columns(self) -> Columns:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gt.data.datamodule import ALL
 from gt.data.source import small
-from gt.data.text.files import digest, pieces, text_files
+from gt.data.text.files import digest, files_told, pieces, text_files
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.data.text.tokens import VERSION, Texts, held_out
 from gt.schema import Schema
@@ -49,6 +49,10 @@ class Corpus(ABC):
     def check_files(self) -> None:  # noqa: B027  most sources read none
         """See `gt.data.source.Source.check_files`."""
 
+    def summary(self) -> str:
+        """Which files are for what, in a line; nothing where there is nothing to say."""
+        return ""
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """JSON-able facts that tell the text from any other."""
@@ -83,8 +87,9 @@ class Corpus(ABC):
 class Text(Corpus):
     """The text of a file, of a folder, or of the files that fit a glob.
 
-    Files follow one another in the order of their names. Where some name a split (``wiki.train.txt``, ``valid.txt``)
-    and there is more than one split, each belongs to its own; else the last part of all is held out.
+    Files follow one another in the order of their names. Those that name a split (``wiki.train.txt``, ``valid.txt``)
+    belong to it, see `text_files`, and the others are for training; without one for validation the last part of these
+    is held out.
 
     Args:
         path: UTF-8 text; ``.gz`` is unpacked. The rest as in `Corpus`.
@@ -108,6 +113,9 @@ class Text(Corpus):
     def check_files(self) -> None:
         if small(list(chain.from_iterable(text_files(self.path).values()))):
             held_out(self.texts(), self.valid, str(self))
+
+    def summary(self) -> str:
+        return files_told(self.path, text_files(self.path))
 
     def facts(self) -> dict[str, Any]:
         return {"text": digest(text_files(self.path))}

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from gt.data.reading import lines
-from gt.data.splits import split_of
+from gt.data.reading import ending, lines
+from gt.data.splits import SPLITS, split_of
 from gt.errors import UserError
+from gt.schema import several
 
 PIECE = 1 << 18  # characters of a piece, about
+FEW = 3  # files that a line names
 WILD = re.compile(r"[*?\[]")
 
 
@@ -42,32 +44,56 @@ def find(path: str) -> tuple[Path, list[Path]]:
     return place.parent, [place]
 
 
-def by_split(root: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """The files that name a split (``wiki.train.txt``, ``dev/a.txt``), by it; none unless some are for training.
+def by_split(root: Path, paths: Iterable[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The files that name a split (``wiki.train.txt``, ``dev/a.txt``), by it, and those that name none.
 
-    A file that names two splits, or none, belongs to none.
+    A file that names two splits is in neither.
     """
     files: dict[str, list[Path]] = {}
+    unnamed = []
     for path in paths:
         inside = path.relative_to(root) if path.is_relative_to(root) else path
         words = re.split(r"[^a-z]+", inside.as_posix().lower())
         named = {split for word in words if (split := split_of(word))}
         if len(named) == 1:
             files.setdefault(named.pop(), []).append(path)
-    return files if "train" in files else {}
+        elif not named:
+            unnamed.append(path)
+    return files, unnamed
 
 
 def text_files(path: str) -> dict[str, list[Path]]:
-    """The text files of a path by split, all under ``train`` unless their names say where each belongs.
+    """The text files of a path by split, ``train`` among them: what names no split is for training.
 
-    Of a folder whose files name no splits only those that end in ``.txt`` (or ``.txt.gz``) count, where there are any.
+    Beside files that say that they are for training only those of the same endings count. Where none says so, only
+    those that end in ``.txt`` (or ``.txt.gz``) do, where there are any.
     """
     root, paths = find(path)
-    named = by_split(root, paths) if len(paths) > 1 else {}
-    if len(named) > 1:
-        return named
-    plain = [p for p in paths if p.name.lower().endswith((".txt", ".txt.gz"))]
-    return {"train": plain if plain and len(paths) > 1 else paths}
+    if len(paths) == 1:
+        return {"train": paths}
+    named, unnamed = by_split(root, paths)
+    if "train" in named:
+        endings = {ending(p) for p in named["train"]}
+        return named | {"train": sorted([*named["train"], *(p for p in unnamed if ending(p) in endings)])}
+    plain = [p for p in paths if ending(p) == ".txt"] or paths
+    named, unnamed = by_split(root, plain)
+    # where all of them are for validation or test, their names do not say what they are for
+    return {"train": unnamed} | named if unnamed else {"train": plain}
+
+
+def files_told(path: str, files: Mapping[str, Sequence[Path]]) -> str:
+    """A line that names the files of each split, and those of the path that are in none; nothing for a path of one."""
+    root, paths = find(path)
+    if len(paths) == 1:
+        return ""
+    taken = {each for some in files.values() for each in some}
+    parts = dict(files) | {"left out": [each for each in paths if each not in taken]}
+    told = []
+    for part in (*SPLITS, "left out"):
+        names = [str(each.relative_to(root) if each.is_relative_to(root) else each) for each in parts.get(part, ())]
+        if names:
+            told.append(f"{part} {several(names, FEW)}")
+    return f"{path}: {'; '.join(told)}"
 
 
 def joined(text: Iterable[str]) -> Iterator[str]:

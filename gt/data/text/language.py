@@ -16,6 +16,7 @@ from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.datamodule import Sized
+from gt.data.files import say
 from gt.data.store import fingerprint
 from gt.data.store_folders import store_folder, temporary_store
 from gt.data.text.corpus import Corpus
@@ -111,6 +112,8 @@ class LanguageData(Sized):
                     "choose encoding=learned, sinusoidal or rope for text"
                 )
         if known is None:
+            if summary := self.source.summary():
+                say(summary)
             folder = store_folder(self.source.root, f"text-{fingerprint(self.source.key())}", is_complete)
             self.store = open_or_build(folder, self.source.build)
         else:
