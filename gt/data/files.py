@@ -21,6 +21,7 @@ FORMAT = 2  # raise when the layout on disk changes: what is older is then made 
 VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
 PIECE = 2**20  # part of the format: another size gives other checksums
 THREADS = 8
+NAMED = 3  # stores that a line names
 
 Seal = dict[str, int]
 
@@ -135,18 +136,23 @@ def discard(path: Path) -> None:
 
 
 def mention_others(store: Path) -> None:
-    """Say which stores of the same name but of another key are kept beside one, their size, and how to remove them."""
+    """Say how many stores of the same name but of another key are kept beside one, their size, and how to remove some.
+
+    No more than `NAMED` are named, the oldest, so that the line stays one.
+    """
     name, _, key = store.name.rpartition("-")
     alike = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{len(key)}}}")
-    others = sorted(path for path in store.parent.iterdir() if alike.fullmatch(path.name) and path != store)
-    if others:
-        size = 0
-        for path in (file for folder in others for file in folder.glob("*")):
+    others, size = [], 0
+    for path in store.parent.iterdir():
+        if alike.fullmatch(path.name) and path != store:
             with suppress(FileNotFoundError):  # another process may be removing it
-                size += path.stat().st_size
+                others.append((path.stat().st_mtime_ns, path))
+                size += sum(file.stat().st_size for file in path.glob("*"))
+    if others:
         what = f"{len(others)} other store{'' if len(others) == 1 else 's'} of {name} ({size / 1e6:,.1f} MB)"
-        paths = shlex.join(map(str, others))
-        say(f"{what}, made of other files or settings, kept; remove what no run needs: rm -r {paths}")
+        which = f", such as the {NAMED} oldest" if len(others) > NAMED else ""
+        paths = shlex.join(str(path) for _, path in sorted(others)[:NAMED])
+        say(f"{what}, made of other files or settings, kept; remove what no run needs{which}: rm -r {paths}")
 
 
 def checksum(path: Path) -> int:

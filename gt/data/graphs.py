@@ -65,7 +65,8 @@ class Stored(DataModule):
     def _own(self, encodings: Sequence[Encoding]) -> Graphs:
         """What is kept in the store, split."""
         source = self.source
-        source.folder = store_folder(source.root, f"{source.name}-{fingerprint(source.key())}", is_complete)
+        key = fingerprint(source.key())
+        source.folder = store_folder(source.root, source.name, key, is_complete, source.made_of)
         graphs = open_or_build(source.folder, source.build)
         self.check(graphs)
         graphs = source.resplit(graphs)

@@ -48,6 +48,8 @@ class Source(ABC):
 
     Attributes:
         name: of its store.
+        made_of: a word for the files that the store is made of, where its name is to say it and its content does not
+            depend on how they are called.
         root: the folder that holds ``stores``, and whatever is downloaded.
         folder: the store, once the source is asked to build it.
         records: of new data: their rows, where the source has such.
@@ -60,6 +62,7 @@ class Source(ABC):
     """
 
     name: str
+    made_of: str = ""
     root: Path = Path("data")
     folder: Path = Path()
     records: Records | None = None

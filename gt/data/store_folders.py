@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 
 from gt.data.files import say
@@ -19,16 +20,27 @@ def writable(folder: Path) -> bool:
     return os.access(existing, os.W_OK | os.X_OK) and existing.stat().st_mode & 0o222 != 0
 
 
-def store_folder(root: Path, name: str, whole: Callable[[Path], bool]) -> Path:
-    """The folder of a store of a name below a root.
+def store_folder(root: Path, kind: str, key: str, whole: Callable[[Path], bool], made_of: str = "") -> Path:
+    """The folder of a store below a root.
 
     Where the root is read-only and has no such store, as on a shared disk, it is one below the default root, which a
     line says.
 
     Args:
+        kind: what the store is one of.
+        key: of the store, among all of its kind.
         whole: whether a folder holds the store, complete.
+        made_of: a word for what it is made of, which its name has for those who look at the folder. A store that was
+            made under another word is taken as it is.
     """
-    own, spare = root / "stores" / name, DEFAULT_ROOT / "stores" / name
+
+    def called(stores: Path) -> Path:
+        folder = stores / "-".join(filter(None, (kind, made_of, key)))
+        if made_of and not folder.exists():
+            return next(iter(sorted(stores.glob(f"{escape(kind)}-*{key}"))), folder)
+        return folder
+
+    own, spare = called(root / "stores"), called(DEFAULT_ROOT / "stores")
     if own.absolute() == spare.absolute() or writable(own.parent) or whole(own):
         return own
     say(f"{root} is read-only: what is built from it is kept in {spare.parent}")

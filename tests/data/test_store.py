@@ -77,6 +77,11 @@ def test_what_is_built_beside_stores_of_other_keys_names_them_and_their_size(tmp
     assert said.endswith(f"rm -r '{mine}' '{other}'\n")
     assert mine.exists()
     assert other.exists()
+    for key in range(9):
+        open_or_build(tmp_path / f"own data-{str(key) * 16}", sample)
+    said = capsys.readouterr().out.splitlines()[-1]  # no longer than before
+    assert said.startswith("11 other stores of own data (")
+    assert said.endswith(f"rm -r '{mine}' '{other}' '{third}'")
 
 
 def test_numbers_take_little_room_and_stay_on_disk_until_used(tmp_path):

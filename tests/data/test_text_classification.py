@@ -395,6 +395,16 @@ def test_a_store_follows_the_files_and_options(tmp_path):
     assert opened(path).source.key() != first
 
 
+def test_a_store_is_called_after_its_file_and_found_by_its_content(tmp_path, capsys):
+    path = tsv(tmp_path / "a.tsv")
+    first = opened(path).source.folder
+    assert first.name.startswith("text_classification-a-")
+    tsv(tmp_path / "other.tsv", ROWS[1:])
+    opened(tmp_path / "other.tsv")
+    assert "other store" not in capsys.readouterr().out  # it is of another file
+    assert opened(path.rename(tmp_path / "b.tsv")).source.folder == first
+
+
 def test_sst2(real_data, tmp_path):
     data = GraphData(TextClassification(str(real_data / "sst2"), root=str(tmp_path)))
     data.open([])

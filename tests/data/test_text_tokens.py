@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt.data.text.corpus import Text
-from gt.data.text.files import PIECE, between, joined, pieces, text_files
+from gt.data.text.files import PIECE, between, joined, pieces, text_files, word_for
 from gt.data.text.hub import HuggingFaceText
 from gt.data.text.language import LanguageData
 from gt.data.text.metrics import LanguageModel
@@ -221,12 +221,28 @@ def test_a_store_is_made_once_and_again_when_the_text_or_an_option_changes(tmp_p
     assert len(made) == 1
     assert "other store" not in capsys.readouterr().out
     opened(tmp_path / "b.txt", valid=0.2)
-    assert "1 other store of text (" in capsys.readouterr().out
+    assert "other store" not in capsys.readouterr().out  # of a file of this name
     opened(tmp_path / "b.txt", tokens="bytes")
+    assert "1 other store of text-b (" in capsys.readouterr().out
     assert len(made) == 3
     (tmp_path / "b.txt").write_text("".join(CORPUS) + "more")
     opened(tmp_path / "b.txt")
     assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("books/A tale.txt.gz", "A-tale"),
+        ("books", "books"),
+        ("books/*.txt", "books"),
+        ("books/war[12].txt", "war"),
+        ("x" * 99 + ".txt", "x" * 40),
+        (".txt", ""),
+    ],
+)
+def test_a_store_is_called_after_what_it_is_made_of(path, word):
+    assert word_for(path) == word
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):

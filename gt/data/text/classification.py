@@ -13,7 +13,7 @@ from gt.data.packed import Graphs, pointers
 from gt.data.skipped import SkippedRows, write_skipped
 from gt.data.source import Source, small
 from gt.data.targets import tells_apart
-from gt.data.text.files import by_split, digest, files_told, find
+from gt.data.text.files import by_split, digest, files_told, find, word_for
 from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
@@ -93,7 +93,7 @@ class TextClassification(Source):
         longest: int = 512,
         root: str = "data",
     ) -> None:
-        self.name, self.root = "text_classification", Path(root)
+        self.name, self.made_of, self.root = "text_classification", word_for(path), Path(root)
         if tokens not in ("words", "bytes", "bpe"):
             raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
         at_least(1, longest, "longest")

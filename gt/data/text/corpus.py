@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gt.data.datamodule import ALL
 from gt.data.source import small
-from gt.data.text.files import digest, files_told, pieces, text_files
+from gt.data.text.files import digest, files_told, pieces, text_files, word_for
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.data.text.tokens import VERSION, Texts, held_out
 from gt.schema import Schema
@@ -25,7 +25,12 @@ class Corpus(ABC):
         vocabulary: how many tokens to learn, for ``bpe``.
         tokenizer: a ``tokenizer.json`` to take instead.
         root: where tokens are kept, in ``<root>/stores``.
+
+    Attributes:
+        made_of: see `gt.data.source.Source`.
     """
+
+    made_of = ""
 
     def __init__(
         self,
@@ -105,7 +110,7 @@ class Text(Corpus):
         root: str = "data",
     ) -> None:
         super().__init__(valid, tokens, vocabulary, tokenizer, root)
-        self.path = path
+        self.path, self.made_of = path, word_for(path)
 
     def __str__(self) -> str:
         return self.path

@@ -13,6 +13,7 @@ from gt.errors import UserError
 from gt.schema import several
 
 PIECE = 1 << 18  # characters of a piece, about
+LONGEST = 40  # characters of a word for a path
 FEW = 3  # files that a line names
 WILD = re.compile(r"[*?\[]")
 
@@ -42,6 +43,12 @@ def find(path: str) -> tuple[Path, list[Path]]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     return place.parent, [place]
+
+
+def word_for(path: str) -> str:
+    """What a store of a path is called after: its last part up to a dot, or to what a glob leaves open."""
+    name = Path(WILD.split(path)[0]).absolute().name
+    return re.sub(r"\W+", "-", name.partition(".")[0])[:LONGEST].strip("-")  # a file system takes 255 bytes
 
 
 def by_split(root: Path, paths: Iterable[Path]) -> tuple[dict[str, list[Path]], list[Path]]:

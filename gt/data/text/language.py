@@ -114,7 +114,8 @@ class LanguageData(Sized):
         if known is None:
             if summary := self.source.summary():
                 say(summary)
-            folder = store_folder(self.source.root, f"text-{fingerprint(self.source.key())}", is_complete)
+            key = fingerprint(self.source.key())
+            folder = store_folder(self.source.root, "text", key, is_complete, self.source.made_of)
             self.store = open_or_build(folder, self.source.build)
         else:
             self._temporary = temporary_store(self.source.root)
