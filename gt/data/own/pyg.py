@@ -21,7 +21,7 @@ from gt.data.numbers import Numbers
 from gt.data.own.base import Own, file_name
 from gt.data.own.columns import Answer, random_split
 from gt.data.own.pyg_metric import measures
-from gt.data.own.pyg_open import open_dataset, takes_split, title
+from gt.data.own.pyg_open import is_named, open_dataset, takes_split, title
 from gt.data.own.pyg_pack import pack, pack_known
 from gt.data.own.pyg_read import THEIRS, digest, joined, read
 from gt.data.own.pyg_saved import saved_graphs
@@ -129,7 +129,7 @@ class PyG(Own):
     Args:
         dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
             ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
-            None: there is a path.
+            None, or one that lacks an argument such as its name: there is a path.
         level: whether each graph, each node or each pair of ``edge_label_index`` has a target; None finds it.
         kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
         fractions: shares of train, valid and test of a random split.
@@ -166,6 +166,10 @@ class PyG(Own):
     ) -> None:
         self.path = path
         if path is not None:
+            if dataset is not None and is_named(dataset):
+                raise UserError(
+                    f"data.path={path} is read in place of a dataset: choose data=pyg, or pyg_nodes, for it"
+                )
             dataset = partial(saved_graphs, path=path)
         elif dataset is None:
             raise UserError("data.path is not set: name a file of torch.save, or a data.dataset of PyG")

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,15 @@ def title(make: "partial[Any]") -> str:
     """What messages call a dataset: its file, or its name among several of a class, else that of the class."""
     name = make.keywords.get("path") or make.keywords.get("name")
     return str(name) if name else str(getattr(make.func, "__name__", "dataset"))
+
+
+def is_named(make: Callable[..., Any]) -> bool:
+    """Whether a dataset is given all that its class asks for, such as a name."""
+    try:
+        inspect.signature(make).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def takes_split(make: "partial[Any]") -> bool:
