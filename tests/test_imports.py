@@ -18,6 +18,7 @@ LIBRARY = {
     "schema",
     "errors",
     "ranges",
+    "keys",
     "ranks",
     "sums",
     "dropout",

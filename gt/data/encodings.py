@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gt.data.store import fingerprint
 from gt.data.store_folders import beside
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
+from gt.keys import full_key
 
 TOGETHER = 2**21  # nodes for which starting processes takes longer than they would save
 SPAN = 2**18  # nodes that a process works on at a time: tens of megabytes
@@ -63,7 +65,7 @@ def compute(graphs: Graphs, encodings: Sequence[Encoding]) -> Graphs:
     """
     arrays = dict(graphs.encodings)
     for encoding, _ in _apart(encodings):
-        arrays |= _rows(next(_packed([encoding.compute(graphs)])))
+        arrays |= _rows(next(_packed([_checked(encoding, graphs)])))
     return replace(graphs, encodings=arrays)
 
 
@@ -75,10 +77,9 @@ def _apart(encodings: Sequence[Encoding]) -> Iterator[tuple[Encoding, str]]:
     """
     stored: dict[str, str] = {}
     for encoding in encodings:
-        key = encoding.key()
-        if key is None:
+        if encoding.key() is None:
             continue
-        facts = fingerprint({"layout": LAYOUT, **key})
+        facts = fingerprint({"layout": LAYOUT, **full_key(encoding)})
         for name in encoding.arrays:
             if stored.setdefault(name, facts) != facts:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
@@ -107,11 +108,35 @@ def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], pro
     except FileNotFoundError:
         pass
     if graphs.node_ptr[-1] <= TOGETHER:
-        write_arrays(paths, _packed([encoding.compute(graphs, progress)]))
+        write_arrays(paths, _packed([_checked(encoding, graphs, progress)]))
     else:
-        with closing(mapped(encoding.compute, Spans(graphs), what=f"computing {encoding.arrays[0]}")) as chunks:
+        with closing(
+            mapped(partial(_checked, encoding), Spans(graphs), what=f"computing {encoding.arrays[0]}")
+        ) as chunks:
             write_arrays(paths, _packed(chunks))
     return _opened(paths)
+
+
+def _checked(encoding: Encoding, graphs: Graphs, progress: Progress = iter) -> Arrays:
+    """What an encoding computes.
+
+    Raises:
+        UserError: it is not what it promises, for each node a row of numbers, which are finite but in this package.
+    """
+    arrays, nodes = encoding.compute(graphs, progress), int(graphs.node_ptr[-1])
+    who = f"{type(encoding).__module__}.{type(encoding).__qualname__}"
+    if not isinstance(arrays, Mapping) or arrays.keys() != {*encoding.arrays}:
+        held = ", ".join(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
+        raise UserError(f"{who}.compute gives {held or 'nothing'}, where arrays names {', '.join(encoding.arrays)}")
+    for name, values in arrays.items():
+        shape = values.shape if isinstance(values, np.ndarray) else type(values).__name__
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or len(values) != nodes:
+            raise UserError(f"{who}.compute: {name} is {shape}, and should be ({nodes}, K), a row for each node")
+        if encoding.compute.__module__.startswith("gt."):
+            continue  # NaN is an eigenvector that a small graph does not have
+        if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise UserError(f"{who}.compute: {name} {shape} of {values.dtype} holds what is no finite number")
+    return arrays
 
 
 def _packed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:

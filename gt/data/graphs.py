@@ -22,6 +22,7 @@ from gt.data.store import fingerprint, is_complete, open_or_build
 from gt.data.store_folders import store_folder, temporary_store
 from gt.encodings import Encoding
 from gt.errors import UserError
+from gt.keys import full_key
 from gt.losses import Criterion, balanced
 from gt.ranges import at_least
 from gt.ranks import rank_zero_only
@@ -65,7 +66,7 @@ class Stored(DataModule):
     def _own(self, encodings: Sequence[Encoding]) -> Graphs:
         """What is kept in the store, split."""
         source = self.source
-        key = fingerprint(source.key())
+        key = fingerprint(full_key(source))
         source.folder = store_folder(source.root, source.name, key, is_complete, source.made_of)
         graphs = open_or_build(source.folder, source.build)
         self.check(graphs)
@@ -82,10 +83,11 @@ class Stored(DataModule):
                 f"({schema.task()})"
             )
         schema = replace(schema, weights=balanced(schema, self.targets("train")))
-        names = [f"{name} " for name in schema.names or range(schema.outputs)] if schema.outputs > 1 else [""]
-        told = several([f"{name}{weight:.3g}" for name, weight in zip(names, schema.weights, strict=True)], 6)
+        told = [f"{weight:.3g}" for weight in schema.weights]
+        if schema.outputs > 1:
+            told = [f"{n} ({w})" for n, w in zip(schema.names or range(schema.outputs), told, strict=True)]
         what = "classes weigh" if schema.kind == "multiclass" else "a yes weighs, against a no"
-        rank_zero_only(print)(f"in the loss, by the training split, {what}: {told}", flush=True)
+        rank_zero_only(print)(f"in the loss, by the training split, {what}: {several(told, 6)}", flush=True)
         return schema
 
     def _new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:

@@ -82,7 +82,7 @@ class Source(ABC):
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
-        """JSON-able facts that the store depends on; another key is another store."""
+        """JSON-able facts that the store depends on; another key is another store, see `gt.keys.full_key`."""
 
     @abstractmethod
     def build(self) -> Graphs | Iterable[Graphs]:

@@ -62,7 +62,7 @@ class Encoding(nn.Module):
     arguments: tuple[Any, ...] | None = None
 
     def key(self) -> dict[str, Any] | None:
-        """The (JSON-able) facts that `compute` depends on, or None where nothing is precomputed."""
+        """The (JSON-able) facts that `compute` depends on, see `gt.keys.full_key`; None: nothing is precomputed."""
         return None
 
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:

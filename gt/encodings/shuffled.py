@@ -8,6 +8,7 @@ from torch import Tensor
 from gt.encodings.base import Encoding, PackedGraphs, Progress
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.keys import full_key
 from gt.schema import Schema
 
 
@@ -29,7 +30,7 @@ class Shuffled(Encoding):
         self.arrays, self.concat = encoding.arrays, encoding.concat  # type: ignore[misc]
 
     def key(self) -> dict[str, Any]:
-        return {"name": "shuffled", "version": 1, "seed": self.seed, "of": self.encoding.key()}
+        return {"name": "shuffled", "version": 1, "seed": self.seed, "of": full_key(self.encoding)}
 
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
         graph = np.repeat(np.arange(len(graphs)), graphs.sizes)

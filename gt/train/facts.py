@@ -17,6 +17,7 @@ import gt
 from gt.attention.costs import processor
 from gt.data.datamodule import DataModule
 from gt.data.store import fingerprint
+from gt.keys import full_key
 from gt.train.job import overrides
 
 # what facts hold beside the configuration
@@ -76,5 +77,5 @@ def dataset(data: DataModule) -> dict[str, Any]:
         "samples": {split: len(data.dataset(split)) for split in ("train", "valid", "test") if data.has(split)}
     }
     if source is not None:
-        told |= {"name": getattr(source, "name", type(source).__name__), "fingerprint": fingerprint(source.key())}
+        told |= {"name": getattr(source, "name", type(source).__name__), "fingerprint": fingerprint(full_key(source))}
     return told

@@ -72,7 +72,7 @@ def test_each_class_weighs_by_how_rare_it_is_in_the_training_split(of, tmp_path,
     np.testing.assert_allclose(data.schema.weights, expected)
     assert data.graphs.schema == data.schema
     rarest = data.schema.names[-1] if data.schema.names else "2"
-    assert f"{rarest} {expected[-1]:.3g}" in capsys.readouterr().out
+    assert f"{rarest} ({expected[-1]:.3g})" in capsys.readouterr().out
 
 
 def test_a_yes_of_each_task_weighs_as_many_as_there_are_noes_for_it(tmp_path, capsys):

@@ -27,6 +27,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.decode import obstacle, reader
 from gt.inference.sampling import generate
+from gt.keys import full_key
 from gt.losses import Criterion
 from gt.model import GraphTransformer
 from gt.ranges import at_least
@@ -114,7 +115,7 @@ class LanguageData(Sized):
         if known is None:
             if summary := self.source.summary():
                 say(summary)
-            key = fingerprint(self.source.key())
+            key = fingerprint(full_key(self.source))
             folder = store_folder(self.source.root, "text", key, is_complete, self.source.made_of)
             self.store = open_or_build(folder, self.source.build)
         else:
