@@ -180,9 +180,9 @@ class GraphTransformer(nn.Module):
         x = self.nodes(batch.x)
         features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
         for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
-            if len(feature) != len(x) or not (concat or feature.shape == x.shape):
-                shape, name = tuple(feature.shape), type(encoding).__name__
-                raise UserError(f"{name} gives nodes {shape}, which are {tuple(x.shape)} by their own features")
+            if len(feature) != len(x) or (not concat and feature.shape[1:] != (self.width,)):
+                name, wanted = type(encoding).__name__, (len(x), "any" if concat else self.width)
+                raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
         if beside := [feature for concat, feature in features if concat]:
             x = torch.cat([x, *beside], dim=1)
         for concat, feature in features:
