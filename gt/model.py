@@ -15,7 +15,7 @@ from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.base import Layer, State, fits, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
 from gt.layers.weights import draw_glorot, draw_normal
@@ -180,7 +180,7 @@ class GraphTransformer(nn.Module):
         x = self.nodes(batch.x)
         features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
         for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
-            if len(feature) != len(x) or (not concat and feature.shape[1:] != (self.width,)):
+            if not fits(feature, feature.new_empty(len(x), feature.shape[-1] if concat else self.width)):
                 name, wanted = type(encoding).__name__, (len(x), "any" if concat else self.width)
                 raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
         if beside := [feature for concat, feature in features if concat]:

@@ -82,8 +82,8 @@ def main(words: Sequence[str]) -> None:
         check_learned(options.overrides)
     cfg, data = opened(folder, options.overrides, options.trust, models, new=every)
     check_schema(models.schema, data.schema)
-    if not every:
-        check_unchanged(tasks[0], data, options.overrides)
+    for task in [] if every else tasks:
+        check_unchanged(task, data, options.overrides)
     if options.pairs is not None:
         ask_pairs(data, options.pairs)
     if options.attention is not None:
@@ -95,7 +95,8 @@ def main(words: Sequence[str]) -> None:
         if split == "valid":
             raise UserError("validation says what a model may be sure of: predict another split by it, or new data")
         own = opened(folder, [], options.trust, models)[1] if every else data
-        check_unchanged(tasks[0], own, options.overrides if not every else [])
+        for task in tasks:
+            check_unchanged(task, own, [] if every else options.overrides)
         calibration, line = calibrate(models, own, device, options.level, options.calibrate)
         print(line)
     measures = measures_of(cfg, data)[0]

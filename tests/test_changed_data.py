@@ -53,6 +53,11 @@ def test_a_split_of_other_data_is_not_that_which_was_held_out(tmp_path, capsys):
     ):
         with pytest.raises(UserError, match="--split all"):
             ask()
+    other = run_of(tmp_path / "other", *data, "trainer.max_epochs=1")
+    predict([str(other)])
+    with pytest.raises(UserError, match="--split all"):
+        predict([str(other), str(run)])
+    capsys.readouterr()
     predict([str(run), "--split", "all"])
     predict([str(run), f"data.path={tmp_path / 'graphs.jsonl'}"])
     assert capsys.readouterr().out.count("91 predictions") == 2
@@ -61,5 +66,8 @@ def test_a_split_of_other_data_is_not_that_which_was_held_out(tmp_path, capsys):
 def test_what_programs_made_them_by_makes_no_other_data():
     check_data('{"file": 1, "version": 1}', '{"file": 1, "version": 2, "rdkit": "x"}', "")
     check_data(None, '{"file": 1}', "")
+    check_data('{"files": {"0 a.json": "x", "1 b.json": "y"}}', '{"files": {"0 a.json": "x", "1 c.json": "y"}}', "")
+    with pytest.raises(UserError, match="files"):
+        check_data('{"files": {"0 a.json": "x", "1 b.json": "y"}}', '{"files": {"0 a.json": "y", "1 b.json": "x"}}', "")
     with pytest.raises(UserError, match="fractions"):
         check_data('{"file": 1, "fractions": [1]}', '{"file": 1, "fractions": [2]}', "")

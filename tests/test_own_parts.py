@@ -17,6 +17,7 @@ from gt.cli.command import prepared
 from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
+from gt.layers.base import fits
 from tests.small_runs import write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -266,6 +267,12 @@ class Narrow(Encoding):
     def nodes(self, batch):
         return self.map(torch.ones(batch.num_nodes, 1))
 """
+
+
+def test_what_is_added_may_be_the_same_for_all_rows():
+    rows = torch.zeros(3, 4)
+    assert all(fits(torch.zeros(shape), rows) for shape in ((3, 4), (1, 4), (3, 1), (4,), ()))
+    assert not any(fits(torch.zeros(shape), rows) for shape in ((4, 3), (2, 4), (3, 5), (3,), (1, 3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,10 @@ def test_rows_are_scored_by_the_targets_that_their_file_has(tmp_path: Path, caps
     said = re.search(r" mae ([\d.]+)", capsys.readouterr().out)
     assert said is not None
     assert float(said[1]) == pytest.approx((table["prediction_b"] - [1, 2, np.nan]).abs().mean(), abs=1e-3)
+    kept = run / ".hydra" / "config.yaml"  # as it was when molecules alone had weights of classes
+    cfg = OmegaConf.load(kept)
+    cfg.data.source.weights = "none"
+    OmegaConf.save(cfg, kept)
     (tmp_path / "none.csv").write_text("smiles\nCCO\n")
     main([str(run), f"data.path={tmp_path / 'none.csv'}", "--out", str(tmp_path / "out.csv")])
     assert "mae" not in capsys.readouterr().out

@@ -88,6 +88,7 @@ def test_a_header_is_known_by_the_names_of_the_training(tmp_path: Path, capsys: 
     rows = [f"this is text {n},{'good' if n % 2 else 'bad'}" for n in range(40)]
     (tmp_path / "mine.csv").write_text("\n".join(["phrase,polarity", *rows]))
     run = run_of(tmp_path, TextClassification, path=str(tmp_path / "mine.csv"))
+    capsys.readouterr()
     path = tmp_path / "new.csv"
     for header in ("id,phrase", "author,phrase"):
         path.write_text(f"{header}\nann,text 3\nbob,text 4\n")

@@ -65,6 +65,8 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     cfg = OmegaConf.load(kept)
     assert isinstance(cfg, DictConfig)
     check_trusted(OmegaConf.to_container(cfg), kept, trust)
+    if "weights" in (cfg.data.get("source") or {}):  # of molecules alone before other data had them
+        cfg.data.weights = cfg.data.source.pop("weights")
     options = [line for line in overrides if line.partition("=")[0] in ("data", "hydra.searchpath")]
     values = [line for line in overrides if line not in options]
     if options:

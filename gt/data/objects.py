@@ -28,7 +28,7 @@ from gt.data.text.tokenizer import loads
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
 
-ATOMS = 9  # columns of OGB's features of an atom
+ATOM_FEATURES = 9  # in OGB
 PART = 2000  # molecules that a process reads at a time, and objects that are held rather than stored
 
 
@@ -75,13 +75,13 @@ class Objects(LinkSource):
             return self._tokens(known)
         if known.tokenizer:
             return self._texts(known)
-        if len(known.node_vocab) == ATOMS:
+        if reads_molecules(known):
             return self._molecules(known)
         raise UserError("this model reads neither texts nor molecules: hand it PyG's Data or NetworkX graphs")
 
     def _pyg(self, known: Schema) -> Graphs:
         graphs = self.items
-        if len(known.node_vocab) == ATOMS:
+        if reads_molecules(known):
             check_codes(graphs)
         if known.level == "link":  # what PyG calls y are then labels of nodes
             graphs = [Data.from_dict({k: v for k, v in each.to_dict().items() if k != "y"}) for each in graphs]
@@ -134,6 +134,15 @@ class Objects(LinkSource):
             raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")
         graphs, self.records = assemble_known(nodes, edges, about, Choices(undirected=undirected), known)
         return graphs
+
+
+def reads_molecules(schema: Schema) -> bool:
+    """Whether nodes are atoms as OGB describes them, which SMILES are turned into."""
+    if len(schema.node_vocab) != ATOM_FEATURES:  # others need not import what reads molecules
+        return False
+    from gt.data.molecules.smiles import ATOM_VOCAB
+
+    return tuple(schema.node_vocab) == ATOM_VOCAB
 
 
 def check_codes(graphs: Sequence[Data]) -> None:

@@ -78,12 +78,20 @@ def stratified(classes: np.ndarray, fractions: Sequence[float], seed: int) -> Ar
 
 
 def by_group(groups: np.ndarray, fractions: Sequence[float], seed: int) -> Arrays:
-    """By lot, but no group (samples,) in two splits: shares are met as far as groups allow."""
+    """By lot, but no group (samples,) in two splits: shares are met as far as groups allow.
+
+    A split that is to have a share has one group at least, where there are as many.
+    """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
     middle = np.cumsum(sizes[order]) - sizes[order] / 2
     split = np.empty(len(sizes), np.int64)
     split[order] = np.searchsorted(np.cumsum(fractions[:2]) * len(groups), middle)
+    for number, share in enumerate(fractions):
+        counts = np.bincount(split, minlength=3)
+        if share and not counts[number] and counts.max() > 1:
+            most = np.flatnonzero(split == counts.argmax())
+            split[most[sizes[most].argmin()]] = number
     return {name: np.flatnonzero(split[group] == number) for number, name in enumerate(SPLITS)}
 
 

@@ -107,6 +107,12 @@ class Composite(nn.Module, ABC):
         return []
 
 
+def fits(step: Tensor, rows: Tensor) -> bool:
+    """Whether something can be added to rows and leaves them their shape."""
+    beyond = rows.dim() - step.dim()
+    return beyond >= 0 and all(size in (1, own) for size, own in zip(step.shape, rows.shape[beyond:], strict=True))
+
+
 def check_steps(layer: nn.Module, steps: Any, state: State) -> None:
     """Whether a layer gives what can be added to a state.
 
@@ -120,7 +126,7 @@ def check_steps(layer: nn.Module, steps: Any, state: State) -> None:
         )
     for stream, step in steps.items():
         rows = getattr(state, stream)
-        if rows is not None and rows.shape != step.shape:
+        if rows is not None and rows.shape != step.shape and not fits(step, rows):
             raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")
 
 

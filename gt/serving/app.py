@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 
 from gt import __version__
-from gt.data.objects import ATOMS
+from gt.data.objects import reads_molecules
 from gt.errors import UserError
 from gt.prediction.models import check_answers
 from gt.prediction.trained import Trained
@@ -94,7 +94,7 @@ def reads(model: Trained) -> str:
         )
     if model.schema.tokenizer:
         return "text"
-    return "molecule" if len(model.schema.node_vocab) == ATOMS else "graph"
+    return "molecule" if reads_molecules(model.schema) else "graph"
 
 
 def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from gt.errors import UserError
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
 PROCESSES = "processes"  # where it keeps how many trained
 DATA = "data"  # where it keeps what the data were made from
-MAKERS = ("version", "rdkit", "name")  # of that: what programs made them by, and what a file is called
+MAKERS = ("version", "rdkit", "python", "name")  # of that: what programs made them by, and what a file is called
 NETWORK = "it defines the network, whose weights are kept"
 SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
 REACTED = "its schedule has moved the learning rate by what it saw of the validation"
@@ -98,6 +98,9 @@ def check_data(kept: str | None, now: str | None, advice: str) -> None:
         UserError: they are other data; ends with the advice.
     """
     before, after = (json.loads(key or "{}") for key in (kept, now))
+    for facts in (before, after):
+        if isinstance(files := facts.get("files"), dict):
+            facts["files"] = list(files.values())  # in their order, whatever they are called
     if not before or not after:  # a checkpoint of an earlier version does not say
         return
     differ = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k) and k not in MAKERS)

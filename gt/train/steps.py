@@ -61,7 +61,7 @@ class Steps(pl.LightningModule):
         return self.device.type == "cpu" or self._may_leave_out or ends or index % trainer.log_every_n_steps == 0
 
     def _share(self, count: Tensor) -> Tensor | float:
-        """What the loss of a batch of which so many terms are known weighs among those that are accumulated."""
+        """What the loss of a batch weighs among those that are accumulated, where so many of its terms are known."""
         trainer: Any = self.trainer
         if trainer.accumulate_grad_batches == 1:
             return 1.0

@@ -12,6 +12,7 @@ from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.own.graph_files import files
 from gt.data.own.pyg import PyG
+from gt.data.own.pyg_saved import saved_graphs
 from gt.errors import UserError
 from tests.data.test_pyg import SIZES, Kept
 from tests.graphs import random_graph
@@ -153,3 +154,11 @@ def test_the_reader_of_graph_files_names_the_right_one(tmp_path):
     torch.save(large(), tmp_path / "graph.pt")
     with pytest.raises(UserError, match=r"graph\.pt.*data=pyg_nodes"):
         files(str(tmp_path / "graph.pt"))
+
+
+def test_a_number_of_nodes_that_features_tell_too_is_no_difference(tmp_path):
+    edges = torch.tensor([[0, 1], [1, 0]])
+    graphs = [Data(x=torch.ones(2, 1), edge_index=edges, y=torch.zeros(1)) for _ in range(2)]
+    graphs[1].num_nodes = 2
+    torch.save(graphs, tmp_path / "graphs.pt")
+    assert [graph.num_nodes for graph in saved_graphs(str(tmp_path / "graphs.pt"))] == [2, 2]

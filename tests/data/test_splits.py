@@ -62,6 +62,8 @@ def test_groups_stay_together(count: int) -> None:
     found = splits.by_group(groups, SHARES, seed=3)
     assert all_of(found) == list(range(count))
     assert all(abs(len(part) - share * count) <= largest for part, share in zip(found.values(), SHARES, strict=True))
+    few = splits.by_group(groups % 3, (0.8, 0.1, 0.1), seed=3)
+    assert min(map(len, few.values())) > 0 or len(set(groups % 3)) < 3
     tested = [splits.group_k_fold(groups, 4, fold, seed=3) for fold in range(4)]
     assert sorted(np.concatenate([each["test"] for each in tested]).tolist()) == list(range(count))
     for fold, each in enumerate([found, *tested]):

@@ -118,6 +118,7 @@ HEADERS = {  # the file, and whether its first line is a header
     "labels of one row each": ("phrase,polarity\ngood film,pos\nbad film,neg\n", None),
     "one row": ("phrase,polarity\n", None),
     "usual names": ("Review,polarity\ngood film,pos\n", True),
+    "labels that are usual names": ("good film,y\nbad film,n\nfine film,y\n", False),
 }
 
 
@@ -125,9 +126,19 @@ HEADERS = {  # the file, and whether its first line is a header
 def test_a_header_is_told_from_a_row(name, tmp_path):
     path, (content, expected) = tmp_path / "a.csv", HEADERS[name]
     path.write_text(content)
-    assert has_header(path, (None, None)) is expected
-    assert has_header(path, (path.read_text().partition(",")[0], None))  # what is asked for by its name is one
-    assert has_header(path, (None, "1")) is (name == "usual names")  # and by its number is not
+    likely = name == "labels that repeat"
+    assert has_header(path, (None, None)) == (bool(expected), expected is not None and not likely)
+    assert has_header(path, (path.read_text().partition(",")[0], None)) == (True, True)  # asked for by its name
+    assert has_header(path, (None, "1")) == (name == "usual names", True)  # by its number it is none
+
+
+def test_a_first_row_that_is_likely_to_be_a_header_is_said_to_be_read_so(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("the only one,rare\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40)))
+    assert len(opened(path).graphs) == 40
+    assert "line 1" in capsys.readouterr().out.splitlines()[-1]
+    assert len(opened(path, text="0", label="1").graphs) == 41
+    assert "line 1" not in capsys.readouterr().out
 
 
 def test_a_first_row_that_may_be_a_header_is_said_to_be_read_as_data(tmp_path, capsys):

@@ -19,6 +19,7 @@ from gt.data.large.links import LinkData
 from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
+from gt.data.own.pyg import PyG
 from gt.data.text.classification import TextClassification
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
@@ -230,3 +231,17 @@ def test_an_artifact_of_wandb_is_loaded_by_its_name(tmp_path: Path, monkeypatch:
     (run / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(UserError, match="0 checkpoints"):
         gt.load("model-1:v0")
+
+
+def test_a_model_of_pyg_s_molecules_reads_what_it_was_trained_on(tmp_path: Path) -> None:
+    """Their atoms have nine features too, of other codes than OGB's."""
+    pytest.importorskip("rdkit")
+    graphs = [from_smiles(text) for text in SMILES]
+    for number, graph in enumerate(graphs):
+        graph.y = torch.tensor([float(number)])
+    torch.save(graphs, tmp_path / "graphs.pt")
+    task = gt.load(run_of(tmp_path, PyG, network("encoding=none"), path=str(tmp_path / "graphs.pt")))
+    assert len(task.schema.node_vocab) == 9
+    assert task.predict(graphs[:3])["prediction"].notna().all()
+    with pytest.raises(UserError, match="neither texts nor molecules"):
+        task.predict(SMILES[:3])

@@ -72,6 +72,8 @@ def _plain(item: Any, where: str) -> Data:
     graph = Data.from_dict({str(key): value for key, value in values.items() if value is not None})
     if isinstance(item, Data) and (sizes := vars(item._store).get("_num_nodes")) is not None:
         graph._num_nodes = sizes  # of graphs that lie one after the other, which a dictionary does not keep
+    if "x" in graph and graph.get("num_nodes") == len(graph["x"]):
+        del graph["num_nodes"]  # which says nothing new
     if "edge_index" not in graph:
         raise UserError(f"{where} has no edge_index (2, E): give it an empty one, (2, 0), if no nodes are joined")
     for key in ENDS:
@@ -117,7 +119,8 @@ def _alike(graphs: list[Data], path: str) -> list[Data]:
         values = graph.to_dict()
         lacking = first.keys() ^ values.keys()
         other = {key for key in first.keys() & values.keys() if _form(key, first[key]) != _form(key, values[key])}
-        if wrong := min((lacking | other) & ALIKE, default=None):
+        # what lacks features often has a number of nodes instead
+        if wrong := min((lacking | other) & ALIKE, key=lambda key: (key == "num_nodes", key), default=None):
             said = [_shown(each[wrong]) if wrong in each else "missing" for each in (values, first)]
             raise UserError(f"{path}, graph {number}: {wrong} is {said[0]}, and in graph 0 {said[1]}")
         left |= lacking | other

@@ -151,10 +151,15 @@ class TextClassification(Source):
         skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
         files = f"\n  {told}" if (told := files_told(self.path, self.files())) else ""
-        doubt = "\n  no header found: line 1 is read as data (data.text=NAME says that it names columns)"
+        doubt = (
+            "line 1 is read as the names of the columns (data.text=0 data.label=1 says that it is data)"
+            if columns.header
+            else "no header found: line 1 is read as data (data.text=NAME says that it names columns)"
+        )
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
-            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{files}{doubt if columns.doubtful else ''}"
+            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{files}"
+            + (f"\n  {doubt}" if columns.doubtful else "")
         )
 
     def _columns(self) -> Columns:

@@ -71,10 +71,10 @@ def _read(path: Path, text: str | None, known: Schema) -> Table:
     if not kind_of(path):
         rows: list[Row] = [(number, [line.rstrip("\n")]) for number, line in enumerate(lines(path), 1)]
         return table_of(path, [(0, ["text"]), *rows], bool)
-    header = has_header(path, (text,), (*known.node_names, *known.target))
-    table = read_table(path, lambda _: bool(header), lenient=True, raw_tabs=True)
+    header, sure = has_header(path, (text,), (*known.node_names, *known.target))
+    table = read_table(path, lambda _: header, lenient=True, raw_tabs=True)
     learned = next(iter(known.node_names), PLACE)
-    if header is None and not learned.startswith(PLACE):
+    if not (header or sure) and not learned.startswith(PLACE):
         say(
             f"{path}, line 1: '{learned}', as the training file calls its texts, is no name there, so it is read as "
             "data (data.text=NAME says that it names columns)"

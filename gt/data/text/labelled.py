@@ -29,7 +29,7 @@ class Columns:
         text, label: names of columns, or numbers where a file has no header.
         header: whether the first row names the columns.
         others: the columns that are neither.
-        doubtful: the first row may name the columns, though it is read as data.
+        doubtful: whether the first row names the columns may be otherwise.
     """
 
     text: str
@@ -44,36 +44,40 @@ def kind_of(path: Path) -> str:
     return kind if (kind := ending(path)) in KINDS else ""
 
 
-def has_header(path: Path, asked: Iterable[str | None], known: Iterable[str] = ()) -> bool | None:
-    """Whether the first line of a file names its columns; None where nothing tells, and it is read as data.
+def has_header(path: Path, asked: Iterable[str | None], known: Iterable[str] = ()) -> tuple[bool, bool]:
+    """Whether the first line of a file names its columns, and whether that is sure.
 
-    It does where it holds a usual name, or one that is asked for or known; it does not where a column is asked for by
-    its number. Else the rows below tell: no name stands above itself, nor a number above numbers, and words above
-    numbers, or above labels that all repeat, are names.
+    It does where it holds a name that is asked for or known, or a usual one that does not stand below itself too; it
+    does not where a column is asked for by its number. Else the rows below tell: no name stands above itself, nor a
+    number above numbers, and words above numbers are names. Words above labels that all repeat are likely to be, and
+    where nothing tells it is read as data.
 
     Raises:
         UserError: as `gt.data.table.read_table`.
     """
     if kind_of(path) not in (".csv", ".tsv"):
-        return True
+        return True, True
     table = read_table(path, lambda _: False, lenient=True, raw_tabs=True, most=LOOKED_AT)
     rows = list(zip(*([(cell or "").strip() for cell in cells] for cells in table.columns.values()), strict=True))
     first, numbered = rows[0], [name for name in asked if name is not None and name.isdigit()]
+    below = [list(filter(None, column)) for column in zip(*rows[1:], strict=True)] or [[] for _ in first]
+    columns = list(zip(first, below, strict=True))
     names = {name for name in (*asked, *known) if name is not None and not name.isdigit()}
-    if {*TEXTS, *LABELS, *names} & {*first, *map(str.lower, first)}:
-        return True
+    if names & {*first, *map(str.lower, first)}:
+        return True, True
+    if any(cell.lower() in (*TEXTS, *LABELS) and cell not in column for cell, column in columns):
+        return True, True
     if numbered or len(rows) == 1:
-        return False if numbered else None
-    below = [list(filter(None, column)) for column in zip(*rows[1:], strict=True)]
-    numeric = [cell for cell, column in zip(first, below, strict=True) if column and all(map(_is_number, column))]
+        return False, bool(numbered)
+    numeric = [cell for cell, column in columns if column and all(map(_is_number, column))]
     if any(cell and not _is_number(cell) for cell in numeric):
-        return True
-    if any(map(_is_number, numeric)) or any(cell in column for cell, column in zip(first, below, strict=True)):
-        return False
+        return True, True
+    if any(map(_is_number, numeric)) or any(cell in column for cell, column in columns):
+        return False, True
     # where hardly a label is alone, that of a first row would hardly be
     alone = [sum(count == 1 for count in Counter(column).values()) for column in below]
     repeats = (len(column) >= ENOUGH and ALONE * few <= len(column) for column, few in zip(below, alone, strict=True))
-    return True if any(repeats) else None
+    return any(repeats), False
 
 
 def _is_number(cell: str) -> bool:
@@ -107,8 +111,8 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
     """
     if not kind_of(path):
         raise UserError(f"{path} is none of CSV, TSV, JSONL and Parquet: rename it so that its ending says which")
-    header = has_header(path, (text, label))
-    table = read_table(path, lambda _: bool(header), raw_tabs=True, most=LOOKED_AT)
+    header, sure = has_header(path, (text, label))
+    table = read_table(path, lambda _: header, raw_tabs=True, most=LOOKED_AT)
     names = list(table.columns)
     if len(names) < 2:
         raise UserError(f"{path}, line 1: one column, where a text and a label should stand; is it the right ending?")
@@ -135,7 +139,7 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
     if found["text"] == found["label"]:
         raise UserError(f"{path}: '{found['text']}' cannot be both text and label; set data.text and data.label")
     others = tuple(name for name in names if name not in found.values())
-    return Columns(**found, header=bool(table.header), others=others, doubtful=header is None)
+    return Columns(**found, header=bool(table.header), others=others, doubtful=not sure)
 
 
 def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str], SkippedRows]:
