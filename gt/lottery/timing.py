@@ -11,7 +11,7 @@ from gt.attention import attend
 from gt.masks import Pairs
 
 Step = Callable[[], Any]
-SETTLING = 9, 3, 0.2  # rounds, the fewer of them, seconds of a step: by which a run settles a close call
+SETTLING = 15, 5, 0.4  # rounds, the fewer of them, seconds of a step: by which a run settles a close call
 
 
 def wait(device: str) -> None:

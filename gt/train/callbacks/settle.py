@@ -44,7 +44,7 @@ class SettleBackends(pl.Callback):
     yesterday. The first process settles for all. A network that is compiled or sharded goes by the cost table.
 
     Args:
-        steps: of a training, below which the cost table decides: timing takes a second or two.
+        steps: of a training, below which the cost table decides: timing takes a few seconds.
     """
 
     def __init__(self, steps: int = 1_000) -> None:
