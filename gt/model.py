@@ -15,9 +15,10 @@ from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import Layer, State, fits, name_of, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
+from gt.layers.steps import fits
 from gt.layers.weights import draw_glorot, draw_normal
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn

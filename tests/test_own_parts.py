@@ -17,7 +17,7 @@ from gt.cli.command import prepared
 from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
-from gt.layers.base import fits
+from gt.layers.steps import fits
 from tests.small_runs import write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 

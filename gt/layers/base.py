@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gt.attention import Demand
 from gt.dropout import Dropout
 from gt.encodings import Encoding
-from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.layers.steps import check_steps
 from gt.masks import Pairs
 from gt.norms import normalised
 
@@ -105,29 +105,6 @@ class Composite(nn.Module, ABC):
     def norms(self) -> list[nn.Module]:
         """The norms of its own."""
         return []
-
-
-def fits(step: Tensor, rows: Tensor) -> bool:
-    """Whether something can be added to rows and leaves them their shape."""
-    beyond = rows.dim() - step.dim()
-    return beyond >= 0 and all(size in (1, own) for size, own in zip(step.shape, rows.shape[beyond:], strict=True))
-
-
-def check_steps(layer: nn.Module, steps: Any, state: State) -> None:
-    """Whether a layer gives what can be added to a state.
-
-    Raises:
-        UserError: naming the layer.
-    """
-    name = type(layer).__name__
-    if not isinstance(steps, Mapping):
-        raise UserError(
-            f"{name} gives a {type(steps).__name__}: a layer gives what it adds to each stream by name, {{'x': ...}}"
-        )
-    for stream, step in steps.items():
-        rows = getattr(state, stream)
-        if rows is not None and rows.shape != step.shape and not fits(step, rows):
-            raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")
 
 
 class Residual(Composite):

@@ -1,0 +1,31 @@
+"""What a layer adds to a state, held against what is there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from gt.errors import UserError
+
+
+def fits(step: Tensor, rows: Tensor) -> bool:
+    """Whether something can be added to rows and leaves them their shape."""
+    beyond = rows.dim() - step.dim()
+    return beyond >= 0 and all(size in (1, own) for size, own in zip(step.shape, rows.shape[beyond:], strict=True))
+
+
+def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
+    """Whether a layer gives what can be added to a `gt.layers.base.State`.
+
+    Raises:
+        UserError: naming the layer.
+    """
+    name = type(layer).__name__
+    if not isinstance(steps, Mapping):
+        raise UserError(
+            f"{name} gives a {type(steps).__name__}: a layer gives what it adds to each stream by name, {{'x': ...}}"
+        )
+    for stream, step in steps.items():
+        rows = getattr(state, stream)
+        if rows is not None and rows.shape != step.shape and not fits(step, rows):
+            raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")
