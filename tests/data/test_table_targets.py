@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.utils.class_weight import compute_class_weight
 
-from gt.data.molecules.targets import Targets, balanced, read_targets
+from gt.data.molecules.targets import Targets, read_targets
 from gt.data.table import Table
 from gt.errors import UserError
-from gt.schema import Kind, Schema
+from gt.schema import Kind
 
 
 def read(kind: Kind | None = None, **columns: list) -> Targets:
@@ -103,12 +102,3 @@ def test_strata() -> None:
     assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), "a.csv").tolist() == [2, 0]
     with pytest.raises(UserError, match=r"data.split=stratified goes by one target, there are 2"):
         read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), "a.csv")
-
-
-def test_balanced() -> None:
-    classes = np.random.default_rng(0).choice(3, 200, p=[0.7, 0.2, 0.1])
-    found = balanced(Schema(kind="multiclass", outputs=4), classes)
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=classes) * 3 / 4
-    np.testing.assert_allclose(found, [*expected, 1])
-    y = np.array([[1, 0, 1], [0, np.nan, 1], [0, 0, np.nan], [np.nan, 0, 1]])
-    assert balanced(Schema(kind="binary", outputs=3), y) == (2.0, 1.0, 1.0)
