@@ -6,7 +6,9 @@ import shlex
 import string
 from pathlib import Path
 
+import torch
 from omegaconf import OmegaConf
+from torch_geometric.data import Data
 
 from gt.cli.spectrum.plan import Plan
 from tests.small_runs import configured, write_graphs
@@ -81,6 +83,10 @@ def files(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("\n".join(text) + "\n")
     write_graphs(folder, train=16, valid=8, test=8)
+    ends = torch.tensor([[n, (7 * n + 1) % 30] for n in range(30)]).T
+    graphs = [Data(torch.eye(30), ends, y=torch.tensor([n % 2])) for n in range(40)]
+    torch.save(graphs, folder / "graphs.pt")
+    torch.save(Data(torch.eye(30), ends, y=torch.arange(30) % 2), folder / "graph.pt")
     for text in (text for page in PAGES for text in blocks(page, "python", "yaml")):
         if named := re.match(r"# (\S+\.(?:py|yaml))\n", text):
             (folder / named[1]).parent.mkdir(parents=True, exist_ok=True)
