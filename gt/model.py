@@ -180,16 +180,25 @@ class GraphTransformer(nn.Module):
         """(N, width): features and encodings."""
         x = self.nodes(batch.x)
         features = [(encoding.concat, encoding.nodes(batch)) for encoding in self._writing("x")]
-        for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
-            if not fits(feature, feature.new_empty(len(x), feature.shape[-1] if concat else self.width)):
-                name, wanted = type(encoding).__name__, (len(x), "any" if concat else self.width)
-                raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
+        if not torch.compiler.is_compiling():
+            self._check_features(features, len(x))
         if beside := [feature for concat, feature in features if concat]:
             x = torch.cat([x, *beside], dim=1)
         for concat, feature in features:
             x = x if concat else x + feature
         x = x.to(next(self.parameters()).dtype)  # of a network in 16 bits the table of an encoding may be wider
         return self.dropout(normalised(self.embedding_norm, x, batch))
+
+    def _check_features(self, features: Sequence[tuple[int, Tensor]], rows: int) -> None:
+        """Whether what encodings give nodes can be set beside their own features, or added to them.
+
+        Raises:
+            UserError: naming the encoding.
+        """
+        for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
+            if not fits(feature, feature.new_empty(rows, feature.shape[-1] if concat else self.width)):
+                name, wanted = type(encoding).__name__, (rows, "any" if concat else self.width)
+                raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
 
     def _writing(self, stream: str) -> list[Encoding]:
         """The encodings that give features to a stream."""
