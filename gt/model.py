@@ -196,7 +196,7 @@ class GraphTransformer(nn.Module):
             UserError: naming the encoding.
         """
         for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
-            if not fits(feature, feature.new_empty(rows, feature.shape[-1] if concat else self.width)):
+            if not fits(feature.shape, (rows, feature.shape[-1] if concat else self.width)):
                 name, wanted = type(encoding).__name__, (rows, "any" if concat else self.width)
                 raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
 

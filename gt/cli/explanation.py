@@ -111,7 +111,6 @@ def explain(
     by_node = schema.level == "node"
     place = one.num_nodes - 1 if node is None else node
     check_number("--node", place, one.num_nodes)
-
     check_number("--position", position, schema.positions)
 
     def rows(predictions: Tensor) -> Tensor:

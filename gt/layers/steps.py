@@ -1,18 +1,18 @@
 """What a layer adds to a state, held against what is there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gt.errors import UserError
 
 
-def fits(step: Tensor, rows: Tensor) -> bool:
-    """Whether something can be added to rows and leaves them their shape."""
-    beyond = rows.dim() - step.dim()
-    return beyond >= 0 and all(size in (1, own) for size, own in zip(step.shape, rows.shape[beyond:], strict=True))
+def fits(step: Sequence[int], rows: Sequence[int]) -> bool:
+    """Whether something of a shape can be added to rows of another, and leaves them theirs."""
+    beyond = len(rows) - len(step)
+    return beyond >= 0 and all(size in (1, own) for size, own in zip(step, rows[beyond:], strict=True))
 
 
 def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
@@ -30,5 +30,5 @@ def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
         )
     for stream, step in steps.items():
         rows = getattr(state, stream)
-        if rows is not None and rows.shape != step.shape and not fits(step, rows):
+        if rows is not None and rows.shape != step.shape and not fits(step.shape, rows.shape):
             raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")

@@ -162,3 +162,10 @@ def test_a_number_of_nodes_that_features_tell_too_is_no_difference(tmp_path):
     graphs[1].num_nodes = 2
     torch.save(graphs, tmp_path / "graphs.pt")
     assert [graph.num_nodes for graph in saved_graphs(str(tmp_path / "graphs.pt"))] == [2, 2]
+
+
+def test_a_graph_of_which_nothing_was_saved_is_named(tmp_path):
+    torch.save([graph := Data.__new__(Data)], tmp_path / "graphs.pt")
+    assert not vars(graph)
+    with pytest.raises(UserError, match="graph 0"):
+        saved_graphs(str(tmp_path / "graphs.pt"))

@@ -66,7 +66,10 @@ def _plain(item: Any, where: str) -> Data:
     Raises:
         UserError: it is none, or its ends of edges are not (2, E).
     """
-    values = item.to_dict() if isinstance(item, Data) else item
+    try:
+        values = item.to_dict() if isinstance(item, Data) else item
+    except (AttributeError, RuntimeError):  # of which nothing was saved
+        raise UserError(f"{where}: a Data that holds nothing: {ADVICE}") from None
     if not isinstance(values, dict):
         raise UserError(f"{where}: {type(item).__name__} is no graph: {ADVICE}")
     graph = Data.from_dict({str(key): value for key, value in values.items() if value is not None})
