@@ -10,7 +10,7 @@ from gt.schema import Schema
 from gt.train.logging import wandb_logger
 from gt.train.wandb_run import charts
 from tests.small_runs import train, write_graphs
-from tests.wandb_records import records, values
+from tests.wandb_records import read_log, records, values
 from tests.wandb_server import recorder
 
 
@@ -38,6 +38,16 @@ def test_a_run_is_told_with_all_that_it_is(told):
     assert config["dataset"]["samples"] == {"train": 36, "valid": 36, "test": 20}
     assert config["parameters"] == json.loads((folder / "result.json").read_text())["parameters"]
     assert list(by_kind["run"][0].tags) == ["a", "b"]
+
+
+def test_a_log_that_is_being_written_gives_the_records_that_are_whole(told):
+    (path,) = told[1].glob("wandb/offline-run-*/*.wandb")
+    log = path.read_bytes()
+    whole = [record.SerializeToString() for record in read_log(log)]
+    for end in range(0, len(log), 997):
+        read = [record.SerializeToString() for record in read_log(log[:end])]
+        assert read == whole[: len(read)]
+        assert len(read) < len(whole)
 
 
 def test_names_with_a_summary(told):

@@ -16,20 +16,23 @@ def records(folder: Path) -> list[Any]:
     """The records of the one offline run below a folder, which has ended; the last are written a moment later."""
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     for _ in range(100):
-        read = list(_read(path.read_bytes()))
+        read = list(read_log(path.read_bytes()))
         if read and read[-1].WhichOneof("record_type") == "exit":
             return read
         time.sleep(0.1)
     raise AssertionError(f"{path} has no end")
 
 
-def _read(log: bytes) -> Iterator[Any]:
+def read_log(log: bytes) -> Iterator[Any]:
+    """The records that stand whole in a log, of which the end may not be written yet."""
     at, record = START, b""
     while at + HEADER <= len(log):
         if BLOCK - at % BLOCK < HEADER:  # too little is left of a block
             at += BLOCK - at % BLOCK
             continue
         size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
+        if at + HEADER + size > len(log):  # a piece that is being written
+            return
         record += log[at + HEADER : at + HEADER + size]
         at += HEADER + size
         if kind in (WHOLE, LAST):
