@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gt.dropout import Dropout
+from gt.linear import Linear
 from gt.units import Units
 
 
@@ -50,7 +51,7 @@ class Features(nn.Module):
             self.register_buffer("offsets", torch.tensor([0, *vocab[:-1]]).cumsum(0), persistent=False)
         else:
             self.units = Units(mean, scale)
-            self.linear = nn.Linear(floats, width, bias) if linear else None
+            self.linear = Linear(floats, width, bias) if linear else None
         self.categorical, self.dropout, self.width = bool(vocab), Dropout(dropout), width
         self.name, self.columns = name, len(vocab) or floats
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.ranges import at_least
 from gt.schema import Schema
 
@@ -119,9 +120,9 @@ class Head(nn.Module):
         widths = [width * parts, *(width >> min(step, halvings) for step in range(1, hidden + 1))]
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
-            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+            layers += [Linear(wide, narrow), nn.ReLU()]
         outputs = width if dot else 1 if self.choices else schema.positions * schema.outputs
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=bias))
+        self.mlp = nn.Sequential(*layers, Linear(widths[-1], outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch, virtual: Tensor | None = None) -> Tensor:
         """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns.

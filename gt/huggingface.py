@@ -17,6 +17,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers import Attention, FeedForward, ParallelBlock
+from gt.linear import Linear
 from gt.masks import Causal, Complete
 from gt.model import GraphTransformer
 from gt.schema import Schema
@@ -35,8 +36,8 @@ class MaskedTokenHead(nn.Module):
 
     def __init__(self, width: int, schema: Schema, activation: type[nn.Module] | Any, eps: float) -> None:
         super().__init__()
-        self.transform = nn.Sequential(nn.Linear(width, width), activation(), nn.LayerNorm(width, eps=eps))
-        self.decoder = nn.Linear(width, schema.outputs)
+        self.transform = nn.Sequential(Linear(width, width), activation(), nn.LayerNorm(width, eps=eps))
+        self.decoder = Linear(width, schema.outputs)
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         """(N, width) to (N, tokens)."""

@@ -19,6 +19,7 @@ from gt.encodings.edges import EdgeFeatures
 from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.masks.random import hashed
 from gt.ranges import positive
 from gt.schema import Schema
@@ -93,7 +94,7 @@ class Masked(Objective):
         self.hidden = nn.ParameterList(torch.zeros(part.width) for part in features)
         self.vocab = tuple(vocab)
         self.units = Units(getattr(schema, f"{kind}_mean"), getattr(schema, f"{kind}_scale"))
-        self.columns = nn.Linear(width, sum(vocab) or floats)
+        self.columns = Linear(width, sum(vocab) or floats)
 
     def drawn(self, draw: int, parts: Sequence[Tensor], real: Tensor | None) -> Tensor:
         """(rows,) bool: which are hidden, of those that are no padding; rows with equal parts are so together."""
@@ -197,7 +198,7 @@ class Denoising(Objective):
             raise UserError(f"Denoising: columns={columns} must be some of 0 to {schema.node_floats - 1}")
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.units = Units(schema.node_mean, schema.node_scale)
-        self.noise = nn.Linear(net.width, len(columns))
+        self.noise = Linear(net.width, len(columns))
 
     def disturb(self, batch: GraphBatch, draw: int) -> tuple[GraphBatch, Question]:
         assert batch.x is not None

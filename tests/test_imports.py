@@ -22,6 +22,7 @@ LIBRARY = {
     "ranks",
     "sums",
     "dropout",
+    "linear",
     "norms",
     "units",
     "features",

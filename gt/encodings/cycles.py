@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.schema import Schema
 
 STARTS = 1 << 14  # nodes that paths start from at a time
@@ -51,7 +52,7 @@ class Cycles(Encoding):
         return {"cycles": np.log1p(count).astype(np.float32)}
 
     def build(self, width: int, schema: Schema) -> None:
-        self.linear = nn.Linear(self.length - 2, width)
+        self.linear = Linear(self.length - 2, width)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         return self.linear(precomputed(batch, "cycles").to(self.linear.weight.dtype))

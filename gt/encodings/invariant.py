@@ -12,6 +12,7 @@ from gt.encodings.edges import real_ends
 from gt.encodings.laplacian import Laplacian
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.masks import Pairs, with_virtual_nodes
 from gt.schema import Schema
 
@@ -35,8 +36,8 @@ class SignNet(Laplacian):
 
     def build(self, width: int, schema: Schema) -> None:
         hidden, dim = self.hidden, self.concat
-        self.phi = nn.Sequential(nn.Linear(2, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
-        self.rho = nn.Sequential(nn.Linear(self.k * hidden, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+        self.phi = nn.Sequential(Linear(2, 2 * hidden), nn.ReLU(), Linear(2 * hidden, hidden))
+        self.rho = nn.Sequential(Linear(self.k * hidden, 2 * dim), nn.ReLU(), Linear(2 * dim, dim))
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         entries, values = (
@@ -92,13 +93,10 @@ class Projections(Laplacian):
 
     def build(self, width: int, schema: Schema) -> None:
         hidden = self.hidden
-        self.phi = nn.Sequential(nn.Linear(1, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
+        self.phi = nn.Sequential(Linear(1, 2 * hidden), nn.ReLU(), Linear(2 * hidden, hidden))
         ends = {"x": self.concat, "p": width}
         self.rho = nn.ModuleDict(
-            {
-                s: nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, ends[s]))
-                for s in self.writes
-            }
+            {s: nn.Sequential(Linear(hidden, 2 * hidden), nn.ReLU(), Linear(2 * hidden, ends[s])) for s in self.writes}
         )
 
     def modes(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from gt.encodings.edges import real_ends
 from gt.encodings.pieces import pieces, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.masks import Pairs, with_virtual_nodes
 from gt.norms import normalised
 from gt.schema import Schema
@@ -74,9 +75,9 @@ class Kernel(Encoding):
 
     def build(self, width: int, schema: Schema) -> None:
         if "x" in self.writes:
-            self.norm, self.of_x = nn.BatchNorm1d(self.of_node), nn.Linear(self.of_node, width)
+            self.norm, self.of_x = nn.BatchNorm1d(self.of_node), Linear(self.of_node, width)
         if "p" in self.writes:
-            self.of_p = nn.Linear(self.of_pair, width, bias=False)
+            self.of_p = Linear(self.of_pair, width, bias=False)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         values = precomputed(batch, self.name).to(self.of_x.weight.dtype)

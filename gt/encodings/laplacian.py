@@ -15,6 +15,7 @@ from gt.encodings.pieces import pieces
 from gt.encodings.spectrum import smallest_modes
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.schema import Schema
 
 
@@ -75,7 +76,7 @@ class Laplacian(Encoding):
 
     def build(self, width: int, schema: Schema) -> None:
         dim = self.concat
-        self.mlp = nn.Sequential(nn.Linear(2, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU())
+        self.mlp = nn.Sequential(Linear(2, 2 * dim), nn.ReLU(), Linear(2 * dim, dim), nn.ReLU())
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         entries = precomputed(batch, "laplacian_vectors")  # (N, k)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gt.encodings.base import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.schema import Schema
 
@@ -43,7 +44,7 @@ class RelativeWalks(Encoding):
         self.steps, self.writes = steps, tuple(writes)
 
     def build(self, width: int, schema: Schema) -> None:
-        self.maps = nn.ModuleDict({stream: nn.Linear(self.steps, width, bias=False) for stream in self.writes})
+        self.maps = nn.ModuleDict({stream: Linear(self.steps, width, bias=False) for stream in self.writes})
 
     def powers(self, batch: GraphBatch) -> Tensor:
         """(B L L, steps), for reader i and source j in row (b L + i) L + j; made once for each batch."""

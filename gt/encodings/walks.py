@@ -15,6 +15,7 @@ from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
 from gt.encodings.pieces import ENTRIES, pieces, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
+from gt.linear import Linear
 from gt.norms import normalised
 from gt.schema import Schema
 
@@ -98,7 +99,7 @@ class RandomWalk(Encoding):
 
     def build(self, width: int, schema: Schema) -> None:
         self.norm = nn.BatchNorm1d(self.steps)
-        self.linear = nn.Linear(self.steps, self.concat)
+        self.linear = Linear(self.steps, self.concat)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         walks = precomputed(batch, "random_walk").to(self.linear.weight.dtype)

@@ -13,6 +13,7 @@ from gt.attention.dispatch import check_backend, joined_bias
 from gt.attention.scores import Hint, Score
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least, below_one, divides
 
@@ -23,7 +24,7 @@ class PairFeatures(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.no_edge = nn.Parameter(torch.randn(width))
-        self.project = nn.Linear(width, width, bias=False)
+        self.project = Linear(width, width, bias=False)
 
     def forward(self, state: State, pairs: Pairs) -> Tensor:
         """(P, width); of several edges between the same nodes the features add up."""
@@ -90,8 +91,8 @@ class Attention(Layer):
         if heads % self.kv_heads:
             raise ValueError(f"{self.kv_heads} kv_heads do not divide {heads} heads")
         self.heads, self.dropout, self.backend = heads, dropout, backend
-        self.project_in = nn.Linear(width, width + 2 * self.kv_heads * (width // heads), bias=bias)
-        self.project_out = nn.Linear(width, width, bias=bias)
+        self.project_in = Linear(width, width + 2 * self.kv_heads * (width // heads), bias=bias)
+        self.project_out = Linear(width, width, bias=bias)
         self.norm_q, self.norm_k = (qk_norm(width // heads) if qk_norm else nn.Identity() for _ in range(2))
         self.score = score(heads, width // heads) if score else None
         self.hint = hint(heads) if hint else None

@@ -11,6 +11,7 @@ from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.layers.base import Chain, Layer, Parallel, Residual, State
 from gt.layers.depth import LayerScale
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import positive
 
@@ -56,7 +57,7 @@ class GatedBlend(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, width)
+        self.gate = Linear(width, width)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
@@ -88,7 +89,7 @@ class FeedForward(Layer):
         super().__init__()
         positive(ratio, "ratio")
         inner = max(1, int(width * ratio))
-        self.expand, self.project_out = nn.Linear(width, inner * (1 + gated), bias), nn.Linear(inner, width, bias)
+        self.expand, self.project_out = Linear(width, inner * (1 + gated), bias), Linear(inner, width, bias)
         self.gated = gated
         self.activation, self.dropout = activation(), Dropout(dropout)
 

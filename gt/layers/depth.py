@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gt.graph import GraphBatch
 from gt.layers.base import State
+from gt.linear import Linear
 from gt.masks import Pairs
 
 
@@ -52,7 +53,7 @@ class JumpConcatenate(nn.Module):
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(depth * width, width)
+        self.linear = Linear(depth * width, width)
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """The states (N, width) after each block to (N, width)."""

@@ -10,6 +10,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Chain, Layer, Residual, State
 from gt.layers.block import FeedForward
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import divides
 from gt.sums import add_up, gather, pair_ends, sources, targets
@@ -38,10 +39,10 @@ class EdgeGated(Layer):
         self.writes: tuple[str, ...] = ("x", self.stream)
         if pairs:
             self.reads, self.reads_edges = "pairs", False
-        self.project_in = nn.Linear(width, 3 * width, bias=False)
-        self.project_edge = nn.Linear(width, width, bias=False)
+        self.project_in = Linear(width, 3 * width, bias=False)
+        self.project_edge = Linear(width, width, bias=False)
         self.dropout = Dropout(dropout)
-        self.project_out = nn.ModuleDict({s: nn.Linear(width, width) for s in self.writes})
+        self.project_out = nn.ModuleDict({s: Linear(width, width) for s in self.writes})
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         x, e = state.x, getattr(state, self.stream)

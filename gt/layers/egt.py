@@ -2,12 +2,13 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.pairs import softmax_of, state_of, sum_by_reader
+from gt.linear import Linear
 from gt.masks import Pairs, WideBatch
 from gt.ranges import below_one, divides
 
@@ -33,8 +34,8 @@ class EGT(Layer):
         below_one(attention_dropout, "attention_dropout")
         divides(heads, width)
         self.heads, self.clamp, self.attention_dropout = heads, clamp, attention_dropout
-        self.project_in, self.of_pair = nn.Linear(width, 3 * width), nn.Linear(width, 2 * heads)
-        self.project_out, self.project_pair_out = nn.Linear(width, width), nn.Linear(heads, width)
+        self.project_in, self.of_pair = Linear(width, 3 * width), Linear(width, 2 * heads)
+        self.project_out, self.project_pair_out = Linear(width, width), Linear(heads, width)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         source, target = pairs.edges

@@ -8,6 +8,7 @@ from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.pairs import largest_of, state_of
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import below_one, positive
 
@@ -37,10 +38,10 @@ class GRASS(Layer):
         self.scale, self.attention_dropout, self.reverse = scale, attention_dropout, reverse
         if reverse:
             self.reads, self.cost = "graph", "P"  # what the mask does not say
-        self.of_node = nn.Linear(width, 4 * width, bias=False)
-        self.of_pair = nn.Linear(width, 3 * width, bias=False)
+        self.of_node = Linear(width, 4 * width, bias=False)
+        self.of_pair = Linear(width, 3 * width, bias=False)
         self.bias = nn.ParameterDict({stream: torch.zeros(width) for stream in self.writes})
-        self.project_out = nn.ModuleDict({stream: nn.Linear(width, width, bias=False) for stream in self.writes})
+        self.project_out = nn.ModuleDict({stream: Linear(width, width, bias=False) for stream in self.writes})
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         p = state_of(state, pairs)

@@ -7,6 +7,7 @@ from gt.dropout import Dropout, dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.pairs import softmax_of, state_of, sum_by_reader
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import below_one, divides
 
@@ -36,8 +37,8 @@ class GRIT(Layer):
         divides(heads, width)
         channels = width // heads
         self.heads, self.clamp, self.attention_dropout = heads, clamp, attention_dropout
-        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width, bias=False)
-        self.of_pair = nn.Linear(width, 2 * width)
+        self.query, self.key_value = Linear(width, width), Linear(width, 2 * width, bias=False)
+        self.of_pair = Linear(width, 2 * width)
         self.score = nn.Parameter(torch.empty(heads, channels))
         self.pair_value = nn.Parameter(torch.empty(heads, channels, channels))
         self.by_degree = nn.Parameter(torch.empty(2, width))
@@ -46,7 +47,7 @@ class GRIT(Layer):
         for parameter in (self.score, self.pair_value, self.by_degree):
             nn.init.xavier_normal_(parameter)
         self.dropout = Dropout(dropout)
-        self.project_out = nn.ModuleDict({stream: nn.Linear(width, width) for stream in self.writes})
+        self.project_out = nn.ModuleDict({stream: Linear(width, width) for stream in self.writes})
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         source, target = pairs.edges

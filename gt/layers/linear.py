@@ -12,6 +12,7 @@ from gt.dropout import Dropout
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least, divides
 
@@ -217,8 +218,8 @@ class LinearAttention(Layer):
             channels = width // heads
         at_least(1, channels, "channels")
         self.heads, self.feature_map, inner = heads, feature_map(channels), heads * channels
-        self.project_in = nn.Linear(width, 3 * inner, bias=bias)
-        self.project_out = nn.Linear(inner, width, bias=bias)
+        self.project_in = Linear(width, 3 * inner, bias=bias)
+        self.project_out = Linear(inner, width, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from gt.dropout import dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.weights import draw_glorot
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
@@ -68,9 +69,9 @@ class GCN(Layer):
 
     def __init__(self, width: int, root: bool = False) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, width)
+        self.linear = Linear(width, width)
         draw_glorot(self.linear)
-        self.root = nn.Linear(width, width) if root else None
+        self.root = Linear(width, width) if root else None
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         read = self.linear(smooth(state.x, batch))
@@ -84,7 +85,7 @@ class EdgeGCN(Layer):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, width, bias=False)
+        self.linear = Linear(width, width, bias=False)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ class GINE(Layer):
     def __init__(self, width: int, eps: float = 0.0) -> None:
         super().__init__()
         self.eps = eps
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         return {"x": self.mlp((1 + self.eps) * state.x + sum_of_messages(state.x, state.e, batch))}
@@ -149,8 +150,8 @@ class GatedGCN(Layer):
         super().__init__()
         below_one(dropout, "dropout")
         norm = norm or nn.Identity
-        self.of_node = nn.Linear(width, 4 * width)  # A and D of the reader, B and E of the source
-        self.of_edge = nn.Linear(width, width)  # C
+        self.of_node = Linear(width, 4 * width)  # A and D of the reader, B and E of the source
+        self.of_edge = Linear(width, width)  # C
         self.norm_x, self.norm_e = norm(width), norm(width)
         if mixes_rows(self.norm_x):
             self.reads = "graph"

@@ -11,6 +11,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Composite, Layer, State
 from gt.layers.linear import everything, normalised_reading
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least, divides
 
@@ -33,7 +34,7 @@ class PolynomialAttention(Layer):
         super().__init__()
         divides(heads, width)
         self.heads = heads
-        self.gate, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.gate, self.key, self.value = (Linear(width, width) for _ in range(3))
         self.norm, self.logit = nn.LayerNorm(width), nn.Parameter(torch.zeros(width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
@@ -72,12 +73,12 @@ class PolynormerBlock(Composite):
         at_least(1, local_layers, "local_layers")
         at_least(1, global_layers, "global_layers")
         self.local: Any = nn.ModuleList(local(width) for _ in range(local_layers))
-        self.gates, self.maps = (nn.ModuleList(nn.Linear(width, width) for _ in range(local_layers)) for _ in range(2))
+        self.gates, self.maps = (nn.ModuleList(Linear(width, width) for _ in range(local_layers)) for _ in range(2))
         self.local_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(local_layers))
         self.logits = nn.ParameterList(torch.zeros(width) for _ in range(local_layers))
         self.norm = nn.LayerNorm(width)
         self.attention: Any = nn.ModuleList(PolynomialAttention(width, heads) for _ in range(global_layers))
-        self.project_out = nn.Linear(width, width)  # the same after each of them, as in the authors' program
+        self.project_out = Linear(width, width)  # the same after each of them, as in the authors' program
         self.dropout = Dropout(dropout)
 
     @property

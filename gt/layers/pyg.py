@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gt.errors import first_line
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
+from gt.linear import Linear
 from gt.masks import Pairs
 
 WIDTHS = ("in_channels", "channels", "edge_dim", "in_edge_channels", "dim")  # arguments of a constructor
@@ -58,7 +59,7 @@ class PyGConvolution(Layer):
         if "out_channels" in known:
             filled["out_channels"] = width // heads
         if "nn" in _needed(known):
-            filled["nn"] = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            filled["nn"] = nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, width))
         if "deg" in _needed(known):
             filled["deg"] = torch.ones(2)  # any will do until the data are known
         filled |= {name: _anew(value) if isinstance(value, nn.Module) else value for name, value in keywords.items()}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.linear import packed, read_before, rows_in_order
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least
 
@@ -85,14 +86,14 @@ class Mamba2(Layer):
             raise ValueError(f"{heads} heads do not divide an inner width of {inner}")
         self.heads, self.sizes, self.kernel = heads, [inner, states, states], kernel
         mixed = sum(self.sizes)
-        self.project_in = nn.Linear(width, inner + mixed + heads, bias=False)
+        self.project_in = Linear(width, inner + mixed + heads, bias=False)
         self.convolution = nn.Conv1d(mixed, mixed, kernel, groups=mixed)
         self.log_rate = nn.Parameter(torch.arange(1, heads + 1).log())  # A = -exp of it
         step = torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)).exp()
         self.step_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # softplus of it gives the step
         self.skip = nn.Parameter(torch.ones(heads))
         self.norm = nn.RMSNorm(inner, eps=eps)
-        self.project_out = nn.Linear(inner, width, bias=False)
+        self.project_out = Linear(inner, width, bias=False)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         growing, (tail, before) = self.carried is not None, self.carried or (None, None)

@@ -8,6 +8,7 @@ from gt.encodings.edges import edges_among
 from gt.graph import GraphBatch
 from gt.layers.base import Layer, State
 from gt.layers.pairs import state_of, sum_by_reader
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least, divides
 
@@ -34,10 +35,10 @@ class SAN(Layer):
         divides(heads, width)
         self.heads, self.gamma, self.clamp = heads, gamma, clamp
         kinds = ("edge", "other")
-        self.query_key = nn.ModuleDict({kind: nn.Linear(width, 2 * width, bias=False) for kind in kinds})
-        self.gate = nn.ModuleDict({kind: nn.Linear(width, width, bias=False) for kind in kinds})
-        self.value = nn.Linear(width, width, bias=False)
-        self.project_out = nn.Linear(width, width)
+        self.query_key = nn.ModuleDict({kind: Linear(width, 2 * width, bias=False) for kind in kinds})
+        self.gate = nn.ModuleDict({kind: Linear(width, width, bias=False) for kind in kinds})
+        self.value = Linear(width, width, bias=False)
+        self.project_out = Linear(width, width)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         (source, target), p = pairs.edges, state_of(state, pairs)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.layers.base import State
+from gt.linear import Linear, linear
 from gt.norms import normalised
 from gt.ranges import at_least
 
@@ -43,7 +43,7 @@ class StructureAwareAttention(Attention):
         super().__init__(width, heads, dropout, bias, backend)
         self.local: Any = nn.ModuleList(local(width) for _ in range(hops))
         self.norm = nn.BatchNorm1d((hops + 1) * width)
-        self.merge = nn.Linear((hops + 1) * width, width)
+        self.merge = Linear((hops + 1) * width, width)
         self.reads_edges = any(getattr(layer, "reads_edges", True) for layer in self.local)
 
     def structure(self, state: State, batch: GraphBatch) -> Tensor:
@@ -58,4 +58,4 @@ class StructureAwareAttention(Attention):
         rows = self.structure(state, batch), state.x
         weights = self.project_in.weight.tensor_split([width])
         biases = (None, None) if bias is None else bias.tensor_split([width])
-        return torch.cat([F.linear(*each) for each in zip(rows, weights, biases, strict=True)], dim=1)
+        return torch.cat([linear(*each) for each in zip(rows, weights, biases, strict=True)], dim=1)

@@ -12,6 +12,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Composite, Layer, State
 from gt.layers.linear import everything, read_all
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.norms import normalised
 from gt.ranges import at_least
@@ -37,7 +38,7 @@ class SimpleAttention(Layer):
         super().__init__()
         at_least(1, heads, "heads")
         self.heads = heads
-        self.project_in = nn.Linear(width, 3 * heads * width)
+        self.project_in = Linear(width, 3 * heads * width)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         everything(pairs, "SimpleAttention")

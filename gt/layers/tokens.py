@@ -15,6 +15,7 @@ from gt.graph import GraphBatch
 from gt.layers.base import State
 from gt.layers.linear import everything
 from gt.layers.local import smooth
+from gt.linear import Linear
 from gt.masks import Complete, Pairs
 from gt.ranges import at_least
 
@@ -43,7 +44,7 @@ class NAGphormerBlock(nn.Module):
         at_least(1, depth, "depth")
         at_least(1, hops, "hops")
         self.blocks = nn.ModuleList(block(width) for _ in range(depth))
-        self.hops, self.norm, self.score = hops, norm(width), nn.Linear(2 * width, 1)
+        self.hops, self.norm, self.score = hops, norm(width), Linear(2 * width, 1)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         everything(pairs, "NAGphormer")
@@ -89,7 +90,7 @@ class TokenGTBlock(nn.Module):
         at_least(1, depth, "depth")
         at_least(1, identifiers, "identifiers")
         self.blocks = nn.ModuleList(block(width) for _ in range(depth))
-        self.embed = nn.Linear(width + 2 * identifiers, width)
+        self.embed = Linear(width + 2 * identifiers, width)
         self.kinds = nn.Parameter(torch.randn(2, width))
         self.identifiers, self.laplacian = identifiers, laplacian
 

@@ -8,6 +8,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.heads import Sum
 from gt.layers.base import Layer, State
+from gt.linear import Linear
 from gt.masks import Pairs
 from gt.norms import normalised
 
@@ -30,7 +31,7 @@ class VirtualNode(Layer):
 
     def __init__(self, width: int, dropout: float = 0.0, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> None:
         super().__init__()
-        self.linear = nn.ModuleList([nn.Linear(width, 2 * width), nn.Linear(2 * width, width)])
+        self.linear = nn.ModuleList([Linear(width, 2 * width), Linear(2 * width, width)])
         self.norms = nn.ModuleList([norm(2 * width), norm(width)])
         self.dropout = Dropout(dropout)
 

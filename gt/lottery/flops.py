@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
+from gt.linear import ONEDNN
 from gt.lottery.timing import Step
 
 
 def matrix_flops(step: Step) -> int:
     """Floating point operations of the matrix products of a step, which runs once; of sparse ones, of their entries."""
-    with FlopCounterMode(display=False, custom_mapping=SPARSE) as counter:
+    with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter:
         step()
     return counter.get_total_flops()
 
@@ -21,6 +22,11 @@ def _product(a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     if a.layout is torch.sparse_csr:
         return 2 * a.values().numel() * b.shape[1]
     return mm_flop(a.shape, b.shape)
+
+
+def _map(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    """``x @ weight.T``."""
+    return mm_flop(x.shape, weight.T.shape)
 
 
 def _sum(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> int:
@@ -41,12 +47,14 @@ def _weighted_runs(rows: Tensor, index: Tensor, *others: Any, **_: Any) -> int:
 
 WEIGHTS = 4  # which argument of an embedding bag after rows and index its weights are
 aten = torch.ops.aten
-SPARSE: dict[Any, Any] = {
+PRODUCTS: dict[Any, Any] = {
     aten.mm: _product,
     aten.addmm: _sum,
     aten.sparse_sampled_addmm: _sampled,
     aten._embedding_bag: _weighted_runs,
     aten._embedding_bag_forward_only: _weighted_runs,
 }
-for _function in SPARSE.values():
+if ONEDNN is not None:
+    PRODUCTS[ONEDNN] = _map
+for _function in PRODUCTS.values():
     _function._get_raw = True  # tensors rather than their shapes

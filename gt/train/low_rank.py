@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gt.errors import UserError
+from gt.linear import Linear
 
 # the maps that are changed: those of attention and feed-forward networks, and of a block that is attention itself
 WHERE = re.compile(r"blocks\.\d+\.((.*\.)?(attention|feed_forward)\.|project_)")
@@ -50,7 +51,7 @@ def merge(net: nn.Module) -> None:
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.Linear) and parametrize.is_parametrized(module):
             place = {"device": module.weight.device, "dtype": module.weight.dtype}
-            alone = nn.Linear(module.in_features, module.out_features, module.bias is not None, **place)
+            alone = Linear(module.in_features, module.out_features, module.bias is not None, **place)
             with torch.no_grad():
                 alone.weight.copy_(module.weight)
                 if module.bias is not None:

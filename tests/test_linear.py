@@ -1,0 +1,155 @@
+"""Linear maps by oneDNN: values and gradients beside PyTorch's, its few shapes, what is left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import gt.linear
+from gt.linear import Linear, linear
+from gt.lottery.flops import matrix_flops
+
+ROWS = [0, 1, 31, 32, 33, 63, 64, 511, 512, 577, 1000, 1537]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The shapes that oneDNN is asked for, by every product whatever its size."""
+    if gt.linear.ONEDNN is None:
+        pytest.skip("PyTorch was built without oneDNN")
+    shapes, kernel = [], gt.linear._onednn
+
+    def noted(x, weight, bias=None):
+        shapes.append((*x.shape, len(weight)))
+        return kernel(x, weight, bias)
+
+    monkeypatch.setattr(gt.linear, "onednn_is_faster", lambda: True)
+    for least in ("SMALLEST", "RAGGED"):
+        monkeypatch.setattr(gt.linear, least, 0)
+    monkeypatch.setattr(gt.linear, "_onednn", noted)
+    return shapes
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize(("width", "out", "bias"), [(64, 64, True), (7, 130, False), (130, 7, True), (1, 1, True)])
+def test_values_and_gradients_are_those_of_pytorch(asked, rows, width, out, bias):
+    torch.manual_seed(rows)
+    ours, theirs = Linear(width, out, bias), nn.Linear(width, out, bias, dtype=torch.float64)
+    theirs.load_state_dict(ours.state_dict())
+    x, grad = torch.randn(rows, width, requires_grad=True), torch.randn(rows, out)
+    wide = x.detach().double().requires_grad_()
+    y, z = ours(x), theirs(wide)
+    torch.testing.assert_close(y, z.float(), rtol=1e-5, atol=1e-5)
+    y.backward(grad)
+    z.backward(grad.double())
+    pairs = zip([x, *ours.parameters()], [wide, *theirs.parameters()], strict=True)
+    for mine, other in pairs:
+        torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5 * max(1, rows) ** 0.5)
+    assert bool(asked) == (rows >= 32)
+
+
+def test_rows_in_any_strides_and_gradients_that_are_spread_out(asked):
+    torch.manual_seed(0)
+    layer, wide = Linear(16, 24), torch.randn(100, 40, requires_grad=True)
+    for rows in (wide[:, 3:19], wide[::3, :16], wide.T[:, :16]):
+        x, other = rows, rows.detach().double().requires_grad_()
+        (mine,) = torch.autograd.grad(layer(x).sum(), wide, retain_graph=True)
+        layer.double()(other).sum().backward()
+        layer.float()
+        (theirs,) = torch.autograd.grad(rows, wide, other.grad.float())
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert asked
+
+
+def test_only_the_gradients_that_are_wanted_are_worked_out(asked):
+    layer = Linear(8, 8)
+    layer.weight.requires_grad_(False)
+    x = torch.randn(64, 8)
+    layer(x).sum().backward()
+    assert len(asked) == 1
+    torch.testing.assert_close(layer.bias.grad, torch.full((8,), 64.0))
+
+
+def test_gradients_of_gradients(asked):
+    torch.manual_seed(3)
+    x, weight = torch.randn(70, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+
+    def penalty(apply):
+        (grad,) = torch.autograd.grad(apply(x, weight).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), (x, weight))
+
+    for mine, theirs in zip(penalty(linear), penalty(nn.functional.linear), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
+    assert asked
+
+
+def test_batches_of_many_sizes_make_few_shapes(asked):
+    """A kernel is compiled for each, and kept."""
+    layer = Linear(8, 16)
+    for rows in range(512, 1024):
+        layer(torch.randn(rows, 8, requires_grad=True)).sum().backward()
+    assert len(set(asked)) == 3 * 8
+    assert all(rows % 64 == 0 for rows in {shape[0] for shape in asked} - {8, 16})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_numbers_are_left_to_pytorch(asked, dtype):
+    layer = Linear(64, 64, dtype=dtype)
+    assert layer(torch.randn(64, 64, dtype=dtype)).dtype == dtype
+    assert not asked
+
+
+def test_sixteen_bits_by_autocast_are_left_to_pytorch(asked):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Linear(64, 64)(torch.randn(64, 64)).dtype == torch.bfloat16
+    assert not asked
+
+
+def test_small_products_and_stacked_ones_are_left_to_pytorch(asked, monkeypatch):
+    assert Linear(8, 8)(torch.randn(4, 64, 8)).shape == (4, 64, 8)
+    monkeypatch.setattr(gt.linear, "SMALLEST", 96 * 8 * 8)
+    monkeypatch.setattr(gt.linear, "RAGGED", 250 * 8 * 8)
+    for rows in (64, 100, 249):
+        Linear(8, 8)(torch.randn(rows, 8))
+    assert not asked
+    for rows in (96, 250):
+        Linear(8, 8)(torch.randn(rows, 8))
+    assert [shape[0] for shape in asked] == [96, 224]
+
+
+def test_copies_and_names_of_weights_are_those_of_pytorch(asked):
+    layer = copy.deepcopy(Linear(64, 32))
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    torch.manual_seed(5)
+    drawn = Linear(3, 4).weight
+    torch.manual_seed(5)
+    torch.testing.assert_close(nn.Linear(3, 4).weight, drawn, rtol=0, atol=0)
+
+
+def test_a_product_is_counted_whoever_works_it_out(asked):
+    layer, x = Linear(16, 24), torch.randn(96, 16)
+    assert matrix_flops(lambda: layer(x)) == 2 * 96 * 16 * 24
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("about", "capability", "faster"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", "AVX512", True),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", "AVX512", False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", "AVX2", False),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", "AVX512", False),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 26\n", "AVX512", False),
+        ("", "AVX512", False),
+        (None, "AVX512", False),
+    ],
+)
+def test_whose_processor_it_is_decides(monkeypatch, tmp_path, about, capability, faster):
+    path = tmp_path / "cpuinfo"
+    if about is not None:
+        path.write_text(about)
+    monkeypatch.setattr(gt.linear, "ONEDNN", print)
+    monkeypatch.setattr(gt.linear, "CPUINFO", path)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert gt.linear.onednn_is_faster.__wrapped__() == faster
