@@ -36,7 +36,7 @@ def onednn_is_faster() -> bool:
 
 
 def _whole(rows: int) -> int:
-    """The most of so many rows that make one of few shapes, eight for each power of two: from 256 on all but a ninth."""
+    """The most of so many rows that make one of few shapes, eight a power of two: from 256 on all but a ninth."""
     unit = max(FEWEST, 1 << max(0, rows.bit_length() - 4))
     return rows // unit * unit
 

@@ -148,6 +148,24 @@ def test_graphs_without_edges(name, sizes):
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
 
+@every_model
+@pytest.mark.parametrize("sizes", [(0,), (0, 5, 0)], ids=["no nodes", "graphs without nodes"])
+def test_graphs_without_nodes(name, sizes):
+    net = deepcopy(network(name))
+    some = graphs(*(max(size, 1) for size in sizes))
+    for graph, size in zip(some, sizes, strict=True):
+        if not size:
+            graph.x, graph.edge_index, graph.edge_attr = graph.x[:0], graph.edge_index[:, :0], graph.edge_attr[:0]
+            graph.num_nodes = 0
+    batch = batch_of(encoded(net, some))
+    out = net(batch)
+    assert out.shape == (len(sizes), TOKENS)
+    assert out.isfinite().all()
+    net.train()
+    net(batch).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
 @pytest.mark.slow
 @every_model
 @torch.no_grad()

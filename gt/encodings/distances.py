@@ -101,9 +101,9 @@ def paths_of(pairs: Pairs, length: int) -> Tensor:
     (source, target), virtual = real_ends(pairs)
     keys, path = edge_paths(batch, length)
     wanted = target * batch.num_nodes + source
-    place = torch.searchsorted(keys, wanted).clamp_(max=max(len(keys) - 1, 0))
     known = contains(keys, wanted) & ~virtual
-    return path[place].masked_fill(~known[:, None], batch.num_edges)
+    place = torch.searchsorted(keys, wanted).where(known, len(keys))
+    return torch.cat([path, path.new_full((1, length), batch.num_edges)])[place]
 
 
 def edge_paths(batch: GraphBatch, length: int) -> tuple[Tensor, Tensor]:

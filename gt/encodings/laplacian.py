@@ -54,7 +54,8 @@ class Laplacian(Encoding):
         nodes = int(graphs.node_ptr[-1])
         part_of = np.zeros(nodes, np.int64)
         entries = np.zeros((nodes, self.k), np.float32)
-        spectra, owner, sizes, parts = [], [], [], 0
+        nowhere, parts = np.empty(0, np.int64), 0
+        spectra, owner, sizes = [np.empty((0, self.k))], [nowhere], [nowhere]  # graphs may all be empty
         for batch in pieces(graphs, progress):
             count, size = batch.nodes.shape
             values, vectors = smallest_modes(batch.links, count, self.k + skip, self.normalised)

@@ -16,6 +16,11 @@ from gt.masks import Pairs
 from gt.ranges import at_least
 
 
+def nothing_to_read(batch: GraphBatch) -> bool:
+    """Whether all graphs are empty, which PyTorch's layers for sequences refuse."""
+    return not torch.compiler.is_compiling() and batch.num_nodes == 0
+
+
 class Recurrent(Layer):
     """An LSTM (Hochreiter & Schmidhuber 1997), a GRU (Cho et al. 2014): a node reads those before it in its graph.
 
@@ -41,6 +46,8 @@ class Recurrent(Layer):
         self.backwards = rnn(width, inner, batch_first=True) if bidirectional else None
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        if nothing_to_read(batch):
+            return {"x": state.x}
         growing = self.carried is not None
         # rows of padding come last and none reads them, so that no length has to be known outside the device
         rows = rows_in_order(batch, state.x, growing)
@@ -96,6 +103,8 @@ class Mamba2(Layer):
         self.project_out = Linear(inner, width, bias=False)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
+        if nothing_to_read(batch):
+            return {"x": state.x}
         growing, (tail, before) = self.carried is not None, self.carried or (None, None)
         gate, mixed, step = self.project_in(state.x).split([self.sizes[0], sum(self.sizes), self.heads], dim=1)
         rows = rows_in_order(batch, mixed, growing).transpose(1, 2)  # (B, C, L)
