@@ -46,7 +46,7 @@ class Laplacian(Encoding):
         self.k, self.concat, self.zero, self.normalised = k, dim, zero, normalised
 
     def key(self) -> dict[str, Any]:
-        return {"name": "laplacian", "version": 1, "k": self.k, "zero": self.zero, "normalised": self.normalised}
+        return {"name": "laplacian", "version": 2, "k": self.k, "zero": self.zero, "normalised": self.normalised}
 
     @threadpool_limits.wrap(limits=1, user_api="blas")  # for small matrices a team of threads costs more than it gains
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:

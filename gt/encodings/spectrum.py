@@ -73,26 +73,45 @@ def _sparse_modes(matrix: csr_matrix, null: np.ndarray, k: int) -> tuple[np.ndar
     Lanczos iteration on the matrix itself takes about the square root of ``top / gap`` steps. It fails only where
     eigenvalues crowd at 0; such a graph has small separators (Cheeger), as a path has, and is cheap to factorise.
     """
-    null = null / np.linalg.norm(null)
-    start = np.random.default_rng(0).standard_normal(len(null))
+    null = (null / np.linalg.norm(null))[:, None]
+    if k == 1:
+        return np.zeros(1), null
     top = 2 * matrix.diagonal().max()  # no eigenvalue is larger
+    try:
+        steps = int(100 * np.sqrt(top / 2))
+        values, vectors = _largest(matrix, lambda x: top * x - matrix @ x, null, k, top, maxiter=steps)
+    except ArpackNoConvergence:
+        shifted = (matrix + 1e-6 * top * identity(len(null))).tocsc()
+        solve = splu(shifted, "MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
+        values, vectors = _largest(matrix, solve, null, k, top)
+    return np.append(0.0, values), np.hstack([null, vectors])
 
-    def without_null(x: np.ndarray) -> np.ndarray:
-        return x - null * (null @ x)
 
-    def largest(apply: Callable[[np.ndarray], np.ndarray], **limits: Any) -> tuple[np.ndarray, np.ndarray]:
-        hidden = LinearOperator(matrix.shape, lambda x: without_null(apply(without_null(x.ravel()))), dtype=np.float64)
-        return eigsh(hidden, k - 1, which="LA", v0=start, ncv=min(len(null), 4 * k + 20), **limits)
+def _largest(
+    matrix: csr_matrix, apply: Callable[[np.ndarray], np.ndarray], null: np.ndarray, k: int, top: float, **limits: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k - 1 largest modes of an operator, with their eigenvalues of the matrix, ascending; ``null`` is hidden.
 
-    values, vectors = np.zeros(1), null[:, None]
-    if k > 1:
-        try:
-            _, others = largest(lambda x: top * x - matrix @ x, maxiter=int(100 * np.sqrt(top / 2)))
-        except ArpackNoConvergence:
-            shifted = (matrix + 1e-6 * top * identity(len(null))).tocsc()
-            solve = splu(shifted, "MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
-            _, others = largest(solve)
-        rayleigh = np.einsum("nk,nk->k", others, matrix @ others)
-        order = rayleigh.argsort()
-        values, vectors = np.append(values, rayleigh[order]), np.hstack([vectors, others[:, order]])
-    return values, vectors
+    From one start, Lanczos iteration meets a single vector of an eigenvalue that is repeated, and others by rounding
+    alone. So each mode is hidden once it is known, until no other belongs before the last of them.
+    """
+    start = np.random.default_rng(0)
+
+    def modes(count: int, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def hide(x: np.ndarray) -> np.ndarray:
+            return x - known @ (known.T @ x)
+
+        hidden = LinearOperator(matrix.shape, lambda x: hide(apply(hide(x.ravel()))), dtype=np.float64)
+        first, room = start.standard_normal(len(null)), min(len(null), 4 * k + 20)
+        _, vectors = eigsh(hidden, count, which="LA", v0=first, ncv=room, **limits)
+        return np.einsum("nk,nk->k", vectors, matrix @ vectors), vectors
+
+    values, vectors = modes(k - 1, null)
+    while k < len(null):
+        value, vector = modes(1, np.hstack([null, vectors]))
+        if value[0] >= values.max() - 1e-10 * top:
+            break
+        last = values.argmax()
+        values[last], vectors[:, last] = value[0], vector[:, 0]
+    order = values.argsort()
+    return values[order], vectors[:, order]
