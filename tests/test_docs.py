@@ -147,7 +147,7 @@ def test_a_page_can_be_followed(page, here, monkeypatch, tmp_path):
         data, run = last(runs, command.split()) if len(runs) > 1 else ("", "")
         words = words_of(command, data, run)
         keys = [word.partition("=")[0] for word in words]
-        if words[1] == "train.py" and "resume" not in keys:
+        if words[1] == "train.py" and ("resume" not in keys or "resume=auto" in words):  # auto: no run waits here
             data = next((word.removeprefix("data=") for word in words if word.startswith("data=")), "python_functions")
             data = "text" if "experiment=shakespeare_char" in words else data
             small = [*SMALL, *SMALLER.get(data, ())]
