@@ -1,6 +1,7 @@
 """What the report shows of attention: by hop while a network learns, and what it has learned of distance."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +9,19 @@ import pandas as pd
 import pytest
 import torch
 from hydra.utils import instantiate
+from torch import nn
 from torch.nn import functional as F
 
 import gt
 from gt.encodings import Distance
+from gt.graph import path_graphs
 from gt.inference.analysis import Reach, attention_reach, distance_profiles
+from gt.layers import Attention, ParallelBlock
+from gt.masks import Complete
+from gt.model import GraphTransformer
+from gt.schema import Schema
 from gt.train.callbacks.attention import FEW, few
-from gt.train.figures import distance_lines
+from gt.train.figures import distance_lines, reach_maps
 from tests.small_runs import configured, train, write_graphs
 
 
@@ -51,9 +58,24 @@ def test_a_look_is_at_the_weights_of_that_step(tmp_path):
 
 def test_names_are_of_layer_and_hop():
     share = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.9, 0.0]]])
-    assert Reach(["a"], share, share[:, 0]).by_name() == pytest.approx(
+    assert Reach(["a"], [*share], share[:, 0]).by_name() == pytest.approx(
         {"attention/layer_0/hop_0": 0.3, "attention/layer_0/hop_1": 0.575, "attention/layer_0/further": 0.125}
     )
+
+
+def test_layers_may_have_heads_of_different_number():
+    def block(heads):
+        return lambda width: ParallelBlock(width, attention=lambda w: Attention(w, heads), norm=nn.LayerNorm)
+
+    schema = Schema(node_vocab=(5,), outputs=2)
+    net = GraphTransformer(schema, 8, 2, [block(2), block(4)], Complete()).eval()
+    reach = attention_reach(net, [replace(path_graphs([3, 6]), x=torch.arange(9)[:, None] % 5)], most=3)
+    assert [share.shape for share in reach.share] == [(2, 5), (4, 5)]
+    for share in reach.share:
+        assert share.sum(1).tolist() == pytest.approx([1] * len(share))
+    assert len(reach.by_name()) == 10
+    figure = reach_maps(reach)
+    assert [len(axes.get_yticks()) for axes in figure.axes] == [3, 5]
 
 
 def network(folder, *overrides: str):

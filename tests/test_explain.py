@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib.image
@@ -76,6 +77,15 @@ def test_occlusion_is_what_nodes_and_edges_add():
     pairs, falls = edge_occlusion(net, graph, of_sum)
     assert pairs.T.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert torch.allclose(falls, x[:3] * x[1:4], atol=1e-6)
+
+
+def test_a_graph_without_edges_has_none_to_hide():
+    def alone(copies: int) -> GraphBatch:
+        return replace(path_graphs([1] * copies), x=torch.full((copies, 1), 2))
+
+    pairs, falls = edge_occlusion(Sum(), alone, of_sum)
+    assert pairs.shape == (2, 0)
+    assert falls.shape == (0,)
 
 
 def test_integrated_gradients_sum_to_the_answer():

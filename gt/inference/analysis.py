@@ -39,22 +39,22 @@ class Reach:
 
     Attributes:
         layers: the name of each attention layer.
-        share: (layers, heads, most + 2), the mean share of a node's attention that goes to nodes 0, 1, ..., ``most``
-            hops away, and in the last place to nodes further away, out of reach or virtual.
+        share: of each layer (heads, most + 2), the mean share of a node's attention that goes to nodes 0, 1, ...,
+            ``most`` hops away, and in the last place to nodes further away, out of reach or virtual.
         even: (layers, most + 2), the same if each node read all that its mask allows alike.
     """
 
     layers: list[str]
-    share: Tensor
+    share: list[Tensor]
     even: Tensor
 
     def by_name(self) -> dict[str, float]:
         """Means over heads, as loggers are told: ``attention/layer_0/hop_2``, ..., ``attention/layer_0/further``."""
-        hops = [*(f"hop_{hop}" for hop in range(self.share.shape[2] - 1)), "further"]
+        hops = [*(f"hop_{hop}" for hop in range(self.even.shape[1] - 1)), "further"]
         return {
             f"attention/layer_{layer}/{hop}": share
-            for layer, shares in enumerate(self.share.mean(1).tolist())
-            for hop, share in zip(hops, shares, strict=True)
+            for layer, shares in enumerate(self.share)
+            for hop, share in zip(hops, shares.mean(0).tolist(), strict=True)
         }
 
 
@@ -117,7 +117,7 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
     layers = attention_layers(net)
     if not layers:
         return None
-    share = torch.zeros(len(layers), layers[0][1].heads, most + 2, dtype=torch.float64)
+    share = [torch.zeros(layer.heads, most + 2, dtype=torch.float64) for _, layer in layers]
     even = torch.zeros(len(layers), most + 2, dtype=torch.float64)
     readers = 0
     with arguments_of(layers) as seen:
@@ -139,7 +139,7 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
                 even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu()
     if not readers:
         return None
-    return Reach([name for name, _ in layers], share / readers, even / readers)
+    return Reach([name for name, _ in layers], [each / readers for each in share], even / readers)
 
 
 def real_readers(batch: GraphBatch) -> Tensor:

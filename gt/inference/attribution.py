@@ -88,6 +88,8 @@ def edge_occlusion(net: nn.Module, copies: Copies, answer: Answer) -> tuple[Tens
     ends = one.edge_index.sort(0).values.cpu()
     pairs, of_edge = ends.unique(dim=1, return_inverse=True)
     count = pairs.shape[1]
+    if not count:
+        return pairs, torch.zeros(0)
     before, answers = answer(net(one)).cpu(), []
     for part in torch.arange(count).split(max(1, MOST_ROWS // one.num_nodes)):
         batch = copies(len(part))
@@ -95,7 +97,7 @@ def edge_occlusion(net: nn.Module, copies: Copies, answer: Answer) -> tuple[Tens
         attributes = None if batch.edge_attr is None else batch.edge_attr[kept]
         fewer = replace(batch, edge_index=batch.edge_index[:, kept], edge_attr=attributes, memo={})
         answers.append(answer(net(fewer)).cpu())
-    return pairs, before - torch.cat(answers) if answers else torch.zeros(0)
+    return pairs, before - torch.cat(answers)
 
 
 @torch.no_grad()

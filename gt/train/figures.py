@@ -145,12 +145,12 @@ def blend_bars(weights: Sequence[float]) -> Figure:
 
 def reach_maps(reach: Reach) -> Figure:
     """Where each head's attention goes, by hops; the last row is even attention under the same mask."""
-    layers, heads, bins = reach.share.shape
+    layers, heads, bins = len(reach.share), max(map(len, reach.share)), reach.even.shape[1]
     columns = min(layers, 2)
     rows = -(-layers // columns)
     figure = Figure(figsize=(3.9 * columns + 0.8, rows * (1.3 + 0.32 * heads)), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
-    top = float(max(reach.share.max(), reach.even.max()))
+    top = float(max(each.max() for each in (*reach.share, reach.even)))
     labels = [str(hop) for hop in range(bins - 1)] + [f">{bins - 2}"]
     for place, axes in enumerate(grid):
         if place >= layers:
@@ -163,7 +163,7 @@ def reach_maps(reach: Reach) -> Figure:
                       color="white" if value < 0.6 * top else "black")  # fmt: skip
         axes.set_title(f"layer {place}", fontsize=9)
         axes.set_xticks(range(bins), labels, fontsize=8)
-        axes.set_yticks(range(heads + 1), [f"head {h}" for h in range(heads)] + ["even"], fontsize=8)
+        axes.set_yticks(range(len(values)), [f"head {h}" for h in range(len(values) - 1)] + ["even"], fontsize=8)
         axes.set_xlabel("hops away", fontsize=8)
     return figure
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -63,8 +62,8 @@ def shares(reach: Reach) -> pd.DataFrame:
 
 def keenest(reach: Reach) -> tuple[int, int]:
     """The layer and the head that gives most of its attention to nodes one hop away."""
-    flat = int(torch.argmax(reach.share[:, :, 1]))
-    return flat // reach.share.shape[1], flat % reach.share.shape[1]
+    layer = max(range(len(reach.share)), key=lambda place: float(reach.share[place][:, 1].max()))
+    return layer, int(reach.share[layer][:, 1].argmax())
 
 
 def table(reach: Reach) -> Table:
@@ -82,7 +81,7 @@ def table(reach: Reach) -> Table:
 def verdict(reach: Reach) -> str:
     """How much of the structure was found."""
     layer, head = keenest(reach)
-    share, even = float(reach.share[layer, head, 1]), float(reach.even[layer, 1])
+    share, even = float(reach.share[layer][head, 1]), float(reach.even[layer, 1])
     return (
         f"layer {layer}, head {head} gives {share:.2f} of its attention to nodes one hop away, "
         f"{share / even:.1f} times the {even:.2f} of even attention"
@@ -111,7 +110,7 @@ def draw(reach: Reach, title: str, path: Path) -> None:
         axes.set_xticks(places, [*map(str, range(FARTHEST + 1)), "further"], fontsize=8)
         axes.set_title(f"layer {layer}", fontsize=9)
         axes.set_xlabel("hops away in the withheld graph", fontsize=8)
-        axes.set_ylim(0, 1.08 * float(max(reach.share.max(), reach.even.max())))
+        axes.set_ylim(0, 1.08 * float(max(each.max() for each in (*reach.share, reach.even))))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         if layer % across == 0:
