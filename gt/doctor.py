@@ -60,7 +60,7 @@ def kernels() -> Iterator[tuple[str, str]]:
     """Which ways to compute attention work here, for plain attention, and by whose times one is chosen."""
     import torch
 
-    from gt.attention.costs import Demand, cached_path, cost_table
+    from gt.attention.costs import Demand, cost_table, table_path
     from gt.attention.dispatch import BACKENDS
 
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
@@ -68,8 +68,8 @@ def kernels() -> Iterator[tuple[str, str]]:
         for name, backend in BACKENDS.items():
             why = backend.obstacle(demand) or backend.avoided(demand)
             yield f"{name} on {device}", "yes" if why is None else f"no: {why}"
-        source = cost_table(device).source
-        own = cached_path(device).exists()
+        source = cost_table(device, demand.half).source
+        own = table_path(device, demand.half).exists()
         told = ", ".join(str(source[key]) for key in ("device", "torch", "date") if key in source)
         yield f"costs on {device}", told if own else f"{told}; measure this machine's own: python -m gt.lottery"
 

@@ -52,7 +52,10 @@ def main() -> None:
         )
     check_answers([task])
     tokenizer = loads(schema.tokenizer)
-    prompt = tokenizer.encode([args.prompt])[0]
+    try:
+        prompt = tokenizer.encode([args.prompt])[0]
+    except UnicodeEncodeError:
+        raise UserError("--prompt holds bytes that are no UTF-8") from None
     if not len(prompt):
         raise UserError("there is nothing to continue: give --prompt TEXT")
     net.to(device)

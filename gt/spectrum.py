@@ -11,6 +11,7 @@ spectrum.radii=[0,1,2,null] spectrum.weights=[0,0.5,1] spectrum.seeds=3 spectrum
 """
 
 import runpy
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from gt.cli.config_files import CONFIGS
 from gt.cli.program import quick_exit
-from gt.errors import Parser, UserError, one_line
+from gt.errors import Parser, UserError, one_line, shell_override
 
 
 def command_line(words: Sequence[str]) -> list[str]:
@@ -30,7 +31,7 @@ def command_line(words: Sequence[str]) -> list[str]:
     from gt.cli.spectrum.plan import read, refuse_several
 
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
-    refuse_several([word for word in words if "=" in word and not word.startswith("-")])
+    refuse_several([word for word in words if "=" in word and not word.startswith(("-", "resume="))])
     if not folders:
         recipes = [word.removeprefix("experiment=").strip("[]") for word in words if word.startswith("experiment=")]
         others = [word for word in words if not word.startswith("experiment=")]
@@ -40,7 +41,12 @@ def command_line(words: Sequence[str]) -> list[str]:
     for word in more:
         if not word.startswith("spectrum."):
             raise UserError(f"{word}: a map goes on under its own settings, but for spectrum.radii, weights and seeds")
-    return ["-m", *plan.flags, *plan.overrides, *more, f"hydra.sweep.dir={folder}"]
+    return ["-m", *plan.flags, *plan.overrides, *more, *shlex.split(shell_override("hydra.sweep.dir", str(folder)))]
+
+
+def names_folder(word: str) -> bool:
+    """Whether a word is a folder, there or not, rather than a setting or an option."""
+    return Path(word).is_dir() or not ("=" in word or word.startswith("-"))
 
 
 def folders_to_show(words: Sequence[str]) -> Namespace:
@@ -66,7 +72,7 @@ def show_again(words: Sequence[str]) -> None:
 def main(words: Sequence[str]) -> None:
     if {"-h", "--help"} & {*words}:
         print(__doc__)
-    elif words and not any("=" in word or (word.startswith("-") and word != "--out") for word in words):
+    elif words and all(word == "--out" or names_folder(word) for word in words):
         show_again(words)
     else:
         train = CONFIGS.parent / "train.py"

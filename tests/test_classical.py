@@ -275,6 +275,14 @@ def test_texts_are_told_by_their_words(tmp_path: Path) -> None:
     assert accuracy(data) > 0.9
 
 
+def test_texts_without_words_are_told_by_their_marks(tmp_path: Path) -> None:
+    lines = [f"{'😀!' if n % 2 else '😡 ?'}{'…' * (n % 5)},{n % 2}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+    data = over(GraphData, TextClassification, str(tmp_path / "t.csv"), root=str(tmp_path))
+    data.open([])
+    assert accuracy(data) == 1
+
+
 def test_data_that_no_model_suits_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     many = opened(GraphData, tmp_path, many_graphs)
     for schema in (Schema(node_vocab=(3, 3), outputs=101), Schema(level="link", kind="binary"),

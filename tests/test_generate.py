@@ -247,6 +247,12 @@ def test_probabilities_are_those_of_a_plain_loop(temperature, top_k, top_p):
         assert row == pytest.approx(brute_force(each, temperature, top_k, top_p), abs=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300])
+def test_the_coldest_temperatures_take_the_likeliest(temperature):
+    logits = torch.tensor([[-3.0, 2.0, 1.999], [1e30, -1e30, 0.0]])
+    assert probabilities(logits, temperature).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
 def test_no_temperature_takes_the_likeliest():
     logits = torch.tensor([[1.0, 5.0, 2.0], [0.0, -1.0, -2.0]])
     assert probabilities(logits, 0.0).tolist() == [[0, 1, 0], [1, 0, 0]]

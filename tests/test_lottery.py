@@ -15,7 +15,7 @@ from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks
 from gt.lottery.flops import matrix_flops
 from gt.lottery.measure import filled, measure
 from gt.lottery.picture import crossings, draw
-from gt.lottery.timing import attention_step, side_by_side
+from gt.lottery.timing import attention_step, ms, side_by_side
 from gt.lottery.workloads import Workload, densities, inputs, random_graphs, workloads
 from gt.masks import Complete, Hops
 
@@ -105,6 +105,11 @@ def test_repeats_are_taken_in_turn():
     assert len(side_by_side({"a": lambda: None}, "cpu", 7, 3, 0.0)["a"]) == 3
 
 
+def test_the_median_of_an_even_number_of_times_lies_between_two():
+    assert ms([0.1, 0.2]).startswith("150.00 ")
+    assert ms([0.3, 0.1, 0.2]).startswith("200.00 ")
+
+
 def test_gaps_are_scaled_up_by_the_work():
     grid = filled([[1.0, 2.0], [3.0, 0.0]], ((10, 20), (1, 4)), 2)
     assert grid == [[1.0, 2.0], [3.0, 12.0]]
@@ -127,12 +132,12 @@ def test_a_measured_table_is_whole(small, tmp_path):
 
 
 def test_the_command_keeps_the_table_and_says_where(small, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(costs, "cached_path", lambda device: tmp_path / "own.json")
+    monkeypatch.setattr(costs, "table_path", lambda device, half: tmp_path / f"own-{half}.json")
     monkeypatch.setattr(sys, "argv", ["lottery", "--table-only", "--out", str(tmp_path / "out")])
     program.main()
     costs.cost_table.cache_clear()
     assert "auto now goes by" in capsys.readouterr().out
-    own, copy = (costs.read_table(path) for path in (tmp_path / "own.json", tmp_path / "out" / "costs-cpu.json"))
+    own, copy = (costs.read_table(path) for path in (tmp_path / "own-False.json", tmp_path / "out" / "costs-cpu.json"))
     assert own is not None
     assert own == copy
 
@@ -162,3 +167,10 @@ def test_sparse_products_count_by_their_entries(backend, count):
     step()  # the mask's own products are done
     assert matrix_flops(step) == 6 * 2 * count(pairs) * 4 * 8
     assert matrix_flops(lambda: torch.addmm(torch.ones(3), torch.ones(2, 5), torch.ones(5, 3))) == 2 * 2 * 5 * 3
+
+
+def test_fused_attention_counts_its_products():
+    """Two forward, and of the backward pass five, of which the first are the scores again."""
+    pairs = Complete()(random_graphs([30, 30], 3))
+    step = attention_step(pairs, inputs(pairs, 4, 8, torch.float32), "sdpa")
+    assert matrix_flops(step) == 7 * 2 * pairs.count * 4 * 8

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from scipy.stats import ttest_rel
 
 import train
 from gt import spectrum
+from gt.cli.arguments import parsed
 from gt.cli.config_files import CONFIGS
 from gt.cli.spectrum import Grid, pool, run
 from gt.cli.spectrum.grid import AXES, Cell, Setting
@@ -376,6 +378,19 @@ def test_a_map_is_shown_again_from_what_is_finished(map_folder, capsys):
     assert float(last["test_mean"]) == pytest.approx(0.61)
     assert float(last["test_deviation"]) == pytest.approx(np.std([0.6, 0.62], ddof=1))
     assert float(last["seconds_per_batch"]) == pytest.approx(0.011)
+
+
+def test_a_map_in_a_folder_of_any_name_is_shown_and_goes_on(map_folder, capsys, monkeypatch):
+    place = map_folder.rename(map_folder.with_name("my map, lr=1 [a]"))
+    try:
+        spectrum.main([str(place)])
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "go on with" in line)
+        words = shlex.split(line.partition("python -m gt.spectrum ")[2])
+        given = spectrum.command_line(words)
+        (where,) = (word for word in given if word.startswith("hydra.sweep.dir="))
+        assert parsed([where])[0].value() == str(place)
+    finally:
+        place.rename(map_folder)
 
 
 def test_several_maps_are_one_picture_each_in_its_own_colours(map_folder, tmp_path, capsys, monkeypatch):

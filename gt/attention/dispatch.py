@@ -82,7 +82,7 @@ UNTRACED = ("sparse", "triton")  # a network that is compiled does without them
 
 def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:
     """For each backend the seconds that it is expected to take, forward and backward, or why it is not considered."""
-    table = cost_table(demand.device)
+    table = cost_table(demand.device, demand.half)
     costs_or_reasons: dict[str, float | str] = {}
     for name, backend in BACKENDS.items():
         reason = backend.avoided(demand) or backend.refusal(pairs, demand)

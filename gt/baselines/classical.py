@@ -1,5 +1,6 @@
 """A strong answer without a network, from scikit-learn and RDKit: which model, by the kind of data."""
 
+import re
 import time
 import zlib
 from dataclasses import dataclass
@@ -130,7 +131,9 @@ def described(data: Stored, train: np.ndarray, asked: np.ndarray) -> tuple[str, 
     if (texts := source.texts_of(graphs)) is not None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        # where there are no words, as in texts of emoji alone, marks stand for them
+        pattern = r"\b\w+\b" if any(re.search(r"\w", texts[row]) for row in train) else r"\S"
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
         known = words.fit_transform([texts[row] for row in train])
         return "words and logistic regression", known, words.transform([texts[row] for row in asked])
     if (smiles := source.smiles_of(graphs)) is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gt.attention.sparse import full_precision
 from gt.encodings.base import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -61,9 +62,10 @@ class RelativeWalks(Encoding):
             walk = torch.zeros(graphs * size * size, device=batch.device)
             walk = walk.index_add(0, entry, 1 / batch.in_degree[target].float()).view(graphs, size, size)
             power, powers = torch.eye(size, device=batch.device).expand(graphs, -1, -1), []
-            for _ in range(self.steps):
-                powers.append(power.flatten())
-                power = power @ walk
+            with full_precision(batch.device):  # errors of 16 bits would grow with each step
+                for _ in range(self.steps):
+                    powers.append(power.flatten())
+                    power = power @ walk
             return torch.stack(powers, dim=1)
 
         return batch.cached(("relative walks", self.steps), make)

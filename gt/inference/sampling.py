@@ -29,7 +29,8 @@ def probabilities(
         raise ValueError(f"top-p must be above 0 and at most 1, not {top_p}")
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    logits = logits / temperature
+    logits = logits.double()
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest stays finite, however cold
     if top_k is not None and top_k < logits.shape[-1]:
         last = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)

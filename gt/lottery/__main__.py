@@ -49,7 +49,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.keep:
         measured = measure(device, dtype, lambda cases: track(cases, description="measuring costs", console=console))
-        kept, copy = costs.cached_path(device), args.out / f"costs-{device}.json"
+        kept, copy = costs.table_path(device, kind != "float32"), args.out / f"costs-{device}.json"
         for path in (kept, copy):
             measured.write(path)
         costs.cost_table.cache_clear()

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, mm_flop
+from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
 
 from gt.linear import ONEDNN
 from gt.lottery.timing import Step
@@ -45,12 +45,24 @@ def _weighted_runs(rows: Tensor, index: Tensor, *others: Any, **_: Any) -> int:
     return 2 * index.numel() * rows.shape[1] if weighted else 0
 
 
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Both products of PyTorch's fused attention on a CPU, which its own counter does not know."""
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """The five products of its backward pass, scores that are worked out again among them."""
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
 WEIGHTS = 4  # which argument of an embedding bag after rows and index its weights are
 aten = torch.ops.aten
 PRODUCTS: dict[Any, Any] = {
     aten.mm: _product,
     aten.addmm: _sum,
     aten.sparse_sampled_addmm: _sampled,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     aten._embedding_bag: _weighted_runs,
     aten._embedding_bag_forward_only: _weighted_runs,
 }

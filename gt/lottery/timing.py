@@ -1,5 +1,6 @@
 """How a step is timed, and the step that is timed most."""
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -72,4 +73,4 @@ def ms(times: list[float]) -> str:
     """The median in milliseconds, and half the spread between the quartiles."""
     ranked = sorted(times)
     spread = ranked[(3 * len(ranked)) // 4] - ranked[len(ranked) // 4]
-    return f"{ranked[len(ranked) // 2] * 1e3:.2f} ±{spread * 500:.2f}"
+    return f"{statistics.median(times) * 1e3:.2f} ±{spread * 500:.2f}"

@@ -109,7 +109,10 @@ class OneGraph(nn.Module):
             name: f"(1, {mask.heads}, N, N), [i, j] true where i reads j by `{mask}`"
             for name, mask in self.supplied.items()
         }
-        about |= {f"hops_{most}": f"(1, N, N), [i, j] the hops from i to j, {most + 1} beyond" for most in self.radii}
+        about |= {
+            f"hops_{most}": f"(1, N, N), [i, j] the hops along edges from j to i, {most + 1} beyond"
+            for most in self.radii
+        }
         kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in self.inputs(example).items()}
         lines = [f"- `{name}` {kind}: {about.get(name, 'an encoding, a row a node')}" for name, kind in kinds.items()]
         return "\n".join(["Inputs of the traced network, of one graph:", "", *lines])

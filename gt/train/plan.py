@@ -44,7 +44,7 @@ class Step:
         parameters: that are trained, tied ones once.
         weights, gradients, optimiser, activations: bytes; the last are those that are kept for the gradients of one
             batch, on a GPU all that a step takes beyond the others.
-        flops: floating point operations of the matrix products of a step.
+        flops: floating point operations of the matrix products of a step, on average.
         seconds: mean over a few batches, which are at hand.
         size: what the batch holds, in the unit in which `unit` counts.
     """
@@ -115,7 +115,7 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
         loss = loss_of(batch)
     activations = sum(sizes.values())
     del loss
-    flops = matrix_flops(lambda: loss_of(batch).backward())
+    flops = round(fmean(matrix_flops(partial(step, batch.to(device))) for batch in batches))
     optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -172,7 +172,7 @@ def test_the_cost_of_blocks_is_read_by_how_many_there_are(monkeypatch):
     demand = Demand(device="cuda")
     assert table.seconds("flex", few, demand) == pytest.approx(1.0)
     assert table.seconds("flex", many, demand) == pytest.approx(8.0)
-    monkeypatch.setattr("gt.attention.dispatch.cost_table", lambda device: table)
+    monkeypatch.setattr("gt.attention.dispatch.cost_table", lambda device, half: table)
     assert choose(many, demand) == "flex"
     assert "blocks" in vars(many)
     prepare(few, demand)

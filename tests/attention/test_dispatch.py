@@ -33,7 +33,7 @@ def table_of(**seconds):
 
 @pytest.fixture
 def costing(monkeypatch):
-    return lambda **seconds: monkeypatch.setattr(dispatch, "cost_table", lambda device: table_of(**seconds))
+    return lambda **seconds: monkeypatch.setattr(dispatch, "cost_table", lambda device, half: table_of(**seconds))
 
 
 @pytest.mark.parametrize("fastest", ["dense", "sdpa", "sparse"])
@@ -138,15 +138,20 @@ def test_a_damaged_or_outdated_table_is_passed_over(tmp_path, content):
 
 
 def test_a_machines_own_table_goes_before_the_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "cached_path", lambda device: tmp_path / "sub" / "own.json")
+    monkeypatch.setattr(costs, "user_cache_path", lambda name: tmp_path / name)
+    own = tmp_path / "gt"
     cost_table.cache_clear()
-    assert (
-        cost_table("cpu").source["device"] == json.loads((costs.SHIPPED / "cpu.json").read_text())["source"]["device"]
-    )
-    table_of(sparse=1.0).write(tmp_path / "sub" / "own.json")
+    shipped = json.loads((costs.SHIPPED / "cpu.json").read_text())["source"]["device"]
+    assert cost_table("cpu", half=False).source["device"] == shipped
+    table_of(sparse=1.0).write(costs.table_path("cpu", half=False))
     cost_table.cache_clear()
-    assert set(cost_table("cpu").times) == {"sparse/16", "sparse/64"}
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["own.json"]
+    for half in (False, True):
+        assert set(cost_table("cpu", half).times) == {"sparse/16", "sparse/64"}
+    table_of(dense=1.0).write(costs.table_path("cpu", half=True))  # in 16 bits other ways may be the fastest
+    cost_table.cache_clear()
+    assert set(cost_table("cpu", half=False).times) == {"sparse/16", "sparse/64"}
+    assert not set(cost_table("cpu", half=True).times) & {"sparse/16", "sparse/64"}
+    assert len(list(own.iterdir())) == 2
     cost_table.cache_clear()
 
 

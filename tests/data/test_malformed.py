@@ -357,6 +357,12 @@ def test_one_line_and_nothing_else(
     assert contents(tmp_path) == before
 
 
+def test_a_share_that_holds_out_next_to_nothing_is_named(tmp_path: Path) -> None:
+    written("text", tmp_path, {"t.txt": "x" * 900})
+    with pytest.raises(UserError, match=r"t\.txt: the valid split has 1 of 900 characters.* data\.valid"):
+        opened("text", tmp_path, context=16, valid=0.001)
+
+
 def test_a_text_too_short_is_kept_for_shorter_blocks(tmp_path: Path) -> None:
     at = written("text", tmp_path, {"t.txt": "x" * 36})
     with pytest.raises(UserError) as caught:

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gt.data.text.files import PIECE, between, joined, pieces, text_files, word_
 from gt.data.text.hub import HuggingFaceText
 from gt.data.text.language import LanguageData
 from gt.data.text.metrics import LanguageModel
-from gt.data.text.tokenizer import BytePairs, Bytes, Characters, Words, loads
+from gt.data.text.tokenizer import BytePairs, Bytes, Characters, Words, in_parts, loads
 from gt.errors import UserError
 from tests.data.modules import over
 
@@ -60,6 +61,19 @@ def test_byte_pairs_lose_nothing(pairs, text):
     tokens = pairs.encode([text])[0]
     assert pairs.decode(tokens.tolist()) == text
     assert pairs.lengths()[tokens].sum() == len(text.encode())
+
+
+def test_byte_pairs_of_a_text_without_spaces_are_learned_in_parts():
+    """The library's time goes with the square of a word: of this one it took minutes."""
+    text = "".join("ACGT"[n] for n in np.random.default_rng(0).integers(4, size=600_000))
+    assert "".join(in_parts([text, "a b", ""])) == text + "a b"
+    assert max(len(part) for part in in_parts([text])) == 4096
+    began = time.monotonic()
+    learned = BytePairs.learn([text], 300)
+    assert time.monotonic() - began < 20
+    (tokens,) = learned.encode([text[:5000]])
+    assert learned.decode(tokens) == text[:5000]
+    assert len(tokens) < 3000
 
 
 def test_byte_pairs_are_fewer_than_bytes_where_they_were_learned(pairs):

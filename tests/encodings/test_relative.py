@@ -118,6 +118,14 @@ def test_exact_inference_and_decoding_refuse():
     assert "RelativeWalks" in str(obstacle(text))
 
 
+def test_sixteen_bits_do_not_add_up_errors_from_step_to_step():
+    batch, half = GraphBatch.from_data_list(DIRECTED), GraphBatch.from_data_list(DIRECTED)
+    walks = RelativeWalks(20)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = walks.powers(half)
+    torch.testing.assert_close(rounded, walks.powers(batch), rtol=0, atol=0)
+
+
 def test_options_and_graphs_too_large_are_refused():
     for options in ({"steps": 0}, {"writes": ["y"]}):
         with pytest.raises(UserError):

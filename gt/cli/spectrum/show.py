@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def scored_of(plan: Plan, folder: Path) -> Scored | None:
 
 def how_to_go_on(folder: Path) -> str:
     """The command that runs what is missing of a map."""
-    return f"python -m gt.spectrum resume={folder}"
+    return f"python -m gt.spectrum resume={shlex.quote(str(folder))}"
 
 
 def grid_table(plan: Plan, scored: Scored) -> Table:

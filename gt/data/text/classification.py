@@ -1,5 +1,6 @@
 """Which label does a text have? Every text is a path graph of its tokens, packed and never padded."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -294,4 +295,4 @@ def packed(texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Sc
 def _ordered(labels: Sequence[str]) -> list[str]:
     """The distinct labels, as numbers where all are."""
     names = sorted(set(labels))
-    return sorted(names, key=int) if all(name.lstrip("-").isdecimal() for name in names) else names
+    return sorted(names, key=int) if all(re.fullmatch(r"-?\d{1,18}", name) for name in names) else names

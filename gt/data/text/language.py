@@ -125,12 +125,18 @@ class LanguageData(Sized):
             except UnknownCharacter as error:
                 raise UserError(f"{self.source}: {error}") from None
         tokenizer = self.store.tokenizer
-        short = known is None and len(self.tokens["train"]) < 2 * self.context + 1
-        if short or any(len(t) < 2 for t in self.tokens.values()):
-            total = sum(map(len, self.tokens.values()))
+        counts = {split: len(tokens) for split, tokens in self.tokens.items()}
+        if known is None and counts["train"] < 2 * self.context + 1:
+            total = sum(counts.values())
             raise UserError(
                 f"{self.source} has {total} {tokenizer.unit}: too few for blocks of {self.context}; lower data.context"
             )
+        for split, count in counts.items():
+            if count < 2:
+                raise UserError(
+                    f"{self.source}: the {split} split has {count} of {sum(counts.values()):,} {tokenizer.unit}, too "
+                    "few to predict one from another: give it more text, for valid by data.valid"
+                )
         self.schema = Schema(
             node_vocab=(tokenizer.size,),
             level="node",

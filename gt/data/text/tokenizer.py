@@ -9,7 +9,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,19 @@ def _library() -> Any:
     return tokenizers
 
 
+LONG = re.compile(r"\S{4096}")  # a word that is learned from in parts, for the time goes with its square
+
+
+def in_parts(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces, cut where a word goes on for thousands of characters, as all of a text without spaces does."""
+    for piece in pieces:
+        start = 0
+        for part in LONG.finditer(piece):
+            yield piece[start : part.end()]
+            start = part.end()
+        yield piece[start:]
+
+
 class BytePairs(Tokenizer):
     """Byte-level byte pair encoding (Sennrich et al. 2016; GPT-2), or whatever a ``tokenizer.json`` holds.
 
@@ -192,7 +205,7 @@ class BytePairs(Tokenizer):
         if size < len(alphabet):
             raise UserError(f"data.vocabulary={size} is too small: byte pairs begin with {len(alphabet)} bytes")
         trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(pieces, trainer)
+        tokenizer.train_from_iterator(in_parts(pieces), trainer)
         return cls(tokenizer.to_str())
 
     @classmethod

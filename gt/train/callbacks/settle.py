@@ -171,8 +171,7 @@ def layer_step(layer: Attention, state: State, batch: GraphBatch, pairs: Pairs, 
 
 def kept_path(device: str) -> Path:
     """Where what was settled on this machine is kept."""
-    costs = cached_path(device)
-    return costs.with_name(costs.name.replace("costs", "settled", 1))
+    return cached_path("settled", device)
 
 
 def read_cases(path: Path) -> Cases:
