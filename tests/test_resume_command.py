@@ -41,6 +41,15 @@ def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
     assert prepared([f"resume={run_folder}"]) == resumed([f"resume={run_folder}"])
 
 
+@pytest.mark.parametrize("argument", ["model/local=gcn", "trainer=fsdp", "logger=wandb", "callbacks=[default,ema]"])
+def test_a_section_is_not_chosen_anew(argument, run_folder):
+    with pytest.raises(UserError) as caught:
+        resumed([f"resume={run_folder}", argument, "trainer.max_epochs=5"])
+    group = argument.partition("=")[0]
+    assert said(caught).startswith(f"{argument}: a run goes on with the sections that it began with")
+    assert f"{group}.KEY=VALUE" in said(caught)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -50,7 +59,6 @@ def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
             "trainer.max_epochs='many' has the wrong type: it should be a whole number or null",
         ),
         ("trainr.max_epochs=5", "unknown key 'trainr': did you mean 'trainer'?"),
-        ("model/local=gcn", "no group 'model/local': nothing may be set here"),
         ("+optim.lrr=5", "unknown key 'optim.lrr': did you mean 'lr'?"),
     ],
 )

@@ -1,13 +1,16 @@
 """``resume=FOLDER``: a stopped run goes on under the configuration that its folder keeps."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra import initialize_config_dir
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import in_full, parsed
 from gt.cli.composing import additions, configuration, settle
 from gt.cli.config import WrongKey, check
+from gt.cli.config_files import CONFIGS, groups
 from gt.cli.run_folders import RESUMED, configuration_of
 from gt.errors import UserError
 from gt.train.job import in_use
@@ -38,6 +41,7 @@ def resumed(arguments: list[str]) -> list[str]:
         before = configuration([], "config")
         kept = in_full(kept, before)
         overrides = parsed(kept)
+        refuse_groups(overrides)
         added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
         # twice: a process that is started later reads the configuration that this one has written, with the key in it
         kept = ["++" + argument if argument in added else argument for argument in kept]
@@ -53,6 +57,23 @@ def resumed(arguments: list[str]) -> list[str]:
         print(f"goes on with {change}", flush=True)
     where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
     return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
+
+
+def refuse_groups(overrides: Iterable[Override]) -> None:
+    """Whether each override sets a key: what a run began with is one configuration, in which nothing is chosen anew.
+
+    Raises:
+        UserError: one chooses among the options of a group.
+    """
+    known = groups(CONFIGS)
+    for override in overrides:
+        group, value = override.key_or_group, override.value()
+        chosen = [str(option) for option in (value if isinstance(value, list) else [value])]
+        if chosen and set(chosen) <= set(known.get(group, ())):
+            raise UserError(
+                f"{override.input_line}: a run goes on with the sections that it began with; change what is in them by "
+                f"{group}.KEY=VALUE, or begin a run with its weights by init=RUN_FOLDER"
+            )
 
 
 def check_version(cfg: DictConfig, folder: Path) -> None:

@@ -110,11 +110,12 @@ def test_a_header_of_unusual_names_is_no_row(tmp_path, capsys):
 
 @pytest.mark.parametrize("strange", ["--5", "7" * 19, "-", "½"])
 def test_labels_that_are_no_numbers_are_in_the_order_of_words(strange, tmp_path):
-    rows = "".join(f"a longer text, number {n}, about nothing\t{label}\n" for n in range(30) for label in ("10", "9", strange))
+    labels = ("10", "9", strange)
+    rows = "".join(f"a longer text, number {n}, about nothing\t{label}\n" for n in range(30) for label in labels)
     (tmp_path / "a.tsv").write_text(rows)
     data = over(GraphData, TextClassification, str(tmp_path / "a.tsv"), root=str(tmp_path))
     data.open([])
-    assert data.schema.names == tuple(sorted(["10", "9", strange]))
+    assert data.schema.names == tuple(sorted(labels))
 
 
 HEADERS = {  # the file, and whether its first line is a header
