@@ -135,6 +135,19 @@ def test_several_runs_are_begun_with_their_mean(pretrained: tuple[Path, list[str
         soup([first, tmp_path / "wide.ckpt"])
 
 
+def test_a_single_number_that_was_kept_as_a_vector_fits(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, data = pretrained
+    first, name = run / "checkpoints" / "best.ckpt", "blocks.0.blend.logit"
+    saved = read(first)
+    state, older = saved["state_dict"], tmp_path / "older.ckpt"
+    value = state[f"net.{name}"]
+    write(saved | {"state_dict": state | {f"net.{name}": value[None] + 2}}, older)
+    mean, _ = soup([first, older])
+    torch.testing.assert_close(mean[name], value + 1)
+    after = adapted(older, tmp_path, data, "init.freeze=trunk")
+    torch.testing.assert_close(after[f"net.{name}"], value + 2)
+
+
 def test_embeddings_of_other_categories_and_sizes_are_new(
     pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
 ) -> None:

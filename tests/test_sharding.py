@@ -8,6 +8,9 @@ import pytest
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from gt.errors import UserError
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
@@ -61,3 +64,90 @@ def test_an_optimiser_that_cannot_step_parts_is_refused(monkeypatch):
     monkeypatch.setattr(ModelParallelStrategy, "setup_optimizers", lambda self, trainer: self._optimizers.append(fused))
     with pytest.raises(UserError, match=r"SGD .* optim\.optimizer\.fused=false"):
         Sharded().setup_optimizers(None)
+
+
+@pytest.fixture
+def mesh():
+    """That of a single process, whose parts are the whole."""
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
+    destroy_process_group()
+
+
+class Scaled(nn.Module):
+    """A map, and a single number that it is multiplied by."""
+
+    def __init__(self):
+        super().__init__()
+        self.map, self.scale = nn.Linear(3, 1), nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.scale * self.map(x)
+
+
+def shared_out(mesh, monkeypatch, make):
+    """The strategy of a network that is shared out, with an optimiser of its own."""
+    strategy, task = Sharded(), nn.Module()
+    task.net = Scaled()
+    monkeypatch.setattr(Sharded, "is_global_zero", True)
+    monkeypatch.setattr(Sharded, "device_mesh", {"data_parallel": mesh["data_parallel"]})
+    strategy._lightning_module = task
+    strategy.shard(task.net)
+    strategy.optimizers = [make(task.net.parameters())]
+    return strategy, task.net
+
+
+def stepped(net, optimizer):
+    torch.manual_seed(0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+
+
+def kept(net):
+    """The weights of a network in the state of its task."""
+    return {f"net.{name}": value for name, value in net.state_dict().items()}
+
+
+OPTIMISERS = [torch.optim.AdamW, torch.optim.NAdam, partial(torch.optim.SGD, lr=0.01, momentum=0.9)]
+
+
+@pytest.mark.parametrize("make", OPTIMISERS)
+def test_a_single_number_is_kept_as_one_and_shared_out_again(make, mesh, monkeypatch):
+    strategy, parts = shared_out(mesh, monkeypatch, make)
+    whole = Scaled()
+    whole.load_state_dict({"scale": parts.scale.full_tensor()[0]}, strict=False)
+    whole.map.load_state_dict({name: value.full_tensor() for name, value in parts.map.state_dict().items()})
+    alone = make(whole.parameters())
+    stepped(whole, alone)
+    stepped(parts, strategy.optimizers[0])
+    torch.testing.assert_close(dict(strategy.lightning_module_state_dict()), kept(whole))
+    found, expected = strategy.optimizer_state(strategy.optimizers[0]), copy.deepcopy(alone.state_dict())
+    torch.testing.assert_close(found["state"], expected["state"])
+
+    other, parts = shared_out(mesh, monkeypatch, make)  # goes on from what any strategy keeps
+    other.load_model_state_dict({"state_dict": kept(whole)})
+    other.load_optimizer_state_dict({"optimizer_states": [expected]})
+    assert isinstance(parts.scale, DTensor)
+    stepped(whole, alone)
+    stepped(parts, other.optimizers[0])
+    torch.testing.assert_close(dict(other.lightning_module_state_dict()), kept(whole))
+
+
+def test_a_single_number_that_was_kept_as_a_vector_is_loaded(mesh, monkeypatch):
+    strategy, parts = shared_out(mesh, monkeypatch, torch.optim.AdamW)
+    stepped(parts, strategy.optimizers[0])
+    state, moments = strategy.lightning_module_state_dict(), strategy.optimizer_state(strategy.optimizers[0])
+    before = {
+        "state_dict": state | {"net.scale": state["net.scale"][None]},
+        "optimizer_states": [copy.deepcopy(moments)],
+    }
+    [number] = [n for n, values in moments["state"].items() if not values["exp_avg"].dim()]
+    values = before["optimizer_states"][0]["state"][number]
+    values |= {name: values[name][None] for name in ("exp_avg", "exp_avg_sq")}
+    other, _ = shared_out(mesh, monkeypatch, torch.optim.AdamW)
+    other.load_model_state_dict(before)
+    other.load_optimizer_state_dict(before)
+    torch.testing.assert_close(dict(other.lightning_module_state_dict()), dict(state))
+    torch.testing.assert_close(other.optimizer_state(other.optimizers[0])["state"], moments["state"])

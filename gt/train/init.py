@@ -21,7 +21,7 @@ from gt.train.job import write_json
 from gt.train.launch import rank_outside
 from gt.train.low_rank import is_change, merged, plain
 from gt.train.processes import is_child
-from gt.train.resume import settings, shown
+from gt.train.resume import settings, shown, size
 
 BEGUN = "init.json"  # in a run's folder: which weights were taken over, and why others were not
 TRUNK = "trunk"  # the word for all but the head
@@ -114,10 +114,10 @@ class Init:
                 reasons.setdefault(meant[part] + known, []).append(name)
             elif name not in theirs:
                 reasons.setdefault("not there", []).append(name)
-            elif theirs[name].shape != value.shape:
+            elif size(theirs[name]) != size(value):
                 reasons.setdefault("of another size", []).append(name)
             else:
-                value.copy_(theirs[name])
+                value.copy_(theirs[name].view_as(value))
                 taken.append(name)
         what = f"{several(runs, 3)}{' (their mean)' if len(runs) > 1 else ''}"
         differ = differences(saved["config"], config)
@@ -160,10 +160,12 @@ def soup(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for each in saved
     ]
     for path, state in zip(paths, states, strict=True):
-        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in states[0].items()}:
+        if {k: size(v) for k, v in state.items()} != {k: size(v) for k, v in states[0].items()}:
             raise UserError(f"{path} is of another network than {paths[0]}: only weights of one network have a mean")
     mean = {
-        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+        name: torch.stack([state[name].view_as(value) for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
         for name, value in states[0].items()
     }
     return mean, saved[0]["hyper_parameters"]

@@ -7,11 +7,14 @@ training stands, and the configuration all else.
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from gt.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
 PROCESSES = "processes"  # where it keeps how many trained
@@ -124,11 +127,17 @@ def check_network(task: Any, checkpoint: Mapping[str, Any]) -> None:
             raise UserError(f"{wrong}: {key.removeprefix('config.')} is {there} there and {here} here")
     theirs, ours = checkpoint["state_dict"], task.state_dict()
     for name in [*ours, *theirs]:
-        there, here = (
-            f"of {tuple(state[name].shape) or (1,)}" if name in state else "missing" for state in (theirs, ours)
-        )
+        there, here = (f"of {size(state[name])}" if name in state else "missing" for state in (theirs, ours))
         if there != here:
             raise UserError(f"{wrong}: {name} is {there} there and {here} here")
+
+
+def size(weight: "Tensor") -> tuple[int, ...]:
+    """The shape of a weight; that of a single number is a vector's of one, as which ``trainer=fsdp`` shares it out.
+
+    Earlier versions kept it so in checkpoints, too.
+    """
+    return tuple(weight.shape) or (1,)
 
 
 def take_up(trainer: Any, checkpoint: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from gt.errors import UserError
 from gt.layers import attention_layers
+from gt.train.resume import size
 
 
 class Sharded(ModelParallelStrategy):
@@ -31,6 +32,7 @@ class Sharded(ModelParallelStrategy):
 
     def __init__(self, process_group_backend: str | None = None) -> None:
         super().__init__(save_distributed_checkpoint=False, process_group_backend=process_group_backend)
+        self._scalars: dict[str, nn.Parameter] = {}  # of those that `shard` widened, by their names in the state
 
     def setup_environment(self) -> None:
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
@@ -61,17 +63,19 @@ class Sharded(ModelParallelStrategy):
     def shard(self, net: nn.Module) -> None:
         """Keep a part of each parameter of a network, block by block; nothing where that is done.
 
-        A single number is made a vector of one, for no other can be shared out.
+        A single number is made a vector of one, for no other can be shared out; checkpoints have it as it was.
         """
         if isinstance(net, FSDPModule):
             return
         self._whole: Any = copy.deepcopy(net) if self.is_global_zero else None
-        for module in net.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.dim():
-                    setattr(module, name, nn.Parameter(parameter.detach()[None], parameter.requires_grad))
+        scalars = [name for name, parameter in net.named_parameters(remove_duplicate=False) if not parameter.dim()]
+        for name in scalars:
+            place, _, own = name.rpartition(".")
+            parameter = net.get_parameter(name)
+            setattr(net.get_submodule(place), own, nn.Parameter(parameter.detach()[None], parameter.requires_grad))
         for part in (*getattr(net, "blocks", ()), net):
             fully_shard(part, mesh=self.device_mesh["data_parallel"])
+        self._scalars = {f"net.{name}": net.get_parameter(name) for name in scalars}
 
     def on_validation_start(self) -> None:
         self._hold(whole=True)
@@ -107,10 +111,16 @@ class Sharded(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return self._together(self.lightning_module.state_dict())
+        state = self._together(self.lightning_module.state_dict())
+        return state | {name: state[name].squeeze() for name in self._scalars.keys() & state.keys()}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        return self._together(optimizer.state_dict())
+        whole = self._together(optimizer.state_dict())
+        of, state = _parameters(optimizer), whole.get("state", {})
+        for number in state:
+            if any(of[number] is scalar for scalar in self._scalars.values()):
+                state[number] = apply_to_collection(state[number], Tensor, torch.squeeze)
+        return whole
 
     def _together(self, state: dict[str, Any]) -> dict[str, Any]:
         """The state with its tensors whole; empty but in the first process."""
@@ -140,19 +150,35 @@ class Sharded(ModelParallelStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
-            of = dict(zip(numbers, own, strict=True))
-            state = {n: {k: _part(v, of[n]) for k, v in values.items()} for n, values in saved["state"].items()}
+            of = dict(zip(numbers, _parameters(optimizer), strict=True))
+            # what is one number for a matrix too, such as the count of steps, is no part of a parameter
+            counts = {k for n, values in saved["state"].items() if of[n].dim() > 1 for k in _scalars_in(values)}
+            state = {
+                n: {k: v if k in counts else _part(v, of[n]) for k, v in values.items()}
+                for n, values in saved["state"].items()
+            }
             optimizer.load_state_dict(saved | {"state": state})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Those that an optimiser steps, by the numbers that its state has them under."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _scalars_in(values: dict[str, Any]) -> set[str]:
+    """The keys of single numbers in an optimiser's state of one parameter."""
+    return {key for key, value in values.items() if isinstance(value, Tensor) and not value.dim()}
 
 
 def _part(value: Any, like: Tensor) -> Any:
     """This process's part of a whole tensor that belongs to a parameter, or is the parameter; else the value as it is.
 
     Args:
+        value: of the parameter's shape; a single number where the parameter is one that was made a vector.
         like: the parameter, of which this process holds a part.
     """
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or size(value) != like.shape:
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    whole = value.reshape(like.shape).to(like.device)
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
