@@ -12,14 +12,13 @@ from torch import nn
 
 import gt
 from gt.cli.command import prepared
-from gt.data.text.tokenizer import Bytes, Characters
 from gt.errors import UserError
 from gt.layers import EdgeGatedBlock
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import load
 from gt.train.checkpoint_files import read, write
-from gt.train.init import Init, own_weights, rows_by_meaning, soup
+from gt.train.init import Init, own_weights, soup
 from gt.train.low_rank import add_low_rank, is_change, merged
 from gt.train.network import build
 from gt.train.optim import Optimisation
@@ -165,6 +164,33 @@ def test_embeddings_of_other_categories_and_sizes_are_new(
         adapted(run, tmp_path / "frozen", other_data_at(path, data), "init.freeze=trunk")
 
 
+def test_the_outputs_of_a_head_go_by_their_names(
+    pretrained: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    data = other_data(tmp_path, pretrained[1])
+    train(tmp_path / "abc", *data, "trainer.max_epochs=1")
+    saved, last = read(tmp_path / "abc" / "checkpoints" / "best.ckpt"), ("head.mlp.4.weight", "head.mlp.4.bias")
+    facts, before = saved["hyper_parameters"], saved["state_dict"]
+    assert facts["schema"]["names"] == ["a", "b", "c"]
+    for names, rows, said in (
+        ("bca", [2, 0, 1], None),  # where a, b and c stand there
+        ("cxa", [2, None, 0], ": 2 of 3 rows, which mean the same in both, are taken over"),
+        ("xyz", [None] * 3, ""),
+    ):
+        run = tmp_path / f"{names}.ckpt"
+        write(saved | {"hyper_parameters": facts | {"schema": facts["schema"] | {"names": list(names)}}}, run)
+        capsys.readouterr()
+        (tmp_path / names).mkdir()
+        state = adapted(run, tmp_path / names, data, "init.head=true", "optim.lr=1e-30", "optim.warmup=0")
+        for name in last:
+            value, old = state[f"net.{name}"], before[f"net.{name}"]
+            place = [next((there for there in range(3) if torch.equal(row, old[there])), None) for row in value]
+            assert place == rows, name
+        assert torch.equal(state["net.head.mlp.2.weight"], before["net.head.mlp.2.weight"])
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  new, ")]
+        assert lines == ([] if said is None else [f"  new, the data have other classes{said}: {', '.join(last)}"])
+
+
 def other_data_at(path: Path, data: list[str]) -> list[str]:
     return [f"data.source.path={path}", f"data.source.root={path.parent}", *data[2:]]
 
@@ -219,16 +245,6 @@ def test_low_rank_changes_reach_attention_that_is_a_block_itself() -> None:
     add_low_rank(net, 2)
     changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_change(name)}
     assert changed == {"project_in", "project_edge", "project_out", "feed_forward"}
-
-
-def test_a_token_keeps_its_row_in_another_alphabet() -> None:
-    abc, bcd = (Schema(tokenizer=Characters(letters).dumps(), node_vocab=(3,), outputs=3) for letters in ("abc", "bcd"))
-    ours, old = rows_by_meaning(bcd, "nodes"), rows_by_meaning(abc, "nodes")
-    assert {name: (ours[name], old[name]) for name in ours if name in old} == {"b": (0, 1), "c": (1, 2)}
-    assert rows_by_meaning(Schema(tokenizer=Bytes().dumps()), "nodes") == {}
-    columns = Schema(node_vocab=(2, 3), node_names=("a", "b"), node_categories=(("x", "y"), (4, 5, 6)))
-    assert rows_by_meaning(columns, "nodes")["b", 5] == 3
-    assert rows_by_meaning(Schema(node_vocab=(2, 3)), "nodes") == {}
 
 
 def test_weights_that_are_tied_are_one(tmp_path: Path) -> None:

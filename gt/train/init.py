@@ -7,11 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gt.data.text.tokenizer import loads
 from gt.errors import UserError, nearest
 from gt.ranges import at_least
 from gt.schema import Schema, several
@@ -20,6 +18,7 @@ from gt.train.checkpoint_files import read
 from gt.train.job import write_json
 from gt.train.launch import rank_outside
 from gt.train.low_rank import is_change, merged, plain
+from gt.train.meaning import last_map, other_meaning, take_rows
 from gt.train.processes import is_child
 from gt.train.resume import settings, shown, size
 
@@ -98,19 +97,19 @@ class Init:
         taken = []
         own = {plain(name): value for name, value in own_weights(net).items() if not is_change(name)}
         before = Schema.from_dict(saved["schema"])
-        meant = other_meaning(before, schema)
+        meant, last = other_meaning(before, schema), last_map(net, schema)
+        by_rows = {"nodes.table.weight", "edges.table.weight", *last}
         for name, value in own.items():
             part = name.partition(".")[0]
+            concerned = part != "head" or not last or name in last  # what lies before the last map is of any outputs
             if part == "head" and not self.head:
                 reasons.setdefault("a new head", []).append(name)
-            elif part in meant:
-                ours, old = rows_by_meaning(schema, part), rows_by_meaning(before, part)
-                same = [row for row in ours if row in old] if name == f"{part}.table.weight" and name in theirs else []
-                if same and theirs[name].shape[1] == value.shape[1]:
-                    value[[ours[row] for row in same]] = theirs[name][[old[row] for row in same]].to(value)
-                    known = f": {len(same)} of {len(ours)} rows, which mean the same in both, are taken over"
-                else:
-                    known = ""
+            elif part in meant and concerned:
+                rows = take_rows(part, value, theirs[name], schema, before) if name in by_rows & theirs.keys() else 0
+                if rows == len(value):
+                    taken.append(name)
+                    continue
+                known = f": {rows} of {len(value)} rows, which mean the same in both, are taken over" if rows else ""
                 reasons.setdefault(meant[part] + known, []).append(name)
             elif name not in theirs:
                 reasons.setdefault("not there", []).append(name)
@@ -177,35 +176,6 @@ def own_weights(net: nn.Module) -> dict[str, Tensor]:
     for name, value in net.state_dict().items():
         distinct.setdefault((value.data_ptr(), value.shape) if value.numel() else name, (name, value))
     return dict(distinct.values())
-
-
-def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:
-    """The rows of the table that embeds nodes or edges, by what each stands for, where that is known."""
-    if part == "nodes" and schema.tokenizer:
-        return {name: row for row, name in enumerate(loads(schema.tokenizer).names)}
-    kind = "node" if part == "nodes" else "edge"
-    sizes, names, categories = (getattr(schema, f"{kind}_{what}") for what in ("vocab", "names", "categories"))
-    if not len(sizes) == len(names) == len(categories):
-        return {}
-    starts = np.cumsum([0, *sizes[:-1]]).tolist()
-    return {
-        (name, value): start + number
-        for name, values, start in zip(names, categories, starts, strict=True)
-        for number, value in enumerate(values)
-    }
-
-
-def other_meaning(theirs: Schema, ours: Schema) -> dict[str, str]:
-    """The embeddings that mean something else in other data, though they may have the same size, and why."""
-    apart = {}
-    if theirs.tokenizer != ours.tokenizer:
-        apart["nodes"] = "the data have other tokens"
-    for part, kind in (("nodes", "node"), ("edges", "edge")):
-        learned = [getattr(schema, f"{kind}_categories") for schema in (theirs, ours)]
-        names = [getattr(schema, f"{kind}_names") for schema in (theirs, ours)]
-        if learned[0] != learned[1] or (any(learned) and names[0] != names[1]):
-            apart[part] = "the data have other columns or categories"
-    return apart
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
