@@ -134,6 +134,27 @@ def test_several_runs_are_begun_with_their_mean(pretrained: tuple[Path, list[str
         soup([first, tmp_path / "wide.ckpt"])
 
 
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"names": ["no", "yes"]}, "differ in what they predict$"),
+        ({"undirected": False}, "differ in undirected: True and False"),
+        ({"node_categories": [[3, 2, 1, 0]]}, "differ in node_categories"),
+    ],
+)
+def test_weights_that_mean_something_else_have_no_mean(
+    facts: dict[str, Any], why: str, pretrained: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    first, other = pretrained[0] / "checkpoints" / "best.ckpt", tmp_path / "other.ckpt"
+    saved = read(first)
+    known = saved["hyper_parameters"]
+    write(saved | {"hyper_parameters": known | {"schema": known["schema"] | facts}}, other)
+    with pytest.raises(UserError, match=f"best.ckpt and {other} have no mean, for they {why}"):
+        soup([first, other])
+    write(saved | {"hyper_parameters": known | {"schema": known["schema"] | {"longest": 9}}}, other)
+    assert soup([first, other])[0].keys() == soup([first])[0].keys()
+
+
 def test_a_single_number_that_was_kept_as_a_vector_fits(pretrained: tuple[Path, list[str]], tmp_path: Path) -> None:
     run, data = pretrained
     first, name = run / "checkpoints" / "best.ckpt", "blocks.0.blend.logit"

@@ -8,7 +8,7 @@ import torch
 from gt.data.text.tokenizer import Bytes, Characters
 from gt.heads import Head
 from gt.schema import Schema
-from gt.train.meaning import last_map, other_meaning, rows_by_meaning, take_rows
+from gt.train.meaning import difference, last_map, other_meaning, rows_by_meaning, take_rows
 
 
 def language(letters: str) -> Schema:
@@ -54,6 +54,15 @@ def targets(*names: str, **more: Any) -> Schema:
 )
 def test_outputs_that_mean_something_else_are_told(theirs: Schema, ours: Schema, why: str | None) -> None:
     assert other_meaning(theirs, ours).get("head") == (why and f"the data have {why}")
+
+
+def test_what_two_networks_differ_in_is_shown_where_it_is_short() -> None:
+    first, *others = classes("neg", "pos"), classes("pos", "neg"), classes("a" * 80, "b"), Schema(outputs=2)
+    shown = "what they predict"
+    assert [difference(first, other) for other in others] == [f"{shown}: neg, pos and pos, neg", shown, shown]
+    assert difference(first, first) == difference(first, others[0], but=("names",)) == ""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    assert difference(language(letters[:-1]), language(letters[1:])) == "the tokens they read"
 
 
 def test_outputs_are_told_by_tokens_that_have_no_names() -> None:

@@ -14,15 +14,10 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
 from gt.schema import Schema, many
+from gt.train.meaning import difference
 from gt.train.network import encodings_of
 from gt.train.task import Task
 
-READ = (
-    "node_vocab", "node_floats", "edge_vocab", "edge_floats", "columns", "node_categories", "edge_names",
-    "edge_categories", "undirected", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions",
-    "pointer", "names", "answers",
-)  # fmt: skip
-NAMED = {"names": "what they predict", "kind": "the kind of target", "level": "what has a target"}
 SEED = 0  # of the dropout: the same data are answered alike twice
 
 
@@ -67,13 +62,8 @@ class Models:
         self.tasks, self.passes, self.embed = list(tasks), passes, embed
         self.schema: Schema = tasks[0].schema
         for number, task in enumerate(tasks[1:], 2):
-            for name in READ:
-                first, other = getattr(self.schema, name), getattr(task.schema, name)
-                if first != other:
-                    first, other = (", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in (first, other))
-                    shown = f": {first} and {other}" if max(len(first), len(other)) < 60 else ""
-                    what = NAMED.get(name, name)
-                    raise UserError(f"model {number} cannot be asked beside model 1, for they differ in {what}{shown}")
+            if apart := difference(self.schema, task.schema):
+                raise UserError(f"model {number} cannot be asked beside model 1, for they differ in {apart}")
         if passes and not any(dropping(task.net) for task in tasks):
             raise UserError("the model has no dropout that could be left on: ask several runs instead")
         if embed and not hasattr(getattr(tasks[0].net, "head", None), "mlp"):

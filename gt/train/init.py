@@ -18,7 +18,7 @@ from gt.train.checkpoint_files import read
 from gt.train.job import write_json
 from gt.train.launch import rank_outside
 from gt.train.low_rank import is_change, merged, plain
-from gt.train.meaning import last_map, other_meaning, take_rows
+from gt.train.meaning import difference, last_map, other_meaning, take_rows
 from gt.train.processes import is_child
 from gt.train.resume import settings, shown, size
 
@@ -151,9 +151,14 @@ def soup(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The mean of the networks' weights in checkpoints, by plain names, and the facts of the first.
 
     Raises:
-        UserError: one is of another network than the first.
+        UserError: one is of another network than the first, or reads or predicts something else.
     """
     saved = [read(path) for path in paths]
+    schemas = [Schema.from_dict(each["hyper_parameters"]["schema"]) for each in saved]
+    for path, schema in zip(paths, schemas, strict=True):
+        # where a text is cut off changes the meaning of no weight
+        if apart := difference(schemas[0], schema, but=("longest",)):
+            raise UserError(f"{paths[0]} and {path} have no mean, for they differ in {apart}")
     states = [
         merged({k.removeprefix("net."): v for k, v in each["state_dict"].items() if k.startswith("net.")})
         for each in saved

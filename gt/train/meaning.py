@@ -1,5 +1,6 @@
 """What the rows of a network's tables and of its head stand for in the data that it was trained on."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -9,6 +10,33 @@ from torch import Tensor, nn
 from gt.data.text.tokenizer import loads
 from gt.heads import Head
 from gt.schema import Schema
+
+READ = (
+    "node_vocab", "node_floats", "edge_vocab", "edge_floats", "columns", "node_categories", "edge_names",
+    "edge_categories", "undirected", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions",
+    "pointer", "names", "answers",
+)  # fmt: skip
+CALLED = {
+    "tokenizer": "the tokens they read", "names": "what they predict", "kind": "the kind of target",
+    "level": "what has a target",
+}  # fmt: skip
+SHORT = 60  # characters of what a line has room for
+
+
+def difference(first: Schema, other: Schema, but: Sequence[str] = ()) -> str:
+    """In what two networks differ in what they read and predict, for the end of a line; nothing where they do not.
+
+    Args:
+        but: what may differ.
+    """
+    for name in READ:
+        values = getattr(first, name), getattr(other, name)
+        if name in but or values[0] == values[1]:
+            continue
+        shown = [", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
+        short = all(shown) and max(map(len, shown)) < SHORT
+        return CALLED.get(name, name) + (f": {' and '.join(shown)}" if short else "")
+    return ""
 
 
 def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:

@@ -12,8 +12,9 @@ from gt.heads import Head, Mean
 from gt.layers import EGT, GRASS, GRIT, Attention, FeedForward, PairBlock, ParallelBlock
 from gt.metrics import metrics
 from gt.model import GraphTransformer
-from gt.prediction.models import NAMED, Models, dropout_on
+from gt.prediction.models import Models, dropout_on
 from gt.schema import Schema
+from gt.train.meaning import CALLED
 from gt.train.task import Task
 
 
@@ -102,5 +103,5 @@ def test_the_embedding_is_what_the_head_predicts_from() -> None:
     ],
 )
 def test_models_of_other_data_are_not_asked_together(name: str, mine: dict, yours: dict) -> None:
-    with pytest.raises(UserError, match=f"differ in {NAMED.get(name, name)}"):
+    with pytest.raises(UserError, match=f"differ in {CALLED.get(name, name)}"):
         Models([task(0, **mine), task(0, **yours)])
