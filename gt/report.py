@@ -24,7 +24,7 @@ def main() -> None:
     runs = {run.folder.resolve(): run for folder in args.runs for run in reversed(list(runs_below(folder)))}
     if not runs:
         raise UserError(f"no run below {', '.join(map(str, args.runs))}")
-    top = Path(os.path.commonpath([run.folder.parent for run in runs.values()]))
+    top = Path(os.path.commonpath([folder.parent for folder in runs]))
     write_bytes(args.out, page(list(runs.values()), top).encode())
     print(f"{len(runs)} runs: {args.out}")
 

@@ -24,7 +24,10 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 def main(words: Sequence[str]) -> None:
     options = arguments(words)
     with importing():  # late: --help and a typo answer at once
+        from gt.cli.settings import check_chosen, failures, job_results
         from gt.cli.sweep import show
+    if options.against:
+        check_chosen(options.against, [*job_results(options.folder), *failures(options.folder)])
     if show(options.folder, options.against) is None:
         raise UserError(f"no job in {options.folder} has ended: it takes the folder of a sweep")
 

@@ -71,3 +71,22 @@ def test_what_programs_made_them_by_makes_no_other_data():
         check_data('{"files": {"0 a.json": "x", "1 b.json": "y"}}', '{"files": {"0 a.json": "y", "1 b.json": "x"}}', "")
     with pytest.raises(UserError, match="fractions"):
         check_data('{"file": 1, "fractions": [1]}', '{"file": 1, "fractions": [2]}', "")
+
+
+def test_what_one_fold_holds_out_another_was_trained_on(tmp_path, capsys):
+    data = [*write_graphs(tmp_path), "data.source.folds=3", "trainer.max_epochs=1"]
+    first, other = (run_of(tmp_path / str(n), *data, f"data.source.fold={n}") for n in (0, 1))
+    predict([str(first)])
+    for ask in (
+        lambda: predict([str(first), str(other), "--split", "test"]),
+        lambda: predict([str(first), "data.source.fold=1", "--split", "test"]),
+        lambda: predict([str(first), "data.source.fold=1"]),
+        lambda: predict([str(first), "data.source.split_seed=1", "--split", "valid"]),
+        lambda: explain([str(first), "data.source.fold=1"]),
+    ):
+        with pytest.raises(UserError, match=r"data\.fold"):
+            ask()
+    predict([str(first), str(other), "--split", "all"])
+    older = '{"files": ["a"]}'  # of a version that kept no folds
+    check_data(older, '{"files": ["a"], "data.fold": {"folds": 3, "fold": 0, "seed": 0}}', "")
+    capsys.readouterr()

@@ -67,6 +67,11 @@ def test_folders_of_several_runs_stand_for_all_of_them(tmp_path, monkeypatch, ca
     program.main()
     assert f"3 runs: {out}" in capsys.readouterr().out
     assert ">x/1</td>" in out.read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", "x", str(tmp_path / "y"), "--out", str(out)])  # from here, and from /
+    program.main()
+    assert ">x/1</td>" in out.read_text()
+    assert ">y</td>" in out.read_text()
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "x" / "0" / ".hydra")])
     with pytest.raises(UserError, match="no run"):
         program.main()

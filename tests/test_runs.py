@@ -55,6 +55,13 @@ def test_runs_are_chosen_by_options_and_settings(folder):
         chosen(list(runs_below(folder)), ["optim.rl=1"])
 
 
+def test_a_run_that_was_killed_as_it_began_is_listed_with_what_is_known(folder):
+    (folder / "b" / ".hydra" / "hydra.yaml").write_text("")
+    (folder / "sweep" / "0" / ".hydra" / "hydra.yaml").write_text("hydra:\n  runtime: {}\n")
+    assert names(folder) == {"a", "b", "sweep/0"}
+    assert names(folder, "model=gps") == {"a"}
+
+
 def test_the_best_come_first(folder, monkeypatch, capsys, tmp_path):
     run(monkeypatch, folder, "--sort", "score", "--show", "optim.lr", "--csv", tmp_path / "runs.csv")
     lines = (tmp_path / "runs.csv").read_text().splitlines()

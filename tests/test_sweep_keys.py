@@ -76,6 +76,11 @@ def test_a_sweep_is_shown_again(tmp_path: Path, capsys):
     assert "importance" in said
     best = max(jobs, key=lambda job: job["best_valid"])
     assert shlex.join(["python", "train.py", "--config-dir", "conf", *best["overrides"]]) in said
+    ranking = (tmp_path / "ranking.txt").read_text()
+    for wrong, right in (("optim.lrr=9", "optim.lr"), ("optim.lr=123", "optim.lr="), ("nowhere", "folder")):
+        with pytest.raises(UserError, match=right):
+            main([str(tmp_path), "--against", wrong])
+    assert (tmp_path / "ranking.txt").read_text() == ranking
     page = (tmp_path / "ranking.html").read_text()
     assert page.count("data:image/png") == 5
     assert "http" not in page

@@ -1,6 +1,7 @@
 """What W&B is shown of a run, read back from the log that it keeps offline."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import wandb
 
 from gt.schema import Schema
 from gt.train.logging import wandb_logger
+from gt.train.task import Task
 from gt.train.wandb_run import charts
 from tests.small_runs import train, write_graphs
+from tests.test_interrupts import stopped
 from tests.wandb_records import read_log, records, values
 from tests.wandb_server import recorder
 
@@ -87,6 +90,24 @@ def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/predictions/worst_*.json")
     rows = json.loads(table.read_text())["data"]
     assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), reverse=True)
+
+
+def test_a_run_that_went_on_is_uploaded_whole_and_its_best_is_that_of_all_of_it(tmp_path, capsys):
+    overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "trainer.max_epochs=4"]
+    stopped((Task, "training_step", 13), signal.SIGTERM, tmp_path / "run", *overrides)  # of 20 steps
+    wandb.finish()
+    capsys.readouterr()
+    train(tmp_path / "run", *overrides, resume=True)
+    wandb.finish()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "wandb sync" in line)
+    folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert line == f"upload with wandb sync {folders[0]} {folders[1]}"
+    result, summary = json.loads((tmp_path / "run" / "result.json").read_text()), {}
+    for record in records(tmp_path / "run"):
+        if record.WhichOneof("record_type") == "summary":
+            summary |= values(record.summary.update)
+    assert summary["valid/accuracy"] == {"max": result["best_valid"]}
 
 
 @pytest.mark.parametrize(

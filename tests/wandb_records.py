@@ -13,8 +13,11 @@ WHOLE, LAST = 1, 4  # kinds of pieces that end a record
 
 
 def records(folder: Path) -> list[Any]:
-    """The records of the one offline run below a folder, which has ended; the last are written a moment later."""
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    """The records of the offline run below a folder, of its last part where it went on.
+
+    It has ended; the last records are written a moment later.
+    """
+    *_, path = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     for _ in range(100):
         read = list(read_log(path.read_bytes()))
         if read and read[-1].WhichOneof("record_type") == "exit":

@@ -70,7 +70,8 @@ def page(runs: Sequence[Run], top: Path) -> str:
     names = ["train/loss", "valid/loss", *(f"valid/{name}" for name in criteria if name != "loss")]
     names += ["optim/gradient_norm", "optim/update_to_weight", "speed/graphs_per_s"]
     figure, apart = curves(runs, names), differences(runs)
-    labels = [str(run.folder.relative_to(top)) if run.folder.is_relative_to(top) else str(run.folder) for run in runs]
+    places, top = [run.folder.resolve() for run in runs], top.resolve()
+    labels = [str(place.relative_to(top) if place.is_relative_to(top) else place) for place in places]
     parts = [f"<h2>Scores</h2>{scores(runs, labels)}"]
     if apart:
         settings = table(["", *labels], ([key, *values] for key, values in apart.items()), words=["", *labels])

@@ -21,6 +21,7 @@ from gt.train.construct import OPTIONS
 from gt.train.resume import settings
 
 UNASKED = re.compile(r"Could not override '([\w/]+)'(?:.*\n.* override (?:one of )?(.+)\?)?")  # as Hydra has it
+ABSENT = re.compile(r"Could not override '((?!hydra)[\w.]+)'")
 
 
 def configuration(
@@ -42,6 +43,9 @@ def configuration(
         text = str(error) or str(error.__cause__)
         if files and (unasked := UNASKED.match(text)):
             text = files.without(unasked[1], (unasked[2] or "").split(", "))
+        elif files and (absent := ABSENT.match(text)):  # a sweep tries each option with the keys of all
+            chosen = [line for line in overrides if parsed([line])[0].key_or_group in files.groups]
+            text = f"with {' '.join(chosen)} there is no key '{absent[1]}'"
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 

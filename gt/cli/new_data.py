@@ -24,7 +24,7 @@ HANDLING = {  # what is set of data without making them others
     "root", "batch_size", "eval_batch_size", "batch_nodes", "static", "workers", "processes", "sampler", "evaluate",
     "chunk", "seed",
 }  # fmt: skip
-
+SPLITTING = {"folds", "fold", "split", "split_seed", "fractions", "valid", "test"}  # what deals the same data out anew
 
 # what a model has learned of its data, and other data cannot change
 LEARNED = {
@@ -36,7 +36,7 @@ LEARNED = {
 def are_new(overrides: Sequence[str]) -> bool:
     """Whether overrides choose other data than those of the run, or only say where they are and how to go about it."""
     keys = [override.key_or_group for override in parsed(list(overrides))]
-    return any(key.split(".")[-1] not in HANDLING and key.split("/")[-1] not in HANDLING for key in keys)
+    return any({key.split(".")[-1], key.split("/")[-1]}.isdisjoint(HANDLING | SPLITTING) for key in keys)
 
 
 def check_learned(overrides: Sequence[str]) -> None:

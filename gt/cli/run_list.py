@@ -48,7 +48,8 @@ def read(folder: Path) -> Run:
     about = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
     hydra = folder / ".hydra" / "hydra.yaml"
     if hydra.is_file():
-        choices = yaml.load(hydra.read_text(), Loader)["hydra"]["runtime"]["choices"]
+        kept = yaml.load(hydra.read_text(), Loader) or {}  # nothing where a run was killed as it began
+        choices = kept.get("hydra", {}).get("runtime", {}).get("choices", {})
         about |= {group: str(option) for group, option in choices.items() if not group.startswith("hydra/")}
     result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
     state = "stopped" if about.get("stage", "fit") == "fit" else about["stage"]

@@ -11,6 +11,7 @@ from typing import Any
 from gt.cli.arguments import parsed
 from gt.cli.intervals import Estimate, difference
 from gt.cli.seeds import is_repetition, key_of
+from gt.errors import UserError, nearest
 from gt.train.job import FAILURE, RESULT
 
 Job = dict[str, Any]  # what its result.json holds, and its number
@@ -99,6 +100,30 @@ def chosen(against: str, settings: Sequence[list[Job]]) -> list[Job] | None:
         if all(key in values and values[key] == value for key, value in wanted.items()):
             return jobs
     return None
+
+
+def check_chosen(against: str, jobs: Iterable[Job]) -> None:
+    """Whether jobs can be compared with what `chosen` is to look for among them.
+
+    Raises:
+        UserError: no such folder, or no job has such an override.
+    """
+    if Path(against).is_dir():
+        if not any(job_results(Path(against))):
+            raise UserError(f"--against {against}: no job in it has finished")
+        return
+    if "=" not in against:
+        raise UserError(f"--against {against}: there is no such folder, and it is no override (key=value)")
+    lines: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        for override in parsed(list(setting(job))):
+            lines.setdefault(key_of(override), {})[str(override.input_line)] = override.value()
+    for override in parsed(shlex.split(against)):
+        line, key = override.input_line, key_of(override)
+        if key not in lines:
+            raise UserError(f"--against {line}: no job sets '{key}': {nearest(key, lines)}")
+        if override.value() not in lines[key].values():
+            raise UserError(f"--against {line}: no job has it; there are {', '.join(sorted(lines[key]))}")
 
 
 def gap(jobs: Sequence[Job], others: Sequence[Job]) -> Estimate | None:

@@ -7,6 +7,7 @@ import logging
 import netrc
 import os
 import secrets
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -96,10 +97,15 @@ def _logger(mode: Literal["online", "offline"], **facts: Any) -> WandbLogger:
 
 
 def sync_line(logger: WandbLogger) -> str | None:
-    """The command that uploads an offline run later; None where the run is online or none was started."""
+    """The command that uploads an offline run later; None where the run is online or none was started.
+
+    A run that was stopped and goes on keeps a folder for each time.
+    """
     if not logger._offline or logger._experiment is None:
         return None
-    return f"wandb sync {Path(logger.experiment.dir).parent}"
+    last = Path(logger.experiment.dir).parent
+    parts = sorted(last.parent.glob(f"offline-run-*-{logger.experiment.id}*"))  # by when they began
+    return shlex.join(["wandb", "sync", *map(str, parts or [last])])
 
 
 def finish() -> None:

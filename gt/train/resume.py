@@ -7,6 +7,7 @@ training stands, and the configuration all else.
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 WAITING = "waiting"  # where a checkpoint keeps the batches whose gradients no optimiser step has used yet
 PROCESSES = "processes"  # where it keeps how many trained
 DATA = "data"  # where it keeps what the data were made from
+DEALT = "data.fold"  # of that: the folds, and which of them is for the test
 MAKERS = ("version", "rdkit", "python", "name")  # of that: what programs made them by, and what a file is called
 NETWORK = "it defines the network, whose weights are kept"
 SAMPLES = "it says which samples are learned, and how many make a step and an epoch"
@@ -32,6 +34,7 @@ FIXED = {
     "supervised": "it says what is learned",
     "seed": SAMPLES,
     "data": SAMPLES,
+    "criterion": "by it the best checkpoint so far was chosen",
     "stage": "a run that trains goes on training",
     "optim._target_": "another optimiser has no use for the state of this one",
     "optim.optimizer._target_": "another optimiser has no use for the state of this one",
@@ -91,7 +94,10 @@ def shown(value: Any) -> str:
 
 def data_key(data: Any) -> str | None:
     """What the data of a module were made from, as a checkpoint keeps it; None where they have no source."""
-    return None if data.source is None else json.dumps(data.source.key(), sort_keys=True)
+    if data.source is None:
+        return None
+    folds = getattr(data.source, "folds", None)  # which one store serves all of
+    return json.dumps(data.source.key() | ({DEALT: asdict(folds)} if folds else {}), sort_keys=True)
 
 
 def check_data(kept: str | None, now: str | None, advice: str) -> None:
@@ -106,6 +112,7 @@ def check_data(kept: str | None, now: str | None, advice: str) -> None:
             facts["files"] = list(files.values())  # in their order, whatever they are called
     if not before or not after:  # a checkpoint of an earlier version does not say
         return
+    after = {key: value for key, value in after.items() if key != DEALT or key in before}
     differ = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k) and k not in MAKERS)
     if differ:
         raise UserError(

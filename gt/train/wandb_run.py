@@ -77,6 +77,8 @@ def record(
     summary |= {"attention": "; ".join(backends) or None}
     summary |= {"best_valid": result["best_valid"], "seconds_per_batch": result["seconds_per_batch"]}
     run.summary.update({name: value for name, value in summary.items() if value is not None})
+    if result["best_valid"] is not None:  # of a run that went on, W&B knows what it was told since
+        run.summary[f"valid/{result['criterion']}"] = {result["mode"]: result["best_valid"]}
     shown: dict[str, Any] = {
         f"report/{name}": wandb.Image(str(folder / f"{name}.png"))
         for name in FIGURES
