@@ -130,6 +130,7 @@ WRONG = {
     "sweep of an absent key": ("trainer.fast_dev_run=1,x", "trainer.fast_dev_run='x' has the wrong type"),
     "sweep with an interval": ("data.batch_size=interval(1,2.5)", "data.batch_size=1.0 has the wrong type"),
     "sweep over nothing": ("model=glob(zz*)", "model=glob(zz*) has no value to sweep over"),
+    "key of a sampler": ("data.sampler.fanout=3", "it belongs to data/sampler=neighbours"),
     "Hydra's key": ("hydra.run.dri=x", "Could not override 'hydra.run.dri'"),
     "Hydra's option": ("hydra/launcher=nope", "Could not find 'hydra/launcher/nope'"),
 }  # fmt: skip

@@ -111,10 +111,14 @@ class Files:
 
     def elsewhere(self, key: str) -> str | None:
         """What is wrong about a key that the chosen option of its group has not: other options have it; else None."""
-        group, _, rest = key.partition(".")
-        having = [option for option in self.groups.get(group, ()) if self._sets(group, option, rest)]
-        more = f" and {len(having) - MOST} more" if len(having) > MOST else ""
-        return f"unknown key '{key}': it belongs to {group}={', '.join(having[:MOST])}{more}" if having else None
+        parts = key.split(".")
+        for end in range(len(parts) - 1, 0, -1):  # data.sampler.roots is of the group data/sampler, or of data
+            group, rest = "/".join(parts[:end]), ".".join(parts[end:])
+            having = [option for option in self.groups.get(group, ()) if self._sets(group, option, rest)]
+            if having:
+                more = f" and {len(having) - MOST} more" if len(having) > MOST else ""
+                return f"unknown key '{key}': it belongs to {group}={', '.join(having[:MOST])}{more}"
+        return None
 
     def _sets(self, group: str, option: str, key: str, chosen: Collection[str] = ()) -> bool:
         """Whether a file, or one that it asks for, sets a key of its group's section, or of the data's source.
