@@ -130,7 +130,6 @@ WRONG = {
     "sweep of an absent key": ("trainer.fast_dev_run=1,x", "trainer.fast_dev_run='x' has the wrong type"),
     "sweep with an interval": ("data.batch_size=interval(1,2.5)", "data.batch_size=1.0 has the wrong type"),
     "sweep over nothing": ("model=glob(zz*)", "model=glob(zz*) has no value to sweep over"),
-    "key of a sampler": ("data.sampler.fanout=3", "it belongs to data/sampler=neighbours"),
     "Hydra's key": ("hydra.run.dri=x", "Could not override 'hydra.run.dri'"),
     "Hydra's option": ("hydra/launcher=nope", "Could not find 'hydra/launcher/nope'"),
 }  # fmt: skip
@@ -144,6 +143,11 @@ def test_a_mistake_is_one_line(argument, message):
     assert message in text
     if message.endswith("?"):
         assert text == message
+
+
+def test_a_key_of_a_sampler_that_is_not_chosen_names_the_sampler():
+    with pytest.raises(UserError, match=r"'data\.sampler\.fanout': it belongs to data/sampler=neighbours$"):
+        check_command(["data=csv_nodes", "data.path=x", "data.sampler.fanout=3"])
 
 
 def test_a_key_that_one_option_of_a_sweep_lacks_is_named_with_that_option():
