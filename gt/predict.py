@@ -26,7 +26,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="a run's folder or a checkpoint, such as RUN/checkpoints/best.ckpt")
     parser.add_argument("overrides", nargs="*", metavar="RUN or data.KEY=VALUE", help="more runs; data=NAME")
     parser.add_argument("--split", help="which samples; of new data all, else test where there is one")
-    parser.add_argument("--pairs", type=Path, metavar="FILE", help="of links: a table of pairs of nodes, by number")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help="of links: a table of pairs, by number or id")
     parser.add_argument("--out", type=Path, help="the table (.csv, .csv.gz), as out=FILE; predictions-SPLIT.csv in RUN")
     parser.add_argument("--probabilities", action="store_true", help="a column for each class, or no and yes")
     parser.add_argument("--dropout", type=int, default=0, metavar="N", help="ask N times with dropout on: deviations")

@@ -120,7 +120,7 @@ def predict(
         of_sample = np.repeat(left_out, dataset.sizes) if schema.level == "node" and len(left_out) else left_out
         why = f"more nodes than the {models.largest} positions of the model"
         return beside(records, table, of_sample, why, schema, scores).parted()
-    if isinstance(data, Stored) and schema.level != "link":
+    if isinstance(data, Stored):
         table = named(table, data)
     return Predictions(table, scores, {}).parted()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gt.data.batching import GraphDataset
 from gt.data.graphs import Stored
+from gt.data.large.links import LinkData
 from gt.data.source import Records
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -75,6 +76,9 @@ def located(schema: Schema, dataset: Any, samples: np.ndarray, batch: GraphBatch
 
 def named(table: pd.DataFrame, data: Stored) -> pd.DataFrame:
     """The same table, with what the source calls each graph or node instead of, or beside, its number."""
+    if data.schema.level == "link":
+        ids = data.source.ids() if isinstance(data, LinkData) else None
+        return table if ids is None else table.assign(**{end: ids[table[end]] for end in ("from_node", "to_node")})
     rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
     rows = rows + table["node" if "node" in table else "graph"].to_numpy()
     about: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}

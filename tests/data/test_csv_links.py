@@ -13,6 +13,7 @@ from gt.data.datamodule import ALL
 from gt.data.large.links import LinkData
 from gt.data.own.csv_links import CSVLinks
 from gt.errors import UserError
+from tests.runs import network, numbers, predictions, run_of
 
 DRAW = np.random.default_rng(0)
 NODES = 40
@@ -129,6 +130,22 @@ def test_pairs_are_asked_for_by_the_ids_of_the_file(tmp_path):
     assert names.to_numpy()[data.stored.splits[ALL]].tolist() == [["n3", "n4"], ["n7", "n0"]]
     assert list(data.source.records.unreadable) == [1]
     assert "to_node is 'nobody', which is no node of the graph" in data.source.records.unreadable[1]
+
+
+@pytest.mark.parametrize("name", ["u{}", "{}"])
+def test_a_table_of_predictions_names_nodes_as_the_file_does_and_can_be_asked_for_again(name, tmp_path):
+    (tmp_path / "mine").mkdir()
+    links = np.random.default_rng(3).choice(900, (150, 2)) + 100  # numbers that are no places in a table, or others
+    ends = [[name.format(end) for end in link] for link in links.tolist()]
+    pd.DataFrame(ends, columns=["source", "target"]).to_csv(tmp_path / "mine" / "edges.csv", index=False)
+    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    split = predictions(run, "--split", "test")
+    linked = [set(ends) for ends in split.loc[split["target"] == "1.0", ["from_node", "to_node"]].to_numpy()]
+    assert linked
+    assert all(link in [*map(set, ends)] for link in linked)
+    (tmp_path / "split.csv").write_text(split[["from_node", "to_node"]].to_csv(index=False))
+    again = predictions(run, "--pairs", str(tmp_path / "split.csv"))
+    np.testing.assert_allclose(numbers(again, "prediction"), numbers(split, "prediction"), rtol=1e-5)
 
 
 def test_batches_hide_the_links_that_they_ask_for_and_answers_can_be_ranked(tmp_path):
