@@ -1,11 +1,13 @@
 """Links of one's own graph: each once, shared out, beside pairs that are none; asked for by the ids of the file."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from gt.cli.pairs import ask_pairs
@@ -146,6 +148,14 @@ def test_a_table_of_predictions_names_nodes_as_the_file_does_and_can_be_asked_fo
     (tmp_path / "split.csv").write_text(split[["from_node", "to_node"]].to_csv(index=False))
     again = predictions(run, "--pairs", str(tmp_path / "split.csv"))
     np.testing.assert_allclose(numbers(again, "prediction"), numbers(split, "prediction"), rtol=1e-5)
+
+
+def test_features_may_be_chosen_where_hydra_hands_over_a_list_of_its_own(tmp_path):
+    write(tmp_path / "mine")
+    source = CSVLinks(str(tmp_path / "mine"), features=OmegaConf.create(["age", "weight"]), root=str(tmp_path))
+    json.dumps(source.key())
+    schema = source.build().schema
+    assert (schema.node_names, schema.edge_names) == (("age",), ("weight",))
 
 
 def test_batches_hide_the_links_that_they_ask_for_and_answers_can_be_ranked(tmp_path):

@@ -62,7 +62,8 @@ class CSVLinks(LinkSource):
         if not min(fractions):
             raise ValueError(f"fractions must leave some links for each of train, valid and test, not {fractions}")
         self.path, self.name, self.root = path, f"links-{file_name(path)}", Path(root)
-        self.features, self.fractions, self.split_seed = features, [float(share) for share in fractions], split_seed
+        self.features = None if features is None else list(features)
+        self.fractions, self.split_seed = [float(share) for share in fractions], split_seed
         self.numbers = Numbers(standardise=standardise)
 
     def __str__(self) -> str:
