@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
+import pandas as pd
 
 from gt.data.packed import Arrays
 
@@ -25,6 +26,11 @@ WORDS = {
 def split_of(word: object) -> str | None:
     """The split that a cell of a table means; None where it means none."""
     return WORDS.get(str(word).strip().lower())
+
+
+def without_split(words: np.ndarray) -> np.ndarray:
+    """(rows,) which cells of a column of splits (rows,) are empty: these rows are in none."""
+    return pd.isna(words) | np.array([not str(word).strip() for word in words], bool)
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

@@ -256,7 +256,11 @@ FAULTS = {
     ),
     "empty target": (
         {"graphs": GRAPHS.replace("0.25", "")},
-        "{folder}/graphs.csv, line 3: 'label' is empty, and it is the target",
+        "graphs.csv: column 'split' puts nothing with a target into 'valid'",
+    ),
+    "no split": (
+        {"graphs": GRAPHS.replace("train", "").replace("valid", "")},
+        "graphs.csv: column 'split' is empty in all rows: fill it in, or leave it out for a split at random",
     ),
     "no target": (
         {"graphs": without(GRAPHS, "label")},

@@ -97,7 +97,8 @@ def test_a_column_says_which_link_is_for_what_and_is_no_feature(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "said"),
     [
-        ({"split": ["train"] * 119 + ["tset"]}, {}, r"edges\.csv, line 121: split 'tset' is none of"),
+        ({"split": ["train"] * 119 + ["tset"]}, {}, r"edges\.csv, line 121: split 'tset', where a link is"),
+        ({"split": ["train"] * 119 + [""]}, {}, r"edges\.csv, line 121: 'split' is empty, where a link is"),
         ({"split": ["train"] * 60 + ["valid"] * 60}, {}, r"edges\.csv: of \d+ links none is for test"),
         ({}, {"features": ["wieght"]}, "did you mean 'weight'"),
     ],

@@ -168,8 +168,8 @@ GRAPHML = {
         "line 22: node 'a' is there already, see {path}, line 21",
     ),
     "nan target": (
-        HEAD + GRAPH.replace("1.5", "nan") + GRAPH * 9 + "</graphml>",
-        "line 7: 'label' is empty, and it is the target",
+        HEAD + GRAPH.replace("1.5", "nan") * 9 + GRAPH + "</graphml>",
+        "{path}: 1 with a target are too few for splits",
     ),
     "edge directed unlike": (
         HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>",
@@ -268,8 +268,8 @@ JSON = {
         link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]),
         "{path}, graph 1, node 'a': 'x' is too large a whole number",
     ),
-    "label missing": (link(graph={}), "{path}, graph 1: 'label' is empty, and it is the target"),
-    "label empty": (link(graph={"label": None}), "{path}, graph 1: 'label' is empty, and it is the target"),
+    "label missing": (link(graph={}), "{path}: 1 with a target are too few for splits"),
+    "label empty": (link(graph={"label": None}), "{path}: 1 with a target are too few for splits"),
     "label of another type": (
         link(graph={"label": "x"}),
         "{path}, graph 1: 'label' is 'x': text and numbers are mixed",

@@ -13,7 +13,7 @@ from gt.data.own.joined import join
 from gt.data.own.node_tables import learn_categories, widths
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
 from gt.data.packed import Arrays, Graphs
-from gt.data.splits import SPLITS, check_fractions, split_of
+from gt.data.splits import SPLITS, check_fractions, split_of, without_split
 from gt.data.table import Table
 from gt.errors import UserError, shell_override
 from gt.schema import UNLABELLED, Kind, Schema
@@ -58,9 +58,11 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     hold numbers of nodes. Edges may leave their ``graph`` out where no node id occurs in two graphs. Graphs are in the
     order of their table, else of the nodes; nodes in the order of their rows.
 
+    Graphs without a target, or of no split, stay in the store and are in none of its splits; notes count them.
+
     Raises:
         UserError: one line with file and line for what is wrong: as `join`, a graph without nodes, a target that is no
-            number, an empty split.
+            number, a split of which there is nothing.
     """
     joined = join(nodes, edges, graphs, choices.undirected)
     nodes = joined.nodes
@@ -75,13 +77,15 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         joined = joined.both_ways()
 
     table = nodes if by_node or graphs is None else graphs
-    targets = _answer(table, names, kind, optional=by_node)
+    targets = _answer(table, names, kind)
     choices.numbers.check(targets.kind, targets.y, table.where)
     features = features_of(nodes, joined.edges, roles)
-    if by_node and "graph" in nodes.columns:
-        splits = _splits(graphs, _any_labelled(targets, joined.owner), choices, f"the graphs of {nodes.name}")
+    of_graphs = not by_node or "graph" in nodes.columns
+    if by_node and of_graphs:
+        targeted, among, what = _any_labelled(targets, joined.owner), graphs, f"the graphs of {nodes.name}"
     else:
-        splits = _splits(table, targets, choices, table.name)
+        targeted, among, what = targets, table, table.name
+    splits = _splits(among, targeted, choices, what)
     degree = not features["node_names"]
     if degree:
         features["node_vocab"] = (most_neighbours(joined.ends[1]) + 1,)
@@ -96,6 +100,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         undirected=bool(choices.undirected),
     )
     notes: dict[str, Any] = {"attributes": roles} | ({"degree": True} if degree else {})
+    notes |= _outside(among, targeted, of_graphs)
     packed = joined.graphs_with({"y": targets.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
@@ -119,11 +124,11 @@ def _learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tupl
     return names, categories
 
 
-def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: bool) -> Answer:
-    """Targets; an empty cell is no label where there are other targets, or other nodes, that have one.
+def _answer(table: Table, names: Sequence[str], kind: Kind | None) -> Answer:
+    """Targets; an empty cell is no label.
 
     Raises:
-        UserError: a target that is empty and must not be, or is not finite.
+        UserError: a target that is not finite, or none at all.
     """
     columns = [table.columns[name] for name in names]
     if len(columns) > 1:
@@ -136,8 +141,6 @@ def _answer(table: Table, names: Sequence[str], kind: Kind | None, optional: boo
         return answer(np.stack([values.astype(np.float64) for values in columns], axis=1), table.where, kind)
     [only] = columns
     empty = pd.isna(only)
-    if empty.any() and not optional:
-        raise UserError(f"{table.where(int(np.argmax(empty)))}: '{names[0]}' is empty, and it is the target")
     known = only[~empty]
     if only.dtype.kind == "O":
         words = answer(known, table.where, kind)
@@ -156,16 +159,27 @@ def _any_labelled(targets: Answer, owner: np.ndarray) -> Answer:
 
 
 def _splits(table: Table | None, targets: Answer, choices: Choices, name: str) -> Arrays:
-    """Rows with a target by split: as the column ``split`` says, else at random."""
+    """Rows with a target by split: as the column ``split`` says, where it says anything, else at random."""
     if table is None or "split" not in table.columns:
         return random_split(targets, choices.fractions, choices.split_seed, name)
     words = table.columns["split"]
     parts = np.array([split_of(word) or "" for word in words])
-    if (parts == "").any():
-        row = int(np.argmax(parts == ""))
+    strange = (parts == "") & ~without_split(words)
+    if strange.any():
+        row = int(np.argmax(strange))
         raise UserError(f"{table.where(row)}: split {words[row]!r} is none of train, valid and test")
+    if (parts == "").all():
+        raise UserError(
+            f"{table.name}: column 'split' is empty in all rows: fill it in, or leave it out for a split at random"
+        )
     splits = {split: np.flatnonzero((parts == split) & targets.labelled) for split in SPLITS}
     for split in SPLITS[:2]:
         if not len(splits[split]):
             raise UserError(f"{table.name}: column 'split' puts nothing with a target into '{split}'")
     return {split: rows for split, rows in splits.items() if len(rows)}
+
+
+def _outside(table: Table | None, targets: Answer, of_graphs: bool) -> dict[str, int]:
+    """How many samples are in no split because none is said, and how many graphs because they have no target."""
+    unsaid = 0 if table is None else int(without_split(table.columns.get("split", np.empty(0))).sum())
+    return {"no split": unsaid, "no target": int((~targets.labelled).sum()) if of_graphs else 0}

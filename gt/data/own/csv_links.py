@@ -21,7 +21,7 @@ from gt.data.own.node_tables import encode
 from gt.data.own.roles import roles_of
 from gt.data.packed import Arrays, Graphs
 from gt.data.source import small
-from gt.data.splits import SPLITS, at_random, check_fractions, split_of
+from gt.data.splits import SPLITS, at_random, check_fractions, split_of, without_split
 from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Schema, many
@@ -133,7 +133,8 @@ class CSVLinks(LinkSource):
             meant = np.array([split_of(word) or "" for word in words])
             if (meant == "").any():
                 row = int(np.argmax(meant == ""))
-                raise UserError(f"{edges.where(row)}: split {words[row]!r} is none of train, valid and test")
+                said = "'split' is empty" if without_split(words)[row] else f"split {words[row]!r}"
+                raise UserError(f"{edges.where(row)}: {said}, where a link is for train, valid or test")
             parts = {name: np.flatnonzero(meant == name) for name in SPLITS}
         if empty := [name for name in SPLITS if not len(parts[name])]:
             raise UserError(f"{edges.name}: of {many(len(edges), 'link')} none is for {' and '.join(empty)}")

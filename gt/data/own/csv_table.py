@@ -61,7 +61,7 @@ def read_table(
             )
         columns[name] = plain(cells, commas=commas)
         empty = pd.isna(columns[name])
-        if ids and empty.any():
+        if ids and name != "split" and empty.any():
             raise UserError(f"{table.where(int(np.argmax(empty)))}: '{name}' is empty")
         if not ids and name not in text_columns:
             columns[name] = _typed(name, columns[name], table.where)

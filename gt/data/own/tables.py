@@ -17,9 +17,9 @@ from gt.data.own.known import assemble_known
 from gt.data.packed import Graphs
 from gt.data.source import small
 from gt.data.table import Table
-from gt.schema import Kind, Schema
+from gt.schema import Kind, Schema, many, several
 
-VERSION = 5  # raise when the same files would give another store
+VERSION = 6  # raise when the same files would give another store
 
 
 class OwnTables(Own):
@@ -101,6 +101,23 @@ class OwnTables(Own):
 
     def build(self) -> Graphs:
         return assemble(*self.tables())
+
+    def summary(self, graphs: Graphs) -> str:
+        return "\n".join([super().summary(graphs), *self._outside(graphs)])
+
+    def _outside(self, graphs: Graphs) -> list[str]:
+        """A line each for the samples that are in no split because the files do not say one, or give no target."""
+        schema, lines = graphs.schema, []
+        of_nodes = schema.level == "node" and len(graphs) == 1
+        samples = int(graphs.node_ptr[-1]) if of_nodes else len(graphs)
+        what = f"of {many(samples, 'node' if of_nodes else 'graph')}"
+        if (count := graphs.notes["no split"]) and self.folds.folds is None:
+            fate = "are read by others and neither trained on nor scored" if of_nodes else "are left out"
+            lines.append(f"  {count:,} {what} have no split and {fate}")
+        if count := graphs.notes["no target"]:
+            no = "no" if len(schema.target) == 1 else "none of"
+            lines.append(f"  {count:,} {what} have {no} {several(schema.target, 4)} and are left out")
+        return lines
 
     def build_known(self, known: Schema) -> Graphs:
         graphs, self.records = assemble_known(*self.tables(known), known)
