@@ -77,18 +77,19 @@ def main(words: Sequence[str]) -> None:
     models = Models(tasks, options.dropout, options.embeddings is not None, answers)
     folder = paths[0].resolve().parent.parent
     device = device_of(options.device)
-    every = options.split == ALL or (options.split is None and are_new(options.overrides))
+    new, asks = are_new(options.overrides), options.pairs is not None
+    every = new if asks else options.split == ALL or (options.split is None and new)
     if every:
         check_learned(options.overrides)
     cfg, data = opened(folder, options.overrides, options.trust, models, new=every)
     check_schema(models.schema, data.schema)
     for task in [] if every else tasks:
         check_unchanged(task, data, options.overrides)
-    if options.pairs is not None:
+    if asks:
         ask_pairs(data, options.pairs)
     if options.attention is not None:
         check_attended(models, data)
-    every = every or options.pairs is not None
+    every = every or asks
     split = ALL if every else options.split or data.last_split()
     calibration = Calibration()
     if calibrated:

@@ -179,3 +179,60 @@ def test_batches_hide_the_links_that_they_ask_for_and_answers_can_be_ranked(tmp_
     right = roc_auc_score(data.targets("test")[:, 0], rating[:, 0])
     assert float(measures.compute()["auroc"]) == pytest.approx(right)
     assert len(links) == sum(len(data.graphs.splits[part]) for part in ("train", "valid", "test"))
+
+
+def test_pairs_may_be_asked_of_a_graph_that_has_grown(tmp_path):
+    write(tmp_path / "mine")
+    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\nn5,new\n")
+    with pytest.raises(UserError, match=r"by a table of pairs, --pairs FILE, of the graph of the training or"):
+        predictions(run, f"data.path={tmp_path / 'mine'}")
+    of_training = predictions(run, "--pairs", str(tmp_path / "pairs.csv"), "--split", "all")
+    assert of_training["prediction"].ne("").tolist() == [True, False]
+
+    grown = tmp_path / "grown"
+    grown.mkdir()
+    source = CSVLinks(str(tmp_path / "mine"), root=str(tmp_path))
+    nodes, edges = (pd.read_csv(tmp_path / "mine" / f"{part}.csv") for part in ("nodes", "edges"))
+    shown = source.build().edge_index.T
+    names = source.ids()
+    known = {frozenset(names[ends].tolist()) for ends in shown}
+    kept = [frozenset(ends) in known for ends in edges[["source", "target"]].to_numpy().tolist()]
+    nodes[::-1].to_csv(grown / "nodes.csv", index=False)
+    edges[kept].to_csv(grown / "edges.csv", index=False)
+    again = predictions(run, f"data.path={grown}", "--pairs", str(tmp_path / "pairs.csv"))
+    first = numbers(of_training[:1], "prediction")
+    np.testing.assert_allclose(numbers(again[:1], "prediction"), first, rtol=1e-4)
+
+    nodes.iloc[:1].assign(node="new").to_csv(grown / "nodes.csv", index=False, mode="a", header=False)
+    edges.iloc[:1].assign(source="n1", target="new").to_csv(grown / "edges.csv", index=False, mode="a", header=False)
+    more = predictions(run, f"data.path={grown}", "--pairs", str(tmp_path / "pairs.csv"))
+    assert more["prediction"].ne("").all()
+    assert numbers(more[:1], "prediction") != pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("team", "t9", r"nodes\.csv, line 2: 'team' is 't9', which the model has not learned"),
+        ("team", None, "no column"),
+    ],
+)
+def test_a_grown_graph_that_the_model_cannot_read_is_refused(column, value, said, tmp_path):
+    write(tmp_path / "mine")
+    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    path = tmp_path / "mine" / "nodes.csv"
+    nodes = pd.read_csv(path)
+    changed = nodes.drop(columns=column) if value is None else nodes.assign(**{column: value})
+    changed.to_csv(path, index=False)
+    (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\n")
+    with pytest.raises(UserError, match=said):
+        predictions(run, f"data.path={tmp_path / 'mine'}", "--pairs", str(tmp_path / "pairs.csv"))
+
+
+def test_nodes_that_are_told_by_an_embedding_alone_are_those_of_the_training(tmp_path):
+    write(tmp_path / "mine", nodes=False)
+    run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
+    (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\n")
+    with pytest.raises(UserError, match="ask pairs of that graph, by --pairs FILE without other data"):
+        predictions(run, f"data.path={tmp_path / 'mine'}", "--pairs", str(tmp_path / "pairs.csv"))

@@ -30,6 +30,11 @@ from gt.schema import Schema
 
 LARGEST = 1 << 27  # pairs in an evaluation batch unless told otherwise: 3 GiB of numbers of nodes, answers and ratings
 
+UNASKED = (
+    "links are asked for by a split of the run's own data, --split valid or test, or by a table of pairs, "
+    "--pairs FILE, of the graph of the training or, of data=csv_links, of another"
+)
+
 
 def both_ways(pairs: np.ndarray) -> np.ndarray:
     """(K, 2) pairs to the (2, 2K) edges between them: each pair, then its inverse."""
@@ -48,11 +53,13 @@ class LinkSource(Source):
     Attributes:
         negatives: what a link is told from in training.
         late_links: whether a model may read the links of ``valid`` in the test.
+        grows: whether `build_known` makes another graph, all of whose links are read, of which pairs may be asked.
         asked: (K, 2) of new data, the pairs of which a trained model is asked whether they are linked.
     """
 
     negatives: type[Negatives] = AnyPair
     late_links: bool = True
+    grows: bool = False
     asked: np.ndarray | None = None
 
     def ids(self) -> pd.Index | None:
@@ -101,10 +108,8 @@ class LinkData(Stored, Sized):
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         asked = self.source.asked
-        if known is not None and asked is None:
-            raise UserError(
-                "links are asked for by a split, --split valid or test, or by a table of pairs, --pairs FILE"
-            )
+        if known is not None and asked is None and not self.source.grows:
+            raise UserError(UNASKED)
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(
@@ -112,12 +117,17 @@ class LinkData(Stored, Sized):
                     "choose encoding=none or degree for links"
                 )
         super().open([], known)
-        if known is not None and asked is not None:
-            self.ask(asked)
+        if known is not None:
+            self.ask(np.empty((0, 2), np.int64) if asked is None else asked)
 
     def ask(self, pairs: np.ndarray) -> None:
         """Let (K, 2) pairs of nodes of the graph be the split `ALL`."""
         self.stored = replace(self.graphs, splits={**self.graphs.splits, ALL: pairs})
+
+    def check_split(self, split: str) -> None:
+        if split == ALL and not self.has(split):
+            raise UserError(UNASKED)
+        super().check_split(split)
 
     @cached_property
     def whole(self) -> Whole:

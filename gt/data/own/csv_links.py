@@ -15,8 +15,9 @@ from gt.data.numbers import Numbers
 from gt.data.own.assemble import features_of
 from gt.data.own.base import file_name
 from gt.data.own.columns import describe
-from gt.data.own.csv_graphs import direction, files, read_part
+from gt.data.own.csv_graphs import direction, files, read_part, text_columns
 from gt.data.own.joined import join
+from gt.data.own.known import shown_known
 from gt.data.own.node_tables import encode
 from gt.data.own.roles import roles_of
 from gt.data.packed import Arrays, Graphs
@@ -48,6 +49,8 @@ class CSVLinks(LinkSource):
     Raises:
         ValueError: fractions that do not add up to 1, or leave no links to learn or to find.
     """
+
+    grows = True
 
     def __init__(
         self,
@@ -82,9 +85,13 @@ class CSVLinks(LinkSource):
         options = {"features": self.features, "fractions": self.fractions, "seed": self.split_seed}
         return {"source": "links", "version": VERSION, "files": digests, **options, **self.numbers.facts()}
 
-    def tables(self) -> tuple[Table, Table, int]:
-        """The nodes, the links, each once, and how many rows were left out."""
-        read = {part: read_part(part, path) for part, path in self.files().items()}
+    def tables(self, known: Schema | None = None) -> tuple[Table, Table, int]:
+        """The nodes, the links, each once, and how many rows were left out.
+
+        Args:
+            known: of a trained model: what was text in training is text.
+        """
+        read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
         edges = read["edges"]
         direction(edges)  # whatever it is
         ends = np.stack([edges.columns[end].astype(str) for end in ("source", "target")])
@@ -125,6 +132,10 @@ class CSVLinks(LinkSource):
             splits["valid_edge_attr"] = encode(late, schema.edge_names, schema.edge_categories)
         notes = {"attributes": roles, "left out": left_out}
         return self.numbers.learn(replace(graphs, splits=splits, notes=notes))
+
+    def build_known(self, known: Schema) -> Graphs:
+        nodes, edges, _ = self.tables(known)
+        return shown_known(nodes, edges, known)
 
     def _split(self, edges: Table, words: np.ndarray | None) -> Arrays:
         if words is None:

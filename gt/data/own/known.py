@@ -37,12 +37,7 @@ def assemble_known(
             f"{nodes.name}: edges are read as {said} and the model has learned from {learned} ones: "
             f"set data.undirected={str(known.undirected).lower()} to read them so"
         )
-    for table, names in ((nodes, known.node_names), (edges, known.edge_names)):
-        for name in names if len(table) else ():
-            if name not in table.columns:
-                others = table.others("graph", "node", "source", "target")
-                hint = nearest(name, others) if others else "it has none but of ids"
-                raise UserError(f"{table.name}: no column '{name}', which the model reads: {hint}")
+    _check_columns(nodes, edges, known)
     every = join(nodes, edges, graphs, undirected)
     unreadable = _unreadable_graphs(every, known)
     if unreadable and "graph" not in nodes.columns:
@@ -58,6 +53,39 @@ def assemble_known(
         table = about.take(records.row)
     y = known_targets(table.select(known.target), len(table), known, table.where)
     return joined.graphs_with({"y": y}, known), records
+
+
+def shown_known(nodes: Table, edges: Table, known: Schema) -> Graphs:
+    """One graph of which links are asked, all of ``edges`` read both ways, as a trained model reads such.
+
+    Raises:
+        UserError: one line with file and line for what is wrong: as `join`, a column that the model reads and the
+            tables lack, a value that it has not learned.
+    """
+    if not known.node_names:
+        raise UserError(
+            "this model knows the nodes of its training alone, each by an embedding of its own: ask pairs of that "
+            "graph, by --pairs FILE without other data"
+        )
+    _check_columns(nodes, edges, known)
+    joined = join(nodes, edges, None, undirected=True)
+    if unreadable := _unreadable_graphs(joined, known):
+        raise UserError(next(iter(unreadable.values())))
+    return joined.both_ways().graphs_with({}, known)
+
+
+def _check_columns(nodes: Table, edges: Table, known: Schema) -> None:
+    """Whether tables have the columns that a model reads.
+
+    Raises:
+        UserError: one lacks some.
+    """
+    for table, names in ((nodes, known.node_names), (edges, known.edge_names)):
+        for name in names if len(table) else ():
+            if name not in table.columns:
+                others = table.others("graph", "node", "source", "target")
+                hint = nearest(name, others) if others else "it has none but of ids"
+                raise UserError(f"{table.name}: no column '{name}', which the model reads: {hint}")
 
 
 def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
