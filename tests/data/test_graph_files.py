@@ -217,7 +217,7 @@ def test_what_is_wrong_in_graphml_is_one_line(fault, tmp_path):
 def link(**changes):
     nodes = [{"id": "a", "x": 1}, {"id": "b", "x": 2}]
     graph = {"directed": True, "graph": {"label": 1}, "nodes": nodes, "edges": [{"source": "a", "target": "b"}]}
-    return json.dumps([graph, graph | changes])
+    return json.dumps([graph, graph | {"graph": {"label": 0}} | changes])
 
 
 JSON = {

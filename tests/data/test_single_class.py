@@ -1,0 +1,59 @@
+"""A target of one class leaves nothing to learn: one line says so where targets are read, whatever the files are."""
+
+import pandas as pd
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from gt.data.molecules.molecules import Molecules
+from gt.data.own.csv_graphs import CSVGraphs
+from gt.data.own.graph_files import GraphFiles
+from gt.data.own.pyg import PyG
+from gt.data.text.classification import TextClassification
+from gt.errors import UserError
+from tests.data.test_partial_tables import write_graphs
+
+ROWS = 12
+
+
+@pytest.mark.parametrize(("label", "shown"), [("a", "a"), (0, "0"), (3, "3"), (1.0, "1")])
+@pytest.mark.parametrize("by_node", [True, False])
+def test_tables(label, shown, by_node, tmp_path):
+    node = [f"n{n}" for n in range(ROWS)]
+    of_graphs = {} if by_node else {"graph": [f"g{n}" for n in range(ROWS)]}
+    labelled = {"label": [label] * ROWS}
+    about = pd.DataFrame({**of_graphs, "node": node, "size": [n / 8 for n in range(ROWS)]})
+    about.assign(**(labelled if by_node else {})).to_csv(tmp_path / "nodes.csv", index=False)
+    if not by_node:
+        pd.DataFrame({**of_graphs, **labelled}).to_csv(tmp_path / "graphs.csv", index=False)
+    pd.DataFrame({**of_graphs, "source": node, "target": node}).to_csv(tmp_path / "edges.csv", index=False)
+    file = "nodes.csv" if by_node else "graphs.csv"
+    with pytest.raises(UserError) as caught:
+        CSVGraphs(str(tmp_path), target="label").build()
+    assert str(caught.value) == f"{file}: 'label' has one class only, '{shown}': there is nothing to tell apart"
+
+
+def test_graph_files(tmp_path):
+    path = write_graphs(tmp_path / "g.jsonl", y=["a", None, "a"] * 8)
+    with pytest.raises(UserError, match=r"g\.jsonl: 'y' has one class only, 'a': there is nothing to tell apart"):
+        GraphFiles(str(path), target="y").build()
+
+
+def test_graphs_of_pyg(tmp_path):
+    graphs = [Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([0])) for _ in range(ROWS)]
+    torch.save(graphs, tmp_path / "g.pt")
+    with pytest.raises(UserError, match=r"'y' has one class only, '0': there is nothing to tell apart"):
+        PyG(path=str(tmp_path / "g.pt")).build()
+
+
+def test_molecules(tmp_path):
+    pd.DataFrame({"smiles": ["C" * n for n in range(1, ROWS)], "y": "a"}).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(UserError, match=r"m\.csv: 'y' holds one value only: there is nothing to learn"):
+        list(Molecules(str(tmp_path / "m.csv"), target="y").build())
+
+
+def test_texts(tmp_path):
+    table = pd.DataFrame({"text": [f"text number {n}" for n in range(40)], "label": "a"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match=r"every training text of .*t\.csv has the label 'a'"):
+        TextClassification(str(tmp_path / "t.csv")).build()
