@@ -84,22 +84,24 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether a map of rows is oneDNN's: one that is large, of 32 bits on a CPU, and that nobody looks into."""
+    if x.device.type != "cpu" or x.dim() != 2 or x.dtype != torch.float32 or weight.dtype != torch.float32:
+        return False
+    if len(x) < FEWEST or x.shape[1] != weight.shape[1] or torch.is_autocast_enabled("cpu"):
+        return False
+    if x.numel() * len(weight) < (SMALLEST if _whole(len(x)) == len(x) else RAGGED):
+        return False
+    # the transforms of torch.func go through PyTorch's own functions alone
+    return not (torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()) and onednn_is_faster()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` of (..., K), (N, K) and (N,), as `torch.nn.functional.linear`.
 
     Large products of float32 matrices on a CPU are oneDNN's where it is the faster, see `onednn_is_faster`.
     """
-    if (
-        torch.compiler.is_compiling()  # a compiler has its own products
-        or x.device.type != "cpu"
-        or x.dim() != 2
-        or x.dtype != torch.float32
-        or weight.dtype != torch.float32
-        or len(x) < FEWEST
-        or x.numel() * len(weight) < (SMALLEST if _whole(len(x)) == len(x) else RAGGED)
-        or torch.is_autocast_enabled("cpu")
-        or not onednn_is_faster()
-    ):
+    if torch.compiler.is_compiling() or not _suits_onednn(x, weight):  # a compiler has products of its own
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 

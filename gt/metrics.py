@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, classification
 
@@ -135,6 +136,8 @@ class OfLabelled(Around):
         metric.update(prediction, target)
 
     def compute(self) -> Any:
+        for metric in self._of_tasks:
+            join_gathering(metric)
         counts = self.labels.compute()
         if counts.isnan().any():
             return counts.new_tensor(torch.nan)
@@ -148,6 +151,22 @@ class OfLabelled(Around):
         each: Any
         for each in (self.labels, *self.others):
             each.reset()
+
+
+def join_gathering(metric: Metric) -> None:
+    """Let a process without a label of its own join in where lists of all processes are gathered: by empty tensors.
+
+    Torchmetrics gathers what there is, and processes that have nothing would wait for nobody.
+    """
+    if not (metric._to_sync and metric.distributed_available_fn()):
+        return
+    lists = {name: state for name in metric._defaults if isinstance(state := getattr(metric, name), list)}
+    here = {name: (state[0].dtype, state[0].shape[1:]) for name, state in lists.items() if len(state)}
+    kinds: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(kinds, here)
+    for name in lists.keys() - here.keys():
+        if kind := next((each[name] for each in kinds if name in each), None):
+            setattr(metric, name, [torch.empty((0, *kind[1]), dtype=kind[0], device=metric.device)])
 
 
 def _defined(metric: Any) -> Tensor:

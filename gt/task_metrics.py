@@ -183,6 +183,14 @@ class BalancedAccuracy(MulticlassConfusionMatrix):
         return (matrix.diagonal() / samples)[samples > 0].mean()
 
 
+def lengths(rows: Tensor) -> Tensor:
+    """(R, tasks) to (tasks,): the root of each column's sum of squares, none of which is too large for 32 bits."""
+    largest = rows.abs().amax(0)
+    ratio = torch.where(largest > 0, rows / largest, 0.0)
+    length = largest * ratio.square().sum(0).sqrt()
+    return torch.where(largest.isinf() | largest.isnan(), largest, length)
+
+
 class Errors(Metric):
     """The mean absolute error ``mae`` and the root mean squared error ``rmse`` of numbers, both a mean over tasks.
 
@@ -197,13 +205,14 @@ class Errors(Metric):
     higher_is_better = False
     scores = ("mae", "rmse")
     absolute: Tensor
-    squared: Tensor
+    length: Tensor
     labels: Tensor
 
     def __init__(self, tasks: int) -> None:
         super().__init__()
-        for name in ("absolute", "squared", "labels"):
-            self.add_state(name, torch.zeros(tasks), dist_reduce_fx="sum")
+        self.add_state("absolute", torch.zeros(tasks), dist_reduce_fx="sum")
+        self.add_state("length", torch.zeros(tasks), dist_reduce_fx=lengths)  # of the vector of errors
+        self.add_state("labels", torch.zeros(tasks), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Take predictions (B, tasks) and targets of as many numbers."""
@@ -212,11 +221,11 @@ class Errors(Metric):
         error = torch.where(labelled, preds.detach().float() - target, 0.0)
         self.labels += labelled.sum(0)
         self.absolute += error.abs().sum(0)
-        self.squared += error.square().sum(0)
+        self.length = lengths(torch.cat([self.length[None], error]))
 
     def compute(self) -> dict[str, Tensor]:
         """The two scores, each a scalar."""
         return {
             "mae": (self.absolute / self.labels)[self.labels > 0].mean(),
-            "rmse": (self.squared / self.labels)[self.labels > 0].sqrt().mean(),
+            "rmse": (self.length / self.labels.sqrt())[self.labels > 0].mean(),
         }

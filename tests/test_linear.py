@@ -118,6 +118,25 @@ def test_small_products_and_stacked_ones_are_left_to_pytorch(asked, monkeypatch)
     assert [shape[0] for shape in asked] == [96, 224]
 
 
+def test_transforms_of_functions_and_traces_are_left_to_pytorch(asked):
+    layer, x = Linear(8, 8), torch.randn(64, 8)
+    (expected,) = torch.autograd.grad(nn.functional.linear(x, layer.weight, layer.bias).square().sum(), layer.weight)
+    grad = torch.func.grad(lambda weight: linear(x, weight, layer.bias).square().sum())(layer.weight)
+    torch.testing.assert_close(grad, expected)
+    rows = torch.vmap(lambda each: linear(each, layer.weight, layer.bias))(x.view(2, 32, 8))
+    torch.testing.assert_close(rows.view(64, 8), layer(x))
+    asked.clear()
+    traced = torch.jit.trace(layer, x, check_trace=False)
+    torch.testing.assert_close(traced(x[:40]), nn.functional.linear(x[:40], layer.weight, layer.bias))
+    assert not asked
+
+
+def test_what_does_not_fit_is_refused_in_pytorchs_words(asked):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Linear(8, 8)(torch.randn(64, 9))
+    assert not asked
+
+
 def test_copies_and_names_of_weights_are_those_of_pytorch(asked):
     layer = copy.deepcopy(Linear(64, 32))
     assert list(layer.state_dict()) == ["weight", "bias"]

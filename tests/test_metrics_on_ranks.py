@@ -1,10 +1,12 @@
 """Metrics, official evaluators among them, are over several processes what they are in one."""
 
 import torch
+from torchmetrics import MeanSquaredError, SpearmanCorrCoef
+from torchmetrics.classification import BinaryAUROC
 
 from gt.data.ogb.link_metric import Hits, ReciprocalRank
 from gt.data.ogb.metric import OGBAccuracy, OGBMetric
-from gt.metrics import metrics
+from gt.metrics import OfLabelled, metrics
 from gt.schema import Schema
 from tests.parallel.ranks import on_ranks
 
@@ -30,6 +32,12 @@ def cases():
     for kind, target in (("binary", answers(2, 60, 3).float()), ("regression", numbers(60, 3)),
                          ("multiclass", answers(3, 60))):  # fmt: skip
         yield kind, metrics(Schema((5,), kind=kind, outputs=3))[0], numbers(60, 3), target
+    few = answers(2, 60, 3).float()
+    few[:58, 1] = torch.nan  # one process alone has labels of this task
+    own = {"binary": [BinaryAUROC()], "regression": [SpearmanCorrCoef(), MeanSquaredError()]}
+    for kind, metric in ((kind, metric) for kind, each in own.items() for metric in each):
+        target = few if kind == "binary" else numbers(60, 3).where(~few.isnan(), torch.nan)
+        yield type(metric).__name__, OfLabelled(metric, Schema((5,), kind=kind, outputs=3)), numbers(60, 3), target
 
 
 def over_ranks(rank, world):

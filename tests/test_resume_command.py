@@ -97,6 +97,7 @@ def test_how_a_run_goes_on_may_change_and_is_said(argument, run_folder, capsys):
         "mask._target_=gt.masks.Complete", "model.block.local._target_=gt.layers.FeedForward",
         "optim.schedule._target_=torch.optim.lr_scheduler.LinearLR",
         "trainer.fast_dev_run=true", "model.block.norm.eps=0.1", "criterion=loss",
+        "loss._target_=torch.nn.L1Loss", "metrics.r2._target_=gt.task_metrics.R2",
     ],
 )  # fmt: skip
 def test_what_a_run_is_may_not_change(argument, run_folder):

@@ -37,6 +37,9 @@ def test_an_interval_is_that_of_scipy(n: int) -> None:
 
 def test_one_run_has_no_interval_and_nothing_is_a_difference_without_pairs() -> None:
     assert Estimate.of([0.5]).mean == 0.5
+    for values in ([math.inf, 1.0], [math.inf, math.inf], [math.inf, -math.inf], [math.nan, math.inf]):
+        assert not math.isfinite(Estimate.of(values).mean)
+        assert math.isnan(Estimate.of(values).low)
     assert math.isnan(Estimate.of([0.5]).low)
     assert difference({0: 1.0}, {1: 1.0}) is None
 

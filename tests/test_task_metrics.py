@@ -183,6 +183,26 @@ def test_errors_are_the_mean_over_tasks_of_sklearns() -> None:
     assert found["mae"] == pytest.approx(by_sklearn(mean_absolute_error, prediction, target, three), rel=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e20, 1e30])
+def test_errors_of_any_unit_are_those_of_another_times_the_unit(unit) -> None:
+    draw = torch.Generator().manual_seed(3)
+    target, prediction = torch.randn(2, 90, 3, generator=draw).unbind()
+    target[::7, 1] = NAN
+    metric, expected = Errors(3), scores(Errors(3), prediction, target)
+    for rows in (slice(0, 50), slice(50, 50), slice(50, 90)):
+        metric.update(prediction[rows] * unit, target[rows] * unit)
+    found = metric.compute()
+    for name in ("mae", "rmse"):
+        assert float(found[name]) / unit == pytest.approx(float(expected[name]), rel=1e-5)
+
+
+def test_errors_without_end_are_inf_and_without_any_error_0() -> None:
+    found = scores(Errors(1), torch.tensor([[math.inf], [1.0]]), torch.tensor([[1.0], [1.0]]))
+    assert found["rmse"] == found["mae"] == math.inf
+    found = scores(Errors(1), torch.ones(2, 1), torch.ones(2, 1))
+    assert found["rmse"] == found["mae"] == 0
+
+
 def test_a_prediction_that_is_no_number_is_not_taken_for_a_missing_label() -> None:
     found = scores(Errors(1), torch.tensor([[NAN], [1.0]]), torch.tensor([[1.0], [1.0]]))
     assert math.isnan(found["mae"])

@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of n numbers that are drawn alike; NaN where one is NaN, and but for the mean where n is 1.
+    """The mean of n numbers that are drawn alike; NaN where one is NaN, and but for the mean where n is 1, or one inf.
 
     Attributes:
         n: how many numbers.
@@ -36,8 +36,9 @@ class Estimate:
         """Raises ValueError where there are none."""
         from scipy.special import stdtrit  # late: --help and a typo answer at once
 
-        n, mean = len(values), fmean(values)
-        deviation = math.nan if n == 1 or math.isnan(mean) else stdev(values)
+        n, finite = len(values), all(map(math.isfinite, values))
+        mean = fmean(values) if finite else sum(values) / n
+        deviation = stdev(values) if n > 1 and finite else math.nan
         error = deviation / math.sqrt(n)
         reach = error * float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else math.nan
         return cls(n, mean, deviation, error, mean - reach, mean + reach)

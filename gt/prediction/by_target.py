@@ -30,7 +30,7 @@ class ErrorsByTarget(Errors):
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars, NaN where a target has no label."""
-        errors = torch.cat([self.absolute / self.labels, (self.squared / self.labels).sqrt()])
+        errors = torch.cat([self.absolute / self.labels, self.length / self.labels.sqrt()])
         return dict(zip(self.reported, errors, strict=True))
 
     def lines(self, scores: Mapping[str, float]) -> list[str]:
