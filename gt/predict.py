@@ -42,6 +42,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     options.overrides = [word for word in settings if not word.startswith("out=")]
     for word in settings:
         options.out = Path(word.removeprefix("out=")) if word.startswith("out=") else options.out
+    if options.out is not None and not options.out.name.lower().endswith((".csv", ".csv.gz")):
+        raise UserError(f"--out {options.out}: the table is written as CSV: name it .csv or .csv.gz")
     if options.dropout in (1, *range(-9, 0)):
         raise UserError(f"--dropout {options.dropout}: a deviation takes 2 passes or more, such as --dropout 20")
     return options
