@@ -200,16 +200,23 @@ def without(text, column):
 
 
 FAULTS = {
-    "no nodes": ({"nodes": None}, "{folder} has no nodes.csv (nor .csv.gz nor .tsv): did you mean 'edges.csv'?"),
+    "no nodes": (
+        {"nodes": None},
+        "{folder} has no nodes.csv (nor .csv.gz nor .tsv), with the column node: it holds edges.csv and graphs.csv",
+    ),
     "blank file": ({"graphs": "\n \n"}, "{folder}/graphs.csv is empty"),
     "wrong column": (
         {"edges": EDGES.replace("source", "sorce")},
-        "{folder}/edges.csv, line 1: no column 'source': did you mean 'sorce'?",
+        "{folder}/edges.csv, line 1: needs the columns source and target and has graph, sorce, target, bond: rename",
+    ),
+    "other names of columns": (
+        {"edges": EDGES.replace("source,target", "src,dst")},
+        "{folder}/edges.csv, line 1: needs the columns source and target and has graph, src, dst, bond: rename what is",
     ),
     "no graph of nodes": ({"nodes": without(NODES, "graph")}, "nodes.csv has no column 'graph': "),
     "no ids": (
         {"nodes": NODES.replace("node,", "nod,")},
-        "{folder}/nodes.csv, line 1: no column 'node': did you mean 'nod'?",
+        "{folder}/nodes.csv, line 1: needs the column node and has graph, nod, element, ring: rename what is meant",
     ),
     "column twice": ({"nodes": NODES.replace("ring", "node")}, "{folder}/nodes.csv, line 1: two columns 'node'"),
     "unnamed column": ({"nodes": NODES.replace("ring", "")}, "{folder}/nodes.csv, line 1: a column without a name"),
@@ -280,7 +287,7 @@ FAULTS = {
     ),
     "edge twice": (
         {"edges": EDGES + "m1,b,a,double\n"},
-        "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already, see {folder}/edges.csv, line 3",
+        "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already with other values, see {folder}/edges.csv, line",
     ),
     "edge between graphs": (
         {"edges": EDGES.replace("m1,b,a", "m1,b,3")},
@@ -322,11 +329,17 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(fault, tmp_path):
     assert not list((tmp_path / "built").rglob("*.npy"))
 
 
-def test_undirected_edges_are_listed_once(tmp_path):
-    folder = write(tmp_path / "csv", edges=EDGES + "m1,a,b,single\n")
-    assert len(opened(folder).graphs.edge_index[0]) == 4
-    said = line_of(lambda: opened(folder, undirected=True))
-    assert said.endswith("edges.csv, line 3: undirected, each is listed once")
+def test_edges_that_are_listed_again_are_left_out_and_counted(tmp_path, capsys):
+    folder = write(tmp_path / "csv", edges=EDGES + "m1,a,b,single\nm2,1,2,double\n")
+    assert gather(opened(folder).graphs, [1]).edge_index.tolist() == [[1, 0], [0, 1]]
+    assert "  1 edge left out, which the files list again" in capsys.readouterr().out.splitlines()
+    both = opened(folder, undirected=True).graphs
+    assert "  2 edges left out, which the files list again, in either direction" in capsys.readouterr().out.splitlines()
+    same(both, molecules())
+    other = write(tmp_path / "other", edges=EDGES + "m1,a,b,double\n")
+    assert len(opened(other).graphs.edge_index[0]) == 4
+    said = line_of(lambda: opened(other, undirected=True))
+    assert said.endswith("other/edges.csv, line 3 (undirected, it is the same either way round): keep one of them")
     loop = opened(write(tmp_path / "loop", edges=EDGES + "m3,a,a,single\n"), undirected=True).graphs
     assert gather(loop, [0]).edge_index.tolist() == [[0], [0]]
 

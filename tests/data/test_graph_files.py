@@ -248,8 +248,8 @@ JSON = {
     ),
     "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' is there already"),
     "edge twice": (
-        link(edges=[{"source": "a", "target": "b"}] * 2),
-        "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already",
+        link(edges=[{"source": "a", "target": "b", "w": weight} for weight in (1, 2)]),
+        "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already with other values",
     ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
     "attribute that only one has": (

@@ -149,7 +149,8 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "csv graphs": {
         "no folder": ({}, "no folder at @/nodes.csv: set data.path", {"path": "nodes.csv"}),
-        "missing": ({"edges.csv": None}, "@ has no edges.csv (nor .csv.gz nor .tsv): did you mean 'nodes.csv'?"),
+        "missing": ({"edges.csv": None},
+         "@ has no edges.csv (nor .csv.gz nor .tsv), with the columns source and target: it holds graphs.csv and"),
         "empty": ({"edges.csv": ""}, "@/edges.csv is empty"),
         "no nodes": ({"nodes.csv": "graph,node,element\n"}, "nodes.csv has no rows: there are no nodes"),
         "edge beyond": ({"edges.csv": EDGES.replace("m2,3,2", "m2,4,2")},

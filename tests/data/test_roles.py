@@ -41,6 +41,12 @@ def test_a_name_is_no_target_and_what_could_be_one_is_named(tmp_path):
     assert "no other attribute" in line_of(lambda: opened(drawn(), tmp_path))
 
 
+def test_what_is_called_like_a_class_or_has_few_values_is_named_first(tmp_path):
+    floats = {f"f{n}": [0.1 * n + k / 7 for k in range(40)] for n in range(9)}
+    line = line_of(lambda: opened(drawn(**floats, team=["a", "b"], **{"class": ["u", "v", "w"]}), tmp_path))
+    assert "choose one of class, team, f0, f1, f2, f3, f4, f5 and 3 more: data.target=class" in line
+
+
 def test_what_became_of_each_attribute_is_kept_and_printed(tmp_path, capsys):
     store = opened(drawn(club=["a", "b"]), tmp_path, target="club")
     assert store.notes["attributes"] == {

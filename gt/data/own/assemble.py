@@ -65,7 +65,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
             number, a split of which there is nothing.
     """
     joined = join(nodes, edges, graphs, choices.undirected)
-    nodes = joined.nodes
+    nodes, edges = joined.nodes, joined.edges
     sizes = np.bincount(joined.owner, minlength=len(joined.keys))
     if graphs is not None and (sizes == 0).any():
         row = int(np.argmin(sizes))
@@ -101,7 +101,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         undirected=bool(choices.undirected),
     )
     notes: dict[str, Any] = {"attributes": roles} | ({"degree": True} if degree else {})
-    notes |= _outside(among, targeted, of_graphs)
+    notes |= {"edges again": joined.again, **_outside(among, targeted, of_graphs)}
     packed = joined.graphs_with({"y": targets.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 

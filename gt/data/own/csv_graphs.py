@@ -51,7 +51,10 @@ def files(folder: Path, needed: Sequence[str] = PARTS[:2]) -> dict[str, Path]:
             paths[part] = folder / there[0]
     for part in needed:
         if part not in paths:
-            raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv): {nearest(f'{part}.csv', others)}")
+            spare = [name for name in others if folder / name not in paths.values()]
+            hint = nearest(f"{part}.csv", spare) if spare else f"it holds {' and '.join(others) or 'no file'}"
+            held = f"with the column{'s' if len(NEEDED[part]) > 1 else ''} {' and '.join(NEEDED[part])}"
+            raise UserError(f"{folder} has no {part}.csv (nor .csv.gz nor .tsv), {held}: {hint}")
     return paths
 
 

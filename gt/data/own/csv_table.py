@@ -10,7 +10,8 @@ import pandas as pd
 
 from gt.data import table as tables
 from gt.data.table import Table, Where, plain, unsure, with_commas
-from gt.errors import UserError, nearest
+from gt.errors import UserError
+from gt.schema import several
 
 
 def read_table(
@@ -47,9 +48,9 @@ def read_table(
             raise UserError(f"{path}, line 1: {f'two columns {name!r}' if name else 'a column without a name'}")
         if "\n" in name:
             raise UserError(f"{path}, line 1: a column whose name has a line break, {name[:40]!r}: is a quote open?")
-    for name in needed:
-        if name not in names:
-            raise UserError(f"{path}, line 1: no column '{name}': {nearest(name, names)}")
+    if not {*needed} <= {*names}:
+        wanted = f"column{'s' if len(needed) > 1 else ''} {' and '.join(needed)}"
+        raise UserError(f"{path}, line 1: needs the {wanted} and has {several(names, 8)}: rename what is meant")
     columns: dict[str, np.ndarray] = {}
     for name, cells in zip(names, table.columns.values(), strict=True):
         ids = name in (*needed, "graph", "split")

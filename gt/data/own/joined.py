@@ -1,6 +1,6 @@
 """Tables of nodes, edges and graphs joined by the ids in them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ class Joined:
         keys: (G,) the ids of graphs.
         ends: (2, E) the rows of the nodes that each edge joins, source and target.
         row: (N,) where each node stands among the rows of its file.
+        again: how many edges were left out because they are listed before.
     """
 
     nodes: Table
@@ -31,6 +32,7 @@ class Joined:
     keys: pd.Index
     ends: np.ndarray
     row: np.ndarray
+    again: int = 0
 
     def both_ways(self) -> "Joined":
         """Each edge is also one in the other direction."""
@@ -80,11 +82,11 @@ class Joined:
 
 
 def join(nodes: Table, edges: Table, graphs: Table | None, undirected: bool | None) -> Joined:
-    """The tables joined; undirected, an edge may be listed in one direction only.
+    """The tables joined, each edge once; undirected, in one direction only.
 
     Raises:
         UserError: one line with file and line for what is wrong: no nodes, a column that is missing, an id that is
-            unknown or occurs twice, an edge between graphs or one that is there twice.
+            unknown or occurs twice, an edge between graphs or one that is there again with other values.
     """
     if not len(nodes):
         raise UserError(f"{nodes.name} has no rows: there are no nodes")
@@ -92,8 +94,9 @@ def join(nodes: Table, edges: Table, graphs: Table | None, undirected: bool | No
     row = np.argsort(owner, kind="stable")
     nodes, owner = nodes.take(row), owner[row]
     ends = _ends(nodes, edges, owner, keys)
-    _once(edges, ends, undirected)
-    return Joined(nodes, edges, graphs, owner, keys, ends, row)
+    first = _once(edges, ends, undirected)
+    again = int((~first).sum())
+    return Joined(nodes, edges.take(np.flatnonzero(first)), graphs, owner, keys, ends[:, first], row, again)
 
 
 def index(ids: np.ndarray, table: Table, what: str, groups: np.ndarray | None = None) -> pd.Index:
@@ -178,13 +181,30 @@ def _stray(name: Hashable, node_ids: np.ndarray, nodes: Table, named: bool) -> s
     return f"there is no node {name!r} in {nodes.name}"
 
 
-def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> None:
-    """No edge is listed twice; undirected, in neither direction."""
+def _once(edges: Table, ends: np.ndarray, undirected: bool | None) -> np.ndarray:
+    """(E,) which edges are listed for the first time; undirected, in either direction.
+
+    Raises:
+        UserError: an edge is listed again with other values.
+    """
     pair = np.sort(ends, axis=0) if undirected else ends
-    twice = pd.MultiIndex.from_arrays(list(pair)).duplicated()
-    if twice.any():
-        row = int(np.argmax(twice))
+    twice = _repeated([*pair])
+    if not twice.any():
+        return ~twice
+    said = [pd.factorize(edges.columns[name])[0] for name in edges.others("graph", "source", "target")]
+    unlike = twice & ~_repeated([*pair, *said])
+    if unlike.any():
+        row = int(np.argmax(unlike))
         first = int(np.argmax((pair == pair[:, row : row + 1]).all(0)))
         shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
-        hint = ": undirected, each is listed once" if undirected else ""
-        raise UserError(f"{edges.where(row)}: edge {shown} is there already, see {edges.where(first)}{hint}")
+        hint = " (undirected, it is the same either way round)" if undirected else ""
+        raise UserError(
+            f"{edges.where(row)}: edge {shown} is there already with other values, see {edges.where(first)}{hint}: "
+            "keep one of them"
+        )
+    return ~twice
+
+
+def _repeated(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """(rows,) which rows of columns (rows,) are like one before them."""
+    return pd.DataFrame(dict(enumerate(columns))).duplicated().to_numpy()

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from gt.data.table import Table
-from gt.data.targets import tells_apart
+from gt.data.targets import FEW, tells_apart
 from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
 TARGETS = ("label", "y", "target")  # a column that is the target where none is named, whatever the case of its letters
+LIKELY = (*TARGETS, "class", "category")  # how columns that somebody may mean by it are called
 IDS = {"id", "ids", "index", "idx", "key", "uid", "uuid", "guid", "name"}  # how names of columns of ids end
 AXES = ("x", "y", "z")
 # what D3 and Gephi write beside the place of a node: how it moves, where it is held, its colour and its size
@@ -140,7 +141,8 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
     for name, reason in why.items():
         if reason is None:
             return name
-    likely = [name for name in nodes.others("graph", "node", "split") if _unfit(name, nodes, unused, kind) is None]
+    fit = [name for name in nodes.others("graph", "node", "split") if _unfit(name, nodes, unused, kind) is None]
+    likely = sorted(fit, key=lambda name: (name.lower() not in LIKELY, _values(nodes.columns[name]) > FEW))
     said = "; ".join(reason for reason in why.values() if reason) or "no attribute is called label, y or target"
     numbers = [name for name in called if nodes.columns[name].dtype.kind in "iuf" and unused.get(name) != EMPTY]
     if likely:
@@ -151,6 +153,11 @@ def _target_of_nodes(nodes: Table, unused: Mapping[str, str], where: str, kind: 
     else:
         hint = "no other attribute could be one: give each node its class, or a number, as 'label'"
     raise UserError(f"{where}{said}; {hint}")
+
+
+def _values(column: np.ndarray) -> int:
+    """How many different ones there are."""
+    return len(pd.unique(column[~pd.isna(column)]))
 
 
 def _unfit(name: str, nodes: Table, unused: Mapping[str, str], kind: str | None) -> str | None:

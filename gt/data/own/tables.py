@@ -103,17 +103,20 @@ class OwnTables(Own):
         return assemble(*self.tables())
 
     def summary(self, graphs: Graphs) -> str:
-        return "\n".join([super().summary(graphs), *self._outside(graphs)])
+        return "\n".join([super().summary(graphs), *self._left_out(graphs)])
 
-    def _outside(self, graphs: Graphs) -> list[str]:
-        """A line each for the samples that are in no split because the files do not say one, or give no target."""
+    def _left_out(self, graphs: Graphs) -> list[str]:
+        """A line each for edges that are listed again, and samples of no split because they lack one, or a target."""
         schema, lines = graphs.schema, []
+        if count := graphs.notes.get("edges again", 0):
+            turned = ", in either direction" if schema.undirected else ""
+            lines.append(f"  {many(count, 'edge')} left out, which the files list again{turned}")
         of_nodes = schema.level == "node" and len(graphs) == 1
         samples = int(graphs.node_ptr[-1]) if of_nodes else len(graphs)
         what = f"of {many(samples, 'node' if of_nodes else 'graph')}"
         if (count := graphs.notes["no split"]) and self.folds.folds is None:
-            fate = "are read by others and neither trained on nor scored" if of_nodes else "are left out"
-            lines.append(f"  {count:,} {what} have no split and {fate}")
+            fate = ": others read them, but they are neither trained on nor scored" if of_nodes else " and are left out"
+            lines.append(f"  {count:,} {what} have no split{fate}")
         if count := graphs.notes["no target"]:
             no = "no" if len(schema.target) == 1 else "none of"
             lines.append(f"  {count:,} {what} have {no} {several(schema.target, 4)} and are left out")
