@@ -137,6 +137,21 @@ def test_nodes_of_own_graphs_go_by_their_own_names(tmp_path: Path) -> None:
     assert table["target"].tolist() == [1, 1, 0, 0, 1, 1]
 
 
+def test_columns_of_names_are_called_as_the_files_call_them(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    graph_tables(folder, by_node=True)
+    for name, header in {"nodes": "GRAPH,id,kind,label", "graphs": "Graph,Split"}.items():
+        _, rows = (folder / f"{name}.csv").read_text().split("\n", 1)
+        (folder / f"{name}.csv").write_text(f"{header}\n{rows}")
+    table = predicted(tmp_path, CSVGraphs, path=str(folder))
+    assert table.columns.tolist() == ["Graph", "id", "prediction", "probability", "target"]
+    assert table["id"].tolist() == ["C7", "O7", "C8", "O8", "C9", "O9"]
+    main([str(tmp_path / "run"), f"data.path={folder}", "--split", "all", "--out", str(tmp_path / "all.csv")])
+    new = pd.read_csv(tmp_path / "all.csv")
+    assert new.columns.tolist() == ["GRAPH", "id", "kind", "label", "prediction", "probability"]
+    assert new["id"].tolist() == pd.read_csv(folder / "nodes.csv")["id"].tolist()
+
+
 def test_nodes_of_one_graph_of_ones_own_go_by_their_own_names(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     nodes = [

@@ -54,6 +54,7 @@ class Source(ABC):
         folder: the store, once the source is asked to build it.
         records: of new data: their rows, where the source has such.
         in_memory: whether new data are so few that they are read in one chunk and held, rather than kept in a store.
+        identifies: whether `names` tell all samples apart, so that a table need not number them.
         present: what a model is shown of some graphs of the store, where not all of them: called with a batch and (B,)
             uint64 random numbers, for each graph its own, and in training another each epoch. It may add edges, of each
             graph as many as ``added_edges`` of the store says at most.
@@ -67,6 +68,7 @@ class Source(ABC):
     folder: Path = Path()
     records: Records | None = None
     in_memory: bool = False
+    identifies: bool = False
     present: Callable[[GraphBatch, np.ndarray], GraphBatch] | None = None
     option_for_graphs: str | None = None
     option_for_nodes: str | None = None

@@ -65,6 +65,14 @@ class Table:
         columns = {name: values[rows] for name, values in self.columns.items()}
         return Table(self.name, columns, lambda row: self.where(int(rows[row])))
 
+    def written(self, name: str) -> str:
+        """What the file calls a column."""
+        return dict(zip(self.columns, self.header, strict=False)).get(name, name)
+
+    def as_written(self) -> pd.DataFrame:
+        """The columns, by the names of the file."""
+        return pd.DataFrame({self.written(name): values for name, values in self.columns.items()})
+
     def select(self, names: Sequence[str]) -> list[np.ndarray] | None:
         """The columns of the given names, empty ones for those that are missing; None where all are."""
         empty = np.full(len(self), None)

@@ -81,9 +81,10 @@ def named(table: pd.DataFrame, data: Stored) -> pd.DataFrame:
         return table if ids is None else table.assign(**{end: ids[table[end]] for end in ("from_node", "to_node")})
     rows = data.graphs.node_ptr[table["graph"]] if "graph" in table and "node" in table else 0
     rows = rows + table["node" if "node" in table else "graph"].to_numpy()
-    about: dict[Any, Any] = {name: table[name] for name in ("graph", "node") if name in table}
+    numbered = {name: table[name] for name in ("graph", "node") if name in table}
+    about: dict[Any, Any] = {} if data.source.identifies else dict(numbered)
     about |= {name: values[rows] for name, values in data.source.names(data.graphs).items()}
-    return pd.DataFrame(about | {name: table[name] for name in table if name not in about})
+    return pd.DataFrame(about | {name: table[name] for name in table if name not in {*about, *numbered}})
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_tables_of_gephi(tmp_path):
     assert store.edge_ptr[-1] == 58  # undirected, as the column Type says
     assert store.nodes["x"][:, 0].tolist() == pytest.approx([n // 2 + 0.05 + n % 2 / 10 for n in range(30)])
     assert store.edges["edge_attr"].tolist() == [[1.5]] * 58
-    assert data.source.names(data.graphs)["node"][:2].tolist() == ["n0", "n1"]
+    assert data.source.names(data.graphs)["Id"][:2].tolist() == ["n0", "n1"]
     assert {name for name, role in store.notes["attributes"]["edges"].items() if role == "numbers"} == {"Weight"}
     assert opened(folder, NodeData, CSVGraphs, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES.replace("Undirected", "Directed", 1))

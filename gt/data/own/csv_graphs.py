@@ -107,6 +107,7 @@ def direction(edges: Table) -> bool | None:
         row = int(np.argmax(words != words[0]))
         raise UserError(f"{edges.where(row)}: an edge that is {words[row]}, unlike the first: save all alike")
     del edges.columns[name]
+    edges.header = [own for own in edges.header if own != name]
     return bool(words[0] == "undirected")
 
 

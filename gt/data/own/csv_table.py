@@ -22,6 +22,8 @@ def read_table(
 ) -> Table:
     """A file with a header; integers are int64, reals float64 (NaN where empty), text and ids objects (None likewise).
 
+    Columns of ids have the names that these are known by, and ``header`` has those of the file.
+
     Args:
         needed: columns of ids that it must have; their names, and ``graph`` and ``split``, may be in letters of any
             case.
@@ -66,7 +68,7 @@ def read_table(
             raise UserError(f"{table.where(int(np.argmax(empty)))}: '{name}' is empty")
         if not ids and name not in text_columns:
             columns[name] = _typed(name, columns[name], table.where)
-    return Table(path.name, columns, table.where)
+    return Table(path.name, columns, table.where, header)
 
 
 def _typed(name: str, cells: np.ndarray, where: Where) -> np.ndarray:

@@ -136,13 +136,17 @@ def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
 
 
 def names_of(nodes: Table, graphs: Table | None, level: Level) -> dict[str, np.ndarray]:
-    """What the tables call each graph, or each node and its graph, in the order in which `join` puts them."""
+    """What the tables call each graph, or each node and its graph, in the order in which `join` puts them.
+
+    By the names that the files have for these columns.
+    """
     owner, keys = _owners(nodes, graphs)
+    graph = (nodes if graphs is None else graphs).written("graph")
     if level == "graph":
-        return {"graph": keys.to_numpy()}
+        return {graph: keys.to_numpy()}
     order = np.argsort(owner, kind="stable")
-    of_node = {"node": column(nodes, "node")[order]}
-    return {"graph": keys.to_numpy()[owner[order]], **of_node} if "graph" in nodes.columns else of_node
+    of_node = {nodes.written("node"): column(nodes, "node")[order]}
+    return {graph: keys.to_numpy()[owner[order]], **of_node} if "graph" in nodes.columns else of_node
 
 
 def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Tables read as a trained model reads such: by its columns and categories; what it cannot read is named."""
 
 import numpy as np
-import pandas as pd
 
 from gt.data.own.assemble import Choices
 from gt.data.own.joined import Joined, join
@@ -103,7 +102,7 @@ def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
 
 def _of_graphs(about: Table, unreadable: dict[int, str]) -> Records:
     kept = np.array([row for row in range(len(about)) if row not in unreadable], np.int64)
-    return Records(pd.DataFrame(about.columns), kept, unreadable)
+    return Records(about.as_written(), kept, unreadable)
 
 
 def _of_nodes(nodes: Table, every: Joined, joined: Joined, unreadable: dict[int, str]) -> Records:
@@ -113,4 +112,4 @@ def _of_nodes(nodes: Table, every: Joined, joined: Joined, unreadable: dict[int,
         for row, graph in zip(every.row, every.owner, strict=True)
         if graph in unreadable
     }
-    return Records(pd.DataFrame(nodes.columns), joined.row, dict(sorted(why.items())))
+    return Records(nodes.as_written(), joined.row, dict(sorted(why.items())))

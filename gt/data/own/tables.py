@@ -46,6 +46,7 @@ class OwnTables(Own):
     """
 
     prefix: ClassVar[str]
+    identifies = True
 
     def __init__(
         self,
