@@ -148,6 +148,31 @@ def test_links_of_d3_by_position(tmp_path):
     assert "there is no node '30'" in line_of(lambda: opened(path, target="group"))
 
 
+@pytest.mark.parametrize(("id_type", "end_type"), [(float, int), (int, float), (float, float), (float, str)])
+def test_a_whole_number_is_the_same_id_written_as_a_real(id_type, end_type, tmp_path):
+    """As in NetworkX: pandas writes 2.0 for 2 where a column has gaps."""
+    order = [2, 0, 1, *range(3, 30)]
+    nodes = [{"id": id_type(n), "label": "uv"[n % 2], "age": 20 + n % 7} for n in order]
+    links = [{"source": end_type(n), "target": end_type(n + 1)} for n in range(29)]
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps({"directed": True, "nodes": nodes, "links": links}))
+    store = opened(path).graphs
+    assert [(order[a], order[b]) for a, b in sorted(store.edge_index.T.tolist(), key=lambda ends: order[ends[0]])] == [
+        (n, n + 1) for n in range(29)
+    ]
+    assert store.schema.node_names == ("age",)
+
+
+def test_links_by_position_may_be_reals_too(tmp_path):
+    nodes = [{"id": 100.0 + n, "label": "uv"[n % 2]} for n in range(30)]
+    links = [{"source": float(n), "target": n + 1} for n in range(29)]
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps({"directed": True, "nodes": nodes, "links": links}))
+    store = opened(path).graphs
+    assert store.edge_index.T.tolist() == [[n, n + 1] for n in range(29)]
+    assert store.notes["attributes"]["nodes"]["id"] == "not used, an id of nodes"
+
+
 def test_keys_in_letters_of_any_case(tmp_path):
     nodes = [{"ID": f"n{n}", "Label": "uv"[n % 2], "Split": "train" if n < 20 else "valid"} for n in range(30)]
     links = [{"Source": f"n{n}", "TARGET": f"n{n + 1}"} for n in range(29)]

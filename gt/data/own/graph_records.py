@@ -49,8 +49,13 @@ class GraphRecord:
         return f"{self.place}, edge {str(edge.get('source'))!r} -> {str(edge.get('target'))!r}"
 
 
+def as_id(value: Any) -> Any:
+    """A whole number as an integer: 1.0, as pandas writes a column with gaps, is the node that 1 is, as in NetworkX."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
-    """A record of attributes with the ids beside them.
+    """A record of attributes with the ids beside them, see `as_id`.
 
     Raises:
         UserError: an attribute has the name of a column that has a meaning of its own, or an id is no text or number.
@@ -61,7 +66,7 @@ def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
     reserved = [name for name in ("graph", *ids) if name in record]  # columns with a meaning of their own
     if reserved:
         raise UserError(f"{where}: no attribute may be called '{reserved[0]}': rename it")
-    return {**ids, **record}
+    return {name: as_id(value) for name, value in ids.items()} | record
 
 
 def tables(graphs: Sequence[GraphRecord], source: str, many: bool = False) -> tuple[Table, Table, Table | None, bool]:

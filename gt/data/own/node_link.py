@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gt.data.own.graph_records import GraphRecord, put
+from gt.data.own.graph_records import GraphRecord, as_id, put
 from gt.data.reading import parse_json, read_text
 from gt.errors import UserError, nearest
 
@@ -46,6 +46,8 @@ def _graph(data: Any, place: str) -> GraphRecord:
     by_position = _by_position(data["nodes"], data[links])
     for number, (where, written) in enumerate(_records(data["nodes"], f"{place}, node")):
         record = _any_case(written, ("id",))
+        if "id" in record:
+            record = record | {"id": as_id(record["id"])}
         if by_position:
             graph.nodes.append(put(record, {"node": number}, where))
             continue
@@ -67,8 +69,9 @@ def _by_position(nodes: Any, links: Any) -> bool:
     """Whether links name nodes by their places in the list, as files for D3 do: by numbers, of which none is an id."""
     if not isinstance(nodes, list) or not isinstance(links, list):
         return False
-    ends = [_any_case(link, ENDS).get(end) for link in links if isinstance(link, dict) for end in ENDS]
-    ids = [record["id"] for node in nodes if isinstance(node, dict) and "id" in (record := _any_case(node, ("id",)))]
+    ends = [as_id(_any_case(link, ENDS).get(end)) for link in links if isinstance(link, dict) for end in ENDS]
+    named = [_any_case(node, ("id",)) for node in nodes if isinstance(node, dict)]
+    ids = [as_id(node["id"]) for node in named if "id" in node]
     if not all(type(end) is int for end in ends):
         return False
     return not ids or (bool(ends) and not {*map(str, ends)} & {*map(str, ids)})

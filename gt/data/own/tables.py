@@ -19,7 +19,7 @@ from gt.data.source import small
 from gt.data.table import Table
 from gt.schema import Kind, Schema, many, several
 
-VERSION = 6  # raise when the same files would give another store
+VERSION = 7  # raise when the same files would give another store
 
 
 class OwnTables(Own):
