@@ -92,6 +92,17 @@ def test_without_a_header_columns_go_by_their_numbers(name: str, tmp_path: Path)
     assert "no column '7'" in line_of(lambda: opened(path, smiles=1, target=7))
 
 
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_label_that_is_the_number_of_the_column_of_molecules_is_no_header(column: int, tmp_path: Path) -> None:
+    labels = [(column + n) % 2 for n in range(40)]  # the first is the number itself
+    columns = [SMILES, labels] if column == 0 else [labels, SMILES]
+    data = opened(written(tmp_path / "a.csv", *columns), smiles=column, target=1 - column)
+    assert (len(data.graphs), data.schema.target) == (40, (str(1 - column),))
+    assert np.asarray(data.graphs.graphs["y"])[:, 0].tolist() == labels
+    named = written(tmp_path / "b.csv", *columns, header="0,1")  # as pandas names columns that have no names
+    assert len(opened(named, smiles=column, target=1 - column).graphs) == 40
+
+
 def test_columns_that_are_not_used_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"compound {n}" for n in range(40)]
     path = written(tmp_path / "a.csv", names, SMILES, VALUES, VALUES, header="name,smiles,logS,logS predicted")

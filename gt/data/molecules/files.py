@@ -48,8 +48,11 @@ def read_molecules(path: Path, smiles: str | None = None, empty: bool = False) -
 
 
 def _has_molecule(cells: Sequence[str], smiles: str | None) -> bool:
-    """Whether the first line is a row already: the column of molecules is known by a number, and one stands there."""
-    if smiles is None or not smiles.isdecimal() or smiles in cells:
+    """Whether the first line is a row already: the column of molecules is known by a number, and one stands there.
+
+    A cell that is this number beside it is a label, not the name of a column.
+    """
+    if smiles is None or not smiles.isdecimal():
         return False
     return int(smiles) < len(cells) and parses(cells[int(smiles)])
 
