@@ -138,13 +138,13 @@ class OfLabelled(Around):
     def compute(self) -> Any:
         for metric in self._of_tasks:
             join_gathering(metric)
-        counts = self.labels.compute()
+        counts = self.labels.compute().reshape(-1)  # which torchmetrics makes a scalar of a single task
         if counts.isnan().any():
             return counts.new_tensor(torch.nan)
-        if not self.others:
-            return self.metric.compute()
         values = [_defined(metric) for metric, count in zip(self._of_tasks, counts.tolist(), strict=True) if count]
-        return torch.stack(values).nanmean() if values else counts.new_tensor(torch.nan)
+        if not values:
+            return counts.new_tensor(torch.nan)
+        return torch.stack([value.float() for value in values]).nanmean() if self.others else values[0]
 
     def reset(self) -> None:
         super().reset()
@@ -169,10 +169,10 @@ def join_gathering(metric: Metric) -> None:
             setattr(metric, name, [torch.empty((0, *kind[1]), dtype=kind[0], device=metric.device)])
 
 
-def _defined(metric: Any) -> Tensor:
+def _defined(metric: Any) -> Any:
     """What a metric comes to, or NaN."""
     try:
-        return metric.compute().float()
+        return metric.compute()
     except ValueError:  # such as R2 of a single label
         return torch.tensor(torch.nan, device=metric.device)
 

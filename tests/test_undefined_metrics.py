@@ -62,3 +62,33 @@ def test_balanced_accuracy_is_that_of_scikit_learn(absent):
         warnings.simplefilter("ignore")  # classes without samples
         right = balanced_accuracy_score(target, prediction.argmax(1))
     assert float(measures.compute()["own"]) == pytest.approx(right)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize(("metric", "labels"), [
+    (torchmetrics.R2Score(), 0), (torchmetrics.R2Score(), 1), (torchmetrics.SpearmanCorrCoef(), 0)
+])  # fmt: skip
+def test_a_metric_that_takes_more_labels_than_there_are_is_undefined(metric, outputs, labels):
+    prediction, target = numbers("regression", outputs)
+    target[labels:] = NAN
+    measures, _ = own_metrics(Schema(kind="regression", outputs=outputs), {"own": deepcopy(metric)})
+    measures.update(prediction, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a metric that nothing was shown would warn
+        assert measures.compute()["own"].isnan()
+
+
+def test_several_scores_of_one_metric_are_kept():
+    class Extremes(torchmetrics.MaxMetric):
+        higher_is_better = True
+
+        def update(self, prediction, target):
+            super().update(prediction)
+
+        def compute(self):
+            return {"highest": super().compute()}
+
+    prediction, target = numbers("regression", 1)
+    measures, _ = own_metrics(Schema(kind="regression"), {"own": Extremes()})
+    measures.update(prediction, target)
+    assert float(measures.compute()["highest"]) == float(prediction.max())
