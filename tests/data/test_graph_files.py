@@ -123,6 +123,17 @@ def test_a_list_of_numbers_is_a_column_for_each(tmp_path):
     np.testing.assert_allclose(store.nodes["x"][3:6], [[0, 1, -1], [0.5, 1, -1], [1, 1, -1]])
 
 
+def test_a_list_may_be_missing_where_a_value_may(tmp_path):
+    graphs = [nx.path_graph(3) for _ in range(12)]
+    for number, graph in enumerate(graphs[1:]):
+        graph.graph["y"] = [number % 2, 1 - number % 2]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps([nx.node_link_data(graph, edges="edges") for graph in graphs]))
+    store = opened(path, tmp_path)
+    assert np.isnan(store.graphs["y"]).tolist() == [[True, True]] + [[False, False]] * 11
+    assert sorted(np.concatenate(list(store.splits.values())).tolist()) == list(range(1, 12))
+
+
 def test_targets_at_nodes(tmp_path):
     graphs = [nx.path_graph(3) for _ in range(10)]
     for graph in graphs:
@@ -259,6 +270,14 @@ JSON = {
     "attribute of another type": (
         link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]),
         "{path}, graph 1, node 'b': 'x' is '2': text and numbers are mixed",
+    ),
+    "list that the first lacks": (
+        link(nodes=[{"id": "a", "x": 1, "v": [1, 2]}, {"id": "b", "x": 1, "v": [1, 2]}]),
+        "{path}, graph 0, node 'a': 'v.0' is empty, and a feature needs a value",
+    ),
+    "lists of two lengths": (
+        link(nodes=[{"id": "a"}, {"id": "b", "v": [1, 2]}, {"id": "c", "v": [1]}]),
+        "{path}, graph 1, node 'c': 'v' is [1], unlike that of {path}, graph 1, node 'b' in its length",
     ),
     "attribute of no type": (
         link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]),

@@ -334,6 +334,9 @@ EMPTY = Data(
         (lambda: Listed([]), "own holds no graphs"),
         (lambda: Listed([HeteroData()] * 3), "own holds no plain Data objects"),
         (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
+        (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store the real and the imaginary part"),
+        (lambda: one(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
+        (lambda: one(y=torch.tensor([1 + 2j])), "own: y holds complex numbers"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(dataset, said):
@@ -341,6 +344,10 @@ def test_what_cannot_be_read_is_one_line(dataset, said):
         build({"": dataset()}, "own")
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_complex_numbers_that_nothing_reads_do_no_harm():
+    assert build({"": Kept(graphs(signal=lambda graph, _: torch.zeros(graph.num_nodes, 1) + 1j))}, "own")
 
 
 def test_masks_that_meet_or_are_empty_are_one_line():

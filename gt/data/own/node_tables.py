@@ -170,16 +170,22 @@ def rows(records: Sequence[Mapping[str, Any]], where: Where, name: str, ids: Seq
             raise UserError(f"{where(row)}: an attribute whose name is {_shown(key)}: rename it")
     for key in names or ids:
         values: list[Any] = [record.get(key) for record in records]
+        first = next((row for row, value in enumerate(values) if value is not None), 0)
         if key in ids:
             columns[key] = np.array(list(map(str, values)), dtype=object)
-        elif values and isinstance(values[0], list):
-            for row, value in enumerate(values):
-                if not isinstance(value, list) or len(value) != len(values[0]):
-                    raise UserError(
-                        f"{where(row)}: '{key}' is {_shown(value)}, unlike that of {where(0)} in its length"
-                    )
-            for place in range(len(values[0])):
-                columns[f"{key}.{place}"] = typed([value[place] for value in values], where, f"{key}.{place}")
+        elif values and isinstance(values[first], list):
+            columns |= _of_lists(values, first, where, key)
         else:
             columns[key] = typed(values, where, key)
     return Table(name, columns, where)
+
+
+def _of_lists(values: Sequence[Any], first: int, where: Where, name: str) -> dict[str, np.ndarray]:
+    """A column for each place of lists, the first of which says how many there are; None is empty in all of them."""
+    length = len(values[first])
+    for row, value in enumerate(values):
+        if value is not None and (not isinstance(value, list) or len(value) != length):
+            raise UserError(f"{where(row)}: '{name}' is {_shown(value)}, unlike that of {where(first)} in its length")
+    lists = [[None] * length if value is None else value for value in values]
+    columns = {f"{name}.{place}": [each[place] for each in lists] for place in range(length)}
+    return {column: typed(cells, where, column) for column, cells in columns.items()}

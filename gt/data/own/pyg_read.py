@@ -135,6 +135,12 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
     used = {"x", "edge_index", "edge_attr", "y", *(f"{word}_mask" for word in THEIRS.values())}
     if level == "link":
         used = used - {"y"} | {"edge_label_index", "edge_label"}
+    for key in sorted(keys & used):
+        if data[key].is_complex():
+            raise UserError(
+                f"{name}: {key} holds complex numbers: store the real and the imaginary part as real numbers, "
+                "torch.view_as_real(...).flatten(1)"
+            )
     return Part(
         sizes=sizes,
         edges=edges,
