@@ -128,7 +128,7 @@ class Objects(LinkSource):
                 "this model has learned from no attributes of nodes by name: hand it PyG's Data, SMILES or text"
             )
         records = [record_of(graph, f"graph {row}", dict(graph.graph)) for row, graph in enumerate(self.items)]
-        nodes, edges, about, undirected = tables(records, "the graphs", known.level == "graph")
+        nodes, edges, about, undirected = tables(records, "the graphs", known)
         if undirected != known.undirected:
             right, kind = ("an undirected graph", "nx.Graph") if known.undirected else ("a directed one", "nx.DiGraph")
             raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")

@@ -67,7 +67,6 @@ class GraphFiles(OwnTables):
 
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
         graphs = [graph for path in self.files().values() for graph in READERS[ending(path)](path)]
-        many = known is not None and known.level == "graph"
-        nodes, edges, about, undirected = tables(graphs, self.path, many)
+        nodes, edges, about, undirected = tables(graphs, self.path, known)
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return nodes, edges, about, choices

@@ -10,6 +10,7 @@ from gt.data.own.node_tables import rows
 from gt.data.packed import pointers
 from gt.data.table import Table
 from gt.errors import UserError
+from gt.schema import Schema
 
 Record = dict[str, Any]
 
@@ -69,21 +70,29 @@ def put(record: Record, ids: Mapping[str, Any], where: str) -> Record:
     return {name: as_id(value) for name, value in ids.items()} | record
 
 
-def tables(graphs: Sequence[GraphRecord], source: str, many: bool = False) -> tuple[Table, Table, Table | None, bool]:
-    """Tables of all nodes, edges and graphs (None where there is one graph, unless ``many``); whether undirected.
+def tables(
+    graphs: Sequence[GraphRecord], source: str, known: Schema | None = None
+) -> tuple[Table, Table, Table | None, bool]:
+    """Tables of all nodes, edges and graphs (None where there is one graph, with nodes to predict); whether undirected.
+
+    Args:
+        known: of a trained model: what it cannot read is left to `gt.data.own.known.assemble_known`, which leaves out
+            the graphs concerned.
 
     Raises:
-        UserError: no graphs, directed ones beside undirected ones, attributes that not all have.
+        UserError: no graphs, directed ones beside undirected ones; without ``known`` a graph without nodes, lists of
+            different lengths, values that have no type.
     """
     if not graphs:
         raise UserError(f"{source} holds no graphs")
+    needed = known is None or not any(graph.nodes for graph in graphs)
     for graph in graphs:
         if graph.directed != graphs[0].directed:
             said = "directed" if graph.directed else "undirected"
             raise UserError(f"{graph.place} is {said}, unlike {graphs[0].place}: save all alike")
-        if not graph.nodes:
+        if needed and not graph.nodes:
             raise UserError(f"{graph.place} has no nodes")
-    many = many or len(graphs) > 1
+    many = len(graphs) > 1 or (known is not None and known.level == "graph")
     node_ptr = pointers(np.array([len(graph.nodes) for graph in graphs]))
     edge_ptr = pointers(np.array([len(graph.edges) for graph in graphs]))
 
@@ -95,15 +104,17 @@ def tables(graphs: Sequence[GraphRecord], source: str, many: bool = False) -> tu
         graph = int(np.searchsorted(edge_ptr, row, side="right")) - 1
         return graphs[graph].edge(row - int(edge_ptr[graph]))
 
-    nodes = rows([node for graph in graphs for node in graph.nodes], node_place, f"the nodes of {source}", ("node",))
-    ends = ("source", "target")
-    edges = rows([edge for graph in graphs for edge in graph.edges], edge_place, f"the edges of {source}", ends)
+    learned = None if known is None else (*known.node_names, *known.edge_names, *known.target)
+    of_nodes = [node for graph in graphs for node in graph.nodes]
+    of_edges = [edge for graph in graphs for edge in graph.edges]
+    nodes = rows(of_nodes, node_place, f"the nodes of {source}", ("node",), learned)
+    edges = rows(of_edges, edge_place, f"the edges of {source}", ("source", "target"), learned)
     about = None
     if many:
         ids = np.array(list(map(str, range(len(graphs)))), dtype=object)
         nodes.columns["graph"] = np.repeat(ids, np.diff(node_ptr))
         edges.columns["graph"] = np.repeat(ids, np.diff(edge_ptr))
-        about = rows([graph.attributes for graph in graphs], lambda row: graphs[row].place, source, ())
+        about = rows([graph.attributes for graph in graphs], lambda row: graphs[row].place, source, (), learned)
         about.columns["graph"] = ids
     for table in (nodes, about):
         if table is not None and "split" not in table.columns:

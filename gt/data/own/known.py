@@ -96,7 +96,7 @@ def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
         reasons.setdefault(int(joined.owner[joined.ends[0, row]]), why)
     for graph in np.flatnonzero(np.bincount(joined.owner, minlength=len(joined.keys)) == 0).tolist():
         where = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
-        reasons[graph] = f"{where}: graph {joined.keys[graph]!r} has no nodes"
+        reasons[graph] = f"{where} has no nodes"
     return dict(sorted(reasons.items()))
 
 

@@ -1,5 +1,6 @@
 """Columns of tables of nodes, edges and graphs: typed values of records, and columns as a model takes them."""
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -59,21 +60,24 @@ def unreadable_rows(table: Table, names: Sequence[str], categories: Categories) 
     for name, known in zip(names, categories, strict=True):
         values = table.columns.get(name, np.empty(0))
         empty = pd.isna(values)
-        if known:
-            wrong = category_codes(values, known) < 0
-        elif values.dtype.kind == "O":
-            wrong = np.ones(len(values), bool)
-        else:
-            wrong = ~np.isfinite(values.astype(np.float64))
+        wrong = category_codes(values, known) < 0 if known else ~np.isfinite(_numbers(values))
         what = "which the model has not learned" if known else "no finite number"
-        whole = bool(known) and not isinstance(known[0], str) and values.dtype.kind != "O"
+        whole = bool(known) and not isinstance(known[0], str)
         for row in np.flatnonzero(wrong | empty).tolist():
             why = "is empty" if empty[row] else f"is {str(values[row])[:40]!r}, {what}"
-            if whole and not empty[row]:
+            if whole and not empty[row] and not isinstance(values[row], str):
                 hint = f"{as_number(values[row])} in the training data and train again"
                 why += f": each whole number is its own category; if it measures something, {hint}"
             reasons.setdefault(row, f"{table.where(row)}: '{name}' {why}")
     return reasons
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """(rows,) float64, NaN where a cell of objects is no number, or too large for one."""
+    if values.dtype.kind != "O":
+        return values.astype(np.float64)
+    known = [isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values]
+    return np.array([float(value) if good else np.nan for value, good in zip(values, known, strict=True)])
 
 
 def encode(table: Table, names: Sequence[str], categories: Categories) -> np.ndarray:
@@ -102,15 +106,21 @@ def category_codes(values: np.ndarray, categories: Sequence[Any]) -> np.ndarray:
     """(rows,) the place of each value among categories, -1 where it is none of them.
 
     A column of text whose values in one file all happen to be numbers is read as numbers there, and whole numbers with
-    a gap as real numbers.
+    a gap as real numbers; with a word among them they are a column of objects.
     """
-    kind = values.dtype.kind
     if isinstance(categories[0], str):
-        if kind != "O":
-            whole = [f"{value:.0f}" if kind == "f" and value == np.floor(value) else str(value) for value in values]
-            values = np.array(whole, dtype=object)
-        return pd.Index(categories, dtype=object).get_indexer(pd.Index(values, dtype=object))
-    return np.full(len(values), -1) if kind == "O" else pd.Index(np.asarray(categories)).get_indexer(pd.Index(values))
+        words = np.array([_word(value) for value in values], dtype=object)
+        return pd.Index(categories, dtype=object).get_indexer(pd.Index(words, dtype=object))
+    return pd.Index(np.asarray(categories)).get_indexer(pd.Index(values))
+
+
+def _word(value: Any) -> str | None:
+    """A cell as text; None where it is missing."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def column(table: Table, name: str) -> np.ndarray:
@@ -154,11 +164,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def rows(records: Sequence[Mapping[str, Any]], where: Where, name: str, ids: Sequence[str]) -> Table:
+def rows(
+    records: Sequence[Mapping[str, Any]],
+    where: Where,
+    name: str,
+    ids: Sequence[str],
+    learned: Collection[str] | None = None,
+) -> Table:
     """A table from records; what one lacks is empty. A list of numbers becomes a column for each of its places.
 
+    Args:
+        learned: the columns that a trained model reads. No value is refused then: text among numbers and the like are
+            in columns of objects, of which `unreadable_rows` says what the model makes nothing of.
+
     Raises:
-        UserError: lists of different lengths.
+        UserError: without ``learned``, lists of different lengths, or values that have no type.
     """
     columns: dict[str, np.ndarray] = {}
     names: dict[str, int] = {}  # and the first row that has it
@@ -166,18 +186,43 @@ def rows(records: Sequence[Mapping[str, Any]], where: Where, name: str, ids: Seq
         if not record.keys() <= names.keys():
             names |= {key: row for key in record if key not in names}
     for key, row in names.items():
-        if "\n" in key or not key:
+        if learned is None and ("\n" in key or not key):
             raise UserError(f"{where(row)}: an attribute whose name is {_shown(key)}: rename it")
     for key in names or ids:
         values: list[Any] = [record.get(key) for record in records]
         first = next((row for row, value in enumerate(values) if value is not None), 0)
         if key in ids:
             columns[key] = np.array(list(map(str, values)), dtype=object)
+        elif learned is not None:
+            columns |= _columns_known(values, where, key, learned)
         elif values and isinstance(values[first], list):
             columns |= _of_lists(values, first, where, key)
         else:
             columns[key] = typed(values, where, key)
     return Table(name, columns, where)
+
+
+def _columns_known(values: Sequence[Any], where: Where, name: str, learned: Collection[str]) -> dict[str, np.ndarray]:
+    """The column of a name, or one for each place of lists that a trained model reads."""
+    places = {column: column.removeprefix(f"{name}.") for column in learned if column.startswith(f"{name}.")}
+    lists = {column: int(place) for column, place in places.items() if place.isdecimal()}
+    if not lists:
+        return {name: _any(values, where, name)}
+    return {column: _any([_at(value, place) for value in values], where, column) for column, place in lists.items()}
+
+
+def _at(value: Any, place: int) -> Any:
+    """What a list has at a place; None where it is shorter, or no list."""
+    return value[place] if isinstance(value, list) and place < len(value) else None
+
+
+def _any(values: Sequence[Any], where: Where, name: str) -> np.ndarray:
+    """A column of values, typed where they have a type, else of objects, in which lists and the like are text."""
+    try:
+        return typed(values, where, name)
+    except UserError:
+        plain = (int, float, bool, str, type(None))
+        return np.array([value if type(value) in plain else repr(value) for value in values], dtype=object)
 
 
 def _of_lists(values: Sequence[Any], first: int, where: Where, name: str) -> dict[str, np.ndarray]:

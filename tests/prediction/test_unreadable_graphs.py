@@ -1,0 +1,135 @@
+"""New graphs some of which a trained model cannot read: these are listed, the others are what they are alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+
+import gt
+from gt.data.own.graph_files import GraphFiles
+from gt.errors import UserError
+from tests.runs import numbers, predictions, run_of
+
+Graph = dict[str, Any]
+
+
+def graph(number: int, **about: Any) -> Graph:
+    """A path of atoms, each with an element, a ring and a place of three numbers, joined by bonds."""
+    nodes = [
+        {"id": n, "element": "CNO"[(number + n) % 3], "ring": 3 + n % 3, "place": [n / 2, number / 3, -1]}
+        for n in range(2 + number % 4)
+    ]
+    bonds = [{"source": n, "target": n + 1, "bond": "ab"[(n + number) % 2]} for n in range(len(nodes) - 1)]
+    return {"directed": False, "graph": about, "nodes": nodes, "edges": bonds}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    (folder / "mine.json").write_text(json.dumps([graph(n, active=n % 2) for n in range(40)]))
+    return run_of(folder, GraphFiles, path=str(folder / "mine.json"))
+
+
+@pytest.fixture(scope="module")
+def categories_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that has learned rings as categories: there are no real numbers beside them."""
+    folder = tmp_path_factory.mktemp("categories")
+    graphs = [graph(n, active=n % 2) for n in range(40)]
+    for node in (node for each in graphs for node in each["nodes"]):
+        del node["place"]
+    (folder / "mine.json").write_text(json.dumps(graphs))
+    return run_of(folder, GraphFiles, path=str(folder / "mine.json"))
+
+
+def first(**changes: Any) -> Callable[[Graph], None]:
+    """What changes the first node of a graph."""
+    return lambda graph: graph["nodes"][0].update(changes)
+
+
+def emptied(graph: Graph) -> None:
+    graph["nodes"], graph["edges"] = [], []
+
+
+STRANGE: dict[str, tuple[Callable[[Graph], None], str]] = {
+    "no nodes": (emptied, "has no nodes"),
+    "a number for a word": (first(element=7), "node '0': 'element' is '7', which the model has not learned"),
+    "a list for a word": (first(element=["C"]), "node '0': 'element' is \"['C']\", which the model has not learned"),
+    "nothing": (first(element=None), "node '0': 'element' is empty"),
+    "a word for a number": (first(ring="five"), "node '0': 'ring' is 'five', no finite number"),
+    "too large": (first(ring=10**400), "node '0': 'ring' is '1000"),
+    "a word in a list": (first(place=[0.5, "x", 1]), "node '0': 'place.1' is 'x', no finite number"),
+    "a short list": (first(place=[0.5, 1]), "node '0': 'place.2' is empty"),
+    "a number for a list": (first(place=0.5), "node '0': 'place.0' is empty"),
+    "a number at an edge": (lambda graph: graph["edges"][0].update(bond=1), "edge '0' -> '1': 'bond' is '1', which"),
+}
+
+
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("fault", STRANGE)
+def test_a_graph_that_cannot_be_read_is_listed_and_the_others_are_predicted(
+    run: Path, tmp_path: Path, fault: str, place: int
+) -> None:
+    change, said = STRANGE[fault]
+    graphs = [graph(n) for n in range(5)]
+    (tmp_path / "good.json").write_text(json.dumps(graphs))
+    alone = predictions(run, f"data.path={tmp_path / 'good.json'}")
+    change(graphs[place])
+    (tmp_path / "new.json").write_text(json.dumps(graphs))
+    found = predictions(run, f"data.path={tmp_path / 'new.json'}")
+    listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
+    assert listed["row"].tolist() == [place]
+    assert listed["reason"][0].startswith(f"{tmp_path / 'new.json'}, graph {place}")
+    assert said in listed["reason"][0]
+    others = np.arange(5) != place
+    assert found["prediction"].tolist()[place] == ""
+    np.testing.assert_allclose(numbers(found[others], "probability"), numbers(alone[others], "probability"), rtol=1e-5)
+
+
+def test_whole_numbers_beside_a_word_are_the_categories_that_they_are_alone(
+    categories_run: Path, tmp_path: Path
+) -> None:
+    graphs = [graph(n) for n in range(4)]
+    (tmp_path / "good.json").write_text(json.dumps(graphs))
+    alone = predictions(categories_run, f"data.path={tmp_path / 'good.json'}")
+    graphs[1]["nodes"][0]["ring"] = "four"
+    graphs[2]["nodes"][0]["ring"] = 99
+    (tmp_path / "new.json").write_text(json.dumps(graphs))
+    found = predictions(categories_run, f"data.path={tmp_path / 'new.json'}")
+    reasons = pd.read_csv(categories_run.parent / "predicted.unreadable.csv")["reason"].tolist()
+    assert reasons[0].endswith("'ring' is 'four', which the model has not learned")
+    assert "'ring' is '99', which the model has not learned: each whole number is its own category" in reasons[1]
+    good = [0, 3]
+    np.testing.assert_allclose(
+        numbers(found.loc[good], "probability"), numbers(alone.loc[good], "probability"), rtol=1e-5
+    )
+
+
+def test_what_the_model_does_not_read_may_be_anything(run: Path, tmp_path: Path) -> None:
+    graphs = [graph(n, note=note) for n, note in enumerate([1, "a", [1, 2], {"b": 3}, None])]
+    (tmp_path / "good.json").write_text(json.dumps([each | {"graph": {}} for each in graphs]))
+    alone = predictions(run, f"data.path={tmp_path / 'good.json'}")
+    for number, each in enumerate(graphs):
+        each["nodes"][0]["weight"] = [1, "a", [1, 2], [3], {}][number]
+        each["edges"][0]["colour"] = [1, "a", [1, 2], [3], {}][number]
+    (tmp_path / "new.json").write_text(json.dumps(graphs))
+    found = predictions(run, f"data.path={tmp_path / 'new.json'}")
+    assert found["note"].tolist() == ["1", "a", "[1, 2]", "{'b': 3}", ""]
+    np.testing.assert_allclose(numbers(found, "probability"), numbers(alone, "probability"), rtol=1e-5)
+
+
+def test_graphs_of_networkx_are_read_alike(run: Path) -> None:
+    graphs = [nx.node_link_graph(graph(n), edges="edges") for n in range(4)]
+    alone = gt.load(run).predict(graphs)
+    graphs[0] = nx.Graph()
+    graphs[3].nodes[0]["weight"], graphs[1].nodes[0]["weight"] = "a", 1
+    with pytest.warns(UserWarning, match="graph 0 has no nodes"):
+        found = gt.load(run).predict(graphs)
+    assert found["probability"].isna().tolist() == [True, False, False, False]
+    np.testing.assert_allclose(found["probability"][1:], alone["probability"][1:], rtol=1e-5)
+    with pytest.raises(UserError, match="graph 0 has no nodes"):
+        gt.load(run).predict([nx.Graph()])
