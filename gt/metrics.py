@@ -156,7 +156,7 @@ class OfLabelled(Around):
 def join_gathering(metric: Metric) -> None:
     """Let a process without a label of its own join in where lists of all processes are gathered: by empty tensors.
 
-    Torchmetrics gathers what there is, and processes that have nothing would wait for nobody.
+    Torchmetrics gathers what there is: a process that has nothing would take no part, and the others would fail.
     """
     if not (metric._to_sync and metric.distributed_available_fn()):
         return
