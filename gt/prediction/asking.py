@@ -115,14 +115,16 @@ def predict(
         table = table.drop(columns=parts[0].columns)
     if not known:
         table = table.drop(columns=[name for name in table if str(name).startswith("target")])
+    own = [str(name) for name in parts[0] if name in table]
     scores = {name: float(value) for name, value in measures.compute().items()} if known and measures else {}
     if records is not None:
         of_sample = np.repeat(left_out, dataset.sizes) if schema.level == "node" and len(left_out) else left_out
         why = f"more nodes than the {models.largest} positions of the model"
-        return beside(records, table, of_sample, why, schema, scores).parted()
+        predictions = beside(records, table, of_sample, why, schema, scores)
+        return replace(predictions, answers=own).parted()
     if isinstance(data, Stored):
         table = named(table, data)
-    return Predictions(table, scores, {}).parted()
+    return Predictions(table, scores, {}, answers=own).parted()
 
 
 def is_labelled(schema: Schema, target: Tensor) -> bool:

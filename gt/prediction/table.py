@@ -35,12 +35,14 @@ class Predictions:
         scores: the metrics of the samples with a target; none where no sample has one.
         unreadable: by number of a row without a prediction, where it stands and why.
         embeddings: (rows of the table, d), NaN where there is none; None unless asked for.
+        answers: the columns that say what the models answer, not what the rows are or have as targets.
     """
 
     table: pd.DataFrame
     scores: dict[str, float]
     unreadable: dict[int, str]
     embeddings: np.ndarray | None = None
+    answers: Sequence[str] = ()
 
     def parted(self) -> "Predictions":
         """The same with embeddings apart, if the table has columns of them."""

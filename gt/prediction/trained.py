@@ -50,7 +50,8 @@ class Trained(Task):
 
         Returns:
             The items' own columns and the predictions. A row that cannot be read has none, which a warning says;
-            ``table.attrs["unreadable"]`` says by number why.
+            ``table.attrs["unreadable"]`` says by number why; ``table.attrs["answers"]`` names the columns that are the
+            model's, not the items' own.
 
         Raises:
             UserError: items that the model cannot read, or it has learned without labels; ``beside`` is no list.
@@ -63,7 +64,7 @@ class Trained(Task):
             first = next(iter(predictions.unreadable.values()))
             rest = f", and {len(predictions.unreadable) - 1:,} more" if len(predictions.unreadable) > 1 else ""
             warnings.warn(f"{first}{rest}: without a prediction", stacklevel=2)
-        predictions.table.attrs["unreadable"] = predictions.unreadable
+        predictions.table.attrs |= {"unreadable": predictions.unreadable, "answers": [*predictions.answers]}
         return predictions.table
 
     def embed(self, items: Sequence[Any], batch_size: int = 128) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,7 +28,7 @@ from gt.serving import documentation
 from gt.serving.batcher import Batcher, Full
 from gt.train.extremes import drawn
 
-PLACE = re.compile(r"^item \d+: ")
+PLACE = re.compile(r"(?:^|(?<=\bsee ))(?:item|graph|row) \d+(?:: |, | )")  # as `gt.data.objects` names its items
 TOGETHER = 4  # of the longest items that may be computed together
 LONGEST_SMILES = 1_000  # characters of a molecule that is drawn
 
@@ -98,15 +98,27 @@ def reads(model: Trained) -> str:
 
 
 def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
-    """A prediction for each item, by column."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what cannot be read stands in its place
-        table = model.predict(items)
-    names = [name for name in table if str(name).startswith(("prediction", "probability", "deviation"))]
+    """A prediction for each item, by column, or why there is none.
+
+    Items that cannot be read together are read in two halves, down to one: what is wrong with it spoils no other.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what cannot be read stands in its place
+            table = model.predict(items)
+    except UserError as error:
+        if len(items) == 1:
+            return [_unread(str(error))]
+        half = len(items) // 2
+        return predicted(model, items[:half]) + predicted(model, items[half:])
     unreadable = table.attrs["unreadable"]
-    rows = table[names].to_dict("records")
-    reasons = {n: PLACE.sub("", why) for n, why in unreadable.items()}  # the place is that in a batch of many callers
-    return [{"error": reasons[n]} if n in reasons else _plain(row) for n, row in enumerate(rows)]
+    rows = table[table.attrs["answers"]].to_dict("records")  # other columns are those of whoever asks along
+    return [_unread(unreadable[n]) if n in unreadable else _plain(row) for n, row in enumerate(rows)]
+
+
+def _unread(why: str) -> dict[str, str]:
+    """An answer that says why there is none; the place in a batch of many callers tells none of them anything."""
+    return {"error": PLACE.sub("", why)}
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:
@@ -187,18 +199,17 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         if len(body.inputs) > limits.items:
             raise HTTPException(413, f"a request holds {limits.items:,} inputs at most, not {len(body.inputs):,}")
         try:
-            items = [item_of(value, kind, place) for place, value in enumerate(body.inputs)]
-            fits = [kind == "text" or len(item) <= limits.longest for item in items]
-            fitting = [item for item, fit in zip(items, fits, strict=True) if fit]
-            answers = iter(await asyncio.wait_for(batcher.ask(fitting), limits.seconds))
+            check_kind(body.inputs, kind)
+            items, unread = items_of(body.inputs, kind, limits.longest)
+            answers = iter(await asyncio.wait_for(batcher.ask(items), limits.seconds))
         except UserError as error:
             raise HTTPException(422, str(error)) from None
         except Full:
             raise HTTPException(503, "too much is waiting: try again", {"Retry-After": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"no answer within {limits.seconds:g} s") from None
-        too_long = f"more than {limits.longest:,} {'nodes' if kind == 'graph' else 'characters'}, see --longest"
-        return Outputs(predictions=[next(answers) if fit else {"error": too_long} for fit in fits])
+        places = range(len(body.inputs))
+        return Outputs(predictions=[_unread(unread[place]) if place in unread else next(answers) for place in places])
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -235,18 +246,44 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     return app
 
 
-def item_of(value: str | dict[str, Any], kind: str, place: int) -> Any:
-    """An input as the model reads it.
+def check_kind(values: Sequence[str | dict[str, Any]], kind: str) -> None:
+    """Whether all inputs are of the kind that the model reads.
 
     Raises:
-        UserError: it is of another kind, or no graph.
+        UserError: one is not.
     """
-    if isinstance(value, str) != (kind != "graph"):
-        wanted = "a graph in node-link form" if kind == "graph" else f"a {kind} as a string"
-        raise UserError(f"inputs[{place}]: this model reads {wanted}")
-    if isinstance(value, str):
-        return value
+    for place, value in enumerate(values):
+        if isinstance(value, str) != (kind != "graph"):
+            wanted = "a graph in node-link form" if kind == "graph" else f"a {kind} as a string"
+            raise UserError(f"inputs[{place}]: this model reads {wanted}")
+
+
+def items_of(values: Sequence[str | dict[str, Any]], kind: str, longest: int) -> tuple[list[Any], dict[int, str]]:
+    """Inputs as the model reads them, without those that it cannot, and by the place of each of these why."""
+    items, unread = [], {}
+    for place, value in enumerate(values):
+        try:
+            item = value if isinstance(value, str) else graph_of(value)
+        except UserError as error:
+            unread[place] = str(error)
+            continue
+        if kind != "text" and len(item) > longest:
+            unread[place] = f"more than {longest:,} {'nodes' if kind == 'graph' else 'characters'}, see --longest"
+        else:
+            items.append(item)
+    return items, unread
+
+
+def graph_of(value: dict[str, Any]) -> Any:
+    """A graph of NetworkX from its node-link form.
+
+    Raises:
+        UserError: it is none.
+    """
+    attributes = value.get("graph", {})
+    if not isinstance(attributes, dict):
+        raise UserError(f"'graph' holds the attributes of a graph by name, not a {type(attributes).__name__}")
     try:
         return nx.node_link_graph(value, edges="edges")
     except Exception as error:
-        raise UserError(f"inputs[{place}]: no graph in node-link form: {type(error).__name__} {error}") from None
+        raise UserError(f"no graph in node-link form: {type(error).__name__} {error}") from None
