@@ -272,17 +272,17 @@ def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_met
     assert result["scores"]["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_a_run_may_go_on_by_another_metric_and_not_by_a_loss_with_other_parameters(folder, monkeypatch, capsys):
-    command(monkeypatch, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
+def test_a_run_may_go_on_with_another_metric_that_decides_nothing_and_not_by_another_loss(folder, monkeypatch, capsys):
+    command(monkeypatch, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run", "criterion=loss")
     command(monkeypatch, "resume=run", "trainer.max_epochs=2", "metrics.largest._target_=mine.Largest")
-    assert json.loads((folder / "run" / "result.json").read_text())["criterion"] == "largest"
+    assert json.loads((folder / "run" / "result.json").read_text())["criterion"] == "loss"
     capsys.readouterr()
     gt.predict.main(["run", "--trust", "--device", "cpu"])
     assert "largest" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command(monkeypatch, "resume=run", "trainer.max_epochs=3", "loss._target_=mine.Likelihood")
     (line,) = capsys.readouterr().err.splitlines()
-    assert "loss.log_deviation" in line
+    assert "loss._target_=mine.Likelihood" in line
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,7 @@ FIXED = {
     "supervised": "it says what is learned",
     "seed": SAMPLES,
     "data": SAMPLES,
-    "criterion": "by it the best checkpoint so far was chosen",
-    "metrics": "by the first of them the best checkpoint so far may have been chosen",
+    "criterion": "by it, or the first of the metrics, the best checkpoint so far was chosen",
     "stage": "a run that trains goes on training",
     "optim._target_": "another optimiser has no use for the state of this one",
     "optim.optimizer._target_": "another optimiser has no use for the state of this one",
@@ -72,7 +71,8 @@ def changes(before: DictConfig, after: DictConfig) -> list[str]:
     # not resolved: what a value is said to follow changes with it, and only that one was given
     old, new = (dict(settings(OmegaConf.to_container(cfg, resolve=False))) for cfg in (before, after))
     plateau = str(old.get("optim.schedule._target_", "")).endswith("ReduceLROnPlateau")
-    fixed_here = FIXED | ({"optim": REACTED} if plateau else {})
+    decides = f"metrics.{old['criterion']}" if old.get("criterion") else "metrics"  # else the first of them
+    fixed_here = FIXED | {decides: FIXED["criterion"]} | ({"optim": REACTED} if plateau else {})
     lines = []
     for key in [*(key for key in new if key not in old), *old]:
         if old.get(key) == new.get(key) or key == "resume":
