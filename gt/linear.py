@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 ZEN_5 = 26  # the first family of AMD's processors with units of 512 bits
@@ -92,8 +93,11 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         return False
     if x.numel() * len(weight) < (SMALLEST if _whole(len(x)) == len(x) else RAGGED):
         return False
-    # the transforms of torch.func go through PyTorch's own functions alone
-    return not (torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()) and onednn_is_faster()
+    # the transforms of torch.func, and derivatives forward, go through PyTorch's own functions alone
+    looked_into = (
+        torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+    return not looked_into and onednn_is_faster()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -240,9 +240,16 @@ def decided(measures: Mapping[str, Any], name: str) -> Criterion:
 
 
 def metrics(schema: Schema) -> tuple[MetricCollection, Criterion]:
-    """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing."""
+    """What to measure for a kind of target, and which of it counts; unlabelled targets count for nothing.
+
+    Raises:
+        UserError: a target of a single class.
+    """
     collection: dict[str, Metric | MetricCollection]
     if schema.kind == "multiclass":
+        if schema.outputs < 2:
+            target, only = schema.target[0] if schema.target else "y", f", '{schema.names[0]}'" if schema.names else ""
+            raise UserError(f"'{target}' has one class only{only}: there is nothing to tell apart")
         of_classes: dict[str, Any] = {"num_classes": schema.outputs, "ignore_index": UNLABELLED}
         collection = {"accuracy": OfLabelled(classification.MulticlassAccuracy(average="micro", **of_classes), schema)}
         if schema.level == "graph" and schema.positions == 1 and not schema.pointer:

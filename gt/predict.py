@@ -17,6 +17,8 @@ from gt.cli.program import add_device, add_trust, device_of, import_from_here, i
 from gt.errors import Parser, UserError, one_line
 from gt.schema import many
 
+OTHER = (".parquet", ".feather", ".json", ".jsonl", ".tsv", ".xls", ".xlsx", ".zip")  # tables that are not written
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -42,7 +44,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     options.overrides = [word for word in settings if not word.startswith("out=")]
     for word in settings:
         options.out = Path(word.removeprefix("out=")) if word.startswith("out=") else options.out
-    if options.out is not None and not options.out.name.lower().endswith((".csv", ".csv.gz")):
+    if options.out is not None and options.out.suffix.lower() in OTHER:
         raise UserError(f"--out {options.out}: the table is written as CSV: name it .csv or .csv.gz")
     if options.dropout in (1, *range(-9, 0)):
         raise UserError(f"--dropout {options.dropout}: a deviation takes 2 passes or more, such as --dropout 20")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gt.cli.new_data import are_new
 from gt.errors import UserError
 from gt.explain import main as explain
 from gt.predict import main as predict
@@ -71,6 +72,19 @@ def test_what_programs_made_them_by_makes_no_other_data():
         check_data('{"files": {"0 a.json": "x", "1 b.json": "y"}}', '{"files": {"0 a.json": "y", "1 b.json": "x"}}', "")
     with pytest.raises(UserError, match="fractions"):
         check_data('{"file": 1, "fractions": [1]}', '{"file": 1, "fractions": [2]}', "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "new"),
+    [
+        ([], False), (["data.workers=2", "data.root=x"], False), (["data.source.fold=1"], False),
+        (["data.split_seed=1"], False), (["data.valid=0.2"], False),
+        (["data.test=40"], True),  # so many samples of a puzzle
+        (["data.path=x"], True), (["data.path=x", "data.fold=1"], True), (["data=text"], True),
+    ],
+)  # fmt: skip
+def test_data_are_new_but_where_the_same_are_dealt_out_anew(overrides, new):
+    assert are_new(overrides) == new
 
 
 def test_what_one_fold_holds_out_another_was_trained_on(tmp_path, capsys):

@@ -125,6 +125,9 @@ def test_transforms_of_functions_and_traces_are_left_to_pytorch(asked):
     torch.testing.assert_close(grad, expected)
     rows = torch.vmap(lambda each: linear(each, layer.weight, layer.bias))(x.view(2, 32, 8))
     torch.testing.assert_close(rows.view(64, 8), layer(x))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        assert torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent.shape == (64, 8)
     asked.clear()
     traced = torch.jit.trace(layer, x, check_trace=False)
     torch.testing.assert_close(traced(x[:40]), nn.functional.linear(x[:40], layer.weight, layer.bias))

@@ -75,7 +75,7 @@ def test_the_test_split_is_the_default_and_out_says_where(run: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.csv"]
 
 
-@pytest.mark.parametrize("name", ["x.parquet", "x", "x.csv.zip"])
+@pytest.mark.parametrize("name", ["x.parquet", "x.TSV", "x.csv.zip"])
 def test_a_table_is_not_written_under_the_name_of_another_kind(name: str) -> None:
     for words in (["run", "--out", name], ["run", f"out={name}"]):
         with pytest.raises(UserError, match=rf"--out {re.escape(name)}: the table is written as CSV"):

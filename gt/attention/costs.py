@@ -267,7 +267,7 @@ def cost_table(device: str, half: bool) -> CostTable:
     Of its own two the one in as many bits goes first: what is fastest in 16 may take three times as long in 32.
     """
     shipped = SHIPPED / f"{device}.json"
-    own = (table_path(device, half), table_path(device, not half))
+    own = (table_path(device, half), table_path(device, not half), cached_path("costs", device))  # of earlier versions
     for path in (*own, shipped if shipped.exists() else SHIPPED / "cpu.json"):
         if (table := read_table(path)) is not None:
             return table

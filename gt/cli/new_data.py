@@ -24,7 +24,8 @@ HANDLING = {  # what is set of data without making them others
     "root", "batch_size", "eval_batch_size", "batch_nodes", "static", "workers", "processes", "sampler", "evaluate",
     "chunk", "seed",
 }  # fmt: skip
-SPLITTING = {"folds", "fold", "split", "split_seed", "fractions", "valid", "test"}  # what deals the same data out anew
+SPLITTING = {"folds", "fold", "split", "split_seed", "fractions"}  # what deals the same data out anew
+SHARES = {"valid", "test"}  # so do these where they are shares, not numbers of samples that are drawn
 
 # what a model has learned of its data, and other data cannot change
 LEARNED = {
@@ -35,8 +36,11 @@ LEARNED = {
 
 def are_new(overrides: Sequence[str]) -> bool:
     """Whether overrides choose other data than those of the run, or only say where they are and how to go about it."""
-    keys = [override.key_or_group for override in parsed(list(overrides))]
-    return any({key.split(".")[-1], key.split("/")[-1]}.isdisjoint(HANDLING | SPLITTING) for key in keys)
+    for override in parsed(list(overrides)):
+        same = HANDLING | SPLITTING | (SHARES if isinstance(override.value(), float) else set())
+        if same.isdisjoint({override.key_or_group.split(".")[-1], override.key_or_group.split("/")[-1]}):
+            return True
+    return False
 
 
 def check_learned(overrides: Sequence[str]) -> None:
@@ -108,7 +112,9 @@ def check_unchanged(task: Task, data: DataModule, overrides: Sequence[str]) -> N
         UserError: they are not, so that their splits may be others.
     """
     if not are_new(overrides):
-        check_data(task.data_key, data_key(data), f"or ask for all of them as new data by --split {ALL}")
+        links = data.schema.level == "link"  # of which all cannot be asked for
+        advice = "and leave out what changes them" if links else f"or ask for all of them as new data by --split {ALL}"
+        check_data(task.data_key, data_key(data), advice)
 
 
 def check_schema(model: Schema, data: Schema) -> None:
@@ -121,7 +127,7 @@ def check_schema(model: Schema, data: Schema) -> None:
         if getattr(model, name) and getattr(model, name) != getattr(data, name):
             raise UserError(
                 f"these are not the data that this model was trained on: what training found out of them has changed "
-                f"({name}); to predict them as new data leave --split out, or say --split {ALL}"
+                f"({name}); to predict them as new data say --split {ALL}"
             )
     for name in ("node_vocab", "node_floats", "edge_vocab", "edge_floats", "level", "kind", "outputs", "positions"):
         ours, theirs = getattr(model, name), getattr(data, name)

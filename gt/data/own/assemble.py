@@ -78,7 +78,6 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
 
     table = nodes if by_node or graphs is None else graphs
     targets = _answer(table, names, kind)
-    targets.check_classes(f"{table.name}: '{names[0]}'")
     choices.numbers.check(targets.kind, targets.y, table.where)
     features = features_of(nodes, joined.edges, roles)
     of_graphs = not by_node or "graph" in nodes.columns

@@ -30,22 +30,6 @@ class Answer:
         """(rows,) whether there is any label."""
         return self.y != UNLABELLED if self.kind == "multiclass" else ~np.isnan(self.y).all(1)
 
-    def check_classes(self, what: str) -> None:
-        """Whether the classes, or yes and no, of a single target are two at least.
-
-        Args:
-            what: names the file and the target.
-
-        Raises:
-            UserError: all labelled rows have the same.
-        """
-        known = self.y[self.labelled]
-        classes = np.unique(known)
-        of_classes = self.kind == "multiclass" or (self.kind == "binary" and self.outputs == 1)
-        if of_classes and len(classes) == 1 < len(known):  # of a single row it is more to the point that it is one
-            only = self.names[int(classes[0])] if self.names else f"{classes[0]:g}"
-            raise UserError(f"{what} has one class only, '{only}': there is nothing to tell apart")
-
 
 def refuse(wrong: np.ndarray, values: np.ndarray, where: Where, why: str) -> None:
     """Name the first wrong one of the values (rows,) or (rows, columns).

@@ -34,8 +34,6 @@ def pack(part: Part, name: str, kind: Kind | None, numbers: Numbers) -> tuple[Gr
     assert part.y is not None  # `read` refuses a dataset without
     where = place_of(pointers(part.targets(part.level)), name)
     targets = _linked(part.y, where, kind) if part.level == "link" else answer(part.y, where, numbers.kind(kind))
-    if part.level != "link":
-        targets.check_classes(f"{name}: 'y'")
     numbers.check(targets.kind, targets.y, where)
     schema = Schema(
         node_vocab=node_vocab,
