@@ -40,13 +40,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return gt.load(run_of(folder, GraphFiles, path=str(folder / "mine.json")))
 
 
-TWICE = [{"source": 0, "target": 1, "key": key, "bond": "a"} for key in (0, 1)]
+TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]
 UNREAD: dict[str, tuple[Graph, str]] = {
     "no nodes": (changed(emptied), "has no nodes"),
     "directed": (graph(3, directed=True), "has to be an undirected graph"),
     "an edge twice": (
         graph(3, multigraph=True, edges=TWICE),
-        "edge '0' -> '1': edge '0' -> '1' is there already, see edge '0' -> '1': ",
+        "edge '0' -> '1': edge '0' -> '1' is there already with other values, see ",
     ),
     "a number for a word": (changed(first(element=7)), "node '0': 'element' is '7', which the model has not learned"),
     "a list for a word": (changed(first(element=[1])), "node '0': 'element' is '[1]', which the model has not"),
