@@ -134,6 +134,18 @@ def test_transforms_of_functions_and_traces_are_left_to_pytorch(asked):
     assert not asked
 
 
+def test_a_compiler_is_given_pytorchs_own_map(asked):
+    layer, x, seen = Linear(8, 8), torch.randn(64, 8), []
+
+    def backend(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.testing.assert_close(torch.compile(layer, backend=backend, fullgraph=True)(x), layer(x))
+    assert any("linear" in name for name in seen)
+    assert not any("pointwise" in name or "autograd" in name for name in seen)
+
+
 def test_what_does_not_fit_is_refused_in_pytorchs_words(asked):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Linear(8, 8)(torch.randn(64, 9))
