@@ -20,9 +20,15 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, help="its number in the split, 0 unless told")
     parser.add_argument("--split", help="test where there is one")
     parser.add_argument("--output", type=int, help="the class, task or number; the predicted class, or the first")
-    parser.add_argument("--node", type=int, help="where nodes have answers, which; the last")
+    parser.add_argument(
+        "--node", help="where nodes have answers, which: its number, or its name in a large graph; the last"
+    )
     parser.add_argument("--position", type=int, default=0, help="where an answer is a sequence, which; the first, 0")
-    parser.add_argument("--out", type=Path, help="the page; explanation-SPLIT-SAMPLE.html in the run folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the page; explanation-SPLIT-SAMPLE.html, or explanation-node-NODE.html, in the run folder",
+    )
     add_trust(parser)
     return parser.parse_intermixed_args(list(words))
 
@@ -52,12 +58,14 @@ def main(words: Sequence[str]) -> None:
         check_unchanged(task, data, options.overrides)
     split = ALL if every else options.split or data.last_split()
     explained = explain(task, data, split, options.sample, options.output, options.node, options.position)
-    out: Path = options.out or folder / f"explanation-{split}-{options.sample}.html"
+    out: Path = options.out or folder / f"explanation-{explained.name}.html"
     write_bytes(out, page(explained).encode())
     print(f"{explained.title}: said {explained.prediction}, true {explained.target}")
+    if explained.note:
+        print(explained.note)
     for name, value in explained.faithful.items():
         top = explained.scores[name].argsort(descending=True)[:5].tolist()
-        words_of_top = ", ".join(f"{explained.labels[n]!r} ({n})" for n in top)
+        words_of_top = ", ".join(map(explained.called, top))
         print(f"{name:20}  faithfulness {number(value):>8}  highest: {words_of_top}")
     print(f"page  {out}")
 

@@ -138,6 +138,18 @@ class GraphBatch:
         _ = self.slot, self.rowptr, self.in_degree, self.edge_mask, self.graph_mask, self.equal_sizes
         return self
 
+    def repeated(self, count: int) -> GraphBatch:
+        """So many copies of these graphs as one batch, without targets and without a memo."""
+        shifts = self.num_nodes * torch.arange(count, device=self.device)
+        return GraphBatch(
+            ptr=torch.cat([self.ptr[:1], (self.ptr[1:] + shifts[:, None]).flatten()]),
+            edge_index=(self.edge_index[:, None] + shifts[:, None]).flatten(1),
+            max_nodes=self.max_nodes,
+            x=None if self.x is None else self.x.repeat(count, 1),
+            edge_attr=None if self.edge_attr is None else self.edge_attr.repeat(count, 1),
+            extras={name: values.repeat(count, *[1] * (values.dim() - 1)) for name, values in self.extras.items()},
+        ).finish()
+
     def apply(self, move: Move) -> Self:
         """The same batch with ``move`` applied to every tensor, those already derived and the memo's included."""
         out = copy(self)

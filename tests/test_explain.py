@@ -169,8 +169,9 @@ def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
     names = [f"<{n}>" for n in range(nodes)]
     none = torch.zeros(nodes)
     why = Explanation(
-        "title", "1", "1", "class 1", path, names, None, False, {"occlusion": none}, {"occlusion": torch.zeros(11)},
-        torch.zeros(2, 11), {"occlusion": 0.0}, torch.zeros(2, 0), torch.zeros(0), [("layers.0", weights)],
+        "test-0", "title", "1", "1", "class 1", None, path, names, None, False, {"occlusion": none},
+        {"occlusion": torch.zeros(11)}, torch.zeros(2, 11), {"occlusion": 0.0}, torch.zeros(2, 0), torch.zeros(0),
+        [("layers.0", weights)],
     )  # fmt: skip
     text = page(why)
     assert ".heads text { font-size: 12px" in text
@@ -194,7 +195,7 @@ def test_labels_beside_matrices_are_read_on_a_page_of_any_width(nodes):
     assert divmod(int(pixels[..., :3].sum(-1).argmax()), nodes) == (nodes // 2, 0)  # row, column
 
 
-@pytest.mark.parametrize("words", [["--sample", "20"], ["--output", "7"], ["--split", "train2"]])
+@pytest.mark.parametrize("words", [["--sample", "20"], ["--output", "7"], ["--node", "1"], ["--split", "train2"]])
 def test_what_is_not_there_is_refused(run, words):
     with pytest.raises(UserError, match=words[0] if words[0] != "--split" else words[1]):
         program.main([str(run), *words])

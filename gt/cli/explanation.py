@@ -3,25 +3,18 @@
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gt.data.batch_sampler import Request
+from gt.cli.explanation_subject import check_number, subject
 from gt.data.datamodule import DataModule
-from gt.data.graphs import GraphData
-from gt.data.text.language import LanguageData
-from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference import attribution
-from gt.prediction.asking import speller
-from gt.prediction.labels import labels_of
 from gt.train.extremes import answer as said
 from gt.train.extremes import truth
 from gt.train.task import Task
 
 RANDOM = 20  # random rankings that a method is held against
-MOST = 400  # nodes of a graph
 METHODS = {
     "integrated gradients": "what each node adds, on the way from hidden nodes to what they are",
     "occlusion": "by how much the answer falls where a node is hidden",
@@ -34,7 +27,9 @@ class Explanation:
     """Why one answer.
 
     Attributes:
+        name: of its page's file.
         title: the sample; prediction, target: as a person reads them; of: the number that is explained.
+        node: the place of the node whose answer it is, None where it is the graph's.
         batch: the one graph; labels: a word for each node; smiles: of a molecule, else None; is_text: nodes are pieces
             of text in their order.
         scores: by method (n,) what each node contributes.
@@ -43,12 +38,15 @@ class Explanation:
         faithful: by method, see `gt.inference.attribution.faithfulness`.
         edges, edge_scores: pairs of nodes (2, K) and by how much the answer falls without their edges.
         attention: for each layer its name and weights (H, n, n).
+        note: what a reader has to know of what was looked at, or nothing.
     """
 
+    name: str
     title: str
     prediction: str
     target: str
     of: str
+    node: int | None
     batch: GraphBatch
     labels: list[str]
     smiles: str | None
@@ -60,16 +58,12 @@ class Explanation:
     edges: Tensor
     edge_scores: Tensor
     attention: list[tuple[str, Tensor]]
+    note: str = ""
 
-
-def check_number(option: str, number: int, count: int) -> None:
-    """Whether an option is the number of one of so many, from 0.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not 0 <= number < count:
-        raise UserError(f"{option} must be {'0' if count == 1 else f'0 to {count - 1:,}'}, not {number}")
+    def called(self, n: int) -> str:
+        """A node by its label, with its number where several have that label."""
+        label = self.labels[n]
+        return label if len(set(self.labels)) == len(self.labels) else f"{label} ({n})"
 
 
 def explain(
@@ -78,49 +72,34 @@ def explain(
     split: str,
     sample: int,
     output: int | None = None,
-    node: int | None = None,
+    node: str | None = None,
     position: int = 0,
 ) -> Explanation:
-    """Explain the answer to one sample of a split.
+    """Explain the answer to one sample of a split, or for one node of a large graph.
 
     Args:
         task: a trained one, in eval mode; data: open.
         output: the class, task or number that is explained; None is the predicted class, or the first.
-        node: where nodes have answers, which one; None is the last.
+        sample, node: see `gt.cli.explanation_subject.subject`.
         position: of an answer that is a sequence of classes, which of them.
 
     Raises:
-        UserError: the data are one large graph, or there is no such sample, node, output or position.
+        UserError: there is no such sample, node, output or position; links have the answers; a graph is too large.
     """
-    if not isinstance(data, GraphData | LanguageData):
-        raise UserError("explains one graph or text among many: these data are a single graph")
-    if task.schema.level == "link":
-        raise UserError("explains the answer for a graph, a text or a node: this model answers for pairs of nodes")
-    data.check_split(split)
-    schema, dataset = task.schema, data.dataset(split)
-    check_number("--sample", sample, len(dataset))
-    device = next(task.net.parameters()).device
-
-    def copies(count: int) -> GraphBatch:
-        batch: GraphBatch = dataset[Request((sample,) * count)]
-        return batch.to(device)
-
-    one = copies(1)
-    if one.num_nodes > MOST:
-        raise UserError(f"sample {sample} has {one.num_nodes:,} nodes: choose one of {MOST} at most")
-    by_node = schema.level == "node"
-    place = one.num_nodes - 1 if node is None else node
-    check_number("--node", place, one.num_nodes)
+    schema, net = task.schema, task.net
     check_number("--position", position, schema.positions)
+    of = subject(task, data, split, sample, node)
+    copies, place = of.copies, of.node
+    one = copies(1)
+    nodes = one.num_nodes
 
     def rows(predictions: Tensor) -> Tensor:
         """(C, outputs) of the row that is explained, for each copy."""
-        if by_node:
-            predictions = predictions.view(-1, one.num_nodes, predictions.shape[1])[:, place]
+        if place is not None:
+            predictions = predictions.view(-1, nodes, predictions.shape[1])[:, place]
         return predictions.view(len(predictions), schema.positions, -1)[:, position]
 
-    with torch.no_grad():
-        prediction = rows(task.net(one))[0].float().cpu()
+    prediction = of.prediction.view(schema.positions, -1)[position]
     which = output if output is not None else int(prediction.argmax()) if schema.kind == "multiclass" else 0
     check_number("--output", which, len(prediction))
 
@@ -128,44 +107,41 @@ def explain(
         chosen = rows(predictions)
         return (chosen.log_softmax(1) if schema.kind == "multiclass" else chosen)[:, which]
 
-    net, nodes = task.net, one.num_nodes
     attention = attribution.attention_weights(net, one)
     scores = {
         "integrated gradients": attribution.integrated_gradients(net, copies, answer),
         "occlusion": attribution.occlusion(net, copies, answer),
     }
-    flow = attribution.rollout(attention, nodes, place if by_node else None)
+    flow = attribution.rollout(attention, nodes, place)
     scores |= {} if flow is None else {"attention rollout": flow}
     delete = partial(attribution.deletion, net, copies, answer)
     curves = {name: delete(values.argsort(descending=True)) for name, values in scores.items()}
     draw = torch.Generator().manual_seed(0)
     random = torch.stack([delete(torch.randperm(nodes, generator=draw)) for _ in range(RANDOM)])
     edges, edge_scores = attribution.edge_occlusion(net, copies, answer)
-    target = "unknown" if one.y is None else truth(schema, one.y[place if by_node else 0].cpu().reshape(-1)[position:])
+    target = "unknown" if of.target is None else truth(schema, of.target[position:])
     told, name = said(schema, prediction), schema.names[which] if schema.names else str(which)
     if schema.pointer:  # classes are nodes, which the source knows by name
-        spell = speller(data, dataset, np.array([sample]), one)
 
         def word(n: int, otherwise: str) -> str:
-            words = spell(torch.tensor([[n]]))
+            words = of.spell(torch.tensor([[n]]))
             return otherwise if words is None else words[0]
 
         told, name = word(int(prediction.argmax()), told), word(which, name)
         target = target if target == "unknown" else word(int(target), target)
-    labels, smiles = labels_of(data, dataset, sample, one)
     kind = {"multiclass": "log-probability of class", "binary": "logit of task", "regression": "prediction of output"}[
         schema.kind
     ]
     return Explanation(
-        title=f"sample {sample} of {split}"
-        + (f", node {place}" if by_node else "")
-        + (f", position {position}" if schema.positions > 1 else ""),
+        name=of.name,
+        title=of.title + (f", position {position}" if schema.positions > 1 else ""),
         prediction=told,
         target=target,
         of=f"{kind} {name}",
+        node=place,
         batch=one.to("cpu"),
-        labels=labels,
-        smiles=smiles,
+        labels=of.labels,
+        smiles=of.smiles,
         is_text=bool(schema.tokenizer),
         scores=scores,
         curves=curves,
@@ -174,4 +150,5 @@ def explain(
         edges=edges,
         edge_scores=edge_scores,
         attention=[(name, weights[:, :nodes, :nodes]) for name, weights in attention],
+        note=of.note,
     )

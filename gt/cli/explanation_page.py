@@ -17,7 +17,8 @@ from gt.train.page import page as html_page
 from gt.train.page import picture, table
 
 LABELLED = 40  # nodes that have names beside a matrix of attention; of more some have numbers
-DRAWN = 120  # nodes whose attention is drawn at all
+DRAWN = 120  # nodes whose attention is drawn at all, and of which each is named in a drawing,
+NAMED = 10  # of more those that say most
 LINE = 14  # pixels that a label beside a matrix takes
 COLOURS = mpl.colormaps["RdBu_r"]
 
@@ -28,6 +29,7 @@ def page(why: Explanation) -> str:
     parts = [
         f"<p>Said {html.escape(why.prediction)}; true {html.escape(why.target)}. Explained is the "
         f"{html.escape(why.of)}: red speaks for it, blue against it.</p>",
+        f"<p>{html.escape(why.note)}</p>" if why.note else "",
     ]
     for name, values in why.scores.items():
         parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(why, values)}")
@@ -39,7 +41,7 @@ def page(why: Explanation) -> str:
     )
     if len(why.edge_scores):
         order = why.edge_scores.abs().argsort(descending=True)[:10].tolist()
-        ends = (" - ".join(f"{why.labels[n]} ({n})" for n in why.edges[:, k].tolist()) for k in order)
+        ends = (" - ".join(map(why.called, why.edges[:, k].tolist())) for k in order)
         rows = ([name, f"{float(why.edge_scores[k]):.4f}"] for name, k in zip(ends, order, strict=True))
         parts.append(
             "<h2>Edges</h2><p>By how much the answer falls where an edge is taken away, the ten that matter most.</p>"
@@ -96,7 +98,7 @@ def molecule(smiles: str, shares: np.ndarray) -> str:
 
 
 def network(why: Explanation, shares: np.ndarray) -> Figure:
-    """Any graph, its nodes coloured and named."""
+    """Any graph, its nodes coloured and named; a black ring marks the one whose answer it is."""
     ends, nodes = why.batch.edge_index.numpy(), why.batch.num_nodes
     place = layout(ends, nodes)
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -112,12 +114,13 @@ def network(why: Explanation, shares: np.ndarray) -> Figure:
         vmax=1.2,
         s=area,
         zorder=2,
-        edgecolors="#666666",
-        lw=0.4,
+        edgecolors=["black" if n == why.node else "#666666" for n in range(nodes)],
+        lw=[2.0 if n == why.node else 0.4 for n in range(nodes)],
     )
-    if nodes <= DRAWN:
-        for (x, y), label in zip(place, why.labels, strict=True):
-            axes.text(x, y, label[:14].replace("$", r"\$"), fontsize=8, ha="center", va="center", zorder=3)
+    few = nodes <= DRAWN
+    for n in range(nodes) if few else np.abs(shares).argsort()[-NAMED:]:
+        label = why.labels[n][:14].replace("$", r"\$")
+        axes.text(place[n, 0], place[n, 1], label, fontsize=8, ha="center", va="center" if few else "bottom", zorder=3)
     axes.set_axis_off()
     return figure
 

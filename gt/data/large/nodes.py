@@ -213,12 +213,12 @@ class NodeData(Stored):
             sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.source.folder)
         elif len(graphs) != 1:
             raise UserError(f"{self.source} has {len(graphs)} graphs: this model reads one")
-        whole, self._datasets = Whole(graphs), {}
+        self.whole, self._datasets = Whole(graphs), {}
         for split, roots in graphs.splits.items():
             if split != "train" and (self.evaluate == "full" or known is not None):
-                self._datasets[split] = NodeSamples(whole, roots, Full(), self.seed, self.chunk)
+                self._datasets[split] = NodeSamples(self.whole, roots, Full(), self.seed, self.chunk)
             else:
-                self._datasets[split] = NodeSamples(whole, roots, sampler, self.seed)
+                self._datasets[split] = NodeSamples(self.whole, roots, sampler, self.seed)
 
     def samples(self, graphs: Graphs) -> int:
         return int(graphs.node_ptr[-1])
