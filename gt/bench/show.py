@@ -63,24 +63,25 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 
 
 def draw(path: Path, rows: Sequence[Row], about: str) -> None:
-    """Milliseconds of each program, a group of bars a shape, on a logarithmic scale."""
+    """Times of each program, a group of bars a shape, in units of the longest of the group: bars begin at 0."""
     shapes = list(dict.fromkeys(row.shape for row in rows))
     figure = Figure(figsize=(9, 0.4 * len(rows) + 0.5 * len(shapes) + 1), layout="constrained")
     axes = figure.subplots()
     at, ticks = 0.0, []
     for shape in shapes:
         axes.text(0.0, at - 0.65, shape, fontweight="bold", fontsize=9, transform=axes.get_yaxis_transform())
-        for number, row in enumerate(each for each in rows if each.shape == shape):
-            axes.barh(at, 1e3 * row.median, color=mpl.colormaps["tab10"](min(number, 2)), height=0.8)
-            axes.text(1e3 * row.median, at, f" {1e3 * row.median:.3g} ms", va="center", fontsize=8)
+        group = [row for row in rows if row.shape == shape]
+        longest = max(row.median for row in group)
+        for number, row in enumerate(group):
+            axes.barh(at, row.median / longest, color=mpl.colormaps["tab10"](min(number, 2)), height=0.8)
+            axes.text(row.median / longest, at, f" {1e3 * row.median:.3g} ms", va="center", fontsize=8)
             ticks.append((at, row.program))
             at += 1
         at += 1
     axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_xlabel("milliseconds a training step")
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel("time of a training step, in units of the longest of its group")
     axes.set_title(about, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     write_picture(path, figure)
