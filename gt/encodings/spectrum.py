@@ -1,6 +1,7 @@
 """The smallest eigenvalues of the Laplacians of connected graphs, and their eigenvectors."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gt.encodings.pieces import to_dense
 # a few eigenvectors of each dense matrix, and from about 1000 nodes on products with the sparse matrix.
 TOGETHER = 64
 DENSE = 1000
+FEW = 500  # independent cycles: without nodes of one or two neighbours at most twice as many nodes are left
 
 
 def laplacian(links: csr_matrix, normalised: bool) -> tuple[csr_matrix, np.ndarray]:
@@ -71,19 +73,22 @@ def _sparse_modes(matrix: csr_matrix, null: np.ndarray, k: int) -> tuple[np.ndar
     """One large graph: the zero mode is known, the others are the largest of a flipped operator that hides it.
 
     Lanczos iteration on the matrix itself takes about the square root of ``top / gap`` steps. It fails only where
-    eigenvalues crowd at 0; such a graph has small separators (Cheeger), as a path has, and is cheap to factorise.
+    eigenvalues crowd at 0; such a graph has small separators (Cheeger), as a path has, and is cheap to factorise. A
+    graph of few cycles always is, and with a hub, which raises ``top``, it would take very many steps.
     """
     null = (null / np.linalg.norm(null))[:, None]
     if k == 1:
         return np.zeros(1), null
     top = 2 * matrix.diagonal().max()  # no eigenvalue is larger
-    try:
+    cycles = (matrix.nnz - len(null)) // 2 - (len(null) - 1)  # independent ones: edges beyond those of a tree
+    if cycles > FEW:
         steps = int(100 * np.sqrt(top / 2))
-        values, vectors = _largest(matrix, lambda x: top * x - matrix @ x, null, k, top, maxiter=steps)
-    except ArpackNoConvergence:
-        shifted = (matrix + 1e-6 * top * identity(len(null))).tocsc()
-        solve = splu(shifted, "MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
-        values, vectors = _largest(matrix, solve, null, k, top)
+        with suppress(ArpackNoConvergence):
+            values, vectors = _largest(matrix, lambda x: top * x - matrix @ x, null, k, top, maxiter=steps)
+            return np.append(0.0, values), np.hstack([null, vectors])
+    shifted = (matrix + 1e-6 * top * identity(len(null))).tocsc()
+    solve = splu(shifted, "MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True}).solve
+    values, vectors = _largest(matrix, solve, null, k, top)
     return np.append(0.0, values), np.hstack([null, vectors])
 
 

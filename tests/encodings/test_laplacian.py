@@ -105,6 +105,8 @@ def test_every_way_to_compute_them_agrees(monkeypatch, normalised):
     ways.append(found())
     monkeypatch.setattr(spectrum, "DENSE", 0)
     ways.append(found())
+    monkeypatch.setattr(spectrum, "FEW", -1)
+    ways.append(found())
     tries = []
 
     def stubborn(*args, **options):
@@ -130,9 +132,11 @@ def spider(legs, length):
     return graph_of(1 + legs * length, [pair for nodes in ends for pair in pairwise(nodes)])
 
 
+@pytest.mark.parametrize("few", [-1, spectrum.FEW])
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize(("legs", "length"), [(12, 100), (40, 30), (20, 60)])
-def test_repeated_eigenvalues_of_a_large_graph_are_all_there(legs, length, normalised):
+def test_repeated_eigenvalues_of_a_large_graph_are_all_there(monkeypatch, legs, length, normalised, few):
+    monkeypatch.setattr(spectrum, "FEW", few)
     graph = spider(legs, length)
     order = np.random.default_rng(0).permutation(graph.num_nodes)
     expected = np.linalg.eigvalsh(matrix(graph, normalised))[:8]
@@ -140,6 +144,24 @@ def test_repeated_eigenvalues_of_a_large_graph_are_all_there(legs, length, norma
         ((values, vectors),) = modes([same], k=8, normalised=normalised, zero=True)
         np.testing.assert_allclose(values, expected, atol=1e-6, rtol=1e-4)
         np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-5)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_hub_with_a_long_path_takes_few_steps(monkeypatch, normalised):
+    products = []
+    operator = spectrum.LinearOperator
+
+    def counted(shape, apply, **options):
+        return operator(shape, lambda x: products.append(1) or apply(x), **options)
+
+    monkeypatch.setattr(spectrum, "LinearOperator", counted)
+    leaves, length = 600, 600
+    path = range(leaves, leaves + length)
+    graph = graph_of(leaves + length, [(0, leaf) for leaf in range(1, leaves)] + list(pairwise([0, *path])))
+    ((values, vectors),) = modes([graph], k=8, normalised=normalised)
+    assert len(products) < 1000
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix(graph, normalised))[:8], atol=1e-7)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(8), atol=1e-5)
 
 
 def test_more_modes_than_nodes_of_a_large_graph(monkeypatch):
