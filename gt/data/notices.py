@@ -3,27 +3,59 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gt.data.datamodule import DataModule
 from gt.data.numbers import DECADES, decades
+from gt.errors import UserError
 from gt.losses import both_answers, undefined
 from gt.schema import UNLABELLED, Schema, several
 
 SPLITS = ("train", "valid", "test")
 
 
+def targets_of(data: DataModule) -> dict[str, Tensor]:
+    """The targets of each split of open data; of none where what they hold says nothing.
+
+    Pairs are drawn to be told from links; choices are no classes; of words most are rare.
+    """
+    schema = data.schema
+    words = schema.tokenizer and schema.level == "node"
+    if schema.level == "link" or schema.positions > 1 or schema.pointer or words:
+        return {}
+    return {split: data.targets(split) for split in SPLITS if data.has(split)}
+
+
+def check_varied(data: DataModule) -> None:
+    """Whether the targets of open data, all splits together, have two values at least.
+
+    Raises:
+        UserError: all that are labelled have the same; of several, in each column.
+    """
+    schema, targets = data.schema, targets_of(data)
+    if not targets:
+        return
+    every = torch.cat([target.view(len(target), -1) for target in targets.values()])
+    none = every == UNLABELLED if schema.kind == "multiclass" else every.isnan()
+    known = [column[~absent] for column, absent in zip(every.T, none.T, strict=True)]
+    if any(not len(values) or values.min() < values.max() for values in known):
+        return
+    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), known[0][0].item()
+    if len(known) > 1:
+        raise UserError(f"{name}: each has one value only: there is nothing to learn")
+    if schema.kind == "regression":
+        raise UserError(f"{name} is {only:g} throughout: there is nothing to learn")
+    words = schema.answers[0] if schema.answers else schema.names if schema.kind == "multiclass" else ()
+    said = repr(words[int(only)]) if words else f"{only:g}"
+    raise UserError(f"{name} has one class only, {said}: there is nothing to tell apart")
+
+
 def notices(data: DataModule) -> list[str]:
     """A line for whatever is odd in the targets of open data."""
-    schema = data.schema
-    if (
-        schema.level == "link"
-        or schema.positions > 1
-        or schema.pointer
-        or (schema.tokenizer and schema.level == "node")
-    ):
-        return []  # pairs drawn to be told from links; choices, not classes; words, of which most are rare
-    targets = {split: data.targets(split) for split in SPLITS if data.has(split)}
+    schema, targets = data.schema, targets_of(data)
+    if not targets:
+        return []
     if schema.kind == "regression":
         # only where there is something to be done about it
         span = (
@@ -34,7 +66,10 @@ def notices(data: DataModule) -> list[str]:
         if span < DECADES or schema.log:
             return []
         return [f"the targets span {span:.1f} decades: data.log=true would learn their logarithms"]
-    return one_sided(schema, targets) if schema.kind == "binary" else one_split(schema, targets)
+    if schema.kind == "binary":
+        return one_sided(schema, targets)
+    chosen = hasattr(data.source, "numbers")  # whether somebody could have said that they are no classes
+    return one_split(schema, targets) + (in_no_split(schema, targets) if chosen else [])
 
 
 def one_sided(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
@@ -72,3 +107,15 @@ def one_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
         told = [f"{names[n]} ({next(split for split, has in where.items() if has[n])})" for n in alone]
         lines.append(f"{len(alone)} of {schema.outputs} classes are in one split only: {several(told, 4)}")
     return lines
+
+
+def in_no_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
+    """A line for classes that no sample has, which keep the numbers of the data: these may be no classes."""
+    absent = sorted({*range(schema.outputs)} - {*torch.cat([each.flatten() for each in targets.values()]).tolist()})
+    if not absent or schema.names:
+        return []
+    told = several([str(n) for n in absent], 4)
+    return [
+        f"{len(absent)} of {schema.outputs} classes are in no split: {told}; where the target measures something, "
+        "data.kind=regression learns it as a number"
+    ]

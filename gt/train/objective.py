@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
+from gt.data.notices import check_varied
 from gt.errors import UserError, first_line
 from gt.losses import Criterion, Loss, constant_prediction, suits, total_loss
 from gt.metrics import Around, decided, own_metrics, scores_kind
@@ -43,10 +44,11 @@ def measures_of(cfg: DictConfig, data: DataModule) -> tuple[MetricCollection, Cr
     """The metrics of a run on data that are open, and which of them decides.
 
     Raises:
-        UserError: there is no such criterion.
+        UserError: there is no such criterion, or nothing to learn from the labels, which are all the same.
     """
     if not cfg.get("supervised", 1.0):
         return MetricCollection({}), Criterion("loss", "min")
+    check_varied(data)
     own = named_metrics(cfg, data.schema)
     measures, criterion = own_metrics(data.schema, own) if own else data.measures()
     if cfg.get("criterion"):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gt.data.notices import notices, one_sided, one_split
+from gt.data.notices import check_varied, notices, one_sided, one_split
+from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
 from tests.data.test_numbers import SOURCES, csv_graphs
 
@@ -58,3 +59,35 @@ def test_ordinary_targets_are_worth_no_line(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [3 + n / 40 for n in range(40)])
     data.open([])
     assert notices(data) == []
+
+
+def test_whole_numbers_with_gaps_are_named(tmp_path: Path) -> None:
+    data = csv_graphs(tmp_path, [(0, 5, 37)[n % 3] for n in range(60)])
+    data.open([])
+    (line,) = notices(data)
+    assert re.search(r"35 of 38 classes are in no split: 1, 2, 3, 4 and 31 more; .*data\.kind=regression", line)
+    data = csv_graphs(tmp_path, [n % 3 for n in range(60)])
+    data.open([])
+    assert notices(data) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1.5, "'price' is 1.5 throughout: there is nothing to learn"),
+        (5, "'price' has one class only, 5: there is nothing to tell apart"),
+        (1.0, "'price' has one class only, 1: there is nothing to tell apart"),  # yes throughout
+    ],
+)
+def test_targets_that_are_all_the_same_are_refused(tmp_path: Path, value: float, said: str) -> None:
+    data = csv_graphs(tmp_path, [value] * 40)
+    data.open([])
+    with pytest.raises(UserError) as caught:
+        check_varied(data)
+    assert str(caught.value) == said
+
+
+def test_a_target_that_varies_in_one_column_is_learned(tmp_path: Path) -> None:
+    data = csv_graphs(tmp_path, [1.5 + n % 2 for n in range(40)])
+    data.open([])
+    check_varied(data)
