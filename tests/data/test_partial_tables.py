@@ -53,6 +53,17 @@ def test_a_node_of_no_split_is_read_and_neither_trained_on_nor_scored(tmp_path, 
     assert said in capsys.readouterr().out.splitlines()
 
 
+def test_nodes_without_a_target_are_counted(tmp_path, capsys):
+    folder = write_nodes(tmp_path / "mine")
+    table = pd.read_csv(folder / "nodes.csv").drop(columns="split")
+    table["label"] = [["a", "b", None][n % 3] for n in range(40)]
+    table.to_csv(folder / "nodes.csv", index=False)
+    graphs = opened(CSVGraphs, NodeData, folder).graphs
+    assert sum(map(len, graphs.splits.values())) == 27
+    said = "  13 of 40 nodes have no label: others read them, but they are neither trained on nor scored"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_folds_deal_out_nodes_of_no_split_too_and_nothing_is_said(tmp_path, capsys):
     graphs = opened(CSVGraphs, NodeData, write_nodes(tmp_path / "mine"), folds=4).graphs
     assert sum(len(graphs.splits[split]) for split in ("train", "valid", "test")) == 40

@@ -100,7 +100,8 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         undirected=bool(choices.undirected),
     )
     notes: dict[str, Any] = {"attributes": roles} | ({"degree": True} if degree else {})
-    notes |= {"edges again": joined.again, **_outside(among, targeted, of_graphs)}
+    unlabelled = int((~targets.labelled).sum()) if by_node else 0
+    notes |= {"edges again": joined.again, "unlabelled": unlabelled, **_outside(among, targeted, of_graphs)}
     packed = joined.graphs_with({"y": targets.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 

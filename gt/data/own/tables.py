@@ -118,6 +118,12 @@ class OwnTables(Own):
         if (count := graphs.notes["no split"]) and self.folds.folds is None:
             fate = ": others read them, but they are neither trained on nor scored" if of_nodes else " and are left out"
             lines.append(f"  {count:,} {what} have no split{fate}")
+        if count := graphs.notes.get("unlabelled", 0):
+            nodes, no = many(int(graphs.node_ptr[-1]), "node"), "no" if len(schema.target) == 1 else "none of"
+            lines.append(
+                f"  {count:,} of {nodes} have {no} {several(schema.target, 4)}: others read them, but they are neither "
+                "trained on nor scored"
+            )
         if count := graphs.notes["no target"]:
             no = "no" if len(schema.target) == 1 else "none of"
             lines.append(f"  {count:,} {what} have {no} {several(schema.target, 4)} and are left out")
