@@ -60,14 +60,15 @@ def example_of(batches: Sequence[GraphBatch]) -> GraphBatch:
 
 
 def program_of(one: OneGraph, example: GraphBatch) -> ExportedProgram:
-    """The network traced for any number of nodes and edges.
+    """The network traced for any number of edges, and of nodes that its encodings serve.
 
     Raises:
         UserError: a part of it goes by the values in a batch, which no trace follows.
     """
     others = one.inputs(example)
     x, edge_index = others.pop("x"), others.pop("edge_index")
-    nodes, edges = Dim("nodes", min=1, max=1 << 16), Dim("edges", min=0, max=1 << 24)
+    most = min([1 << 16, *(encoding.longest for encoding in one.net.encodings if encoding.longest)])
+    nodes, edges = Dim("nodes", min=1, max=most), Dim("edges", min=0, max=1 << 24)
     sizes = {name: {0: edges} if name == "edge_attr" else {0: nodes} for name in others}
     sizes |= {name: {2: nodes, 3: nodes} for name in one.supplied}
     sizes |= {f"hops_{most}": {1: nodes, 2: nodes} for most in one.radii}

@@ -13,7 +13,16 @@ from gt.data.own.csv_graphs import CSVGraphs
 from gt.errors import UserError
 from gt.export import main
 from gt.prediction.asking import single_graphs
-from gt.prediction.export import CLOSE, example_of, furthest, run_compiled, run_onnx, run_program, save_traced
+from gt.prediction.export import (
+    CLOSE,
+    example_of,
+    furthest,
+    program_of,
+    run_compiled,
+    run_onnx,
+    run_program,
+    save_traced,
+)
 from gt.prediction.one_graph import OneGraph
 from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
@@ -128,6 +137,19 @@ def test_a_function_of_one_graph_is_the_network_and_a_wrong_mask_is_not(tmp_path
         torch.testing.assert_close(one(x, edge_index, others), task(batch))
         others["reads_0"] = torch.ones_like(others["reads_0"])
         assert not torch.allclose(one(x, edge_index, others), task(batch))
+
+
+def test_a_table_of_positions_is_traced_for_as_many_nodes_as_it_has_rows(tmp_path: Path) -> None:
+    run, data = of_many_sizes(tmp_path, "mask.hops=null", "encoding=[learned]")
+    task = gt.load(run)
+    data.open([])
+    one, batches = OneGraph(task.net), single_graphs(data, 100)
+    program = program_of(one, example_of(batches)).module()
+    for batch in batches:
+        others = one.inputs(batch)
+        x, edge_index = others.pop("x"), others.pop("edge_index")
+        with torch.no_grad():
+            torch.testing.assert_close(program(x, edge_index, others), task(batch), atol=CLOSE, rtol=CLOSE)
 
 
 def fails(error: Exception) -> Callable[..., None]:
