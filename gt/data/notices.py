@@ -36,13 +36,15 @@ def check_varied(data: DataModule) -> None:
     schema, targets = data.schema, targets_of(data)
     if not targets:
         return
-    every = torch.cat([target.view(len(target), -1) for target in targets.values()])
-    none = every == UNLABELLED if schema.kind == "multiclass" else every.isnan()
-    known = [column[~absent] for column, absent in zip(every.T, none.T, strict=True)]
-    if any(not len(values) or values.min() < values.max() for values in known):
-        return
-    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), known[0][0].item()
-    if len(known) > 1:
+    first, *_ = targets.values()
+    columns = first.view(len(first), -1).shape[1]
+    for number in range(columns):  # the first that varies ends the search: there may be many, of many rows
+        column = torch.cat([target.view(len(target), columns)[:, number] for target in targets.values()])
+        known = column[column != UNLABELLED if schema.kind == "multiclass" else ~column.isnan()]
+        if not len(known) or known.min() < known.max():
+            return
+    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), known[0].item()
+    if columns > 1:
         raise UserError(f"{name}: each has one value only: there is nothing to learn")
     if schema.kind == "regression":
         raise UserError(f"{name} is {only:g} throughout: there is nothing to learn")
