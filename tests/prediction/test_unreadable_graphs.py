@@ -51,6 +51,11 @@ def first(**changes: Any) -> Callable[[Graph], None]:
     return lambda graph: graph["nodes"][0].update(changes)
 
 
+def joined(end: str) -> Callable[[Graph], None]:
+    """What lets the first edge of a graph lead to a node that is not there."""
+    return lambda graph: graph["edges"][0].update(target=end)
+
+
 def emptied(graph: Graph) -> None:
     graph["nodes"], graph["edges"] = [], []
 
@@ -65,25 +70,36 @@ STRANGE: dict[str, tuple[Callable[[Graph], None], str]] = {
     "a word in a list": (first(place=[0.5, "x", 1]), "node '0': 'place.1' is 'x', no finite number"),
     "a short list": (first(place=[0.5, 1]), "node '0': 'place.2' is empty"),
     "a number for a list": (first(place=0.5), "node '0': 'place.0' is empty"),
+    "an edge to nowhere": (joined("7"), "edge '0' -> '7': there is no node '7'"),
+    "an edge without an end": (lambda graph: graph["edges"][0].pop("target"), "edge 0 has no 'target'"),
+    "a node twice": (lambda graph: graph["nodes"].append(graph["nodes"][0]), "node '0' is there already"),
+    "an edge with two values": (
+        lambda graph: graph["edges"].append({"source": 1, "target": 0, "bond": "c"}),
+        "is there already with other values",
+    ),
+    "no edges": (lambda graph: graph.pop("edges"), "has no 'edges'"),
+    "nodes that are no list": (lambda graph: graph.update(nodes=7), "nodes are a int"),
     "a number at an edge": (lambda graph: graph["edges"][0].update(bond=1), "edge '0' -> '1': 'bond' is '1', which"),
 }
 
 
+@pytest.mark.parametrize("lines", ["", "l"], ids=["list", "lines"])
 @pytest.mark.parametrize("place", [0, 3])
 @pytest.mark.parametrize("fault", STRANGE)
 def test_a_graph_that_cannot_be_read_is_listed_and_the_others_are_predicted(
-    run: Path, tmp_path: Path, fault: str, place: int
+    run: Path, tmp_path: Path, fault: str, place: int, lines: str
 ) -> None:
     change, said = STRANGE[fault]
     graphs = [graph(n) for n in range(5)]
     (tmp_path / "good.json").write_text(json.dumps(graphs))
     alone = predictions(run, f"data.path={tmp_path / 'good.json'}")
     change(graphs[place])
-    (tmp_path / "new.json").write_text(json.dumps(graphs))
-    found = predictions(run, f"data.path={tmp_path / 'new.json'}")
+    file = tmp_path / f"new.json{lines}"
+    file.write_text("\n".join(map(json.dumps, graphs)) if lines else json.dumps(graphs))
+    found = predictions(run, f"data.path={file}")
     listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
     assert listed["row"].tolist() == [place]
-    assert listed["reason"][0].startswith(f"{tmp_path / 'new.json'}, graph {place}")
+    assert listed["reason"][0].startswith(f"{file}, line {place + 1}" if lines else f"{file}, graph {place}")
     assert said in listed["reason"][0]
     others = np.arange(5) != place
     assert found["prediction"].tolist()[place] == ""
@@ -133,3 +149,35 @@ def test_graphs_of_networkx_are_read_alike(run: Path) -> None:
     np.testing.assert_allclose(found["probability"][1:], alone["probability"][1:], rtol=1e-5)
     with pytest.raises(UserError, match="graph 0 has no nodes"):
         gt.load(run).predict([nx.Graph()])
+
+
+def test_a_line_that_is_no_json_is_listed_and_what_nothing_can_be_read_of_is_refused(run: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.jsonl"
+    new.write_text("\n".join([json.dumps(graph(0)), '{"nodes": [', json.dumps(graph(2)), "[]"]))
+    found = predictions(run, f"data.path={new}")
+    listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
+    assert listed["row"].tolist() == [1, 3]
+    assert "line 2: " in listed["reason"][0]
+    assert "line 4 is no node-link graph" in listed["reason"][1]
+    assert (found["prediction"] != "").tolist() == [True, False, True, False]
+    new.write_text('{"nodes": [')
+    with pytest.raises(UserError, match=r"new\.jsonl, line 1"):
+        predictions(run, f"data.path={new}")
+    stray = [graph(n) for n in range(2)]
+    for each in stray:
+        joined("9")(each)
+    new.write_text("\n".join(map(json.dumps, stray)))
+    with pytest.raises(UserError, match=r"new\.jsonl, line 1.*no node '9'"):
+        predictions(run, f"data.path={new}")
+
+
+def test_of_many_graphs_each_that_does_not_fit_together_is_listed(run: Path, tmp_path: Path) -> None:
+    graphs = [graph(n) for n in range(40)]
+    for place in (2, 3, 17, 39):
+        joined("9")(graphs[place])
+    emptied(graphs[20])
+    (tmp_path / "new.json").write_text(json.dumps(graphs))
+    found = predictions(run, f"data.path={tmp_path / 'new.json'}")
+    listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
+    assert listed["row"].tolist() == [2, 3, 17, 20, 39]
+    assert (found["prediction"] == "").to_numpy().nonzero()[0].tolist() == [2, 3, 17, 20, 39]

@@ -52,6 +52,18 @@ def files(path: str) -> list[Path]:
     return paths
 
 
+def _read(path: Path) -> list[GraphRecord]:
+    return READERS[ending(path)](path)
+
+
+def _read_new(path: Path) -> list[GraphRecord]:
+    """The graphs of a file, each that cannot be read with its fault, see `gt.data.own.graph_records.tables`."""
+    try:
+        return read_json(path, lenient=True) if READERS[ending(path)] is read_json else _read(path)
+    except UserError as error:
+        return [GraphRecord(str(path), fault=str(error))]
+
+
 class GraphFiles(OwnTables):
     """Graphs from GraphML, GML, GEXF or node-link JSON files, each perhaps gzipped, each of one graph or several.
 
@@ -66,7 +78,8 @@ class GraphFiles(OwnTables):
         return {f"{number} {path.name}": path for number, path in enumerate(files(self.path))}
 
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
-        graphs = [graph for path in self.files().values() for graph in READERS[ending(path)](path)]
+        read = _read_new if known is not None and known.level == "graph" else _read
+        graphs = [graph for path in self.files().values() for graph in read(path)]
         nodes, edges, about, undirected = tables(graphs, self.path, known)
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return nodes, edges, about, choices

@@ -27,6 +27,7 @@ class GraphRecord:
         nodes: attributes of each node, its id under ``node``.
         edges: attributes of each edge, the ids of its ends under ``source`` and ``target``.
         node_lines, edge_lines: the line of each, where the file has lines that say something.
+        fault: why it could not be read, and is empty; else nothing.
     """
 
     place: str
@@ -37,6 +38,7 @@ class GraphRecord:
     edges: list[Record] = field(default_factory=list)
     node_lines: list[int] = field(default_factory=list)
     edge_lines: list[int] = field(default_factory=list)
+    fault: str = ""
 
     def node(self, row: int) -> str:
         if self.node_lines:
@@ -76,8 +78,8 @@ def tables(
     """Tables of all nodes, edges and graphs (None where there is one graph, with nodes to predict); whether undirected.
 
     Args:
-        known: of a trained model: what it cannot read is left to `gt.data.own.known.assemble_known`, which leaves out
-            the graphs concerned.
+        known: of a trained model: what it cannot read, and graphs with a fault, are left to
+            `gt.data.own.known.assemble_known`, which leaves out the graphs concerned.
 
     Raises:
         UserError: no graphs, directed ones beside undirected ones; without ``known`` a graph without nodes, lists of
@@ -85,11 +87,14 @@ def tables(
     """
     if not graphs:
         raise UserError(f"{source} holds no graphs")
+    sound = [graph for graph in graphs if not graph.fault]
+    if not sound:
+        raise UserError(graphs[0].fault)
     needed = known is None or not any(graph.nodes for graph in graphs)
-    for graph in graphs:
-        if graph.directed != graphs[0].directed:
+    for graph in sound:
+        if graph.directed != sound[0].directed:
             said = "directed" if graph.directed else "undirected"
-            raise UserError(f"{graph.place} is {said}, unlike {graphs[0].place}: save all alike")
+            raise UserError(f"{graph.place} is {said}, unlike {sound[0].place}: save all alike")
         if needed and not graph.nodes:
             raise UserError(f"{graph.place} has no nodes")
     many = len(graphs) > 1 or (known is not None and known.level == "graph")
@@ -116,7 +121,8 @@ def tables(
         edges.columns["graph"] = np.repeat(ids, np.diff(edge_ptr))
         about = rows([graph.attributes for graph in graphs], lambda row: graphs[row].place, source, (), learned)
         about.columns["graph"] = ids
+        about.faults = {row: ("", graph.fault) for row, graph in enumerate(graphs) if graph.fault}
     for table in (nodes, about):
         if table is not None and "split" not in table.columns:
             table.columns = {"split" if name.lower() == "split" else name: c for name, c in table.columns.items()}
-    return nodes, edges, about, not graphs[0].directed
+    return nodes, edges, about, not sound[0].directed

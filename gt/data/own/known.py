@@ -1,6 +1,9 @@
 """Tables read as a trained model reads such: by its columns and categories; what it cannot read is named."""
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import numpy as np
+import pandas as pd
 
 from gt.data.own.assemble import Choices
 from gt.data.own.joined import Joined, join
@@ -18,7 +21,8 @@ def assemble_known(
 ) -> tuple[Graphs, Records]:
     """Graphs of tables as `gt.data.own.assemble.assemble` makes them, read as a trained model does; without splits.
 
-    One of several graphs that the model cannot read is left out, and the records say why. Targets may be missing.
+    One of several graphs that the model cannot read is left out, and the records say why; where graphs have the answers
+    so is one whose nodes and edges do not fit together. Targets may be missing.
 
     Raises:
         UserError: one line with file and line for what is wrong: as `join`, a column that the model reads and the
@@ -37,8 +41,18 @@ def assemble_known(
             f"set data.undirected={str(known.undirected).lower()} to read them so"
         )
     _check_columns(nodes, edges, known)
-    every = join(nodes, edges, graphs, undirected)
-    unreadable = _unreadable_graphs(every, known)
+    faults = {} if graphs is None else {graphs.columns["graph"][row]: why for row, (_, why) in graphs.faults.items()}
+    try:
+        every = join(nodes, edges, graphs, undirected)
+    except UserError:
+        if graphs is None or known.level != "graph" or "graph" not in edges.columns:
+            raise
+        if not (stray := _faults(nodes, edges, graphs, undirected)):
+            raise
+        faults |= stray
+        nodes, edges = (table.take(np.flatnonzero(~_among(table, list(faults)))) for table in (nodes, edges))
+        every = join(nodes, edges, graphs, undirected)
+    unreadable = _unreadable_graphs(every, known, faults)
     if unreadable and "graph" not in nodes.columns:
         raise UserError(next(iter(unreadable.values())))
     joined = every.without(np.isin(np.arange(len(every.keys)), list(unreadable)))
@@ -68,7 +82,7 @@ def shown_known(nodes: Table, edges: Table, known: Schema) -> Graphs:
         )
     _check_columns(nodes, edges, known)
     joined = join(nodes, edges, None, undirected=True)
-    if unreadable := _unreadable_graphs(joined, known):
+    if unreadable := _unreadable_graphs(joined, known, {}):
         raise UserError(next(iter(unreadable.values())))
     return joined.both_ways().graphs_with({}, known)
 
@@ -87,8 +101,34 @@ def _check_columns(nodes: Table, edges: Table, known: Schema) -> None:
                 raise UserError(f"{table.name}: no column '{name}', which the model reads: {hint}")
 
 
-def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
-    """By number of a graph, why the model cannot read it."""
+def _among(table: Table, graphs: Sequence[Hashable]) -> np.ndarray:
+    """(rows,) which are of the given graphs."""
+    return pd.Index(table.columns["graph"]).isin(graphs)
+
+
+def _faults(nodes: Table, edges: Table, graphs: Table, undirected: bool) -> dict[Hashable, str]:
+    """By id of a graph, why its nodes and edges cannot be joined; none where others cannot be joined either.
+
+    As long as some cannot, they are parted into halves.
+    """
+
+    def look(ids: list[Hashable]) -> dict[Hashable, str]:
+        of = [table.take(np.flatnonzero(_among(table, ids))) for table in (nodes, edges, graphs)]
+        if not len(of[0]):
+            return {}
+        try:
+            join(of[0], of[1], of[2], undirected)
+        except UserError as error:
+            half = len(ids) // 2
+            return look(ids[:half]) | look(ids[half:]) if half else {ids[0]: str(error)}
+        return {}
+
+    faults = look(pd.unique(graphs.columns["graph"]).tolist())
+    return {} if _among(nodes, list(faults)).all() else faults
+
+
+def _unreadable_graphs(joined: Joined, known: Schema, faults: Mapping[Hashable, str]) -> dict[int, str]:
+    """By number of a graph, why the model cannot read it; of one without nodes what ``faults`` say by its id."""
     reasons: dict[int, str] = {}
     for row, why in unreadable_rows(joined.nodes, known.node_names, known.node_categories).items():
         reasons.setdefault(int(joined.owner[row]), why)
@@ -96,7 +136,7 @@ def _unreadable_graphs(joined: Joined, known: Schema) -> dict[int, str]:
         reasons.setdefault(int(joined.owner[joined.ends[0, row]]), why)
     for graph in np.flatnonzero(np.bincount(joined.owner, minlength=len(joined.keys)) == 0).tolist():
         where = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
-        reasons[graph] = f"{where} has no nodes"
+        reasons[graph] = faults.get(joined.keys[graph], f"{where} has no nodes")
     return dict(sorted(reasons.items()))
 
 

@@ -1,7 +1,8 @@
 """Graphs from node-link JSON, of NetworkX or for D3: one graph, a list of graphs, or a graph a line (``.jsonl``)."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from gt.errors import UserError, nearest
 ENDS = ("source", "target")
 
 
-def read_json(path: Path) -> list[GraphRecord]:
+def read_json(path: Path, lenient: bool = False) -> list[GraphRecord]:
     """Every graph of a file.
+
+    Args:
+        lenient: one of several that cannot be read has a fault, and is not refused.
 
     Raises:
         UserError: naming the file and the line or the graph, for text that is no JSON or JSON that is no graph.
@@ -22,11 +26,25 @@ def read_json(path: Path) -> list[GraphRecord]:
     if ".jsonl" in path.suffixes:
         # not str.splitlines, which also parts lines at characters that JSON text may hold
         lines = [(number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip()]
-        return [_graph(parse_json(line, path, number), f"{path}, line {number}") for number, line in lines]
+        return [_record(f"{path}, line {n}", lenient, partial(_of_line, line, path, n)) for n, line in lines]
     value = parse_json(text, path, 1)
-    if isinstance(value, list):
-        return [_graph(graph, f"{path}, graph {number}") for number, graph in enumerate(value)]
-    return [_graph(value, str(path))]
+    if not isinstance(value, list):
+        return [_graph(value, str(path))]
+    places = [f"{path}, graph {number}" for number in range(len(value))]
+    return [_record(place, lenient, partial(_graph, each, place)) for place, each in zip(places, value, strict=True)]
+
+
+def _record(place: str, lenient: bool, read: Callable[[], GraphRecord]) -> GraphRecord:
+    try:
+        return read()
+    except UserError as error:
+        if not lenient:
+            raise
+        return GraphRecord(place, fault=str(error))
+
+
+def _of_line(line: str, path: Path, number: int) -> GraphRecord:
+    return _graph(parse_json(line, path, number), f"{path}, line {number}")
 
 
 def _graph(data: Any, place: str) -> GraphRecord:
