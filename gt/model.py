@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import torch
@@ -15,10 +14,12 @@ from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.base import Layer, State, name_of, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.agreement import check_masks, check_streams, turns
+from gt.layers.base import Layer, State
 from gt.layers.block import Blend, Factory, in_turn
 from gt.layers.depth import thinned
 from gt.layers.steps import fits
+from gt.layers.traits import parts_of, reads_of, uses_mask
 from gt.layers.weights import draw_glorot, draw_normal
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
 from gt.masks.random import redrawn
@@ -28,10 +29,6 @@ from gt.schema import Schema
 from gt.units import Units
 
 LARGEST_LOG = 85.0  # beyond, float32 holds no exponential
-
-
-def _turns(mask: Mask | Schedule) -> Sequence[Mask]:
-    return mask.masks if isinstance(mask, Schedule) else (mask,)
 
 
 class GraphTransformer(nn.Module):
@@ -117,12 +114,12 @@ class GraphTransformer(nn.Module):
         nodes = (schema.node_vocab, schema.node_floats, width - narrowed, schema.node_mean, schema.node_scale)
         self.nodes = Features(*nodes, input_dropout, input_bias, input_linear)
         self.blocks = nn.ModuleList(blocks[i % len(blocks)](width) for i in range(depth))
-        self._check_masks()
+        check_masks(self.blocks, self.scheduled)
         self.virtual_nodes = max((m.virtual_nodes for m in self.masks_of_training()), default=0)
         std = 1.0 if init_std is None else init_std
         drawn = torch.randn(self.virtual_nodes, width) * std
         self.virtual = nn.Parameter(drawn) if self.virtual_nodes else None
-        streams = self._check_encodings()
+        streams = check_streams(self.blocks, modules)
         edges = (schema.edge_vocab, schema.edge_floats, width, schema.edge_mean, schema.edge_scale)
         read = (schema.edge_vocab or schema.edge_floats) and "e" in streams
         self.edges = Features(*edges, name="edge_attr") if read else None
@@ -146,35 +143,6 @@ class GraphTransformer(nn.Module):
                     f"a tied head shares the node embedding, which encodings narrow by {narrowed} channels"
                 )
             readout.mlp[-1].weight = self.nodes.table.weight
-
-    def _check_encodings(self) -> set[str]:
-        """The streams that layers read."""
-        streams, parts = {"x"}, [part for block in self.blocks for part in parts_of(block)]
-        if any(reads_of(part) != "self" and getattr(part, "reads_edges", True) for part in parts):
-            streams.add("e")
-        if any(reads_of(part) in ("pairs", "graph") and getattr(part, "reads_pairs", True) for part in parts):
-            streams.add("p")
-        for encoding in self.encodings:
-            for stream in sorted(set(encoding.writes) - streams):
-                rows, reader = {"e": ("edges", "GINE"), "p": ("pairs", "Attention with edges or pair_bias")}[stream]
-                raise ValueError(
-                    f"{type(encoding).__name__} gives features to {rows}, which no layer reads: choose one that does, "
-                    f"such as {reader}, or leave {stream} out of what the encoding writes"
-                )
-        return streams
-
-    def _check_masks(self) -> None:
-        keepers = [name_of(part) for block in self.blocks for part in parts_of(block) if "p" in writes_of(part)]
-        masks = {mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)}
-        if keepers and len(masks) > 1:
-            raise ValueError(f"{keepers[0]} keeps a state of each pair, which masks that differ by layer do not share")
-        for place, (block, scheduled) in enumerate(zip(self.blocks, self.scheduled, strict=True)):
-            for mask, part in product(_turns(scheduled), parts_of(block)):
-                heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
-                if mask.heads not in (1, heads):
-                    raise ValueError(
-                        f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}"
-                    )
 
     def embed(self, batch: GraphBatch) -> Tensor:
         """(N, width): features and encodings."""
@@ -301,7 +269,7 @@ class GraphTransformer(nn.Module):
     def masks_of_training(self) -> list[Mask]:
         """The masks that some layer reads by at some time of the training, each once, in order."""
         used = [mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)]
-        return list(dict.fromkeys(turn for mask in used for turn in _turns(mask)))
+        return list(dict.fromkeys(turn for mask in used for turn in turns(mask)))
 
     def parameter_count(self) -> int:
         """Trained numbers, tied ones once."""

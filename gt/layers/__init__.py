@@ -1,19 +1,5 @@
 from gt.layers.attention import Attention
-from gt.layers.base import (
-    Chain,
-    Composite,
-    Layer,
-    Parallel,
-    Residual,
-    State,
-    declared,
-    name_of,
-    norms_of,
-    parts_of,
-    reads_of,
-    uses_mask,
-    writes_of,
-)
+from gt.layers.base import Chain, Composite, Layer, Parallel, Residual, State
 from gt.layers.block import Blend, Block, FeedForward, GatedBlend, ParallelBlock, SequentialBlock, attention_layers
 from gt.layers.convolution import ConvolutionBlock
 from gt.layers.depth import JumpConcatenate, JumpMax
@@ -31,6 +17,7 @@ from gt.layers.san import SAN
 from gt.layers.sat import StructureAwareAttention
 from gt.layers.sgformer import SGFormerBlock, SimpleAttention
 from gt.layers.tokens import NAGphormerBlock, TokenGTBlock
+from gt.layers.traits import declared, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.virtual_node import VirtualNode
 
 __all__ = [

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.layers.base import Chain, Residual, State, writes_of
+from gt.layers.base import Chain, Residual, State
 from gt.layers.dwivedi import FeedForwards
+from gt.layers.traits import writes_of
 from gt.masks import Pairs
 from gt.sums import add_up, pair_ends
 
