@@ -332,7 +332,7 @@ EMPTY = Data(
         (lambda: Kept(graphs()[:1]), "own is one graph"),
         (lambda: Kept(graphs()[:2]), "own: 2 graphs: 2 with a target are too few for splits of [0.8, 0.1, 0.1]"),
         (lambda: Listed([]), "own holds no graphs"),
-        (lambda: Listed([HeteroData()] * 3), "own holds no plain Data objects"),
+        (lambda: Listed([HeteroData(), *graphs()]), "own holds HeteroData objects: Data or HeteroData alone"),
         (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
         (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store the real and the imaginary part"),
         (lambda: one(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, Dataset, InMemoryDataset
+from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 
 from gt.data.batching import runs
 from gt.data.own.pyg_open import tensors_only
+from gt.data.own.pyg_types import of_one_type
 from gt.errors import UserError
 from gt.schema import Level
 
@@ -46,23 +47,23 @@ class Part:
 def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
     """All graphs as one `Data`, where each begins (None where there is but one), and the numbers of those meant.
 
+    Graphs of several types of nodes are made ones of one type, see `gt.data.own.pyg_types.of_one_type`.
+
     Raises:
-        UserError: no graphs, or graphs with several types of nodes.
+        UserError: no graphs, or anything else.
     """
     if len(dataset) == 0:
         raise UserError(f"{name} holds no graphs")
-    ids = np.arange(len(dataset))
-    if isinstance(dataset, InMemoryDataset) and dataset.transform is None:
-        data, slices = dataset._data, dataset.slices
-        ids = np.asarray(dataset.indices(), dtype=np.int64)
-    else:
-        with tensors_only():  # some keep a file a graph
-            graphs = list(dataset)
-        kinds = {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}
-        data, slices = (None, None) if kinds else InMemoryDataset.collate(graphs)
-    if not isinstance(data, Data):
-        raise UserError(f"{name} holds no plain Data objects: graphs of one type of node and edge can be read")
-    return data, slices, ids
+    if isinstance(dataset, InMemoryDataset) and dataset.transform is None and isinstance(dataset._data, Data):
+        return dataset._data, dataset.slices, np.asarray(dataset.indices(), dtype=np.int64)
+    with tensors_only():  # some keep a file a graph
+        graphs = list(dataset)
+    if all(isinstance(graph, HeteroData) for graph in graphs):
+        graphs = of_one_type(graphs, name)
+    if others := {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}:
+        raise UserError(f"{name} holds {' and '.join(sorted(others))} objects: Data or HeteroData alone can be read")
+    data, slices = InMemoryDataset.collate(graphs)
+    return data, slices, np.arange(len(dataset))
 
 
 def _array(values: Tensor) -> np.ndarray:

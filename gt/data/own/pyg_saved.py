@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-from torch_geometric.data.storage import GlobalStorage
+from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
 
+from gt.data.own.pyg_types import of_one_type
 from gt.data.reading import load_tensors
 from gt.errors import UserError
 
-PARTS = [Data, GlobalStorage, DataTensorAttr, DataEdgeAttr]  # what a `Data` is made of in a file, tensors aside
+# what a `Data` and a `HeteroData` are made of in a file, tensors aside
+PARTS = [Data, HeteroData, BaseStorage, GlobalStorage, NodeStorage, EdgeStorage, DataTensorAttr, DataEdgeAttr]
 ADVICE = (
     "save plain Data, a list of them, or their dictionaries, torch.save([graph.to_dict() for graph in graphs], path)"
 )
@@ -28,8 +30,8 @@ def saved_graphs(path: str) -> InMemoryDataset:
     """The graphs in a file, as a dataset of PyG.
 
     Args:
-        path: of what ``torch.save`` made of a `Data`, of its ``to_dict()``, or of a list of either; or of what
-            `InMemoryDataset.save` writes.
+        path: of what ``torch.save`` made of a `Data`, of its ``to_dict()``, of a `HeteroData`, or of a list of one of
+            these; or of what `InMemoryDataset.save` writes of `Data`.
 
     Raises:
         UserError: no such file; it holds anything else; a graph without ``edge_index``, one whose tensors do not fit in
@@ -39,6 +41,10 @@ def saved_graphs(path: str) -> InMemoryDataset:
         raise UserError(f"there is no file {path}: set data.path to an existing one")
     content = load_tensors(Path(path), ADVICE, PARTS)
     dataset = InMemoryDataset()
+    several = content if isinstance(content, list | tuple) else [content]
+    if several and all(isinstance(item, HeteroData) for item in several):
+        content = of_one_type(several, path)
+        content = content if len(content) > 1 else content[0]
     if _is_collated(content):
         data = _plain(content[0], path)
         dataset.slices = content[1] if content[1] is None else _slices(data, content[1], path)

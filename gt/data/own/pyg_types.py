@@ -1,0 +1,102 @@
+"""Graphs of several types of nodes and edges, PyG's `HeteroData`, as graphs of one type whose features say which."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, HeteroData
+
+from gt.errors import UserError
+from gt.schema import UNLABELLED, several
+
+MASKS = ("train_mask", "val_mask", "test_mask")
+
+
+def of_one_type(graphs: Sequence[HeteroData], name: str) -> list[Data]:
+    """The same graphs with the nodes of each type after those of the type before, and edges likewise.
+
+    Types are categories: a column of numbers, in the order in which the first graph has them, or beside real features
+    a column for each, 1 or 0. Real features of equal width share their columns; those of different width have columns
+    of their own, which are 0 for the other types, so that a linear map of all is a map for each type. Targets and
+    masks are those of the one type of nodes that has them, others have none; or those of the graph.
+
+    Raises:
+        UserError: naming the graph: no types, or others than the first has; a type that does not say how many nodes it
+            has, or whose edges are not in ``edge_index``; targets at several types; features that are no matrices.
+    """
+    node_types, edge_types = graphs[0].metadata()
+    return [_joined(graph, node_types, edge_types, f"{name}, graph {n}") for n, graph in enumerate(graphs)]
+
+
+def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str, str, str]], where: str) -> Data:
+    if set(graph.node_types) != set(node_types) or set(graph.edge_types) != set(edge_types):
+        raise UserError(f"{where}: its types of nodes or edges are not those of the first graph")
+    if not node_types:
+        raise UserError(f"{where} has no types of nodes")
+    sizes = []
+    for kind in node_types:
+        stored = graph[kind]
+        size = len(stored.x) if isinstance(stored.get("x"), Tensor) else stored.get("num_nodes", stored.get("y"))
+        if size is None:
+            raise UserError(f"{where}: nothing says how many nodes of type {kind} there are: set their num_nodes")
+        sizes.append(size if isinstance(size, int) else len(size))
+    first = dict(zip(node_types, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+    ends = []
+    for source, relation, target in edge_types:
+        index = graph[source, relation, target].get("edge_index")
+        if index is None:
+            raise UserError(f"{where}: edges {source} - {relation} - {target} have no edge_index")
+        ends.append(index + torch.tensor([[first[source]], [first[target]]]))
+    edges = [each.shape[1] for each in ends]
+    facts: dict[str, Any] = {
+        "x": _features([graph[kind].get("x") for kind in node_types], sizes, f"{where}: x of {several(node_types, 4)}"),
+        "edge_index": torch.cat(ends, dim=1) if ends else torch.empty(2, 0, dtype=torch.long),
+    }
+    if len(edge_types) > 1 or any(graph[kind].get("edge_attr") is not None for kind in edge_types):
+        facts["edge_attr"] = _features(
+            [graph[kind].get("edge_attr") for kind in edge_types], edges, f"{where}: edge_attr"
+        )
+    if "y" in graph.keys() and (of_graph := graph._global_store.get("y")) is not None:  # noqa: SIM118
+        return Data(**facts, y=of_graph)
+    labelled = [kind for kind in node_types if graph[kind].get("y") is not None]
+    if len(labelled) > 1:
+        raise UserError(f"{where}: nodes of {several(labelled, 4)} have targets y: leave those of one type")
+    for kind in labelled:
+        rows = slice(first[kind], first[kind] + sizes[node_types.index(kind)])
+        facts["y"] = _filled(
+            graph[kind].y, sum(sizes), rows, torch.nan if graph[kind].y.is_floating_point() else UNLABELLED
+        )
+        for mask in MASKS:
+            if (values := graph[kind].get(mask)) is not None:
+                facts[mask] = _filled(values, sum(sizes), rows, False)
+    return Data(**facts)
+
+
+def _filled(values: Tensor, count: int, rows: slice, otherwise: float) -> Tensor:
+    out = values.new_full((count, *values.shape[1:]), otherwise)
+    out[rows] = values
+    return out
+
+
+def _features(values: Sequence[Tensor | None], sizes: Sequence[int], what: str) -> Tensor:
+    """(rows, columns) of all types, one after the other; integers where no type has features of its own."""
+    kinds = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    if all(each is None for each in values):
+        return kinds[:, None]
+    known = [torch.empty(size, 0) if each is None else each for each, size in zip(values, sizes, strict=True)]
+    known = [each.to_dense() if each.layout != torch.strided else each for each in known]
+    known = [each[:, None] if each.ndim == 1 else each for each in known]
+    for each, size in zip(known, sizes, strict=True):
+        if each.ndim != 2 or len(each) != size:
+            raise UserError(f"{what}: {tuple(each.shape)} where a row for each of {size:,} is needed")
+    widths = [each.shape[1] for each in known]
+    shared = len({*widths} - {0}) == 1
+    starts = [len(sizes)] * len(sizes) if shared else torch.tensor([len(sizes), *widths]).cumsum(0).tolist()[:-1]
+    out = torch.zeros(sum(sizes), len(sizes) + (max(widths) if shared else sum(widths)))
+    out[torch.arange(len(out)), kinds] = 1
+    row = 0
+    for each, start in zip(known, starts, strict=True):
+        out[row : row + len(each), start : start + each.shape[1]] = each
+        row += len(each)
+    return out
