@@ -3,13 +3,16 @@
 import copy
 from functools import partial
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from gt.errors import UserError
@@ -17,8 +20,10 @@ from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.callbacks import ActivationCheckpointing, WeightAverage
+from gt.train.optim import Optimisation
 from gt.train.sharding import Sharded
 from tests.graphs import random_batch
+from tests.parallel.ranks import on_ranks
 
 
 def step(net, batch):
@@ -64,6 +69,57 @@ def test_an_optimiser_that_cannot_step_parts_is_refused(monkeypatch):
     monkeypatch.setattr(ModelParallelStrategy, "setup_optimizers", lambda self, trainer: self._optimizers.append(fused))
     with pytest.raises(UserError, match=r"SGD .* optim\.optimizer\.fused=false"):
         Sharded().setup_optimizers(None)
+
+
+def by_muon(net, steps):
+    """Makes the optimiser of a network; returns what takes some steps with it."""
+    optimisation = Optimisation(lr=0.01, weight_decay=0.1, optimizer=partial(torch.optim.Muon, momentum=0.9))
+    optimizer = optimisation.configure(net, 10)["optimizer"]
+
+    def train():
+        for number in range(steps):
+            optimizer.zero_grad()
+            net(torch.full((4, 3), 1.0 + number)).square().sum().backward()
+            optimizer.step()
+
+    return optimizer, train
+
+
+def two_maps():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def muon_on_parts(rank, world):
+    """The weights and momenta after some steps on parts of a network, two of them after a checkpoint was loaded."""
+    net = two_maps()
+    fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+    strategy, state = Sharded(), None
+    Sharded.is_global_zero = rank == 0
+    for steps in (3, 2):
+        optimizer, train = by_muon(net, steps)
+        strategy.optimizers = [optimizer]
+        with mock.patch.object(ModelParallelStrategy, "setup_optimizers"):
+            strategy.setup_optimizers(None)
+        if state is not None:
+            strategy.load_optimizer_state_dict({"optimizer_states": state})
+        train()
+        state = [strategy.optimizer_state(optimizer)]
+        dist.broadcast_object_list(state)
+    return {name: value.full_tensor() for name, value in net.state_dict().items()}, state[0]["state"]
+
+
+def test_muon_steps_parts_as_it_does_the_whole(tmp_path):
+    net, state = two_maps(), None
+    for steps in (3, 2):
+        optimizer, train = by_muon(net, steps)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        train()
+        state = copy.deepcopy(optimizer.state_dict())
+    for weights, moments in on_ranks(2, tmp_path, muon_on_parts):
+        torch.testing.assert_close(weights, dict(net.state_dict()))
+        torch.testing.assert_close(moments, state["state"])
 
 
 @pytest.fixture

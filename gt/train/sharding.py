@@ -1,6 +1,7 @@
 """Training whose state is shared out: each process keeps a part of the weights, gradients and optimiser state."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Muon
 
 from gt.errors import UserError
 from gt.layers import attention_layers
+from gt.train.optim import Joint
 from gt.train.resume import size
 
 
@@ -59,6 +62,9 @@ class Sharded(ModelParallelStrategy):
                     f"a fused {type(optimizer).__name__} cannot step weights that are shared out: set "
                     "optim.optimizer.fused=false"
                 )
+            for part in optimizer.parts if isinstance(optimizer, Joint) else ():
+                if isinstance(part, Muon):
+                    part.step = partial(step_whole, part)  # type: ignore[method-assign]
 
     def shard(self, net: nn.Module) -> None:
         """Keep a part of each parameter of a network, block by block; nothing where that is done.
@@ -152,13 +158,32 @@ class Sharded(ModelParallelStrategy):
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
             of = dict(zip(numbers, _parameters(optimizer), strict=True))
-            # what is one number for a matrix too, such as the count of steps, is no part of a parameter
-            counts = {k for n, values in saved["state"].items() if of[n].dim() > 1 for k in _scalars_in(values)}
+            # what is one number for larger ones too, such as the count of steps, is no part of a parameter
+            counts = {k for n, values in saved["state"].items() if of[n].numel() > 1 for k in _scalars_in(values)}
             state = {
                 n: {k: v if k in counts else _part(v, of[n]) for k, v in values.items()}
                 for n, values in saved["state"].items()
             }
             optimizer.load_state_dict(saved | {"state": state})
+
+
+@torch.no_grad()
+def step_whole(muon: Muon) -> None:
+    """A step of Muon on matrices that are shared out: each is put together, one at a time, for that step alone.
+
+    What Muon makes of a gradient is a function of the whole matrix, which every process works out.
+    """
+    for group in muon.param_groups:
+        settings = {name: value for name, value in group.items() if name != "params"}
+        for parameter in (each for each in group["params"] if each.grad is not None):
+            whole = nn.Parameter(parameter.full_tensor())
+            whole.grad = parameter.grad.full_tensor()
+            alone = Muon([whole])
+            alone.param_groups[0].update(settings)
+            alone.state[whole] = {name: value.full_tensor() for name, value in muon.state[parameter].items()}
+            alone.step()
+            parameter.copy_(_part(whole.detach(), parameter))
+            muon.state[parameter] = {name: _part(value, parameter) for name, value in alone.state[whole].items()}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
