@@ -13,6 +13,7 @@ from statistics import fmean
 import numpy as np
 import optuna
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -24,7 +25,7 @@ from gt.cli.composing import composed
 from gt.cli.settings import failures, job_results, ranked
 from gt.cli.spectrum import pool
 from gt.cli.sweep import show
-from gt.cli.trials.run import sweep
+from gt.cli.trials.run import Sweep, sweep
 from gt.cli.trials.search import distribution, lines, split
 from gt.errors import UserError
 from gt.train.job import Pruned
@@ -140,6 +141,17 @@ def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, c
     assert 4 <= len(jobs) <= 6  # of the two that begin at the same time neither knows the other's answer
     again = [job | {"job": f"9-{job['job']}"} for job in jobs]
     assert [len(each) for each in ranked([*jobs, *again])] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_commands_that_begin_a_sweep_together_draw_other_values(kind, faked, tmp_path):
+    search = instantiate(composed(["sweep=optuna", f"sweep.storage={kind}"]).sweep)
+    common, swept = split(["optim.lr=interval(0.0,1.0)"])
+    several = [Sweep(tmp_path / "a", search, [], common, swept, seed=0) for _ in range(4)]
+    drawn = [each.study.ask(each.space).params["optim.lr"] for each in several for _ in range(3)]
+    assert len(set(drawn)) == 12
+    alone = Sweep(tmp_path / "b", search, [], common, swept, seed=0)
+    assert [alone.study.ask(alone.space).params["optim.lr"] for _ in range(3)] == drawn[:3]
 
 
 def test_a_trial_of_several_seeds_is_their_mean(faked, tmp_path):

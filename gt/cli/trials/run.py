@@ -38,6 +38,7 @@ from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, write_json
 from gt.train.study import FILES, STUDY, file_in, library, load, storage
 
 PREPARE = "prepare"  # the folder of the run that builds the data
+OPENED = "opened"  # of a study: how often a command has begun it or joined
 
 
 @dataclass
@@ -100,12 +101,15 @@ class Sweep:
         return str(json.loads((run / PREPARED).read_text())["mode"])
 
     def opened(self, path: Path) -> Any:
-        """The study of a file; its sampler draws other numbers than before where the sweep goes on."""
+        """The study of a file; its sampler draws other numbers than those of the commands that opened it before."""
         if not path.exists():
             directions = [f"{self.prepared()}imize", *["minimize"] * bool(self.search.cost)]
             library().create_study(study_name=STUDY, storage=storage(path), directions=directions)
         study = load(path)
-        study.sampler = instantiate(self.search.sampler, seed=self.seed + len(study.get_trials(deepcopy=False)))
+        before = study.user_attrs.get(OPENED, 0)  # several may have opened it, and none begun a trial
+        study.set_user_attr(OPENED, before + 1)
+        seed = self.seed + before + len(study.get_trials(deepcopy=False))
+        study.sampler = instantiate(self.search.sampler, seed=seed)
         if isinstance(study.sampler, Grid):
             for point in study.sampler.points(self.space):
                 study.enqueue_trial(point, skip_if_exists=True)
