@@ -26,7 +26,7 @@ def main() -> None:
         raise UserError(f"no run below {', '.join(map(str, args.runs))}")
     top = Path(os.path.commonpath([folder.parent for folder in runs]))
     write_bytes(args.out, page(list(runs.values()), top).encode())
-    print(f"{len(runs)} runs: {args.out}")
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}: {args.out}")
 
 
 if __name__ == "__main__":

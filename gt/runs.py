@@ -29,7 +29,7 @@ def main() -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from gt.cli.run_list import chosen, runs_below
+        from gt.cli.run_list import check_key, chosen, instead, runs_below
         from gt.data.files import whole
         from gt.schema import number
 
@@ -40,7 +40,10 @@ def main() -> None:
     top = folders[0] if folders else Path("runs")
     if options.delete and not filters:
         raise UserError("--delete takes KEY=PATTERN too, such as state=stopped: it would delete every run")
-    runs = chosen(list(runs_below(top)) if folders or top.is_dir() else [], filters)
+    every = list(runs_below(top)) if folders or top.is_dir() else []
+    for key in options.show:
+        check_key(every, key)
+    runs = chosen(every, filters)
     if options.sort == "folder":
         runs.sort(key=lambda run: run.folder)
     elif options.sort == "score":
@@ -67,7 +70,7 @@ def main() -> None:
             }
         )
     if not rows:
-        print(f"no run below {top}" + (f" fits {' '.join(filters)}" if filters else ""))
+        print(f"no run below {top}" + (f" fits {' '.join(filters)}{instead(every, filters)}" if filters else ""))
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:

@@ -72,6 +72,9 @@ def test_folders_of_several_runs_stand_for_all_of_them(tmp_path, monkeypatch, ca
     program.main()
     assert ">x/1</td>" in out.read_text()
     assert ">y</td>" in out.read_text()
+    monkeypatch.setattr(sys, "argv", ["report", "y", "--out", str(out)])
+    program.main()
+    assert f"1 run: {out}" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "x" / "0" / ".hydra")])
     with pytest.raises(UserError, match="no run"):
         program.main()

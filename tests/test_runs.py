@@ -86,6 +86,22 @@ def test_only_what_was_listed_is_deleted(folder, monkeypatch, capsys):
     assert names(folder) == {"a", "b"}
 
 
+def test_what_no_run_has_is_said_with_what_there_is(folder, monkeypatch, capsys):
+    (folder / "sweep" / "0" / "failure.json").write_text("{}")
+    run(monkeypatch, folder, "optim.lr=1e-3", "state=fail")
+    assert (
+        capsys.readouterr().out == f"no run below {folder} fits optim.lr=1e-3 state=fail: state is failed, finished\n"
+    )
+    with pytest.raises(UserError, match=r"'optim\.rl': did you mean 'optim\.lr'"):
+        run(monkeypatch, folder, "--show", "optim.rl")
+
+
+def test_a_trial_that_was_given_up_is_not_one_that_was_stopped(folder):
+    (folder / "sweep" / "0" / "pruned.json").write_text("{}")
+    assert names(folder, "state=stopped") == set()
+    assert names(folder, "state=pruned") == {"sweep/0"}
+
+
 def test_a_run_at_work_is_left(folder, monkeypatch):
     """Record locks do not hold against their own process: a child looks."""
     with locked(folder / "sweep" / "0"):

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from gt.errors import UserError, nearest
-from gt.train.job import FAILURE, RESULT, in_use
+from gt.schema import several
+from gt.train.job import FAILURE, PRUNED, RESULT, in_use
 from gt.train.resume import settings, shown
 
 CONFIG = Path(".hydra") / "config.yaml"
+SHOWN = 8  # values in a line
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is ten times as fast
 
 
@@ -24,7 +26,8 @@ class Run:
 
     Attributes:
         folder: of the run.
-        state: ``finished``, ``running``, ``failed`` or ``stopped``; of one that was not to train its ``stage``.
+        state: ``finished``, ``running``, ``failed``, ``pruned`` or ``stopped``; of one that was not to train its
+            ``stage``.
         about: by name: the option of each group of the configuration, such as ``data``, and every dotted key of it.
         result: what it wrote at its end, nothing before.
         begun: when.
@@ -57,6 +60,8 @@ def read(folder: Path) -> Run:
         state = "finished"
     elif in_use(folder):
         state = "running"
+    elif (folder / PRUNED).is_file():
+        state = "pruned"
     elif (folder / FAILURE).is_file():
         state = "failed"
     about |= {"state": state}
@@ -85,11 +90,30 @@ def chosen(runs: Sequence[Run], filters: Sequence[str]) -> list[Run]:
         key, is_filter, pattern = word.partition("=")
         if not is_filter:
             raise UserError(f"'{word}' is neither a folder nor KEY=PATTERN, such as data=text or optim.lr=1e-3")
-        known = {name for run in runs for name in run.about}
-        if runs and key not in known:
-            raise UserError(f"no run has a setting '{key}': {nearest(key, known)}")
+        check_key(runs, key)
         runs = [run for run in runs if fits(run.about.get(key, ""), pattern)]
     return list(runs)
+
+
+def instead(runs: Sequence[Run], filters: Sequence[str]) -> str:
+    """Where no run fits all filters, the values that there are of the first that none of those before fits."""
+    for number, word in enumerate(filters):
+        key, before = word.partition("=")[0], chosen(runs, filters[:number])
+        if before and not chosen(before, [word]):
+            values = sorted({run.about[key] for run in before if key in run.about})
+            return f": {key} is {several(values, SHOWN)}"
+    return ""
+
+
+def check_key(runs: Sequence[Run], key: str) -> None:
+    """Whether any of some runs has a setting.
+
+    Raises:
+        UserError: none has.
+    """
+    known = {name for run in runs for name in run.about}
+    if runs and key not in known:
+        raise UserError(f"no run has a setting '{key}': {nearest(key, known)}")
 
 
 def fits(value: str, pattern: str) -> bool:
