@@ -16,7 +16,7 @@ import gt.train.checkpoint_io
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.train.interrupts import SIGNALS
+from gt.train.interrupts import SIGNALS, Interrupted, interrupts, joining
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -298,6 +298,40 @@ def test_a_process_that_makes_batches_outlives_the_signal_and_ends_with_the_run(
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"resume={folder}" in out
+
+
+WAITS = """
+from datetime import timedelta
+from torch.distributed import TCPStore
+from gt.train import interrupts
+interrupts.UNHEARD = 0.2
+with interrupts.interrupts.watched(), interrupts.joining():
+    print("waits", flush=True)
+    TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))
+"""
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_process_that_waits_for_others_ends_by_a_signal(signum):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WAITS], cwd=ROOT, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "waits\n"
+            time.sleep(0.5)
+            process.send_signal(signum)
+            assert process.wait(15) == 128 + signum
+        finally:
+            process.kill()
+        assert f"stopped by {signum.name} while it waited for the other processes" in process.stderr.read()
+
+
+def test_once_all_have_joined_a_signal_is_heard_as_ever():
+    with interrupts.watched():
+        with joining():
+            pass
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_handlers_are_given_back(whole):

@@ -17,6 +17,7 @@ from gt.errors import first_line
 from gt.train.checkpoint_files import how_to_resume, present
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last from SLURM, whose time is nearly over
+UNHEARD = 3.0  # seconds after which a signal ends a process that waits for others to join it
 
 
 class Interrupted(BaseException):
@@ -136,5 +137,44 @@ def requeue() -> None:
 
 
 def without_handlers(trainer: Any) -> None:
-    """Keep Lightning from wrapping the handlers: its own end the run where no state is saved, with exit code 0."""
+    """Keep Lightning from wrapping the handlers: its own end the run where no state is saved, with exit code 0.
+
+    Where it waits until all processes have joined, see `joining`.
+    """
     trainer._signal_connector.register_signal_handlers = lambda: None
+    join = trainer.strategy.setup_environment
+
+    def setup_environment() -> None:
+        with joining():
+            join()
+
+    trainer.strategy.setup_environment = setup_environment
+
+
+@contextmanager
+def joining() -> Iterator[None]:
+    """Around a wait for other processes, within which PyTorch lets no handler run: a signal ends this one after all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came, told = os.pipe()
+    os.set_blocking(told, False)
+    before, joined = signal.set_wakeup_fd(told, warn_on_full_buffer=False), threading.Event()
+
+    def listen() -> None:
+        while number := os.read(came, 1):  # nothing once all have joined
+            if number[0] in SIGNALS and not joined.wait(UNHEARD):
+                why = "while it waited for the other processes of its run, which have not all begun"
+                os.write(2, f"stopped by {signal.Signals(number[0]).name} {why}\n".encode())
+                os._exit(128 + number[0])
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        joined.set()
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        listener.join()
+        os.close(came)
