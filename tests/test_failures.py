@@ -2,15 +2,18 @@
 
 import os
 import signal
+from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from gt.errors import UserError
 from gt.train.failures import explained
+from tests.parallel.ranks import on_ranks
 
 LARGE = 1 << 50  # bytes that no machine has
 
@@ -76,6 +79,29 @@ def test_what_a_worker_refuses_is_its_own_line():
     with pytest.raises(UserError) as caught, explained(data()):
         list(DataLoader(Items("refused"), batch_size=None, num_workers=1))
     assert str(caught.value) == "row 1 of items.csv is empty: fill it"
+
+
+def test_a_port_that_is_taken_and_processes_that_do_not_meet_are_named(monkeypatch):
+    taken = dist.TCPStore("127.0.0.1", 0, 1, True)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(taken.port))
+    with pytest.raises(UserError, match=rf"MASTER_PORT={taken.port}: another program uses"), explained(data()):
+        dist.TCPStore("127.0.0.1", taken.port, 1, True)
+    with pytest.raises(UserError, match=r"not met at MASTER_ADDR=127\.0\.0\.1 .*1/2"), explained(data()):
+        dist.TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=1))
+
+
+def leave_or_sum(rank, world):
+    """The first process leaves; what a sum with it comes to in the other."""
+    if not rank:
+        return ""
+    with pytest.raises(UserError) as caught, explained(data()):
+        dist.all_reduce(torch.zeros(1))
+    return str(caught.value)
+
+
+def test_a_process_that_has_left_is_said(tmp_path):
+    assert on_ranks(2, tmp_path, leave_or_sum)[1].startswith("another process of this run is gone: ")
 
 
 def test_a_bug_goes_through():

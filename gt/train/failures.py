@@ -1,12 +1,14 @@
 """What the system does to a training, in one line that says what to do: memory is short, or a process is gone."""
 
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
@@ -14,6 +16,7 @@ from gt.errors import UserError
 # PyTorch has no class for what its CPU allocator, or a library of a GPU, could not get
 SHORT = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
 WANTED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
+GONE = re.compile(r"(closed|reset) by peer|remote process exited", re.IGNORECASE)  # as gloo and NCCL have it
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)")
 
 
@@ -22,7 +25,8 @@ def explained(data: DataModule) -> Iterator[None]:
     """Around training and testing on some data.
 
     Raises:
-        UserError: memory was short, or a process that makes batches is gone or has raised one; other errors go through.
+        UserError: memory was short, a process of the run is gone or never joined, or one that makes batches has raised
+            one; other errors go through.
     """
     try:
         yield
@@ -30,6 +34,12 @@ def explained(data: DataModule) -> Iterator[None]:
         text = str(error.args[0]) if error.args else ""
         if is_memory(error):
             raise UserError(_remedy(error, data)) from error
+        if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+            raise UserError(_apart(text)) from error
+        if isinstance(error, RuntimeError) and GONE.search(text):
+            raise UserError(
+                "another process of this run is gone: what it said last, or what started it, tells why"
+            ) from error
         if gone := WORKER.match(text):
             reason = gone[2].strip().rstrip(".")
             raise UserError(
@@ -48,6 +58,14 @@ def is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and bool(SHORT.search(str(error)))
     )
+
+
+def _apart(text: str) -> str:
+    """Why processes have not met, by what PyTorch says of it."""
+    host, port = (os.environ.get(name, "unset") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if "address already in use" in text:
+        return f"MASTER_PORT={port}: another program uses this port of this machine: choose another one"
+    return f"the processes of this run have not met at MASTER_ADDR={host} MASTER_PORT={port}: {text.splitlines()[0]}"
 
 
 def _remedy(error: Exception, data: DataModule) -> str:
