@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from gt.errors import UserError
 from gt.train.launch import check_started, one_of_several
+from gt.train.plan import on_one
 from tests.test_distributed import ENVIRONMENT, MODEL, ROOT, logged, train, write_graphs
 
 OUTSIDE = {
@@ -46,8 +48,16 @@ def test_as_many_processes_are_started_as_train(how, monkeypatch):
         monkeypatch.setenv(name, value)
     check_started(2, 1)
     check_started(1, 2)
-    with pytest.raises(UserError, match=r"trainer\.devices=1 trainer\.num_nodes=1"):
+    with pytest.raises(
+        UserError, match=r"^2 .*trainer\.devices=1 trainer\.num_nodes=1 .*trainer\.devices=2, or start 1"
+    ):
         check_started(1, 1)
+    # whatever trainer=ddp trainer.devices=2 is: what is planned is one of its processes
+    with pytest.raises(UserError, match=r"stage=plan takes one process"):
+        on_one(OmegaConf.create({"stage": "plan", "trainer": {"devices": 2}}))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(UserError, match=r"^1 process was .* start 2 on each machine"):
+        check_started(2, 1)
 
 
 def test_several_machines_need_the_command_on_each(monkeypatch):

@@ -36,24 +36,40 @@ def rank_outside() -> int:
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
+def started() -> int | None:
+    """How many processes of this run were started outside; None where nobody says."""
+    of_slurm = {} if os.environ.get("SLURM_JOB_NAME") in SHELLS else {"SLURM_NTASKS"}
+    return next((int(os.environ[name]) for name in ("WORLD_SIZE", *of_slurm) if name in os.environ), None)
+
+
 def check_started(devices: int, nodes: int) -> None:
     """Whether as many processes were started outside as are to train on ``devices`` of each of ``nodes`` machines.
 
     Raises:
         UserError: they would not meet: each would train by itself, or wait for the others for ever.
     """
-    of_slurm = {} if os.environ.get("SLURM_JOB_NAME") in SHELLS else {"SLURM_NTASKS"}
-    started = next((int(os.environ[name]) for name in ("WORLD_SIZE", *of_slurm) if name in os.environ), None)
-    if started is None and nodes > 1 and not started_outside():
+    count = started()
+    if count is None and nodes > 1 and not started_outside():
         raise UserError(
             f"trainer.num_nodes={nodes}: start the command on every machine, by torchrun, by srun, or with "
             "MASTER_ADDR, MASTER_PORT and NODE_RANK set"
         )
-    if started not in (None, devices * nodes):
+    if count not in (None, devices * nodes):
         raise UserError(
-            f"{started} processes were started and trainer.devices={devices} trainer.num_nodes={nodes} asks for "
-            f"{devices * nodes}: make them equal, such as trainer=ddp trainer.devices={started}"
+            f"{'1 process was' if count == 1 else f'{count} processes were'} started and trainer.devices={devices} "
+            f"trainer.num_nodes={nodes} asks for {devices * nodes}: choose trainer=ddp trainer.devices={count}, or "
+            f"start {devices} on each machine, by torchrun --nproc-per-node or srun --ntasks-per-node"
         )
+
+
+def check_alone(stage: str) -> None:
+    """Refuse several processes that were started outside where one does what there is to do.
+
+    Raises:
+        UserError: there are several.
+    """
+    if started_outside() and (started() or 1) > 1:
+        raise UserError(f"stage={stage} takes one process: leave torchrun out, and start it by srun --ntasks=1")
 
 
 def one_of_several(arguments: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from gt.data.machine import memory
 from gt.graph import GraphBatch
 from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once
+from gt.train.launch import check_alone
 
 BATCHES = 8  # of an epoch: a step is timed on each, memory is that of the one with the most nodes
 FULL = 0.9  # share of a device's memory that may be used
@@ -158,7 +159,12 @@ def memory_of(device: torch.device) -> int:
 
 
 def on_one(cfg: DictConfig) -> DictConfig:
-    """The configuration of a run, but for one of the trainer's devices; data are prepared where there may be no GPU."""
+    """The configuration of a run, but for one of the trainer's devices; data are prepared where there may be no GPU.
+
+    Raises:
+        UserError: several processes were started.
+    """
+    check_alone(cfg.stage)
     one = cfg.copy()
     one.trainer.update({"strategy": "auto", "devices": 1} | ({"num_nodes": 1} if "num_nodes" in one.trainer else {}))
     if cfg.get("stage") == "prepare":
