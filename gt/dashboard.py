@@ -4,11 +4,13 @@ Writes both as JSON; with ``--upload`` W&B gets them, as a saved view of the pro
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gt.cli.program import importing, quick_exit
-from gt.errors import Parser, UserError, one_line
+from gt.errors import Parser, UserError, first_line, one_line
 
 
 def arguments() -> argparse.Namespace:
@@ -84,15 +86,36 @@ def workspace(entity: str, project: str, metric: str) -> Any:
     return Workspace(name="gt", entity=entity, project=project, sections=parts)
 
 
-def report(entity: str, project: str, metric: str) -> Any:
-    """The panels under headings, over the table of the project's runs: for text of one's own between them."""
+def report(entity: str, project: str, metric: str, online: bool = False) -> Any:
+    """The panels under headings, over the table of the project's runs: for text of one's own between them.
+
+    Args:
+        online: whether W&B may be asked for the project's number; without one a panel's runs are those of the report's.
+    """
     import wandb_workspaces.reports.v2 as reports
 
     blocks: list[Any] = [reports.TableOfContents()]
     for name, panels in panels_of(metric).items():
-        runs = reports.Runset(entity=entity, project=project, name="runs")
+        runs = reports.Runset(entity=entity if online else "", project=project, name="runs")
         blocks += [reports.H2(name), reports.PanelGrid(runsets=[runs], panels=panels)]
     return reports.Report(project=project, entity=entity, title=f"{project}: {metric}", blocks=blocks)
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Around what asks W&B.
+
+    Raises:
+        UserError: it does not answer, or refuses.
+    """
+    import requests
+    import wandb
+
+    try:
+        yield
+    except (wandb.errors.Error, requests.RequestException) as error:
+        line = first_line(error)
+        raise UserError(f"W&B cannot be reached: {line}; without --upload the files alone are written") from None
 
 
 def main() -> None:
@@ -104,25 +127,27 @@ def main() -> None:
             import wandb_workspaces  # noqa: F401
         except ImportError:
             raise UserError("this takes wandb-workspaces: pip install -e '.[dashboard]'") from None
-    entity = args.entity
     if args.upload:
         from gt.train.logging import online
 
         if not online():
             raise UserError("no key for W&B: run wandb login first, and leave WANDB_MODE alone")
-        import wandb
+    with reached():
+        entity = args.entity
+        if args.upload and not entity:
+            import wandb
 
-        entity = entity or str(wandb.Api().default_entity)
-    for name, make, out in (
-        ("workspace", workspace, args.out),
-        ("report", report, args.out.with_stem(f"{args.out.stem}-report")),
-    ):
-        arranged = make(entity, args.project, args.metric)
-        write_bytes(out, arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
-        print(f"{name:<10} {out}")
-        if args.upload:
-            saved = arranged.save(**({"draft": True} if name == "report" else {}))
-            print(f"saved as   {saved.url}")
+            entity = str(wandb.Api().default_entity)
+        parts = {
+            args.out: workspace(entity, args.project, args.metric),
+            args.out.with_stem(f"{args.out.stem}-report"): report(entity, args.project, args.metric, args.upload),
+        }
+        for name, (out, arranged) in zip(("workspace", "report"), parts.items(), strict=True):
+            write_bytes(out, arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
+            print(f"{name:<10} {out}")
+            if args.upload:
+                saved = arranged.save(**({"draft": True} if name == "report" else {}))
+                print(f"saved as   {saved.url}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ import re
 import sys
 
 import pandas as pd
+import pytest
+import wandb
 
 from gt import dashboard
+from gt.errors import UserError
 from tests.small_runs import train, write_graphs
 
 
@@ -45,3 +48,22 @@ def test_the_workspace_shows_what_is_logged(tmp_path, monkeypatch, capsys):
     looked = {name for name in logged if name.startswith("attention/")}
     assert all(any(re.fullmatch(pattern, name) for name in looked) for pattern in patterns)
     assert all(sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1 for name in looked)
+
+
+def test_a_team_is_named_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["dashboard", "--out", str(tmp_path / "w.json"), "--entity", "mine"])
+    dashboard.main()
+    assert (tmp_path / "w-report.json").exists()
+
+
+def test_an_upload_without_a_network_is_one_line(tmp_path, monkeypatch):
+    def no_network():
+        raise wandb.errors.AuthenticationError("nobody answers")
+
+    monkeypatch.setattr(wandb, "Api", no_network)
+    monkeypatch.setattr("gt.train.logging.online", lambda: True)
+    for team in ([], ["--entity", "mine"]):
+        monkeypatch.setattr(sys, "argv", ["dashboard", "--out", str(tmp_path / "w.json"), "--upload", *team])
+        with pytest.raises(UserError, match=r"cannot be reached: nobody answers; without --upload"):
+            dashboard.main()
