@@ -1,14 +1,21 @@
 """Where a store lies: below its root, or below the default one where that cannot be written to."""
 
+import fcntl
 import os
+import shutil
 import tempfile
+import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
 from gt.data.files import say
 
 DEFAULT_ROOT = Path("data")
+NEW_DATA = "gt-new-data-"  # what the name of a temporary store begins with
+DAY = 86400.0  # seconds
 
 
 def writable(folder: Path) -> bool:
@@ -48,8 +55,31 @@ def store_folder(root: Path, kind: str, key: str, whole: Callable[[Path], bool],
 
 
 def temporary_store(root: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A folder that is removed with the object, on the disk of a root where that may be written to."""
-    return tempfile.TemporaryDirectory(prefix="gt-new-data-", dir=root if root.is_dir() and writable(root) else None)
+    """A folder that is removed with the object, on the disk of a root where that may be written to.
+
+    Those of processes that were killed, which could not remove theirs, are removed now.
+    """
+    place = root if root.is_dir() and writable(root) else Path(tempfile.gettempdir())
+    for left in filter(abandoned, place.glob(f"{NEW_DATA}*")):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=NEW_DATA, dir=place)
+    held = os.open(folder.name, os.O_RDONLY)
+    weakref.finalize(folder, os.close, held)
+    with suppress(OSError):  # not every file system can lock
+        fcntl.flock(held, fcntl.LOCK_SH)
+    return folder
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether no process holds a temporary store, and nothing has been written to it for a day."""
+    with suppress(OSError):  # another process removes it, or it is another user's
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(handle).st_mtime < time.time() - DAY
+        finally:
+            os.close(handle)
+    return False
 
 
 def beside(store: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from gt.data.graphs import GraphData
 from gt.data.large.sampling import Clusters, Rows
 from gt.data.packed import Graphs
 from gt.data.source import Source
+from gt.data.store_folders import temporary_store
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.encodings import RandomWalk
@@ -175,3 +176,17 @@ def test_tokens_are_read_from_a_root_that_is_read_only(tmp_path: Path, work: Pat
     assert not any(work.iterdir())
     for path in (root, *root.rglob("*")):
         path.chmod(0o755)
+
+
+def test_temporary_stores_of_killed_processes_are_removed_and_those_of_others_left(tmp_path: Path) -> None:
+    killed, fresh = tmp_path / "gt-new-data-killed", tmp_path / "gt-new-data-fresh"
+    for folder in (killed, fresh):
+        folder.mkdir()
+        (folder / "array.npy").touch()
+    held = temporary_store(tmp_path)
+    for name in (killed, held.name):
+        os.utime(name, (0, 0))
+    own = temporary_store(tmp_path)
+    assert {str(path) for path in tmp_path.glob("gt-*")} == {str(fresh), held.name, own.name}
+    held.cleanup()
+    assert not Path(held.name).exists()
