@@ -1,6 +1,7 @@
 """A signal at any moment: the run ends, says how to go on, and goes on to the numbers of one that was never stopped."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 import gt.train.checkpoint_io
+import gt.train.interrupts
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.train.interrupts import SIGNALS, Interrupted, interrupts, joining
+from gt.train.interrupts import SIGNALS, interrupts
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -301,36 +303,48 @@ def test_a_process_that_makes_batches_outlives_the_signal_and_ends_with_the_run(
 
 
 WAITS = """
+from contextlib import nullcontext
 from datetime import timedelta
 from torch.distributed import TCPStore
 from gt.train import interrupts
 interrupts.UNHEARD = 0.2
-with interrupts.interrupts.watched(), interrupts.joining():
+with interrupts.interrupts.watched(), {}:
     print("waits", flush=True)
-    TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))
+    TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))  # lets no handler run
 """
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_process_that_waits_for_others_ends_by_a_signal(signum):
+@pytest.mark.parametrize("joining", [True, False])
+def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joining, signum):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", WAITS], cwd=ROOT, **pipes) as process:
+    where = "interrupts.interrupts.joining()" if joining else "nullcontext()"
+    with subprocess.Popen([sys.executable, "-c", WAITS.format(where)], cwd=ROOT, **pipes) as process:
         try:
             assert process.stdout.readline() == "waits\n"
             time.sleep(0.5)
             process.send_signal(signum)
+            if not joining:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(1)
+                process.send_signal(signum)
             assert process.wait(15) == 128 + signum
         finally:
             process.kill()
-        assert f"stopped by {signum.name} while it waited for the other processes" in process.stderr.read()
+        assert f"stopped by {signum.name}, while other processes" in process.stderr.read()
 
 
-def test_once_all_have_joined_a_signal_is_heard_as_ever():
-    with interrupts.watched():
-        with joining():
-            pass
-        with pytest.raises(Interrupted):
-            os.kill(os.getpid(), signal.SIGTERM)
+def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatch):
+    monkeypatch.setattr(gt.train.interrupts, "UNHEARD", 0.1)
+    with interrupts.watched(), interrupts.joining():
+        forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        forked.start()
+        for _ in range(3):
+            os.kill(forked.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        assert interrupts.pending is None
+        forked.kill()
+        forked.join()
     assert signal.set_wakeup_fd(-1) == -1
 
 

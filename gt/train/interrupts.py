@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from gt.errors import first_line
 from gt.train.checkpoint_files import how_to_resume, present
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last from SLURM, whose time is nearly over
-UNHEARD = 3.0  # seconds after which a signal ends a process that waits for others to join it
+UNHEARD = 3.0  # seconds after which a signal is not heard: the process waits for others in a call that no handler ends
 
 
 class Interrupted(BaseException):
@@ -34,14 +35,17 @@ class Interrupts:
     A second signal ends the process at once. Of several processes only the first acts by itself: the others note the
     signal, stop where all stop and end with the first. A forked process, such as one that makes batches, ignores it.
 
+    Handlers run between two instructions of the main thread, never while it waits within PyTorch for other processes.
+    Another thread ends this process where a second signal is not heard, or one while the others have yet to join.
+
     Attributes:
         pending: the signal that came, and that nothing has acted on yet or that the run is stopping for.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
-        self._held = False
-        self._process = 0
+        self._held = self._joining = False
+        self._process = self._heard = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -49,14 +53,53 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.pending, self._held, self._process = None, False, os.getpid()
+        self.pending, self._held, self._process, self._heard = None, False, os.getpid(), 0
         before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        source, told = os.pipe()  # to which the system's own handler writes each signal
+        os.set_blocking(told, False)
+        other = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        listener = threading.Thread(target=self._listen, args=(source,), daemon=True)
+        listener.start()
         try:
             yield
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
-            self.pending = None
+            signal.set_wakeup_fd(other)
+            os.write(told, b"\0")
+            listener.join()
+            os.close(source)
+            os.close(told)
+            self.pending, self._process = None, 0
+
+    @contextmanager
+    def joining(self) -> Iterator[None]:
+        """Around the wait for the other processes of a run to join this one: nothing is lost by ending it."""
+        self._joining = True
+        try:
+            yield
+        finally:
+            self._joining = False
+
+    def _listen(self, source: int) -> None:
+        """End this process where the main thread hears no signal, until a zero comes."""
+        came = 0
+        while number := os.read(source, 1)[0]:
+            if number not in SIGNALS:
+                continue
+            came += 1
+            if not (self._joining or came > 1):
+                continue
+            time.sleep(UNHEARD)
+            if self._heard < came:
+                name, where = signal.Signals(number).name, "had yet to join" if self._joining else "did not answer"
+                os.write(2, f"stopped by {name}, while other processes of this run {where}\n".encode())
+                os._exit(128 + number)
+
+    def leave(self) -> None:
+        """In a forked process: its signals are no news to the one that it comes from."""
+        if self._process:
+            signal.set_wakeup_fd(-1)
 
     def hold(self) -> None:
         """From here on a signal waits: `check` and `release` raise."""
@@ -75,6 +118,7 @@ class Interrupts:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
+        self._heard += 1
         if self.pending is not None:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
@@ -90,6 +134,7 @@ def _follows() -> bool:
 
 
 interrupts = Interrupts()  # a process has one set of signals
+os.register_at_fork(after_in_child=interrupts.leave)
 
 
 @contextmanager
@@ -139,42 +184,13 @@ def requeue() -> None:
 def without_handlers(trainer: Any) -> None:
     """Keep Lightning from wrapping the handlers: its own end the run where no state is saved, with exit code 0.
 
-    Where it waits until all processes have joined, see `joining`.
+    Where it waits until all processes have joined, see `Interrupts.joining`.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None
     join = trainer.strategy.setup_environment
 
     def setup_environment() -> None:
-        with joining():
+        with interrupts.joining():
             join()
 
     trainer.strategy.setup_environment = setup_environment
-
-
-@contextmanager
-def joining() -> Iterator[None]:
-    """Around a wait for other processes, within which PyTorch lets no handler run: a signal ends this one after all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came, told = os.pipe()
-    os.set_blocking(told, False)
-    before, joined = signal.set_wakeup_fd(told, warn_on_full_buffer=False), threading.Event()
-
-    def listen() -> None:
-        while number := os.read(came, 1):  # nothing once all have joined
-            if number[0] in SIGNALS and not joined.wait(UNHEARD):
-                why = "while it waited for the other processes of its run, which have not all begun"
-                os.write(2, f"stopped by {signal.Signals(number[0]).name} {why}\n".encode())
-                os._exit(128 + number[0])
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        joined.set()
-        signal.set_wakeup_fd(before)
-        os.close(told)
-        listener.join()
-        os.close(came)
