@@ -18,7 +18,7 @@ import gt.train.interrupts
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.train.interrupts import SIGNALS, interrupts
+from gt.train.interrupts import SIGNALS, Interrupted, interrupts, resumable
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -346,6 +346,12 @@ def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatc
         forked.kill()
         forked.join()
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_process_that_was_not_asked_itself_stops_with_the_others(tmp_path):
+    with pytest.raises(SystemExit) as stop, resumable(tmp_path):
+        raise Interrupted(signal.SIGTERM)
+    assert stop.value.code == 143
 
 
 def test_handlers_are_given_back(whole):

@@ -151,13 +151,16 @@ def resumable(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            if interrupts.pending is None:
+            if isinstance(error, Interrupted):  # where one process is asked to stop all raise it
+                stop = error
+            elif interrupts.pending is not None:
+                stop = Interrupted(interrupts.pending)
+            else:
                 if isinstance(error, Exception) and present(folder / "checkpoints"):
                     rank_zero_only(print)(how_to_resume(folder), flush=True)
                 raise
             if isinstance(error, Exception):  # after the signal came: the disk is full, or batches' maker got it too
                 print(f"error: {first_line(error)}", file=sys.stderr, flush=True)
-            stop = error if isinstance(error, Interrupted) else Interrupted(interrupts.pending)
             advice = how_to_resume(folder)
             rank_zero_only(print)(f"{stop}; {advice}", flush=True)
             if stop.signum == signal.SIGUSR1 and present(folder / "checkpoints"):
