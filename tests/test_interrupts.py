@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ import gt.train.interrupts
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.train.interrupts import SIGNALS, Interrupted, interrupts, resumable
+from gt.train.interrupts import SIGNALS, TOGETHER, Interrupted, interrupts, resumable
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -59,7 +60,8 @@ def signals_at(patch, owner, name: str, call: int, signum: int, times: int = 1) 
     def function(*args, **kwargs):
         calls.append(name)
         if len(calls) == call:
-            for _ in range(times):
+            for number in range(times):
+                time.sleep(number * 1.2 * TOGETHER)
                 os.kill(os.getpid(), signum)
         return before(*args, **kwargs)
 
@@ -334,11 +336,52 @@ def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joinin
         assert f"stopped by {signum.name}, while other processes" in process.stderr.read()
 
 
+BUSY = """
+import hashlib
+import time
+from gt.train import interrupts
+interrupts.UNHEARD = 0.2
+with interrupts.interrupts.watched():
+    interrupts.interrupts.hold()
+    print("works", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", {})  # as a long step does, it lets no handler run
+    while interrupts.interrupts.pending is None:
+        pass
+    time.sleep(0.3)
+print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("rounds", "other"), [(1, signal.SIGINT), (4_000_000, signal.SIGTERM)])
+def test_signals_that_come_together_are_one(rounds, other):
+    """As where a terminal sends one to torchrun and to what it has started, to which torchrun passes it on."""
+    pipes = {"stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", BUSY.format(rounds)], cwd=ROOT, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "works\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+            process.send_signal(other)
+            out, _ = process.communicate(timeout=15)
+        finally:
+            process.kill()
+    assert (out, process.returncode) == ("saved\n", 0)
+
+
+def lasting(begun: Any) -> None:
+    begun.set()
+    time.sleep(60)
+
+
 def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatch):
     monkeypatch.setattr(gt.train.interrupts, "UNHEARD", 0.1)
+    context = multiprocessing.get_context("fork")
     with interrupts.watched(), interrupts.joining():
-        forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        begun = context.Event()
+        forked = context.Process(target=lasting, args=(begun,))
         forked.start()
+        assert begun.wait(30)
         for _ in range(3):
             os.kill(forked.pid, signal.SIGTERM)
         time.sleep(0.5)

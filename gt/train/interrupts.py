@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM, SIGUSR1 end a run at any moment: at once, or, in training, once its state can be saved exactly."""
 
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from gt.train.checkpoint_files import how_to_resume, present
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last from SLURM, whose time is nearly over
 UNHEARD = 3.0  # seconds after which a signal is not heard: the process waits for others in a call that no handler ends
+TOGETHER = 0.5  # seconds within which signals are one: Ctrl+C reaches torchrun and what it started, and it passes it on
 
 
 class Interrupted(BaseException):
@@ -32,8 +34,9 @@ class Interrupted(BaseException):
 class Interrupts:
     """Turns signals into `Interrupted`, raised at once or, while it is held, by whoever holds it.
 
-    A second signal ends the process at once. Of several processes only the first acts by itself: the others note the
-    signal, stop where all stop and end with the first. A forked process, such as one that makes batches, ignores it.
+    A second signal ends the process at once, unless it comes together with the first. Of several processes only the
+    first acts by itself: the others note the signal, stop where all stop and end with the first. A forked process, such
+    as one that makes batches, ignores it.
 
     Handlers run between two instructions of the main thread, never while it waits within PyTorch for other processes.
     Another thread ends this process where a second signal is not heard, or one while the others have yet to join.
@@ -45,7 +48,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.pending: int | None = None
         self._held = self._joining = False
-        self._process = self._heard = 0
+        self._process, self._heard = 0, -math.inf
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -53,7 +56,7 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.pending, self._held, self._process, self._heard = None, False, os.getpid(), 0
+        self.pending, self._held, self._process, self._heard = None, False, os.getpid(), -math.inf
         before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
         source, told = os.pipe()  # to which the system's own handler writes each signal
         os.set_blocking(told, False)
@@ -83,15 +86,16 @@ class Interrupts:
 
     def _listen(self, source: int) -> None:
         """End this process where the main thread hears no signal, until a zero comes."""
-        came = 0
+        last, several = -math.inf, False
         while number := os.read(source, 1)[0]:
-            if number not in SIGNALS:
+            now = time.monotonic()
+            if number not in SIGNALS or now - last < TOGETHER:
                 continue
-            came += 1
-            if not (self._joining or came > 1):
+            several, last = last > -math.inf, now
+            if not (self._joining or several):
                 continue
             time.sleep(UNHEARD)
-            if self._heard < came:
+            if self._heard < now - TOGETHER:
                 name, where = signal.Signals(number).name, "had yet to join" if self._joining else "did not answer"
                 os.write(2, f"stopped by {name}, while other processes of this run {where}\n".encode())
                 os._exit(128 + number)
@@ -118,8 +122,10 @@ class Interrupts:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
-        self._heard += 1
+        before, self._heard = self._heard, time.monotonic()
         if self.pending is not None:
+            if self._heard - before < TOGETHER:
+                return
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
         self.pending = signum
