@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.hops import contains, ranges
 from gt.masks.pairs import Pairs
@@ -21,6 +22,11 @@ class Mask:
     The methods speak of the real nodes and take a batch without virtual ones. ``mask(batch)`` takes any batch.
     """
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        if cls.__hash__ is None:
+            raise UserError(f"{cls.__name__} has no hash, by which a batch keeps its pairs: @dataclass(frozen=True)")
+        return super().__new__(cls)
+
     def keys(self, batch: GraphBatch) -> Tensor:
         """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair.
 
@@ -32,7 +38,7 @@ class Mask:
         size = batch.sizes[batch.batch]
         reader = torch.arange(batch.num_nodes, device=batch.device).repeat_interleave(size)
         source = ranges(batch.ptr[batch.batch], size)
-        return (reader * batch.num_nodes + source)[self.allows(batch, source, reader).any(-1)]
+        return (reader * batch.num_nodes + source)[self.allowed(batch, source, reader).any(-1)]
 
     def pair_count(self, batch: GraphBatch) -> int | None:
         """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
@@ -71,6 +77,22 @@ class Mask:
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
         """Whether each target (P,) may read its source (P,), both of one graph: (P, heads) bool."""
         return contains(self.keys(batch), target * batch.num_nodes + source)[:, None]
+
+    def allowed(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
+        """What `allows` says, held against what it promises: (P,) without a column would allow every pair.
+
+        Raises:
+            UserError: it is not (P, heads or 1) bool.
+        """
+        rows: object = self.allows(batch, source, target)
+        if isinstance(rows, Tensor):
+            if rows.dtype == torch.bool and rows.dim() == 2 and rows.shape[1] in (1, self.heads):
+                return rows
+            instead = f"{tuple(rows.shape)} of {rows.dtype}"
+        else:
+            instead = f"a {type(rows).__name__}"
+        right = f"({len(source)}, {self.heads}) of torch.bool, a row for each pair and a column for each head"
+        raise UserError(f"{type(self).__name__}.allows gives {instead}, and should give {right}")
 
     def dense(self, batch: GraphBatch) -> Tensor:
         """(B, heads, L, L) bool, [b, h, i, j] True where i reads j; False at padding."""
@@ -150,7 +172,7 @@ class Union(Combined):
         return tuple(map(max, self._by_head()))
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        return _reduce(torch.logical_or, [mask.allows(batch, source, target) for mask in self.masks])
+        return _reduce(torch.logical_or, [mask.allowed(batch, source, target) for mask in self.masks])
 
     def dense(self, batch: GraphBatch) -> Tensor:
         return _reduce(torch.logical_or, [mask.dense(batch) for mask in self.masks])
@@ -178,11 +200,11 @@ class Intersection(Combined):
         # list the pairs of one mask, the others only filter: one that may hold every pair is listed last
         listed = min(self.masks, key=lambda mask: mask.limits is not None)
         keys = listed.keys(batch)
-        allowed = self.allows(batch, keys % batch.num_nodes, keys // batch.num_nodes)
+        allowed = self.allowed(batch, keys % batch.num_nodes, keys // batch.num_nodes)
         return keys[allowed.any(-1)]
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        return _reduce(torch.logical_and, [mask.allows(batch, source, target) for mask in self.masks])
+        return _reduce(torch.logical_and, [mask.allowed(batch, source, target) for mask in self.masks])
 
     def dense(self, batch: GraphBatch) -> Tensor:
         return _reduce(torch.logical_and, [mask.dense(batch) for mask in self.masks])
@@ -205,7 +227,7 @@ class PerHead(Combined):
         return tuple(mask.virtual_nodes for mask in self.masks)
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        return torch.cat([mask.allows(batch, source, target) for mask in self.masks], dim=1)
+        return torch.cat([mask.allowed(batch, source, target) for mask in self.masks], dim=1)
 
     def dense(self, batch: GraphBatch) -> Tensor:
         return torch.cat([mask.dense(batch) for mask in self.masks], dim=1)

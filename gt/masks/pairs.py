@@ -60,8 +60,8 @@ class Pairs:
         if self.mask.heads == 1:
             return None
         if self.wide:
-            return wide_heads(self.wide, self.edges, self.mask.allows, self.mask.through)
-        return self.mask.allows(self._real, *self.edges)
+            return wide_heads(self.wide, self.edges, self.mask.allowed, self.mask.through)
+        return self.mask.allowed(self._real, *self.edges)
 
     @cached_property
     def dense(self) -> Tensor:

@@ -9,6 +9,7 @@ import networkx as nx
 import pytest
 import torch
 
+from gt.errors import UserError
 from gt.masks import Causal, Complete, Expander, Hops, Intersection, Mask, PerHead, RandomEdges, Strided, Union, Window
 from tests.graphs import SIZES, random_batch
 
@@ -102,6 +103,35 @@ def test_a_mask_that_defines_allows_alone_lists_the_same(sizes):
 def test_a_mask_that_defines_neither_is_refused():
     with pytest.raises(TypeError, match="Mask defines neither keys nor allows"):
         Mask().keys(random_batch((2,)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "instead"),
+    [
+        (lambda rows: rows, r"\(29,\) of torch\.bool"),
+        (lambda rows: rows[:, None].float(), r"\(29, 1\) of torch\.float32"),
+        (lambda rows: rows[:, None].expand(-1, 3), r"\(29, 3\) of torch\.bool"),
+        (lambda rows: None, "a NoneType"),
+    ],
+)
+def test_what_a_mask_says_of_pairs_is_taken_in_no_other_shape(rows, instead):
+    class Same(Mask):
+        def allows(self, batch, source, target):
+            return rows(source == target)
+
+    batch = random_batch((5, 2))
+    for mask in (Same(), Same() | Window(1), PerHead((Same(), Hops(1)))):
+        with pytest.raises(UserError, match=rf"Same\.allows gives {instead}, and should give \(29, 1\)"):
+            _ = mask(batch).edges
+
+
+def test_a_mask_that_cannot_be_a_key_is_refused():
+    @dataclass
+    class Thawed(Mask):
+        size: int = 2
+
+    with pytest.raises(UserError, match=r"Thawed has no hash.*@dataclass\(frozen=True\)"):
+        Thawed()
 
 
 def test_no_radius_is_the_complete_mask():
