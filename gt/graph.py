@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from gt.schema import many
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -170,12 +172,18 @@ class GraphBatch:
         return self.apply(lambda tensor: tensor.pin_memory())
 
     @classmethod
-    def from_data_list(cls, graphs: Sequence[Data]) -> GraphBatch:
-        """Pack PyG graphs; fields beyond x, edge_index, edge_attr and y with a row a node become extras.
+    def from_data_list(cls, graphs: Iterable[Data]) -> GraphBatch:
+        """Pack PyG graphs; tensors beyond x, edge_index, edge_attr and y with a row a node become extras.
 
         Raises:
-            ValueError: no graphs, an edge that points outside its graph, or a field that some graphs lack.
+            ValueError: no graphs, an edge that points outside its graph, a field that some graphs lack, or one that
+                has not a row for each node, or edge.
         """
+        if hasattr(graphs, "edge_index"):
+            raise ValueError(
+                f"a {type(graphs).__name__} is no list of graphs: [graph], or batch.to_data_list(), is one"
+            )
+        graphs = list(graphs)
         if not graphs:
             raise ValueError("a batch needs at least one graph")
         sizes = [int(graph.num_nodes or 0) for graph in graphs]
@@ -183,6 +191,9 @@ class GraphBatch:
         indices = []
         for number, (graph, size) in enumerate(zip(graphs, sizes, strict=True)):
             index = graph.edge_index if graph.edge_index is not None else torch.empty(2, 0, dtype=torch.long)
+            if index.dim() != 2 or len(index) != 2 or index.is_floating_point():
+                wrong = f"{tuple(index.shape)} of {index.dtype}"
+                raise ValueError(f"graph {number} has an edge_index {wrong}, which should be (2, edges) of torch.int64")
             if index.numel() and (int(index.min()) < 0 or int(index.max()) >= size):
                 raise ValueError(f"graph {number} has an edge to a node outside 0..{size - 1}")
             indices.append(index + ptr[number])
@@ -191,14 +202,23 @@ class GraphBatch:
 
         def joined(name: str) -> Tensor | None:
             values = [graph.get(name) for graph in graphs]
-            rows = [value for value in values if value is not None]
-            for number, (value, index) in enumerate(zip(values, indices, strict=True)):
-                if rows and value is None and not (name == "edge_attr" and index.shape[1] == 0):
+            rows = [torch.atleast_1d(torch.as_tensor(value)) for value in values if value is not None]
+            counts = [index.shape[1] for index in indices] if name == "edge_attr" else sizes
+            for number, (value, count) in enumerate(zip(values, counts, strict=True)):
+                if rows and value is None and not (name == "edge_attr" and count == 0):
                     raise ValueError(f"graph {number} has no {name}, which others of the batch have")
+                if value is not None and name != "y" and len(value) != count:
+                    of = "edge" if name == "edge_attr" else "node"
+                    raise ValueError(f"graph {number} has {len(value)} rows of {name}, and {many(count, of)}")
             return torch.cat(rows) if rows else None
 
         known = {"x", "edge_index", "edge_attr", "y", "ptr", "batch"}
-        names = dict.fromkeys(name for graph in graphs for name in graph.keys() if graph.is_node_attr(name))  # noqa: SIM118
+        names = dict.fromkeys(
+            name
+            for graph in graphs
+            for name, value in graph.to_dict().items()
+            if isinstance(value, Tensor) and graph.is_node_attr(name)
+        )
         extras = {name: values for name in names if name not in known and (values := joined(name)) is not None}
         edge_attr = joined("edge_attr")
         return cls(

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -89,6 +90,42 @@ def test_bad_input_says_what_is_wrong():
     bad = Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [2]]))
     with pytest.raises(ValueError, match=r"graph 1 has an edge to a node outside 0\.\.1"):
         GraphBatch.from_data_list([random_graph(2, 0), bad])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"edge_attr": torch.ones(3, 1)}, "graph 1 has 3 rows of edge_attr, and 4 edges"),
+        ({"x": torch.ones(2, 1)}, "graph 1 has 2 rows of x, and 3 nodes"),
+        ({"edge_index": torch.zeros(4, 2).long()}, r"graph 1 has an edge_index \(4, 2\) .* should be \(2, edges\)"),
+        ({"edge_index": torch.zeros(2, 4)}, r"graph 1 has an edge_index \(2, 4\) of torch.float32"),
+    ],
+)
+def test_rows_that_do_not_fit_nodes_or_edges_are_refused_rather_than_moved_to_the_next_graph(changes, message):
+    edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    fields = {"x": torch.ones(3, 1), "edge_index": edges, "edge_attr": torch.ones(4, 1), "num_nodes": 3}
+    with pytest.raises(ValueError, match=message):
+        GraphBatch.from_data_list([Data(**fields), Data(**fields | changes), Data(**fields)])
+
+
+@pytest.mark.parametrize("y", [2, 0.5, True, torch.tensor(1.5), np.float64(2.5)])
+def test_a_target_that_is_one_number_is_a_row_as_in_pyg(y):
+    graphs = [Data(x=torch.ones(2, 1), edge_index=torch.empty(2, 0).long(), y=y) for _ in range(3)]
+    expected = Batch.from_data_list(graphs).y if not isinstance(y, np.float64) else torch.tensor([y] * 3)
+    torch.testing.assert_close(GraphBatch.from_data_list(graphs).y, expected, check_dtype=False)
+
+
+def test_words_beside_nodes_stay_behind():
+    graph = Data(x=torch.ones(2, 1), edge_index=torch.empty(2, 0).long(), names=["a", "b"], smiles="CO")
+    assert GraphBatch.from_data_list([graph]).extras == {}
+
+
+def test_a_graph_or_a_batch_of_pyg_is_no_list_of_graphs():
+    graph = random_graph(3, 0)
+    for one in (graph, Batch.from_data_list([graph])):
+        with pytest.raises(ValueError, match=r"is no list of graphs: \[graph\], or batch\.to_data_list\(\)"):
+            GraphBatch.from_data_list(one)
+    assert GraphBatch.from_data_list(random_graph(3, seed) for seed in range(2)).num_graphs == 2
 
 
 @pytest.mark.parametrize("name", ["x", "y", "edge_attr", "pos"])
