@@ -79,6 +79,15 @@ def test_a_graph_that_cannot_be_read_has_an_error_alone_and_among_others(model: 
     assert same["error"].startswith(said)
 
 
+def test_edges_may_be_called_links_as_in_files_of_networkx_and_d3(model: Trained) -> None:
+    edges, links = graph(3), graph(3)
+    links["links"] = links.pop("edges")
+    (answer,) = asked(service(model, "model"), predict(edges, links))
+    first, second = answer.json()["predictions"]
+    assert "probability" in first
+    assert first == second
+
+
 def test_what_the_model_does_not_read_may_differ_between_those_who_ask(model: Trained) -> None:
     app = service(model, "model", Limits(wait=0.1))
     answers = asked(app, *(predict(of_all_nodes(weight=weight)) for weight in (1, "a", [2], None)))

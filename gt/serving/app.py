@@ -284,6 +284,7 @@ def graph_of(value: dict[str, Any]) -> Any:
     if not isinstance(attributes, dict):
         raise UserError(f"'graph' holds the attributes of a graph by name, not a {type(attributes).__name__}")
     try:
-        return nx.node_link_graph(value, edges="edges")
+        links = "links" if "links" in value and "edges" not in value else "edges"  # as NetworkX and D3 write them
+        return nx.node_link_graph(value, edges=links)
     except Exception as error:
         raise UserError(f"no graph in node-link form: {type(error).__name__} {error}") from None
