@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.linear import Linear
 from gt.ranges import at_least
@@ -140,8 +141,22 @@ class Head(nn.Module):
             asking = Sum()(x * batch.extras["query"][:, None], batch).index_select(0, batch.batch)
             return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)
         if self.pools:
-            x = torch.cat([pool(virtual if isinstance(pool, Virtual) else x, batch) for pool in self.pools], dim=1)
+            rows = [pool(virtual if isinstance(pool, Virtual) else x, batch) for pool in self.pools]
+            if not torch.compiler.is_compiling():
+                self._check_rows(rows, (batch.num_graphs, x.shape[1]))
+            x = torch.cat(rows, dim=1)
         return self.mlp(x)
+
+    def _check_rows(self, rows: Sequence[object], right: tuple[int, int]) -> None:
+        """Whether pools give a row for each graph.
+
+        Raises:
+            UserError: naming one that does not.
+        """
+        for pool, each in zip(self.pools, rows, strict=True):
+            shape = tuple(each.shape) if isinstance(each, Tensor) else None
+            if shape != right:
+                raise UserError(f"the pool {type(pool).__name__} gives {shape} and is to give {right}, a row a graph")
 
 
 def chosen(score: Tensor, batch: GraphBatch, choices: int) -> Tensor:

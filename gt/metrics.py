@@ -235,7 +235,10 @@ def decided(measures: Mapping[str, Any], name: str) -> Criterion:
     if name not in better:
         raise UserError(f"criterion={name}: {nearest(name, [*better, 'loss'])}")
     if better[name] is None:
-        raise UserError(f"criterion={name}: its metric does not say whether higher is better; choose another")
+        raise UserError(
+            f"criterion={name}: its metric does not say whether higher is better: set higher_is_better in it, or "
+            "choose another"
+        )
     return Criterion(name, "max" if better[name] else "min")
 
 

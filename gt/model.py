@@ -164,9 +164,10 @@ class GraphTransformer(nn.Module):
             UserError: naming the encoding.
         """
         for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
-            if not fits(feature.shape, (rows, feature.shape[-1] if concat else self.width)):
+            shape = getattr(feature, "shape", None)
+            if shape is None or not fits(shape, (rows, shape[-1] if concat else self.width)):
                 name, wanted = type(encoding).__name__, (rows, "any" if concat else self.width)
-                raise UserError(f"{name} gives nodes {tuple(feature.shape)} and is to give them {wanted}")
+                raise UserError(f"{name} gives nodes {shape and tuple(shape)} and is to give them {wanted}")
 
     def _writing(self, stream: str) -> list[Encoding]:
         """The encodings that give features to a stream."""

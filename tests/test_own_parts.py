@@ -235,9 +235,12 @@ def test_an_encoding_of_nodes_edges_and_pairs_is_trained_saved_and_loaded(folder
 
 
 WRONG = """
+import numpy as np
 import torch
+import torchmetrics
 
 from gt.encodings import Encoding
+from gt.heads import Pool, Sum
 from gt.layers import Layer
 
 
@@ -260,12 +263,73 @@ class Broken(Wide):
         return {"x": self.map(state.x) @ state.x}
 
 
+class Named(Wide):
+    def forward(self, state, batch, pairs):
+        return {"X": state.x}
+
+
+class Far(Wide):
+    reads = "edge"
+
+    def forward(self, state, batch, pairs):
+        return {"x": state.x}
+
+
 class Narrow(Encoding):
     def build(self, width, schema):
         self.map = torch.nn.Linear(1, width - 1)
 
     def nodes(self, batch):
         return self.map(torch.ones(batch.num_nodes, 1))
+
+
+class Silent(Narrow):
+    def nodes(self, batch):
+        self.map(torch.ones(batch.num_nodes, 1))
+
+
+class Keyless(Narrow):
+    arrays = ("ones",)
+
+    def compute(self, graphs, progress=iter):
+        return {"ones": np.ones((graphs.node_ptr[-1], 1), np.float32)}
+
+
+class Nameless(Keyless):
+    arrays = ()
+
+    def key(self):
+        return {"encoding": "nameless", "version": 1}
+
+
+class AllNodes(Pool):
+    def forward(self, x, batch):
+        return x
+
+
+class Nothing(Pool):
+    def forward(self, x, batch):
+        Sum()(x, batch)
+
+
+class Number(torch.nn.Module):
+    def forward(self, prediction, target):
+        return torch.nn.functional.cross_entropy(prediction, target).item()
+
+
+class Scoreless(torchmetrics.Metric):
+    higher_is_better = True
+
+    def update(self, prediction, target):
+        pass
+
+    def compute(self):
+        pass
+
+
+class Plain:
+    def on_train_epoch_end(self, trainer, module):
+        print("an epoch")
 """
 
 
@@ -279,9 +343,20 @@ def test_what_is_added_may_be_the_same_for_all_rows():
     [
         ("model.block.local._target_=wrong.Wide", r"Wide .*9\).* 8\)"),
         ("model.block.local._target_=wrong.Bare", r"Bare gives a Tensor"),
-        ("model.block.local._target_=wrong.Broken", r"wrong\.py, line 24, in forward"),
+        ("model.block.local._target_=wrong.Broken", r"wrong\.py, line 27, in forward"),
+        ("model.block.local._target_=wrong.Named", r"Named gives 'X': there are e, g, p, x"),
+        ("model.block.local._target_=wrong.Far", r"Far\.reads is 'edge': did you mean 'edges'\?"),
         ("model.block.local._target_=torch_geometric.nn.GINEConv", r"GINEConv .*model/local=pyg"),
         ("encoding.narrow._target_=wrong.Narrow", r"Narrow .*7\).* 8\)"),
+        ("encoding.silent._target_=wrong.Silent", r"Silent gives nodes None .* 8\)"),
+        ("encoding.keyless._target_=wrong.Keyless", r"wrong\.Keyless has a compute and no key"),
+        ("encoding.nameless._target_=wrong.Nameless", r"wrong\.Nameless\.arrays is empty"),
+        ("model.head.pool=[{_target_:wrong.AllNodes}]", r"pool AllNodes gives \(\d+, 8\) .* \(\d, 8\)"),
+        ("model.head.pool=[{_target_:wrong.Nothing}]", r"pool Nothing gives None"),
+        ("loss._target_=wrong.Number", r"loss: no gradient flows through it"),
+        ("metrics.plain._target_=wrong.Plain", r"metrics\.plain: a Plain is no torchmetrics\.Metric"),
+        ("metrics.own._target_=wrong.Scoreless", r"metrics\.own: it comes to a NoneType"),
+        ("callbacks.plain._target_=wrong.Plain", r"callbacks: a Plain is no pytorch_lightning\.Callback"),
     ],
 )
 def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, capsys):

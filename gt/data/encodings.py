@@ -73,12 +73,18 @@ def _apart(encodings: Sequence[Encoding]) -> Iterator[tuple[Encoding, str]]:
     """The encodings that need something precomputed, with a fingerprint of what it is.
 
     Raises:
-        UserError: two that differ would store an array under one name.
+        UserError: two that differ would store an array under one name; one that computes has no key, or
+            names no arrays.
     """
     stored: dict[str, str] = {}
     for encoding in encodings:
+        kind = type(encoding)
+        if kind.compute is not Encoding.compute and kind.key is Encoding.key:
+            raise UserError(f"{_name(encoding)} has a compute and no key, which returns the facts that it depends on")
         if encoding.key() is None:
             continue
+        if not encoding.arrays:
+            raise UserError(f"{_name(encoding)}.arrays is empty, and should name what compute returns")
         facts = fingerprint({"layout": LAYOUT, **full_key(encoding)})
         for name in encoding.arrays:
             if stored.setdefault(name, facts) != facts:
@@ -124,7 +130,7 @@ def _checked(encoding: Encoding, graphs: Graphs, progress: Progress = iter) -> A
         UserError: it is not what it promises, for each node a row of numbers, which are finite but in this package.
     """
     arrays, nodes = encoding.compute(graphs, progress), int(graphs.node_ptr[-1])
-    who = f"{type(encoding).__module__}.{type(encoding).__qualname__}"
+    who = _name(encoding)
     if not isinstance(arrays, Mapping) or arrays.keys() != {*encoding.arrays}:
         held = ", ".join(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
         raise UserError(f"{who}.compute gives {held or 'nothing'}, where arrays names {', '.join(encoding.arrays)}")
@@ -137,6 +143,10 @@ def _checked(encoding: Encoding, graphs: Graphs, progress: Progress = iter) -> A
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise UserError(f"{who}.compute: {name} {shape} of {values.dtype} holds what is no finite number")
     return arrays
+
+
+def _name(encoding: Encoding) -> str:
+    return f"{type(encoding).__module__}.{type(encoding).__qualname__}"
 
 
 def _packed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gt.attention import Demand
 from gt.dropout import Dropout
 from gt.encodings import Encoding
+from gt.errors import nearest
 from gt.graph import GraphBatch
-from gt.layers.steps import check_steps
+from gt.layers.steps import STREAMS, check_steps
 from gt.masks import Pairs
 from gt.norms import normalised
 
@@ -142,9 +143,8 @@ class Residual(Composite):
                 f"{name} is PyG's: model/local=pyg model.block.local.conv._target_=... makes a layer of it"
             )
         norms = norm if isinstance(norm, Mapping) else {"x": norm}
-        streams = [field.name for field in fields(State) if field.name != "encodings"]
-        if unknown := [name for name in norms if name not in streams]:
-            raise ValueError(f"norm: there is no stream {', '.join(unknown)}: there are {', '.join(streams)}")
+        if unknown := [name for name in norms if name not in STREAMS]:
+            raise ValueError(f"norm: there is no stream {', '.join(unknown)}: there are {', '.join(STREAMS)}")
         self.norm = nn.ModuleDict({name: built(each, width) for name, each in norms.items()})
         self.prenorm = prenorm
         self.blend: nn.Module | None = None

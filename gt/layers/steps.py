@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gt.errors import UserError
+from gt.errors import UserError, nearest
+
+STREAMS = ("x", "e", "p", "g")  # of a `gt.layers.base.State`
 
 
 def fits(step: Sequence[int], rows: Sequence[int]) -> bool:
@@ -29,6 +31,8 @@ def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
             f"{name} gives a {type(steps).__name__}: a layer gives what it adds to each stream by name, {{'x': ...}}"
         )
     for stream, step in steps.items():
+        if stream not in STREAMS:
+            raise UserError(f"{name} gives {stream!r}: {nearest(stream, STREAMS)}")
         rows = getattr(state, stream)
         if rows is not None and rows.shape != step.shape and not fits(step.shape, rows.shape):
             raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")

@@ -4,7 +4,10 @@ from typing import Any
 
 from torch import nn
 
+from gt.errors import nearest
 from gt.layers.base import Composite
+
+READS = ("self", "edges", "pairs", "graph")  # how far a node looks through a layer
 
 
 def parts_of(block: nn.Module) -> list[nn.Module]:
@@ -41,8 +44,15 @@ def name_of(layer: nn.Module) -> str:
 
 
 def reads_of(layer: nn.Module) -> str:
-    """How far a node looks through one layer, see `Layer`."""
-    return declared(layer, "reads", "graph")
+    """How far a node looks through one layer, see `gt.layers.Layer`.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    reads: str = declared(layer, "reads", "graph")
+    if reads not in READS:
+        raise ValueError(f"{name_of(layer)}.reads is {reads!r}: {nearest(reads, READS)}")
+    return reads
 
 
 def writes_of(layer: nn.Module) -> tuple[str, ...]:

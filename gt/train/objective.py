@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from gt.data.datamodule import DataModule
@@ -37,6 +38,9 @@ def named_metrics(cfg: DictConfig, schema: Schema | None = None) -> dict[str, Me
             if section is not None:
                 filled = {key: value for key, value in known.items() if section.get(key, 0) is None}
                 own[str(name)] = instantiate(section, **filled, _convert_="all")
+    for name, metric in own.items():
+        if not isinstance(metric, Metric):
+            raise UserError(f"metrics.{name}: a {type(metric).__name__} is no torchmetrics.Metric: derive it from that")
     return own
 
 
@@ -93,14 +97,21 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
         if isinstance(each, Around) and not scores_kind(each.metric, data.schema.kind):
             raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: choose another metric")
         try:
-            with torch.no_grad():
-                if isinstance(each, Around):
+            if isinstance(each, Around):
+                with torch.no_grad():
                     each.update(prediction, target[:TRIED])
                     value = each.compute()
-                else:
-                    value = total_loss(data.schema, prediction, target[:TRIED], each)[0]
+            else:
+                value = total_loss(data.schema, prediction.clone().requires_grad_(), target[:TRIED], each)[0]
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             why = first_line(error)
             raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: {why}") from error
+        if not isinstance(value, Tensor):
+            raise UserError(f"{key}: it comes to a {type(value).__name__} and must come to a tensor of one number")
         if value.numel() != 1:
             raise UserError(f"{key}: it comes to {value.numel()} numbers and must come to one")
+        if not isinstance(each, Around) and not value.requires_grad:
+            raise UserError(
+                f"{key}: no gradient flows through it to the predictions, so that nothing can be learned: leave out "
+                "float(), .item(), .detach() and the like"
+            )

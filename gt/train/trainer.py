@@ -29,6 +29,10 @@ def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
 
 def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path) -> pl.Trainer:
     """Lightning's trainer; this project's loaders share out their samples themselves."""
+    for callback in callbacks:
+        if not isinstance(callback, pl.Callback):
+            name = type(callback).__name__
+            raise UserError(f"callbacks: a {name} is no pytorch_lightning.Callback: derive it from that")
     plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
     precision: dict[str, Any] = {}
     if not loggers:  # Lightning refuses to train with a monitor that nobody listens to
