@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gt.data.arrays import Rows
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset, runs, tensor
+from gt.data.built import built
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
 from gt.data.encodings import attach, compute
 from gt.data.link_pairs import Ranked
@@ -68,7 +69,7 @@ class Stored(DataModule):
         source = self.source
         key = fingerprint(full_key(source))
         source.folder = store_folder(source.root, source.name, key, is_complete, source.made_of)
-        graphs = open_or_build(source.folder, source.build)
+        graphs = open_or_build(source.folder, lambda: built(source))
         self.check(graphs)
         graphs = source.resplit(graphs)
         if summary := source.summary(graphs):

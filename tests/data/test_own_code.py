@@ -102,6 +102,54 @@ def test_of_this_packages_classes_and_of_a_text_that_is_not_there_the_key_is_all
     assert full_key(encoding) == encoding.key()
 
 
+UNSOUND = {
+    "nothing": ("None", "gives a NoneType"),
+    "a split": ("replace(ones, splits={'train': np.arange(5), 'val': np.arange(4)})", "'val': did you mean 'valid'"),
+    "a kind": (
+        "replace(ones, schema=replace(ones.schema, kind='multi'))",
+        "kind is 'multi': did you mean 'multiclass'",
+    ),
+    "a level": (
+        "replace(ones, schema=replace(ones.schema, level='graphs'))",
+        "level is 'graphs': did you mean 'graph'",
+    ),
+    "a category": ("replace(ones, nodes={'x': np.full((9, 1), 5)})", "x holds 5 to 5 in column 0, .* 0 to 4"),
+    "no column": ("replace(ones, nodes={'x': np.ones(9, int)})", r"x is \(9,\)"),
+    "no features": ("replace(ones, nodes={})", "x is not there"),
+    "real numbers": ("replace(ones, nodes={'x': np.ones((9, 1))})", "x is of float64"),
+    "a class": ("replace(ones, graphs={'y': np.arange(9)})", "y holds 2, and should be 0 to 1"),
+    "a real class": ("replace(ones, graphs={'y': np.ones(9)})", "y is of float64"),
+    "another graph": ("joined([[0, 1]], [[1, 2]])", r"graph 0 has an edge to a node outside 0\.\.1"),
+    "no order": ("joined([[0, 1]], [[1, 0]])", r"return graphs\.sort_edges\(\)"),
+}
+PAIR = """
+from dataclasses import replace
+
+def joined(source, target):
+    return Graphs(
+        node_ptr=np.array([0, 2, 4]), edge_ptr=np.array([0, 2, 2]), edge_index=np.concatenate([source, target]),
+        nodes={"x": np.ones((4, 1), int)}, graphs={"y": np.arange(2)},
+        splits={"train": np.arange(1), "valid": np.arange(1)}, schema=Schema(node_vocab=(5,), outputs=2),
+    )
+
+class Wrong(Ones):
+    def build(self):
+        ones = super().build()
+        return RESULT
+"""
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_what_a_source_builds_that_does_not_hold_together_is_named_and_not_kept(own, tmp_path, name):
+    result, said = UNSOUND[name]
+    source = own(ONES.replace("RESULT", "1") + PAIR, result).Wrong()
+    source.root = tmp_path / "root"
+    with pytest.raises(UserError, match=rf"edited\.Wrong\.build.*{said}") as caught:
+        GraphData(source).open([])
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 WRONG = {
     "short": ("rows[1:]", r"tails is \({short}, 2\), and should be \({nodes}, K\)"),
     "flat": ("rows[:, 0]", r"tails is \({nodes},\), and should be \({nodes}, K\)"),
