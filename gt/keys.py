@@ -13,17 +13,18 @@ class Keyed(Protocol):
 
 
 def full_key(part: Keyed) -> dict[str, Any]:
-    """A part's JSON-able key with, by name, the text of each module outside this package that defines its class.
+    """A part's JSON-able key with, of a class outside this package, its name and the text of the modules that define it.
 
-    That is the class itself and those between it and this package's; a text that is not to be had, such as that of a
-    class typed at a prompt, does not count.
+    Those are the module of the class itself and of each between it and this package's, by name; a text that is not to
+    be had, such as that of a class typed at a prompt, does not count.
     """
-    texts = {}
+    texts: dict[str, str] = {}
     for kind in type(part).__mro__:
         if not _is_ours(kind) and any(map(_is_ours, kind.__mro__)):
             with suppress(OSError, TypeError, KeyError):
                 texts[kind.__module__] = inspect.getsource(sys.modules[kind.__module__])
-    return {**(part.key() or {}), **({"code": texts} if texts else {})}
+    own = {"class": type(part).__qualname__, "code": texts} if texts else {}  # a module may hold several
+    return {**(part.key() or {}), **own}
 
 
 def _is_ours(kind: type) -> bool:

@@ -93,6 +93,17 @@ def test_an_edited_source_is_built_anew(own, tmp_path):
         assert (data.graphs.nodes["x"] == number).all()
 
 
+def test_classes_of_one_file_that_inherit_a_key_do_not_share_what_is_kept(own, tmp_path):
+    other = "class Others(Ones):\n    def build(self):\n        graphs = super().build()\n"
+    module = own(f"{ONES}\n{other}        graphs.nodes['x'] += 1\n        return graphs\n", "1")
+    for kind, number in ((module.Ones, 1), (module.Others, 2)):
+        source = kind()
+        source.root = tmp_path / "root"
+        data = GraphData(source)
+        data.open([])
+        assert (data.graphs.nodes["x"] == number).all()
+
+
 def test_of_this_packages_classes_and_of_a_text_that_is_not_there_the_key_is_all(own, tmp_path):
     for encoding in (Degree(), RandomWalk(4)):
         assert full_key(encoding) == (encoding.key() or {})
