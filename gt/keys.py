@@ -13,9 +13,9 @@ class Keyed(Protocol):
 
 
 def full_key(part: Keyed) -> dict[str, Any]:
-    """A part's JSON-able key with, of a class outside this package, its name and the text of the modules that define it.
+    """A part's JSON-able key with, of a class outside this package, its name and the text that defines it.
 
-    Those are the module of the class itself and of each between it and this package's, by name; a text that is not to
+    That is of the module of the class and of each between it and this package's, by name; a text that is not to
     be had, such as that of a class typed at a prompt, does not count.
     """
     texts: dict[str, str] = {}

@@ -10,7 +10,7 @@ from gt.data.source import Source
 from gt.errors import UserError, nearest
 from gt.schema import UNLABELLED, Kind, Level, Schema, many
 
-SPLITS = ("train", "valid", "test")
+NEEDED = ("train", "valid")  # of splits, where there are any
 
 
 def built(source: Source) -> Graphs | Iterable[Graphs]:
@@ -65,9 +65,9 @@ def _check_schema(who: str, schema: Schema) -> None:
 
 
 def _check_splits(who: str, splits: Mapping[str, np.ndarray]) -> None:
-    for name in splits:
-        if name not in SPLITS:
-            raise UserError(f"{who}: a split is called {name!r}: {nearest(name, SPLITS)}")
+    for name in NEEDED if splits else ():
+        if name not in splits:
+            raise UserError(f"{who}: the splits are {', '.join(splits)}, and none of them is {name!r}")
 
 
 def _check_values(who: str, graphs: Graphs) -> None:
@@ -90,11 +90,10 @@ def _check_values(who: str, graphs: Graphs) -> None:
 
 def _check_features(what: str, values: np.ndarray | None, vocab: Sequence[int], floats: int) -> None:
     columns = len(vocab) or floats
-    if not columns:
+    if not columns or values is None:
         return
-    if values is None or values.ndim != 2 or values.shape[1] != columns:
-        shape = "not there" if values is None else str(values.shape)
-        raise UserError(f"{what} is {shape}, and the schema tells of (rows, {many(columns, 'column')})")
+    if values.ndim != 2 or values.shape[1] != columns:
+        raise UserError(f"{what} is {values.shape}, and the schema tells of (rows, {many(columns, 'column')})")
     for place, count in enumerate(vocab):
         column = values[:, place]
         if values.dtype.kind not in "iub":

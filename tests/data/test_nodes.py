@@ -253,8 +253,8 @@ def test_several_graphs_are_refused(tmp_path):
     class Two(Made):
         def build(self) -> Graphs:
             graphs = made()
-            graphs.node_ptr = np.array([0, 100, NODES])
-            graphs.edge_ptr = np.array([0, 0, graphs.edge_index.shape[1]])
+            graphs.node_ptr = np.array([0, NODES, NODES])
+            graphs.edge_ptr = np.array([0, graphs.edge_index.shape[1], graphs.edge_index.shape[1]])
             return graphs
 
     with pytest.raises(UserError, match="2 graphs"):

@@ -115,7 +115,10 @@ def test_of_this_packages_classes_and_of_a_text_that_is_not_there_the_key_is_all
 
 UNSOUND = {
     "nothing": ("None", "gives a NoneType"),
-    "a split": ("replace(ones, splits={'train': np.arange(5), 'val': np.arange(4)})", "'val': did you mean 'valid'"),
+    "a split": (
+        "replace(ones, splits={'train': np.arange(5), 'val': np.arange(4)})",
+        "the splits are train, val, and none of them is 'valid'",
+    ),
     "a kind": (
         "replace(ones, schema=replace(ones.schema, kind='multi'))",
         "kind is 'multi': did you mean 'multiclass'",
@@ -126,7 +129,6 @@ UNSOUND = {
     ),
     "a category": ("replace(ones, nodes={'x': np.full((9, 1), 5)})", "x holds 5 to 5 in column 0, .* 0 to 4"),
     "no column": ("replace(ones, nodes={'x': np.ones(9, int)})", r"x is \(9,\)"),
-    "no features": ("replace(ones, nodes={})", "x is not there"),
     "real numbers": ("replace(ones, nodes={'x': np.ones((9, 1))})", "x is of float64"),
     "a class": ("replace(ones, graphs={'y': np.arange(9)})", "y holds 2, and should be 0 to 1"),
     "a real class": ("replace(ones, graphs={'y': np.ones(9)})", "y is of float64"),
