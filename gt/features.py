@@ -53,13 +53,14 @@ class Features(nn.Module):
             self.units = Units(mean, scale)
             self.linear = Linear(floats, width, bias) if linear else None
         self.categorical, self.dropout, self.width = bool(vocab), Dropout(dropout), width
-        self.name, self.columns = name, len(vocab) or floats
+        self.name, self.columns, self.vocab = name, len(vocab) or floats, tuple(vocab)
 
     def forward(self, values: Tensor | None) -> Tensor:
         """(rows, columns) to (rows, width).
 
         Raises:
-            ValueError: there are none, of another width, or real numbers in place of categories.
+            ValueError: there are none, of another width, or real numbers in place of categories; on a CPU, a category
+                that there is not, in whose place another column's would be read.
         """
         odd = values is None or values.shape[1:] != (self.columns,)
         if values is None or odd or (self.categorical and values.is_floating_point()):
@@ -69,6 +70,8 @@ class Features(nn.Module):
                 f"the network reads {self.name} of shape (rows, {self.columns}), {kind}; this batch {instead}"
             )
         if self.categorical:
+            if values.device.type == "cpu" and len(values) and not torch.compiler.is_compiling():
+                self._check_categories(values)
             drops = self.training and self.dropout.p > 0
             kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None
             return self.table(values + self.offsets, per_sample_weights=kept)
@@ -76,3 +79,12 @@ class Features(nn.Module):
         if self.linear is None:
             return F.pad(self.dropout(numbers), (0, self.width - numbers.shape[1]))
         return self.linear(self.dropout(numbers.to(self.linear.weight.dtype)))
+
+    def _check_categories(self, values: Tensor) -> None:
+        lowest, highest = (ends.tolist() for ends in values.aminmax(dim=0))
+        for place, count in enumerate(self.vocab):
+            if lowest[place] < 0 or highest[place] >= count:
+                raise ValueError(
+                    f"{self.name} holds {lowest[place]} to {highest[place]} in column {place}, and the network knows "
+                    f"0 to {count - 1} there"
+                )

@@ -183,6 +183,10 @@ class GraphTransformer(nn.Module):
 
         In float32 at least, whatever the network computes in, for a loss in 16 bits is that of rounded targets.
         """
+        if not isinstance(batch, GraphBatch):
+            raise TypeError(
+                f"a network reads a GraphBatch, not a {type(batch).__name__}: GraphBatch.from_data_list(...)"
+            )
         out = [self._predicted(batch, masks) for masks in self.draws()]
         return sum(out[1:], out[0]) / len(out)
 

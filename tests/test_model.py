@@ -6,6 +6,7 @@ import pytest
 import torch
 from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from torch import nn
+from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
 from gt import GraphBatch
@@ -428,3 +429,20 @@ def test_the_embedding_of_real_features_may_have_no_bias():
     schema = Schema(node_floats=3)
     assert GraphTransformer(schema, width=8, depth=0, input_bias=False).nodes.linear.bias is None
     assert GraphTransformer(schema, width=8, depth=0).nodes.linear.bias is not None
+
+
+@pytest.mark.parametrize("given", [random_graph(3, 0), [random_graph(3, 0)]])
+def test_what_is_no_batch_is_refused(given):
+    net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
+    with pytest.raises(
+        TypeError, match=rf"a network reads a GraphBatch, not a {type(given).__name__}: GraphBatch\.from"
+    ):
+        net(given)
+
+
+@pytest.mark.parametrize(("value", "said"), [(5, "0 to 5 in column 0"), (-1, "-1 to 0 in column 0")])
+def test_a_category_that_there_is_not_reads_no_other_column(value, said):
+    net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
+    graph = Data(x=torch.tensor([[0, 0], [value, 1]]), edge_index=torch.empty(2, 0).long())
+    with pytest.raises(ValueError, match=rf"x holds {said}, and the network knows 0 to 4 there"):
+        net(GraphBatch.from_data_list([graph]))
