@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from gt.dropout import Dropout
 from gt.linear import Linear
+from gt.transforms import transformed
 from gt.units import Units
 
 
@@ -74,6 +75,9 @@ class Features(nn.Module):
                 self._check_categories(values)
             drops = self.training and self.dropout.p > 0
             kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None
+            if transformed():  # of embedding bags not all of them know the derivatives
+                rows = F.embedding(values + self.offsets, self.table.weight)
+                return rows.sum(1) if kept is None else (rows * kept[..., None]).sum(1)
             return self.table(values + self.offsets, per_sample_weights=kept)
         numbers = self.units.shrink(values)
         if self.linear is None:

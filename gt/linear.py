@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+from gt.transforms import transformed
 
 ZEN_5 = 26  # the first family of AMD's processors with units of 512 bits
 CPUINFO = Path("/proc/cpuinfo")
@@ -93,11 +94,7 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         return False
     if x.numel() * len(weight) < (SMALLEST if _whole(len(x)) == len(x) else RAGGED):
         return False
-    # the transforms of torch.func, and derivatives forward, go through PyTorch's own functions alone
-    looked_into = (
-        torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
-    return not looked_into and onednn_is_faster()
+    return not (torch.jit.is_tracing() or transformed()) and onednn_is_faster()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

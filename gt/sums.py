@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gt.graph import GraphBatch, Move
 from gt.masks import Pairs
+from gt.transforms import plain
 
 WHOLE_DEGREE = "in_degree of the whole graph"  # in the memo of a batch whose nodes drew some of their edges
 
@@ -67,7 +68,7 @@ class Ends:
 def sources(batch: GraphBatch) -> Ends:
     """Those that are read."""
     source, target = batch.edge_index
-    if torch.compiler.is_compiling():  # which makes no use of what is sorted
+    if plain():  # which makes no use of what is sorted
         return Ends(source, target, batch.num_nodes)
     return batch.cached("sources", lambda: Ends(source, target, batch.num_nodes))
 
@@ -75,7 +76,7 @@ def sources(batch: GraphBatch) -> Ends:
 def targets(batch: GraphBatch) -> Ends:
     """Those that read, by which a batch is sorted."""
     source, target = batch.edge_index
-    if torch.compiler.is_compiling():
+    if plain():
         return Ends(target, source, batch.num_nodes)
     return batch.cached("targets", lambda: Ends(target, source, batch.num_nodes, batch.rowptr))
 
@@ -83,7 +84,7 @@ def targets(batch: GraphBatch) -> Ends:
 def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
     """The ends of the pairs of a mask: those that are read and, by which they are sorted, those that read."""
     (source, target), nodes = pairs.edges, pairs.batch.num_nodes
-    if torch.compiler.is_compiling():
+    if plain():
         return Ends(source, target, nodes), Ends(target, source, nodes)
     return (
         pairs.kept("ends_of_sources", lambda: Ends(source, target, nodes)),
@@ -100,24 +101,24 @@ def runs(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None
 
 def totals(messages: Tensor, ends: Ends) -> Tensor:
     """(E, d) messages to (N, d): their sum over the edges of each node that have it at this end; see `add_up`."""
-    if torch.compiler.is_compiling():  # a compiler makes one kernel of what makes a message and what adds it
+    if plain():  # a compiler makes one kernel of what makes a message and what adds it
         return messages.new_zeros(ends.count, messages.shape[1]).index_add(0, ends.node, messages)
     return runs(messages, ends.order, ends.ptr)
 
 
 def gather(x: Tensor, ends: Ends) -> Tensor:
     """(N, d) nodes to (E, d): that at an end of each edge."""
-    return x.index_select(0, ends.node) if torch.compiler.is_compiling() else _Gather.apply(x, ends)
+    return x.index_select(0, ends.node) if plain() else _Gather.apply(x, ends)
 
 
 def add_up(messages: Tensor, ends: Ends) -> Tensor:
     """`totals`, through which gradients flow."""
-    return totals(messages, ends) if torch.compiler.is_compiling() else _AddUp.apply(messages, ends)
+    return totals(messages, ends) if plain() else _AddUp.apply(messages, ends)
 
 
 def sum_of_sources(x: Tensor, batch: GraphBatch) -> Tensor:
     """(N, d) to the sum of the rows that each node reads: what `gather` and `add_up` give, without the messages."""
-    if torch.compiler.is_compiling():
+    if plain():
         return add_up(gather(x, sources(batch)), targets(batch))
     return _SumOfOthers.apply(x, targets(batch), sources(batch))
 

@@ -23,6 +23,7 @@ LIBRARY = {
     "sums",
     "dropout",
     "linear",
+    "transforms",
     "norms",
     "units",
     "features",

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gt.attention.costs import Demand
 from gt.dropout import dropout as drop
 from gt.masks import Pairs
+from gt.transforms import transformed
 
 
 def pair_bias(pairs: Pairs, bias: Tensor) -> Tensor:
@@ -95,7 +96,11 @@ def _pad(pairs: Pairs, *packed: Tensor) -> tuple[Tensor, ...]:
     if batch.equal_sizes:
         wide = (t.view(batch.num_graphs, batch.max_nodes, heads, channels) for t in packed)
         return tuple(t.transpose(1, 2) for t in wide)
-    return _Padded.apply(_rows(pairs, heads), batch.num_graphs, batch.max_nodes, *packed)
+    at, shape = _rows(pairs, heads), (batch.num_graphs, heads, batch.max_nodes, channels)
+    if transformed():
+        rows = (t.new_zeros(shape).view(-1, channels).index_copy(0, at, t.reshape(-1, channels)) for t in packed)
+        return tuple(each.view(shape) for each in rows)
+    return _Padded.apply(at, batch.num_graphs, batch.max_nodes, *packed)
 
 
 def _unpad(pairs: Pairs, out: Tensor) -> Tensor:

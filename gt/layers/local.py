@@ -16,6 +16,7 @@ from gt.masks import Pairs
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
 from gt.sums import Ends, add_up, estimated, gather, sources, sum_of_sources, targets, totals, whole_degree
+from gt.transforms import transformed
 
 
 def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
@@ -163,7 +164,11 @@ class GatedGCN(Layer):
         own, key, sent = self.of_node(x).split([x.shape[1], x.shape[1], 2 * x.shape[1]], dim=1)
         value, query = sent.split(x.shape[1], dim=1)
         edge = gather(key, target) + gather(query, source) + self.of_edge(e)  # (E, width)
-        weighted, total = _GatedSums.apply(edge, value, source, target)
+        if transformed():
+            gate = edge.sigmoid()
+            weighted, total = add_up(gate * gather(value, source), target), add_up(gate, target)
+        else:
+            weighted, total = _GatedSums.apply(edge, value, source, target)
         new_x = normalised(self.norm_x, own + weighted / (total + 1e-6), batch).relu()
         new_e = normalised(self.norm_e, edge, batch, "e").relu()
         return {name: dropout(new, self.dropout, self.training) for name, new in (("x", new_x), ("e", new_e))}
