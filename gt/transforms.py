@@ -8,7 +8,9 @@ from torch.autograd import forward_ad
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func`, or a derivative forward, goes through what is computed."""
+    """Whether a transform of `torch.func`, or a derivative forward, goes through; of a compiler none is known."""
+    if torch.compiler.is_compiling():  # which follows neither question
+        return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

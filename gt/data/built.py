@@ -28,16 +28,16 @@ def built(source: Source) -> Graphs | Iterable[Graphs]:
 def _checked(who: str, chunks: object) -> Iterator[Graphs]:
     if isinstance(chunks, Graphs) or not isinstance(chunks, Iterable):
         chunks = [chunks]
-    chunk: Graphs | None = None
+    last: Graphs | None = None
     for chunk in chunks:
         if not isinstance(chunk, Graphs):
             raise UserError(f"{who} gives a {type(chunk).__name__}, and should give gt.data.packed.Graphs")
         _check_edges(who, chunk)
-        yield chunk
-    if chunk is not None:
-        _check_schema(who, chunk.schema)
-        _check_splits(who, chunk.splits)
-        _check_values(who, chunk)
+        yield (last := chunk)
+    if last is not None:
+        _check_schema(who, last.schema)
+        _check_splits(who, last.splits)
+        _check_values(who, last)
 
 
 def _check_edges(who: str, graphs: Graphs) -> None:

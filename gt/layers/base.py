@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from gt.attention import Demand
 from gt.dropout import Dropout
 from gt.encodings import Encoding
-from gt.errors import nearest
 from gt.graph import GraphBatch
 from gt.layers.steps import STREAMS, check_steps
 from gt.masks import Pairs
