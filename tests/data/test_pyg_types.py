@@ -12,7 +12,7 @@ from torch_geometric.transforms import ToUndirected
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.own.pyg import PyG, build, one_graph
-from gt.data.own.pyg_types import of_one_type
+from gt.data.own.pyg_types import MASKS, of_one_type
 from gt.errors import UserError
 from gt.layers import GINE, ParallelBlock
 from gt.model import GraphTransformer
@@ -98,6 +98,23 @@ def test_targets_and_masks_are_those_of_the_type_that_has_them():
     assert ours.y[30:].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool], ids=str)
+@pytest.mark.parametrize("columns", [0, 1, 2])
+def test_nodes_of_other_types_have_no_target_whatever_its_type(dtype, columns):
+    graph, answers = library(), torch.arange(30) % 2
+    for mask in MASKS:
+        del graph["paper"][mask]
+    y = answers if not columns else torch.stack([answers, 1 - answers][:columns], dim=1)
+    graph["paper"].y = y.to(dtype)
+    store = one_graph(Kept([graph]), "library")
+    assert sorted(np.concatenate(list(store.splits.values())).tolist()) == list(range(30))
+    expected = ("multiclass", 2) if columns < 2 else ("binary", 2)
+    assert (store.schema.kind, store.schema.outputs) == expected
+    found = np.asarray(store.nodes["y"])
+    assert np.array_equal(found[:30].reshape(30, -1), y.reshape(30, -1))
+    assert (np.isnan(found[30:]) if columns == 2 else found[30:] == UNLABELLED).all()
+
+
 @pytest.mark.parametrize("dataset", [Kept, Listed])
 def test_many_graphs_may_have_a_target_each(dataset):
     graphs = [library(seed, widths=dict.fromkeys(COUNTS, 2)) for seed in range(9)]
@@ -137,6 +154,25 @@ def changed(kind, **values):
         (
             lambda: [changed(("paper", "in", "venue"), edge_index=None)],
             "own, graph 0: edges paper - in - venue have no edge_index",
+        ),
+        (
+            lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[0, 1], [2, 3]]))],
+            "own, graph 0: an edge paper - in - venue joins [1, 3] where nodes are 0..29 and 0..2",
+        ),
+        (
+            lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[-1], [0]]))],
+            "own, graph 0: an edge paper - in - venue joins [-1, 0]",
+        ),
+        (
+            lambda: [changed(("paper", "in", "venue"), edge_index=torch.zeros(5, 2, dtype=torch.long))],
+            "own, graph 0: edge_index of paper - in - venue is (5, 2), where (2, E) is needed",
+        ),
+        (lambda: [changed("paper", y=torch.zeros(1))], "own, graph 0: y of paper is (1,) for 30 nodes"),
+        (lambda: [changed("paper", y=[0] * 30)], "own, graph 0: y of paper is a list, not a tensor"),
+        (lambda: [changed("author", x=[[0.0]] * 12, num_nodes=12)], "own, graph 0: x of author is a list, not"),
+        (
+            lambda: [changed("paper", val_mask=torch.ones(29, dtype=torch.bool))],
+            "own, graph 0: val_mask of paper is (29,) for 30 nodes",
         ),
         (lambda: [library(), *of_one_type([library()], "own")], "own holds HeteroData objects: Data or HeteroData"),
     ],

@@ -23,7 +23,8 @@ def of_one_type(graphs: Sequence[HeteroData], name: str) -> list[Data]:
 
     Raises:
         UserError: naming the graph: no types, or others than the first has; a type that does not say how many nodes it
-            has, or whose edges are not in ``edge_index``; targets at several types; features that are no matrices.
+            has, or whose edges are not in ``edge_index`` or join no nodes of their types; targets at several types;
+            features that are no matrices; targets or masks that have not a row for each node of their type.
     """
     node_types, edge_types = graphs[0].metadata()
     return [_joined(graph, node_types, edge_types, f"{name}, graph {n}") for n, graph in enumerate(graphs)]
@@ -34,6 +35,10 @@ def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str
         raise UserError(f"{where}: its types of nodes or edges are not those of the first graph")
     if not node_types:
         raise UserError(f"{where} has no types of nodes")
+    for kind in (*node_types, *edge_types):
+        for key in ("x", "y", *MASKS, "edge_index", "edge_attr"):
+            if not isinstance(value := graph[kind].get(key), Tensor | None):
+                raise UserError(f"{where}: {key} of {_called(kind)} is a {type(value).__name__}, not a tensor")
     sizes = []
     for kind in node_types:
         stored = graph[kind]
@@ -43,10 +48,21 @@ def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str
         sizes.append(size if isinstance(size, int) else len(size))
     first = dict(zip(node_types, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
     ends = []
-    for source, relation, target in edge_types:
-        index = graph[source, relation, target].get("edge_index")
+    count = dict(zip(node_types, sizes, strict=True))
+    for kind in edge_types:
+        source, _, target = kind
+        index = graph[kind].get("edge_index")
         if index is None:
-            raise UserError(f"{where}: edges {source} - {relation} - {target} have no edge_index")
+            raise UserError(f"{where}: edges {_called(kind)} have no edge_index")
+        if index.ndim != 2 or len(index) != 2:
+            raise UserError(f"{where}: edge_index of {_called(kind)} is {tuple(index.shape)}, where (2, E) is needed")
+        outside = ((index < 0) | (index >= torch.tensor([[count[source]], [count[target]]]))).any(0)
+        if outside.any():
+            ends_of = index[:, int(outside.nonzero()[0])].tolist()
+            raise UserError(
+                f"{where}: an edge {_called(kind)} joins {ends_of} where nodes are 0..{count[source] - 1} and "
+                f"0..{count[target] - 1}"
+            )
         ends.append(index + torch.tensor([[first[source]], [first[target]]]))
     edges = [each.shape[1] for each in ends]
     facts: dict[str, Any] = {
@@ -63,17 +79,31 @@ def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str
     if len(labelled) > 1:
         raise UserError(f"{where}: nodes of {several(labelled, 4)} have targets y: leave those of one type")
     for kind in labelled:
-        rows = slice(first[kind], first[kind] + sizes[node_types.index(kind)])
-        facts["y"] = _filled(
-            graph[kind].y, sum(sizes), rows, torch.nan if graph[kind].y.is_floating_point() else UNLABELLED
-        )
-        for mask in MASKS:
-            if (values := graph[kind].get(mask)) is not None:
-                facts[mask] = _filled(values, sum(sizes), rows, False)
+        rows = slice(first[kind], first[kind] + count[kind])
+        for key in ("y", *MASKS):
+            if (values := graph[kind].get(key)) is None:
+                continue
+            if values.shape[:1] != (count[kind],):
+                raise UserError(f"{where}: {key} of {kind} is {tuple(values.shape)} for {count[kind]:,} nodes")
+            facts[key] = _filled(values, sum(sizes), rows) if key in MASKS else _labels(values, sum(sizes), rows)
     return Data(**facts)
 
 
-def _filled(values: Tensor, count: int, rows: slice, otherwise: float) -> Tensor:
+def _called(kind: Sequence[str]) -> str:
+    """A type of nodes or of edges, for a message."""
+    return kind if isinstance(kind, str) else " - ".join(kind)
+
+
+def _labels(y: Tensor, count: int, rows: slice) -> Tensor:
+    """Targets of all nodes: NaN, or `UNLABELLED` beside classes, where there are none; answers in columns are real."""
+    if y.is_floating_point() or y.is_complex():
+        return _filled(y, count, rows, torch.nan)
+    if y[0:1].numel() > 1:
+        return _filled(y.float(), count, rows, torch.nan)
+    return _filled(y.long(), count, rows, UNLABELLED)
+
+
+def _filled(values: Tensor, count: int, rows: slice, otherwise: float = 0) -> Tensor:
     out = values.new_full((count, *values.shape[1:]), otherwise)
     out[rows] = values
     return out
