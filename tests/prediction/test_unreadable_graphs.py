@@ -1,6 +1,7 @@
 """New graphs some of which a trained model cannot read: these are listed, the others are what they are alone."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 import gt
+import gt.data.own.known
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
 from tests.runs import numbers, predictions, run_of
@@ -181,3 +183,22 @@ def test_of_many_graphs_each_that_does_not_fit_together_is_listed(run: Path, tmp
     listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
     assert listed["row"].tolist() == [2, 3, 17, 20, 39]
     assert (found["prediction"] == "").to_numpy().nonzero()[0].tolist() == [2, 3, 17, 20, 39]
+
+
+def test_rows_are_looked_through_a_few_times_however_many_graphs_do_not_fit_together(run: Path, tmp_path: Path) -> None:
+    graphs = [graph(n) for n in range(128)]
+    for each in graphs[::3]:
+        joined("9")(each)
+    (tmp_path / "new.json").write_text(json.dumps(graphs))
+    among, looked = gt.data.own.known._among, Counter()
+
+    def counted(table, ids):
+        looked[table.name] += len(table)
+        return among(table, ids)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gt.data.own.known, "_among", counted)
+        found = predictions(run, f"data.path={tmp_path / 'new.json'}")
+    assert (found["prediction"] == "").sum() == len(graphs[::3])
+    nodes = sum(len(each["nodes"]) for each in graphs)
+    assert looked[f"the nodes of {tmp_path / 'new.json'}"] < 20 * nodes

@@ -112,18 +112,23 @@ def _faults(nodes: Table, edges: Table, graphs: Table, undirected: bool) -> dict
     As long as some cannot, they are parted into halves.
     """
 
-    def look(ids: list[Hashable]) -> dict[Hashable, str]:
-        of = [table.take(np.flatnonzero(_among(table, ids))) for table in (nodes, edges, graphs)]
-        if not len(of[0]):
+    def look(tables: Sequence[Table], ids: list[Hashable]) -> dict[Hashable, str]:
+        if not len(tables[0]):
             return {}
         try:
-            join(of[0], of[1], of[2], undirected)
+            join(tables[0], tables[1], tables[2], undirected)
         except UserError as error:
-            half = len(ids) // 2
-            return look(ids[:half]) | look(ids[half:]) if half else {ids[0]: str(error)}
+            if len(ids) == 1:
+                return {ids[0]: str(error)}
+            found: dict[Hashable, str] = {}
+            for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+                found |= look([table.take(np.flatnonzero(_among(table, half))) for table in tables], half)
+            return found
         return {}
 
-    faults = look(pd.unique(graphs.columns["graph"]).tolist())
+    ids = pd.unique(graphs.columns["graph"]).tolist()
+    known = [table.take(np.flatnonzero(_among(table, ids))) for table in (nodes, edges, graphs)]
+    faults = look(known, ids)
     return {} if _among(nodes, list(faults)).all() else faults
 
 
