@@ -316,6 +316,23 @@ with interrupts.interrupts.watched(), {}:
 """
 
 
+def test_who_asks_one_process_twice_within_a_long_computation_hears_nothing_of_others():
+    long = WAITS.replace('TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=60))', "long()").format("nullcontext()")
+    code = "import numpy\n\n\ndef long():\n    numpy.linalg.eigvals(numpy.random.rand(3000, 3000))\n\n\n" + long
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "waits\n"
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            time.sleep(1.5 * TOGETHER)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(15) == 130
+        finally:
+            process.kill()
+        assert process.stderr.read() == "stopped by SIGINT, asked twice\n"
+
+
 @pytest.mark.parametrize("signum", SIGNALS)
 @pytest.mark.parametrize("joining", [True, False])
 def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joining, signum):
@@ -333,7 +350,8 @@ def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joinin
             assert process.wait(15) == 128 + signum
         finally:
             process.kill()
-        assert f"stopped by {signum.name}, while other processes" in process.stderr.read()
+        when = "while other processes of this run had yet to join" if joining else "asked twice"
+        assert f"stopped by {signum.name}, {when}\n" in process.stderr.read()
 
 
 BUSY = """

@@ -39,7 +39,8 @@ class Interrupts:
     as one that makes batches, ignores it.
 
     Handlers run between two instructions of the main thread, never while it waits within PyTorch for other processes.
-    Another thread ends this process where a second signal is not heard, or one while the others have yet to join.
+    Another thread ends this process where a second signal is not heard, or one while the others have yet to join; it
+    cannot tell a wait for others from a long computation.
 
     Attributes:
         pending: the signal that came, and that nothing has acted on yet or that the run is stopping for.
@@ -96,8 +97,8 @@ class Interrupts:
                 continue
             time.sleep(UNHEARD)
             if self._heard < now - TOGETHER:
-                name, where = signal.Signals(number).name, "had yet to join" if self._joining else "did not answer"
-                os.write(2, f"stopped by {name}, while other processes of this run {where}\n".encode())
+                when = "while other processes of this run had yet to join" if self._joining else "asked twice"
+                os.write(2, f"stopped by {signal.Signals(number).name}, {when}\n".encode())
                 os._exit(128 + number)
 
     def leave(self) -> None:
