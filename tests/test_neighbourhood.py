@@ -194,6 +194,16 @@ def test_a_model_that_reads_the_graph_is_told_of_in_the_part_that_is_looked_at(t
     assert f"it says {task.schema.names[int(near.argmax())]} ({float(near.max()):.2f})" in why.note
 
 
+def test_a_node_of_a_name_too_long_for_a_file_has_its_number_there(tmp_path):
+    run = papers(tmp_path, 20, "model=gin", "model.depth=1")
+    for name in ("nodes.csv", "edges.csv"):
+        file = tmp_path / "mine" / name
+        file.write_text(file.read_text().replace("paper ", "p" * 300))
+    task, data = gt.load(run), NodeData(CSVGraphs(str(tmp_path / "mine"), root=str(tmp_path)))
+    data.open([])
+    assert explain(task, data, "test", 0, node="p" * 300 + "7").name == "node-7"
+
+
 @pytest.mark.parametrize("words", [["--node", "paper 99"], ["--sample", "1"], ["--output", "2"]])
 def test_what_is_not_there_is_refused(words, tmp_path, capsys):
     run = papers(tmp_path, 20, "model=gin", "model.depth=1")

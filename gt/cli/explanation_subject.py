@@ -24,6 +24,7 @@ from gt.train.task import Task
 
 MOST = 400  # nodes of a graph
 AROUND = 200  # nodes that are looked at around one of a large graph
+LONGEST = 60  # name of a node that its page's file is called by: file systems set a limit
 SAME = 1e-3  # of an answer, relative: what does not show in a picture
 Speller = Callable[[Tensor], list[str] | None]
 
@@ -155,7 +156,7 @@ def _of_large(task: Task, data: NodeData, node: str | None) -> Subject:
         )
     called = labels[around.place]
     return Subject(
-        name=f"node-{called}" if called.isalnum() else f"node-{place}",
+        name=f"node-{called if called.isalnum() and len(called) <= LONGEST else place}",
         title=f"node {called}",
         copies=around.copies,
         node=around.place,
