@@ -1,6 +1,7 @@
 """What is said of targets before a run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,4 +91,17 @@ def test_targets_that_are_all_the_same_are_refused(tmp_path: Path, value: float,
 def test_a_target_that_varies_in_one_column_is_learned(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [1.5 + n % 2 for n in range(40)])
     data.open([])
+    check_varied(data)
+
+
+def test_what_has_no_target_does_not_make_the_others_vary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = csv_graphs(tmp_path, [5] * 40)
+    data.open([])
+    monkeypatch.setattr(data, "targets", lambda split: torch.tensor([5, UNLABELLED]))
+    with pytest.raises(UserError, match="has one class only"):
+        check_varied(data)
+    monkeypatch.setattr(data, "targets", lambda split: torch.tensor([UNLABELLED]))
+    check_varied(data)
+    data.schema = replace(data.schema, level="link")
+    monkeypatch.setattr(data, "targets", lambda split: torch.tensor([5]))
     check_varied(data)
