@@ -1,6 +1,7 @@
 """What is explained of a large graph: the nodes that an answer goes by, against the whole graph."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch_geometric.utils import k_hop_subgraph
 
 import gt
 from gt import explain as program
+from gt.cli import explanation_subject
 from gt.cli.explanation import explain
 from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
@@ -182,7 +184,7 @@ def test_a_model_that_reads_the_graph_is_told_of_in_the_part_that_is_looked_at(t
     run = papers(tmp_path, 450, "model=transformer", "mask=hops", "mask.hops=null", "model.depth=1")
     said = explained(run, "--node", "paper 30", "--out", str(tmp_path / "page.html"), capsys=capsys)
     assert "200 of the graph's 450 nodes" in said
-    assert "The network reads further" in said
+    assert "What lies beyond has a say too" in said
     task, data = gt.load(run), NodeData(CSVGraphs(str(tmp_path / "mine"), root=str(tmp_path)))
     data.open([])
     why = explain(task, data, "test", 0, node="paper 30")
@@ -191,7 +193,7 @@ def test_a_model_that_reads_the_graph_is_told_of_in_the_part_that_is_looked_at(t
         part = why.batch
         near = task.net(part)[why.node].softmax(0)
     assert why.prediction == f"{task.schema.names[int(whole.argmax())]} ({float(whole.max()):.2f})"
-    assert f"it says {task.schema.names[int(near.argmax())]} ({float(near.max()):.2f})" in why.note
+    assert f"it is {task.schema.names[int(near.argmax())]} ({float(near.max()):.2f})" in why.note
 
 
 def test_a_node_of_a_name_too_long_for_a_file_has_its_number_there(tmp_path):
@@ -202,6 +204,26 @@ def test_a_node_of_a_name_too_long_for_a_file_has_its_number_there(tmp_path):
     task, data = gt.load(run), NodeData(CSVGraphs(str(tmp_path / "mine"), root=str(tmp_path)))
     data.open([])
     assert explain(task, data, "test", 0, node="p" * 300 + "7").name == "node-7"
+
+
+def test_a_model_that_is_evaluated_on_samples_alone_is_asked_of_the_part_alone(tmp_path, capsys):
+    run = papers(tmp_path, 450, "model=gps_performer", "mask=hops", "mask.hops=null", "model.depth=1")
+    sampled = ["data.evaluate=sampled", "data.chunk=50"]
+    said = explained(run, "--node", "paper 30", *sampled, "--out", str(tmp_path / "page.html"), capsys=capsys)
+    assert "200 of the graph's 450 nodes" in said
+    assert "the answer is that to them alone" in said
+    with pytest.raises(UserError, match=r"data\.evaluate=sampled"):
+        explained(run, "--node", "paper 30", "data.chunk=50", capsys=capsys)
+
+
+def test_small_answers_are_the_same_where_they_are_so_in_their_own_unit(tmp_path, capsys, monkeypatch):
+    run = papers(tmp_path, 450, "model=transformer", "mask=hops", "mask.hops=null", "model.depth=1")
+    task, data = gt.load(run), NodeData(CSVGraphs(str(tmp_path / "mine"), root=str(tmp_path)))
+    data.open([])
+    task.schema = replace(task.schema, mean=(0.0, 0.0), scale=(1e-6, 1e-6))
+    monkeypatch.setattr(explanation_subject, "predict", lambda net, whole: torch.full((450, 2), 1e-5))
+    monkeypatch.setattr(type(task.net), "forward", lambda net, batch: torch.full((batch.num_nodes, 2), 2e-5))
+    assert "has a say too" in explanation_subject.subject(task, data, "test", 0, "paper 30").note
 
 
 @pytest.mark.parametrize("words", [["--node", "paper 99"], ["--sample", "1"], ["--output", "2"]])
