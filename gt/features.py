@@ -71,7 +71,7 @@ class Features(nn.Module):
                 f"the network reads {self.name} of shape (rows, {self.columns}), {kind}; this batch {instead}"
             )
         if self.categorical:
-            if values.device.type == "cpu" and len(values) and not torch.compiler.is_compiling():
+            if not torch.compiler.is_compiling() and values.device.type == "cpu" and len(values):
                 self._check_categories(values)
             drops = self.training and self.dropout.p > 0
             kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None

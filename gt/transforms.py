@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 def transformed() -> bool:
     """Whether a transform of `torch.func`, or a derivative forward, goes through; of a compiler none is known."""
-    if torch.compiler.is_compiling():  # which follows neither question
+    if torch.compiler.is_compiling():  # which follows neither question; torch.export traces by such a transform itself
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
