@@ -21,7 +21,7 @@ T = TypeVar("T")
 Move = Callable[[Tensor], Tensor]  # to another device or kind of memory
 
 
-@dataclass
+@dataclass(repr=False)
 class GraphBatch:
     """B graphs with N nodes and E edges in all, packed without padding; field names are PyG's.
 
@@ -49,6 +49,13 @@ class GraphBatch:
     padding: tuple[int, int] = (0, 0)
     extras: dict[str, Tensor] = field(default_factory=dict)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """How much there is of what; as of PyG's batches, tensors by their shapes."""
+        held = {"x": self.x, "edge_attr": self.edge_attr, "y": self.y, "links": self.links, **self.extras}
+        shapes = [f"{name}={list(values.shape)}" for name, values in held.items() if values is not None]
+        counts = [f"graphs={self.num_graphs}", f"nodes={self.num_nodes}", f"edges={self.num_edges}"]
+        return f"{type(self).__name__}({', '.join(counts + shapes)})"
 
     @property
     def num_graphs(self) -> int:

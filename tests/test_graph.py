@@ -171,3 +171,11 @@ def test_what_inference_keeps_can_be_trained_with():
 def test_a_batch_that_is_moved_before_it_is_finished_knows_its_number_of_nodes():
     batch = GraphBatch(torch.tensor([0, 3, 5]), torch.empty(2, 0, dtype=torch.long), 3)
     assert batch.to("meta").num_nodes == 5  # meta tensors hold no numbers to count by
+
+
+def test_a_batch_is_printed_in_a_line():
+    batch = random_batch((4, 1, 6), seed=2)
+    batch.extras["near"] = torch.zeros(11, 2)
+    shapes = f"x={list(batch.x.shape)}, edge_attr={list(batch.edge_attr.shape)}"
+    assert repr(batch).startswith(f"GraphBatch(graphs=3, nodes=11, edges={batch.num_edges}, {shapes}")
+    assert repr(batch).endswith("near=[11, 2])")

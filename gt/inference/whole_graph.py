@@ -24,7 +24,7 @@ from gt.norms import mixes_rows, normalised
 MOST = 1 << 31  # pairs that are listed at once: tens of gigabytes
 
 
-@dataclass
+@dataclass(repr=False)
 class WholeGraph(GraphBatch):
     """A batch of one graph on which a network is to run ``chunk`` nodes, edges and pairs at a time, see `predict`."""
 

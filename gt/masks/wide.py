@@ -17,7 +17,7 @@ from gt.graph import GraphBatch, Move
 from gt.hops import ranges
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class WideBatch(GraphBatch):
     """A batch with virtual nodes, which no edge touches; structure alone, no features and no targets.
 

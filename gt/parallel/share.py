@@ -96,7 +96,7 @@ class View:
         return View(self.halo.moved(move), self.rows, own, pairs)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Share(GraphBatch):
     """What one rank owns of a batch: nodes, the edges that they read, and the targets that fall to it.
 
