@@ -1,6 +1,6 @@
 """Graphs of several types of nodes and edges, PyG's `HeteroData`, as graphs of one type whose features say which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,35 +35,13 @@ def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str
         raise UserError(f"{where}: its types of nodes or edges are not those of the first graph")
     if not node_types:
         raise UserError(f"{where} has no types of nodes")
-    for kind in (*node_types, *edge_types):
-        for key in ("x", "y", *MASKS, "edge_index", "edge_attr"):
-            if not isinstance(value := graph[kind].get(key), Tensor | None):
-                raise UserError(f"{where}: {key} of {_called(kind)} is a {type(value).__name__}, not a tensor")
-    sizes = []
-    for kind in node_types:
-        stored = graph[kind]
-        size = len(stored.x) if isinstance(stored.get("x"), Tensor) else stored.get("num_nodes", stored.get("y"))
-        if size is None:
-            raise UserError(f"{where}: nothing says how many nodes of type {kind} there are: set their num_nodes")
-        sizes.append(size if isinstance(size, int) else len(size))
-    first = dict(zip(node_types, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
-    ends = []
+    _check_tensors(graph, where)
+    sizes = [_size(graph, kind, where) for kind in node_types]
     count = dict(zip(node_types, sizes, strict=True))
-    for kind in edge_types:
-        source, _, target = kind
-        index = graph[kind].get("edge_index")
-        if index is None:
-            raise UserError(f"{where}: edges {_called(kind)} have no edge_index")
-        if index.ndim != 2 or len(index) != 2:
-            raise UserError(f"{where}: edge_index of {_called(kind)} is {tuple(index.shape)}, where (2, E) is needed")
-        outside = ((index < 0) | (index >= torch.tensor([[count[source]], [count[target]]]))).any(0)
-        if outside.any():
-            ends_of = index[:, int(outside.nonzero()[0])].tolist()
-            raise UserError(
-                f"{where}: an edge {_called(kind)} joins {ends_of} where nodes are 0..{count[source] - 1} and "
-                f"0..{count[target] - 1}"
-            )
-        ends.append(index + torch.tensor([[first[source]], [first[target]]]))
+    first = dict(zip(node_types, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
+    ends = [
+        _ends(graph, kind, count, where) + torch.tensor([[first[kind[0]]], [first[kind[2]]]]) for kind in edge_types
+    ]
     edges = [each.shape[1] for each in ends]
     facts: dict[str, Any] = {
         "x": _features([graph[kind].get("x") for kind in node_types], sizes, f"{where}: x of {several(node_types, 4)}"),
@@ -87,6 +65,39 @@ def _joined(graph: HeteroData, node_types: list[str], edge_types: list[tuple[str
                 raise UserError(f"{where}: {key} of {kind} is {tuple(values.shape)} for {count[kind]:,} nodes")
             facts[key] = _filled(values, sum(sizes), rows) if key in MASKS else _labels(values, sum(sizes), rows)
     return Data(**facts)
+
+
+def _check_tensors(graph: HeteroData, where: str) -> None:
+    for kind in (*graph.node_types, *graph.edge_types):
+        for key in ("x", "y", *MASKS, "edge_index", "edge_attr"):
+            if not isinstance(value := graph[kind].get(key), Tensor | None):
+                raise UserError(f"{where}: {key} of {_called(kind)} is a {type(value).__name__}, not a tensor")
+
+
+def _size(graph: HeteroData, kind: str, where: str) -> int:
+    """How many nodes of a type there are."""
+    stored = graph[kind]
+    size = len(stored.x) if isinstance(stored.get("x"), Tensor) else stored.get("num_nodes", stored.get("y"))
+    if size is None:
+        raise UserError(f"{where}: nothing says how many nodes of type {kind} there are: set their num_nodes")
+    return size if isinstance(size, int) else len(size)
+
+
+def _ends(graph: HeteroData, kind: tuple[str, str, str], count: Mapping[str, int], where: str) -> Tensor:
+    """(2, E) the edges of a type, each end a number among the nodes of its own type, of which there are ``count``."""
+    index = graph[kind].get("edge_index")
+    if index is None:
+        raise UserError(f"{where}: edges {_called(kind)} have no edge_index")
+    if index.ndim != 2 or len(index) != 2:
+        raise UserError(f"{where}: edge_index of {_called(kind)} is {tuple(index.shape)}, where (2, E) is needed")
+    sources, targets = count[kind[0]], count[kind[2]]
+    outside = ((index < 0) | (index >= torch.tensor([[sources], [targets]]))).any(0)
+    if outside.any():
+        wrong = index[:, int(outside.nonzero()[0])].tolist()
+        raise UserError(
+            f"{where}: an edge {_called(kind)} joins {wrong} where nodes are 0..{sources - 1} and 0..{targets - 1}"
+        )
+    return index
 
 
 def _called(kind: Sequence[str]) -> str:
