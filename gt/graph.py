@@ -21,7 +21,7 @@ T = TypeVar("T")
 Move = Callable[[Tensor], Tensor]  # to another device or kind of memory
 
 
-@dataclass(repr=False)
+@dataclass
 class GraphBatch:
     """B graphs with N nodes and E edges in all, packed without padding; field names are PyG's.
 

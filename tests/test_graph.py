@@ -4,6 +4,8 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from gt import GraphBatch
+from gt.inference.whole_graph import WholeGraph
+from gt.masks import with_virtual_nodes
 from tests.graphs import SIZES, random_batch, random_graph
 
 
@@ -179,3 +181,6 @@ def test_a_batch_is_printed_in_a_line():
     shapes = f"x={list(batch.x.shape)}, edge_attr={list(batch.edge_attr.shape)}"
     assert repr(batch).startswith(f"GraphBatch(graphs=3, nodes=11, edges={batch.num_edges}, {shapes}")
     assert repr(batch).endswith("near=[11, 2])")
+    assert repr(with_virtual_nodes(batch, 2)).startswith("WideBatch(graphs=3, nodes=17, edges=")
+    whole = WholeGraph(batch.ptr, batch.edge_index, batch.max_nodes)
+    assert repr(whole) == f"WholeGraph(graphs=3, nodes=11, edges={batch.num_edges})"

@@ -202,3 +202,18 @@ def test_rows_are_looked_through_a_few_times_however_many_graphs_do_not_fit_toge
     assert (found["prediction"] == "").sum() == len(graphs[::3])
     nodes = sum(len(each["nodes"]) for each in graphs)
     assert looked[f"the nodes of {tmp_path / 'new.json'}"] < 20 * nodes
+
+
+def test_a_line_that_is_no_json_keeps_its_reason_beside_a_graph_that_does_not_fit_together(
+    run: Path, tmp_path: Path
+) -> None:
+    graphs = [graph(n) for n in range(3)]
+    joined("9")(graphs[2])
+    lines = [json.dumps(each) for each in graphs]
+    lines[1] = '{"nodes": ['
+    (tmp_path / "new.jsonl").write_text("\n".join(lines))
+    predictions(run, f"data.path={tmp_path / 'new.jsonl'}")
+    listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
+    assert listed["row"].tolist() == [1, 2]
+    assert "not JSON" in listed["reason"][0]
+    assert "there is no node '9'" in listed["reason"][1]
