@@ -45,6 +45,9 @@ class Ring(Mask):
 class Wide(Ring):
     width: list[int]
 
+def scaled(prediction, target, scale=2.0):
+    return scale * nn.functional.cross_entropy(prediction, target)
+
 class Counts(Encoding):
     """In-degrees of nodes and of edges' targets, and whether a pair is a node and itself."""
 
@@ -131,6 +134,8 @@ def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder)
     assert whole.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
     masks = composed(prepared(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])).mask
     assert masks.masks[0] == {"_target_": "mine.Ring", "size": 1}
+    loss = composed(prepared(["loss._target_=mine.scaled", "loss._partial_=true", "loss.scale=3"])).loss
+    assert loss == {"_target_": "mine.scaled", "_partial_": True, "scale": 3}
 
 
 def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder, monkeypatch):
@@ -165,6 +170,7 @@ def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder,
         (["mask._target_=mine.Ring", "mask.size=2", "mask.hops=1"], "unknown key 'mask.hops': there are size"),
         (["-m", "mask._target_=gt.masks.Hops,mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
         (["-m", "mask._target_=mine.Ring,gt.masks.Hops", "mask.size=2"], "unknown key 'mask.size': there are hops"),
+        (["loss._target_=mine.scaled"], "loss.prediction is not set: give loss.prediction=VALUE, or loss._partial_="),
         (["mask=window", "mask._target_=mine.Wide"], "mask.width=8 has the wrong type: it should be a list"),
         (["mask._target_=mine.Ring", "mask.size=two"], "mask.size='two' has the wrong type: it should be a whole"),
         (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),

@@ -6,6 +6,7 @@ the type hints of the function or class that it names.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from inspect import isclass
 from typing import Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -90,7 +91,9 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
     if not section.get("_partial_") and "_args_" not in section:
         for key in required(section["_target_"]):
             if key not in section:
-                raise WrongKey(f"{path}.{key}", f"{path}.{key} is not set: give {path}.{key}=VALUE")
+                itself = f", or {path}._partial_=true for the function itself"
+                instead = "" if isclass(imported(section["_target_"])) else itself
+                raise WrongKey(f"{path}.{key}", f"{path}.{key} is not set: give {path}.{key}=VALUE{instead}")
 
 
 def check_value(path: str, value: Any, hint: Any) -> None:
@@ -204,7 +207,7 @@ def addable(node: DictConfig | ListConfig, done: list[str], parts: list[str]) ->
     if done[0] in MANY and parts[2:] == ["_target_"]:
         known.add(parts[len(done)])  # a new one
     if "_target_" in node:
-        known |= set(accepted(".".join(done), node["_target_"]))
+        known |= {"_partial_", *accepted(".".join(done), node["_target_"])}
     if done == ["data"] and "source" in {*node, *known} and parts[1] not in known:  # what is short for data.source.KEY
         known |= set(accepted("data.source", node.source["_target_"]))
     return known
