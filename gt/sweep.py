@@ -23,6 +23,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> None:
     options = arguments(words)
+    if not options.folder.is_dir():
+        raise UserError(f"there is no folder {options.folder}")
     with importing():  # late: --help and a typo answer at once
         from gt.cli.settings import check_chosen, failures, job_results
         from gt.cli.sweep import show
