@@ -148,8 +148,9 @@ def test_a_run_that_ends_before_the_average_begins_is_the_network_itself(tmp_pat
 def test_what_cannot_be_averaged_is_refused(tmp_path):
     with pytest.raises(UserError, match="leave ema or swa out"):
         fit(tmp_path, [StochasticWeightAverage(), WeightAverage()])
-    with pytest.raises(UserError, match=r"set trainer\.max_epochs"):
-        fit(tmp_path, [StochasticWeightAverage()], max_epochs=-1)
+    endless = {"schedule": partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0), "warmup": 0}
+    with pytest.raises(UserError, match=r"callbacks=swa .* set trainer\.max_epochs"):
+        fit(tmp_path, [StochasticWeightAverage()], optim=endless, max_epochs=-1)
     with pytest.raises(ValueError, match="start must be 0 or more and below 1"):
         StochasticWeightAverage(1.0)
 

@@ -205,6 +205,7 @@ def test_a_plateau_is_looked_for_at_validations_within_an_epoch(tmp_path):
         ({"optimizer": partial(torch.optim.AdamW, lr=0.1)}, "lr"),
         ({"optimizer": partial(torch.optim.AdamW, betas=(0.9, 1.5))}, "beta"),
         ({"schedule": partial(lr_scheduler.OneCycleLR, pct_start=2.0)}, "pct_start"),
+        ({"schedule": partial(stable_then_decay, decay=20)}, "decay"),  # per cent, or steps
     ],
 )
 def test_what_a_part_refuses_is_said_at_once(options, name):
@@ -216,6 +217,32 @@ def test_what_a_part_refuses_is_said_at_once(options, name):
 def test_a_training_of_a_step_or_two_has_a_schedule(steps):
     configured = Optimisation(warmup=100).configure(network(), steps)
     assert configured["optimizer"].param_groups[0]["lr"] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (partial(lr_scheduler.ConstantLR, factor=1.0), [1 / 4, 2 / 4, 3 / 4, 1, 1, 1]),
+        (partial(lr_scheduler.ExponentialLR, gamma=0.5), [1 / 4, 2 / 4, 3 / 4, 1, 1 / 2, 1 / 4]),
+        (partial(lr_scheduler.CosineAnnealingLR, T_max=2), [1 / 4, 2 / 4, 3 / 4, 1, 1 / 2, 0]),
+    ],
+)
+def test_a_training_without_an_end_has_a_warmup_and_a_schedule(schedule, expected):
+    configured = Optimisation(lr=1.0, warmup=3, schedule=schedule).configure(network(), -1)
+    optimizer, seen = configured["optimizer"], []
+    for _ in expected:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert seen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", [lr_scheduler.CosineAnnealingLR, lr_scheduler.OneCycleLR, stable_then_decay])
+def test_a_share_of_a_training_without_an_end_is_refused(schedule):
+    with pytest.raises(UserError, match=rf"^optim\.schedule \({schedule.__name__}\): .* set trainer\.max_epochs"):
+        Optimisation(schedule=schedule, warmup=3).configure(network(), -1)
+    with pytest.raises(UserError, match=r"^optim\.warmup=0\.1: .* optim\.warmup in steps"):
+        Optimisation(schedule=lr_scheduler.ConstantLR, warmup=0.1).configure(network(), -1)
 
 
 @pytest.mark.parametrize(("scaling", "times"), [("linear", 4), ("sqrt", 2)])

@@ -12,13 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from gt.errors import UserError, nearest
 from gt.losses import Criterion
 from gt.ranges import at_least, positive
 
-NEVER = 1 << 62  # epochs
+NEVER = 1 << 62  # epochs, or steps
+ENDS = ("total_steps", "T_max", "total_iters")  # what schedules call the number of all steps
 LOSS = Criterion("loss", "min")
 EMBEDDING = ("nodes.", "edges.", "encodings.", "embedding_norm.", "virtual")  # what names of its parameters begin with
 
@@ -30,7 +31,12 @@ def stable_then_decay(optimizer: Optimizer, total_steps: int, decay: float = 0.2
         total_steps: optimiser steps of the whole schedule.
         decay: share of them over which the rate falls.
         final: the last rate, as a share of the first.
+
+    Raises:
+        ValueError: no such share.
     """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be a share of the steps, from 0 to 1, not {decay}")
     start = (1 - decay) * total_steps
 
     def share(step: int) -> float:
@@ -50,7 +56,7 @@ class WarmUp(LRScheduler):
         optimizer: fresh, as configured: the largest rate of its groups is the learning rate, others are shares of it.
         schedule: makes the other schedule, of the learning rate alone, for an optimiser.
         warm: steps of the warm-up.
-        steps: of the whole training, beyond which the rate stays as it is.
+        steps: of the whole training, beyond which the rate stays as it is; `NEVER` where it has no end.
     """
 
     def __init__(
@@ -195,9 +201,10 @@ class Optimisation:
 
         Args:
             module: what is trained: a network, or a task, whose network's parameters go by their names in the network.
+            steps: -1 where there is no end, of which neither the schedule nor the warm-up may then be a share.
 
         Raises:
-            UserError: a pattern of ``decayed`` names no parameter.
+            UserError: a pattern of ``decayed`` names no parameter; a share of a training without an end.
         """
         trained = {name.removeprefix("net."): p for name, p in module.named_parameters() if p.requires_grad}
         decayed = self._decayed(trained)
@@ -251,24 +258,38 @@ class Optimisation:
         return named
 
     def _schedule(self, optimizer: Optimizer, steps: int, criterion: Criterion) -> dict[str, Any]:
-        """What Lightning is told of the learning rate over a training of so many steps."""
-        warm = int(self.warmup if self.warmup >= 1 else self.warmup * steps)
-        warm = max(0, min(max(warm, 1 if self.warmup else 0), steps - 1))
+        """What Lightning is told of the learning rate over a training of so many steps.
+
+        Raises:
+            UserError: there is no end to these, of which it would be a share.
+        """
+        fixed = getattr(self.schedule, "keywords", {})
+        known = inspect.signature(_function(self.schedule)).parameters
+        total = steps if steps >= 0 else NEVER
+        if steps < 0:
+            shares = [f"optim.warmup={self.warmup}"] * (0 < self.warmup < 1)
+            if _function(self.schedule) is not ConstantLR and any(name in known and name not in fixed for name in ENDS):
+                shares.append(f"optim.schedule ({_function(self.schedule).__name__})")
+            if shares:
+                raise UserError(
+                    f"{' and '.join(shares)}: this training has no end to go by: set trainer.max_epochs or "
+                    "trainer.max_steps, or choose optim/schedule=constant and optim.warmup in steps"
+                )
+        warm = int(self.warmup if self.warmup >= 1 else self.warmup * total)
+        warm = max(0, min(max(warm, 1 if self.warmup else 0), total - 1))
         facts = {
-            **dict.fromkeys(("total_steps", "T_max", "total_iters"), steps - warm),
+            **dict.fromkeys(ENDS, total - warm),
             "max_lr": self.lr,
             "eta_min": self.lr * self.final,
             "final": self.final,
             "mode": criterion.mode,
         }
-        fixed = getattr(self.schedule, "keywords", {})
-        known = inspect.signature(_function(self.schedule)).parameters
         schedule = partial(self.schedule, **{k: v for k, v in facts.items() if k in known and k not in fixed})
         if _function(self.schedule) is ReduceLROnPlateau:
             # Lightning would step it between epochs, which validations need not go by: see `gt.train.task.Task._log`
             monitor = f"valid/{criterion.name}"
             return {"scheduler": schedule(optimizer), "interval": "epoch", "frequency": NEVER, "monitor": monitor}
-        return {"scheduler": WarmUp(optimizer, schedule, warm, steps), "interval": "step"}
+        return {"scheduler": WarmUp(optimizer, schedule, warm, total), "interval": "step"}
 
 
 def _function(make: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from gt.cli.config import check
 from gt.cli.config_files import CONFIGS
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
-from gt.errors import one_line
+from gt.errors import UserError, one_line
 from gt.graph import GraphBatch
 from gt.masks import Causal, Complete, Hops, PerHead, Schedule, Union, VirtualNodes, by_head, by_layer
 from gt.metrics import metrics
@@ -120,6 +120,13 @@ def test_progress_is_that_of_epochs_or_of_steps(given, expected, monkeypatch):
             callback.on_train_epoch_start(fake, task)
         callback.on_train_batch_start(fake, task, None, step % 5)
         assert task.net.progress == pytest.approx(expected(fake.current_epoch, fake.global_step))
+
+
+def test_a_training_without_an_end_has_no_shares_for_masks():
+    task = Task(scheduled_net(), SCHEMA, *metrics(SCHEMA))
+    (callback,) = task.configure_callbacks()
+    with pytest.raises(UserError, match=r"^mask\.schedule .* set trainer\.max_epochs or max_steps"):
+        callback.on_fit_start(trainer(-1, -1), task)
 
 
 # ---- whole runs
