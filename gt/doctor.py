@@ -90,9 +90,12 @@ def folders() -> Iterator[tuple[str, str]]:
 
 def dashboards() -> Iterator[tuple[str, str]]:
     """Whether runs go to W&B."""
-    from gt.train.logging import has_key, online
+    from gt.train.logging import disabled, has_key, online
 
-    yield "W&B", "online" if online() else "offline, by WANDB_MODE" if has_key() else "offline: wandb login"
+    if disabled():
+        yield "W&B", "off, by WANDB_MODE"
+    else:
+        yield "W&B", "online" if online() else "offline, by WANDB_MODE" if has_key() else "offline: wandb login"
 
 
 def arguments() -> argparse.Namespace:

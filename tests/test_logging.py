@@ -5,6 +5,7 @@ import re
 import wandb
 
 import gt.train.logging
+from gt.doctor import dashboards
 from gt.train.logging import finish, sync_line, wandb_logger
 from tests.small_runs import train, write_graphs
 
@@ -21,6 +22,16 @@ def test_two_runs_in_one_process_warn_of_nothing(tmp_path, monkeypatch, capfd):
     said = capfd.readouterr()
     assert said.out + said.err == ""
     assert all(line.startswith(f"wandb sync {tmp_path / name}") for name, line in zip("ab", lines, strict=True))
+
+
+def test_what_is_turned_off_keeps_nothing_of_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    train(tmp_path / "run", *write_graphs(tmp_path), "logger=default", "trainer.max_epochs=1")
+    finish()
+    assert "upload with" not in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*wandb*"))
+    assert list(dashboards()) == [("W&B", "off, by WANDB_MODE")]
 
 
 def test_a_server_that_does_not_answer_leaves_the_run_offline(tmp_path, monkeypatch, capfd):

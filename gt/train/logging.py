@@ -1,5 +1,7 @@
 """Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang.
 
+``WANDB_MODE=disabled`` turns it off.
+
 And Lightning without hints that say nothing to a user of this program.
 """
 
@@ -39,6 +41,11 @@ def online() -> bool:
     return os.environ.get("WANDB_MODE", "online") == "online" and has_key()
 
 
+def disabled() -> bool:
+    """Whether WANDB_MODE turns W&B off."""
+    return os.environ.get("WANDB_MODE") == "disabled"
+
+
 def wandb_logger(
     project: str,
     name: str,
@@ -53,7 +60,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B.
 
-    Where W&B is meant to be reached and is not within `REACHED` seconds, the run is kept offline.
+    Where W&B is meant to be reached and is not within `REACHED` seconds, the run is kept offline. Where it is turned
+    off, nothing is kept.
 
     Args:
         entity, group, job_type, tags, notes: as `wandb.init` takes them.
@@ -64,6 +72,8 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
     import wandb  # takes half a second, which a run without it need not wait
 
+    if disabled():
+        return _logger("disabled", name=name, save_dir=save_dir)
     kept = Path(save_dir) / "wandb_id"
     if kept.exists():
         identity = kept.read_text().strip()
@@ -84,7 +94,7 @@ def wandb_logger(
     return _logger("offline", **facts)
 
 
-def _logger(mode: Literal["online", "offline"], **facts: Any) -> WandbLogger:
+def _logger(mode: Literal["online", "offline", "disabled"], **facts: Any) -> WandbLogger:
     import wandb
 
     settings = wandb.Settings(
