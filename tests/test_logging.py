@@ -1,13 +1,20 @@
 """Weights & Biases, offline, and what loggers are told of a run."""
 
 import re
+from contextlib import nullcontext
+from unittest.mock import Mock
 
+import pytest
 import wandb
 
 import gt.train.logging
+import gt.train.run
 from gt.doctor import dashboards
+from gt.train.interrupts import Interrupted
+from gt.train.job import Pruned
 from gt.train.logging import finish, sync_line, wandb_logger
 from tests.small_runs import train, write_graphs
+from tests.wandb_records import records
 
 
 def test_two_runs_in_one_process_warn_of_nothing(tmp_path, monkeypatch, capfd):
@@ -52,13 +59,26 @@ def test_an_upload_that_does_not_end_is_left_for_later(tmp_path, monkeypatch, ca
     logger = wandb_logger("gt", "a", str(tmp_path))
     line, end = (logger.experiment, sync_line(logger))[1], wandb.finish
 
-    def late():
-        end()
+    def late(**options):
+        end(**options)
         raise TimeoutError
 
     monkeypatch.setattr(wandb, "finish", late)
     finish()
     assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ends", "raised", "code"),
+    [(None, None, 0), (ValueError, ValueError, 1), (Interrupted(15), SystemExit, 1), (Pruned("worse"), Pruned, 0)],
+)
+def test_a_run_that_fails_or_is_stopped_is_not_finished(ends, raised, code, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    if ends:
+        monkeypatch.setattr(gt.train.run, "finish", Mock(side_effect=ends))
+    with pytest.raises(raised) if raised else nullcontext():
+        train(tmp_path / "run", *write_graphs(tmp_path), "logger=default", "trainer.max_epochs=1")
+    assert records(tmp_path / "run")[-1].exit.exit_code == code
 
 
 def test_words_of_the_data_may_look_like_interpolations(tmp_path):

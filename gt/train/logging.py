@@ -118,14 +118,18 @@ def sync_line(logger: WandbLogger) -> str | None:
     return shlex.join(["wandb", "sync", *map(str, parts or [last])])
 
 
-def finish() -> None:
-    """End the run of W&B, where there is one: the next job of a sweep is another."""
+def finish(failed: bool = False) -> None:
+    """End the run of W&B, where there is one: the next job of a sweep is another.
+
+    Args:
+        failed: an error or a signal ended it, as W&B is then to show.
+    """
     if "wandb" not in sys.modules:
         return
     wandb = sys.modules["wandb"]
     folder = wandb.run and Path(wandb.run.dir).parent
     try:
-        wandb.finish()
+        wandb.finish(exit_code=int(failed))
     except TimeoutError:
         say(f"W&B was not reached within {UPLOADED:.0f} s: upload with wandb sync {folder}")
 

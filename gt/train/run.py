@@ -51,7 +51,7 @@ from gt.train.failures import explained
 from gt.train.feed import Feed
 from gt.train.init import Init
 from gt.train.interrupts import resumable
-from gt.train.job import PREPARED, RESULT, in_sweep, overrides, write_json
+from gt.train.job import PREPARED, RESULT, Pruned, in_sweep, overrides, write_json
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
 from gt.train.network import build, encodings_of, network_config, rehearse
@@ -73,10 +73,16 @@ def run(cfg: DictConfig) -> float:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with resumable(folder):
+        failed = True
         try:
-            return train(on_one(cfg) if cfg.get("stage") in ("plan", "prepare") else cfg, folder)
+            score = train(on_one(cfg) if cfg.get("stage") in ("plan", "prepare") else cfg, folder)
+            failed = False
+            return score
+        except Pruned:
+            failed = False
+            raise
         finally:
-            finish_logging()
+            finish_logging(failed)
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
