@@ -209,7 +209,10 @@ def _json_lines(path: Path, most: int | None) -> Table:
 def _parquet(path: Path) -> Table:
     with opened(path) as stream:
         try:
-            frame = pd.read_parquet(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
+            from pyarrow import parquet  # late, for not all have it
+
+            content = parquet.read_table(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
+            frame = content.to_pandas(integer_object_nulls=True)  # else 1 is 1.0 in a column with gaps
         except ImportError:
             raise UserError(
                 f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow"
@@ -217,10 +220,13 @@ def _parquet(path: Path) -> Table:
         except Exception as error:
             raise UserError(f"{path} is not a Parquet file that can be read: {first_line(error)}") from None
     header = [str(name).strip() for name in frame.columns]
-    columns = {name: frame.iloc[:, place].to_numpy(copy=True) for place, name in enumerate(unique(header))}
-    for cells in columns.values():
+    columns = {}
+    for name, (_, column) in zip(unique(header), frame.items(), strict=True):
+        gaps = column.dtype.kind in "iu" and column.hasnans  # in pandas' own type of whole numbers
+        cells = columns[name] = column.to_numpy(object if gaps else None, copy=True)
         if cells.dtype.kind == "O":
             cells[pd.isna(cells)] = None
+            cells[:] = [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]
     return Table(str(path), columns, lambda row: f"{path}, row {row}", header)
 
 

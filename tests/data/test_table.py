@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import importlib
 import importlib.util
 import io
 import json
 import random
 import sys
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +177,22 @@ def test_parquet(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", "text,y\nC,1\n")
     with pytest.raises(UserError, match=r"b.parquet is not a Parquet file that can be read"):
         read_table(tmp_path / "b.parquet")
+
+
+@needs_pyarrow
+def test_what_only_parquet_holds(tmp_path: Path) -> None:
+    pa, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
+    columns = {
+        "gaps": pa.array([1, None]),
+        "lists": pa.array([[1, 2], None]),
+        "bytes": pa.array([b"a", None]),
+        "days": pa.array([date(2026, 1, 2), None]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    pd.DataFrame({"gaps": pd.array([1, None], "Int64")}).to_parquet(tmp_path / "b.parquet")
+    for name in ("a.parquet", "b.parquet"):
+        for column, cells in read_table(tmp_path / name).columns.items():
+            assert list(map(repr, cells)) == list(map(repr, columns[column].to_pylist())), column
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """Labelled texts: columns are found, splits are kept, a text is a path of its tokens, mistakes are one line."""
 
 import csv
+import datetime
+import decimal
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 from gt.data.graphs import GraphData
 from gt.data.packed import pointers
 from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
+from gt.data.text.known import known_texts
 from gt.data.text.labelled import Columns, find_columns, has_header, read_rows
 from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
@@ -192,6 +196,40 @@ def test_texts_of_a_parquet_file(tmp_path):
     frame.loc[7, "sentence"] = None
     frame.to_parquet(path)
     assert len(opened(path).graphs) == len(ROWS) - 1
+
+
+def test_cells_that_only_parquet_has(tmp_path):
+    pytest.importorskip("pyarrow")
+    path, texts = tmp_path / "a.parquet", [text for text, _ in ROWS]
+    day = {"pos": datetime.date(2026, 1, 2), "neg": datetime.date(2026, 1, 3)}
+    kinds = {
+        "days": ([day[label] for _, label in ROWS], "2026-01-02"),
+        "decimals": ([decimal.Decimal("1.50") if label == "pos" else None for _, label in ROWS], "1.50"),
+        "whole": (pd.array([7 if label == "pos" else None for _, label in ROWS], "Int64"), "7"),
+    }
+    for labels, word in kinds.values():
+        pd.DataFrame({"text": texts, "label": labels}).to_parquet(path)
+        assert word in read_rows(path, find_columns(path, None, None))[1]
+    refused = {
+        "'label' should be one label, not [1, 2]": {"text": texts, "label": [[1, 2]] * len(ROWS)},
+        "'text' should be text, not b'a'": {"text": [b"a"] * len(ROWS), "label": [label for _, label in ROWS]},
+    }
+    for said, columns in refused.items():
+        pd.DataFrame(columns).to_parquet(path)
+        with pytest.raises(UserError, match=re.escape(said)):
+            read_rows(path, find_columns(path, None, None))
+
+
+def test_new_texts_beside_cells_that_only_parquet_has(tmp_path):
+    pytest.importorskip("pyarrow")
+    learned = opened(tsv(tmp_path / "a.tsv")).schema
+    frame = pd.DataFrame({"text": ["a", "b"], "tags": [["x", "y"], None], "raw": [b"z", None]})
+    frame["when"] = pd.to_datetime(["2026-01-02", None]).astype("datetime64[ns]")
+    frame.to_parquet(tmp_path / "b.parquet")
+    texts, _, records = known_texts([tmp_path / "b.parquet"], None, learned)
+    assert texts == ["a", "b"]
+    assert records.table.iloc[0].tolist() == ["a", '["x", "y"]', "b'z'", "2026-01-02 00:00:00"]
+    assert records.table.iloc[1].tolist() == ["b", "", "", ""]
 
 
 def test_quotes_are_read_as_each_kind_of_file_means_them(tmp_path):

@@ -51,7 +51,9 @@ def texts_of(tables: Sequence[Table], columns: Sequence[str], known: Schema) -> 
                 unreadable[len(texts)] = f"{table.where(row)}: {why}"
             texts.append(cell)
     frames = [
-        pd.DataFrame({name: list(map(as_text, cells.tolist())) for name, cells in table.columns.items()}, dtype=object)
+        pd.DataFrame(
+            {name: list(map(as_text, pd.Series(cells))) for name, cells in table.columns.items()}, dtype=object
+        )
         for table in tables
     ]
     names = [

@@ -175,11 +175,11 @@ def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str], Skipp
 def _fault(text: Any, label: Any, columns: Columns) -> str | None:
     """What is wrong with a row, if anything."""
     if not isinstance(text, str):
-        return f"'{columns.text}' should be text, not {json.dumps(text)[:40]}"
+        return f"'{columns.text}' should be text, not {as_text(text)[:40]}"
     if not text.strip():
         return "the text is empty"
     if isinstance(label, list | dict) or (isinstance(label, float) and math.isinf(label)):
-        return f"'{columns.label}' should be one label, not {json.dumps(label)[:40]}"
+        return f"'{columns.label}' should be one label, not {as_text(label)[:40]}"
     return None if as_text(label) else "the label is missing"
 
 
@@ -187,4 +187,7 @@ def as_text(value: Any) -> str:
     """A value of a table as text, of JSON as it stands there but for the quotes; nothing for a missing one."""
     if isinstance(value, str):
         return value.strip()
-    return "" if value is None or value != value else json.dumps(value)
+    if value is None or value != value:
+        return ""
+    # Parquet has dates, decimal numbers and bytes too
+    return json.dumps(value, default=str) if isinstance(value, int | float | list | dict) else str(value)
