@@ -12,7 +12,7 @@ import pytest
 from gt.data.graphs import GraphData
 from gt.data.packed import Graphs
 from gt.data.python import functions as python_functions
-from gt.data.python import library
+from gt.data.python import library, misuse, returns
 from gt.data.python.functions import PythonFunctions
 from gt.data.python.library import LONGEST, sources, split_of
 from gt.data.python.returns import ANSWER, CLASSES, answers, hidden, label
@@ -462,11 +462,22 @@ def test_files_that_are_left_out(both, folder, tmp_path):
     root = with_files(folder, tmp_path, files)
     (root / "bad_bytes.py").write_bytes(b"x = '\xff'")
     (root / "null.py").write_bytes(b"x = 1\0")
+    (root / "long_sum.py").write_text(f"x = {' + '.join(['1'] * 20_000)}")
+    (root / "deep.py").write_text(f"x = {'-' * 50_000}1")
+    (root / ".#open_in_emacs.py").symlink_to("somebody@somewhere.1")
+    key("graph", root)
     graphs = build("graph", root, silent)
     assert len(graphs) == len(both["graph"])
-    assert graphs.notes["files"] == both["graph"].notes["files"] + 4
-    assert graphs.notes["files that do not parse"] == 4
+    assert graphs.notes["files"] == both["graph"].notes["files"] + 6
+    assert graphs.notes["files that do not parse"] == 6
     assert both["graph"].notes["files that do not parse"] == 0
+
+
+@pytest.mark.parametrize("samples", [misuse.samples, returns.samples])
+def test_functions_that_python_cannot_write_are_left_out(samples):
+    body = "def f(a, b):\n    c = a + b\n    return {} + c\n"
+    module = ast.parse(body.format("0x" + "f" * 8000) + body.format("c"))
+    assert [sample.line for sample in samples(module)] == [4]
 
 
 def test_depth_is_capped(folder, tmp_path):
@@ -497,7 +508,7 @@ def test_key(folder, tmp_path):
     assert first == key("graph", root)
     assert first != key("sequence", root)
     assert first != key("graph", folder)
-    (root / "more.py").write_text("x = 12")
+    (root / "more.py").write_text("x = 2")  # as long
     assert first != key("graph", root)
 
 

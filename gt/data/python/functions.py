@@ -7,6 +7,7 @@ attributes, and ``sequence``, the tokens of the source as a path graph. In the s
 
 import hashlib
 import platform
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -94,13 +95,16 @@ def build(task: Task, view: View, root: Path, show: Show = track, known: Schema 
 
 def key(task: Task, view: View, root: Path) -> dict[str, Any]:
     """What the built dataset depends on: the sources, and the version of Python that reads them."""
-    sizes = [(path.as_posix(), (root / path).stat().st_size) for path in sources(root)]
+    total = hashlib.sha256()
+    for path in sources(root):
+        with suppress(OSError):  # a file that cannot be read has no functions
+            total.update(f"{path.as_posix()} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n".encode())
     return {
         "dataset": f"python_{task}",
         "version": VERSION[task],
         "view": view,
         "python": platform.python_version(),
-        "sources": hashlib.sha256(repr(sizes).encode()).hexdigest(),
+        "sources": total.hexdigest(),
     }
 
 

@@ -40,7 +40,8 @@ def sources(root: Path) -> list[Path]:
     paths = []
     for folder, inner, files in os.walk(root):
         inner[:] = set(inner) - LEFT_OUT
-        paths += [(Path(folder) / name).relative_to(root) for name in files if name.endswith(".py")]
+        named = [Path(folder) / name for name in files if name.endswith(".py")]
+        paths += [path.relative_to(root) for path in named if path.is_file()]  # editors leave links that lead nowhere
     if not paths:
         of_library = "this interpreter comes without them; use another one"
         advice = of_library if root == library() else "data.path takes a folder of them"
@@ -55,12 +56,12 @@ def split_of(path: Path) -> str:
 
 
 def parsed(path: Path) -> ast.Module | None:
-    """A file; None where it cannot be read or does not parse."""
+    """A file; None where it cannot be read, does not parse or is nested too deeply for Python's own parser."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files hold invalid escapes
             return ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

@@ -29,6 +29,7 @@ from gt.data.python.syntax import (
     lexed,
     preorder,
     tree,
+    written,
 )
 from gt.data.python.views import HIDDEN
 from gt.graph import GraphBatch
@@ -48,8 +49,11 @@ def samples(module: ast.Module) -> list[Sample]:
 
 
 def of(function: Function) -> Sample | None:
-    """A function with its variables and slots; None where there is no slot, or no choice."""
-    source = ast.unparse(function)
+    """A function with its variables and slots; None where there is no slot, no choice, or no canonical source."""
+    sources = written(function)
+    if sources is None:
+        return None
+    (source,) = sources
     order = preorder(ast.parse(source).body[0])  # again, for the places of names in canonical source
     words, places = zip(*lexed(source), strict=True)
     token_at = {place: number for number, place in enumerate(places)}

@@ -18,6 +18,7 @@ from gt.data.python.syntax import (
     preorder,
     tokens,
     tree,
+    written,
 )
 
 CLASSES = ("generator", "nothing", "boolean", "call", "reference", "expression", "mixed")
@@ -30,16 +31,18 @@ ANSWERS = (ast.Return, ast.Yield, ast.YieldFrom)
 
 def samples(module: ast.Module) -> list[Sample]:
     """Every function of a file, with its class as the label."""
-    return [sample(function) for function in inner(module)]
+    return [one for function in inner(module) if (one := sample(function)) is not None]
 
 
-def sample(function: Function) -> Sample:
-    """A function with its answers hidden, in both views."""
+def sample(function: Function) -> Sample | None:
+    """A function with its answers hidden, in both views; None where it has no canonical source."""
     shown, ends = hidden(function), answers(function)
-    source = ast.unparse(shown)
+    sources = written(shown, *ends)
+    if sources is None:
+        return None
     # duplicates have equal answers too: many short functions show the same and return different things
-    digest = hashlib.sha256("\n".join([source, *map(ast.unparse, ends)]).encode()).digest()
-    return Sample(tree(preorder(shown), alone={ANSWER}), tokens(source), digest, function.lineno, label(ends))
+    digest = hashlib.sha256("\n".join(sources).encode()).digest()
+    return Sample(tree(preorder(shown), alone={ANSWER}), tokens(sources[0]), digest, function.lineno, label(ends))
 
 
 def answers(function: Function) -> list[Answer]:
