@@ -379,6 +379,23 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
     assert len(asked) == 1  # kept: no network is needed again
 
 
+def test_tokens_of_a_folder_go_by_its_files(tmp_path, monkeypatch):
+    asked, folder = hub(monkeypatch, {"train": Fake([{"text": "a word"}] * 20)}), tmp_path / "own"
+    (folder / "inner").mkdir(parents=True)
+    names = ["inner/train.txt", "inner/dev.txt"]
+    for some in (names, names[::-1], names):
+        for content, name in enumerate(some):
+            (folder / name).write_text(str(content))
+        over(LanguageData, HuggingFaceText, str(folder), tokens="bytes", context=8, root=str(tmp_path)).open([])
+    assert len(asked) == 2
+
+
+def test_several_splits_for_one_purpose_are_joined(monkeypatch):
+    hub(monkeypatch, {name: Fake([{"text": name}]) for name in ("train", "dev", "validation")})
+    texts = {split: "".join(text()) for split, text in HuggingFaceText("a/b").texts().items()}
+    assert texts == {"train": "train\n", "valid": "dev\nvalidation\n"}
+
+
 @pytest.mark.parametrize(
     ("splits", "said"),
     [
@@ -387,6 +404,7 @@ def test_a_dataset_of_the_hub_is_its_rows_by_split(tmp_path, monkeypatch):
         (TimeoutError(), "cannot load a/b (c) from the Hugging Face hub (TimeoutError)"),
         ({"test": Fake([{"text": "a"}])}, "a/b (c) has no split for training: there are test"),
         ({"train": Fake([{"txt": "a"}])}, "a/b (c) has no column 'text' (data.column): did you mean 'txt'?"),
+        ({"train": Fake([{"text": 0}])}, "a/b (c): 'text' holds 0, which is no text: set data.column to another"),
     ],
 )  # fmt: skip
 def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatch):

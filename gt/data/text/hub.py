@@ -1,32 +1,37 @@
 """Language modelling on a dataset of the Hugging Face hub, by name, through the package ``datasets``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from gt.data.splits import split_of
 from gt.data.text.corpus import Corpus, Kind
-from gt.data.text.files import joined
+from gt.data.text.files import digest, joined
 from gt.data.text.tokens import Texts
 from gt.errors import UserError, first_line, nearest
 
 
-def _rows(dataset: Any, column: str) -> Iterator[str]:
-    """The text of a dataset, row by row; a row that does not end its line gets a line end."""
-    for row in dataset.select_columns([column]):
-        text = row[column] or ""
+def _rows(parts: Sequence[Any], column: str, where: str) -> Iterator[str]:
+    """The text of datasets one after the other, row by row; a row that does not end its line gets a line end."""
+    for row in chain.from_iterable(part.select_columns([column]) for part in parts):
+        text = "" if row[column] is None else row[column]
+        if not isinstance(text, str):
+            raise UserError(f"{where}: '{column}' holds {text!r:.40}, which is no text: set data.column to another")
         yield text if text.endswith("\n") else text + "\n"
 
 
-def _pieces(dataset: Any, column: str) -> Iterator[str]:
-    return joined(_rows(dataset, column))
+def _pieces(parts: Sequence[Any], column: str, where: str) -> Iterator[str]:
+    return joined(_rows(parts, column, where))
 
 
 class HuggingFaceText(Corpus):
     """The text of a dataset of the Hugging Face hub, such as ``wikitext``.
 
-    Its tokens are kept: once they are there no network is needed.
+    Its tokens are kept: once they are there no network is needed. Those of a folder are made anew where its files have
+    changed.
 
     Args:
         dataset: its name, or a folder that ``datasets`` can read.
@@ -55,7 +60,12 @@ class HuggingFaceText(Corpus):
         return self.repository if self.config is None else f"{self.repository} ({self.config})"
 
     def facts(self) -> dict[str, Any]:
-        return {"dataset": self.repository, "config": self.config, "column": self.column, "revision": self.revision}
+        facts = {"dataset": self.repository, "config": self.config, "column": self.column, "revision": self.revision}
+        folder = Path(self.repository)
+        if not folder.is_dir():
+            return facts
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return facts | {"files": digest({path.relative_to(folder).as_posix(): [path] for path in paths})}
 
     def texts(self) -> Texts:
         try:
@@ -73,11 +83,13 @@ class HuggingFaceText(Corpus):
                 f"cannot load {self} from the Hugging Face hub ({why}): without a network download its text "
                 "files elsewhere and train with data=text data.path=FOLDER"
             ) from None
-        if "train" not in dataset:
+        splits: dict[str, list[Any]] = {}
+        for name, rows in dataset.items():
+            if split := split_of(name):
+                splits.setdefault(split, []).append(rows)
+        if "train" not in splits:
             raise UserError(f"{self} has no split for training: there are {', '.join(dataset)}")
-        columns = dataset["train"].column_names
+        columns = splits["train"][0].column_names
         if self.column not in columns:
             raise UserError(f"{self} has no column '{self.column}' (data.column): {nearest(self.column, columns)}")
-        return {
-            split: partial(_pieces, rows, self.column) for name, rows in dataset.items() if (split := split_of(name))
-        }
+        return {split: partial(_pieces, parts, self.column, str(self)) for split, parts in splits.items()}
