@@ -2,6 +2,7 @@
 
 import networkx as nx
 import numpy as np
+import pytest
 
 from gt.data.puzzles.core_periphery import CorePeriphery
 from gt.data.puzzles.hidden_grid import HiddenGrid
@@ -36,3 +37,21 @@ def test_the_core_is_dense_and_features_mostly_tell():
     assert abs(np.mean(told) - 0.8) < 0.02
     assert np.mean(degrees[1]) > 1.8 * np.mean(degrees[0])
     assert abs(len(degrees[1]) / len(told) - 0.5) < 0.02
+
+
+def test_a_graph_may_be_complete():
+    for graph, _, _ in samples(CorePeriphery(size=4, degree=3, **SMALL)):
+        assert graph.number_of_edges() == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 4}, "size must be 7 or more, not 4"),
+        ({"degree": 24}, "size must be 25 or more, not 24"),
+        ({"honest": 70}, "honest, a probability, must lie between 0 and 1, not 70"),
+    ],
+)
+def test_options_that_no_graph_can_have_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        CorePeriphery(**options)

@@ -35,8 +35,10 @@ class CorePeriphery(Puzzle):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(2, self.size, "size")
         at_least(1, self.degree, "degree")
+        at_least(self.degree + 1, self.size, "size")
+        if not 0 <= self.honest <= 1:
+            raise ValueError(f"honest, a probability, must lie between 0 and 1, not {self.honest}")
 
     def draw(self, rng: np.random.Generator, count: int) -> Drawn:
         core = rng.integers(2, size=(count, self.size))
@@ -44,5 +46,5 @@ class CorePeriphery(Puzzle):
         one, other = np.triu_indices(self.size, 1)
         rate = np.array([0.1, 0.4, 1.0])[core[:, one] + core[:, other]]
         edges = self.size * self.degree // 2
-        chosen = np.argpartition(rng.exponential(size=rate.shape) / rate, edges)[:, :edges]  # the first to come
+        chosen = np.argpartition(rng.exponential(size=rate.shape) / rate, edges - 1)[:, :edges]  # the first to come
         return Drawn(told[..., None], core, both_ways(one[chosen], other[chosen]))
