@@ -1,6 +1,7 @@
 """How programs end: soon, with the right exit code, and after all that was to be done before."""
 
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -40,6 +41,18 @@ def test_a_program_ends_with_its_code_after_threads_and_handlers(last, code):
     assert done.returncode == code
     assert done.stdout.split() == ["said", "thread", "handler"]
     assert ("words" in done.stderr) == ("words" in last)
+
+
+def test_a_character_that_the_terminal_lacks_ends_no_program():
+    program = "from gt.cli.program import quick_exit\nwith quick_exit():\n    print('caf\\xe9 \\U0001f600')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, b"caf\xe9 \\U0001f600")
 
 
 def test_what_a_job_leaves_before_the_next_imports_is_collected():

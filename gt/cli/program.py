@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import gc
+import io
 import logging
 import os
 import sys
@@ -21,8 +22,10 @@ def quick_exit() -> Iterator[None]:
     """Around a program: it exits without taking its modules apart, which takes seconds with PyTorch and Lightning.
 
     Threads, the other exit handlers and buffered output are done before, as ever. Output that nobody reads any more, as
-    after ``| head``, ends it without a word.
+    after ``| head``, ends it without a word. A character that the terminal's encoding lacks is written as its number.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python's own stderr; else it ends a run
     code = 1
 
     def leave() -> None:
