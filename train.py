@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from gt.cli.command import prepared
 from gt.cli.composing import settle
-from gt.cli.config_files import CONFIGS
+from gt.cli.config_files import CONFIGS, Files
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
 from gt.errors import one_line
@@ -21,7 +21,10 @@ from gt.train.processes import end_with_parent, is_child
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> float:
-    settle(cfg, HydraConfig.get().overrides.task)  # first: `job` keeps the configuration as it then is
+    composed = HydraConfig.get()
+    lines = [*composed.overrides.hydra, *composed.overrides.task]
+    outdated = Files.of(composed).outdated(lines, str(composed.job.config_name))
+    settle(cfg, composed.overrides.task, outdated)  # first: `job` keeps the configuration as it then is
     if (score := kept_score()) is not None:
         return score
     with job(cfg):

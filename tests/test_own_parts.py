@@ -123,6 +123,22 @@ def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder)
     assert cfg == composed(checked)
 
 
+def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
+    for name, text in {
+        "model/own": "defaults:\n  - /model/gps@_here_\n  - _self_\nblock:\n  local:\n    _target_: gt.layers.GCN\n",
+        "experiment/after": "# @package _global_\ndefaults:\n  - override /model: own\n"
+        "model:\n  block:\n    local:\n      dropout: 0.1\n",
+    }.items():
+        (folder / "conf" / name).parent.mkdir(exist_ok=True)
+        (folder / "conf" / f"{name}.yaml").write_text(text)
+    search = "hydra.searchpath=[conf]"
+    local = composed(prepared([search, "model=own"])).model.block.local
+    assert OmegaConf.to_container(local) == {"_target_": "gt.layers.GCN", "_partial_": True}
+    for arguments in (["model=own", "model.block.local.dropout=0.1"], ["experiment=after"]):
+        with pytest.raises(UserError, match=r"unknown key 'model\.block\.local\.dropout'"):
+            prepared([search, *arguments])
+
+
 def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
     (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
     swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]

@@ -122,7 +122,7 @@ def check_run(
     """
     try:
         cfg = configuration(lines, name, files)
-        leftovers = settle(cfg, lines)
+        leftovers = settle(cfg, lines, files.outdated(lines, name))
         if shows and OmegaConf.missing_keys(cfg):
             return leftovers
         check(cfg, late=False)

@@ -1,7 +1,7 @@
 """Configurations composed by Hydra: mistakes become one line, and what a replaced part leaves behind is taken out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,22 @@ def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "tra
         UserError: one line for what Hydra refuses.
     """
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        cfg = configuration(list(overrides), name)
-    settle(cfg, overrides)
+        cfg = configuration(list(overrides), name, hydra=True)
+        outdated = Files.of(cfg.hydra).outdated(list(overrides), name)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    settle(cfg, overrides, outdated)
     return cfg
 
 
-def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """Take out of a configuration, in place, the leftovers of each ``_target_`` that an override has replaced.
+def settle(cfg: DictConfig, overrides: Sequence[str], outdated: Collection[str] = ()) -> list[str]:
+    """Take out of a configuration, in place, the leftovers of each ``_target_`` that an override or file has replaced.
 
     Leftovers are the keys of its section that the new one does not take and that no override sets. A sweep may try
     several: which these are is known for each of its jobs alone.
+
+    Args:
+        outdated: the keys that files set for what another file has replaced, see `Files.outdated`.
 
     Returns:
         The keys that were taken out.
@@ -75,14 +81,16 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     """
     values = [override for override in parsed(list(overrides)) if not override.is_delete()]
     typed = [key for override in values for key, _ in settings(override.value(), override.key_or_group)]
+    swapped = [key.removesuffix("._target_") for key in typed if key.endswith("._target_")]
     leftovers = []
-    for path in (key.removesuffix("._target_") for key in typed if key.endswith("._target_")):
+    for path in dict.fromkeys([*swapped, *sorted(key.rpartition(".")[0] for key in outdated)]):
         section = OmegaConf.select(cfg, path)
-        if not isinstance(section, DictConfig):  # Hydra's own
+        if not isinstance(section, DictConfig):  # Hydra's own, or gone with the section that it was in
             continue
         known = {*accepted(path, section["_target_"]), *OPTIONS}
         for key in [key for key in map(str, section) if key not in known]:
-            if not any(f"{each}.".startswith(f"{path}.{key}.") for each in typed):
+            old = path in swapped or f"{path}.{key}" in outdated
+            if old and not any(f"{each}.".startswith(f"{path}.{key}.") for each in typed):
                 with open_dict(section):
                     del section[key]
                 leftovers.append(f"{path}.{key}")

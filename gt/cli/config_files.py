@@ -62,10 +62,17 @@ class Files:
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
+        self.contents: dict[str, dict[str, Any]] = {}  # of the files that were read
         self.groups: dict[str, list[str]] = {}
         for folder in folders:
             for group, options in groups(folder).items():
                 self.groups[group] = sorted({*self.groups.get(group, ()), *options})
+
+    @classmethod
+    def of(cls, hydra: Any) -> "Files":
+        """Those that Hydra composes a configuration of, by its own section of that."""
+        sources = [source for source in hydra.runtime.config_sources if source.provider not in ("hydra", "schema")]
+        return cls(*(searched(f"{source.schema}://{source.path}") for source in sources))
 
     def _file(self, path: str) -> Path | None:
         return next((file for folder in self.folders if (file := folder / f"{path}.yaml").is_file()), None)
@@ -84,6 +91,8 @@ class Files:
 
     def read(self, path: str) -> dict[str, Any]:
         """What a file says, interpolations as they stand."""
+        if path in self.contents:
+            return self.contents[path]
         try:
             content = OmegaConf.to_container(OmegaConf.load(self._file(path) or path), resolve=False)
         except MarkedYAMLError as error:
@@ -92,7 +101,8 @@ class Files:
             raise UserError(f"{self.name(path)}: {first_line(error)}") from None
         if not isinstance(content, dict):
             raise UserError(f"{self.name(path)} holds a list: a configuration file holds keys and their values")
-        return {str(key): value for key, value in content.items()}
+        self.contents[path] = {str(key): value for key, value in content.items()}
+        return self.contents[path]
 
     def check_options(self, group: str, options: Any, where: str = "") -> None:
         """Whether a group has the options, and the groups those that the options' own files ask for, all the way down.
@@ -189,16 +199,24 @@ class Files:
             if options not in ("_self_", None) and "${" not in str(options) and needed.split("/")[0] != "hydra":
                 yield needed, options
 
-    def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
-        """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
-        files = GlobalHydra.instance().config_loader().compute_defaults_list(primary, chosen, RunMode.RUN).defaults
-        for file in reversed(files):
+    def counting(self, lines: list[str], primary: str) -> list[tuple[str, dict[str, Any]]]:
+        """The files that overrides choose, in the order in which they are merged: each one's path and what it sets."""
+        found = []
+        files = GlobalHydra.instance().config_loader().compute_defaults_list(primary, lines, RunMode.RUN).defaults
+        for file in files:
             path = str(file.config_path)
             if self._file(path) is None:
                 continue  # Hydra's own
-            node: Any = self.read(path)
+            node = self.read(path)
             for part in reversed(file.package.split(".") if file.package else []):
                 node = {part: node}
+            found.append((path, node))
+        return found
+
+    def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
+        """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
+        for path, content in reversed(self.counting(chosen, primary)):
+            node: Any = content
             for part in key.split("."):
                 node = {str(place): item for place, item in enumerate(node)} if isinstance(node, list) else node
                 if not isinstance(node, Mapping) or part not in node:
@@ -207,6 +225,28 @@ class Files:
             else:
                 return path
         return None
+
+    def outdated(self, lines: list[str], primary: str) -> set[str]:
+        """The dotted keys that files set before a later one gave their section another ``_target_``, and not since."""
+        targets: dict[str, Any] = {}
+        set_of: dict[str, set[str]] = {}
+        old: set[str] = set()
+
+        def add(node: Mapping[str, Any], path: str) -> None:
+            keys = set_of.setdefault(path, set())
+            if "_target_" in node and targets.setdefault(path, node["_target_"]) != node["_target_"]:
+                targets[path] = node["_target_"]
+                old.update(keys)
+            for key, value in node.items():
+                dotted = f"{path}.{key}" if path else str(key)
+                keys.add(dotted)
+                old.discard(dotted)
+                if isinstance(value, Mapping):
+                    add(value, dotted)
+
+        for _, content in self.counting(lines, primary):
+            add(content, "")
+        return old
 
 
 def yaml_line(name: str, error: MarkedYAMLError) -> str:
