@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
 UNREAD = 141  # exit code of a program whose output nobody reads any more, 128 and SIGPIPE, as shells have it
+FEW = 3  # names of which one is as likely as another, of which a message lists no more
 WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
 
 
@@ -108,12 +109,14 @@ def first_line(error: Exception) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error message: the known name that begins so, or looks most alike, or all of them."""
-    names = sorted(known)
-    begun = [each for each in names if each.startswith(name)] if len(name.strip("-")) > 1 else []
-    alike = difflib.get_close_matches(name, begun or names, n=1, cutoff=0.0 if begun else 0.5)
-    if alike:
-        return f"did you mean '{alike[0]}'?"
+    """A hint that ends an error message: the known names that begin so, or look most alike, or all; in any letters."""
+    names, small = sorted(known), name.lower()
+    begun = [each for each in names if each.lower().startswith(small)] if len(name.strip("-")) > 1 else []
+    alike = {each: difflib.SequenceMatcher(None, each.lower(), small).ratio() for each in begun or names}
+    most = max(alike.values(), default=0.0)
+    if begun or most >= 0.5:
+        best = [f"'{each}'" for each in alike if alike[each] == most]
+        return f"did you mean {' or '.join(best[:FEW])}?"
     return f"there are {', '.join(names)}" if names else "nothing may be set here"
 
 

@@ -91,7 +91,7 @@ WRONG = {
     "section": ("modle.depth=3", "unknown key 'modle': did you mean 'model'?"),
     "group": ("modle=gps", "unknown key 'modle': did you mean 'model'?"),
     "inner group": ("model/locl=gcn", "no group 'model/locl': did you mean 'model/local'?"),
-    "option": ("model=gsp", "no option 'gsp' in group 'model': did you mean 'gpt'?"),
+    "option": ("model=gsp", "no option 'gsp' in group 'model': did you mean 'gps' or 'gpt'?"),
     "inner option": ("model/local=gatedgcn", "no option 'gatedgcn' in group 'model/local': did you mean 'gated_gcn'?"),
     "option in a list": ("encoding=[rwse,degre]", "no option 'degre' in group 'encoding': did you mean 'degree'?"),
     "experiment": ("experiment=gps_molhvi", "no option 'gps_molhvi' in group 'experiment': did you mean 'gps_molhiv'?"),
@@ -121,7 +121,7 @@ WRONG = {
     "no value": ("foo", "cannot read 'foo': an override is key=value or group=option"),
     "no sense": ("optim.lr=[1", "cannot read 'optim.lr=[1': an override is key=value or group=option"),
     "sweep over numbers": ("optim.lr=1,2,high", "optim.lr='high' has the wrong type: it should be a number"),
-    "sweep over options": ("model=gcn,gni", "no option 'gni' in group 'model': did you mean 'gin'?"),
+    "sweep over options": ("model=gcn,gni", "no option 'gni' in group 'model': did you mean 'gcn' or 'gin'?"),
     "sweep over lists": ("encoding=[rwse],[rsew]", "no option 'rsew' in group 'encoding': did you mean 'rwse'?"),
     "sweep with a plus": (
         "+optim.optimizer.betas=[0,1],[0]",

@@ -21,10 +21,10 @@ FILES = {
         "unknown key 'mask.hops': there are masks",
     ),
     "part": ("callbacks:\n  early_stoping:\n    patience: 3", "did you mean 'early_stopping'?"),
-    "option": ("defaults:\n  - override /model: gsp", "no option 'gsp' in group 'model': did you mean 'gpt'?"),
+    "option": ("defaults:\n  - override /model: gsp", "no option 'gsp' in group 'model': did you mean 'gps' or 'gpt'?"),
     "options": (
         "defaults:\n  - override /encoding: [rwse, nope]",
-        "no option 'nope' in group 'encoding': did you mean 'rope'?",
+        "no option 'nope' in group 'encoding': did you mean 'none' or 'rope'?",
     ),
     "group": ("defaults:\n  - override /modle: gps", "no group 'modle': did you mean 'model'?"),
     "added_group": ("defaults:\n  - /modle/local: gcn", "no group 'modle/local': did you mean 'model/local'?"),

@@ -142,6 +142,9 @@ def test_types_are_shown_as_a_person_would_say_them():
 def test_the_nearest_name_or_all_of_them():
     assert nearest("dpeth", ["width", "depth"]) == "did you mean 'depth'?"
     assert nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"  # what begins so is first
+    assert nearest("GatedGCN", ["gin", "gated_gcn"]) == "did you mean 'gated_gcn'?"
+    assert nearest("RWSE", ["rrwp", "rwse"]) == "did you mean 'rwse'?"
+    assert nearest("epochs", ["max_epochs", "max_steps", "min_epochs"]) == "did you mean 'max_epochs' or 'min_epochs'?"
     assert nearest("xyz", ["width", "depth"]) == "there are depth, width"
     assert nearest("xyz", []) == "nothing may be set here"
 

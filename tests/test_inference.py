@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from gt.attention.scores import Additive, HopDecay, PositionDecay
 from gt.encodings import Degree, Rotary
@@ -172,6 +172,13 @@ def test_runs_cover_all_and_keep_to_the_chunk():
     runs = list(runs_of_work(work, 5))
     assert runs == [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)]
     assert list(runs_of_work(work, 100)) == [(0, 8)]
+
+
+def test_a_batch_of_pyg_is_refused_in_a_line():
+    graph = Data(x=torch.zeros(2, 1, dtype=torch.long), edge_index=torch.tensor([[0, 1], [1, 0]]))
+    net = GraphTransformer(Schema(node_vocab=(1,)), width=8, depth=0)
+    with pytest.raises(TypeError, match="a network reads a GraphBatch, not a DataBatch"):
+        predict(net, Batch.from_data_list([graph]))
 
 
 def test_predict_takes_chunks_of_a_whole_graph_and_one_pass_of_anything_else(monkeypatch):

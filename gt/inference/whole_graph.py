@@ -85,8 +85,10 @@ def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
 
 def chunked(batch: GraphBatch) -> TypeGuard[WholeGraph]:
     """Whether a batch is a graph too large for one pass."""
+    if not isinstance(batch, WholeGraph):
+        return False
     links = 0 if batch.links is None else batch.links.shape[1]
-    return isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges + links > batch.chunk
+    return batch.num_nodes + batch.num_edges + links > batch.chunk
 
 
 @torch.no_grad()
