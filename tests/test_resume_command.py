@@ -33,12 +33,20 @@ def test_a_run_goes_on_with_the_configuration_that_it_kept(run_folder):
     assert found[:2] == ["--config-path", str(run_folder / ".hydra")]
     assert found[2:4] == ["--config-name", "config"]
     overrides = [argument for argument in found[4:] if not argument.startswith("hydra.")]
-    assert f"hydra.run.dir={run_folder}" in found
+    assert f'hydra.run.dir="{run_folder}"' in found
     with initialize_config_dir(found[1], version_base="1.3"):
         cfg = compose("config", overrides=overrides)
     assert (cfg.resume, cfg.trainer.max_epochs, cfg.trainer.detect_anomaly) == (str(run_folder), 5, True)
     assert "Parallel" in cfg.model.block._target_
     assert prepared([f"resume={run_folder}"]) == resumed([f"resume={run_folder}"])
+
+
+def test_a_folder_has_whatever_name(run_folder, tmp_path):
+    folder = run_folder.rename(tmp_path / "ü ber [1], $x='2'")
+    found = resumed([f"resume={folder}"])
+    with initialize_config_dir(found[1], version_base="1.3"):
+        cfg = compose("config", overrides=found[4:], return_hydra_config=True)
+    assert (cfg.resume, cfg.hydra.run.dir) == (str(folder), str(folder))
 
 
 @pytest.mark.parametrize("argument", ["model/local=gcn", "trainer=fsdp", "logger=wandb", "callbacks=[default,ema]"])

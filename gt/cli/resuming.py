@@ -1,5 +1,6 @@
 """``resume=FOLDER``: a stopped run goes on under the configuration that its folder keeps."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from gt.cli.composing import additions, configuration, settle
 from gt.cli.config import WrongKey, check
 from gt.cli.config_files import CONFIGS, groups
 from gt.cli.run_folders import RESUMED, configuration_of
-from gt.errors import UserError
+from gt.errors import UserError, shell_override
 from gt.train.job import in_use
 from gt.train.resume import changes
 
@@ -56,7 +57,8 @@ def resumed(arguments: list[str]) -> list[str]:
     for change in differences:
         print(f"goes on with {change}", flush=True)
     where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
-    return [*where, f"resume={folder}", f"hydra.run.dir={folder}", f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
+    places = [word for key in ("resume", "hydra.run.dir") for word in shlex.split(shell_override(key, str(folder)))]
+    return [*where, *places, f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
 
 
 def refuse_groups(overrides: Iterable[Override]) -> None:
