@@ -2,6 +2,7 @@
 
 from gt.train.callbacks.attention import AttentionByHop
 from gt.train.callbacks.average import StochasticWeightAverage, WeightAverage
+from gt.train.callbacks.contention import Contention
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.last import SaveLast
 from gt.train.callbacks.last_validation import LastValidation
@@ -16,6 +17,7 @@ from gt.train.callbacks.statistics import NormStatistics
 __all__ = [
     "ActivationCheckpointing",
     "AttentionByHop",
+    "Contention",
     "FrozenNorms",
     "LastValidation",
     "Loading",
