@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,11 +18,13 @@ from gt.encodings import Distance
 from gt.graph import path_graphs
 from gt.inference.analysis import Reach, attention_reach, distance_profiles
 from gt.layers import Attention, ParallelBlock
-from gt.masks import Complete
+from gt.masks import Complete, RandomEdges
+from gt.masks.random import redrawn
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.callbacks.attention import FEW, few
 from gt.train.figures import distance_lines, reach_maps
+from tests.graphs import random_batch
 from tests.small_runs import configured, train, write_graphs
 
 
@@ -54,6 +57,21 @@ def test_a_look_is_at_the_weights_of_that_step(tmp_path):
     assert batch.sizes.tolist() == sorted(sizes)[:: (len(sizes) - 1) // (FEW - 1)]  # 36: every fifth
     (row,) = looks(tmp_path / "run").to_dict("records")
     assert row == pytest.approx(attention_reach(task.net, [batch]).by_name(), abs=1e-5)
+
+
+def test_reach_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
+    torch.manual_seed(0)
+    mask, batches, each = RandomEdges(1), [random_batch((6, 4)), random_batch((3, 5), seed=1)], []
+    net = GraphTransformer(
+        Schema(node_vocab=(5, 5)), 8, 1, partial(ParallelBlock, attention=partial(Attention, heads=2)), mask=mask
+    ).eval()
+    for draw in (0, 1):
+        net.masks = [redrawn(mask, draw)]
+        each.append(attention_reach(net, batches))
+    net.masks, net.redraw = [mask], 2
+    reach = attention_reach(net, batches)
+    torch.testing.assert_close(reach.share[0], (each[0].share[0] + each[1].share[0]) / 2)
+    torch.testing.assert_close(reach.even, (each[0].even + each[1].even) / 2)
 
 
 def test_names_are_of_layer_and_hop():

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from torch import nn
 
 from gt.graph import path_graphs
@@ -19,7 +20,8 @@ from gt.inference.diagnostics import (
     sink_mass,
 )
 from gt.layers import GCN, GINE, Attention, ConvolutionBlock, FeedForward, ParallelBlock
-from gt.masks import Causal, Complete, Hops, PerHead, VirtualNodes
+from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, VirtualNodes
+from gt.masks.random import redrawn
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import SIZES, random_batch
@@ -221,6 +223,16 @@ def test_a_network_is_looked_at_as_it_is(mask):
     assert table["attention_entropy"].notna().tolist() == [False, False, True, False, True]
     assert table["sink_mass_head_1"].notna().tolist() == [False, False, True, False, True]
     assert table["sink_mass"][2] == pytest.approx(table[["sink_mass_head_0", "sink_mass_head_1"]].iloc[2].mean())
+
+
+def test_of_masks_that_are_redrawn_the_first_draw_is_looked_at():
+    mask = RandomEdges(2)
+    net = network(partial(ParallelBlock, attention=partial(Attention, heads=2)), mask=mask, redraw=3)
+    measures = diagnose(net, [random_batch((6, 4))])
+    net.redraw, net.masks = 0, [redrawn(mask, 0)] * 2
+    assert_frame_equal(measures, diagnose(net, [random_batch((6, 4))]))
+    net.masks = [redrawn(mask, 2)] * 2
+    assert not diagnose(net, [random_batch((6, 4))]).equals(measures)
 
 
 def test_even_attention_is_even():

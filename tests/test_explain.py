@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import matplotlib.image
@@ -30,7 +31,8 @@ from gt.inference.attribution import (
     rollout,
 )
 from gt.layers import Attention, ParallelBlock
-from gt.masks import Hops, VirtualNodes
+from gt.masks import Hops, RandomEdges, VirtualNodes
+from gt.masks.random import redrawn
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.data.ogb_files import write_code2
@@ -115,6 +117,19 @@ def test_attention_flows_as_the_layers_read(virtual_nodes):
         flow = (0.5 * layer.mean(0) + 0.5 * identity) @ flow
     assert torch.allclose(rollout(weights, 5, 2), flow[2, :5], atol=1e-5)
     assert torch.allclose(rollout(weights, 5), flow[:5, :5].mean(0), atol=1e-5)
+
+
+def test_attention_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
+    torch.manual_seed(0)
+    block, mask, each = partial(ParallelBlock, attention=partial(Attention, heads=2)), RandomEdges(1), []
+    net = GraphTransformer(SCHEMA, 8, 2, block, mask=mask).eval()
+    for draw in (0, 1):
+        net.masks = [redrawn(mask, draw)] * 2
+        each.append(dict(attention_weights(net, graph(1))))
+    net.masks, net.redraw = [mask] * 2, 2
+    for name, weights in attention_weights(net, graph(1)):
+        torch.testing.assert_close(weights, (each[0][name] + each[1][name]) / 2)
+        assert not torch.allclose(each[0][name], each[1][name])
 
 
 def test_a_right_ranking_is_faithful_and_its_reverse_is_not():

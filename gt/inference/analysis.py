@@ -96,12 +96,13 @@ def _device(net: nn.Module) -> torch.device:
 
 
 @contextmanager
-def arguments_of(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[dict[str, tuple[Any, ...]]]:
-    """What each of these layers, by its name, was last called with, while a network runs within."""
-    seen: dict[str, tuple[Any, ...]] = {}
+def arguments_of(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[dict[str, list[tuple[Any, ...]]]]:
+    """What each of these layers, by its name, is called with, while a network runs within: several times in one run
+    where random masks are redrawn for a mean."""
+    seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name, _ in layers}
 
     def remember(name: str) -> Any:
-        return lambda module, args: seen.__setitem__(name, args)
+        return lambda module, args: seen[name].append(args)
 
     hooks = [layer.register_forward_pre_hook(remember(name)) for name, layer in layers]
     try:
@@ -120,23 +121,24 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], most: int = 6
     share = [torch.zeros(layer.heads, most + 2, dtype=torch.float64) for _, layer in layers]
     even = torch.zeros(len(layers), most + 2, dtype=torch.float64)
     readers = 0
-    with arguments_of(layers) as seen:
-        for batch in batches:
-            if batch.max_nodes > LONGEST:
-                continue
-            batch = batch.to(_device(net))
+    for batch in batches:
+        if batch.max_nodes > LONGEST:
+            continue
+        batch = batch.to(_device(net))
+        with arguments_of(layers) as seen:
             net(batch)
-            wide: GraphBatch = seen[layers[0][0]][1]
-            distance = hop_matrix(wide, most)  # virtual nodes are out of reach
-            real = real_readers(wide)
-            readers += batch.num_nodes
-            for place, (name, layer) in enumerate(layers):
-                pairs = seen[name][2]
-                allowed = pairs.dense & real
-                weights = layer.weights(*seen[name]) * allowed  # padding and masked rows count nothing
+        wide: GraphBatch = seen[layers[0][0]][0][1]
+        distance = hop_matrix(wide, most)  # virtual nodes are out of reach
+        real = real_readers(wide)
+        readers += batch.num_nodes
+        for place, (name, layer) in enumerate(layers):
+            calls = seen[name]
+            for arguments in calls:
+                allowed = arguments[2].dense & real
+                weights = layer.weights(*arguments) * allowed  # padding and masked rows count nothing
                 alike = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
-                share[place] += _by_distance(weights, distance, most + 2).cpu()
-                even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu()
+                share[place] += _by_distance(weights, distance, most + 2).cpu() / len(calls)
+                even[place] += _by_distance(alike, distance, most + 2).mean(0).cpu() / len(calls)
     if not readers:
         return None
     return Reach([name for name, _ in layers], [each / readers for each in share], even / readers)

@@ -107,15 +107,17 @@ def edge_occlusion(net: nn.Module, copies: Copies, answer: Answer) -> tuple[Tens
 def attention_weights(net: nn.Module, batch: GraphBatch) -> list[tuple[str, Tensor]]:
     """For each attention layer its name and the weights (H, n, n) by which nodes of a single graph read each other.
 
-    Virtual nodes come after the n of the data, in the weights too.
+    Virtual nodes come after the n of the data, in the weights too. Where random masks are redrawn it is the mean over
+    the draws, as the prediction is.
     """
     layers = attention_layers(net)
     with arguments_of(layers) as seen:
         net(batch)
     weights = []
     for name, layer in layers:
-        wide = seen[name][1]
-        of_all = layer.weights(*seen[name])[0].cpu()
+        wide = seen[name][0][1]
+        draws = [layer.weights(*arguments)[0].cpu() for arguments in seen[name]]
+        of_all = sum(draws[1:], draws[0]) / len(draws)
         real = wide.real.cpu() if isinstance(wide, WideBatch) else torch.arange(batch.num_nodes)
         others = torch.ones(of_all.shape[-1], dtype=torch.bool).index_fill(0, real, False).nonzero()[:, 0]
         order = torch.cat([real, others])

@@ -159,7 +159,8 @@ def _mean(values: Sequence[Tensor]) -> float:
 def _forward(net: GraphTransformer, batch: GraphBatch) -> tuple[Tensor, list[Tensor], list[Any]]:
     """The embedded features (N, f), the states (N, d) before and after each block that hang on them, and attention.
 
-    Of attention the name of the block, the layer and what it was called with, for each of its layers.
+    Of attention the name of the block, the layer and what it was called with, for each of its layers. Where random
+    masks are redrawn all this is of the first draw.
     """
     layers = attention_layers(net)
     inputs: list[Tensor] = []
@@ -175,11 +176,11 @@ def _forward(net: GraphTransformer, batch: GraphBatch) -> tuple[Tensor, list[Ten
             hooks.enter_context(block.register_forward_hook(lambda module, args, out: states.append(out.x)))
         seen = hooks.enter_context(arguments_of([*layers, *(("first", block) for block in net.blocks[:1])]))
         net(batch)
-    states.insert(0, seen["first"][0].x)
-    wide = seen["first"][1]
+    before, wide, _ = seen["first"][0]
+    states = [before.x, *states[: len(net.blocks)]]
     if isinstance(wide, WideBatch):
         states = [state.index_select(0, wide.real) for state in states]
-    return inputs[0], states, [(name.split(".")[1], layer, seen[name]) for name, layer in layers]
+    return inputs[0], states, [(name.split(".")[1], layer, seen[name][0]) for name, layer in layers]
 
 
 @torch.no_grad()

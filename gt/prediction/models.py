@@ -116,7 +116,9 @@ class Models:
         if self.embed:
             with embedded(self.tasks[0].net) as parts:
                 single = self.tasks[0](batch).float()
-            embedding = torch.cat(parts).float()
+            rows, draws = torch.cat(parts).float(), max(1, getattr(self.tasks[0].net, "redraw", 0))
+            # where random masks are redrawn the head is asked of each draw, and the prediction is a mean
+            embedding = rows.view(draws, len(rows) // draws, rows.shape[1]).mean(0)
             if len(embedding) != len(single):
                 raise UserError("a model that chooses among the nodes of a graph has no embedding of the graph")
         if self.members == 1:

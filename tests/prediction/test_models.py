@@ -10,6 +10,8 @@ from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.heads import Head, Mean
 from gt.layers import EGT, GRASS, GRIT, Attention, FeedForward, PairBlock, ParallelBlock
+from gt.masks import RandomEdges
+from gt.masks.random import redrawn
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.prediction.models import Models, dropout_on
@@ -92,6 +94,19 @@ def test_the_embedding_is_what_the_head_predicts_from() -> None:
     only.net.head.register_forward_pre_hook(lambda module, given: states.append(given[0]))
     only(batch())
     torch.testing.assert_close(answer.embedding, Mean()(states[0], batch()))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_the_embedding_under_masks_that_are_redrawn_is_the_mean_over_the_draws() -> None:
+    mask, asked = RandomEdges(1), []
+    for draw in (0, 1):
+        only = task(0)
+        only.net.masks = [redrawn(mask, draw)]
+        asked.append(Models([only], embed=True)(batch()).embedding)  # type: ignore[arg-type]
+    only.net.masks, only.net.redraw = [mask], 2
+    answer = Models([only], embed=True)(batch())  # type: ignore[arg-type]
+    torch.testing.assert_close(answer.embedding, (asked[0] + asked[1]) / 2)
+    assert not torch.allclose(*asked)
 
 
 @pytest.mark.parametrize(
