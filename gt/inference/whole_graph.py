@@ -17,7 +17,6 @@ from gt.graph import GraphBatch
 from gt.hops import hop_distances, hops_between
 from gt.layers import Chain, State, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
-from gt.masks.base import scatter_pairs
 from gt.model import GraphTransformer
 from gt.norms import mixes_rows, normalised
 
@@ -51,11 +50,6 @@ class Listed(Mask):
             return allowed
         place = torch.searchsorted(self.listed, target * batch.num_nodes + source).clamp_(max=len(self.listed) - 1)
         return allowed & self.of_head[place]
-
-    def dense(self, batch: GraphBatch) -> Tensor:
-        if self.of_head is None:
-            return super().dense(batch)
-        return torch.cat([scatter_pairs(batch, self.listed[used]) for used in self.of_head.T], dim=1)
 
 
 class ChunkPairs(Pairs):

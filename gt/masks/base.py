@@ -52,7 +52,7 @@ class Mask:
     @property
     def through(self) -> tuple[int, ...]:
         """(heads,) how many virtual nodes of each graph each head reads, and lets read: the first so many."""
-        return (0,)
+        return (0,) * self.heads
 
     @property
     def virtual_nodes(self) -> int:
@@ -96,7 +96,10 @@ class Mask:
 
     def dense(self, batch: GraphBatch) -> Tensor:
         """(B, heads, L, L) bool, [b, h, i, j] True where i reads j; False at padding."""
-        return scatter_pairs(batch, self.keys(batch))
+        keys = self.keys(batch)
+        target, source = keys // batch.num_nodes, keys % batch.num_nodes
+        by_head = None if self.heads == 1 else self.allowed(batch, source, target)
+        return scatter_pairs(batch, source, target, by_head)
 
     def __call__(self, batch: GraphBatch) -> Pairs:
         """The pairs of this batch; the batch keeps them, so asking again costs nothing."""
@@ -109,13 +112,12 @@ class Mask:
         return Intersection((self, other))
 
 
-def scatter_pairs(batch: GraphBatch, keys: Tensor) -> Tensor:
-    """(P,) keys to (B, 1, L, L) bool."""
-    target, source = keys // batch.num_nodes, keys % batch.num_nodes
-    size = batch.max_nodes
-    dense = torch.zeros(batch.num_graphs * size * size, dtype=torch.bool, device=batch.device)
-    dense[batch.slot[target] * size + batch.position[source]] = True
-    return dense.view(batch.num_graphs, 1, size, size)
+def scatter_pairs(batch: GraphBatch, source: Tensor, target: Tensor, by_head: Tensor | None = None) -> Tensor:
+    """(P,) pairs to (B, H, L, L) bool, by (P, H) which heads use each; None: all do, and H is 1."""
+    size, heads = batch.max_nodes, 1 if by_head is None else by_head.shape[1]
+    dense = torch.zeros(batch.num_graphs * size * size, heads, dtype=torch.bool, device=batch.device)
+    dense[batch.slot[target] * size + batch.position[source]] = True if by_head is None else by_head
+    return dense.view(batch.num_graphs, size, size, heads).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

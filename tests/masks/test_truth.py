@@ -10,7 +10,21 @@ import pytest
 import torch
 
 from gt.errors import UserError
-from gt.masks import Causal, Complete, Expander, Hops, Intersection, Mask, PerHead, RandomEdges, Strided, Union, Window
+from gt.masks import (
+    Causal,
+    Complete,
+    Expander,
+    Hops,
+    Intersection,
+    Mask,
+    PerHead,
+    RandomEdges,
+    Strided,
+    Union,
+    VirtualNodes,
+    Window,
+    with_virtual_nodes,
+)
 from tests.graphs import SIZES, random_batch
 
 RULES = {
@@ -98,6 +112,37 @@ def test_a_mask_that_defines_allows_alone_lists_the_same(sizes):
         truth = truth_table(batch, rule)
         assert torch.equal(edges_table(mask(batch)), truth)
         assert torch.equal(dense_table(mask(batch)), truth)
+
+
+@dataclass(frozen=True)
+class ByHead(Mask):
+    """A mask that tells heads apart by itself: the first reads ahead, the second back."""
+
+    heads: int = 2
+
+    def allows(self, batch, source, target):
+        return torch.stack([source > target, source < target], dim=1)
+
+
+@pytest.mark.parametrize("virtual", [0, 2])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_mask_of_its_own_columns_says_the_same_of_each_head_in_every_form(sizes, virtual):
+    batch = random_batch(sizes, seed=3)
+    ahead, back = ((lambda i, j, hops: j > i), (lambda i, j, hops: j < i))
+    near, both = ((lambda i, j, hops: j > i and hops <= 1), (lambda i, j, hops: j < i or hops <= 1))
+    for mask, rules in (
+        (ByHead(), (ahead, back)),
+        (ByHead() & Hops(1), (near, lambda i, j, hops: j < i and hops <= 1)),
+        (ByHead() | Hops(1), (lambda i, j, hops: j > i or hops <= 1, both)),
+    ):
+        pairs = (mask | VirtualNodes(virtual) if virtual else mask)(with_virtual_nodes(batch, virtual))
+        real = pairs.batch.real if virtual else slice(None)
+        for head, rule in enumerate(rules):
+            truth = truth_table(batch, rule)
+            listed = torch.zeros(pairs.batch.num_nodes, pairs.batch.num_nodes, dtype=torch.bool)
+            listed[*pairs.edges[:, pairs.edge_heads[:, head]].flip(0)] = True
+            assert torch.equal(listed[real][:, real], truth)
+            assert torch.equal(dense_table(pairs, head), listed)
 
 
 def test_a_mask_that_defines_neither_is_refused():
