@@ -17,7 +17,7 @@ from tests.test_sweep import own_logging  # noqa: F401  a fixture
 ROOT = Path(__file__).parents[1]
 SECTIONS = re.split(r"^### ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)[1:]
 SECTIONS[-1] = SECTIONS[-1].partition("\n## ")[0]
-SHORT = ["model.width=32", "model.depth=1", "logger=csv", "trainer=cpu", "trainer.max_epochs=1", "hydra.run.dir=run"]
+SHORT = ["model.width=32", "model.depth=1", "logger=csv", "trainer=cpu", "trainer.max_epochs=1"]
 
 
 def files(section: str) -> dict[str, str]:
@@ -43,14 +43,14 @@ def test_the_commands_train(section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     assert commands(section)
-    for arguments in commands(section):
+    for number, arguments in enumerate(commands(section)):
         own = any(word.startswith("data") for word in arguments)
         data = [] if own else ["data=graph_files", *write_graphs(tmp_path, train=16, valid=8, test=8)]
         small = [] if any(word.startswith("encoding=") for word in arguments) else ["encoding=none"]
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *data, *small, *SHORT])
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *data, *small, *SHORT, f"hydra.run.dir=run{number}"])
         train.command()
-        assert (tmp_path / "run" / "result.json").is_file()
+        assert (tmp_path / f"run{number}" / "result.json").is_file()
     for name in files(section):
         sys.modules.pop(name.removesuffix(".py"), None)
 
