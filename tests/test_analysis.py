@@ -74,6 +74,17 @@ def test_reach_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
     torch.testing.assert_close(reach.even, (each[0].even + each[1].even) / 2)
 
 
+def test_of_links_of_one_graph_it_is_that_graph_however_many_batches_ask_about_it(tmp_path):
+    ends = torch.combinations(torch.arange(12))[::2].tolist()
+    (tmp_path / "edges.csv").write_text("\n".join(["source,target", *(f"{u},{v}" for u, v in ends)]))
+    places = [f"data.source.path={tmp_path}", f"data.source.root={tmp_path}"]
+    with configured(tmp_path / "run", "data=csv_links", *places, "data.eval_batch_size=2") as cfg:
+        data = instantiate(cfg.data)
+        data.open([])
+    assert len(data.dataset("valid")) > 1
+    assert few(data).sizes.tolist() == [12]
+
+
 def test_names_are_of_layer_and_hop():
     share = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.9, 0.0]]])
     assert Reach(["a"], [*share], share[:, 0]).by_name() == pytest.approx(

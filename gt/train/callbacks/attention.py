@@ -7,6 +7,7 @@ from torch import nn
 
 from gt.data.batch_sampler import Request
 from gt.data.datamodule import DataModule, Sized
+from gt.data.large.link_questions import EvaluationLinks
 from gt.graph import GraphBatch
 from gt.inference.analysis import LONGEST, attention_reach
 from gt.layers import attention_layers
@@ -21,8 +22,8 @@ class AttentionByHop(Callback):
     """Logs ``attention/layer_0/hop_2`` and the like: the share of attention, over all heads, that goes so many hops.
 
     Looked at in the same few graphs of the validation split, see `few`, at validations that are at least ``steps``
-    optimiser steps apart: a look takes about as long as a step. Of one large graph, of networks that are compiled and
-    of such as are spread over processes nothing is logged.
+    optimiser steps apart: a look takes about as long as a step. Of the nodes of one large graph, of networks that are
+    compiled and of such as are spread over processes nothing is logged.
 
     Args:
         steps: of the optimiser between two looks, at least.
@@ -67,11 +68,14 @@ class AttentionByHop(Callback):
 def few(data: DataModule) -> GraphBatch | None:
     """`FEW` graphs of the validation split, from the smallest to those of `USUAL` nodes; None without any.
 
-    Where all have more, those of the smallest size, so few that they have no more pairs of nodes together.
+    Where all have more, those of the smallest size, so few that they have no more pairs of nodes together. Of links of
+    one graph it is that graph.
     """
     if not data.has("valid"):
         return None
     dataset = data.dataset("valid")
+    if isinstance(dataset, EvaluationLinks):
+        return dataset[Request((0,))]  # each of its blocks asks about all of the graph
     largest = max(USUAL, int(dataset.sizes.min()))
     if largest > LONGEST:
         return None
