@@ -87,8 +87,9 @@ def same_run(folder: Path, whole: Path) -> None:
     results = [json.loads((each / "result.json").read_text()) for each in (folder, whole)]
     assert results[0]["scores"] == results[1]["scores"]
     assert results[0]["best_valid"] == results[1]["best_valid"]
-    losses = [history(each)[["step", "valid/loss"]].dropna() for each in (folder, whole)]
-    assert losses[0].to_numpy().tolist() == losses[1].to_numpy().tolist()
+    for loss in ("valid/loss", "train/loss"):
+        curves = [history(each)[["step", loss]].dropna() for each in (folder, whole)]
+        assert curves[0].to_numpy().tolist() == curves[1].to_numpy().tolist(), loss
 
 
 MOMENTS = {

@@ -31,12 +31,18 @@ BATCHES = 4  # batches whose attention is looked at
 
 
 def history(folder: Path) -> pd.DataFrame:
-    """All that was logged, one row a step; steps that a resumed run took again count once, as they were last."""
+    """All that was logged, by step; steps that a resumed run took again count once, as they were last.
+
+    Of the step at which it went on with a validation, that alone was measured again.
+    """
     parts: list[pd.DataFrame] = []
     for path in sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
         part = pd.read_csv(path)
         if parts and len(part):
-            parts[-1] = parts[-1][parts[-1]["step"] < part["step"].min()]
+            before, first = parts[-1], part["step"].min()
+            again = part[part["step"] == first].dropna(axis=1, how="all").columns.drop("step")
+            there = before[before["step"] == first].drop(columns=again, errors="ignore")
+            parts[-1] = pd.concat([before[before["step"] < first], there], ignore_index=True)
         parts.append(part)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"step": []})
 

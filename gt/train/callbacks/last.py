@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class SaveLast(Checkpoint):
         due = loop._is_training_done or time.monotonic() - self._saved >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due or interrupts.pending is not None, all=False):
             self._save(trainer)
-            self._stop_if_asked(trainer)
+            self._stop_if_asked(trainer, trainer._logger_connector.update_train_step_metrics)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _in_training(trainer):
@@ -119,9 +120,15 @@ class SaveLast(Checkpoint):
         trainer.save_checkpoint(self.folder / LAST, storage_options=self.older)
         self._saved = time.monotonic()
 
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
-        """Called by all processes at the same place: one that was asked stops all."""
+    def _stop_if_asked(self, trainer: pl.Trainer, log: Callable[[], None] | None = None) -> None:
+        """Called by all processes at the same place: one that was asked stops all.
+
+        Args:
+            log: tells the loggers what a step that is done, and not repeated, has measured, where Lightning has yet to.
+        """
         if trainer.strategy.reduce_boolean_decision(interrupts.pending is not None, all=False):
+            if log is not None:
+                log()
             raise Interrupted(interrupts.pending or signal.SIGTERM)
 
     def state_dict(self) -> dict[str, Any]:
