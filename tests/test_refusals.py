@@ -29,6 +29,8 @@ Command = Callable[..., tuple[int, str, str]]
 REFUSED = {
     "hops=1": "unknown key 'hops': did you mean 'mask.hops'?",
     "epochs=3": "did you mean 'trainer.max_epochs'?",
+    "optim.max_epoch=3": "did you mean 'trainer.max_epochs'?",
+    "trainer.lr=1": "did you mean 'optim.lr'?",
     "model.heads=2": "did you mean 'model.block.attention.heads'?",
     "data=zinc data.path=x": "data.path=x is read in place of a dataset: choose data=pyg",
     "data=distance data.path=x": "it belongs to data=csv_graphs, csv_links, csv_nodes, graph_file_nodes, graph_files",

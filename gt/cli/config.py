@@ -230,7 +230,8 @@ def check_path(cfg: Any, key: str) -> bool:
         if part not in present:
             known = present | addable(node, done, parts)
             if part not in known:
-                raise WrongKey(at, f"unknown key '{at}': {suggested(part, known - OPTIONS, node, '.'.join(done))}")
+                meant = suggested(part, known - OPTIONS, node, ".".join(done), whole=cfg)
+                raise WrongKey(at, f"unknown key '{at}': {meant}")
             return False
         done.append(part)
         if len(done) == len(parts):
