@@ -205,4 +205,6 @@ def load_tensors(path: Path, advice: str, parts: Sequence[type] = ()) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the bytes lead it to; what it advises is to trust the file
         reason = "something else than tensors" if "weights_only" in str(error) else "nothing that can be read"
-        raise UserError(f"{path} holds {reason}: {advice}") from None
+        named = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise UserError(f"{path} holds {reason}{what}: {advice}") from None

@@ -260,7 +260,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "tu": {
         "pickle": ({"TINY/processed/data.pt": saved(Trap())},
-         "@/TINY/processed/data.pt holds something else than tensors: remove @/TINY/processed"),
+         "@/TINY/processed/data.pt holds something else than tensors (shutil.copyfile): remove @/TINY/processed"),
         "cut off": ({"TINY/processed/data.pt": cut}, "@/TINY/processed/data.pt holds nothing that can be read"),
         "edge beyond": ({"TINY/processed/data.pt": with_tensors(edge_index=torch.full((2, 36), 9))},
          "TINY, graph 0: an edge joins [9, 9] where nodes are 0..1"),
@@ -298,7 +298,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "pcqm4m": {
         "pickle": ({"pcqm4m-v2/split_dict.pt": saved({"train": Trap()})},
-         "@/pcqm4m-v2/split_dict.pt holds something else than tensors: replace the file by OGB's"),
+         "@/pcqm4m-v2/split_dict.pt holds something else than tensors (shutil.copyfile): replace the file by OGB's"),
         "a number for a split": ({"pcqm4m-v2/split_dict.pt": saved({"train": np.array(3)})},
          "@/pcqm4m-v2/split_dict.pt is no dictionary of arrays of numbers"),
         "text for a gap": ({"pcqm4m-v2/raw/data.csv.gz": "idx,smiles,homolumogap\n0,CCO,5.5\n1,C,much\n"},

@@ -125,6 +125,12 @@ REFUSED = {
     "no graph": (lambda: [torch.ones(3)], "graph 0.*Tensor.*to_dict"),
     "a number": (lambda: 3, "int.*to_dict"),
     "own class": (lambda: [Mine(x=torch.ones(1, 1))], "to_dict"),
+    "a number of NumPy": (
+        lambda: graphs(size=lambda g: np.float64(1)),
+        r"tensors \(numpy.*scalar\).*torch.as_tensor\(value\)",
+    ),
+    "splits": (lambda: {"train": graphs(), "test": graphs()[:2]}, "dictionary of graphs by train, test: save one"),
+    "graphs by name": (lambda: {"a": graphs()[0].to_dict(), "b": graphs()[1].to_dict()}, "dictionary of graphs by a"),
     "no types": (HeteroData, "graph 0 has no types"),
     "types beside none": (lambda: [HeteroData(), *graphs()], "graph 0.*HeteroData"),
     "trap": (Trap, "to_dict"),

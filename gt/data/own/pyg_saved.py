@@ -13,12 +13,15 @@ from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage
 from gt.data.own.pyg_types import of_one_type
 from gt.data.reading import load_tensors
 from gt.errors import UserError
+from gt.schema import several
 
 # what a `Data` and a `HeteroData` are made of in a file, tensors aside
 PARTS = [Data, HeteroData, BaseStorage, GlobalStorage, NodeStorage, EdgeStorage, DataTensorAttr, DataEdgeAttr]
 ADVICE = (
-    "save plain Data, a list of them, or their dictionaries, torch.save([graph.to_dict() for graph in graphs], path)"
+    "save plain Data, a list of them, or their dictionaries, torch.save([graph.to_dict() for graph in graphs], path), "
+    "which hold tensors, numbers and text alone; of a NumPy value, torch.as_tensor(value)"
 )
+FEW = 3  # names in a message
 ENDS = ("edge_index", "edge_label_index")
 # all that is read; by positions, numbers of atoms and a number of nodes how many nodes there are
 ALIKE = {
@@ -78,6 +81,11 @@ def _plain(item: Any, where: str) -> Data:
         raise UserError(f"{where}: a Data that holds nothing: {ADVICE}") from None
     if not isinstance(values, dict):
         raise UserError(f"{where}: {type(item).__name__} is no graph: {ADVICE}")
+    if "edge_index" not in values and values and all(map(_is_several, values.values())):
+        raise UserError(
+            f"{where} is a dictionary of graphs by {several(list(map(str, values)), FEW)}: save one list of them, "
+            "which is split at random; a split of your own takes a class of PyG with split, data.dataset._target_=CLASS"
+        )
     graph = Data.from_dict({str(key): value for key, value in values.items() if value is not None})
     if isinstance(item, Data) and (sizes := vars(item._store).get("_num_nodes")) is not None:
         graph._num_nodes = sizes  # of graphs that lie one after the other, which a dictionary does not keep
@@ -93,6 +101,12 @@ def _plain(item: Any, where: str) -> Data:
                 f"{where}: {key} is {_shown(ends)}, where whole numbers (2, E) are needed, a column an edge"
             )
     return graph
+
+
+def _is_several(value: Any) -> bool:
+    """Whether a value is a graph or a list of graphs, and so no attribute of one."""
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return isinstance(first, Data) or (isinstance(first, dict) and "edge_index" in first)
 
 
 def _whole(dtype: torch.dtype) -> bool:
