@@ -33,6 +33,8 @@ def main() -> None:
     import_from_here()
     if args.tokens < 1 or args.samples < 1:
         raise UserError("--tokens and --samples must be 1 or more")
+    if not -(1 << 63) <= args.seed < 1 << 64:  # what PyTorch takes
+        raise UserError(f"--seed {args.seed} has more than 64 bits: give a smaller number")
     with importing():  # late: --help and a typo answer at once
         from gt.train.checkpoint import load
     device = device_of(args.device)

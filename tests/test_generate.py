@@ -385,6 +385,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
         ((good, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
         ((good, "--top-k", "0"), "top-k must be 1 or more, not 0"),
         ((good, "--temperature", "-1"), "temperature must be 0 or more"),
+        ((good, "--seed", str(1 << 64)), "has more than 64 bits: give a smaller number"),
         ((good, "--tokens", "0"), "--tokens and --samples must be 1 or more"),
     ):
         monkeypatch.setattr(sys, "argv", ["gt.generate", *arguments])

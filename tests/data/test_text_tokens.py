@@ -405,6 +405,7 @@ def test_several_splits_for_one_purpose_are_joined(monkeypatch):
         ({"test": Fake([{"text": "a"}])}, "a/b (c) has no split for training: there are test"),
         ({"train": Fake([{"txt": "a"}])}, "a/b (c) has no column 'text' (data.column): did you mean 'txt'?"),
         ({"train": Fake([{"text": 0}])}, "a/b (c): 'text' holds 0, which is no text: set data.column to another"),
+        ({"train": Fake([{"text": None}] * 3)}, "a/b (c) is empty: set data.column to one with text"),
     ],
 )  # fmt: skip
 def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatch):

@@ -28,9 +28,11 @@ class Corpus(ABC):
 
     Attributes:
         made_of: see `gt.data.source.Source`.
+        mend: what to do where the text is empty.
     """
 
     made_of = ""
+    mend = "set data.path to a file with text"
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Corpus(ABC):
 
     def build(self) -> tuple[Texts, Tokenizer]:
         """The text by split, and a tokenizer for it; byte pairs are learned on the training text alone."""
-        texts = held_out(self.texts(), self.valid, str(self))
+        texts = held_out(self.texts(), self.valid, str(self), self.mend)
         if self.tokenizer is not None:
             return texts, BytePairs.read(self.tokenizer)
         learned_on = ["train"] if self.kind == "bpe" else texts
@@ -117,7 +119,7 @@ class Text(Corpus):
 
     def check_files(self) -> None:
         if small(list(chain.from_iterable(text_files(self.path).values()))):
-            held_out(self.texts(), self.valid, str(self))
+            held_out(self.texts(), self.valid, str(self), self.mend)
 
     def summary(self) -> str:
         return files_told(self.path, text_files(self.path))

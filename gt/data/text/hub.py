@@ -41,6 +41,8 @@ class HuggingFaceText(Corpus):
         The rest as in `Corpus`.
     """
 
+    mend = "set data.column to one with text"
+
     def __init__(
         self,
         dataset: str,

@@ -40,8 +40,12 @@ class Tokens:
     lossless: bool
 
 
-def held_out(texts: Texts, share: float, where: str) -> Texts:
+def held_out(texts: Texts, share: float, where: str, mend: str) -> Texts:
     """The same texts; without one for validation the last ``share`` of the training text is taken for it.
+
+    Args:
+        where: what messages call the text.
+        mend: what to do where there is none.
 
     Raises:
         UserError: there is no text, or none in a split.
@@ -54,7 +58,7 @@ def held_out(texts: Texts, share: float, where: str) -> Texts:
             blank = blank and not piece.strip()
         if blank:
             which = f"the {split} text of {where}" if len(texts) > 1 else where
-            raise UserError(f"{which} is empty: set data.path to a file with text")
+            raise UserError(f"{which} is empty: {mend}")
     if "valid" in texts:
         return texts
     train, cut = texts["train"], int(sizes["train"] * (1 - share))
