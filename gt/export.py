@@ -37,8 +37,6 @@ def main(words: Sequence[str]) -> None:
     path = checkpoint_in(options.run)
     task = load(path, options.trust)
     with importing():
-        import json
-
         import torch
 
         from gt.cli.new_data import check_schema, opened
@@ -47,7 +45,7 @@ def main(words: Sequence[str]) -> None:
         from gt.prediction.asking import single_graphs
         from gt.prediction.models import Models
         from gt.prediction.one_graph import OneGraph
-        from gt.train.job import RESULT
+        from gt.train.job import RESULT, read_json
     run = path.resolve().parent.parent
     data = opened(run, options.overrides, options.trust, Models([task]))[1]
     check_schema(task.schema, data.schema)
@@ -77,7 +75,7 @@ def main(words: Sequence[str]) -> None:
             files[name] = f"not written: {result}"
             failures.setdefault(str(result), []).append(f"no {name}")
     kept = run / RESULT
-    scores = json.loads(kept.read_text()) if kept.is_file() else {}
+    scores = read_json(kept) if kept.is_file() else {}
     write_bytes(
         folder / export.CARD, export.card(run.name, task.schema, scores, task.hparams["config"], files, inputs).encode()
     )

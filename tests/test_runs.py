@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from gt import runs as program
+from gt.cli.new_data import configured
 from gt.cli.run_list import chosen, runs_below
 from gt.errors import UserError
 from gt.train.job import locked
@@ -62,6 +63,12 @@ def test_a_run_that_was_killed_as_it_began_is_listed_with_what_is_known(folder):
     assert names(folder, "model=gps") == {"a"}
 
 
+def test_a_result_that_is_cut_off_is_named(folder):
+    (folder / "a" / "result.json").write_text('{"split": "te')
+    with pytest.raises(UserError, match=r"a.result\.json is cut off or damaged: copy it again, or remove it"):
+        names(folder)
+
+
 def test_the_best_come_first(folder, monkeypatch, capsys, tmp_path):
     run(monkeypatch, folder, "--sort", "score", "--show", "optim.lr", "--csv", tmp_path / "runs.csv")
     lines = (tmp_path / "runs.csv").read_text().splitlines()
@@ -109,3 +116,13 @@ def test_a_run_at_work_is_left(folder, monkeypatch):
         done = subprocess.run(words, cwd=Path(program.__file__).parents[1], capture_output=True, text=True, check=True)
     assert "running" in done.stdout
     assert names(folder) == {"b", "sweep/0"}
+
+
+@pytest.mark.parametrize("kept", ["", "optim:\n  lr: 1", "optim: [1,", "- 1"])
+def test_a_configuration_that_is_cut_off_is_named(kept, folder):
+    (folder / "a" / ".hydra" / "config.yaml").write_text(kept)
+    with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again"):
+        configured(folder / "a", [], trust=False)
+    if kept == "optim: [1,":
+        with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again, or remove its run"):
+            names(folder)

@@ -24,7 +24,7 @@ from gt.cli.command import prepared
 from gt.cli.composing import composed
 from gt.cli.settings import failures, job_results, ranked
 from gt.cli.spectrum import pool
-from gt.cli.sweep import show
+from gt.cli.sweep import Ranking, ranking
 from gt.cli.trials.run import Sweep, sweep
 from gt.cli.trials.search import distribution, lines, split
 from gt.errors import UserError
@@ -84,7 +84,7 @@ def faked(tmp_path, monkeypatch):
     return run
 
 
-def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_path, capsys):
+def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_path, monkeypatch, capsys):
     study = faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.workers=2", "optim.lr=9,13,7,3")
     states = {trial.params["optim.lr"]: trial.state for trial in study.trials}
     good, bad = TrialState.COMPLETE, TrialState.FAIL
@@ -94,7 +94,12 @@ def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_
     (failed,) = failures(tmp_path / "a")
     assert failed["reason"] == "out of luck"
     assert "optim.lr=13" in failed["overrides"]
-    show(tmp_path / "a")
+    monkeypatch.setattr(Ranking, "folder", None)
+    with (
+        pytest.raises(UserError, match=r"of the jobs failed: 1; a failed trial is not tried again.*sweep\.trials"),
+        ranking(),
+    ):
+        Ranking.folder = tmp_path / "a"
     said = capsys.readouterr().out
     assert all(f"optim.lr={value}" in said for value in (3, 7, 9, 13))
     with pytest.raises(UserError, match="resume="):

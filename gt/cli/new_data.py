@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from gt.cli.arguments import in_full, parsed
 from gt.cli.command import check_command
@@ -66,8 +67,12 @@ def configured(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     kept = configuration_of(folder) / "config.yaml"
     if not kept.is_file():
         raise UserError(f"no {kept}: a checkpoint says what its model is, its run folder what its data are")
-    cfg = OmegaConf.load(kept)
-    assert isinstance(cfg, DictConfig)
+    try:
+        cfg = OmegaConf.load(kept)
+    except YAMLError:
+        cfg = DictConfig({})
+    if not (isinstance(cfg, DictConfig) and "data" in cfg and "seed" in cfg):
+        raise UserError(f"{kept} is cut off or damaged: copy it again")
     check_trusted(OmegaConf.to_container(cfg), kept, trust)
     if "weights" in (cfg.data.get("source") or {}):  # of molecules alone before other data had them
         cfg.data.weights = cfg.data.source.pop("weights")

@@ -1,7 +1,6 @@
 """Folders of runs: whether one may begin there, and which one goes on."""
 
 import glob
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from gt.errors import UserError, shell_override
-from gt.train.job import RESULT, SWEEP, in_use
+from gt.train.job import RESULT, SWEEP, in_use, read_json
 
 RESUMED = "resumed"  # folder beside a run's own configuration, for that under which it went on
 OF_FOLDER = ("hydra.sweep.dir=", "++hydra.callbacks.ranking.resumes=")  # what is said anew when a sweep goes on
@@ -60,7 +59,7 @@ def sweep_again(overrides: Sequence[str]) -> list[str] | None:
         if not word.startswith(("sweep.trials=", "sweep.workers=", "hydra.launcher.", "hydra/launcher=")):
             raise UserError(f"{word}: a sweep goes on under its own settings; start a new one, or leave this out")
     again = {word.partition("=")[0] for word in more}
-    kept = json.loads((folder / SWEEP).read_text())["arguments"]
+    kept = read_json(folder / SWEEP)["arguments"]
     kept = [word for word in kept if word.partition("=")[0] not in again]
     place = shlex.split(shell_override("hydra.sweep.dir", str(folder)))
     return [*kept, *more, *place, f"{OF_FOLDER[1]}true"]
@@ -77,7 +76,7 @@ def begun_or_resumed(arguments: Sequence[str]) -> list[str]:
         raise UserError("resume=auto tells a sweep by its folder: add hydra.sweep.dir=FOLDER")
     begun = Path(given[-1]) / SWEEP
     own = [word for word in arguments if not word.startswith(OF_FOLDER)]
-    if begun.is_file() and sorted(json.loads(begun.read_text())["arguments"]) != sorted(own):
+    if begun.is_file() and sorted(read_json(begun)["arguments"]) != sorted(own):
         raise UserError(f"{given[-1]} holds a sweep of other settings: go on with it by resume={given[-1]}")
     return [*arguments, f"{OF_FOLDER[1]}true"]
 

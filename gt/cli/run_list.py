@@ -1,7 +1,6 @@
 """The runs below a folder: what each was, how it stands and what it scored."""
 
 import fnmatch
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ import yaml
 
 from gt.errors import UserError, nearest
 from gt.schema import several
-from gt.train.job import FAILURE, PRUNED, RESULT, in_use
+from gt.train.job import FAILURE, PRUNED, RESULT, in_use, read_json
 from gt.train.resume import settings, shown
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -46,15 +45,22 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """A run by its folder."""
+    """A run by its folder.
+
+    Raises:
+        UserError: its configuration or its result is not whole.
+    """
     config = folder / CONFIG
-    about = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
+    try:
+        about = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
+    except yaml.YAMLError:
+        raise UserError(f"{config} is cut off or damaged: copy it again, or remove its run") from None
     hydra = folder / ".hydra" / "hydra.yaml"
     if hydra.is_file():
         kept = yaml.load(hydra.read_text(), Loader) or {}  # nothing where a run was killed as it began
         choices = kept.get("hydra", {}).get("runtime", {}).get("choices", {})
         about |= {group: str(option) for group, option in choices.items() if not group.startswith("hydra/")}
-    result = json.loads((folder / RESULT).read_text()) if (folder / RESULT).is_file() else {}
+    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
     state = "stopped" if about.get("stage", "fit") == "fit" else about["stage"]
     if result:
         state = "finished"

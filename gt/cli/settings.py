@@ -1,6 +1,5 @@
 """The jobs of a sweep by setting: those that differ in their seeds or folds alone repeat one, and share a row."""
 
-import json
 import math
 import shlex
 from collections.abc import Collection, Iterable, Sequence
@@ -12,7 +11,7 @@ from gt.cli.arguments import parsed
 from gt.cli.intervals import Estimate, difference
 from gt.cli.seeds import is_repetition, key_of
 from gt.errors import UserError, nearest
-from gt.train.job import FAILURE, RESULT
+from gt.train.job import FAILURE, RESULT, read_json
 
 Job = dict[str, Any]  # what its result.json holds, and its number
 
@@ -32,7 +31,7 @@ def failures(folder: Path, name: str = FAILURE) -> list[Job]:
 
 
 def _jobs(paths: Iterable[Path]) -> list[Job]:
-    return by_number(json.loads(path.read_text()) | {"job": path.parent.name} for path in paths)
+    return by_number(read_json(path) | {"job": path.parent.name} for path in paths)
 
 
 def by_number(jobs: Iterable[Job]) -> list[Job]:

@@ -1,6 +1,5 @@
 """A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from gt.cli.settings import Job, decisive, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
 from gt.data.files import discard
 from gt.errors import UserError
-from gt.train.job import CLAIMS, PLAN, PRUNED, SWEEP, write_json
+from gt.train.job import CLAIMS, PLAN, PRUNED, SWEEP, read_json, write_json
 
 WIDE = 160  # columns of a file or a pipe
 
@@ -91,7 +90,7 @@ def best_again(folder: Path, outcome: Outcome) -> str:
     """The command that runs the best job of a sweep folder again: of the best setting, the best by validation."""
     jobs = outcome.settings[0]
     job = (max if jobs[0]["mode"] == "max" else min)(jobs, key=decisive)
-    kept = json.loads((folder / SWEEP).read_text())["arguments"] if (folder / SWEEP).exists() else []
+    kept = read_json(folder / SWEEP)["arguments"] if (folder / SWEEP).exists() else []
     flags = [flag for flag in arranged(kept)[0] if flag not in ("-m", "--multirun")]
     alone = ["--run"] if any(line.startswith("sweep=") for line in job["overrides"]) else []
     return shlex.join(["python", "train.py", *flags, *alone, *job["overrides"]])

@@ -39,6 +39,18 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, json.dumps(value, indent=1).encode())
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: a part of it is missing, as where a copy of a folder was cut off.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is cut off or damaged: copy it again, or remove it") from None
+
+
 def overrides() -> list[str]:
     """The overrides by which this job's run began and, where it goes on, those since: of each key the last."""
     hydra = HydraConfig.get()
@@ -110,7 +122,7 @@ def kept_score() -> float | None:
     path = Path(HydraConfig.get().runtime.output_dir) / RESULT
     if not resumes_sweep() or not path.exists():
         return None
-    result = json.loads(path.read_text())
+    result = read_json(path)
     best = result["best_valid"]
     return float(result["scores"][result["criterion"]] if best is None else best)
 

@@ -1,6 +1,5 @@
 """What a map is, kept in its folder: by that it goes on and is drawn again."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from gt.cli.arguments import parsed
 from gt.cli.spectrum.grid import AXES, QUICK, Axis, Cell, Grid
 from gt.errors import UserError, shell_override
 from gt.train.construct import constructing
-from gt.train.job import PLAN, RESULT, write_json
+from gt.train.job import PLAN, RESULT, read_json, write_json
 
 CELLS = "cells"  # the folder of the runs, each in one of its own
 SWEPT = {"seed": "seeds", "mask": "radii", "model.block.blend": "weights"}  # what the map itself goes over
@@ -69,7 +68,7 @@ class Plan:
     def results(self, folder: Path) -> dict[Cell, dict[str, Any]]:
         """The results of those that have one."""
         paths = {cell: folder / CELLS / cell.name / RESULT for cell in self.cells}
-        return {cell: json.loads(path.read_text()) for cell, path in paths.items() if path.exists()}
+        return {cell: read_json(path) for cell, path in paths.items() if path.exists()}
 
     def keep(self, folder: Path) -> None:
         """Write it into its folder.
@@ -93,7 +92,7 @@ def read(folder: Path) -> Plan:
     """
     if not (folder / PLAN).is_file():
         raise UserError(f"no map in {folder}: it takes the folder that a map named when it ended")
-    return Plan(**json.loads((folder / PLAN).read_text()))
+    return Plan(**read_json(folder / PLAN))
 
 
 def refuse_several(overrides: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ many commands as like may work on one: each takes up a trial that none is at wor
 """
 
 import fcntl
-import json
 import math
 import shlex
 import subprocess
@@ -34,7 +33,7 @@ from gt.data.machine import cpus
 from gt.errors import UserError, shell_override
 from gt.schema import number as shown
 from gt.train.construct import constructing, imported
-from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, write_json
+from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, read_json, write_json
 from gt.train.study import FILES, STUDY, file_in, library, load, storage
 
 PREPARE = "prepare"  # the folder of the run that builds the data
@@ -98,7 +97,7 @@ class Sweep:
         words = self.arguments([*lines(self.swept, first), "stage=prepare"], run)
         if code := subprocess.run([sys.executable, str(TRAIN), *words], check=False).returncode:
             raise SystemExit(code if code > 0 else 128 - code)
-        return str(json.loads((run / PREPARED).read_text())["mode"])
+        return str(read_json(run / PREPARED)["mode"])
 
     def opened(self, path: Path) -> Any:
         """The study of a file; its sampler draws other numbers than those of the commands that opened it before."""
@@ -180,15 +179,15 @@ class Sweep:
         results = []
         for folder, overrides in self.runs(trial).items():
             if (folder / FAILURE).exists():
-                return self.tell(trial, "FAIL", json.loads((folder / FAILURE).read_text())["reason"])
+                return self.tell(trial, "FAIL", read_json(folder / FAILURE)["reason"])
             if (folder / PRUNED).exists():
-                return self.tell(trial, "PRUNED", json.loads((folder / PRUNED).read_text())["reason"])
+                return self.tell(trial, "PRUNED", read_json(folder / PRUNED)["reason"])
             if not (folder / RESULT).exists():
                 begun = any((folder / "checkpoints").glob("*.ckpt"))
                 words = [f"resume={folder}"] if begun else self.arguments(overrides, folder)
                 trial.run = start(str(folder), words, max(1, cpus() // self.search.workers))
                 return None
-            results.append(json.loads((folder / RESULT).read_text()))
+            results.append(read_json(folder / RESULT))
         values = [fmean(decisive(result) if result["mode"] == self.mode else math.nan for result in results)]
         if self.search.cost:
             values.append(fmean(result[self.search.cost] or math.nan for result in results))
