@@ -28,8 +28,10 @@ def command_line(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no map to go on with, or it is asked to go on under other settings.
     """
+    from gt.cli.run_folders import unquoted
     from gt.cli.spectrum.plan import read, refuse_several
 
+    words = list(map(unquoted, words))
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
     refuse_several([word for word in words if "=" in word and not word.startswith(("-", "resume="))])
     if not folders:

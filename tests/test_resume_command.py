@@ -1,5 +1,6 @@
 """What may change beside ``resume=``: it is said or refused in one line."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from gt.cli.command import prepared
 from gt.cli.composing import settle
 from gt.cli.config_files import CONFIGS
 from gt.cli.resuming import resumed
-from gt.errors import UserError
+from gt.errors import UserError, shell_override
 from gt.train.resume import changes
 from tests.command_lines import said
 
@@ -47,6 +48,8 @@ def test_a_folder_has_whatever_name(run_folder, tmp_path):
     with initialize_config_dir(found[1], version_base="1.3"):
         cfg = compose("config", overrides=found[4:], return_hydra_config=True)
     assert (cfg.resume, cfg.hydra.run.dir) == (str(folder), str(folder))
+    for line in (f"resume={folder}", *shlex.split(shell_override("resume", str(folder)))):
+        assert prepared([line]) == found
 
 
 @pytest.mark.parametrize("argument", ["model/local=gcn", "trainer=fsdp", "logger=wandb", "callbacks=[default,ema]"])

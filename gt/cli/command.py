@@ -16,7 +16,7 @@ from gt.cli.config import LATE, MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
 from gt.cli.resuming import resumed
-from gt.cli.run_folders import begun_or_resumed, check_new, sweep_again, unfinished
+from gt.cli.run_folders import begun_or_resumed, check_new, sweep_again, unfinished, unquoted
 from gt.cli.seeds import check_against, repeated, taken_out
 from gt.cli.trials.search import as_trials
 from gt.errors import UserError, shell_override
@@ -162,6 +162,7 @@ def prepared(arguments: list[str]) -> list[str]:
     if "LOCAL_RANK" in os.environ and not started_outside():  # a child of a run that was checked
         return arguments
     flags, overrides = arranged(arguments)
+    overrides = list(map(unquoted, overrides))
     if going := sweep_again(overrides):
         return going
     flags, overrides, seeds, against = as_trials(flags, *taken_out(overrides))

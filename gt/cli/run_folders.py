@@ -4,8 +4,11 @@ import glob
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from gt.errors import UserError, shell_override
@@ -40,6 +43,14 @@ def check_new(folder: Path) -> None:
         raise UserError(
             f"{folder} holds a run already: go on with that by resume={folder}, or choose another hydra.run.dir"
         )
+
+
+def unquoted(override: str) -> str:
+    """``resume="FOLDER"``, as Hydra's grammar has a path that holds a space, without its quotes; any other as it is."""
+    if re.fullmatch(r"""resume=(["']).*\1""", override):
+        with suppress(HydraException):  # of a folder whose own name has a quote
+            return f"resume={OverridesParser.create().parse_override(override).value()}"
+    return override
 
 
 def sweep_again(overrides: Sequence[str]) -> list[str] | None:
