@@ -18,6 +18,7 @@ from gt.cli.sweep_tables import Outcome, write_tables
 from gt.data.files import discard
 from gt.errors import UserError
 from gt.train.job import CLAIMS, PLAN, PRUNED, SWEEP, read_json, write_json
+from gt.train.study import file_in
 
 WIDE = 160  # columns of a file or a pipe
 
@@ -70,7 +71,10 @@ def ranking() -> Iterator[None]:
             discard(Ranking.folder)
     if failed:
         jobs = ", ".join(each["job"] for each in failed)
-        advice = f"to try them again: {how_to_go_on(Ranking.folder)}"
+        again = how_to_go_on(Ranking.folder)
+        advice = f"to try them again: {again}"
+        if Ranking.folder and file_in(Ranking.folder):  # Optuna has them as failed, and a sampler goes by that
+            advice = f"a failed trial is not tried again; further ones: {again} sweep.trials=NUMBER"
         raise UserError(f"{len(failed)} of the jobs failed: {jobs}; {advice}") from stopped
     if stopped:
         raise stopped
