@@ -9,13 +9,17 @@ from gt.train.callbacks import contention
 from tests.small_runs import train, write_graphs
 
 
-@pytest.mark.parametrize(("rate", "threads", "lines"), [(40.0, 2, 0), (60.0, 2, 1), (400.0, 16, 0), (400.0, 1, 0)])
-def test_it_goes_by_how_often_each_thread_loses_its_core(rate, threads, lines, monkeypatch, capsys):
-    """Rates are a second and thread, but of sixteen threads altogether: so often they do alone."""
-    lost = rate if threads > 2 else rate * threads
+@pytest.mark.parametrize(
+    ("rate", "share", "threads", "lines"),
+    [(40.0, 0.6, 2, 0), (60.0, 0.6, 2, 1), (60.0, 0.9, 2, 0), (40.0, 0.6, 16, 0), (400.0, 0.6, 1, 0)],
+)
+def test_it_goes_by_how_often_a_thread_loses_its_core_and_for_how_long(
+    rate, share, threads, lines, monkeypatch, capsys
+):
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(contention, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    monkeypatch.setattr(contention, "_cores_lost", lambda: int(lost * now.seconds))
+    clocks = {"monotonic": lambda: now.seconds, "process_time": lambda: share * threads * now.seconds}
+    monkeypatch.setattr(contention, "time", SimpleNamespace(**clocks))
+    monkeypatch.setattr(contention, "_cores_lost", lambda: int(rate * threads * now.seconds))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     trainer, module = SimpleNamespace(is_global_zero=True), SimpleNamespace(device=torch.device("cpu"))
     callback = contention.Contention()
@@ -30,6 +34,7 @@ def test_it_goes_by_how_often_each_thread_loses_its_core(rate, threads, lines, m
 def test_every_run_looks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(contention, "WINDOW", 0.0)
     monkeypatch.setattr(contention, "OFTEN", -1.0)
+    monkeypatch.setattr(contention, "BUSY", 100.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     train(tmp_path / "run", *write_graphs(tmp_path, train=16), "trainer.max_epochs=2")
     assert capsys.readouterr().out.count("other processes want the same cores") == 1
