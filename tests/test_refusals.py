@@ -1,5 +1,6 @@
 """What a user got wrong is said: each wrong line by the words that mend it, and with no folder left behind."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -176,4 +177,12 @@ def test_a_table_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
     for place, said in ((tmp_path, "is a folder: name a file in it"), (tmp_path / "a" / "b.csv", "there is no folder")):
         with pytest.raises(UserError, match=said), whole(place) as file:
             file.write(b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_a_full_disk_does_not_take_is_named(tmp_path):
+    for number, named in ((errno.ENOSPC, str(tmp_path / "a.csv")), (errno.ECONNRESET, None)):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught, whole(tmp_path / "a.csv"):
+            raise OSError(number, os.strerror(number))
+        assert caught.value.filename == named
     assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ FORMAT = 2  # raise when the layout on disk changes: what is older is then made 
 VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
 PIECE = 2**20  # part of the format: another size gives other checksums
 THREADS = 8
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a disk that is full, or of one's share of it
 NAMED = 3  # stores that a line names
 
 Seal = dict[str, int]
@@ -49,7 +50,7 @@ def writing(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             what = f"no room in {folder}, which needs at least {needed() / 1e6:,.1f} MB: free some"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             what = f"cannot write to {folder} ({error.strerror}): change its permissions"
@@ -115,8 +116,10 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         with durable(part) as handle:
             yield handle
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+            error.filename = str(path)  # what fails to write does not say where
         raise
     sync(path.parent)
 
