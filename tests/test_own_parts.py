@@ -139,6 +139,22 @@ def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
             prepared([search, *arguments])
 
 
+def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(folder):
+    (folder / "conf" / "experiment").mkdir(exist_ok=True)
+    (folder / "conf" / "experiment" / "fixed.yaml").write_text(
+        "# @package _global_\nmask:\n  _target_: gt.masks.Window\n  width: 3\n"
+        "optim:\n  schedule:\n    _target_: torch.optim.lr_scheduler.ExponentialLR\n    gamma: 0.5\n"
+    )
+    fixed = ["hydra.searchpath=[conf]", "experiment=fixed"]
+    assert composed(prepared(fixed)).mask == {"_target_": "gt.masks.Window", "width": 3}
+    assert composed(prepared([*fixed, "mask=window"])).mask.width == 3
+    with pytest.raises(UserError, match=r"^optim/schedule=plateau counts for nothing: .*fixed\.yaml sets"):
+        prepared([*fixed, "optim/schedule=plateau"])
+    with pytest.raises(UserError, match=r"^mask=hops .*; to have it, add mask\._target_=gt\.masks\.Hops$"):
+        prepared([*fixed, "-m", "mask=window,hops"])
+    assert composed(prepared([*fixed, "mask=hops", "mask._target_=gt.masks.Hops"])).mask._target_ == "gt.masks.Hops"
+
+
 def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
     (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
     swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]

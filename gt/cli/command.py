@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from gt.cli.arguments import ASKING, COLUMNS, alternatives, arranged, in_full, parsed, value_of
-from gt.cli.composing import additions, configuration, run_dir, settle
+from gt.cli.composing import additions, configuration, refuse_overruled, run_dir, settle
 from gt.cli.config import LATE, MANY, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, searched
 from gt.cli.program import import_from_here
@@ -122,6 +122,7 @@ def check_run(
     """
     try:
         cfg = configuration(lines, name, files)
+        refuse_overruled(cfg, lines, files, name)
         leftovers = settle(cfg, lines, files.outdated(lines, name))
         if shows and OmegaConf.missing_keys(cfg):
             return leftovers

@@ -14,7 +14,7 @@ from yaml import MarkedYAMLError
 
 from gt.cli.arguments import alternatives, parsed
 from gt.cli.config import accepted, check_path
-from gt.cli.config_files import CONFIGS, Files, yaml_line
+from gt.cli.config_files import CONFIGS, Files, found, listed, yaml_line
 from gt.cli.suggestions import suggested
 from gt.errors import UserError, nearest
 from gt.train.construct import OPTIONS
@@ -62,6 +62,26 @@ def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "tra
         del cfg["hydra"]
     settle(cfg, overrides, outdated)
     return cfg
+
+
+def refuse_overruled(cfg: DictConfig, lines: list[str], files: Files, name: str = "train") -> None:
+    """Whether each option that overrides choose is heard: a file that is merged later may put another class there.
+
+    Raises:
+        UserError: one is not.
+    """
+    chosen = [o for o in parsed(lines) if o.key_or_group in files.groups and not o.is_delete()]
+    options = {f"{o.key_or_group}/{option}": o for o in chosen for option in listed(o.value())}
+    for path, section, content in files.counting(lines, name) if options else ():
+        if path not in options:
+            continue
+        for place in dict.fromkeys((section, options[path].key_or_group.replace("/", "."))):
+            key = f"{place}._target_"
+            last = files.setting(key, lines, name)
+            for target in found(content, key) if last not in (path, None) else ():
+                if OmegaConf.select(cfg, key) != target:
+                    line, other = options[path].input_line, files.name(str(last))
+                    raise UserError(f"{line} counts for nothing: {other} sets {key}; to have it, add {key}={target}")
 
 
 def settle(cfg: DictConfig, overrides: Sequence[str], outdated: Collection[str] = ()) -> list[str]:

@@ -54,6 +54,16 @@ def listed(options: Any) -> list[str]:
     return ["null" if option is None else str(option) for option in several]
 
 
+def found(content: Any, key: str) -> list[Any]:
+    """The value of a dotted key in what a file says; nothing where it is not there."""
+    for part in key.split("."):
+        content = {str(place): item for place, item in enumerate(content)} if isinstance(content, list) else content
+        if not isinstance(content, Mapping) or part not in content:
+            return []
+        content = content[part]
+    return [content]
+
+
 class Files:
     """The files of folders of configurations: which options there are, what they ask for, which of them sets a key.
 
@@ -199,9 +209,9 @@ class Files:
             if options not in ("_self_", None) and "${" not in str(options) and needed.split("/")[0] != "hydra":
                 yield needed, options
 
-    def counting(self, lines: list[str], primary: str) -> list[tuple[str, dict[str, Any]]]:
-        """The files that overrides choose, in the order in which they are merged: each one's path and what it sets."""
-        found = []
+    def counting(self, lines: list[str], primary: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """The files that overrides choose, in the order in which they are merged: path, section, all that each sets."""
+        counted = []
         files = GlobalHydra.instance().config_loader().compute_defaults_list(primary, lines, RunMode.RUN).defaults
         for file in files:
             path = str(file.config_path)
@@ -210,19 +220,13 @@ class Files:
             node = self.read(path)
             for part in reversed(file.package.split(".") if file.package else []):
                 node = {part: node}
-            found.append((path, node))
-        return found
+            counted.append((path, file.package or "", node))
+        return counted
 
     def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
         """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
-        for path, content in reversed(self.counting(chosen, primary)):
-            node: Any = content
-            for part in key.split("."):
-                node = {str(place): item for place, item in enumerate(node)} if isinstance(node, list) else node
-                if not isinstance(node, Mapping) or part not in node:
-                    break
-                node = node[part]
-            else:
+        for path, _, content in reversed(self.counting(chosen, primary)):
+            if found(content, key):
                 return path
         return None
 
@@ -244,7 +248,7 @@ class Files:
                 if isinstance(value, Mapping):
                     add(value, dotted)
 
-        for _, content in self.counting(lines, primary):
+        for *_, content in self.counting(lines, primary):
             add(content, "")
         return old
 
