@@ -31,6 +31,7 @@ REFUSED = {
     "hops=1": "unknown key 'hops': did you mean 'mask.hops'?",
     "epochs=3": "did you mean 'trainer.max_epochs'?",
     "optim.max_epoch=3": "did you mean 'trainer.max_epochs'?",
+    "trainer.steps=3": "did you mean 'max_steps' or 'min_steps'?",
     "trainer.lr=1": "did you mean 'optim.lr'?",
     "model.heads=2": "did you mean 'model.block.attention.heads'?",
     "data=zinc data.path=x": "data.path=x is read in place of a dataset: choose data=pyg",

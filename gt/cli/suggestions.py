@@ -24,7 +24,8 @@ def suggested(name: str, known: Collection[str], section: Any, path: str = "", w
     """
     deeper = named(section, path)
     if name in deeper or not difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
-        for keys in (deeper, {} if whole is None else named(whole, "")):
+        longer = any(name in each.split("_") for each in known)  # such as max_steps, where steps is meant
+        for keys in (deeper, {} if whole is None or longer else named(whole, "")):
             meant = [name] if name in keys else difflib.get_close_matches(name, keys, n=1, cutoff=ALIKE)
             if meant:
                 return f"did you mean {' or '.join(repr(key) for key in keys[meant[0]][:FEW])}?"
