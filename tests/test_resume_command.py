@@ -50,6 +50,8 @@ def test_a_folder_has_whatever_name(run_folder, tmp_path):
     assert (cfg.resume, cfg.hydra.run.dir) == (str(folder), str(folder))
     for line in (f"resume={folder}", *shlex.split(shell_override("resume", str(folder)))):
         assert prepared([line]) == found
+    with pytest.raises(UserError, match=r"^no run in 'a','b': "):
+        prepared(["resume='a','b'"])
 
 
 @pytest.mark.parametrize("argument", ["model/local=gcn", "trainer=fsdp", "logger=wandb", "callbacks=[default,ema]"])

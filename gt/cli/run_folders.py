@@ -49,7 +49,8 @@ def unquoted(override: str) -> str:
     """``resume="FOLDER"``, as Hydra's grammar has a path that holds a space, without its quotes; any other as it is."""
     if re.fullmatch(r"""resume=(["']).*\1""", override):
         with suppress(HydraException):  # of a folder whose own name has a quote
-            return f"resume={OverridesParser.create().parse_override(override).value()}"
+            folder = OverridesParser.create().parse_override(override).value()
+            return f"resume={folder}" if isinstance(folder, str) else override
     return override
 
 
