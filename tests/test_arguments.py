@@ -103,3 +103,15 @@ def test_what_only_the_source_takes_need_not_be_said_in_full(words, full):
         {"data": {"_target_": "gt.data.graphs.GraphData", "source": {"_target_": f"{__name__}.Bare"}}}
     )
     assert in_full(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]
+
+
+def test_none_of_a_group_is_an_empty_list_to_hydra():
+    words = ["loss=null", "experiment=a,null", "loss=null,l1", "loss.x=null", "seed=null", "experiment=nullable"]
+    assert arranged(words)[1] == [
+        "loss=[]",
+        "experiment=a,[]",
+        "loss=[],l1",
+        "loss.x=null",
+        "seed=null",
+        "experiment=nullable",
+    ]

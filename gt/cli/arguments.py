@@ -21,15 +21,15 @@ INFO = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 SHOWN = ("job", "hydra", "all")  # of a configuration
 # groups of which none may be chosen, which Hydra wants to be told by an empty list
 OPTIONAL = ("baseline", "callbacks", "debug", "encoding", "experiment", "logger", "loss", "metrics", "objective")
-NONE = {f"{group}=null" for group in OPTIONAL}
+NULL = re.compile(r"(?<=[=,])null(?=,|$)")  # as a value, or as one of several
 COLUMNS = re.compile(r"data\.(source\.)?(target|features)")  # may be several, and a comma between them be meant so
 
 
 def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags, with their values, and the overrides among arguments in any order.
 
-    ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``; of `NONE` ``group=null`` is
-    ``group=[]``; ``init=RUN`` is short for ``init.run=RUN``.
+    ``--key=value``, as the agents of W&B's sweeps write it, is the override ``key=value``; of `OPTIONAL` ``group=null``
+    is ``group=[]``, among the values of a sweep too; ``init=RUN`` is short for ``init.run=RUN``.
 
     Raises:
         UserError: a flag that Hydra does not have, or lacks its value.
@@ -59,7 +59,7 @@ def arranged(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             known = [flag for flag in ALONE | VALUED | ASKING if flag.startswith("--")]
             raise UserError(f"there is no option '{name}': {nearest(name, known)}")
     overrides = [re.sub(r"^init=", "init.run=", line) for line in overrides]
-    return flags, [line.replace("=null", "=[]") if line in NONE else line for line in overrides]
+    return flags, [re.sub(NULL, "[]", line) if line.partition("=")[0] in OPTIONAL else line for line in overrides]
 
 
 def in_full(arguments: Sequence[str], base: DictConfig) -> list[str]:

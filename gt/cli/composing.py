@@ -14,7 +14,7 @@ from yaml import MarkedYAMLError
 
 from gt.cli.arguments import alternatives, parsed
 from gt.cli.config import accepted, check_path
-from gt.cli.config_files import CONFIGS, Files, found, listed, yaml_line
+from gt.cli.config_files import CONFIGS, Files, listed, value_at, yaml_line
 from gt.cli.suggestions import suggested
 from gt.errors import UserError, nearest
 from gt.train.construct import OPTIONS
@@ -78,7 +78,7 @@ def refuse_overruled(cfg: DictConfig, lines: list[str], files: Files, name: str 
         for place in dict.fromkeys((section, options[path].key_or_group.replace("/", "."))):
             key = f"{place}._target_"
             last = files.setting(key, lines, name)
-            for target in found(content, key) if last not in (path, None) else ():
+            for target in value_at(content, key) if last not in (path, None) else ():
                 if OmegaConf.select(cfg, key) != target:
                     line, other = options[path].input_line, files.name(str(last))
                     raise UserError(f"{line} counts for nothing: {other} sets {key}; to have it, add {key}={target}")

@@ -54,7 +54,7 @@ def listed(options: Any) -> list[str]:
     return ["null" if option is None else str(option) for option in several]
 
 
-def found(content: Any, key: str) -> list[Any]:
+def value_at(content: Any, key: str) -> list[Any]:
     """The value of a dotted key in what a file says; nothing where it is not there."""
     for part in key.split("."):
         content = {str(place): item for place, item in enumerate(content)} if isinstance(content, list) else content
@@ -226,7 +226,7 @@ class Files:
     def setting(self, key: str, chosen: list[str], primary: str) -> str | None:
         """The file that has the last word on a dotted key when these group options are chosen; None where none has."""
         for path, _, content in reversed(self.counting(chosen, primary)):
-            if found(content, key):
+            if value_at(content, key):
                 return path
         return None
 
