@@ -334,8 +334,14 @@ def test_who_asks_one_process_twice_within_a_long_computation_hears_nothing_of_o
         assert process.stderr.read() == "stopped by SIGINT, asked twice\n"
 
 
-@pytest.mark.parametrize("signum", SIGNALS)
-@pytest.mark.parametrize("joining", [True, False])
+@pytest.mark.parametrize(
+    ("joining", "signum"),
+    [
+        pytest.param(joining, signum, marks=[] if joining == (place == 0) else pytest.mark.slow)
+        for joining in (True, False)
+        for place, signum in enumerate(SIGNALS)
+    ],
+)
 def test_a_process_that_waits_for_others_ends_by_a_signal_or_a_second_one(joining, signum):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     where = "interrupts.interrupts.joining()" if joining else "nullcontext()"

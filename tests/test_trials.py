@@ -215,7 +215,9 @@ def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
         prepared(["sweep=optuna", "sweep.trails=3"])
 
 
-@pytest.mark.parametrize("name", ["python_functions", "molhiv", "text"])
+@pytest.mark.parametrize(
+    "name", ["python_functions", *(pytest.param(name, marks=pytest.mark.slow) for name in ("molhiv", "text"))]
+)
 def test_both_ends_of_every_dimension_can_be_built(name):
     data = [f"data.source.path={__file__}"] if name == "text" else []
     _, *words = prepared([f"sweep={name}", *data])
