@@ -65,6 +65,12 @@ def below_one(value: float, name: str) -> None:
         raise ValueError(f"{name} must be 0 or more and below 1, not {value}")
 
 
+def up_to_one(value: float, name: str) -> None:
+    """From 0 to 1, both included."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value}")
+
+
 def beyond_limits(section: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first key of a section whose number is beyond its limits, and what it should be; None where all are right."""
     for key, (allowed, words) in LIMITS.get(section.get("_target_", ""), {}).items():

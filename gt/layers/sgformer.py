@@ -15,7 +15,7 @@ from gt.layers.linear import everything, read_all
 from gt.linear import Linear
 from gt.masks import Pairs
 from gt.norms import normalised
-from gt.ranges import at_least
+from gt.ranges import at_least, up_to_one
 
 Factory = Callable[[int], nn.Module]
 
@@ -80,8 +80,7 @@ class SGFormerBlock(Composite):
         super().__init__()
         at_least(0, layers, "layers")
         for name, value in (("weight", weight), ("mix", mix)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {value}")
+            up_to_one(value, name)
         self.convolutions: Any = nn.ModuleList(convolution(width) for _ in range(layers))
         self.attention, self.norm, self.dropout = attention(width), norm(width), Dropout(dropout)
         self.weight, self.mix = weight, mix

@@ -1,6 +1,5 @@
 """One cell: a network trained on a puzzle until it solves it, or for as many epochs as its row allows."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from gt.data.datamodule import DataModule
 from gt.data.parallel import mapped
 from gt.puzzles.grid import Cell
 from gt.train.feed import Feed
-from gt.train.job import write_json
+from gt.train.job import read_json, write_json
 from gt.train.logging import quiet
 from gt.train.network import build, encodings_of, network_config
 from gt.train.task import Task
@@ -92,7 +91,7 @@ def path_of(cell: Cell, folder: Path) -> Path:
 def kept(cell: Cell, folder: Path) -> Result | None:
     """The result of a cell that an earlier run has finished, with the very same overrides."""
     path = path_of(cell, folder)
-    facts = json.loads(path.read_text()) if path.exists() else {}
+    facts = read_json(path) if path.exists() else {}
     return Result(**facts["result"]) if facts.get("overrides") == cell.overrides else None
 
 

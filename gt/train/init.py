@@ -1,6 +1,5 @@
 """Training that begins with what other runs have learned: their weights, some of them frozen, or low-rank changes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,7 +14,7 @@ from gt.ranges import at_least
 from gt.schema import Schema, several
 from gt.train.checkpoint import checkpoint_in
 from gt.train.checkpoint_files import read
-from gt.train.job import write_json
+from gt.train.job import read_json, write_json
 from gt.train.launch import rank_outside
 from gt.train.low_rank import is_change, merged, plain
 from gt.train.meaning import difference, last_map, other_meaning, take_rows
@@ -72,7 +71,7 @@ class Init:
             return ""
         if resumed:
             lines: list[str] = []
-            taken = json.loads((folder / BEGUN).read_text())["taken"]
+            taken = read_json(folder / BEGUN)["taken"]
         else:
             lines, taken = self._take(net, schema, config, folder)
         self._freeze(net, set(taken))

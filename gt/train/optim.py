@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LambdaLR, LR
 
 from gt.errors import UserError, nearest
 from gt.losses import Criterion
-from gt.ranges import at_least, positive
+from gt.ranges import at_least, positive, up_to_one
 
 NEVER = 1 << 62  # epochs, or steps
 ENDS = ("total_steps", "T_max", "total_iters")  # what schedules call the number of all steps
@@ -35,8 +35,7 @@ def stable_then_decay(optimizer: Optimizer, total_steps: int, decay: float = 0.2
     Raises:
         ValueError: no such share.
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be a share of the steps, from 0 to 1, not {decay}")
+    up_to_one(decay, "decay")
     start = (1 - decay) * total_steps
 
     def share(step: int) -> float:
@@ -169,8 +168,7 @@ class Optimisation:
             positive(self.loss_limit, "loss_limit")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final must lie between 0 and 1, not {self.final}")
+        up_to_one(self.final, "final")
         for name in ("lr", "weight_decay"):
             if name in getattr(self.optimizer, "keywords", {}):
                 raise ValueError(f"optimizer.{name} does not count: give optim.{name}")

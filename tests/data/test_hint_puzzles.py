@@ -49,7 +49,7 @@ def test_a_graph_may_be_complete():
     [
         ({"size": 4}, "size must be 7 or more, not 4"),
         ({"degree": 24}, "size must be 25 or more, not 24"),
-        ({"honest": 70}, "honest, a probability, must lie between 0 and 1, not 70"),
+        ({"honest": 70}, "honest must be from 0 to 1, not 70"),
     ],
 )
 def test_options_that_no_graph_can_have_are_refused(options, said):

@@ -1,6 +1,5 @@
 """Runs of a demonstration, each as ``train.py`` makes it."""
 
-import json
 import runpy
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.train.checkpoint import load
 from gt.train.construct import constructing
-from gt.train.job import RESULT, write_json
+from gt.train.job import RESULT, read_json, write_json
 from gt.train.network import encodings_of
 from gt.train.task import Task
 
@@ -43,7 +42,7 @@ def begin(folder: Path, overrides: Sequence[str]) -> DictConfig:
     cfg = composed(check_command(list(overrides)))
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / SETTINGS
-    others = kept.is_file() and json.loads(kept.read_text()) != list(overrides)
+    others = kept.is_file() and read_json(kept) != list(overrides)
     if others and any(folder.glob(f"*/{RESULT}")):
         raise UserError(f"{folder} holds runs under other settings: choose another folder by --out")
     write_json(kept, list(overrides))
@@ -64,7 +63,7 @@ def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
             runpy.run_path(str(CONFIGS.parent / "train.py"), run_name="train")["command"]()
         finally:
             sys.argv = arguments
-    return json.loads((folder / RESULT).read_text())
+    return read_json(folder / RESULT)
 
 
 def opened(folder: Path, encodings: Sequence[Encoding] | None = None) -> tuple[Task, DataModule]:

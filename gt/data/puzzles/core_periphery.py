@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from gt.data.puzzles.base import Drawn, Puzzle, both_ways
-from gt.ranges import at_least
+from gt.ranges import at_least, up_to_one
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,8 +37,7 @@ class CorePeriphery(Puzzle):
         super().__post_init__()
         at_least(1, self.degree, "degree")
         at_least(self.degree + 1, self.size, "size")
-        if not 0 <= self.honest <= 1:
-            raise ValueError(f"honest, a probability, must lie between 0 and 1, not {self.honest}")
+        up_to_one(self.honest, "honest")
 
     def draw(self, rng: np.random.Generator, count: int) -> Drawn:
         core = rng.integers(2, size=(count, self.size))

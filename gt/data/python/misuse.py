@@ -50,10 +50,9 @@ def samples(module: ast.Module) -> list[Sample]:
 
 def of(function: Function) -> Sample | None:
     """A function with its variables and slots; None where there is no slot, no choice, or no canonical source."""
-    sources = written(function)
-    if sources is None:
+    source = written(function)
+    if source is None:
         return None
-    (source,) = sources
     order = preorder(ast.parse(source).body[0])  # again, for the places of names in canonical source
     words, places = zip(*lexed(source), strict=True)
     token_at = {place: number for number, place in enumerate(places)}

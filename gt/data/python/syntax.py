@@ -100,10 +100,10 @@ def inner(module: ast.AST) -> list[Function]:
     return [function for function in functions if SMALLEST <= sum(1 for _ in ast.walk(function)) <= LARGEST]
 
 
-def written(*nodes: ast.AST) -> list[str] | None:
-    """The canonical source of some nodes; None where Python reads more than it can write."""
+def written(node: ast.AST) -> str | None:
+    """The canonical source of a node; None where Python reads more than it can write."""
     try:
-        return [ast.unparse(node) for node in nodes]
+        return ast.unparse(node)
     except ValueError:  # a number of too many digits; before Python 3.12 an f-string that would need a backslash
         return None
 
