@@ -377,7 +377,9 @@ print("saved", flush=True)
 """
 
 
-@pytest.mark.parametrize(("rounds", "other"), [(1, signal.SIGINT), (4_000_000, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("rounds", "other"), [(1, signal.SIGINT), pytest.param(4_000_000, signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signals_that_come_together_are_one(rounds, other):
     """As where a terminal sends one to torchrun and to what it has started, to which torchrun passes it on."""
     pipes = {"stdout": subprocess.PIPE, "text": True}

@@ -20,7 +20,7 @@ from tests.train_matrix import CLIP, PRECISIONS
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_combination_takes_its_steps_or_is_refused(processes, tmp_path):
     (tmp_path / "text.txt").write_text("\n".join(f"{a} and {b} make {a + b};" for a in range(20) for b in range(20)))
     done = subprocess.run(

@@ -73,6 +73,7 @@ class Files:
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
         self.contents: dict[str, dict[str, Any]] = {}  # of the files that were read
+        self.merged: dict[tuple[str, ...], list[tuple[str, str, dict[str, Any]]]] = {}  # what `counting` worked out
         self.groups: dict[str, list[str]] = {}
         for folder in folders:
             for group, options in groups(folder).items():
@@ -211,7 +212,9 @@ class Files:
 
     def counting(self, lines: list[str], primary: str) -> list[tuple[str, str, dict[str, Any]]]:
         """The files that overrides choose, in the order in which they are merged: path, section, all that each sets."""
-        counted = []
+        if known := self.merged.get((primary, *lines)):
+            return known
+        counted = self.merged[primary, *lines] = []
         files = GlobalHydra.instance().config_loader().compute_defaults_list(primary, lines, RunMode.RUN).defaults
         for file in files:
             path = str(file.config_path)
