@@ -51,18 +51,22 @@ def activation_of(name: str) -> Any:
     return ACTIVATIONS[name]
 
 
-def check_kind(config: Any, *kinds: str) -> None:
-    """Whether a configuration is that of one of these kinds of models, which reads by itself alone.
+def check_kind(model: Any, *kinds: str) -> None:
+    """Whether a model is of one of these kinds, reads by itself alone and predicts tokens.
 
     Raises:
         UserError: it is not; others have parameters of the same names that mean something else.
     """
+    config = model.config
     if config.model_type not in kinds:
         raise UserError(f"this is a model of the kind '{config.model_type}': {' or '.join(kinds)} can be taken over")
     if getattr(config, "add_cross_attention", False):
         raise UserError(
             f"a {config.model_type} that reads another model's states (add_cross_attention) is not supported"
         )
+    if model.get_output_embeddings() is None:
+        loader = "AutoModelForMaskedLM" if config.model_type == "bert" else "AutoModelForCausalLM"
+        raise UserError(f"this {type(model).__name__} scores no tokens: load it by transformers.{loader}")
 
 
 def block_of(heads: int, inner: int, activation: Any, eps: float, prenorm: bool, backend: str) -> Any:
@@ -102,7 +106,7 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
         UserError: a configuration that changes the architecture.
     """
     c = model.config
-    check_kind(c, "gpt2")
+    check_kind(model, "gpt2")
     if c.scale_attn_by_inverse_layer_idx or c.reorder_and_upcast_attn or not c.scale_attn_weights:
         raise UserError("this GPT-2 scales its attention in a way that is not supported")
     inner = c.n_inner or 4 * c.n_embd
@@ -152,7 +156,7 @@ def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
         UserError: a configuration that changes the architecture.
     """
     c, given = model.config, dict(model.state_dict())
-    check_kind(c, "llama", "mistral", "qwen3")
+    check_kind(model, "llama", "mistral", "qwen3")
     rope = c.rope_parameters
     if c.head_dim * c.num_attention_heads != c.hidden_size:
         raise UserError(f"heads of {c.head_dim} channels that do not add up to {c.hidden_size} are not supported")
@@ -225,7 +229,7 @@ def from_bert(model: Any, backend: str = "auto") -> GraphTransformer:
         UserError: a configuration that changes the architecture.
     """
     c = model.config
-    check_kind(c, "bert")
+    check_kind(model, "bert")
     if c.is_decoder:
         raise UserError("a BERT that reads backwards alone (is_decoder) is not supported")
     activation, norm = activation_of(c.hidden_act), partial(nn.LayerNorm, eps=c.layer_norm_eps)

@@ -187,7 +187,17 @@ def test_a_llama_of_another_make_is_refused(llama):
 )
 def test_a_model_of_another_kind_is_refused(take_over, config, word):
     with pytest.raises(UserError, match=word):
-        take_over(SimpleNamespace(config=SimpleNamespace(**config), state_dict=dict))
+        take_over(SimpleNamespace(config=SimpleNamespace(**config), state_dict=dict, get_output_embeddings=dict))
+
+
+def test_a_model_that_scores_no_tokens_is_refused(gpt2, llama, bert):
+    for take_over, model, loader in (
+        (from_gpt2, gpt2, "Causal"),
+        (from_llama, llama, "Causal"),
+        (from_bert, bert, "Masked"),
+    ):
+        with pytest.raises(UserError, match=f"Model scores no tokens: load it by transformers.AutoModelFor{loader}LM"):
+            take_over(model.base_model)
 
 
 # ---- PyG's layers, values and gradients, on graphs where some nodes read nobody
