@@ -1,14 +1,16 @@
 """The page of a run and its pictures."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 import gt.train.report
 from gt.train.figures import curves
-from gt.train.page import table
+from gt.train.page import drawn, table
 from tests.small_runs import train, write_graphs
 
 
@@ -68,6 +70,15 @@ def test_figures_are_kept_in_the_formats_that_are_asked_for(tmp_path):
     for name, content in kept.items():
         assert content.startswith(b"%PDF" if name.endswith("pdf") else b"<?xml")
         assert b"/Type3" not in content  # fonts that many journals refuse
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_letters_that_the_font_lacks_are_no_matter_for_warnings(kind):
+    figure = Figure()
+    figure.text(0.5, 0.5, "正面 \N{GIRL}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drawn(figure, kind)
 
 
 def test_numbers_stand_to_the_right_words_to_the_left_and_nothing_is_taken_for_html():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,8 @@ def drawn(figure: Figure, kind: str = "png") -> bytes:
     import matplotlib as mpl  # late: half a second that a refused command does without
 
     file = io.BytesIO()
-    with mpl.rc_context({"font.size": 9, "pdf.fonttype": 42}):
+    with mpl.rc_context({"font.size": 9, "pdf.fonttype": 42}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # a letter of a name, which shows as a box
         figure.savefig(file, dpi=130, format=kind)
     return file.getvalue()
 
