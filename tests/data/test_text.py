@@ -215,6 +215,17 @@ def test_an_example_goes_on_from_the_text(tmp_path, monkeypatch):
     assert data.examples(torch.nn.Linear(1, 1), "valid") == ""
 
 
+def test_an_example_shows_no_control_characters(tmp_path, monkeypatch):
+    written = "é\n\t\x00\x1b[31m\r\x7f\u200d\x85"
+    monkeypatch.setattr(language, "reader", lambda net, context: None)
+    monkeypatch.setattr(language, "generate", lambda read, prompt, *_: torch.cat([prompt[0], tokens])[None])
+    data = opened(tmp_path, "0123456789" * 200, tokens="bytes")
+    tokens = torch.tensor(list(written.encode()))
+    block = partial(ParallelBlock, attention=Attention, feed_forward=FeedForward)
+    shown = data.examples(GraphTransformer(data.schema, 32, 1, block, Causal()), "valid")
+    assert shown.endswith("é\n    \t��[31m��\u200d�\n")
+
+
 def test_python_s_library_is_split_by_file(tmp_path, monkeypatch):
     for number in range(60):
         (tmp_path / f"m{number}.py").write_text(f"# {number}\nä = {number}\n")

@@ -1,6 +1,7 @@
 """Language modelling: every block of text is a path graph, every token a node."""
 
 import copy
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 PROMPT, WRITTEN, TEMPERATURE = 32, 300, 0.8  # of an example: tokens that are read, tokens that are drawn, and how
+# what steers a terminal, or makes of a log a binary file, rather than being shown; line feeds and tabs are
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TextDataset(BatchDataset):
@@ -176,8 +179,9 @@ class LanguageData(Sized):
             return ""
         prompt = tensor(self.tokens[split][: max(1, min(PROMPT, self.context // 2))]).to(next(net.parameters()).device)
         written = generate(reader(net.eval(), self.context), prompt[None], WRITTEN, self.context, TEMPERATURE)[0]
-        parts = [self.opened.tokenizer.decode(part.tolist()) for part in (prompt, written[len(prompt) :])]
-        return f"after {parts[0]!r} it writes:\n{textwrap.indent(parts[1], '    ', lambda line: True)}\n"
+        first, then = (self.opened.tokenizer.decode(part.tolist()) for part in (prompt, written[len(prompt) :]))
+        then = CONTROL.sub("\N{REPLACEMENT CHARACTER}", then)
+        return f"after {first!r} it writes:\n{textwrap.indent(then, '    ', lambda line: True)}\n"
 
     def has(self, split: str) -> bool:
         return split in self.tokens
