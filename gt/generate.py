@@ -55,9 +55,10 @@ def main() -> None:
     check_answers([task])
     tokenizer = loads(schema.tokenizer)
     try:
-        prompt = tokenizer.encode([args.prompt])[0]
+        args.prompt.encode()
     except UnicodeEncodeError:
         raise UserError("--prompt holds bytes that are no UTF-8") from None
+    prompt = tokenizer.encode([args.prompt])[0]
     if not len(prompt):
         raise UserError("there is nothing to continue: give --prompt TEXT")
     net.to(device)

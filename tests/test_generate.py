@@ -14,7 +14,7 @@ from torch import nn
 
 import gt
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay, Separable
-from gt.data.text.tokenizer import Bytes, Characters, loads
+from gt.data.text.tokenizer import BytePairs, Bytes, Characters, loads
 from gt.encodings import Degree, LearnedPositions, Rotary, Sinusoidal
 from gt.errors import UserError, one_line
 from gt.generate import main
@@ -376,9 +376,13 @@ def test_what_is_no_language_model_is_refused(tmp_path, monkeypatch):
 
 
 def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tokenizers")
     good = checkpoint(tmp_path / "good.ckpt", text_schema())
     ahead = checkpoint(tmp_path / "ahead.ckpt", text_schema(), CONFIG | {"mask": {"_target_": "gt.masks.Complete"}})
+    pairs = checkpoint(tmp_path / "pairs.ckpt", text_schema(BytePairs.learn(["abc"], 256)))
     for arguments, said in (
+        ((good, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
+        ((pairs, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
         ((str(tmp_path / "none.ckpt"),), "no checkpoint at"),
         ((ahead,), "the mask Complete() lets a token read what comes after it"),
         ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 that this model knows"),
