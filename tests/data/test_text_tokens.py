@@ -295,6 +295,14 @@ def test_a_tokenizer_from_a_file_is_taken_as_it_is(tmp_path, pairs):
     assert set(measures.compute()) == {"accuracy", "perplexity"}
 
 
+def test_a_tokenizer_without_a_token_for_the_unknown_is_one_line():
+    tokenizers = pytest.importorskip("tokenizers")
+    known = BytePairs(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0})).to_str())
+    assert known.encode(["a"])[0].tolist() == [0]
+    with pytest.raises(UserError, match=r"no token for \(WordLevel error: .*\): take one with a token for the unknown"):
+        known.encode(["b"])
+
+
 # ---- metrics
 
 

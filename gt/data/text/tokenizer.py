@@ -229,7 +229,15 @@ class BytePairs(Tokenizer):
         return tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except Exception as error:
+            if type(error) is not Exception:  # the library raises bare ones
+                raise
+            raise UserError(
+                f"the text has what its tokenizer has no token for ({first_line(error)}): take one with a token for "
+                "the unknown (data.tokenizer)"
+            ) from None
         return [np.array(each.ids, dtype=np.int64) for each in encoded]
 
     def decode(self, tokens: Sequence[int]) -> str:
