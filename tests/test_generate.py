@@ -277,6 +277,15 @@ def test_a_cache_changes_no_text_though_it_outgrows_the_context(options):
     assert len({tuple(row) for row in texts[0].tolist()}) == 4
 
 
+def test_a_reader_takes_more_and_fewer_texts_after_a_restart():
+    net = model()
+    read = reader(net, CONTEXT)
+    for samples in (2, 3, 1):
+        text = tokens(samples, 5)
+        read.restart()
+        torch.testing.assert_close(read(text), Recompute(net)(text))
+
+
 def test_texts_follow_their_seed():
     net, prompt = model(), tokens(2, 1)
     one, again, other = (generate(Cache(net, CONTEXT), prompt, 30, CONTEXT, seed=s) for s in (1, 1, 2))

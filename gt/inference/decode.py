@@ -126,7 +126,7 @@ class KeysAndValues:
         assert isinstance(pairs, Rows)
         shape, samples = q.shape, pairs.batch.num_graphs
         q, k, v = (t.unflatten(0, (samples, -1)) for t in (q, k, v))  # (S, R, H, D)
-        if self.kept is None:
+        if self.kept is None or self.kept.shape[1] != samples:  # after a restart it may be of more or fewer texts
             self.kept = k.new_empty(2, samples, self.context, *k.shape[2:])
         here, so_far = pairs.place
         self.kept[0, :, here], self.kept[1, :, here] = k, v
