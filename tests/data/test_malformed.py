@@ -368,7 +368,10 @@ def test_a_text_too_short_is_kept_for_shorter_blocks(tmp_path: Path) -> None:
     at = written("text", tmp_path, {"t.txt": "x" * 36})
     with pytest.raises(UserError) as caught:
         opened("text", tmp_path, context=16)
-    assert str(caught.value) == f"{at}/t.txt has 36 characters: too few for blocks of 16; lower data.context"
+    assert (
+        str(caught.value)
+        == f"{at}/t.txt has 32 characters to train on of 36: too few for blocks of 16; lower data.context"
+    )
     kept = contents(tmp_path / "root")
     assert opened("text", tmp_path, context=15).has("train")
     assert contents(tmp_path / "root") == kept

@@ -130,9 +130,9 @@ class LanguageData(Sized):
         tokenizer = self.store.tokenizer
         counts = {split: len(tokens) for split, tokens in self.tokens.items()}
         if known is None and counts["train"] < 2 * self.context + 1:
-            total = sum(counts.values())
             raise UserError(
-                f"{self.source} has {total} {tokenizer.unit}: too few for blocks of {self.context}; lower data.context"
+                f"{self.source} has {counts['train']:,} {tokenizer.unit} to train on of {sum(counts.values()):,}: too "
+                f"few for blocks of {self.context}; lower data.context"
             )
         for split, count in counts.items():
             if count < 2:
