@@ -20,6 +20,7 @@ from gt.layers import Attention, FeedForward, ParallelBlock
 from gt.linear import Linear
 from gt.masks import Causal, Complete
 from gt.model import GraphTransformer
+from gt.norms import RMSNorm
 from gt.schema import Schema
 
 ACTIVATIONS = {
@@ -164,7 +165,7 @@ def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
         raise UserError(f"rotary positions that are scaled ('{rope['rope_type']}') are not supported")
     if getattr(c, "sliding_window", None) or any(name.endswith("_proj.bias") for name in given):
         raise UserError(f"a sliding window, or maps with a bias, are not supported in a {c.model_type}")
-    norm = partial(nn.RMSNorm, eps=c.rms_norm_eps)
+    norm = partial(RMSNorm, eps=c.rms_norm_eps)
     qk_norm = "model.layers.0.self_attn.q_norm.weight" in given
     net = GraphTransformer(
         Schema(node_vocab=(c.vocab_size,), level="node", outputs=c.vocab_size, max_nodes=c.max_position_embeddings),

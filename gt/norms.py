@@ -6,10 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gt.graph import GraphBatch
 
 ALONE = (nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.BatchNorm1d)  # which take rows alone
+
+
+class RMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm` (Zhang & Sennrich 2019) that stays one kernel where rows have 16 bits and its weight has 32.
+
+    So they come under autocast, where PyTorch warns of it and takes the steps one by one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 @cache

@@ -13,6 +13,7 @@ from gt.layers.base import Layer, State
 from gt.layers.linear import packed, read_before, rows_in_order
 from gt.linear import Linear
 from gt.masks import Pairs
+from gt.norms import RMSNorm
 from gt.ranges import at_least
 
 
@@ -99,7 +100,7 @@ class Mamba2(Layer):
         step = torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)).exp()
         self.step_bias = nn.Parameter(step + (-torch.expm1(-step)).log())  # softplus of it gives the step
         self.skip = nn.Parameter(torch.ones(heads))
-        self.norm = nn.RMSNorm(inner, eps=eps)
+        self.norm = RMSNorm(inner, eps=eps)
         self.project_out = Linear(inner, width, bias=False)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
