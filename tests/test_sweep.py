@@ -228,6 +228,40 @@ def test_settings_are_ranked_by_validation_whatever_its_value(mode, order):
     assert "".join(job["job"] for jobs in found for job in jobs) == order
 
 
+def test_scores_by_other_criteria_are_not_held_against_one_another(tmp_path):
+    by_loss = {"criterion": "loss", "mode": "min", "scores": {"loss": 0.4}, "baseline": {"loss": 0.7}}
+    by_error = {"criterion": "mae", "mode": "min", "scores": {"mae": 0.1}, "baseline": {"mae": 0.3}}
+    others = [(0, "loss", 0.6, by_loss), (1, "loss", 0.5, by_loss), (2, "mae", 0.2, by_error)]
+    jobs = [result(n, f"criterion={name}", f"a={n}", valid=valid) | more for n, name, valid, more in others]
+    jobs += [result(n, "criterion=accuracy", f"a={n}", valid=n / 10, test=n / 10) for n in (3, 4)]
+    keep(tmp_path, jobs)
+    show(tmp_path)
+    rows = [row.strip("│ ").split("│") for row in (tmp_path / "ranking.txt").read_text().splitlines() if "│" in row]
+    places = {cells[1].strip(): [cells[n].strip() for n in (0, 4, 5, 6)] for cells in rows}
+    assert list(places) == ["2", "4", "3", "1", "0"]
+    assert places["2"] == ["1", "mae", "0.2000", "0.1000"]
+    assert places["3"] == ["2", "accuracy", "0.3000", "0.3000"]
+    assert places["1"] == ["1", "loss", "0.5000", "0.4000"]
+    assert "Drawn are settings that go by mae" in (tmp_path / "ranking.html").read_text()
+
+
+def test_a_setting_given_up_after_a_lucky_seed_is_not_the_best(tmp_path, capsys):
+    jobs = [result(n, f"a={n}", "seed=0", valid=valid) for n, valid in ((0, 0.9), (1, 0.5), (2, 0.8))]
+    jobs += [result("1-1", "a=1", "seed=1"), result("3-1", "a=2", "seed=1", valid=0.6)]
+    keep(tmp_path, jobs)
+    for trial in "02":  # the second was drawn again, and that trial ran to its end
+        pruned = {"overrides": [f"a={trial}", "seed=1"], "reason": "0.1 after 2 validations"}
+        (tmp_path / f"{trial}-1").mkdir()
+        (tmp_path / f"{trial}-1" / "pruned.json").write_text(json.dumps(pruned))
+    show(tmp_path)
+    best, middle, last = (tmp_path / "ranking.txt").read_text().split("best first")[1].splitlines()[4:7]
+    assert "a=2" in best
+    assert "a=1" in middle
+    assert "1, 1 given up" in last
+    assert "given up" not in best
+    assert "a=2" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_fold_that_went_by_its_loss_is_not_averaged_with_the_others_scores():
     folds = [result(fold, "optim.lr=1", f"data.source.fold={fold}", valid=0.8) for fold in range(3)]
     folds[0] |= {"criterion": "loss", "mode": "min", "best_valid": 7.0}

@@ -11,9 +11,10 @@ from gt.cli.arguments import parsed
 from gt.cli.intervals import Estimate, difference
 from gt.cli.seeds import is_repetition, key_of
 from gt.errors import UserError, nearest
-from gt.train.job import FAILURE, RESULT, read_json
+from gt.train.job import FAILURE, PRUNED, RESULT, read_json
 
 Job = dict[str, Any]  # what its result.json holds, and its number
+Settings = dict[tuple[str, ...], dict[tuple[str, ...], Job]]  # by `setting`, then by `repetition`
 
 
 def job_results(folder: Path) -> list[Job]:
@@ -60,17 +61,39 @@ def repetition(job: Job) -> tuple[str, ...]:
     return tuple(sorted(line.lstrip("+") for line in job["overrides"] if is_repetition(line)))
 
 
-def ranked(results: Iterable[Job]) -> list[list[Job]]:
-    """The jobs of each setting; best mean first, undefined last. A job that was run twice counts once."""
-    settings: dict[tuple[str, ...], dict[tuple[str, ...], Job]] = {}
-    for job in results:
+def by_setting(jobs: Iterable[Job]) -> Settings:
+    """The jobs of each setting, by which run of it they are: the first of those that are the same."""
+    settings: Settings = {}
+    for job in jobs:
         settings.setdefault(setting(job), {}).setdefault(repetition(job), job)
+    return settings
 
-    def order(jobs: list[Job]) -> tuple[bool, float]:
+
+def given_up(jobs: Sequence[Job], pruned: Settings) -> int:
+    """How many runs of the setting of some jobs are among those given up, and not finished by another trial of it."""
+    return len(pruned.get(setting(jobs[0]), {}).keys() - set(map(repetition, jobs)))
+
+
+def ranked(results: Iterable[Job], pruned: Iterable[Job] = ()) -> list[list[Job]]:
+    """The jobs of each setting; best mean first, undefined last. A job that was run twice counts once.
+
+    Settings that go by another criterion, as those of other data do, come after all of the first, by the loss at the
+    end: their scores are not held against one another. One that was given up after some of its seeds comes after
+    those that were not, for those seeds may be its luckiest.
+
+    Args:
+        pruned: the jobs that were given up.
+    """
+    every = [comparable(list(jobs.values())) for jobs in by_setting(results).values()]
+    lost = by_setting(pruned)
+    criteria = sorted(dict.fromkeys(jobs[0]["criterion"] for jobs in every), key=lambda name: name == "loss")
+
+    def order(jobs: list[Job]) -> tuple[int, bool, bool, float]:
         value = fmean(map(decisive, jobs))
-        return math.isnan(value), -value if jobs[0]["mode"] == "max" else value
+        by, sign = criteria.index(jobs[0]["criterion"]), -1 if jobs[0]["mode"] == "max" else 1
+        return by, given_up(jobs, lost) > 0, math.isnan(value), sign * value
 
-    return sorted((comparable(list(jobs.values())) for jobs in settings.values()), key=order)
+    return sorted(every, key=order)
 
 
 def comparable(jobs: list[Job]) -> list[Job]:
@@ -92,7 +115,7 @@ def chosen(against: str, settings: Sequence[list[Job]]) -> list[Job] | None:
     None where no job of it has finished.
     """
     if Path(against).is_dir():
-        return next(iter(ranked(job_results(Path(against)))), None)
+        return next(iter(ranked(job_results(Path(against)), failures(Path(against), PRUNED))), None)
     wanted = {key_of(override): override.value() for override in parsed(shlex.split(against))}
     for jobs in settings:
         values: dict[str, Any] = {key_of(override): override.value() for override in parsed(list(setting(jobs[0])))}

@@ -102,7 +102,8 @@ def best_again(folder: Path, outcome: Outcome) -> str:
 
 def show(folder: Path, against: str = "") -> list[Job] | None:
     """Print and keep the ranking of a sweep folder; returns its failed jobs, None where none has ended."""
-    outcome = Outcome(ranked(job_results(folder)), failures(folder), against, failures(folder, PRUNED))
+    pruned = failures(folder, PRUNED)
+    outcome = Outcome(ranked(job_results(folder), pruned), failures(folder), against, pruned)
     if sheets := outcome.sheets():
         tables = [f"all jobs: {' '.join(outcome.shared)}", *(sheet.rich() for sheet in sheets)]
         wide = None if sys.stdout.isatty() else WIDE

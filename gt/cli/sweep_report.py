@@ -22,7 +22,8 @@ LONGEST = 60  # letters of a label
 
 def points(outcome: Outcome) -> Figure:
     """Each run's final score, and the mean of each setting with its interval; the best by validation on top."""
-    settings, names = outcome.settings[:MOST], outcome.labels[:MOST]
+    settings = outcome.alike[:MOST]
+    names = outcome.labels[: len(settings)]
     figure = Figure(figsize=(8, 1.4 + 0.42 * len(settings)), layout="constrained")
     axes = figure.subplots()
     ends: list[float] = []
@@ -70,10 +71,13 @@ def write_page(folder: Path, outcome: Outcome, again: str) -> Path:
     """
     with mpl.rc_context({"font.size": 9}):
         figure = points(outcome)
-        further = pictures(outcome.settings, outcome.importance)
+        further = pictures(outcome.alike, outcome.importance)
     png = drawn(figure)
     write_bytes(folder / "ranking.png", png)
-    left = f" The {MOST} best of {len(outcome.settings)} settings." if len(outcome.settings) > MOST else ""
+    best, every = len(outcome.alike[:MOST]), len(outcome.settings)
+    left = f" The {best} best of {every} settings." if len(outcome.alike) > MOST else ""
+    if outcome.metric:
+        left += f" Drawn are settings that go by {outcome.settings[0][0]['criterion']}, the others in the tables alone."
     text = (
         "A dot is one run; a bar is the mean of a setting with the interval that holds it in 95 of 100 such sweeps, by "
         f"Student's t over its runs. {_held(outcome)}{left} A difference is taken in pairs of runs of the same "

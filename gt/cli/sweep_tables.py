@@ -14,13 +14,13 @@ from typing import Any
 from rich.table import Table
 
 from gt.cli.intervals import Estimate, in_words
-from gt.cli.settings import Job, by_number, chosen, final, gap, own, repetition, setting
+from gt.cli.settings import Job, Settings, by_number, by_setting, chosen, final, gap, given_up, own, repetition, setting
 from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
 from gt.data.files import write_bytes
 from gt.schema import number
 from gt.train.page import table
 
-LEFT = ("job", "jobs", "overrides", "key", "reason", "difference")  # columns of words
+LEFT = ("job", "jobs", "overrides", "metric", "key", "reason", "difference")  # columns of words
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,38 @@ class Outcome:
 
     @property
     def measure(self) -> str:
-        """Split and criterion of the final scores."""
+        """Split and criterion of the final scores of the best setting."""
         first = self.settings[0][0]
         return f"{first['split']} {first['criterion']}"
 
     @property
-    def chosen_by(self) -> list[str]:
-        """What the validation scores are called, where the final ones are others."""
-        name = f"valid {self.settings[0][0]['criterion']}"
-        return [] if name == self.measure else [name]
+    def alike(self) -> list[list[Job]]:
+        """The settings that go by the criterion of the best one: the first of all, see `gt.cli.settings.ranked`."""
+        return [jobs for jobs in self.settings if jobs[0]["criterion"] == self.settings[0][0]["criterion"]]
 
     @property
+    def ranks(self) -> list[int]:
+        """The place of each setting among those of its criterion, counted from 1."""
+        names = [jobs[0]["criterion"] for jobs in self.settings]
+        return [names[: place + 1].count(name) for place, name in enumerate(names)]
+
+    @property
+    def metric(self) -> list[str]:
+        """What the column is called that says by what a setting goes, where not all go by the same."""
+        return ["metric"] if len(self.alike) < len(self.settings) else []
+
+    @property
+    def chosen_by(self) -> list[str]:
+        """What the validation scores are called, where the final ones are others."""
+        first = self.settings[0][0]
+        return [] if first["split"] == "valid" else ["valid" if self.metric else f"valid {first['criterion']}"]
+
+    @property
+    def final_by(self) -> str:
+        """What the final scores are called."""
+        return str(self.settings[0][0]["split"]) if self.metric else self.measure
+
+    @cached_property
     def shared(self) -> list[str]:
         """The overrides of all jobs, in the order of the first."""
         every = [*(jobs[0] for jobs in self.settings), *self.pruned, *self.failed]
@@ -90,6 +111,14 @@ class Outcome:
     def labels(self) -> list[str]:
         """What tells each setting from the others."""
         return [own(jobs[0], self.shared) for jobs in self.settings]
+
+    def given_up(self, jobs: Sequence[Job]) -> int:
+        """How many runs of a setting were given up."""
+        return given_up(jobs, self._pruned_by_setting)
+
+    @cached_property
+    def _pruned_by_setting(self) -> Settings:
+        return by_setting(self.pruned)
 
     def failures_of(self, jobs: Sequence[Job]) -> int:
         """How many jobs of a setting failed."""
@@ -106,7 +135,7 @@ class Outcome:
         sheets += [self._settings()] if self.settings else []
         sheets += [self._differences()] if self.settings and self.against else []
         if shares := self.importance:
-            values = values_by_key(self.settings)
+            values = values_by_key(self.alike)
             matter = [(key, f"{share:.0%}", values[key][0]) for key, share in shares.items()]
             sheets.append(Sheet("how much each key matters", ("key", "importance", "of the best"), matter))
         sheets += [failure_sheet(self.pruned, self.shared, "jobs that were given up")] if self.pruned else []
@@ -115,18 +144,19 @@ class Outcome:
     @cached_property
     def importance(self) -> dict[str, float]:
         """How much each key matters, see `gt.cli.sweep_keys.importance`."""
-        return importance(self.settings)
+        return importance(self.alike)
 
     def _runs(self) -> Sheet:
         rows = []
         for job in by_number(job for jobs in self.settings for job in jobs):
             valid = [shown([job["best_valid"]])] if self.chosen_by else []
-            rows.append((job["job"], _beyond(self.shared, job), *valid, number(final(job))))
-        return Sheet("runs", ("job", "overrides", *self.chosen_by, self.measure), rows)
+            metric = [job["criterion"]] if self.metric else []
+            rows.append((job["job"], _beyond(self.shared, job), *metric, *valid, number(final(job))))
+        return Sheet("runs", ("job", "overrides", *self.metric, *self.chosen_by, self.final_by), rows)
 
     def _settings(self) -> Sheet:
         repeats = any(len(jobs) > 1 for jobs in self.settings)
-        names = ["rank", "jobs", "overrides", "runs", *self.chosen_by, self.measure]
+        names = ["rank", "jobs", "overrides", "runs", *self.metric, *self.chosen_by, self.final_by]
         names += ["95 % interval", "best"] if repeats else []
         names += ["trivial baseline"]
         is_classical = any(job.get("classical") for jobs in self.settings for job in jobs)
@@ -134,9 +164,11 @@ class Outcome:
         costs = [name for name in COSTS if any(job.get(name) for jobs in self.settings for job in jobs)]
         names += [COSTS[name] for name in costs]
         rows = []
-        for rank, (jobs, label) in enumerate(zip(self.settings, self.labels, strict=True), 1):
+        for rank, jobs, label in zip(self.ranks, self.settings, self.labels, strict=True):
             row = [str(rank), " ".join(job["job"] for job in jobs), label]
-            row += [f"{len(jobs)}, {failed} failed" if (failed := self.failures_of(jobs)) else str(len(jobs))]
+            lost = {"failed": self.failures_of(jobs), "given up": self.given_up(jobs)}
+            row += [", ".join([str(len(jobs)), *(f"{count} {how}" for how, count in lost.items() if count)])]
+            row += [jobs[0]["criterion"]] if self.metric else []
             row += [shown([job["best_valid"] for job in jobs])] if self.chosen_by else []
             row += [shown([final(job) for job in jobs])]
             row += [Estimate.of([final(job) for job in jobs]).interval(), number(best(jobs))] if repeats else []
@@ -211,10 +243,11 @@ def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
         for job in by_number(jobs)
     ]
     settings = []
-    for rank, (jobs, each) in enumerate(zip(outcome.settings, outcome.gaps(), strict=True), 1):
+    for rank, jobs, each in zip(outcome.ranks, outcome.settings, outcome.gaps(), strict=True):
         valid = [math.nan if job["best_valid"] is None else job["best_valid"] for job in jobs]
         row: dict[str, Any] = {"rank": rank, "overrides": " ".join(setting(jobs[0])), "runs": len(jobs)}
-        row |= {"failed": outcome.failures_of(jobs), "criterion": jobs[0]["criterion"], "split": jobs[0]["split"]}
+        row |= {"failed": outcome.failures_of(jobs), "given up": outcome.given_up(jobs)}
+        row |= {"criterion": jobs[0]["criterion"], "split": jobs[0]["split"]}
         row |= _columns("valid", Estimate.of(valid)) | _columns("final", Estimate.of([final(job) for job in jobs]))
         row |= {"final best": best(jobs)} | {name: cost(jobs, name) for name in COSTS}
         row |= {"trivial": fmean(trivial(job) for job in jobs)}
