@@ -120,16 +120,27 @@ def test_a_sweep_of_which_nothing_finishes_says_why(jobs, monkeypatch, tmp_path,
     assert "that" in kept
 
 
-def test_a_sweep_without_a_failure_ends_with_0_and_forgets_an_earlier_one(jobs, monkeypatch, tmp_path):
+def test_a_sweep_that_goes_on_without_a_failure_ends_with_0_and_forgets_the_first(jobs, monkeypatch, tmp_path):
     jobs(UserError("this"), 0.2)
     assert sweep(monkeypatch, tmp_path, "seed=0,1") == 1
     jobs(0.1, 0.2)
-    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 0
+    assert again(monkeypatch, tmp_path) == 0
     assert failures(tmp_path) == []
     assert "this" not in (tmp_path / "ranking.txt").read_text()
-    jobs(0.1, UserError("now the other"))
-    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 1
-    assert [result["job"] for result in job_results(tmp_path)] == ["0"]
+
+
+@pytest.mark.parametrize("other", [["seed=2"], ["sweep=optuna", "optim.lr=1,2"]])
+def test_a_folder_that_holds_a_sweep_takes_no_other(other, jobs, monkeypatch, tmp_path, capsys):
+    jobs(0.1, 0.2, 0.9)
+    assert sweep(monkeypatch, tmp_path, "seed=0,1") == 0
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert sweep(monkeypatch, tmp_path, *other) == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path} holds a sweep already: go on with it by python train.py -m resume={tmp_path}, or choose "
+        "another hydra.sweep.dir\n"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
 def test_a_failed_job_keeps_no_network_alive(jobs, monkeypatch, tmp_path):

@@ -102,8 +102,6 @@ def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_
         Ranking.folder = tmp_path / "a"
     said = capsys.readouterr().out
     assert all(f"optim.lr={value}" in said for value in (3, 7, 9, 13))
-    with pytest.raises(UserError, match="resume="):
-        faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "optim.lr=9,13,7,3")
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -1,9 +1,10 @@
 """A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
+import fcntl
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from gt.cli.settings import Job, decisive, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
 from gt.data.files import discard
 from gt.errors import UserError
-from gt.train.job import CLAIMS, PLAN, PRUNED, SWEEP, read_json, write_json
+from gt.train.job import CLAIMS, LOCK, PLAN, PRUNED, SWEEP, read_json, write_json
 from gt.train.study import file_in
 
 WIDE = 160  # columns of a file or a pipe
@@ -28,7 +29,8 @@ class Ranking(Callback):
 
     Hydra does not tell its callbacks of a sweep that a failed job or Ctrl-C ends: `ranking` then has the last word.
 
-    It also keeps the arguments of the command, by which the sweep goes on: ``resume=FOLDER``.
+    It also keeps the arguments of the command, by which the sweep goes on: ``resume=FOLDER``. A folder that has such
+    is that of another sweep, perhaps begun in the same second: its runs would be overwritten.
 
     Args:
         against: what the settings are compared with, see `gt.cli.settings.chosen`.
@@ -39,12 +41,21 @@ class Ranking(Callback):
     compared: ClassVar[str] = ""  # with what
 
     def __init__(self, against: str = "", resumes: bool = False) -> None:
-        self.against = against
+        self.against, self.resumes = against, resumes
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Ranking.folder, Ranking.compared = Path(config.hydra.sweep.dir), self.against
-        Ranking.folder.mkdir(parents=True, exist_ok=True)
-        write_json(Ranking.folder / SWEEP, {"arguments": [w for w in sys.argv[1:] if not w.startswith(OF_FOLDER)]})
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {"arguments": [word for word in sys.argv[1:] if not word.startswith(OF_FOLDER)]}
+        with open(folder / LOCK, "w") as file:
+            with suppress(OSError):  # not every file system can lock
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            if (folder / SWEEP).exists() and not (self.resumes or (folder / PLAN).exists()):  # a map takes more cells
+                instead = f"go on with it by {how_to_go_on(folder)}, or choose another hydra.sweep.dir"
+                print(f"error: {folder} holds a sweep already: {instead}", file=sys.stderr)
+                raise SystemExit(1)  # Hydra makes a mere warning of an Exception in a callback
+            write_json(folder / SWEEP, kept)
+        Ranking.folder, Ranking.compared = folder, self.against
 
 
 @contextmanager
@@ -82,7 +93,7 @@ def ranking() -> Iterator[None]:
 
 def began(folder: Path) -> bool:
     """Whether there is more in the folder of a sweep than what it was asked for."""
-    return any(path.name not in (SWEEP, CLAIMS, PLAN) for path in folder.iterdir())
+    return any(path.name not in (SWEEP, CLAIMS, PLAN, LOCK) for path in folder.iterdir())
 
 
 def how_to_go_on(folder: Path | None) -> str:

@@ -138,8 +138,7 @@ def job(cfg: DictConfig) -> Iterator[None]:
     hydra = HydraConfig.get()
     folder, of_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
     if of_sweep:
-        for name in (RESULT, FAILURE):  # of an earlier sweep in the same folder
-            (folder / name).unlink(missing_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)  # of a sweep that goes on: the job is tried again
     began = False
     log = folder / f"{hydra.job.name}.log"
     with transcript(log):

@@ -34,7 +34,7 @@ from gt.errors import UserError, shell_override
 from gt.schema import number as shown
 from gt.train.construct import constructing, imported
 from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, read_json, write_json
-from gt.train.study import FILES, STUDY, file_in, library, load, storage
+from gt.train.study import FILES, STUDY, library, load, storage
 
 PREPARE = "prepare"  # the folder of the run that builds the data
 OPENED = "opened"  # of a study: how often a command has begun it or joined
@@ -256,8 +256,6 @@ def sweep(cfg: DictConfig, arguments: Sequence[str]) -> None:
     if search.trials is None and imported(search.sampler["_target_"]) is not Grid:
         raise UserError("sweep.trials=null runs all that a grid has: give a number, or choose sweep/sampler=grid")
     folder = Path(cfg.hydra.sweep.dir)
-    if not cfg.hydra.callbacks.ranking.get("resumes") and file_in(folder):
-        raise UserError(f"{folder} holds a sweep already: go on with it by resume={folder}, or choose another folder")
     if search.seeds > 1:
         common = [line for line in common if not line.startswith("seed=")]
     with termination():
