@@ -1,6 +1,7 @@
 """``python -m gt.runs``: the runs below a folder with their scores, those that fit; deleted, if that is asked for."""
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def main() -> None:
         runs.sort(key=lambda run: run.folder)
     elif options.sort == "score":
         down = any(run.result.get("mode") == "max" for run in runs)
-        scores = {run.folder: run.score for run in runs}
-        runs.sort(key=lambda run: ((s := scores[run.folder]) is None, 0.0 if s is None else -s if down else s))
+        scores = {run.folder: math.nan if run.score is None else run.score for run in runs}  # those without come last
+        runs.sort(key=lambda run: (math.isnan(s := scores[run.folder]), 0.0 if math.isnan(s) else -s if down else s))
     rows = []
     for run in runs:
         best, criterion = run.result.get("best_valid"), run.result.get("criterion")

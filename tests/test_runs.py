@@ -1,6 +1,9 @@
 """The list of runs: what each was and scored, which ones fit, and what is deleted."""
 
 import json
+import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +82,18 @@ def test_the_best_come_first(folder, monkeypatch, capsys, tmp_path):
     assert of["a"]["test"] == of["a"]["valid"] != ""
     assert (of["b"]["valid"] != "", of["b"]["test"]) == (True, "")  # its last scores are those of validation
     assert "3 runs" in capsys.readouterr().out
+
+
+def test_an_undefined_score_hides_no_better_one(folder, monkeypatch, tmp_path):
+    for name, score in (("c", math.nan), ("d", 0.9)):
+        shutil.copytree(folder / "a", folder / name)
+        result = json.loads((folder / "a" / "result.json").read_text()) | {"scores": {"accuracy": score}}
+        (folder / name / "result.json").write_text(json.dumps(result))
+    for place, name in enumerate("bacd"):  # the last of them is listed first, and is not the best
+        os.utime(folder / name / ".hydra" / "config.yaml", (1e9 - place, 1e9 - place))
+    run(monkeypatch, folder, "--sort", "score", "--csv", tmp_path / "runs.csv")
+    found = [line.split(",")[0] for line in (tmp_path / "runs.csv").read_text().splitlines()[1:]]
+    assert found[:3] == ["d", "b", "a"]
 
 
 def test_only_what_was_listed_is_deleted(folder, monkeypatch, capsys):

@@ -62,7 +62,8 @@ if lr == 5 and "resume" not in sys.argv[1]:  # stops at once, for good
 score = float("nan") if lr == 7 else lr + 10 * float(values.get("seed", 0))
 (run / "result.json").write_text(json.dumps({
     "split": "test", "criterion": "accuracy", "mode": "max", "best_valid": score, "scores": {"accuracy": score},
-    "baseline": {"accuracy": 0.25}, "parameters": int(lr * lr), "seconds_per_batch": 0.1,
+    "baseline": {"accuracy": 0.25}, "parameters": int(lr * lr),
+    "seconds_per_batch": None if lr == 8 else 0.1,
     "overrides": [word for word in words if not word.startswith("hydra.")]}))
 """
 
@@ -169,6 +170,11 @@ def test_score_against_cost(faked, tmp_path):
     study = faked(tmp_path / "a", *words)
     assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert all(trial.values == [trial.params["optim.lr"], trial.params["optim.lr"] ** 2] for trial in study.trials)
+
+
+def test_a_cost_that_is_not_known_is_named(faked, tmp_path, capsys):
+    faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.cost=seconds_per_batch", "optim.lr=8,3")
+    assert "failed: its seconds_per_batch is nan" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

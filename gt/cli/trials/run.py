@@ -192,7 +192,9 @@ class Sweep:
         if self.search.cost:
             values.append(fmean(result[self.search.cost] or math.nan for result in results))
         if not all(map(math.isfinite, values)):
-            return self.tell(trial, "FAIL", f"its score is {values[0]}")
+            names = ("score", self.search.cost)
+            wrong = next(place for place, value in enumerate(values) if not math.isfinite(value))
+            return self.tell(trial, "FAIL", f"its {names[wrong]} is {values[wrong]}")
         return self.tell(trial, "COMPLETE", shown(values[0]), values)
 
     def tell(self, trial: Trial, state: str, words: str, values: Sequence[float] | None = None) -> str:
