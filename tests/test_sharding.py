@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import ModelParallelStrategy
@@ -56,12 +57,37 @@ def test_a_model_without_blocks_is_refused():
         ActivationCheckpointing().setup(None, SimpleNamespace(net=nn.Linear(1, 1)), "fit")
 
 
-def test_what_cannot_be_shared_out_is_refused():
-    plain = SimpleNamespace(loss=None)
-    with pytest.raises(UserError, match="leave ema and swa out"):
-        Sharded().setup(SimpleNamespace(callbacks=[WeightAverage()], lightning_module=plain))
-    with pytest.raises(UserError, match="loss"):
-        Sharded().setup(SimpleNamespace(callbacks=[], lightning_module=SimpleNamespace(loss=nn.Linear(1, 1))))
+@pytest.mark.parametrize(
+    ("callbacks", "loss", "objectives", "why"),
+    [
+        ([WeightAverage()], None, {}, "leave ema and swa out"),
+        ([], nn.Linear(1, 1), {}, "this loss has parameters"),
+        ([], None, {"mask_nodes": nn.Linear(1, 1)}, "an objective has parameters"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_before_callbacks_are_set_up(callbacks, loss, objectives, why):
+    class Asked(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.loss, self.objectives = loss, objectives
+
+        def configure_model(self):
+            raise AssertionError
+
+        def training_step(self, batch):
+            return None
+
+        def configure_optimizers(self):
+            return None
+
+        def train_dataloader(self):
+            return []
+
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, strategy=Sharded(), callbacks=callbacks, logger=False, max_epochs=1
+    )
+    with pytest.raises(UserError, match=why):
+        trainer.fit(Asked())
 
 
 def test_an_optimiser_that_cannot_step_parts_is_refused(monkeypatch):

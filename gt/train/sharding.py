@@ -38,21 +38,20 @@ class Sharded(ModelParallelStrategy):
         self._scalars: dict[str, nn.Parameter] = {}  # of those that `shard` widened, by their names in the state
 
     def setup_environment(self) -> None:
+        self._check()  # before callbacks are set up, for an average copies the network then
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
-    def setup(self, trainer: pl.Trainer) -> None:
-        callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
-        if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    def _check(self) -> None:
+        task: Any = self.lightning_module
+        if any(isinstance(callback, WeightAveraging) for callback in task.trainer.callbacks):
             raise UserError(
                 "trainer=fsdp keeps no average of the weights: leave ema and swa out of callbacks, or take trainer=ddp"
             )
-        task: Any = trainer.lightning_module
         if task.loss is not None and any(True for _ in task.loss.parameters()):
             raise UserError("trainer=fsdp trains the network alone, and this loss has parameters: take trainer=ddp")
         if task.objectives:
             raise UserError("trainer=fsdp trains the network alone, and an objective has parameters: take trainer=ddp")
-        super().setup(trainer)
 
     def setup_optimizers(self, trainer: pl.Trainer) -> None:
         super().setup_optimizers(trainer)
