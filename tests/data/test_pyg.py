@@ -317,6 +317,13 @@ EMPTY = Data(
     y=torch.tensor([0]),
     num_nodes=0,
 )
+LACKING = Data(x=torch.zeros(1, 2).long(), edge_index=torch.empty(2, 0).long(), edge_attr=torch.zeros(0, 1).long())
+WIDER = Data(
+    x=torch.zeros(1, 3).long(),
+    edge_index=torch.empty(2, 0).long(),
+    edge_attr=torch.zeros(0, 1).long(),
+    y=torch.tensor([0]),
+)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +340,8 @@ EMPTY = Data(
         (lambda: Kept(graphs()[:2]), "own: 2 graphs: 2 with a target are too few for splits of [0.8, 0.1, 0.1]"),
         (lambda: Listed([]), "own holds no graphs"),
         (lambda: Listed([HeteroData(), *graphs()]), "own holds HeteroData objects: Data or HeteroData alone"),
+        (lambda: Listed([*graphs(), LACKING]), "own, graph 12: y is missing, and in graph 0 "),
+        (lambda: Listed([*graphs(), WIDER]), "own, graph 12: x is int64 (1, 3), and in graph 0 int64 "),
         (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
         (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store the real and the imaginary part"),
         (lambda: one(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
@@ -344,6 +353,13 @@ def test_what_cannot_be_read_is_one_line(dataset, said):
         build({"": dataset()}, "own")
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+def test_what_not_all_graphs_say_is_left_out_unless_it_is_read():
+    named = graphs()
+    named[0].origin = "first"
+    left = build({"": Listed(named)}, "own")
+    assert left.schema == build({"": Listed(graphs())}, "own").schema
 
 
 def test_complex_numbers_that_nothing_reads_do_no_harm():

@@ -12,6 +12,7 @@ from torch_geometric.data import Data, Dataset, HeteroData, InMemoryDataset
 
 from gt.data.batching import runs
 from gt.data.own.pyg_open import tensors_only
+from gt.data.own.pyg_saved import alike
 from gt.data.own.pyg_types import of_one_type
 from gt.errors import UserError
 from gt.schema import Level
@@ -50,7 +51,7 @@ def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | Non
     Graphs of several types of nodes are made ones of one type, see `gt.data.own.pyg_types.of_one_type`.
 
     Raises:
-        UserError: no graphs, or anything else.
+        UserError: no graphs, anything else, or tensors of a graph that do not fit in with the others'.
     """
     if len(dataset) == 0:
         raise UserError(f"{name} holds no graphs")
@@ -62,7 +63,10 @@ def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | Non
         graphs = of_one_type(graphs, name)
     if others := {type(graph).__name__ for graph in graphs if not isinstance(graph, Data)}:
         raise UserError(f"{name} holds {' and '.join(sorted(others))} objects: Data or HeteroData alone can be read")
-    data, slices = InMemoryDataset.collate(graphs)
+    try:
+        data, slices = InMemoryDataset.collate(graphs)
+    except Exception:  # PyG raises whatever it stumbles over where graphs do not hold the same
+        data, slices = InMemoryDataset.collate(alike(graphs, name))
     return data, slices, np.arange(len(dataset))
 
 
@@ -109,7 +113,8 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
     _within(ends, edges, sizes, name, "an edge joins")
     if (sizes < 1).any():
         raise UserError(
-            f"{name}, graph {int(np.argmin(sizes))} has no nodes: filter it out, with data.dataset.pre_filter"
+            f"{name}, graph {int(np.argmin(sizes))} has no nodes: leave it out, of a PyG dataset by "
+            "data.dataset.pre_filter"
         )
     y: np.ndarray | None = None
     pairs, asked = np.empty((0, 2), np.int64), np.zeros(len(ids), np.int64)

@@ -55,7 +55,7 @@ def saved_graphs(path: str) -> InMemoryDataset:
         if not content:
             raise UserError(f"{path} holds no graphs")
         graphs = [_plain(item, f"{path}, graph {number}") for number, item in enumerate(content)]
-        data, dataset.slices = InMemoryDataset.collate(_alike(graphs, path))
+        data, dataset.slices = InMemoryDataset.collate(alike(graphs, path))
     else:
         data = _plain(content, path)
     dataset._data = data
@@ -130,7 +130,7 @@ def _form(key: str, value: Any) -> Any:
     return value.dtype, tuple(shape)
 
 
-def _alike(graphs: list[Data], path: str) -> list[Data]:
+def alike(graphs: list[Data], path: str) -> list[Data]:
     """The graphs without what not all of them have alike, unless it is read.
 
     Raises:
