@@ -4,6 +4,8 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def program_of(one: OneGraph, example: GraphBatch) -> ExportedProgram:
     sizes |= {name: {2: nodes, 3: nodes} for name in one.supplied}
     sizes |= {f"hops_{most}": {1: nodes, 2: nodes} for most in one.radii}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), redirect_stderr(StringIO()):  # on which a trace that fails is printed, hundreds of lines
             shapes = ({0: nodes}, {1: edges}, sizes)
             return torch.export.export(one, (x, edge_index, others), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # PyTorch raises whatever it stumbles over

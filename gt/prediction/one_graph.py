@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
-from gt.layers import attention_layers
+from gt.layers import Layer, attention_layers, name_of, parts_of, reads_of
 from gt.masks import Complete, Mask
 from gt.model import GraphTransformer
 from gt.train.low_rank import merge
@@ -77,6 +77,10 @@ class OneGraph(nn.Module):
             )
         if net.virtual_nodes or net.redraw:
             raise UserError("virtual nodes, and masks that are drawn anew, cannot be exported")
+        for part in (part for block in net.blocks for part in parts_of(block) if reads_of(part) == "pairs"):
+            demand = part.demand("cpu", False) if isinstance(part, Layer) else None
+            if demand is None or demand.listed:
+                raise UserError(f"{name_of(part)} has a row for each pair of nodes, and cannot be exported")
         self.net = deepcopy(net).cpu().eval()
         merge(self.net)
         for features in [

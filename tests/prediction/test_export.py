@@ -203,11 +203,33 @@ def test_without_a_compiler_there_is_no_compiled_package(
     assert not (run / "export" / "model-aoti.pt2").exists()
 
 
-def test_a_network_that_is_not_traced_has_its_weights_and_a_card(tmp_path: Path) -> None:
-    run, _ = of_many_sizes(tmp_path, "mask=virtual")
-    with pytest.raises(UserError, match=r"no model\.pt2 and no model\.onnx: virtual nodes"):
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("mask=virtual",), "virtual nodes"),
+        (("model=san",), "SAN has a row for each pair of nodes"),
+        (("+model.block.attention.edges=true",), "Attention has a row for each pair of nodes"),
+    ],
+)
+def test_a_network_that_is_not_traced_has_its_weights_and_a_card(
+    overrides: tuple[str, ...], why: str, tmp_path: Path
+) -> None:
+    run, _ = of_many_sizes(tmp_path, *overrides)
+    with pytest.raises(UserError, match=rf"no model\.pt2 and no model\.onnx: {why}"):
         main([str(run)])
     assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
+
+
+def test_a_trace_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = of_many_sizes(tmp_path)
+    forward = OneGraph.forward
+    monkeypatch.setattr(OneGraph, "forward", lambda *given: forward(*given) if given[2].sum() > 3 else given[1])
+    with pytest.raises(UserError, match=r"^no model\.pt2 and no model\.onnx: this network cannot be traced") as caught:
+        main([str(run)])
+    assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().err
 
 
 def test_low_rank_changes_are_merged_in_a_copy(tmp_path: Path) -> None:
