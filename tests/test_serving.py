@@ -85,6 +85,14 @@ def test_what_cannot_be_read_spoils_nothing_else(model):
     assert second["error"].startswith("'no molecule'")
 
 
+def test_half_of_a_character_has_an_error_in_its_place(model):
+    body = {"content": '{"inputs": ["\\ud800", "CCO"]}', "headers": {"Content-Type": "application/json"}}
+    (answer,) = asked(service(model, "model"), ("POST", "/predict", body))
+    half, whole = answer.json()["predictions"]
+    assert "half of a character" in half["error"]
+    assert "error" not in whole
+
+
 def test_what_is_too_long_has_an_error_in_its_place(model):
     app = service(model, "model", Limits(longest=5))
     answer, alone = asked(app, predict("CCO", "C" * 6, "C" * 5), predict("C" * 9))

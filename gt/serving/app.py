@@ -264,8 +264,13 @@ def items_of(values: Sequence[str | dict[str, Any]], kind: str, longest: int) ->
     for place, value in enumerate(values):
         try:
             item = value if isinstance(value, str) else graph_of(value)
+            if isinstance(item, str):
+                item.encode()
         except UserError as error:
             unread[place] = str(error)
+            continue
+        except UnicodeEncodeError:  # JSON can say half of a character
+            unread[place] = "no text: it holds half of a character, a surrogate alone"
             continue
         if kind != "text" and len(item) > longest:
             unread[place] = f"more than {longest:,} {'nodes' if kind == 'graph' else 'characters'}, see --longest"
