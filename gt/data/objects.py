@@ -96,8 +96,8 @@ class Objects(LinkSource):
         self.records = yield from molecules_of(self._table("smiles"), "smiles", known, None, PART)
 
     def _texts(self, known: Schema) -> Graphs:
-        from gt.data.text.classification import packed
         from gt.data.text.known import texts_of
+        from gt.data.text.paths import packed
 
         texts, y, self.records = texts_of([self._table("text")], ["text"], known)
         return packed(texts, y, loads(known.tokenizer), known, known.longest)

@@ -15,9 +15,10 @@ import torch
 
 from gt.data.graphs import GraphData
 from gt.data.packed import pointers
-from gt.data.text.classification import TextClassification, by_fractions, paths_in_order
+from gt.data.text.classification import TextClassification, by_fractions
 from gt.data.text.known import known_texts
 from gt.data.text.labelled import Columns, find_columns, has_header, read_rows
+from gt.data.text.paths import paths_in_order
 from gt.data.text.tokenizer import Bytes, loads
 from gt.encodings import RandomWalk
 from gt.errors import UserError
@@ -337,6 +338,21 @@ def test_other_mistakes(tmp_path):
 
 
 # ---- splits
+
+
+def test_a_test_split_whose_labels_are_hidden_is_left_out(tmp_path, capsys):
+    rows = [(text, str(int(label == "pos"))) for text, label in ROWS]
+    for split, some in {"train": rows, "dev": rows[:9], "test": [(text, "-1") for text, _ in rows[:7]]}.items():
+        tsv(tmp_path / f"{split}.tsv", some)
+    data = opened(tmp_path)
+    assert {split: len(ids) for split, ids in data.graphs.splits.items()} == {"train": 60, "valid": 9}
+    assert "valid 9; test left out, whose labels are all -1" in capsys.readouterr().out
+    tsv(tmp_path / "test.tsv", [rows[0], ("a film", "-1")])  # these are not hidden, but wrong
+    with pytest.raises(UserError, match=r"the test split of .* has a label '-1' that training lacks"):
+        opened(tmp_path)
+    tsv(tmp_path / "train.tsv", [*rows, ("a film", "-1"), ("two films", "-1")])
+    tsv(tmp_path / "test.tsv", [("a film", "-1")])  # nor are those that are a class
+    assert len(opened(tmp_path).graphs.splits["test"]) == 1
 
 
 def test_a_folder_has_the_splits_that_its_files_name(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Which label does a text have? Every text is a path graph of its tokens, packed and never padded."""
+"""Which label does a text have? Every text is a path graph of its tokens, see `gt.data.text.paths`."""
 
 import re
 from collections.abc import Sequence
@@ -10,40 +10,23 @@ from typing import Any, Literal
 import numpy as np
 
 from gt.data.folds import Folds
-from gt.data.packed import Graphs, pointers
+from gt.data.packed import Graphs
 from gt.data.skipped import SkippedRows, write_skipped
 from gt.data.source import Source, small
 from gt.data.targets import tells_apart
 from gt.data.text.files import by_split, digest, files_told, find, word_for
 from gt.data.text.known import PLACE, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
+from gt.data.text.paths import packed
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.errors import UserError
 from gt.ranges import at_least
-from gt.ranks import rank_zero_only
 from gt.schema import Schema, several
 
+HIDDEN = "-1"  # the label of a test split whose own are kept secret, as benchmarks publish it
 VERSION = 3  # raise when the same files would give other samples
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
-
-
-def paths_in_order(sizes: np.ndarray) -> dict[str, Any]:
-    """Arrays of G paths of the given lengths: edges to the next node (edge_attr 0) and to the one before (1)."""
-    place = np.arange(sizes.sum()) - np.repeat(pointers(sizes)[:-1], sizes)
-    last = np.zeros(len(place), dtype=bool)
-    last[pointers(sizes)[1:] - 1] = True
-    # sorted by target: node i reads i - 1 where there is one, then i + 1
-    source = np.stack([place - 1, place + 1], axis=1)
-    there = np.stack([place > 0, ~last], axis=1)
-    target = np.stack([place, place], axis=1)
-    kind = np.broadcast_to(np.array([0, 1]), there.shape)
-    return {
-        "node_ptr": pointers(sizes),
-        "edge_ptr": pointers(2 * (sizes - 1)),
-        "edge_index": np.stack([source[there], target[there]]),
-        "edges": {"edge_attr": kind[there][:, None]},
-    }
 
 
 def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list[np.ndarray]:
@@ -152,6 +135,8 @@ class TextClassification(Source):
         skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
         files = f"\n  {told}" if (told := files_told(self.path, self.files())) else ""
+        secret = "test" in self.files() and "test" not in graphs.splits
+        hidden = f"; test left out, whose labels are all {HIDDEN}" if secret else ""
         doubt = (
             "line 1 is read as the names of the columns (data.text=0 data.label=1 says that it is data)"
             if columns.header
@@ -159,7 +144,7 @@ class TextClassification(Source):
         )
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
-            f"({several(graphs.schema.names, 4)}); {sizes}{skipped}{unused}{files}"
+            f"({several(graphs.schema.names, 4)}); {sizes}{hidden}{skipped}{unused}{files}"
             + (f"\n  {doubt}" if columns.doubtful else "")
         )
 
@@ -180,6 +165,8 @@ class TextClassification(Source):
                 labels += some_labels
                 left_out.append(skipped)
         labels, distinct = rows["train"][1], len(set(rows["train"][1]))
+        if {*rows.get("test", ((), ()))[1]} == {HIDDEN} and HIDDEN not in labels:
+            del rows["test"]
         if distinct == len(labels) > 2 or tells_apart(distinct, len(labels)):
             raise UserError(
                 f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
@@ -248,7 +235,10 @@ class TextClassification(Source):
         for split, (_, labels) in by.items():
             strange = sorted(set(labels) - set(number))
             if strange:
-                raise UserError(f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks")
+                raise UserError(
+                    f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks: give training "
+                    "texts of it, or take its rows out"
+                )
         tokenizer, columns = self._tokenizer(by["train"][0]), self._columns()
         ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
         graphs = packed(
@@ -271,25 +261,6 @@ class TextClassification(Source):
         if graphs.notes["rows skipped"]:
             write_skipped(self.skipped_rows, left_out)
         return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
-
-
-def packed(texts: Sequence[str], y: np.ndarray, tokenizer: Tokenizer, schema: Schema, longest: int) -> Graphs:
-    """Texts as paths of their first ``longest`` tokens, without splits."""
-    encoded = tokenizer.encode(texts)
-    cut = sum(len(tokens) > longest for tokens in encoded)
-    # a text of which no token is left, such as one of white space alone, keeps the first one, the unknown
-    encoded = [tokens[:longest] if len(tokens) else np.zeros(1, np.int64) for tokens in encoded]
-    sizes = np.array([len(tokens) for tokens in encoded], np.int64)
-    notes = {"texts": len(encoded), "tokens": int(sizes.sum()), f"texts cut to {longest} tokens": cut}
-    if cut:
-        rank_zero_only(print)(f"{cut:,} of {len(encoded):,} texts were cut to data.longest={longest} tokens")
-    return Graphs(
-        **paths_in_order(sizes),
-        nodes={"x": np.concatenate([np.empty(0, np.int64), *encoded])[:, None]},
-        graphs={"y": y},
-        schema=replace(schema, max_nodes=int(sizes.max(initial=0))),
-        notes=notes,
-    )
 
 
 def _ordered(labels: Sequence[str]) -> list[str]:
