@@ -137,7 +137,16 @@ def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):
     noted(["model=graphormer", "encoding=none"])
     noted(["model=gps", "encoding=[laplacian]"])  # in place of what any model has unless told
     noted(["model=graphormer", "encoding=[rwse]", "--cfg", "job"])
+    noted(["callbacks=[default,ema]"])
+    noted(["callbacks=null"])  # nothing is put in their place
     assert capsys.readouterr().out == ""
+
+
+def test_callbacks_that_take_the_place_of_the_default_are_noted(capsys):
+    check_command(["callbacks=ema"], notes=True)
+    assert capsys.readouterr().out == (
+        "without the default callbacks, which keep checkpoints; with both: 'callbacks=[default,ema]'\n"
+    )
 
 
 def test_flags_are_written_in_full_and_a_wrong_one_is_told_the_nearest():

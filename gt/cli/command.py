@@ -93,7 +93,7 @@ def check_command(
                     [*hydras, *first[:place], line, *first[place + 1 :]], groups, keys, files, name, False, trains
                 )
     firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
-    if notes and not shows and (note := files.replaced(firsts)):
+    for note in files.left_out(firsts) if notes and not shows else ():
         print(note, flush=True)
     removals = [line for key in left for line in (f"{key}=0", f"~{key}")] if shows else []  # Hydra deletes no null
     arguments = ["+" + argument if argument in added else argument for argument in arguments] + removals

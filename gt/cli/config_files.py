@@ -182,12 +182,17 @@ class Files:
                 chosen = self.asked(wanted, needed, each) or chosen
         return chosen
 
-    def replaced(self, chosen: Mapping[str, Any]) -> str | None:
-        """A line on encodings that the chosen model or experiment brings and the chosen encodings leave out.
+    def left_out(self, chosen: Mapping[str, Any]) -> Iterator[str]:
+        """A line on the encodings of a model or experiment, and one on the callbacks, whose place chosen ones take.
 
         Args:
             chosen: the options of each group that the command line chooses.
         """
+        callbacks = listed(chosen.get("callbacks") or [])
+        brought = [name for each in callbacks for name in (each, *self.asked("callbacks", "callbacks", each))]
+        if callbacks and "default" not in brought:
+            both = ",".join(["default", *callbacks])
+            yield f"without the default callbacks, which keep checkpoints; with both: 'callbacks=[{both}]'"
         encodings = [name for name in listed(chosen.get("encoding")) if name != "none"]
         for group in ("experiment", "model") if encodings else ():
             for option in listed(chosen.get(group)):
@@ -195,8 +200,8 @@ class Files:
                 if not {*brought} <= {*encodings}:
                     both = ",".join(dict.fromkeys([*brought, *encodings]))
                     lost = ", ".join(name for name in brought if name not in encodings)
-                    return f"without {lost}, which {group}={option} brings; with both: 'encoding=[{both}]'"
-        return None
+                    yield f"without {lost}, which {group}={option} brings; with both: 'encoding=[{both}]'"
+                    return
 
     def _defaults(self, group: str, path: str) -> Iterator[tuple[str, Any]]:
         """The (group, options) that the defaults list of a file asks for."""
