@@ -123,7 +123,7 @@ class Objects(LinkSource):
         )
 
     def _networkx(self, known: Schema) -> Graphs:
-        if len(known.node_names) != len(known.node_categories) or not (known.node_names or known.degree):
+        if not reads_names(known):
             raise UserError(
                 "this model has learned from no attributes of nodes by name: hand it PyG's Data, SMILES or text"
             )
@@ -134,6 +134,11 @@ class Objects(LinkSource):
             raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")
         graphs, self.records = assemble_known(nodes, edges, about, Choices(undirected=undirected), known)
         return graphs
+
+
+def reads_names(schema: Schema) -> bool:
+    """Whether NetworkX's graphs are read, by the names of features of nodes, or these are the degree alone."""
+    return len(schema.node_names) == len(schema.node_categories) and bool(schema.node_names or schema.degree)
 
 
 def reads_molecules(schema: Schema) -> bool:

@@ -6,13 +6,12 @@ import math
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any
 
-import networkx as nx
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -20,15 +19,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 
 from gt import __version__
-from gt.data.objects import reads_molecules
 from gt.errors import UserError
-from gt.prediction.models import check_answers
 from gt.prediction.trained import Trained
 from gt.serving import documentation
 from gt.serving.batcher import Batcher, Full
+from gt.serving.inputs import KINDS, check_kind, items_of, reads, size_of
 from gt.train.extremes import drawn
 
-PLACE = re.compile(r"(?:^|(?<=\bsee ))(?:item|graph|row) \d+(?:: |, | )")  # as `gt.data.objects` names its items
+PLACE = re.compile(
+    r"(?:^(?:these graphs, )?|(?<=\bsee ))(?:item|graph|row) \d+(?:: |, | )"
+)  # as `gt.data.objects` names its items
 TOGETHER = 4  # of the longest items that may be computed together
 LONGEST_SMILES = 1_000  # characters of a molecule that is drawn
 
@@ -70,7 +70,9 @@ class Plain(JSONResponse):
 
 
 class Inputs(BaseModel):
-    """What is to be predicted: SMILES or texts, or graphs in NetworkX's node-link form, as the model has learned."""
+    """What is to be predicted: SMILES or texts, graphs in NetworkX's node-link form, or PyG's as lists of numbers
+    (x, edge_index, edge_attr), as the model has learned.
+    """
 
     inputs: Annotated[list[str | dict[str, Any]], Field(min_length=1, examples=[["CCO", "c1ccccc1"]])]
 
@@ -79,22 +81,6 @@ class Outputs(BaseModel):
     """An entry for each input, in order: the columns of ``python -m gt.predict``, or ``{"error": why}``."""
 
     predictions: list[dict[str, Any]]
-
-
-def reads(model: Trained) -> str:
-    """What one input is: ``text``, ``molecule`` or ``graph``.
-
-    Raises:
-        UserError: the model has no single answer for one, or has learned none.
-    """
-    check_answers([model])
-    if model.schema.level != "graph":
-        raise UserError(
-            f"this model answers for each {model.schema.level}: what is served has one answer a graph or text"
-        )
-    if model.schema.tokenizer:
-        return "text"
-    return "molecule" if reads_molecules(model.schema) else "graph"
 
 
 def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
@@ -139,7 +125,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     kind, cut = reads(model), model.schema.longest or limits.longest
 
     def cost(item: Any) -> float:
-        return (min(len(item), cut if kind == "text" else limits.longest) / limits.longest) ** 2 / TOGETHER
+        return (min(size_of(item), cut if kind == "text" else limits.longest) / limits.longest) ** 2 / TOGETHER
 
     registry = CollectorRegistry()
     answered = Counter("gt_requests", "Requests by status", ["status"], registry=registry)
@@ -163,7 +149,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         title=name,
         default_response_class=Plain,
         version=__version__,
-        description=f"One {kind} in, one prediction out.",
+        description=f"One {KINDS[kind]} in, one prediction out.",
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages are scripts of the internet
         redoc_url=None,
@@ -200,7 +186,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
             raise HTTPException(413, f"a request holds {limits.items:,} inputs at most, not {len(body.inputs):,}")
         try:
             check_kind(body.inputs, kind)
-            items, unread = items_of(body.inputs, kind, limits.longest)
+            items, unread = items_of(body.inputs, kind, limits.longest, model.schema)
             answers = iter(await asyncio.wait_for(batcher.ask(items), limits.seconds))
         except UserError as error:
             raise HTTPException(422, str(error)) from None
@@ -244,52 +230,3 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
         return HTMLResponse(documentation.page(app.openapi()))
 
     return app
-
-
-def check_kind(values: Sequence[str | dict[str, Any]], kind: str) -> None:
-    """Whether all inputs are of the kind that the model reads.
-
-    Raises:
-        UserError: one is not.
-    """
-    for place, value in enumerate(values):
-        if isinstance(value, str) != (kind != "graph"):
-            wanted = "a graph in node-link form" if kind == "graph" else f"a {kind} as a string"
-            raise UserError(f"inputs[{place}]: this model reads {wanted}")
-
-
-def items_of(values: Sequence[str | dict[str, Any]], kind: str, longest: int) -> tuple[list[Any], dict[int, str]]:
-    """Inputs as the model reads them, without those that it cannot, and by the place of each of these why."""
-    items, unread = [], {}
-    for place, value in enumerate(values):
-        try:
-            item = value if isinstance(value, str) else graph_of(value)
-            if isinstance(item, str):
-                item.encode()
-        except UserError as error:
-            unread[place] = str(error)
-            continue
-        except UnicodeEncodeError:  # JSON can say half of a character
-            unread[place] = "no text: it holds half of a character, a surrogate alone"
-            continue
-        if kind != "text" and len(item) > longest:
-            unread[place] = f"more than {longest:,} {'nodes' if kind == 'graph' else 'characters'}, see --longest"
-        else:
-            items.append(item)
-    return items, unread
-
-
-def graph_of(value: dict[str, Any]) -> Any:
-    """A graph of NetworkX from its node-link form.
-
-    Raises:
-        UserError: it is none.
-    """
-    attributes = value.get("graph", {})
-    if not isinstance(attributes, dict):
-        raise UserError(f"'graph' holds the attributes of a graph by name, not a {type(attributes).__name__}")
-    try:
-        links = "links" if "links" in value and "edges" not in value else "edges"  # as NetworkX and D3 write them
-        return nx.node_link_graph(value, edges=links)
-    except Exception as error:
-        raise UserError(f"no graph in node-link form: {type(error).__name__} {error}") from None
