@@ -195,6 +195,16 @@ def test_what_only_parquet_holds(tmp_path: Path) -> None:
             assert list(map(repr, cells)) == list(map(repr, columns[column].to_pylist())), column
 
 
+@needs_pyarrow
+def test_an_index_with_a_name_is_a_column_of_parquet_too(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"smiles": ["C", "CC"], "assay": ["a", "b"], "y": [1.5, 2.5]})
+    for names in (["smiles"], ["smiles", "assay"]):
+        frame.set_index(names).to_parquet(tmp_path / "a.parquet")
+        assert cells(read_table(tmp_path / "a.parquet")) == frame.to_dict("list")
+    frame[frame["y"] > 2].to_parquet(tmp_path / "a.parquet")  # its index has no name
+    assert cells(read_table(tmp_path / "a.parquet")) == {"smiles": ["CC"], "assay": ["b"], "y": [2.5]}
+
+
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "fastparquet", None)

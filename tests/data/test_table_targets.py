@@ -23,6 +23,7 @@ def read(kind: Kind | None = None, **columns: list) -> Targets:
         (["Inactive", "Active"], "binary", ("Inactive", "Active"), [0, 1]),
         (["b", "c", "a", None], "multiclass", ("a", "b", "c"), [1, 2, 0, np.nan]),
         (["1", "2", "4"] * 20, "multiclass", ("1", "2", "4"), [0, 1, 2] * 20),
+        (["1234567", "1234568"] * 10, "multiclass", ("1234567", "1234568"), [0, 1] * 10),
         (["1", "2", "4"], "regression", (), [1, 2, 4]),
         (["0.5", "1", None], "regression", (), [0.5, 1, np.nan]),
         ([str(n) for n in range(200)], "regression", (), list(range(200))),
@@ -58,6 +59,8 @@ def test_named_kinds() -> None:
     found = read("binary", y=["3", "7", None, "3"])
     np.testing.assert_array_equal(found.of(np.array([0, 1, 2])), [[0], [1], [np.nan]])
     assert found.of(np.array([0])).dtype == np.float32
+    assert read("binary", y=["1234567", "1234568"]).answers == (("1234567", "1234568"),)
+    assert read("multiclass", y=["0.25", "0.5", "0.5"]).classes == ("0.25", "0.5")
 
 
 def test_cells_that_are_no_targets() -> None:

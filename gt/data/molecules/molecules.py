@@ -27,7 +27,7 @@ from gt.data.table import Table
 from gt.errors import UserError
 from gt.schema import Kind, Schema, several
 
-VERSION = 7  # raise when the same file and options would give something else
+VERSION = 8  # raise when the same file and options would give something else
 PART = 2000  # molecules that a process reads at a time
 
 Split = Literal["scaffold", "random", "stratified", "group", "column"]

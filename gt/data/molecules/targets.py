@@ -93,7 +93,7 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Tar
     if kind == "binary" and not {*distinct} <= {0, 1} and len(distinct) > 2:
         row, output = np.argwhere(~np.isnan(y) & (y != distinct[0]) & (y != distinct[1]))[0]
         raise UserError(
-            f"{table.where(row)}: {y[row, output]:g} in '{columns[output]}' is a third value, "
+            f"{table.where(row)}: {_spelled(y[row, output])} in '{columns[output]}' is a third value, "
             "data.kind=binary takes 0 and 1"
         )
     if kind == "multiclass":
@@ -101,14 +101,19 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Tar
     if len(columns) == 1 and len(distinct) < 2:
         raise _constant(table, columns[0])
     if kind == "multiclass":
-        classes = _classes(table, columns[0], [f"{value:g}" for value in distinct])
+        classes = _classes(table, columns[0], list(map(_spelled, distinct)))
         y = np.where(np.isnan(y), np.nan, np.searchsorted(distinct, y))
         return Targets(y, kind, list(columns), classes, wrong)
     answers: tuple[tuple[str, str], ...] = ()
     if kind == "binary" and not {*distinct} <= {0, 1}:
         y = np.where(np.isnan(y), np.nan, y == distinct[-1])
-        answers = ((f"{distinct[0]:g}", f"{distinct[-1]:g}"),) * len(columns)
+        answers = ((_spelled(distinct[0]), _spelled(distinct[-1])),) * len(columns)
     return Targets(y, kind, list(columns), wrong=wrong, answers=answers)
+
+
+def _spelled(value: float) -> str:
+    """A class that is a number: a whole one with all of its digits, for codes may differ in the last."""
+    return f"{value:.0f}" if value.is_integer() else f"{value:g}"
 
 
 def _kind_of(y: np.ndarray) -> Kind:
