@@ -27,6 +27,16 @@ def targets_of(data: DataModule) -> dict[str, Tensor]:
     return {split: data.targets(split) for split in SPLITS if data.has(split)}
 
 
+def decades_of(data: DataModule) -> float:
+    """Powers of ten that the numbers to predict of open data span, all splits together; 0 where ``data.log=true`` is
+    set, would be refused or is hardly worth it."""
+    targets = [target.view(len(target), -1) for target in targets_of(data).values()]
+    if not targets or data.schema.log or not hasattr(data.source, "numbers"):
+        return 0.0
+    span = decades(torch.cat(targets).numpy())
+    return span if span >= DECADES else 0.0
+
+
 def check_varied(data: DataModule) -> None:
     """Whether the targets of open data, all splits together, have two values at least.
 
@@ -59,15 +69,8 @@ def notices(data: DataModule) -> list[str]:
     if not targets:
         return []
     if schema.kind == "regression":
-        # only where there is something to be done about it
-        span = (
-            decades(targets["train"].view(len(targets["train"]), -1).numpy())
-            if hasattr(data.source, "numbers")
-            else 0.0
-        )
-        if span < DECADES or schema.log:
-            return []
-        return [f"the targets span {span:.1f} decades: data.log=true would learn their logarithms"]
+        span = decades_of(data)
+        return [f"the targets span {span:.1f} decades: data.log=true would learn their logarithms"] if span else []
     if schema.kind == "binary":
         return one_sided(schema, targets)
     chosen = hasattr(data.source, "numbers")  # whether somebody could have said that they are no classes

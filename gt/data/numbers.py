@@ -48,11 +48,14 @@ def feature_moments(values: np.ndarray) -> Moments:
 
 
 def decades(targets: np.ndarray) -> float:
-    """Powers of ten between the small and the large of targets (rows, outputs), at most; 0 where one is not above 0."""
+    """Powers of ten between the small and the large of targets (rows, outputs), at most; 0 where one is not above 0.
+
+    Logarithms are learned of all columns or of none.
+    """
     spans = [0.0]
-    for column in targets.T:
+    for column in targets.T if not (targets <= 0).any() else ():
         known = column[~np.isnan(column)]
-        if len(known) and known.min() > 0:
+        if len(known):
             low, high = np.quantile(np.log10(known), (0.02, 0.98))
             spans.append(float(high - low))
     return max(spans)

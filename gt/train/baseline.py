@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
-from gt.data.numbers import DECADES, decades
+from gt.data.notices import decades_of
 from gt.losses import Criterion, constant_prediction, shown, total_loss, undefined
 from gt.ranks import rank_zero_only
 
@@ -204,8 +204,7 @@ def reasons(
     if schema.kind == "regression":
         if not schema.scale:
             likely.append("targets are learned as they are: set data.normalise=true")
-        span = 0.0 if schema.log else decades(train.view(len(train), -1).numpy())
-        if span >= DECADES:
+        if span := decades_of(data):
             likely.append(f"targets span {span:.1f} decades: set data.log=true")
     if schema.node_floats and not schema.node_scale and isinstance(data, Stored):
         largest = float(np.abs(data.graphs.nodes["x"][:ROWS]).max(initial=0))

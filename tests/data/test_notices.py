@@ -56,6 +56,18 @@ def test_targets_that_span_decades_are_said_once(tmp_path: Path, source: Any, lo
     assert all("data.log=true" in line for line in lines)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_logarithms_are_not_proposed_where_any_split_has_none(tmp_path: Path, source: Any) -> None:
+    values = np.logspace(-2, 3, 40)
+    data = source(tmp_path, values.tolist())
+    data.open([])
+    values[data.graphs.splits["test"][0]] = 0
+    data = source(tmp_path, values.tolist())
+    data.open([])
+    assert 0 not in data.targets("train")
+    assert notices(data) == []
+
+
 def test_ordinary_targets_are_worth_no_line(tmp_path: Path) -> None:
     data = csv_graphs(tmp_path, [3 + n / 40 for n in range(40)])
     data.open([])

@@ -67,6 +67,7 @@ def test_decades() -> None:
     assert 3.5 < decades(powers) < 4
     assert decades(np.concatenate([powers, 1 + powers], 1)) == decades(powers)
     assert decades(powers - 1) == 0
+    assert decades(np.concatenate([powers, powers - 1], 1)) == 0  # one column has no logarithm
     assert decades(np.full((3, 1), np.nan)) == 0
 
 
