@@ -66,8 +66,9 @@ def arrays(data):
         lambda some: some,
         lambda some: [graph.to_dict() for graph in some],
         InMemoryDataset.collate,
+        lambda some: [graph.to_dict() | {"x": graph.x.to_sparse()} for graph in some],
     ],
-    ids=["Data", "dictionaries", "collated"],
+    ids=["Data", "dictionaries", "collated", "sparse"],
 )
 def test_many_graphs_are_those_of_a_dataset(form, tmp_path):
     some = graphs()

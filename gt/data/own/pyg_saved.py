@@ -86,7 +86,7 @@ def _plain(item: Any, where: str) -> Data:
             f"{where} is a dictionary of graphs by {several(list(map(str, values)), FEW)}: save one list of them, "
             "which is split at random; a split of your own takes a class of PyG with split, data.dataset._target_=CLASS"
         )
-    graph = Data.from_dict({str(key): value for key, value in values.items() if value is not None})
+    graph = Data.from_dict({str(key): _dense(key, value) for key, value in values.items() if value is not None})
     if isinstance(item, Data) and (sizes := vars(item._store).get("_num_nodes")) is not None:
         graph._num_nodes = sizes  # of graphs that lie one after the other, which a dictionary does not keep
     if "x" in graph and graph.get("num_nodes") == len(graph["x"]):
@@ -101,6 +101,12 @@ def _plain(item: Any, where: str) -> Data:
                 f"{where}: {key} is {_shown(ends)}, where whole numbers (2, E) are needed, a column an edge"
             )
     return graph
+
+
+def _dense(key: Any, value: Any) -> Any:
+    """An attribute that is read, filled up where it is sparse, which PyG does not lay one after the other."""
+    sparse = key in ALIKE and isinstance(value, Tensor) and value.layout != torch.strided
+    return value.to_dense() if sparse else value
 
 
 def _is_several(value: Any) -> bool:
