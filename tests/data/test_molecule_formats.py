@@ -167,6 +167,7 @@ def test_a_cut_file_of_two_bytes_a_character(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        ("InChI=1S/CH4/h1H4", "Chem.MolFromInchi"),
         ("CCO>>CC=O", "reaction"),
         ("CCO>[Na+]>CC=O", "reaction"),
         ("CCO CCN", "2 molecules"),
@@ -190,6 +191,8 @@ def test_a_file_of_reactions_or_pairs_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", reactions, VALUES, header="rxn,yield")
     assert "'rxn' holds a reaction" in line_of(lambda: opened(path))
     assert "a reaction" in line_of(lambda: opened(path, smiles="rxn"))
+    path = written(tmp_path / "b.csv", [f"InChI=1S/CH{n}" for n in range(len(VALUES))], VALUES, header="inchi,yield")
+    assert "'inchi' holds InChI" in line_of(lambda: opened(path))
     other = [text + "N" for text in SMILES]
     for header in ("drug_smiles,target_smiles,y", "first,second,y", "smiles,solvent_smiles,y"):
         first, second, _ = header.split(",")

@@ -53,6 +53,7 @@ def test_smiles(columns: dict[str, list[str | None]], expected: str) -> None:
         ({"Class": YES_NO, "pIC50": REAL, "MW": OTHER}, ["Class"]),  # BACE
         ({"target_1": REAL, "target_2": OTHER, "weight": REAL}, ["target_1", "target_2"]),
         ({"y": REAL, "weight": OTHER}, ["y"]),
+        ({"y": COUNT, "weight": OTHER}, ["y"]),  # by its name, though it counts the rows
         ({"label": WORDS, "weight": OTHER}, ["label"]),
         ({"found": WORDS, "name": NAMES}, ["found"]),
         ({"counter": COUNT, "value__of__it": REAL}, ["value of it"]),
@@ -74,7 +75,11 @@ def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> N
         ({"logS": REAL, "found": WORDS}, "data.target=logS, or one of: logS, found$"),
         ({"logS": REAL, "toxic": YES_NO}, "data.target=logS, or one of: logS, toxic$"),
         ({"exp_a": REAL, "exp_b": REAL}, "data.target=exp_a, or one of: exp_a, exp_b$"),
-        ({"id": REAL, "name": NAMES}, "a.csv: no column could be a target; there is id, name$"),
+        ({"id": REAL, "name": NAMES}, "a.csv: no column could be a target; there is id, name .such as 'compound 0'.$"),
+        (
+            {"yield": [f"{n}.5 %" for n in range(40)], "num": COUNT},
+            "a.csv: no column could be a target; there is yield .such as '0.5 %'., num$",
+        ),
         ({}, "a.csv: no column could be a target; there is none but the molecules"),
         ({f"f{n}": REAL for n in range(30)}, "f10, f11 and 18 more$"),
     ],
@@ -82,6 +87,12 @@ def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> N
 def test_no_target_to_tell(columns: dict[str, list[str | None]], message: str) -> None:
     with pytest.raises(UserError, match=message):
         target_columns(table(smiles=MOLECULES, **columns), {"smiles"})
+
+
+def test_columns_that_blanks_part() -> None:
+    one = table(smiles__y=[f"{smiles} {y}" for smiles, y in zip(MOLECULES, REAL, strict=True)])
+    with pytest.raises(UserError, match="parted by blanks: commas, semicolons or tabs are needed"):
+        target_columns(one, {"smiles y"})
 
 
 def test_lists_and_dates_are_no_targets() -> None:

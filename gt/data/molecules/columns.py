@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.data.molecules.parsing import chemistry, parses, several_molecules
+from gt.data.molecules.parsing import chemistry, not_one_smiles, parses
 from gt.data.molecules.sdf import STRUCTURE
 from gt.data.reading import ending
 from gt.data.splits import split_of
@@ -112,7 +112,7 @@ def _texts(cells: np.ndarray) -> list[str]:
 def _no_molecules(cells: np.ndarray) -> str | None:
     """What the first cells of a column hold in place of molecules, such as reactions; None where it is not known."""
     texts = _texts(cells)
-    why = [why for text in texts if (why := several_molecules(text))]
+    why = [why for text in texts if (why := not_one_smiles(text))]
     return why[0] if 2 * len(why) > len(texts) else None
 
 
@@ -186,14 +186,14 @@ def target_columns(table: Table, others: AbstractSet[str]) -> list[str]:
     """
     free = [name for name in table.columns if name not in others and "".join(_words(name)) not in SPLIT_NAMES]
     numeric = {name: numbers(table.columns[name]) for name in free if is_numeric(table.columns[name])}
-    values = {name: column for name, column in numeric.items() if not _is_id(name, column)}
+    called = {name for name in free if TARGET_NAMES.fullmatch("".join(_words(name)))}
+    values = {name: column for name, column in numeric.items() if name in called or not _is_id(name, column)}
     classes = [name for name in free if name not in numeric and _is_classes(table.columns[name])]
 
-    called = [name for name in (*values, *classes) if TARGET_NAMES.fullmatch("".join(_words(name)))]
     measured = [name for name in values if {*_words(name)} & MEASURED]
     unpredicted = [name for name in values if not {*_words(name)} & PREDICTED]
-    if called:
-        return called
+    if chosen := [name for name in (*values, *classes) if name in called]:
+        return chosen
     if len(measured) == 1:
         return measured
     if len(unpredicted) + len(classes) == 1:
@@ -202,13 +202,23 @@ def target_columns(table: Table, others: AbstractSet[str]) -> list[str]:
         return list(values)
     might = [*values, *classes]
     if not might:
-        hint = "a trained model predicts it: python -m gt.predict RUN data.path=FILE"
-        rest = f"there is {several(free, 12)}" if free else f"there is none but the molecules; {hint}"
+        rest = f"there is {several([_with_example(table, name) for name in free], 12)}"
+        if not free and all(" " in text for name in table.columns for text in _texts(table.columns[name])):
+            rest = "its columns seem to be parted by blanks: commas, semicolons or tabs are needed"
+        elif not free:
+            hint = "a trained model predicts it: python -m gt.predict RUN data.path=FILE"
+            rest = f"there is none but the molecules; {hint}"
         raise UserError(f"{table.name}: no column could be a target; {rest}")
     example = shell_override("data.target", might[0])
     raise UserError(
         f"{table.name}: cannot tell which column is the target; say {example}, or one of: {several(might, 12)}"
     )
+
+
+def _with_example(table: Table, name: str, longest: int = 20) -> str:
+    """The name of a column, and of one of text what it holds, such as numbers with a unit."""
+    texts = [] if is_numeric(table.columns[name]) else _texts(table.columns[name])[:1]
+    return "".join([name, *(f" (such as {text[:longest]!r})" for text in texts)])
 
 
 def _is_classes(cells: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from gt.errors import UserError
 # atoms whose number of bonds follows from their charge; all others also bind by coordination
 FIXED_VALENCE = {0, 1, 2, 6, 7, 8, 9, 10, 15, 16, 17, 18, 34, 35, 36, 53, 54}
 
+INCHI = "InChI="  # how each begins
 MARK = re.compile(r"\s*[,;]\s*|\s+")  # parts SMILES where a cell holds several
 STRANGE = re.compile(r"[^\t\x20-\x7e]")  # what no SMILES has, though RDKit drops it at either end
 
@@ -37,7 +38,7 @@ def read(text: str) -> tuple[Any, bool] | None:
     which coordination allows and earlier releases, among them OGB's, accepted. Such a molecule is kept; one with too
     many bonds at carbon, nitrogen or another atom of `FIXED_VALENCE` is not.
     """
-    if STRANGE.search(text) or several_molecules(text):
+    if STRANGE.search(text) or not_one_smiles(text):
         return None
     mol, refused = chemistry().MolFromSmiles(text), False
     if mol is None:
@@ -49,7 +50,7 @@ def reason(text: str) -> str:
     """Why `read` gives nothing: what RDKit logs of it, in one line."""
     if strange := STRANGE.search(text):
         return f"{strange[0]!a} is no character of SMILES"
-    if why := several_molecules(text):
+    if why := not_one_smiles(text):
         return why
     chem = chemistry()
     from rdkit import rdBase
@@ -67,12 +68,14 @@ def reason(text: str) -> str:
     return said.replace("SMILES Parse Error: ", "") or "RDKit cannot read it"
 
 
-def several_molecules(text: str) -> str | None:
-    """What a text is of in place of one molecule: a reaction, or several SMILES; None where it is neither.
+def not_one_smiles(text: str) -> str | None:
+    """What a text is in place of the SMILES of one molecule: InChI, a reaction, or several; None where it is neither.
 
     Parts of one SMILES that a dot joins, such as the ions of a salt, are one molecule. RDKit reads what comes after a
     blank as a name, which it may be.
     """
+    if text.startswith(INCHI):
+        return "InChI, and SMILES are read: make them by RDKit's Chem.MolToSmiles(Chem.MolFromInchi(...))"
     if ">" in text and text.replace("->", "").count(">") == 2:
         return "a reaction, of which no single molecule can be read"
     if MARK.search(text):
