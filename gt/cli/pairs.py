@@ -35,13 +35,14 @@ def ask_pairs(data: DataModule, path: Path) -> None:
     if len(names) < 2:
         raise UserError(f"{path} has one column: a pair takes two, such as source and target")
     nodes = int(data.graphs.node_ptr[-1])
-    cells = pd.DataFrame({n: table.columns[name] for n, name in enumerate(names)})
+    cells = [pd.Series(table.columns[name]) for name in names]
     known = data.source.ids()
     if known is None:
-        ends = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)  # (rows, 2)
+        numbers = [pd.to_numeric(column, errors="coerce").to_numpy(np.float64) for column in cells]
+        ends = np.stack(numbers, axis=1)  # (rows, 2)
         wrong, what = ~((ends >= 0) & (ends < nodes) & (ends == np.floor(ends))), f"where a node is 0 to {nodes - 1}"
     else:
-        ends = cells.apply(lambda column: known.get_indexer(column.astype(str).str.strip())).to_numpy()
+        ends = np.stack([known.get_indexer(pd.Index(column.astype(str).str.strip())) for column in cells], axis=1)
         wrong, what = ends < 0, "which is no node of the graph"
     unreadable = {}
     for row in map(int, np.flatnonzero(wrong.any(1))):
