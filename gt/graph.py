@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Move = Callable[[Tensor], Tensor]  # to another device or kind of memory
+WHOLE_DEGREES = "degrees in the whole graph"  # in the memo of a batch that has some of its edges alone
 
 
 @dataclass
@@ -103,6 +104,20 @@ class GraphBatch:
     def in_degree(self) -> Tensor:
         """(N,) int64, edges that each node reads."""
         return self.rowptr.diff()
+
+    @property
+    def out_degree(self) -> Tensor:
+        """(N,) int64, edges that read each node."""
+        source = self.edge_index[0]
+        # torch.bincount would wait for the device to learn its output's length
+        return torch.zeros_like(self.in_degree).index_add_(0, source, torch.ones_like(source))
+
+    @property
+    def whole_degrees(self) -> tuple[Tensor, Tensor]:
+        """(N,) the in-degree and (N,) the out-degree, in the whole graph where the memo of a part of it has them."""
+        if WHOLE_DEGREES in self.memo:
+            return self.memo[WHOLE_DEGREES].unbind()
+        return self.in_degree, self.out_degree
 
     @cached_property
     def rowptr(self) -> Tensor:

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gt.graph import GraphBatch, Move
+from gt.graph import WHOLE_DEGREES, GraphBatch, Move
 from gt.masks import Pairs
 from gt.transforms import plain
-
-WHOLE_DEGREE = "in_degree of the whole graph"  # in the memo of a batch whose nodes drew some of their edges
 
 
 @dataclass
@@ -158,7 +156,7 @@ class _SumOfOthers(torch.autograd.Function):
 
 def whole_degree(batch: GraphBatch) -> Tensor:
     """(N,) the edges that each node reads, in the whole graph where a batch holds some of them alone."""
-    return batch.memo.get(WHOLE_DEGREE, batch.in_degree)
+    return batch.memo[WHOLE_DEGREES][0] if WHOLE_DEGREES in batch.memo else batch.in_degree
 
 
 def estimated(sums: Tensor, batch: GraphBatch) -> Tensor:
@@ -166,7 +164,7 @@ def estimated(sums: Tensor, batch: GraphBatch) -> Tensor:
 
     Where all of them are in the batch, it is the sums themselves. A node that has drawn none keeps its 0.
     """
-    if WHOLE_DEGREE not in batch.memo:
+    if WHOLE_DEGREES not in batch.memo:
         return sums
-    factor = batch.memo[WHOLE_DEGREE] / batch.in_degree.clamp(min=1)
+    factor = whole_degree(batch) / batch.in_degree.clamp(min=1)
     return sums * factor.to(sums.dtype)[:, None]

@@ -17,6 +17,7 @@ from gt.cli import explanation_subject
 from gt.cli.explanation import explain
 from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
+from gt.encodings import Degree
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.attribution import edge_occlusion
@@ -84,6 +85,24 @@ def test_the_part_that_is_read_gives_the_answer_of_the_whole_graph(block, mask):
             sizes.append(len(part.nodes))
     assert sizes[-1] == 1
     assert max(sizes[:3]) < NODES
+
+
+def test_nodes_at_its_rim_are_of_the_degree_that_they_have_in_the_whole_graph():
+    net, whole = small_network(BLOCKS["gin"], Hops(0), encodings=[Degree()]), graph()
+    node = 7
+
+    def answer(predictions):
+        return predictions.view(-1, len(part.nodes), 4)[:, part.place, 1]
+
+    part = neighbourhood(whole, node, hops_read(net), NODES)
+    with torch.no_grad():
+        said = net(whole)[node]
+        torch.testing.assert_close(net(part.copies(2))[[part.place, part.place + len(part.nodes)]], said.expand(2, -1))
+        pairs, falls = edge_occlusion(net, part.copies, answer)
+        for pair, fall in zip(part.nodes[pairs].T.tolist(), falls, strict=True):
+            kept = (whole.edge_index.sort(0).values != torch.tensor(sorted(pair))[:, None]).any(0)
+            without = GraphBatch(whole.ptr, whole.edge_index[:, kept], NODES, whole.x, whole.edge_attr[kept])
+            assert float(fall) == pytest.approx(float(said[1] - net(without)[node, 1]), abs=1e-5)
 
 
 def test_it_is_the_nearest_nodes_and_all_edges_between_them():

@@ -1,6 +1,5 @@
 """How many edges a node has: the simplest structural encoding."""
 
-import torch
 from torch import Tensor, nn
 
 from gt.encodings.base import Encoding
@@ -11,6 +10,8 @@ from gt.schema import Schema
 
 class Degree(Encoding):
     """An embedding of a node's in-degree plus one of its out-degree (Ying et al. 2021).
+
+    Where nodes have drawn some of their edges, these are their degrees in the whole graph.
 
     Args:
         most: degrees above it share its embedding: both tables have ``most + 1`` rows.
@@ -29,7 +30,5 @@ class Degree(Encoding):
             nn.init.normal_(table.weight, std=0.02)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
-        source = batch.edge_index[0]
-        # torch.bincount would wait for the device to learn its output's length
-        out_degree = torch.zeros_like(batch.in_degree).index_add_(0, source, torch.ones_like(source))
-        return self.incoming(batch.in_degree.clamp(max=self.most)) + self.outgoing(out_degree.clamp(max=self.most))
+        incoming, outgoing = (degree.clamp(max=self.most) for degree in batch.whole_degrees)
+        return self.incoming(incoming) + self.outgoing(outgoing)

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.inference.analysis import arguments_of
 from gt.layers import attention_layers
 from gt.masks import WideBatch
-from gt.sums import WHOLE_DEGREE
 
 Copies = Callable[[int], GraphBatch]  # a batch of so many copies of one graph
 Answer = Callable[[Tensor], Tensor]  # of predictions for copies, (C,) the number that is explained
@@ -97,8 +96,9 @@ def edge_occlusion(net: nn.Module, copies: Copies, answer: Answer) -> tuple[Tens
         kept = (of_edge[None] != part[:, None]).reshape(-1).to(batch.device)
         attributes = None if batch.edge_attr is None else batch.edge_attr[kept]
         fewer = replace(batch, edge_index=batch.edge_index[:, kept], edge_attr=attributes, memo={})
-        if WHOLE_DEGREE in batch.memo:  # of a part of a graph, which is to lack these edges alone
-            fewer.memo[WHOLE_DEGREE] = batch.memo[WHOLE_DEGREE] - (batch.in_degree - fewer.in_degree)
+        if WHOLE_DEGREES in batch.memo:  # of a part of a graph, which is to lack these edges alone
+            had, have = (torch.stack([each.in_degree, each.out_degree]) for each in (batch, fewer))
+            fewer.memo[WHOLE_DEGREES] = batch.memo[WHOLE_DEGREES] - (had - have)
         answers.append(answer(net(fewer)).cpu())
     return pairs, before - torch.cat(answers)
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.hops import hop_distances
 from gt.inference.whole_graph import stages
 from gt.layers import parts_of, reads_of
 from gt.masks import Hops, Mask, PerHead
 from gt.model import GraphTransformer
-from gt.sums import WHOLE_DEGREE
 
 
 def hops_read(net: nn.Module) -> int | None:
@@ -46,7 +45,7 @@ class Neighbourhood:
     """A node and those nearest to it by the edges that they read, with every edge between them.
 
     Attributes:
-        batch: the one graph, without targets; layers that go by degrees are told those of the whole graph.
+        batch: the one graph, without targets; what goes by degrees is told those of the whole graph.
         nodes: (n,) int64, the number of each of its nodes in the whole graph, ascending.
         place: of the node in the middle among them.
     """
@@ -58,7 +57,7 @@ class Neighbourhood:
     def copies(self, count: int) -> GraphBatch:
         """So many of it as one batch."""
         out = self.batch.repeated(count)
-        out.memo[WHOLE_DEGREE] = self.batch.memo[WHOLE_DEGREE].repeat(count)
+        out.memo[WHOLE_DEGREES] = self.batch.memo[WHOLE_DEGREES].repeat(1, count)
         return out
 
 
@@ -88,7 +87,7 @@ def neighbourhood(batch: GraphBatch, node: int, hops: int | None, most: int) -> 
         x=None if batch.x is None else batch.x[nodes],
         edge_attr=None if batch.edge_attr is None else batch.edge_attr[inside],
         extras={name: values[nodes] for name, values in batch.extras.items()},
-        memo={WHOLE_DEGREE: batch.in_degree[nodes]},
+        memo={WHOLE_DEGREES: torch.stack(batch.whole_degrees)[:, nodes]},
     )
     return Neighbourhood(part.finish(), nodes, int(place[node]))
 

@@ -10,6 +10,7 @@ from gt.layers.pairs import softmax_of, state_of, sum_by_reader
 from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import below_one, divides
+from gt.sums import whole_degree
 
 
 class GRIT(Layer):
@@ -63,6 +64,6 @@ class GRIT(Layer):
         read = read + torch.einsum("nhd,hde->nhe", sum_by_reader(weights * pair, pairs), self.pair_value)
         read = self.dropout(read.flatten(1))
         plain, by_degree = self.by_degree
-        read = read * (plain + by_degree * batch.in_degree.to(read.dtype).log1p()[:, None])
+        read = read * (plain + by_degree * whole_degree(batch).to(read.dtype).log1p()[:, None])
         steps = {"x": read, "p": self.dropout(pair.flatten(1))}
         return {stream: self.project_out[stream](step) for stream, step in steps.items()}

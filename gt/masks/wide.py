@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gt.graph import GraphBatch, Move
+from gt.graph import WHOLE_DEGREES, GraphBatch, Move
 from gt.hops import ranges
 
 
@@ -77,6 +77,9 @@ def _widened(batch: GraphBatch, count: int) -> WideBatch:
     if batch.node_mask is not None:
         wide.node_mask = batch.node_mask.new_ones(wide.num_nodes).index_copy(0, wide.real, batch.node_mask)
         wide.node_mask[wide.num_nodes - wide.padding[1] :] = False  # virtual nodes of padding graphs too
+    if WHOLE_DEGREES in batch.memo:
+        degrees = batch.memo[WHOLE_DEGREES]
+        wide.memo[WHOLE_DEGREES] = degrees.new_zeros(2, wide.num_nodes).index_copy(1, wide.real, degrees)
     return wide.finish()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gt.attention import Demand, Reading, prepare
 from gt.errors import UserError
-from gt.graph import GraphBatch, Move
+from gt.graph import WHOLE_DEGREES, GraphBatch, Move
 from gt.hops import hops_between
 from gt.inference.whole_graph import MOST, Listed
 from gt.masks import Mask, Pairs
@@ -219,6 +219,8 @@ def _structure(batch: GraphBatch, nodes: Tensor) -> dict[str, Any]:
 def _placed(part: GraphBatch, batch: GraphBatch, nodes: Tensor) -> None:
     """Let nodes have the positions and the degrees that they have in the whole batch."""
     part.position, part.in_degree = batch.position[nodes], batch.in_degree[nodes]
+    if WHOLE_DEGREES in batch.memo:
+        part.memo[WHOLE_DEGREES] = batch.memo[WHOLE_DEGREES][:, nodes]
     part.finish()
 
 

@@ -91,6 +91,8 @@ def test_neighbours_are_all_or_exactly_so_many_distinct_ones(tmp_path):
         check(sample, edges)
         assert set(sample.nodes) == met | nodes
         assert not np.isin(target, sorted(nodes)).any()  # the last that are met read nobody
+        for degrees, ends in zip(sample.degrees, edges[::-1], strict=True):  # those of the whole graph
+            np.testing.assert_array_equal(degrees, np.bincount(ends, minlength=NODES)[sample.nodes])
 
 
 def test_without_a_limit_neighbours_are_the_whole_neighbourhood(tmp_path):

@@ -6,7 +6,7 @@ from torch_geometric.utils import degree
 
 from gt.encodings import Degree
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.schema import Schema
 from tests.encodings.samples import AWKWARD, graph_of, random_directed
 
@@ -21,6 +21,16 @@ def test_sum_of_the_embeddings_of_both_degrees(graphs, most):
     source, target = (degree(index, batch.num_nodes, torch.long).clamp(max=most) for index in batch.edge_index)
     torch.testing.assert_close(module.nodes(batch), module.incoming.weight[target] + module.outgoing.weight[source])
     assert module.concat == 0
+
+
+def test_nodes_that_drew_some_of_their_edges_have_their_degrees_in_the_whole_graph():
+    whole = GraphBatch.from_data_list([random_directed(20, 100, seed=0, simple=False)])
+    edges, nodes = whole.edge_index[:, ::3], torch.arange(2, 20)
+    drawn = edges[:, (edges >= 2).all(0)] - 2
+    part = GraphBatch(torch.tensor([0, 18]), drawn, 18)
+    part.memo[WHOLE_DEGREES] = torch.stack([whole.in_degree, whole.out_degree])[:, nodes]
+    module = Degree().module(8, Schema())
+    torch.testing.assert_close(module.nodes(part.finish()), module.nodes(whole)[nodes])
 
 
 def test_parameter_count_and_options():

@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 
+from gt.graph import WHOLE_DEGREES
+from gt.layers.local import smooth
 from gt.masks import (
     Causal,
     Complete,
@@ -72,6 +74,16 @@ def test_the_wide_batch_has_nodes_at_the_end_of_each_graph_and_the_same_edges(si
     assert with_virtual_nodes(batch, count) is wide
     assert with_virtual_nodes(wide, count) is wide
     assert with_virtual_nodes(wide, 0) is with_virtual_nodes(batch, 0) is batch
+
+
+def test_nodes_keep_the_degrees_of_the_whole_graph_that_they_drew_edges_of():
+    batch = random_batch((4, 1, 6), seed=1)
+    degrees = torch.stack([batch.in_degree + 3, batch.out_degree + 5])
+    batch.memo[WHOLE_DEGREES] = degrees
+    wide = with_virtual_nodes(batch, 2)
+    assert wide.memo[WHOLE_DEGREES][:, wide.real].equal(degrees)
+    x = torch.randn(wide.num_nodes, 8)
+    torch.testing.assert_close(smooth(x, wide)[wide.real], smooth(x[wide.real], batch))
 
 
 def test_fillers_stay_fillers():

@@ -12,7 +12,7 @@ from gt import parallel
 from gt.attention.scores import Gated, HopDecay, PositionDecay
 from gt.encodings import LearnedPositions, RandomWalk, RelativeWalks, Rotary
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.heads import Head, Max, Mean, Sum
 from gt.layers import (
     GCN,
@@ -32,7 +32,8 @@ from gt.schema import Schema
 from tests.graphs import random_batch
 from tests.parallel.ranks import on_ranks
 
-BATCHES = {"one graph": (14,), "many sizes": (1, 9, 4, 1, 6, 2), "fewer nodes than ranks": (2,)}
+SAMPLED = "some edges of a graph"
+BATCHES = {"one graph": (14,), SAMPLED: (14,), "many sizes": (1, 9, 4, 1, 6, 2), "fewer nodes than ranks": (2,)}
 LEVELS = ("node", "graph", "link")
 
 
@@ -69,10 +70,12 @@ def network(level: str = "node", **options) -> GraphTransformer:
     return GraphTransformer(schema, width=8, depth=2, head=head, **options).double()
 
 
-def example(sizes: tuple[int, ...], level: str) -> GraphBatch:
-    batch = random_batch(sizes, seed=3, density=0.1)
+def example(name: str, level: str) -> GraphBatch:
+    batch = random_batch(BATCHES[name], seed=3, density=0.1)
     rows = {"node": batch.num_nodes, "graph": batch.num_graphs, "link": 5}[level]
     batch.y = torch.arange(3.0 * rows).view(rows, 3)
+    if name == SAMPLED:
+        batch.memo[WHOLE_DEGREES] = torch.stack([2 * batch.in_degree + 1, batch.out_degree])
     if level == "link":
         batch.links = torch.randint(batch.num_nodes, (2, rows), generator=torch.Generator().manual_seed(1))
     return batch
@@ -86,6 +89,7 @@ def learned(net: nn.Module, out: torch.Tensor) -> list[torch.Tensor]:
 
 CASES = [
     *product(MODELS, ("one graph", "many sizes"), ("node",)),
+    *product(("gcn alone", "gine in sequence"), (SAMPLED,), ("node",)),
     *product(("gps",), BATCHES, ("graph", "link")),
     *product(("gpt", "gps within two hops"), ("fewer nodes than ranks",), ("node",)),
 ]
@@ -96,7 +100,7 @@ def shares(rank, world):
     parts = []
     for name, sizes, level in CASES:
         net = network(level, **MODELS[name])
-        share = parallel.share_of(example(BATCHES[sizes], level), rank, world, level, net.readings())
+        share = parallel.share_of(example(sizes, level), rank, world, level, net.readings())
         out = parallel.forward(net, share)
         parts.append((out.detach(), share.y, learned(net, out)))
     return parts
@@ -106,7 +110,7 @@ def test_a_network_on_shares_is_that_on_the_whole(tmp_path):
     for case, *parts in zip(CASES, *on_ranks(3, tmp_path, shares), strict=True):
         said, targets, gradients = zip(*parts, strict=True)
         name, sizes, level = case
-        net, batch = network(level, **MODELS[name]), example(BATCHES[sizes], level)
+        net, batch = network(level, **MODELS[name]), example(sizes, level)
         out = net(batch)
         close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9, msg=lambda what, case=case: f"{case}: {what}")
         close(torch.cat(said), out.detach())
@@ -143,4 +147,4 @@ def test_pairs_that_do_not_fit_into_memory_are_refused_with_the_reason(monkeypat
     monkeypatch.setattr("gt.parallel.share.MOST", 10)
     net = network(block=block(hint=PositionDecay))
     with pytest.raises(UserError, match=r"Complete.* 196 pairs.* bias"):
-        parallel.share_of(example((14,), "node"), 0, 2, "node", net.readings())
+        parallel.share_of(example("one graph", "node"), 0, 2, "node", net.readings())

@@ -55,7 +55,8 @@ class InputGraph:
         """
         roots, is_root = np.unique(links), np.zeros(self.batch.num_nodes, dtype=bool)
         is_root[roots] = True
-        sampler.rows = Rows(self.pointer - np.searchsorted(gone, self.pointer), np.delete(self.source, gone))
+        pointer = self.pointer - np.searchsorted(gone, self.pointer)
+        sampler.rows = Rows(pointer, np.delete(self.source, gone), np.diff(pointer))  # edges go both ways
         sample = sampler.sample(roots, is_root, random)
         edges = sample.edges + np.searchsorted(gone - np.arange(len(gone)), sample.edges, side="right")
         rows, nodes, whole = torch.from_numpy(edges), torch.from_numpy(sample.nodes), self.batch

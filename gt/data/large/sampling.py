@@ -21,7 +21,7 @@ from gt.data.large.clusters import clusters
 from gt.data.store import fingerprint
 from gt.data.store_folders import beside
 from gt.errors import UserError
-from gt.sums import WHOLE_DEGREE
+from gt.graph import WHOLE_DEGREES
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class Rows:
     Attributes:
         pointer: (N + 1,) int64; node i reads ``source[pointer[i]:pointer[i + 1]]``.
         source: (E,) integers, ascending within each node.
+        readers: (N,) int64, how many edges read each node.
     """
 
     pointer: np.ndarray
     source: np.ndarray
+    readers: np.ndarray
 
     @property
     def nodes(self) -> int:
@@ -45,7 +47,7 @@ class Rows:
         """From (2, E) edges sorted by (target, source)."""
         pointer = np.zeros(nodes + 1, np.int64)
         np.cumsum(np.bincount(edge_index[1], minlength=nodes), out=pointer[1:])
-        return cls(pointer, edge_index[0])
+        return cls(pointer, edge_index[0], np.bincount(edge_index[0], minlength=nodes))
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,20 @@ class Sample:
         edges: (m,) int64, the rows of its edges among those of the graph, ascending.
         ends: (2, m) int64, source and target of each edge as places in ``nodes``; sorted by (target, source).
         roots: (r,) int64, the places in ``nodes`` of those whose targets count.
-        degree: (n,) int64, edges that each node reads in the graph, where it may have drawn some of them alone.
+        degrees: (2, n) int64, edges that each node reads in the graph, and edges that read it, where nodes may have
+            drawn some of them alone.
     """
 
     nodes: np.ndarray
     edges: np.ndarray
     ends: np.ndarray
     roots: np.ndarray
-    degree: np.ndarray | None = None
+    degrees: np.ndarray | None = None
 
     @property
     def memo(self) -> dict[Hashable, Any]:
         """What a batch of the subgraph is to know of the graph."""
-        return {} if self.degree is None else {WHOLE_DEGREE: torch.from_numpy(self.degree)}
+        return {} if self.degrees is None else {WHOLE_DEGREES: torch.from_numpy(self.degrees)}
 
 
 def choose(sizes: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
@@ -195,7 +198,8 @@ class Neighbours(Sampler):
             met = met[~inside[met]]
             inside[met] = True
         drawn = subgraph(self.rows, inside, np.concatenate(edges), nodes)
-        return replace(drawn, degree=self.rows.pointer[drawn.nodes + 1] - self.rows.pointer[drawn.nodes])
+        reads = self.rows.pointer[drawn.nodes + 1] - self.rows.pointer[drawn.nodes]
+        return replace(drawn, degrees=np.stack([reads, self.rows.readers[drawn.nodes]]))
 
 
 class Partition(Sampler):
