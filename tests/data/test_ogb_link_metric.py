@@ -87,6 +87,10 @@ def test_not_defined() -> None:
     for part in [(preds, target), (preds[:0], target[:0]), (preds[1:], target[1:])]:
         assert updated(Hits("ogbl-ddi"), part).compute().isnan()
     assert Hits("ogbl-ddi").compute().isnan()
+    preds, target = rated(60, 3)
+    for row in (0, 1):  # of a link, of a pair that is none
+        broken = preds.index_fill(0, torch.tensor([row]), torch.nan)
+        assert updated(Hits("ogbl-ddi"), (broken, target)).compute().isnan()
     assert ReciprocalRank("ogbl-citation2").compute().isnan()
 
 

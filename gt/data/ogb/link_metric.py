@@ -10,7 +10,8 @@ from torchmetrics.utilities import dim_zero_cat
 class Hits(Metric):
     """The share of links that are rated above the k-th best of all pairs that are none.
 
-    It is NaN where there are no links, or fewer than k other pairs, which OGB's Evaluator would call perfect.
+    It is NaN where there are no links, or fewer than k other pairs, which OGB's Evaluator would call perfect, and where
+    a rating is no number.
 
     Args:
         name: the dataset, such as ``ogbl-collab``, which says what k is.
@@ -43,7 +44,9 @@ class Hits(Metric):
         """The metric, a scalar."""
         value = torch.tensor(torch.nan, device=self.device)
         linked, apart = (dim_zero_cat(state) if len(state) else value[None][:0] for state in (self.linked, self.apart))
-        if len(linked) and len(apart) >= self.evaluator.K:
+        # the Evaluator takes what is no number for a link that was missed, or for the best of the other pairs
+        rated = not torch.cat([linked, apart]).isnan().any()
+        if rated and len(linked) and len(apart) >= self.evaluator.K:
             value.fill_(self.evaluator.eval({"y_pred_pos": linked, "y_pred_neg": apart})[self.measure])
         return value
 
