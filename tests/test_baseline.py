@@ -134,6 +134,8 @@ def test_only_reasons_that_apply_are_named(tmp_path: Path) -> None:
     assert named(fine, losses=(3.0, 2.0, 1.0), length="max_steps") == {"trainer.max_steps"}
     assert named(fine, losses=(1.0, 2.0, 3.0)) == {"optim.lr"}
     assert named(fine, losses=()) == set()
+    assert named(paths(tmp_path / "by nodes", batch_nodes=90), steps=12) == {"trainer.max_epochs", "data.batch_nodes"}
+    assert "only 1 step: " in " ".join(reasons(fine, 1, log()))
     assert "24 training samples" in " ".join(reasons(fine, 5000, log()))
 
 

@@ -17,6 +17,7 @@ from gt.data.graphs import Stored
 from gt.data.notices import decades_of
 from gt.losses import Criterion, constant_prediction, shown, total_loss, undefined
 from gt.ranks import rank_zero_only
+from gt.schema import many
 
 CELLS = 20_000_000  # numbers of a prediction that are held at once
 FEW_STEPS = 200  # of an optimiser, in which little is learned
@@ -189,16 +190,17 @@ def reasons(
     schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)
     if steps < FEW_STEPS:
-        smaller = ", or lower data.batch_size" if length == "max_epochs" and hasattr(data, "batch_size") else ""
-        likely.append(f"{steps} steps are few: raise trainer.{length}{smaller}")
+        size = next((key for key in ("batch_nodes", "batch_size") if getattr(data, key, None)), None)
+        smaller = f", or lower data.{size}" if length == "max_epochs" and size else ""
+        likely.append(f"only {many(steps, 'step')}: raise trainer.{length}{smaller}")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
         likely.append(f"the validation loss was still falling at the end: raise trainer.{length}")
     if len(losses) > 2 and losses.argmin() == 0:
         likely.append("the validation loss only rose after the first validation: lower optim.lr")
     if schema.kind != "multiclass" and undefined(schema, train):
         likely.append(f"the training split has {undefined(schema, train)}: choose another split")
-    if len(data.dataset("train")) < FEW_SAMPLES:
-        likely.append(f"{len(data.dataset('train'))} training samples are few")
+    if (samples := len(data.dataset("train"))) < FEW_SAMPLES:
+        likely.append(f"only {many(samples, 'training sample')}")
     if getattr(data.source, "numbers", None) is None:
         return likely
     if schema.kind == "regression":
