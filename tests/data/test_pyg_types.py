@@ -12,6 +12,7 @@ from torch_geometric.transforms import ToUndirected
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.own.pyg import PyG, build, one_graph
+from gt.data.own.pyg_saved import saved_graphs
 from gt.data.own.pyg_types import MASKS, of_one_type
 from gt.errors import UserError
 from gt.layers import GINE, ParallelBlock
@@ -221,3 +222,20 @@ def test_a_saved_list_is_read(tmp_path):
     data = GraphData(PyG(path=str(tmp_path / "libraries.pt"), root=str(tmp_path), fractions=(0.5, 0.25, 0.25)))
     data.open([])
     assert (len(data.graphs), data.schema.kind, data.schema.node_vocab) == (6, "regression", (3,))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_dictionaries_say_the_same(listed, tmp_path):
+    graph = learnable()
+    for name, held in {"graph": graph, "dictionary": graph.to_dict()}.items():
+        torch.save([held] if listed else held, tmp_path / f"{name}.pt")
+    one, other = (saved_graphs(str(tmp_path / f"{name}.pt"))._data.to_dict() for name in ("graph", "dictionary"))
+    assert one.keys() == other.keys() >= {"x", "edge_index", "edge_attr", "y"}
+    assert all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.parametrize("held", [{("a", "b"): {}}, {("a", "b", "c"): 1}, {("a", "b", "c"): {1: 2}}, {(): {}}])
+def test_dictionaries_of_something_else_are_one_line(held, tmp_path):
+    torch.save(held, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="no edge_index"):
+        saved_graphs(str(tmp_path / "other.pt"))

@@ -33,8 +33,8 @@ def saved_graphs(path: str) -> InMemoryDataset:
     """The graphs in a file, as a dataset of PyG.
 
     Args:
-        path: of what ``torch.save`` made of a `Data`, of its ``to_dict()``, of a `HeteroData`, or of a list of one of
-            these; or of what `InMemoryDataset.save` writes of `Data`.
+        path: of what ``torch.save`` made of a `Data`, of its ``to_dict()``, of a `HeteroData`, of its, or of a
+            list of one of these; or of what `InMemoryDataset.save` writes of `Data`.
 
     Raises:
         UserError: no such file; it holds anything else; a graph without ``edge_index``, one whose tensors do not fit in
@@ -44,7 +44,7 @@ def saved_graphs(path: str) -> InMemoryDataset:
         raise UserError(f"there is no file {path}: set data.path to an existing one")
     content = load_tensors(Path(path), ADVICE, PARTS)
     dataset = InMemoryDataset()
-    several = content if isinstance(content, list | tuple) else [content]
+    several = [_typed(item) for item in (content if isinstance(content, list | tuple) else [content])]
     if several and all(isinstance(item, HeteroData) for item in several):
         content = of_one_type(several, path)
         content = content if len(content) > 1 else content[0]
@@ -60,6 +60,15 @@ def saved_graphs(path: str) -> InMemoryDataset:
         data = _plain(content, path)
     dataset._data = data
     return dataset
+
+
+def _typed(item: Any) -> Any:
+    """An item, or the `HeteroData` whose dictionary it is: by types of nodes and, in threes, of edges."""
+    edges = [key for key in item if isinstance(key, tuple)] if isinstance(item, dict) else []
+    if not edges or any(len(key) != 3 for key in edges):
+        return item
+    stores = all(isinstance(store, dict) and all(isinstance(name, str) for name in store) for store in item.values())
+    return HeteroData.from_dict(item) if stores else item
 
 
 def _is_collated(content: Any) -> bool:
