@@ -33,8 +33,8 @@ def saved_graphs(path: str) -> InMemoryDataset:
     """The graphs in a file, as a dataset of PyG.
 
     Args:
-        path: of what ``torch.save`` made of a `Data`, of its ``to_dict()``, of a `HeteroData`, of its, or of a
-            list of one of these; or of what `InMemoryDataset.save` writes of `Data`.
+        path: of what ``torch.save`` made of a `Data`, a `HeteroData`, the ``to_dict()`` of either, or a list of one of
+            these; or of what `InMemoryDataset.save` writes of `Data`.
 
     Raises:
         UserError: no such file; it holds anything else; a graph without ``edge_index``, one whose tensors do not fit in
