@@ -1,5 +1,6 @@
 """A run goes on: from the last optimiser step, bit by bit, and under the settings that it is now given."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, SequentialLR
 
 from gt.data.graphs import GraphData
 from gt.data.packed import Graphs
@@ -142,6 +143,26 @@ def test_a_run_goes_on_from_any_validation_to_the_same_weights(tmp_path, every, 
     assert len(paths) == 14 // every
     for path in paths:
         assert_equal(fit(tmp_path, ckpt=path, **options), whole)
+
+
+def test_a_validation_between_the_batches_of_a_step_counts_once(tmp_path):
+    """At it a checkpoint is saved, from which these batches are repeated, and it with them."""
+    schedule = partial(ReduceLROnPlateau, patience=0, threshold=1e9)  # no validation but the first is better
+
+    def run(ckpt: Path | None = None, batches: int = 99) -> tuple[EarlyStopping, list[float]]:
+        stopping = EarlyStopping("valid/loss", patience=99, min_delta=1e9)
+        callbacks = [rates := Rates(), stopping, StopAt(batches, tmp_path / "last.ckpt"), SaveAtValidation(tmp_path)]
+        options = {"accumulate_grad_batches": 4, "val_check_interval": 5, "max_epochs": 2}
+        with nullcontext() if batches > 14 else pytest.raises(Stop):
+            fit(tmp_path, callbacks, ckpt, {"schedule": schedule, "warmup": 0}, **options)
+        return stopping, [rate for step, rate in rates.rates.items() if step >= 5]
+
+    whole, expected = run()
+    at_validation = (tmp_path / "5.ckpt").rename(tmp_path / "at_validation.ckpt")
+    run(batches=7)
+    for path in (at_validation, tmp_path / "last.ckpt"):
+        stopping, rates = run(path)
+        assert (stopping.wait_count, rates) == (whole.wait_count, expected)
 
 
 def test_a_longer_schedule_is_that_of_a_run_that_had_it_from_the_start(tmp_path):

@@ -7,6 +7,7 @@ training stands, and the configuration all else.
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -187,14 +188,30 @@ def check_length(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.max_{unit}={most}: this run has trained {done} {unit} already; choose more")
 
 
+def moved_by_validations(trainer: Any) -> dict[str, Any]:
+    """Callbacks, schedules and learning rates as they stand, which validations move."""
+    return {
+        "callbacks": deepcopy({each.state_key: state for each in trainer.callbacks if (state := each.state_dict())}),
+        "lr_schedulers": deepcopy([config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]),
+        "rates": [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers],
+    }
+
+
 def undo_accumulation(checkpoint: dict[str, Any]) -> None:
     """Turn a checkpoint from between two optimiser steps into one right after the first of them.
 
     The batches since then are repeated: their gradients are not kept, and they have moved the statistics of batch norm.
+    So are validations between them, which early stopping and a schedule that goes by them would count twice.
     """
     if WAITING not in checkpoint:
         return
     batches = checkpoint[WAITING]["batches"]
+    if "moved" in checkpoint[WAITING]:  # a checkpoint of an earlier version does not say
+        moved = checkpoint[WAITING]["moved"]
+        checkpoint.update(callbacks=moved["callbacks"], lr_schedulers=moved["lr_schedulers"])
+        for optimizer, rates in zip(checkpoint["optimizer_states"], moved["rates"], strict=True):
+            for group, rate in zip(optimizer["param_groups"], rates, strict=True):
+                group["lr"] = rate
     # with an average of the weights, which only moves at steps, that is the state_dict
     checkpoint.get("current_model_state", checkpoint["state_dict"]).update(checkpoint[WAITING]["buffers"])
     loop = checkpoint["loops"]["fit_loop"]

@@ -121,7 +121,7 @@ class Task(Steps):
         seen = trainer.fit_loop.epoch_loop.batch_progress
         waiting = seen.current.processed % trainer.accumulate_grad_batches
         if waiting and not seen.is_last_batch:
-            checkpoint[WAITING] = {"batches": waiting, "buffers": self._step_buffers}
+            checkpoint[WAITING] = {"batches": waiting, "buffers": self._step_buffers, "moved": self._step_moved}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Hold a checkpoint against this task before its weights are loaded; a run goes on under its own settings.
