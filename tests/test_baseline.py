@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from gt.train.feed import Feed
 from gt.train.task import Task
 from tests.data.modules import over
 from tests.data.test_pyg import Kept
+from tests.small_runs import train, write_graphs
 
 
 class Paths(Kept):
@@ -118,7 +119,7 @@ def named(
     data: DataModule,
     steps: int = 5000,
     losses: tuple[float, ...] = (3.0, 1.0, 2.0),
-    length: Literal["max_epochs", "max_steps"] = "max_epochs",
+    length: str = "trainer.max_epochs",
 ) -> set[str]:
     """The options that the reasons speak of."""
     words = " ".join(reasons(data, steps, log(*losses), length)).replace(":", " ").replace(",", " ").split()
@@ -130,13 +131,29 @@ def test_only_reasons_that_apply_are_named(tmp_path: Path) -> None:
     assert named(fine) == set()
     assert named(fine, steps=12) == {"trainer.max_epochs", "data.batch_size"}
     assert named(fine, losses=(3.0, 2.0, 1.0)) == {"trainer.max_epochs"}
-    assert named(fine, steps=12, length="max_steps") == {"trainer.max_steps"}
-    assert named(fine, losses=(3.0, 2.0, 1.0), length="max_steps") == {"trainer.max_steps"}
+    assert named(fine, steps=12, length="trainer.max_steps") == {"trainer.max_steps"}
+    assert named(fine, losses=(3.0, 2.0, 1.0), length="trainer.max_steps") == {"trainer.max_steps"}
     assert named(fine, losses=(1.0, 2.0, 3.0)) == {"optim.lr"}
     assert named(fine, losses=()) == set()
     assert named(paths(tmp_path / "by nodes", batch_nodes=90), steps=12) == {"trainer.max_epochs", "data.batch_nodes"}
     assert "only 1 step: " in " ".join(reasons(fine, 1, log()))
     assert "24 training samples" in " ".join(reasons(fine, 5000, log()))
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (["trainer.max_epochs=2"], "trainer.max_epochs, or"),
+        (["trainer.max_epochs=9", "trainer.max_steps=3"], "trainer.max_steps"),
+        (["trainer.max_epochs=9", "callbacks.early_stopping.patience=1"], "callbacks.early_stopping.patience"),
+        (["trainer.max_epochs=9", "+trainer.max_time={milliseconds: 1}"], "trainer.max_time"),
+    ],
+)
+def test_a_run_that_was_short_is_told_what_ended_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], option: str
+) -> None:
+    train(tmp_path / "run", *write_graphs(tmp_path), "optim.lr=1e-30", "optim.warmup=0", *options)
+    assert f"steps are few: raise {option}" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

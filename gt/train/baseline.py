@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,25 +176,23 @@ def loses(result: Mapping[str, Any]) -> str:
     return f"loses to the classical baseline by {name}: {how}" if name else ""
 
 
-def reasons(
-    data: DataModule, steps: int, log: pd.DataFrame, length: Literal["max_epochs", "max_steps"] = "max_epochs"
-) -> list[str]:
+def reasons(data: DataModule, steps: int, log: pd.DataFrame, length: str = "trainer.max_epochs") -> list[str]:
     """Why a run may have learned nothing, and what to change: only what applies to it.
 
     Args:
         data: what it was trained on.
         steps: of its optimiser.
         log: what it logged, see `gt.train.report.history`.
-        length: the option of the trainer that says when it ends.
+        length: the option that said when it ended, see `gt.train.length.decides`.
     """
     schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)
     if steps < FEW_STEPS:
         size = next((key for key in ("batch_nodes", "batch_size") if getattr(data, key, None)), None)
-        smaller = f", or lower data.{size}" if length == "max_epochs" and size else ""
-        likely.append(f"only {many(steps, 'step')}: raise trainer.{length}{smaller}")
+        smaller = f", or lower data.{size}" if length == "trainer.max_epochs" and size else ""
+        likely.append(f"only {many(steps, 'step')}: raise {length}{smaller}")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
-        likely.append(f"the validation loss was still falling at the end: raise trainer.{length}")
+        likely.append(f"the validation loss was still falling at the end: raise {length}")
     if len(losses) > 2 and losses.argmin() == 0:
         likely.append("the validation loss only rose after the first validation: lower optim.lr")
     if schema.kind != "multiclass" and undefined(schema, train):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pytorch_lightning.callbacks import Timer
+
 
 def all_steps(trainer: Any) -> int:
     """Optimiser steps of the whole training."""
@@ -24,3 +26,15 @@ def epoch_steps(trainer: Any) -> int:
     batches, limit = len(trainer.datamodule.data.loader("train")), trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return -(-batches // trainer.accumulate_grad_batches)
+
+
+def decides(trainer: Any) -> str:
+    """The option that said where a training that is over ended."""
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return "trainer.max_steps"
+    if any(callback.wait_count >= callback.patience for callback in trainer.early_stopping_callbacks):
+        return "callbacks.early_stopping.patience"
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+    if any((timer.time_remaining() or 1) <= 0 for timer in timers):
+        return "trainer.max_time"
+    return "trainer.max_epochs"

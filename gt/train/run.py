@@ -5,7 +5,7 @@ import re
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -52,6 +52,7 @@ from gt.train.feed import Feed
 from gt.train.init import Init
 from gt.train.interrupts import resumable
 from gt.train.job import PREPARED, RESULT, Pruned, in_sweep, overrides, write_json
+from gt.train.length import decides
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
 from gt.train.network import build, encodings_of, network_config, rehearse
@@ -235,6 +236,7 @@ def finish(
         breakdown: one of the trainer's callbacks.
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
+    length = decides(trainer)  # the best checkpoint has its callbacks be as they were then
     split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
     measured = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
@@ -280,9 +282,6 @@ def finish(
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             record(logger, folder, task.schema, result, rows, worst_best, backends)
-    length: Literal["max_epochs", "max_steps"] = (
-        "max_steps" if 0 <= trainer.max_steps <= trainer.global_step else "max_epochs"
-    )
     lost = beaten(result, result["baseline"])
     why = reasons(data, trainer.global_step, history(folder), length) if lost else []
     if examples:
