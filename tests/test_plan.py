@@ -1,6 +1,7 @@
 """What a plan says of a training is what the training takes; its model of many devices is what it is said to be."""
 
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -9,7 +10,19 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from gt.train.plan import BACKWARD, BETWEEN, INSIDE, LATENCY, Step, all_reduce, kept, measured, on_one, step_seconds
+from gt.train.plan import (
+    BACKWARD,
+    BETWEEN,
+    INSIDE,
+    LATENCY,
+    Step,
+    all_reduce,
+    kept,
+    measured,
+    on_one,
+    step_seconds,
+    table,
+)
 from gt.train.task import Task
 from tests.small_runs import configured, train, write_graphs
 
@@ -70,6 +83,21 @@ def test_devices_add_up_their_gradients_while_they_compute_if_they_can():
     assert step_seconds(STEP, 512) == STEP.seconds
     large = Step(10**9, 0, 4 * 10**9, 0, 0, 0, 0.03, 32)
     assert step_seconds(large, 32) == pytest.approx(0.03 + all_reduce(4 * 10**9, 32) - BACKWARD * 0.03)
+
+
+def test_an_epoch_is_as_long_as_the_trainer_has_it():
+    """Ten batches of 32, of which a device takes six at most, in steps of four: batches take 10 ms each."""
+    data = SimpleNamespace(loader=lambda split: range(10), dataset=lambda split: range(320))
+    rows = list(zip(*(column.cells for column in table(STEP, data, trainer_of(1, 1.0)).columns), strict=True))
+    assert rows[0][:7] == ("1", "32", "0 ms", "10 ms", "100 ms", "3,200", "100%")
+    rows = list(zip(*(column.cells for column in table(STEP, data, trainer_of(4, 6)).columns), strict=True))
+    assert (rows[0][1], *rows[0][3:7]) == ("128", "40 ms", "60 ms", "3,200", "100%")
+    assert (rows[1][1], *rows[1][3:7]) == ("256", "40 ms", "50 ms", "6,400", "100%")  # five batches each
+    assert table(STEP, data, trainer_of(1, 0.5)).row_count == 10  # half of one batch is none
+
+
+def trainer_of(together: int, limit: int | float) -> pl.Trainer:
+    return pl.Trainer(accumulate_grad_batches=together, limit_train_batches=limit, accelerator="cpu", logger=False)
 
 
 def test_data_are_prepared_where_there_is_no_gpu(tmp_path, monkeypatch, capsys):

@@ -23,9 +23,14 @@ def counts_epochs(trainer: Any) -> bool:
 def epoch_steps(trainer: Any) -> int:
     """Optimiser steps of an epoch."""
     # Lightning's own estimate would make the training loader now, before a resumed run knows where it stands
-    batches, limit = len(trainer.datamodule.data.loader("train")), trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    batches = epoch_batches(trainer, len(trainer.datamodule.data.loader("train")))
     return -(-batches // trainer.accumulate_grad_batches)
+
+
+def epoch_batches(trainer: Any, batches: int) -> int:
+    """Batches that an epoch takes of so many of a process."""
+    limit = trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def decides(trainer: Any) -> str:

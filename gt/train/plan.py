@@ -26,6 +26,7 @@ from gt.graph import GraphBatch
 from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once
 from gt.train.launch import check_alone
+from gt.train.length import epoch_batches
 
 BATCHES = 8  # of an epoch: a step is timed on each, memory is that of the one with the most nodes
 FULL = 0.9  # share of a device's memory that may be used
@@ -205,19 +206,22 @@ def lines(step: Step, data: DataModule, device: torch.device) -> list[str]:
     return said
 
 
-def table(step: Step, data: DataModule) -> Table:
+def table(step: Step, data: DataModule, trainer: pl.Trainer) -> Table:
     """What 1 to 512 such devices would take."""
     batches, samples = len(data.loader("train")), len(data.dataset("train"))
+    together = trainer.accumulate_grad_batches
     shown = Table(title="by the model of docs/reference/scaling.md: each device takes a batch as large as this one's")
     for column in ("devices", "global batch", "all-reduce", "step", "an epoch", "samples/s", "efficiency",
                    "state a device: ddp", "fsdp"):  # fmt: skip
         shown.add_column(column, justify="right")
     for devices in DEVICES:
-        seconds = step_seconds(step, devices)
-        epoch = -(-batches // devices) * seconds
-        row = [f"{devices}", f"{devices * step.size:,}",
-               duration(all_reduce(step.gradients, devices)), duration(seconds), duration(epoch),
-               f"{samples / epoch:,.0f}", f"{batches * step.seconds / (devices * epoch):.0%}",
+        waiting = step_seconds(step, devices) - step.seconds
+        each = max(1, epoch_batches(trainer, -(-batches // devices)))  # a share of few is none
+        taken, epoch = min(batches, devices * each), each * step.seconds + -(-each // together) * waiting
+        row = [f"{devices}", f"{devices * together * step.size:,}",
+               duration(all_reduce(step.gradients, devices)), duration(together * step.seconds + waiting),
+               duration(epoch), f"{samples * taken / batches / epoch:,.0f}",
+               f"{taken * step.seconds / (devices * epoch):.0%}",
                amount(step.state, "B"), amount(step.state / devices, "B")]  # fmt: skip
         shown.add_row(*row)
     return shown
@@ -230,4 +234,4 @@ def show_plan(task: Any, data: DataModule, trainer: pl.Trainer) -> None:
     if unit(data) is None:
         print("a batch is a part of one graph, or all of it: other sizes, and more devices, are not estimated")
     else:
-        Console(width=None if sys.stdout.isatty() else WIDE, markup=False).print(table(step, data))
+        Console(width=None if sys.stdout.isatty() else WIDE, markup=False).print(table(step, data, trainer))
