@@ -35,6 +35,9 @@ def validated(folder):
         (4, ["trainer.val_check_interval=2"], [2, 4]),
         (3, ["trainer.limit_train_batches=4"], [3]),
         (3, ["trainer.max_epochs=1"], [3]),
+        (8, ["trainer.check_val_every_n_epoch=3"], [8]),
+        (10, ["trainer.check_val_every_n_epoch=3", "trainer.val_check_interval=2"], [10]),
+        (12, ["trainer.check_val_every_n_epoch=2"], [10, 12]),
     ],
 )
 def test_the_last_step_is_validated(steps, options, expected, tmp_path):

@@ -37,5 +37,7 @@ class LastValidation(Callback):
             last += epoch * int(batches)
         elif trainer.current_epoch != epoch:
             return
+        elif (epoch + 1) % trainer.check_val_every_n_epoch:  # none is due in this epoch, but for that at its end
+            trainer.check_val_every_n_epoch, every = 1, last + 1
         if last < every:
             trainer.val_check_batch = last
