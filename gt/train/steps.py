@@ -34,7 +34,8 @@ class Steps(pl.LightningModule):
         rolled_back = trainer.accumulate_grad_batches > 1 or self._may_leave_out
         if rolled_back and batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_buffers = {name: buffer.clone() for name, buffer in self._persistent_buffers()}
-            self._step_moved = moved_by_validations(trainer)
+            if trainer.accumulate_grad_batches > 1:  # else no validation comes between the batches of a step
+                self._step_moved = moved_by_validations(trainer)
         # the randomness of a step (dropout, signs of eigenvectors) depends on which step it is and on nothing before
         # it: a run that resumes anywhere draws the same numbers as one that was never stopped
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
