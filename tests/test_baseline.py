@@ -153,7 +153,10 @@ def test_a_run_that_was_short_is_told_what_ended_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], option: str
 ) -> None:
     train(tmp_path / "run", *write_graphs(tmp_path), "optim.lr=1e-30", "optim.warmup=0", *options)
-    assert f": raise {option}" in capsys.readouterr().out.replace("\n", " ")
+    out = capsys.readouterr().out
+    assert f": raise {option}" in out.replace("\n", " ")
+    early = [line for line in out.splitlines() if line.startswith("ended early, after ")]
+    assert early == [] if option.startswith(("trainer.max_steps", "trainer.max_epochs")) else early[0].endswith(option)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from gt.inference.causal import check_causal
 from gt.losses import undefined
 from gt.masks import Complete
 from gt.model import GraphTransformer
+from gt.schema import many
 from gt.train.baseline import (
     Evaluated,
     baseline,
@@ -237,6 +238,8 @@ def finish(
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     length = decides(trainer)  # the best checkpoint has its callbacks be as they were then
+    if length not in ("trainer.max_steps", "trainer.max_epochs"):
+        say(trainer, f"ended early, after {many(trainer.global_step, 'step')}, by {length}")
     split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
     measured = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
