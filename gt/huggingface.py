@@ -143,6 +143,22 @@ def from_gpt2(model: Any, backend: str = "auto") -> GraphTransformer:
     return filled(net, weights)
 
 
+def rotary_base(config: Any) -> float:
+    """What the wavelengths of rotary positions go by, of a configuration of transformers 4 or 5.
+
+    Raises:
+        UserError: positions are scaled.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    if rope is None:  # before version 5
+        scaling = getattr(config, "rope_scaling", None) or {}
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        rope = {"rope_type": kind, "rope_theta": config.rope_theta}
+    if rope["rope_type"] != "default":
+        raise UserError(f"rotary positions that are scaled ('{rope['rope_type']}') are not supported")
+    return float(rope["rope_theta"])
+
+
 def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
     """A ``transformers`` Llama, Mistral or Qwen3 ``ForCausalLM`` as attention on the causal complete graph of a path.
 
@@ -158,12 +174,11 @@ def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
     """
     c, given = model.config, dict(model.state_dict())
     check_kind(model, "llama", "mistral", "qwen3")
-    rope = c.rope_parameters
+    base = rotary_base(c)
     if c.head_dim * c.num_attention_heads != c.hidden_size:
         raise UserError(f"heads of {c.head_dim} channels that do not add up to {c.hidden_size} are not supported")
-    if rope["rope_type"] != "default":
-        raise UserError(f"rotary positions that are scaled ('{rope['rope_type']}') are not supported")
-    if getattr(c, "sliding_window", None) or any(name.endswith("_proj.bias") for name in given):
+    windowed = getattr(c, "use_sliding_window", True) and getattr(c, "sliding_window", None)
+    if windowed or any(name.endswith("_proj.bias") for name in given):
         raise UserError(f"a sliding window, or maps with a bias, are not supported in a {c.model_type}")
     norm = partial(RMSNorm, eps=c.rms_norm_eps)
     qk_norm = "model.layers.0.self_attn.q_norm.weight" in given
@@ -188,7 +203,7 @@ def from_llama(model: Any, backend: str = "auto") -> GraphTransformer:
             prenorm=True,
         ),
         mask=Causal(),
-        encodings=[Rotary(rope["rope_theta"])],
+        encodings=[Rotary(base)],
         head=partial(Head, hidden=0, tied=c.tie_word_embeddings, bias=False),
         norm=norm,
     )

@@ -13,7 +13,7 @@ from gt.attention import attend
 from gt.attention.scores import Additive, Separable
 from gt.errors import UserError
 from gt.graph import path_graphs
-from gt.huggingface import from_bert, from_gpt2, from_llama
+from gt.huggingface import from_bert, from_gpt2, from_llama, rotary_base
 from gt.layers import GINE, Attention, FeedForward, ParallelBlock, State
 from gt.masks import Causal, Complete, Hops
 from tests.attention.masks import Neighbours
@@ -166,12 +166,25 @@ def test_architectures_that_differ_are_refused(gpt2):
 def test_a_llama_of_another_make_is_refused(llama):
     import copy
 
-    for key, value in (("head_dim", 8), ("rope_parameters", {"rope_type": "llama3"}), ("sliding_window", 3)):
+    for changes in (
+        {"head_dim": 8},
+        {"rope_parameters": {"rope_type": "llama3"}},
+        {"sliding_window": 3, "use_sliding_window": True},
+    ):
         other = copy.copy(llama)
         other.config = copy.copy(llama.config)
-        setattr(other.config, key, value)
+        vars(other.config).update(changes)
         with pytest.raises(UserError, match="not supported"):
             from_llama(other)
+
+
+def test_rotary_positions_are_read_of_configurations_old_and_new():
+    plain = {"rope_type": "default", "rope_theta": 5e5}
+    assert rotary_base(SimpleNamespace(rope_parameters=plain)) == 5e5
+    assert rotary_base(SimpleNamespace(rope_scaling=None, rope_theta=1e4)) == 1e4
+    for scaling in ({"type": "linear", "factor": 2.0}, {"rope_type": "llama3"}):
+        with pytest.raises(UserError, match="scaled"):
+            rotary_base(SimpleNamespace(rope_scaling=scaling, rope_theta=1e4))
 
 
 @pytest.mark.parametrize(
