@@ -326,7 +326,7 @@ def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides()
     tasks = [(p[~y.isnan()], y[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)]
     scores = {name: float(value) for name, value in measures.compute().items()}
     assert scores["error"] == pytest.approx(np.mean([float(F.mse_loss(p, y)) for p, y in tasks]))
-    assert scores["r2"] == pytest.approx(np.mean([r2_score(y, p) for p, y in tasks]))
+    assert scores["r2"] == pytest.approx(np.mean([r2_score(y.numpy(), p.numpy()) for p, y in tasks]))
     assert criterion == Criterion("error", "min")
     assert decided(dict(measures.items(keep_base=True)), "r2") == Criterion("r2", "max")
     with pytest.raises(UserError, match=r"criterion=erorr: .*'error'"):

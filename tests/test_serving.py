@@ -115,7 +115,6 @@ def test_what_is_too_long_has_an_error_in_its_place(model):
         ({"content": b" " * 2000}, 413),
         ({"content": b'{"inputs": [NaN]}'}, 422),
         ({"content": b'{"inputs": [{"\\ud800": 1}]}'}, 422),
-        ({"content": b'{"inputs": ["\\ud800"]}'}, 422),
     ],
 )
 def test_bad_requests_are_told_so(model, options, status):

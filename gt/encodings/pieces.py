@@ -57,7 +57,8 @@ def _cut(graphs: PackedGraphs, first: int, last: int) -> Iterator[Pieces]:
     order = np.lexsort((piece, size[piece]))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    links = csr_matrix((ones, (place[target], place[source])), shape)  # adds up repeated edges
+    links = csr_matrix((ones, (place[target], place[source])), shape)
+    links.sum_duplicates()  # repeated edges: SciPy 1.13.0 leaves them apart
     low = 0
     for n, count in zip(*np.unique(size, return_counts=True), strict=True):
         end, step = low + n * count, n * max(1, ENTRIES // n**2)
