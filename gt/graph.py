@@ -22,6 +22,14 @@ Move = Callable[[Tensor], Tensor]  # to another device or kind of memory
 WHOLE_DEGREES = "degrees in the whole graph"  # in the memo of a batch that has some of its edges alone
 
 
+class lasting(cached_property[T]):
+    """A `functools.cached_property` that a later pass may train with, though inference asks for it first."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        with torch.inference_mode(False):
+            return super().__get__(instance, owner)
+
+
 @dataclass
 class GraphBatch:
     """B graphs with N nodes and E edges in all, packed without padding; field names are PyG's.
@@ -79,28 +87,28 @@ class GraphBatch:
     def device(self) -> torch.device:
         return self.ptr.device
 
-    @cached_property
+    @lasting
     def sizes(self) -> Tensor:
         """(B,) nodes of each graph."""
         return self.ptr.diff()
 
-    @cached_property
+    @lasting
     def batch(self) -> Tensor:
         """(N,) the graph of each node."""
         graphs = torch.arange(self.num_graphs, device=self.device)
         return graphs.repeat_interleave(self.sizes)
 
-    @cached_property
+    @lasting
     def position(self) -> Tensor:
         """(N,) the place of each node within its graph, from 0."""
         return torch.arange(self.num_nodes, device=self.device) - self.ptr[self.batch]
 
-    @cached_property
+    @lasting
     def slot(self) -> Tensor:
         """(N,) the row of each node in the dense view (B * L, ...), L = max_nodes."""
         return self.batch * self.max_nodes + self.position
 
-    @cached_property
+    @lasting
     def in_degree(self) -> Tensor:
         """(N,) int64, edges that each node reads."""
         return self.rowptr.diff()
@@ -119,18 +127,18 @@ class GraphBatch:
             return self.memo[WHOLE_DEGREES].unbind()
         return self.in_degree, self.out_degree
 
-    @cached_property
+    @lasting
     def rowptr(self) -> Tensor:
         """(N + 1,) offsets into the edges of each target."""
         nodes = torch.arange(self.num_nodes + 1, device=self.device)
         return torch.searchsorted(self.edge_index[1].contiguous(), nodes)
 
-    @cached_property
+    @lasting
     def edge_mask(self) -> Tensor | None:
         """(E,) bool, False at edges that only fill a static shape; None where every edge is real."""
         return None if self.node_mask is None else self.node_mask[self.edge_index[1]]
 
-    @cached_property
+    @lasting
     def graph_mask(self) -> Tensor | None:
         """(B,) bool, False at graphs that only fill a static shape; None where every graph is real."""
         if self.node_mask is None:
@@ -153,7 +161,7 @@ class GraphBatch:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `memo` holds under this key, made now if it holds nothing."""
         if key not in self.memo:
-            with torch.inference_mode(False):  # a later pass may train with what this one keeps
+            with torch.inference_mode(False):  # as of `lasting`
                 self.memo[key] = make()
         return self.memo[key]
 

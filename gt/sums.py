@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gt.graph import WHOLE_DEGREES, GraphBatch, Move
+from gt.graph import WHOLE_DEGREES, GraphBatch, Move, lasting
 from gt.masks import Pairs
 from gt.transforms import plain
 
@@ -36,14 +35,14 @@ class Ends:
     count: int
     rowptr: Tensor | None = None
 
-    @cached_property
+    @lasting
     def order(self) -> Tensor:
         """(E,) the edges sorted by this end."""
         if self.rowptr is not None:
             return torch.arange(len(self.node), device=self.node.device)
         return self.node.argsort(stable=True)
 
-    @cached_property
+    @lasting
     def ptr(self) -> Tensor:
         """(N + 1,) offsets into ``order`` of the edges of each node."""
         if self.rowptr is not None:
@@ -51,7 +50,7 @@ class Ends:
         degree = self.node.new_zeros(self.count + 1).index_add(0, self.node + 1, torch.ones_like(self.node))
         return degree.cumsum(0)
 
-    @cached_property
+    @lasting
     def others(self) -> Tensor:
         """(E,) the other ends in that order."""
         return self.opposite if self.rowptr is not None else self.opposite.index_select(0, self.order)

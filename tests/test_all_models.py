@@ -133,6 +133,17 @@ def test_it_learns(name):
     assert all(parameter.isfinite().all() for parameter in net.parameters())
 
 
+@every_model
+def test_a_batch_that_was_predicted_can_be_trained_with(name):
+    net = deepcopy(network(name))
+    batch = batch_of(encoded(net, graphs(*SIZES)))
+    with torch.inference_mode():
+        net(batch)
+    net.train()
+    loss(GRAPHS, net(batch), batch.y).backward()
+    assert any(parameter.grad is not None for parameter in net.parameters())
+
+
 @pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("sizes", [(1,), (1, 5, 1)], ids=["one node", "isolated nodes"])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gt.graph import GraphBatch, Move
+from gt.graph import GraphBatch, Move, lasting
 from gt.hops import contains, hop_matrix, hops_between
 from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
 
@@ -48,14 +48,14 @@ class Pairs:
             )
         return with_virtual_nodes(self.batch, 0)
 
-    @cached_property
+    @lasting
     def edges(self) -> Tensor:
         keys = self.mask.keys(self._real)
         if self.wide:
             keys = wide_keys(self.wide, keys, self.mask.virtual_nodes)
         return torch.stack([keys % self.batch.num_nodes, keys // self.batch.num_nodes])
 
-    @cached_property
+    @lasting
     def edge_heads(self) -> Tensor | None:
         if self.mask.heads == 1:
             return None
@@ -63,7 +63,7 @@ class Pairs:
             return wide_heads(self.wide, self.edges, self.mask.allowed, self.mask.through)
         return self.mask.allowed(self._real, *self.edges)
 
-    @cached_property
+    @lasting
     def dense(self) -> Tensor:
         dense = self.mask.dense(self._real)
         return wide_dense(self.wide, dense, self.mask.through) if self.wide else dense
@@ -83,35 +83,35 @@ class Pairs:
         known = self.mask.pair_count(self._real)
         return self.edges.shape[1] if known is None else known
 
-    @cached_property
+    @lasting
     def rowptr(self) -> Tensor:
         """(N + 1,) offsets into ``edges`` of each target."""
         nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
         return torch.searchsorted(self.edges[1].contiguous(), nodes)
 
-    @cached_property
+    @lasting
     def by_source(self) -> Tensor:
         """(P,) the order that sorts ``edges`` by (source, target)."""
         return self.edges[0].argsort(stable=True)
 
-    @cached_property
+    @lasting
     def colptr(self) -> Tensor:
         """(N + 1,) offsets into ``edges[:, by_source]`` of each source."""
         nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
         return torch.searchsorted(self.edges[0][self.by_source], nodes)
 
-    @cached_property
+    @lasting
     def dense_entry(self) -> Tensor:
         """(P,) where each pair stands in a flattened (B, L, L)."""
         source, target = self.edges
         return self.batch.slot[target] * self.batch.max_nodes + self.batch.position[source]
 
-    @cached_property
+    @lasting
     def readers(self) -> Tensor:
         """(B, 1 or H, L, 1) bool: nodes that read somebody; the others get zeros."""
         return self.dense.any(-1, keepdim=True)
 
-    @cached_property
+    @lasting
     def safe_dense(self) -> Tensor:
         """`dense`, with rows that read nobody opened: a softmax over nothing would be NaN. Their result is dropped."""
         return self.dense | ~self.readers
@@ -143,10 +143,11 @@ class Pairs:
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made under this name before, else made now: tensors, and what has a ``moved``, follow the pairs."""
         if name not in vars(self):
-            vars(self)[name] = make()
+            with torch.inference_mode(False):  # as of `lasting`
+                vars(self)[name] = make()
         return vars(self)[name]
 
-    @cached_property
+    @lasting
     def of_edges(self) -> Tensor:
         """(E,) which pair each edge of the batch is; P where the mask does not allow it."""
         source, target = self.edges

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from gt.graph import WHOLE_DEGREES, GraphBatch, Move
+from gt.graph import WHOLE_DEGREES, GraphBatch, Move, lasting
 from gt.hops import ranges
 
 
@@ -29,13 +28,13 @@ class WideBatch(GraphBatch):
     virtual_nodes: int
     narrow: GraphBatch = field(repr=False)
 
-    @cached_property
+    @lasting
     def real(self) -> Tensor:
         """(nodes of the narrow batch,) their numbers in this one."""
         narrow = self.narrow
         return torch.arange(narrow.num_nodes, device=self.device) + self.virtual_nodes * narrow.batch
 
-    @cached_property
+    @lasting
     def virtual(self) -> Tensor:
         """(B, virtual_nodes) the numbers of the virtual nodes."""
         return self.ptr[1:, None] - self.virtual_nodes + torch.arange(self.virtual_nodes, device=self.device)
