@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gt.schema import many
+from gt.transforms import outside
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -23,11 +24,11 @@ WHOLE_DEGREES = "degrees in the whole graph"  # in the memo of a batch that has 
 
 
 class lasting(cached_property[T]):
-    """A `functools.cached_property` that a later pass may train with, though inference asks for it first."""
+    """A `functools.cached_property` that any later pass may use, whichever asks for it first: see `outside`."""
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
-        with torch.inference_mode(False):
-            return super().__get__(instance, owner)
+        first = super().__get__
+        return outside(lambda: first(instance, owner))
 
 
 @dataclass
@@ -161,8 +162,7 @@ class GraphBatch:
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `memo` holds under this key, made now if it holds nothing."""
         if key not in self.memo:
-            with torch.inference_mode(False):  # as of `lasting`
-                self.memo[key] = make()
+            self.memo[key] = outside(make)
         return self.memo[key]
 
     def finish(self) -> Self:

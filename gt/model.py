@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gt.attention import Demand, Reading, prepare
+from gt.attention import Reading
 from gt.dropout import Dropout
 from gt.encodings import Encoding, Preparation
 from gt.errors import UserError
@@ -26,7 +26,6 @@ from gt.masks.random import redrawn
 from gt.norms import normalised
 from gt.ranges import at_least, below_one, positive
 from gt.schema import Schema
-from gt.transforms import outside, transformed
 from gt.units import Units
 
 LARGEST_LOG = 85.0  # beyond, float32 holds no exponential
@@ -188,17 +187,8 @@ class GraphTransformer(nn.Module):
             raise TypeError(
                 f"a network reads a GraphBatch, not a {type(batch).__name__}: GraphBatch.from_data_list(...)"
             )
-        if transformed():
-            self._make_ready(batch)
         out = [self._predicted(batch, masks) for masks in self.draws()]
         return sum(out[1:], out[0]) / len(out)
-
-    def _make_ready(self, batch: GraphBatch) -> None:
-        """Have the batch keep, outside of a transform, what it is asked for within."""
-        with outside():
-            wide = with_virtual_nodes(batch.finish(), self.virtual_nodes)
-            for mask, demand in self.readings(batch.device.type):
-                prepare(mask(wide), replace(demand, backend="dense") if isinstance(demand, Demand) else demand)
 
     def draws(self) -> list[list[Mask]]:
         """The masks of the blocks in each of the passes whose mean is the prediction: one, unless masks are redrawn."""

@@ -1,10 +1,13 @@
 """Whether PyTorch looks into what is computed: it then needs its own functions, not those with a backward of ours."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
+
+T = TypeVar("T")
 
 
 def transformed() -> bool:
@@ -19,6 +22,13 @@ def plain() -> bool:
     return torch.compiler.is_compiling() or transformed()
 
 
-def outside() -> AbstractContextManager[object]:
-    """Within it no transform of `torch.func` goes through what is computed: what a batch keeps outlives them."""
-    return temporarily_clear_interpreter_stack()
+def outside(make: Callable[[], T]) -> T:
+    """What ``make`` gives where neither a transform of `torch.func` nor inference mode goes through what it computes.
+
+    So is made what a batch keeps: it outlives them, and a later pass may train with it.
+    """
+    with torch.inference_mode(False):
+        if not transformed():
+            return make()
+        with temporarily_clear_interpreter_stack():
+            return make()

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch.func import functional_call, grad, jacrev, jvp, stack_module_state, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
 
 from gt.layers import GCN, GINE, Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
@@ -44,6 +44,20 @@ def test_a_network_has_the_gradients_and_derivatives_of_torch_func(local, mask):
             (2 * out.view(-1, *[1] * right.dim()) * each[name]).sum(0), right, rtol=1e-3, atol=1e-4
         )
     torch.testing.assert_close(slope, sum(right.sum() for right in expected), rtol=1e-3, atol=1e-3)
+
+
+def test_second_derivatives_leave_nothing_of_theirs_in_a_batch():
+    net, batch = network(GINE, Hops(1)).double(), random_batch(SIZES)
+    values = dict(net.named_parameters())
+    name = "blocks.1.norm_local.bias"
+
+    def total(value):
+        return functional_call(net, values | {name: value}, (batch,)).square().sum()
+
+    step = torch.zeros(8, dtype=torch.float64).index_fill(0, torch.tensor(3), 1e-5)
+    second = hessian(total)(values[name])  # of a batch that keeps nothing yet
+    ends = [grad(total)(values[name] + sign * step) for sign in (1, -1)]
+    torch.testing.assert_close(second[3], (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6)
 
 
 def test_an_ensemble_is_one_network_over_stacked_parameters():

@@ -12,6 +12,7 @@ from torch import Tensor
 from gt.graph import GraphBatch, Move, lasting
 from gt.hops import contains, hop_matrix, hops_between
 from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
+from gt.transforms import outside
 
 
 class Pairs:
@@ -77,7 +78,7 @@ class Pairs:
         """How far back and ahead a node reads where position alone decides, else None."""
         return None if self.wide else self.mask.limits
 
-    @cached_property
+    @lasting
     def count(self) -> int:
         """Number of pairs P; a Python int, so ask first on the CPU."""
         known = self.mask.pair_count(self._real)
@@ -116,7 +117,7 @@ class Pairs:
         """`dense`, with rows that read nobody opened: a softmax over nothing would be NaN. Their result is dropped."""
         return self.dense | ~self.readers
 
-    @cached_property
+    @lasting
     def all_read(self) -> bool:
         """Every node reads somebody, under every head."""
         if self.wide:  # one that a head leaves out reads nobody; where none is, everybody reads them
@@ -143,8 +144,7 @@ class Pairs:
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made under this name before, else made now: tensors, and what has a ``moved``, follow the pairs."""
         if name not in vars(self):
-            with torch.inference_mode(False):  # as of `lasting`
-                vars(self)[name] = make()
+            vars(self)[name] = outside(make)
         return vars(self)[name]
 
     @lasting
