@@ -22,6 +22,7 @@ from gt.layers import (
     SequentialBlock,
     Smoothing,
     State,
+    norms_of,
 )
 from gt.masks import Complete, Hops
 from gt.norms import mixes_rows
@@ -366,6 +367,23 @@ def test_a_weight_at_an_end_silences_the_other_branch(make, prenorm):
 
         assert size(silent) == 0
         assert size(heard) > 0
+
+
+@pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
+def test_a_part_can_take_the_place_of_another(make):
+    batch = random_batch((5, 3))
+    x, e = streams(batch)
+    block = make(WIDTH, GINE, TwoHeads, FeedForward)
+    others = {"local": GCN(WIDTH), "attention": Attention(WIDTH, 3), "feed_forward": FeedForward(WIDTH, 3.0)}
+    for name, part in others.items():
+        setattr(block, name, part)
+    whole = make(WIDTH, *(lambda _, part=part: part for part in others.values()))
+    assert_same(*(run(each, x, e, batch, Complete()(batch)) for each in (block, whole)), [x, e])
+    block.attention = None
+    alone = make(WIDTH, lambda _: others["local"], None, lambda _: others["feed_forward"])
+    assert_same(*(run(each, x, e, batch, Complete()(batch)) for each in (block, alone)), [x, e])
+    block.norm_local = nn.LayerNorm(WIDTH)
+    assert block.norm_local in norms_of(block)
 
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])

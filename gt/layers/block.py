@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,26 +140,36 @@ class Block(Chain):
         self.local = local(width) if local else None
         self.attention = attention(width) if attention else None
         self.feed_forward = feed_forward(width) if feed_forward else None
-        self.blend = blend() if local and attention else None
+        self.blend: Any = blend() if local and attention else None
         for name in ("local", "attention", "feed_forward"):
             there = getattr(self, name) is not None
             setattr(self, f"norm_{name}", norm(width) if there else None)
             scale = LayerScale(width, layer_scale) if there and layer_scale is not None else None
             setattr(self, f"scale_{name}", scale)
-        self.prenorm, self.dropout = prenorm, Dropout(dropout)
+        self.width, self.prenorm, self.dropout = width, prenorm, Dropout(dropout)
+        self._join()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A part that is put in another's place takes it within the steps, too."""
+        super().__setattr__(name, value)
+        if name in self._modules and self.steps:
+            self._join()
+
+    def _join(self) -> None:
+        """Make the steps out of the parts."""
         branches = {
-            name: self._residual(width, name, self.dropout)
+            name: self._residual(name, self.dropout)
             for name in ("local", "attention")
             if getattr(self, name) is not None
         }
-        # a plain dictionary, which registers nothing: each parameter goes by the name of its part alone
-        self.steps = self.joined(width, branches)
+        steps = self.joined(self.width, branches)
         if self.feed_forward is not None:
-            self.steps["feed_forward"] = self._residual(width, "feed_forward", 0.0)
+            steps["feed_forward"] = self._residual("feed_forward", 0.0)
+        self.steps = steps  # a plain dictionary, which registers nothing: parameters go by the names of parts alone
 
-    def _residual(self, width: int, name: str, dropout: float | nn.Module) -> Residual:
+    def _residual(self, name: str, dropout: float | nn.Module) -> Residual:
         layer, norm, scale = (getattr(self, part) for part in (name, f"norm_{name}", f"scale_{name}"))
-        return Residual(width, layer, norm, self.prenorm, dropout, scale)
+        return Residual(self.width, layer, norm, self.prenorm, dropout, scale)
 
     def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
         """The steps that the branches, two at most, make together."""
@@ -169,14 +180,14 @@ class ParallelBlock(Block):
     """Both branches read the same x and their results are blended (GPS, Rampasek et al. 2022)."""
 
     def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
-        return {**branches} if self.blend is None else {"mix": Parallel(width, branches, self.blend)}
+        return {**branches} if len(branches) < 2 else {"mix": Parallel(width, branches, self.blend)}
 
 
 class SequentialBlock(Block):
     """The local branch first, then attention over what it left."""
 
     def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
-        for place, branch in enumerate(branches.values()):
+        for place, branch in enumerate(branches.values() if len(branches) > 1 else ()):
             branch.blend, branch.place = self.blend, place
         return {**branches}
 
