@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gt.schema import UNLABELLED, Kind, Schema, number
+from gt.transforms import outside
 
 SMALLEST = 1e-37  # of what float32 holds in full, so that there is a logarithm
 
@@ -50,10 +52,10 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
         if schema.kind == "regression":
             prediction, target = (learned(schema, numbers.view_as(prediction)) for numbers in (prediction, target))
         prediction, target = labelled(schema, prediction, target)
-        weight = prediction.new_tensor(len(target))
+        weight = prediction.new_full((), len(target))
         return (loss(prediction, target) * weight if len(target) else nothing(prediction, loss)), weight
     prediction, target = aligned(schema, prediction, target)
-    weights = prediction.new_tensor(schema.weights) if schema.weights else None
+    weights = constant(schema.weights, prediction.dtype, prediction.device) if schema.weights else None
     if schema.kind == "multiclass":
         total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
         is_labelled = target != UNLABELLED
@@ -69,7 +71,7 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
             prediction, known = prediction.clamp(min=SMALLEST).log(), known.where(is_labelled, 1).log()
         error = prediction - known
         if schema.scale:
-            error = error / prediction.new_tensor(schema.scale)
+            error = error / constant(schema.scale, prediction.dtype, prediction.device)
         each = error.square() if schema.squared else error.abs()
     return (each * is_labelled).sum(), is_labelled.sum()
 
@@ -104,8 +106,16 @@ def learned(schema: Schema, numbers: Tensor) -> Tensor:
     if schema.log:
         numbers = numbers.clamp(min=SMALLEST).log()
     if schema.scale:
-        numbers = (numbers - numbers.new_tensor(schema.mean)) / numbers.new_tensor(schema.scale)
+        mean, scale = (constant(each, numbers.dtype, numbers.device) for each in (schema.mean, schema.scale))
+        numbers = (numbers - mean) / scale
     return numbers
+
+
+@lru_cache
+def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers of a schema as a tensor, copied to a device once: for each copy a step would wait for a GPU."""
+    with torch.inference_mode(False), outside():  # wherever it is first asked for, training takes it too
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
