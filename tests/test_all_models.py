@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric.data import Data
 
 from gt.cli.config_files import CONFIGS
+from gt.data.batching import prepare_all
 from gt.data.static import Shape, filled
 from gt.errors import UserError
+from gt.features import Features
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
 from gt.layers import parts_of
@@ -25,6 +28,7 @@ from tests.races import NoRaces
 from tests.test_invariance import renumbered
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+WAITING = ("grass", "polynormer", "tokengt")  # for a GPU, see docs/concepts.md
 every_model = pytest.mark.parametrize("name", MODELS)
 TOKENS = 7
 GRAPHS = Schema(node_vocab=(TOKENS,), edge_vocab=(3,), outputs=TOKENS, max_nodes=12)
@@ -142,6 +146,16 @@ def test_a_batch_that_was_predicted_can_be_trained_with(name):
     net.train()
     loss(GRAPHS, net(batch), batch.y).backward()
     assert any(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WAITING])
+def test_a_forward_pass_waits_for_no_device(name, monkeypatch):
+    monkeypatch.setattr(Features, "_check_categories", lambda *_: None)  # which is done on a CPU alone
+    net = deepcopy(network(name)).float().train()
+    batch = batch_of(encoded(net, graphs(*SIZES)))
+    prepare_all(batch, net.readings())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # of which no value can be read
+        assert net(batch.apply(mode.from_tensor)).shape == (len(SIZES), TOKENS)
 
 
 @pytest.mark.slow

@@ -64,7 +64,11 @@ class Band(Positional):
         return allowed
 
     def pair_count(self, batch: GraphBatch) -> int:
-        return int(batch.sizes.square().sum()) if self.limits == (None, None) else super().pair_count(batch)
+        if self.limits != (None, None):
+            return super().pair_count(batch)
+        if batch.equal_sizes:  # as of the sequences that a layer makes on a GPU, which is then not waited for
+            return batch.num_nodes * batch.max_nodes
+        return int(batch.sizes.square().sum())
 
     def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
         back, ahead = self.limits
