@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -171,7 +170,8 @@ class DataModule(ABC):
             batch_size=None,  # a request is a whole batch
             num_workers=self.workers_for(split),
             worker_init_fn=leave_group,
-            pin_memory=torch.cuda.is_available(),
+            # on a GPU alone: pinning takes some of its memory, and a thread
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.workers_for(split) > 0,
         )
 

@@ -255,6 +255,21 @@ def test_questions_of_ranked_links() -> None:
     assert questions.rows(1, 2)[0].T.tolist() == found.T.tolist()[3:]
 
 
+def trainer_of(rank: int = 0, world: int = 1, device: str = "cpu") -> Any:
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy)
+
+
+@pytest.mark.parametrize(("device", "pinned"), [(None, False), ("cpu", False), ("cuda", True)])
+def test_memory_is_pinned_for_training_on_a_gpu_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str | None, pinned: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as where trainer=cpu leaves a GPU to others
+    data = opened(link_data(tmp_path))
+    data.trainer = None if device is None else trainer_of(device=device)
+    assert data.loader("valid").pin_memory is pinned
+
+
 @pytest.mark.parametrize("ranked", [False, True])
 @pytest.mark.parametrize(("world", "largest"), [(1, None), (2, None), (3, None), (2, 3), (1, 1), (7, None)])
 def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, largest: int | None) -> None:
@@ -262,7 +277,7 @@ def test_every_question_is_asked_once(tmp_path: Path, ranked: bool, world: int, 
     for rank in range(world):
         data = opened(link_data(tmp_path, ranked=ranked))
         data.eval_batch_size = largest or data.eval_batch_size
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)  # type: ignore[assignment]
+        data.trainer = trainer_of(rank, world)
         for batch in data.loader("valid"):
             assert batch.links is not None
             if batch.y is None:  # of a rank for which no question is left
