@@ -114,8 +114,7 @@ def learned(schema: Schema, numbers: Tensor) -> Tensor:
 @lru_cache
 def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers of a schema as a tensor, copied to a device once: for each copy a step would wait for a GPU."""
-    with torch.inference_mode(False), outside():  # wherever it is first asked for, training takes it too
-        return torch.tensor(numbers, dtype=dtype, device=device)
+    return outside(lambda: torch.tensor(numbers, dtype=dtype, device=device))
 
 
 def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
