@@ -213,7 +213,8 @@ def _parquet(path: Path) -> Table:
 
             content = parquet.read_table(io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path)
             frame = content.to_pandas(integer_object_nulls=True)  # else 1 is 1.0 in a column with gaps
-            frame = frame.reset_index([name for name in frame.index.names if name is not None])
+            index = [name for name in frame.index.names if name is not None and name not in frame.columns]
+            frame = frame.reset_index(index)  # what pandas keeps as the index alone is a column, too
         except ImportError:
             raise UserError(
                 f"{path}: Parquet is read by pyarrow, which is not installed: pip install pyarrow"

@@ -201,6 +201,8 @@ def test_an_index_with_a_name_is_a_column_of_parquet_too(tmp_path: Path) -> None
     for names in (["smiles"], ["smiles", "assay"]):
         frame.set_index(names).to_parquet(tmp_path / "a.parquet")
         assert cells(read_table(tmp_path / "a.parquet")) == frame.to_dict("list")
+        frame.set_index(names, drop=False).to_parquet(tmp_path / "a.parquet")  # kept as columns as well
+        assert cells(read_table(tmp_path / "a.parquet")) == frame.to_dict("list")
     frame[frame["y"] > 2].to_parquet(tmp_path / "a.parquet")  # its index has no name
     assert cells(read_table(tmp_path / "a.parquet")) == {"smiles": ["CC"], "assay": ["b"], "y": [2.5]}
 
