@@ -66,6 +66,8 @@ def test_what_is_wrong_has_an_error_in_its_place(model):
     wrong = {
         "did you mean 'edge_attr'": good | {"edge_atr": [[1, 2, 3]]},
         "no edge_index": {"x": [[1, 2]]},
+        "no x": good | {"x": None},
+        "no edge_index:": good | {"edge_index": None},
         "of one length each": good | {"x": [[1, 2], [3], [4, 4]]},
         "rows of numbers": good | {"x": "many"},
         "two lists of nodes": good | {"edge_index": [[0, 1, 2, 0]]},

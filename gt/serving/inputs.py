@@ -116,7 +116,7 @@ def tensors_of(value: dict[str, Any], schema: Schema) -> Data:
     keys = ("x", "edge_index", "edge_attr")
     if unknown := sorted({*value} - {*keys}):
         raise UserError(f"no key '{unknown[0]}': {nearest(unknown[0], keys)}")
-    if missing := [key for key in keys[:2] if key not in value]:
+    if missing := [key for key in keys[:2] if value.get(key) is None]:
         raise UserError(f"no {missing[0]}: a graph is x, a row of numbers a node, and edge_index, sources and targets")
     try:
         arrays = {key: np.asarray(content, dtype=np.float64) for key, content in value.items() if content is not None}
