@@ -25,7 +25,7 @@ from gt.train.callbacks import SaveLast
 from gt.train.checkpoint_io import CheckpointFiles
 from gt.train.feed import Feed
 from gt.train.optim import Optimisation
-from gt.train.resume import changes
+from gt.train.resume import changes, check_network
 from gt.train.task import Task
 from tests.data.test_batching import pack
 from tests.graphs import random_graph
@@ -266,6 +266,17 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     saved["hyper_parameters"]["config"] = {"mask": {"hops": 1}}
     with pytest.raises(UserError, match=r"mask\.hops is 1 there and 2 here"):
         task.on_load_checkpoint(saved)
+
+
+def test_a_norm_that_an_earlier_version_took_from_pytorch_is_the_same_network(tmp_path):
+    with pytest.raises(Stop):
+        fit(tmp_path, [StopAt(2, tmp_path / "last.ckpt")])
+    configs = [{"model": {"norm": {"_target_": name}}} for name in ("torch.nn.RMSNorm", "gt.norms.RMSNorm")]
+    before, now = map(OmegaConf.create, configs)
+    assert changes(before, now) == []
+    saved, task = torch.load(tmp_path / "last.ckpt", weights_only=True), make_task()
+    saved["hyper_parameters"]["config"], task.hparams["config"] = configs
+    check_network(task, saved)
 
 
 def test_early_stopping_is_as_patient_as_it_is_now_told_to_be(tmp_path):

@@ -50,6 +50,7 @@ FIXED = {
     "trainer.limit_train_batches": SAMPLES,
     "trainer.fast_dev_run": SAMPLES,
 }
+SAME = {"torch.nn.RMSNorm": "gt.norms.RMSNorm"}  # what earlier versions named, with the weights and results of another
 FREE = ("data.source.root", "data.workers", "data.eval_batch_size")  # where samples lie and who reads them
 
 
@@ -57,7 +58,7 @@ def settings(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys of plain containers with their single values."""
     parts: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
     if not parts:
-        yield key, value
+        yield key, SAME.get(value, value) if isinstance(value, str) else value
         return
     for name, part in parts:
         yield from settings(part, f"{key}.{name}" if key else str(name))
