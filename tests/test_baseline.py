@@ -147,6 +147,16 @@ def test_only_reasons_that_apply_are_named(tmp_path: Path) -> None:
         (["trainer.max_epochs=9", "trainer.max_steps=3"], "trainer.max_steps"),
         (["trainer.max_epochs=9", "callbacks.early_stopping.patience=1"], "callbacks.early_stopping.patience"),
         (["trainer.max_epochs=9", "+trainer.max_time={milliseconds: 1}"], "trainer.max_time"),
+        (["trainer.max_epochs=2", "callbacks.early_stopping.patience=1"], "trainer.max_epochs, or"),
+        (
+            [
+                "trainer.max_epochs=9",
+                "callbacks.early_stopping.monitor=valid/loss",
+                "callbacks.early_stopping.mode=min",
+                "+callbacks.early_stopping.stopping_threshold=1e9",
+            ],
+            "callbacks.early_stopping.stopping_threshold",
+        ),
     ],
 )
 def test_a_run_that_was_short_is_told_what_ended_it(
@@ -154,7 +164,7 @@ def test_a_run_that_was_short_is_told_what_ended_it(
 ) -> None:
     train(tmp_path / "run", *write_graphs(tmp_path), "optim.lr=1e-30", "optim.warmup=0", *options)
     out = capsys.readouterr().out
-    assert f": raise {option}" in out.replace("\n", " ")
+    assert f": {'change' if option.endswith('_threshold') else 'raise'} {option}" in out.replace("\n", " ")
     early = [line for line in out.splitlines() if line.startswith("ended early, after ")]
     assert early == [] if option.startswith(("trainer.max_steps", "trainer.max_epochs")) else early[0].endswith(option)
 

@@ -187,12 +187,13 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame, length: str = "trai
     """
     schema, train, likely = data.schema, data.targets("train"), []
     losses = log["valid/loss"].dropna().to_numpy() if "valid/loss" in log else np.empty(0)
+    more = f"{'change' if length.endswith(('_threshold', '_finite')) else 'raise'} {length}"
     if steps < FEW_STEPS:
         size = next((key for key in ("batch_nodes", "batch_size") if getattr(data, key, None)), None)
         smaller = f", or lower data.{size}" if length == "trainer.max_epochs" and size else ""
-        likely.append(f"only {many(steps, 'step')}: raise {length}{smaller}")
+        likely.append(f"only {many(steps, 'step')}: {more}{smaller}")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
-        likely.append(f"the validation loss was still falling at the end: raise {length}")
+        likely.append(f"the validation loss was still falling at the end: {more}")
     if len(losses) > 2 and losses.argmin() == 0:
         likely.append("the validation loss only rose after the first validation: lower optim.lr")
     if schema.kind != "multiclass" and undefined(schema, train):

@@ -3,6 +3,14 @@
 from typing import Any
 
 from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
+
+# what ends a training at once, however patient early stopping is
+LIMITS = {
+    EarlyStoppingReason.STOPPING_THRESHOLD: "stopping_threshold",
+    EarlyStoppingReason.DIVERGENCE_THRESHOLD: "divergence_threshold",
+    EarlyStoppingReason.NON_FINITE_METRIC: "check_finite",
+}
 
 
 def all_steps(trainer: Any) -> int:
@@ -37,8 +45,14 @@ def decides(trainer: Any) -> str:
     """The option that said where a training that is over ended."""
     if 0 <= trainer.max_steps <= trainer.global_step:
         return "trainer.max_steps"
-    if any(callback.wait_count >= callback.patience for callback in trainer.early_stopping_callbacks):
-        return "callbacks.early_stopping.patience"
+    all_epochs = counts_epochs(trainer) and trainer.current_epoch >= trainer.max_epochs
+    if all_epochs and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        return "trainer.max_epochs"  # patience or time may run out at the very end
+    for callback in trainer.early_stopping_callbacks:
+        if callback.wait_count >= callback.patience:
+            return "callbacks.early_stopping.patience"
+        if callback.stopping_reason in LIMITS:
+            return f"callbacks.early_stopping.{LIMITS[callback.stopping_reason]}"
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
     if any((timer.time_remaining() or 1) <= 0 for timer in timers):
         return "trainer.max_time"
