@@ -145,6 +145,8 @@ def test_either_command_runs_each_cell_once_and_later_what_is_missing(command, t
     with pytest.raises(SystemExit):
         command("gt.spectrum", *words, "model.depth=7")
     assert "model.depth=7" in capsys.readouterr().err
+    (cells / "blend-0_seed-1" / "result.json").unlink()
+    assert command("train", "-m", f"resume={tmp_path / 'map'}") == {"blend-0_seed-1": first["blend-0_seed-1"]}
 
 
 def test_a_text_is_a_map_of_windows(command, tmp_path):

@@ -46,7 +46,6 @@ class Ranking(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = {"arguments": [word for word in sys.argv[1:] if not word.startswith(OF_FOLDER)]}
         with open(folder / LOCK, "w") as file:
             with suppress(OSError):  # not every file system can lock
                 fcntl.lockf(file, fcntl.LOCK_EX)
@@ -54,8 +53,14 @@ class Ranking(Callback):
                 instead = f"go on with it by {how_to_go_on(folder)}, or choose another hydra.sweep.dir"
                 print(f"error: {folder} holds a sweep already: {instead}", file=sys.stderr)
                 raise SystemExit(1)  # Hydra makes a mere warning of an Exception in a callback
-            write_json(folder / SWEEP, kept)
+            if not (folder / PLAN).exists():  # else it may be a map of other settings, which is refused
+                keep_arguments(folder)
         Ranking.folder, Ranking.compared = folder, self.against
+
+
+def keep_arguments(folder: Path) -> None:
+    """Keep those of this command as the ones by which the sweep of a folder goes on."""
+    write_json(folder / SWEEP, {"arguments": [word for word in sys.argv[1:] if not word.startswith(OF_FOLDER)]})
 
 
 @contextmanager

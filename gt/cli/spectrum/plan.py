@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.arguments import parsed
+from gt.cli.run_folders import OF_FOLDER
 from gt.cli.spectrum.grid import AXES, QUICK, Axis, Cell, Grid
 from gt.errors import UserError, shell_override
 from gt.train.construct import constructing
@@ -137,7 +138,8 @@ def planned(cfg: DictConfig, flags: Sequence[str]) -> tuple[Plan, int | None]:
         raise UserError("a map goes over the blend of a local branch and attention: choose a model of both, model=gps")
     with constructing(OmegaConf.masked_copy(cfg, ["spectrum"])):
         grid: Grid = instantiate(cfg.spectrum)
-    hydras = [line for line in cfg.hydra.overrides.hydra if not line.startswith(("hydra.mode", "hydra.sweep.dir"))]
+    of_folder = ("hydra.mode", *OF_FOLDER)
+    hydras = [line for line in cfg.hydra.overrides.hydra if not line.startswith(of_folder)]
     common = [*hydras, *(QUICK if grid.quick else ()), *common]
     filled = {"radii": grid.radii, "weights": grid.weights, "seeds": grid.seeds}
     return Plan(" ".join(data), mask, [*flags], overrides, common, filled), grid.processes

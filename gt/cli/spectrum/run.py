@@ -13,6 +13,7 @@ from gt.cli.spectrum.grid import Cell
 from gt.cli.spectrum.plan import CELLS, Plan, planned
 from gt.cli.spectrum.pool import TRAIN, Run, run_all, termination
 from gt.cli.spectrum.show import how_to_go_on, show
+from gt.cli.sweep import keep_arguments
 from gt.data.machine import cpus
 from gt.errors import UserError
 from gt.train.job import FAILURE, write_json
@@ -34,6 +35,7 @@ def sweep(cfg: DictConfig, arguments: list[str]) -> None:
     plan, processes = planned(cfg, flags)
     folder = Path(cfg.hydra.sweep.dir)
     plan.keep(folder)
+    keep_arguments(folder)
     missing = plan.missing(folder)
     print(f"{len(plan.cells)} cells, {len(missing)} to run, in {folder}", flush=True)
     if missing:
