@@ -347,6 +347,11 @@ def test_a_test_split_whose_labels_are_hidden_is_left_out(tmp_path, capsys):
     data = opened(tmp_path)
     assert {split: len(ids) for split, ids in data.graphs.splits.items()} == {"train": 60, "valid": 9}
     assert "valid 9; test left out, whose labels are all -1" in capsys.readouterr().out
+    (tmp_path / "dev.tsv").unlink()  # nor is another drawn in its place
+    assert {split: len(ids) for split, ids in opened(tmp_path).graphs.splits.items()} == {"train": 54, "valid": 6}
+    assert "valid 6; test left out, whose labels are all -1" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data\.folds deals out the rows of one file"):
+        opened(tmp_path, folds=5)
     tsv(tmp_path / "test.tsv", [rows[0], ("a film", "-1")])  # these are not hidden, but wrong
     with pytest.raises(UserError, match=r"the test split of .* has a label '-1' that training lacks"):
         opened(tmp_path)

@@ -24,7 +24,7 @@ from gt.ranges import at_least
 from gt.schema import Schema, several
 
 HIDDEN = "-1"  # the label of a test split whose own are kept secret, as benchmarks publish it
-VERSION = 4  # raise when the same files would give other samples
+VERSION = 5  # raise when the same files would give other samples
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
@@ -178,7 +178,7 @@ class TextClassification(Source):
         """The same rows with what has no file taken from the training rows."""
         if self.folds.folds is not None:
             return self._fold(rows)
-        shares = {split: share for split, share in self.shares.items() if split not in rows and share}
+        shares = {split: share for split, share in self.shares.items() if split not in self.files() and share}
         if "valid" in rows:  # a dataset that comes with its splits is taken as it comes
             shares = {}
         if not shares:
@@ -197,7 +197,7 @@ class TextClassification(Source):
 
     def _fold(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The rows of the one file by split, as the folds have them."""
-        if len(rows) > 1:
+        if len(self.files()) > 1:
             raise UserError(f"data.folds deals out the rows of one file, and {self.path} has files for its splits")
         texts, labels = rows["train"]
         parts = self.folds.deal(np.unique(labels, return_inverse=True)[1], self.path)
