@@ -14,8 +14,9 @@ import gt.train.run
 from gt.data.batching import gather
 from gt.data.store import open_or_build
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch, path_graphs
 from gt.layers import Attention
+from gt.train.not_finite import Place, _replay
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, weights, write_graphs
@@ -97,6 +98,13 @@ def test_a_layer_whose_gradient_is_not_finite_is_named(clip, data, tmp_path):
 def test_weights_that_are_not_finite_are_said_to_be(data, tmp_path):
     with pytest.raises(UserError, match=r"first in nodes\.table \(EmbeddingBag\), whose weights are not finite"):
         train(tmp_path / "run", *data, "optim.lr=1e38", "trainer.gradient_clip_val=null", "optim.warmup=0")
+
+
+def test_a_batch_whose_nodes_drew_their_edges_is_kept_with_the_degrees_of_the_whole_graph():
+    batch = path_graphs([3])
+    batch.memo[WHOLE_DEGREES] = torch.tensor([[4, 5, 6], [7, 8, 9]])
+    kept = GraphBatch(**_replay(Place(batch, 0, 0, 1), ())["batch"])
+    assert torch.equal(torch.stack(kept.whole_degrees), batch.memo[WHOLE_DEGREES])
 
 
 def test_a_loss_above_its_limit_is_replayed_with_the_same_random_numbers(data, tmp_path, monkeypatch):

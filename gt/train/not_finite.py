@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from gt.data.batch_sampler import Batches
 from gt.errors import UserError
-from gt.graph import GraphBatch
+from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.parallel import Share
 from gt.schema import several
 from gt.train.checkpoint_files import write
@@ -142,4 +142,6 @@ def _replay(place: Place, samples: tuple[int, ...]) -> dict[str, Any]:
     batch = {each.name: getattr(whole, each.name) for each in fields(whole) if each.name != "memo"}
     batch = {name: part.cpu() if isinstance(part, Tensor) else part for name, part in batch.items()}
     batch["extras"] = {name: part.cpu() for name, part in whole.extras.items()}
+    # the rest of the memo follows from the batch
+    batch["memo"] = {WHOLE_DEGREES: whole.memo[WHOLE_DEGREES].cpu()} if WHOLE_DEGREES in whole.memo else {}
     return {"batch": batch, "samples": list(samples), "epoch": place.epoch, "index": place.index, "seed": place.seed}
