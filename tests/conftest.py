@@ -16,7 +16,8 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # what was measured on this m
 @pytest.fixture(autouse=True)
 def not_a_child(monkeypatch):
     """No test is a process that another test's launch has started: such a one leaves the checks to its parent."""
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
