@@ -1,94 +1,115 @@
-"""Graphs whose features have no names, such as PyG's, behind HTTP: lists of numbers."""
+"""A served model of graphs: what cannot be read has an error in its place, whatever stands beside it and from whom."""
 
-from dataclasses import replace
+import json
+from typing import Any
 
 import pytest
-import torch
-from torch_geometric.data import Data
 
 import gt
-from gt.errors import UserError
+from gt.data.own.graph_files import GraphFiles
+from gt.prediction.trained import Trained
 from gt.serving.app import Limits, service
-from tests.small_runs import train
+from tests.prediction.test_unreadable_graphs import Graph, emptied, first
+from tests.prediction.test_unreadable_graphs import graph as made
+from tests.runs import run_of
 from tests.test_serving import asked, predict
 
 
-def random_graph(nodes: int, edges: int, seed: int) -> Data:
-    draw = torch.Generator().manual_seed(seed)
-    return Data(
-        x=torch.randint(5, (nodes, 2), generator=draw),
-        edge_index=torch.randint(nodes, (2, edges), generator=draw),
-        edge_attr=torch.rand(edges, 3, generator=draw),
-        y=torch.rand(1, generator=draw),
-    )
+def graph(number: int, **changes: Any) -> Graph:
+    return made(number) | {"multigraph": False} | changes
 
 
-def as_json(graph: Data) -> dict:
-    return {key: graph[key].tolist() for key in ("x", "edge_index", "edge_attr")}
+def changed(change: Any) -> Graph:
+    one = graph(3)
+    change(one)
+    return one
+
+
+def of_all_nodes(**changes: Any) -> Graph:
+    return changed(lambda one: [node.update(changes) for node in one["nodes"]])
+
+
+def without(name: str) -> Graph:
+    return changed(lambda one: [node.pop(name) for node in one["nodes"]])
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("served")
-    torch.save([random_graph(2 + n % 5, n % 9, n) for n in range(40)], folder / "graphs.pt")
-    train(folder / "run", "data=pyg", f"+data.source.path={folder / 'graphs.pt'}", f"data.source.root={folder}",
-          "trainer.max_epochs=1")  # fmt: skip
-    return gt.load(folder / "run")
+    (folder / "mine.json").write_text(json.dumps([made(n, active=n % 2) for n in range(40)]))
+    return gt.load(run_of(folder, GraphFiles, path=str(folder / "mine.json")))
 
 
-def test_answers_are_those_of_python(model):
-    graphs = [random_graph(nodes, edges, 100 + nodes) for nodes, edges in ((1, 0), (4, 7), (1, 2), (9, 0), (6, 30))]
-    alone = [model.predict([graph])["prediction"][0] for graph in graphs]
-    assert max(alone) - min(alone) > 1e-4
-    health, together, *each = asked(
-        service(model, "model", Limits(wait=0.05)),
-        ("GET", "/health", {}),
-        predict(*map(as_json, graphs)),
-        *(predict(as_json(graph)) for graph in graphs),
+TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]
+UNREAD: dict[str, tuple[Graph, str]] = {
+    "no nodes": (changed(emptied), "has no nodes"),
+    "directed": (graph(3, directed=True), "has to be an undirected graph"),
+    "an edge twice": (
+        graph(3, multigraph=True, edges=TWICE),
+        "edge '0' -> '1': edge '0' -> '1' is there already with other values, see ",
+    ),
+    "a number for a word": (changed(first(element=7)), "node '0': 'element' is '7', which the model has not learned"),
+    "a list for a word": (changed(first(element=[1])), "node '0': 'element' is '[1]', which the model has not"),
+    "an unknown word": (changed(first(element="Xe")), "node '0': 'element' is 'Xe', which the model has not learned"),
+    "a reserved name": (changed(first(graph="a")), "node '0': no attribute may be called 'graph'"),
+    "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, where an id"),
+    "no attribute": (without("element"), ""),  # there is no such column where it is alone
+    "attributes in a list": (graph(3, graph=[1, 2]), "'graph' holds the attributes of a graph by name, not a list"),
+    "no edges": ({"nodes": [{"id": 0}]}, "no graph in node-link form: KeyError"),
+    "too large": (graph(3, nodes=[{"id": n} for n in range(21)]), "more than 20 nodes"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREAD)
+def test_a_graph_that_cannot_be_read_has_an_error_alone_and_among_others(model: Trained, fault: str) -> None:
+    bad, said = UNREAD[fault]
+    good = [graph(n) for n in range(3)]
+    (right,) = asked(service(model, "model"), predict(*good))
+    right = [each["probability"] for each in right.json()["predictions"]]
+    together = service(model, "model", Limits(wait=0.1, longest=20))
+    among, other = asked(together, predict(good[0], bad, good[1]), predict(good[2]))
+    (alone,) = asked(service(model, "model", Limits(longest=20)), predict(bad))
+    assert [answer.status_code for answer in (among, other, alone)] == [200] * 3
+    before, error, after = among.json()["predictions"]
+    found = [before["probability"], after["probability"], other.json()["predictions"][0]["probability"]]
+    assert found == pytest.approx(right, rel=1e-5)
+    (same,) = alone.json()["predictions"]
+    assert set(error) == set(same) == {"error"}
+    assert error["error"].startswith(said)
+    assert same["error"].startswith(said)
+
+
+def test_edges_may_be_called_links_as_in_files_of_networkx_and_d3(model: Trained) -> None:
+    edges, links = graph(3), graph(3)
+    links["links"] = links.pop("edges")
+    (answer,) = asked(service(model, "model"), predict(edges, links))
+    first, second = answer.json()["predictions"]
+    assert "probability" in first
+    assert first == second
+
+
+def test_what_the_model_does_not_read_may_differ_between_those_who_ask(model: Trained) -> None:
+    app = service(model, "model", Limits(wait=0.1))
+    answers = asked(app, *(predict(of_all_nodes(weight=weight)) for weight in (1, "a", [2], None)))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    found = [answer.json()["predictions"][0]["probability"] for answer in answers]
+    assert found == pytest.approx(found[:1] * 4, rel=1e-5)
+
+
+def test_nobody_sees_what_another_sends(model: Trained) -> None:
+    app = service(model, "model", Limits(wait=0.1))
+    mine = graph(
+        0, graph={"prediction of mine": "secret", "probability": 0.5, "prediction": 1, "active": 1, "error": 2}
     )
-    assert health.json()["input"] == "tensors"
-    answers = [answer["prediction"] for answer in together.json()["predictions"]]
-    assert answers == pytest.approx(alone, abs=1e-5)
-    assert [one.json()["predictions"][0]["prediction"] for one in each] == pytest.approx(alone, abs=1e-5)
+    answers = asked(app, predict(mine), predict(graph(1)))
+    assert [[*answer.json()["predictions"][0]] for answer in answers] == [["prediction", "probability"]] * 2
 
 
-def test_one_without_edges_need_not_say_what_these_would_carry(model):
-    whole = {"x": [[1, 2]], "edge_index": [[], []], "edge_attr": []}
-    short = [{"x": [[1, 2]], "edge_index": []}, {"x": [[1, 2.0]], "edge_index": [[], []], "edge_attr": None}]
-    (answer,) = asked(service(model, "model"), predict(whole, *short))
-    first, *others = answer.json()["predictions"]
-    assert [first, first] == others
-    assert "prediction" in first
-
-
-def test_what_is_wrong_has_an_error_in_its_place(model):
-    good = as_json(random_graph(3, 4, 0))
-    wrong = {
-        "did you mean 'edge_attr'": good | {"edge_atr": [[1, 2, 3]]},
-        "no edge_index": {"x": [[1, 2]]},
-        "no x": good | {"x": None},
-        "no edge_index:": good | {"edge_index": None},
-        "of one length each": good | {"x": [[1, 2], [3], [4, 4]]},
-        "rows of numbers": good | {"x": "many"},
-        "two lists of nodes": good | {"edge_index": [[0, 1, 2, 0]]},
-        "counted from 0": good | {"edge_index": [[0, 1, 2, 0.5], [0, 1, 2, 0]]},
-        "an edge joins [0, 3] where nodes are 0..2": good | {"edge_index": [[0, 0, 0, 0], [0, 1, 2, 3]]},
-        "x is 3 x 1, where a row of 2 columns": good | {"x": [[1], [2], [3]]},
-        "9.0 in x is no category": good | {"x": [[1, 2], [3, 9], [0, 0]]},
-        "edge_attr has 1 rows for 4 edges": good | {"edge_attr": [[1, 2, 3]]},
-        "more than 5 nodes": as_json(random_graph(6, 4, 0)),
-    }
-    (answer,) = asked(service(model, "model", Limits(longest=5)), predict(good, *wrong.values(), good))
-    first, *others, last = answer.json()["predictions"]
-    assert first == last
-    assert "prediction" in first
-    for words, other in zip(wrong, others, strict=True):
-        assert set(other) == {"error"}
-        assert words in other["error"]
-        assert "graph 0" not in other["error"]  # nobody knows of others who ask at the same time
-
-
-def test_a_model_that_points_at_nodes_is_refused(model, monkeypatch):
-    monkeypatch.setattr(model, "schema", replace(model.schema, kind="multiclass", pointer=True))
-    with pytest.raises(UserError, match="chooses among nodes"):
-        service(model, "model")
+def test_an_error_names_no_place_in_a_batch(model: Trained) -> None:
+    app = service(model, "model", Limits(wait=0.1, longest=20))
+    bad = changed(first(element="Xe"))
+    large = graph(3, nodes=[{"id": n} for n in range(21)])
+    answers = asked(app, predict(graph(0)), predict(bad), predict(large, bad))
+    errors = [each.get("error") for answer in answers for each in answer.json()["predictions"]]
+    assert errors[1] == errors[3]
+    assert errors[1].startswith("node '0': 'element' is 'Xe'")
