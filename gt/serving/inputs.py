@@ -79,10 +79,10 @@ def size_of(item: Any) -> int:
 
 
 def string_of(value: str) -> str:
-    """The same.
+    """A text or SMILES, unchanged.
 
     Raises:
-        UserError: JSON can say half of a character, which nothing can read.
+        UserError: it holds half of a character, which JSON can say and nothing can read.
     """
     try:
         value.encode()
