@@ -62,7 +62,9 @@ def kernels() -> Iterator[tuple[str, str]]:
 
     from gt.attention.costs import Demand, cost_table, table_path
     from gt.attention.dispatch import BACKENDS
+    from gt.native.library import obstacle
 
+    yield "kernels in C", "yes" if obstacle() is None else f"no: {obstacle()}"
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         demand = Demand(device=device, half=device == "cuda")
         for name, backend in BACKENDS.items():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gt.native.library import address, addressable, drop_level, kernels, obstacle, random_seed
 from gt.ranges import below_one
 from gt.transforms import plain
 
@@ -30,6 +31,28 @@ class _Dropout(torch.autograd.Function):
         return grad * _factors(bits, ctx.dropped, grad.dtype), None
 
 
+class _NativeDropout(torch.autograd.Function):
+    """By a kernel in C, see ``gt/native/kernels/dropout.c``: a seed is all that is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.seed, ctx.p = random_seed(), p
+        return _NativeDropout.run(ctx, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _NativeDropout.run(ctx, grad), None
+
+    @staticmethod
+    def run(ctx: Any, x: Tensor) -> Tensor:
+        x, (level, kept) = x.contiguous(), drop_level(ctx.p)
+        out = torch.empty_like(x)
+        threads = torch.get_num_threads()
+        kernels().dropout(address(x), address(out), x.numel(), ctx.seed, level, kept, threads)
+        return out
+
+
 def _factors(bits: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
     """0 where an element is dropped, 1 over the share that is kept elsewhere."""
     kept = torch.ge(bits, dropped - LEVELS // 2, out=torch.empty(bits.shape, dtype=dtype))
@@ -40,11 +63,13 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """Zero each element of x (any shape) with probability p and scale the others by ``1 / (1 - p)`` in training.
 
     As `torch.nn.functional.dropout` (Srivastava et al. 2014), by other random numbers of the same generator where x is
-    on a CPU; p is then rounded to 16 bits.
+    on a CPU; p is then rounded to 16 bits unless there are kernels, see `gt.native`.
     """
     dropped = round(p * LEVELS)
     if not training or not 0 < dropped < LEVELS or x.device.type != "cpu" or plain():
         return F.dropout(x, p, training)
+    if addressable(x) and obstacle() is None:
+        return _NativeDropout.apply(x, p)
     return _Dropout.apply(x, dropped)
 
 

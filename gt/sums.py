@@ -67,7 +67,7 @@ def sources(batch: GraphBatch) -> Ends:
     source, target = batch.edge_index
     if plain():  # which makes no use of what is sorted
         return Ends(source, target, batch.num_nodes)
-    return batch.cached("sources", lambda: Ends(source, target, batch.num_nodes))
+    return batch.cached("sources", lambda: Ends(source.contiguous(), target.contiguous(), batch.num_nodes))
 
 
 def targets(batch: GraphBatch) -> Ends:
@@ -75,7 +75,9 @@ def targets(batch: GraphBatch) -> Ends:
     source, target = batch.edge_index
     if plain():
         return Ends(target, source, batch.num_nodes)
-    return batch.cached("targets", lambda: Ends(target, source, batch.num_nodes, batch.rowptr))
+    return batch.cached(
+        "targets", lambda: Ends(target.contiguous(), source.contiguous(), batch.num_nodes, batch.rowptr)
+    )
 
 
 def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:

@@ -5,7 +5,48 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gt import dropout as module
 from gt.dropout import Dropout, dropout
+from gt.native.library import obstacle, random_seed
+from tests.native_numbers import numbers
+
+
+@pytest.fixture(autouse=True, params=["by a kernel", "by bits"])
+def way(request, monkeypatch):
+    """Both ways to draw, of which a machine without a compiler has the second alone."""
+    if request.param == "by bits":
+        monkeypatch.setattr(module, "obstacle", lambda: "no kernels in this test")
+    elif reason := obstacle():
+        pytest.skip(reason)
+    return request.param
+
+
+def test_a_kernel_drops_by_numbers_that_are_known(way):
+    if way == "by bits":
+        pytest.skip("of a kernel")
+    x, chunk, p = torch.rand(4096 + 37).add(1), 4096, 0.3
+    torch.manual_seed(6)
+    seed = random_seed()
+    torch.manual_seed(6)
+    out = dropout(x, p)
+    drawn = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
+    torch.testing.assert_close(out, torch.where(drawn < round(p * 2**32), 0.0, x / (1 - p)))
+
+
+def test_a_kernel_keeps_nothing_and_drops_alike_by_any_number_of_threads(way):
+    x, kept, threads, results = torch.rand(3, 40_001, requires_grad=True), [], torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            torch.manual_seed(7)
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+                out = dropout(x, 0.5)
+            results += [(out, *torch.autograd.grad(out.sum(), x))]
+    finally:
+        torch.set_num_threads(threads)
+    assert (kept == []) == (way == "by a kernel")
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])

@@ -22,6 +22,7 @@ LIBRARY = {
     "ranks",
     "sums",
     "dropout",
+    "native",
     "linear",
     "transforms",
     "norms",

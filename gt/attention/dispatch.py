@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gt.attention import dense, flash, flex, sparse, triton
+from gt.attention import dense, flash, flex, native, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.attention.settled import alike
@@ -67,6 +67,7 @@ BACKENDS: dict[str, Backend] = {
         dense.attend_sdpa, dense.sdpa_obstacle, dense.sdpa_avoided, prepare=dense.prepare_dense, layout="padded"
     ),
     "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
+    "native": Backend(native.attend_native, native.native_obstacle, prepare=native.prepare_native, layout="padded"),
     "triton": Backend(
         triton.attend_triton, triton.triton_obstacle, triton.triton_avoided, prepare=triton.prepare_triton
     ),
@@ -77,7 +78,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-UNTRACED = ("sparse", "triton")  # a network that is compiled does without them
+UNTRACED = ("sparse", "native", "triton")  # a network that is compiled does without them
 
 
 def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:

@@ -5,10 +5,11 @@ from gt.layers.convolution import ConvolutionBlock
 from gt.layers.depth import JumpConcatenate, JumpMax
 from gt.layers.dwivedi import EdgeGatedBlock
 from gt.layers.egt import EGT
+from gt.layers.gated import GatedGCN
 from gt.layers.grass import GRASS
 from gt.layers.grit import GRIT
 from gt.layers.linear import LinearAttention, PositiveELU, RandomFeatures
-from gt.layers.local import GCN, GINE, EdgeGCN, GatedGCN, Smoothing
+from gt.layers.local import GCN, GINE, EdgeGCN, Smoothing
 from gt.layers.pairs import PairBlock
 from gt.layers.polynormer import PolynomialAttention, PolynormerBlock
 from gt.layers.pyg import PyGConvolution

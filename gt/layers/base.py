@@ -225,7 +225,8 @@ class Parallel(Composite):
         for branch, factor in zip(self.branches.values(), factors, strict=True):
             steps = branch.step(state, batch, pairs)
             out = branch.settle(replace(out, x=state.x).plus(steps), batch, pairs)
-            nodes.append(factor * (steps["x"] if self.prenorm else out.x))
+            node = steps["x"] if self.prenorm else out.x
+            nodes.append(node if isinstance(factor, float) and factor == 1 else factor * node)  # a plain sum, as in GPS
         total = sum(nodes[1:], nodes[0])
         return replace(out, x=state.x + total if self.prenorm else total)
 

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
 
-from gt.linear import ONEDNN
 from gt.lottery.timing import Step
+from gt.native.library import OPERATIONS
 
 
 def matrix_flops(step: Step) -> int:
     """Floating point operations of the matrix products of a step, which runs once; of sparse ones, of their entries."""
+    before = OPERATIONS.total()
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as counter:
         step()
-    return counter.get_total_flops()
+    return counter.get_total_flops() + OPERATIONS.total() - before
 
 
 def _product(a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
@@ -22,11 +23,6 @@ def _product(a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     if a.layout is torch.sparse_csr:
         return 2 * a.values().numel() * b.shape[1]
     return mm_flop(a.shape, b.shape)
-
-
-def _map(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
-    """``x @ weight.T``."""
-    return mm_flop(x.shape, weight.T.shape)
 
 
 def _sum(_: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> int:
@@ -66,7 +62,5 @@ PRODUCTS: dict[Any, Any] = {
     aten._embedding_bag: _weighted_runs,
     aten._embedding_bag_forward_only: _weighted_runs,
 }
-if ONEDNN is not None:
-    PRODUCTS[ONEDNN] = _map
 for _function in PRODUCTS.values():
     _function._get_raw = True  # tensors rather than their shapes

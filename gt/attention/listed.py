@@ -1,0 +1,132 @@
+"""Attention over a list of pairs by a kernel in C, as `gt.attention.sparse` has it on a CPU."""
+
+import ctypes
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gt.attention.costs import Demand
+from gt.masks import Pairs
+from gt.native.library import (
+    OPERATIONS,
+    address,
+    addressable,
+    drop_level,
+    kernels,
+    obstacle,
+    random_seed,
+    rows_of_heads,
+)
+
+FORWARD, BACKWARD = 2, 4  # products of all pairs and channels in each direction
+LARGEST = 2**21  # numbers of a projection: what lies in more pages of memory takes longer than copies head by head
+
+
+class _Call(ctypes.Structure):
+    """The ``Listed`` of the kernel, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "grad")),
+        *((name, ctypes.c_int64) for name in ("row_q", "row_k", "row_v", "row_grad")),
+        *((name, ctypes.c_void_p) for name in ("rowptr", "source", "colptr", "order", "target", "bias", "allowed")),
+        *((name, ctypes.c_void_p) for name in ("weights", "read", "out", "dscores", "dq", "dk", "dv")),
+        *((name, ctypes.c_int64) for name in ("row_gradients", "nodes", "pairs", "heads", "channels", "threads")),
+        ("seed", ctypes.c_uint64),
+        ("dropped", ctypes.c_uint32),
+        *((name, ctypes.c_float) for name in ("scale", "kept")),
+    ]
+
+
+def serves(pairs: Pairs, demand: Demand) -> bool:
+    """Whether the kernel computes what is asked: products of queries and keys in 32 bits on a CPU, not too large."""
+    plain = demand.device == "cpu" and not (demand.half or demand.scored or demand.pair_value or demand.compiled)
+    small = pairs.batch.num_nodes * demand.heads * demand.channels <= LARGEST
+    return plain and small and obstacle() is None
+
+
+def prepare_listed(pairs: Pairs) -> None:
+    """The pairs of each reader, and of each source."""
+    _ = pairs.rowptr, pairs.by_source, pairs.colptr
+
+
+def fits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> bool:
+    """Whether the kernel can read these."""
+    if q.shape != v.shape or q.numel() > LARGEST or dropout >= 1:
+        return False
+    return addressable(*((q, k, v) if bias is None else (q, k, v, bias))) and obstacle() is None
+
+
+class _Listed(torch.autograd.Function):
+    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps a number for each pair and head."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
+        ctx.pairs, ctx.dropout = pairs, dropout
+        ctx.seed = random_seed() if dropout else 0
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        weights = q.new_empty(q.shape[1], pairs.edges.shape[1])
+        read = torch.empty_like(weights) if dropout else weights
+        call = _call(ctx, q, k, v, weights, read, out)
+        call.bias = None if bias is None else address(bias)
+        if pairs.edge_heads is not None:
+            call.allowed = address(pairs.kept("listed_heads", pairs.edge_heads.contiguous))
+        kernels().listed_forward(ctypes.byref(call))
+        OPERATIONS["attention"] += FORWARD * 2 * weights.numel() * q.shape[2]
+        ctx.save_for_backward(q, k, v, weights, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, out = ctx.saved_tensors
+        read = torch.empty_like(weights) if ctx.dropout else weights
+        call, grad, dscores = _call(ctx, q, k, v, weights, read, out), rows_of_heads(grad), torch.empty_like(weights)
+        dq, dk, dv = gradients = q.new_empty(len(q), 3, *q.shape[1:]).unbind(1)
+        call.grad, call.row_grad, call.row_gradients = grad.data_ptr(), grad.stride(0), dq.stride(0)
+        call.dscores = address(dscores)
+        call.dq, call.dk, call.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
+        kernels().listed_backward(ctypes.byref(call))
+        OPERATIONS["attention"] += BACKWARD * 2 * weights.numel() * q.shape[2]
+        return *gradients, dscores.T if ctx.needs_input_grad[3] else None, None, None
+
+
+def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tensor, out: Tensor) -> _Call:
+    """What both kernels are told: where the tensors lie, the sizes, the pairs, and which weights are dropped."""
+    pairs, (nodes, heads, channels) = ctx.pairs, q.shape
+    source, target = pairs.edges
+    level, kept = drop_level(ctx.dropout)
+    return _Call(
+        q=q.data_ptr(),
+        k=k.data_ptr(),
+        v=v.data_ptr(),
+        row_q=q.stride(0),
+        row_k=k.stride(0),
+        row_v=v.stride(0),
+        rowptr=address(pairs.rowptr),
+        source=address(source),
+        colptr=address(pairs.colptr),
+        order=address(pairs.by_source),
+        target=address(target),
+        weights=address(weights),
+        read=address(read),
+        out=address(out),
+        nodes=nodes,
+        pairs=weights.shape[1],
+        heads=heads,
+        channels=channels,
+        threads=torch.get_num_threads(),
+        seed=ctx.seed,
+        dropped=level,
+        scale=1 / math.sqrt(channels),
+        kept=kept,
+    )
+
+
+def attend_listed(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:
+    """(N, H, D) to (N, H, D), with a bias (P, H) or none; ask `fits` first."""
+    bias = None if bias is None else bias.contiguous()
+    q, k, v = (rows_of_heads(t) for t in (q, k, v))
+    return _Listed.apply(q, k, v, bias, pairs, dropout)

@@ -1,0 +1,158 @@
+"""Attention within graphs on a CPU by a kernel in C, on packed nodes: see ``gt/native/kernels/attention.c``."""
+
+import ctypes
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gt.attention.costs import Demand
+from gt.attention.dense import attend_dense
+from gt.masks import Pairs
+from gt.native.library import (
+    OPERATIONS,
+    address,
+    addressable,
+    drop_level,
+    kernels,
+    obstacle,
+    random_seed,
+    rows_of_heads,
+)
+
+FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
+
+
+class _Call(ctypes.Structure):
+    """The ``Attention`` of the kernel, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "grad")),
+        *((name, ctypes.c_int64) for name in ("row_q", "row_k", "row_v", "row_grad")),
+        *((name, ctypes.c_void_p) for name in ("ptr", "out", "log_total", "dq", "dk", "dv")),
+        ("row_gradients", ctypes.c_int64),
+        ("scratch", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("graphs", "heads", "channels", "largest", "threads", "back", "ahead")),
+        *((name, ctypes.c_void_p) for name in ("allowed", "bias", "dbias")),
+        *((name, ctypes.c_int64) for name in ("allowed_heads", "bias_heads", "side")),
+        ("seed", ctypes.c_uint64),
+        ("dropped", ctypes.c_uint32),
+        *((name, ctypes.c_float) for name in ("scale", "kept")),
+    ]
+
+
+def native_obstacle(demand: Demand) -> str | None:
+    """What the kernel cannot do."""
+    if demand.device != "cpu":
+        return "it needs a CPU"
+    if demand.half:
+        return "it computes in 32 bits alone"
+    if demand.scored:
+        return "it scores by the scaled dot product alone"
+    if demand.pair_value:
+        return "its values have no term for a pair"
+    return obstacle()
+
+
+def prepare_native(pairs: Pairs, demand: Demand) -> None:
+    """Who reads whom, where that takes more than positions."""
+    if pairs.limits is None:
+        _ = pairs.dense
+
+
+class _Attention(torch.autograd.Function):
+    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps a number for each node and head."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
+        ctx.pairs, ctx.dropout = pairs, dropout
+        ctx.seed = random_seed() if dropout else 0
+        out, log_total = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2])
+        ctx.save_for_backward(q, k, v, bias, out, log_total)
+        _run("attention_forward", _call(ctx, q, k, v, bias, out, log_total), FORWARD, pairs)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, out, log_total = ctx.saved_tensors
+        if torch.is_grad_enabled():  # gradients of gradients are those of plain products
+            if ctx.dropout:
+                raise RuntimeError("dropped attention weights have no second derivatives: set their dropout to 0")
+            given = [t for t in (q, k, v, bias) if t is not None and t.requires_grad]
+            plain = attend_dense(q, k, v, ctx.pairs, bias)
+            wanted = iter(torch.autograd.grad(plain, given, grad, create_graph=True))
+            asked = (t is not None and t.requires_grad for t in (q, k, v, bias))
+            return *(next(wanted) if each else None for each in asked), None, None
+        call, grad = _call(ctx, q, k, v, bias, out, log_total), rows_of_heads(grad)
+        dq, dk, dv = gradients = q.new_empty(len(q), 3, *q.shape[1:]).unbind(1)
+        call.grad, call.row_grad, call.row_gradients = grad.data_ptr(), grad.stride(0), dq.stride(0)
+        call.dq, call.dk, call.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
+        dbias = None
+        if ctx.needs_input_grad[3]:
+            dbias = bias.new_zeros(len(bias), q.shape[1], *bias.shape[2:])
+            call.dbias = address(dbias)
+        _run("attention_backward", call, BACKWARD, ctx.pairs)
+        if dbias is not None and bias.shape[1] == 1:
+            dbias = dbias.sum(1, keepdim=True)
+        return *gradients, dbias, None, None
+
+
+def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, log_total: Tensor) -> _Call:
+    """What both kernels are told: where the tensors lie, the sizes, who reads whom, and which weights are dropped."""
+    pairs, batch, (nodes, heads, channels) = ctx.pairs, ctx.pairs.batch, q.shape
+    back, ahead = (nodes if limit is None else min(limit, nodes) for limit in pairs.limits or (None, None))
+    level, kept = drop_level(ctx.dropout)
+    call = _Call(
+        q=q.data_ptr(),
+        k=k.data_ptr(),
+        v=v.data_ptr(),
+        row_q=q.stride(0),
+        row_k=k.stride(0),
+        row_v=v.stride(0),
+        ptr=address(batch.ptr),
+        out=address(out),
+        log_total=address(log_total),
+        graphs=batch.num_graphs,
+        heads=heads,
+        channels=channels,
+        largest=batch.max_nodes,
+        threads=torch.get_num_threads(),
+        back=back,
+        ahead=ahead,
+        side=batch.max_nodes,
+        seed=ctx.seed,
+        dropped=level,
+        scale=1 / math.sqrt(channels),
+        kept=kept,
+    )
+    if pairs.limits is None:
+        allowed = pairs.kept("native_dense", pairs.dense.contiguous)
+        call.allowed, call.allowed_heads = address(allowed), allowed.shape[1]
+    if bias is not None:
+        call.bias, call.bias_heads = address(bias), bias.shape[1]
+    return call
+
+
+def _run(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
+    """Call a kernel of so many products of all pairs and channels."""
+    library = kernels()
+    scratch = torch.empty(call.threads * library.attention_scratch(ctypes.byref(call)))
+    call.scratch = address(scratch)
+    getattr(library, kernel)(ctypes.byref(call))
+    OPERATIONS["attention"] += products * 2 * pairs.count * call.heads * call.channels
+
+
+def attend_native(
+    q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Each graph and head by itself, without padding; fastest for many small graphs. (N, H, D) to (N, H, D).
+
+    The bias is (B, 1 or H, L, L), and counts for nothing where nothing is read; ask `native_obstacle` first. What is
+    not of 32 bits, or is looked into, goes by plain products.
+    """
+    given = (q, k, v) if bias is None else (q, k, v, bias)
+    if not addressable(*given) or v.shape != q.shape or dropout >= 1:
+        return attend_dense(q, k, v, pairs, bias, dropout)
+    bias = None if bias is None else bias.contiguous()
+    return _Attention.apply(rows_of_heads(q), rows_of_heads(k), rows_of_heads(v), bias, pairs, dropout)

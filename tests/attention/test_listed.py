@@ -1,0 +1,153 @@
+"""Attention over a list of pairs by the kernel in C: against a loop in float64, and what it drops against Python."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
+
+from gt.attention import Demand, attend, listed, prepare, sparse
+from gt.graph import path_graphs
+from gt.masks import Causal, Complete, Hops, PerHead, Window
+from gt.native.library import obstacle, random_seed
+from tests.attention.masks import Neighbours, Nobody
+from tests.attention.test_backends import BIASES, gradients, inputs, looped
+from tests.graphs import random_batch
+from tests.native_numbers import numbers
+
+pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
+
+APART = PerHead((Neighbours(), Causal(), Hops(2)))
+MASKS = [Complete(), Causal(), Hops(1), Neighbours(), Nobody(), Window(2), Hops(2) & Causal(), APART]
+sparsely = partial(attend, backend="sparse")
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch):
+    """Every test goes by the kernel: how often it was asked."""
+    asked, kernel = [], sparse.attend_listed
+    monkeypatch.setattr(sparse, "attend_listed", lambda *given: asked.append(1) or kernel(*given))
+    return asked
+
+
+@st.composite
+def cases(draw):
+    mask = draw(st.sampled_from(MASKS))
+    sizes = tuple(draw(st.lists(st.sampled_from((1, 2, 7, 16, 17, 33)), min_size=1, max_size=4)))
+    heads = 3 if mask is APART else draw(st.integers(1, 3))
+    return mask, sizes, heads, draw(st.sampled_from((1, 3, 8, 15, 16, 17, 33, 64))), draw(st.sampled_from(BIASES))
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@given(cases(), st.integers(0, 99))
+def test_equals_sparse_products_in_float64(case, seed):
+    mask, sizes, heads, channels, bias = case
+    pairs = mask(random_batch(sizes, seed, density=0.2))
+    tensors = inputs(pairs, heads, channels, bias, torch.float32, seed)
+    exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
+    truth = sparsely(*exact[:3], pairs, exact[3])
+    out = sparsely(*tensors[:3], pairs, tensors[3])
+    leaves, wanted = ([t for t in each if t is not None] for each in (tensors, exact))
+    for a, b in zip((out, *gradients(out, leaves)), (truth, *gradients(truth, wanted)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_equals_a_loop(calls, mask):
+    pairs = mask(random_batch((1, 9, 4, 1, 20)))
+    tensors = inputs(pairs, 3, 5, "pairs", torch.float32)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    truth, out = looped(*exact[:3], pairs, exact[3]), sparsely(*tensors[:3], pairs, tensors[3])
+    for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+    assert calls
+
+
+def dropped_like(q, k, v, pairs, seed, p):
+    """In float64, dropping what the kernel drops: a reader and a head at a time, its pairs in their order."""
+    source, target = pairs.edges
+    rows = []
+    for i in range(len(q)):
+        read = source[target == i]
+        for h in range(q.shape[1]):
+            drawn = numbers(seed, i * q.shape[1] + h, len(read))
+            factor = torch.tensor([0.0 if number < round(p * 2**32) else 1 / (1 - p) for number in drawn])
+            weights = (k[read, h] @ q[i, h] / math.sqrt(q.shape[2])).softmax(0)
+            rows.append((weights * factor.to(q.dtype)) @ v[read, h])
+    return torch.stack(rows).view_as(q)
+
+
+@pytest.mark.parametrize("mask", [Complete(), Neighbours()], ids=str)
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_drops_weights_by_numbers_that_are_known(mask, p):
+    pairs = mask(random_batch((1, 9, 20), density=0.4))
+    tensors = inputs(pairs, 2, 6, "none", torch.float32)[:3]
+    torch.manual_seed(4)
+    seed = random_seed()
+    torch.manual_seed(4)
+    out = sparsely(*tensors, pairs, dropout=p)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    truth = dropped_like(*exact, pairs, seed, p)
+    for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_as_many_threads_as_there_are_and_recomputed_activations_change_nothing():
+    pairs, threads = Hops(1)(random_batch((90, 1, 40))), torch.get_num_threads()
+    tensors = inputs(pairs, 4, 16, "pairs", torch.float32)
+    call, results = partial(sparsely, dropout=0.3), []
+    try:
+        for count, run in ((1, call), (3, call), (2, partial(checkpoint, call, use_reentrant=False))):
+            torch.set_num_threads(count)
+            torch.manual_seed(1)
+            out = run(*tensors[:3], pairs, tensors[3])
+            results.append((out, *gradients(out, tensors)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+def test_keeps_a_number_for_each_pair_and_head_and_copies_no_projection(p):
+    pairs, kept = Hops(1)(random_batch((30, 20))), []
+    packed = torch.randn(50, 3 * 2, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        sparsely(*packed.split(2, dim=1), pairs, dropout=p)
+    assert sum(t.data_ptr() - packed.data_ptr() in range(packed.numel() * 4) for t in kept) == 3
+    assert sum(t.numel() for t in kept) == 4 * 50 * 2 * 16 + pairs.count * 2
+
+
+def test_prepares_what_it_asks_for_and_no_stack():
+    pairs = Hops(1)(random_batch((9, 4)))
+    prepare(pairs, Demand(heads=3, backend="sparse"))
+    known = set(vars(pairs))
+    sparsely(*inputs(pairs, 3, 4, "none", torch.float32)[:3], pairs)
+    assert set(vars(pairs)) - known <= {"count"}  # a number that is known at once
+    assert not any("stack" in name for name in known)
+    for demand in (Demand(half=True), Demand(scored=True), Demand(pair_value=True), Demand(device="cuda")):
+        assert not listed.serves(pairs, demand)
+
+
+def test_what_is_too_large_goes_by_products_of_sparse_matrices(calls, monkeypatch):
+    pairs = Hops(1)(random_batch((9, 4)))
+    tensors = inputs(pairs, 3, 4, "none", torch.float32)[:3]
+    out = sparsely(*tensors, pairs)
+    monkeypatch.setattr(listed, "LARGEST", 13 * 3 * 4 - 1)
+    torch.testing.assert_close(sparsely(*tensors, pairs), out)
+    assert len(calls) == 1
+    prepare(pairs, Demand(heads=3, channels=4, backend="sparse"))
+    assert "stack_3" in vars(pairs)
+
+
+def test_scores_that_are_not_numbers_are_passed_on():
+    pairs = Causal()(path_graphs([6]))
+    q, k, v = (t.detach() for t in inputs(pairs, 1, 4, "none", torch.float32)[:3])
+    q[2, 0, 1] = math.nan
+    out = sparsely(q, k, v, pairs)
+    assert out.isnan().any((1, 2)).tolist() == [False, False, True, False, False, False]
+    q[2, 0, 1] = 1e4  # one weight of nearly 1
+    assert sparsely(q, k, v, pairs).isfinite().all()

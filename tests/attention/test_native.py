@@ -1,0 +1,257 @@
+"""Attention by the kernel in C, against loops in float64; the weights that it drops by the same numbers in Python."""
+
+import math
+import platform
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
+
+from gt.attention import BACKENDS, Demand, attend, choose, explain, native
+from gt.attention.native import native_obstacle
+from gt.attention.scores import Additive, HopDecay
+from gt.graph import path_graphs
+from gt.layers import Attention, State
+from gt.masks import Causal, Complete, Hops, PerHead, Window
+from gt.native import library
+from gt.native.library import obstacle, random_seed
+from tests.attention.masks import Neighbours, Nobody
+from tests.attention.test_backends import BIASES, gradients, inputs, looped
+from tests.graphs import random_batch
+from tests.native_numbers import numbers
+
+pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
+
+
+def dropped_like(q, k, v, pairs, seed, p):
+    """Attention in float64 that drops what the kernel drops, a reader and a head at a time."""
+    batch, rows = pairs.batch, []
+    back, ahead = (len(q) if limit is None else limit for limit in pairs.limits)
+    for i in range(len(q)):
+        graph, place = int(batch.batch[i]), int(batch.position[i])
+        start, nodes = int(batch.ptr[graph]), int(batch.sizes[graph])
+        read = range(max(0, place - back), min(nodes, place + ahead + 1))
+        for h in range(q.shape[1]):
+            scores = k[[start + j for j in read], h] @ q[i, h] / math.sqrt(q.shape[2])
+            drawn = numbers(seed, i * q.shape[1] + h, nodes)
+            factor = torch.tensor([0.0 if drawn[j] < round(p * 2**32) else 1 / (1 - p) for j in read])
+            rows.append((scores.softmax(0) * factor.to(q.dtype)) @ v[[start + j for j in read], h])
+    return torch.stack(rows).view_as(q)
+
+
+APART = PerHead((Neighbours(), Causal(), Hops(2)))
+MASKS = [Complete(), Causal(), Window(0), Window(2), Window(20), Window(5) & Causal()]
+LISTED = [Hops(1), Neighbours(), Neighbours() & Causal(), Nobody(), Hops(2) | Window(1)]
+
+
+@st.composite
+def cases(draw):
+    mask = draw(st.sampled_from([*MASKS, *LISTED, APART]))
+    sizes = draw(st.lists(st.sampled_from((1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 65)), min_size=1, max_size=4))
+    heads = 3 if mask is APART else draw(st.integers(1, 3))
+    return (
+        mask,
+        sizes,
+        heads,
+        draw(st.sampled_from((1, 3, 8, 15, 16, 17, 32, 33, 64, 80))),
+        draw(st.sampled_from(BIASES)),
+    )
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@given(cases(), st.integers(0, 99))
+def test_equals_plain_products_in_float64(case, seed):
+    mask, sizes, heads, channels, bias = case
+    pairs = mask(random_batch(tuple(sizes), seed, density=0.2))
+    tensors = inputs(pairs, heads, channels, bias, torch.float32, seed)
+    exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
+    truth = attend(*exact[:3], pairs, exact[3], backend="dense")
+    out = attend(*tensors[:3], pairs, tensors[3], backend="native")
+    leaves, wanted = ([t for t in each if t is not None] for each in (tensors, exact))
+    for a, b in zip((out, *gradients(out, leaves)), (truth, *gradients(truth, wanted)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [Complete(), Causal(), Window(1), Hops(1), APART], ids=str)
+@pytest.mark.parametrize("bias", BIASES)
+def test_equals_a_loop(mask, bias):
+    pairs = mask(random_batch((1, 9, 4, 1, 20)))
+    tensors = inputs(pairs, 3, 5, bias, torch.float32)
+    exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
+    truth = looped(*exact[:3], pairs, exact[3])
+    out = attend(*tensors[:3], pairs, tensors[3], backend="native")
+    leaves, wanted = ([t for t in each if t is not None] for each in (tensors, exact))
+    for a, b in zip((out, *gradients(out, leaves)), (truth, *gradients(truth, wanted)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [Neighbours(), Nobody(), APART], ids=str)
+def test_nodes_that_read_nobody_get_zeros_and_pass_no_gradient(mask):
+    pairs = mask(random_batch((6, 1), density=0.1))
+    lonely = pairs.batch.in_degree == 0
+    assert lonely.any()
+    tensors = inputs(pairs, 3, 4, "none", torch.float32)[:3]
+    out = attend(*tensors, pairs, dropout=0.2, backend="native")
+    assert (out[lonely, 0] == 0).all()
+    found = torch.autograd.grad(out.square().sum(), tensors)
+    assert all(t.isfinite().all() for t in found)
+    assert (found[0][lonely, 0] == 0).all()
+
+
+@pytest.mark.parametrize("mask", [Complete(), Causal(), Hops(1)], ids=str)
+@pytest.mark.parametrize("strange", [math.nan, math.inf])
+def test_a_bias_of_pairs_that_are_not_read_counts_for_nothing(mask, strange):
+    pairs = mask(random_batch((5, 1, 3, 18), seed=0))
+    q, k, v, bias = inputs(pairs, 2, 4, "dense", torch.float32)
+    out = attend(q, k, v, pairs, bias, backend="native")
+    expected = (out, *torch.autograd.grad(out.square().sum(), (q, k, v, bias)))
+    odd = bias.detach().masked_fill(~pairs.dense, strange).requires_grad_()
+    out = native.attend_native(q, k, v, pairs, odd)  # as it is, before `attend` cleans it
+    torch.testing.assert_close((out, *torch.autograd.grad(out.square().sum(), (q, k, v, odd))), expected)
+
+
+@pytest.mark.parametrize("mask", [Complete(), Window(2)], ids=str)
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_drops_weights_by_numbers_that_are_known(mask, p):
+    pairs = mask(path_graphs([1, 9, 35]))
+    tensors = inputs(pairs, 2, 6, "none", torch.float32)[:3]
+    torch.manual_seed(4)
+    seed = random_seed()
+    torch.manual_seed(4)
+    out = attend(*tensors, pairs, dropout=p, backend="native")
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    truth = dropped_like(*exact, pairs, seed, p)
+    for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of this kind")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_processors_with_narrower_registers_give_the_same_and_drop_the_same(processor, tmp_path, monkeypatch):
+    options = [f"-march={processor}" if option == "-march=native" else option for option in library.COMPILE]
+    monkeypatch.setattr(library, "COMPILE", options)
+    monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path)
+    if processor == "x86-64-v4" and "avx512vl" not in library._processor():
+        pytest.skip("this processor has no such registers")
+    other = library._opened()
+    for pairs, channels in ((Complete()(path_graphs([1, 9, 65])), 17), (Window(9)(path_graphs([70])), 64)):
+        tensors = inputs(pairs, 2, channels, "none", torch.float32)[:3]
+        results = []
+        for kernels in (library.kernels, lambda: other):
+            monkeypatch.setattr(native, "kernels", kernels)
+            torch.manual_seed(3)
+            out = attend(*tensors, pairs, dropout=0.3, backend="native")
+            results.append((out, *gradients(out, tensors)))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_any_size_and_nan_are_those_of_pytorch():
+    pairs = Complete()(path_graphs([20, 3]))
+    q, k, v = (t.detach() for t in inputs(pairs, 1, 4, "none", torch.float32)[:3])
+    native, dense = (partial(attend, pairs=pairs, backend=backend) for backend in ("native", "dense"))
+    for size in (1e-30, 30.0, 1e4):
+        torch.testing.assert_close(native(size * q, size * k, v), dense(size * q, size * k, v), rtol=1e-4, atol=1e-5)
+    for odd in (math.nan, math.inf):
+        spoilt = q.clone()
+        spoilt[5, 0, 2] = odd
+        assert torch.equal(native(spoilt, k, v).isnan(), dense(spoilt, k, v).isnan())
+
+
+def test_as_many_threads_as_there_are_change_nothing():
+    pairs, threads = Causal()(path_graphs([40, 3, 80, 1] * 3)), torch.get_num_threads()
+    tensors = inputs(pairs, 4, 16, "none", torch.float32)[:3]
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            torch.manual_seed(1)
+            out = attend(*tensors, pairs, dropout=0.3, backend="native")
+            results.append((out, *gradients(out, tensors)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+def test_reads_the_parts_of_one_projection_without_a_copy_and_keeps_no_weights():
+    pairs = Complete()(path_graphs([30, 20]))
+    packed = torch.randn(50, 3 * 2, 16, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = attend(*packed.split(2, dim=1), pairs, dropout=0.1, backend="native")
+    assert sum(t.data_ptr() - packed.data_ptr() in range(packed.numel() * 4) for t in kept) == 3
+    assert sum(t.numel() for t in kept) == 4 * 50 * 2 * 16 + 50 * 2
+    whole = attend(*(t.contiguous() for t in packed.split(2, dim=1)), pairs, backend="native")
+    torch.testing.assert_close(attend(*packed.split(2, dim=1), pairs, backend="native"), whole)
+    turned = packed.detach().transpose(0, 1).contiguous().transpose(0, 1)  # heads far apart
+    torch.testing.assert_close(attend(*turned.split(2, dim=1), pairs, backend="native"), whole)
+    assert out.shape == (50, 2, 16)
+
+
+def test_recomputed_activations_drop_the_same_weights():
+    pairs = Complete()(path_graphs([9, 4]))
+    tensors = inputs(pairs, 2, 4, "none", torch.float32)[:3]
+    call = partial(attend, pairs=pairs, dropout=0.4, backend="native")
+    results = []
+    for run in (call, partial(checkpoint, call, use_reentrant=False)):
+        torch.manual_seed(2)
+        results.append(gradients(run(*tensors), tensors))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_second_derivatives_are_those_of_plain_products():
+    pairs = Causal()(path_graphs([5, 1]))
+    tensors = inputs(pairs, 2, 3, "dense", torch.float32)
+    found = []
+    for backend in ("native", "dense"):
+        total = attend(*tensors[:3], pairs, tensors[3], backend=backend).square().sum()
+        (grad,) = torch.autograd.grad(total, tensors[0], create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), tensors))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    out = attend(*tensors[:3], pairs, dropout=0.5, backend="native")
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        torch.autograd.grad(out.sum(), tensors[0], create_graph=True)
+
+
+def test_other_precisions_transforms_and_wider_values_go_by_plain_products():
+    pairs = Complete()(path_graphs([5, 2]))
+    q, k, v = (t.detach() for t in inputs(pairs, 2, 3, "none")[:3])
+    native, dense = (partial(attend, pairs=pairs, backend=backend) for backend in ("native", "dense"))
+    assert torch.equal(native(q, k, v), dense(q, k, v))
+    q, k, v = (t.float() for t in (q, k, v))
+    wide = torch.cat([v, v], dim=2)
+    assert torch.equal(native(q, k, wide), dense(q, k, wide))
+    of_v = torch.func.jacrev(lambda each: native(q, k, each))(v)
+    torch.testing.assert_close(of_v, torch.func.jacrev(lambda each: dense(q, k, each))(v))
+
+
+def test_serves_small_graphs_by_itself_and_says_what_it_cannot_do(monkeypatch):
+    pairs = Complete()(path_graphs([20] * 8))
+    assert choose(pairs, Demand(dropout=True)) == "native"
+    reasons = {
+        "it needs a CPU": Demand(device="cuda"),
+        "it computes in 32 bits alone": Demand(half=True),
+        "it scores by the scaled dot product alone": Demand(scored=True),
+        "its values have no term for a pair": Demand(pair_value=True),
+    }
+    for reason, demand in reasons.items():
+        assert native_obstacle(demand) == reason
+    assert explain(pairs, Demand(compiled=True))["native"] == "it cannot be compiled"
+    monkeypatch.setitem(BACKENDS, "native", replace(BACKENDS["native"], obstacle=lambda demand: "there is no compiler"))
+    assert choose(Complete()(path_graphs([20] * 8)), Demand(dropout=True)) in ("dense", "sparse")
+
+
+def test_a_layer_takes_it_where_it_can():
+    batch = random_batch((40,) * 5)
+    x = torch.randn(200, 8)
+    for kinds, can in (({}, True), ({"hint": HopDecay}, True), ({"score": Additive}, False)):
+        layer = Attention(8, 2, **kinds)
+        layer(State(x), batch, Complete()(batch))
+        assert (set(layer.used) == {"native"}) == can

@@ -1,0 +1,95 @@
+"""The gated means of GatedGCN by a kernel in C, against a loop over edges in float64 and PyTorch's own functions."""
+
+import pytest
+import torch
+
+from gt.graph import GraphBatch
+from gt.layers import gated
+from gt.layers.gated import EPSILON, gated_means
+from gt.native.library import obstacle
+from tests.graphs import SIZES, random_batch
+
+
+def looped(node, given, batch):
+    """An edge and a node at a time."""
+    width = given.shape[1]
+    own, key, value, query = node.split(width, dim=1)
+    edges, rows = [], []
+    for number, (source, target) in enumerate(batch.edge_index.T.tolist()):
+        edges.append(key[target] + query[source] + given[number])
+    for i in range(batch.num_nodes):
+        read = [(edges[n], s) for n, (s, t) in enumerate(batch.edge_index.T.tolist()) if t == i]
+        gates = [edge.sigmoid() for edge, _ in read]
+        total = sum(gates, torch.zeros(width, dtype=node.dtype)) + EPSILON
+        rows.append(own[i] + sum((g * value[s] for g, (_, s) in zip(gates, read, strict=True)), 0 * total) / total)
+    return torch.stack(edges) if edges else given, torch.stack(rows)
+
+
+@pytest.fixture(params=["kernel", "PyTorch"])
+def way(request, monkeypatch):
+    if request.param == "PyTorch":
+        monkeypatch.setattr(gated, "obstacle", lambda: "no kernels in this test")
+    elif reason := obstacle():
+        pytest.skip(reason)
+    return request.param
+
+
+def results(function, tensors, batch, seed=0):
+    edge, read = function(*tensors, batch)
+    torch.manual_seed(seed)
+    weights = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in (edge, read)]
+    total = (edge * weights[0]).sum() + (read * weights[1]).sum()
+    return edge, read, *torch.autograd.grad(total, tensors)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("width", [1, 5, 16, 24, 40])
+def test_equals_a_loop(way, sizes, width):
+    batch = random_batch(sizes, seed=width)
+    torch.manual_seed(width)
+    tensors = [
+        torch.randn(rows, w, requires_grad=True) for rows, w in ((batch.num_nodes, 4 * width), (batch.num_edges, width))
+    ]
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    for found, wanted in zip(results(gated_means, tensors, batch), results(looped, exact, batch), strict=True):
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_gates_that_are_wide_open_or_shut(way):
+    batch = random_batch((6, 3), density=0.9)
+    node, given = torch.randn(9, 4 * 8), torch.randn(batch.num_edges, 8)
+    for size in (50.0, 200.0, 1e6):
+        tensors = [(size * node).requires_grad_(), (size * given).requires_grad_()]
+        exact = [t.detach().double().requires_grad_() for t in tensors]
+        for found, wanted in zip(results(gated_means, tensors, batch), results(looped, exact, batch), strict=True):
+            torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-4 * size)
+
+
+def test_nan_is_passed_on(way):
+    batch = GraphBatch(torch.tensor([0, 3]), torch.tensor([[1, 2, 0], [0, 0, 1]]), 3)
+    node, given = torch.zeros(3, 4 * 3), torch.zeros(3, 3)
+    given[1, 2] = torch.nan
+    edge, read = gated_means(node, given, batch)
+    assert edge.isnan().nonzero().tolist() == [[1, 2]]
+    assert read.isnan().nonzero().tolist() == [[0, 2]]
+
+
+def test_as_many_threads_as_there_are_change_nothing(way):
+    batch, threads, found = random_batch((30, 1, 12)), torch.get_num_threads(), []
+    tensors = [torch.randn(43, 4 * 20, requires_grad=True), torch.randn(batch.num_edges, 20, requires_grad=True)]
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(results(gated_means, tensors, batch))
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_strided_rows(way):
+    batch = random_batch((7, 5))
+    node, given = torch.randn(4 * 6, 12).T, torch.randn(6, batch.num_edges).T
+    whole = gated_means(node.contiguous(), given.contiguous(), batch)
+    for a, b in zip(gated_means(node, given, batch), whole, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,0 +1,140 @@
+"""The kernels in C: compiled once, kept, made anew where they are damaged, and done without where they cannot be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gt.native import library
+from gt.native.library import Unavailable, addressable, drop_level, obstacle, random_seed
+
+compiled = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
+ASK = "from gt.native.library import obstacle; print(obstacle())"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of its own, empty."""
+    monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name)
+    return tmp_path / "gt"
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted(cache.iterdir())
+
+
+@compiled
+def test_what_is_compiled_is_kept_and_compiled_no_more(cache, monkeypatch):
+    library._opened()
+    (path,) = kept(cache)
+    assert path.suffix == ".so"
+    monkeypatch.setattr(library, "_compile", None)
+    library._opened()
+
+
+@compiled
+def test_another_processor_other_sources_and_another_compiler_have_files_of_their_own(tmp_path, monkeypatch):
+    names = [library._name(["gcc"]), library._name(["cc"])]
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_processor", lambda: "another")
+        names.append(library._name(["gcc"]))
+    (tmp_path / "all.c").write_text("int x;")
+    monkeypatch.setattr(library, "SOURCES", tmp_path)
+    names.append(library._name(["gcc"]))
+    assert len(set(names)) == len(names)
+
+
+@compiled
+@pytest.mark.parametrize("content", [b"", b"no library"])
+def test_a_damaged_file_is_made_anew(cache, content):
+    cache.mkdir()
+    path = cache / library._name(library._compiler())
+    path.write_bytes(content)
+    library._opened()
+    assert path.stat().st_size > 10_000
+    assert kept(cache) == [path]
+
+
+@compiled
+def test_a_cache_folder_that_cannot_be_written_to_costs_the_file_alone(tmp_path, monkeypatch):
+    (tmp_path / "gt").write_text("a file in its place")
+    monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
+    assert library._opened().dropout
+
+
+@compiled
+def test_processes_that_begin_at_once_make_one_file(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    programs = [
+        subprocess.Popen([sys.executable, "-c", ASK], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [program.communicate()[0].strip() for program in programs] == ["None", "None"]
+    assert len(kept(tmp_path / "gt")) == 1
+
+
+def test_without_a_compiler_there_is_a_reason_and_a_remedy(cache, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Unavailable, match="there is no C compiler: install gcc, or name one by CC"):
+        library._opened()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(Unavailable, match=r"cannot be run.*no-such-compiler"):
+        library._opened()
+
+
+@compiled
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(cache, tmp_path, monkeypatch):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "all.c").write_text("int x = ;")
+    monkeypatch.setattr(library, "SOURCES", sources)
+    with pytest.raises(Unavailable, match=r"the C compiler failed: .*all.c:1.*error"):
+        library._opened()
+    assert kept(cache) == []
+
+
+@compiled
+def test_a_library_that_asks_for_what_is_not_there_is_not_taken(cache, tmp_path, monkeypatch):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "all.c").write_text("void nobody_has_this(void); void dropout(void) { nobody_has_this(); }")
+    monkeypatch.setattr(library, "SOURCES", sources)
+    with pytest.raises(Unavailable, match=r"cannot be loaded.*nobody_has_this"):
+        library._opened()
+
+
+def test_a_switch_turns_them_off():
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env={**os.environ, "GT_NATIVE": "0"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "GT_NATIVE=0 says so"
+
+
+def test_reads_what_lies_in_memory_alone():
+    x = torch.zeros(3)
+    assert addressable(x, torch.nn.Parameter(x))
+    assert not addressable(x, x.double())
+    assert not addressable(x.to("meta"))
+
+    class Own(torch.Tensor):
+        pass
+
+    assert not addressable(x.as_subclass(Own))
+    inside = []
+    torch.func.grad(lambda y: inside.append(addressable(y)) or y.sum())(x)
+    assert inside == [False]
+
+
+def test_seeds_follow_those_of_pytorch():
+    torch.manual_seed(0)
+    seeds = [random_seed() for _ in range(3)]
+    torch.manual_seed(0)
+    assert [random_seed() for _ in range(3)] == seeds
+    assert len(set(seeds)) == 3
+    assert drop_level(0.0) == (0, 1.0)
+    assert drop_level(0.25) == (2**30, 4 / 3)
+    assert drop_level(1 - 2**-40)[0] == 2**32 - 1
