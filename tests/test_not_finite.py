@@ -16,7 +16,7 @@ from gt.data.store import open_or_build
 from gt.errors import UserError
 from gt.graph import WHOLE_DEGREES, GraphBatch, path_graphs
 from gt.layers import Attention
-from gt.train.not_finite import Place, _replay
+from gt.train.not_finite import Place, _replay, all_finite
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, weights, write_graphs
@@ -183,3 +183,18 @@ def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(fused, 
         assert all(torch.equal(p, old) == void for p, old in zip(net.parameters(), before, strict=True))
         assert all(p.isfinite().all() for p in net.parameters())
         assert not task._void
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradients_are_looked_at_in_one_pass(dtype):
+    gradients = [torch.randn(3, 2, dtype=dtype), torch.zeros(0, dtype=dtype), torch.randn((), dtype=dtype)]
+    before = [each.clone() for each in gradients]
+    assert all_finite([])
+    assert all_finite(gradients)
+    for odd in (torch.inf, -torch.inf, torch.nan):
+        assert not all_finite([*gradients, torch.tensor([[1.0, odd]], dtype=dtype)])
+    assert all(torch.equal(a, b) for a, b in zip(gradients, before, strict=True))
+    mixed = [*gradients, torch.ones(2, dtype=torch.float16)]
+    assert all_finite(mixed)
+    mixed[-1][1] = torch.nan
+    assert not all_finite(mixed)

@@ -1,6 +1,6 @@
 """Where a step went wrong whose loss or gradients are not finite: the layer, the samples, and the batch for replay."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -145,3 +145,15 @@ def _replay(place: Place, samples: tuple[int, ...]) -> dict[str, Any]:
     # the rest of the memo follows from the batch
     batch["memo"] = {WHOLE_DEGREES: whole.memo[WHOLE_DEGREES].cpu()} if WHOLE_DEGREES in whole.memo else {}
     return {"batch": batch, "samples": list(samples), "epoch": place.epoch, "index": place.index, "seed": place.seed}
+
+
+def all_finite(gradients: Sequence[Tensor]) -> bool:
+    """Whether every number of them is: by one pass where they are alike, which takes a quarter of what a norm takes."""
+    if not gradients:
+        return True
+    alike = len({(type(each), each.device, each.dtype) for each in gradients}) == 1
+    if not alike or type(gradients[0]) is not Tensor:
+        return bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
+    found, scale = gradients[0].new_zeros(1, dtype=torch.float32), gradients[0].new_ones(1, dtype=torch.float32)
+    torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), found, scale)
+    return not found
