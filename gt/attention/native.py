@@ -22,6 +22,8 @@ from gt.native.library import (
 )
 
 FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
+# as in the kernel: readers of a graph and a head that a task has at least, tasks at most, and what readers come in
+READERS, TASKS, BLOCK = 512, 16, 32
 
 
 class _Call(ctypes.Structure):
@@ -30,9 +32,10 @@ class _Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "grad")),
         *((name, ctypes.c_int64) for name in ("row_q", "row_k", "row_v", "row_grad")),
-        *((name, ctypes.c_void_p) for name in ("ptr", "out", "log_total", "dq", "dk", "dv")),
+        *((name, ctypes.c_void_p) for name in ("ptr", "out", "norm", "dq", "dk", "dv")),
         ("row_gradients", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("scratch", "graph", "begin", "partial")),
+        ("tasks", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("graphs", "heads", "channels", "largest", "threads", "back", "ahead")),
         *((name, ctypes.c_void_p) for name in ("allowed", "bias", "dbias")),
         *((name, ctypes.c_int64) for name in ("allowed_heads", "bias_heads", "side")),
@@ -62,20 +65,20 @@ def prepare_native(pairs: Pairs, demand: Demand) -> None:
 
 
 class _Attention(torch.autograd.Function):
-    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps a number for each node and head."""
+    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps two numbers for each node and head."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
         ctx.pairs, ctx.dropout = pairs, dropout
         ctx.seed = random_seed() if dropout else 0
-        out, log_total = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(q.shape[:2])
-        ctx.save_for_backward(q, k, v, bias, out, log_total)
-        _run("attention_forward", _call(ctx, q, k, v, bias, out, log_total), FORWARD, pairs)
+        out, norm = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(*q.shape[:2], 2)
+        ctx.save_for_backward(q, k, v, bias, out, norm)
+        _run("attention_forward", _call(ctx, q, k, v, bias, out, norm), FORWARD, pairs)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, out, log_total = ctx.saved_tensors
+        q, k, v, bias, out, norm = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of gradients are those of plain products
             if ctx.dropout:
                 raise RuntimeError("dropped attention weights have no second derivatives: set their dropout to 0")
@@ -84,10 +87,13 @@ class _Attention(torch.autograd.Function):
             wanted = iter(torch.autograd.grad(plain, given, grad, create_graph=True))
             asked = (t is not None and t.requires_grad for t in (q, k, v, bias))
             return *(next(wanted) if each else None for each in asked), None, None
-        call, grad = _call(ctx, q, k, v, bias, out, log_total), rows_of_heads(grad)
+        call, grad = _call(ctx, q, k, v, bias, out, norm), rows_of_heads(grad)
         dq, dk, dv = gradients = q.new_empty(len(q), 3, *q.shape[1:]).unbind(1)
         call.grad, call.row_grad, call.row_gradients = grad.data_ptr(), grad.stride(0), dq.stride(0)
         call.dq, call.dk, call.dv = dq.data_ptr(), dk.data_ptr(), dv.data_ptr()
+        if call.graph:
+            partial = q.new_empty(_tasks(ctx.pairs)[2], 2, *q.shape[1:])
+            call.partial = address(partial)
         dbias = None
         if ctx.needs_input_grad[3]:
             dbias = bias.new_zeros(len(bias), q.shape[1], *bias.shape[2:])
@@ -98,7 +104,20 @@ class _Attention(torch.autograd.Function):
         return *gradients, dbias, None, None
 
 
-def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, log_total: Tensor) -> _Call:
+def _tasks(pairs: Pairs) -> tuple[Tensor, Tensor, int]:
+    """Large graphs fall into tasks: the graph of each, where its share of gradients begins, and the rows of all."""
+
+    def make() -> tuple[Tensor, Tensor, int]:
+        sizes = pairs.batch.sizes
+        readers = (-(-sizes // (TASKS * BLOCK)) * BLOCK).clamp(min=READERS)
+        graph = torch.arange(len(sizes)).repeat_interleave(-(-sizes // readers))
+        rows = sizes[graph]
+        return graph, rows.cumsum(0) - rows, int(rows.sum())
+
+    return pairs.kept("native_tasks", make)
+
+
+def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, norm: Tensor) -> _Call:
     """What both kernels are told: where the tensors lie, the sizes, who reads whom, and which weights are dropped."""
     pairs, batch, (nodes, heads, channels) = ctx.pairs, ctx.pairs.batch, q.shape
     back, ahead = (nodes if limit is None else min(limit, nodes) for limit in pairs.limits or (None, None))
@@ -112,7 +131,7 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
         row_v=v.stride(0),
         ptr=address(batch.ptr),
         out=address(out),
-        log_total=address(log_total),
+        norm=address(norm),
         graphs=batch.num_graphs,
         heads=heads,
         channels=channels,
@@ -121,11 +140,15 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
         back=back,
         ahead=ahead,
         side=batch.max_nodes,
+        tasks=batch.num_graphs,
         seed=ctx.seed,
         dropped=level,
         scale=1 / math.sqrt(channels),
         kept=kept,
     )
+    if batch.max_nodes > READERS:
+        graph, begin, _ = _tasks(pairs)
+        call.graph, call.begin, call.tasks = address(graph), address(begin), len(graph)
     if pairs.limits is None:
         allowed = pairs.kept("native_dense", pairs.dense.contiguous)
         call.allowed, call.allowed_heads = address(allowed), allowed.shape[1]

@@ -150,6 +150,31 @@ def test_processors_with_narrower_registers_give_the_same_and_drop_the_same(proc
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", [Complete(), Causal(), Window(700), Hops(1)], ids=str)
+def test_large_graphs_fall_into_tasks(mask):
+    pairs = mask(random_batch((3, native.READERS, native.READERS + 1, 1, 2 * native.READERS + 40), density=0.01))
+    tensors = inputs(pairs, 2, 5, "none", torch.float32)[:3]
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    truth, out = attend(*exact, pairs, backend="dense"), attend(*tensors, pairs, backend="native")
+    for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=2e-5)
+    assert len(vars(pairs)["native_tasks"][0]) == 1 + 1 + 2 + 1 + 3
+
+
+def test_no_graph_falls_into_more_tasks_than_some():
+    pairs = Window(40)(path_graphs([native.TASKS * native.READERS + 500, 2]))
+    tensors = inputs(pairs, 1, 3, "none", torch.float32)[:3]
+    found = []
+    for backend in ("native", "sparse"):
+        out = attend(*tensors, pairs, backend=backend)
+        found.append((out, *gradients(out, tensors)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    graph, _, rows = vars(pairs)["native_tasks"]
+    assert len(graph) == native.TASKS + 1
+    assert rows == native.TASKS * (native.TASKS * native.READERS + 500) + 2
+
+
 def test_scores_of_any_size_and_nan_are_those_of_pytorch():
     pairs = Complete()(path_graphs([20, 3]))
     q, k, v = (t.detach() for t in inputs(pairs, 1, 4, "none", torch.float32)[:3])
@@ -185,7 +210,7 @@ def test_reads_the_parts_of_one_projection_without_a_copy_and_keeps_no_weights()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         out = attend(*packed.split(2, dim=1), pairs, dropout=0.1, backend="native")
     assert sum(t.data_ptr() - packed.data_ptr() in range(packed.numel() * 4) for t in kept) == 3
-    assert sum(t.numel() for t in kept) == 4 * 50 * 2 * 16 + 50 * 2
+    assert sum(t.numel() for t in kept) == 4 * 50 * 2 * 16 + 2 * 50 * 2
     whole = attend(*(t.contiguous() for t in packed.split(2, dim=1)), pairs, backend="native")
     torch.testing.assert_close(attend(*packed.split(2, dim=1), pairs, backend="native"), whole)
     turned = packed.detach().transpose(0, 1).contiguous().transpose(0, 1)  # heads far apart

@@ -1,16 +1,21 @@
 /* Attention within whole graphs of packed nodes, a graph and a head at a time: its rows fit the nearest caches.
    As FlashAttention (Dao et al. 2022) it keeps no weights, which the backward pass works out again. */
 
-#define BLOCK 32 /* readers whose scores are worked out at once */
+#define BLOCK 32    /* readers whose scores are worked out at once */
+#define READERS 512 /* of a graph and a head that a task has, or more, for there are no more than: */
+#define TASKS 16    /* both as in gt/attention/native.py */
 
 typedef struct {
     const float *q, *k, *v, *grad; /* (N, H, D) in rows of so many floats each: */
     int64_t row_q, row_k, row_v, row_grad;
     const int64_t *ptr;       /* (graphs + 1): the first node of each graph */
-    float *out, *log_total;   /* (N, H, D); (N, H), the logarithm of what weights were divided by */
+    float *out, *norm;        /* (N, H, D); (N, H, 2): the highest score, and by what weights were multiplied */
     float *dq, *dk, *dv;      /* gradients, in rows of */
     int64_t row_gradients;
     float *scratch;           /* `attention_scratch` floats for each thread */
+    const int64_t *graph, *begin; /* of each task of all heads; where in `partial` its rows begin; or none: one a graph */
+    float *partial;           /* (rows, 2, H, D): what each task adds to dk and dv, where a graph has several */
+    int64_t tasks;
     int64_t graphs, heads, channels, largest, threads;
     int64_t back, ahead;      /* how far from its own place a node reads */
     const uint8_t *allowed;   /* (graphs, 1 or H, side, side): whether i reads j; or none: position alone decides */
@@ -77,6 +82,22 @@ static inline void complete_scores(const Attention *t, float *scores, long graph
     for (long j = after; j < low + width; j++) scores[j - low] = -INFINITY;
 }
 
+/* What a task is about: some readers of one graph and head. */
+typedef struct {
+    long graph, h, at, start, nodes, first, after, parts;
+    const int64_t *begin;
+} Task;
+
+static inline Task task_of(const Attention *t, long number) {
+    const long n = number / t->heads, graph = t->graph ? t->graph[n] : n;
+    const long nodes = t->ptr[graph + 1] - t->ptr[graph], share = padded((nodes + TASKS - 1) / TASKS, BLOCK);
+    const long readers = share > READERS ? share : READERS, parts = t->graph ? padded(nodes, readers) / readers : 1;
+    long part = 0;
+    while (part < n && parts > 1 && t->graph[n - part - 1] == graph) part++;
+    return (Task){graph, number % t->heads, number % t->heads * t->channels, t->ptr[graph], nodes, part * readers,
+                  parts > 1 ? least(nodes, (part + 1) * readers) : nodes, parts, t->begin ? t->begin + n : 0};
+}
+
 static inline floats keep(const Attention *t, Key key, long place, floats x) {
     return pick((ints)(drawn(key, (uint32_t)place) < t->dropped), all(0.0f), x);
 }
@@ -88,15 +109,16 @@ void attention_forward(const Attention *t) {
     {
         float *q = t->scratch + omp_get_thread_num() * size, *v = q + tall * wide, *k_t = v + tall * wide;
         float *weights = k_t + wide * tall, *out = weights + BLOCK * tall;
-#pragma omp for schedule(dynamic, 4)
-        for (long task = 0; task < t->graphs * heads; task++) {
-            const long graph = task / heads, h = task % heads, start = t->ptr[graph], nodes = t->ptr[graph + 1] - start;
-            const long ld = padded(nodes, LANES), at = h * channels;
+#pragma omp for schedule(dynamic)
+        for (long number = 0; number < t->tasks * heads; number++) {
+            const Task task = task_of(t, number);
+            const long graph = task.graph, h = task.h, at = task.at, start = task.start, nodes = task.nodes;
+            const long ld = padded(nodes, LANES);
             copy_rows(t->q + start * t->row_q + at, t->row_q, nodes, channels, q, wide, padded(nodes, ROWS), t->scale);
             copy_rows(t->v + start * t->row_v + at, t->row_v, nodes, channels, v, wide, nodes, 1);
             transpose_rows(t->k + start * t->row_k + at, t->row_k, nodes, channels, k_t, ld);
-            for (long i = 0; i < nodes; i += BLOCK) {
-                long count = least(nodes - i, BLOCK), low, high;
+            for (long i = task.first; i < task.after; i += BLOCK) {
+                long count = least(task.after - i, BLOCK), low, high;
                 span_of(t, i, count, nodes, &low, &high);
                 long width = padded(high - low, LANES), rows = padded(count, ROWS);
                 product(q + i * wide, wide, 1, k_t + low, ld, rows, width, channels, weights, width, 0);
@@ -113,7 +135,7 @@ void attention_forward(const Attention *t) {
                     if (t->allowed && top == -INFINITY) { /* reads nobody */
                         memset(row, 0, sizeof(float) * width);
                         share[r] = 0;
-                        t->log_total[reader] = INFINITY;
+                        t->norm[2 * reader] = t->norm[2 * reader + 1] = 0;
                         continue;
                     }
                     for (long j = 0; j < width; j += LANES) {
@@ -123,7 +145,8 @@ void attention_forward(const Attention *t) {
                     }
                     float sum = sum_of(total);
                     share[r] = t->kept / sum;
-                    t->log_total[reader] = top + logf(sum);
+                    t->norm[2 * reader] = top;
+                    t->norm[2 * reader + 1] = 1 / sum;
                 }
                 product(weights, width, 1, v + low * wide, wide, rows, wide, high - low, out, wide, 0);
                 for (long r = 0; r < count; r++)
@@ -142,10 +165,11 @@ void attention_backward(const Attention *t) {
         float *q = t->scratch + omp_get_thread_num() * size, *k = q + tall * wide, *grad = k + tall * wide;
         float *dk = grad + tall * wide, *dv = dk + tall * wide, *k_t = dv + tall * wide, *v_t = k_t + wide * tall;
         float *weights = v_t + wide * tall, *dscores = weights + BLOCK * tall, *dq = dscores + BLOCK * tall;
-#pragma omp for schedule(dynamic, 4)
-        for (long task = 0; task < t->graphs * heads; task++) {
-            const long graph = task / heads, h = task % heads, start = t->ptr[graph], nodes = t->ptr[graph + 1] - start;
-            const long ld = padded(nodes, LANES), at = h * channels;
+#pragma omp for schedule(dynamic)
+        for (long number = 0; number < t->tasks * heads; number++) {
+            const Task task = task_of(t, number);
+            const long graph = task.graph, h = task.h, at = task.at, start = task.start, nodes = task.nodes;
+            const long ld = padded(nodes, LANES);
             copy_rows(t->q + start * t->row_q + at, t->row_q, nodes, channels, q, wide, padded(nodes, ROWS), t->scale);
             copy_rows(t->k + start * t->row_k + at, t->row_k, nodes, channels, k, wide, nodes, 1);
             copy_rows(t->grad + start * t->row_grad + at, t->row_grad, nodes, channels, grad, wide, padded(nodes, ROWS), 1);
@@ -153,8 +177,8 @@ void attention_backward(const Attention *t) {
             transpose_rows(t->v + start * t->row_v + at, t->row_v, nodes, channels, v_t, ld);
             memset(dk, 0, sizeof(float) * ld * wide);
             memset(dv, 0, sizeof(float) * ld * wide);
-            for (long i = 0; i < nodes; i += BLOCK) {
-                long count = least(nodes - i, BLOCK), low, high;
+            for (long i = task.first; i < task.after; i += BLOCK) {
+                long count = least(task.after - i, BLOCK), low, high;
                 span_of(t, i, count, nodes, &low, &high);
                 long width = padded(high - low, LANES), rows = padded(count, ROWS);
                 product(q + i * wide, wide, 1, k_t + low, ld, rows, width, channels, weights, width, 0);
@@ -163,10 +187,11 @@ void attention_backward(const Attention *t) {
                     float *row = weights + r * width, *drow = dscores + r * width, inner = 0;
                     const long reader = (start + i + r) * heads + h;
                     const Key key = key_of(t->seed, reader);
+                    const float top = t->norm[2 * reader], scale = t->norm[2 * reader + 1];
                     complete_scores(t, row, graph, h, i + r, nodes, low, width);
                     for (long d = 0; d < channels; d++) inner += grad[(i + r) * wide + d] * t->out[reader * channels + d];
                     for (long j = 0; j < width; j += LANES) {
-                        floats weight = exponential(load(row + j) - t->log_total[reader]), read = weight;
+                        floats weight = exponential(load(row + j) - top) * scale, read = weight;
                         floats dweight = load(drow + j);
                         if (t->dropped) {
                             read = keep(t, key, low + j, weight * t->kept);
@@ -187,10 +212,30 @@ void attention_backward(const Attention *t) {
                 product(weights, 1, width, grad + i * wide, wide, width, wide, count, dv + low * wide, wide, 1);
                 product(dscores, 1, width, q + i * wide, wide, width, wide, count, dk + low * wide, wide, 1);
             }
-            for (long i = 0; i < nodes; i++)
-                for (long d = 0; d < channels; d++) {
-                    t->dk[(start + i) * t->row_gradients + at + d] = dk[i * wide + d];
-                    t->dv[(start + i) * t->row_gradients + at + d] = dv[i * wide + d];
+            for (long i = 0; i < nodes; i++) {
+                float *to_k = t->dk + (start + i) * t->row_gradients + at, *to_v = t->dv + (start + i) * t->row_gradients + at;
+                if (task.parts > 1) {
+                    to_k = t->partial + (*task.begin + i) * 2 * heads * channels + at;
+                    to_v = to_k + heads * channels;
+                }
+                memcpy(to_k, dk + i * wide, sizeof(float) * channels);
+                memcpy(to_v, dv + i * wide, sizeof(float) * channels);
+            }
+        }
+        for (long n = 0; t->graph && n < t->tasks; n++) { /* sums over the tasks of a graph, in their order */
+            const Task task = task_of(t, n * heads);
+            if (task.first || task.parts == 1) continue;
+#pragma omp for schedule(static)
+            for (long i = 0; i < task.nodes; i++)
+                for (long d = 0; d < heads * channels; d++) {
+                    float k = 0, v = 0;
+                    for (long part = 0; part < task.parts; part++) {
+                        const float *from = t->partial + (task.begin[part] + i) * 2 * heads * channels + d;
+                        k += from[0];
+                        v += from[heads * channels];
+                    }
+                    t->dk[(task.start + i) * t->row_gradients + d] = k;
+                    t->dv[(task.start + i) * t->row_gradients + d] = v;
                 }
         }
     }

@@ -1,7 +1,7 @@
 /* Attention over a list of pairs, sorted by reader, a reader and a head at a time: what is kept is a number for each pair
    and head. The backward pass goes over readers and then, for what they sent, over sources. */
 
-#define READERS 32 /* a thread takes at once */
+#define NODES 32 /* that a thread takes at once */
 
 typedef struct {
     const float *q, *k, *v, *grad;          /* (N, H, D) in rows of so many floats each: */
@@ -76,7 +76,7 @@ static inline void products(const float *row, const float *rows, long ld, const 
 /* Head by head, so that what the pairs of one lead to stays in the caches. */
 void listed_forward(const Listed *t) {
     const long heads = t->heads, channels = t->channels;
-#pragma omp parallel for num_threads(t->threads) schedule(dynamic, READERS) collapse(2)
+#pragma omp parallel for num_threads(t->threads) schedule(dynamic, NODES) collapse(2)
     for (long h = 0; h < heads; h++)
         for (long i = 0; i < t->nodes; i++) {
             const long first = t->rowptr[i], count = t->rowptr[i + 1] - first, at = h * channels;
@@ -112,7 +112,7 @@ void listed_backward(const Listed *t) {
     const long heads = t->heads, channels = t->channels;
 #pragma omp parallel num_threads(t->threads)
     {
-#pragma omp for schedule(dynamic, READERS) collapse(2)
+#pragma omp for schedule(dynamic, NODES) collapse(2)
         for (long h = 0; h < heads; h++)
             for (long i = 0; i < t->nodes; i++) { /* by reader */
                 const long first = t->rowptr[i], count = t->rowptr[i + 1] - first, at = h * channels;
@@ -133,7 +133,7 @@ void listed_backward(const Listed *t) {
                 const Terms keys = {t->k + at, dscores, source, 0, t->row_k};
                 weighted(&keys, count, channels, t->scale, t->dq + i * t->row_gradients + at);
             }
-#pragma omp for schedule(dynamic, READERS) collapse(2)
+#pragma omp for schedule(dynamic, NODES) collapse(2)
         for (long h = 0; h < heads; h++)
             for (long j = 0; j < t->nodes; j++) { /* by source */
                 const long first = t->colptr[j], count = t->colptr[j + 1] - first, at = h * channels;
