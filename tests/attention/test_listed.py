@@ -41,7 +41,7 @@ def cases(draw):
     return mask, sizes, heads, draw(st.sampled_from((1, 3, 8, 15, 16, 17, 33, 64))), draw(st.sampled_from(BIASES))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(cases(), st.integers(0, 99))
 def test_equals_sparse_products_in_float64(case, seed):
     mask, sizes, heads, channels, bias = case

@@ -62,7 +62,7 @@ def cases(draw):
     )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(cases(), st.integers(0, 99))
 def test_equals_plain_products_in_float64(case, seed):
     mask, sizes, heads, channels, bias = case
