@@ -187,6 +187,17 @@ def test_scores_of_any_size_and_nan_are_those_of_pytorch():
         assert torch.equal(native(spoilt, k, v).isnan(), dense(spoilt, k, v).isnan())
 
 
+@pytest.mark.parametrize("mask", [Hops(1), Causal(), APART], ids=str)
+@pytest.mark.parametrize("which", ["q", "k"])
+def test_a_score_that_is_not_a_number_is_not_taken_for_nobody(mask, which):
+    pairs = mask(path_graphs([9, 20]))
+    tensors = dict(zip("qkv", (t.detach() for t in inputs(pairs, 3, 4, "none", torch.float32)), strict=False))
+    tensors[which][5] = math.nan
+    found, listed = (attend(**tensors, pairs=pairs, backend=backend).isnan() for backend in ("native", "sparse"))
+    assert found.any()
+    assert torch.equal(found, listed)
+
+
 def test_as_many_threads_as_there_are_change_nothing():
     pairs, threads = Causal()(path_graphs([40, 3, 80, 1] * 3)), torch.get_num_threads()
     tensors = inputs(pairs, 4, 16, "none", torch.float32)[:3]

@@ -132,21 +132,16 @@ void attention_forward(const Attention *t) {
                     for (long j = LANES; j < width; j += LANES) most = pick(load(row + j) > most, load(row + j), most);
                     float top = most[0];
                     for (int lane = 1; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
-                    if (t->allowed && top == -INFINITY) { /* reads nobody */
-                        memset(row, 0, sizeof(float) * width);
-                        share[r] = 0;
-                        t->norm[2 * reader] = t->norm[2 * reader + 1] = 0;
-                        continue;
-                    }
+                    if (t->allowed && top == -INFINITY) top = 0; /* reads nobody, or what is not a number */
                     for (long j = 0; j < width; j += LANES) {
                         floats weight = exponential(load(row + j) - top);
                         total += weight;
                         store(row + j, t->dropped ? keep(t, key, low + j, weight) : weight);
                     }
                     float sum = sum_of(total);
-                    share[r] = t->kept / sum;
+                    share[r] = sum == 0 ? 0 : t->kept / sum; /* 0 where nobody is read */
                     t->norm[2 * reader] = top;
-                    t->norm[2 * reader + 1] = 1 / sum;
+                    t->norm[2 * reader + 1] = sum == 0 ? 0 : 1 / sum;
                 }
                 product(weights, width, 1, v + low * wide, wide, rows, wide, high - low, out, wide, 0);
                 for (long r = 0; r < count; r++)
