@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gt.native.library import address, addressable, drop_level, kernels, obstacle, random_seed
@@ -25,7 +24,6 @@ class _Dropout(torch.autograd.Function):
         return x * _factors(bits, dropped, x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         return grad * _factors(bits, ctx.dropped, grad.dtype), None
@@ -35,22 +33,16 @@ class _NativeDropout(torch.autograd.Function):
     """By a kernel in C, see ``gt/native/kernels/dropout.c``: a seed is all that is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        ctx.seed, ctx.p = random_seed(), p
-        return _NativeDropout.run(ctx, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _NativeDropout.run(ctx, grad), None
-
-    @staticmethod
-    def run(ctx: Any, x: Tensor) -> Tensor:
-        x, (level, kept) = x.contiguous(), drop_level(ctx.p)
+    def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
+        ctx.p, ctx.seed = p, seed
+        x, (level, kept) = x.contiguous(), drop_level(p)
         out = torch.empty_like(x)
-        threads = torch.get_num_threads()
-        kernels().dropout(address(x), address(out), x.numel(), ctx.seed, level, kept, threads)
+        kernels().dropout(address(x), address(out), x.numel(), seed, level, kept, torch.get_num_threads())
         return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _NativeDropout.apply(grad, ctx.p, ctx.seed), None, None
 
 
 def _factors(bits: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
@@ -69,7 +61,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     if not training or not 0 < dropped < LEVELS or x.device.type != "cpu" or plain():
         return F.dropout(x, p, training)
     if addressable(x) and obstacle() is None:
-        return _NativeDropout.apply(x, p)
+        return _NativeDropout.apply(x, p, random_seed())
     return _Dropout.apply(x, dropped)
 
 

@@ -1,9 +1,11 @@
 """Whether PyTorch looks into what is computed: it then needs its own functions, not those with a backward of ours."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
@@ -32,3 +34,20 @@ def outside(make: Callable[[], T]) -> T:
             return make()
         with temporarily_clear_interpreter_stack():
             return make()
+
+
+def once_differentiable(backward: Callable[..., T]) -> Callable[..., T]:
+    """A backward pass that refuses to be differentiated itself.
+
+    That of PyTorch refuses it late, and where what flows back is a constant not at all: what is kept then counts as
+    constant too, and second derivatives lack a part.
+    """
+
+    @wraps(backward)
+    def wrapped(ctx: Any, *grads: Tensor) -> T:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            whose = f"{backward.__module__} has no second derivatives"
+            raise RuntimeError(f"{whose}: attention has them by backend=dense, other layers by torch.func")
+        return backward(ctx, *grads)
+
+    return wrapped

@@ -85,6 +85,16 @@ def test_gradients_reach_what_was_kept(dtype, shape):
     assert ((x.grad != 0) == (out != 0)).all()
 
 
+def test_gradients_of_gradients_reach_what_was_kept():
+    x = torch.rand(50).add(1).requires_grad_()
+    out = dropout(x, 0.5)
+    found = []
+    for dropped in (out, x * (out != 0) * 2):
+        (grad,) = torch.autograd.grad((dropped**3).sum() + (x**2).sum(), x, create_graph=True)
+        found.append((grad, *torch.autograd.grad((grad**2).sum(), x)))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=0)
+
+
 def test_rows_that_do_not_lie_one_after_the_other():
     x = torch.rand(6, 8).add(1).T.requires_grad_()
     out = dropout(x, 0.5)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gt.attention.costs import Demand
 from gt.masks import Pairs
@@ -20,6 +19,7 @@ from gt.native.library import (
     random_seed,
     rows_of_heads,
 )
+from gt.transforms import once_differentiable
 
 FORWARD, BACKWARD = 2, 4  # products of all pairs and channels in each direction
 LARGEST = 2**21  # numbers of a projection: what lies in more pages of memory takes longer than copies head by head

@@ -82,6 +82,8 @@ class _Attention(torch.autograd.Function):
         if torch.is_grad_enabled():  # gradients of gradients are those of plain products
             if ctx.dropout:
                 raise RuntimeError("dropped attention weights have no second derivatives: set their dropout to 0")
+            # views, so that what one is given leaves out what flows through another that was made of it, or is it
+            q, k, v, bias = *(t.view_as(t) for t in (q, k, v)), None if bias is None else bias.view_as(bias)
             given = [t for t in (q, k, v, bias) if t is not None and t.requires_grad]
             plain = attend_dense(q, k, v, ctx.pairs, bias)
             wanted = iter(torch.autograd.grad(plain, given, grad, create_graph=True))

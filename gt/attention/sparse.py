@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias, total
@@ -24,6 +23,7 @@ from gt.dropout import dropout as drop
 from gt.graph import Move
 from gt.masks import Pairs
 from gt.sums import runs
+from gt.transforms import once_differentiable
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")

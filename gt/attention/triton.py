@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias
 from gt.masks import Pairs
+from gt.transforms import once_differentiable
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 WIDEST = 256

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from gt.dropout import dropout
 from gt.graph import GraphBatch
@@ -17,7 +16,7 @@ from gt.native.library import address, addressable, kernels, obstacle
 from gt.norms import mixes_rows, normalised
 from gt.ranges import below_one
 from gt.sums import Ends, add_up, gather, sources, targets, totals
-from gt.transforms import transformed
+from gt.transforms import once_differentiable, transformed
 
 EPSILON = 1e-6  # beside the sum of gates
 

@@ -16,12 +16,12 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gt.attention import attend
 from gt.attention.sparse import full_precision
 from gt.graph import GraphBatch, Move
 from gt.masks import Causal, Complete
+from gt.transforms import once_differentiable
 
 TILE = 512  # readers and sources whose scores are held at a time, for each head
 Group = dist.ProcessGroup | None  # None: all processes

@@ -143,6 +143,14 @@ def test_what_is_too_large_goes_by_products_of_sparse_matrices(calls, monkeypatc
     assert "stack_3" in vars(pairs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_second_derivatives_are_refused_also_where_a_constant_flows_back(dtype):
+    pairs = Hops(1)(random_batch((9, 4)))
+    tensors = inputs(pairs, 3, 4, "none", dtype)[:3]
+    with pytest.raises(RuntimeError, match=r"has no second derivatives: attention has them by backend=dense"):
+        torch.autograd.grad(sparsely(*tensors, pairs).sum(), tensors, create_graph=True)
+
+
 def test_scores_that_are_not_numbers_are_passed_on():
     pairs = Causal()(path_graphs([6]))
     q, k, v = (t.detach() for t in inputs(pairs, 1, 4, "none", torch.float32)[:3])
