@@ -40,6 +40,7 @@ def _map(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool) -> Tensor
     (rows, depth), columns = x.shape, weight.shape[0 if turned else 1]
     out, threads = x.new_empty(rows, columns), torch.get_num_threads()
     panels = x.new_empty(-(-columns // PANEL) * PANEL * depth)
+    bias = None if bias is None else bias.contiguous()
     added = None if bias is None else address(bias)
     sizes = rows, columns, depth, int(turned)
     kernels().linear_rows(address(x), address(weight), added, address(out), *sizes, address(panels), threads)

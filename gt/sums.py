@@ -36,6 +36,11 @@ class Ends:
     rowptr: Tensor | None = None
 
     @lasting
+    def within(self) -> bool:
+        """Whether this end of every edge is a node that there is: a kernel that reads by it takes that on trust."""
+        return not len(self.node) or (int(self.node.min()) >= 0 and int(self.node.max()) < self.count)
+
+    @lasting
     def order(self) -> Tensor:
         """(E,) the edges sorted by this end."""
         if self.rowptr is not None:

@@ -74,6 +74,27 @@ def test_nan_is_passed_on(way):
     assert read.isnan().nonzero().tolist() == [[0, 2]]
 
 
+@pytest.mark.parametrize("edges", [[[1, 2, 10**8], [0, 1, 2]], [[1, 2, 1], [0, 1, 5]], [[1, -(10**8), 1], [0, 1, 2]]])
+def test_edges_to_nodes_that_are_not_there_are_refused(way, edges):
+    batch = GraphBatch(torch.tensor([0, 3]), torch.tensor(edges), 3)
+    with pytest.raises((IndexError, RuntimeError), match=r"out of range|out of bounds"):
+        gated_means(torch.randn(3, 4 * 4), torch.randn(3, 4), batch)
+
+
+@pytest.mark.parametrize(("nodes", "edges"), [(3, 2), (2, 3), (4, 3), (3, 4)])
+def test_rows_that_are_too_few_or_too_many_are_refused(way, nodes, edges):
+    batch = GraphBatch(torch.tensor([0, 3]), torch.tensor([[1, 2, 0], [0, 1, 2]]), 3)
+    with pytest.raises((IndexError, RuntimeError)):
+        gated_means(torch.randn(nodes, 4 * 4), torch.randn(edges, 4), batch)
+
+
+def test_second_derivatives_are_refused_also_where_a_constant_flows_back(way):
+    batch = random_batch((7, 5))
+    node, given = torch.randn(12, 4 * 6, requires_grad=True), torch.randn(batch.num_edges, 6)
+    with pytest.raises(RuntimeError, match=r"gt.layers.gated has no second derivatives"):
+        torch.autograd.grad(gated_means(node, given, batch)[1].sum(), node, create_graph=True)
+
+
 def test_as_many_threads_as_there_are_change_nothing(way):
     batch, threads, found = random_batch((30, 1, 12)), torch.get_num_threads(), []
     tensors = [torch.randn(43, 4 * 20, requires_grad=True), torch.randn(batch.num_edges, 20, requires_grad=True)]

@@ -61,6 +61,13 @@ def test_rows_in_any_strides_and_gradients_that_are_spread_out(asked):
     assert asked
 
 
+def test_a_bias_in_any_strides(asked):
+    x, weight, bias = torch.randn(100, 16), torch.randn(24, 16), torch.randn(24, 2)
+    for each in (bias[:, 0], bias[:1, 0].expand(24)):
+        torch.testing.assert_close(linear(x, weight, each), nn.functional.linear(x, weight, each))
+    assert asked
+
+
 def test_only_the_gradients_that_are_wanted_are_worked_out(asked):
     layer = Linear(8, 8)
     layer.weight.requires_grad_(False)

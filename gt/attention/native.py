@@ -59,9 +59,21 @@ def native_obstacle(demand: Demand) -> str | None:
 
 
 def prepare_native(pairs: Pairs, demand: Demand) -> None:
-    """Who reads whom, where that takes more than positions."""
+    """Where graphs lie, and who reads whom, where that takes more than positions."""
+    _ = _trusted(pairs)
     if pairs.limits is None:
         _ = pairs.dense
+
+
+def _trusted(pairs: Pairs) -> bool:
+    """Whether graphs lie where, and are as large as, the batch says; a kernel would read and write past the end."""
+    batch = pairs.batch
+
+    def found() -> bool:
+        plain = batch.ptr.dtype == torch.int64 and batch.ptr.is_contiguous()
+        return plain and int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
+
+    return pairs.kept("native_trusted", found)
 
 
 class _Attention(torch.autograd.Function):
@@ -138,7 +150,7 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
         heads=heads,
         channels=channels,
         largest=batch.max_nodes,
-        threads=torch.get_num_threads(),
+        threads=min(torch.get_num_threads(), max(batch.num_graphs * heads, 1)),  # each has scratch of its own
         back=back,
         ahead=ahead,
         side=batch.max_nodes,
@@ -174,10 +186,10 @@ def attend_native(
     """Each graph and head by itself, without padding; fastest for many small graphs. (N, H, D) to (N, H, D).
 
     The bias is (B, 1 or H, L, L), and counts for nothing where nothing is read; ask `native_obstacle` first. What is
-    not of 32 bits, or is looked into, goes by plain products.
+    not of 32 bits, is looked into, or lies elsewhere than its batch says, goes by plain products.
     """
     given = (q, k, v) if bias is None else (q, k, v, bias)
-    if not addressable(*given) or v.shape != q.shape or dropout >= 1:
+    if not addressable(*given) or v.shape != q.shape or dropout >= 1 or not _trusted(pairs):
         return attend_dense(q, k, v, pairs, bias, dropout)
     bias = None if bias is None else bias.contiguous()
     return _Attention.apply(rows_of_heads(q), rows_of_heads(k), rows_of_heads(v), bias, pairs, dropout)

@@ -103,7 +103,8 @@ def gated_means(node: Tensor, given: Tensor, batch: GraphBatch) -> tuple[Tensor,
         (E, width): ``ê_ij``; (N, width): ``A x_i + sum_j s(ê_ij) B x_j / (sum_j s(ê_ij) + 1e-6)``.
     """
     source, target, width = sources(batch), targets(batch), given.shape[1]
-    if addressable(node, given) and obstacle() is None:
+    trusted = addressable(node, given) and len(node) == batch.num_nodes and len(given) == batch.num_edges
+    if trusted and source.within and target.within and obstacle() is None:
         return _NativeGatedMeans.apply(node, given, source, target)
     own, key, sent = node.split([width, width, 2 * width], dim=1)
     value, query = sent.split(width, dim=1)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from gt.attention import BACKENDS, Demand, attend, choose, explain, native
 from gt.attention.native import native_obstacle
 from gt.attention.scores import Additive, HopDecay
-from gt.graph import path_graphs
+from gt.graph import GraphBatch, path_graphs
 from gt.layers import Attention, State
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from gt.native import library
@@ -254,6 +254,38 @@ def test_second_derivatives_are_those_of_plain_products():
     out = attend(*tensors[:3], pairs, dropout=0.5, backend="native")
     with pytest.raises(RuntimeError, match="second derivatives"):
         torch.autograd.grad(out.sum(), tensors[0], create_graph=True)
+
+
+def test_gradients_that_are_differentiated_tell_apart_queries_and_keys_that_are_one_tensor():
+    pairs, x, found = Complete()(path_graphs([5, 1])), torch.randn(6, 2, 3, requires_grad=True), []
+    for backend in ("native", "dense"):
+        total = attend(x, x, x.sin(), pairs, backend=backend).square().sum()
+        (grad,) = torch.autograd.grad(total, x, create_graph=True)
+        found.append((grad, *torch.autograd.grad(grad.square().sum(), x)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ptr", [torch.tensor([0, 40, 49], dtype=torch.int32), torch.tensor([0, 9, 40, 9, 49])[::2]])
+def test_graphs_that_a_batch_made_by_hand_tells_of_in_another_way(ptr):
+    pairs = Complete()(GraphBatch(ptr, torch.empty(2, 0, dtype=torch.long), max_nodes=40))
+    tensors = inputs(pairs, 2, 4, "none", torch.float32)[:3]
+    expected = attend(*tensors, Complete()(path_graphs([40, 9])), backend="dense")
+    torch.testing.assert_close(attend(*tensors, pairs, backend="native"), expected)
+
+
+def test_a_graph_larger_than_its_batch_says_is_refused_as_by_plain_products():
+    pairs = Complete()(GraphBatch(torch.tensor([0, 40, 2000]), torch.empty(2, 0, dtype=torch.long), max_nodes=40))
+    with pytest.raises(IndexError, match="out of bounds"):
+        attend(*inputs(pairs, 2, 4, "none", torch.float32)[:3], pairs, backend="native")
+
+
+def test_threads_that_have_nothing_to_do_take_no_memory(monkeypatch):
+    pairs = Window(1)(path_graphs([50_000]))
+    tensors = [t.detach() for t in inputs(pairs, 2, 4, "none", torch.float32)[:3]]
+    out = attend(*tensors, pairs, backend="native")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1_000_000)
+    torch.testing.assert_close(attend(*tensors, pairs, backend="native"), out)
 
 
 def test_other_precisions_transforms_and_wider_values_go_by_plain_products():
