@@ -1,6 +1,7 @@
 """The kernels in C: compiled once, kept, made anew where they are damaged, and done without where they cannot be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,30 @@ def test_processes_that_begin_at_once_make_one_file(tmp_path):
     ]
     assert [program.communicate()[0].strip() for program in programs] == ["None", "None"]
     assert len(kept(tmp_path / "gt")) == 1
+
+
+@compiled
+def test_nowhere_to_write_is_a_reason(tmp_path, monkeypatch):
+    (tmp_path / "gt").write_text("a file in its place")
+    monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
+    monkeypatch.setattr(library.tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(Unavailable, match=r"no folder to compile them in: .*nowhere"):
+        library._opened()
+
+
+@compiled
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_a_compiler_of_another_language_is_a_reason(cache, monkeypatch):
+    monkeypatch.setenv("CC", "g++")
+    for _ in range(2):  # also where what it made is kept
+        with pytest.raises(Unavailable, match=r"cannot be loaded.*undefined symbol"):
+            library._opened()
+
+
+def test_a_command_with_a_quotation_mark_too_many_is_a_reason(cache, monkeypatch):
+    monkeypatch.setenv("CC", "gcc '")
+    with pytest.raises(Unavailable, match=r"CC is no command: No closing quotation"):
+        library._opened()
 
 
 def test_without_a_compiler_there_is_a_reason_and_a_remedy(cache, monkeypatch):

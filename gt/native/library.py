@@ -46,7 +46,11 @@ class Unavailable(Exception):
 
 def _compiler() -> list[str]:
     """The command of a C compiler: of ``CC``, or one that is installed."""
-    if wanted := shlex.split(os.environ.get("CC", "")):
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise Unavailable(f"CC is no command: {error}") from None
+    if wanted:
         return wanted
     for name in COMPILERS:
         if path := shutil.which(name):
@@ -91,16 +95,16 @@ def _compile(compiler: list[str], path: Path) -> None:
 
 def _load(path: Path) -> ctypes.CDLL:
     """Open the library, whose missing names PyTorch's threads must have."""
-    try:
-        library = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
-    except OSError as error:
-        raise Unavailable(f"what the C compiler made cannot be loaded: {error}") from None
-    library.attention_scratch.restype = ctypes.c_int64
     real, number = ctypes.c_float, ctypes.c_int64
     address, level = ctypes.c_void_p, ctypes.c_uint32
-    library.dropout.argtypes = [address, address, number, ctypes.c_uint64, level, real, number]
-    library.linear_rows.argtypes = [*[address] * 4, *[number] * 4, address, number]
-    library.linear_outer.argtypes = [*[address] * 3, *[number] * 4]
+    try:
+        library = ctypes.CDLL(str(path), mode=os.RTLD_NOW)
+        library.attention_scratch.restype = ctypes.c_int64
+        library.dropout.argtypes = [address, address, number, ctypes.c_uint64, level, real, number]
+        library.linear_rows.argtypes = [*[address] * 4, *[number] * 4, address, number]
+        library.linear_outer.argtypes = [*[address] * 3, *[number] * 4]
+    except (OSError, AttributeError) as error:  # a compiler of C++ gives functions other names
+        raise Unavailable(f"what the C compiler made cannot be loaded: {error}") from None
     return library
 
 
@@ -127,9 +131,13 @@ def _opened() -> ctypes.CDLL:
         _compile(compiler, path)
         return _load(path)
     except OSError:
+        pass
+    try:
         with tempfile.TemporaryDirectory() as folder:
             _compile(compiler, Path(folder, path.name))
             return _load(Path(folder, path.name))
+    except OSError as error:
+        raise Unavailable(f"there is no folder to compile them in: {error}") from None
 
 
 @cache
