@@ -60,6 +60,17 @@ def test_a_damaged_file_is_made_anew(cache, content):
 
 
 @compiled
+def test_a_file_of_another_user_is_not_loaded(cache, monkeypatch):
+    library._opened()
+    (path,) = kept(cache)
+    made = path.stat().st_ino
+    monkeypatch.setattr(library.os, "getuid", lambda: path.stat().st_uid + 1)
+    library._opened()
+    assert kept(cache) == [path]
+    assert path.stat().st_ino != made
+
+
+@compiled
 def test_a_cache_folder_that_cannot_be_written_to_costs_the_file_alone(tmp_path, monkeypatch):
     (tmp_path / "gt").write_text("a file in its place")
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")

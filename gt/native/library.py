@@ -109,9 +109,9 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _there(path: Path) -> ctypes.CDLL | None:
-    """The library that an earlier process left, unless it is damaged."""
+    """The library that an earlier process of this user left, unless it is damaged; another's could do anything."""
     try:
-        return _load(path) if path.exists() else None
+        return _load(path) if path.exists() and path.stat().st_uid == os.getuid() else None
     except (OSError, Unavailable):
         return None
 
