@@ -95,6 +95,14 @@ def test_second_derivatives_are_refused_also_where_a_constant_flows_back(way):
         torch.autograd.grad(gated_means(node, given, batch)[1].sum(), node, create_graph=True)
 
 
+def test_what_comes_out_may_be_changed_in_place(way):
+    batch = random_batch((7, 5))
+    tensors = [torch.randn(12, 4 * 6, requires_grad=True), torch.randn(batch.num_edges, 6, requires_grad=True)]
+    found = torch.autograd.grad(gated_means(*tensors, batch)[1].relu_().sum(), tensors)
+    for a, b in zip(found, torch.autograd.grad(gated_means(*tensors, batch)[1].relu().sum(), tensors), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_as_many_threads_as_there_are_change_nothing(way):
     batch, threads, found = random_batch((30, 1, 12)), torch.get_num_threads(), []
     tensors = [torch.randn(43, 4 * 20, requires_grad=True), torch.randn(batch.num_edges, 20, requires_grad=True)]

@@ -65,7 +65,8 @@ class _NativeGatedMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, node: Tensor, given: Tensor, source: Ends, target: Ends) -> tuple[Tensor, Tensor]:
         node, given = node.contiguous(), given.contiguous()
-        edge, (out, mean, total) = torch.empty_like(given), node.new_empty(3, len(node), given.shape[1]).unbind()
+        edge = torch.empty_like(given)
+        out, mean, total = (node.new_empty(len(node), given.shape[1]) for _ in range(3))
         ctx.source, ctx.target = source, target
         call = _NativeGatedMeans.call(ctx, node=node, given=given, edge=edge, out=out, mean=mean, total=total)
         kernels().gated_forward(ctypes.byref(call))
