@@ -126,7 +126,7 @@ def small(monkeypatch):
 def test_a_measured_table_is_whole(small, tmp_path):
     table = measure("cpu")
     assert isinstance(table, CostTable)
-    kernels = {"native"} if obstacle() is None else set()
+    kernels = {"native", "listed"} if obstacle() is None else set()
     assert {name.split("/")[0] for name in table.times} == {"dense", "sdpa", "sparse"} | kernels
     assert all(value > 0 for grid in table.times.values() for line in grid for value in line)
     table.write(tmp_path / "t.json")

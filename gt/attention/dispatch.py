@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gt.attention import dense, flash, flex, native, sparse, triton
+from gt.attention import dense, flash, flex, listed, native, sparse, triton
 from gt.attention.costs import Demand, cost_table
 from gt.attention.scores import Hint, Score, score_bias
 from gt.attention.settled import alike
@@ -68,6 +68,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
     "native": Backend(native.attend_native, native.native_obstacle, prepare=native.prepare_native, layout="padded"),
+    "listed": Backend(listed.attend_listed, native.native_obstacle, prepare=listed.prepare_listed),
     "triton": Backend(
         triton.attend_triton, triton.triton_obstacle, triton.triton_avoided, prepare=triton.prepare_triton
     ),
@@ -78,7 +79,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-UNTRACED = ("sparse", "native", "triton")  # a network that is compiled does without them
+UNTRACED = ("sparse", "native", "listed", "triton")  # a network that is compiled does without them
 
 
 def explain(pairs: Pairs, demand: Demand) -> dict[str, float | str]:

@@ -1,4 +1,4 @@
-"""Attention over a list of pairs by a kernel in C, as `gt.attention.sparse` has it on a CPU."""
+"""Attention over a list of pairs on a CPU by a kernel in C: see ``gt/native/kernels/listed.c``."""
 
 import ctypes
 import math
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gt.attention.costs import Demand
+from gt.attention.dense import pair_bias
+from gt.attention.sparse import attend_sparse, prepare_sparse
 from gt.masks import Pairs
 from gt.native.library import (
     OPERATIONS,
@@ -15,7 +17,6 @@ from gt.native.library import (
     addressable,
     drop_level,
     kernels,
-    obstacle,
     random_seed,
     rows_of_heads,
 )
@@ -40,23 +41,12 @@ class _Call(ctypes.Structure):
     ]
 
 
-def serves(pairs: Pairs, demand: Demand) -> bool:
-    """Whether the kernel computes what is asked: products of queries and keys in 32 bits on a CPU, not too large."""
-    plain = demand.device == "cpu" and not (demand.half or demand.scored or demand.pair_value or demand.compiled)
-    small = pairs.batch.num_nodes * demand.heads * demand.channels <= LARGEST
-    return plain and small and obstacle() is None
-
-
-def prepare_listed(pairs: Pairs) -> None:
+def prepare_listed(pairs: Pairs, demand: Demand) -> None:
     """The pairs of each reader, and of each source."""
-    _ = pairs.rowptr, pairs.by_source, pairs.colptr
-
-
-def fits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> bool:
-    """Whether the kernel can read these."""
-    if q.shape != v.shape or q.numel() > LARGEST or dropout >= 1:
-        return False
-    return addressable(*((q, k, v) if bias is None else (q, k, v, bias))) and obstacle() is None
+    if pairs.batch.num_nodes * demand.heads * demand.channels > LARGEST:
+        prepare_sparse(pairs, demand)
+    else:
+        _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
 
 
 class _Listed(torch.autograd.Function):
@@ -125,8 +115,17 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tens
     )
 
 
-def attend_listed(q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None, dropout: float) -> Tensor:
-    """(N, H, D) to (N, H, D), with a bias (P, H) or none; ask `fits` first."""
-    bias = None if bias is None else bias.contiguous()
-    q, k, v = (rows_of_heads(t) for t in (q, k, v))
-    return _Listed.apply(q, k, v, bias, pairs, dropout)
+def attend_listed(
+    q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """A reader and a head at a time; fastest where few pairs are allowed, of graphs that are no giants.
+
+    (N, H, D) to (N, H, D); ask `gt.attention.native.native_obstacle` first. What is not of 32 bits, is looked into, or is very large, goes
+    by products of sparse matrices.
+    """
+    given = (q, k, v) if bias is None else (q, k, v, bias)
+    if not addressable(*given) or v.shape != q.shape or q.numel() > LARGEST or dropout >= 1:
+        return attend_sparse(q, k, v, pairs, bias, dropout)
+    if bias is not None:
+        bias = pair_bias(pairs, bias).expand(-1, q.shape[1]).contiguous()
+    return _Listed.apply(rows_of_heads(q), rows_of_heads(k), rows_of_heads(v), bias, pairs, dropout)

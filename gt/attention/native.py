@@ -24,6 +24,7 @@ from gt.native.library import (
 FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
 # as in the kernel: readers of a graph and a head that a task has at least, tasks at most, and what readers come in
 READERS, TASKS, BLOCK = 512, 16, 32
+SCRATCH = 2**28  # numbers of scratch memory, 1 GiB, above which fewer threads are taken
 
 
 class _Call(ctypes.Structure):
@@ -69,11 +70,11 @@ def _trusted(pairs: Pairs) -> bool:
     """Whether graphs lie where, and are as large as, the batch says; a kernel would read and write past the end."""
     batch = pairs.batch
 
-    def found() -> bool:
+    def check() -> bool:
         plain = batch.ptr.dtype == torch.int64 and batch.ptr.is_contiguous()
         return plain and int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
 
-    return pairs.kept("native_trusted", found)
+    return pairs.kept("native_trusted", check)
 
 
 class _Attention(torch.autograd.Function):
@@ -150,7 +151,7 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
         heads=heads,
         channels=channels,
         largest=batch.max_nodes,
-        threads=min(torch.get_num_threads(), max(batch.num_graphs * heads, 1)),  # each has scratch of its own
+        threads=torch.get_num_threads(),
         back=back,
         ahead=ahead,
         side=batch.max_nodes,
@@ -174,7 +175,9 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
 def _run(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
     """Call a kernel of so many products of all pairs and channels."""
     library = kernels()
-    scratch = torch.empty(call.threads * library.attention_scratch(ctypes.byref(call)))
+    each = library.attention_scratch(ctypes.byref(call))
+    call.threads = max(1, min(call.threads, call.tasks * call.heads, SCRATCH // max(each, 1)))
+    scratch = torch.empty(call.threads * each)
     call.scratch = address(scratch)
     getattr(library, kernel)(ctypes.byref(call))
     OPERATIONS["attention"] += products * 2 * pairs.count * call.heads * call.channels

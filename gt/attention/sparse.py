@@ -18,7 +18,6 @@ from torch import Tensor
 
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias, total
-from gt.attention.listed import attend_listed, fits, prepare_listed, serves
 from gt.dropout import dropout as drop
 from gt.graph import Move
 from gt.masks import Pairs
@@ -192,11 +191,7 @@ class _WeightedSums(torch.autograd.Function):
 
 def prepare_sparse(pairs: Pairs, demand: Demand) -> None:
     """The stack of pairs, which heads use each, and where each stands in a dense bias."""
-    if serves(pairs, demand):
-        prepare_listed(pairs)
-    else:
-        _ = stack_of(pairs, demand.heads)
-    _ = pairs.edge_heads, pairs.dense_entry
+    _ = stack_of(pairs, demand.heads), pairs.edge_heads, pairs.dense_entry
 
 
 def by_pair(values: Tensor, heads: int) -> Tensor:
@@ -215,13 +210,9 @@ def attend_sparse(
 ) -> Tensor:
     """Sparse matrix products over the pairs alone; fastest where few pairs are allowed. (N, H, D) to (N, H, D).
 
-    On a CPU mostly by a kernel in C. ``torch.compile`` cannot trace sparse matrices: a network that is compiled goes
-    another way.
+    ``torch.compile`` cannot trace sparse matrices: a network that is compiled goes another way.
     """
     dtype, heads = v.dtype, v.shape[1]
-    if q is not None and k is not None and pair_value is None and fits(q, k, v, bias, dropout):
-        listed = None if bias is None else pair_bias(pairs, bias).expand(-1, heads)
-        return attend_listed(q, k, v, pairs, listed, dropout)
     if dtype in (torch.float16, torch.bfloat16):  # sparse products take no half precision
         v = v.float()
         q, k, bias, pair_value = (None if t is None else t.float() for t in (q, k, bias, pair_value))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from gt.attention import Demand, attend, listed, prepare, sparse
+from gt.attention import BACKENDS, Demand, attend, listed, prepare
 from gt.graph import path_graphs
 from gt.masks import Causal, Complete, Hops, PerHead, Window
 from gt.native.library import obstacle, random_seed
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here
 
 APART = PerHead((Neighbours(), Causal(), Hops(2)))
 MASKS = [Complete(), Causal(), Hops(1), Neighbours(), Nobody(), Window(2), Hops(2) & Causal(), APART]
-sparsely = partial(attend, backend="sparse")
+listing = partial(attend, backend="listed")
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
     """Every test goes by the kernel: how often it was asked."""
-    asked, kernel = [], sparse.attend_listed
-    monkeypatch.setattr(sparse, "attend_listed", lambda *given: asked.append(1) or kernel(*given))
+    asked, kernels = [], listed.kernels
+    monkeypatch.setattr(listed, "kernels", lambda: asked.append(1) or kernels())
     return asked
 
 
@@ -48,8 +48,8 @@ def test_equals_sparse_products_in_float64(case, seed):
     pairs = mask(random_batch(sizes, seed, density=0.2))
     tensors = inputs(pairs, heads, channels, bias, torch.float32, seed)
     exact = [None if t is None else t.detach().double().requires_grad_() for t in tensors]
-    truth = sparsely(*exact[:3], pairs, exact[3])
-    out = sparsely(*tensors[:3], pairs, tensors[3])
+    truth = attend(*exact[:3], pairs, exact[3], backend="sparse")
+    out = listing(*tensors[:3], pairs, tensors[3])
     leaves, wanted = ([t for t in each if t is not None] for each in (tensors, exact))
     for a, b in zip((out, *gradients(out, leaves)), (truth, *gradients(truth, wanted)), strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
@@ -60,7 +60,7 @@ def test_equals_a_loop(calls, mask):
     pairs = mask(random_batch((1, 9, 4, 1, 20)))
     tensors = inputs(pairs, 3, 5, "pairs", torch.float32)
     exact = [t.detach().double().requires_grad_() for t in tensors]
-    truth, out = looped(*exact[:3], pairs, exact[3]), sparsely(*tensors[:3], pairs, tensors[3])
+    truth, out = looped(*exact[:3], pairs, exact[3]), listing(*tensors[:3], pairs, tensors[3])
     for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
     assert calls
@@ -88,7 +88,7 @@ def test_drops_weights_by_numbers_that_are_known(mask, p):
     torch.manual_seed(4)
     seed = random_seed()
     torch.manual_seed(4)
-    out = sparsely(*tensors, pairs, dropout=p)
+    out = listing(*tensors, pairs, dropout=p)
     exact = [t.detach().double().requires_grad_() for t in tensors]
     truth = dropped_like(*exact, pairs, seed, p)
     for a, b in zip((out, *gradients(out, tensors)), (truth, *gradients(truth, exact)), strict=True):
@@ -98,7 +98,7 @@ def test_drops_weights_by_numbers_that_are_known(mask, p):
 def test_as_many_threads_as_there_are_and_recomputed_activations_change_nothing():
     pairs, threads = Hops(1)(random_batch((90, 1, 40))), torch.get_num_threads()
     tensors = inputs(pairs, 4, 16, "pairs", torch.float32)
-    call, results = partial(sparsely, dropout=0.3), []
+    call, results = partial(listing, dropout=0.3), []
     try:
         for count, run in ((1, call), (3, call), (2, partial(checkpoint, call, use_reentrant=False))):
             torch.set_num_threads(count)
@@ -116,30 +116,30 @@ def test_keeps_a_number_for_each_pair_and_head_and_copies_no_projection(p):
     pairs, kept = Hops(1)(random_batch((30, 20))), []
     packed = torch.randn(50, 3 * 2, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        sparsely(*packed.split(2, dim=1), pairs, dropout=p)
+        listing(*packed.split(2, dim=1), pairs, dropout=p)
     assert sum(t.data_ptr() - packed.data_ptr() in range(packed.numel() * 4) for t in kept) == 3
     assert sum(t.numel() for t in kept) == 4 * 50 * 2 * 16 + pairs.count * 2
 
 
 def test_prepares_what_it_asks_for_and_no_stack():
     pairs = Hops(1)(random_batch((9, 4)))
-    prepare(pairs, Demand(heads=3, backend="sparse"))
+    prepare(pairs, Demand(heads=3, backend="listed"))
     known = set(vars(pairs))
-    sparsely(*inputs(pairs, 3, 4, "none", torch.float32)[:3], pairs)
+    listing(*inputs(pairs, 3, 4, "none", torch.float32)[:3], pairs)
     assert set(vars(pairs)) - known <= {"count"}  # a number that is known at once
     assert not any("stack" in name for name in known)
     for demand in (Demand(half=True), Demand(scored=True), Demand(pair_value=True), Demand(device="cuda")):
-        assert not listed.serves(pairs, demand)
+        assert BACKENDS["listed"].obstacle(demand)
 
 
 def test_what_is_too_large_goes_by_products_of_sparse_matrices(calls, monkeypatch):
     pairs = Hops(1)(random_batch((9, 4)))
     tensors = inputs(pairs, 3, 4, "none", torch.float32)[:3]
-    out = sparsely(*tensors, pairs)
+    out = listing(*tensors, pairs)
     monkeypatch.setattr(listed, "LARGEST", 13 * 3 * 4 - 1)
-    torch.testing.assert_close(sparsely(*tensors, pairs), out)
+    torch.testing.assert_close(listing(*tensors, pairs), out)
     assert len(calls) == 1
-    prepare(pairs, Demand(heads=3, channels=4, backend="sparse"))
+    prepare(pairs, Demand(heads=3, channels=4, backend="listed"))
     assert "stack_3" in vars(pairs)
 
 
@@ -148,14 +148,14 @@ def test_second_derivatives_are_refused_also_where_a_constant_flows_back(dtype):
     pairs = Hops(1)(random_batch((9, 4)))
     tensors = inputs(pairs, 3, 4, "none", dtype)[:3]
     with pytest.raises(RuntimeError, match=r"has no second derivatives: attention has them by backend=dense"):
-        torch.autograd.grad(sparsely(*tensors, pairs).sum(), tensors, create_graph=True)
+        torch.autograd.grad(listing(*tensors, pairs).sum(), tensors, create_graph=True)
 
 
 def test_scores_that_are_not_numbers_are_passed_on():
     pairs = Causal()(path_graphs([6]))
     q, k, v = (t.detach() for t in inputs(pairs, 1, 4, "none", torch.float32)[:3])
     q[2, 0, 1] = math.nan
-    out = sparsely(q, k, v, pairs)
+    out = listing(q, k, v, pairs)
     assert out.isnan().any((1, 2)).tolist() == [False, False, True, False, False, False]
     q[2, 0, 1] = 1e4  # one weight of nearly 1
-    assert sparsely(q, k, v, pairs).isfinite().all()
+    assert listing(q, k, v, pairs).isfinite().all()
