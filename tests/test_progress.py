@@ -13,6 +13,7 @@ import gt.train.callbacks.progress
 import gt.train.run
 from gt.data.files import say
 from gt.train.callbacks.progress import Progress
+from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, write_graphs
 
@@ -50,6 +51,21 @@ def test_a_long_epoch_is_told_every_half_minute(clock, tmp_path, capsys):
     said = capsys.readouterr().out
     assert places(said) == 2 * [("training", batch) for batch in (3, 11, 19)]  # after 12, 44 and 76 of 100 seconds
     assert "train/loss" in next(line for line in said.splitlines() if "batch 3/25" in line)
+
+
+def test_each_step_is_told_its_own_loss(tmp_path, monkeypatch):
+    own, told = [], []
+
+    def end(task, outputs, batch, index):
+        own.append(float(outputs["loss"]))
+        told.append(float(task.trainer.callback_metrics["train/loss"]))
+        task.trainer.should_stop = task.trainer.global_step == 8  # as trainer.max_time stops a training
+
+    monkeypatch.setattr(Task, "on_train_batch_end", end)
+    train(tmp_path / "run", *write_graphs(tmp_path), "trainer.log_every_n_steps=5")
+    assert told == pytest.approx(own)
+    assert len(set(told)) == 8
+    assert list(history(tmp_path / "run")["train/loss"].dropna()) == pytest.approx([own[4], own[7]])
 
 
 def test_a_long_evaluation_is_told_too(clock, tmp_path, capsys):

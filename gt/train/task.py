@@ -153,8 +153,7 @@ class Task(Steps):
             limit = torch.inf if self.optim is None or self.optim.loss_limit is None else self.optim.loss_limit
             if not self._void and not (torch.isfinite(loss) and loss <= limit):
                 self._goes_wrong(f"loss is {float(loss):.4g}", first_layer(self, self._place))
-        if self._shows(batch_idx):
-            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs, on_step=True, on_epoch=False)
+        self._note(loss, batch)
         learned = [count for (weight, *_), (_, count) in zip(parts, of_all, strict=True) if weight]
         # of several losses one may know of many terms where another knows of few: batches then weigh alike
         share = trainer.world_size * self._share(learned[0] if len(learned) == 1 else torch.ones_like(learned[0]))
