@@ -177,7 +177,7 @@ def _run(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
     library = kernels()
     each = library.attention_scratch(ctypes.byref(call))
     call.threads = max(1, min(call.threads, call.tasks * call.heads, SCRATCH // max(each, 1)))
-    scratch = torch.empty(call.threads * each)
+    scratch = torch.empty(call.threads * each, dtype=torch.float32)
     call.scratch = address(scratch)
     getattr(library, kernel)(ctypes.byref(call))
     OPERATIONS["attention"] += products * 2 * pairs.count * call.heads * call.channels

@@ -198,6 +198,21 @@ def test_a_score_that_is_not_a_number_is_not_taken_for_nobody(mask, which):
     assert torch.equal(found, listed)
 
 
+def test_scratch_is_of_32_bits_whatever_the_default(monkeypatch):
+    def address(t):
+        assert t.dtype is not torch.bfloat16, "half of what the kernel writes has room"
+        return library.address(t)
+
+    monkeypatch.setattr(native, "address", address)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        q, k, v = torch.randn(3, 5, 2, 4, dtype=torch.float32, requires_grad=True)
+        attend(q, k, v, Complete()(path_graphs([2, 3])), backend="native").sum().backward()
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_as_many_threads_as_there_are_change_nothing():
     pairs, threads = Causal()(path_graphs([40, 3, 80, 1] * 3)), torch.get_num_threads()
     tensors = inputs(pairs, 4, 16, "none", torch.float32)[:3]
