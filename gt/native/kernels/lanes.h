@@ -6,6 +6,7 @@
 #include <string.h>
 
 #ifdef __AVX512F__
+#include <immintrin.h>
 #define LANES 16
 #else
 #define LANES 8 /* with 8 rows of sums all that a processor without AVX-512 has room for */
@@ -30,17 +31,25 @@ static inline floats pick(ints where, floats yes, floats no) { return (floats)((
 static inline long least(long a, long b) { return a < b ? a : b; }
 static inline long padded(long count, long unit) { return (count + unit - 1) / unit * unit; }
 
-/* The rest of a row that fills no vector goes by a vector of its own, of which `count` floats are real. */
-static inline floats load_some(const float *from, long count) {
+/* The rest of a row that fills no vector goes by a vector of its own, of which `count` floats are real. With AVX-512 that
+   is one instruction; elsewhere a call, which rows shorter than a vector would wait for at each step. */
+#ifdef __AVX512F__
+static inline floats some_of(const float *from, long count) { return (floats)_mm512_maskz_loadu_ps((1u << count) - 1, from); }
+static inline void put_some(float *to, floats x, long count) { _mm512_mask_storeu_ps(to, (1u << count) - 1, (__m512)x); }
+#else
+static inline floats some_of(const float *from, long count) {
     floats x = {};
-    if (count >= LANES) return load(from);
     memcpy(&x, from, sizeof(float) * count);
     return x;
 }
+static inline void put_some(float *to, floats x, long count) { memcpy(to, &x, sizeof(float) * count); }
+#endif
+
+static inline floats load_some(const float *from, long count) { return count >= LANES ? load(from) : some_of(from, count); }
 
 static inline void store_some(float *to, floats x, long count) {
     if (count >= LANES) store(to, x);
-    else memcpy(to, &x, sizeof(float) * count);
+    else put_some(to, x, count);
 }
 
 static inline float sum_of(floats x) {
