@@ -68,7 +68,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "sparse": Backend(sparse.attend_sparse, prepare=sparse.prepare_sparse),
     "native": Backend(native.attend_native, native.native_obstacle, prepare=native.prepare_native, layout="padded"),
-    "listed": Backend(listed.attend_listed, native.native_obstacle, prepare=listed.prepare_listed),
+    "listed": Backend(listed.attend_listed, listed.listed_obstacle, prepare=listed.prepare_listed),
     "triton": Backend(
         triton.attend_triton, triton.triton_obstacle, triton.triton_avoided, prepare=triton.prepare_triton
     ),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gt.attention.costs import Demand
 from gt.attention.dense import pair_bias
+from gt.attention.native import native_obstacle
 from gt.attention.sparse import attend_sparse, prepare_sparse
 from gt.masks import Pairs
 from gt.native.library import (
@@ -23,6 +24,7 @@ from gt.native.library import (
 from gt.transforms import once_differentiable
 
 FORWARD, BACKWARD = 2, 4  # products of all pairs and channels in each direction
+CHANNELS = 16  # of a head: whole vectors of any processor
 LARGEST = 2**21  # numbers of a projection: what lies in more pages of memory takes longer than copies head by head
 
 
@@ -39,6 +41,13 @@ class _Call(ctypes.Structure):
         ("dropped", ctypes.c_uint32),
         *((name, ctypes.c_float) for name in ("scale", "kept")),
     ]
+
+
+def listed_obstacle(demand: Demand) -> str | None:
+    """What the kernel cannot do: what that of `gt.attention.native` cannot, and heads of other widths."""
+    if demand.channels % CHANNELS:
+        return f"a head has {demand.channels} channels, it takes multiples of {CHANNELS}"
+    return native_obstacle(demand)
 
 
 def prepare_listed(pairs: Pairs, demand: Demand) -> None:
@@ -120,8 +129,8 @@ def attend_listed(
 ) -> Tensor:
     """A reader and a head at a time; fastest where few pairs are allowed, of graphs that are no giants.
 
-    (N, H, D) to (N, H, D); ask `gt.attention.native.native_obstacle` first. What is not of 32 bits, is looked into, or is very large, goes
-    by products of sparse matrices.
+    (N, H, D) to (N, H, D); ask `listed_obstacle` first. What is not of 32 bits, is looked into, or
+    is very large, goes by products of sparse matrices.
     """
     given = (q, k, v) if bias is None else (q, k, v, bias)
     if not addressable(*given) or v.shape != q.shape or q.numel() > LARGEST or dropout >= 1:

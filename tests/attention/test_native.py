@@ -338,3 +338,19 @@ def test_a_layer_takes_it_where_it_can():
         layer = Attention(8, 2, **kinds)
         layer(State(x), batch, Complete()(batch))
         assert (set(layer.used) == {"native"}) == can
+
+
+@pytest.mark.parametrize("length", [9, 40, 1100])
+@pytest.mark.parametrize("mask", [Causal(), Window(3) & Causal()], ids=str)
+def test_nothing_before_a_changed_token_moves(mask, length):
+    pairs = mask(path_graphs([length, 5]))
+    given = [t.detach() for t in inputs(pairs, 2, 16, "none", torch.float32)[:3]]
+    before = attend(*given, pairs, backend="native")
+    for place in (0, 7, length - 1):
+        changed = [t.clone() for t in given]
+        for t in changed:
+            t[place] += 1
+        after = attend(*changed, pairs, backend="native")
+        assert torch.equal(after[:place], before[:place])
+        assert torch.equal(after[length:], before[length:])
+        assert not torch.equal(after[place], before[place])

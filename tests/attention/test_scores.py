@@ -129,7 +129,7 @@ def test_decay_multiplies_weights_by_an_exponential(hint, sizes):
     total = torch.zeros(batch.num_nodes, HEADS, dtype=torch.float64).index_add(0, target, weight)
     expected = torch.zeros_like(v).index_add(0, target, (weight / total[target])[..., None] * v[source])
     for backend in BACKENDS:
-        if BACKENDS[backend].obstacle(dispatch.Demand(bias=True, trained=True)) is None:
+        if BACKENDS[backend].obstacle(dispatch.Demand(channels=CHANNELS, bias=True, trained=True)) is None:
             torch.testing.assert_close(attend(q, k, v, pairs, decay, backend=backend), expected)
 
 
