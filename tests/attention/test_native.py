@@ -328,7 +328,7 @@ def test_serves_small_graphs_by_itself_and_says_what_it_cannot_do(monkeypatch):
         assert native_obstacle(demand) == reason
     assert explain(pairs, Demand(compiled=True))["native"] == "it cannot be compiled"
     monkeypatch.setitem(BACKENDS, "native", replace(BACKENDS["native"], obstacle=lambda demand: "there is no compiler"))
-    assert choose(Complete()(path_graphs([20] * 8)), Demand(dropout=True)) in ("dense", "sparse")
+    assert choose(Complete()(path_graphs([20] * 8)), Demand(dropout=True)) != "native"
 
 
 def test_a_layer_takes_it_where_it_can():
