@@ -80,8 +80,8 @@ def test_a_compiled_network_trains_to_the_same_numbers(written, tmp_path, monkey
 def test_what_cannot_be_traced_is_left_out():
     batch = random_batch((2000, 1500), density=0.001)
     plain = choose(Hops(1)(batch), Demand())
-    assert plain == "sparse"
-    assert choose(Hops(1)(batch), Demand(compiled=True)) not in ("sparse", "triton")
+    assert plain in ("sparse", "listed")
+    assert choose(Hops(1)(batch), Demand(compiled=True)) not in ("sparse", "native", "listed", "triton")
     net = gps(Schema(node_vocab=(4,)), 1)
     now = Compiled(net)
     assert {demand.compiled for _, demand in net.readings()} == {True}

@@ -63,7 +63,14 @@ def prepare_native(pairs: Pairs, demand: Demand) -> None:
     """Where graphs lie, and who reads whom, where that takes more than positions."""
     _ = _trusted(pairs)
     if pairs.limits is None:
-        _ = pairs.dense
+        _ = _allowed(pairs)
+    if pairs.batch.max_nodes > READERS:
+        _ = _tasks(pairs)
+
+
+def _allowed(pairs: Pairs) -> Tensor:
+    """(B, 1 or H, L, L) bool: who reads whom, in the order that the kernel reads it."""
+    return pairs.kept("native_dense", pairs.dense.contiguous)
 
 
 def _trusted(pairs: Pairs) -> bool:
@@ -165,7 +172,7 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
         graph, begin, _ = _tasks(pairs)
         call.graph, call.begin, call.tasks = address(graph), address(begin), len(graph)
     if pairs.limits is None:
-        allowed = pairs.kept("native_dense", pairs.dense.contiguous)
+        allowed = _allowed(pairs)
         call.allowed, call.allowed_heads = address(allowed), allowed.shape[1]
     if bias is not None:
         call.bias, call.bias_heads = address(bias), bias.shape[1]

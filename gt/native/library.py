@@ -120,7 +120,7 @@ def _opened() -> ctypes.CDLL:
     """The library, from the cache folder or, where that cannot be written to, from a folder that goes at once."""
     if os.environ.get(SWITCH) == "0":
         raise Unavailable(f"{SWITCH}=0 says so")
-    if torch.backends.openmp.is_available() is False or platform.system() != "Linux":
+    if not torch.backends.openmp.is_available() or platform.system() != "Linux":
         raise Unavailable("they are for PyTorch with OpenMP on Linux")
     compiler, cached = _compiler(), user_cache_path("gt")
     path = cached / _name(compiler)
