@@ -19,6 +19,7 @@ ASK = "from gt.native.library import obstacle; print(obstacle())"
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache folder of its own, empty."""
+    monkeypatch.delenv(library.SWITCH, raising=False)
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name)
     return tmp_path / "gt"
 
