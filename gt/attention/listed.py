@@ -20,6 +20,7 @@ from gt.native.library import (
     kernels,
     random_seed,
     rows_of_heads,
+    where_rows_lie,
 )
 from gt.transforms import once_differentiable
 
@@ -98,12 +99,7 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tens
     source, target = pairs.edges
     level, kept = drop_level(ctx.dropout)
     return _Call(
-        q=q.data_ptr(),
-        k=k.data_ptr(),
-        v=v.data_ptr(),
-        row_q=q.stride(0),
-        row_k=k.stride(0),
-        row_v=v.stride(0),
+        **where_rows_lie(q=q, k=k, v=v),
         rowptr=address(pairs.rowptr),
         source=address(source),
         colptr=address(pairs.colptr),
@@ -127,13 +123,14 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tens
 def attend_listed(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """A reader and a head at a time; fastest where few pairs are allowed, of graphs that are no giants.
+    """A reader at a time; fastest where few pairs are allowed, of graphs that are no giants.
 
     (N, H, D) to (N, H, D); ask `listed_obstacle` first. What is not of 32 bits, is looked into, or
     is very large, goes by products of sparse matrices.
     """
     given = (q, k, v) if bias is None else (q, k, v, bias)
-    if not addressable(*given) or v.shape != q.shape or q.numel() > LARGEST or dropout >= 1:
+    fits = v.shape == q.shape and q.shape[2] % CHANNELS == 0 and q.numel() <= LARGEST and dropout < 1
+    if not (fits and addressable(*given)):
         return attend_sparse(q, k, v, pairs, bias, dropout)
     if bias is not None:
         bias = pair_bias(pairs, bias).expand(-1, q.shape[1]).contiguous()

@@ -19,6 +19,7 @@ from gt.native.library import (
     obstacle,
     random_seed,
     rows_of_heads,
+    where_rows_lie,
 )
 
 FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
@@ -37,7 +38,7 @@ class _Call(ctypes.Structure):
         ("row_gradients", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("scratch", "graph", "begin", "partial")),
         ("tasks", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in ("graphs", "heads", "channels", "largest", "threads", "back", "ahead")),
+        *((name, ctypes.c_int64) for name in ("heads", "channels", "largest", "threads", "back", "ahead")),
         *((name, ctypes.c_void_p) for name in ("allowed", "bias", "dbias")),
         *((name, ctypes.c_int64) for name in ("allowed_heads", "bias_heads", "side")),
         ("seed", ctypes.c_uint64),
@@ -145,16 +146,10 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
     back, ahead = (nodes if limit is None else min(limit, nodes) for limit in pairs.limits or (None, None))
     level, kept = drop_level(ctx.dropout)
     call = _Call(
-        q=q.data_ptr(),
-        k=k.data_ptr(),
-        v=v.data_ptr(),
-        row_q=q.stride(0),
-        row_k=k.stride(0),
-        row_v=v.stride(0),
+        **where_rows_lie(q=q, k=k, v=v),
         ptr=address(batch.ptr),
         out=address(out),
         norm=address(norm),
-        graphs=batch.num_graphs,
         heads=heads,
         channels=channels,
         largest=batch.max_nodes,

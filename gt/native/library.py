@@ -193,3 +193,9 @@ def address(t: Tensor) -> int:
             f"a kernel reads numbers that follow one another, not {tuple(t.shape)} in steps of {t.stride()}"
         )
     return t.data_ptr()
+
+
+def where_rows_lie(**tensors: Tensor) -> dict[str, int]:
+    """The address of each of some `rows_of_heads`, by its name, and the steps between its rows as ``row_NAME``."""
+    steps = {f"row_{name}": t.stride(0) for name, t in tensors.items()}
+    return {name: t.data_ptr() for name, t in tensors.items()} | steps

@@ -154,6 +154,6 @@ def all_finite(gradients: Sequence[Tensor]) -> bool:
     alike = len({(type(each), each.device, each.dtype) for each in gradients}) == 1
     if not alike or type(gradients[0]) is not Tensor or gradients[0].is_complex():
         return bool(torch.isfinite(nn.utils.get_total_norm(gradients)))
-    found, scale = gradients[0].new_zeros(1, dtype=torch.float32), gradients[0].new_ones(1, dtype=torch.float32)
-    torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), found, scale)
-    return not found
+    infinite, scale = gradients[0].new_zeros(1, dtype=torch.float32), gradients[0].new_ones(1, dtype=torch.float32)
+    torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), infinite, scale)
+    return not infinite

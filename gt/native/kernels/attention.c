@@ -16,7 +16,7 @@ typedef struct {
     const int64_t *graph, *begin; /* of each task of all heads; where in `partial` its rows begin; or none: one a graph */
     float *partial;           /* (rows, 2, H, D): what each task adds to dk and dv, where a graph has several */
     int64_t tasks;
-    int64_t graphs, heads, channels, largest, threads;
+    int64_t heads, channels, largest, threads;
     int64_t back, ahead;      /* how far from its own place a node reads */
     const uint8_t *allowed;   /* (graphs, 1 or H, side, side): whether i reads j; or none: position alone decides */
     const float *bias;        /* the same of what is added to scores, or none */

@@ -57,6 +57,7 @@ void linear_rows(const float *a, const float *b, const float *bias, float *c, in
         }
     }
 }
+
 /* C (left, right) = A^T B of A (rows, left) and B (rows, right): the gradient of weights; whole tiles alone. */
 void linear_outer(const float *a, const float *b, float *c, int64_t rows, int64_t left, int64_t right, int64_t threads) {
 #pragma omp parallel num_threads(threads)
