@@ -75,12 +75,16 @@ def _allowed(pairs: Pairs) -> Tensor:
 
 
 def _trusted(pairs: Pairs) -> bool:
-    """Whether graphs lie where, and are as large as, the batch says; a kernel would read and write past the end."""
+    """Whether the kernel may go by ``ptr`` and ``max_nodes`` alone: else it would read other rows, or past the end.
+
+    A part of a graph whose nodes keep their positions in the whole is such a case, see `gt.parallel.View`.
+    """
     batch = pairs.batch
 
     def check() -> bool:
         plain = batch.ptr.dtype == torch.int64 and batch.ptr.is_contiguous()
-        return plain and int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
+        fits = int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
+        return plain and fits and torch.equal(batch.position, torch.arange(batch.num_nodes) - batch.ptr[batch.batch])
 
     return pairs.kept("native_trusted", check)
 
