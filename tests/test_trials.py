@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from statistics import fmean
@@ -126,6 +127,38 @@ def test_a_sweep_that_was_stopped_ends_at_its_total(kind, faked, monkeypatch, tm
     assert (tmp_path / "a" / "0" / "mark").exists()
     study = faked(tmp_path / "a", *words[:-1], "sweep.trials=4", resumes=True)
     assert [trial.value for trial in study.trials] == [1, 5, 3, 2]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_sweep_goes_on_that_was_killed_while_it_began_or_drew_a_trial(kind, faked, tmp_path):
+    words = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,2,3", "model.width=4,8")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / FILES[kind]).touch()
+    faked(tmp_path / "a", *words, "sweep.trials=2")
+    study = load(tmp_path / "a" / FILES[kind])
+    study._pop_waiting_trial_id()  # as it does before it draws
+    begun = optuna.trial.Trial(study, study._pop_waiting_trial_id())
+    begun._suggest("optim.lr", CategoricalDistribution(["1", "2", "3"]))
+    if kind == "journal":
+        with open(tmp_path / "a" / FILES[kind], "a") as file:
+            file.write('{"op_code":5,"worker_id')  # half of how the next value is kept
+    study = faked(tmp_path / "a", *words, resumes=True)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    drawn = [(int(trial.params["optim.lr"]), int(trial.params["model.width"])) for trial in study.trials]
+    assert drawn == list(itertools.product((1, 2, 3), (4, 8)))
+
+
+def test_a_journal_whose_writer_was_killed_is_taken_over(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    path = Path("a") / FILES["journal"]
+    storage(path)._backend._lock.acquire()
+    kept = storage(path)
+    kept._backend._lock.grace_period = 0.2
+    create = threading.Thread(target=optuna.create_study, kwargs={"study_name": STUDY, "storage": kept}, daemon=True)
+    create.start()
+    create.join(10)
+    assert load(path).trials == []
 
 
 def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, capsys):

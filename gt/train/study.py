@@ -48,9 +48,9 @@ def storage(path: Path) -> Any:
     """What Optuna keeps in a file, one of the names of `FILES`."""
     optuna = library()
     if path.name == FILES["journal"]:
-        from optuna.storages.journal import JournalFileBackend
+        from gt.train.journal import Journal  # late, as Optuna itself
 
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        return optuna.storages.JournalStorage(Journal(path))
     options = {"connect_args": {"timeout": PATIENCE}}
     return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs=options)
 

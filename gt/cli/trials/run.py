@@ -101,10 +101,14 @@ class Sweep:
 
     def opened(self, path: Path) -> Any:
         """The study of a file; its sampler draws other numbers than those of the commands that opened it before."""
-        if not path.exists():
+        try:
+            study = load(path) if path.exists() else None
+        except KeyError:  # the process that made the file was killed before there was a study in it
+            study = None
+        if study is None:
             directions = [f"{self.prepared()}imize", *["minimize"] * bool(self.search.cost)]
             library().create_study(study_name=STUDY, storage=storage(path), directions=directions)
-        study = load(path)
+            study = load(path)
         before = study.user_attrs.get(OPENED, 0)  # several may have opened it, and none begun a trial
         study.set_user_attr(OPENED, before + 1)
         seed = self.seed + before + len(study.get_trials(deepcopy=False))
@@ -151,7 +155,7 @@ class Sweep:
             trials = self.study.get_trials(deepcopy=False)
             for each in trials:
                 if each.state == states.RUNNING and each.number not in own and self.claimed(each.number):
-                    return Trial(each.number, lines(self.swept, each.params))
+                    return Trial(each.number, lines(self.swept, self.drawn(each)))
             while sum(each.state != states.WAITING for each in trials) < self.total:
                 asked = self.study.ask(self.space)
                 overrides = lines(self.swept, asked.params)
@@ -164,6 +168,14 @@ class Sweep:
                 print(f"trial {asked.number}  as trial {known.number}: {' '.join(overrides)}", flush=True)
                 trials = self.study.get_trials(deepcopy=False)
             return None
+
+    def drawn(self, trial: Any) -> dict[str, Any]:
+        """The values of a trial of the study; those that a process was killed before it had drawn are drawn now."""
+        if trial.params.keys() < self.space.keys():
+            trial = library().trial.Trial(self.study, trial._trial_id)
+            for key, values in self.space.items():
+                trial._suggest(key, values)  # as `Study.ask` does; what is drawn stays
+        return dict(trial.params)
 
     def runs(self, trial: Trial) -> dict[Path, list[str]]:
         """The folders of a trial's runs, and their overrides."""
