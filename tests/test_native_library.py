@@ -79,6 +79,16 @@ def test_a_cache_folder_that_cannot_be_written_to_costs_the_file_alone(tmp_path,
 
 
 @compiled
+def test_a_cache_folder_on_a_full_disk_costs_the_file_alone(cache, tmp_path, monkeypatch):
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *{cache}*) echo No space left; exit 1; esac\nexec gcc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert library._opened().dropout
+    assert kept(cache) == []
+
+
+@compiled
 def test_processes_that_begin_at_once_make_one_file(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     programs = [

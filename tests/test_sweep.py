@@ -1,8 +1,10 @@
 """A sweep goes on when a job of it fails, and ranks what finished however it ends."""
 
+import errno
 import json
 import logging
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -127,6 +129,21 @@ def test_a_sweep_that_goes_on_without_a_failure_ends_with_0_and_forgets_the_firs
     assert again(monkeypatch, tmp_path) == 0
     assert failures(tmp_path) == []
     assert "this" not in (tmp_path / "ranking.txt").read_text()
+
+
+def test_a_ranking_that_finds_no_room_is_named_and_leaves_the_one_before(jobs, monkeypatch, tmp_path):
+    jobs(0.1)
+    assert sweep(monkeypatch, tmp_path, "seed=0") == 0
+    (tmp_path / "ranking.txt").write_text("the one before")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        show(tmp_path)
+    assert error.value.filename == str(tmp_path / "ranking.txt")
+    assert (tmp_path / "ranking.txt").read_text() == "the one before"
 
 
 @pytest.mark.parametrize("other", [["seed=2"], ["sweep=optuna", "optim.lr=1,2"]])

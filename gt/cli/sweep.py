@@ -1,6 +1,7 @@
 """A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
 
 import fcntl
+import io
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from gt.cli.arguments import arranged
 from gt.cli.run_folders import OF_FOLDER
 from gt.cli.settings import Job, decisive, failures, job_results, ranked
 from gt.cli.sweep_tables import Outcome, write_tables
-from gt.data.files import discard
+from gt.data.files import discard, write_bytes
 from gt.errors import UserError
 from gt.train.job import CLAIMS, LOCK, PLAN, PRUNED, SWEEP, read_json, write_json
 from gt.train.study import file_in
@@ -124,8 +125,9 @@ def show(folder: Path, against: str = "") -> list[Job] | None:
         tables = [f"all jobs: {' '.join(outcome.shared)}", *(sheet.rich() for sheet in sheets)]
         wide = None if sys.stdout.isatty() else WIDE
         Console(width=wide, markup=False).print(*tables)  # encoding=[rwse] is no markup
-        with open(folder / "ranking.txt", "w") as handle:
-            Console(file=handle, width=WIDE, markup=False).print(*tables)
+        text = io.StringIO()
+        Console(file=text, width=WIDE, markup=False).print(*tables)
+        write_bytes(folder / "ranking.txt", text.getvalue().encode())
         print(f"sweep folder  {folder}\nranking       {folder / 'ranking.txt'}", flush=True)
     if outcome.settings:
         from gt.cli.sweep_report import write_page  # late: --help and a typo answer at once

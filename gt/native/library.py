@@ -130,7 +130,7 @@ def _opened() -> ctypes.CDLL:
         cached.mkdir(parents=True, exist_ok=True)
         _compile(compiler, path)
         return _load(path)
-    except OSError:
+    except (OSError, Unavailable):  # where its disk is full it is the compiler that fails
         pass
     try:
         with tempfile.TemporaryDirectory() as folder:
