@@ -1,4 +1,4 @@
-"""A study's journal, which takes no harm from processes that are killed while they write to it."""
+"""The journal of an Optuna study, robust to processes that are killed while they write to it."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 
 class Journal(JournalFileBackend):
-    """Optuna's file of a line for each change, which machines that share a disk may all write to.
+    """Optuna's journal: a line for each change, appended by any number of machines that share a disk.
 
-    A process that is killed amid a change leaves its lock, which the next one takes after half a minute; a file, for
-    the link that Optuna would have locks forever where it leads nowhere. It may leave half a line too, as does a disk
-    that is full: that never counted, and is cut off before it can spoil the line that comes next.
+    The lock is a file rather than Optuna's default, a symbolic link, because a dangling link would block every later
+    process forever; a file left behind by a killed process is taken over after 30 seconds. An incomplete last line,
+    from a kill or a full disk, is cut off before the next one is appended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,9 +22,12 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self._lock.acquire()
         try:
-            content = self.path.read_bytes()
-            if not content.endswith(b"\n"):
-                os.truncate(self.path, content.rfind(b"\n") + 1)
+            size = self.path.stat().st_size
+            with open(self.path, "rb") as file:
+                file.seek(max(0, size - 1))
+                torn = file.read() not in (b"", b"\n")
+            if torn:
+                os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         finally:
             self._lock.release()
         super().append_logs(logs)
