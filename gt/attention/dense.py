@@ -137,16 +137,19 @@ def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor
 
 
 def _weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None) -> Tensor:
-    """(B, H, L, D) queries, already scaled, and keys, or none, to the attention weights (B, H, L, L)."""
+    """(B, H, L, D) queries, already scaled, and keys, or none, to the attention weights (B, H, L, L).
+
+    They are 0 where a bias hides all that a reader reads; without one no row is hidden, see `_hides`.
+    """
     if q is None or k is None:
         scores = total(None, bias)
         hides = _hides(pairs, scores.dtype)
-        return (scores if hides is None else scores + hides).softmax(-1)
+        return torch._safe_softmax(scores if hides is None else scores + hides, -1)
     scores = q @ k.transpose(-2, -1)
     for each in (bias, _hides(pairs, scores.dtype)):
         if each is not None:  # in place: a pass over the largest tensor there is costs as much as a product
             scores = scores.add_(each) if each.dtype == scores.dtype else scores + each
-    return scores.softmax(-1)
+    return scores.softmax(-1) if bias is None else torch._safe_softmax(scores, -1)
 
 
 def attend_dense(

@@ -212,7 +212,7 @@ def attend(
         q, k, v: (N, H, D) packed nodes, no padding.
         pairs: who reads whom, ``mask(batch)``; a mask for each head needs H heads.
         bias: added to the scores before the softmax: (P, H) in the order of ``pairs.edges``, or (B, 1 or H, L, L), or
-            a `Hint`, which gives whichever the backend prefers.
+            a `Hint`, which gives whichever the backend prefers. Minus infinity hides a pair.
         dropout: probability of dropping each attention weight.
         backend: ``auto``, or one of `BACKENDS`: the numbers are the same, the speed is not.
         score: see `gt.attention.scores`.
@@ -220,7 +220,7 @@ def attend(
         pair_value: (P, H, D) what is read of each pair beside the source's value (Ma et al. 2023).
 
     Returns:
-        (N, H, D); zeros for a node that reads nobody.
+        (N, H, D); zeros for a node that reads nobody, or from whom the bias hides all that it reads.
 
     Raises:
         ValueError: an unknown backend or one that cannot serve here, or shapes that do not fit one another.

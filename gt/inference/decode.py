@@ -137,8 +137,8 @@ class KeysAndValues:
             scores = torch.einsum("srhd,sthd->shrt", q / math.sqrt(q.shape[-1]), keys)
         if layer.hint is not None:
             scores = scores + layer.hint.bias(pairs, dense=False).T.unflatten(1, pairs.visible.shape[1:])
-        weights = scores.masked_fill(~pairs.visible, -torch.inf).softmax(-1)
-        weights = weights.masked_fill(~pairs.visible.any(-1, keepdim=True), 0.0)  # who reads nobody gets zeros
+        scores = scores.masked_fill(~pairs.visible, -torch.inf)
+        weights = torch._safe_softmax(scores, -1)  # who reads nobody gets zeros
         return torch.einsum("shrt,sthd->srhd", weights, values).reshape(shape)
 
 

@@ -33,7 +33,7 @@ SINGLE = [
     Neighbours() & Causal(),
     Nobody(),
 ]
-BIASES = ("none", "pairs", "dense", "shared")
+BIASES = ("none", "pairs", "dense", "shared", "hidden")  # hidden: most pairs, and all of some readers
 
 
 def inputs(pairs, heads, channels, bias, dtype=torch.float64, seed=0):
@@ -41,8 +41,11 @@ def inputs(pairs, heads, channels, bias, dtype=torch.float64, seed=0):
     torch.manual_seed(seed)
     graphs, size = pairs.batch.num_graphs, pairs.batch.max_nodes
     shapes = {"pairs": (pairs.count, heads), "dense": (graphs, heads, size, size), "shared": (graphs, 1, size, size)}
+    shapes["hidden"] = shapes["pairs"]
     made = [torch.randn(pairs.batch.num_nodes, heads, channels, dtype=dtype) for _ in range(3)]
     made.append(torch.randn(shapes[bias], dtype=dtype) if bias != "none" else None)
+    if bias == "hidden":
+        made[3][torch.rand(shapes[bias]) < 0.7] = -torch.inf
     return [None if t is None else t.requires_grad_() for t in made]
 
 
@@ -68,7 +71,8 @@ def looped(q, k, v, pairs, bias):
             elif bias is not None:
                 row = bias[batch.batch[i], h % bias.shape[1], batch.position[i]]
                 scores = scores + row[batch.position[sources]]
-            rows.append(scores.softmax(0) @ v[sources, h])
+            nobody = (scores == -torch.inf).all()
+            rows.append(v.new_zeros(v.shape[2]) if nobody else scores.softmax(0) @ v[sources, h])
     return torch.stack(rows).view(len(q), q.shape[1], v.shape[2])
 
 

@@ -132,7 +132,7 @@ void attention_forward(const Attention *t) {
                     for (long j = LANES; j < width; j += LANES) most = pick(load(row + j) > most, load(row + j), most);
                     float top = most[0];
                     for (int lane = 1; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
-                    if (t->allowed && top == -INFINITY) top = 0; /* reads nobody, or what is not a number */
+                    if ((t->allowed || t->bias) && top == -INFINITY) top = 0; /* reads nobody, or what is not a number */
                     for (long j = 0; j < width; j += LANES) {
                         floats weight = exponential(load(row + j) - top);
                         total += weight;
