@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gt.native.library import address, addressable, drop_level, kernels, obstacle, random_seed
 from gt.ranges import below_one
-from gt.transforms import plain
+from gt.transforms import one_by_one, plain
 
 LEVELS = 2**16  # of probability: the step between two of them is far below what anybody can tell
 
@@ -41,6 +41,7 @@ class _NativeDropout(torch.autograd.Function):
         return out
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _NativeDropout.apply(grad, ctx.p, ctx.seed), None, None
 

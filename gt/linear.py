@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gt.native.library import OPERATIONS, address, addressable, kernels, obstacle
+from gt.transforms import one_by_one
 
 ZEN_5 = 26  # the first family of AMD's processors with units of 512 bits
 CPUINFO = Path("/proc/cpuinfo")
@@ -67,6 +68,7 @@ class _Linear(torch.autograd.Function):
         return _map(x.contiguous(), weight.contiguous(), bias, turned=True)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gt.graph import WHOLE_DEGREES, GraphBatch, Move, lasting
 from gt.masks import Pairs
-from gt.transforms import plain
+from gt.transforms import one_by_one, plain
 
 
 @dataclass
@@ -134,6 +134,7 @@ class _Gather(torch.autograd.Function):
         return x.index_select(0, ends.node)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _AddUp.apply(grad, ctx.ends), None
 
@@ -145,6 +146,7 @@ class _AddUp(torch.autograd.Function):
         return totals(messages, ends)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Gather.apply(grad, ctx.ends), None
 
@@ -156,6 +158,7 @@ class _SumOfOthers(torch.autograd.Function):
         return runs(x, ends.others, ends.ptr)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _SumOfOthers.apply(grad, ctx.back, ctx.ends), None, None
 

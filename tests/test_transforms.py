@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vmap
 
+from gt import linear
+from gt.attention import BACKENDS, Demand
 from gt.layers import GCN, GINE, Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
@@ -58,6 +60,28 @@ def test_second_derivatives_leave_nothing_of_theirs_in_a_batch():
     second = hessian(total)(values[name])  # of a batch that keeps nothing yet
     ends = [grad(total)(values[name] + sign * step) for sign in (1, -1)]
     torch.testing.assert_close(second[3], (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse", "native", "listed"])
+@pytest.mark.parametrize("local", [GINE, GatedGCN, GCN])
+def test_many_gradients_at_once_are_those_of_one_at_a_time(local, backend, monkeypatch):
+    reason = BACKENDS[backend].obstacle(Demand("cpu", False, 2, 16))
+    if reason is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(linear, "SMALLEST", 0)
+    monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)  # every map goes by a kernel where there are any
+    attention = partial(Attention, heads=2, dropout=0.2, backend=backend)
+    feed_forward = partial(FeedForward, dropout=0.2)
+    block = partial(ParallelBlock, local=local, attention=attention, feed_forward=feed_forward)
+    schema = Schema(node_vocab=(5, 5), edge_vocab=(3,), kind="regression")
+    net = GraphTransformer(schema, width=32, depth=2, block=block, mask=Hops(1))
+    out, rows = net(random_batch(SIZES))[:, 0], torch.eye(3)
+    used = torch.autograd.grad(out.sum(), list(net.parameters()), retain_graph=True, allow_unused=True)
+    values = [value for value, each in zip(net.parameters(), used, strict=True) if each is not None]
+    pull = partial(torch.autograd.grad, out, values, retain_graph=True)
+    one_by_one = map(torch.stack, zip(*map(pull, rows), strict=True))
+    for wanted, *found in zip(one_by_one, pull(rows, is_grads_batched=True), vmap(pull)(rows), strict=True):
+        torch.testing.assert_close(found, [wanted, wanted], rtol=1e-4, atol=1e-5)
 
 
 def test_an_ensemble_is_one_network_over_stacked_parameters():

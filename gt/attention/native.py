@@ -21,6 +21,7 @@ from gt.native.library import (
     rows_of_heads,
     where_rows_lie,
 )
+from gt.transforms import one_by_one
 
 FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
 # as in the kernel: readers of a graph and a head that a task has at least, tasks at most, and what readers come in
@@ -102,6 +103,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, out, norm = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of gradients are those of plain products
