@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_a_damaged_file_is_made_anew(cache, content):
     library._opened()
     assert path.stat().st_size > 10_000
     assert kept(cache) == [path]
+
+
+@compiled
+def test_what_a_process_left_that_was_killed_while_it_compiled_goes_in_time(cache):
+    old, young = cache / ".native-old", cache / ".native-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "all.o").write_bytes(b"half of it")
+    hour_ago = time.time() - 3600
+    os.utime(old, (hour_ago, hour_ago))
+    library._opened()
+    assert not old.exists()
+    assert young.exists()  # of a process that may be at work
+    os.utime(young, (hour_ago, hour_ago))
+    library._opened()  # where nothing is to be compiled, too
+    assert [path.suffix for path in kept(cache)] == [".so"]
 
 
 @compiled

@@ -15,7 +15,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +34,9 @@ COMPILERS = ("gcc", "cc", "clang")
 # threads are those of PyTorch, by the library that it has loaded: not one of the linker's choice
 COMPILE = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast", "-fPIC", "-Wno-psabi", "-c"]
 LINK = ["-shared"]
-PATIENCE = 120  # seconds for the compiler
+PATIENCE = 120  # seconds for the compiler, which is run twice
+WORK = ".native-"  # how folders begin in which it works
+ABANDONED = 600  # seconds after which such a folder is that of a process that was killed
 SWITCH = "GT_NATIVE"
 LEVELS = 2**32  # of a random number
 
@@ -86,11 +90,19 @@ def _run(command: list[str]) -> None:
 
 def _compile(compiler: list[str], path: Path) -> None:
     """Write the library whole or not at all; several processes may do so at once."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".native-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=WORK) as folder:
         objects, library = Path(folder, "all.o"), Path(folder, "all.so")
         _run([*compiler, *COMPILE, str(SOURCES / "all.c"), "-o", str(objects)])
         _run([*compiler, *LINK, str(objects), "-o", str(library), "-lm"])
         os.replace(library, path)
+
+
+def _clear(cached: Path) -> None:
+    """Remove what processes left that were killed while they compiled."""
+    with suppress(OSError):  # another process may be at it
+        for folder in cached.glob(f"{WORK}*"):
+            if time.time() - folder.stat().st_mtime > ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -124,6 +136,7 @@ def _opened() -> ctypes.CDLL:
         raise Unavailable("they are for PyTorch with OpenMP on Linux")
     compiler, cached = _compiler(), user_cache_path("gt")
     path = cached / _name(compiler)
+    _clear(cached)
     if (library := _there(path)) is not None:
         return library
     try:
