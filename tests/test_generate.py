@@ -394,7 +394,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
         ((pairs, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
         ((str(tmp_path / "none.ckpt"),), "no checkpoint at"),
         ((ahead,), "the mask Complete() lets a token read what comes after it"),
-        ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 that this model knows"),
+        ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 known to this model"),
         ((good, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
         ((good, "--top-k", "0"), "top-k must be 1 or more, not 0"),
         ((good, "--temperature", "-1"), "temperature must be 0 or more"),

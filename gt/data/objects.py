@@ -58,7 +58,7 @@ class Objects(LinkSource):
             raise UserError(f"what is predicted are texts, SMILES, PyG's Data or NetworkX graphs, {said}")
         (self.kind,) = kinds
         links = getattr(self.items[0], "edge_label_index", None) if len(self.items) == 1 else None
-        self.asked = None if links is None else links.T.cpu().numpy()
+        self.query_pairs = None if links is None else links.T.cpu().numpy()
 
     def key(self) -> dict[str, Any]:
         raise NotImplementedError("objects are new to a model: open them with its schema")
@@ -165,7 +165,7 @@ def check_codes(graphs: Sequence[Data]) -> None:
         return
     ours = smiles_graphs([graphs[place].smiles for place in named])
     rows = np.split(ours.x, pointers(ours.node_counts)[1:-1])
-    for place, own in zip([named[kept] for kept in ours.kept], rows, strict=False):
+    for place, own in zip([named[kept] for kept in ours.indices], rows, strict=False):
         theirs = graphs[place].x
         if theirs is not None and theirs.shape == own.shape and not np.array_equal(theirs.cpu().numpy(), own):
             raise UserError(

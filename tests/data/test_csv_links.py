@@ -188,7 +188,7 @@ def test_pairs_may_be_asked_of_a_graph_that_has_grown(tmp_path):
     write(tmp_path / "mine")
     run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\nn5,new\n")
-    with pytest.raises(UserError, match=r"by a table of pairs, --pairs FILE, of the graph of the training or"):
+    with pytest.raises(UserError, match=r"a table of pairs, --pairs FILE, on the training graph or"):
         predictions(run, f"data.path={tmp_path / 'mine'}")
     of_training = predictions(run, "--pairs", str(tmp_path / "pairs.csv"), "--split", "all")
     assert of_training["prediction"].ne("").tolist() == [True, False]

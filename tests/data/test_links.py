@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gt.attention import Reading
 from gt.data.batch_sampler import Request
-from gt.data.large.link_questions import Ranked, Together
+from gt.data.large.link_questions import RankedTargets, SharedNegatives
 from gt.data.large.link_training import InputGraph, LinkBatches
 from gt.data.large.links import LinkData, LinkSource, both_ways
 from gt.data.large.negatives import AnotherTarget, AnyPair
@@ -238,17 +238,17 @@ def test_a_run_that_resumes_draws_as_one_that_never_stopped(data: LinkData) -> N
 
 def test_questions_about_shared_pairs() -> None:
     positive, negative = np.arange(20).reshape(10, 2), np.arange(100, 160).reshape(30, 2)
-    questions = Together(positive, negative)
+    questions = SharedNegatives(positive, negative)
     found, linked = questions.rows(0, len(questions))
     assert found.T[linked].tolist() == positive.tolist()
     assert found.T[~linked].tolist() == negative.tolist()
     assert questions.rows(0, 20)[1].sum() == questions.rows(20, 40)[1].sum() == 5  # every part holds its share
-    for empty in (Together(positive[:0], negative), Together(positive, negative[:0])):
+    for empty in (SharedNegatives(positive[:0], negative), SharedNegatives(positive, negative[:0])):
         assert len(empty) == len(empty.rows(0, 99)[1]) in (10, 30)
 
 
 def test_questions_of_ranked_links() -> None:
-    questions = Ranked(np.array([[3, 1], [5, 2]], dtype=np.uint8), np.array([[7, 300], [9, 8]], dtype=np.int16))
+    questions = RankedTargets(np.array([[3, 1], [5, 2]], dtype=np.uint8), np.array([[7, 300], [9, 8]], dtype=np.int16))
     found, linked = questions.rows(0, 2)
     assert found.T.tolist() == [[3, 1], [3, 7], [3, 300], [5, 2], [5, 9], [5, 8]]
     assert linked.tolist() == [True, False, False] * 2
@@ -317,7 +317,7 @@ def test_evaluation_in_chunks_is_exact(tmp_path: Path, ranked: bool) -> None:
 
 
 def test_encodings_that_would_know_the_links(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="RandomWalk is computed once from all edges"):
+    with pytest.raises(UserError, match="RandomWalk is precomputed from all edges"):
         link_data(tmp_path).open([RandomWalk(steps=2)])
     link_data(tmp_path).open([Degree()])
 

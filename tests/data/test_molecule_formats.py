@@ -16,7 +16,7 @@ from gt.cli.arguments import parsed
 from gt.cli.command import prepared
 from gt.cli.config import check_value
 from gt.data.graphs import GraphData
-from gt.data.molecules.columns import named, smiles_column, target_columns
+from gt.data.molecules.columns import find_column, smiles_column, target_columns
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.molecules import Molecules
 from gt.data.molecules.parsing import read, reason
@@ -218,7 +218,7 @@ def test_a_column_of_any_name_can_be_typed(name: str, tmp_path: Path) -> None:
         typed = parsed([argument])[0].value()
         assert (list(map(str, typed)) if isinstance(typed, list) else str(typed)) == value
     table = read_molecules(path)
-    assert named(table, name, "data.target") == name
+    assert find_column(table, name, "data.target") == name
     shown = line_of(lambda: target_columns(table, {"smiles"}))
     assert shell_override("data.target", name) in shown
 

@@ -118,7 +118,7 @@ def test_rows_that_are_skipped(tmp_path: Path, table: pd.DataFrame, monkeypatch:
             ["2", "4", "xyz", "syntax error while parsing: xyz", path],
             ["3", "5", "CN(C)(C)(C)C", "Explicit valence for atom # 1 N, 5, is greater than permitted", path],
             ["4", "6", "", "no molecule", path],
-            ["20", "22", TEXTS[20], "'<1' in 'logS' is no number", path],
+            ["20", "22", TEXTS[20], "'<1' in 'logS' is not a number", path],
             ["30", "32", "CC,1,2,3", "4 cells where the header has 2", path],
             ["60", "62", TEXTS[59], "no label", path],
         ]
@@ -218,9 +218,9 @@ def test_sdf(tmp_path: Path) -> None:
         (
             {"other": NUMBERS},
             {},
-            "say data.target=logS, or one of: logS, other",
+            "set data.target=logS, or one of: logS, other",
         ),
-        ({"other": NUMBERS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified goes by one target"),
+        ({"other": NUMBERS}, {"target": ["logS", "other"], "split": "stratified"}, "stratified needs a single target"),
     ],
 )
 def test_refused(tmp_path: Path, table: pd.DataFrame, change: dict, options: dict, message: str) -> None:

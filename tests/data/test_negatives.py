@@ -79,10 +79,10 @@ def test_a_graph_of_millions_of_nodes() -> None:
 
 def test_nothing_to_draw_from() -> None:
     everything = np.array(list(itertools.combinations(range(4), 2)))
-    with pytest.raises(UserError, match="every two nodes"):
+    with pytest.raises(UserError, match="all pairs of nodes"):
         AnyPair(everything, 4).draw(np.zeros((2, 1), dtype=np.int64), np.random.default_rng(0))
     star = np.array([[0, 1], [2, 0], [0, 3]])
-    with pytest.raises(UserError, match="node 0 is linked to every other"):
+    with pytest.raises(UserError, match="node 0 is linked to all others"):
         AnotherTarget(star, 4).draw(np.array([[1, 0], [0, 1]]), np.random.default_rng(0))
-    with pytest.raises(UserError, match="every two nodes"):
+    with pytest.raises(UserError, match="all pairs of nodes"):
         AnyPair(NONE, 1).draw(np.zeros((2, 1), dtype=np.int64), np.random.default_rng(0))

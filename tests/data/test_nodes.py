@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from gt.attention.costs import Demand
-from gt.data.large.nodes import NodeData, Steps, Whole, refuse_dense
+from gt.data.large.nodes import NodeData, SingleGraph, Steps, refuse_dense
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
@@ -130,7 +130,7 @@ def test_drawn_edges_estimate_the_sums_over_all_without_bias(what, tmp_path):
 
     data, graphs = opened(tmp_path, Neighbours([3, 2], 40)), made()
     numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
-    whole = read(Whole(graphs).batch(None))
+    whole = read(SingleGraph(graphs).batch(None))
     total, squares, count = torch.zeros(NODES, 3), torch.zeros(NODES, 3), torch.zeros(NODES, 1)
     loader = data.loader("train")
     for _ in range(150):
@@ -157,7 +157,7 @@ def test_all_edges_drawn_are_the_graph_itself(tmp_path):
     block = partial(ParallelBlock, local=GCN)
     net = GraphTransformer(data.schema, 16, 2, block, head=partial(Head, hidden=0)).eval()
     with torch.no_grad():
-        expected = net(Whole(graphs).batch(None))
+        expected = net(SingleGraph(graphs).batch(None))
         for batch in data.loader("train"):
             roots = (batch.y != UNLABELLED).nonzero()[:, 0]
             nodes = [numbers[tuple(row)] for row in batch.x[roots].numpy()]

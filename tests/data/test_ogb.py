@@ -99,7 +99,7 @@ def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch, room:
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
     data.open([])
     whole = data.graphs
-    monkeypatch.setattr(ogb_raw, "ROOM", room)
+    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", room)
     chunks = list(data.source.read(data.source.files()))
     assert 1 < len(chunks) <= 4
     same_as_ogb("ogbg-molhiv", root)
@@ -112,8 +112,8 @@ def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch, room:
 
 
 def test_large_files_are_told_apart_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ogb_raw, "WHOLE", 100)
-    monkeypatch.setattr(ogb_raw, "ENDS", 10)
+    monkeypatch.setattr(ogb_raw, "FULL_HASH_LIMIT", 100)
+    monkeypatch.setattr(ogb_raw, "HASHED_ENDS", 10)
     seen = set()
     for text in (
         b"a" * 101,

@@ -52,7 +52,7 @@ def test_trees_with_edges_between_tokens(root: Path) -> None:
 
 def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read(FunctionNames(str(root)))
-    monkeypatch.setattr(ogb_raw, "ROOM", 3)
+    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", 3)
     data = GraphData(FunctionNames(str(root)))
     assert len(list(data.source.read(data.source.files()))) == 4
     parts = read(data.source)
@@ -137,7 +137,7 @@ def test_data_module(root: Path) -> None:
         ("raw/node-feat", "0,4\n", ["node-feat.csv.gz, row 1", "4 is outside"]),
         ("raw/node_is_attributed", "2\n", ["node_is_attributed.csv.gz, row 1", "2 is outside"]),
         ("raw/node_depth", "-1\n", ["node_depth.csv.gz, row 1", "less than 0"]),
-        ("raw/graph-label", "a\nb\n", ["graph-label.csv.gz has 2 rows of 1 columns", "asks for 5 of 1"]),
+        ("raw/graph-label", "a\nb\n", ["graph-label.csv.gz has 2 rows of 1 columns", "implies 5 of 1"]),
         ("mapping/typeidx2type", "", ["cannot read", "typeidx2type.csv.gz"]),
     ],
 )

@@ -22,21 +22,21 @@ def root(tmp_path: Path) -> Path:
         ("num-node-list", "", ["num-node-list.csv.gz is empty"]),
         ("num-node-list", "3\n-1\n4\n4\n", ["row 2", "-1 is less than 1"]),
         ("num-node-list", "3\n2\n1\n4\n", ["edge.csv.gz, row 3", "1 is no node"]),
-        ("num-node-list", "3,1\n1,1\n2,1\n4,1\n", ["row 1", "2 columns where there should be 1"]),
-        ("num-edge-list", "2\n0\n1\n", ["num-edge-list.csv.gz has 3 rows", "ask for 4"]),
-        ("num-edge-list", "2\n0\n1\n4\n", ["has 6 rows", "ask for 7"]),
+        ("num-node-list", "3,1\n1,1\n2,1\n4,1\n", ["row 1", "2 columns, expected 1"]),
+        ("num-edge-list", "2\n0\n1\n", ["num-edge-list.csv.gz has 3 rows", "imply 4"]),
+        ("num-edge-list", "2\n0\n1\n4\n", ["has 6 rows", "imply 7"]),
         ("edge", "0,1\n1,2\n0,1\n0,1\n1,-1\n2,0\n", ["row 5", "-1 is no node"]),
-        ("edge", "0,1\n1,2\n0,1\n0,1,5\n1,2\n2,0\n", ["row 4", "3 columns where there should be 2"]),
-        ("edge", "0,1\n1,2\n0,\n0,1\n1,2\n2,0\n", ["row 3", "'' is not a whole number"]),
-        ("edge", "0,1\n1,2\n0,1.5\n0,1\n1,2\n2,0\n", ["row 3", "'1.5' is not a whole number"]),
+        ("edge", "0,1\n1,2\n0,1\n0,1,5\n1,2\n2,0\n", ["row 4", "3 columns, expected 2"]),
+        ("edge", "0,1\n1,2\n0,\n0,1\n1,2\n2,0\n", ["row 3", "'' is not an integer"]),
+        ("edge", "0,1\n1,2\n0,1.5\n0,1\n1,2\n2,0\n", ["row 3", "'1.5' is not an integer"]),
         ("edge", "0,1\n1,2\n0,99999999999999999999\n0,1\n1,2\n2,0\n", ["row 3", "99999999999999999999"]),
-        ("edge-feat", "0,0,0\n" * 5, ["edge-feat.csv.gz has 5 rows", "ask for 6"]),
+        ("edge-feat", "0,0,0\n" * 5, ["edge-feat.csv.gz has 5 rows", "imply 6"]),
         ("edge-feat", "0,0,0\n" * 5 + "0,6,0\n", ["row 6", "6 is outside"]),
         ("node-feat", table(ATOMS).replace("45,", "oxygen,"), ["node-feat.csv.gz, row 6", "'oxygen'"]),
-        ("node-feat", table(ATOMS[:, :8]), ["row 1", "8 columns where there should be 9"]),
+        ("node-feat", table(ATOMS[:, :8]), ["row 1", "8 columns, expected 9"]),
         ("graph-label", "0\n1\n2\n0\n", ["graph-label.csv.gz, row 3", "2.0 is neither 0 nor 1"]),
         ("graph-label", "0\n1\nactive\n0\n", ["row 3", "'active' is not a number"]),
-        ("graph-label", "0\n1\n0\n", ["has 3 rows", "ask for 4"]),
+        ("graph-label", "0\n1\n0\n", ["has 3 rows", "imply 4"]),
         ("train", "3\n3\n", ["train.csv.gz, row 1", "more than once"]),
         ("test", "2\n1\n", ["test.csv.gz, row 2", "1 is in the splits more than once"]),
     ],
@@ -49,7 +49,7 @@ def test_malformed_table(root: Path, part: str, text: str, says: list[str]) -> N
 def test_label_rows_that_are_short_are_not_taken_for_unlabelled(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molclintox", [[0, 1], [1, 1], [0, 0], [1, np.nan]])
     put(tmp_path / "ogbg_molclintox" / "raw" / "graph-label.csv.gz", "0,1\n1,1\n0\n1,\n")
-    fails(lambda: molecules("ogbg-molclintox", tmp_path), "row 3: 1 columns where there should be 2")
+    fails(lambda: molecules("ogbg-molclintox", tmp_path), "row 3: 1 columns, expected 2")
 
 
 def test_infinite_target(tmp_path: Path) -> None:
@@ -73,12 +73,12 @@ def test_blocks_are_the_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_piece_beyond_the_end_and_rows_that_are_left_over(tmp_path: Path) -> None:
     put(tmp_path / "t.csv.gz", "1\n2\n3\n")
-    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 4).take(4), "has 3 rows", "ask for 4")
-    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 2).take(2), "has 3 rows", "ask for 2")
+    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 4).take(4), "has 3 rows", "imply 4")
+    fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 2).take(2), "has 3 rows", "imply 2")
 
 
 def test_fault_in_a_later_block_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ogb_csv, "BLOCK", 4)
     put(tmp_path / "t.csv.gz", "1,1\n2,2\n3,3\n4,x\n5,5\n")
-    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64), "row 4: 'x' is not a whole number")
-    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 3, np.int64), "row 1: 2 columns where there should be 3")
+    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64), "row 4: 'x' is not an integer")
+    fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 3, np.int64), "row 1: 2 columns, expected 3")

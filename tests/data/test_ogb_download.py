@@ -44,7 +44,7 @@ MINI = ("ogbg-molhiv", "ogbg-ppa", "ogbg-code2", "ogbn-arxiv", "ogbn-proteins", 
 @pytest.mark.parametrize("name", MINI)
 def test_files_are_all_that_a_dataset_of_any_level_has(real_data: Path, name: str) -> None:
     folder = ogb_download.locate(name, real_data / "ogb_mini")
-    unread = {"mol.csv.gz", "split_dict_np2.pt", f"RELEASE_v{ogb_catalogue.facts(name)['version']}.txt"}
+    unread = {"mol.csv.gz", "split_dict_np2.pt", f"RELEASE_v{ogb_catalogue.metadata(name)['version']}.txt"}
     there = {path for path in folder.rglob("*") if path.is_file() and path.name not in unread}
     assert set(ogb_download.files(name, folder).values()) == there
 
@@ -63,9 +63,9 @@ def test_facts_of_every_level() -> None:
     assert (levels["ogbg-code2"], levels["ogbn-mag"], levels["ogbl-ddi"]) == ("graph", "node", "link")
     for name in levels:
         assert ogb_download.files(name, Path("x"))
-        assert ogb_catalogue.facts(name)["url"].startswith("http")
-    fails(lambda: ogb_catalogue.facts("ogbn-arxif"), "did you mean ogbn-arxiv?")
-    fails(lambda: ogb_catalogue.facts("ogbg-ppa", "link"), "no link-level dataset", "did you mean ogbl-ppa?")
+        assert ogb_catalogue.metadata(name)["url"].startswith("http")
+    fails(lambda: ogb_catalogue.metadata("ogbn-arxif"), "did you mean ogbn-arxiv?")
+    fails(lambda: ogb_catalogue.metadata("ogbg-ppa", "link"), "no link-level dataset", "did you mean ogbl-ppa?")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -176,9 +176,14 @@ def test_no_network(server: Server, tmp_path: Path) -> None:
 def test_room_for_what_will_be_built(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**21 + 2 * len(server.body)))
-    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path, built=2**22), "needs 4 MiB", "2 are free", "larger disk")
+    fails(
+        lambda: ogb_download.locate("ogbg-molhiv", tmp_path, store_bytes=2**22),
+        "needs 4 MiB",
+        "2 are free",
+        "larger disk",
+    )
     assert left_in(tmp_path) == []
-    ogb_download.locate("ogbg-molhiv", tmp_path, built=2**20)
+    ogb_download.locate("ogbg-molhiv", tmp_path, store_bytes=2**20)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "page", "other", "incomplete", "no size", "stalled", "disk", "short"])
@@ -198,10 +203,10 @@ def test_failed_download_leaves_nothing(
             archive.writestr("hiv/raw/num-node-list.csv.gz" if spoil == "incomplete" else "readme", b"x")
         server.body = path.read_bytes()
         path.unlink()
-        says += ["holds no hiv/raw/num-" + ("edge" if spoil == "incomplete" else "node")]
+        says += ["lacks hiv/raw/num-" + ("edge" if spoil == "incomplete" else "node")]
     elif spoil == "no size":
         server.headers = {"Content-Length": ""}
-        says += ["how large"]
+        says += ["does not report its size"]
     elif spoil == "stalled":
         server.stall.set()
         monkeypatch.setattr(ogb_download, "TIMEOUT", 0.2)

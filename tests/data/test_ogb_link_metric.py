@@ -97,7 +97,7 @@ def test_not_defined() -> None:
 @pytest.mark.parametrize("answers", [[0, 1, 0], [1, 0, 0, 1], [0, 0], [1, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1, 0, 1]])
 def test_rows_that_are_no_groups(answers: list[int]) -> None:
     target = torch.tensor(answers)[:, None].float()
-    with pytest.raises(ValueError, match="each link should come first"):
+    with pytest.raises(ValueError, match="each link must come first"):
         ReciprocalRank("ogbl-citation2").update(torch.zeros_like(target), target)
 
 

@@ -198,8 +198,8 @@ def test_sets_of_another_kind(name: str) -> None:
         ("ogbl-ppa", {"node-feat": np.full((NODES, 58), 2)}, ("row 1: 2 is neither 0 nor 1",)),
         ("ogbl-ddi", {"train": {"edge": np.array([[0, 1], [-1, 3]])}}, ("train.pt, row 2: -1 is no node",)),
         ("ogbl-ddi", {"valid": {"edge": np.array([[0, 1]])}}, ("valid.pt has no 'edge_neg', only edge",)),
-        ("ogbl-ddi", {"train": {"edge": np.array([0, 1])}}, ("train.pt: links come as (2,)",)),
-        ("ogbl-ddi", {"train": {"edge": np.array([[0.5, 1]])}}, ("train.pt: links are no whole numbers",)),
+        ("ogbl-ddi", {"train": {"edge": np.array([0, 1])}}, ("train.pt: links have the shape (2,)",)),
+        ("ogbl-ddi", {"train": {"edge": np.array([[0.5, 1]])}}, ("train.pt: links are not integers",)),
         (
             "ogbl-citation2",
             {"test": {"source_node": np.array([1]), "target_node": np.array([2, 3]), "target_node_neg": np.eye(2)}},

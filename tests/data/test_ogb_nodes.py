@@ -172,7 +172,7 @@ def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
         ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5 + "0,5\n", "row 6: 5 is no node of the graph"),
         ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5, "has 5 rows"),
         ("ogbn-arxiv", "raw/node-label.csv.gz", "1\n40\n1\n1\n1\n", "row 2: 40 is not one of 40 classes"),
-        ("ogbn-arxiv", "raw/num-node-list.csv.gz", "2\n3\n", "2 graphs where there should be 1"),
+        ("ogbn-arxiv", "raw/num-node-list.csv.gz", "2\n3\n", "2 graphs instead of 1"),
         ("ogbn-arxiv", "split/time/test.csv.gz", "4\n", "more than once"),
         ("ogbn-proteins", "raw/node-label.csv.gz", (",".join(["3"] * 112) + "\n") * 5, "row 1: 3.0 is neither 0 nor 1"),
     ],
@@ -187,6 +187,8 @@ def test_what_is_missing_or_unknown_is_one_line(tmp_path):
     (folder / ogb_nodes.PAPERS["edge"]).unlink()
     fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")
     fails(lambda: NodeData(OGBNodes("ogbn-arxvi")), "did you mean ogbn-arxiv?")
-    fails(lambda: NodeData(OGBNodes("ogbn-papers100M")), "ogbn-papers100M is none of the node sets read here")
+    fails(
+        lambda: NodeData(OGBNodes("ogbn-papers100M")), "ogbn-papers100M is not supported; available node datasets are"
+    )
     with pytest.raises(UserError):
         NodeData(OGBNodes("ogbg-molhiv"))

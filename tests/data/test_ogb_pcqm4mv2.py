@@ -135,11 +135,11 @@ def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_
 @pytest.mark.parametrize(
     ("splits", "says"),
     [
-        ({"train": [0], "valid": [1], "test": [2]}, "holds train, valid, test and not"),
-        (SPLITS | {"train": [0, 7]}, "no row of data.csv.gz"),
-        (SPLITS | {"train": [0, -1]}, "no row of data.csv.gz"),
+        ({"train": [0], "valid": [1], "test": [2]}, "holds train, valid, test instead of"),
+        (SPLITS | {"train": [0, 7]}, "out of range for data.csv.gz"),
+        (SPLITS | {"train": [0, -1]}, "out of range for data.csv.gz"),
         (SPLITS | {"train": [0, 1]}, "more than once"),
-        (SPLITS | {"train": [0, 2, 5], "test-challenge": [3]}, "molecule 5 is in train and has no gap"),
+        (SPLITS | {"train": [0, 2, 5], "test-challenge": [3]}, "molecule 5 is in train, but has no gap"),
     ],
 )
 def test_splits_that_do_not_fit(tmp_path: Path, splits: dict[str, list[int]], says: str) -> None:
@@ -150,7 +150,7 @@ def test_splits_that_do_not_fit(tmp_path: Path, splits: dict[str, list[int]], sa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("idx,smiles\n0,C\n", "has the columns idx, smiles and not idx, smiles, homolumogap"),
+        ("idx,smiles\n0,C\n", "has the columns idx, smiles instead of idx, smiles, homolumogap"),
         ("idx,smiles,homolumogap\n", "holds no molecules"),
         ("idx,smiles,homolumogap\n0,C,1.0\n2,C,1.0\n", "row 2: idx is not 1"),
     ],

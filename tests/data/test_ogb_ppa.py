@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("room", [1, 4, 10**6])
 def test_three_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(ogb_raw, "ROOM", room)
+    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", room)
     graphs = read(ProteinAssociations(str(root)))
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6]
@@ -65,9 +65,9 @@ def test_same_as_ogb(real_data: Path, tmp_path: Path) -> None:
     ("part", "text", "says"),
     [
         ("graph-label", "36\n37\n0\n", ["row 2", "37 is not one of 37 classes"]),
-        ("edge-feat", "0,0,0,0,0,0,0\n0,0,0,0,0,0,1.5\n0,0,0,0,0,0,0\n", ["row 2", "1.5 is no strength"]),
-        ("edge-feat", "0,0,0,0,0,0,0\n0,0,,0,0,0,0\n0,0,0,0,0,0,0\n", ["row 2", "nan is no strength"]),
-        ("edge-feat", "0,0,0,0,0,0,0\n" * 4, ["has 4 rows", "ask for 3"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n0,0,0,0,0,0,1.5\n0,0,0,0,0,0,0\n", ["row 2", "1.5 is not a strength"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n0,0,,0,0,0,0\n0,0,0,0,0,0,0\n", ["row 2", "nan is not a strength"]),
+        ("edge-feat", "0,0,0,0,0,0,0\n" * 4, ["has 4 rows", "imply 3"]),
     ],
 )
 def test_malformed_file(root: Path, part: str, text: str, says: list[str]) -> None:

@@ -286,7 +286,7 @@ def test_each_split_of_one_graph_counts_its_own_nodes(tmp_path):
         [batch] = list(data.loader(split))
         assert (batch.y != -100).nonzero().flatten().tolist() == list(ids)
         assert batch.y[list(ids)].tolist() == [i % 3 for i in ids] == data.targets(split).tolist()
-    with pytest.raises(UserError, match="12 graphs where one is needed"):
+    with pytest.raises(UserError, match="12 graphs, but one is needed"):
         NodeData(PyG(partial(Kept, graphs()), root=str(tmp_path))).open([])
 
 

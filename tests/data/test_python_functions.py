@@ -14,18 +14,18 @@ from gt.data.packed import Graphs
 from gt.data.python import functions as python_functions
 from gt.data.python import library, misuse, returns
 from gt.data.python.functions import PythonFunctions
-from gt.data.python.library import LONGEST, sources, split_of
+from gt.data.python.library import MAX_TOKENS, sources, split_of
 from gt.data.python.returns import ANSWER, CLASSES, answers, hidden, label
 from gt.data.python.syntax import EDGE_KINDS, FUNCTIONS, NODE_TYPES, Tree, preorder, tokens
 from gt.data.python.syntax import tree as graph_of
-from gt.data.python.views import DEEPEST, NONE, UNKNOWN, WORDS
+from gt.data.python.views import MAX_DEPTH, NONE, UNKNOWN, VOCABULARY_SIZE
 from gt.errors import UserError
 
 build, key = partial(python_functions.build, "returns"), partial(python_functions.key, "returns")
 
 
 def tree(function: ast.AST) -> Tree:
-    return graph_of(preorder(function), alone={ANSWER})
+    return graph_of(preorder(function), unjoined={ANSWER})
 
 
 def parse(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
@@ -483,7 +483,7 @@ def test_functions_that_python_cannot_write_are_left_out(samples):
 def test_depth_is_capped(folder, tmp_path):
     files = {"deep.py": f"def f(a):\n    g({'-' * 100}a)"}
     graphs = build("graph", with_files(folder, tmp_path, files), silent)
-    assert graphs.nodes["x"][:, 2].max() == DEEPEST
+    assert graphs.nodes["x"][:, 2].max() == MAX_DEPTH
     check(graphs)
 
 
@@ -538,7 +538,7 @@ def test_the_standard_library():
     check(graphs)
     assert 12_000 < len(graphs) < 18_000
     assert graphs.notes["files that do not parse"] < 5
-    assert graphs.sizes.max() <= LONGEST
+    assert graphs.sizes.max() <= MAX_TOKENS
     y = graphs.graphs["y"]
     share = np.bincount(y, minlength=7) / len(y)
     assert 0.35 < share[CLASSES.index("nothing")] < 0.47
@@ -551,4 +551,4 @@ def test_the_standard_library():
         assert np.abs(np.bincount(y[ids], minlength=7) / len(ids) - share).sum() < 0.2
     token = graphs.nodes["x"][:, 0]
     assert (token == UNKNOWN).mean() < 0.1
-    assert token.max() == WORDS - 1
+    assert token.max() == VOCABULARY_SIZE - 1

@@ -133,7 +133,7 @@ def test_a_hidden_use_is_that_of_the_source(stores):
         for place, (hole, token) in enumerate(zip(*sample.slots, strict=True)):
             node = order[hole][0]
             other = preorder(ast.parse(renamed(source, (node.lineno, node.col_offset), "hole")).body[0])
-            expected = tree(other, alone={"hole"})
+            expected = tree(other, unjoined={"hole"})
             batch = misuse.hide(as_batch(sample), np.array([place], np.uint64), word=1, joined=True)
             found = {
                 (*edge, int(kind))
@@ -253,7 +253,7 @@ def test_examples_show_the_code(stores):
             self.unused = torch.nn.Parameter(torch.zeros(1))
 
         def forward(self, batch):
-            return 50.0 * torch.nn.functional.one_hot(batch.y, misuse.MOST)
+            return 50.0 * torch.nn.functional.one_hot(batch.y, misuse.MAX_VARIABLES)
 
     for data in stores.values():
         shown = data.examples(Sure(), "test")
@@ -332,7 +332,7 @@ def test_a_file_that_has_changed_has_no_example(tmp_path):
     path.write_text(LIBRARY)
     first = samples(ast.parse(LIBRARY))[0]
     hole, other = first.slots[0][:2]
-    assert misuse.told(path, first.line, 0, hole, {other: 1.0})
+    assert misuse.describe(path, first.line, 0, hole, {other: 1.0})
     for text in (
         "",
         "def broken(",
@@ -340,9 +340,9 @@ def test_a_file_that_has_changed_has_no_example(tmp_path):
         LIBRARY.replace("width * height", "1"),
     ):
         path.write_text(text)
-        assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""
+        assert misuse.describe(path, first.line, 0, hole, {other: 1.0}) == ""
     path.unlink()
-    assert misuse.told(path, first.line, 0, hole, {other: 1.0}) == ""
+    assert misuse.describe(path, first.line, 0, hole, {other: 1.0}) == ""
 
 
 def test_each_epoch_hides_another_use(stores):

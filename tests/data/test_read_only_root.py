@@ -10,7 +10,7 @@ import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
 from gt.data.graphs import GraphData
-from gt.data.large.sampling import Clusters, Rows
+from gt.data.large.sampling import Adjacency, Clusters
 from gt.data.packed import Graphs
 from gt.data.source import Source
 from gt.data.store_folders import temporary_store
@@ -157,7 +157,7 @@ def test_a_damaged_store_that_cannot_be_mended_is_built_elsewhere_once(finished:
 
 def test_clusters_of_a_store_that_cannot_be_written_to(finished: Path, work: Path) -> None:
     [folder] = (facts.parent for facts in finished.glob("stores/one-*/facts.json"))
-    rows = Rows(np.arange(9), np.roll(np.arange(8), 1), np.ones(8, np.int64))
+    rows = Adjacency(np.arange(9), np.roll(np.arange(8), 1), np.ones(8, np.int64))
     for _ in range(2):
         sampler = Clusters(parts=2, together=1)
         sampler.open(rows, folder)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gt.data.large.clusters import clusters
-from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Rows, Sample, Sampler, choose
+from gt.data.large.sampling import Adjacency, Clusters, Full, Neighbours, Partition, Sample, Sampler, choose
 from gt.errors import UserError
 
 NODES = 50
@@ -27,7 +27,7 @@ def some_edges(nodes: int = NODES, edges: int = 300, seed: int = 0) -> np.ndarra
 
 
 def opened(sampler: Sampler, folder: Path, edges: np.ndarray | None = None) -> Sampler:
-    sampler.open(Rows.of(some_edges() if edges is None else edges, NODES), folder)
+    sampler.open(Adjacency.of(some_edges() if edges is None else edges, NODES), folder)
     return sampler
 
 
@@ -120,7 +120,7 @@ def test_a_choice_is_of_distinct_numbers_all_alike():
 
 def test_parts_are_dealt_out_anew():
     sampler = Partition(4)
-    sampler.rows = Rows.of(some_edges(), NODES)
+    sampler.adjacency = Adjacency.of(some_edges(), NODES)
     one, other = (sampler.plan(np.arange(5), 1, np.random.default_rng(epoch)) for epoch in (0, 1))
     assert not np.array_equal(one[0], other[0])
     assert np.array_equal(one[0], sampler.plan(np.arange(5), 1, np.random.default_rng(0))[0])
@@ -155,7 +155,7 @@ def planted(groups: int, size: int, seed: int = 0) -> np.ndarray:
 
 def test_clusters_are_balanced_and_cut_few_edges():
     edges = planted(20, 100)
-    rows = Rows.of(edges, 2000)
+    rows = Adjacency.of(edges, 2000)
     for parts, least in ((20, 0.5), (4, 0.6)):
         part = clusters(rows.pointer, rows.source, parts)
         sizes = np.bincount(part, minlength=parts)
@@ -169,14 +169,14 @@ def test_clusters_are_balanced_and_cut_few_edges():
     )
     links = np.random.default_rng(0).permutation(1600)[np.concatenate([links, links[::-1]], 1)]
     links = links[:, np.lexsort(links)]
-    part = clusters(*(getattr(Rows.of(links, 1600), name) for name in ("pointer", "source")), 8)
+    part = clusters(*(getattr(Adjacency.of(links, 1600), name) for name in ("pointer", "source")), 8)
     assert (part[links[0]] == part[links[1]]).mean() > 0.8
 
 
 def test_clusters_of_awkward_graphs():
     for nodes, parts in ((5, 5), (1, 1), (7, 3)):
         for edges in (np.empty((2, 0), int), np.zeros((2, 3), int)):
-            rows = Rows.of(edges, nodes)
+            rows = Adjacency.of(edges, nodes)
             assert np.bincount(clusters(rows.pointer, rows.source, parts), minlength=parts).min() > 0
 
 

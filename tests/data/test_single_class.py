@@ -51,7 +51,7 @@ def test_graphs_of_pyg(tmp_path):
 
 def test_molecules(tmp_path):
     pd.DataFrame({"smiles": ["C" * n for n in range(1, ROWS)], "y": "a"}).to_csv(tmp_path / "m.csv", index=False)
-    with pytest.raises(UserError, match=r"m\.csv: 'y' holds one value only: there is nothing to learn"):
+    with pytest.raises(UserError, match=r"m\.csv: 'y' holds only one value: there is nothing to learn"):
         list(Molecules(str(tmp_path / "m.csv"), target="y").build())
 
 

@@ -46,7 +46,7 @@ def test_equals_ogb() -> None:
     found = smiles_graphs(ASSORTED)
     assert not found.failed
     assert found.relaxed == 0
-    np.testing.assert_array_equal(found.kept, range(len(ASSORTED)))
+    np.testing.assert_array_equal(found.indices, range(len(ASSORTED)))
     nodes, edges = pointers(found.node_counts), pointers(found.edge_counts)
     for number, text in enumerate(ASSORTED):
         expected = smiles2graph(text)
@@ -61,7 +61,7 @@ def test_what_is_no_molecule_leaves_no_trace(capfd: pytest.CaptureFixture[str]) 
     mixed = [text for pair in zip(BROKEN, ASSORTED, strict=False) for text in pair]
     found, alone = smiles_graphs(mixed, scaffolds=True), smiles_graphs(ASSORTED[: len(BROKEN)], scaffolds=True)
     assert [place for place, _ in found.failed] == list(range(0, 2 * len(BROKEN), 2))
-    np.testing.assert_array_equal(found.kept, range(1, 2 * len(BROKEN), 2))
+    np.testing.assert_array_equal(found.indices, range(1, 2 * len(BROKEN), 2))
     for name in ("node_counts", "edge_counts", "edge_index", "x", "edge_attr"):
         np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
     assert found.scaffolds == alone.scaffolds
@@ -98,7 +98,7 @@ def test_scaffold_is_the_one_of_rdkit() -> None:
 def test_nothing_to_read() -> None:
     found = smiles_graphs([], scaffolds=True)
     assert (found.x.shape, found.edge_attr.shape, found.edge_index.shape) == ((0, 9), (0, 3), (2, 0))
-    assert not len(found.kept)
+    assert not len(found.indices)
     assert not found.scaffolds
 
 

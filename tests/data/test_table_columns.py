@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("rdkit")
-from gt.data.molecules.columns import named, smiles_column, split_column, target_columns
+from gt.data.molecules.columns import find_column, smiles_column, split_column, target_columns
 from gt.data.table import Table
 from gt.errors import UserError
 
@@ -70,17 +70,17 @@ def test_targets(columns: dict[str, list[str | None]], expected: list[str]) -> N
     [
         (
             {"mu": REAL, "gap": OTHER},
-            "a.csv: cannot tell .*; say data.target=mu, or one of: mu, gap$",
+            "a.csv: cannot tell .*; set data.target=mu, or one of: mu, gap$",
         ),
         ({"logS": REAL, "found": WORDS}, "data.target=logS, or one of: logS, found$"),
         ({"logS": REAL, "toxic": YES_NO}, "data.target=logS, or one of: logS, toxic$"),
         ({"exp_a": REAL, "exp_b": REAL}, "data.target=exp_a, or one of: exp_a, exp_b$"),
-        ({"id": REAL, "name": NAMES}, "a.csv: no column could be a target; there is id, name .such as 'compound 0'.$"),
+        ({"id": REAL, "name": NAMES}, "no column could be a target; columns found: id, name .such as 'compound 0'.$"),
         (
             {"yield": [f"{n}.5 %" for n in range(40)], "num": COUNT},
-            "a.csv: no column could be a target; there is yield .such as '0.5 %'., num$",
+            "a.csv: no column could be a target; columns found: yield .such as '0.5 %'., num$",
         ),
-        ({}, "a.csv: no column could be a target; there is none but the molecules"),
+        ({}, "a.csv: no column could be a target; there are only molecules"),
         ({f"f{n}": REAL for n in range(30)}, "f10, f11 and 18 more$"),
     ],
 )
@@ -91,7 +91,7 @@ def test_no_target_to_tell(columns: dict[str, list[str | None]], message: str) -
 
 def test_columns_that_blanks_part() -> None:
     one = table(smiles__y=[f"{smiles} {y}" for smiles, y in zip(MOLECULES, REAL, strict=True)])
-    with pytest.raises(UserError, match="parted by blanks: commas, semicolons or tabs are needed"):
+    with pytest.raises(UserError, match="separated by spaces: use commas, semicolons or tabs"):
         target_columns(one, {"smiles y"})
 
 
@@ -104,15 +104,15 @@ def test_lists_and_dates_are_no_targets() -> None:
 
 def test_split_column() -> None:
     words = ["train", "Valid", "test", "train"] * 10
-    assert split_column(table(smiles=MOLECULES, Model=words), must=False) is None
-    assert split_column(table(split=["a"] * 40, fold=words), must=False) == "fold"
-    assert split_column(table(split=[None] * 40), must=False) is None
-    assert split_column(table(data_split=["?", *words[1:]]), must=True) == "data_split"
+    assert split_column(table(smiles=MOLECULES, Model=words), required=False) is None
+    assert split_column(table(split=["a"] * 40, fold=words), required=False) == "fold"
+    assert split_column(table(split=[None] * 40), required=False) is None
+    assert split_column(table(data_split=["?", *words[1:]]), required=True) == "data_split"
     with pytest.raises(UserError, match=r"a.csv: no column says train, valid or test"):
-        split_column(table(split=["a"] * 40), must=True)
+        split_column(table(split=["a"] * 40), required=True)
 
 
-def test_named() -> None:
-    assert named(table(logS=REAL), "logS", "data.target") == "logS"
+def test_find_column() -> None:
+    assert find_column(table(logS=REAL), "logS", "data.target") == "logS"
     with pytest.raises(UserError, match=r"a.csv has no column 'logs' \(data.target\): did you mean 'logS'\?"):
-        named(table(logS=REAL, smiles=MOLECULES), "logs", "data.target")
+        find_column(table(logS=REAL, smiles=MOLECULES), "logs", "data.target")

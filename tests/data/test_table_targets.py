@@ -33,7 +33,7 @@ def test_kinds(cells: list, kind: Kind, classes: tuple[str, ...], y: list[float]
     found = read(y=cells)
     assert (found.kind, found.classes) == (kind, classes)
     np.testing.assert_array_equal(found.y[:, 0], y)
-    assert not found.wrong
+    assert not found.faults
     assert found.outputs == (len(classes) if kind == "multiclass" else 1)
 
 
@@ -67,8 +67,8 @@ def test_cells_that_are_no_targets() -> None:
     cells: list = [f"{n / 7}" for n in range(40)]
     cells[3], cells[5], cells[9], cells[11] = "<0.1", "inf", "1e300", None
     found = read(y=cells)
-    assert found.wrong == {
-        3: "'<0.1' in 'y' is no number",
+    assert found.faults == {
+        3: "'<0.1' in 'y' is not a number",
         5: "'inf' in 'y' is too large",
         9: "'1e300' in 'y' is too large",
     }
@@ -78,16 +78,16 @@ def test_cells_that_are_no_targets() -> None:
 @pytest.mark.parametrize(
     ("kind", "columns", "message"),
     [
-        (None, {"y": ["1", "1"]}, "a.csv: 'y' holds one value only"),
-        (None, {"y": ["a", "a", None]}, "a.csv: 'y' holds one value only"),
+        (None, {"y": ["1", "1"]}, "a.csv: 'y' holds only one value"),
+        (None, {"y": ["a", "a", None]}, "a.csv: 'y' holds only one value"),
         (None, {"y": [None, None]}, "a.csv: 'y' is empty"),
-        (None, {"y": ["1", "2.5"], "z": ["a", "b"]}, "a.csv: 'z' holds text and other targets numbers"),
-        (None, {"y": ["a", "b", "c"], "z": ["a", "b", "c"]}, "only one can be learned, not y, z"),
+        (None, {"y": ["1", "2.5"], "z": ["a", "b"]}, "a.csv: 'z' holds text, other targets numbers"),
+        (None, {"y": ["a", "b", "c"], "z": ["a", "b", "c"]}, "only one multiclass target is supported, not y, z"),
         ("binary", {"y": ["0", "1", "2"]}, "a.csv, line 4: 2 in 'y' is a third value, data.kind=binary takes"),
         ("binary", {"y": ["a", "b", "c"]}, "a.csv: 'y' holds 3 different words, data.kind=binary takes two"),
         ("multiclass", {"y": [str(n) for n in range(2000)]}, "a.csv: 'y' holds 2000 different values, too many"),
-        ("multiclass", {"y": [f"name {n}" for n in range(20)]}, "20 different values in 20 rows are no classes"),
-        ("multiclass", {"y": ["1", "2"], "z": ["1", "2"]}, "only one can be learned"),
+        ("multiclass", {"y": [f"name {n}" for n in range(20)]}, "20 different values in 20 rows are too many"),
+        ("multiclass", {"y": ["1", "2"], "z": ["1", "2"]}, "only one multiclass target"),
     ],
 )
 def test_refused(kind: Kind | None, columns: dict[str, list], message: str) -> None:
@@ -103,5 +103,5 @@ def test_strata() -> None:
     assert np.bincount(strata).tolist() == [10] * 10
     assert all(numbers[strata == n].max() <= numbers[strata == n + 1].min() for n in range(9))
     assert read(y=["a", "b", "c"]).strata(np.array([2, 0]), "a.csv").tolist() == [2, 0]
-    with pytest.raises(UserError, match=r"data.split=stratified goes by one target, there are 2"):
+    with pytest.raises(UserError, match=r"data.split=stratified needs a single target, not 2"):
         read(a=["0", "1"], b=["0", "1"]).strata(np.arange(2), "a.csv")

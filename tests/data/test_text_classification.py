@@ -172,7 +172,7 @@ def test_the_column_that_is_suggested_could_be_the_one(tmp_path):
     with pytest.raises(UserError, match=r"""such as 'data\.text="Review Text"';"""):
         opened(path)
     path.write_text("n,phrase,polarity\n" + "".join(f"{n},a fine film,good\n" for n in range(9)))
-    with pytest.raises(UserError, match=r"such as data\.text=phrase data\.label=polarity; there are n, phrase"):
+    with pytest.raises(UserError, match=r"such as data\.text=phrase data\.label=polarity; columns found: n, phrase"):
         opened(path)
 
 
@@ -276,9 +276,9 @@ MISTAKES = {
     "empty texts": ("a.tsv", "\t1\n  \t0\n", "{path}, line 1: the text is empty; no other row can be used either"),
     "empty": ("a.csv", "\n", "{path} is empty"),
     "empty jsonl": ("a.jsonl", "", "{path} is empty"),
-    "header alone": ("a.csv", "text,label\n", "{path} holds no rows: it should hold a text and a label a row"),
+    "header alone": ("a.csv", "text,label\n", "{path} has no rows: each row should hold a text and a label"),
     "one column": ("a.csv", "good no\nbad yes\n",
-     "{path}, line 1: one column, where a text and a label should stand"),
+     "{path}, line 1: only one column, expected a text and a label"),
     "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
     "no label": ("a.jsonl", '{"text": "a", "labl": 1}\n' * 2 + '{"text": "", "label": 1}\n',
      "{path}, line 1: there is no 'label'; did you mean 'labl'?"),
@@ -287,9 +287,9 @@ MISTAKES = {
     "one class": ("a.tsv", "good text\t1\n" * 30,
      "every training text of {path} has the label '1': there is nothing to learn"),
     "too few": ("a.tsv", "good text\t1\nbad text\t0\n",
-     "{path} has 2 rows: too few to split, valid and test would have none"),
+     "{path} has 2 rows: too few to split, valid and test would be empty"),
     "quote": ("a.csv", 'text,label\n"good" film,1\n', "{path}, line 2: "),
-    "ending": ("a.xml", "<a>", "{path} is none of CSV, TSV, JSONL and Parquet"),
+    "ending": ("a.xml", "<a>", "{path} is not CSV, TSV, JSONL or Parquet"),
 }  # fmt: skip
 
 
@@ -327,13 +327,13 @@ def test_other_mistakes(tmp_path):
         opened(tmp_path / "none.tsv")
     tsv(tmp_path / "a.tsv")
     tsv(tmp_path / "b.tsv")
-    with pytest.raises(UserError, match=r"says that it is for training: set data.path to the training file"):
+    with pytest.raises(UserError, match=r"is named as the training file: set data.path to the training file"):
         opened(tmp_path)
     strange = tsv(tmp_path / "v.tsv", [("a film", "odd")])
     with pytest.raises(UserError, match=r"the valid split of .* has a label 'odd' that training lacks"):
         opened(tmp_path / "a.tsv", valid_path=str(strange))
     for options in ({"tokens": "characters"}, {"longest": 0}, {"valid": 0.0}, {"valid": 0.5, "test": 0.5}):
-        with pytest.raises(ValueError, match=r"must be|leave nothing"):
+        with pytest.raises(ValueError, match=r"must be|leave no training"):
             over(GraphData, TextClassification, "any", **options)
 
 
@@ -346,11 +346,11 @@ def test_a_test_split_whose_labels_are_hidden_is_left_out(tmp_path, capsys):
         tsv(tmp_path / f"{split}.tsv", some)
     data = opened(tmp_path)
     assert {split: len(ids) for split, ids in data.graphs.splits.items()} == {"train": 60, "valid": 9}
-    assert "valid 9; test left out, whose labels are all -1" in capsys.readouterr().out
+    assert "valid 9; test left out, as its labels are all -1" in capsys.readouterr().out
     (tmp_path / "dev.tsv").unlink()  # nor is another drawn in its place
     assert {split: len(ids) for split, ids in opened(tmp_path).graphs.splits.items()} == {"train": 54, "valid": 6}
-    assert "valid 6; test left out, whose labels are all -1" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"data\.folds deals out the rows of one file"):
+    assert "valid 6; test left out, as its labels are all -1" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data\.folds splits the rows of a single file"):
         opened(tmp_path, folds=5)
     tsv(tmp_path / "test.tsv", [rows[0], ("a film", "-1")])  # these are not hidden, but wrong
     with pytest.raises(UserError, match=r"the test split of .* has a label '-1' that training lacks"):

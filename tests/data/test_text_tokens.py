@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt.data.text.corpus import Text
-from gt.data.text.files import PIECE, between, joined, pieces, text_files, word_for
+from gt.data.text.files import PIECE, between, joined, pieces, store_name, text_files
 from gt.data.text.hub import HuggingFaceText
 from gt.data.text.language import LanguageData
 from gt.data.text.metrics import LanguageModel
@@ -45,7 +45,7 @@ def test_characters_are_numbered_in_their_order():
     tokenizer = Characters.learn(["ba", "ca\U0001d518é"], 0)
     assert tokenizer.names == ("a", "b", "c", "é", "\U0001d518")
     assert tokenizer.encode(["cab"])[0].tolist() == [2, 0, 1]
-    with pytest.raises(UserError, match=r"the character 'z' is not among the 5 that this model knows"):
+    with pytest.raises(UserError, match=r"the character 'z' is not among the 5 known to this model"):
         tokenizer.encode(["abzy"])
 
 
@@ -80,7 +80,7 @@ def test_byte_pairs_are_fewer_than_bytes_where_they_were_learned(pairs):
     assert 256 < pairs.size <= 300
     assert len(pairs.encode([CORPUS[0]])[0]) < len(CORPUS[0].encode()) / 2
     assert [t.tolist() for t in pairs.encode(TEXTS)] == [pairs.encode([t])[0].tolist() for t in TEXTS]
-    with pytest.raises(UserError, match=r"data.vocabulary=200 is too small: byte pairs begin with 256 bytes"):
+    with pytest.raises(UserError, match=r"data.vocabulary=200 is too small: byte pairs need at least 256 entries"):
         BytePairs.learn(CORPUS, 200)
 
 
@@ -256,7 +256,7 @@ def test_a_store_is_made_once_and_again_when_the_text_or_an_option_changes(tmp_p
     ],
 )
 def test_a_store_is_called_after_what_it_is_made_of(path, word):
-    assert word_for(path) == word
+    assert store_name(path) == word
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -299,7 +299,9 @@ def test_a_tokenizer_without_a_token_for_the_unknown_is_one_line():
     tokenizers = pytest.importorskip("tokenizers")
     known = BytePairs(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0})).to_str())
     assert known.encode(["a"])[0].tolist() == [0]
-    with pytest.raises(UserError, match=r"no token for \(WordLevel error: .*\): take one with a token for the unknown"):
+    with pytest.raises(
+        UserError, match=r"no token for part of the text \(WordLevel error: .*\): use one with an unknown token"
+    ):
         known.encode(["b"])
 
 
@@ -410,10 +412,10 @@ def test_several_splits_for_one_purpose_are_joined(monkeypatch):
         (ConnectionError("no route\nto host"), "cannot load a/b (c) from the Hugging Face hub (no route): "
          "without a network download its text files elsewhere and train with data=text data.path=FOLDER"),
         (TimeoutError(), "cannot load a/b (c) from the Hugging Face hub (TimeoutError)"),
-        ({"test": Fake([{"text": "a"}])}, "a/b (c) has no split for training: there are test"),
+        ({"test": Fake([{"text": "a"}])}, "a/b (c) has no training split, only test"),
         ({"train": Fake([{"txt": "a"}])}, "a/b (c) has no column 'text' (data.column): did you mean 'txt'?"),
-        ({"train": Fake([{"text": 0}])}, "a/b (c): 'text' holds 0, which is no text: set data.column to another"),
-        ({"train": Fake([{"text": None}] * 3)}, "a/b (c) is empty: set data.column to one with text"),
+        ({"train": Fake([{"text": 0}])}, "a/b (c): 'text' holds 0, which is not text: set data.column to another"),
+        ({"train": Fake([{"text": None}] * 3)}, "a/b (c) is empty: set data.column to a column with text"),
     ],
 )  # fmt: skip
 def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatch):
@@ -426,7 +428,7 @@ def test_what_the_hub_cannot_give_is_one_line(splits, said, tmp_path, monkeypatc
 
 def test_the_hub_without_its_package_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match="need the package datasets: pip install datasets, or download text files"):
+    with pytest.raises(UserError, match="needs the package datasets: pip install datasets, or download text files"):
         LanguageData(HuggingFaceText("a/b", root=str(tmp_path), tokens="bytes")).open([])
 
 

@@ -1,8 +1,8 @@
-"""A graph cut into parts of like size that few edges cross, by whole arrays and without METIS.
+"""Balanced graph partitioning with few cut edges, vectorised and without METIS.
 
-Nodes are put in breadth-first order (reverse Cuthill & McKee 1969) and cut into runs. Then rounds of balanced label
-propagation (Ugander & Backstrom 2013): each node would move to the part where most of its neighbours are; a part takes
-those that gain most, up to its room.
+Nodes in breadth-first order (reverse Cuthill & McKee 1969) are cut into runs. Rounds of balanced label propagation
+(Ugander & Backstrom 2013) follow: each node proposes to move to the part with most of its neighbours, and each part
+accepts the nodes with the largest gain, up to its capacity.
 """
 
 from itertools import pairwise
@@ -13,14 +13,14 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from gt.data.packed import smallest
 
-SLAB = 1 << 22  # edges counted at a time
+SLAB = 1 << 22  # edges processed at a time
 ROUNDS = 16
-SLACK = 0.1  # by how much a part may be larger than the mean, as a share of it
+SLACK = 0.1  # relative excess of a part over the mean size
 
 
 def clusters(pointer: np.ndarray, source: np.ndarray, parts: int) -> np.ndarray:
-    """(N,) the part of each node, 0 to ``parts - 1``: none has more than ``ceil((1 + SLACK) N / parts)`` nodes, nor
-    less than half of ``N // parts``, rounded down, and none is empty.
+    """(N,) the part of each node, 0 to ``parts - 1``; no part is empty, has more than ``ceil((1 + SLACK) N / parts)``
+    nodes, or fewer than half of ``N // parts``, rounded down.
 
     Args:
         parts: at most N.
@@ -33,30 +33,30 @@ def clusters(pointer: np.ndarray, source: np.ndarray, parts: int) -> np.ndarray:
     order = reverse_cuthill_mckee(links, symmetric_mode=True)
     part = np.empty(nodes, np.int64)
     part[order] = np.arange(nodes) * parts // nodes
-    most, least = int(np.ceil((1 + SLACK) * nodes / parts)), max(1, nodes // parts // 2)
-    draw = np.random.default_rng(0)
+    max_size, min_size = int(np.ceil((1 + SLACK) * nodes / parts)), max(1, nodes // parts // 2)
+    rng = np.random.default_rng(0)
     for _ in range(ROUNDS):
-        better, gain = _best(links, part, parts)
-        # half of them at a time: two neighbours that both move to the other's part would gain nothing
-        mover = np.flatnonzero((gain > 0) & (draw.random(nodes) < 0.5))
+        better, gain = _best_parts(links, part, parts)
+        # only half of them at a time: two neighbours that swap parts would gain nothing
+        mover = np.flatnonzero((gain > 0) & (rng.random(nodes) < 0.5))
         if not len(mover):
             break
         size = np.bincount(part, minlength=parts)
-        mover = _first(mover, gain, better, most - size)
-        mover = _first(mover, gain, part, size - least)
+        mover = _top_movers(mover, gain, better, max_size - size)
+        mover = _top_movers(mover, gain, part, size - min_size)
         part[mover] = better[mover]
     return smallest(part)
 
 
-def _first(mover: np.ndarray, gain: np.ndarray, group: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """Of the movers, the ``most[g]`` of each group g, ``group[mover]``, that gain most."""
+def _top_movers(mover: np.ndarray, gain: np.ndarray, group: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """The ``limit[g]`` movers with the largest gain of each group g, where ``group`` (N,) is that of each node."""
     mover = mover[np.lexsort((-gain[mover], group[mover]))]
-    of = group[mover]
-    return mover[np.arange(len(of)) - np.searchsorted(of, of) < most[of]]
+    groups = group[mover]
+    return mover[np.arange(len(groups)) - np.searchsorted(groups, groups) < limit[groups]]
 
 
-def _best(links: csr_matrix, part: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) the part where most neighbours of each node are, and how many more than in its own."""
+def _best_parts(links: csr_matrix, part: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) the part with most neighbours of each node, and how many more they are than in its own part."""
     nodes = len(part)
     member = csr_matrix((np.ones(nodes, np.float32), part, np.arange(nodes + 1)), (nodes, parts))
     better, gain = part.copy(), np.zeros(nodes, np.float32)
@@ -65,11 +65,11 @@ def _best(links: csr_matrix, part: np.ndarray, parts: int) -> tuple[np.ndarray, 
         counts = links[low:high] @ member
         row = np.repeat(np.arange(high - low), np.diff(counts.indptr))
         own = np.zeros(high - low, np.float32)
-        at_home = counts.indices == part[low:high][row]
-        own[row[at_home]] = counts.data[at_home]
+        is_own = counts.indices == part[low:high][row]
+        own[row[is_own]] = counts.data[is_own]
         last = np.lexsort((counts.data, row))  # the largest count of a row comes last
         ends = counts.indptr[1:][np.diff(counts.indptr) > 0] - 1
-        some = row[last[ends]]
-        better[low + some] = counts.indices[last[ends]]
-        gain[low + some] = counts.data[last[ends]] - own[some]
+        rows = row[last[ends]]
+        better[low + rows] = counts.indices[last[ends]]
+        gain[low + rows] = counts.data[last[ends]] - own[rows]
     return better, gain

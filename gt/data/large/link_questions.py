@@ -1,4 +1,4 @@
-"""What an evaluation of links asks: the links of a split, and the pairs of nodes that they are told from."""
+"""Evaluation pairs for link prediction: the links of a split and their negatives."""
 
 import copy
 from typing import Protocol
@@ -12,24 +12,24 @@ from gt.graph import GraphBatch
 
 
 class Questions(Protocol):
-    """The links of an evaluation and the pairs that they are told from: so many items of ``width`` rows each."""
+    """The links and negatives of an evaluation, as items of ``width`` rows each."""
 
     width: int
 
     def __len__(self) -> int: ...
 
     def rows(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs (2, rows) of items ``low`` to ``high``, and (rows,) whether they are linked (NaN: unknown)."""
+        """The pairs (2, rows) of items ``low`` to ``high``, and (rows,) whether they are linked (NaN if unknown)."""
 
 
-class Together:
-    """All links are told from the same pairs. An item is a link or a pair that is none; both come evenly mixed."""
+class SharedNegatives:
+    """All links share the same negatives. An item is a link or a negative; both are evenly interleaved."""
 
     width = 1
 
     def __init__(self, positive: np.ndarray, negative: np.ndarray) -> None:
-        place = np.concatenate([np.linspace(0, 1, len(positive)), np.linspace(0, 1, len(negative))])
-        order = place.argsort(kind="stable")
+        position = np.concatenate([np.linspace(0, 1, len(positive)), np.linspace(0, 1, len(negative))])
+        order = position.argsort(kind="stable")
         self.pairs = np.concatenate([positive, negative])[order]
         self.linked = order < len(positive)
 
@@ -40,8 +40,8 @@ class Together:
         return self.pairs[low:high].T, self.linked[low:high]
 
 
-class Ranked:
-    """Each link is told from pairs of its own: an item is a link, then its source with each of the other targets."""
+class RankedTargets:
+    """Each link has its own negatives: an item is a link, then its source with each of the negative targets."""
 
     def __init__(self, positive: np.ndarray, targets: np.ndarray) -> None:
         self.positive, self.targets, self.width = positive, targets, 1 + targets.shape[1]
@@ -57,8 +57,8 @@ class Ranked:
         return np.stack([source.repeat(self.width), targets.ravel()]), linked.ravel()
 
 
-class Asked:
-    """Pairs (K, 2) of which nobody knows whether they are linked."""
+class UnlabelledPairs:
+    """Pairs (K, 2) without labels, for prediction."""
 
     width = 1
 
@@ -73,11 +73,11 @@ class Asked:
 
 
 class EvaluationLinks(BatchDataset):
-    """Blocks of questions about one graph; a batch is one block.
+    """Blocks of evaluation pairs on one graph; a batch is one block.
 
     Args:
-        graph: what a model reads, a batch of one.
-        questions: what it is asked.
+        graph: the input graph, a batch of one.
+        questions: the pairs to score.
         block: items in a block.
     """
 
@@ -88,8 +88,8 @@ class EvaluationLinks(BatchDataset):
         return -(-len(self.questions) // self.block)
 
     def batch(self, request: Request) -> GraphBatch:
-        [number] = request.samples
-        pairs, linked = self.questions.rows(number * self.block, (number + 1) * self.block)
+        [index] = request.samples
+        pairs, linked = self.questions.rows(index * self.block, (index + 1) * self.block)
         batch = copy.copy(self.graph)
         batch.links = torch.from_numpy(pairs.astype(np.int64))
         batch.y = torch.from_numpy(linked.astype(np.float32))[:, None]

@@ -1,4 +1,4 @@
-"""Batches of links to learn, each with the graph as it would be if none of them were there."""
+"""Training batches of links, each with the graph from which those links are removed."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import BatchDataset, prepare_all, runs
 from gt.data.large.negatives import Negatives
 from gt.data.large.nodes import refuse_dense
-from gt.data.large.sampling import Neighbours, Rows
+from gt.data.large.sampling import Adjacency, Neighbours
 from gt.graph import GraphBatch
 
 
 class InputGraph:
-    """The graph of a batch of one graph, from which edges can be taken out."""
+    """The graph of a batch of one, from which edges can be removed."""
 
     def __init__(self, batch: GraphBatch) -> None:
         self.batch = batch
@@ -26,16 +26,16 @@ class InputGraph:
         return target * np.int64(self.batch.num_nodes) + source
 
     def between(self, pairs: np.ndarray) -> np.ndarray:
-        """Rows of every edge between the two nodes of some pair (2, K), in either direction; ascending."""
+        """Indices of all edges between the two nodes of any pair (2, K), in either direction; ascending."""
         key = np.unique(np.concatenate([self._key(*pairs), self._key(*pairs[::-1])]))
         low, high = (np.searchsorted(self.keys, key, side) for side in ("left", "right"))
         return runs(low, high - low)
 
-    def without(self, gone: np.ndarray) -> GraphBatch:
-        """The same graph without some rows of edges (ascending)."""
-        kept = np.ones(len(self.keys), dtype=bool)
-        kept[gone] = False
-        keep, whole = torch.from_numpy(kept), self.batch
+    def without(self, removed: np.ndarray) -> GraphBatch:
+        """The graph without some edges, given by ascending index."""
+        mask = np.ones(len(self.keys), dtype=bool)
+        mask[removed] = False
+        keep, whole = torch.from_numpy(mask), self.batch
         return GraphBatch(
             ptr=whole.ptr,
             edge_index=whole.edge_index[:, keep],
@@ -46,26 +46,26 @@ class InputGraph:
         )
 
     def around(
-        self, gone: np.ndarray, links: np.ndarray, sampler: Neighbours, random: np.random.Generator
+        self, removed: np.ndarray, links: np.ndarray, sampler: Neighbours, random: np.random.Generator
     ) -> GraphBatch:
-        """Some of what the nodes of links (2, K) read in the graph without some rows; with the links as its own.
+        """Sample a subgraph around the nodes of links (2, K) in the graph without the ``removed`` edges.
 
-        The rows are gone before anything is drawn: a node whose link was drawn and then left out would show it by
-        having an edge fewer than others.
+        The edges are removed before sampling: a node whose link was drawn and then removed would reveal it by having
+        fewer edges than others.
         """
         roots, is_root = np.unique(links), np.zeros(self.batch.num_nodes, dtype=bool)
         is_root[roots] = True
-        pointer = self.pointer - np.searchsorted(gone, self.pointer)
-        sampler.rows = Rows(pointer, np.delete(self.source, gone), np.diff(pointer))  # edges go both ways
+        pointer = self.pointer - np.searchsorted(removed, self.pointer)
+        sampler.adjacency = Adjacency(pointer, np.delete(self.source, removed), np.diff(pointer))  # edges go both ways
         sample = sampler.sample(roots, is_root, random)
-        edges = sample.edges + np.searchsorted(gone - np.arange(len(gone)), sample.edges, side="right")
-        rows, nodes, whole = torch.from_numpy(edges), torch.from_numpy(sample.nodes), self.batch
+        edges = sample.edges + np.searchsorted(removed - np.arange(len(removed)), sample.edges, side="right")
+        edge_ids, nodes, whole = torch.from_numpy(edges), torch.from_numpy(sample.nodes), self.batch
         return GraphBatch(
             ptr=torch.tensor([0, len(nodes)]),
             edge_index=torch.from_numpy(sample.ends),
             max_nodes=len(nodes),
             x=None if whole.x is None else whole.x[nodes],
-            edge_attr=None if whole.edge_attr is None else whole.edge_attr[rows],
+            edge_attr=None if whole.edge_attr is None else whole.edge_attr[edge_ids],
             links=torch.from_numpy(np.searchsorted(sample.nodes, links)),
             extras={name: values[nodes] for name, values in whole.extras.items()},
             memo=sample.memo,
@@ -73,14 +73,14 @@ class InputGraph:
 
 
 class TrainingLinks(BatchDataset):
-    """Links to learn; a batch has the links of a request, and as many pairs that are none.
+    """Training links; a batch has the links of a request and as many negatives.
 
     Args:
-        graph: what a model reads, the links to learn among its edges.
+        graph: the input graph, which contains the links.
         links: (K, 2) nodes of each link.
-        negatives: makes the pairs that are none.
-        sampler: what is read around them; None the whole graph.
-        seed: what all is drawn from, together with a request's ``draw``.
+        negatives: draws the negatives.
+        sampler: samples the graph around the pairs; None for the whole graph.
+        seed: seed of all draws, together with a request's ``draw``.
     """
 
     def __init__(
@@ -100,19 +100,19 @@ class TrainingLinks(BatchDataset):
         random = np.random.default_rng([self.seed, *request.draw])
         positive = self.links[np.array(request.samples)].T.astype(np.int64)
         links = np.concatenate([positive, self.negatives.draw(positive, random)], axis=1)
-        gone = self.graph.between(positive)
+        removed = self.graph.between(positive)
         if self.sampler is None:
-            batch = self.graph.without(gone)
+            batch = self.graph.without(removed)
             batch.links = torch.from_numpy(links)
         else:
-            batch = self.graph.around(gone, links, self.sampler, random)
+            batch = self.graph.around(removed, links, self.sampler, random)
         batch.y = (torch.arange(links.shape[1]) < positive.shape[1]).float()[:, None]
         refuse_dense(batch.finish(), request.readings)
         return prepare_all(batch, request.readings)
 
 
 class LinkBatches(Batches):
-    """Batches of links, each drawn by a number that no other batch of the training has: see `TrainingLinks`."""
+    """Batches of links, each with a draw number that is unique in training, see `TrainingLinks`."""
 
     def request(self, graphs: np.ndarray, place: int, **fields: Any) -> Request:
         draw = ((self.epoch * len(self) + place) * self.world + self.rank,)

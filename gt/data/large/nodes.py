@@ -1,4 +1,4 @@
-"""Targets for the nodes of one large graph: a step trains on a sample of it, evaluation reads all of it in chunks."""
+"""Node prediction on one large graph: a training step sees a sample of it, evaluation all of it in chunks."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from gt.attention import Reading
 from gt.data.batch_sampler import Epochs, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.graphs import Stored
-from gt.data.large.sampling import Full, Rows, Sample, Sampler
+from gt.data.large.sampling import Adjacency, Full, Sample, Sampler
 from gt.data.machine import memory
 from gt.data.packed import Graphs
 from gt.encodings import Encoding
@@ -26,28 +26,28 @@ from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 
 
-def shared(values: np.ndarray) -> Tensor:
-    """A float32 or int64 tensor over an array, memory-mapped or not, without a copy where the type is already one."""
+def as_tensor(values: np.ndarray) -> Tensor:
+    """A float32 or int64 tensor of a possibly memory-mapped array, sharing its memory if the dtype matches."""
     if values.dtype not in (np.float32, np.int64):
         return tensor(values)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes to a batch's features
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # features of a batch are never written to
         return torch.from_numpy(np.asarray(values))
 
 
-def only(y: np.ndarray, rows: int, places: np.ndarray, numbers: np.ndarray) -> Tensor:
-    """(rows, ...) targets: those of the nodes ``numbers`` at ``places``, and no label elsewhere.
+def scatter_targets(y: np.ndarray, rows: int, positions: np.ndarray, ids: np.ndarray) -> Tensor:
+    """(rows, ...) targets: those of the nodes ``ids`` at ``positions``, and no label elsewhere.
 
-    No label is NaN, or `UNLABELLED` where ``y`` holds classes (whole numbers).
+    A missing label is NaN, or `UNLABELLED` if ``y`` holds classes (integers).
     """
-    kind, blank = (torch.long, UNLABELLED) if y.dtype.kind in "iu" else (torch.float32, torch.nan)
-    targets = torch.full((rows, *y.shape[1:]), blank, dtype=kind)
-    targets[torch.from_numpy(places)] = tensor(y[numbers])
+    dtype, fill = (torch.long, UNLABELLED) if y.dtype.kind in "iu" else (torch.float32, torch.nan)
+    targets = torch.full((rows, *y.shape[1:]), fill, dtype=dtype)
+    targets[torch.from_numpy(positions)] = tensor(y[ids])
     return targets
 
 
 def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
-    """Refuse masks of so many pairs that the weights of one layer would not fit into this machine's memory."""
+    """Refuse masks with so many pairs that the attention weights of one layer would not fit into memory."""
     for mask, demand in readings:
         pairs = mask.pair_count(batch) or 0
         if 4 * pairs * getattr(demand, "heads", 1) > memory():
@@ -57,8 +57,8 @@ def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
             )
 
 
-class Whole:
-    """The one graph of a store as tensors, made when first asked for and once for all who share this."""
+class SingleGraph:
+    """The only graph of a store as tensors, created lazily and shared by all users of the object."""
 
     def __init__(self, graphs: Graphs) -> None:
         self.graphs = graphs
@@ -66,7 +66,7 @@ class Whole:
     @cached_property
     def _parts(self) -> dict[str, Any]:
         graphs, nodes = self.graphs, int(self.graphs.node_ptr[-1])
-        features = {name: shared(values) for name, values in graphs.nodes.items() if name != "y"}
+        features = {name: as_tensor(values) for name, values in graphs.nodes.items() if name != "y"}
         features |= {name: tensor(values.take(np.arange(nodes))) for name, values in graphs.encodings.items()}
         attributes = graphs.edges.get("edge_attr")
         return {
@@ -74,29 +74,32 @@ class Whole:
             "edge_index": torch.from_numpy(graphs.edge_index.astype(np.int64)),
             "max_nodes": nodes,
             "x": features.pop("x", None),
-            "edge_attr": None if attributes is None else shared(attributes),
+            "edge_attr": None if attributes is None else as_tensor(attributes),
             "extras": features,
         }
 
     def batch(self, chunk: int | None) -> GraphBatch:
-        """The graph without targets; with a chunk, for inference on so many nodes and edges at a time."""
+        """The graph without targets; if ``chunk`` is given, for inference on that many nodes and edges at a time."""
         return (GraphBatch(**self._parts) if chunk is None else WholeGraph(**self._parts, chunk=chunk)).finish()
 
 
 class NodeSamples(BatchDataset):
-    """The steps of each epoch; a step, drawn by (epoch, processes), gives a batch of one graph.
+    """The steps of each epoch; a step, with (epoch, processes) as its draw, gives a batch of one graph.
 
-    A draw depends on the seed, the epoch and the step alone, whichever process makes it.
+    A draw depends only on the seed, the epoch and the step, whichever process makes it.
 
     Args:
-        whole: a store of one graph, y among its ``nodes``.
-        roots: numbers of the nodes whose targets count.
-        sampler: already open.
-        seed: what all is drawn from.
-        chunk: not None: the whole graph is for inference so many nodes and edges at a time; nothing is made ready.
+        whole: a store of one graph, with ``y`` among its ``nodes``.
+        roots: indices of the nodes whose targets count.
+        sampler: an opened sampler.
+        seed: seed of all draws.
+        chunk: if given, the batches are for inference on that many nodes and edges at a time, and masks are not
+            prepared.
     """
 
-    def __init__(self, whole: Whole, roots: np.ndarray, sampler: Sampler, seed: int, chunk: int | None = None) -> None:
+    def __init__(
+        self, whole: SingleGraph, roots: np.ndarray, sampler: Sampler, seed: int, chunk: int | None = None
+    ) -> None:
         self.whole, self.graphs, self.sampler = whole, whole.graphs, sampler
         self.roots, self.seed, self.chunk = np.asarray(roots, np.int64), seed, chunk
         self.is_root = np.zeros(int(self.graphs.node_ptr[-1]), bool)
@@ -107,33 +110,33 @@ class NodeSamples(BatchDataset):
         return len(self.roots)
 
     def plan(self, epoch: int, world: int) -> list[np.ndarray]:
-        """What each step of an epoch begins with."""
+        """The seed nodes of each step of an epoch."""
         if self._planned is None or self._planned[0] != (epoch, world):
-            draw = np.random.default_rng([self.seed, epoch])
-            self._planned = (epoch, world), self.sampler.plan(self.roots, world, draw)
+            rng = np.random.default_rng([self.seed, epoch])
+            self._planned = (epoch, world), self.sampler.plan(self.roots, world, rng)
         return self._planned[1]
 
     def batch(self, request: Request) -> GraphBatch:
         [step] = request.samples
         nodes = self.plan(*request.draw)[step]
         sample = self.sampler.sample(nodes, self.is_root, np.random.default_rng([self.seed, *request.draw, step]))
-        batch = self._all(nodes) if sample is None else self._part(sample)
+        batch = self._full(nodes) if sample is None else self._subgraph(sample)
         if self.chunk is not None:
             return batch
         refuse_dense(batch, request.readings)
         return prepare_all(batch, request.readings)
 
     @cached_property
-    def _kept(self) -> GraphBatch:
+    def _whole_batch(self) -> GraphBatch:
         return self.whole.batch(self.chunk)
 
-    def _all(self, roots: np.ndarray) -> GraphBatch:
-        """The whole graph; what masks say of it is kept from step to step."""
-        batch = copy(self._kept)
-        batch.y = only(self.graphs.nodes["y"], len(self.is_root), roots, roots)
+    def _full(self, roots: np.ndarray) -> GraphBatch:
+        """The whole graph; masks of it are cached from step to step."""
+        batch = copy(self._whole_batch)
+        batch.y = scatter_targets(self.graphs.nodes["y"], len(self.is_root), roots, roots)
         return batch
 
-    def _part(self, sample: Sample) -> GraphBatch:
+    def _subgraph(self, sample: Sample) -> GraphBatch:
         nodes = self.graphs.nodes
         attributes = self.graphs.edges.get("edge_attr")
         features = {name: tensor(values[sample.nodes]) for name, values in nodes.items() if name != "y"}
@@ -144,7 +147,7 @@ class NodeSamples(BatchDataset):
             max_nodes=len(sample.nodes),
             x=features.pop("x", None),
             edge_attr=None if attributes is None else tensor(attributes[sample.edges]),
-            y=only(nodes["y"], len(sample.nodes), sample.roots, sample.nodes[sample.roots]),
+            y=scatter_targets(nodes["y"], len(sample.nodes), sample.roots, sample.nodes[sample.roots]),
             extras=features,
             memo=sample.memo,
         ).finish()
@@ -154,11 +157,11 @@ class Steps(Epochs):
     """This process's steps of each epoch, as `NodeSamples` takes them.
 
     Args:
-        steps: of an epoch, of all processes: a multiple of ``world``.
-        shuffle: draw anew each epoch; False for evaluation.
-        epoch: the first one.
-        rank, world: which share of how many.
-        first: steps of the first epoch to skip, for a run that resumes in the middle.
+        steps: steps of an epoch over all processes, a multiple of ``world``.
+        shuffle: draw new samples each epoch; False for evaluation.
+        epoch: the first epoch.
+        rank, world: rank of this process and number of processes.
+        first: steps of the first epoch to skip when a run resumes in its middle.
     """
 
     def __init__(
@@ -179,16 +182,16 @@ class Steps(Epochs):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NodeData(Stored):
-    """One graph whose nodes have the targets; splits are node numbers.
+    """Node prediction on one graph; splits are node indices.
 
     Args:
-        source: of one graph with ``y`` among its nodes, whole numbers for classes.
-        sampler: what a training step sees, see `gt.data.large.sampling`; None the whole graph.
-        evaluate: ``full``: on the whole graph, exactly, chunk by chunk, whatever training saw; ``sampled``: on samples,
-            as in training, which is cheaper, and not exact.
-        chunk: nodes and edges that exact evaluation works on at a time; memory grows with it.
-        workers: processes that draw samples, where these are not the whole graph; 0: the training process does.
-        seed: what samples are drawn from.
+        source: a source of one graph with ``y`` among its nodes, integers for classes.
+        sampler: what a training step sees, see `gt.data.large.sampling`; None for the whole graph.
+        evaluate: ``full``: exactly, on the whole graph chunk by chunk, even if training used samples; ``sampled``: on
+            samples as in training, cheaper but approximate.
+        chunk: nodes and edges processed at a time in exact evaluation; memory grows with it.
+        workers: processes that draw samples, unless these are the whole graph; 0 uses the training process.
+        seed: seed of the samples.
     """
 
     sampler: Sampler | None = None
@@ -198,22 +201,22 @@ class NodeData(Stored):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self.chunk, "chunk")
-        self._datasets: dict[str, NodeSamples] = {}  # kept: those of the whole graph are large
+        self._datasets: dict[str, NodeSamples] = {}  # cached, as those of the whole graph are large
 
     def check(self, graphs: Graphs) -> None:
         if len(graphs) != 1 or graphs.schema.level != "node":
-            other = self.source.option_for_graphs
-            wrong = f"{len(graphs)} graphs where one is needed" if len(graphs) != 1 else "no targets at its nodes"
-            raise UserError(f"{self.source} has {wrong}{f': choose data={other}' if other else ''}")
+            alternative = self.source.option_for_graphs
+            problem = f"{len(graphs)} graphs, but one is needed" if len(graphs) != 1 else "no targets at its nodes"
+            raise UserError(f"{self.source} has {problem}{f': choose data={alternative}' if alternative else ''}")
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
         super().open(encodings, known)
         graphs, sampler = self.graphs, self.sampler or Full()
         if known is None:
-            sampler.open(Rows.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.source.folder)
+            sampler.open(Adjacency.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.source.folder)
         elif len(graphs) != 1:
-            raise UserError(f"{self.source} has {len(graphs)} graphs: this model reads one")
-        self.whole, self._datasets = Whole(graphs), {}
+            raise UserError(f"{self.source} has {len(graphs)} graphs, but this model reads a single one")
+        self.whole, self._datasets = SingleGraph(graphs), {}
         for split, roots in graphs.splits.items():
             if split != "train" and (self.evaluate == "full" or known is not None):
                 self._datasets[split] = NodeSamples(self.whole, roots, Full(), self.seed, self.chunk)
@@ -227,12 +230,12 @@ class NodeData(Stored):
         return self._datasets[split]
 
     def workers_for(self, split: str) -> int:
-        """The whole graph is made once, in the training process: to hand it over would copy it each epoch."""
+        """The whole graph stays in the training process: a worker would have to send a copy each epoch."""
         return 0 if isinstance(self._datasets[split].sampler, Full) else self.workers
 
-    def batches(self, split: str, **place: int) -> Steps:
+    def batches(self, split: str, **position: int) -> Steps:
         dataset = self.dataset(split)
-        return Steps(dataset.sampler.steps(len(dataset), place.get("world", 1)), split == "train", **place)
+        return Steps(dataset.sampler.steps(len(dataset), position.get("world", 1)), split == "train", **position)
 
     def targets(self, split: str) -> Tensor:
         return tensor(self.graphs.nodes["y"][np.asarray(self.graphs.splits[split], np.int64)])

@@ -1,1 +1,1 @@
-"""Molecules of one's own, from tables of SMILES."""
+"""User-supplied molecules, from tables of SMILES."""

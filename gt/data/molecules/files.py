@@ -1,4 +1,4 @@
-"""Files of molecules as tables: those of `gt.data.table`, SMILES files (``.smi``) and SDF; gzipped or not."""
+"""Molecule files as tables: the formats of `gt.data.table`, SMILES files (``.smi``) and SDF; optionally gzipped."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ MISSING = {"", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", 
 
 
 def read_molecules(path: Path, smiles: str | None = None, empty: bool = False) -> Table:
-    """Every row of a file; in a text, cells that are empty or say NA are None.
+    """Read every row of a file; in text formats, empty and NA cells become None.
 
     Args:
-        smiles: the column of molecules, where it is known. Where that is a number, from 0, and the first line of a
-            text has a molecule there, there is no header: columns are called by their numbers then.
-        empty: a file may have no rows.
+        smiles: the column of molecules, if known. If it is a 0-based number and the first line of a text file has a
+            molecule there, the file has no header and its columns are named by number.
+        empty: accept a file without rows.
 
     Raises:
-        UserError: no such file, an ending that is not known, a file that is damaged, or no row that can be read.
+        UserError: no such file, an unknown extension, a damaged file, or no readable row.
     """
     kind = ending(path)
     if kind not in (*TABLES, *READERS):
-        known = ", ".join((*TABLES, *READERS))
-        raise UserError(f"{path}: cannot tell what it is from '{kind}'; there are {known}, each also .gz")
+        supported = ", ".join((*TABLES, *READERS))
+        raise UserError(f"{path}: unknown file type '{kind}'; supported are {supported}, each also with .gz")
     if not path.is_file():
         raise UserError(f"there is no file {path}: set data.path to an existing one")
     if kind in READERS:
@@ -36,11 +36,11 @@ def read_molecules(path: Path, smiles: str | None = None, empty: bool = False) -
     if table.lines is not None:
         table.columns = {name: plain(cells, MISSING, table.commas) for name, cells in table.columns.items()}
     readable = len(table) - len(table.faults)
-    for row, (_, why) in table.faults.items():
+    for row, (_, reason) in table.faults.items():
         if not readable:
-            raise UserError(f"{table.where(row)}: {why}; no other row can be read either")
+            raise UserError(f"{table.where(row)}: {reason}; no other row can be read either")
         if kind != ".sdf" and len(table.faults) > readable:
-            raise UserError(f"{table.where(row)}: {why}; most rows are so: is the header right?")
+            raise UserError(f"{table.where(row)}: {reason}; most rows have this fault: is the header right?")
         break
     if not (readable or empty):
         raise UserError(f"{path} has no rows")
@@ -48,9 +48,9 @@ def read_molecules(path: Path, smiles: str | None = None, empty: bool = False) -
 
 
 def _has_molecule(cells: Sequence[str], smiles: str | None) -> bool:
-    """Whether the first line is a row already: the column of molecules is known by a number, and one stands there.
+    """Whether the first line is already a row: the column of molecules is given by number, and holds a molecule there.
 
-    A cell that is this number beside it is a label, not the name of a column.
+    Another cell of the line that equals this number is a label, not a column name.
     """
     if smiles is None or not smiles.isdecimal():
         return False
@@ -58,12 +58,14 @@ def _has_molecule(cells: Sequence[str], smiles: str | None) -> bool:
 
 
 def _read_smi(path: Path) -> Table:
-    """SMILES and perhaps a name in each line, parted by a blank; where there are tabs, these part any columns."""
-    written = [(number, line.rstrip("\n")) for number, line in enumerate(lines(path, True, LONGEST), 1) if line.strip()]
-    tabs = any("\t" in line for _, line in written[:1])
-    rows: list[Row] = [(number, line.split("\t") if tabs else line.split(maxsplit=1)) for number, line in written]
+    """Read lines of SMILES, each optionally followed by whitespace and a name, or tab-separated columns."""
+    numbered = [
+        (number, line.rstrip("\n")) for number, line in enumerate(lines(path, True, LONGEST), 1) if line.strip()
+    ]
+    tabs = any("\t" in line for _, line in numbered[:1])
+    rows: list[Row] = [(number, line.split("\t") if tabs else line.split(maxsplit=1)) for number, line in numbered]
     first = rows[0][1] if rows else []
-    if not tabs and len(first) == 2:  # some have no name
+    if not tabs and len(first) == 2:  # some rows lack a name
         rows = [(number, [*cells, ""][:2]) for number, cells in rows]
     if rows and "smiles" not in first[0].lower():
         names = ["smiles", "name", *map(str, range(2, len(first)))][: len(first)]

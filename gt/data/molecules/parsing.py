@@ -1,4 +1,4 @@
-"""The text of a molecule, SMILES, read by RDKit; why one that cannot be read is none."""
+"""Parsing of SMILES by RDKit, with a reason for each text that is not a molecule."""
 
 import contextlib
 import io
@@ -9,12 +9,12 @@ from typing import Any
 
 from gt.errors import UserError
 
-# atoms whose number of bonds follows from their charge; all others also bind by coordination
+# elements whose valence follows from their charge; all others also form coordination bonds
 FIXED_VALENCE = {0, 1, 2, 6, 7, 8, 9, 10, 15, 16, 17, 18, 34, 35, 36, 53, 54}
 
-INCHI = "InChI="  # how each begins
-MARK = re.compile(r"\s*[,;]\s*|\s+")  # parts SMILES where a cell holds several
-STRANGE = re.compile(r"[^\t\x20-\x7e]")  # what no SMILES has, though RDKit drops it at either end
+INCHI = "InChI="  # prefix of every InChI
+SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")  # between several SMILES in one cell
+INVALID = re.compile(r"[^\t\x20-\x7e]")  # characters not allowed in SMILES, though RDKit strips them at either end
 
 
 @cache
@@ -32,26 +32,26 @@ def chemistry() -> ModuleType:
 
 
 def read(text: str) -> tuple[Any, bool] | None:
-    """An RDKit molecule, and whether it is kept though RDKit refuses it; None where it is no molecule.
+    """An RDKit molecule, and whether RDKit's valence check was relaxed for it; None if the text is not a molecule.
 
-    RDKit of 2024.09 and later refuses more bonds at a metal or metalloid than its table has, such as six at aluminium,
-    which coordination allows and earlier releases, among them OGB's, accepted. Such a molecule is kept; one with too
-    many bonds at carbon, nitrogen or another atom of `FIXED_VALENCE` is not.
+    RDKit 2024.09 and later rejects a metal or metalloid with more bonds than its valence table lists, such as six at
+    aluminium, although coordination allows them and earlier releases, including OGB's, accepted them. Such a molecule
+    is kept; one with too many bonds at carbon, nitrogen or another element of `FIXED_VALENCE` is not.
     """
-    if STRANGE.search(text) or not_one_smiles(text):
+    if INVALID.search(text) or not_one_smiles(text):
         return None
-    mol, refused = chemistry().MolFromSmiles(text), False
+    mol, relaxed = chemistry().MolFromSmiles(text), False
     if mol is None:
-        mol, refused = _coordinated(text), True
-    return (mol, refused) if mol is not None and mol.GetNumAtoms() else None
+        mol, relaxed = _coordinated(text), True
+    return (mol, relaxed) if mol is not None and mol.GetNumAtoms() else None
 
 
 def reason(text: str) -> str:
-    """Why `read` gives nothing: what RDKit logs of it, in one line."""
-    if strange := STRANGE.search(text):
-        return f"{strange[0]!a} is no character of SMILES"
-    if why := not_one_smiles(text):
-        return why
+    """Why `read` returns None: RDKit's log message, in one line."""
+    if invalid := INVALID.search(text):
+        return f"{invalid[0]!a} is not allowed in SMILES"
+    if cause := not_one_smiles(text):
+        return cause
     chem = chemistry()
     from rdkit import rdBase
 
@@ -64,29 +64,29 @@ def reason(text: str) -> str:
         rdBase.LogToCppStreams()
     if mol is not None:
         return "no atoms"
-    said = caught.getvalue().partition("\n")[0].partition("] ")[2]
-    return said.replace("SMILES Parse Error: ", "") or "RDKit cannot read it"
+    message = caught.getvalue().partition("\n")[0].partition("] ")[2]
+    return message.replace("SMILES Parse Error: ", "") or "RDKit cannot read it"
 
 
 def not_one_smiles(text: str) -> str | None:
-    """What a text is in place of the SMILES of one molecule: InChI, a reaction, or several; None where it is neither.
+    """Why a text is not the SMILES of one molecule: an InChI, a reaction or several molecules; None otherwise.
 
-    Parts of one SMILES that a dot joins, such as the ions of a salt, are one molecule. RDKit reads what comes after a
-    blank as a name, which it may be.
+    Dot-separated parts of one SMILES, such as the ions of a salt, are one molecule. What follows a space may be a name,
+    as which RDKit reads it.
     """
     if text.startswith(INCHI):
-        return "InChI, and SMILES are read: make them by RDKit's Chem.MolToSmiles(Chem.MolFromInchi(...))"
+        return "InChI instead of SMILES: convert it with RDKit's Chem.MolToSmiles(Chem.MolFromInchi(...))"
     if ">" in text and text.replace("->", "").count(">") == 2:
-        return "a reaction, of which no single molecule can be read"
-    if MARK.search(text):
-        parts = MARK.split(text)
+        return "a reaction, not a single molecule"
+    if SEPARATOR.search(text):
+        parts = SEPARATOR.split(text)
         if all(part and parses(part) for part in parts):
-            return f"{len(parts)} molecules in one cell: one in each row can be read"
+            return f"{len(parts)} molecules in one cell: only one per row is supported"
     return None
 
 
 def _coordinated(text: str) -> Any:
-    """A molecule whose only fault are bonds beyond the valence of metals or metalloids; None where it has others."""
+    """A molecule whose only fault is excess valence at metals or metalloids; None if it has other faults."""
     chem = chemistry()
     mol = chem.MolFromSmiles(text, sanitize=False)
     if mol is None:
@@ -98,8 +98,8 @@ def _coordinated(text: str) -> Any:
             return None
     mol.UpdatePropertyCache(strict=False)
     flags = chem.SanitizeFlags
-    done = chem.SanitizeMol(mol, flags.SANITIZE_ALL ^ flags.SANITIZE_PROPERTIES, catchErrors=True)
-    if done != flags.SANITIZE_NONE:
+    outcome = chem.SanitizeMol(mol, flags.SANITIZE_ALL ^ flags.SANITIZE_PROPERTIES, catchErrors=True)
+    if outcome != flags.SANITIZE_NONE:
         return None
     mol = chem.RemoveHs(mol, sanitize=False)
     chem.AssignStereochemistry(mol, cleanIt=True, force=True)
@@ -107,10 +107,10 @@ def _coordinated(text: str) -> Any:
 
 
 def scaffold(mol: Any) -> str:
-    """The Murcko scaffold (Bemis & Murcko 1996) as SMILES without chirality; empty where there is no ring."""
+    """The Murcko scaffold (Bemis & Murcko 1996) as SMILES without chirality; empty for a molecule without rings."""
     from rdkit.Chem.rdmolops import MurckoDecompose
 
-    # RDKit's own MurckoScaffoldSmiles is this, but refuses a molecule that `read` keeps
+    # like RDKit's MurckoScaffoldSmiles, which rejects molecules that `read` keeps
     core = MurckoDecompose(mol)
     core.ClearComputedProps()
     core.UpdatePropertyCache(strict=False)
@@ -118,10 +118,10 @@ def scaffold(mol: Any) -> str:
 
 
 def parses(text: str) -> bool:
-    """Whether a text reads as a molecule."""
+    """Whether a text parses as a molecule."""
     chem = chemistry()
     from rdkit import rdBase
 
     with rdBase.BlockLogs():
         mol = chem.MolFromSmiles(text, sanitize=False)
-        return mol is not None and mol.GetNumAtoms() > 0 and not STRANGE.search(text)
+        return mol is not None and mol.GetNumAtoms() > 0 and not INVALID.search(text)

@@ -9,42 +9,42 @@ from gt.data.molecules.parsing import chemistry
 from gt.data.reading import lines
 from gt.data.table import LONGEST, Table, table_of_records, visible
 
-STRUCTURE = "structure"  # the column of SMILES that is made from an SDF file
+STRUCTURE = "structure"  # the column of SMILES made from an SDF file
 PROPERTY = re.compile(r"^>.*?<(.+?)>.*$")
 
 
 def read_sdf(path: Path) -> Table:
-    """Each record as the SMILES of its structure and its properties; one without a structure is a fault."""
-    begins: list[int] = []
+    """Read each record as the SMILES of its structure and its properties; an unreadable structure is a fault."""
+    starts: list[int] = []
     rows: list[dict[str, str | None]] = []
     faults: dict[int, tuple[str, str]] = {}
-    for begin, record in _records(map(visible, lines(path, True, LONGEST))):
+    for start, record in _records(map(visible, lines(path, True, LONGEST))):
         smiles = _structure(record)
         if smiles is None:
             faults[len(rows)] = (record[0].strip() if record else "", "RDKit cannot read the structure")
         rows.append({} if smiles is None else {STRUCTURE: smiles, **_properties(record)})
-        begins.append(begin)
-    table = table_of_records(path, rows, begins)
+        starts.append(start)
+    table = table_of_records(path, rows, starts)
     table.faults = faults
     return table
 
 
 def _records(text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """The line where each record begins, and its lines."""
+    """The line number where each record begins, and its lines."""
     record: list[str] = []
-    begin, number = 1, 0
+    start, number = 1, 0
     for number, line in enumerate(text, 1):
         if line.startswith("$$$$"):
-            yield begin, record
-            record, begin = [], number + 1
+            yield start, record
+            record, start = [], number + 1
         else:
             record.append(line.rstrip("\n"))
     if any(line.strip() for line in record):
-        yield begin, record
+        yield start, record
 
 
 def _structure(record: list[str]) -> str | None:
-    """The SMILES of a record; of one that RDKit refuses too, for whoever reads the SMILES to refuse with a reason."""
+    """The SMILES of a record, even if RDKit rejects it, so that parsing the SMILES later yields the reason."""
     from rdkit import rdBase
 
     chem = chemistry()
@@ -55,7 +55,7 @@ def _structure(record: list[str]) -> str | None:
 
 
 def _properties(record: list[str]) -> dict[str, str | None]:
-    """The named values of a record; of a value of many lines the first."""
+    """The named values of a record; only the first line of a multi-line value."""
     return {
         match[1]: value for line, value in pairwise(record) if (match := PROPERTY.match(line)) and match[1] != STRUCTURE
     }

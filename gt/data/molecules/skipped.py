@@ -1,4 +1,4 @@
-"""Rows of a table of molecules that are of no use."""
+"""Unusable rows of a table of molecules."""
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,18 @@ from gt.data.table import Table
 
 
 def unusable_rows(table: Table, smiles: str, split: str | None, targets: Targets) -> SkippedRows:
-    """The rows that can be told to be of no use before their molecules are read."""
+    """The rows that are known to be unusable before their molecules are parsed."""
     skipped = SkippedRows(table)
     texts = table.columns[smiles]
     for row in np.flatnonzero(pd.isna(texts)):
         skipped.add(row, "", "no molecule")
     for name in (smiles, *targets.columns, *([split] if split else [])):
         skipped.add_spoiled(name, smiles)
-    for wrong, why in targets.wrong.items():
-        skipped.add(wrong, texts[wrong], why)
+    for index, reason in targets.faults.items():
+        skipped.add(index, texts[index], reason)
     for row in np.flatnonzero(np.isnan(targets.y).all(axis=1)):
         skipped.add(row, texts[row], "no label")
-    for place, word in enumerate(table.columns[split] if split else ()):
+    for index, word in enumerate(table.columns[split] if split else ()):
         if splits.split_of(word) is None:
-            skipped.add(place, texts[place], f"'{word}' in '{split}' is neither train nor valid nor test")
+            skipped.add(index, texts[index], f"'{word}' in '{split}' is neither train nor valid nor test")
     return skipped

@@ -1,7 +1,7 @@
 """SMILES to arrays: atoms and bonds with the features of the Open Graph Benchmark (Hu et al. 2020).
 
-RDKit reads the molecules. Its objects are asked for plain numbers only; what OGB makes of those is looked up for all
-atoms at once, in half the time of OGB's own functions and equal to them.
+RDKit parses the molecules. Only plain integers are read from its objects; lookup tables then map those of all atoms at
+once to OGB's features, with the same result as OGB's own functions in half the time.
 """
 
 import sys
@@ -17,7 +17,7 @@ from gt.data.molecules.parsing import chemistry, read, reason, scaffold
 from gt.data.packed import Arrays, Graphs, pointers
 from gt.schema import Schema
 
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
+# importing ogb starts a thread that queries PyPI for a newer release, without a timeout, unless `outdated` is missing
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.utils.features import allowable_features, get_atom_feature_dims, get_bond_feature_dims  # noqa: E402
 
@@ -32,10 +32,10 @@ class MoleculeArrays:
         node_counts, edge_counts: (G,) int64.
         edge_index: (2, E) int64, atoms numbered from 0 within each molecule, sorted by (molecule, target, source).
         x: (N, 9) uint8 and edge_attr: (E, 3) uint8, OGB's atom and bond features.
-        kept: (G,) int64, which of the given SMILES each molecule is.
-        failed: (place among the given SMILES, why) of those that are no molecule.
-        relaxed: how many were kept though RDKit refuses them, see `gt.data.molecules.parsing.read`.
-        scaffolds: the Murcko scaffold of each molecule; empty unless asked for.
+        indices: (G,) int64, the index of each molecule among the given SMILES.
+        failed: (index, reason) of each of the given SMILES that is not a molecule.
+        relaxed: number of molecules kept although RDKit rejects them, see `gt.data.molecules.parsing.read`.
+        scaffolds: the Murcko scaffold of each molecule; empty unless requested.
     """
 
     node_counts: np.ndarray
@@ -43,17 +43,17 @@ class MoleculeArrays:
     edge_index: np.ndarray
     x: np.ndarray
     edge_attr: np.ndarray
-    kept: np.ndarray
+    indices: np.ndarray
     failed: tuple[tuple[int, str], ...] = ()
     relaxed: int = 0
     scaffolds: tuple[str, ...] = ()
 
     def graphs(self, by_graph: Arrays, schema: Schema) -> Graphs:
-        """A store of them, without splits.
+        """Pack the molecules into `Graphs` without splits.
 
         Args:
-            by_graph: what is known of each molecule, ``y`` and the like.
-            schema: complete but for the largest molecule.
+            by_graph: arrays with an entry per molecule, such as ``y``.
+            schema: complete except for ``max_nodes``.
         """
         return Graphs(
             node_ptr=pointers(self.node_counts),
@@ -66,43 +66,45 @@ class MoleculeArrays:
         )
 
 
-def _places(values: dict[int, Any], known: Sequence[str], other: int) -> np.ndarray:
-    """For each number of one of RDKit's enumerations, where OGB's list has its name; ``other`` where it has not."""
-    table = np.full(max(values) + 1, other, np.uint8)
+def _index_table(values: dict[int, Any], names: Sequence[str], default: int) -> np.ndarray:
+    """Map each value of an RDKit enumeration to the index of its name in OGB's list, or to ``default``."""
+    table = np.full(max(values) + 1, default, np.uint8)
     for number, value in values.items():
-        if str(value) in known:
-            table[number] = known.index(str(value))
+        if str(value) in names:
+            table[number] = names.index(str(value))
     return table
 
 
 @cache
 def _tables() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """For each atom and each bond feature, what OGB makes of RDKit's number (of a charge plus 128)."""
-    chem, known = chemistry(), allowable_features
-    atomic = np.array([known["possible_atomic_num_list"].index(n) if 1 <= n <= 118 else 118 for n in range(256)])
+    """Lookup tables from RDKit's numbers (charges plus 128) to OGB's, for each atom feature and each bond feature."""
+    chem, ogb = chemistry(), allowable_features
+    atomic = np.array([ogb["possible_atomic_num_list"].index(n) if 1 <= n <= 118 else 118 for n in range(256)])
     charge = np.array([n - 123 if -5 <= n - 128 <= 5 else 11 for n in range(257)])
 
-    def counts(name: str) -> np.ndarray:
-        last = len(known[name]) - 1
+    def capped(name: str) -> np.ndarray:
+        last = len(ogb[name]) - 1
         return np.minimum(np.arange(256), last)
 
-    def named(values: dict[int, Any], name: str) -> np.ndarray:
-        return _places(values, known[name], len(known[name]) - 1)
+    def indices(values: dict[int, Any], name: str) -> np.ndarray:
+        return _index_table(values, ogb[name], len(ogb[name]) - 1)
 
     atoms = [
         atomic,
-        named(chem.ChiralType.values, "possible_chirality_list"),
-        counts("possible_degree_list"),
+        indices(chem.ChiralType.values, "possible_chirality_list"),
+        capped("possible_degree_list"),
         charge,
-        counts("possible_numH_list"),
-        counts("possible_number_radical_e_list"),
-        named(chem.HybridizationType.values, "possible_hybridization_list"),
+        capped("possible_numH_list"),
+        capped("possible_number_radical_e_list"),
+        indices(chem.HybridizationType.values, "possible_hybridization_list"),
         np.arange(2),
         np.arange(2),
     ]
     bonds = [
-        named(chem.BondType.values, "possible_bond_type_list"),
-        named(chem.BondStereo.values, "possible_bond_stereo_list"),  # OGB fails at others; here they are STEREOANY
+        indices(chem.BondType.values, "possible_bond_type_list"),
+        indices(
+            chem.BondStereo.values, "possible_bond_stereo_list"
+        ),  # OGB raises for other values; here they become STEREOANY
         np.arange(2),
     ]
     return atoms, bonds
@@ -126,7 +128,7 @@ def _atoms(mol: Any) -> list[tuple[int, ...]]:
 
 
 def _bonds(mol: Any) -> list[tuple[int, ...]]:
-    """Both ends of each bond and what it is."""
+    """The endpoints and the raw features of each bond."""
     return [
         (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), b.GetBondType(), b.GetStereo(), b.GetIsConjugated())
         for b in map(mol.GetBondWithIdx, range(mol.GetNumBonds()))
@@ -139,26 +141,26 @@ def _numbers(rows: list[tuple[int, ...]], width: int) -> np.ndarray:
 
 
 def _features(raw: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-    """(rows, features) uint8: each column looked up in its table, numbers beyond an end as the entry there."""
+    """(rows, features) uint8: each column looked up in its table; out-of-range numbers take the nearest entry."""
     columns = [table[column.clip(0, len(table) - 1)] for column, table in zip(raw.T, tables, strict=True)]
     return np.stack(columns, axis=1).astype(np.uint8)
 
 
 def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArrays:
-    """Read many SMILES; one that is no molecule is listed in ``failed``, and is no row of anything else.
+    """Parse many SMILES; those that are not molecules are listed in ``failed`` and left out of all other arrays.
 
-    The work of one process: a million molecules are split into parts of some thousands, so that memory stays small.
+    Runs in one process: callers split a million molecules into parts of a few thousand to bound the memory.
 
     Args:
-        scaffolds: find the Murcko scaffold of each molecule too.
+        scaffolds: also compute the Murcko scaffold of each molecule.
 
     Raises:
         UserError: RDKit is not installed.
     """
     chemistry()
-    kept: list[int] = []
+    indices: list[int] = []
     failed: list[int] = []
-    cores: list[str] = []
+    scaffold_list: list[str] = []
     atoms: list[tuple[int, ...]] = []
     bonds: list[tuple[int, ...]] = []
     node_counts: list[int] = []
@@ -167,35 +169,35 @@ def smiles_graphs(smiles: Sequence[str], scaffolds: bool = False) -> MoleculeArr
     from rdkit import rdBase
 
     with rdBase.BlockLogs():
-        for place, text in enumerate(smiles):
+        for index, text in enumerate(smiles):
             molecule = read(text)
             if molecule is None:
-                failed.append(place)
+                failed.append(index)
                 continue
-            mol, refused = molecule
-            relaxed += refused
-            kept.append(place)
+            mol, is_relaxed = molecule
+            relaxed += is_relaxed
+            indices.append(index)
             atoms += _atoms(mol)
             bonds += _bonds(mol)
             node_counts.append(mol.GetNumAtoms())
             bond_counts.append(mol.GetNumBonds())
             if scaffolds:
-                cores.append(scaffold(mol))
+                scaffold_list.append(scaffold(mol))
 
-    of_atoms, of_bonds = _tables()
+    atom_tables, bond_tables = _tables()
     counts = np.array(bond_counts, np.int64)
-    both = _numbers(bonds, 5).repeat(2, axis=0)
-    both[1::2, :2] = both[1::2, 1::-1]
-    order = np.lexsort((both[:, 0], both[:, 1], np.arange(len(counts)).repeat(2 * counts)))
-    both = both[order]
+    directed = _numbers(bonds, 5).repeat(2, axis=0)
+    directed[1::2, :2] = directed[1::2, 1::-1]
+    order = np.lexsort((directed[:, 0], directed[:, 1], np.arange(len(counts)).repeat(2 * counts)))
+    directed = directed[order]
     return MoleculeArrays(
         node_counts=np.array(node_counts, np.int64),
         edge_counts=2 * counts,
-        edge_index=both[:, :2].T,
-        x=_features(_numbers(atoms, 9), of_atoms),
-        edge_attr=_features(both[:, 2:], of_bonds),
-        kept=np.array(kept, np.int64),
-        failed=tuple((place, reason(smiles[place])) for place in failed),
+        edge_index=directed[:, :2].T,
+        x=_features(_numbers(atoms, 9), atom_tables),
+        edge_attr=_features(directed[:, 2:], bond_tables),
+        indices=np.array(indices, np.int64),
+        failed=tuple((index, reason(smiles[index])) for index in failed),
         relaxed=relaxed,
-        scaffolds=tuple(cores),
+        scaffolds=tuple(scaffold_list),
     )

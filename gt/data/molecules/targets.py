@@ -1,4 +1,4 @@
-"""The targets that columns of a table hold: numbers, yes and no, or classes, and what a model learns of them first."""
+"""Reading of target columns: numbers, binary answers or classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ NO_WORDS = {"no", "n", "false", "f", "negative", "neg", "inactive", "absent", "o
 
 @dataclass
 class Targets:
-    """What is to be predicted for R rows.
+    """The targets of R rows.
 
     Attributes:
         y: (R, outputs) float64, NaN where there is no label; classes are numbered from 0.
         kind: as in `Schema`.
-        columns: the columns they are from.
-        classes: of text or whole numbers that stand for classes, the names of these by number.
-        wrong: by row, why its target cannot be used.
-        answers: of yes and no in other words than 1 and 0, what stands for no and for yes in each column.
+        columns: the source columns.
+        classes: the class names in order, if text or integers stand for classes.
+        faults: by row, why its target cannot be used.
+        answers: for binary targets not written as 0 and 1, the words for no and yes in each column.
     """
 
     y: np.ndarray
     kind: Kind
     columns: list[str]
     classes: tuple[str, ...] = ()
-    wrong: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
     answers: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -40,18 +40,18 @@ class Targets:
         return len(self.classes) if self.kind == "multiclass" else self.y.shape[1]
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """The targets of some rows as a model takes them: (rows,) int64 classes, or (rows, outputs) float32."""
+        """The targets of some rows as model input: (rows,) int64 classes, or (rows, outputs) float32."""
         y = self.y[rows]
         return y[:, 0].astype(np.int64) if self.kind == "multiclass" else y.astype(np.float32)
 
     def strata(self, rows: np.ndarray, name: str) -> np.ndarray:
-        """(rows,) what a stratified split keeps in equal shares: the class, or the tenth of the range of numbers.
+        """(rows,) the strata of a stratified split: the class, or the decile of a regression target.
 
         Raises:
             UserError: there are several targets.
         """
         if len(self.columns) > 1:
-            raise UserError(f"{name}: data.split=stratified goes by one target, there are {len(self.columns)}")
+            raise UserError(f"{name}: data.split=stratified needs a single target, not {len(self.columns)}")
         y = self.y[rows, 0]
         if self.kind != "regression":
             return y
@@ -59,60 +59,60 @@ class Targets:
 
 
 def read_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Targets:
-    """The values of the target columns and their kind, found where it is None.
+    """The values of the target columns and their kind, inferred if ``kind`` is None.
 
-    All numbers 0 or 1 (or -1 and 1), or two words: binary. One column of few whole numbers or of several words:
-    multiclass. Else regression.
+    All numbers 0 or 1 (or -1 and 1), or two words: binary. One column of few distinct integers or of several words:
+    multiclass. Otherwise regression.
 
     Raises:
-        UserError: the columns are not of the kind, or there is nothing to tell apart.
+        UserError: the columns do not fit the kind, or all values are the same.
     """
     cells = {name: table.columns[name] for name in columns}
     filled = {name: ~pd.isna(column) for name, column in cells.items()}
     for name in columns:
         if not filled[name].any():
-            raise UserError(f"{table.name}: '{name}' is empty, which leaves nothing to learn")
+            raise UserError(f"{table.name}: '{name}' is empty: there is nothing to learn")
     text = [name for name in columns if not is_numeric(cells[name])]
     if text and len(text) < len(columns):
-        raise UserError(f"{table.name}: '{text[0]}' holds text and other targets numbers; name targets of one kind")
+        raise UserError(f"{table.name}: '{text[0]}' holds text, other targets numbers; name targets of one kind")
     if text:
         return _text_targets(table, columns, kind)
     y = np.stack([numbers(cells[name]) for name in columns], axis=1)
-    wrong: dict[int, str] = {}
+    faults: dict[int, str] = {}
     with np.errstate(over="ignore"):
-        bad = np.isnan(y) & np.stack(list(filled.values()), axis=1) | np.isinf(y.astype(np.float32))
-    for row, output in np.argwhere(bad):
-        why = "no number" if np.isnan(y[row, output]) else "too large"
-        wrong.setdefault(int(row), f"'{cells[columns[output]][row]!s}' in '{columns[output]}' is {why}")
-    y[list(wrong)] = np.nan
-    if wrong and np.isnan(y).all():
-        first = min(wrong)
-        raise UserError(f"{table.where(first)}: {wrong[first]}, and no other row has a target either")
+        invalid = np.isnan(y) & np.stack(list(filled.values()), axis=1) | np.isinf(y.astype(np.float32))
+    for row, output in np.argwhere(invalid):
+        fault = "not a number" if np.isnan(y[row, output]) else "too large"
+        faults.setdefault(int(row), f"'{cells[columns[output]][row]!s}' in '{columns[output]}' is {fault}")
+    y[list(faults)] = np.nan
+    if faults and np.isnan(y).all():
+        first = min(faults)
+        raise UserError(f"{table.where(first)}: {faults[first]}, and no other row has a target either")
     kind = kind or _kind_of(y)
     distinct = np.unique(y[~np.isnan(y)])
     if kind == "binary" and not {*distinct} <= {0, 1} and len(distinct) > 2:
         row, output = np.argwhere(~np.isnan(y) & (y != distinct[0]) & (y != distinct[1]))[0]
         raise UserError(
-            f"{table.where(row)}: {_spelled(y[row, output])} in '{columns[output]}' is a third value, "
+            f"{table.where(row)}: {_class_name(y[row, output])} in '{columns[output]}' is a third value, "
             "data.kind=binary takes 0 and 1"
         )
     if kind == "multiclass":
-        _refuse_several(table, columns)
+        _refuse_multiple(table, columns)
     if len(columns) == 1 and len(distinct) < 2:
-        raise _constant(table, columns[0])
+        raise _constant_error(table, columns[0])
     if kind == "multiclass":
-        classes = _classes(table, columns[0], list(map(_spelled, distinct)))
+        classes = _classes(table, columns[0], list(map(_class_name, distinct)))
         y = np.where(np.isnan(y), np.nan, np.searchsorted(distinct, y))
-        return Targets(y, kind, list(columns), classes, wrong)
+        return Targets(y, kind, list(columns), classes, faults)
     answers: tuple[tuple[str, str], ...] = ()
     if kind == "binary" and not {*distinct} <= {0, 1}:
         y = np.where(np.isnan(y), np.nan, y == distinct[-1])
-        answers = ((_spelled(distinct[0]), _spelled(distinct[-1])),) * len(columns)
-    return Targets(y, kind, list(columns), wrong=wrong, answers=answers)
+        answers = ((_class_name(distinct[0]), _class_name(distinct[-1])),) * len(columns)
+    return Targets(y, kind, list(columns), faults=faults, answers=answers)
 
 
-def _spelled(value: float) -> str:
-    """A class that is a number: a whole one with all of its digits, for codes may differ in the last."""
+def _class_name(value: float) -> str:
+    """The name of a numeric class: an integer with all its digits, since codes may differ only in the last."""
     return f"{value:.0f}" if value.is_integer() else f"{value:g}"
 
 
@@ -127,45 +127,47 @@ def _kind_of(y: np.ndarray) -> Kind:
 
 
 def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Targets:
-    """Targets that are words; of two words the one that says no, or the first in the alphabet, is 0."""
+    """Read text targets; of two words, the negative or else the alphabetically first one is 0."""
     cells = [pd.Series(table.columns[name], dtype=object).map(str, na_action="ignore") for name in columns]
     first, name = cells[0], columns[0]
     row = int(np.argmax(first.notna() & np.isnan(numbers(table.columns[name]))))
-    what = f"{table.where(row)}: '{first[row]}' in '{name}' is no number"
+    fault = f"{table.where(row)}: '{first[row]}' in '{name}' is not a number"
     if kind == "regression":
-        raise UserError(f"{what}, which data.kind=regression needs")
+        raise UserError(f"{fault}, as data.kind=regression requires")
     distinct, count = first.nunique(), int(first.count())
     if tells_apart(distinct, count, kind is not None):
         hint = "choose another target, or correct the numbers"
-        raise UserError(f"{what}, and {distinct} different values in {count} rows are no classes: {hint}")
+        raise UserError(f"{fault}, and {distinct} different values in {count} rows are too many for classes: {hint}")
     words = [sorted({*column.dropna()}, key=lambda word: (word.lower() not in NO_WORDS, word)) for column in cells]
     binary = kind != "multiclass" and all(len(pair) == 2 for pair in words)
     if not binary:
-        _refuse_several(table, columns)
+        _refuse_multiple(table, columns)
         if kind == "binary":
             raise UserError(f"{table.name}: '{name}' holds {len(words[0])} different words, data.kind=binary takes two")
         if len(words[0]) < 2:
-            raise _constant(table, name)
+            raise _constant_error(table, name)
         words = [sorted(words[0])]
-    numbered = [column.map({word: n for n, word in enumerate(some)}) for column, some in zip(cells, words, strict=True)]
-    y = np.stack([column.to_numpy(np.float64) for column in numbered], axis=1)
+    encoded = [
+        column.map({word: n for n, word in enumerate(group)}) for column, group in zip(cells, words, strict=True)
+    ]
+    y = np.stack([column.to_numpy(np.float64) for column in encoded], axis=1)
     if not binary:
         return Targets(y, "multiclass", list(columns), _classes(table, name, words[0]))
     classes = tuple(words[0]) if len(columns) == 1 else ()
     return Targets(y, "binary", list(columns), classes, answers=tuple((no, yes) for no, yes in words))
 
 
-def _constant(table: Table, column: str) -> UserError:
-    return UserError(f"{table.name}: '{column}' holds one value only: there is nothing to learn")
+def _constant_error(table: Table, column: str) -> UserError:
+    return UserError(f"{table.name}: '{column}' holds only one value: there is nothing to learn")
 
 
-def _refuse_several(table: Table, columns: Sequence[str]) -> None:
+def _refuse_multiple(table: Table, columns: Sequence[str]) -> None:
     if len(columns) > 1:
         names = ", ".join(columns)
-        raise UserError(f"{table.name}: of targets with several classes only one can be learned, not {names}")
+        raise UserError(f"{table.name}: only one multiclass target is supported, not {names}")
 
 
-def _classes(table: Table, column: str, names: Sequence[str], most: int = 1000) -> tuple[str, ...]:
-    if len(names) > most:
+def _classes(table: Table, column: str, names: Sequence[str], limit: int = 1000) -> tuple[str, ...]:
+    if len(names) > limit:
         raise UserError(f"{table.name}: '{column}' holds {len(names)} different values, too many to be classes")
     return tuple(names)

@@ -2,5 +2,5 @@
 
 import sys
 
-# importing ogb starts a thread that asks PyPI for a newer release, without a time-out; lacking `outdated` it does not
+# importing ogb starts a thread that queries PyPI for a newer release, without a timeout, unless `outdated` is missing
 sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What OGB knows of its own datasets: level, task, number of targets, address, files, the kind of split."""
+"""OGB's metadata of its datasets: level, task, number of targets, URL, files, kind of split."""
 
 import difflib
 import importlib.util
@@ -10,7 +10,11 @@ import pandas as pd
 
 from gt.errors import UserError
 
-LEVELS = {"graph": "graphproppred", "node": "nodeproppred", "link": "linkproppred"}  # and where OGB keeps its facts
+LEVELS = {
+    "graph": "graphproppred",
+    "node": "nodeproppred",
+    "link": "linkproppred",
+}  # and the packages with their metadata
 PCQM4MV2 = {
     "level": "graph",
     "data type": "smiles",
@@ -21,15 +25,15 @@ PCQM4MV2 = {
     "num tasks": "1",
     "task type": "regression",
     "eval metric": "mae",
-}  # of the large-scale challenge, whose facts stand in OGB's code and in no table
+}  # part of the large-scale challenge, whose metadata OGB has in code only
 
 
 @cache
 def catalogue() -> dict[str, dict[str, str]]:
-    """OGB's facts about each dataset, by its name.
+    """OGB's metadata of each dataset, by name.
 
-    They are the columns of OGB's three ``master.csv``, every value a text as it stands there (``"True"``, ``"None"``),
-    with two of our own: ``level`` (``graph``, ``node`` or ``link``) and ``folder``, the name of the dataset's folder.
+    The columns of OGB's three ``master.csv``, with each value as text (``"True"``, ``"None"``), and two additions:
+    ``level`` (``graph``, ``node`` or ``link``) and ``folder``, the name of the dataset's folder.
     """
     sets = {}
     for level, package in LEVELS.items():
@@ -40,35 +44,35 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def _home() -> Path:
-    """Where OGB is installed; it is not imported, which takes seconds."""
+    """The folder where OGB is installed, found without importing it, which takes seconds."""
     spec = importlib.util.find_spec("ogb")
     if spec is None or spec.origin is None:
         raise UserError("OGB's datasets need OGB: pip install ogb")
     return Path(spec.origin).parent
 
 
-def facts(name: str, level: str | None = None, data_type: str | None = None) -> Mapping[str, str]:
-    """OGB's facts about one dataset: see `catalogue`.
+def metadata(name: str, level: str | None = None, data_type: str | None = None) -> Mapping[str, str]:
+    """OGB's metadata of one dataset, see `catalogue`.
 
     Args:
         name: such as ``ogbg-molhiv``, ``ogbn-arxiv``, ``ogbl-collab`` or ``pcqm4m-v2``.
-        level: the only level that will do: ``graph``, ``node`` or ``link``.
-        data_type: the only ``data type`` that will do, such as ``mol``.
+        level: the required level, ``graph``, ``node`` or ``link``; None accepts any.
+        data_type: the required ``data type``, such as ``mol``; None accepts any.
 
     Raises:
-        UserError: no such dataset, which names the nearest one there is.
+        UserError: no such dataset; suggests the nearest name.
     """
-    known = catalogue()
-    wanted = {"level": level, "data type": data_type}
-    names = [n for n, column in known.items() if all(v is None or column.get(k) == v for k, v in wanted.items())]
+    datasets = catalogue()
+    required = {"level": level, "data type": data_type}
+    names = [n for n, column in datasets.items() if all(v is None or column.get(k) == v for k, v in required.items())]
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
         kind = "molecule " if data_type == "mol" else f"{level}-level " if level else ""
-        raise UserError(f"no {kind}dataset {name!r} in OGB: did you mean {near}? Known are {', '.join(names)}")
-    return known[name]
+        raise UserError(f"no {kind}dataset {name!r} in OGB: did you mean {nearest}? Available are {', '.join(names)}")
+    return datasets[name]
 
 
-def listed(column: Mapping[str, str], key: str) -> list[str]:
-    """A fact that is a list, such as ``additional node files``; empty where OGB says ``None``."""
+def list_of(column: Mapping[str, str], key: str) -> list[str]:
+    """A list-valued entry, such as ``additional node files``; empty if OGB says ``None``."""
     value = column.get(key, "None")
     return [] if value == "None" else value.split(",")

@@ -1,7 +1,7 @@
 """Graph-level datasets of the Open Graph Benchmark (Hu et al. 2020), read from OGB's raw CSV files.
 
-OGB's own classes pickle what they read; here the CSV files are read directly, some graphs at a time. What all have in
-common is in `OGBGraphs`, molecules are `OGBMolecules`; other kinds of graphs have a file each.
+OGB's own classes pickle what they read; here the CSV files are read directly, a few graphs at a time. `OGBGraphs` is
+the base class, `OGBMolecules` reads molecules; other kinds of graphs have a module each.
 """
 
 import csv
@@ -17,7 +17,7 @@ from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
 from torchmetrics import MetricCollection
 
 from gt.data.numbers import moments
-from gt.data.ogb.catalogue import facts
+from gt.data.ogb.catalogue import metadata
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric, OGBMetric
 from gt.data.ogb.raw import Table, digest, pieces, splits_of
@@ -39,24 +39,24 @@ class OGBGraphs(Source):
         root: the folder that holds, or will hold, the dataset's own folder (``ogbg_molhiv``).
 
     Attributes:
-        version: raised when `read` makes something else of the same files.
-        data_type: OGB's word for the kind of data that a class reads; None for any.
-        built: bytes that the store takes, where it is much more than the files.
+        version: raised when `read` gives a different result for the same files.
+        data_type: OGB's name of the kind of data that a class reads; None for any.
+        store_bytes: size of the store, if it is much larger than the files.
 
     Raises:
-        UserError: on ``open``, an unknown name, or files that are absent and cannot be downloaded, or are malformed.
+        UserError: on ``open``, an unknown name, or files that are malformed, or absent and cannot be downloaded.
     """
 
     version: int
     data_type: str | None = None
-    built: int = 0
+    store_bytes: int = 0
 
     def __init__(self, dataset: str, root: str = "data") -> None:
         self.name, self.root = dataset, Path(root)
 
     @abstractmethod
     def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
-        """The dataset in chunks of consecutive graphs, from its files by name; schema and splits are in the last.
+        """Yield the dataset in chunks of consecutive graphs from its files by name; the last has schema and splits.
 
         Raises:
             UserError: a malformed file; names the row.
@@ -67,12 +67,12 @@ class OGBGraphs(Source):
         """The metric of the leaderboard."""
 
     def files(self) -> dict[str, Path]:
-        """The files by name, downloaded where they are absent."""
-        facts(self.name, "graph", self.data_type)
-        return files(self.name, locate(self.name, self.root, self.built))
+        """The files by name, downloaded if absent."""
+        metadata(self.name, "graph", self.data_type)
+        return files(self.name, locate(self.name, self.root, self.store_bytes))
 
     def key(self) -> dict[str, Any]:
-        """A copy of the same files elsewhere gives the same key."""
+        """Copies of the same files in different folders give the same key."""
         digests = {part: digest(path) for part, path in self.files().items()}
         return {"source": "ogb", "name": self.name, "version": self.version, "files": digests}
 
@@ -80,39 +80,39 @@ class OGBGraphs(Source):
         return self.read(self.files())
 
     def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
-        """The metric of the leaderboard alone, which also says what is best."""
+        """Only the metric of the leaderboard, which also selects the best checkpoint."""
         metric = self.metric(graphs)
         criterion = Criterion(metric.measure, "max" if metric.higher_is_better else "min")
         return MetricCollection({metric.measure: metric}), criterion
 
 
 class OGBMolecules(OGBGraphs):
-    """Molecules: atoms with 9 categories, bonds with 3, yes/no tasks or numbers, some of them unlabelled (NaN).
+    """Molecules with 9 categories per atom, 3 per bond, and binary or regression tasks, partly unlabelled (NaN).
 
-    The files store each bond once; here it is an edge in each direction. The splits are by scaffold. Numbers are
-    learned in units of their deviation in the training set, by squared error, for the metric is its root.
+    Each bond, stored once in the files, becomes an edge in either direction. Splits are by scaffold. Regression targets
+    are standardised on the training set and learned by squared error, as the metric is its root.
     """
 
     version = 2
     data_type = "mol"
 
     def metric(self, graphs: Graphs) -> LeaderboardMetric:
-        facts(self.name, "graph", self.data_type)
+        metadata(self.name, "graph", self.data_type)
         return OGBMetric(self.name)
 
     def smiles_of(self, graphs: Graphs) -> list[str] | None:
-        """By OGB's table of SMILES, where it is there and has a row for each graph."""
+        """From OGB's table of SMILES, if it exists and has a row for each graph."""
         try:
             smiles = pd.read_csv(mapping(self.files()), usecols=["smiles"], dtype=str, keep_default_na=False)["smiles"]
-        except (OSError, EOFError, ValueError):  # a table that nothing else needs
+        except (OSError, EOFError, ValueError):  # the table is optional
             return None
         return smiles.tolist() if len(smiles) == len(graphs) else None
 
     def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
-        about = facts(self.name, "graph", self.data_type)
-        kind, tasks = KINDS[about["task type"]], int(about["num tasks"])
+        info = metadata(self.name, "graph", self.data_type)
+        kind, tasks = KINDS[info["task type"]], int(info["num tasks"])
         atoms, bonds = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
-        sizes = counts(tables["num-node-list"], least=1)
+        sizes = counts(tables["num-node-list"], minimum=1)
         y = numbers(tables["graph-label"], tasks, np.float64, len(sizes)).astype(np.float32)
         refuse(tables["graph-label"], np.isinf(y), y, "is not finite")
         if kind == "binary":
@@ -150,16 +150,16 @@ class OGBMolecules(OGBGraphs):
 
 
 def mapping(tables: Mapping[str, Path]) -> Path:
-    """OGB's table of SMILES, beside the files."""
+    """The path of OGB's table of SMILES."""
     return tables["graph-label"].parent.parent / "mapping" / "mol.csv.gz"
 
 
 def task_names(path: Path, tasks: int) -> tuple[str, ...]:
-    """What OGB calls the tasks, by the first line of its table of SMILES; nothing where that is absent or of others."""
+    """OGB's names of the tasks, from the header of its table of SMILES; empty if it is absent or does not match."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as table:
             names = next(csv.reader(table), [])
-    except (OSError, EOFError, ValueError, csv.Error):  # a table that nothing else needs
+    except (OSError, EOFError, ValueError, csv.Error):  # the table is optional
         return ()
     columns = tuple(name for name in names if name not in ("smiles", "mol_id"))
     return columns if len(columns) == tasks else ()

@@ -1,4 +1,4 @@
-"""The metrics of OGB's leaderboards (Hu et al. 2020, 2021), by OGB's own Evaluators."""
+"""The metrics of OGB's leaderboards (Hu et al. 2020, 2021), computed by OGB's own Evaluators."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gt.data.ogb.catalogue import facts
+from gt.data.ogb.catalogue import metadata
 from gt.losses import both_answers
 from gt.schema import UNLABELLED
 from gt.task_metrics import SampleMetric
 
 
 def evaluator_of(name: str) -> Any:
-    """OGB's own Evaluator of a graph-level dataset, imported now: with it come OGB's classes, and PyG for them."""
-    facts(name, "graph")  # raises where the name is unknown
+    """OGB's Evaluator of a graph-level dataset, imported lazily, as it pulls in OGB's dataset classes and PyG."""
+    metadata(name, "graph")  # raises if the name is unknown
     if name == "pcqm4m-v2":
         from ogb.lsc.pcqm4mv2 import PCQM4Mv2Evaluator
 
@@ -27,11 +27,11 @@ def evaluator_of(name: str) -> Any:
 
 
 class LeaderboardMetric(SampleMetric):
-    """A metric of all samples, as a leaderboard takes it; NaN, and nothing fails, where it is not defined.
+    """A leaderboard metric over all samples; NaN, rather than an error, where it is undefined.
 
     Args:
-        measure: what the Evaluator calls it.
-        columns: numbers that are kept of the prediction of a sample, and of its target.
+        measure: the Evaluator's name of the metric.
+        columns: how many numbers are stored of each sample's prediction, and of its target.
 
     Attributes:
         measure: ``rocauc``, ``ap``, ``rmse``, ``acc``, ``F1`` or ``mae``.
@@ -47,7 +47,7 @@ class LeaderboardMetric(SampleMetric):
 
     @abstractmethod
     def score(self, preds: Tensor, target: Tensor) -> float:
-        """The metric of all samples; NaN where it is not defined."""
+        """The metric over all samples; NaN where it is undefined."""
 
     def compute(self) -> Tensor:
         """The metric, a scalar."""
@@ -58,8 +58,8 @@ class LeaderboardMetric(SampleMetric):
 class OGBMetric(LeaderboardMetric):
     """ROC-AUC, average precision or root mean squared error, averaged over tasks, of logits or values (B, tasks).
 
-    Targets (B, tasks) are NaN where there is no label. It is not defined where no task has both classes, where a task
-    of a regression has no label, or where a prediction is not finite.
+    Targets (B, tasks) are NaN where there is no label. It is undefined if no task has both classes, if a regression
+    task has no label, or if a prediction is not finite.
 
     Args:
         name: the dataset, such as ``ogbg-molhiv``.
@@ -79,7 +79,7 @@ class OGBMetric(LeaderboardMetric):
 
 
 class OGBAccuracy(LeaderboardMetric):
-    """The share of right classes, of scores (B, classes) and targets (B,) or (B, 1); unlabelled ones do not count.
+    """Accuracy of scores (B, classes) and targets (B,) or (B, 1); unlabelled samples are ignored.
 
     Args:
         name: the dataset, such as ``ogbg-ppa``.
@@ -102,15 +102,15 @@ class OGBAccuracy(LeaderboardMetric):
 class OGBWords(LeaderboardMetric):
     """F1 of predicted words against the words of a name, as sets, averaged over samples (ogbg-code2).
 
-    A prediction holds scores of the vocabulary at each position; words from the first end on are cut off, and an
-    unknown word counts as a word that is wrong. The reference is all words of the name, also those that are outside of
-    the vocabulary or past the last position.
+    A prediction holds scores over the vocabulary at each position; it ends at the first end token, and an unknown word
+    counts as a wrong word. The reference is all words of the name, including those outside the vocabulary or beyond the
+    last position.
 
     Args:
-        words: the vocabulary, of which the last two are the unknown word and the end.
-        positions: words that are predicted.
-        references: columns of a target that follow its positions: the numbers of the name's words, those outside of
-            the vocabulary numbered from its length on; `UNLABELLED` fills up.
+        words: the vocabulary, with the unknown word and the end as its last two entries.
+        positions: number of predicted words.
+        references: columns of a target after its positions: the ids of the name's words, padded with `UNLABELLED`; ids
+            from the vocabulary's length on are words outside it.
     """
 
     def __init__(self, words: Sequence[str], positions: int, references: int) -> None:
@@ -123,15 +123,15 @@ class OGBWords(LeaderboardMetric):
 
     def score(self, preds: Tensor, target: Tensor) -> float:
         references = target[:, self.positions :].long().tolist()
-        named = [[self.word(n) for n in row if n != UNLABELLED] for row in references]
-        return self.evaluator.eval({"seq_ref": named, "seq_pred": self.decoded(preds)})["F1"]
+        names = [[self.word(n) for n in row if n != UNLABELLED] for row in references]
+        return self.evaluator.eval({"seq_ref": names, "seq_pred": self.decoded(preds)})["F1"]
 
     def word(self, number: int) -> str:
-        """A word by its number; one outside of the vocabulary has no spelling, only a number."""
+        """The word with an id; a placeholder for one outside the vocabulary."""
         return self.words[number] if number < len(self.words) else f"word {number}"
 
     def decoded(self, answers: Tensor) -> list[list[str]]:
-        """The words of predictions (B, positions) of word numbers, each up to the first end."""
+        """The words of predicted ids (B, positions), each up to the first end token."""
         end = len(self.words) - 1
         rows = answers.long().tolist()
         return [[self.words[n] for n in (row[: row.index(end)] if end in row else row)] for row in rows]

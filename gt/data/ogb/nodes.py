@@ -1,6 +1,6 @@
-"""Large single graphs of the Open Graph Benchmark (Hu et al. 2020) whose nodes have the targets, from OGB's raw tables.
+"""Node prediction on large single graphs of the Open Graph Benchmark (Hu et al. 2020), read from OGB's raw tables.
 
-The files are read in blocks: memory holds the numbers of a graph, once, and never the text.
+The files are read in blocks, so that memory holds the numbers of a graph once and never their text.
 """
 
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from ogb.nodeproppred import Evaluator
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from gt.data.ogb.catalogue import facts
+from gt.data.ogb.catalogue import metadata
 from gt.data.ogb.download import files, locate
 from gt.data.ogb.metric import LeaderboardMetric
 from gt.data.ogb.raw import digest, one_graph, splits_of
-from gt.data.ogb.raw_csv import Number, counts, numbers, refuse
+from gt.data.ogb.raw_csv import DType, counts, numbers, refuse
 from gt.data.packed import Graphs, pointers
 from gt.data.source import Source
 from gt.errors import UserError
 from gt.losses import Criterion, both_answers
 from gt.schema import UNLABELLED, Schema
 
-VERSION = 1  # raise when `build` makes something else of the same files
+VERSION = 1  # raise when `build` gives a different result for the same files
 FLOATS = {"ogbn-arxiv": 128, "ogbn-products": 100, "ogbn-mag": 128}  # columns of node-feat.csv.gz
-STRENGTHS = 8  # kinds of evidence that two proteins are associated, each from 0 to 1
+STRENGTHS = 8  # kinds of evidence for an association of two proteins, each from 0 to 1
 NAMES = (*FLOATS, "ogbn-proteins")
-PAPERS = {  # where ogbn-mag keeps the graph of its papers
+PAPERS = {  # the files of ogbn-mag's citation graph
     "num-edge-list": "raw/relations/paper___cites___paper/num-edge-list.csv.gz",
     "edge": "raw/relations/paper___cites___paper/edge.csv.gz",
     "node-feat": "raw/node-feat/paper/node-feat.csv.gz",
@@ -38,20 +38,20 @@ PAPERS = {  # where ogbn-mag keeps the graph of its papers
 }
 
 
-def known(name: str) -> Mapping[str, str]:
-    """OGB's facts about a dataset that can be read here.
+def supported_metadata(name: str) -> Mapping[str, str]:
+    """OGB's metadata of a dataset that this module can read.
 
     Raises:
-        UserError: it cannot.
+        UserError: the dataset is unknown or not supported.
     """
-    about = facts(name, "node")
+    info = metadata(name, "node")
     if name not in NAMES:
-        raise UserError(f"{name} is none of the node sets read here: {', '.join(NAMES)}")
-    return about
+        raise UserError(f"{name} is not supported; available node datasets are {', '.join(NAMES)}")
+    return info
 
 
 def tables(name: str, root: Path) -> dict[str, Path]:
-    """The files of a dataset; of ogbn-mag, those of its papers.
+    """The files of a dataset; for ogbn-mag, those of its citation graph.
 
     Raises:
         UserError: a file is missing.
@@ -63,19 +63,19 @@ def tables(name: str, root: Path) -> dict[str, Path]:
     raw |= {part: folder / path for part, path in PAPERS.items()}
     for path in raw.values():
         if not path.is_file():
-            raise UserError(f"{path} is missing: remove {folder} to have {name} downloaded again")
+            raise UserError(f"{path} is missing: remove {folder} to download {name} again")
     return raw
 
 
 def node_count(name: str, raw: Mapping[str, Path]) -> int:
-    """Nodes of the one graph."""
-    if name == "ogbn-mag":  # rows of features: its counts are for several types, in a table with a header
+    """Number of nodes of the graph."""
+    if name == "ogbn-mag":  # rows of labels, as its counts are for several node types in a table with a header
         return len(numbers(raw["node-label"], 1, np.int64))
     return one_graph(raw["num-node-list"])
 
 
 def both_ways(ends: np.ndarray, nodes: int) -> np.ndarray:
-    """(E, 2) edges to (2, E') with the inverse of each, sorted by (target, source), none of them twice."""
+    """(E, 2) edges to (2, E') with reverse edges added, sorted by (target, source), without duplicates."""
     key = np.concatenate([ends[:, 1] * np.int64(nodes) + ends[:, 0], ends[:, 0] * np.int64(nodes) + ends[:, 1]])
     key.sort()
     key = key[np.append(True, key[1:] != key[:-1])] if len(key) else key
@@ -83,30 +83,30 @@ def both_ways(ends: np.ndarray, nodes: int) -> np.ndarray:
 
 
 def build(name: str, root: Path, undirected: bool = True) -> Graphs:
-    """Read a dataset: one graph; ``nodes`` hold ``x`` and ``y``, splits are numbers of nodes.
+    """Read a dataset as one graph; ``nodes`` hold ``x`` and ``y``, splits are node indices.
 
-    - ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-mag`` (papers that cite papers, and nothing else of it): ``x`` real
-      numbers, ``y`` (N,) classes. Every edge stands there once, and where ``undirected`` so does its inverse.
-    - ``ogbn-proteins``: ``edge_attr`` (E, 8), each association an edge in both directions. ``x`` (N, 8)
-      is their mean over a protein's edges, as in OGB's own baselines: its species would tell nothing, as the split is
-      by species. ``y`` (N, 112) is yes or no.
+    - ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-mag`` (only its citation graph): float ``x``, classes ``y`` (N,). Edges
+      are unique; if ``undirected``, the reverse of each is added.
+    - ``ogbn-proteins``: ``edge_attr`` (E, 8), with each association as an edge in both directions. ``x`` (N, 8) is its
+      mean over the edges of a protein, as in OGB's baselines; species are not used, as they define the split. ``y``
+      (N, 112) is binary.
 
     Raises:
-        UserError: a file is missing or malformed; names the file, and the row where one is to blame.
+        UserError: a file is missing or malformed; names the file, and the row if possible.
     """
-    about, raw = known(name), tables(name, root)
+    info, raw = supported_metadata(name), tables(name, root)
     nodes = node_count(name, raw)
     lines = int(counts(raw["num-edge-list"], 1)[0])
-    small: Number = np.int32
-    ends = numbers(raw["edge"], 2, small, lines)
+    id_dtype: DType = np.int32
+    ends = numbers(raw["edge"], 2, id_dtype, lines)
     refuse(raw["edge"], (ends < 0) | (ends >= nodes), ends, "is no node of the graph")
     if name == "ogbn-proteins":
         return proteins(raw, nodes, ends)
-    if undirected or about["add_inverse_edge"] == "True":
+    if undirected or info["add_inverse_edge"] == "True":
         edge_index = both_ways(ends, nodes)
     else:
         edge_index = ends[np.lexsort((ends[:, 0], ends[:, 1]))].T
-    classes = int(about["num classes"])
+    classes = int(info["num classes"])
     y = numbers(raw["node-label"], 1, np.int64, nodes)
     refuse(raw["node-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
     return Graphs(
@@ -131,8 +131,8 @@ def finite(path: Path, columns: int, rows: int) -> np.ndarray:
 
 def proteins(raw: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
     """See `build`."""
-    about = facts("ogbn-proteins")
-    tasks = int(about["num tasks"])
+    info = metadata("ogbn-proteins")
+    tasks = int(info["num tasks"])
     strengths = finite(raw["edge-feat"], STRENGTHS, len(ends))
     y = numbers(raw["node-label"], tasks, np.float32, nodes)
     refuse(raw["node-label"], ~np.isnan(y) & (y != 0) & (y != 1), y, "is neither 0 nor 1 nor empty")
@@ -155,14 +155,14 @@ def proteins(raw: Mapping[str, Path], nodes: int, ends: np.ndarray) -> Graphs:
 
 
 class OGBNodeMetric(LeaderboardMetric):
-    """Accuracy of scores (N, classes) and targets (N,), or ROC-AUC averaged over tasks; unlabelled nodes do not count.
+    """Accuracy of scores (N, classes) and targets (N,), or ROC-AUC averaged over tasks; unlabelled nodes are ignored.
 
     Args:
         name: the dataset, such as ``ogbn-arxiv``.
     """
 
     def __init__(self, name: str) -> None:
-        known(name)
+        supported_metadata(name)
         evaluator = Evaluator(name)
         super().__init__(evaluator.eval_metric, (evaluator.num_tasks, evaluator.num_tasks))
         self.evaluator = evaluator
@@ -170,7 +170,7 @@ class OGBNodeMetric(LeaderboardMetric):
     def update(self, preds: Tensor, target: Tensor) -> None:
         target = target.view(len(preds), -1)
         labelled = (target != UNLABELLED if self.measure == "acc" else ~target.isnan()).any(1)
-        super().update(preds[labelled], target[labelled])  # of a large graph, most nodes are of another split
+        super().update(preds[labelled], target[labelled])  # most nodes of a large graph belong to another split
 
     def answers(self, preds: Tensor) -> Tensor:
         return preds.argmax(1, keepdim=True) if self.measure == "acc" else preds
@@ -184,32 +184,32 @@ class OGBNodeMetric(LeaderboardMetric):
 
 
 class OGBNodes(Source):
-    """A node set of OGB, with OGB's split and the metric of its leaderboard.
+    """A node dataset of OGB, with OGB's split and the metric of its leaderboard.
 
-    Features are read as they are published, which is how the leaderboard's models read them.
+    Features are used as published, without scaling, as in the models on the leaderboard.
 
     Args:
         dataset: ``ogbn-arxiv``, ``ogbn-products``, ``ogbn-proteins`` or ``ogbn-mag``.
         root: the folder that holds, or will hold, the dataset's own folder (``ogbn_arxiv``).
-        undirected: give each citation (arxiv, mag) its inverse; the other sets have both directions anyway.
+        undirected: add the reverse of each citation (arxiv, mag); the other datasets have both directions anyway.
 
     Raises:
-        UserError: an unknown name; on ``open`` files that are absent and cannot be downloaded, or are malformed.
+        UserError: an unknown name; on ``open``, files that are malformed, or absent and cannot be downloaded.
     """
 
     def __init__(self, dataset: str, root: str = "data", undirected: bool = True) -> None:
-        known(dataset)
+        supported_metadata(dataset)
         self.name, self.root, self.undirected = dataset, Path(root), undirected
 
     def key(self) -> dict[str, Any]:
         digests = {part: digest(path) for part, path in tables(self.name, self.root).items()}
-        facts = {"version": VERSION, "undirected": self.undirected}
-        return {"source": "ogb nodes", "name": self.name, "files": digests} | facts
+        options = {"version": VERSION, "undirected": self.undirected}
+        return {"source": "ogb nodes", "name": self.name, "files": digests} | options
 
     def build(self) -> Graphs:
         return build(self.name, self.root, self.undirected)
 
     def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
-        """The metric of the leaderboard alone, which also says what is best."""
+        """Only the metric of the leaderboard, which also selects the best checkpoint."""
         metric = OGBNodeMetric(self.name)
         return MetricCollection({metric.measure: metric}), Criterion(metric.measure, "max")

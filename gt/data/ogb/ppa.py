@@ -1,11 +1,11 @@
-"""ogbg-ppa: which of 37 taxa does a neighbourhood in a network of associated proteins come from? (Hu et al. 2020)"""
+"""ogbg-ppa: from which of 37 taxa does a neighbourhood of a protein association network come? (Hu et al. 2020)"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from gt.data.ogb.catalogue import facts
+from gt.data.ogb.catalogue import metadata
 from gt.data.ogb.graphs import OGBGraphs
 from gt.data.ogb.metric import LeaderboardMetric, OGBAccuracy
 from gt.data.ogb.raw import Table, pieces, splits_of
@@ -13,21 +13,21 @@ from gt.data.ogb.raw_csv import counts, numbers, refuse
 from gt.data.packed import Graphs, pointers
 from gt.schema import Schema
 
-STRENGTHS = 7  # kinds of evidence that two proteins are associated, each from 0 to 1
+STRENGTHS = 7  # kinds of evidence for an association of two proteins, each from 0 to 1
 
 
 class ProteinAssociations(OGBGraphs):
     """ogbg-ppa: 158,100 graphs without node features, edges with 7 strengths in [0, 1], 37 classes, split by species.
 
-    Every node has the one category 0. The files store each association once; here it is an edge in each direction, of
-    which the whole dataset has 359 million. Strengths are kept in float32, as the files' three decimals ask for.
+    Every node has the same category, 0. Each association, stored once in the files, becomes an edge in either
+    direction, 359 million in all. Strengths are float32, which their three decimals in the files require.
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_ppa``.
     """
 
     version = 1
-    built = 12 * 2**30
+    store_bytes = 12 * 2**30
 
     def __init__(self, root: str = "data") -> None:
         super().__init__("ogbg-ppa", root)
@@ -36,14 +36,14 @@ class ProteinAssociations(OGBGraphs):
         return OGBAccuracy(self.name)
 
     def read(self, tables: Mapping[str, Path]) -> Iterator[Graphs]:
-        classes = int(facts(self.name)["num classes"])
-        sizes = counts(tables["num-node-list"], least=1)
+        classes = int(metadata(self.name)["num classes"])
+        sizes = counts(tables["num-node-list"], minimum=1)
         y = numbers(tables["graph-label"], 1, np.int64, len(sizes))
         refuse(tables["graph-label"], (y < 0) | (y >= classes), y, f"is not one of {classes} classes")
         splits, path = splits_of(tables, len(y)), tables["edge-feat"]
 
         def strengths(values: np.ndarray, first: int) -> np.ndarray:
-            refuse(path, ~((values >= 0) & (values <= 1)), values, "is no strength from 0 to 1", first)
+            refuse(path, ~((values >= 0) & (values <= 1)), values, "is not a strength from 0 to 1", first)
             return values
 
         edges = {"edge-feat": Table(STRENGTHS, np.float32, strengths)}

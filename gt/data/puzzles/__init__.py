@@ -1,1 +1,1 @@
-"""Tasks made up so that each shows one thing that a mask, an encoding or a depth can or cannot do."""
+"""Synthetic tasks, each of which isolates one capability of a mask, an encoding or a depth."""

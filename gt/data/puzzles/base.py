@@ -1,4 +1,4 @@
-"""What all puzzles share: graphs of one size, drawn from a seed, whose answer is asked at some of their nodes."""
+"""The base class of puzzles: random graphs of equal size with targets at some of their nodes."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields
@@ -12,18 +12,18 @@ from gt.data.source import Source
 from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 
-VERSION = 1  # raise when the same settings would give other graphs
+VERSION = 1  # raise when the same settings would give different graphs
 
 
 @dataclass
-class Drawn:
+class Samples:
     """G graphs of n nodes and e edges each.
 
     Attributes:
-        x: (G, n, columns) whole numbers.
-        y: (G, n) the class of each node, `UNLABELLED` where nothing is asked.
-        edges: (2, e), the same for all graphs, or (G, 2, e); row 0 the source and row 1 the target.
-        edge_attr: (e,) the kind of each edge, or none.
+        x: (G, n, columns) integers.
+        y: (G, n) the class of each node, `UNLABELLED` for nodes without a target.
+        edges: (2, e), the same for all graphs, or (G, 2, e); row 0 is the source, row 1 the target.
+        edge_attr: (e,) the kind of each edge, or None.
     """
 
     x: np.ndarray
@@ -34,12 +34,12 @@ class Drawn:
 
 @dataclass(kw_only=True, eq=False)
 class Puzzle(Source):
-    """Graphs drawn anew for each split; where one node is asked, each class is the answer to as many as any other.
+    """Independent random graphs for each split; puzzles with one target per graph have balanced classes.
 
     Args:
-        train, valid, test: graphs of each split.
-        sample_seed: what they are drawn from.
-        root: where what is built is kept.
+        train, valid, test: number of graphs in each split.
+        sample_seed: seed of the graphs.
+        root: the folder of the built stores.
     """
 
     train: int = 4000
@@ -48,8 +48,8 @@ class Puzzle(Source):
     sample_seed: int = 0
     root: Path = Path("data")
 
-    columns: ClassVar[tuple[str, ...]]  # of x, by name
-    asked: ClassVar[str]  # what a class is
+    columns: ClassVar[tuple[str, ...]]  # names of the columns of x
+    target_name: ClassVar[str]  # a description of the classes
 
     def __post_init__(self) -> None:
         self.root = Path(self.root)
@@ -65,11 +65,11 @@ class Puzzle(Source):
     @property
     @abstractmethod
     def classes(self) -> int:
-        """Number of possible answers."""
+        """Number of classes."""
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
-        """So many graphs with their answers."""
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
+        """Draw ``count`` graphs with their targets."""
 
     def key(self) -> dict[str, Any]:
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "root"}
@@ -99,19 +99,19 @@ class Puzzle(Source):
                 level="node",
                 kind="multiclass",
                 outputs=self.classes,
-                target=(self.asked,),
+                target=(self.target_name,),
                 max_nodes=size,
             ),
         ).sort_edges()
 
 
 def balanced(rng: np.random.Generator, count: int, classes: int) -> np.ndarray:
-    """(count,) classes in random order, each as often as any other, to within one."""
+    """(count,) classes in random order, with frequencies that differ by at most one."""
     return rng.permutation(np.arange(count) % classes)
 
 
-def asked_at(node: np.ndarray, label: np.ndarray, size: int) -> np.ndarray:
-    """(G, size) targets: of each graph one node (G,) has a label (G,), the others none."""
+def label_at(node: np.ndarray, label: np.ndarray, size: int) -> np.ndarray:
+    """(G, size) targets: in each graph, only one node (G,) has a label (G,)."""
     y = np.full((len(label), size), UNLABELLED)
     y[np.arange(len(label)), node] = label
     return y

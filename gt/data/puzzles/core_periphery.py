@@ -1,26 +1,26 @@
-"""What is a hint of structure worth? Nodes of a dense core and of its periphery, whose features mostly tell which."""
+"""How much does structure add to noisy features? Nodes of a dense core or its periphery, with mostly true hints."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Drawn, Puzzle, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, both_ways
 from gt.ranges import at_least, up_to_one
 
 
 @dataclass(kw_only=True, eq=False)
 class CorePeriphery(Puzzle):
-    """Is a node of the core or of the periphery? A block model (Borgatti & Everett 2000) with noisy features.
+    """Is a node in the core or the periphery? A block model (Borgatti & Everett 2000) with noisy features.
 
-    Half of the nodes, in the mean, are of the core. A feature says where a node belongs, and is right with the
-    probability ``honest``. Edges join two nodes of the core most often, two of the periphery least often. Whoever reads
-    features alone is right as often as they are; where a node stands in the graph tells more.
+    Half of the nodes, on average, are in the core. A feature tells the class of a node, correctly with probability
+    ``honest``. Edges are most likely between two core nodes, least likely between two peripheral ones. Features alone
+    give an accuracy of ``honest``; the graph structure allows more.
 
     Args:
         size: nodes of a graph.
-        degree: edges of a node, in the mean.
-        honest: see above.
+        degree: mean degree of a node.
+        honest: probability that a feature is correct.
     """
 
     size: int = 24
@@ -30,7 +30,7 @@ class CorePeriphery(Puzzle):
     name = "core_periphery"
     vocab: ClassVar[tuple[int, ...]] = (2,)
     columns: ClassVar[tuple[str, ...]] = ("says core",)
-    asked: ClassVar[str] = "of the core"
+    target_name: ClassVar[str] = "of the core"
     classes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -39,11 +39,11 @@ class CorePeriphery(Puzzle):
         at_least(self.degree + 1, self.size, "size")
         up_to_one(self.honest, "honest")
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         core = rng.integers(2, size=(count, self.size))
-        told = np.where(rng.random(core.shape) < self.honest, core, 1 - core)
+        hint = np.where(rng.random(core.shape) < self.honest, core, 1 - core)
         one, other = np.triu_indices(self.size, 1)
         rate = np.array([0.1, 0.4, 1.0])[core[:, one] + core[:, other]]
         edges = self.size * self.degree // 2
-        chosen = np.argpartition(rng.exponential(size=rate.shape) / rate, edges - 1)[:, :edges]  # the first to come
-        return Drawn(told[..., None], core, both_ways(one[chosen], other[chosen]))
+        chosen = np.argpartition(rng.exponential(size=rate.shape) / rate, edges - 1)[:, :edges]  # the earliest arrivals
+        return Samples(hint[..., None], core, both_ways(one[chosen], other[chosen]))

@@ -1,22 +1,22 @@
-"""Can a node read what is far away? One class, half a ring away."""
+"""Can a node read distant information? A class half a ring away."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
 from gt.ranges import at_least
 
-PLAIN, TARGET, FIRST_CLASS = 0, 1, 2  # of x
+PLAIN, TARGET, FIRST_CLASS = 0, 1, 2  # values of x
 
 
 @dataclass(kw_only=True, eq=False)
 class RingTransfer(Puzzle):
     """Ring transfer (Bodnar et al. 2021; Di Giovanni et al. 2023): read a class at the opposite node of a ring.
 
-    The source, at a random place, holds one of five classes, the target ``length // 2`` hops away a mark, and all other
-    nodes the same value. The answer is asked at the target.
+    The source, at a random position, holds one of five classes, the target ``length // 2`` hops away a mark, and all
+    other nodes the same value. The class is predicted at the target.
 
         0 - 0 - C - 0
         |           |        target T, source C, length 8: 4 hops
@@ -32,17 +32,17 @@ class RingTransfer(Puzzle):
     classes: ClassVar[int] = 5
     vocab: ClassVar[tuple[int, ...]] = (FIRST_CLASS + 5,)
     columns: ClassVar[tuple[str, ...]] = ("class",)
-    asked: ClassVar[str] = "class of the source"
+    target_name: ClassVar[str] = "class of the source"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(3, self.length, "length")
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         graph, node = np.arange(count), np.arange(self.length)
         label, source = balanced(rng, count, self.classes), rng.integers(self.length, size=count)
         target = (source + self.length // 2) % self.length
         x = np.full((count, self.length, 1), PLAIN)
         x[graph, source, 0] = FIRST_CLASS + label
         x[graph, target, 0] = TARGET
-        return Drawn(x, asked_at(target, label, self.length), both_ways(node, (node + 1) % self.length))
+        return Samples(x, label_at(target, label, self.length), both_ways(node, (node + 1) % self.length))

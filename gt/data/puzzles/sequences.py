@@ -1,7 +1,7 @@
-"""What can be read back from a sequence? Tokens are nodes of a path; the answer is asked at its end.
+"""What can a model recall from a sequence? Tokens are nodes of a path; the targets are at its end.
 
-Edges run to the next token, of kind 0, and to the one before, of kind 1. Masks that go by position read such graphs as
-a language model reads text: ``mask=causal``.
+Edges run to the next token (kind 0) and to the previous one (kind 1). With positional masks, such as ``mask=causal``,
+a model reads these graphs as a language model reads text.
 """
 
 from dataclasses import dataclass
@@ -9,34 +9,34 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
 from gt.ranges import at_least
 from gt.schema import UNLABELLED
 
 
 class SequencePuzzle(Puzzle):
-    """A puzzle whose one column is a token."""
+    """A puzzle with a single feature, the token."""
 
     columns: ClassVar[tuple[str, ...]] = ("token",)
 
-    def path(self, tokens: np.ndarray, y: np.ndarray) -> Drawn:
+    def path(self, tokens: np.ndarray, y: np.ndarray) -> Samples:
         """Sequences (G, n) of tokens with their targets (G, n)."""
         node = np.arange(tokens.shape[1] - 1)
-        return Drawn(tokens[..., None], y, both_ways(node, node + 1), np.repeat([0, 1], len(node)))
+        return Samples(tokens[..., None], y, both_ways(node, node + 1), np.repeat([0, 1], len(node)))
 
 
 @dataclass(kw_only=True, eq=False)
 class Copying(SequencePuzzle):
-    """The copying problem (Hochreiter & Schmidhuber 1997; Arjovsky et al. 2016): say again what came before a pause.
+    """The copying problem (Hochreiter & Schmidhuber 1997; Arjovsky et al. 2016): repeat what came before a pause.
 
-    ``length`` random symbols, ``pause`` blanks, and ``length`` marks; at each mark the symbol of its turn is asked.
+    ``length`` random symbols, ``pause`` blanks, and ``length`` marks; each mark predicts the symbol at its position.
 
         a c b . . . . . . ? ? ?  ->  a c b
 
     Args:
-        length: symbols of a sequence.
+        length: number of symbols to copy.
         pause: blanks between them and the marks.
-        symbols: that there are.
+        symbols: size of the alphabet.
     """
 
     length: int = 8
@@ -44,7 +44,7 @@ class Copying(SequencePuzzle):
     symbols: int = 8
 
     name = "copying"
-    asked: ClassVar[str] = "symbol of this turn"
+    target_name: ClassVar[str] = "symbol of this turn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +60,7 @@ class Copying(SequencePuzzle):
     def vocab(self) -> tuple[int, ...]:
         return (self.symbols + 2,)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         symbols = balanced(rng, count * self.length, self.symbols).reshape(count, self.length)
         blank, mark = self.symbols, self.symbols + 1
         tokens = np.full((count, 2 * self.length + self.pause), blank)
@@ -72,16 +72,16 @@ class Copying(SequencePuzzle):
 
 @dataclass(kw_only=True, eq=False)
 class AssociativeRecall(SequencePuzzle):
-    """Associative recall (Graves et al. 2014; Olsson et al. 2022): the value that came after a key.
+    """Associative recall (Graves et al. 2014; Olsson et al. 2022): the value that followed a key.
 
-    Pairs of a key and a value, no key twice, then one of the keys again, where its value is asked. A layer of attention
-    finds a key, but its value is the next token: this takes two layers, an induction head.
+    Pairs of a key and a value with distinct keys, then one of the keys again, at which its value is predicted. One
+    attention layer can find the key, but the value is the next token: this takes two layers, an induction head.
 
         c 3 a 1 d 1 b 2 a  ->  1
 
     Args:
-        pairs: of a sequence.
-        keys, values: that there are.
+        pairs: number of pairs in a sequence.
+        keys, values: number of possible keys and values.
     """
 
     pairs: int = 8
@@ -89,7 +89,7 @@ class AssociativeRecall(SequencePuzzle):
     values: int = 16
 
     name = "associative_recall"
-    asked: ClassVar[str] = "value after the key"
+    target_name: ClassVar[str] = "value after the key"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,26 +105,26 @@ class AssociativeRecall(SequencePuzzle):
     def vocab(self) -> tuple[int, ...]:
         return (self.keys + self.values,)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
-        graph, wanted = np.arange(count), rng.integers(self.pairs, size=count)
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
+        graph, query = np.arange(count), rng.integers(self.pairs, size=count)
         label = balanced(rng, count, self.values)
         keys = rng.permuted(np.tile(np.arange(self.keys), (count, 1)), axis=1)[:, : self.pairs]
         values = rng.integers(self.values, size=(count, self.pairs))
-        values[graph, wanted] = label
-        told = np.stack([keys, self.keys + values], -1).reshape(count, -1)
-        tokens = np.concatenate([told, keys[graph, wanted, None]], axis=1)
-        return self.path(tokens, asked_at(np.full(count, tokens.shape[1] - 1), label, tokens.shape[1]))
+        values[graph, query] = label
+        pairs = np.stack([keys, self.keys + values], -1).reshape(count, -1)
+        tokens = np.concatenate([pairs, keys[graph, query, None]], axis=1)
+        return self.path(tokens, label_at(np.full(count, tokens.shape[1] - 1), label, tokens.shape[1]))
 
 
 @dataclass(kw_only=True, eq=False)
 class Needle(SequencePuzzle):
     """A needle in a haystack: one token of a long sequence holds a class, all others are noise.
 
-    The needle lies anywhere but at the last token, which asks for its class.
+    The needle is anywhere but at the last token, where its class is predicted.
 
     Args:
         length: tokens of a sequence.
-        noise: different tokens that are no needle.
+        noise: number of possible noise tokens.
     """
 
     length: int = 128
@@ -132,7 +132,7 @@ class Needle(SequencePuzzle):
 
     name = "needle"
     classes: ClassVar[int] = 10
-    asked: ClassVar[str] = "class of the needle"
+    target_name: ClassVar[str] = "class of the needle"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,9 +143,9 @@ class Needle(SequencePuzzle):
     def vocab(self) -> tuple[int, ...]:
         return (self.noise + self.classes + 1,)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         label, last = balanced(rng, count, self.classes), self.length - 1
         tokens = rng.integers(self.noise, size=(count, self.length))
         tokens[np.arange(count), rng.integers(last, size=count)] = self.noise + label
         tokens[:, last] = self.noise + self.classes
-        return self.path(tokens, asked_at(np.full(count, last), label, self.length))
+        return self.path(tokens, label_at(np.full(count, last), label, self.length))

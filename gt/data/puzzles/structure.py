@@ -1,6 +1,6 @@
-"""What can a node know of the graph around it? Two marked nodes: how far apart are they, and are they joined at all?
+"""What can a node learn about the structure around it? The distance and the connectivity of two marked nodes.
 
-All nodes but these two hold the same value: whoever does not read the edges knows nothing.
+All other nodes hold the same value: without reading the edges, a model learns nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -10,24 +10,24 @@ import numpy as np
 
 from gt.data.numbers import Numbers
 from gt.data.packed import Graphs
-from gt.data.puzzles.base import Drawn, Puzzle, asked_at, balanced, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
 from gt.ranges import at_least
 from gt.schema import UNLABELLED
 
-PLAIN, SOURCE, TARGET = 0, 1, 2  # of x
+PLAIN, SOURCE, TARGET = 0, 1, 2  # values of x
 
 
 @dataclass(kw_only=True, eq=False)
 class Distance(Puzzle):
-    """Hops between two marked nodes of a random tree, 1 to ``longest``, asked at the second of them.
+    """Distance between two marked nodes of a random tree, 1 to ``longest`` hops, predicted at the second of them.
 
-    The tree grows out of a path of ``longest`` hops, so that it holds pairs at every distance: each further node is
-    joined to a random one that is there. Nodes are numbered at random.
+    The tree grows from a path of ``longest`` hops, so that it contains pairs at every distance: each further node is
+    attached to a random existing one. Nodes are in random order.
 
     Args:
         size: nodes of the tree.
-        longest: hops.
-        regression: the answer is a number, the hops, and its error counts; else one of ``longest`` classes.
+        longest: maximum distance in hops.
+        regression: predict the number of hops by regression instead of one of ``longest`` classes.
     """
 
     size: int = 16
@@ -37,7 +37,7 @@ class Distance(Puzzle):
     name = "distance"
     vocab: ClassVar[tuple[int, ...]] = (3,)
     columns: ClassVar[tuple[str, ...]] = ("mark",)
-    asked: ClassVar[str] = "hops to the source, less 1"
+    target_name: ClassVar[str] = "hops to the source, less 1"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,12 +48,12 @@ class Distance(Puzzle):
     def classes(self) -> int:
         return self.longest
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         label = balanced(rng, count, self.longest)
         parent = random_trees(rng, count, self.size, self.longest + 1)
         is_apart = tree_distances(parent) == label[:, None, None] + 1
         source, target = np.divmod(random_true(rng, is_apart.reshape(count, -1)), self.size)
-        return marked(rng, parent, source, target, label)
+        return marked_trees(rng, parent, source, target, label)
 
     def build(self) -> Graphs:
         graphs = super().build()
@@ -67,9 +67,9 @@ class Distance(Puzzle):
 
 @dataclass(kw_only=True, eq=False)
 class Connectivity(Puzzle):
-    """Are two marked nodes joined? The graph is two random trees of equal size; asked at the second of the nodes.
+    """Are two marked nodes connected? The graph is two random trees of equal size; predicted at the second node.
 
-    Both nodes are of one tree in half of the graphs, and each of another in the others.
+    In half of the graphs both nodes are in the same tree, in the others in different ones.
 
     Args:
         size: nodes of each tree.
@@ -81,31 +81,31 @@ class Connectivity(Puzzle):
     classes: ClassVar[int] = 2
     vocab: ClassVar[tuple[int, ...]] = (3,)
     columns: ClassVar[tuple[str, ...]] = ("mark",)
-    asked: ClassVar[str] = "joined to the source"
+    target_name: ClassVar[str] = "joined to the source"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(2, self.size, "size")
 
-    def draw(self, rng: np.random.Generator, count: int) -> Drawn:
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
         label = balanced(rng, count, 2)
         first, second = (random_trees(rng, count, self.size) for _ in range(2))
         parent = np.concatenate([first, np.where(second < 0, -1, second + self.size)], axis=1)
         source = rng.integers(self.size, size=count)
-        other = (source + rng.integers(1, self.size, size=count)) % self.size  # of its own tree
+        other = (source + rng.integers(1, self.size, size=count)) % self.size  # in the same tree
         target = np.where(label == 1, other, self.size + rng.integers(self.size, size=count))
-        return marked(rng, parent, source, target, label)
+        return marked_trees(rng, parent, source, target, label)
 
 
 def random_trees(rng: np.random.Generator, count: int, size: int, path: int = 1) -> np.ndarray:
-    """(count, size) the parent of each node, -1 of the first: on a path of so many nodes, then a random earlier one."""
+    """(count, size) the parent of each node, -1 for the root: a path of ``path`` nodes, then random earlier nodes."""
     node = np.arange(size)
     parent = np.floor(rng.random((count, size)) * node).astype(np.int64)
     return np.where(node < path, node - 1, parent)
 
 
 def tree_distances(parent: np.ndarray) -> np.ndarray:
-    """(G, n, n) hops between the nodes of trees whose parents (G, n) come before them."""
+    """(G, n, n) hops between the nodes of trees, from parents (G, n) that precede their children."""
     count, size = parent.shape
     hops, graph = np.zeros((count, size, size), np.int64), np.arange(count)
     for node in range(1, size):
@@ -115,20 +115,20 @@ def tree_distances(parent: np.ndarray) -> np.ndarray:
 
 
 def random_true(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """(G,) one column of each row (G, n) of a mask that is true there, all alike likely."""
+    """(G,) a uniformly random True column in each row of a mask (G, n)."""
     return np.where(mask, rng.random(mask.shape), -1).argmax(1)
 
 
-def marked(
+def marked_trees(
     rng: np.random.Generator, parent: np.ndarray, source: np.ndarray, target: np.ndarray, label: np.ndarray
-) -> Drawn:
-    """Trees, by the parents (G, n) of their nodes, with two marked nodes (G,) each and all numbered at random."""
+) -> Samples:
+    """Randomly renumbered trees, given by parents (G, n), with two marked nodes (G,) each."""
     count, size = parent.shape
     graph, number = np.arange(count), rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
     source, target = number[graph, source], number[graph, target]
     x = np.full((count, size, 1), PLAIN)
     x[graph, source, 0] = SOURCE
     x[graph, target, 0] = TARGET
-    child = np.nonzero(parent >= 0)[1].reshape(count, -1)  # as many in each graph: all but the roots
+    child = np.nonzero(parent >= 0)[1].reshape(count, -1)  # equally many in each graph: all but the roots
     ends = (np.take_along_axis(number, nodes, 1) for nodes in (child, np.take_along_axis(parent, child, 1)))
-    return Drawn(x, asked_at(target, label, size), both_ways(*ends))
+    return Samples(x, label_at(target, label, size), both_ways(*ends))

@@ -1,8 +1,8 @@
 """The built-in dataset: the functions of Python's own standard library, without a download.
 
-Two tasks: which variable belongs where one of its uses is hidden (`gt.data.python.misuse`), and what kind of thing a
-function returns (`gt.data.python.returns`). Two views of the same functions: ``graph``, the syntax tree with its
-attributes, and ``sequence``, the tokens of the source as a path graph. In the spirit of ogbg-code2 (Hu et al. 2020).
+Two tasks: which variable belongs at a hidden use (`gt.data.python.misuse`), and what kind of value a function returns
+(`gt.data.python.returns`). Two views of the same functions: ``graph``, the syntax tree with its attributes, and
+``sequence``, the tokens of the source as a path graph. In the spirit of ogbg-code2 (Hu et al. 2020).
 """
 
 import hashlib
@@ -35,11 +35,11 @@ from gt.schema import Schema
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-VERSION = {"returns": 5, "misuse": 1}  # raise when the same files would give other samples
+VERSION = {"returns": 5, "misuse": 1}  # raise when the same files would give different samples
 
 View = Literal["graph", "sequence"]
 Task = Literal["misuse", "returns"]
-SHORT, SEVERAL = 70, 4  # nodes at most, and variables at least, of a function that is printed
+EXAMPLE_NODES, EXAMPLE_VARIABLES = 70, 4  # maximum nodes and minimum variables of printed functions
 VIEWS = ("graph", "sequence")
 SAMPLES: dict[str, Samples] = {"misuse": misuse.samples, "returns": returns.samples}
 
@@ -48,48 +48,48 @@ def build(task: Task, view: View, root: Path, show: Show = track, known: Schema 
     """Read, split and pack the functions of the files below a folder.
 
     Args:
-        task, view: what is asked of them, and how they are seen.
-        root: where the sources are.
-        show: shows how far it is.
-        known: of a trained model, whose vocabulary is then that of the functions.
+        task, view: see `PythonFunctions`.
+        root: the folder of the sources.
+        show: displays progress.
+        known: the schema of a trained model, whose vocabulary is then used.
 
     Raises:
         UserError: no sources, or too few functions to have all three splits.
     """
-    by_split, facts = collect(root, SAMPLES[task], show)
+    by_split, counts = collect(root, SAMPLES[task], show)
     empty = [split for split, samples in by_split.items() if not samples and known is None]
     if empty:
-        raise UserError(f"too few functions in {root}: none fell to {' and '.join(empty)}")
+        raise UserError(f"too few functions in {root}: none fell into {' and '.join(empty)}")
     if not any(by_split.values()):
-        raise UserError(f"no function in {root} has what is asked for: two variables, or 10 to 500 nodes")
+        raise UserError(f"no suitable function in {root}: none has two variables, or 10 to 500 nodes")
     paths, samples = zip(*(pair for split in by_split.values() for pair in split), strict=True)
     train = [sample for _, sample in by_split["train"]]
     packed = (graph_view if view == "graph" else sequence_view)(samples, train, known)
     ends = np.cumsum([0] + [len(split) for split in by_split.values()])
-    number = {path: place for place, path in enumerate(sources(root))}
-    about = {
+    number = {path: index for index, path in enumerate(sources(root))}
+    per_graph = {
         "file": np.array([number[path] for path in paths]),
         "line": np.array([sample.line for sample in samples]),
     }
-    of_task: dict[str, Any] = {"outputs": misuse.MOST, "pointer": True, "target": ("the hidden variable",)}
+    task_fields: dict[str, Any] = {"outputs": misuse.MAX_VARIABLES, "pointer": True, "target": ("the hidden variable",)}
     if task == "returns":
-        of_task = {"outputs": len(returns.CLASSES), "names": returns.CLASSES, "target": ("what it returns",)}
-        about["y"] = np.array([sample.label for sample in samples])
+        task_fields = {"outputs": len(returns.CLASSES), "names": returns.CLASSES, "target": ("what it returns",)}
+        per_graph["y"] = np.array([sample.label for sample in samples])
     elif view == "graph":
-        about["added_edges"] = np.array([2 * np.count_nonzero(sample.variables[0]) for sample in samples])
+        per_graph["added_edges"] = np.array([2 * np.count_nonzero(sample.variables[0]) for sample in samples])
     schema = Schema(
         **packed.pop("vocab"),
         level="graph",
         kind="multiclass",
         max_nodes=int(np.diff(packed["node_ptr"]).max()),
-        **of_task,
+        **task_fields,
     )
     return Graphs(
         **packed,
         schema=schema,
-        graphs=about,
+        graphs=per_graph,
         splits={name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(by_split)},
-        notes=facts,
+        notes=counts,
     ).sort_edges()
 
 
@@ -97,7 +97,7 @@ def key(task: Task, view: View, root: Path) -> dict[str, Any]:
     """What the built dataset depends on: the sources, and the version of Python that reads them."""
     total = hashlib.sha256()
     for path in sources(root):
-        with suppress(OSError):  # a file that cannot be read has no functions
+        with suppress(OSError):  # unreadable files have no functions
             total.update(f"{path.as_posix()} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n".encode())
     return {
         "dataset": f"python_{task}",
@@ -108,23 +108,22 @@ def key(task: Task, view: View, root: Path) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=8)  # functions of a file follow one another
-def _of_file(path: Path, task: Task) -> dict[int, Sample]:
-    """The functions of a file as it is now, by the line where each begins."""
+@lru_cache(maxsize=8)  # functions of the same file are consecutive
+def _samples_by_line(path: Path, task: Task) -> dict[int, Sample]:
+    """The functions of a file in its current state, by the line where each begins."""
     return {sample.line: sample for sample in read(path, SAMPLES[task]) or ()}
 
 
 class PythonFunctions(Source):
-    """The functions of Python's standard library, or of a folder of one's own, split by file.
+    """The functions of Python's standard library, or of a user's folder, split by file.
 
     Args:
-        task: ``misuse``: which variable belongs where one of its uses is hidden, drawn anew each epoch; of the
-            functions for validation and test `slots` fixed ones each. ``returns``: what kind of thing a function
-            returns, one of 7 classes.
-        view: ``graph`` (syntax trees) or ``sequence`` (tokens, a path graph) of the very same functions.
-        path: a folder with Python files; None is the library.
+        task: ``misuse``: which variable belongs at a hidden use, drawn anew each epoch; `slots` fixed uses for each
+            validation and test function. ``returns``: what kind of value a function returns, one of 7 classes.
+        view: ``graph`` (syntax trees) or ``sequence`` (tokens, a path graph) of the same functions.
+        path: a folder with Python files; None for the library.
         slots: see ``task``.
-        root: where what is built is kept.
+        root: the folder of the built stores.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class PythonFunctions(Source):
 
     @property
     def column(self) -> int:
-        """Of ``x``, where the words are."""
+        """The column of ``x`` that holds words."""
         return 1 if self.view == "graph" else 0
 
     @property
@@ -156,14 +155,14 @@ class PythonFunctions(Source):
 
     @cached_property
     def paths(self) -> list[Path]:
-        """The sources, below `files`, by their numbers in the store."""
+        """The sources, relative to `files`, in the order of their indices in the store."""
         return sources(self.files)
 
     def measures(self, graphs: Graphs) -> "tuple[MetricCollection, Criterion]":
-        """Accuracy, of classes also macro F1; the loss decides.
+        """Accuracy and, for classes, macro F1; checkpoints are selected by the loss.
 
-        Of the 1,400 functions for validation an accuracy is known to about 1.2 %, by which the epochs do not differ,
-        while the loss still falls, and rare classes are still being learned.
+        With 1,400 validation functions, accuracy has an error of about 1.2 %, too large to rank epochs, while the loss
+        still falls and rare classes are still being learned.
         """
         return super().measures(graphs)[0], Criterion("loss", "min")
 
@@ -188,7 +187,7 @@ class PythonFunctions(Source):
         return {"file": files[graphs.graphs["file"]], "line": np.asarray(graphs.graphs["line"])}
 
     def labels(self, graphs: Graphs, number: int, batch: GraphBatch) -> list[str]:
-        """The word of each node; of one without a word, its type."""
+        """The word of each node, or its type if it has no word."""
         assert batch.x is not None
         words = self._words(graphs, number, batch.x[:, self.column])
         if self.view == "sequence":
@@ -197,59 +196,60 @@ class PythonFunctions(Source):
         return [word or str(types[kind]) for word, kind in zip(words, batch.x[:, 0].tolist(), strict=True)]
 
     def spelled(self, graphs: Graphs, numbers: np.ndarray, answers: Tensor, batch: GraphBatch) -> list[str] | None:
-        """The names of chosen variables."""
+        """The names of the predicted variables."""
         if self.task != "misuse":
             return None
         assert batch.x is not None
         mentions = (batch.extras["candidate"] == answers[batch.batch, 0] + 1).nonzero()[:, 0]
         first = batch.ptr.new_full((batch.num_graphs,), batch.num_nodes)
         first = first.scatter_reduce(0, batch.batch[mentions], mentions, "amin")
-        words, places = batch.x[first, self.column].tolist(), batch.position[first].tolist()
+        words, positions = batch.x[first, self.column].tolist(), batch.position[first].tolist()
         vocabulary = graphs.schema.node_categories[self.column]
         spelled = [str(vocabulary[word]) for word in words]
         for row in (row for row, word in enumerate(words) if word == UNKNOWN):
-            own = batch.x[int(batch.ptr[row]) : int(batch.ptr[row + 1]), self.column]
-            name = self._words(graphs, int(numbers[row]), own)[places[row]]
-            spelled[row] = f"node {places[row]}" if name == vocabulary[UNKNOWN] else name
+            column = batch.x[int(batch.ptr[row]) : int(batch.ptr[row + 1]), self.column]
+            name = self._words(graphs, int(numbers[row]), column)[positions[row]]
+            spelled[row] = f"node {positions[row]}" if name == vocabulary[UNKNOWN] else name
         return spelled
 
     def _words(self, graphs: Graphs, number: int, words: Tensor) -> list[str]:
-        """The words (n,) of one function; those that the vocabulary lacks from its file, if it is as it was."""
+        """The words (n,) of one function; those outside the vocabulary are taken from its file, if unchanged."""
         vocabulary = graphs.schema.node_categories[self.column]
-        known = [str(vocabulary[word]) for word in words.tolist()]
+        spelled = [str(vocabulary[word]) for word in words.tolist()]
         line = int(graphs.graphs["line"][number])
         path = self.files / self.paths[int(graphs.graphs["file"][number])]
-        if not (words == UNKNOWN).any() or (sample := _of_file(path, self.task).get(line)) is None:
-            return known
-        own = sample.tree.words if self.view == "graph" else sample.tokens
-        if len(own) != len(known):
-            return known
+        if not (words == UNKNOWN).any() or (sample := _samples_by_line(path, self.task).get(line)) is None:
+            return spelled
+        originals = sample.tree.words if self.view == "graph" else sample.tokens
+        if len(originals) != len(spelled):
+            return spelled
         return [
-            mine if word == UNKNOWN else theirs for word, mine, theirs in zip(words.tolist(), own, known, strict=True)
+            original if word == UNKNOWN else name
+            for word, original, name in zip(words.tolist(), originals, spelled, strict=True)
         ]
 
     @torch.no_grad()
     def examples(self, dataset: GraphDataset, net: nn.Module) -> str:
-        """Three short functions with a hidden variable, and the variables that the network would put there."""
+        """Three short functions with a hidden variable, and the network's predictions for it."""
         if self.task != "misuse":
             return ""
         variables = np.maximum.reduceat(dataset.graphs.nodes["variable"], dataset.graphs.node_ptr[:-1])
-        suited = np.flatnonzero((dataset.sizes <= SHORT) & (variables[dataset.ids] >= SEVERAL))
-        suited = suited if len(suited) else np.arange(len(dataset))
-        picked = suited[[len(suited) // 6, len(suited) // 2, len(suited) * 5 // 6]]
-        batch = dataset[Request(tuple(picked.tolist()))]
+        suitable = np.flatnonzero((dataset.sizes <= EXAMPLE_NODES) & (variables[dataset.ids] >= EXAMPLE_VARIABLES))
+        suitable = suitable if len(suitable) else np.arange(len(dataset))
+        chosen = suitable[[len(suitable) // 6, len(suitable) // 2, len(suitable) * 5 // 6]]
+        batch = dataset[Request(tuple(chosen.tolist()))]
         net.eval()
-        chances = net(batch.to(next(net.parameters()).device)).softmax(1).cpu()
+        probabilities = net(batch.to(next(net.parameters()).device)).softmax(1).cpu()
         graphs = dataset.graphs.graphs
         lines = []
-        for place, graph in enumerate(dataset.ids[picked]):
-            own = slice(int(batch.ptr[place]), int(batch.ptr[place + 1]))
-            candidates = batch.extras["candidate"][own].tolist()
-            mention = {choice: node for node, choice in enumerate(candidates) if choice}  # one of each variable
-            said = {node: float(chances[place, choice - 1]) for choice, node in mention.items()}
+        for index, graph in enumerate(dataset.ids[chosen]):
+            nodes = slice(int(batch.ptr[index]), int(batch.ptr[index + 1]))
+            candidates = batch.extras["candidate"][nodes].tolist()
+            mention = {choice: node for node, choice in enumerate(candidates) if choice}  # one for each variable
+            by_node = {node: float(probabilities[index, choice - 1]) for choice, node in mention.items()}
             path, line = self.paths[graphs["file"][graph]], int(graphs["line"][graph])
-            hole = int(batch.extras["query"][own].argmax())
-            if code := misuse.told(self.files / path, line, VIEWS.index(self.view), hole, said):
+            hole = int(batch.extras["query"][nodes].argmax())
+            if code := misuse.describe(self.files / path, line, VIEWS.index(self.view), hole, by_node):
                 lines.append(f"{path}:{line}\n{code}\n")
         return "\n".join(lines)
 

@@ -15,15 +15,15 @@ from typing import Any
 from gt.data.python.syntax import Sample
 from gt.errors import UserError
 
-LONGEST = 512  # tokens of a function at most
-# files are few and differ: of 50 salts the one whose splits are nearest to each other in their shares of the classes
+MAX_TOKENS = 512  # of a function
+# files are few and differ, so of 50 salts this is the one whose splits have the most similar shares of the classes
 # that functions return
 SALT = "18"
-# what is not the library, and test suites: their functions return next to nothing, and some systems lack them
-LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "turtledemo"}
+# folders that are not the library, and test suites, whose functions return little and which some systems lack
+EXCLUDED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "turtledemo"}
 
-Show = Callable[[Iterable[Any], str], Iterable[Any]]  # items and a description; gives the same items
-Samples = Callable[[ast.Module], list[Sample]]  # of a file
+Show = Callable[[Iterable[Any], str], Iterable[Any]]  # from items and a description to the same items
+Samples = Callable[[ast.Module], list[Sample]]  # of a module
 
 
 def library() -> Path:
@@ -32,31 +32,31 @@ def library() -> Path:
 
 
 def sources(root: Path) -> list[Path]:
-    """The Python files below a folder, relative to it, in a fixed order, but for folders of `LEFT_OUT`.
+    """The Python files below a folder, relative to it, in a fixed order, except folders in `EXCLUDED`.
 
     Raises:
-        UserError: there are none, as where the library is zipped.
+        UserError: there are none, for example because the library is zipped.
     """
     paths = []
-    for folder, inner, files in os.walk(root):
-        inner[:] = set(inner) - LEFT_OUT
-        named = [Path(folder) / name for name in files if name.endswith(".py")]
-        paths += [path.relative_to(root) for path in named if path.is_file()]  # editors leave links that lead nowhere
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = set(subfolders) - EXCLUDED
+        found = [Path(folder) / name for name in files if name.endswith(".py")]
+        paths += [path.relative_to(root) for path in found if path.is_file()]  # editors leave broken links
     if not paths:
-        of_library = "this interpreter comes without them; use another one"
-        advice = of_library if root == library() else "data.path takes a folder of them"
+        library_advice = "this interpreter comes without them; use another one"
+        advice = library_advice if root == library() else "data.path takes a folder of them"
         raise UserError(f"no Python files in {root}: {advice}")
     return sorted(paths)
 
 
 def split_of(path: Path) -> str:
-    """The split of all functions of a file: eight tenths train, one valid, one test, by a hash of its name."""
+    """The split of all functions of a file by a hash of its name: 80 % train, 10 % valid, 10 % test."""
     share = int.from_bytes(hashlib.sha256((SALT + path.as_posix()).encode()).digest()[:4]) / 2**32
     return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
 
 
 def parsed(path: Path) -> ast.Module | None:
-    """A file; None where it cannot be read, does not parse or is nested too deeply for Python's own parser."""
+    """The syntax tree of a file; None if it cannot be read or parsed, or is nested too deeply for Python's parser."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old files hold invalid escapes
@@ -66,26 +66,26 @@ def parsed(path: Path) -> ast.Module | None:
 
 
 def read(path: Path, samples: Samples) -> list[Sample] | None:
-    """The samples of one file that are not too long; None where it does not parse."""
+    """The samples of one file with at most `MAX_TOKENS` tokens; None if it does not parse."""
     module = parsed(path)
-    return None if module is None else [sample for sample in samples(module) if len(sample.tokens) <= LONGEST]
+    return None if module is None else [sample for sample in samples(module) if len(sample.tokens) <= MAX_TOKENS]
 
 
 def collect(root: Path, samples: Samples, show: Show) -> tuple[dict[str, list[tuple[Path, Sample]]], dict[str, int]]:
-    """Every distinct function by split, with its file, and counts of what was met; of equal ones the first stays."""
+    """All functions by split, each with its file, and counts for the notes; only the first of duplicates is kept."""
     paths = sources(root)
     by_split: dict[str, list[tuple[Path, Sample]]] = {"train": [], "valid": [], "test": []}
     seen: set[bytes] = set()
-    facts = {"files": len(paths), "files that do not parse": 0, "functions": 0, "duplicates": 0}
-    with ProcessPoolExecutor(initializer=gc.freeze) as pool:  # else each collection goes through all that was imported
+    counts = {"files": len(paths), "files that do not parse": 0, "functions": 0, "duplicates": 0}
+    with ProcessPoolExecutor(initializer=gc.freeze) as pool:  # else each garbage collection visits everything imported
         results = pool.map(partial(read, samples=samples), [root / path for path in paths], chunksize=16)
-        for path, own in zip(show(paths, "reading Python files"), results, strict=True):
-            facts["files that do not parse"] += own is None
-            for sample in own or ():
-                facts["functions"] += 1
+        for path, functions in zip(show(paths, "reading Python files"), results, strict=True):
+            counts["files that do not parse"] += functions is None
+            for sample in functions or ():
+                counts["functions"] += 1
                 if sample.digest in seen:
-                    facts["duplicates"] += 1
+                    counts["duplicates"] += 1
                     continue
                 seen.add(sample.digest)
                 by_split[split_of(path)].append((path, sample))
-    return by_split, facts
+    return by_split, counts

@@ -13,10 +13,10 @@ SCOPES = (*FUNCTIONS, ast.Lambda, ast.ClassDef)
 DOCUMENTED = (*FUNCTIONS, ast.ClassDef)
 NAMES = (ast.Name, ast.arg)
 
-SMALLEST, LARGEST = 10, 500  # nodes of Python's tree at least and at most
-SHORT = 16  # characters of a string constant that is a word of its own
+MIN_NODES, MAX_NODES = 10, 500  # of a function's syntax tree in Python
+MAX_LITERAL = 16  # characters of a string constant that is kept as a word
 
-# operators and contexts are not nodes of the graph: an operator is the word of its expression
+# operators and contexts are not nodes of the graph; an operator is the word of its expression
 SKIPPED = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 NODE_TYPES = sorted(
     name
@@ -30,7 +30,7 @@ CHILD, PARENT, NEXT_LEAF, PREVIOUS_LEAF, NEXT_USE, PREVIOUS_USE = range(6)
 
 
 def children(node: ast.AST) -> list[ast.AST]:
-    """The nodes right below a node that are nodes of the graph, in the order of the fields of its type."""
+    """The children of a node in the graph, in the order of the fields of its type."""
     children: list[ast.AST] = []
     for name in node._fields:
         value = getattr(node, name, None)
@@ -42,11 +42,11 @@ def children(node: ast.AST) -> list[ast.AST]:
 
 
 def attribute(node: Any) -> str:
-    """The word that a tree node carries: an identifier, operators, a constant; empty where it carries none."""
+    """The word of a tree node: an identifier, operators or a constant; empty if it has none."""
     if isinstance(node, ast.Constant):
         value = node.value
-        plain = isinstance(value, bool | int | None) or (isinstance(value, str) and len(value) <= SHORT)
-        return f"{type(value).__name__}:{value!r}" if plain else type(value).__name__
+        is_short = isinstance(value, bool | int | None) or (isinstance(value, str) and len(value) <= MAX_LITERAL)
+        return f"{type(value).__name__}:{value!r}" if is_short else type(value).__name__
     if isinstance(node, ast.BinOp | ast.AugAssign | ast.UnaryOp | ast.BoolOp):
         return type(node.op).__name__
     if isinstance(node, ast.Compare):
@@ -60,11 +60,13 @@ def attribute(node: Any) -> str:
 
 @dataclass
 class Tree:
-    """A syntax tree as a graph; nodes depth first, parents first, and otherwise in the order of the source.
+    """A syntax tree as a graph, with nodes in depth-first preorder that follows the source.
 
     Attributes:
-        types: numbers into `NODE_TYPES`; words: see `attribute`; depths: 0 at the root.
-        edges: (source, target, number into `EDGE_KINDS`).
+        types: indices into `NODE_TYPES`.
+        words: see `attribute`.
+        depths: 0 at the root.
+        edges: (source, target, index into `EDGE_KINDS`).
     """
 
     types: list[int]
@@ -75,14 +77,14 @@ class Tree:
 
 @dataclass
 class Sample:
-    """One function, in both views: its tree and its tokens.
+    """A function in both views, its tree and its tokens.
 
     Attributes:
         digest: equal for equal functions.
-        line: of its file, where it begins.
-        label: its class, where it has one.
-        variables: of each view, for each node 1 + the number of the local variable that it mentions, or 0.
-        slots: of each view, the nodes at which a variable may be hidden, in one order.
+        line: the line of the file where it begins.
+        label: its class, if it has one.
+        variables: for each view and node, 1 + the index of the local variable that it mentions, or 0.
+        slots: for each view, the nodes at which a variable may be hidden, in the same order.
     """
 
     tree: Tree
@@ -94,47 +96,47 @@ class Sample:
     slots: tuple[list[int], list[int]] = ([], [])
 
 
-def inner(module: ast.AST) -> list[Function]:
-    """The functions of a file that are neither too small nor too large, those inside others too."""
+def functions_of(module: ast.AST) -> list[Function]:
+    """The functions of a module with `MIN_NODES` to `MAX_NODES` nodes, including nested ones."""
     functions = (node for node in ast.walk(module) if isinstance(node, FUNCTIONS))
-    return [function for function in functions if SMALLEST <= sum(1 for _ in ast.walk(function)) <= LARGEST]
+    return [function for function in functions if MIN_NODES <= sum(1 for _ in ast.walk(function)) <= MAX_NODES]
 
 
-def written(node: ast.AST) -> str | None:
-    """The canonical source of a node; None where Python reads more than it can write."""
+def canonical_source(node: ast.AST) -> str | None:
+    """The source of a node as written by ``ast.unparse``; None if Python can parse but not unparse it."""
     try:
         return ast.unparse(node)
-    except ValueError:  # a number of too many digits; before Python 3.12 an f-string that would need a backslash
+    except ValueError:  # a number with too many digits; before Python 3.12, an f-string that would need a backslash
         return None
 
 
-def place(node: Any, parent: tuple[int, int]) -> tuple[int, int]:
-    """Line and column where a node begins; one without a place of its own begins with its first descendant."""
+def position(node: Any, parent: tuple[int, int]) -> tuple[int, int]:
+    """Line and column where a node begins; a node without a position begins with its first descendant."""
     if hasattr(node, "lineno"):
         return node.lineno, node.col_offset
-    return min((place(child, parent) for child in children(node)), default=parent)
+    return min((position(child, parent) for child in children(node)), default=parent)
 
 
 def preorder(function: ast.AST) -> list[tuple[Any, int, int]]:
-    """The nodes of the graph in their order, each with the number of its parent (-1: none) and its depth."""
+    """The nodes of the graph in order, each with the index of its parent (-1 if none) and its depth."""
     order: list[tuple[Any, int, int]] = []
-    todo: list[tuple[Any, int, int, tuple[int, int]]] = [(function, -1, 0, (0, 0))]
-    while todo:
-        node, parent, depth, above = todo.pop()
-        here, number = place(node, above), len(order)
+    stack: list[tuple[Any, int, int, tuple[int, int]]] = [(function, -1, 0, (0, 0))]
+    while stack:
+        node, parent, depth, parent_position = stack.pop()
+        own_position, number = position(node, parent_position), len(order)
         order.append((node, parent, depth))
-        # fields are not in the order of the source: a dict lists its keys before its values, `a if b else c` its test
-        below = sorted(children(node), key=partial(place, parent=here))
-        todo.extend((child, number, depth + 1, here) for child in reversed(below))
+        # fields may not follow the source: a dict lists its keys before its values, `a if b else c` its test first
+        ordered = sorted(children(node), key=partial(position, parent=own_position))
+        stack.extend((child, number, depth + 1, own_position) for child in reversed(ordered))
     return order
 
 
-def tree(order: Sequence[tuple[Any, int, int]], alone: Container[str] = ()) -> Tree:
-    """The graph of a function: parents and children, neighbouring leaves, and uses of the same variable in turn.
+def tree(order: Sequence[tuple[Any, int, int]], unjoined: Container[str] = ()) -> Tree:
+    """The graph of a function, with edges between parents and children, consecutive leaves, and consecutive uses.
 
     Args:
         order: its nodes, see `preorder`.
-        alone: names whose uses are not joined.
+        unjoined: names whose uses are not joined.
     """
     out = Tree([], [], [], [])
     last_leaf: int | None = None
@@ -147,7 +149,7 @@ def tree(order: Sequence[tuple[Any, int, int]], alone: Container[str] = ()) -> T
         if parent >= 0:
             out.edges += [(parent, number, CHILD), (number, parent, PARENT)]
         variable = out.words[-1]
-        if isinstance(node, NAMES) and variable not in alone:
+        if isinstance(node, NAMES) and variable not in unjoined:
             if variable in last_use:
                 out.edges += [(last_use[variable], number, NEXT_USE), (number, last_use[variable], PREVIOUS_USE)]
             last_use[variable] = number
@@ -165,22 +167,22 @@ TOKEN = re.compile(
 )
 
 
-def lexed(source: str) -> list[tuple[str, int]]:
-    """The tokens of canonical source (``ast.unparse``), words, signs, lines with their indentation, and their places.
+def lex(source: str) -> list[tuple[str, int]]:
+    """The tokens of canonical source with their offsets: words, signs, and line breaks with their indentation.
 
-    Long strings are all one token ``str``, as they are one attribute in the tree.
+    All long strings become the token ``str``, as they have the same attribute in the tree.
     """
     tokens = []
     for match in TOKEN.finditer(source):
         text = match.group()
         if match.lastgroup == "line":
             text = f"line:{len(text.rpartition(chr(10))[2]) // 4}"
-        elif match.lastgroup == "string" and len(text) > SHORT + 2:
+        elif match.lastgroup == "string" and len(text) > MAX_LITERAL + 2:
             text = "str"
         tokens.append((text, match.start()))
     return tokens
 
 
 def tokens(source: str) -> list[str]:
-    """The tokens of canonical source, see `lexed`."""
-    return [text for text, _ in lexed(source)]
+    """The tokens of canonical source, see `lex`."""
+    return [text for text, _ in lex(source)]

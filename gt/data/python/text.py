@@ -1,4 +1,4 @@
-"""Text to learn a language from, without a download: the source of Python's own standard library."""
+"""A corpus for language models that needs no download: the source of Python's own standard library."""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from gt.data.text.tokens import Texts
 
 
 class PythonText(Corpus):
-    """The files of Python's standard library one after the other, 12 MB, split as their functions are.
+    """The concatenated files of Python's standard library, 12 MB, with the same split as their functions.
 
     Args:
         tokens, vocabulary, tokenizer, root: see `Corpus`.

@@ -1,4 +1,4 @@
-"""Which label does a text have? Every text is a path graph of its tokens, see `gt.data.text.paths`."""
+"""Text classification, with each text as a path graph of its tokens, see `gt.data.text.paths`."""
 
 import re
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from gt.data.packed import Graphs
 from gt.data.skipped import SkippedRows, write_skipped
 from gt.data.source import Source, small
 from gt.data.targets import tells_apart
-from gt.data.text.files import by_split, digest, files_told, find, word_for
-from gt.data.text.known import PLACE, known_texts
+from gt.data.text.files import by_split, digest, file_summary, find, store_name
+from gt.data.text.known import COLUMN_PREFIX, known_texts
 from gt.data.text.labelled import Columns, find_columns, kind_of, read_rows
 from gt.data.text.paths import packed
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
@@ -23,40 +23,40 @@ from gt.errors import UserError
 from gt.ranges import at_least
 from gt.schema import Schema, several
 
-HIDDEN = "-1"  # the label of a test split whose own are kept secret, as benchmarks publish it
-VERSION = 5  # raise when the same files would give other samples
+HIDDEN = "-1"  # the label of test splits that benchmarks publish without labels
+VERSION = 5  # raise when the same files would give different samples
 Kind = Literal["words", "bytes", "bpe"]
 Rows = tuple[list[str], list[str]]  # texts and their labels
 
 
 def by_fractions(labels: np.ndarray, shares: Sequence[float], seed: int) -> list[np.ndarray]:
-    """Row numbers of parts that take the given shares of each class, drawn at random; the rest comes last."""
-    draw = np.random.default_rng(seed)
+    """Stratified random split: row indices of a part for each share, then those of the rest."""
+    rng = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(shares) + 1)]
     for label in np.unique(labels):
-        rows = draw.permutation(np.flatnonzero(labels == label))
+        rows = rng.permutation(np.flatnonzero(labels == label))
         ends = np.round(np.cumsum(shares) * len(rows)).astype(int)
-        for part, some in zip(parts, np.split(rows, ends), strict=True):
-            part.append(some)
+        for part, chosen in zip(parts, np.split(rows, ends), strict=True):
+            part.append(chosen)
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
 class TextClassification(Source):
-    """Labelled texts from CSV, TSV, JSONL or Parquet files (``.gz`` is unpacked).
+    """Labelled texts from CSV, TSV, JSONL or Parquet files, optionally gzipped.
 
     Args:
         path: the training file, or a folder whose files name their splits (``train.tsv``, ``dev.tsv``, ``test.tsv``).
-        text, label: names of columns, numbers (as text) where there is no header; null finds them.
-        valid_path, test_path: files of these splits. Where there is none for validation, rows of the training file
-            are drawn for what is missing, the same share of each class.
-        valid, test: those shares.
-        split_seed: what the draw comes from.
+        text, label: names of columns, or numbers (as text) if there is no header; null detects them.
+        valid_path, test_path: files of these splits. Without a validation file, missing splits are drawn from the
+            training file, stratified by class.
+        valid, test: the shares of these draws.
+        split_seed: seed of these draws.
         folds, fold: k-fold cross-validation of the rows of one file, see `gt.data.folds.Folds`.
-        tokens: ``words`` (lower case), ``bytes``, or ``bpe``; learned on the training texts alone.
-        vocabulary: how many tokens at most, rarer words are one unknown token.
-        tokenizer: a ``tokenizer.json`` to take instead.
-        longest: tokens of a text; what comes after them is cut off.
-        root: where what is built is kept.
+        tokens: ``words`` (lower case), ``bytes``, or ``bpe``; learned only on the training texts.
+        vocabulary: maximum number of tokens; rarer words become one unknown token.
+        tokenizer: a ``tokenizer.json`` to use instead.
+        longest: maximum tokens of a text; the rest is cut off.
+        root: the folder of the built stores.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class TextClassification(Source):
         longest: int = 512,
         root: str = "data",
     ) -> None:
-        self.name, self.made_of, self.root = "text_classification", word_for(path), Path(root)
+        self.name, self.made_of, self.root = "text_classification", store_name(path), Path(root)
         if tokens not in ("words", "bytes", "bpe"):
             raise ValueError(f"tokens must be words, bytes or bpe, not {tokens}")
         at_least(1, longest, "longest")
         at_least(2, vocabulary, "vocabulary")
         if not (valid > 0 and test >= 0 and valid + test < 1):
-            raise ValueError(f"shares of {valid} for validation and {test} for test leave nothing to learn from")
+            raise ValueError(f"shares of {valid} for validation and {test} for test leave no training data")
         self.path, self.valid_path, self.test_path = path, valid_path, test_path
         self.text, self.label = (None if column is None else str(column) for column in (text, label))
         self.shares, self.split_seed = {"valid": valid, "test": test}, split_seed
@@ -98,7 +98,7 @@ class TextClassification(Source):
             self._split(self._rows()[0])
 
     def files(self) -> dict[str, list[Path]]:
-        """The files of each split; ``train`` at least."""
+        """The files of each split, at least ``train``."""
         root, paths = find(self.path)
         if len(paths) == 1 and paths[0] == Path(self.path):
             by_name = {"train": paths}
@@ -106,11 +106,11 @@ class TextClassification(Source):
             by_name, _ = by_split(root, [path for path in paths if kind_of(path)])
             if "train" not in by_name:
                 raise UserError(
-                    f"no CSV, TSV, JSONL or Parquet file of {self.path} says that it is for training: "
+                    f"no CSV, TSV, JSONL or Parquet file of {self.path} is named as the training file: "
                     "set data.path to the training file"
                 )
-        apart = {"valid": self.valid_path, "test": self.test_path}
-        return by_name | {split: find(path)[1] for split, path in apart.items() if path is not None}
+        explicit = {"valid": self.valid_path, "test": self.test_path}
+        return by_name | {split: find(path)[1] for split, path in explicit.items() if path is not None}
 
     def key(self) -> dict[str, Any]:
         files = self.files()
@@ -125,7 +125,7 @@ class TextClassification(Source):
             "tokens": self.tokens if self.tokenizer_file is None else BytePairs.read(self.tokenizer_file).dumps(),
             "vocabulary": self.vocabulary,
             "longest": self.longest,
-            **self.folds.facts(),  # the tokenizer is learned on the training texts
+            **self.folds.facts(),  # as the tokenizer depends on the training texts
         }
 
     def summary(self, graphs: Graphs) -> str:
@@ -134,52 +134,52 @@ class TextClassification(Source):
         count = graphs.notes["rows skipped"]
         skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
         unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
-        files = f"\n  {told}" if (told := files_told(self.path, self.files())) else ""
-        secret = "test" in self.files() and "test" not in graphs.splits
-        hidden = f"; test left out, whose labels are all {HIDDEN}" if secret else ""
-        doubt = (
-            "line 1 is read as the names of the columns (data.text=0 data.label=1 says that it is data)"
+        files = f"\n  {listing}" if (listing := file_summary(self.path, self.files())) else ""
+        unlabelled = "test" in self.files() and "test" not in graphs.splits
+        hidden = f"; test left out, as its labels are all {HIDDEN}" if unlabelled else ""
+        guess = (
+            "line 1 is read as a header (set data.text=0 data.label=1 if it is data)"
             if columns.header
-            else "no header found: line 1 is read as data (data.text=NAME says that it names columns)"
+            else "no header found: line 1 is read as data (set data.text=NAME if it names the columns)"
         )
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
             f"({several(graphs.schema.names, 4)}); {sizes}{hidden}{skipped}{unused}{files}"
-            + (f"\n  {doubt}" if columns.doubtful else "")
+            + (f"\n  {guess}" if columns.uncertain else "")
         )
 
     def _columns(self) -> Columns:
-        """Which columns hold texts and labels, as the first file for training has them."""
+        """The columns of texts and labels, from the first training file."""
         return find_columns(self.files()["train"][0], self.text, self.label)
 
     def _rows(self) -> tuple[dict[str, Rows], list[SkippedRows]]:
-        """The texts and labels of each split that has files, and of each file the rows that are left out."""
+        """The texts and labels of each split that has files, and the skipped rows of each file."""
         rows: dict[str, Rows] = {}
         left_out: list[SkippedRows] = []
         columns = self._columns()
         for split, paths in sorted(self.files().items(), key=lambda item: item[0] != "train"):
             texts, labels = rows.setdefault(split, ([], []))
             for path in paths:
-                some_texts, some_labels, skipped = read_rows(path, columns)
-                texts += some_texts
-                labels += some_labels
+                file_texts, file_labels, skipped = read_rows(path, columns)
+                texts += file_texts
+                labels += file_labels
                 left_out.append(skipped)
         labels, distinct = rows["train"][1], len(set(rows["train"][1]))
         if {*rows.get("test", ((), ()))[1]} == {HIDDEN} and HIDDEN not in labels:
             del rows["test"]
         if distinct == len(labels) > 2 or tells_apart(distinct, len(labels)):
             raise UserError(
-                f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts and is no "
-                "class: set data.label to another column"
+                f"{self.path}: '{columns.label}' has {distinct:,} different values for {len(labels):,} texts, too many "
+                "for classes: set data.label to another column"
             )
         return rows, left_out
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
-        """The same rows with what has no file taken from the training rows."""
+        """The rows, with splits that have no file drawn from the training rows."""
         if self.folds.folds is not None:
             return self._fold(rows)
         shares = {split: share for split, share in self.shares.items() if split not in self.files() and share}
-        if "valid" in rows:  # a dataset that comes with its splits is taken as it comes
+        if "valid" in rows:  # datasets with their own splits are used as they are
             shares = {}
         if not shares:
             return rows
@@ -189,16 +189,16 @@ class TextClassification(Source):
             split: ([texts[i] for i in part], [labels[i] for i in part])
             for split, part in zip([*shares, "train"], parts, strict=True)
         }
-        empty = [split for split, (some, _) in drawn.items() if not some]
+        empty = [split for split, (subset, _) in drawn.items() if not subset]
         if empty:
-            none = " and ".join(empty)
-            raise UserError(f"{self.path} has {len(texts)} rows: too few to split, {none} would have none")
+            names = " and ".join(empty)
+            raise UserError(f"{self.path} has {len(texts)} rows: too few to split, {names} would be empty")
         return rows | drawn
 
     def _fold(self, rows: dict[str, Rows]) -> dict[str, Rows]:
-        """The rows of the one file by split, as the folds have them."""
+        """The rows of the only file, split by the folds."""
         if len(self.files()) > 1:
-            raise UserError(f"data.folds deals out the rows of one file, and {self.path} has files for its splits")
+            raise UserError(f"data.folds splits the rows of a single file, but {self.path} has files for its splits")
         texts, labels = rows["train"]
         parts = self.folds.deal(np.unique(labels, return_inverse=True)[1], self.path)
         return {split: ([texts[i] for i in part], [labels[i] for i in part]) for split, part in parts.items()}
@@ -210,8 +210,8 @@ class TextClassification(Source):
 
     def _by_split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """The texts and labels of each split, in the order of the store."""
-        by = self._split(rows)
-        return {split: by[split] for split in ("train", "valid", "test") if split in by}
+        parts = self._split(rows)
+        return {split: parts[split] for split in ("train", "valid", "test") if split in parts}
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
         """The text of each graph."""
@@ -226,44 +226,45 @@ class TextClassification(Source):
 
     def build(self) -> Graphs:
         rows, left_out = self._rows()
-        by = self._by_split(rows)
-        known = by.values() if self.folds.folds is not None else [by["train"]]  # all folds have the same classes
-        names = _ordered([label for _, labels in known for label in labels])
+        parts = self._by_split(rows)
+        # all folds have the same classes
+        sources = parts.values() if self.folds.folds is not None else [parts["train"]]
+        names = _ordered([label for _, labels in sources for label in labels])
         if len(names) < 2:
             raise UserError(f"every training text of {self.path} has the label '{names[0]}': there is nothing to learn")
-        number = {name: place for place, name in enumerate(names)}
-        for split, (_, labels) in by.items():
-            strange = sorted(set(labels) - set(number))
-            if strange:
+        number = {name: index for index, name in enumerate(names)}
+        for split, (_, labels) in parts.items():
+            unseen = sorted(set(labels) - set(number))
+            if unseen:
                 raise UserError(
-                    f"the {split} split of {self.path} has a label '{strange[0]}' that training lacks: give training "
-                    "texts of it, or take its rows out"
+                    f"the {split} split of {self.path} has a label '{unseen[0]}' that training lacks: add training "
+                    "texts with it, or remove its rows"
                 )
-        tokenizer, columns = self._tokenizer(by["train"][0]), self._columns()
-        ends = np.cumsum([0] + [len(texts) for texts, _ in by.values()])
+        tokenizer, columns = self._tokenizer(parts["train"][0]), self._columns()
+        ends = np.cumsum([0] + [len(texts) for texts, _ in parts.values()])
         graphs = packed(
-            [text for texts, _ in by.values() for text in texts],
-            np.array([number[label] for _, labels in by.values() for label in labels]),
+            [text for texts, _ in parts.values() for text in texts],
+            np.array([number[label] for _, labels in parts.values() for label in labels]),
             tokenizer,
             Schema(
                 node_vocab=(tokenizer.size,),
                 edge_vocab=(2,),
                 outputs=len(names),
                 names=tuple(names),
-                target=(columns.label if columns.header else f"{PLACE}{columns.label}",),
+                target=(columns.label if columns.header else f"{COLUMN_PREFIX}{columns.label}",),
                 tokenizer=tokenizer.dumps(),
                 longest=self.longest,
-                node_names=(columns.text if columns.header else f"{PLACE}{columns.text}",),
+                node_names=(columns.text if columns.header else f"{COLUMN_PREFIX}{columns.text}",),
             ),
             self.longest,
         )
         graphs.notes["rows skipped"] = sum(map(len, left_out))
         if graphs.notes["rows skipped"]:
             write_skipped(self.skipped_rows, left_out)
-        return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(by)})
+        return replace(graphs, splits={split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(parts)})
 
 
 def _ordered(labels: Sequence[str]) -> list[str]:
-    """The distinct labels, as numbers where all are."""
+    """The distinct labels, in numerical order if all are integers, else alphabetically."""
     names = sorted(set(labels))
     return sorted(names, key=int) if all(re.fullmatch(r"-?\d{1,18}", name) for name in names) else names

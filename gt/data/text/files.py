@@ -1,4 +1,4 @@
-"""Which files a path stands for, which split each belongs to, and their text piece by piece."""
+"""Resolves a path to text files, assigns them to splits, and reads their text in pieces."""
 
 import glob
 import hashlib
@@ -12,68 +12,68 @@ from gt.data.splits import SPLITS, split_of
 from gt.errors import UserError
 from gt.schema import several
 
-PIECE = 1 << 18  # characters of a piece, about
-LONGEST = 40  # characters of a word for a path
-FEW = 3  # files that a line names
-WILD = re.compile(r"[*?\[]")
+PIECE = 1 << 18  # approximate characters of a piece
+MAX_NAME = 40  # characters of a store's name
+MAX_LISTED = 3  # files listed per split in a message
+WILDCARD = re.compile(r"[*?\[]")
 
 
 def find(path: str) -> tuple[Path, list[Path]]:
-    """The files of a file, a folder (all the way down, hidden ones left out) or a glob, sorted; and where they lie.
+    """The folder and the sorted files of a path: a file, a folder (recursive, without hidden files) or a glob.
 
     Raises:
         UserError: there are none.
     """
-    place = Path(path)
-    if place.is_dir():
-        inside = sorted(p for p in place.rglob("*") if p.is_file())
-        paths = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts)]
+    location = Path(path)
+    if location.is_dir():
+        inside = sorted(p for p in location.rglob("*") if p.is_file())
+        paths = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(location).parts)]
         if not paths:
             raise UserError(f"the folder {path} holds no files: set data.path to a file or a folder with text")
-        return place, paths
-    if WILD.search(path) and not place.exists():
+        return location, paths
+    if WILDCARD.search(path) and not location.exists():
         paths = sorted(Path(name) for name in glob.glob(path, recursive=True) if Path(name).is_file())
         if not paths:
-            raise UserError(f"no file fits {path}: set data.path to a file, a folder or a glob that some fit")
-        return Path(WILD.split(path)[0]).parent, paths
+            raise UserError(f"no file matches {path}: set data.path to a file, a folder or a glob that matches some")
+        return Path(WILDCARD.split(path)[0]).parent, paths
     try:
-        place.stat()
+        location.stat()
     except FileNotFoundError:
         raise UserError(f"no text file at {path}: set data.path to an existing file") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    return place.parent, [place]
+    return location.parent, [location]
 
 
-def word_for(path: str) -> str:
-    """What a store of a path is called after: its last part up to a dot, or to what a glob leaves open."""
-    name = Path(WILD.split(path)[0]).absolute().name
-    return re.sub(r"\W+", "-", name.partition(".")[0])[:LONGEST].strip("-")  # a file system takes 255 bytes
+def store_name(path: str) -> str:
+    """The name of the store of a path: its last component up to a dot or a wildcard."""
+    name = Path(WILDCARD.split(path)[0]).absolute().name
+    return re.sub(r"\W+", "-", name.partition(".")[0])[:MAX_NAME].strip("-")  # file systems allow 255 bytes
 
 
 def by_split(root: Path, paths: Iterable[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """The files that name a split (``wiki.train.txt``, ``dev/a.txt``), by it, and those that name none.
+    """The files whose path names a split (``wiki.train.txt``, ``dev/a.txt``), by split, and those that name none.
 
-    A file that names two splits is in neither.
+    Files that name two splits are left out.
     """
     files: dict[str, list[Path]] = {}
     unnamed = []
     for path in paths:
-        inside = path.relative_to(root) if path.is_relative_to(root) else path
-        words = re.split(r"[^a-z]+", inside.as_posix().lower())
-        named = {split for word in words if (split := split_of(word))}
-        if len(named) == 1:
-            files.setdefault(named.pop(), []).append(path)
-        elif not named:
+        relative = path.relative_to(root) if path.is_relative_to(root) else path
+        words = re.split(r"[^a-z]+", relative.as_posix().lower())
+        splits = {split for word in words if (split := split_of(word))}
+        if len(splits) == 1:
+            files.setdefault(splits.pop(), []).append(path)
+        elif not splits:
             unnamed.append(path)
     return files, unnamed
 
 
 def text_files(path: str) -> dict[str, list[Path]]:
-    """The text files of a path by split, ``train`` among them: what names no split is for training.
+    """The text files of a path by split, including ``train``; files that name no split are for training.
 
-    Beside files that say that they are for training only those of the same endings count. Where none says so, only
-    those that end in ``.txt`` (or ``.txt.gz``) do, where there are any.
+    If some files name the training split, others are added only if they have the same extensions. If none does, only
+    ``.txt`` (or ``.txt.gz``) files count, if there are any.
     """
     root, paths = find(path)
     if len(paths) == 1:
@@ -84,52 +84,52 @@ def text_files(path: str) -> dict[str, list[Path]]:
         return named | {"train": sorted([*named["train"], *(p for p in unnamed if ending(p) in endings)])}
     plain = [p for p in paths if ending(p) == ".txt"] or paths
     named, unnamed = by_split(root, plain)
-    # where all of them are for validation or test, their names do not say what they are for
+    # if all of them name validation or test, the names are not taken for splits
     return {"train": unnamed} | named if unnamed else {"train": plain}
 
 
-def files_told(path: str, files: Mapping[str, Sequence[Path]]) -> str:
-    """A line that names the files of each split, and those of the path that are in none; nothing for a path of one."""
+def file_summary(path: str, files: Mapping[str, Sequence[Path]]) -> str:
+    """A line that lists the files of each split, and those left out; empty for a single file."""
     root, paths = find(path)
     if len(paths) == 1:
         return ""
-    taken = {each for some in files.values() for each in some}
-    parts = dict(files) | {"left out": [each for each in paths if each not in taken]}
-    told = []
+    used = {file for group in files.values() for file in group}
+    parts = dict(files) | {"left out": [file for file in paths if file not in used]}
+    items = []
     for part in (*SPLITS, "left out"):
-        names = [str(each.relative_to(root) if each.is_relative_to(root) else each) for each in parts.get(part, ())]
+        names = [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in parts.get(part, ())]
         if names:
-            told.append(f"{part} {several(names, FEW)}")
-    return f"{path}: {'; '.join(told)}"
+            items.append(f"{part} {several(names, MAX_LISTED)}")
+    return f"{path}: {'; '.join(items)}"
 
 
 def joined(text: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces of about `PIECE` characters, each a number of whole lines."""
-    held: list[str] = []
+    """Join lines into pieces of about `PIECE` characters."""
+    buffer: list[str] = []
     size = 0
     for line in text:
-        held.append(line)
+        buffer.append(line)
         size += len(line)
         if size >= PIECE:
-            yield "".join(held)
-            held, size = [], 0
-    if held:
-        yield "".join(held)
+            yield "".join(buffer)
+            buffer, size = [], 0
+    if buffer:
+        yield "".join(buffer)
 
 
 def pieces(paths: Sequence[Path]) -> Iterator[str]:
-    """The text of some files one after the other, in pieces of whole lines."""
+    """The concatenated text of files, in pieces of whole lines."""
     return joined(line for path in paths for line in lines(path))
 
 
 def between(text: Iterable[str], start: int, stop: int | None) -> Iterator[str]:
-    """The characters ``start`` to ``stop`` of a text in pieces, in pieces."""
-    place = 0
+    """The characters ``start`` to ``stop`` of a text given in pieces, as pieces."""
+    position = 0
     for piece in text:
-        if stop is not None and place >= stop:
+        if stop is not None and position >= stop:
             return
-        part = piece[max(0, start - place) : None if stop is None else stop - place]
-        place += len(piece)
+        part = piece[max(0, start - position) : None if stop is None else stop - position]
+        position += len(piece)
         if part:
             yield part
 
@@ -142,7 +142,7 @@ def in_groups(text: Iterable[str], count: int) -> Iterator[list[str]]:
 
 
 def digest(splits: Mapping[str, Sequence[Path]]) -> str:
-    """A hash of the content of files and of how they are shared out; names do not matter, their order does."""
+    """A hash of the contents of files and of their splits; their order matters, their names do not."""
     total = hashlib.sha256()
     for split, paths in sorted(splits.items()):
         for path in paths:

@@ -1,4 +1,4 @@
-"""Language modelling on a dataset of the Hugging Face hub, by name, through the package ``datasets``."""
+"""Language modelling on datasets of the Hugging Face hub, loaded by the package ``datasets``."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,34 +14,35 @@ from gt.data.text.tokens import Texts
 from gt.errors import UserError, first_line, nearest
 
 
-def _rows(parts: Sequence[Any], column: str, where: str) -> Iterator[str]:
-    """The text of datasets one after the other, row by row; a row that does not end its line gets a line end."""
+def _rows(parts: Sequence[Any], column: str, name: str) -> Iterator[str]:
+    """The concatenated text of datasets, row by row, with a newline added to rows that lack one."""
     for row in chain.from_iterable(part.select_columns([column]) for part in parts):
         text = "" if row[column] is None else row[column]
         if not isinstance(text, str):
-            raise UserError(f"{where}: '{column}' holds {text!r:.40}, which is no text: set data.column to another")
+            raise UserError(
+                f"{name}: '{column}' holds {text!r:.40}, which is not text: set data.column to another column"
+            )
         yield text if text.endswith("\n") else text + "\n"
 
 
-def _pieces(parts: Sequence[Any], column: str, where: str) -> Iterator[str]:
-    return joined(_rows(parts, column, where))
+def _pieces(parts: Sequence[Any], column: str, name: str) -> Iterator[str]:
+    return joined(_rows(parts, column, name))
 
 
 class HuggingFaceText(Corpus):
     """The text of a dataset of the Hugging Face hub, such as ``wikitext``.
 
-    Its tokens are kept: once they are there no network is needed. Those of a folder are made anew where its files have
-    changed.
+    Its tokens are cached, so that no network is needed later. Those of a local folder are rebuilt if its files change.
 
     Args:
         dataset: its name, or a folder that ``datasets`` can read.
-        config: which of its configurations; None where it has one only.
+        config: the configuration; None if it has only one.
         column: the column that holds the text.
-        revision: a version of it; None takes the newest there is when it is first read.
+        revision: the version; None takes the newest when it is first read.
         The rest as in `Corpus`.
     """
 
-    mend = "set data.column to one with text"
+    hint = "set data.column to a column with text"
 
     def __init__(
         self,
@@ -74,15 +75,15 @@ class HuggingFaceText(Corpus):
             datasets = import_module("datasets")
         except ImportError:
             raise UserError(
-                "data from the Hugging Face hub need the package datasets: pip install datasets, "
+                "data from the Hugging Face hub needs the package datasets: pip install datasets, "
                 "or download text files and train with data=text data.path=FOLDER"
             ) from None
         try:
             dataset = datasets.load_dataset(self.repository, self.config, revision=self.revision)
         except Exception as error:  # whatever the library or the network raises
-            why = first_line(error)
+            cause = first_line(error)
             raise UserError(
-                f"cannot load {self} from the Hugging Face hub ({why}): without a network download its text "
+                f"cannot load {self} from the Hugging Face hub ({cause}): without a network download its text "
                 "files elsewhere and train with data=text data.path=FOLDER"
             ) from None
         splits: dict[str, list[Any]] = {}
@@ -90,7 +91,7 @@ class HuggingFaceText(Corpus):
             if split := split_of(name):
                 splits.setdefault(split, []).append(rows)
         if "train" not in splits:
-            raise UserError(f"{self} has no split for training: there are {', '.join(dataset)}")
+            raise UserError(f"{self} has no training split, only {', '.join(dataset)}")
         columns = splits["train"][0].column_names
         if self.column not in columns:
             raise UserError(f"{self} has no column '{self.column}' (data.column): {nearest(self.column, columns)}")

@@ -1,4 +1,4 @@
-"""Texts that are new to a trained model: every row of a file in its order, labelled or not."""
+"""New texts for a trained model: every row of a file in order, labelled or not."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,28 +15,28 @@ from gt.data.text.labelled import TEXTS, as_text, has_header, kind_of, longest_c
 from gt.errors import UserError, nearest, shell_override
 from gt.schema import Schema, several
 
-PLACE = "column "  # begins the name of a column without one, its number from 0 follows
+COLUMN_PREFIX = "column "  # of the names of columns without a header, followed by their 0-based numbers
 
 
 def known_texts(paths: Sequence[Path], text: str | None, known: Schema) -> tuple[list[str], np.ndarray, Records]:
-    """The texts of CSV, TSV, JSONL or Parquet files, or of any others a line each, their targets, and their rows.
+    """The texts of CSV, TSV, JSONL or Parquet files, or the lines of other files, with their targets and rows.
 
-    The text is in the column that is named, or in that which held it in training, or in one with a usual name, or in
-    the only one. A file without a header has its columns numbered from 0.
+    The text column is the given one, else the one used in training, else one with a usual name, else the only one. In a
+    file without a header, columns are numbered from 0.
 
     Args:
-        text: the column that the user names.
-        known: of the trained model.
+        text: the column given by the user.
+        known: the schema of the trained model.
 
     Raises:
-        UserError: no such file, an empty one, no column to be told for that of the text.
+        UserError: a missing or empty file, or no column that can be identified as the text.
     """
     tables = [_read(path, text, known) for path in paths]
     return texts_of(tables, [_text_column(table, text, known) for table in tables], known)
 
 
 def texts_of(tables: Sequence[Table], columns: Sequence[str], known: Schema) -> tuple[list[str], np.ndarray, Records]:
-    """The texts in a column of each table, their targets, and their rows."""
+    """The texts in a column of each table, with their targets and rows."""
     ends = np.cumsum([0, *map(len, tables)])
 
     def where(row: int) -> str:
@@ -47,8 +47,8 @@ def texts_of(tables: Sequence[Table], columns: Sequence[str], known: Schema) -> 
     unreadable: dict[int, str] = {}
     for table, column in zip(tables, columns, strict=True):
         for row, cell in enumerate(table.columns[column]):
-            if why := _fault(table, column, row):
-                unreadable[len(texts)] = f"{table.where(row)}: {why}"
+            if fault := _fault(table, column, row):
+                unreadable[len(texts)] = f"{table.where(row)}: {fault}"
             texts.append(cell)
     frames = [
         pd.DataFrame(
@@ -73,40 +73,40 @@ def _read(path: Path, text: str | None, known: Schema) -> Table:
     if not kind_of(path):
         rows: list[Row] = [(number, [line.rstrip("\n")]) for number, line in enumerate(lines(path), 1)]
         return table_of(path, [(0, ["text"]), *rows], bool)
-    header, sure = has_header(path, (text,), (*known.node_names, *known.target))
+    header, certain = has_header(path, (text,), (*known.node_names, *known.target))
     table = read_table(path, lambda _: header, lenient=True, raw_tabs=True)
-    learned = next(iter(known.node_names), PLACE)
-    if not (header or sure) and not learned.startswith(PLACE):
+    trained = next(iter(known.node_names), COLUMN_PREFIX)
+    if not (header or certain) and not trained.startswith(COLUMN_PREFIX):
         say(
-            f"{path}, line 1: '{learned}', as the training file calls its texts, is no name there, so it is read as "
-            "data (data.text=NAME says that it names columns)"
+            f"{path}, line 1: '{trained}', the text column in training, is not a name here, so the line is read as "
+            "data (set data.text=NAME if it names the columns)"
         )
     if not table.header:
-        table.columns = {f"{PLACE}{name}": cells for name, cells in table.columns.items()}
+        table.columns = {f"{COLUMN_PREFIX}{name}": cells for name, cells in table.columns.items()}
     return table
 
 
 def _text_column(table: Table, text: str | None, known: Schema) -> str:
     names = list(table.columns)
     if text is not None:
-        name = f"{PLACE}{text}" if text.isdigit() and text not in names else text
+        name = f"{COLUMN_PREFIX}{text}" if text.isdigit() and text not in names else text
         if name not in names:
             raise UserError(f"{table.name} has no column '{text}' (data.text): {nearest(text, names)}")
         return name
-    learned = next((name for name in known.node_names if name in names), None)
-    column = learned or usual_column(TEXTS, names) or (names[0] if len(names) == 1 else None)
+    trained = next((name for name in known.node_names if name in names), None)
+    column = trained or usual_column(TEXTS, names) or (names[0] if len(names) == 1 else None)
     if column is None and not table.header:
         column = longest_column(table, names)
     if column is None:
-        nor = f", nor like '{known.node_names[0]}' of the training" if known.node_names else ""
+        also = f", or that in training, '{known.node_names[0]}'" if known.node_names else ""
         example = shell_override("data.text", longest_column(table, names))
         hint = f"set data.text to one of {several(names, 12)}, such as {example}"
-        raise UserError(f"no column of {table.name} is called like a text{nor}: {hint}")
+        raise UserError(f"no column of {table.name} has a usual name for the text{also}: {hint}")
     return column
 
 
 def _fault(table: Table, column: str, row: int) -> str | None:
-    """Why the text of a row cannot be read, if so."""
+    """Why the text of a row cannot be read; None if it can."""
     cell = table.columns[column][row]
     if row in table.faults:
         return table.faults[row][1]
@@ -114,4 +114,4 @@ def _fault(table: Table, column: str, row: int) -> str | None:
         return f"byte 0x{byte:02x} is not UTF-8 text"
     if isinstance(cell, str) or cell is None:
         return None if cell and cell.strip() else "the text is empty"
-    return "this is no text"
+    return "this is not text"

@@ -1,4 +1,4 @@
-"""Language modelling: every block of text is a path graph, every token a node."""
+"""Language modelling, with each block of text as a path graph and each token as a node."""
 
 import copy
 import re
@@ -37,16 +37,16 @@ from gt.schema import Schema
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-PROMPT, WRITTEN, TEMPERATURE = 32, 300, 0.8  # of an example: tokens that are read, tokens that are drawn, and how
-# what steers a terminal, or makes of a log a binary file, rather than being shown; line feeds and tabs are
+PROMPT, GENERATED, TEMPERATURE = 32, 300, 0.8  # of an example, the first two in tokens
+# characters that control a terminal or make a log look binary, except line feeds and tabs
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TextDataset(BatchDataset):
-    """Blocks of consecutive tokens; start positions give a batch whose targets are the next tokens.
+    """Blocks of consecutive tokens, sampled by start position; targets are the next tokens.
 
     Args:
-        tokens: (T,) integers of any type; may be memory-mapped.
+        tokens: (T,) integers of any type, possibly memory-mapped.
         context: tokens in a block.
     """
 
@@ -56,12 +56,12 @@ class TextDataset(BatchDataset):
 
     @staticmethod
     def _skeleton(sizes: tuple[int, ...], readings: frozenset[Reading]) -> GraphBatch:
-        """All of a batch but its tokens: nearly every batch has the same shape, so this is made once."""
+        """A batch without its tokens, cached because nearly all batches have the same shape."""
         return prepare_all(path_graphs(sizes), readings)
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens of each block when the text is cut end to end; each token but the first is a target once."""
+        """Tokens of each block of the contiguously cut text; each token but the first is a target once."""
         starts = np.arange(0, len(self.tokens) - 1, self.context)
         return np.minimum(self.context, len(self.tokens) - 1 - starts)
 
@@ -72,18 +72,18 @@ class TextDataset(BatchDataset):
         last = len(self.tokens) - 1
         sizes = tuple(min(self.context, last - start) for start in request.samples)
         batch = copy.copy(self.skeleton(sizes, frozenset(request.readings)))
-        place = (torch.tensor(request.samples)[batch.batch] + batch.position).numpy()
-        batch.x, batch.y = tensor(self.tokens[place])[:, None], tensor(self.tokens[place + 1])
+        index = (torch.tensor(request.samples)[batch.batch] + batch.position).numpy()
+        batch.x, batch.y = tensor(self.tokens[index])[:, None], tensor(self.tokens[index + 1])
         return batch
 
 
 class TextBatches(Batches):
-    """Batches of start positions: blocks end to end; in training from an offset that each epoch draws anew."""
+    """Batches of start positions of contiguous blocks, in training with a new random offset each epoch."""
 
     def __init__(
         self, sizes: np.ndarray, context: int, batch_size: int, shuffle: bool, seed: int, **options: Any
     ) -> None:
-        # a training epoch leaves the last block out to have room for the offset
+        # a training epoch omits the last block to leave room for the offset
         super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **options)
         self.context = context
 
@@ -97,7 +97,7 @@ class LanguageData(Sized):
     """Predict each next token of a text.
 
     Args:
-        context: tokens in a block, the longest path that a model reads.
+        context: tokens in a block, the maximum path length of a model.
     """
 
     source: Corpus = field(kw_only=False)
@@ -112,7 +112,7 @@ class LanguageData(Sized):
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(
-                    f"{type(encoding).__name__} is computed once per stored graph and text is cut anew each epoch: "
+                    f"{type(encoding).__name__} is precomputed per graph, but text is cut anew each epoch: "
                     "choose encoding=learned, sinusoidal or rope for text"
                 )
         if known is None:
@@ -131,14 +131,14 @@ class LanguageData(Sized):
         counts = {split: len(tokens) for split, tokens in self.tokens.items()}
         if known is None and counts["train"] < 2 * self.context + 1:
             raise UserError(
-                f"{self.source} has {counts['train']:,} {tokenizer.unit} to train on of {sum(counts.values()):,}: too "
+                f"{self.source} has {counts['train']:,} training {tokenizer.unit} of {sum(counts.values()):,}: too "
                 f"few for blocks of {self.context}; lower data.context"
             )
         for split, count in counts.items():
             if count < 2:
                 raise UserError(
                     f"{self.source}: the {split} split has {count} of {sum(counts.values()):,} {tokenizer.unit}, too "
-                    "few to predict one from another: give it more text, for valid by data.valid"
+                    "few to predict one from another: add more text or, for valid, raise data.valid"
                 )
         self.schema = Schema(
             node_vocab=(tokenizer.size,),
@@ -152,7 +152,7 @@ class LanguageData(Sized):
 
     @property
     def opened(self) -> Tokens:
-        """What `open` found."""
+        """The tokens loaded by `open`."""
         if self.store is None:
             raise RuntimeError("open() the data before use")
         return self.store
@@ -163,8 +163,8 @@ class LanguageData(Sized):
         return self.opened.splits
 
     def measures(self) -> "tuple[MetricCollection, Criterion]":
-        """Accuracy, perplexity and, where the tokenizer loses nothing, bits per byte; the loss decides."""
-        from gt.data.text.metrics import LanguageModel  # late, for both bring torchmetrics
+        """Accuracy, perplexity and, for a lossless tokenizer, bits per byte; checkpoints are selected by the loss."""
+        from gt.data.text.metrics import LanguageModel  # lazy, as both import torchmetrics
         from gt.metrics import metrics
 
         collection = metrics(self.schema)[0]
@@ -174,14 +174,14 @@ class LanguageData(Sized):
         return collection, Criterion("loss", "min")
 
     def examples(self, net: nn.Module, split: str) -> str:
-        """How the network goes on after the first tokens of a split; nothing where it cannot keep what it has read."""
+        """The network's continuation of the first tokens of a split; empty if it does not support cached decoding."""
         if not isinstance(net, GraphTransformer) or obstacle(net):
             return ""
         prompt = tensor(self.tokens[split][: max(1, min(PROMPT, self.context // 2))]).to(next(net.parameters()).device)
-        written = generate(reader(net.eval(), self.context), prompt[None], WRITTEN, self.context, TEMPERATURE)[0]
-        first, then = (self.opened.tokenizer.decode(part.tolist()) for part in (prompt, written[len(prompt) :]))
-        then = CONTROL.sub("\N{REPLACEMENT CHARACTER}", then)
-        return f"after {first!r} it writes:\n{textwrap.indent(then, '    ', lambda line: True)}\n"
+        generated = generate(reader(net.eval(), self.context), prompt[None], GENERATED, self.context, TEMPERATURE)[0]
+        start, rest = (self.opened.tokenizer.decode(part.tolist()) for part in (prompt, generated[len(prompt) :]))
+        rest = CONTROL.sub("\N{REPLACEMENT CHARACTER}", rest)
+        return f"after {start!r} it writes:\n{textwrap.indent(rest, '    ', lambda line: True)}\n"
 
     def has(self, split: str) -> bool:
         return split in self.tokens
@@ -192,6 +192,6 @@ class LanguageData(Sized):
     def targets(self, split: str) -> Tensor:
         return tensor(self.tokens[split][1:])
 
-    def batches(self, split: str, **place: int) -> Batches:
+    def batches(self, split: str, **position: int) -> Batches:
         sizes, train = self.dataset(split).sizes, split == "train"
-        return TextBatches(sizes, self.context, shuffle=train, seed=self.seed, **self.measure(split), **place)
+        return TextBatches(sizes, self.context, shuffle=train, seed=self.seed, **self.measure(split), **position)

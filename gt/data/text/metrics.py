@@ -1,4 +1,4 @@
-"""What a language model is measured by."""
+"""Metrics of language models."""
 
 import math
 from typing import Any
@@ -11,10 +11,10 @@ from torchmetrics import Metric
 
 
 class LanguageModel(Metric):
-    """Perplexity, and bits per byte of the predicted text, which compares across vocabularies where the former cannot.
+    """Perplexity, and bits per byte of the predicted text, which unlike perplexity compares across vocabularies.
 
     Args:
-        lengths: (outputs,) the bytes that each token stands for; None leaves bits per byte out.
+        lengths: (outputs,) the length of each token in bytes; None leaves out bits per byte.
     """
 
     full_state_update = False
@@ -30,14 +30,14 @@ class LanguageModel(Metric):
             self.add_state(name, torch.tensor(zero), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """(rows, outputs) logits and (rows,) tokens."""
+        """Add (rows, outputs) logits and (rows,) target tokens."""
         self.nats += F.cross_entropy(prediction.float(), target, reduction="sum")
         self.count += target.numel()
         if self.lengths is not None:
             self.bytes += self.lengths[target].sum()
 
     def compute(self) -> dict[str, Any]:
-        """``perplexity`` and, where lengths are known, ``bits_per_byte``."""
+        """``perplexity`` and, if lengths are known, ``bits_per_byte``."""
         scores = {"perplexity": (self.nats / self.count).exp()}
         if self.lengths is not None:
             scores["bits_per_byte"] = self.nats / self.bytes / math.log(2)

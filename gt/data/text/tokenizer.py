@@ -1,7 +1,7 @@
-"""Text to integers and back: characters, bytes, words, or byte pairs.
+"""Tokenizers: text to integers and back, by characters, bytes, words, or byte pairs.
 
-A tokenizer is kept as text (JSON) beside the tokens and in the schema of the data, so that a checkpoint alone can read
-a prompt and write an answer. That of byte pairs is a ``tokenizer.json`` as the package ``tokenizers`` writes it.
+A tokenizer is stored as JSON text beside the tokens and in the schema of the data, so that a checkpoint alone suffices
+to encode a prompt and decode the output. For byte pairs this is a ``tokenizer.json`` of the package ``tokenizers``.
 """
 
 import json
@@ -19,16 +19,16 @@ from gt.errors import UserError, first_line
 
 
 class UnknownCharacter(UserError):
-    """A text has a character that was not in those that a tokenizer was learned from."""
+    """A text has a character that the tokenizer was not trained on."""
 
 
 class Tokenizer(ABC):
-    """Numbers 0 to ``size - 1`` for pieces of text.
+    """Maps pieces of text to token ids, 0 to ``size - 1``.
 
     Attributes:
-        unit: what a token is called where they are counted.
-        size: how many there are.
-        names: each token as text where a reader can make something of it, else none.
+        unit: the noun for tokens in messages.
+        size: size of the vocabulary.
+        names: the text of each token if it is readable, else empty.
     """
 
     unit = "tokens"
@@ -38,23 +38,23 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def learn(cls, pieces: Iterable[str], size: int) -> "Tokenizer":
-        """One for a text, given piece by piece, with at most ``size`` tokens where that is a choice."""
+        """Train a tokenizer on text given in pieces, with at most ``size`` tokens if the size is adjustable."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The tokens (T,) of each text."""
+        """The token ids (T,) of each text."""
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of some tokens."""
+        """The text of token ids."""
 
     @abstractmethod
     def lengths(self) -> np.ndarray:
-        """(size,) int64, the bytes of UTF-8 that each token stands for, unless the tokenizer alters the text."""
+        """(size,) int64, the length of each token in UTF-8 bytes, exact unless the tokenizer alters the text."""
 
     @abstractmethod
     def dumps(self) -> str:
-        """JSON that `loads` reads."""
+        """Serialise to JSON for `loads`."""
 
 
 class Characters(Tokenizer):
@@ -65,10 +65,10 @@ class Characters(Tokenizer):
     def __init__(self, symbols: str) -> None:
         self.names = tuple(sorted(symbols))
         self.size = len(self.names)
-        self._codes = self._numbers("".join(self.names))
+        self._codes = self._code_points("".join(self.names))
 
     @staticmethod
-    def _numbers(text: str) -> np.ndarray:
+    def _code_points(text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
 
     @classmethod
@@ -82,12 +82,12 @@ class Characters(Tokenizer):
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> np.ndarray:
-        codes = self._numbers(text)
+        codes = self._code_points(text)
         tokens = np.searchsorted(self._codes, codes).clip(max=self.size - 1)
-        strange = np.flatnonzero(self._codes[tokens] != codes)
-        if len(strange):
+        unknown = np.flatnonzero(self._codes[tokens] != codes)
+        if len(unknown):
             raise UnknownCharacter(
-                f"the character {text[strange[0]]!r} is not among the {self.size} that this model knows"
+                f"the character {text[unknown[0]]!r} is not among the {self.size} known to this model"
             )
         return tokens
 
@@ -102,7 +102,7 @@ class Characters(Tokenizer):
 
 
 class Bytes(Tokenizer):
-    """Every byte of UTF-8: 256 tokens serve any text."""
+    """UTF-8 bytes: 256 tokens for any text."""
 
     unit = "bytes"
     size = 256
@@ -115,7 +115,7 @@ class Bytes(Tokenizer):
         return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode(errors="replace")  # a sample may stop within a character
+        return bytes(tokens).decode(errors="replace")  # generated text may end within a character
 
     def lengths(self) -> np.ndarray:
         return np.ones(self.size, dtype=np.int64)
@@ -125,7 +125,7 @@ class Bytes(Tokenizer):
 
 
 class Words(Tokenizer):
-    """Lower-case words and single marks, the most frequent ones of a text; all others are one token, 0."""
+    """The most frequent lower-case words and punctuation marks of a text; all others map to token 0."""
 
     UNKNOWN = "<unknown>"
     PATTERN = re.compile(r"\w+|[^\w\s]")
@@ -144,7 +144,7 @@ class Words(Tokenizer):
         counts: Counter[str] = Counter()
         for piece in pieces:
             counts.update(cls._split(piece))
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))  # ties go by the alphabet
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))  # ties in alphabetical order
         return cls([word for word, _ in ranked[: size - 1]])
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -169,23 +169,23 @@ def _library() -> Any:
     return tokenizers
 
 
-LONG = re.compile(r"\S{4096}")  # a word that is learned from in parts, for the time goes with its square
+LONG_WORD = re.compile(r"\S{4096}")  # split for training, whose time is quadratic in the length of a word
 
 
 def in_parts(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces, cut where a word goes on for thousands of characters, as all of a text without spaces does."""
+    """The pieces, with words of thousands of characters split, as in text without spaces."""
     for piece in pieces:
         start = 0
-        for part in LONG.finditer(piece):
+        for part in LONG_WORD.finditer(piece):
             yield piece[start : part.end()]
             start = part.end()
         yield piece[start:]
 
 
 class BytePairs(Tokenizer):
-    """Byte-level byte pair encoding (Sennrich et al. 2016; GPT-2), or whatever a ``tokenizer.json`` holds.
+    """Byte-level byte pair encoding (Sennrich et al. 2016; GPT-2), or any tokenizer in a ``tokenizer.json``.
 
-    One that is learned here loses nothing and knows every text: it begins with all 256 bytes.
+    A tokenizer trained here is lossless and handles any text, as its vocabulary includes all 256 bytes.
     """
 
     def __init__(self, text: str) -> None:
@@ -193,7 +193,7 @@ class BytePairs(Tokenizer):
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._vocabulary: dict[str, int] = self._tokenizer.get_vocab()
-        self.size = max(self._vocabulary.values(), default=-1) + 1  # numbers may have gaps
+        self.size = max(self._vocabulary.values(), default=-1) + 1  # ids may have gaps
 
     @classmethod
     def learn(cls, pieces: Iterable[str], size: int) -> "BytePairs":
@@ -203,17 +203,17 @@ class BytePairs(Tokenizer):
         tokenizer.decoder = library.decoders.ByteLevel()
         alphabet = sorted(library.pre_tokenizers.ByteLevel.alphabet())
         if size < len(alphabet):
-            raise UserError(f"data.vocabulary={size} is too small: byte pairs begin with {len(alphabet)} bytes")
+            raise UserError(f"data.vocabulary={size} is too small: byte pairs need at least {len(alphabet)} entries")
         trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
         tokenizer.train_from_iterator(in_parts(pieces), trainer)
         return cls(tokenizer.to_str())
 
     @classmethod
     def read(cls, path: Path) -> "BytePairs":
-        """One from a file.
+        """Read a tokenizer from a file.
 
         Raises:
-            UserError: there is none, or the file does not hold a tokenizer.
+            UserError: the file is missing or does not hold a tokenizer.
         """
         try:
             tokenizer = cls(path.read_text(encoding="utf-8"))
@@ -222,8 +222,8 @@ class BytePairs(Tokenizer):
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exceptions
-            why = first_line(error)
-            raise UserError(f"{path} holds no tokenizer that the package tokenizers can read: {why}") from None
+            cause = first_line(error)
+            raise UserError(f"{path} is not a tokenizer that the package tokenizers can read: {cause}") from None
         if not tokenizer.size:
             raise UserError(f"the tokenizer in {path} has no tokens")
         return tokenizer
@@ -232,23 +232,23 @@ class BytePairs(Tokenizer):
         try:
             encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         except Exception as error:
-            if type(error) is not Exception:  # the library raises bare ones
+            if type(error) is not Exception:  # the library raises bare Exceptions
                 raise
             raise UserError(
-                f"the text has what its tokenizer has no token for ({first_line(error)}): take one with a token for "
-                "the unknown (data.tokenizer)"
+                f"the tokenizer has no token for part of the text ({first_line(error)}): use one with an unknown token "
+                "(data.tokenizer)"
             ) from None
-        return [np.array(each.ids, dtype=np.int64) for each in encoded]
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encoded]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def lengths(self) -> np.ndarray:
         alphabet = set(_library().pre_tokenizers.ByteLevel.alphabet())
-        characters = np.zeros(self.size, dtype=np.int64)
-        for token, number in self._vocabulary.items():  # in a byte-level vocabulary each character stands for a byte
-            characters[number] = len(token) if alphabet.issuperset(token) else len(token.encode())
-        return characters
+        lengths = np.zeros(self.size, dtype=np.int64)
+        for token, number in self._vocabulary.items():  # a character of a byte-level vocabulary stands for a byte
+            lengths[number] = len(token) if alphabet.issuperset(token) else len(token.encode())
+        return lengths
 
     def dumps(self) -> str:
         return self._tokenizer.to_str()
@@ -258,10 +258,10 @@ KINDS: dict[str, type[Tokenizer]] = {"characters": Characters, "bytes": Bytes, "
 
 
 def loads(text: str) -> Tokenizer:
-    """The tokenizer that `Tokenizer.dumps` wrote."""
-    facts = json.loads(text)
-    if "characters" in facts:
-        return Characters(facts["characters"])
-    if "words" in facts:
-        return Words(facts["words"])
-    return Bytes() if "bytes" in facts else BytePairs(text)
+    """The inverse of `Tokenizer.dumps`."""
+    content = json.loads(text)
+    if "characters" in content:
+        return Characters(content["characters"])
+    if "words" in content:
+        return Words(content["words"])
+    return Bytes() if "bytes" in content else BytePairs(text)

@@ -1,6 +1,6 @@
-"""Tokens on disk: one flat array a split, memory-mapped when read, and the tokenizer that made them.
+"""Tokens on disk: a flat, memory-mapped array per split, and the tokenizer that produced them.
 
-A store is a folder that is written beside its final place and moved there whole, as those of graphs are.
+Like the stores of graphs, a store is a folder that is written under a temporary name and then renamed atomically.
 """
 
 import json
@@ -19,10 +19,10 @@ from gt.data.text.files import between, in_groups
 from gt.data.text.tokenizer import Tokenizer, loads
 from gt.errors import UserError
 
-VERSION = 2  # raise when the same text would give other files
-GROUP = 16  # pieces that are worked on at once
+VERSION = 2  # raise when the same text would give different files
+GROUP = 16  # pieces processed at a time
 
-Texts = Mapping[str, Callable[[], Iterator[str]]]  # for each split its text, piece by piece, as often as asked
+Texts = Mapping[str, Callable[[], Iterator[str]]]  # by split, a function that iterates over the text in pieces
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Tokens:
     """The tokens of each split.
 
     Attributes:
-        splits: (T,) unsigned integers of the smallest type that holds them.
-        tokenizer: made them.
-        lossless: tokens say the very text, of every split, and their bytes add up to its.
+        splits: (T,) unsigned integers of the smallest sufficient type.
+        tokenizer: the tokenizer that produced them.
+        lossless: whether decoding restores the text of every split, and the token lengths add up to its bytes.
     """
 
     splits: dict[str, np.ndarray]
@@ -40,12 +40,12 @@ class Tokens:
     lossless: bool
 
 
-def held_out(texts: Texts, share: float, where: str, mend: str) -> Texts:
-    """The same texts; without one for validation the last ``share`` of the training text is taken for it.
+def held_out(texts: Texts, share: float, name: str, hint: str) -> Texts:
+    """The texts, with the last ``share`` of the training text held out for validation if they have no such split.
 
     Args:
-        where: what messages call the text.
-        mend: what to do where there is none.
+        name: the name of the text in messages.
+        hint: what to do if there is no text.
 
     Raises:
         UserError: there is no text, or none in a split.
@@ -57,8 +57,8 @@ def held_out(texts: Texts, share: float, where: str, mend: str) -> Texts:
             sizes[split] += len(piece)
             blank = blank and not piece.strip()
         if blank:
-            which = f"the {split} text of {where}" if len(texts) > 1 else where
-            raise UserError(f"{which} is empty: {mend}")
+            subject = f"the {split} text of {name}" if len(texts) > 1 else name
+            raise UserError(f"{subject} is empty: {hint}")
     if "valid" in texts:
         return texts
     train, cut = texts["train"], int(sizes["train"] * (1 - share))
@@ -66,33 +66,33 @@ def held_out(texts: Texts, share: float, where: str, mend: str) -> Texts:
 
 
 def _write(texts: Texts, tokenizer: Tokenizer, folder: Path) -> None:
-    kind, lengths, lossless = np.min_scalar_type(max(tokenizer.size - 1, 0)), tokenizer.lengths(), True
+    dtype, lengths, lossless = np.min_scalar_type(max(tokenizer.size - 1, 0)), tokenizer.lengths(), True
     for split, text in texts.items():
-        parts, read, told = [np.empty(0, kind)], 0, 0
+        parts, text_bytes, token_bytes = [np.empty(0, dtype)], 0, 0
         for group in in_groups(text(), GROUP):
-            read += sum(len(piece.encode()) for piece in group)
-            encoded = [tokens.astype(kind) for tokens in tokenizer.encode(group)]
-            told += sum(int(lengths[tokens].sum()) for tokens in encoded)
+            text_bytes += sum(len(piece.encode()) for piece in group)
+            encoded = [tokens.astype(dtype) for tokens in tokenizer.encode(group)]
+            token_bytes += sum(int(lengths[tokens].sum()) for tokens in encoded)
             parts += encoded
             lossless = lossless and all(
                 tokenizer.decode(tokens.tolist()) == piece for tokens, piece in zip(encoded, group, strict=True)
             )
-        lossless = lossless and read == told
+        lossless = lossless and text_bytes == token_bytes
         write_array(folder / f"{split}.npy", np.concatenate(parts))
     (folder / "tokenizer.json").write_text(tokenizer.dumps(), encoding="utf-8")
     (folder / "facts.json").write_text(json.dumps({"lossless": lossless}))
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether there are tokens in a folder: it is moved there once they are."""
+    """Whether a folder holds tokens; it gets its final name only once they are written."""
     return (folder / "facts.json").is_file()
 
 
 def open_or_build(folder: Path, build: Callable[[], tuple[Texts, Tokenizer]]) -> Tokens:
-    """The tokens in ``folder``, made first where it is absent; safe when several processes ask at once."""
+    """The tokens in ``folder``, built first if it is absent; safe for concurrent processes."""
     if not folder.exists():
         with lock(folder.with_name(folder.name + ".lock")):
-            if not folder.exists():  # another process may have made it while this one waited
+            if not folder.exists():  # another process may have built it meanwhile
                 part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + ".part-"))
                 try:
                     _write(*build(), part)
