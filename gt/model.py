@@ -16,8 +16,8 @@ from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers.agreement import check_masks, check_streams, turns
 from gt.layers.base import Layer, State
-from gt.layers.block import Blend, Factory, in_turn
-from gt.layers.depth import thinned
+from gt.layers.block import Blend, Factory, block_cycle
+from gt.layers.depth import stochastic_depth
 from gt.layers.steps import fits
 from gt.layers.traits import parts_of, reads_of, uses_mask
 from gt.layers.weights import draw_glorot, draw_normal
@@ -95,7 +95,7 @@ class GraphTransformer(nn.Module):
             positive(init_std, "init_std")
             if glorot:
                 raise ValueError("glorot and init_std both say how weights are drawn: choose one")
-        blocks = in_turn(block, pattern)
+        blocks = block_cycle(block, pattern)
         if depth and not blocks:
             raise ValueError("a model with a depth needs a block to repeat")
         self.scheduled = list(mask) if isinstance(mask, Sequence) else [mask] * depth
@@ -216,7 +216,7 @@ class GraphTransformer(nn.Module):
                 state, last = replace(state, p=sum(others, first)), mask
             before, state = state, block(state, wide, pairs)
             if self.training and self.stochastic_depth:
-                state = thinned(before, state, wide, pairs, self.stochastic_depth * place / len(self.blocks))
+                state = stochastic_depth(before, state, wide, pairs, self.stochastic_depth * place / len(self.blocks))
             if self.jump is not None:
                 kept.append(state.x)
         for mask in set(masks) - set(self.masks):

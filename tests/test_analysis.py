@@ -98,7 +98,7 @@ def test_layers_may_have_heads_of_different_number():
 
     schema = Schema(node_vocab=(5,), outputs=2)
     net = GraphTransformer(schema, 8, 2, [block(2), block(4)], Complete()).eval()
-    reach = attention_reach(net, [replace(path_graphs([3, 6]), x=torch.arange(9)[:, None] % 5)], most=3)
+    reach = attention_reach(net, [replace(path_graphs([3, 6]), x=torch.arange(9)[:, None] % 5)], max_hops=3)
     assert [share.shape for share in reach.share] == [(2, 5), (4, 5)]
     for share in reach.share:
         assert share.sum(1).tolist() == pytest.approx([1] * len(share))
@@ -117,7 +117,7 @@ def test_a_learned_rate_is_a_line_for_each_head(unit, tmp_path):
     hint = {"hops": "hop_decay", "positions": "position_decay"}[unit]
     net = network(tmp_path, "model=gps", f"model/hint={hint}", "model.depth=2")
     profiles = distance_profiles(net)
-    assert [(each.where, each.unit) for each in profiles] == [("layer 0", unit), ("layer 1", unit)]
+    assert [(each.layers, each.unit) for each in profiles] == [("layer 0", unit), ("layer 1", unit)]
     for place, profile in enumerate(profiles):
         rates = F.softplus(dict(net.named_parameters())[f"blocks.{place}.attention.hint.raw"])
         for distance in range(9):
@@ -130,9 +130,9 @@ def test_a_learned_rate_is_a_line_for_each_head(unit, tmp_path):
 
 def test_a_bias_by_distance_is_that_of_its_table(tmp_path):
     net = network(tmp_path, "model=graphormer", "model.block.attention.heads=2", "encoding=[degree,distance_bias]")
-    (profile,) = distance_profiles(net, most=3)
+    (profile,) = distance_profiles(net, max_distance=3)
     (table,) = (module.table.weight for module in net.modules() if isinstance(module, Distance))
-    assert (profile.where, profile.score.tolist()) == ("all layers", table[:4].tolist())
+    assert (profile.layers, profile.score.tolist()) == ("all layers", table[:4].tolist())
 
 
 def test_without_a_hint_there_is_nothing_to_draw(tmp_path):

@@ -26,7 +26,7 @@ from gt.layers import (
     State,
     VirtualNode,
 )
-from gt.layers.depth import thinned
+from gt.layers.depth import stochastic_depth
 from gt.masks import Complete, Hops, Window
 from gt.model import GraphTransformer
 from gt.parallel.model import check as check_parallel
@@ -117,7 +117,7 @@ def test_some_graphs_skip_a_block_with_all_their_streams():
     pairs = Hops(1)(batch)
     rows = {"x": batch.num_nodes, "e": batch.num_edges, "p": pairs.edges.shape[1], "g": batch.num_graphs}
     before, after = (State(**{name: torch.randn(n, WIDTH) for name, n in rows.items()}) for _ in range(2))
-    out = thinned(before, after, batch, pairs, 0.25)
+    out = stochastic_depth(before, after, batch, pairs, 0.25)
     kept = []
     for graph in range(batch.num_graphs):
         of = {
@@ -135,7 +135,7 @@ def test_some_graphs_skip_a_block_with_all_their_streams():
         for each in factors:
             torch.testing.assert_close(each, torch.full_like(each, 4 / 3 if kept[-1] else 0.0), rtol=1e-2, atol=1e-3)
     assert 0.6 < sum(kept) / len(kept) < 0.9
-    fresh = thinned(State(before.x), after, batch, pairs, 0.25)
+    fresh = stochastic_depth(State(before.x), after, batch, pairs, 0.25)
     assert torch.equal(fresh.e, after.e)  # a stream that the block began
 
 
@@ -147,7 +147,9 @@ def test_blocks_are_skipped_in_training_alone_the_later_the_more(monkeypatch):
     plain = GraphTransformer(SCHEMA, WIDTH, 4, block)
     plain.load_state_dict(net.state_dict())
     assert torch.equal(net.eval()(batch), plain.eval()(batch))
-    monkeypatch.setattr("gt.model.thinned", lambda before, after, batch, pairs, rate: rates.append(rate) or before)
+    monkeypatch.setattr(
+        "gt.model.stochastic_depth", lambda before, after, batch, pairs, rate: rates.append(rate) or before
+    )
     net.train()(batch)
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
     with pytest.raises(ValueError, match="stochastic_depth"):

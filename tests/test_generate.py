@@ -176,15 +176,15 @@ def test_a_cache_reads_new_rows_only(monkeypatch):
 
 OTHERS = {
     "message passing": ({"local": GCN}, "message passing along edges"),
-    "a foreign branch": ({"local": Recurrent}, "Recurrent reads what no cache holds"),
-    "a foreign branch with parts": ({"local": Parted}, "Parted reads what no cache holds"),
-    "a derived attention": ({"foreign": Derived, "mask": Hops(0)}, "Derived reads what no cache holds"),
-    "an attention without a cache": ({"foreign": Uncached}, "Uncached reads what no cache holds"),
-    "a foreign attention": ({"foreign": LinearAttention, "mask": Hops(0)}, "LinearAttention reads what no cache holds"),
+    "a foreign branch": ({"local": Recurrent}, "Recurrent cannot be cached"),
+    "a foreign branch with parts": ({"local": Parted}, "Parted cannot be cached"),
+    "a derived attention": ({"foreign": Derived, "mask": Hops(0)}, "Derived cannot be cached"),
+    "an attention without a cache": ({"foreign": Uncached}, "Uncached cannot be cached"),
+    "a foreign attention": ({"foreign": LinearAttention, "mask": Hops(0)}, "LinearAttention cannot be cached"),
     "an edge stream": ({"block": lambda width, **_: EdgeGatedBlock(width, 2)}, "message passing along edges"),
-    "pairs": ({"edges": True}, "Attention reads features of edges"),
-    "degrees": ({"encodings": (Degree(),)}, "Degree goes by more than a token's position"),
-    "random": ({"mask": (RandomEdges(2) | Window(1)) & Causal()}, "goes by more than positions"),
+    "pairs": ({"edges": True}, "Attention reads edge features"),
+    "degrees": ({"encodings": (Degree(),)}, "Degree depends on more than a token's position"),
+    "random": ({"mask": (RandomEdges(2) | Window(1)) & Causal()}, "depends on more than positions"),
 }
 
 
@@ -202,12 +202,12 @@ def test_other_causal_models_read_the_whole_text_each_time(options, said):
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (Complete(), r"the mask Complete\(\) lets a token read what comes after it: train with a causal one"),
+        (Complete(), r"the mask Complete\(\) lets a token read later tokens: train with a causal one"),
         (Window(2), r"the mask Window\((width=)?2\) lets a token"),
         (Hops(None), r"the mask Complete\(\) lets a token"),
         ([Causal(), Causal(), Complete()], r"the mask Complete\(\) lets"),
-        (PerHead([Causal(), Complete()]), "lets a token read what comes after it"),
-        (Causal() | VirtualNodes(2), "virtual nodes, which see what is yet to come"),
+        (PerHead([Causal(), Complete()]), "lets a token read later tokens"),
+        (Causal() | VirtualNodes(2), "virtual nodes, which see later tokens"),
     ],
 )
 def test_models_that_look_ahead_are_refused(mask, said):
@@ -393,7 +393,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
         ((good, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
         ((pairs, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
         ((str(tmp_path / "none.ckpt"),), "no checkpoint at"),
-        ((ahead,), "the mask Complete() lets a token read what comes after it"),
+        ((ahead,), "the mask Complete() lets a token read later tokens"),
         ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 known to this model"),
         ((good, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
         ((good, "--top-k", "0"), "top-k must be 1 or more, not 0"),

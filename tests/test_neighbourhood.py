@@ -80,8 +80,8 @@ def test_the_part_that_is_read_gives_the_answer_of_the_whole_graph(block, mask):
         answers = net(whole)
         for node in (0, 7, 100, 250, NODES - 1):  # the last is joined to nobody
             part = neighbourhood(whole, node, hops, NODES)
-            assert int(part.nodes[part.place]) == node
-            torch.testing.assert_close(net(part.copies(1))[part.place], answers[node], rtol=1e-4, atol=1e-5)
+            assert int(part.nodes[part.centre]) == node
+            torch.testing.assert_close(net(part.copies(1))[part.centre], answers[node], rtol=1e-4, atol=1e-5)
             sizes.append(len(part.nodes))
     assert sizes[-1] == 1
     assert max(sizes[:3]) < NODES
@@ -92,12 +92,14 @@ def test_nodes_at_its_rim_are_of_the_degree_that_they_have_in_the_whole_graph():
     node = 7
 
     def answer(predictions):
-        return predictions.view(-1, len(part.nodes), 4)[:, part.place, 1]
+        return predictions.view(-1, len(part.nodes), 4)[:, part.centre, 1]
 
     part = neighbourhood(whole, node, hops_read(net), NODES)
     with torch.no_grad():
         said = net(whole)[node]
-        torch.testing.assert_close(net(part.copies(2))[[part.place, part.place + len(part.nodes)]], said.expand(2, -1))
+        torch.testing.assert_close(
+            net(part.copies(2))[[part.centre, part.centre + len(part.nodes)]], said.expand(2, -1)
+        )
         pairs, falls = edge_occlusion(net, part.copies, answer)
         for pair, fall in zip(part.nodes[pairs].T.tolist(), falls, strict=True):
             kept = (whole.edge_index.sort(0).values != torch.tensor(sorted(pair))[:, None]).any(0)
@@ -154,7 +156,7 @@ def test_an_edge_that_is_taken_away_is_missed_as_in_the_whole_graph():
     node = 7
 
     def answer(predictions):
-        return predictions.view(-1, len(part.nodes), 4)[:, part.place, 1]
+        return predictions.view(-1, len(part.nodes), 4)[:, part.centre, 1]
 
     part = neighbourhood(whole, node, hops_read(net), NODES)
     pairs, falls = edge_occlusion(net, part.copies, answer)

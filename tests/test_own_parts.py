@@ -380,9 +380,9 @@ def test_what_is_added_may_be_the_same_for_all_rows():
     ("override", "said"),
     [
         ("model.block.local._target_=wrong.Wide", r"Wide .*9\).* 8\)"),
-        ("model.block.local._target_=wrong.Bare", r"Bare gives a Tensor"),
+        ("model.block.local._target_=wrong.Bare", r"Bare returns a Tensor"),
         ("model.block.local._target_=wrong.Broken", r"wrong\.py, line 27, in forward"),
-        ("model.block.local._target_=wrong.Named", r"Named gives 'X': did you mean 'x'"),
+        ("model.block.local._target_=wrong.Named", r"Named returns 'X': did you mean 'x'"),
         ("model.block.local._target_=wrong.Far", r"Far\.reads is 'edge': did you mean 'edges'\?"),
         ("model.block.local._target_=torch_geometric.nn.GINEConv", r"GINEConv .*model/local=pyg"),
         ("encoding.narrow._target_=wrong.Narrow", r"Narrow .*7\).* 8\)"),

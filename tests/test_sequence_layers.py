@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.layers import LinearAttention, Mamba2, PositiveELU, RandomFeatures, Recurrent, State, linear
-from gt.layers.linear import read_before
+from gt.layers.linear import causal_linear_attention
 from gt.masks import Causal, Complete, Hops, VirtualNodes, with_virtual_nodes
 from tests.graphs import SIZES
 
@@ -129,7 +129,7 @@ def test_what_was_read_before_fades_by_the_product_of_all_decays_since(length, m
     q, k = torch.randn(2, 2, length, 3, 5, dtype=torch.float64)
     v = torch.randn(2, length, 3, 2, dtype=torch.float64)
     decay, before = -3 * torch.rand(2, length, 3, dtype=torch.float64), torch.randn(2, 3, 5, 2, dtype=torch.float64)
-    out, after = read_before(q, k, v, decay, before)
+    out, after = causal_linear_attention(q, k, v, decay, before)
     state = before
     for t in range(length):
         state = state * decay[:, t].exp()[..., None, None] + k[:, t, :, :, None] * v[:, t, :, None]

@@ -152,5 +152,5 @@ def test_parts_that_do_not_fit_together_are_refused_by_name():
     with pytest.raises(ValueError, match=r"norm: .* y"):
         Residual(8, FeedForward, {"y": nn.LayerNorm})
     three = Parallel(8, {"a": branch(), "b": branch(), "c": branch()}, Blend)
-    with pytest.raises(ValueError, match="Blend gives 2 factors for 3 branches"):
+    with pytest.raises(ValueError, match="Blend returns 2 factors for 3 branches"):
         three(State(torch.randn(7, 8)), random_batch((4, 3)), None)

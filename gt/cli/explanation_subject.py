@@ -142,7 +142,7 @@ def _of_large(task: Task, data: NodeData, node: str | None) -> Subject:
     names = next(reversed(data.source.names(data.graphs).values()), None)
     place = whole.num_nodes - 1 if node is None else _place(node, whole.num_nodes, names)
     around = neighbourhood(whole, place, hops_read(task.net), AROUND)
-    prediction = of_part = task.net(around.copies(1))[around.place].float().cpu()
+    prediction = of_part = task.net(around.copies(1))[around.centre].float().cpu()
     near = around.nodes.tolist()
     labels = [str(n) for n in near] if names is None else [str(names[n]) for n in near]
     note = f"{len(near):,} of the graph's {whole.num_nodes:,} nodes are looked at, the nearest by its edges"
@@ -156,12 +156,12 @@ def _of_large(task: Task, data: NodeData, node: str | None) -> Subject:
         else:
             answer = said(task.schema, of_part)
             note += f". What lies beyond has a say too: by them alone it is {answer}, which is explained here."
-    called = labels[around.place]
+    called = labels[around.centre]
     return Subject(
         name=f"node-{called if called.isalnum() and len(called) <= LONGEST else place}",
         title=f"node {called}",
         copies=around.copies,
-        node=around.place,
+        node=around.centre,
         prediction=prediction,
         target=torch.from_numpy(np.asarray(data.graphs.nodes["y"][place])).reshape(-1),
         labels=labels,

@@ -1,4 +1,4 @@
-"""What an encoding is: structure or position as features, where a mask is a rule."""
+"""The interface of an encoding: structure or position as features, as opposed to the rule of a mask."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +17,12 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]  # such as rich.progress.tra
 
 
 class PackedGraphs(Protocol):
-    """What an encoding reads of a dataset: G graphs, N nodes and E edges in flat arrays, as `gt.data.packed.Graphs`.
+    """The dataset as an encoding reads it: G graphs, N nodes, E edges in flat arrays, see `gt.data.packed.Graphs`.
 
     Attributes:
-        node_ptr, edge_ptr: (G + 1,) int64; graph g owns nodes ``node_ptr[g]:node_ptr[g + 1]``, and so its edges.
+        node_ptr, edge_ptr: (G + 1,) int64; graph g owns nodes ``node_ptr[g]:node_ptr[g + 1]``, edges likewise.
         edge_index: (2, E) integers, row 0 the source and row 1 the target, numbered from 0 within each graph.
-        sizes: (G,) nodes of each graph.
+        sizes: (G,) number of nodes of each graph.
     """
 
     node_ptr: np.ndarray
@@ -36,21 +36,22 @@ class PackedGraphs(Protocol):
 
 
 class Encoding(nn.Module):
-    """What is computed once for a dataset, and what a model makes of it; a subclass defines what it needs of either.
+    """Arrays precomputed once for a dataset, and the module that embeds them; a subclass defines either or both.
 
-    The constructor takes the options, and nothing more is needed to prepare data. A model trains a copy of its own,
-    `module`, to which `build` has given parameters.
+    The constructor takes the options, which suffice to prepare data. A model trains its own copy, `module`, whose
+    parameters `build` creates.
 
     Attributes:
         arrays: names of the arrays that `compute` returns; a batch carries each in its ``extras``.
-        writes: the streams that it gives features to: ``"x"`` by `nodes`, ``"e"`` by `edges`, ``"p"`` by `pairs`.
-        concat: channels of the node embedding that it fills: the model's own is then narrower by as many and what
-            `nodes` gives is concatenated to it. 0: it is as wide as the model and added.
-        rotates: whether attention is to turn queries and keys by `rotate`.
-        reads: what the features of a node go by: ``"position"``, the place of the node within its graph alone, or
+        writes: the streams that it adds features to: ``"x"`` by `nodes`, ``"e"`` by `edges`, ``"p"`` by `pairs`.
+        concat: channels of the node embedding that it fills: the output of `nodes` is concatenated to the model's
+            embedding, which is narrower by that many channels. 0: as wide as the model, and added.
+        rotates: whether attention applies `rotate` to queries and keys.
+        reads: what the features of a node depend on: ``"position"``, only its position within the graph, or
             ``"graph"``, anything.
-        longest: nodes of the largest graph that it serves; None serves any.
-        arguments: of the constructor, where `prepare` has something to do in the loader: they make it anew there.
+        longest: maximum number of nodes of a graph; None for no limit.
+        arguments: constructor arguments with which the loader recreates the encoding to run `prepare`; None if there is
+            nothing to prepare.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -62,53 +63,53 @@ class Encoding(nn.Module):
     arguments: tuple[Any, ...] | None = None
 
     def key(self) -> dict[str, Any] | None:
-        """The (JSON-able) facts that `compute` depends on, see `gt.keys.full_key`; None: nothing is precomputed."""
+        """What the result of `compute` depends on (JSON-able), see `gt.keys.full_key`; None: nothing is precomputed."""
         return None
 
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
-        """Arrays (N, K) float32 with a row for every node of the dataset; 16 bits of each number are kept.
+        """Arrays (N, K) float32 with a row for every node of the dataset; they are stored in 16 bits.
 
         Args:
             graphs: the whole dataset.
-            progress: wraps a sequence of the parts that are worked on, to show how far it is.
+            progress: wraps a sequence of work items to show progress.
         """
         return {}
 
     def module(self, width: int, schema: Schema) -> Self:
-        """A copy with parameters of its own, for a model ``width`` channels wide on data that ``schema`` describes."""
+        """A copy with its own parameters, for a model ``width`` channels wide on data that ``schema`` describes."""
         module = copy.deepcopy(self)
         module.build(width, schema)
         return module
 
     def build(self, width: int, schema: Schema) -> None:
-        """Make the parameters."""
+        """Create the parameters."""
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         """(N, concat) to concatenate, or (N, d) to add where ``concat`` is 0."""
         raise NotImplementedError
 
     def edges(self, batch: GraphBatch) -> Tensor:
-        """(E, d) to add to the edges' embedding."""
+        """(E, d) to add to the edge embedding."""
         raise NotImplementedError
 
     def pairs(self, pairs: Pairs) -> Tensor:
-        """(P, d), the first state of each pair, in the order of ``pairs.edges``."""
+        """(P, d), the initial state of each pair, in the order of ``pairs.edges``."""
         raise NotImplementedError
 
     def prepare(self, pairs: Pairs) -> None:
-        """Work out what `pairs` will ask of them that no parameter decides, kept by them or by their batch.
+        """Precompute what `pairs` needs independently of parameters, cached in the pairs or their batch.
 
-        It is done on the CPU, in the loader, where a device would have to be waited for.
+        It runs on the CPU, in the loader, which avoids synchronisation with a device.
         """
 
     def rotate(self, q: Tensor, k: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """Queries and keys (N, H, D) of an attention layer, changed by position."""
+        """Queries and keys (N, H, D) of an attention layer, rotated by position."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Has an encoding ``kind(*arguments)`` prepare pairs: a value that other processes and sets take."""
+    """Makes an encoding ``kind(*arguments)`` prepare pairs; hashable and picklable."""
 
     kind: type[Encoding]
     arguments: tuple[Any, ...]
@@ -118,11 +119,11 @@ class Preparation:
 
 
 def precomputed(batch: GraphBatch, name: str) -> Tensor:
-    """The (N, K) array ``name`` that data preparation added.
+    """The precomputed array ``name`` (N, K) of a batch.
 
     Raises:
-        UserError: the batch was made without it.
+        UserError: the batch does not have it.
     """
     if name not in batch.extras:
-        raise UserError(f"batches carry no '{name}': prepare the data with the same encodings as the model")
+        raise UserError(f"batches do not contain '{name}': prepare the data with the same encodings as the model")
     return batch.extras[name]

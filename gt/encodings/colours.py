@@ -1,4 +1,4 @@
-"""Weisfeiler-Lehman colours: nodes that message passing cannot tell apart share one."""
+"""Weisfeiler-Lehman colours: message passing cannot distinguish nodes of the same colour."""
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from gt.schema import Schema
 class Colours(Encoding):
     """An embedding of a node's colour after each round of colour refinement (Weisfeiler & Lehman 1968).
 
-    All nodes start alike; in each round a node's new colour stands for its own, those that it reads and those that read
-    it, each as often as it is there. A colour is a number that the structure alone decides, the same in any dataset.
-    Colours share ``size`` rows of a table for each round, so that few are taken for one another.
+    All nodes start with the same colour; in each round the new colour of a node hashes its own and the multisets of
+    colours that it reads and that read it. A colour depends on structure only and is the same in any dataset. Each
+    round has a table of ``size`` rows, indexed by the hash, so that few colours collide.
 
     Args:
-        rounds: how far a node looks.
+        rounds: number of rounds.
         size: rows of each table.
     """
 
@@ -37,11 +37,11 @@ class Colours(Encoding):
 
 
 def colours(batch: GraphBatch, rounds: int) -> list[Tensor]:
-    """(N,) int64 of 0 or more for each round; equal where refinement tells nodes not apart."""
+    """(N,) non-negative int64 for each round; equal for nodes that refinement does not distinguish."""
     source, target = batch.edge_index
     colour, refined = torch.zeros_like(batch.in_degree), []
     for _ in range(rounds):
-        # a sum of hashes stands for a multiset; sums in 64 bits may wrap
+        # a sum of hashes represents a multiset; 64-bit sums may wrap
         read = torch.zeros_like(colour).index_add(0, target, hashed(1, [colour])[source])
         readers = torch.zeros_like(colour).index_add(0, source, hashed(2, [colour])[target])
         colour = hashed(0, [colour, read, readers])

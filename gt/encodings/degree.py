@@ -1,4 +1,4 @@
-"""How many edges a node has: the simplest structural encoding."""
+"""Node degrees: the simplest structural encoding."""
 
 from torch import Tensor, nn
 
@@ -11,16 +11,16 @@ from gt.schema import Schema
 class Degree(Encoding):
     """An embedding of a node's in-degree plus one of its out-degree (Ying et al. 2021).
 
-    Where nodes have drawn some of their edges, these are their degrees in the whole graph.
+    With sampled edges, these are the degrees in the full graph.
 
     Args:
-        most: degrees above it share its embedding: both tables have ``most + 1`` rows.
+        most: maximum degree with its own embedding, which larger ones share: both tables have ``most + 1`` rows.
     """
 
     def __init__(self, most: int = 64) -> None:
         super().__init__()
         if most < 0:
-            raise UserError(f"the largest degree to tell apart must be 0 or more, not {most}")
+            raise UserError(f"the largest degree of an encoding must be 0 or more, not {most}")
         self.most = most
 
     def build(self, width: int, schema: Schema) -> None:

@@ -1,6 +1,6 @@
-"""What lies between two nodes: how far one is from the other, and the edges on the way, as features of pairs.
+"""Shortest-path distances and the edges on shortest paths as features of pairs.
 
-path a-b-c and d alone:  distances from a  0 1 2, d out of reach;  from a to c the edges ab, bc
+path a-b-c and isolated d:  distances from a  0 1 2, d unreachable;  from a to c the edges ab, bc
 """
 
 from itertools import pairwise
@@ -20,11 +20,11 @@ from gt.schema import Schema
 class Distance(Encoding):
     """A learned vector for the shortest-path distance from reader to source (SPD, Ying et al. 2021, Graphormer).
 
-    Pairs out of reach have a vector of their own, and so have those with a virtual node at either end.
+    Unreachable pairs have their own vector, and so have pairs with a virtual node at either end.
 
     Args:
-        most: what is further shares the vector of this distance.
-        heads: channels of the state of a pair: as many as heads where it is a bias of attention
+        most: maximum distance with its own vector, which larger ones share.
+        heads: channels of the state of a pair: the number of heads if it is a bias of attention
             (``pair_bias: true``); None: the model's width.
     """
 
@@ -44,9 +44,9 @@ class Distance(Encoding):
         nn.init.normal_(self.table.weight, std=0.02)
 
     def pairs(self, pairs: Pairs) -> Tensor:
-        beyond = pairs.batch.max_nodes  # no shortest path has as many edges
-        hops = pairs.hops(beyond)
-        row = torch.where(hops > beyond, self.most + 1, hops.clamp(max=self.most))
+        limit = pairs.batch.max_nodes  # above the length of any shortest path
+        hops = pairs.hops(limit)
+        row = torch.where(hops > limit, self.most + 1, hops.clamp(max=self.most))
         if isinstance(pairs.batch, WideBatch):
             _, virtual = real_ends(pairs)
             row = row.masked_fill(virtual, self.most + 2)
@@ -54,14 +54,14 @@ class Distance(Encoding):
 
 
 class EdgePath(Encoding):
-    """The edges on a shortest path from reader to source, each by its features and its place (Ying et al. 2021).
+    """The features of the edges on a shortest path from reader to source, by position on it (Ying et al. 2021).
 
-    ``c_ij = sum_k W_k f(e_k) / min(d_ij, length)`` over the first ``length`` edges e_k of the path, where f embeds what
-    an edge carries, the mean of its columns; zeros where there is no path, or none is needed. Of several shortest
-    paths it is the one whose edges' features come first in their order, so that the numbering of nodes means nothing.
+    ``c_ij = sum_k W_k f(e_k) / min(d_ij, length)`` over the first ``length`` edges e_k of the path, where f embeds edge
+    features as the mean over their columns; zeros for unreachable pairs and for a node with itself. Of several shortest
+    paths the one with the lexicographically first edge features is used, which makes it independent of node numbering.
 
     Args:
-        length: edges of a path that count.
+        length: maximum number of edges of a path.
         heads: channels of the state of a pair, see `Distance`.
     """
 
@@ -77,7 +77,7 @@ class EdgePath(Encoding):
         self.paths(pairs)
 
     def paths(self, pairs: Pairs) -> Tensor:
-        """(P, length) edges, see `paths_of`; kept by the pairs."""
+        """(P, length) edges, see `paths_of`; cached in the pairs."""
         return pairs.kept(f"edge_paths_{self.length}", lambda: paths_of(pairs, self.length))
 
     def build(self, width: int, schema: Schema) -> None:
@@ -88,33 +88,33 @@ class EdgePath(Encoding):
     def pairs(self, pairs: Pairs) -> Tensor:
         path = self.paths(pairs)
         features = self.edge(with_virtual_nodes(pairs.batch, 0)) / self.edge.columns
-        none = features.new_zeros(1, features.shape[1])
-        features = torch.cat([features, none])  # the number E stands for no edge
+        padding = features.new_zeros(1, features.shape[1])
+        features = torch.cat([features, padding])  # index E means no edge
         total = sum(features.index_select(0, path[:, k]) @ self.maps[k] for k in range(self.length))
         steps = (path < len(features) - 1).sum(1, keepdim=True)
         return total / steps.clamp(min=1)
 
 
 def paths_of(pairs: Pairs, length: int) -> Tensor:
-    """(P, length) the first edges on a shortest path from each reader to its source, E where there are no more."""
+    """(P, length) the first edges on a shortest path from each reader to its source, padded with E."""
     batch = with_virtual_nodes(pairs.batch, 0)
     (source, target), virtual = real_ends(pairs)
     keys, path = edge_paths(batch, length)
-    wanted = target * batch.num_nodes + source
-    known = contains(keys, wanted) & ~virtual
-    place = torch.searchsorted(keys, wanted).where(known, len(keys))
-    return torch.cat([path, path.new_full((1, length), batch.num_edges)])[place]
+    pair_keys = target * batch.num_nodes + source
+    reachable = contains(keys, pair_keys) & ~virtual
+    index = torch.searchsorted(keys, pair_keys).where(reachable, len(keys))
+    return torch.cat([path, path.new_full((1, length), batch.num_edges)])[index]
 
 
 def edge_paths(batch: GraphBatch, length: int) -> tuple[Tensor, Tensor]:
-    """For every two nodes of a batch that are joined, the edges on a shortest path, as far as ``length`` of them.
+    """For all connected pairs of nodes of a batch, the first ``length`` edges on a shortest path.
 
-    A path of d edges is an edge and a path of d - 1, so that paths are ranked by their edges' features, distance after
-    distance: of several from i to j the first in rank is kept.
+    A path of d edges is an edge plus a path of d - 1 edges, so paths are ranked by their edge features in order of
+    increasing distance; of several paths from i to j the first in rank is kept.
 
     Returns:
         keys: (K,) sorted, ``reader * N + source``.
-        path: (K, length) edges, from the reader on; E where there are no more.
+        path: (K, length) edges, starting at the reader, padded with E.
     """
     nodes, device = batch.num_nodes, batch.device
     keys, distance = hop_distances(batch)
@@ -133,14 +133,14 @@ def edge_paths(batch: GraphBatch, length: int) -> tuple[Tensor, Tensor]:
         start += len(last)
         near, far = keys[last] // nodes, keys[last] % nodes
         count = readers[near]
-        edge = by_source[ranges(first[near], count)]  # each that leads to where a path is known from
+        edge = by_source[ranges(first[near], count)]  # edges that extend a known path
         rest = last.repeat_interleave(count)
-        place = torch.searchsorted(keys, batch.edge_index[1][edge] * nodes + far.repeat_interleave(count))
-        on_way = distance[place] == hop
-        edge, rest, place = edge[on_way], rest[on_way], place[on_way]
-        order, own = kind[edge] * len(keys) + rank[rest], slot[place] - start
-        best = torch.full_like(level, torch.iinfo(keys.dtype).max).scatter_reduce(0, own, order, "amin")
-        chosen = order == best[own]  # several only where all their edges look alike
-        path[place[chosen]] = torch.cat([edge[:, None], path[rest, :-1]], dim=1)[chosen]
+        index = torch.searchsorted(keys, batch.edge_index[1][edge] * nodes + far.repeat_interleave(count))
+        shortest = distance[index] == hop
+        edge, rest, index = edge[shortest], rest[shortest], index[shortest]
+        order, group = kind[edge] * len(keys) + rank[rest], slot[index] - start
+        best = torch.full_like(level, torch.iinfo(keys.dtype).max).scatter_reduce(0, group, order, "amin")
+        chosen = order == best[group]  # ties only if all edge features are equal
+        path[index[chosen]] = torch.cat([edge[:, None], path[rest, :-1]], dim=1)[chosen]
         rank[level] = torch.unique(best, return_inverse=True)[1]
     return keys, path

@@ -1,4 +1,4 @@
-"""What edges carry, as features of pairs: those of the mask that are edges, and the others."""
+"""Edge features as features of pairs, with learned vectors for pairs that are not edges."""
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from gt.schema import Schema
 
 
 class Edges(Encoding):
-    """The first state of a pair is what its edge carries, embedded; of several edges the features add up.
+    """Initialises the state of a pair with the embedded features of its edge; parallel edges add up.
 
     Args:
-        others: give pairs without an edge a learned vector: one for a node and itself, one for any other two nodes
-            (a full graph's in GT, an expander's in Exphormer), and for each virtual node one where it is read and one
-            where it reads. Without, they start at zero (GRIT).
-        virtual: virtual nodes that are told apart; further ones share the vectors of the last.
+        others: use learned vectors for pairs without an edge: one for a node and itself, one for two different nodes
+            (full graph in GT, expander in Exphormer), and two for each virtual node, as source and as reader. Otherwise
+            they start at zero (GRIT).
+        virtual: number of virtual nodes with their own vectors; further ones share those of the last.
     """
 
     writes = ("p",)
@@ -49,19 +49,19 @@ class Edges(Encoding):
 def edges_among(pairs: Pairs) -> Tensor:
     """(P,) bool, the pairs that are edges."""
     count = pairs.edges.shape[1]
-    none = torch.zeros(count + 1, dtype=torch.bool, device=pairs.batch.device)
-    return none.index_fill(0, pairs.of_edges, True)[:count]
+    false = torch.zeros(count + 1, dtype=torch.bool, device=pairs.batch.device)
+    return false.index_fill(0, pairs.of_edges, True)[:count]
 
 
 def kinds(pairs: Pairs, virtual: int) -> Tensor:
-    """(P,) 0 for a node and itself, 1 for two others, ``2 + 2 v`` where virtual node v is read.
+    """(P,) 0 for a node and itself, 1 for two different real nodes, ``2 + 2 v`` if virtual node v is the source.
 
-    ``3 + 2 v`` is where v reads; of two virtual nodes the one read counts. From ``virtual - 1`` on all v are one.
+    ``3 + 2 v`` if v is the reader and the source is real. Indices v are clamped to ``virtual - 1``.
     """
     source, target = pairs.edges
     batch, kind = pairs.batch, (source != target).long()
     if isinstance(batch, WideBatch):
-        rank = batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]  # below 0 for a real node
+        rank = batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]  # negative for a real node
         read, reads = rank[source].clamp(max=virtual - 1), rank[target].clamp(max=virtual - 1)
         kind = torch.where(reads >= 0, 3 + 2 * reads, kind)
         kind = torch.where(read >= 0, 2 + 2 * read, kind)
@@ -69,10 +69,10 @@ def kinds(pairs: Pairs, virtual: int) -> Tensor:
 
 
 class EdgeFeatures(nn.Module):
-    """(E, channels) what the edges of a batch carry, embedded; where that is nothing, one learned vector for all.
+    """(E, channels) embedded edge features of a batch; without features, one learned vector for all edges.
 
     Attributes:
-        columns: how many features are added up.
+        columns: number of features that are added up.
     """
 
     def __init__(self, schema: Schema, channels: int) -> None:
@@ -90,10 +90,10 @@ class EdgeFeatures(nn.Module):
 
 
 def real_ends(pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """(2, P) source and target by their numbers among real nodes, and (P,) whether either is a virtual node instead."""
+    """(2, P) source and target as indices of real nodes, and (P,) whether either is a virtual node."""
     batch = pairs.batch
     if not isinstance(batch, WideBatch):
         return pairs.edges, torch.zeros_like(pairs.edges[0], dtype=torch.bool)
-    number = torch.full((batch.num_nodes,), -1, device=batch.device)
-    ends = number.index_copy(0, batch.real, torch.arange(len(batch.real), device=batch.device))[pairs.edges]
+    index = torch.full((batch.num_nodes,), -1, device=batch.device)
+    ends = index.index_copy(0, batch.real, torch.arange(len(batch.real), device=batch.device))[pairs.edges]
     return ends.clamp(min=0), (ends < 0).any(0)

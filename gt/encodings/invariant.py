@@ -1,4 +1,4 @@
-"""Eigenvectors of the graph Laplacian as features that their signs, or the choice of a basis, do not change."""
+"""Laplacian eigenvectors as features that are invariant to sign flips or to the choice of a basis."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,14 @@ from gt.linear import Linear
 from gt.masks import Pairs, with_virtual_nodes
 from gt.schema import Schema
 
-SAME = 1e-4  # eigenvalues nearer than this are one
+TOLERANCE = 1e-4  # closer eigenvalues count as equal
 
 
 class SignNet(Laplacian):
-    """``rho(phi(v_1) + phi(-v_1), ..., phi(v_k) + phi(-v_k))`` (Lim et al. 2023): no sign of an eigenvector matters.
+    """``rho(phi(v_1) + phi(-v_1), ..., phi(v_k) + phi(-v_k))`` (Lim et al. 2023): invariant to eigenvector signs.
 
-    phi, an MLP, reads a node's entry and the eigenvalue, rho, another, what it makes of all k in turn. It reads what
-    `Laplacian` computes. Where an eigenvalue has several eigenvectors their choice still matters, see `Projections`.
+    phi is an MLP of a node's entry and the eigenvalue, rho one of the concatenated outputs for all k. It uses the
+    arrays of `Laplacian`. For repeated eigenvalues the choice of eigenvectors still matters, see `Projections`.
 
     Args:
         k, dim, zero, normalised: see `Laplacian`.
@@ -49,17 +49,17 @@ class SignNet(Laplacian):
 
 
 class Projections(Laplacian):
-    """``V phi(lambda) V^T``: neither the signs of eigenvectors nor the basis of an eigenspace matters.
+    """``V phi(lambda) V^T``: invariant to eigenvector signs and to the basis of each eigenspace.
 
     Entry (i, j) is the sum over eigenvectors v of ``phi(lambda) v_i v_j`` in each channel, phi an MLP of the eigenvalue
-    (SPE, Huang et al. 2024; a sum of projections on eigenspaces, as BasisNet's, Lim et al. 2023). A node has what
-    another MLP makes of the entry (i, i), a pair that of (i, j). Eigenvectors whose eigenvalue has more of them than
-    fit are left out.
+    (SPE, Huang et al. 2024; a sum of projections onto eigenspaces, as in BasisNet, Lim et al. 2023). Another MLP maps
+    entry (i, i) to the features of a node and (i, j) to those of a pair. An eigenspace that k would truncate is
+    omitted.
 
     Args:
         k, dim, zero, normalised: see `Laplacian`.
         hidden: channels of phi.
-        writes: which of nodes ``x`` and pairs ``p`` have features of it.
+        writes: the streams that get features, of nodes ``x`` and pairs ``p``.
     """
 
     arrays = ("projection_vectors", "projection_values")
@@ -75,32 +75,35 @@ class Projections(Laplacian):
     ) -> None:
         super().__init__(k, dim, zero, normalised)
         if unknown := set(writes) - {"x", "p"}:
-            raise UserError(f"projections know no stream '{min(unknown)}': choose among x and p")
+            raise UserError(f"projections cannot write stream '{min(unknown)}': choose from x and p")
         self.hidden, self.writes = hidden, tuple(writes)
 
     def key(self) -> dict[str, Any]:
         return super().key() | {"name": "projections", "version": 1}
 
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
-        more = Laplacian(self.k + 1, self.concat, self.zero, self.normalised).compute(graphs, progress)
-        vectors, values = (more[name] for name in Laplacian.arrays)
-        with np.errstate(invalid="ignore"):  # where there are no more than k, no number is near
-            cut = np.abs(values[:, :-1] - values[:, -1:]) < SAME
+        arrays = Laplacian(self.k + 1, self.concat, self.zero, self.normalised).compute(graphs, progress)
+        vectors, values = (arrays[name] for name in Laplacian.arrays)
+        with np.errstate(invalid="ignore"):  # NaN for graphs of at most k modes, which compares as false
+            truncated = np.abs(values[:, :-1] - values[:, -1:]) < TOLERANCE
         return {
-            name: np.where(cut, np.float32(np.nan), array[:, :-1])
+            name: np.where(truncated, np.float32(np.nan), array[:, :-1])
             for name, array in zip(self.arrays, (vectors, values), strict=True)
         }
 
     def build(self, width: int, schema: Schema) -> None:
         hidden = self.hidden
         self.phi = nn.Sequential(Linear(1, 2 * hidden), nn.ReLU(), Linear(2 * hidden, hidden))
-        ends = {"x": self.concat, "p": width}
+        channels = {"x": self.concat, "p": width}
         self.rho = nn.ModuleDict(
-            {s: nn.Sequential(Linear(hidden, 2 * hidden), nn.ReLU(), Linear(2 * hidden, ends[s])) for s in self.writes}
+            {
+                s: nn.Sequential(Linear(hidden, 2 * hidden), nn.ReLU(), Linear(2 * hidden, channels[s]))
+                for s in self.writes
+            }
         )
 
     def modes(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """(N, k) entries, zeros where there are none, and (N, k, hidden) what phi makes of the eigenvalues."""
+        """(N, k) eigenvector entries, zero-padded, and (N, k, hidden) phi of the eigenvalues."""
         entries, values = (precomputed(batch, name).to(next(self.phi.parameters()).dtype) for name in self.arrays)
         return entries.nan_to_num(0.0), self.phi(values.nan_to_num(0.0)[..., None])
 

@@ -1,6 +1,6 @@
-"""How much two nodes have to do with one another: heat that flows between them, the resistance of all ways at once.
+"""Graph kernels as features of nodes and pairs: heat kernel and effective resistance.
 
-path a-b-c:  resistance a to b 1, a to c 2;  with an edge a-c too each is 2/3: two ways lead there
+path a-b-c:  resistance a to b 1, a to c 2;  with the edge a-c each is 2/3, as two paths lead there
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
 from gt.encodings.edges import real_ends
-from gt.encodings.pieces import pieces, to_dense
+from gt.encodings.pieces import component_batches, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.linear import Linear
@@ -23,42 +23,42 @@ from gt.masks import Pairs, with_virtual_nodes
 from gt.norms import normalised
 from gt.schema import Schema
 
-LARGEST = 4096  # nodes of a connected part, whose matrix is decomposed in full
-ZERO = 1e-8  # weights below are zero
+MAX_NODES = 4096  # of a connected component, whose dense matrix is decomposed
+EPS = 1e-8  # smaller degrees count as zero
 
 
 class Kernel(Encoding):
-    """Features of nodes and pairs out of matrices that the Laplacian of the undirected graph gives.
+    """Features of nodes and pairs from matrix functions of the Laplacian of the undirected graph.
 
-    An edge weighs as often as it is there, in the direction where it is there more often; loops count nothing. Nodes of
-    different parts of a graph have nothing to do with one another: zeros, as for virtual nodes. Features of nodes are
-    computed beforehand, those of pairs from each batch. A node's are mapped linearly after batch norm.
+    The weight of an edge is its multiplicity, the larger one of its two directions; loops are ignored. Pairs across
+    components get zeros, as do virtual nodes. Node features are precomputed, those of pairs computed for each batch.
+    Node features are embedded by batch norm and a linear map.
 
     Args:
-        writes: which of nodes ``x`` and pairs ``p`` have features of it.
+        writes: the streams that get features, of nodes ``x`` and pairs ``p``.
     """
 
     name: str
-    of_pair: int  # numbers of a pair
-    of_node: int  # numbers of a node
+    pair_channels: int
+    node_channels: int
 
     def __init__(self, writes: Sequence[str]) -> None:
         super().__init__()
         if unknown := set(writes) - {"x", "p"}:
-            raise UserError(f"{type(self).__name__} knows no stream '{min(unknown)}': choose among x and p")
+            raise UserError(f"{type(self).__name__} cannot write stream '{min(unknown)}': choose from x and p")
         self.writes = tuple(writes)
         self.arrays = (self.name,) if "x" in writes else ()  # type: ignore[misc]
 
     def matrices(self, weights: Tensor) -> Tensor:
-        """(B, n, n) symmetric weights to (B, n, n, of_pair), both in float64."""
+        """(B, n, n) symmetric weights to (B, n, n, pair_channels), both in float64."""
         raise NotImplementedError
 
     def rows(self, weights: Tensor) -> Tensor:
-        """(B, n, n) weights of connected graphs to the numbers of their nodes, (B, n, of_node)."""
+        """(B, n, n) weights of connected graphs to node features (B, n, node_channels)."""
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """What `rows` depends on."""
+        """The options that `rows` depends on."""
         return {}
 
     def key(self) -> dict[str, Any] | None:
@@ -66,18 +66,18 @@ class Kernel(Encoding):
 
     @threadpool_limits.wrap(limits=1, user_api="blas")
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
-        out = np.zeros((int(graphs.node_ptr[-1]), self.of_node), np.float32)
-        for part in pieces(graphs, progress):
-            check_size(type(self).__name__, part.nodes.shape[1])
-            links = torch.from_numpy(to_dense(part.links, len(part.nodes)))
-            out[part.nodes] = self.rows(undirected(links))
+        out = np.zeros((int(graphs.node_ptr[-1]), self.node_channels), np.float32)
+        for batch in component_batches(graphs, progress):
+            check_size(type(self).__name__, batch.nodes.shape[1])
+            links = torch.from_numpy(to_dense(batch.links, len(batch.nodes)))
+            out[batch.nodes] = self.rows(undirected(links))
         return {self.name: out}
 
     def build(self, width: int, schema: Schema) -> None:
         if "x" in self.writes:
-            self.norm, self.of_x = nn.BatchNorm1d(self.of_node), Linear(self.of_node, width)
+            self.norm, self.of_x = nn.BatchNorm1d(self.node_channels), Linear(self.node_channels, width)
         if "p" in self.writes:
-            self.of_p = Linear(self.of_pair, width, bias=False)
+            self.of_p = Linear(self.pair_channels, width, bias=False)
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         values = precomputed(batch, self.name).to(self.of_x.weight.dtype)
@@ -93,11 +93,11 @@ class Kernel(Encoding):
         self.entries(pairs)
 
     def entries(self, pairs: Pairs) -> Tensor:
-        """(B L L, of_pair), for reader i and source j in row (b L + i) L + j; kept by the batch."""
+        """(B L L, pair_channels), for reader i and source j in row (b L + i) L + j; cached in the batch."""
         batch = with_virtual_nodes(pairs.batch, 0)
-        return batch.cached((self.name, *self.options().values()), lambda: self._of_batch(batch))
+        return batch.cached((self.name, *self.options().values()), lambda: self._compute_entries(batch))
 
-    def _of_batch(self, batch: GraphBatch) -> Tensor:
+    def _compute_entries(self, batch: GraphBatch) -> Tensor:
         check_size(type(self).__name__, batch.max_nodes)
         source, target = batch.edge_index
         entry = batch.slot[target] * batch.max_nodes + batch.position[source]
@@ -107,14 +107,14 @@ class Kernel(Encoding):
 
 
 class HeatKernel(Kernel):
-    """``exp(-t L)``, L the normalised Laplacian: where heat is after some times; a node's own is what stays with it.
+    """``exp(-t L)`` with the normalised Laplacian L: heat diffusion after several times t.
 
-    For t from 0 on it goes from each node alone to the stationary distribution of a walk (Kondor & Lafferty 2002;
-    Kreuzer et al. 2021, Mialon et al. 2021 as a positional encoding).
+    With growing t the heat spreads from a single node to the stationary distribution of a random walk (Kondor &
+    Lafferty 2002; as a positional encoding: Kreuzer et al. 2021, Mialon et al. 2021).
 
     Args:
         times: t of each matrix.
-        writes: which of nodes ``x``, by the diagonal, and pairs ``p`` have features of it.
+        writes: the streams that get features, of nodes ``x``, from the diagonal, and pairs ``p``.
     """
 
     name = "heat_kernel"
@@ -125,42 +125,42 @@ class HeatKernel(Kernel):
             raise UserError(f"a heat kernel needs times above 0, not {list(times)}")
         self.times = tuple(map(float, times))
         self.arguments = self.times, self.writes
-        self.of_pair = self.of_node = len(self.times)
+        self.pair_channels = self.node_channels = len(self.times)
 
     def options(self) -> dict[str, Any]:
         return {"times": self.times}
 
     def decays(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n, times) how much of each mode is left, and the modes (B, n, n), a column each."""
+        """(B, n, times) the decay of each mode, and the modes as columns (B, n, n)."""
         degree = weights.sum(-1)
-        root = degree.clamp(min=ZERO).rsqrt()
+        root = degree.clamp(min=EPS).rsqrt()
         values, vectors = torch.linalg.eigh(
             torch.diag_embed((degree > 0).to(weights)) - root[..., None] * weights * root[..., None, :]
         )
         return (-values[..., None] * values.new_tensor(self.times)).exp(), vectors
 
     def matrices(self, weights: Tensor) -> Tensor:
-        left, vectors = self.decays(weights)
-        return torch.stack([(vectors * each[:, None]) @ vectors.mT for each in left.unbind(-1)], dim=-1)
+        decay, vectors = self.decays(weights)
+        return torch.stack([(vectors * d[:, None]) @ vectors.mT for d in decay.unbind(-1)], dim=-1)
 
     def rows(self, weights: Tensor) -> Tensor:
-        left, vectors = self.decays(weights)
-        return vectors.square() @ left
+        decay, vectors = self.decays(weights)
+        return vectors.square() @ decay
 
 
 class Resistance(Kernel):
-    """A graph as a network of resistors: of each pair the resistance, the commute time and the electric potential.
+    """The graph as a resistor network: effective resistance, commute time and electric potential of each pair.
 
     With L+ the pseudo-inverse of ``D - A``: the resistance ``L+_ii + L+_jj - 2 L+_ij`` (Klein & Randic 1993), the
-    logarithm of 1 plus the commute time, which is that times the sum of all degrees of the part, and the potential
-    ``L+_ij`` (Kreuzer et al. 2021). A node has the mean, the deviation, the least and the largest of each of the three
-    over the nodes of its part.
+    logarithm of 1 plus the commute time, which is the resistance times the sum of degrees in the component, and the
+    potential ``L+_ij`` (Kreuzer et al. 2021). A node gets the mean, standard deviation, minimum and maximum of each of
+    the three over the nodes of its component.
 
     Args:
-        writes: which of nodes ``x`` and pairs ``p`` have features of it.
+        writes: the streams that get features, of nodes ``x`` and pairs ``p``.
     """
 
-    name, of_pair, of_node = "resistance", 3, 12
+    name, pair_channels, node_channels = "resistance", 3, 12
 
     def __init__(self, writes: Sequence[str] = ("x",)) -> None:
         super().__init__(writes)
@@ -170,42 +170,42 @@ class Resistance(Kernel):
         return {"version": 2}
 
     def matrices(self, weights: Tensor) -> Tensor:
-        degree, joined = weights.sum(-1), same_part(weights)
-        # the mean over a part is what D - A sends to zero, and all that it does: an eigenvalue may be small, too
-        mean = joined.to(degree) / joined.sum(-1, keepdim=True)
+        degree, connected = weights.sum(-1), same_component(weights)
+        # the mean over a component spans the null space of D - A exactly, while a cutoff might hit small eigenvalues
+        mean = connected.to(degree) / connected.sum(-1, keepdim=True)
         lifted = torch.linalg.cholesky(torch.diag_embed(degree) - weights + mean)
         potential = torch.cholesky_inverse(lifted) - mean
-        own = potential.diagonal(dim1=1, dim2=2)
-        resistance = (own[..., None] + own[..., None, :] - 2 * potential).clamp(min=0)
-        commute = (resistance * (joined.to(degree) @ degree[..., None])).log1p()
-        return torch.stack([resistance, commute, potential], dim=-1) * joined[..., None]
+        diagonal = potential.diagonal(dim1=1, dim2=2)
+        resistance = (diagonal[..., None] + diagonal[..., None, :] - 2 * potential).clamp(min=0)
+        commute = (resistance * (connected.to(degree) @ degree[..., None])).log1p()
+        return torch.stack([resistance, commute, potential], dim=-1) * connected[..., None]
 
     def rows(self, weights: Tensor) -> Tensor:
-        every = self.matrices(weights)  # (B, n, n, 3), of one part each
-        return torch.cat([every.mean(2), every.std(2, correction=0), every.amin(2), every.amax(2)], dim=-1)
+        entries = self.matrices(weights)  # (B, n, n, 3), one component each
+        return torch.cat([entries.mean(2), entries.std(2, correction=0), entries.amin(2), entries.amax(2)], dim=-1)
 
 
-def same_part(weights: Tensor) -> Tensor:
-    """(B, n, n) whether two nodes are in one connected part of a graph with these weights."""
+def same_component(weights: Tensor) -> Tensor:
+    """(B, n, n) whether two nodes are in the same connected component of a graph with these weights."""
     graphs, size, _ = weights.shape
     graph, source, target = weights.nonzero().cpu().unbind(1)
     links = coo_matrix((np.ones(len(graph)), (graph * size + source, graph * size + target)), shape=[graphs * size] * 2)
-    part = torch.from_numpy(connected_components(links, directed=False)[1]).view(graphs, size).to(weights.device)
-    return part[:, :, None] == part[:, None]
+    labels = torch.from_numpy(connected_components(links, directed=False)[1]).view(graphs, size).to(weights.device)
+    return labels[:, :, None] == labels[:, None]
 
 
 def undirected(links: Tensor) -> Tensor:
-    """(B, n, n) counts of edges to symmetric weights in float64, without loops."""
+    """(B, n, n) edge counts to symmetric weights in float64, without loops."""
     links = links.double()
     links = torch.maximum(links, links.mT)
     return links - torch.diag_embed(links.diagonal(dim1=1, dim2=2))
 
 
-def check_size(what: str, nodes: int) -> None:
-    """Whether a matrix of so many nodes is decomposed in reasonable time.
+def check_size(name: str, nodes: int) -> None:
+    """Check that a matrix of this many nodes can be decomposed in reasonable time.
 
     Raises:
-        UserError: naming the number.
+        UserError: it is too large.
     """
-    if nodes > LARGEST:
-        raise UserError(f"{what} decomposes matrices of up to {LARGEST:,} nodes, not {nodes:,}: choose encoding=rwse")
+    if nodes > MAX_NODES:
+        raise UserError(f"{name} decomposes matrices of up to {MAX_NODES:,} nodes, not {nodes:,}: choose encoding=rwse")

@@ -1,4 +1,4 @@
-"""Eigenvectors of the graph Laplacian: the sines and cosines of a graph. On a path they are the familiar ones.
+"""Eigenvectors of the graph Laplacian, which generalise sines and cosines from paths to graphs.
 
 path of 5:   lambda_0  + + + + +     lambda_1  + + 0 - -     lambda_2  + 0 - 0 +
 """
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
-from gt.encodings.pieces import pieces
+from gt.encodings.pieces import component_batches
 from gt.encodings.spectrum import smallest_modes
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -22,19 +22,19 @@ from gt.schema import Schema
 class Laplacian(Encoding):
     """LapPE: the k smallest eigenvalues of each graph's Laplacian and a node's entries in their eigenvectors.
 
-    The Laplacian is that of the undirected simple graph. A disconnected graph has the modes of all its parts, each
-    zero outside its part, with a zero mode for every part, the largest part first; an isolated node is a part. Graphs
-    with fewer modes are filled up with NaN, which the model passes over. Its features are the DeepSet of GPS (Rampasek
-    et al. 2022), a sum over modes of MLP(entry, eigenvalue).
+    The Laplacian is that of the undirected simple graph. A disconnected graph has the modes of all its components, each
+    zero outside its component, with one zero mode per component, the largest component first; isolated nodes are
+    components. Graphs with fewer modes are padded with NaN, which the model masks. The features are the DeepSet of GPS
+    (Rampasek et al. 2022), a sum over modes of MLP(entry, eigenvalue).
 
-    An eigenvector's sign means nothing. In training each one of each graph is flipped at random at every step
-    (Dwivedi et al. 2020), by PyTorch's global random numbers; in evaluation none is.
+    The sign of an eigenvector is arbitrary. In training every eigenvector of every graph is flipped at random in each
+    step (Dwivedi et al. 2020), with PyTorch's global random state; in evaluation none is.
 
     Args:
         k: number of eigenvectors; the precomputed arrays are (N, k), eigenvalues repeated for the nodes of a graph.
         dim: channels of the node embedding that it fills.
-        zero: keep the modes of eigenvalue 0, as GPS does; they tell a node's degree and its part, no position.
-        normalised: D^(-1/2) (D - A) D^(-1/2) rather than D - A, which GPS takes for the Peptides.
+        zero: keep the modes of eigenvalue 0, as GPS does; they encode a node's degree and component but no position.
+        normalised: D^(-1/2) (D - A) D^(-1/2) rather than D - A, which GPS uses for the Peptides datasets.
     """
 
     arrays = ("laplacian_vectors", "laplacian_values")
@@ -48,31 +48,31 @@ class Laplacian(Encoding):
     def key(self) -> dict[str, Any]:
         return {"name": "laplacian", "version": 2, "k": self.k, "zero": self.zero, "normalised": self.normalised}
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")  # for small matrices a team of threads costs more than it gains
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # threads slow small matrices down
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
-        skip = 0 if self.zero else 1  # every part has exactly one zero mode, its first
+        skip = 0 if self.zero else 1  # every component has exactly one zero mode, its first
         nodes = int(graphs.node_ptr[-1])
-        part_of = np.zeros(nodes, np.int64)
+        component_of = np.zeros(nodes, np.int64)
         entries = np.zeros((nodes, self.k), np.float32)
-        nowhere, parts = np.empty(0, np.int64), 0
-        spectra, owner, sizes = [np.empty((0, self.k))], [nowhere], [nowhere]  # graphs may all be empty
-        for batch in pieces(graphs, progress):
+        empty, components = np.empty(0, np.int64), 0
+        spectra, owner, sizes = [np.empty((0, self.k))], [empty], [empty]  # all graphs may be empty
+        for batch in component_batches(graphs, progress):
             count, size = batch.nodes.shape
             values, vectors = smallest_modes(batch.links, count, self.k + skip, self.normalised)
-            known = values.shape[1] - skip
-            entries[batch.nodes, :known] = vectors[..., skip:]
-            part_of[batch.nodes] = parts + np.arange(count)[:, None]
-            parts += count
-            spectra.append(np.pad(values[:, skip:], ((0, 0), (0, self.k - known)), constant_values=np.inf))
+            available = values.shape[1] - skip
+            entries[batch.nodes, :available] = vectors[..., skip:]
+            component_of[batch.nodes] = components + np.arange(count)[:, None]
+            components += count
+            spectra.append(np.pad(values[:, skip:], ((0, 0), (0, self.k - available)), constant_values=np.inf))
             owner.append(np.searchsorted(graphs.node_ptr, batch.nodes[:, 0], side="right") - 1)
             sizes.append(np.full(count, size))
         values, column = merge(np.concatenate(spectra), np.concatenate(owner), np.concatenate(sizes), len(graphs))
         values = values.repeat(graphs.sizes, axis=0)
         vectors = np.where(np.isnan(values), np.float32(np.nan), np.float32(0))
         for mode in range(self.k):
-            place = column[part_of, mode]
-            kept = np.flatnonzero(place >= 0)
-            vectors[kept, place[kept]] = entries[kept, mode]
+            target = column[component_of, mode]
+            kept = np.flatnonzero(target >= 0)
+            vectors[kept, target[kept]] = entries[kept, mode]
         return {"laplacian_vectors": vectors, "laplacian_values": values}
 
     def build(self, width: int, schema: Schema) -> None:
@@ -92,7 +92,7 @@ class Laplacian(Encoding):
 
 
 class Eigenvectors(Laplacian):
-    """The same arrays for a layer that reads them itself, such as `gt.layers.TokenGTBlock`; it adds nothing to nodes.
+    """The arrays of `Laplacian` for a layer that reads them itself, such as `gt.layers.TokenGTBlock`; adds no features.
 
     Args:
         k, zero, normalised: as in `Laplacian`.
@@ -105,20 +105,20 @@ class Eigenvectors(Laplacian):
         self.concat = 0
 
     def build(self, width: int, schema: Schema) -> None:
-        """It has no parameters."""
+        """Create no parameters."""
 
 
 def merge(spectra: np.ndarray, owner: np.ndarray, size: np.ndarray, graphs: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest eigenvalues of each graph, out of those of its parts.
+    """The k smallest eigenvalues of each graph among those of its components.
 
     Args:
-        spectra: (C, k) ascending eigenvalues of each part, inf where it has fewer.
-        owner, size: (C,) the graph and the nodes of each part; of equal eigenvalues the larger part's comes first.
+        spectra: (C, k) ascending eigenvalues of each component, padded with inf.
+        owner, size: (C,) the graph and the size of each component; ties put the larger component first.
         graphs: number of graphs G.
 
     Returns:
-        values: (G, k) float32, NaN where a graph has fewer.
-        column: (C, k) which of its graph's k each mode of a part is, -1 where it is none.
+        values: (G, k) float32, padded with NaN.
+        column: (C, k) the index of each component's mode among the k of its graph, -1 if not included.
     """
     k = spectra.shape[1]
     flat, graph = spectra.ravel(), owner.repeat(k)

@@ -1,4 +1,4 @@
-"""An encoding as a wrong hint: does a model make use of what it says, or of its mere presence?"""
+"""A control for encodings: does a model use the information of an encoding, or merely its presence?"""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from gt.schema import Schema
 
 
 class Shuffled(Encoding):
-    """Another encoding, its rows dealt out at random among the nodes of each graph, once for a dataset.
+    """Another encoding with its rows permuted at random within each graph, once for a dataset.
 
-    Every graph keeps its rows, each at some node; parameters are those of the other encoding, under ``encoding``.
+    The parameters are those of the other encoding, under ``encoding``.
 
     Args:
-        encoding: one that gives features to nodes out of arrays that it computes beforehand.
-        seed: what the order is drawn from.
+        encoding: one that adds precomputed features to nodes.
+        seed: of the permutation.
     """
 
     def __init__(self, encoding: Encoding, seed: int = 0) -> None:
         super().__init__()
         if encoding.key() is None or encoding.writes != ("x",):
-            raise UserError(f"{type(encoding).__name__} stores no rows of nodes that could be shuffled")
+            raise UserError(f"{type(encoding).__name__} has no precomputed node features to shuffle")
         self.encoding, self.seed = encoding, seed
         self.arrays, self.concat = encoding.arrays, encoding.concat  # type: ignore[misc]
 

@@ -1,6 +1,6 @@
-"""How likely a random walk is to be back where it began: a structural encoding that needs no choice of sign.
+"""Return probabilities of random walks: a structural encoding without sign ambiguity.
 
-triangle 0-1-2 with a tail 2-3:  after 2 steps node 3 is back with 1/3, after 3 steps with 0: no odd cycle near
+triangle 0-1-2 with a tail 2-3:  the walk from 3 is back after 2 steps with 1/3, after 3 with 0: no odd cycle nearby
 """
 
 from typing import Any
@@ -12,51 +12,51 @@ from torch import Tensor, nn
 
 from gt.attention.sparse import csr
 from gt.encodings.base import Encoding, PackedGraphs, Progress, precomputed
-from gt.encodings.pieces import ENTRIES, pieces, to_dense
+from gt.encodings.pieces import ENTRIES, component_batches, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.linear import Linear
 from gt.norms import normalised
 from gt.schema import Schema
 
-WHOLE = 2048  # nodes up to which all powers of a walk matrix are held in full
+MAX_FULL = 2048  # nodes up to which powers of a walk matrix are computed in full
 
 
 def return_probabilities(links: csr_matrix, count: int, steps: int) -> np.ndarray:
-    """Diagonals of P, P^2, ..., P^steps for B = ``count`` pieces of n nodes: (B, n, steps) float32.
+    """Diagonals of P, P^2, ..., P^steps for B = ``count`` components of n nodes: (B, n, steps) float32.
 
-    P[j, i] is the chance of a walker on j to go to i, along an edge j -> i: edges from j to i over edges from j. A
-    node without a way out keeps a row of zeros.
+    P[j, i] is the probability of a step from j to i along an edge j -> i: edges from j to i over all edges from j.
+    Nodes without outgoing edges have a row of zeros.
 
     Args:
-        links: (B * n, B * n), as in `gt.encodings.pieces.Pieces`: P transposed, before it is normalised.
+        links: (B * n, B * n), as in `gt.encodings.pieces.Components`: the unnormalised transpose of P.
     """
     out_degree = np.bincount(links.indices, weights=links.data, minlength=links.shape[0])
-    chance = (links.data / out_degree[links.indices]).astype(np.float32)
-    walk = csr_matrix((chance, links.indices, links.indptr), links.shape)
+    probability = (links.data / out_degree[links.indices]).astype(np.float32)
+    walk = csr_matrix((probability, links.indices, links.indptr), links.shape)
     size = links.shape[0] // count
-    return _whole(walk, count, steps) if size <= WHOLE else _by_columns(walk, steps).reshape(count, size, steps)
+    return _full(walk, count, steps) if size <= MAX_FULL else _by_columns(walk, steps).reshape(count, size, steps)
 
 
-def _whole(walk: csr_matrix, count: int, steps: int) -> np.ndarray:
-    """diag(P^(a + b))_i = sum_j P^a[i, j] P^b[j, i]: half of the powers say it all."""
+def _full(walk: csr_matrix, count: int, steps: int) -> np.ndarray:
+    """From half of the powers: ``diag(P^(a + b))_i = sum_j P^a[i, j] P^b[j, i]``."""
     power = to_dense(walk, count)
     rows, shape = (walk.shape[0], power.shape[1]), power.shape
-    back = np.empty((*shape[:2], steps), np.float32)
-    back[..., 0] = np.einsum("bii->bi", power)
+    returns = np.empty((*shape[:2], steps), np.float32)
+    returns[..., 0] = np.einsum("bii->bi", power)
     for step in range(2, steps + 1):
         last = power
         if step % 2:
             power = (walk @ power.reshape(rows)).reshape(shape)
-        back[..., step - 1] = np.einsum("bij,bji->bi", power, last)
-    return back
+        returns[..., step - 1] = np.einsum("bij,bji->bi", power, last)
+    return returns
 
 
 def _by_columns(walk: csr_matrix, steps: int) -> np.ndarray:
-    """The same where the powers of a graph do not fit, (B * n, steps): walkers start from a few nodes at a time."""
+    """(B * n, steps), for graphs whose powers do not fit into memory: walks start from a few nodes at a time."""
     nodes = walk.shape[0]
-    matrix = csr(*map(torch.from_numpy, (walk.indptr, walk.indices, walk.data)))  # a large product: threads pay
-    back = np.empty((nodes, steps), np.float32)
+    matrix = csr(*map(torch.from_numpy, (walk.indptr, walk.indices, walk.data)))  # multithreaded product
+    returns = np.empty((nodes, steps), np.float32)
     width = max(32, 4 * ENTRIES // nodes)
     for low in range(0, nodes, width):
         start = torch.arange(low, min(low + width, nodes))
@@ -64,16 +64,16 @@ def _by_columns(walk: csr_matrix, steps: int) -> np.ndarray:
         walkers[start, start - low] = 1
         for step in range(steps):
             walkers = matrix @ walkers
-            back[start, step] = walkers[start, start - low]
-    return back
+            returns[start, step] = walkers[start, start - low]
+    return returns
 
 
 class RandomWalk(Encoding):
     """RWSE: diag(P^k) for k = 1..steps, P = D^-1 A (Dwivedi et al. 2022, as used in GPS).
 
-    The walker goes along the edges as they are stored, and D is the out-degree, which is how GraphGPS and PyG read a
-    directed graph too; on an undirected one the direction does not matter. Repeated edges count. Its features are a
-    linear map of the probabilities after batch norm (Rampasek et al. 2022).
+    Walks follow edge directions, and D is the out-degree, as in GraphGPS and PyG; on an undirected graph the direction
+    does not matter. Repeated edges count. The probabilities are embedded by batch norm and a linear map (Rampasek et
+    al. 2022).
 
     Args:
         steps: longest walk K; the precomputed array is (N, K).
@@ -92,10 +92,10 @@ class RandomWalk(Encoding):
         return {"name": "random walk", "version": 1, "steps": self.steps}
 
     def compute(self, graphs: PackedGraphs, progress: Progress = iter) -> dict[str, np.ndarray]:
-        back = np.zeros((int(graphs.node_ptr[-1]), self.steps), np.float32)
-        for part in pieces(graphs, progress):
-            back[part.nodes] = return_probabilities(part.links, len(part.nodes), self.steps)
-        return {"random_walk": back}
+        returns = np.zeros((int(graphs.node_ptr[-1]), self.steps), np.float32)
+        for batch in component_batches(graphs, progress):
+            returns[batch.nodes] = return_probabilities(batch.links, len(batch.nodes), self.steps)
+        return {"random_walk": returns}
 
     def build(self, width: int, schema: Schema) -> None:
         self.norm = nn.BatchNorm1d(self.steps)

@@ -1,1 +1,1 @@
-"""What a trained network is used for: exact inference on large graphs, decoding, the look into attention."""
+"""Uses of a trained network: exact inference on large graphs, decoding, analysis and attribution."""

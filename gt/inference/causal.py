@@ -1,4 +1,4 @@
-"""Whether a language model reads ahead: one that sees the token that it is to predict has learned nothing."""
+"""Causality check of language models: one that sees the token to predict learns nothing."""
 
 import copy
 from functools import partial
@@ -13,20 +13,20 @@ from gt.layers import attention_layers, name_of, parts_of
 from gt.masks import Mask
 from gt.model import GraphTransformer
 
-PROBE = 64  # tokens of a text on which a network is tried
+PROBE = 64  # tokens of the text on which a network is tested
 
 
 def check_causal(net: nn.Module, context: int) -> None:
-    """Hold a network against the order of a text: its masks, at every time of its training, and all that it computes.
+    """Check that a network is causal: its masks throughout training, and everything that it computes.
 
-    In training batch norm still goes by statistics of all tokens of a batch; a trained network does not.
+    In training batch norm still uses statistics of all tokens of a batch; a trained network does not.
 
     Args:
-        net: predicts for each node of a path the token that comes next.
-        context: tokens of a text at most.
+        net: predicts the next token for each node of a path.
+        context: maximum number of tokens of a text.
 
     Raises:
-        UserError: some token reads what comes after it; names the mask or the part of the network.
+        UserError: a token reads later ones; names the mask or the part of the network.
     """
     if context < 2:
         return
@@ -35,16 +35,15 @@ def check_causal(net: nn.Module, context: int) -> None:
         for mask in net.masks_of_training():
             if mask.virtual_nodes:
                 raise UserError(
-                    f"the mask {mask} reads through virtual nodes, which see what is yet to come: "
+                    f"the mask {mask} reads through virtual nodes, which see later tokens: "
                     "train with a mask that has none, such as mask=causal"
                 )
             if _looks_ahead(mask, path):
                 raise UserError(
-                    f"the mask {mask} lets a token read what comes after it: "
-                    "train with a causal one, such as mask=causal"
+                    f"the mask {mask} lets a token read later tokens: train with a causal one, such as mask=causal"
                 )
-    if part := _part_that_looks_ahead(net, min(context, PROBE)):
-        raise UserError(f"{part} lets a token read what comes after it: a language model cannot be trained with it")
+    if part := _non_causal_part(net, min(context, PROBE)):
+        raise UserError(f"{part} lets a token read later tokens: a language model cannot be trained with it")
 
 
 def _looks_ahead(mask: Mask, path: GraphBatch) -> bool:
@@ -53,10 +52,10 @@ def _looks_ahead(mask: Mask, path: GraphBatch) -> bool:
     return bool(mask(path).dense.triu(1).any())
 
 
-def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
-    """The first part of a network whose output for a token changes with tokens after it, or None.
+def _non_causal_part(net: nn.Module, length: int) -> str | None:
+    """The first part of a network whose output for a token changes with later tokens, or None.
 
-    It is tried on a copy, whose parameters are moved a little, so that none hides behind a zero that it starts from.
+    The test uses a copy with perturbed parameters, so that no dependency is hidden by a zero initialisation.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -64,7 +63,7 @@ def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
         for parameter in twin.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
         for _, layer in attention_layers(twin):
-            layer.backend = "dense"  # which serves everywhere
+            layer.backend = "dense"  # which supports everything
         vocabulary = net.schema.node_vocab[0] if isinstance(net, GraphTransformer) else 2
         tokens = torch.randint(vocabulary, (length, 1))
         other, middle = tokens.clone(), length // 2
@@ -76,7 +75,7 @@ def _part_that_looks_ahead(net: nn.Module, length: int) -> str | None:
 
 
 def _outputs(net: nn.Module, tokens: Tensor) -> list[tuple[str, Tensor]]:
-    """What each layer, each block and then the whole network give for each token, (T, channels)."""
+    """The outputs (T, channels) of each layer, each block and finally the whole network."""
     outputs: list[tuple[str, Tensor]] = []
 
     def keep(name: str, _: nn.Module, __: Any, out: Any) -> None:
@@ -86,8 +85,8 @@ def _outputs(net: nn.Module, tokens: Tensor) -> list[tuple[str, Tensor]]:
 
     blocks: Any = getattr(net, "blocks", ())
     hooks = [
-        part.register_forward_hook(partial(keep, f"block {place} ({name_of(part)})"))
-        for place, block in enumerate(blocks)
+        part.register_forward_hook(partial(keep, f"block {index} ({name_of(part)})"))
+        for index, block in enumerate(blocks)
         for part in dict.fromkeys([*parts_of(block), block])
     ]
     batch = path_graphs([len(tokens)])

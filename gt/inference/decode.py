@@ -1,8 +1,8 @@
-"""Reading a growing text: what a causal language model says comes next, one new token at a time.
+"""Incremental decoding: next-token logits of a causal language model as a text grows.
 
-`Recompute` reads the whole text again for each token. `Cache` keeps the keys and values of what was read (as GPT
-implementations do) and the states of recurrent layers, so that a new token costs one row of every layer; both give the
-same numbers.
+`Recompute` runs the model on the whole text for each token. `Cache` keeps the keys and values of earlier tokens (the KV
+cache of GPT implementations) and the states of recurrent layers, so that a new token costs one row of every layer; both
+give the same numbers.
 """
 
 import copy
@@ -22,33 +22,33 @@ from gt.norms import mixes_rows
 
 
 def obstacle(net: GraphTransformer) -> str | None:
-    """Why what layers make of a text so far cannot be kept, in a phrase, or None."""
+    """The reason why the model cannot be decoded with a cache, or None."""
     if net.jump is not None:
         return f"{type(net.jump).__name__} reads all blocks"
     for part in (part for block in net.blocks for part in parts_of(block)):
         reads = reads_of(part)
         if reads == "edges":
-            return f"message passing along edges ({name_of(part)}) reads what no cache holds"
+            return f"message passing along edges ({name_of(part)}) cannot be cached"
         if reads == "pairs" and getattr(part, "reads_edges", True):
-            return f"{name_of(part)} reads features of edges"
+            return f"{name_of(part)} reads edge features"
         uncached = reads == "pairs" and declared(part, "cache", ...) is ...
         uncached |= reads == "graph" and declared(part, "carried", ...) is ...
         if uncached or {"p", "g"} & set(writes_of(part)):
-            return f"{name_of(part)} reads what no cache holds"
+            return f"{name_of(part)} cannot be cached"
     for norm in (net.embedding_norm, net.norm, *(norm for block in net.blocks for norm in norms_of(block))):
         if mixes_rows(norm):
-            return f"{type(norm).__name__} normalises a token by others"
+            return f"{type(norm).__name__} normalises over several tokens"
     for encoding in net.encodings:
         if encoding.reads != "position":
-            return f"{type(encoding).__name__} goes by more than a token's position"
+            return f"{type(encoding).__name__} depends on more than a token's position"
     for mask in net.masks_in_use:
         if not mask.grows:
-            return f"the mask {mask} goes by more than positions"
+            return f"the mask {mask} depends on more than positions"
     return None
 
 
 class Reader(ABC):
-    """Says what comes next.
+    """Computes next-token logits.
 
     Args:
         net: a causal language model, in eval mode.
@@ -59,21 +59,21 @@ class Reader(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Forget what was read: the next text is another one."""
+        """Forget all tokens, before an unrelated text."""
 
     @abstractmethod
     def __call__(self, tokens: Tensor) -> Tensor:
-        """(S, T) tokens of S texts to (S, outputs) logits of each next one.
+        """(S, T) tokens of S texts to (S, outputs) logits of their next tokens.
 
-        Until `restart` each call must give the texts of the last one with more at their end.
+        Until `restart`, each call must extend the texts of the previous one.
         """
 
 
 class Recompute(Reader):
-    """Runs the model on all tokens each time; serves every model."""
+    """Runs the model on all tokens in each call; supports every model."""
 
     def restart(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing, as there is no state."""
 
     def __call__(self, tokens: Tensor) -> Tensor:
         samples, length = tokens.shape
@@ -83,54 +83,54 @@ class Recompute(Reader):
 
 
 class Rows(Pairs):
-    """The tokens ``start`` to ``stop`` of a path as readers of all that come before ``stop``, allowed or not.
+    """The pairs of the R tokens from ``start`` to ``stop`` of a path with all T before ``stop``, allowed or not.
 
     Attributes:
-        batch: the new tokens alone, of every sample; they know their positions.
-        edges: (2, R * T), numbers on the path; sorted by (target, source).
-        visible: (1 or H, R, T) bool, what the mask allows.
+        batch: only the new tokens of every sample, with their positions.
+        edges: (2, R * T), positions on the path; sorted by (target, source).
+        visible: (1 or H, R, T) bool, the pairs that the mask allows.
     """
 
     def __init__(self, whole: Pairs, batch: GraphBatch, start: int, stop: int) -> None:
         super().__init__(batch, whole.mask)
-        self.whole, self.place = whole, (slice(start, stop), slice(stop))
-        self.visible = whole.dense[0][:, *self.place]
+        self.whole, self.slices = whole, (slice(start, stop), slice(stop))
+        self.visible = whole.dense[0][:, *self.slices]
 
     @property
     def edges(self) -> Tensor:
-        target, source = (torch.arange(s.stop, device=self.batch.device)[s] for s in self.place)
+        target, source = (torch.arange(s.stop, device=self.batch.device)[s] for s in self.slices)
         return torch.stack([source.repeat(len(target)), target.repeat_interleave(len(source))])
 
     @property
     def ahead(self) -> Tensor:
-        source, target = self.edges  # positions in the text, of which the batch has the new tokens alone
+        source, target = self.edges  # positions in the text, as the batch has only the new tokens
         return source - target
 
-    def hops(self, most: int) -> Tensor:
-        return self.whole.dense_hops(most)[0, *self.place].flatten()
+    def hops(self, limit: int) -> Tensor:
+        return self.whole.dense_hops(limit)[0, *self.slices].flatten()
 
 
 class KeysAndValues:
-    """The keys and values of the tokens that one attention layer has read, its `gt.layers.Attention.cache`.
+    """The KV cache of one attention layer, its `gt.layers.Attention.cache`.
 
     Args:
-        context: tokens to keep at most.
+        context: maximum number of tokens.
     """
 
     def __init__(self, context: int) -> None:
         self.context = context
-        self.kept: Tensor | None = None  # (2, S, context, kv_heads, D): keys and values
+        self.buffer: Tensor | None = None  # (2, S, context, kv_heads, D): keys and values
 
     def __call__(self, layer: Attention, q: Tensor, k: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
-        """(S * R, H, D) and twice (S * R, kv_heads, D) of new tokens to (S * R, H, D), read from all so far."""
+        """(S * R, H, D) and twice (S * R, kv_heads, D) of new tokens to (S * R, H, D), attending to all so far."""
         assert isinstance(pairs, Rows)
         shape, samples = q.shape, pairs.batch.num_graphs
         q, k, v = (t.unflatten(0, (samples, -1)) for t in (q, k, v))  # (S, R, H, D)
-        if self.kept is None or self.kept.shape[1] != samples:  # after a restart it may be of more or fewer texts
-            self.kept = k.new_empty(2, samples, self.context, *k.shape[2:])
-        here, so_far = pairs.place
-        self.kept[0, :, here], self.kept[1, :, here] = k, v
-        keys, values = layer.for_all_heads(self.kept[:, :, so_far])  # (S, T, H, D)
+        if self.buffer is None or self.buffer.shape[1] != samples:  # the number of texts may change after a restart
+            self.buffer = k.new_empty(2, samples, self.context, *k.shape[2:])
+        new, so_far = pairs.slices
+        self.buffer[0, :, new], self.buffer[1, :, new] = k, v
+        keys, values = layer.expand_kv(self.buffer[:, :, so_far])  # (S, T, H, D)
         if layer.score is not None:
             scores = layer.score(q[:, :, None], keys[:, None], None).permute(0, 3, 1, 2)  # (S, H, R, T)
         else:
@@ -138,23 +138,23 @@ class KeysAndValues:
         if layer.hint is not None:
             scores = scores + layer.hint.bias(pairs, dense=False).T.unflatten(1, pairs.visible.shape[1:])
         scores = scores.masked_fill(~pairs.visible, -torch.inf)
-        weights = torch._safe_softmax(scores, -1)  # who reads nobody gets zeros
+        weights = torch._safe_softmax(scores, -1)  # tokens that read nothing get zeros
         return torch.einsum("shrt,sthd->srhd", weights, values).reshape(shape)
 
 
 class Cache(Reader):
-    """Runs the model on the new tokens only; for models that `obstacle` finds nothing against.
+    """Runs the model on the new tokens only; for models without an `obstacle`.
 
     Args:
         net: a causal language model, in eval mode.
-        context: tokens of a text at most.
+        context: maximum number of tokens of a text.
     """
 
     def __init__(self, net: GraphTransformer, context: int) -> None:
         super().__init__(net)
         self.path = path_graphs([context]).to(next(net.parameters()).device)
         shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
-        self.blocks = copy.deepcopy(net.blocks, shared)  # the same weights: only what a layer remembers is its own
+        self.blocks = copy.deepcopy(net.blocks, shared)  # shares the weights; only the caches are separate
         parts: list[Any] = [part for block in self.blocks for part in parts_of(block)]
         for part in parts:
             if reads_of(part) == "pairs":
@@ -163,37 +163,37 @@ class Cache(Reader):
         self.restart()
 
     def restart(self) -> None:
-        self.read = 0
+        self.length = 0
         for part in self.recurrent:
             part.carried = []
 
     def __call__(self, tokens: Tensor) -> Tensor:
         samples, stop = tokens.shape
-        new = tokens[:, self.read :]
-        batch = self._batch(samples, self.read, stop)
+        new = tokens[:, self.length :]
+        batch = self._batch(samples, self.length, stop)
         batch.x = new.reshape(-1, 1)
         state = State(self.net.embed(batch), encodings=self.net.rotations)
-        rows = {mask: Rows(mask(self.path), batch, self.read, stop) for mask in self.net.masks_in_use}
+        rows = {mask: Rows(mask(self.path), batch, self.length, stop) for mask in self.net.masks_in_use}
         for block, mask in zip(self.blocks, self.net.masks, strict=True):
             state = block(state, batch, rows.get(mask))
-        self.read = stop
+        self.length = stop
         x = state.x.view(samples, new.shape[1], -1)[:, -1]
         return self.net.head(self.net.norm(x), batch)
 
     def _batch(self, samples: int, start: int, stop: int) -> GraphBatch:
-        """The tokens ``start`` to ``stop`` of each sample as a graph of their own, which knows where they stand."""
+        """The tokens ``start`` to ``stop`` of each sample as a separate graph, with their positions in the text."""
         device = self.path.device
         batch = GraphBatch(
             ptr=torch.arange(samples + 1, device=device) * (stop - start),
             edge_index=torch.empty(2, 0, dtype=torch.long, device=device),
-            max_nodes=stop,  # tables of positions reach so far
+            max_nodes=stop,  # for tables of positions
         )
         batch.position = torch.arange(start, stop, device=device).repeat(samples)
         return batch
 
 
 def reader(net: GraphTransformer, context: int) -> Reader:
-    """The fastest reader that serves a model.
+    """The fastest reader that supports a model.
 
     Raises:
         UserError: the model is not causal.

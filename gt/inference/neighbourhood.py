@@ -1,4 +1,4 @@
-"""The part of a large graph that the answer for one of its nodes goes by."""
+"""The receptive field of a node in a large graph."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ from gt.model import GraphTransformer
 
 
 def hops_read(net: nn.Module) -> int | None:
-    """From how many hops away a node's answer is fed; None where the edges do not limit that, or it is not known.
+    """The radius of a node's receptive field in hops; None if edges do not limit it or it is unknown.
 
-    The layers' own say is what counts, see `gt.layers.Layer`.
+    It follows from what the layers declare, see `gt.layers.Layer`.
     """
     if not isinstance(net, GraphTransformer):
         return None
@@ -24,10 +24,10 @@ def hops_read(net: nn.Module) -> int | None:
     for block, mask in zip(net.blocks, net.masks, strict=True):
         for stage in stages(block):
             hops = [_hops(part, mask) for step in stage for part in parts_of(step)]
-            known = [each for each in hops if each is not None]
-            if len(known) < len(hops):
+            finite = [radius for radius in hops if radius is not None]
+            if len(finite) < len(hops):
                 return None
-            total += max(known, default=0)
+            total += max(finite, default=0)
     return total
 
 
@@ -36,49 +36,49 @@ def _hops(part: nn.Module, mask: Mask) -> int | None:
     if reads in ("self", "edges"):
         return int(reads == "edges")
     masks = mask.masks if isinstance(mask, PerHead) else [mask]
-    radii = [each.hops for each in masks if isinstance(each, Hops) and each.hops is not None]
+    radii = [inner.hops for inner in masks if isinstance(inner, Hops) and inner.hops is not None]
     return max(radii) if reads == "pairs" and len(radii) == len(masks) else None
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """A node and those nearest to it by the edges that they read, with every edge between them.
+    """The subgraph induced by a node and the nodes nearest to it along edges.
 
     Attributes:
-        batch: the one graph, without targets; what goes by degrees is told those of the whole graph.
-        nodes: (n,) int64, the number of each of its nodes in the whole graph, ascending.
-        place: of the node in the middle among them.
+        batch: the subgraph as a batch, without targets and with the degrees of the whole graph.
+        nodes: (n,) int64, the indices of its nodes in the whole graph, ascending.
+        centre: the index of the central node among them.
     """
 
     batch: GraphBatch
     nodes: Tensor
-    place: int
+    centre: int
 
     def copies(self, count: int) -> GraphBatch:
-        """So many of it as one batch."""
+        """A batch of this many copies."""
         out = self.batch.repeated(count)
         out.memo[WHOLE_DEGREES] = self.batch.memo[WHOLE_DEGREES].repeat(1, count)
         return out
 
 
-def neighbourhood(batch: GraphBatch, node: int, hops: int | None, most: int) -> Neighbourhood:
-    """What lies within some hops of a node of a batch of one graph, up to so many nodes, the nearest first.
+def neighbourhood(batch: GraphBatch, node: int, hops: int | None, limit: int) -> Neighbourhood:
+    """The nodes within some hops of a node, at most ``limit``, preferring the nearest; the batch is a single graph.
 
     Args:
-        hops: along the edges that nodes read; None: along all edges, whatever their direction, as far as they lead.
+        hops: along edges from reader to source; None: along all edges in either direction, without a limit.
     """
-    middle = torch.tensor([node], device=batch.device)
-    joined = _both_ways(batch) if hops is None else batch
-    keys, distance = hop_distances(joined, 0, middle)
+    centre = torch.tensor([node], device=batch.device)
+    searched = _undirected(batch) if hops is None else batch
+    keys, distance = hop_distances(searched, 0, centre)
     for radius in range(1, batch.num_nodes if hops is None else hops + 1):
         before = len(keys)
-        keys, distance = hop_distances(joined, radius, middle)
-        if len(keys) == before or len(keys) >= most:
+        keys, distance = hop_distances(searched, radius, centre)
+        if len(keys) == before or len(keys) >= limit:
             break
-    nodes = (keys - node * batch.num_nodes)[distance.argsort(stable=True)[:most]].sort().values
-    place = torch.full((batch.num_nodes,), -1, device=batch.device)
-    place[nodes] = torch.arange(len(nodes), device=batch.device)
-    ends = place[batch.edge_index]
+    nodes = (keys - node * batch.num_nodes)[distance.argsort(stable=True)[:limit]].sort().values
+    index = torch.full((batch.num_nodes,), -1, device=batch.device)
+    index[nodes] = torch.arange(len(nodes), device=batch.device)
+    ends = index[batch.edge_index]
     inside = (ends >= 0).all(0)
     part = GraphBatch(
         ptr=torch.tensor([0, len(nodes)], device=batch.device),
@@ -89,10 +89,10 @@ def neighbourhood(batch: GraphBatch, node: int, hops: int | None, most: int) -> 
         extras={name: values[nodes] for name, values in batch.extras.items()},
         memo={WHOLE_DEGREES: torch.stack(batch.whole_degrees)[:, nodes]},
     )
-    return Neighbourhood(part.finish(), nodes, int(place[node]))
+    return Neighbourhood(part.finish(), nodes, int(index[node]))
 
 
-def _both_ways(batch: GraphBatch) -> GraphBatch:
-    """The nodes and edges of a batch, with the reverse of each edge."""
+def _undirected(batch: GraphBatch) -> GraphBatch:
+    """The structure of a batch with the reverse of each edge added."""
     edges = torch.cat([batch.edge_index, batch.edge_index.flip(0)], dim=1)
     return GraphBatch(batch.ptr, edges[:, edges[1].argsort()], batch.max_nodes)

@@ -1,4 +1,4 @@
-"""Text drawn from a language model, token by token."""
+"""Sampling text from a language model, token by token."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from gt.ranges import at_least
 def probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """(S, V) logits to the probabilities that tokens are drawn by.
+    """(S, V) logits to sampling probabilities.
 
     Args:
         logits: (S, V).
-        temperature: divides the logits; 0 leaves the likeliest token alone.
-        top_k: keeps the k likeliest tokens, and those as likely as the last of them.
-        top_p: of what is left keeps the fewest of the likeliest tokens that together reach this probability (nucleus
+        temperature: divides the logits; 0 is greedy decoding.
+        top_k: keeps the k most likely tokens and those tied with the last of them.
+        top_p: of these keeps the smallest set of most likely tokens whose total probability reaches this (nucleus
             sampling, Holtzman et al. 2020).
 
     Raises:
@@ -30,7 +30,7 @@ def probabilities(
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
     logits = logits.double()
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest stays finite, however cold
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the largest stays finite at any temperature
     if top_k is not None and top_k < logits.shape[-1]:
         last = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)
@@ -57,17 +57,17 @@ def generate(
     """Continue texts; the same for the same seed on the same machine.
 
     Args:
-        read: says what comes next.
-        prompt: (S, T) tokens, one or more of each text.
-        count: tokens to add.
-        context: tokens that the model reads at most.
+        read: computes next-token logits.
+        prompt: (S, T) tokens, at least one of each text.
+        count: number of tokens to add.
+        context: maximum number of tokens that the model reads.
         temperature, top_k, top_p: see `probabilities`.
-        seed: what the draws come from.
+        seed: of the random numbers.
 
     Returns:
         (S, T + count) tokens.
     """
-    draw = torch.Generator(prompt.device).manual_seed(seed)
+    generator = torch.Generator(prompt.device).manual_seed(seed)
     samples, length = prompt.shape
     tokens = torch.cat([prompt, prompt.new_zeros(samples, count)], dim=1)
     first = 0
@@ -76,6 +76,6 @@ def generate(
         if stop - first > context:
             first = stop - (context + 1) // 2
             read.restart()
-        chances = probabilities(read(tokens[:, first:stop]), temperature, top_k, top_p)
-        tokens[:, stop] = torch.multinomial(chances, 1, generator=draw)[:, 0]
+        weights = probabilities(read(tokens[:, first:stop]), temperature, top_k, top_p)
+        tokens[:, stop] = torch.multinomial(weights, 1, generator=generator)[:, 0]
     return tokens

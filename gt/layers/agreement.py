@@ -1,4 +1,4 @@
-"""Whether the blocks, masks and encodings of a network go together."""
+"""Checks that the blocks, masks and encodings of a network are compatible."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -11,32 +11,32 @@ from gt.masks import Mask, Schedule
 
 
 def turns(mask: Mask | Schedule) -> Sequence[Mask]:
-    """The masks that take turns during training."""
+    """All masks that a schedule goes through during training, or the mask itself."""
     return mask.masks if isinstance(mask, Schedule) else (mask,)
 
 
 def check_masks(blocks: Iterable[nn.Module], scheduled: Sequence[Mask | Schedule]) -> None:
-    """Whether each block can run under its mask.
+    """Check that each block can run under its mask.
 
     Raises:
-        ValueError: attention has another number of heads; masks differ where a layer keeps a state of each pair.
+        ValueError: numbers of heads differ, or masks differ although a layer keeps a state for each pair.
     """
-    under = list(zip(blocks, scheduled, strict=True))
-    keepers = [name_of(part) for block, _ in under for part in parts_of(block) if "p" in writes_of(part)]
-    if keepers and len({mask for block, mask in under if uses_mask(block)}) > 1:
-        raise ValueError(f"{keepers[0]} keeps a state of each pair, which masks that differ by layer do not share")
-    for place, (block, of_block) in enumerate(under):
-        for mask, part in product(turns(of_block), parts_of(block)):
+    masked_blocks = list(zip(blocks, scheduled, strict=True))
+    writers = [name_of(part) for block, _ in masked_blocks for part in parts_of(block) if "p" in writes_of(part)]
+    if writers and len({mask for block, mask in masked_blocks if uses_mask(block)}) > 1:
+        raise ValueError(f"{writers[0]} keeps a state for each pair, so every layer needs the same mask")
+    for index, (block, block_mask) in enumerate(masked_blocks):
+        for mask, part in product(turns(block_mask), parts_of(block)):
             heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
             if mask.heads not in (1, heads):
-                raise ValueError(f"the mask of block {place} tells {mask.heads} heads apart, its attention has {heads}")
+                raise ValueError(f"the mask of block {index} has {mask.heads} heads, its attention has {heads}")
 
 
 def check_streams(blocks: Iterable[nn.Module], encodings: Iterable[Encoding]) -> set[str]:
-    """The streams that layers read.
+    """The streams that the layers read.
 
     Raises:
-        ValueError: an encoding gives features to another.
+        ValueError: an encoding writes to a stream that no layer reads.
     """
     streams, parts = {"x"}, [part for block in blocks for part in parts_of(block)]
     if any(reads_of(part) != "self" and getattr(part, "reads_edges", True) for part in parts):
@@ -47,7 +47,7 @@ def check_streams(blocks: Iterable[nn.Module], encodings: Iterable[Encoding]) ->
         for stream in sorted(set(encoding.writes) - streams):
             rows, reader = {"e": ("edges", "GINE"), "p": ("pairs", "Attention with edges or pair_bias")}[stream]
             raise ValueError(
-                f"{type(encoding).__name__} gives features to {rows}, which no layer reads: choose one that does, "
-                f"such as {reader}, or leave {stream} out of what the encoding writes"
+                f"{type(encoding).__name__} adds features to {rows}, which no layer reads: choose a layer that does, "
+                f"such as {reader}, or remove {stream} from what the encoding writes"
             )
     return streams

@@ -1,4 +1,4 @@
-"""What flows through a network, what a layer is, and how layers are put together."""
+"""The state that flows through a network, the interface of a layer, and how layers are composed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ from gt.norms import normalised
 
 @dataclass(frozen=True)
 class State:
-    """What flows from layer to layer, d channels wide; a stream that no layer has made is None.
+    """The streams that flow from layer to layer, d channels wide; None until a layer writes one.
 
     Attributes:
         x: (N, d) nodes.
         e: (E, d) edges of the input graph.
         p: (P, d) pairs of the mask, in the order of ``pairs.edges``.
         g: (B, d) graphs.
-        encodings: those of the network that turn queries and keys.
+        encodings: those of the network that rotate queries and keys.
     """
 
     x: Tensor
@@ -35,31 +35,32 @@ class State:
     encodings: Sequence[Encoding] = ()
 
     def plus(self, steps: Mapping[str, Tensor]) -> "State":
-        """With what a layer adds to each stream; a stream that is None starts at zero."""
+        """The state with a layer's updates added; a stream that is None starts at zero."""
         old = vars(self)
         new: dict[str, Any] = {k: step if old[k] is None else old[k] + step for k, step in steps.items()}
         return replace(self, **new)
 
 
 class Layer(nn.Module):
-    """``forward(state, batch, pairs)`` gives what the layer adds to each stream that it changes, by name.
+    """``forward(state, batch, pairs)`` returns what the layer adds to each stream that it changes, by stream name.
 
-    A subclass that overrides ``forward`` says ``reads`` and ``writes`` anew; what it does not say holds as below.
+    A subclass that overrides ``forward`` must declare ``reads`` and ``writes`` again; undeclared attributes take the
+    defaults below.
 
     Attributes:
-        reads: ``"self"``: a node looks at itself alone; ``"edges"``: at the sources of its edges too; ``"pairs"``: at
-            those that its mask allows; ``"graph"``: at any node, which is what a layer does that says nothing.
+        reads: how far a node looks: ``"self"``: only at itself; ``"edges"``: also at the sources of its edges;
+            ``"pairs"``: at the nodes that its mask allows; ``"graph"``: at any node (the default).
         writes: the streams that it changes.
-        reads_edges: whether it makes use of ``state.e``; where no layer does, a model need not embed edges.
-        reads_pairs: whether it makes use of ``state.p``, where it reads pairs or the graph.
-        reads_mask: whether it makes use of ``pairs``, where it reads the graph.
-        cost: of one that reads the graph, how its time grows with N nodes and E edges, such as ``"N"``.
-        positions: whether it goes by the place of a node within its graph.
-        residual: whether it brings its own normalisation and dropout; a block then drops none of what it adds.
-        carried: a list where it reads nodes in their order and is to go on with a growing text, see
-            `gt.inference.decode`: what the tokens so far have left it with, which it reads and replaces.
-        wants_degrees: whether ``set_degrees(degrees)`` is to tell it, before training, how many nodes of the training
-            data have in-degree 0, 1, 2, ...: (D,) int64.
+        reads_edges: whether it uses ``state.e``; if no layer does, a model need not embed edges.
+        reads_pairs: whether it uses ``state.p``, for layers that read pairs or the graph.
+        reads_mask: whether it uses ``pairs``, for layers that read the graph.
+        cost: for layers that read the graph, how the running time grows with N nodes and E edges, such as ``"N"``.
+        positions: whether it depends on the position of a node within its graph.
+        residual: whether it applies its own normalisation and dropout; a block then adds no dropout.
+        carried: the recurrent state of a layer over ordered nodes while a text grows, see `gt.inference.decode`: a
+            list that the layer reads and overwrites.
+        wants_degrees: whether ``set_degrees(degrees)`` must be called before training with the in-degree histogram of
+            the training data: (D,) int64, the number of nodes with in-degree 0, 1, 2, ...
     """
 
     reads = "graph"
@@ -72,9 +73,9 @@ class Layer(nn.Module):
     wants_degrees = False
 
     def demand(self, device: str, half: bool) -> Demand | None:
-        """What a layer that reads pairs asks of attention as things stand, on a device, perhaps in 16 bits.
+        """What the layer requires of an attention backend in its current mode, on a device, in 16 bits if ``half``.
 
-        The loader makes batches ready for it on the CPU; None: ``pairs.edges`` is all that the layer takes.
+        The loader prepares batches for it on the CPU; None: the layer needs ``pairs.edges`` only.
         """
         return None
 
@@ -82,28 +83,28 @@ class Layer(nn.Module):
         raise NotImplementedError
 
 
-Part = nn.Module | Callable[[int], nn.Module]  # a part, or what makes one from the width
+Part = nn.Module | Callable[[int], nn.Module]  # a module, or a factory that builds one from the width
 
 
-def built(part: Part, width: int) -> Any:
-    """A part, made where it is not there yet."""
+def as_module(part: Part, width: int) -> Any:
+    """The part itself if it is a module, else the module that the factory builds."""
     return part if isinstance(part, nn.Module) else part(width)
 
 
 class Composite(nn.Module, ABC):
-    """Takes a `State` to the next by the layers that it is made of, which all look at what other nodes were before it.
+    """Maps a `State` to the next through its members, all of which see other nodes as they were at its input.
 
-    Where one looks at what another has left, they are the steps of a `Chain`.
+    Members that read the output of another are the steps of a `Chain`.
     """
 
     @property
     @abstractmethod
     def members(self) -> list[nn.Module]:
-        """The layers, composites and blends that it is made of."""
+        """Its layers, composites and blends."""
 
     @property
     def norms(self) -> list[nn.Module]:
-        """The norms of its own."""
+        """Its norms, those of its members excluded."""
         return []
 
 
@@ -113,16 +114,16 @@ class Residual(Composite):
     Args:
         width: channels of every stream.
         layer: a `Layer`.
-        norm: of (rows, d), for the nodes, or for each stream that is to be normalised: ``{"x": ..., "e": ...}``.
-        prenorm: normalise what the layer reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
-        dropout: on what the layer adds, unless it brings its own.
-        scale: of what the layer adds to the nodes, such as a `gt.layers.depth.LayerScale`; None leaves it as it is.
+        norm: of (rows, d), for the nodes, or one for each stream to normalise: ``{"x": ..., "e": ...}``.
+        prenorm: normalise the input of the layer (GPT-2) instead of the sum (Vaswani et al. 2017, GPS).
+        dropout: on what the layer adds, unless it applies its own.
+        scale: of what the layer adds to the nodes, such as a `gt.layers.depth.LayerScale`; None for no scaling.
 
     Attributes:
-        blend, place: the nodes' step is scaled by the factor at this place of what the blend gives, where there is one.
+        blend, branch_index: if a blend is set, its factor at this index scales what the layer adds to the nodes.
 
     Raises:
-        ValueError: a norm for what is no stream; a convolution of PyG's for a layer.
+        ValueError: a norm for an unknown stream, or a PyG convolution as the layer.
     """
 
     def __init__(
@@ -135,19 +136,19 @@ class Residual(Composite):
         scale: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.layer, self.scale = built(layer, width), scale
+        self.layer, self.scale = as_module(layer, width), scale
         if type(self.layer).__module__.startswith("torch_geometric."):
             name = type(self.layer).__name__
             raise ValueError(
-                f"{name} is PyG's: model/local=pyg model.block.local.conv._target_=... makes a layer of it"
+                f"{name} is a PyG convolution: use it as model/local=pyg model.block.local.conv._target_=..."
             )
         norms = norm if isinstance(norm, Mapping) else {"x": norm}
         if unknown := [name for name in norms if name not in STREAMS]:
-            raise ValueError(f"norm: there is no stream {', '.join(unknown)}: there are {', '.join(STREAMS)}")
-        self.norm = nn.ModuleDict({name: built(each, width) for name, each in norms.items()})
+            raise ValueError(f"norm: unknown stream {', '.join(unknown)}: choose from {', '.join(STREAMS)}")
+        self.norm = nn.ModuleDict({name: as_module(part, width) for name, part in norms.items()})
         self.prenorm = prenorm
         self.blend: nn.Module | None = None
-        self.place = 0
+        self.branch_index = 0
         drop = dropout if isinstance(dropout, nn.Module) else Dropout(dropout)
         self.dropout = None if getattr(self.layer, "residual", False) else drop
 
@@ -160,7 +161,7 @@ class Residual(Composite):
         return list(self.norm.values())
 
     def step(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        """What is to be added to each stream."""
+        """What to add to each stream."""
         steps = self.layer(self.normalised(state, batch, pairs) if self.prenorm else state, batch, pairs)
         check_steps(self.layer, steps, state)
         if self.dropout is not None:
@@ -168,71 +169,71 @@ class Residual(Composite):
         return steps if self.scale is None else steps | {"x": self.scale(steps["x"])}
 
     def normalised(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        """The state with each stream normalised that is there and has a norm."""
-        old = {name: (norm, getattr(state, name)) for name, norm in self.norm.items()}
+        """The state with every stream normalised that is present and has a norm."""
+        streams = {name: (norm, getattr(state, name)) for name, norm in self.norm.items()}
         new: dict[str, Any] = {}
-        for name, (norm, rows) in old.items():
+        for name, (norm, rows) in streams.items():
             if rows is not None:
                 new[name] = normalised(norm, rows, batch, name, pairs.edges[1] if name == "p" else None)
         return replace(state, **new)
 
-    def settle(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        """What is left of a state to which the steps were added."""
+    def postnormalised(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
+        """The state after the addition, normalised unless ``prenorm``."""
         return state if self.prenorm else self.normalised(state, batch, pairs)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         steps = self.step(state, batch, pairs)
         if self.blend is not None:
-            steps = steps | {"x": self.blend(state, batch)[self.place] * steps["x"]}
-        return self.settle(state.plus(steps), batch, pairs)
+            steps = steps | {"x": self.blend(state, batch)[self.branch_index] * steps["x"]}
+        return self.postnormalised(state.plus(steps), batch, pairs)
 
 
 class Parallel(Composite):
-    """Branches that read the same state: their nodes are blended (GPS, Rampasek et al. 2022), other streams add up.
+    """Branches that read the same state: node outputs are blended (GPS, Rampasek et al. 2022), other streams add up.
 
     Args:
         width: channels of every stream.
-        branches: each a `Residual`, all with the same ``prenorm``: the blend is of what they add to x then, else of
-            what they leave.
-        blend: ``blend(state, batch)`` gives a factor for each branch, in order: a number, (N, 1) or (N, d).
+        branches: each a `Residual`, all with the same ``prenorm``; with it, the blend applies to what they add to x,
+            without it to their outputs.
+        blend: ``blend(state, batch)`` returns a factor for each branch, in order: a number, (N, 1) or (N, d).
 
     Raises:
-        ValueError: a branch is no `Residual`, or they differ in ``prenorm``; when run, not a factor for each.
+        ValueError: a branch is not a `Residual`, or ``prenorm`` differs; when run, the number of factors is wrong.
     """
 
     def __init__(self, width: int, branches: Mapping[str, Part], blend: nn.Module | Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.branches: Any = nn.ModuleDict({name: built(branch, width) for name, branch in branches.items()})
+        self.branches: Any = nn.ModuleDict({name: as_module(branch, width) for name, branch in branches.items()})
         self.blend = blend if isinstance(blend, nn.Module) else blend()
         for name, branch in self.branches.items():
             if not isinstance(branch, Residual):
-                raise ValueError(f"branches: {name} is a {type(branch).__name__}: put it into a gt.layers.Residual")
-        kinds = {branch.prenorm for branch in self.branches.values()}
-        if len(kinds) != 1:
-            raise ValueError("branches: there are none" if not kinds else "branches: give each the same prenorm")
-        (self.prenorm,) = kinds
+                raise ValueError(f"branches: {name} is a {type(branch).__name__}: wrap it in a gt.layers.Residual")
+        prenorms = {branch.prenorm for branch in self.branches.values()}
+        if len(prenorms) != 1:
+            raise ValueError("branches: at least one is needed" if not prenorms else "branches: prenorm differs")
+        (self.prenorm,) = prenorms
 
     @property
     def members(self) -> list[nn.Module]:
         return [*self.branches.values(), self.blend]
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        out, nodes, factors = state, [], self.blend(state, batch)
+        out, outputs, factors = state, [], self.blend(state, batch)
         if len(factors) != len(self.branches):
             raise ValueError(
-                f"{type(self.blend).__name__} gives {len(factors)} factors for {len(self.branches)} branches"
+                f"{type(self.blend).__name__} returns {len(factors)} factors for {len(self.branches)} branches"
             )
         for branch, factor in zip(self.branches.values(), factors, strict=True):
             steps = branch.step(state, batch, pairs)
-            out = branch.settle(replace(out, x=state.x).plus(steps), batch, pairs)
-            node = steps["x"] if self.prenorm else out.x
-            nodes.append(node if isinstance(factor, float) and factor == 1 else factor * node)  # a plain sum, as in GPS
-        total = sum(nodes[1:], nodes[0])
+            out = branch.postnormalised(replace(out, x=state.x).plus(steps), batch, pairs)
+            x = steps["x"] if self.prenorm else out.x
+            outputs.append(x if isinstance(factor, float) and factor == 1 else factor * x)  # a plain sum, as in GPS
+        total = sum(outputs[1:], outputs[0])
         return replace(out, x=state.x + total if self.prenorm else total)
 
 
 class Chain(Composite):
-    """One after another, each from a `State` to the next.
+    """Steps applied one after another, each from a `State` to the next.
 
     Args:
         width: channels of every stream.
@@ -241,7 +242,7 @@ class Chain(Composite):
 
     def __init__(self, width: int, steps: Mapping[str, Part]) -> None:
         super().__init__()
-        self.steps: Any = nn.ModuleDict({name: built(step, width) for name, step in steps.items()}) if steps else {}
+        self.steps: Any = nn.ModuleDict({name: as_module(step, width) for name, step in steps.items()}) if steps else {}
 
     @property
     def members(self) -> list[nn.Module]:

@@ -48,7 +48,7 @@ class Blend(nn.Module):
 
 
 class GatedBlend(nn.Module):
-    """The blend of `Blend` with a weight of its own for each node and channel: ``w = sigmoid(W x + b)``, at first 0.5.
+    """`Blend` with a weight for each node and channel, ``w = sigmoid(W x + b)``, initialised to 0.5.
 
     Args:
         width: channels of a node.
@@ -69,11 +69,11 @@ class GatedBlend(nn.Module):
 
 
 class FeedForward(Layer):
-    """Two linear maps around an activation; ``ratio`` times as wide inside.
+    """Two linear maps around an activation; the hidden layer is ``ratio`` times as wide.
 
     Args:
-        gated: the activation of a linear map scales another channel by channel (GLU, Shazeer 2020), which with SiLU is
-            SwiGLU; the first map gives both.
+        gated: gate the hidden channels by the activation of a second linear map (GLU, Shazeer 2020; with SiLU:
+            SwiGLU); the first map computes both.
     """
 
     reads = "self"
@@ -109,19 +109,19 @@ class FeedForward(Layer):
 
 
 class Block(Chain):
-    """What both blends share: the branches, a norm for each and a blend, a feed-forward network.
+    """Base class of blocks: a local and a global branch with their norms and a blend, then a feed-forward network.
 
     Args:
         width: channels of a node.
-        local: makes the message-passing branch from the width, see `gt.layers.local`; None leaves it out.
-        attention: makes the global branch; None leaves it out.
-        feed_forward: makes the feed-forward network; None leaves it out.
-        norm: makes a normalisation of (N, width).
-        blend: makes the blend of both branches; without both of them there is nothing to blend.
-        prenorm: normalise what a branch reads (GPT-2) instead of what it leaves (Vaswani et al. 2017, GPS).
+        local: builds the message-passing branch from the width, see `gt.layers.local`; None omits it.
+        attention: builds the global branch; None omits it.
+        feed_forward: builds the feed-forward network; None omits it.
+        norm: builds a normalisation of (N, width).
+        blend: builds the blend of the branches; unused unless there are both.
+        prenorm: normalise the input of a branch (GPT-2) instead of the sum (Vaswani et al. 2017, GPS).
         dropout: on what each branch adds to the residual stream.
-        layer_scale: what the learned scale of each channel of what a branch, or the feed-forward network, adds begins
-            at (Touvron et al. 2021); None: there is none.
+        layer_scale: initial value of a learned scale for each channel that a branch or the feed-forward network adds
+            (LayerScale, Touvron et al. 2021); None for no scale.
     """
 
     def __init__(
@@ -142,68 +142,70 @@ class Block(Chain):
         self.feed_forward = feed_forward(width) if feed_forward else None
         self.blend: Any = blend() if local and attention else None
         for name in ("local", "attention", "feed_forward"):
-            there = getattr(self, name) is not None
-            setattr(self, f"norm_{name}", norm(width) if there else None)
-            scale = LayerScale(width, layer_scale) if there and layer_scale is not None else None
+            present = getattr(self, name) is not None
+            setattr(self, f"norm_{name}", norm(width) if present else None)
+            scale = LayerScale(width, layer_scale) if present and layer_scale is not None else None
             setattr(self, f"scale_{name}", scale)
         self.width, self.prenorm, self.dropout = width, prenorm, Dropout(dropout)
-        self._join()
+        self._build_steps()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A part that is put in another's place takes it within the steps, too."""
+        """Rebuild the steps when a part is replaced."""
         super().__setattr__(name, value)
         if name in self._modules and self.steps:
-            self._join()
+            self._build_steps()
 
-    def _join(self) -> None:
-        """Make the steps out of the parts."""
+    def _build_steps(self) -> None:
+        """Assemble the steps from the parts."""
         branches = {
             name: self._residual(name, self.dropout)
             for name in ("local", "attention")
             if getattr(self, name) is not None
         }
-        steps = self.joined(self.width, branches)
+        steps = self.arrange(self.width, branches)
         if self.feed_forward is not None:
             steps["feed_forward"] = self._residual("feed_forward", 0.0)
-        self.steps = steps  # a plain dictionary, which registers nothing: parameters go by the names of parts alone
+        self.steps = steps  # a plain dictionary, so that parameters are registered under the parts' names only
 
     def _residual(self, name: str, dropout: float | nn.Module) -> Residual:
         layer, norm, scale = (getattr(self, part) for part in (name, f"norm_{name}", f"scale_{name}"))
         return Residual(self.width, layer, norm, self.prenorm, dropout, scale)
 
-    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
-        """The steps that the branches, two at most, make together."""
+    def arrange(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
+        """The steps that apply the branches, of which there are at most two."""
         raise NotImplementedError
 
 
 class ParallelBlock(Block):
-    """Both branches read the same x and their results are blended (GPS, Rampasek et al. 2022)."""
+    """Both branches read the same x and their outputs are blended (GPS, Rampasek et al. 2022)."""
 
-    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
+    def arrange(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
         return {**branches} if len(branches) < 2 else {"mix": Parallel(width, branches, self.blend)}
 
 
 class SequentialBlock(Block):
-    """The local branch first, then attention over what it left."""
+    """The local branch first, then attention over its output."""
 
-    def joined(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
-        for place, branch in enumerate(branches.values() if len(branches) > 1 else ()):
-            branch.blend, branch.place = self.blend, place
+    def arrange(self, width: int, branches: dict[str, Residual]) -> dict[str, nn.Module]:
+        for index, branch in enumerate(branches.values() if len(branches) > 1 else ()):
+            branch.blend, branch.branch_index = self.blend, index
         return {**branches}
 
 
 def attention_layers(net: nn.Module) -> list[tuple[str, Attention]]:
-    """Every attention layer of a network with its name, in order."""
+    """The attention layers of a network with their names, in order."""
     return [(name, layer) for name, layer in net.named_modules() if isinstance(layer, Attention)]
 
 
-def in_turn(block: Factory | Sequence[Factory] | Mapping[str, Factory], pattern: str | Sequence[str]) -> list[Factory]:
-    """The blocks that take turns, in order: see `gt.model.GraphTransformer`."""
+def block_cycle(
+    block: Factory | Sequence[Factory] | Mapping[str, Factory], pattern: str | Sequence[str]
+) -> list[Factory]:
+    """The block factories of one cycle over the depth, see `gt.model.GraphTransformer`."""
     if not isinstance(block, Mapping):
         if pattern:
-            raise ValueError("pattern spells blocks by name: let block be a section for each name")
+            raise ValueError("pattern refers to blocks by name: make block a section with an entry for each name")
         return list(block) if isinstance(block, Sequence) else [block]
     names = list(pattern or block)
     if unknown := [name for name in names if name not in block]:
-        raise ValueError(f"pattern: there is no block '{unknown[0]}': there are {', '.join(block)}")
+        raise ValueError(f"pattern: unknown block '{unknown[0]}': choose from {', '.join(block)}")
     return [block[name] for name in names]

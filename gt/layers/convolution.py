@@ -16,22 +16,22 @@ Factory = Callable[[int], nn.Module]
 
 
 class ConvolutionBlock(Composite):
-    """``y = x + Dropout(activation(norm(local(x))))``, each part of it optional (Luo et al. 2024); no attention.
+    """``y = x + Dropout(activation(norm(local(x))))``, all parts optional (Luo et al. 2024); no attention.
 
-    With a feed-forward network ``norm(z + FFN(z))`` of ``z = norm(y)`` follows: GNN+ (Luo et al. 2025).
+    A feed-forward network, if any, then computes ``norm(z + FFN(z))`` of ``z = norm(y)``: GNN+ (Luo et al. 2025).
 
     Args:
         width: channels of a node.
-        local: makes the message passing from the width, see `gt.layers.local`; one that brings its own norm, ReLU and
-            dropout, as GatedGCN does, is left with them.
-        norm: makes a normalisation of (N, width); None leaves it out.
-        activation: makes the activation of what the convolution gives; None leaves it out.
+        local: builds the message passing from the width, see `gt.layers.local`; a layer with its own norm, ReLU and
+            dropout, such as GatedGCN, keeps them and gets no others.
+        norm: builds a normalisation of (N, width); None omits it.
+        activation: builds the activation after the convolution; None omits it.
         dropout: on what is added.
-        residual: whether what the convolution gives is added to what it read, or replaces it.
-        feed_forward: makes the feed-forward network; None leaves it out, and both of its norms.
+        residual: add the output of the convolution to its input; else replace the input.
+        feed_forward: builds the feed-forward network; None omits it and both of its norms.
 
     Raises:
-        ValueError: another activation for a ``local`` that brings its own.
+        ValueError: an activation other than ReLU for a ``local`` that has its own.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ConvolutionBlock(Composite):
     ) -> None:
         super().__init__()
         self.local: Any = local(width)
-        self.finished = getattr(self.local, "residual", False)  # normalised, activated and dropped by itself
+        self.finished = getattr(self.local, "residual", False)  # it applies its own norm, activation and dropout
         normalisation: Factory = norm or nn.Identity
         self.norm = nn.Identity() if self.finished else normalisation(width)
         self.activation = activation() if activation else nn.Identity()
         if self.finished and not isinstance(self.activation, nn.ReLU):
-            raise ValueError(f"{type(self.local).__name__} has a ReLU of its own: leave activation as it is")
+            raise ValueError(f"{type(self.local).__name__} has its own ReLU: leave activation at its default")
         self.dropout, self.residual = Dropout(dropout), residual
         self.norm_feed_forward = normalisation(width) if feed_forward else nn.Identity()
         self.feed_forward = Residual(width, feed_forward, normalisation) if feed_forward else None

@@ -1,4 +1,4 @@
-"""What deep networks are helped by: blocks that some graphs skip, scales of what is added, a read-out of all blocks."""
+"""Aids for deep networks: stochastic depth, LayerScale and jumping knowledge."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,26 +13,26 @@ from gt.linear import Linear
 from gt.masks import Pairs
 
 
-def thinned(before: State, after: State, batch: GraphBatch, pairs: Pairs, rate: float) -> State:
-    """Stochastic depth (Huang et al. 2016): some graphs, at this rate, skip a block; the others make up for them.
+def stochastic_depth(before: State, after: State, batch: GraphBatch, pairs: Pairs, rate: float) -> State:
+    """Stochastic depth (Huang et al. 2016): each graph skips a block with probability ``rate``.
 
-    What the block added to a graph's streams is 0 or 1 / (1 - rate) of itself, which leaves it as it is on average. A
-    stream that the block began is kept.
+    What the block added to a graph's streams is scaled by 0 or by 1 / (1 - rate), which preserves its expectation. A
+    stream that the block created is kept.
     """
     factor = (torch.rand(batch.num_graphs, device=batch.device) >= rate) / (1 - rate)
     new: dict[str, Any] = {}
     for name in ("x", "e", "p", "g"):
-        old, now = getattr(before, name), getattr(after, name)
-        if old is not None and now is not old:
-            of_row = factor if name == "g" else factor[batch.batch]
+        old, current = getattr(before, name), getattr(after, name)
+        if old is not None and current is not old:
+            row_factor = factor if name == "g" else factor[batch.batch]
             if name in ("e", "p"):
-                of_row = of_row[(batch.edge_index if name == "e" else pairs.edges)[1]]
-            new[name] = old + of_row.to(now.dtype)[:, None] * (now - old)
+                row_factor = row_factor[(batch.edge_index if name == "e" else pairs.edges)[1]]
+            new[name] = old + row_factor.to(current.dtype)[:, None] * (current - old)
     return replace(after, **new)
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel, all the same at first (Touvron et al. 2021)."""
+    """A learned factor for each channel, all initialised to the same value (Touvron et al. 2021)."""
 
     def __init__(self, width: int, initial: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class LayerScale(nn.Module):
 
 
 class JumpConcatenate(nn.Module):
-    """Jumping knowledge (Xu et al. 2018): a linear map of the states after every block, side by side.
+    """Jumping knowledge (Xu et al. 2018): a linear map of the concatenated states after every block.
 
     Args:
         width: channels of a node.
@@ -61,7 +61,7 @@ class JumpConcatenate(nn.Module):
 
 
 class JumpMax(nn.Module):
-    """Jumping knowledge (Xu et al. 2018): the largest of each channel over the states after every block."""
+    """Jumping knowledge (Xu et al. 2018): the maximum of each channel over the states after every block."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()

@@ -17,17 +17,17 @@ from gt.sums import add_up, gather, pair_ends, sources, targets
 
 
 class EdgeGated(Layer):
-    """Attention whose scores are gated channel by channel by an edge stream, which they update.
+    """Attention whose scores are gated channel by channel by an edge stream, which they update in turn.
 
     ``w = (Q_i * K_j / sqrt(D)) * E_ij`` for each channel, ``a_ij = exp(clamp(sum_c w, -5, 5)) / (sum_j ... + 1e-6)``;
-    the node stream reads ``sum_j a_ij V_j``, the edge stream ``w``, both through dropout and a linear map. Edges that
-    carry nothing are zeros.
+    the node stream receives ``sum_j a_ij V_j``, the edge stream ``w``, both through dropout and a linear map. Missing
+    edge features count as zeros.
 
     Args:
         width: channels of a node and of an edge.
         heads: number of heads; must divide the width.
-        dropout: on what both streams read.
-        pairs: edges are the pairs of the mask, with their state; else those of the input graph, under any mask.
+        dropout: on what both streams receive.
+        pairs: attend along the pairs of the mask, with their state; else along the edges of the graph, under any mask.
     """
 
     reads, residual = "edges", True
@@ -48,8 +48,8 @@ class EdgeGated(Layer):
         x, e = state.x, getattr(state, self.stream)
         source, target = pair_ends(pairs) if self.stream == "p" else (sources(batch), targets(batch))
         e = x.new_zeros(len(source.node), x.shape[1]) if e is None else e
-        query, sent = self.project_in(x).tensor_split([x.shape[1]], dim=1)
-        k, v = gather(sent, source).chunk(2, dim=1)  # (E, d)
+        query, key_value = self.project_in(x).tensor_split([x.shape[1]], dim=1)
+        k, v = gather(key_value, source).chunk(2, dim=1)  # (E, d)
         scores = gather(query, target) * k * self.project_edge(e) / math.sqrt(x.shape[1] / self.heads)
         weights = scores.unflatten(1, (self.heads, -1)).sum(-1).clamp(-5, 5).exp()  # (E, H)
         if self.stream == "p" and pairs.edge_heads is not None:
@@ -61,7 +61,7 @@ class EdgeGated(Layer):
 
 
 class FeedForwards(nn.ModuleDict):
-    """A feed-forward network for each stream, by its name."""
+    """A feed-forward network for each stream, by stream name."""
 
     reads = "self"
 
@@ -81,7 +81,7 @@ class EdgeGatedBlock(Chain):
         width: channels of a node and of an edge.
         heads: number of heads; must divide the width.
         dropout: on what each step adds to its residual stream.
-        norm: makes a normalisation of (rows, width).
+        norm: builds a normalisation of (rows, width).
         pairs: edges are the pairs of the mask, see `EdgeGated`.
     """
 
@@ -100,7 +100,7 @@ class EdgeGatedBlock(Chain):
         self.feed_forward = FeedForwards({s: FeedForward(width, 2.0, dropout) for s in attention.writes})
         self.norm_attention = nn.ModuleDict({s: norm(width) for s in attention.writes})
         self.norm_feed_forward = nn.ModuleDict({s: norm(width) for s in attention.writes})
-        # a plain dictionary, which registers nothing: parameters go by the names above, as in older checkpoints
+        # a plain dictionary, so that parameters are registered under the names above only, as in older checkpoints
         self.steps = {
             "attention": Residual(width, attention, dict(self.norm_attention.items())),
             "feed_forward": Residual(width, self.feed_forward, dict(self.norm_feed_forward.items())),

@@ -14,17 +14,17 @@ from gt.ranges import below_one, divides
 
 
 class EGT(Layer):
-    """Attention with a bias and a gate out of a state of each pair, which takes up the scores.
+    """Attention with a bias and a gate from the state of each pair, which is updated by the scores.
 
     ``s_ij = clamp(q_i . k_j / sqrt(D), -5, 5) + b_ij``, weights ``softmax_j(s_ij) sigmoid(g_ij)``, b and g linear in
-    the state of the pair; what a node reads is scaled by ``log(1 + sum_j sigmoid(g_ij))``, but for virtual nodes; pairs
-    add a linear map of s.
+    the state of the pair. The output of a node, except virtual ones, is scaled by ``log(1 + sum_j sigmoid(g_ij))``;
+    pairs add a linear map of s.
 
     Args:
         width: channels of a node and of a pair.
         heads: number of heads; must divide the width.
         attention_dropout: probability of dropping an attention weight.
-        clamp: keeps the products within plus and minus this.
+        clamp: bound on the absolute value of the dot products.
     """
 
     reads, writes, reads_edges = "pairs", ("x", "p"), False

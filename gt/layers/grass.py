@@ -16,17 +16,17 @@ EPS = 1e-7
 
 
 class GRASS(Layer):
-    """Attention channel by channel: the state of a pair alone weighs it, and both streams are changed alike.
+    """Channel-wise attention weighted by the state of each pair alone; both streams are updated in the same way.
 
-    ``w_ij = exp(C p_ij - max_j C p_ij) + sqrt(eps)`` for each channel, what is read ``r_i = sum_j w_ij (B x_j + D p_ij)
-    / sum_j w_ij``; the nodes add ``scale O mish(A x_i + r_i + b)`` and pairs ``scale O' mish(E x_j + F x_i + G p_ij +
-    b')``. With random pairs, drawn anew at each step, see ``redraw`` of `gt.model.GraphTransformer`.
+    ``w_ij = exp(C p_ij - max_j C p_ij) + sqrt(eps)`` for each channel, ``r_i = sum_j w_ij (B x_j + D p_ij) /
+    sum_j w_ij``; the nodes add ``scale O mish(A x_i + r_i + b)`` and pairs ``scale O' mish(E x_j + F x_i + G p_ij +
+    b')``. For random pairs that are resampled at each step see ``redraw`` of `gt.model.GraphTransformer`.
 
     Args:
         width: channels of a node and of a pair.
         scale: of what is added to both streams.
         attention_dropout: probability of dropping an attention weight.
-        reverse: let each source of a pair read its target: GRASS turns all pairs around after each layer.
+        reverse: reverse the pairs, so that sources read targets: GRASS reverses them after each layer.
     """
 
     reads, writes, reads_edges = "pairs", ("x", "p"), False
@@ -37,7 +37,7 @@ class GRASS(Layer):
         below_one(attention_dropout, "attention_dropout")
         self.scale, self.attention_dropout, self.reverse = scale, attention_dropout, reverse
         if reverse:
-            self.reads, self.cost = "graph", "P"  # what the mask does not say
+            self.reads, self.cost = "graph", "P"  # reversed pairs may lie outside the mask
         self.of_node = Linear(width, 4 * width, bias=False)
         self.of_pair = Linear(width, 3 * width, bias=False)
         self.bias = nn.ParameterDict({stream: torch.zeros(width) for stream in self.writes})
@@ -46,13 +46,13 @@ class GRASS(Layer):
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         p = state_of(state, pairs)
         source, target = pairs.edges.flip(0) if self.reverse else pairs.edges
-        own, sent, of_source, of_target = self.of_node(state.x).chunk(4, dim=1)  # (N, d)
-        kept, carried, scores = self.of_pair(p).chunk(3, dim=1)  # (P, d)
+        self_term, values, source_term, target_term = self.of_node(state.x).chunk(4, dim=1)  # (N, d)
+        pair_term, pair_values, scores = self.of_pair(p).chunk(3, dim=1)  # (P, d)
         weights = (scores - largest_of(scores, target, batch.num_nodes)).exp()
         weights = dropout(weights, self.attention_dropout, self.training) + EPS**0.5
-        nothing = torch.zeros_like(own)
-        read = nothing.index_add(0, target, weights * (sent.index_select(0, source) + carried))
-        read = read / (nothing.index_add(0, target, weights) + EPS)
-        between = of_source.index_select(0, source) + of_target.index_select(0, target)
-        steps = {"x": own + read + self.bias["x"], "p": between + kept + self.bias["p"]}
+        zeros = torch.zeros_like(self_term)
+        mean = zeros.index_add(0, target, weights * (values.index_select(0, source) + pair_values))
+        mean = mean / (zeros.index_add(0, target, weights) + EPS)
+        ends = source_term.index_select(0, source) + target_term.index_select(0, target)
+        steps = {"x": self_term + mean + self.bias["x"], "p": ends + pair_term + self.bias["p"]}
         return {stream: self.scale * self.project_out[stream](F.mish(step)) for stream, step in steps.items()}

@@ -14,18 +14,18 @@ from gt.sums import whole_degree
 
 
 class GRIT(Layer):
-    """Attention whose scores are read off a state of each pair, which the two nodes change.
+    """Attention with scores computed from the state of each pair, which its two nodes update.
 
     ``p^_ij = ReLU(r((q_i + k_j) * W p_ij) + W' p_ij)`` with ``r(s) = sqrt(ReLU(s)) - sqrt(ReLU(-s))``, weights
-    ``softmax_j(clamp(a . p^_ij, -5, 5))`` and what is read ``h_i = sum_j w_ij (v_j + V p^_ij)``, head by head; the
-    nodes add ``O (t * h + log(1 + degree) t' * h)``, the degree that of the input graph, and pairs ``O' p^``.
+    ``softmax_j(clamp(a . p^_ij, -5, 5))`` and output ``h_i = sum_j w_ij (v_j + V p^_ij)`` for each head; the nodes add
+    ``O (t * h + log(1 + degree) t' * h)``, with degrees of the input graph, and pairs ``O' p^``.
 
     Args:
         width: channels of a node and of a pair.
         heads: number of heads; must divide the width.
-        dropout: on what both streams read.
+        dropout: on the updates of both streams.
         attention_dropout: probability of dropping an attention weight.
-        clamp: keeps scores within plus and minus this.
+        clamp: bound on the absolute value of the scores.
     """
 
     reads, writes, residual, reads_edges = "pairs", ("x", "p"), True, False
@@ -56,7 +56,7 @@ class GRIT(Layer):
         k, v = self.key_value(state.x).unflatten(1, (2, self.heads, -1)).unbind(1)
         scale, shift = self.of_pair(state_of(state, pairs)).unflatten(1, (2, self.heads, -1)).unbind(1)  # (P, H, D)
         product = (q.index_select(0, target) + k.index_select(0, source)) * scale
-        # sign(s) sqrt(|s|) has no gradient at 0, this has
+        # unlike sign(s) sqrt(|s|) this has a gradient at 0
         pair = (product.relu().sqrt() - (-product).relu().sqrt() + shift).relu()
         weights = softmax_of((pair * self.score).sum(-1).clamp(-self.clamp, self.clamp), pairs)
         weights = dropout(weights, self.attention_dropout, self.training)[..., None]

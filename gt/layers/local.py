@@ -12,13 +12,14 @@ from gt.sums import add_up, estimated, gather, sources, sum_of_sources, targets,
 
 
 def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
-    """(N, width) to ``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over the sources of i and i itself, d the in-degree.
+    """``sum_j x_j / sqrt((d_i + 1)(d_j + 1))``, j over i and its sources, d the in-degree: (N, width) to the same.
 
-    Of drawn edges it is an estimate: degrees are those of the graph, without which nodes at the rim would weigh most.
+    With sampled edges it is an estimate, and degrees are those of the full graph: otherwise the outermost sampled
+    nodes would weigh most.
     """
     scale = (whole_degree(batch) + 1).to(x.dtype).rsqrt()[:, None]
-    sent = x * scale
-    return (estimated(sum_of_sources(sent, batch), batch) + sent) * scale
+    scaled = x * scale
+    return (estimated(sum_of_sources(scaled, batch), batch) + scaled) * scale
 
 
 def sum_of_messages(x: Tensor, e: Tensor | None, batch: GraphBatch) -> Tensor:
@@ -29,9 +30,9 @@ def sum_of_messages(x: Tensor, e: Tensor | None, batch: GraphBatch) -> Tensor:
 
 
 class Smoothing(Layer):
-    """Graph convolution without a map of its own (SGC, Wu et al. 2019): `smooth` and a bias; ignores ``e``.
+    """Graph convolution without a linear map (SGC, Wu et al. 2019): `smooth` plus a bias; ignores ``e``.
 
-    Between two linear maps it makes of them the convolutions of a `GCN` whose widths differ.
+    Placed between linear maps, it builds a `GCN` whose layers differ in width.
     """
 
     reads = "edges"
@@ -49,12 +50,12 @@ class Smoothing(Layer):
 class GCN(Layer):
     """Graph convolution with self-loops and symmetric normalisation (Kipf & Welling 2017); ignores ``e``.
 
-    ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over the sources of i and i itself, d the in-degree. W
-    begins as its authors draw it, about 1.7 times as wide as PyTorch would.
+    ``x_i' = W sum_j x_j / sqrt((d_i + 1)(d_j + 1)) + b``, j over i and its sources, d the in-degree. W is
+    initialised as by its authors, about 1.7 times as wide as PyTorch's default.
 
     Args:
         width: channels of a node.
-        root: add a linear map of the node itself, a skip connection that is learned (Luo et al. 2024).
+        root: add a linear map of the node itself, a learned skip connection (Luo et al. 2024).
     """
 
     reads = "edges"
@@ -72,7 +73,7 @@ class GCN(Layer):
 
 
 class EdgeGCN(Layer):
-    """Convolution with edge features as GNN+ has it (Luo et al. 2025): ``x_i' = sum_j ReLU(W x_j + e_ij) + b``."""
+    """The convolution with edge features of GNN+ (Luo et al. 2025): ``x_i' = sum_j ReLU(W x_j + e_ij) + b``."""
 
     reads = "edges"
 

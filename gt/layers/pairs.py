@@ -1,4 +1,4 @@
-"""What layers with a state of each pair share: weights of listed pairs, and a block that normalises both streams."""
+"""Shared parts of layers with a state for each pair: a softmax over listed pairs, and a block for both streams."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Factory = Callable[[int], nn.Module]
 
 
 def state_of(state: State, pairs: Pairs) -> Tensor:
-    """(P, d) the state of the pairs; zeros where nothing has written one."""
+    """(P, d) the state of the pairs; zeros if nothing has written one."""
     return state.x.new_zeros(pairs.edges.shape[1], state.x.shape[1]) if state.p is None else state.p
 
 
@@ -26,14 +26,14 @@ def sum_by_reader(values: Tensor, pairs: Pairs) -> Tensor:
 
 
 def largest_of(scores: Tensor, target: Tensor, nodes: int) -> Tensor:
-    """(P, C) for each of these scores the largest of those with the same target, without a gradient."""
+    """(P, C) for each score the maximum over the pairs with the same target, detached."""
     largest = scores.new_full((nodes, scores.shape[1]), torch.finfo(scores.dtype).min)
     largest = largest.scatter_reduce(0, target[:, None].expand_as(scores), scores.detach(), "amax")
     return largest.index_select(0, target)
 
 
 def softmax_of(scores: Tensor, pairs: Pairs) -> Tensor:
-    """(P, H) scores to weights that add up to 1 over the pairs of each reader; 0 where a head leaves a pair out."""
+    """Softmax of scores (P, H) over the pairs of each reader; 0 for pairs that the mask of a head excludes."""
     if pairs.edge_heads is not None:
         scores = scores.masked_fill(~pairs.edge_heads, -torch.inf)
     target = pairs.edges[1]
@@ -43,16 +43,16 @@ def softmax_of(scores: Tensor, pairs: Pairs) -> Tensor:
 
 
 class PairBlock(Chain):
-    """An attention layer with a state of pairs, then feed-forward networks, each with its skip connection and norms.
+    """An attention layer with a state for each pair, then feed-forward networks, all with skip connections and norms.
 
     Args:
         width: channels of a node and of a pair.
-        attention: makes a layer that writes ``x``, and perhaps ``p``, from the width.
-        feed_forward: makes the nodes' feed-forward network; None leaves it out.
-        pair_feed_forward: makes that of pairs; None leaves it out.
-        norm: makes a normalisation of (rows, width).
-        prenorm: normalise what a step reads instead of what it leaves.
-        dropout: on what the attention adds to each stream, unless it brings its own.
+        attention: builds a layer that writes ``x``, and possibly ``p``, from the width.
+        feed_forward: builds the feed-forward network of the nodes; None omits it.
+        pair_feed_forward: builds that of the pairs; None omits it.
+        norm: builds a normalisation of (rows, width).
+        prenorm: normalise the input of a step instead of the sum.
+        dropout: on what the attention adds to each stream, unless it applies its own.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class PairBlock(Chain):
         layer = attention(width)
         steps = {"attention": Residual(width, layer, {s: norm(width) for s in writes_of(layer)}, prenorm, dropout)}
         factories = {"x": feed_forward, "p": pair_feed_forward}
-        made: dict[str, Any] = {stream: make(width) for stream, make in factories.items() if make is not None}
-        networks = FeedForwards(made)
+        built: dict[str, Any] = {stream: build(width) for stream, build in factories.items() if build is not None}
+        networks = FeedForwards(built)
         if len(networks):
             steps["feed_forward"] = Residual(width, networks, {s: norm(width) for s in networks}, prenorm)
         super().__init__(width, steps)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Composite, Layer, State
-from gt.layers.linear import everything, normalised_reading
+from gt.layers.linear import normalised_linear_attention, require_complete
 from gt.linear import Linear
 from gt.masks import Pairs
 from gt.ranges import at_least, divides
 
 
 class PolynomialAttention(Layer):
-    """``LN(linear attention(x)) * (H x + b)``, where queries and keys are one, ``sigmoid(K x)``.
+    """``LN(linear attention(x)) * (H x + b)``, where queries and keys are both ``sigmoid(K x)``.
 
     Args:
         width: channels of a node.
@@ -38,23 +38,23 @@ class PolynomialAttention(Layer):
         self.norm, self.logit = nn.LayerNorm(width), nn.Parameter(torch.zeros(width))
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        everything(pairs, "PolynomialAttention")
+        require_complete(pairs, "PolynomialAttention")
         high = torch.promote_types(state.x.dtype, torch.float32)
         k, v = (rows.unflatten(1, (self.heads, -1)).to(high) for rows in (self.key(state.x), self.value(state.x)))
         k = k.sigmoid()
-        read = normalised_reading(k, k, v, batch).flatten(1).type_as(state.x)
+        read = normalised_linear_attention(k, k, v, batch).flatten(1).type_as(state.x)
         return {"x": self.norm(read) * (self.gate(state.x) + self.logit.sigmoid())}
 
 
 class PolynormerBlock(Composite):
-    """The whole network, a depth of 1: local layers, whose results add up, then global ones.
+    """The whole network as one block (depth 1): local layers, whose outputs are summed, then global ones.
 
     Local: ``z = ReLU(conv(x) + W x)``, ``x' = (1 - b) LN(ReLU(H x) * z) + b z``; global: ``ReLU(W attention(x))``,
-    with the same ``W`` for all of them.
+    with the same ``W`` in every layer.
 
     Args:
         width: channels of a node.
-        local: makes the message passing from the width, see `gt.layers.local`.
+        local: builds the message passing from the width, see `gt.layers.local`.
         local_layers, global_layers: how many of each.
         heads: of the attention.
         dropout: after each layer.
@@ -78,7 +78,7 @@ class PolynormerBlock(Composite):
         self.logits = nn.ParameterList(torch.zeros(width) for _ in range(local_layers))
         self.norm = nn.LayerNorm(width)
         self.attention: Any = nn.ModuleList(PolynomialAttention(width, heads) for _ in range(global_layers))
-        self.project_out = Linear(width, width)  # the same after each of them, as in the authors' program
+        self.project_out = Linear(width, width)  # shared by all global layers, as in the authors' code
         self.dropout = Dropout(dropout)
 
     @property

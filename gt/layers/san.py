@@ -14,17 +14,17 @@ from gt.ranges import at_least, divides
 
 
 class SAN(Layer):
-    """Attention that tells the edges of the graph from all other pairs: each kind has queries, keys and gates its own.
+    """Attention with separate queries, keys and gates for edges of the graph and for all other pairs.
 
     ``w_ij = exp(clamp(sum_c q_i k_j W p_ij / sqrt(D), -5, 5))``, times ``1 / (1 + gamma)`` on an edge and
-    ``gamma / (1 + gamma)`` elsewhere; what is read is ``sum_j w_ij v_j / (sum_j w_ij + 1e-6)``. A node does not read
+    ``gamma / (1 + gamma)`` elsewhere; the output is ``sum_j w_ij v_j / (sum_j w_ij + 1e-6)``. A node does not read
     itself, unless along an edge.
 
     Args:
         width: channels of a node and of a pair.
         heads: number of heads; must divide the width.
-        gamma: how much pairs that are no edges weigh: 0 is attention on the graph, 1 on the complete one.
-        clamp: keeps scores within plus and minus this.
+        gamma: weight of pairs that are not edges: 0 is attention on the graph, 1 on the complete graph.
+        clamp: bound on the absolute value of the scores.
     """
 
     reads, reads_edges = "pairs", False
@@ -44,11 +44,11 @@ class SAN(Layer):
         (source, target), p = pairs.edges, state_of(state, pairs)
         edge = edges_among(pairs)
         weights = p.new_zeros(len(p), self.heads)
-        for kind, share, those in (("edge", 1.0, edge), ("other", self.gamma, ~edge & (source != target))):
+        for kind, share, selected in (("edge", 1.0, edge), ("other", self.gamma, ~edge & (source != target))):
             q, k = self.query_key[kind](state.x).unflatten(1, (2, self.heads, -1)).unbind(1)  # (N, H, D)
             product = q.index_select(0, target) * k.index_select(0, source) * self.gate[kind](p).view(-1, *q.shape[1:])
             scores = (product.sum(-1) / math.sqrt(q.shape[-1])).clamp(-self.clamp, self.clamp)
-            weights = weights + scores.exp() * those[:, None] * (share / (1 + self.gamma))
+            weights = weights + scores.exp() * selected[:, None] * (share / (1 + self.gamma))
         if pairs.edge_heads is not None:
             weights = weights * pairs.edge_heads
         v = self.value(state.x).unflatten(1, (self.heads, -1))

@@ -1,4 +1,4 @@
-"""SAT: attention whose queries and keys know the structure around a node (Chen et al. 2022)."""
+"""SAT: attention whose queries and keys encode the structure around a node (Chen et al. 2022)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,19 +15,19 @@ from gt.ranges import at_least
 
 
 class StructureAwareAttention(Attention):
-    """Attention with queries and keys of what a GNN sees around each node (k-subtrees); values are of the node alone.
+    """Attention with queries and keys from a GNN around each node (k-subtrees), and values from the node alone.
 
-    The GNN: a convolution and ReLU for each hop; what all of them leave stands side by side, is normalised and mapped
-    back to the width.
+    The GNN applies a convolution and ReLU for each hop; the outputs of all hops are concatenated, normalised and
+    projected back to the width.
 
     Args:
         width: channels of a node.
-        local: makes one convolution from the width, see `gt.layers.local`.
-        hops: how many of them.
+        local: builds one convolution from the width, see `gt.layers.local`.
+        hops: number of convolutions.
         heads, dropout, bias, backend: as in `Attention`.
     """
 
-    reads, cost = "graph", "N^2 + E"  # under a mask of few pairs less
+    reads, cost = "graph", "N^2 + E"  # less under a sparse mask
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class StructureAwareAttention(Attention):
         self.reads_edges = any(getattr(layer, "reads_edges", True) for layer in self.local)
 
     def structure(self, state: State, batch: GraphBatch) -> Tensor:
-        """(N, width), what is around each node."""
+        """(N, width), the structure around each node."""
         rows = [state.x]
         for layer in self.local:
             rows.append(layer(State(rows[-1], state.e), batch, None)["x"].relu())
         return self.merge(normalised(self.norm, torch.cat(rows, dim=1), batch))
 
-    def projected(self, state: State, batch: GraphBatch) -> Tensor:
+    def project(self, state: State, batch: GraphBatch) -> Tensor:
         width, bias = 2 * state.x.shape[1], self.project_in.bias
         rows = self.structure(state, batch), state.x
         weights = self.project_in.weight.tensor_split([width])
         biases = (None, None) if bias is None else bias.tensor_split([width])
-        return torch.cat([linear(*each) for each in zip(rows, weights, biases, strict=True)], dim=1)
+        return torch.cat([linear(*args) for args in zip(rows, weights, biases, strict=True)], dim=1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Composite, Layer, State
-from gt.layers.linear import everything, read_all
+from gt.layers.linear import linear_attention, require_complete
 from gt.linear import Linear
 from gt.masks import Pairs
 from gt.norms import normalised
@@ -25,7 +25,7 @@ class SimpleAttention(Layer):
 
     Args:
         width: channels of a node.
-        heads: number of heads, each as wide as the layer; their mean is what is read.
+        heads: number of heads, each as wide as the layer; their outputs are averaged.
 
     Raises:
         UserError: when run, a mask other than ``Complete()``.
@@ -41,28 +41,28 @@ class SimpleAttention(Layer):
         self.project_in = Linear(width, 3 * heads * width)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
-        everything(pairs, "SimpleAttention")
+        require_complete(pairs, "SimpleAttention")
         rows = self.project_in(state.x).unflatten(1, (3, self.heads, -1))
         high = torch.promote_types(rows.dtype, torch.float32)
-        q, k, v = (batch.to_dense(each) for each in rows.to(high).unbind(1))  # (B, L, H, d)
-        q, k = (F.normalize(each.flatten(1), dim=1).view_as(each) for each in (q, k))
+        q, k, v = (batch.to_dense(t) for t in rows.to(high).unbind(1))  # (B, L, H, d)
+        q, k = (F.normalize(t.flatten(1), dim=1).view_as(t) for t in (q, k))
         nodes = batch.sizes.clamp(min=1)[:, None, None, None]
-        out = read_all(q, k, F.pad(v, (0, 1), value=1.0)) / nodes  # keys of padding are zero, so it counts nothing
+        out = linear_attention(q, k, F.pad(v, (0, 1), value=1.0)) / nodes  # padding has zero keys, so it adds nothing
         y = (v + out[..., :-1]) / (1 + out[..., -1:])
         return {"x": batch.to_packed(y).mean(1).type_as(state.x)}
 
 
 class SGFormerBlock(Composite):
-    """``(1 - w) Z + w GNN(x)`` with ``Z = norm(b attention(x) + (1 - b) x)``: the whole network, a depth of 1.
+    """``(1 - w) Z + w GNN(x)`` with ``Z = norm(b attention(x) + (1 - b) x)``: the whole network as one block (depth 1).
 
     Args:
         width: channels of a node.
-        convolution: makes one block of the GNN from the width, such as a `gt.layers.ConvolutionBlock`.
-        layers: how many of them, one after another.
-        attention: makes the global layer.
-        norm: makes a normalisation of (N, width).
+        convolution: builds one block of the GNN from the width, such as a `gt.layers.ConvolutionBlock`.
+        layers: number of such blocks.
+        attention: builds the global layer.
+        norm: builds a normalisation of (N, width).
         weight: the share w of the GNN.
-        mix: the share b of what is read in the global branch.
+        mix: the share b of attention in the global branch.
         dropout: on the global branch.
     """
 
@@ -95,7 +95,7 @@ class SGFormerBlock(Composite):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         read = self.mix * self.attention(state, batch, pairs)["x"] + (1 - self.mix) * state.x
-        wide = self.dropout(normalised(self.norm, read, batch))
+        global_ = self.dropout(normalised(self.norm, read, batch))
         for convolution in self.convolutions:
             state = convolution(state, batch, pairs)
-        return replace(state, x=self.weight * state.x + (1 - self.weight) * wide)
+        return replace(state, x=self.weight * state.x + (1 - self.weight) * global_)

@@ -1,4 +1,4 @@
-"""What a layer adds to a state, held against what is there."""
+"""Checks of what a layer adds to a state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,27 +12,27 @@ STREAMS = ("x", "e", "p", "g")  # of a `gt.layers.base.State`
 
 
 def fits(step: Sequence[int], rows: Sequence[int]) -> bool:
-    """Whether something of a shape can be added to rows of another, and leaves them theirs."""
-    beyond = len(rows) - len(step)
-    return beyond >= 0 and all(size in (1, own) for size, own in zip(step, rows[beyond:], strict=True))
+    """Whether a tensor of shape ``step`` broadcasts to shape ``rows``."""
+    leading = len(rows) - len(step)
+    return leading >= 0 and all(size in (1, row) for size, row in zip(step, rows[leading:], strict=True))
 
 
 def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
-    """Whether a layer gives what can be added to a `gt.layers.base.State`.
+    """Check that the output of a layer can be added to a `gt.layers.base.State`.
 
     Raises:
-        UserError: naming the layer.
+        UserError: it cannot; names the layer.
     """
-    if torch.compiler.is_compiling():  # a question about a size would tie what is traced to it
+    if torch.compiler.is_compiling():  # a comparison of sizes would specialise the traced graph to them
         return
     name = type(layer).__name__
     if not isinstance(steps, Mapping):
         raise UserError(
-            f"{name} gives a {type(steps).__name__}: a layer gives what it adds to each stream by name, {{'x': ...}}"
+            f"{name} returns a {type(steps).__name__}: return what the layer adds to each stream by name, {{'x': ...}}"
         )
     for stream, step in steps.items():
         if stream not in STREAMS:
-            raise UserError(f"{name} gives {stream!r}: {nearest(stream, STREAMS)}")
+            raise UserError(f"{name} returns {stream!r}: {nearest(stream, STREAMS)}")
         rows = getattr(state, stream)
         if rows is not None and rows.shape != step.shape and not fits(step.shape, rows.shape):
-            raise UserError(f"{name} gives {tuple(step.shape)} for the stream {stream}, which is {tuple(rows.shape)}")
+            raise UserError(f"{name} returns {tuple(step.shape)} for stream {stream}, which is {tuple(rows.shape)}")

@@ -1,7 +1,7 @@
-"""Transformers whose tokens are not the nodes alone: hops around a node (NAGphormer), nodes and edges (TokenGT).
+"""Transformers over tokens other than the nodes: hops around a node (NAGphormer), nodes and edges (TokenGT).
 
-Their tokens are the nodes of another batch, on whose complete graphs ordinary blocks run. Each is a whole network, the
-one block of a model of depth 1.
+The tokens form the nodes of another batch, on whose complete graphs ordinary blocks run. Each class is a whole network,
+to be used as the single block of a model of depth 1.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gt.encodings import precomputed
 from gt.graph import GraphBatch
 from gt.layers.base import State
-from gt.layers.linear import everything
+from gt.layers.linear import require_complete
 from gt.layers.local import smooth
 from gt.linear import Linear
 from gt.masks import Complete, Pairs
@@ -23,17 +23,17 @@ Factory = Callable[[int], nn.Module]
 
 
 class NAGphormerBlock(nn.Module):
-    """Each node reads what lies 0, 1, ..., K hops around it as a sequence of tokens (Chen et al. 2023).
+    """Each node reads its neighbourhoods of 0, 1, ..., K hops as a sequence of tokens (Chen et al. 2023).
 
     Hop2Token: token k of a node is its row of ``A^k x`` with A the adjacency of `gt.layers.local.smooth`. Blocks run on
-    the tokens of each node; ``x_0 + sum_k a_k x_k`` with ``a = softmax_k(w [x_0, x_k])`` over k > 0 is read out.
+    the tokens of each node; the read-out is ``x_0 + sum_k a_k x_k`` with ``a = softmax_k(w [x_0, x_k])`` over k > 0.
 
     Args:
         width: channels of a node.
-        block: makes a block from the width, such as a `gt.layers.ParallelBlock` of attention alone.
-        depth: how many of them.
+        block: builds a block from the width, such as a `gt.layers.ParallelBlock` of attention alone.
+        depth: number of blocks.
         hops: K.
-        norm: makes a normalisation of the tokens before they are read out.
+        norm: builds a normalisation of the tokens before the read-out.
     """
 
     reads, reads_edges, reads_pairs = "graph", False, False
@@ -47,7 +47,7 @@ class NAGphormerBlock(nn.Module):
         self.hops, self.norm, self.score = hops, norm(width), Linear(2 * width, 1)
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        everything(pairs, "NAGphormer")
+        require_complete(pairs, "NAGphormer")
         rows = [state.x]
         for _ in range(self.hops):
             rows.append(smooth(rows[-1], batch))
@@ -60,24 +60,24 @@ class NAGphormerBlock(nn.Module):
         )
         sequences.num_nodes = len(rows) * batch.num_nodes
         out = self.norm(_run(self.blocks, tokens.flatten(0, 1), sequences)).view_as(tokens)
-        node, around = out[:, :1], out[:, 1:]
-        weight = self.score(torch.cat([node.expand_as(around), around], dim=2)).softmax(1)  # (N, K, 1)
-        return replace(state, x=node[:, 0] + (weight * around).sum(1))
+        node, neighbourhoods = out[:, :1], out[:, 1:]
+        weight = self.score(torch.cat([node.expand_as(neighbourhoods), neighbourhoods], dim=2)).softmax(1)  # (N, K, 1)
+        return replace(state, x=node[:, 0] + (weight * neighbourhoods).sum(1))
 
 
 class TokenGTBlock(nn.Module):
-    """Nodes and edges are tokens of one Transformer (Kim et al. 2022); what the nodes' tokens end as is left.
+    """A Transformer over nodes and edges as tokens (Kim et al. 2022); the output is that of the node tokens.
 
-    A node v enters as ``W [x_v, P_v, P_v]``, an edge (u, v) as ``W [e_uv, P_u, P_v]``, each plus a vector of its kind.
-    P identifies a node: rows that are orthonormal within a graph of up to ``identifiers`` nodes, drawn anew each time
-    as the authors do, in evaluation too; or the eigenvectors of the graph's Laplacian, their signs drawn in training.
+    A node v enters as ``W [x_v, P_v, P_v]``, an edge (u, v) as ``W [e_uv, P_u, P_v]``, each plus a type embedding. P
+    identifies a node: random rows, orthonormal within a graph of up to ``identifiers`` nodes and resampled in every
+    pass, evaluation included, as by the authors; or the Laplacian eigenvectors, with random signs in training.
 
     Args:
         width: channels of a node.
-        block: makes a block from the width, such as a `gt.layers.ParallelBlock` of attention alone.
-        depth: how many of them.
+        block: builds a block from the width, such as a `gt.layers.ParallelBlock` of attention alone.
+        depth: number of blocks.
         identifiers: channels of P; with ``laplacian`` as many as ``encoding=eigenvectors`` has.
-        laplacian: take the eigenvectors.
+        laplacian: use the eigenvectors.
     """
 
     reads, reads_edges, reads_pairs = "graph", True, False
@@ -95,14 +95,14 @@ class TokenGTBlock(nn.Module):
         self.identifiers, self.laplacian = identifiers, laplacian
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
-        everything(pairs, "TokenGT")
+        require_complete(pairs, "TokenGT")
         source, target = batch.edge_index
         p = (self._eigenvectors(batch) if self.laplacian else self._orthonormal(batch)).to(state.x.dtype)
         e = state.x.new_zeros(batch.num_edges, state.x.shape[1]) if state.e is None else state.e
         nodes = self.embed(torch.cat([state.x, p, p], dim=1)) + self.kinds[0]
         edges = self.embed(torch.cat([e, p[source], p[target]], dim=1)) + self.kinds[1]
-        first_edge = batch.rowptr[batch.ptr]  # (B + 1,) edges before those of each graph
-        place = torch.cat([  # of each node and each edge: those of a graph stand together, its nodes first
+        first_edge = batch.rowptr[batch.ptr]  # (B + 1,) number of edges before each graph
+        position = torch.cat([  # of each node and edge token: graph by graph, nodes first
             torch.arange(batch.num_nodes, device=batch.device) + first_edge[batch.batch],
             torch.arange(batch.num_edges, device=batch.device) + batch.ptr[batch.batch[target] + 1],
         ])  # fmt: skip
@@ -110,21 +110,21 @@ class TokenGTBlock(nn.Module):
         tokens = GraphBatch(
             ptr=batch.ptr + first_edge,
             edge_index=batch.edge_index[:, :0],
-            max_nodes=int((batch.sizes + first_edge.diff()).max()),  # which a device is waited for
-            node_mask=None if batch.node_mask is None else torch.empty_like(place, dtype=torch.bool),
+            max_nodes=int((batch.sizes + first_edge.diff()).max()),  # synchronises with the device
+            node_mask=None if batch.node_mask is None else torch.empty_like(position, dtype=torch.bool),
         )
         if tokens.node_mask is not None:
-            tokens.node_mask[place] = torch.cat([mask for mask in masks if mask is not None])
-        tokens.num_nodes = len(place)
+            tokens.node_mask[position] = torch.cat([mask for mask in masks if mask is not None])
+        tokens.num_nodes = len(position)
         x = torch.cat([nodes, edges])
-        x = _run(self.blocks, torch.empty_like(x).index_copy(0, place, x), tokens)
-        return replace(state, x=x.index_select(0, place[: batch.num_nodes]))
+        x = _run(self.blocks, torch.empty_like(x).index_copy(0, position, x), tokens)
+        return replace(state, x=x.index_select(0, position[: batch.num_nodes]))
 
     def _eigenvectors(self, batch: GraphBatch) -> Tensor:
         """(N, identifiers)."""
         vectors = precomputed(batch, "laplacian_vectors")
         if vectors.shape[1] != self.identifiers:
-            raise ValueError(f"identifiers: {self.identifiers} channels are not the {vectors.shape[1]} eigenvectors")
+            raise ValueError(f"identifiers={self.identifiers} must be the number of eigenvectors, {vectors.shape[1]}")
         vectors = vectors.nan_to_num(0.0)
         if self.training:
             signs = 1 - 2 * torch.randint(2, (batch.num_graphs, self.identifiers), device=batch.device)
@@ -132,15 +132,15 @@ class TokenGTBlock(nn.Module):
         return vectors
 
     def _orthonormal(self, batch: GraphBatch) -> Tensor:
-        """(N, identifiers); of nodes beyond as many as there are channels: directions at random."""
-        drawn = torch.randn(batch.num_graphs, self.identifiers, batch.max_nodes, device=batch.device)
-        columns = torch.linalg.qr(drawn[..., : self.identifiers]).Q
-        rest = nn.functional.normalize(drawn[..., columns.shape[2] :], dim=1)
+        """(N, identifiers); nodes beyond the number of channels get random directions."""
+        random = torch.randn(batch.num_graphs, self.identifiers, batch.max_nodes, device=batch.device)
+        columns = torch.linalg.qr(random[..., : self.identifiers]).Q
+        rest = nn.functional.normalize(random[..., columns.shape[2] :], dim=1)
         return batch.to_packed(torch.cat([columns, rest], dim=2).mT)
 
 
 def _run(blocks: nn.ModuleList, x: Tensor, tokens: GraphBatch) -> Tensor:
-    """(T, d) tokens to the same, blocks on the complete graph of each set of them."""
+    """Run blocks on tokens (T, d) with full attention within each graph of tokens."""
     state, pairs = State(x), Complete()(tokens)
     for block in blocks:
         state = block(state, tokens, pairs)

@@ -1,4 +1,4 @@
-"""What the layers of a block say of themselves: how far each looks, what it changes, what messages call it."""
+"""The declared traits of a block's layers: how far each looks, what it changes, its name in messages."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ READS = ("self", "edges", "pairs", "graph")  # how far a node looks through a la
 
 
 def parts_of(block: nn.Module) -> list[nn.Module]:
-    """The layers and blends that a block is made of, in all its composites; any other module is one layer."""
+    """The layers and blends of a block, composites unpacked; any other module counts as one layer."""
     return [part for member in block.members for part in parts_of(member)] if isinstance(block, Composite) else [block]
 
 
 def norms_of(block: nn.Module) -> list[nn.Module]:
-    """The norms of a block and of all composites in it; those within a layer are its own affair."""
+    """The norms of a block and of all composites in it, but not those inside a layer."""
     if not isinstance(block, Composite):
         return []
     return [*block.norms, *(norm for member in block.members for norm in norms_of(member))]
 
 
 def declared(layer: nn.Module, name: str, default: Any) -> Any:
-    """What a layer says of itself under a name, or the default.
+    """The attribute that a layer declares under a name, or the default.
 
-    What it inherits is not said of it where its class computes something else: a subclass that overrides ``forward``
-    has to say it again.
+    Inherited attributes do not count once a subclass overrides ``forward``, since it computes something else: such a
+    class has to declare them again.
     """
     if name in vars(layer):
         return vars(layer)[name]
@@ -39,7 +39,7 @@ def declared(layer: nn.Module, name: str, default: Any) -> Any:
 
 
 def name_of(layer: nn.Module) -> str:
-    """What messages call a layer: by its class, or by a ``name`` that it has."""
+    """The name of a layer in messages: its ``name`` attribute if it has one, else its class."""
     return str(declared(layer, "name", type(layer).__name__))
 
 
@@ -47,7 +47,7 @@ def reads_of(layer: nn.Module) -> str:
     """How far a node looks through one layer, see `gt.layers.Layer`.
 
     Raises:
-        ValueError: it says something else.
+        ValueError: ``reads`` has an unknown value.
     """
     reads: str = declared(layer, "reads", "graph")
     if reads not in READS:

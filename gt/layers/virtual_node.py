@@ -1,4 +1,4 @@
-"""A node of each graph that all of its nodes write to and read, with a state of its own."""
+"""A virtual node per graph, with its own state, that all nodes write to and read from."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,16 @@ from gt.norms import normalised
 
 
 class VirtualNode(Layer):
-    """``g' = g + MLP(sum_i x_i + g)``, ``x_i' = x_i + g'`` (Gilmer et al. 2017, as in Hu et al. 2020); g begins at 0.
+    """``g' = g + MLP(sum_i x_i + g)``, ``x_i' = x_i + g'`` (Gilmer et al. 2017, as in Hu et al. 2020); g starts at 0.
 
-    Both linear maps of the network are followed by a normalisation and a ReLU: sums over graphs of many sizes have many
-    magnitudes. The mask plays no part, nor does attention: `gt.masks.VirtualNodes` are nodes that attention reads and
-    updates.
+    Both linear maps of the MLP are followed by a normalisation and a ReLU, since sums over graphs of different sizes
+    vary in magnitude. Mask and attention play no part; for virtual nodes that attention reads and updates see
+    `gt.masks.VirtualNodes`.
 
     Args:
         width: channels of a node and of a graph.
         dropout: on what is added to g.
-        norm: makes a normalisation of (B, channels) from the number of channels.
+        norm: builds a normalisation of (B, channels) from the number of channels.
     """
 
     reads, writes, reads_edges, reads_pairs, reads_mask = "graph", ("x", "g"), False, False, False

@@ -1,4 +1,4 @@
-"""How the weights of a network begin where PyTorch's own draw is not the one of the paper."""
+"""Weight initialisation where a paper differs from PyTorch's default."""
 
 import math
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 def draw_glorot(module: nn.Module) -> None:
-    """Draw the linear maps of a module, itself included, within ``sqrt(6 / (inputs + outputs))``, in place.
+    """Initialise linear maps, the module itself included, uniformly within ``sqrt(6 / (inputs + outputs))``, in place.
 
-    Biases begin at 0 (Glorot & Bengio 2010).
+    Biases start at 0 (Glorot & Bengio 2010).
     """
     for linear in (part for part in module.modules() if isinstance(part, nn.Linear)):
         nn.init.xavier_uniform_(linear.weight)
@@ -17,10 +17,10 @@ def draw_glorot(module: nn.Module) -> None:
 
 
 def draw_normal(module: nn.Module, std: float, depth: int) -> None:
-    """Draw linear maps and embeddings from a normal distribution of deviation ``std``, in place; biases begin at 0.
+    """Initialise linear maps and embeddings from a normal distribution, in place; biases start at 0.
 
-    Maps back into the residual stream, ``project_out``, are ``sqrt(2 depth)`` times as narrow, since so many of them
-    are added up (GPT-2, Radford et al. 2019).
+    Projections into the residual stream, ``project_out``, use ``std / sqrt(2 depth)``, since as many are summed (GPT-2,
+    Radford et al. 2019).
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding | nn.EmbeddingBag):

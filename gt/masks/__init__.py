@@ -1,6 +1,6 @@
-"""Who reads whom. A mask is a graph over the nodes of each graph of a batch, apart from any model and any data.
+"""Attention masks: which node reads which within each graph of a batch, independent of model and data.
 
-In the pictures row i is the reader, column j the node that is read, on the path graph 0 - 1 - 2 - 3:
+The pictures show the path graph 0 - 1 - 2 - 3; row i reads column j:
 
     Hops(0)     Hops(1)     Hops(2)     Complete()  Causal()    Window(1)
     # . . .     # # . .     # # # .     # # # #     # . . .     # # . .
@@ -15,9 +15,9 @@ In the pictures row i is the reader, column j the node that is read, on the path
     . # . #     # . . .         . # # .      . . # # #
                                              # # # # #   the virtual node
 
-``a | b`` allows what either allows, ``a & b`` what both do, `PerHead` gives each attention head a mask of its own.
-Masks are frozen values: equal masks hash alike, so a batch keeps what each of them said of it.
-A new mask is one frozen dataclass with a method ``keys`` or ``allows``.
+``a | b`` allows what either allows, ``a & b`` what both do, `PerHead` gives each attention head its own mask.
+Masks are immutable: equal masks hash alike, so a batch caches the pairs of each mask.
+A new mask is a frozen dataclass with a method ``keys`` or ``allows``.
 """
 
 from gt.masks.base import Intersection, Mask, PerHead, Union

@@ -1,4 +1,4 @@
-"""What a mask is, and masks made of masks."""
+"""The interface of a mask, and combinations of masks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from gt.masks.pairs import Pairs
 
 
 class Mask:
-    """A rule that says, for any batch, which node reads which; it never crosses graphs.
+    """A rule for which node of a batch reads which; it never crosses graphs.
 
-    A mask defines `keys` or `allows`, and may define both where one is much faster than what follows from the other.
-    The methods speak of the real nodes and take a batch without virtual ones. ``mask(batch)`` takes any batch.
+    A subclass defines `keys` or `allows`, and may define both if that is much faster than deriving one from the other.
+    The methods cover real nodes only and take a batch without virtual nodes; ``mask(batch)`` takes any batch.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         if cls.__hash__ is None:
-            raise UserError(f"{cls.__name__} has no hash, by which a batch keeps its pairs: @dataclass(frozen=True)")
+            raise UserError(
+                f"{cls.__name__} is not hashable, but a batch caches pairs by mask: use @dataclass(frozen=True)"
+            )
         return super().__new__(cls)
 
     def keys(self, batch: GraphBatch) -> Tensor:
-        """(P,) int64, sorted and without repeats: ``reader * N + source`` of each allowed pair.
+        """(P,) int64, sorted and unique: ``reader * N + source`` of each allowed pair.
 
         Raises:
             TypeError: the class defines neither `keys` nor `allows`.
@@ -41,37 +43,37 @@ class Mask:
         return (reader * batch.num_nodes + source)[self.allowed(batch, source, reader).any(-1)]
 
     def pair_count(self, batch: GraphBatch) -> int | None:
-        """Number of pairs P where it can be told without listing them, a Python int: ask on the CPU."""
+        """The number of pairs P if it is known without listing them: a Python int, so call this on the CPU."""
         return None
 
     @property
     def heads(self) -> int:
-        """1 where all heads share the mask, else the number of heads that it tells apart."""
+        """1 if all heads share the mask, else the number of heads that it distinguishes."""
         return 1
 
     @property
-    def through(self) -> tuple[int, ...]:
-        """(heads,) how many virtual nodes of each graph each head reads, and lets read: the first so many."""
+    def virtual_per_head(self) -> tuple[int, ...]:
+        """(heads,) the number of virtual nodes of each graph, from the first, that a head uses in both directions."""
         return (0,) * self.heads
 
     @property
     def virtual_nodes(self) -> int:
-        """How many virtual nodes a batch needs."""
-        return max(self.through)
+        """The number of virtual nodes that a batch needs per graph."""
+        return max(self.virtual_per_head)
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
-        """How many positions back and ahead a node reads (None: without end) where that is the whole rule."""
+        """How many positions back and ahead a node reads (None: unbounded), if that is the whole rule."""
         return None
 
     @property
     def reads_itself(self) -> bool:
-        """Whether it is known that every node reads itself, under every head."""
+        """Whether every node is known to read itself, under every head."""
         return False
 
     @property
     def grows(self) -> bool:
-        """Whether it is known that who reads whom on a path stays as it is when the path grows."""
+        """Whether the pairs of a path are known to remain the same when the path grows."""
         return False
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ class Mask:
         return contains(self.keys(batch), target * batch.num_nodes + source)[:, None]
 
     def allowed(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
-        """What `allows` says, held against what it promises: (P,) without a column would allow every pair.
+        """The checked result of `allows`: a shape (P,) without a head dimension would broadcast and allow every pair.
 
         Raises:
             UserError: it is not (P, heads or 1) bool.
@@ -88,11 +90,11 @@ class Mask:
         if isinstance(rows, Tensor):
             if rows.dtype == torch.bool and rows.dim() == 2 and rows.shape[1] in (1, self.heads):
                 return rows
-            instead = f"{tuple(rows.shape)} of {rows.dtype}"
+            actual = f"{tuple(rows.shape)} of {rows.dtype}"
         else:
-            instead = f"a {type(rows).__name__}"
-        right = f"({len(source)}, {self.heads}) of torch.bool, a row for each pair and a column for each head"
-        raise UserError(f"{type(self).__name__}.allows gives {instead}, and should give {right}")
+            actual = f"a {type(rows).__name__}"
+        expected = f"({len(source)}, {self.heads}) of torch.bool, a row for each pair and a column for each head"
+        raise UserError(f"{type(self).__name__}.allows returns {actual}, expected {expected}")
 
     def dense(self, batch: GraphBatch) -> Tensor:
         """(B, heads, L, L) bool, [b, h, i, j] True where i reads j; False at padding."""
@@ -102,7 +104,7 @@ class Mask:
         return scatter_pairs(batch, source, target, by_head)
 
     def __call__(self, batch: GraphBatch) -> Pairs:
-        """The pairs of this batch; the batch keeps them, so asking again costs nothing."""
+        """The pairs of this batch, cached in the batch."""
         return batch.cached(self, lambda: Pairs(batch, self))
 
     def __or__(self, other: Mask) -> Mask:
@@ -113,7 +115,7 @@ class Mask:
 
 
 def scatter_pairs(batch: GraphBatch, source: Tensor, target: Tensor, by_head: Tensor | None = None) -> Tensor:
-    """(P,) pairs to (B, H, L, L) bool, by (P, H) which heads use each; None: all do, and H is 1."""
+    """(P,) pairs to (B, H, L, L) bool; ``by_head`` (P, H) are the heads that use a pair, None: all, and H is 1."""
     size, heads = batch.max_nodes, 1 if by_head is None else by_head.shape[1]
     dense = torch.zeros(batch.num_graphs * size * size, heads, dtype=torch.bool, device=batch.device)
     dense[batch.slot[target] * size + batch.position[source]] = True if by_head is None else by_head
@@ -122,7 +124,7 @@ def scatter_pairs(batch: GraphBatch, source: Tensor, target: Tensor, by_head: Te
 
 @dataclass(frozen=True)
 class Combined(Mask):
-    """Several masks taken as one; its pairs are those of any of them, unless a kind says otherwise."""
+    """Base class of combinations of masks; by default the union of their pairs."""
 
     masks: Sequence[Mask]
     sign: ClassVar[str] = ", "
@@ -133,12 +135,12 @@ class Combined(Mask):
     def __post_init__(self) -> None:
         if not self.masks:
             raise ValueError(f"{type(self).__name__} needs at least one mask")
-        object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration would not hash
-        if others := [type(mask).__name__ for mask in self.masks if not isinstance(mask, Mask)]:
-            raise ValueError(f"a {others[0]} is no mask: only masks combine")
-        told_apart = {mask.heads for mask in self.masks} - {1}
-        if len(told_apart) > 1:
-            raise ValueError(f"masks for {' and '.join(map(str, sorted(told_apart)))} heads do not combine")
+        object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration is not hashable
+        if invalid := [type(mask).__name__ for mask in self.masks if not isinstance(mask, Mask)]:
+            raise ValueError(f"a {invalid[0]} is not a mask: only masks can be combined")
+        head_counts = {mask.heads for mask in self.masks} - {1}
+        if len(head_counts) > 1:
+            raise ValueError(f"masks for {' and '.join(map(str, sorted(head_counts)))} heads cannot be combined")
 
     @property
     def heads(self) -> int:
@@ -156,12 +158,12 @@ class Combined(Mask):
         return torch.unique(torch.cat([mask.keys(batch) for mask in self.masks]))
 
     def _by_head(self) -> Iterator[tuple[int, ...]]:
-        """What each mask has in `through`, head by head."""
-        return zip(*(mask.through * (self.heads // mask.heads) for mask in self.masks), strict=True)
+        """The `virtual_per_head` of all masks, head by head."""
+        return zip(*(mask.virtual_per_head * (self.heads // mask.heads) for mask in self.masks), strict=True)
 
 
 class Union(Combined):
-    """Allows what any of its masks allows."""
+    """Allows the pairs that any of its masks allows."""
 
     sign = " | "
 
@@ -170,7 +172,7 @@ class Union(Combined):
         return any(mask.reads_itself for mask in self.masks)
 
     @property
-    def through(self) -> tuple[int, ...]:
+    def virtual_per_head(self) -> tuple[int, ...]:
         return tuple(map(max, self._by_head()))
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
@@ -181,25 +183,25 @@ class Union(Combined):
 
 
 class Intersection(Combined):
-    """Allows what all of its masks allow."""
+    """Allows the pairs that all of its masks allow."""
 
     sign = " & "
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
         limits = [mask.limits for mask in self.masks]
-        known = [each for each in limits if each is not None]
-        if len(known) < len(limits):
+        bands = [band for band in limits if band is not None]
+        if len(bands) < len(limits):
             return None
-        back, ahead = ([limit for limit in side if limit is not None] for side in zip(*known, strict=True))
+        back, ahead = ([limit for limit in side if limit is not None] for side in zip(*bands, strict=True))
         return min(back, default=None), min(ahead, default=None)
 
     @property
-    def through(self) -> tuple[int, ...]:
+    def virtual_per_head(self) -> tuple[int, ...]:
         return tuple(map(min, self._by_head()))
 
     def keys(self, batch: GraphBatch) -> Tensor:
-        # list the pairs of one mask, the others only filter: one that may hold every pair is listed last
+        # list the pairs of one mask and filter them by the others: preferably one that cannot allow every pair
         listed = min(self.masks, key=lambda mask: mask.limits is not None)
         keys = listed.keys(batch)
         allowed = self.allowed(batch, keys % batch.num_nodes, keys // batch.num_nodes)
@@ -213,19 +215,19 @@ class Intersection(Combined):
 
 
 class PerHead(Combined):
-    """The h-th attention head reads by the h-th mask."""
+    """The h-th attention head uses the h-th mask."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if any(mask.heads > 1 for mask in self.masks):
-            raise ValueError("a mask for one head cannot itself tell heads apart")
+            raise ValueError("a mask for one head cannot itself distinguish heads")
 
     @property
     def heads(self) -> int:
         return len(self.masks)
 
     @property
-    def through(self) -> tuple[int, ...]:
+    def virtual_per_head(self) -> tuple[int, ...]:
         return tuple(mask.virtual_nodes for mask in self.masks)
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The knob between a graph neural network and a Transformer: a radius in hops."""
+"""Masks by hop distance: the knob between a graph neural network and a Transformer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gt.ranges import at_least
 
 @dataclass(frozen=True)
 class Hops(Mask):
-    """A node reads all within ``hops`` hops, itself included: 0 a set, 1 the input graph; None gives `Complete`.
+    """A node reads all nodes within ``hops`` hops, itself included: 0 a set, 1 the input graph; None is `Complete`.
 
-    A hop follows an edge's direction: with an edge j -> i, node i reads j. ``Hops(schedule=(1, 2, None))`` gives the
-    `Schedule` of these radii.
+    Hops respect edge directions: with an edge j -> i, node i reads j. ``Hops(schedule=(1, 2, None))`` is the `Schedule`
+    of these radii.
     """
 
     hops: int | None = None
@@ -31,16 +31,16 @@ class Hops(Mask):
         if schedule is None:
             return Complete() if hops is None else super().__new__(cls)
         if hops is not None or not schedule:
-            raise ValueError("a schedule needs at least one radius, and takes the place of hops: leave hops null")
+            raise ValueError("a schedule needs at least one radius and replaces hops: leave hops null")
         return Schedule([Hops(radius) for radius in schedule])
 
     def __init__(self, hops: int | None = None, schedule: Sequence[int | None] | None = None) -> None:
-        assert hops is not None  # else `__new__` gave another class
+        assert hops is not None  # else `__new__` returned another class
         at_least(0, hops, "hops")
         object.__setattr__(self, "hops", hops)
 
     def __getnewargs__(self) -> tuple[int | None]:
-        return (self.hops,)  # a copy is made of these too
+        return (self.hops,)  # for copying and pickling
 
     def keys(self, batch: GraphBatch) -> Tensor:
         return hop_distances(batch, self.hops)[0]

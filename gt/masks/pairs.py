@@ -1,4 +1,4 @@
-"""`Pairs`: what a mask says of one batch."""
+"""`Pairs`: a mask applied to one batch."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from gt.transforms import outside
 
 
 class Pairs:
-    """What a mask says of one batch, in whichever form is asked for; each form is computed once.
+    """The pairs that a mask allows in one batch, in several representations, each computed on first use.
 
-    In a batch with virtual nodes only `VirtualNodes` says anything of these: all other masks let them read nobody and
-    be read by nobody.
+    Only `VirtualNodes` covers the virtual nodes of a batch: under all other masks they read no node and no node reads
+    them.
 
     Attributes:
         edges: (2, P) int64, row 0 the source that is read, row 1 the target that reads, sorted by (target, source).
-        edge_heads: (P, H) bool, the heads that use each pair; None where all do.
+        edge_heads: (P, H) bool, the heads that use each pair; None if all do.
         dense: (B, 1 or H, L, L) bool, [b, h, i, j] True where i reads j.
-        spread: attends where keys and values are spread over processes, see `gt.parallel`; None: they are here.
+        attend_sharded: computes attention if keys and values are sharded over processes, see `gt.parallel`; else None.
 
     Raises:
-        ValueError: when first asked for a form: the batch has fewer virtual nodes than the mask reads.
+        ValueError: on first use, if the batch has fewer virtual nodes than the mask reads.
     """
 
-    spread: Callable[..., Tensor] | None = None
+    attend_sharded: Callable[..., Tensor] | None = None
 
-    def __init__(self, batch: GraphBatch, mask: Any) -> None:  # a Mask, which is what makes them
+    def __init__(self, batch: GraphBatch, mask: Any) -> None:  # a Mask; typed Any, as its module imports this one
         self.batch, self.mask = batch, mask
         self.wide = batch if isinstance(batch, WideBatch) else None
-        self.choices: dict[Hashable, str] = {}  # the backend for each demand
+        self.choices: dict[Hashable, str] = {}  # the chosen backend for each demand
 
     @cached_property
     def _real(self) -> GraphBatch:
-        """The batch without virtual nodes, which masks speak of."""
-        needed, there = self.mask.virtual_nodes, self.wide.virtual_nodes if self.wide else 0
-        if needed > there:
+        """The batch without virtual nodes, as the methods of masks take it."""
+        needed, available = self.mask.virtual_nodes, self.wide.virtual_nodes if self.wide else 0
+        if needed > available:
             raise ValueError(
-                f"the mask reads {needed} virtual nodes of each graph and this batch has {there}: "
-                f"ask it of with_virtual_nodes(batch, {needed})"
+                f"the mask reads {needed} virtual nodes of each graph and this batch has {available}: "
+                f"apply it to with_virtual_nodes(batch, {needed})"
             )
         return with_virtual_nodes(self.batch, 0)
 
@@ -61,13 +61,13 @@ class Pairs:
         if self.mask.heads == 1:
             return None
         if self.wide:
-            return wide_heads(self.wide, self.edges, self.mask.allowed, self.mask.through)
+            return wide_heads(self.wide, self.edges, self.mask.allowed, self.mask.virtual_per_head)
         return self.mask.allowed(self._real, *self.edges)
 
     @lasting
     def dense(self) -> Tensor:
         dense = self.mask.dense(self._real)
-        return wide_dense(self.wide, dense, self.mask.through) if self.wide else dense
+        return wide_dense(self.wide, dense, self.mask.virtual_per_head) if self.wide else dense
 
     @property
     def heads(self) -> int:
@@ -75,53 +75,53 @@ class Pairs:
 
     @property
     def limits(self) -> tuple[int | None, int | None] | None:
-        """How far back and ahead a node reads where position alone decides, else None."""
+        """How far back and ahead a node reads if position alone decides, else None."""
         return None if self.wide else self.mask.limits
 
     @lasting
     def count(self) -> int:
-        """Number of pairs P; a Python int, so ask first on the CPU."""
-        known = self.mask.pair_count(self._real)
-        return self.edges.shape[1] if known is None else known
+        """The number of pairs P; a Python int, so compute it on the CPU first."""
+        count = self.mask.pair_count(self._real)
+        return self.edges.shape[1] if count is None else count
 
     @lasting
     def rowptr(self) -> Tensor:
-        """(N + 1,) offsets into ``edges`` of each target."""
+        """(N + 1,) offsets of the targets into ``edges``."""
         nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
         return torch.searchsorted(self.edges[1].contiguous(), nodes)
 
     @lasting
     def by_source(self) -> Tensor:
-        """(P,) the order that sorts ``edges`` by (source, target)."""
+        """(P,) the permutation that sorts ``edges`` by (source, target)."""
         return self.edges[0].argsort(stable=True)
 
     @lasting
     def colptr(self) -> Tensor:
-        """(N + 1,) offsets into ``edges[:, by_source]`` of each source."""
+        """(N + 1,) offsets of the sources into ``edges[:, by_source]``."""
         nodes = torch.arange(self.batch.num_nodes + 1, device=self.batch.device)
         return torch.searchsorted(self.edges[0][self.by_source], nodes)
 
     @lasting
     def dense_entry(self) -> Tensor:
-        """(P,) where each pair stands in a flattened (B, L, L)."""
+        """(P,) the index of each pair in a flattened (B, L, L)."""
         source, target = self.edges
         return self.batch.slot[target] * self.batch.max_nodes + self.batch.position[source]
 
     @lasting
     def readers(self) -> Tensor:
-        """(B, 1 or H, L, 1) bool: nodes that read somebody; the others get zeros."""
+        """(B, 1 or H, L, 1) bool: nodes that read at least one node; the output of the others is zero."""
         return self.dense.any(-1, keepdim=True)
 
     @lasting
     def safe_dense(self) -> Tensor:
-        """`dense`, with rows that read nobody opened: a softmax over nothing would be NaN. Their result is dropped."""
+        """`dense` with empty rows filled, whose softmax would be NaN; their output is discarded."""
         return self.dense | ~self.readers
 
     @lasting
     def all_read(self) -> bool:
-        """Every node reads somebody, under every head."""
-        if self.wide:  # one that a head leaves out reads nobody; where none is, everybody reads them
-            return min(self.mask.through) == self.wide.virtual_nodes
+        """Whether every node reads at least one node, under every head."""
+        if self.wide:  # virtual nodes that a head does not use read nothing; if all are used, every node reads them
+            return min(self.mask.virtual_per_head) == self.wide.virtual_nodes
         if self.mask.reads_itself:
             return True
         return bool(self.batch.to_packed(self.readers.transpose(1, 2)).all())
@@ -132,31 +132,31 @@ class Pairs:
         source, target = self.batch.position[self.edges]
         return source - target
 
-    def hops(self, most: int) -> Tensor:
-        """(P,) how many hops each target is from its source; ``most + 1`` where further or out of reach."""
+    def hops(self, limit: int) -> Tensor:
+        """(P,) the number of hops from source to target; ``limit + 1`` if larger or unreachable."""
         source, target = self.edges
-        return self.kept(f"hops_{most}", lambda: hops_between(self.batch, source, target, most))
+        return self.kept(f"hops_{limit}", lambda: hops_between(self.batch, source, target, limit))
 
-    def dense_hops(self, most: int) -> Tensor:
-        """(B, L, L) the same for every two nodes of a graph."""
-        return self.kept(f"dense_hops_{most}", lambda: hop_matrix(self.batch, most))
+    def dense_hops(self, limit: int) -> Tensor:
+        """(B, L, L) the same for all pairs of nodes of a graph."""
+        return self.kept(f"dense_hops_{limit}", lambda: hop_matrix(self.batch, limit))
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """What was made under this name before, else made now: tensors, and what has a ``moved``, follow the pairs."""
+        """The value cached under a name, computed if absent; tensors and objects with ``moved`` follow the device."""
         if name not in vars(self):
             vars(self)[name] = outside(make)
         return vars(self)[name]
 
     @lasting
     def of_edges(self) -> Tensor:
-        """(E,) which pair each edge of the batch is; P where the mask does not allow it."""
+        """(E,) the pair index of each edge of the batch; P if the mask does not allow it."""
         source, target = self.edges
-        wanted = self.batch.edge_index[1] * self.batch.num_nodes + self.batch.edge_index[0]
+        edge_keys = self.batch.edge_index[1] * self.batch.num_nodes + self.batch.edge_index[0]
         keys = target * self.batch.num_nodes + source
-        return torch.where(contains(keys, wanted), torch.searchsorted(keys, wanted), keys.numel())
+        return torch.where(contains(keys, edge_keys), torch.searchsorted(keys, edge_keys), keys.numel())
 
     def moved(self, move: Move, batch: GraphBatch) -> Pairs:
-        """The same pairs for a batch on another device, with every form that is already known."""
+        """The pairs of the batch moved to another device, with every representation computed so far."""
         out = Pairs(batch, self.mask)
         out.choices = self.choices
         for name, value in vars(self).items():

@@ -1,4 +1,4 @@
-"""Masks that go by position alone: for nodes whose order means something."""
+"""Masks by position, for nodes with a meaningful order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gt.ranges import at_least
 
 
 class Positional(Mask):
-    """Masks that go by how far apart two nodes of a graph stand, and by nothing else."""
+    """Base class of masks that depend only on the offset between two nodes of a graph."""
 
     reads_itself = grows = True
 
@@ -25,7 +25,7 @@ class Positional(Mask):
 
     @abstractmethod
     def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
-        """(N,) the first node that each node reads, (N,) how many it reads, and the step from each to the next."""
+        """(N,) the first node that each node reads, (N,) how many it reads, and the stride between them."""
 
     def allows(self, batch: GraphBatch, source: Tensor, target: Tensor) -> Tensor:
         return self.within(source - target)[:, None]
@@ -33,21 +33,21 @@ class Positional(Mask):
     def keys(self, batch: GraphBatch) -> Tensor:
         first, lengths, step = self.runs(batch)
         node = torch.arange(batch.num_nodes, device=batch.device).repeat_interleave(lengths)
-        place = ranges(torch.zeros_like(lengths), lengths)
-        return node * batch.num_nodes + first[node] + place * step
+        index = ranges(torch.zeros_like(lengths), lengths)
+        return node * batch.num_nodes + first[node] + index * step
 
     def pair_count(self, batch: GraphBatch) -> int:
         return int(self.runs(batch)[1].sum())
 
     def dense(self, batch: GraphBatch) -> Tensor:
-        place = torch.arange(batch.max_nodes, device=batch.device)
-        real = place < batch.sizes[:, None]  # (B, L)
-        allowed = self.within(place[None, :] - place[:, None])  # (L, L)
+        position = torch.arange(batch.max_nodes, device=batch.device)
+        real = position < batch.sizes[:, None]  # (B, L)
+        allowed = self.within(position[None, :] - position[:, None])  # (L, L)
         return (allowed & real[:, :, None] & real[:, None, :])[:, None]
 
 
 class Band(Positional):
-    """i reads j where ``-back <= j - i <= ahead``, both 0 or more; None sets no limit."""
+    """i reads j where ``-back <= j - i <= ahead``, both at least 0; None is unbounded."""
 
     @property
     @abstractmethod
@@ -66,7 +66,7 @@ class Band(Positional):
     def pair_count(self, batch: GraphBatch) -> int:
         if self.limits != (None, None):
             return super().pair_count(batch)
-        if batch.equal_sizes:  # as of the sequences that a layer makes on a GPU, which is then not waited for
+        if batch.equal_sizes:  # such as token sequences built on a GPU: avoids a synchronisation
             return batch.num_nodes * batch.max_nodes
         return int(batch.sizes.square().sum())
 
@@ -90,7 +90,7 @@ class Complete(Band):
 
 @dataclass(frozen=True)
 class Causal(Band):
-    """A node reads itself and what comes before it in its graph: GPT, on a path."""
+    """A node reads itself and the nodes before it in its graph: GPT, on a path."""
 
     limits = (None, 0)
 
@@ -111,9 +111,9 @@ class Window(Band):
 
 @dataclass(frozen=True)
 class Strided(Positional):
-    """A node reads every ``stride``-th position of its graph, counted from its own and to both sides.
+    """A node reads every ``stride``-th position of its graph in both directions, starting at its own.
 
-    With a window of the same width beside it, any two nodes are two readings apart (Child et al. 2019, *Sparse
+    Combined with a window of the same width, any two nodes are two layers apart (Child et al. 2019, *Sparse
     Transformers*, whose causal pattern is ``(Window(s) | Strided(s)) & Causal()``).
     """
 
@@ -126,6 +126,6 @@ class Strided(Positional):
         return offset % self.stride == 0
 
     def runs(self, batch: GraphBatch) -> tuple[Tensor, Tensor, int]:
-        lead = batch.position % self.stride
+        phase = batch.position % self.stride
         size = batch.sizes[batch.batch]
-        return batch.ptr[batch.batch] + lead, (size - lead + self.stride - 1) // self.stride, self.stride
+        return batch.ptr[batch.batch] + phase, (size - phase + self.stride - 1) // self.stride, self.stride

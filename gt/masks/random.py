@@ -1,7 +1,7 @@
-"""Masks drawn at random, as a function of a seed, a graph's size and its node order alone.
+"""Random masks, a function of only the seed, a graph's size and its node order.
 
-The draws come from an integer hash and not from a generator: the same on every device, in every run, and whichever
-other graphs are in the batch.
+Random numbers come from an integer hash instead of a generator, so they are the same on every device, in every run and
+in every batch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STEP, FIRST, SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94
 
 
 def _fold(x: Tensor, shift: int) -> Tensor:
-    return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))  # int64 has no shift that fills with zeros
+    return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))  # a logical shift, which int64 does not have
 
 
 def splitmix64(x: Tensor) -> Tensor:
-    """One step of Steele, Lea & Flood's generator (2014) from each state, on int64 that wraps."""
+    """One step of SplitMix64 (Steele, Lea & Flood 2014) from each state, in wrapping int64 arithmetic."""
     x = x + STEP
     x = _fold(x, 30) * FIRST
     x = _fold(x, 27) * SECOND
@@ -40,7 +40,7 @@ def splitmix64(x: Tensor) -> Tensor:
 
 
 def hashed(seed: int, parts: Sequence[Tensor]) -> Tensor:
-    """63 random bits, int64 of 0 or more, for the seed and each row of the parts, int64 that broadcast."""
+    """63 random bits, non-negative int64, from the seed and each element of the parts, int64 tensors that broadcast."""
     state = splitmix64(torch.full((), _signed(seed), device=parts[0].device))
     for part in parts:
         state = splitmix64(state ^ part)
@@ -48,7 +48,7 @@ def hashed(seed: int, parts: Sequence[Tensor]) -> Tensor:
 
 
 def redrawn(mask: Mask, draw: int) -> Mask:
-    """The same mask with all that it draws at random drawn again, the same for the same number; others stay."""
+    """The mask with its seeds replaced by ones derived from ``draw``; masks without a seed are unchanged."""
     changes: dict[str, Any] = {}
     for name, value in vars(mask).items():
         if isinstance(value, tuple) and value and all(isinstance(inner, Mask) for inner in value):
@@ -60,10 +60,10 @@ def redrawn(mask: Mask, draw: int) -> Mask:
 
 @dataclass(frozen=True)
 class RandomEdges(Mask):
-    """A node reads ``degree`` nodes drawn at random among the others of its graph (BigBird, Zaheer et al. 2020).
+    """A node reads ``degree`` random other nodes of its graph (BigBird, Zaheer et al. 2020).
 
-    Draws that hit the same node count once, so that it may read fewer. BigBird draws blocks of neighbouring tokens,
-    which its kernel needs; here single nodes are drawn.
+    Sampled with replacement: repeated draws count once, so a node may read fewer. BigBird samples blocks of
+    neighbouring tokens, as its kernel requires; here single nodes are sampled.
     """
 
     degree: int
@@ -74,7 +74,7 @@ class RandomEdges(Mask):
 
     def keys(self, batch: GraphBatch) -> Tensor:
         size = batch.sizes[batch.batch]
-        node = (size > 1).nonzero()  # (n, 1): a single node has nobody to read
+        node = (size > 1).nonzero()  # (n, 1): a single node has no other node to read
         size, position = size[node], batch.position[node]
         draw = torch.arange(self.degree, device=batch.device)
         other = hashed(self.seed, (size, position, draw)) % (size - 1)  # (n, degree)
@@ -86,14 +86,13 @@ class RandomEdges(Mask):
 class Expander(Mask):
     """An expander graph: ``degree / 2`` random cycles through all nodes of each graph (Exphormer, Shirzad et al. 2023).
 
-    Nodes that follow one another on a cycle read each other; nobody reads itself. A graph of at most ``degree + 1``
-    nodes is complete. As random regular graphs are, this one is nearly Ramanujan with high probability (Friedman 2008
-    proves it for cycles, too): the second eigenvalue is hardly above ``2 sqrt(degree - 1)``, so that a walk forgets
-    where it began in O(log n) steps.
+    Consecutive nodes of a cycle read each other; no node reads itself. A graph of at most ``degree + 1`` nodes is
+    complete. Like random regular graphs, this one is nearly Ramanujan with high probability (Friedman 2008 covers
+    cycles, too): the second eigenvalue barely exceeds ``2 sqrt(degree - 1)``, so random walks mix in O(log n) steps.
 
-    Exphormer joins random permutations and draws again until the graph is good enough. A permutation falls apart into
-    cycles, fixes nodes and may leave the graph in pieces; a single cycle does neither, so that nothing has to be
-    checked and a batch takes one sort a cycle. An edge that two cycles share counts once.
+    Exphormer combines random permutations and resamples until the graph is good enough. Permutations decompose into
+    cycles, have fixed points and may leave the graph disconnected; a single cycle does not, so nothing needs checking
+    and a batch takes one sort per cycle. An edge that two cycles share counts once.
     """
 
     degree: int = 4
@@ -111,10 +110,10 @@ class Expander(Mask):
         following = first + (batch.position + 1) % size
         for cycle in range(self.degree // 2):
             draw = hashed(self.seed, (size, torch.full_like(size, cycle), batch.position))
-            # graph by graph, and within each by 32 random bits; equal ones keep their order in any batch
+            # by graph, then by 32 random bits; the stable sort makes ties independent of the batch
             order = (batch.batch << 32 | draw >> 31).argsort(stable=True)
             one, other = order[~small], order[following][~small]
             ends += [(one, other), (other, one)]
         reader, source = (torch.cat(nodes) for nodes in zip(*ends, strict=True))
-        apart = reader != source
-        return torch.unique(reader[apart] * batch.num_nodes + source[apart])
+        distinct = reader != source
+        return torch.unique(reader[distinct] * batch.num_nodes + source[distinct])

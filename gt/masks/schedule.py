@@ -1,4 +1,4 @@
-"""Masks that change while training goes on."""
+"""Masks that change during training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from gt.masks.base import Mask
 
 @dataclass(frozen=True)
 class Schedule:
-    """Masks that take turns, each for an equal share of the training; before it begins the first one holds.
+    """A sequence of masks, each active for an equal share of the training; the first one before it begins.
 
-    It stands where a model takes a mask; `gt.train.callbacks.MaskSchedule` has it go on.
+    A model accepts it in place of a mask; `gt.train.callbacks.MaskSchedule` advances it.
 
     Attributes:
         masks: in order, such as ``(Hops(1), Hops(2), Complete())`` from local to complete.
@@ -21,9 +21,9 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.masks:
             raise ValueError("a schedule needs at least one mask")
-        object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration would not hash
+        object.__setattr__(self, "masks", tuple(self.masks))  # a list from a configuration is not hashable
 
     def at(self, progress: float) -> Mask:
-        """The mask that holds when a share ``progress``, 0 to 1, of the training is done."""
-        turn = int(progress * len(self.masks) + 1e-9)  # 0.29 * 100 is below 29
-        return self.masks[min(turn, len(self.masks) - 1)]
+        """The active mask at a ``progress`` from 0 to 1 of the training."""
+        index = int(progress * len(self.masks) + 1e-9)  # 0.29 * 100 is below 29
+        return self.masks[min(index, len(self.masks) - 1)]

@@ -1,4 +1,4 @@
-"""Nodes beside those of the data, for all to meet at."""
+"""Virtual nodes, which connect all nodes of a graph."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gt.ranges import at_least
 class VirtualNodes(Mask):
     """``count`` extra nodes of each graph read every node of it, one another and themselves; every node reads them.
 
-    Any two nodes are then two readings apart at a cost that grows with the nodes alone: the global nodes of
-    Longformer (Beltagy et al. 2020), BigBird (Zaheer et al. 2020) and Exphormer (Shirzad et al. 2023), always as
-    nodes of their own, with learned states of their own, none of the data's nodes made global. No other mask says
-    anything of virtual nodes, so that ``a & VirtualNodes()`` allows nothing.
+    Any two nodes are then two layers apart at a cost linear in the number of nodes: the global nodes of Longformer
+    (Beltagy et al. 2020), BigBird (Zaheer et al. 2020) and Exphormer (Shirzad et al. 2023), always as additional nodes
+    with learned states; no node of the data becomes global. No other mask covers virtual nodes, so that
+    ``a & VirtualNodes()`` allows nothing.
     """
 
     count: int = 1
@@ -28,7 +28,7 @@ class VirtualNodes(Mask):
         at_least(1, self.count, "the number of virtual nodes")
 
     @property
-    def through(self) -> tuple[int]:
+    def virtual_per_head(self) -> tuple[int]:
         return (self.count,)
 
     def keys(self, batch: GraphBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""One batch on several processes, each of which owns a run of its nodes."""
+"""One batch sharded over several processes, each of which owns a contiguous range of nodes."""
 
 from gt.parallel.halo import Halo
 from gt.parallel.model import check, forward

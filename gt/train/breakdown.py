@@ -32,7 +32,7 @@ def sizes_of(schema: Schema, batch: GraphBatch) -> Tensor | None:
     if schema.level == "link":
         return None
     if isinstance(batch, Share):
-        return batch.whole.sizes[batch.whole.batch[batch.cut.own]]
+        return batch.whole.sizes[batch.whole.batch[batch.partition.own]]
     return batch.sizes[batch.batch]
 
 

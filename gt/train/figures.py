@@ -181,7 +181,7 @@ def distance_lines(profiles: Sequence[Profile]) -> Figure:
         for head, score in enumerate(profile.score.T.tolist()):
             axes.plot(score, ".-", lw=1.2, color=mpl.colormaps["viridis"](0.9 * head / max(heads - 1, 1)),
                       label=f"head {head}")  # fmt: skip
-        axes.set_title(profile.where, fontsize=9)
+        axes.set_title(profile.layers, fontsize=9)
         axes.set_xlabel(f"{profile.unit} away", fontsize=8)
         axes.grid(alpha=0.3)
         if heads <= 8:

@@ -62,7 +62,7 @@ def test_six_nodes_in_a_ring_or_in_two_are_alike_and_colours_go_with_a_renumberi
 
 @pytest.mark.parametrize("starts", [1 << 14, 7])
 def test_cycles_are_those_of_networkx(starts, monkeypatch):
-    monkeypatch.setattr(cycles, "STARTS", starts)
+    monkeypatch.setattr(cycles, "CHUNK", starts)
     graphs = [*AWKWARD[:12], *DIRECTED, graph_of(6, [(i, j) for i in range(6) for j in range(i)])]
     found = Cycles(6).compute(pack(graphs))["cycles"]
     assert found.dtype == np.float32
@@ -84,6 +84,6 @@ def test_what_cannot_be_is_refused(monkeypatch):
     for make, options in ((Colours, {"rounds": 0}), (Colours, {"size": 0}), (Cycles, {"length": 2})):
         with pytest.raises(UserError):
             make(**options)
-    monkeypatch.setattr(cycles, "MOST", 10)
+    monkeypatch.setattr(cycles, "MAX_PATHS", 10)
     with pytest.raises(UserError, match=r"cycles\.length=4"):
         Cycles(4).compute(pack(AWKWARD))

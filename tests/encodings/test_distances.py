@@ -183,7 +183,7 @@ def test_the_loader_makes_ready_what_no_parameter_decides():
 def test_options_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="pair_bias"):
         Attention(8, 2, edges=True, pair_bias=True)
-    with pytest.raises(ValueError, match="Distance gives features to pairs"):
+    with pytest.raises(ValueError, match="Distance adds features to pairs"):
         network([Distance()])
     with pytest.raises(ValueError, match="heads=2"):
         network([Distance(3, 4)], pair_bias=True)(random_batch((4, 3)))

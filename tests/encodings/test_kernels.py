@@ -56,10 +56,10 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__nam
 
 @kinds
 def test_pairs_are_those_of_each_graph(kind):
-    batch, module = GraphBatch.from_data_list(GRAPHS), kind.module(kind.of_pair, Schema())
+    batch, module = GraphBatch.from_data_list(GRAPHS), kind.module(kind.pair_channels, Schema())
     nn.init.eye_(module.of_p.weight)
     rows = module.pairs(Complete()(batch))
-    expected = [TRUTH[kind](weighted(graph)).reshape(-1, kind.of_pair) for graph in GRAPHS]
+    expected = [TRUTH[kind](weighted(graph)).reshape(-1, kind.pair_channels) for graph in GRAPHS]
     np.testing.assert_allclose(rows.detach(), np.concatenate(expected), atol=2e-5)
     for mask in (Hops(1), Hops(1) | VirtualNodes(1)):
         wide = with_virtual_nodes(batch, mask.virtual_nodes)
@@ -117,7 +117,7 @@ def test_what_cannot_be_is_refused(monkeypatch):
             make(**options)
     assert Resistance(("p",)).key() is None
     assert HeatKernel((1.0,)).key() != HeatKernel((2.0,)).key()
-    monkeypatch.setattr(kernels, "LARGEST", 8)
+    monkeypatch.setattr(kernels, "MAX_NODES", 8)
     with pytest.raises(UserError, match="8 nodes, not 9"):
         HeatKernel().compute(pack(AWKWARD[:8]))
     with pytest.raises(UserError, match="8 nodes, not 9"):

@@ -101,11 +101,11 @@ def test_every_way_to_compute_them_agrees(monkeypatch, normalised):
         return list(modes(graphs, k=5, normalised=normalised))
 
     ways = [found()]
-    monkeypatch.setattr(spectrum, "TOGETHER", 0)
+    monkeypatch.setattr(spectrum, "MAX_BATCHED", 0)
     ways.append(found())
-    monkeypatch.setattr(spectrum, "DENSE", 0)
+    monkeypatch.setattr(spectrum, "MAX_DENSE", 0)
     ways.append(found())
-    monkeypatch.setattr(spectrum, "FEW", -1)
+    monkeypatch.setattr(spectrum, "FEW_CYCLES", -1)
     ways.append(found())
     tries = []
 
@@ -132,11 +132,11 @@ def spider(legs, length):
     return graph_of(1 + legs * length, [pair for nodes in ends for pair in pairwise(nodes)])
 
 
-@pytest.mark.parametrize("few", [-1, spectrum.FEW])
+@pytest.mark.parametrize("few", [-1, spectrum.FEW_CYCLES])
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize(("legs", "length"), [(12, 100), (40, 30), (20, 60)])
 def test_repeated_eigenvalues_of_a_large_graph_are_all_there(monkeypatch, legs, length, normalised, few):
-    monkeypatch.setattr(spectrum, "FEW", few)
+    monkeypatch.setattr(spectrum, "FEW_CYCLES", few)
     graph = spider(legs, length)
     order = np.random.default_rng(0).permutation(graph.num_nodes)
     expected = np.linalg.eigvalsh(matrix(graph, normalised))[:8]
@@ -165,8 +165,8 @@ def test_a_hub_with_a_long_path_takes_few_steps(monkeypatch, normalised):
 
 
 def test_more_modes_than_nodes_of_a_large_graph(monkeypatch):
-    monkeypatch.setattr(spectrum, "TOGETHER", 0)
-    monkeypatch.setattr(spectrum, "DENSE", 0)
+    monkeypatch.setattr(spectrum, "MAX_BATCHED", 0)
+    monkeypatch.setattr(spectrum, "MAX_DENSE", 0)
     graph = random_graph(9, 9, seed=0)
     ((values, _),) = modes([graph], k=30)
     np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix(graph, True)), atol=1e-5)
@@ -175,7 +175,7 @@ def test_more_modes_than_nodes_of_a_large_graph(monkeypatch):
 @pytest.mark.parametrize(("slab", "entries"), [(1, 1), (60, 200)])
 def test_the_way_it_is_cut_does_not_matter(monkeypatch, slab, entries):
     expected = Laplacian(k=5).compute(pack(AWKWARD))
-    monkeypatch.setattr(pieces, "SLAB", slab)
+    monkeypatch.setattr(pieces, "CHUNK", slab)
     monkeypatch.setattr(pieces, "ENTRIES", entries)
     found = Laplacian(k=5).compute(pack(AWKWARD))
     for name in Laplacian.arrays:

@@ -106,7 +106,7 @@ def test_edges_without_features_of_their_own_have_those_of_the_encoding():
     ("options", "stream"), [({"edges": False}, "pairs"), ({"edges": False, "local": None}, "edges")]
 )
 def test_features_that_no_layer_reads_are_refused(options, stream):
-    with pytest.raises(ValueError, match=f"RelativeWalks gives features to {stream}"):
+    with pytest.raises(ValueError, match=f"RelativeWalks adds features to {stream}"):
         network(**options)
 
 

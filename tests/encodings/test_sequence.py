@@ -40,11 +40,11 @@ def test_learned_positions_are_rows_of_the_table(sizes):
 
 
 def test_learned_positions_beyond_the_table_are_reported():
-    with pytest.raises(UserError, match="graph of 9 nodes goes beyond the table of 8 positions"):
+    with pytest.raises(UserError, match="graph of 9 nodes exceeds the table of 8 positions"):
         LearnedPositions(length=8).module(6, Schema(max_nodes=9))
-    with pytest.raises(UserError, match="graph of 9 nodes goes beyond the table of 8 positions"):
+    with pytest.raises(UserError, match="graph of 9 nodes exceeds the table of 8 positions"):
         LearnedPositions(length=8).module(6, Schema(max_nodes=5)).nodes(random_batch((2, 9)))
-    with pytest.raises(UserError, match="holds nothing"):
+    with pytest.raises(UserError, match="is empty"):
         LearnedPositions().module(6, Schema())
 
 
@@ -91,7 +91,7 @@ def test_rotary_keeps_lengths_and_dtypes_and_passes_gradients():
 
 def test_rotary_needs_pairs():
     q = torch.randn(5, 2, 7)
-    with pytest.raises(UserError, match="7 channels a head must be made even"):
+    with pytest.raises(UserError, match="even number of channels per head, not 7"):
         Rotary().module(14, Schema()).rotate(q, q, random_batch((5,)))
 
 

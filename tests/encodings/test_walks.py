@@ -57,7 +57,7 @@ def test_triangle_with_a_tail_by_hand():
 def test_large_graphs_go_by_columns(monkeypatch):
     graphs = [random_graph(100, 150, seed=seed) for seed in (1, 2)]
     expected = walk(graphs, 9)
-    monkeypatch.setattr(walks, "WHOLE", 50)
+    monkeypatch.setattr(walks, "MAX_FULL", 50)
     monkeypatch.setattr(walks, "ENTRIES", 1)  # several rounds of columns, the last one shorter
     np.testing.assert_allclose(walk(graphs, 9), expected, atol=1e-6)
     graphs = [random_directed(100, 300, seed=2)]
@@ -67,7 +67,7 @@ def test_large_graphs_go_by_columns(monkeypatch):
 @pytest.mark.parametrize(("slab", "entries"), [(1, 1), (40, 60), (10**6, 300)])
 def test_the_way_it_is_cut_does_not_matter(monkeypatch, slab, entries):
     expected = walk(AWKWARD)
-    monkeypatch.setattr(pieces, "SLAB", slab)
+    monkeypatch.setattr(pieces, "CHUNK", slab)
     monkeypatch.setattr(pieces, "ENTRIES", entries)
     np.testing.assert_allclose(walk(AWKWARD), expected, atol=1e-7)
 
@@ -84,7 +84,7 @@ def test_follows_a_renumbering():
 
 
 def test_progress_sees_every_part(monkeypatch):
-    monkeypatch.setattr(pieces, "SLAB", 50)
+    monkeypatch.setattr(pieces, "CHUNK", 50)
     seen = []
 
     def progress(parts):
@@ -117,7 +117,7 @@ def test_module_normalises_then_maps():
 
 
 def test_unprepared_batch_and_bad_options_are_reported():
-    with pytest.raises(UserError, match="carry no 'random_walk'"):
+    with pytest.raises(UserError, match="do not contain 'random_walk'"):
         RandomWalk().module(64, Schema()).nodes(GraphBatch.from_data_list(AWKWARD))
     for options in ({"steps": 0}, {"dim": 0}):
         with pytest.raises(UserError, match="1 or more"):

@@ -53,7 +53,7 @@ def test_any_masks_take_turns_but_schedules_do_not_combine():
 
 def test_bad_schedules_are_refused():
     for given in ({"hops": 1, "schedule": [1]}, {"schedule": []}):
-        with pytest.raises(ValueError, match="a schedule needs at least one radius, and takes the place of hops"):
+        with pytest.raises(ValueError, match="a schedule needs at least one radius and replaces hops"):
             Hops(**given)
     with pytest.raises(ValueError, match="at least one mask"):
         Schedule([])
@@ -254,11 +254,11 @@ def test_radii_by_layer_and_by_head():
         (("mask=by_layer", "mask.hops=[1,2]"), "2 masks for 4 blocks"),
         (
             ("model=gps", "mask=by_head", "mask.hops=[1,2]"),
-            "the mask of block 0 tells 2 heads apart, its attention has 4",
+            "the mask of block 0 has 2 heads, its attention has 4",
         ),
         (("mask=by_head", "mask.hops=3"), "mask.hops=3 has the wrong type: it should be a list"),
         (("mask=hops", "mask.schedule=[a]"), "wrong type"),
-        (("mask=hops", "mask.hops=1", "mask.schedule=[1]"), "takes the place of hops"),
+        (("mask=hops", "mask.hops=1", "mask.schedule=[1]"), "replaces hops"),
         (("mask=exphormer", "mask.masks.1.degree=3"), "must be even"),
     ],
 )

@@ -163,11 +163,11 @@ def test_a_prepared_batch_waits_for_no_device():
 
 def test_reach_counts_virtual_nodes_as_out_of_reach():
     net = GraphTransformer(SCHEMA, 16, 1, BLOCKS["attention"], Hops(0) | VirtualNodes(1)).eval()
-    reach = attention_reach(net, [GraphBatch.from_data_list([path(4), path(2)])], most=2)
+    reach = attention_reach(net, [GraphBatch.from_data_list([path(4), path(2)])], max_hops=2)
     assert reach.even[0].tolist() == pytest.approx([0.5, 0, 0, 0.5])
     assert reach.share[0].sum(-1).tolist() == pytest.approx([1, 1])
 
 
 def test_a_mask_for_other_heads_is_refused_when_the_model_is_built():
-    with pytest.raises(ValueError, match="mask of block 1 tells 3 heads apart, its attention has 2"):
+    with pytest.raises(ValueError, match="mask of block 1 has 3 heads, its attention has 2"):
         GraphTransformer(SCHEMA, 8, 2, BLOCKS["GPS"], [Hops(1), PerHead([Hops(1)] * 3)])

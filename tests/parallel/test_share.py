@@ -148,7 +148,7 @@ def test_what_is_compared_above_is_not_refused(name):
 
 
 def test_pairs_that_do_not_fit_into_memory_are_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr("gt.parallel.share.MOST", 10)
+    monkeypatch.setattr("gt.parallel.share.MAX_PAIRS", 10)
     net = network(block=block(hint=PositionDecay))
     with pytest.raises(UserError, match=r"Complete.* 196 pairs.* bias"):
         parallel.share_of(example("one graph", "node"), 0, 2, "node", net.readings())
