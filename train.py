@@ -1,4 +1,4 @@
-"""Train a model: ``python train.py [group=option] [key=value ...]``; ``python train.py --help`` lists both."""
+"""Train a model: ``python train.py [group=option] [key=value ...]``, both listed by ``python train.py --help``."""
 
 import math
 import os
@@ -24,22 +24,22 @@ def main(cfg: DictConfig) -> float:
     composed = HydraConfig.get()
     lines = [*composed.overrides.hydra, *composed.overrides.task]
     outdated = Files.of(composed).outdated(lines, str(composed.job.config_name))
-    settle(cfg, composed.overrides.task, outdated)  # first: `job` keeps the configuration as it then is
+    settle(cfg, composed.overrides.task, outdated)  # first, as `job` saves the configuration
     if (score := kept_score()) is not None:
         return score
     with job(cfg):
         with importing():
-            from gt.train.run import run  # late: --help and a typo answer at once
+            from gt.train.run import run  # late, so that --help and typos are answered at once
 
         return run(cfg)
-    return math.nan  # one of a sweep, which failed
+    return math.nan  # a failed job of a sweep
 
 
 def command() -> None:
-    """What is run from the command line: the arguments checked, then one run or a sweep."""
+    """Entry point: check the arguments, then start a run or a sweep."""
     if is_child():
         end_with_parent()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come out as they are: `one_line` says what a user can mend
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to `one_line`
     with one_line(), ranking():
         with importing():
             sys.argv[1:] = one_of_several(prepared(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Everything between a graph neural network and a Transformer, by one knob."""
+"""The spectrum between graph neural networks and Transformers, in one framework."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -15,13 +15,13 @@ try:
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
-# imported on first use: the command line answers without PyTorch, and a library user may not need the trainer
-LATE = {"GraphBatch": "gt.graph", "load": "gt.prediction.trained"}
+# imported lazily: the command line starts without PyTorch, and library users may not need the trainer
+LAZY = {"GraphBatch": "gt.graph", "load": "gt.prediction.trained"}
 
 
 def __getattr__(name: str) -> object:
-    if name in LATE:
-        return getattr(import_module(LATE[name]), name)
+    if name in LAZY:
+        return getattr(import_module(LAZY[name]), name)
     raise AttributeError(f"module 'gt' has no attribute '{name}'")
 
 

@@ -1,7 +1,7 @@
-"""``gt PROGRAM ...``: every program of this package by one word, such as ``gt train data=text``.
+"""``gt PROGRAM ...``: the programs of this package as one command, such as ``gt train data=text``.
 
-``gt train`` is ``python train.py``, any other ``gt NAME`` is ``python -m gt.NAME``. ``gt --completion bash`` (or zsh)
-prints what a shell needs to complete programs, options and their names.
+``gt train`` runs ``python train.py``, any other ``gt NAME`` runs ``python -m gt.NAME``. ``gt --completion bash`` (or
+zsh) prints the shell completion of programs, groups and their options.
 """
 
 import ast
@@ -17,7 +17,7 @@ from gt.errors import UserError, nearest, one_line
 
 PACKAGE = Path(__file__).parent
 TRAIN = CONFIGS.parent / "train.py"
-GUARD = 'if __name__ == "__main__":'
+MAIN_GUARD = 'if __name__ == "__main__":'
 SHELLS = {
     "bash": """_gt() {
     local IFS=$'\\n'
@@ -38,41 +38,41 @@ compdef _gt gt""",
 
 
 def programs() -> dict[str, Path]:
-    """Every program by its name: the files that run as one."""
+    """All programs by name: the files with a main guard."""
     files = sorted({*PACKAGE.glob("*.py"), *PACKAGE.glob("*/__main__.py")} - {Path(__file__)})
     modules = {path.parent.name if path.stem == "__main__" else path.stem: path for path in files}
-    return {"train": TRAIN} | {name: path for name, path in modules.items() if GUARD in path.read_text()}
+    return {"train": TRAIN} | {name: path for name, path in modules.items() if MAIN_GUARD in path.read_text()}
 
 
-def about(path: Path) -> str:
-    """What a program says of itself, in a line."""
-    said = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() or [""]
-    first, _, second = said[0].partition(": ")
+def summary(path: Path) -> str:
+    """The one-line description in a program's docstring."""
+    lines = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() or [""]
+    first, _, second = lines[0].partition(": ")
     return (second if first.startswith("``") else first).rstrip(".")
 
 
-def completions(words: Sequence[str]) -> list[str]:
-    """What the last of the words after ``gt`` may become: a program, an option of a group, a group."""
-    *before, last = words or [""]
-    if not before:
+def completions(arguments: Sequence[str]) -> list[str]:
+    """Completions of the last word after ``gt``: programs, config groups, or options of a group."""
+    *previous, last = arguments or [""]
+    if not previous:
         return [name for name in programs() if name.startswith(last)]
-    known = groups(CONFIGS)
+    options = groups(CONFIGS)
     group, is_value, value = last.partition("=")
     if not is_value:
-        return [f"{name}=" for name in known if name.startswith(last)]
-    listed = value.rpartition(",")[0] + "," if "," in value else "[" if value.startswith("[") else ""
-    rest = value.removeprefix(listed)
-    return [f"{group}={listed}{option}" for option in known.get(group, ()) if option.startswith(rest)]
+        return [f"{name}=" for name in options if name.startswith(last)]
+    prefix = value.rpartition(",")[0] + "," if "," in value else "[" if value.startswith("[") else ""
+    partial = value.removeprefix(prefix)
+    return [f"{group}={prefix}{option}" for option in options.get(group, ()) if option.startswith(partial)]
 
 
-def main(words: Sequence[str]) -> None:
-    """Run what the words ask for."""
-    if not words or words[0] in ("-h", "--help"):
+def main(arguments: Sequence[str]) -> None:
+    """Run the program named by the first argument."""
+    if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, programs()))
         print(f"{__doc__}\nPrograms:\n")
-        print("\n".join(f"  {name:{width}}  {about(path)}" for name, path in programs().items()))
+        print("\n".join(f"  {name:{width}}  {summary(path)}" for name, path in programs().items()))
         return
-    name, *rest = words
+    name, *rest = arguments
     if name == "--complete":
         print("\n".join(completions(rest)))
         return
@@ -85,7 +85,7 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"no program '{name}': {nearest(name, programs())}")
     sys.argv = [f"gt {name}", *rest]
     if name == "train":
-        sys.argv[0] = os.fspath(TRAIN)  # by which Hydra and the processes that it starts know the program
+        sys.argv[0] = os.fspath(TRAIN)  # Hydra and its subprocesses identify the program by it
         sys.path.insert(0, os.getcwd())
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def command() -> None:
-    """What the ``gt`` command runs."""
+    """Entry point of the ``gt`` command."""
     with quick_exit(), one_line():
         main(sys.argv[1:])
 

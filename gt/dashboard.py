@@ -1,6 +1,6 @@
-"""``python -m gt.dashboard``: a W&B workspace for the runs of a project, and a report, arranged: result to pictures.
+"""``python -m gt.dashboard``: a W&B workspace and a report for the runs of a project, from results to pictures.
 
-Writes both as JSON; with ``--upload`` W&B gets them, as a saved view of the project and a draft of a report.
+Writes both as JSON; ``--upload`` also saves them at W&B, as a view of the project and a draft report.
 """
 
 import argparse
@@ -15,21 +15,21 @@ from gt.errors import Parser, UserError, first_line, one_line
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.dashboard", description=__doc__)
-    parser.add_argument("--entity", default="", help="the team or user; your own unless told")
-    parser.add_argument("--project", default="gt", help="gt unless told")
-    parser.add_argument("--metric", default="accuracy", help="which one decides, such as auroc; accuracy unless told")
+    parser.add_argument("--entity", default="", help="team or user (default: your own)")
+    parser.add_argument("--project", default="gt", help="default: gt")
+    parser.add_argument("--metric", default="accuracy", help="the main metric, such as auroc (default: accuracy)")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("dashboard.json"),
-        help="the file, the report's beside it; dashboard.json unless told",
+        help="output file, beside which the report is written (default: dashboard.json)",
     )
     parser.add_argument("--upload", action="store_true", help="save both at W&B; needs wandb login")
     return parser.parse_args()
 
 
-def panels_of(metric: str) -> dict[str, list[Any]]:
-    """Panels in sections, by the names under which `gt` logs, see ``docs/tutorials/cluster.md``."""
+def build_panels(metric: str) -> dict[str, list[Any]]:
+    """Panels by section, for the names that `gt` logs, see ``docs/tutorials/cluster.md``."""
     import wandb_workspaces.reports.v2 as panels
 
     def line(*names: str, title: str) -> Any:
@@ -38,7 +38,7 @@ def panels_of(metric: str) -> dict[str, list[Any]]:
     return {
         "Result": [
             panels.ScalarChart(metric=f"result/{metric}", title=f"test {metric}"),
-            panels.BarPlot(metrics=[f"result/{metric}", f"baseline/{metric}"], title="beside the trivial baseline"),
+            panels.BarPlot(metrics=[f"result/{metric}", f"baseline/{metric}"], title="against the trivial baseline"),
             panels.ParallelCoordinatesPlot(
                 columns=[
                     panels.ParallelCoordinatesPlotColumn(metric=name)
@@ -51,8 +51,8 @@ def panels_of(metric: str) -> dict[str, list[Any]]:
             line("train/loss", "valid/loss", title="loss"),
             line(f"valid/{metric}", title=f"validation {metric}"),
             panels.LinePlot(x="trainer/global_step", metric_regex="lr-.*", title="learning rate"),
-            line("optim/gradient_norm", title="length of the gradient, before clipping"),
-            line("optim/update_to_weight", title="step by weights"),
+            line("optim/gradient_norm", title="gradient norm before clipping"),
+            line("optim/update_to_weight", title="update-to-weight ratio"),
             panels.LinePlot(x="trainer/global_step", metric_regex="blend/.*", title="share of attention by layer"),
         ],
         "Attention": [
@@ -66,8 +66,8 @@ def panels_of(metric: str) -> dict[str, list[Any]]:
             )
         ],
         "Speed": [
-            panels.LinePlot(x="trainer/global_step", metric_regex="speed/.*", title="graphs, nodes, edges a second"),
-            line("data/wait", "data/padding", title="shares of waiting and padding"),
+            panels.LinePlot(x="trainer/global_step", metric_regex="speed/.*", title="graphs, nodes, edges per second"),
+            line("data/wait", "data/padding", title="shares of data wait and padding"),
             line("memory/peak_gib", title="memory, GiB"),
         ],
         "Pictures": [
@@ -78,35 +78,35 @@ def panels_of(metric: str) -> dict[str, list[Any]]:
 
 
 def workspace(entity: str, project: str, metric: str) -> Any:
-    """The panels as a view of a project."""
+    """The panels as a workspace view of a project."""
     from wandb_workspaces.workspaces import Section, Workspace
 
-    shown = panels_of(metric).items()
-    parts = [Section(name=name, panels=panels, is_open=name != "Speed") for name, panels in shown]
-    return Workspace(name="gt", entity=entity, project=project, sections=parts)
+    sections = build_panels(metric).items()
+    workspace_sections = [Section(name=name, panels=panels, is_open=name != "Speed") for name, panels in sections]
+    return Workspace(name="gt", entity=entity, project=project, sections=workspace_sections)
 
 
 def report(entity: str, project: str, metric: str, online: bool = False) -> Any:
-    """The panels under headings, over the table of the project's runs: for text of one's own between them.
+    """The panels under headings, with the project's runs, as a report to which text can be added.
 
     Args:
-        online: whether W&B may be asked for the project's number; without one a panel's runs are those of the report's.
+        online: whether W&B may be asked for the project's ID; otherwise panels refer to the report's own project.
     """
     import wandb_workspaces.reports.v2 as reports
 
     blocks: list[Any] = [reports.TableOfContents()]
-    for name, panels in panels_of(metric).items():
+    for name, panels in build_panels(metric).items():
         runs = reports.Runset(entity=entity if online else "", project=project, name="runs")
         blocks += [reports.H2(name), reports.PanelGrid(runsets=[runs], panels=panels)]
     return reports.Report(project=project, entity=entity, title=f"{project}: {metric}", blocks=blocks)
 
 
 @contextmanager
-def reached() -> Iterator[None]:
-    """Around what asks W&B.
+def wandb_errors() -> Iterator[None]:
+    """Context manager around requests to W&B.
 
     Raises:
-        UserError: it does not answer, or refuses.
+        UserError: W&B cannot be reached or refuses the request.
     """
     import requests
     import wandb
@@ -115,38 +115,38 @@ def reached() -> Iterator[None]:
         yield
     except (wandb.errors.Error, requests.RequestException) as error:
         line = first_line(error)
-        raise UserError(f"W&B cannot be reached: {line}; without --upload the files alone are written") from None
+        raise UserError(f"W&B cannot be reached: {line}; without --upload only the files are written") from None
 
 
 def main() -> None:
     args = arguments()
-    with importing():  # late: --help answers at once
+    with importing():  # late, so that --help is answered at once
         from gt.data.files import write_bytes
 
         try:
             import wandb_workspaces  # noqa: F401
         except ImportError:
-            raise UserError("this takes wandb-workspaces: pip install -e '.[dashboard]'") from None
+            raise UserError("this needs wandb-workspaces: pip install -e '.[dashboard]'") from None
     if args.upload:
         from gt.train.logging import online
 
         if not online():
-            raise UserError("no key for W&B: run wandb login first, and leave WANDB_MODE alone")
-    with reached():
+            raise UserError("no W&B API key: run wandb login first, and leave WANDB_MODE unset")
+    with wandb_errors():
         entity = args.entity
         if args.upload and not entity:
             import wandb
 
             entity = str(wandb.Api().default_entity)
-        parts = {
+        outputs = {
             args.out: workspace(entity, args.project, args.metric),
             args.out.with_stem(f"{args.out.stem}-report"): report(entity, args.project, args.metric, args.upload),
         }
-        for name, (out, arranged) in zip(("workspace", "report"), parts.items(), strict=True):
-            write_bytes(out, arranged._to_model().model_dump_json(by_alias=True, indent=1).encode())
+        for name, (out, document) in zip(("workspace", "report"), outputs.items(), strict=True):
+            write_bytes(out, document._to_model().model_dump_json(by_alias=True, indent=1).encode())
             print(f"{name:<10} {out}")
             if args.upload:
-                saved = arranged.save(**({"draft": True} if name == "report" else {}))
+                saved = document.save(**({"draft": True} if name == "report" else {}))
                 print(f"saved as   {saved.url}")
 
 

@@ -1,4 +1,4 @@
-"""``python -m gt.doctor``: what this machine has: versions, devices, kernels, folders; and what is missing."""
+"""``python -m gt.doctor``: a report on this machine: versions, devices, kernels, folders, and what is missing."""
 
 import argparse
 import os
@@ -12,8 +12,8 @@ from gt.cli.program import importing, quick_exit
 from gt.errors import Parser, one_line
 
 GIB = 2**30
-LITTLE = 2 * GIB  # of a disk
-# what a package is for, and the extra that installs it; the first ones come with this package
+LOW_SPACE = 2 * GIB  # free disk space that is worth a warning
+# what a package is for and how to install it; '': a dependency of this package
 PACKAGES = {
     "torch": "",
     "pytorch-lightning": "",
@@ -24,12 +24,12 @@ PACKAGES = {
     "rdkit": 'molecules: pip install -e ".[molecules]"',
     "pyarrow": 'Parquet tables: pip install -e ".[molecules]"',
     "tokenizers": 'byte pairs (data.tokens=bpe): pip install -e ".[text]"',
-    "triton": "attention by Triton's kernels on a GPU; comes with torch for CUDA",
+    "triton": "Triton attention kernels on a GPU; comes with torch for CUDA",
 }
 
 
 def packages() -> Iterator[tuple[str, str]]:
-    """Versions, and what a missing package is for."""
+    """Versions of packages, and what missing ones are for."""
     for name, purpose in PACKAGES.items():
         try:
             yield name, version(name)
@@ -57,7 +57,7 @@ def devices() -> Iterator[tuple[str, str]]:
 
 
 def kernels() -> Iterator[tuple[str, str]]:
-    """Which ways to compute attention work here, for plain attention, and by whose times one is chosen."""
+    """Which backends can compute plain attention here, and the source of the cost tables that select one."""
     import torch
 
     from gt.attention.costs import Demand, cost_table, table_path
@@ -68,30 +68,30 @@ def kernels() -> Iterator[tuple[str, str]]:
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         demand = Demand(device=device, half=device == "cuda")
         for name, backend in BACKENDS.items():
-            why = backend.obstacle(demand) or backend.avoided(demand)
-            yield f"{name} on {device}", "yes" if why is None else f"no: {why}"
+            reason = backend.obstacle(demand) or backend.avoided(demand)
+            yield f"{name} on {device}", "yes" if reason is None else f"no: {reason}"
         source = cost_table(device, demand.half).source
-        own = table_path(device, demand.half).exists()
-        told = ", ".join(str(source[key]) for key in ("device", "torch", "date") if key in source)
-        yield f"costs on {device}", told if own else f"{told}; measure this machine's own: python -m gt.lottery"
+        is_own = table_path(device, demand.half).exists()
+        origin = ", ".join(str(source[key]) for key in ("device", "torch", "date") if key in source)
+        yield f"costs on {device}", origin if is_own else f"{origin}; to measure this machine: python -m gt.lottery"
 
 
 def folders() -> Iterator[tuple[str, str]]:
-    """Where data and runs go, and whether they can."""
+    """Folders of data and runs, their free space, and whether they are writable."""
     for name in ("data", "runs"):
         folder = Path(name).resolve()
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(there).free
-        said = f"{folder}, {free / GIB:.1f} GiB free"
-        if not os.access(there, os.W_OK):
-            said += "; cannot be written to"
-        elif free < LITTLE:
-            said += "; that is little"
-        yield name, said
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(existing).free
+        status = f"{folder}, {free / GIB:.1f} GiB free"
+        if not os.access(existing, os.W_OK):
+            status += "; not writable"
+        elif free < LOW_SPACE:
+            status += "; low on space"
+        yield name, status
 
 
 def dashboards() -> Iterator[tuple[str, str]]:
-    """Whether runs go to W&B."""
+    """Whether runs are logged to W&B."""
     from gt.train.logging import disabled, has_key, online
 
     if disabled():
@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     arguments()
     with importing():
-        import torch  # noqa: F401  late: --help answers at once
+        import torch  # noqa: F401  late, so that --help is answered at once
         from rich.console import Console
         from rich.table import Table
 

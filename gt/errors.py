@@ -1,4 +1,4 @@
-"""Errors that a user may see as a single line, and how they are shown."""
+"""User-facing errors, shown as a single line."""
 
 import argparse
 import difflib
@@ -14,16 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # text that Hydra's grammar and a shell take as it stands
-UNREAD = 141  # exit code of a program whose output nobody reads any more, 128 and SIGPIPE, as shells have it
-FEW = 3  # names of which one is as likely as another, of which a message lists no more
-WORDS = ("null", "true", "false", "nan", "inf")  # but for what Hydra takes for a value that is no text
+UNQUOTED = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*")  # needs no quotes in Hydra's grammar or a shell
+BROKEN_PIPE_EXIT = 141  # 128 + SIGPIPE, as in shells
+MAX_SUGGESTIONS = 3  # equally similar names in an error message
+NON_STRINGS = ("null", "true", "false", "nan", "inf")  # words that Hydra does not parse as strings
 
 
 class UserError(Exception):
-    """Something the user can mend: says what is wrong, where, and what to do. Shown without a traceback.
+    """An error that the user can fix: says what is wrong, where, and what to do. Shown without a traceback.
 
-    ``str`` is one line, also where it quotes a cell or a name that has several.
+    ``str`` is always one line, even if the message quotes multi-line text.
     """
 
     def __str__(self) -> str:
@@ -31,30 +31,30 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags that are written in full, whose complaints are one line, without the usage in front."""
+    """An argument parser without abbreviations that reports errors in one line, without the usage."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        if unknown := re.match(r"unrecognized arguments:.*? (--?[a-zA-Z][\w-]*)", message):
-            message = f"there is no option '{unknown[1]}': {nearest(unknown[1], self.options())}"
+        if match := re.match(r"unrecognized arguments:.*? (--?[a-zA-Z][\w-]*)", message):
+            message = f"there is no option '{match[1]}': {nearest(match[1], self.options())}"
         raise UserError(f"{message}; see {self.prog} --help")
 
     def options(self) -> set[str]:
-        """The flags by their long names, those of its commands too."""
-        names = {name for action in self._actions for name in action.option_strings}
+        """The long flags of this parser and its subcommands."""
+        flags = {name for action in self._actions for name in action.option_strings}
         commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-        for parser in (parser for each in commands for parser in each.values()):
-            names |= parser.options()
-        return {name for name in names if name.startswith("--")}
+        for parser in (parser for subparsers in commands for parser in subparsers.values()):
+            flags |= parser.options()
+        return {name for name in flags if name.startswith("--")}
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Whatever goes wrong ends the program with one line on standard error and an exit code other than 0.
+    """Context manager that turns any exception into one line on standard error and a non-zero exit code.
 
-    Where whoever read what it prints is gone, as with ``| head``, it ends without a word.
+    If standard output has been closed, as by ``| head``, the program exits silently.
     """
     try:
         yield
@@ -62,39 +62,39 @@ def one_line() -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and unread():
-            raise SystemExit(UNREAD) from None
+        if isinstance(error, BrokenPipeError) and output_closed():
+            raise SystemExit(BROKEN_PIPE_EXIT) from None
         print(f"error: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def unread() -> bool:
-    """Whether whoever read what this program prints is gone."""
+def output_closed() -> bool:
+    """Whether the reader of this program's standard output is gone."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # of a pipe without a reader the system says so, asked or not
+    poll.register(sys.stdout.fileno(), 0)  # POLLERR is reported without being requested
     return bool(poll.poll(0))
 
 
 def reason(error: Exception, log: Path | None = None) -> str:
-    """What is wrong, in one line. Of what no user can mend, a bug, the traceback is in a file that the line names.
+    """Describe an error in one line; for a bug, the line names the file that has the traceback.
 
     Args:
-        log: takes the traceback of any error; without it a bug's goes to a new file in the folder for temporary files.
+        log: file to which the traceback of any error is appended; None: only bugs are logged, to a new temporary file.
     """
     bug = not isinstance(error, UserError | OSError)
     if bug and log is None:
         log = Path(tempfile.mkstemp(prefix="gt-", suffix=".log")[1])
     if log is not None:
-        with suppress(OSError), open(log, "a") as handle:  # what is wrong may be that nothing can be written there
+        with suppress(OSError), open(log, "a") as handle:  # the error may be that this file is not writable
             traceback.print_exception(error, file=handle)
     if isinstance(error, OSError):
         return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} ({own_line(error)}the traceback is in {log})" if bug else first
+    return f"{type(error).__name__}: {first} ({user_code_line(error)}the traceback is in {log})" if bug else first
 
 
-def own_line(error: Exception) -> str:
-    """Where an error came out of a user's own code, the innermost line of it; '' where it did not."""
+def user_code_line(error: Exception) -> str:
+    """The innermost line of the user's own code in a traceback; '' if there is none."""
     installed = [*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent)]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
@@ -104,31 +104,38 @@ def own_line(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says; that it is of its class where it says nothing."""
+    """The first line of an error message; the name of its class if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error message: the known names that begin so, or look most alike, or all; in any letters."""
-    names, small = sorted(known), name.lower()
-    begun = [each for each in names if each.lower().startswith(small)] if len(name.strip("-")) > 1 else []
-    alike = {each: difflib.SequenceMatcher(None, each.lower(), small).ratio() for each in begun or names}
-    most = max(alike.values(), default=0.0)
-    if begun or most >= 0.5:
-        best = [f"'{each}'" for each in alike if alike[each] == most]
-        return f"did you mean {' or '.join(best[:FEW])}?"
-    return f"there are {', '.join(names)}" if names else "nothing may be set here"
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint for an error message: options with this prefix, the most similar ones, or all; ignores case."""
+    candidates, lowered = sorted(options), name.lower()
+    with_prefix = (
+        [candidate for candidate in candidates if candidate.lower().startswith(lowered)]
+        if len(name.strip("-")) > 1
+        else []
+    )
+    similarity = {
+        candidate: difflib.SequenceMatcher(None, candidate.lower(), lowered).ratio()
+        for candidate in with_prefix or candidates
+    }
+    highest = max(similarity.values(), default=0.0)
+    if with_prefix or highest >= 0.5:
+        best = [f"'{candidate}'" for candidate in similarity if similarity[candidate] == highest]
+        return f"did you mean {' or '.join(best[:MAX_SUGGESTIONS])}?"
+    return f"there are {', '.join(candidates)}" if candidates else "nothing may be set here"
 
 
 def shell_override(key: str, value: str | Sequence[str]) -> str:
-    """A setting as it is pasted into a shell: quoted as Hydra's grammar needs it, and that quoted as the shell does."""
+    """An override to paste into a shell: quoted for Hydra's grammar, then for the shell."""
     text = _quoted(value) if isinstance(value, str) else f"[{','.join(map(_quoted, value))}]"
     return shlex.quote(f"{key}={text}")
 
 
 def _quoted(text: str) -> str:
-    if PLAIN.fullmatch(text) and text.lower() not in WORDS:
+    if UNQUOTED.fullmatch(text) and text.lower() not in NON_STRINGS:
         return text
-    # a backslash stands for itself but before a quote, or at the end, and before an interpolation
+    # a backslash is literal, except before a quote, at the end, and before an interpolation
     inner = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" if m[2] else "") + m[2], text).replace("${", "\\${")
     return f'"{inner}"'

@@ -1,7 +1,7 @@
-"""``python -m gt.explain RUN``: why a trained model says what it says of one sample, as a page to look at.
+"""``python -m gt.explain RUN``: an HTML page that explains a trained model's prediction for one sample.
 
 Attention by layer and head, attention rollout, integrated gradients and occlusion of nodes and edges, drawn over the
-molecule, graph or text; and how fast the answer falls when what they name is hidden, beside random rankings.
+molecule, graph or text; and how fast the output falls when top-ranked parts are hidden, against random rankings.
 """
 
 import argparse
@@ -13,30 +13,36 @@ from gt.cli.program import add_trust, import_from_here, importing, quick_exit
 from gt.errors import Parser, one_line
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m gt.explain", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("checkpoint", type=Path, help="a file such as RUN/checkpoints/best.ckpt, or the run folder")
-    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE or data=NAME")
-    parser.add_argument("--sample", type=int, default=0, help="its number in the split, 0 unless told")
-    parser.add_argument("--split", help="test where there is one")
-    parser.add_argument("--output", type=int, help="the class, task or number; the predicted class, or the first")
     parser.add_argument(
-        "--node", help="where nodes have answers, which: its number, or its name in a large graph; the last"
+        "checkpoint", type=Path, help="a checkpoint such as RUN/checkpoints/best.ckpt, or the run folder"
     )
-    parser.add_argument("--position", type=int, default=0, help="where an answer is a sequence, which; the first, 0")
+    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE or data=NAME")
+    parser.add_argument("--sample", type=int, default=0, help="index of the sample in the split (default: 0)")
+    parser.add_argument("--split", help="default: test if there is one")
+    parser.add_argument(
+        "--output", type=int, help="index of the class, task or number (default: the predicted class, or the first)"
+    )
+    parser.add_argument(
+        "--node", help="for node-level models, index of the node, or its name in a large graph (default: the last)"
+    )
+    parser.add_argument(
+        "--position", type=int, default=0, help="for sequence outputs, index of the position (default: 0)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
-        help="the page; explanation-SPLIT-SAMPLE.html, or explanation-node-NODE.html, in the run folder",
+        help="output page (default: explanation-SPLIT-SAMPLE.html or explanation-node-NODE.html in the run folder)",
     )
     add_trust(parser)
-    return parser.parse_intermixed_args(list(words))
+    return parser.parse_intermixed_args(list(argv))
 
 
-def main(words: Sequence[str]) -> None:
-    options = arguments(words)
+def main(argv: Sequence[str]) -> None:
+    options = arguments(argv)
     import_from_here()
-    with importing():  # late: --help and a typo answer at once
+    with importing():  # late, so that --help and typos are answered at once
         from gt.train.checkpoint import checkpoint_in, load
     path = checkpoint_in(options.checkpoint)
     task = load(path, options.trust)
@@ -49,24 +55,24 @@ def main(words: Sequence[str]) -> None:
         from gt.prediction.models import Models
         from gt.schema import number
     folder = path.resolve().parent.parent
-    every = options.split in (None, ALL) and are_new(options.overrides)
-    if every:
+    all_samples = options.split in (None, ALL) and are_new(options.overrides)
+    if all_samples:
         check_learned(options.overrides)
-    _, data = opened(folder, options.overrides, options.trust, Models([task]), new=every)
+    _, data = opened(folder, options.overrides, options.trust, Models([task]), new=all_samples)
     check_schema(task.schema, data.schema)
-    if not every:
+    if not all_samples:
         check_unchanged(task, data, options.overrides)
-    split = ALL if every else options.split or data.last_split()
+    split = ALL if all_samples else options.split or data.last_split()
     explained = explain(task, data, split, options.sample, options.output, options.node, options.position)
     out: Path = options.out or folder / f"explanation-{explained.name}.html"
     write_bytes(out, page(explained).encode())
-    print(f"{explained.title}: said {explained.prediction}, true {explained.target}")
+    print(f"{explained.title}: predicted {explained.prediction}, true {explained.target}")
     if explained.note:
         print(explained.note)
     for name, value in explained.faithful.items():
         top = explained.scores[name].argsort(descending=True)[:5].tolist()
-        words_of_top = ", ".join(map(explained.called, top))
-        print(f"{name:20}  faithfulness {number(value):>8}  highest: {words_of_top}")
+        top_names = ", ".join(map(explained.called, top))
+        print(f"{name:20}  faithfulness {number(value):>8}  highest: {top_names}")
     print(f"page  {out}")
 
 

@@ -1,8 +1,8 @@
-"""``python -m gt.export RUN``: a trained network in files for other programs, each checked on graphs of the run's data.
+"""``python -m gt.export RUN``: export a trained network for other programs, checked on graphs of the run's data.
 
-Leaves ``weights.safetensors`` with a model card, ``model.pt2`` (``torch.export``) and, where onnx, onnxscript and
+Writes ``weights.safetensors`` with a model card, ``model.pt2`` (``torch.export``) and, if onnx, onnxscript and
 onnxruntime are installed, ``model.onnx``. The last two take one graph with any number of nodes and edges; attention is
-computed by dense matrices. ``--aoti`` compiles the network for this machine's processor as well, ``model-aoti.pt2``.
+computed with dense matrices. ``--aoti`` also compiles the network for this machine's CPU, ``model-aoti.pt2``.
 """
 
 import argparse
@@ -15,24 +15,26 @@ from gt.errors import Parser, UserError, one_line
 from gt.schema import many
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m gt.export", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("run", type=Path, help="a run's folder, or a checkpoint in it")
-    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE, where the data have moved")
-    parser.add_argument("--graphs", type=int, default=100, help="how many each file is checked on")
-    parser.add_argument("--out", type=Path, help="folder; RUN/export")
-    parser.add_argument("--aoti", action="store_true", help="model-aoti.pt2 too, by AOTInductor and a C++ compiler")
+    parser.add_argument("run", type=Path, help="a run folder or a checkpoint")
+    parser.add_argument("overrides", nargs="*", help="data.KEY=VALUE, if the data have moved")
+    parser.add_argument("--graphs", type=int, default=100, help="number of graphs on which each file is checked")
+    parser.add_argument("--out", type=Path, help="output folder (default: RUN/export)")
+    parser.add_argument(
+        "--aoti", action="store_true", help="also write model-aoti.pt2, with AOTInductor and a C++ compiler"
+    )
     add_trust(parser)
-    options = parser.parse_intermixed_args(list(words))
+    options = parser.parse_intermixed_args(list(argv))
     if options.graphs < 1:
         raise UserError("--graphs must be 1 or more")
     return options
 
 
-def main(words: Sequence[str]) -> None:
-    options = arguments(words)
+def main(argv: Sequence[str]) -> None:
+    options = arguments(argv)
     import_from_here()
-    with importing():  # late: --help and a typo answer at once
+    with importing():  # late, so that --help and typos are answered at once
         from gt.train.checkpoint import checkpoint_in, load
     path = checkpoint_in(options.run)
     task = load(path, options.trust)
@@ -53,35 +55,35 @@ def main(words: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     batches = single_graphs(data, options.graphs)
     path = export.save_weights(task, folder)
-    print(f"{path}: read again, the same bits")
-    files, inputs = {export.WEIGHTS: "the parameters and buffers by name"}, ""
+    print(f"{path}: verified bit by bit")
+    files, inputs = {export.WEIGHTS: "parameters and buffers by name"}, ""
     failures: dict[str, list[str]] = {}
     try:
-        one, example = OneGraph(task.net), export.example_of(batches)
+        single, example = OneGraph(task.net), export.example_of(batches)
         with torch.no_grad():
             expected = [task(batch) for batch in batches]
-        results = export.save_traced(one, example, batches, expected, folder, options.aoti)
+        results = export.save_traced(single, example, batches, expected, folder, options.aoti)
     except UserError as error:
         results = dict.fromkeys(export.traced_files(options.aoti), error)
     for name, result in results.items():
         if isinstance(result, float):
-            inputs = one.described(example)
+            inputs = single.described(example)
             files[name] = f"within {result:.1e} of the original on {many(len(batches), 'graph')}"
             print(f"{folder / name}: {files[name]}")
         elif isinstance(result, ImportError):
-            files[name] = f"not written, {result.name} is not installed"
+            files[name] = f"not written: {result.name} is not installed"
             print(f'no {name}: {result.name} is not installed: pip install -e ".[export]"')
         else:
             files[name] = f"not written: {result}"
             failures.setdefault(str(result), []).append(f"no {name}")
-    kept = run / RESULT
-    scores = read_json(kept) if kept.is_file() else {}
+    result_path = run / RESULT
+    scores = read_json(result_path) if result_path.is_file() else {}
     write_bytes(
         folder / export.CARD, export.card(run.name, task.schema, scores, task.hparams["config"], files, inputs).encode()
     )
     print(f"{folder / export.CARD}: the model card")
     if failures:
-        raise UserError("; ".join(f"{' and '.join(names)}: {why}" for why, names in failures.items()))
+        raise UserError("; ".join(f"{' and '.join(names)}: {reason}" for reason, names in failures.items()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The columns that data have of each node or edge, embedded."""
+"""Embedding of node and edge features."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,19 @@ from gt.units import Units
 
 
 class Features(nn.Module):
-    """Embeds the columns of ``x`` or ``edge_attr``: a table a column, summed; or a linear map of real numbers.
+    """Embeds the columns of ``x`` or ``edge_attr``: the sum of one table per column, or a linear map of real numbers.
 
     Args:
-        vocab: values of each column of whole numbers; none: the columns are ``floats`` real numbers.
-        width: channels of a row.
-        mean, scale: of real numbers, what is taken off each column first and what it is then divided by.
-        dropout: of each column of each row.
-        bias: whether the linear map of real numbers has one.
-        linear: False leaves real numbers as they are, in the first channels; the others are 0.
-        name: what messages call the features.
+        vocab: number of values of each categorical column; empty: the columns are ``floats`` real numbers.
+        width: channels per row.
+        mean, scale: for real numbers, what is subtracted from each column and what it is then divided by.
+        dropout: dropout rate, applied to each column of each row.
+        bias: whether the linear map of real numbers has a bias.
+        linear: False zero-pads real numbers to ``width`` channels instead.
+        name: name of the features in error messages.
 
     Raises:
-        ValueError: more real numbers than channels are to be left as they are.
+        ValueError: ``linear`` is False and there are more real numbers than channels.
     """
 
     offsets: Tensor
@@ -45,7 +45,9 @@ class Features(nn.Module):
     ) -> None:
         super().__init__()
         if not linear and floats > width:
-            raise ValueError(f"input_linear=false needs a width of {floats} or more, one for each feature: {width}")
+            raise ValueError(
+                f"input_linear=false needs a width of at least {floats}, one channel per feature, not {width}"
+            )
         if vocab:
             self.table = nn.EmbeddingBag(sum(vocab), width, mode="sum")
             nn.init.normal_(self.table.weight, std=len(vocab) ** -0.5)  # the sum then has variance 1
@@ -57,38 +59,38 @@ class Features(nn.Module):
         self.name, self.columns, self.vocab = name, len(vocab) or floats, tuple(vocab)
 
     def forward(self, values: Tensor | None) -> Tensor:
-        """(rows, columns) to (rows, width).
+        """Embed (rows, columns) to (rows, width).
 
         Raises:
-            ValueError: there are none, of another width, or real numbers in place of categories; on a CPU, a category
-                that there is not, in whose place another column's would be read.
+            ValueError: the features are missing, have another number of columns, or are real numbers in place of
+                categories; on a CPU, a category is out of range and would read the embedding of another column.
         """
-        odd = values is None or values.shape[1:] != (self.columns,)
-        if values is None or odd or (self.categorical and values.is_floating_point()):
+        wrong_shape = values is None or values.shape[1:] != (self.columns,)
+        if values is None or wrong_shape or (self.categorical and values.is_floating_point()):
             kind = "categories as whole numbers" if self.categorical else "real numbers"
-            instead = "has none" if values is None else f"has {tuple(values.shape)} of {values.dtype}"
+            actual = "has none" if values is None else f"has {tuple(values.shape)} of {values.dtype}"
             raise ValueError(
-                f"the network reads {self.name} of shape (rows, {self.columns}), {kind}; this batch {instead}"
+                f"the network expects {self.name} of shape (rows, {self.columns}), {kind}; this batch {actual}"
             )
         if self.categorical:
             if not torch.compiler.is_compiling() and values.device.type == "cpu" and len(values):
                 self._check_categories(values)
-            drops = self.training and self.dropout.p > 0
-            kept = self.dropout(self.table.weight.new_ones(values.shape)) if drops else None
-            if transformed():  # of embedding bags not all of them know the derivatives
+            use_dropout = self.training and self.dropout.p > 0
+            mask = self.dropout(self.table.weight.new_ones(values.shape)) if use_dropout else None
+            if transformed():  # some have no derivatives of embedding bags
                 rows = F.embedding(values + self.offsets, self.table.weight)
-                return rows.sum(1) if kept is None else (rows * kept[..., None]).sum(1)
-            return self.table(values + self.offsets, per_sample_weights=kept)
+                return rows.sum(1) if mask is None else (rows * mask[..., None]).sum(1)
+            return self.table(values + self.offsets, per_sample_weights=mask)
         numbers = self.units.shrink(values)
         if self.linear is None:
             return F.pad(self.dropout(numbers), (0, self.width - numbers.shape[1]))
         return self.linear(self.dropout(numbers.to(self.linear.weight.dtype)))
 
     def _check_categories(self, values: Tensor) -> None:
-        lowest, highest = (ends.tolist() for ends in values.aminmax(dim=0))
-        for place, count in enumerate(self.vocab):
-            if lowest[place] < 0 or highest[place] >= count:
+        minimum, maximum = (ends.tolist() for ends in values.aminmax(dim=0))
+        for column, count in enumerate(self.vocab):
+            if minimum[column] < 0 or maximum[column] >= count:
                 raise ValueError(
-                    f"{self.name} holds {lowest[place]} to {highest[place]} in column {place}, and the network knows "
-                    f"0 to {count - 1} there"
+                    f"{self.name} has values {minimum[column]} to {maximum[column]} in column {column}, but the "
+                    f"network was built for 0 to {count - 1}"
                 )

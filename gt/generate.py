@@ -1,7 +1,7 @@
-"""``python -m gt.generate CHECKPOINT``: continue a text with a language model that was trained here.
+"""``python -m gt.generate CHECKPOINT``: continue a text with a trained language model.
 
-The checkpoint is all it needs. Text that outgrows the model's context is read through a window, which drops its older
-half whenever it is full.
+Needs nothing but the checkpoint. If the text outgrows the model's context, the older half of the context is dropped
+whenever it is full.
 """
 
 import argparse
@@ -15,13 +15,17 @@ from gt.errors import Parser, UserError, one_line
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.generate", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint in it")
-    parser.add_argument("--prompt", default="\n", help="the text to continue; a line end unless given")
-    parser.add_argument("--tokens", type=int, default=500, help="how many to add")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time")
-    parser.add_argument("--top-k", type=int, help="draw among so many of the likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens that reach this probability")
-    parser.add_argument("--samples", type=int, default=1, help="continuations of the same prompt")
+    parser.add_argument("checkpoint", type=Path, help="a run folder or a checkpoint")
+    parser.add_argument("--prompt", default="\n", help="the text to continue (default: a newline)")
+    parser.add_argument("--tokens", type=int, default=500, help="number of tokens to generate")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="sampling temperature; 0 always takes the likeliest token"
+    )
+    parser.add_argument("--top-k", type=int, help="sample from this many of the likeliest tokens")
+    parser.add_argument(
+        "--top-p", type=float, help="sample from the likeliest tokens that reach this total probability"
+    )
+    parser.add_argument("--samples", type=int, default=1, help="number of continuations")
     parser.add_argument("--seed", type=int, default=0)
     add_trust(parser)
     add_device(parser)
@@ -33,9 +37,9 @@ def main() -> None:
     import_from_here()
     if args.tokens < 1 or args.samples < 1:
         raise UserError("--tokens and --samples must be 1 or more")
-    if not -(1 << 63) <= args.seed < 1 << 64:  # what PyTorch takes
-        raise UserError(f"--seed {args.seed} has more than 64 bits: give a smaller number")
-    with importing():  # late: --help and a typo answer at once
+    if not -(1 << 63) <= args.seed < 1 << 64:  # the range that PyTorch accepts
+        raise UserError(f"--seed {args.seed} has more than 64 bits: choose a smaller number")
+    with importing():  # late, so that --help and typos are answered at once
         from gt.train.checkpoint import load
     device = device_of(args.device)
     task = load(args.checkpoint, args.trust)
@@ -57,25 +61,25 @@ def main() -> None:
     try:
         args.prompt.encode()
     except UnicodeEncodeError:
-        raise UserError("--prompt holds bytes that are no UTF-8") from None
+        raise UserError("--prompt is not valid UTF-8") from None
     prompt = tokenizer.encode([args.prompt])[0]
     if not len(prompt):
         raise UserError("there is nothing to continue: give --prompt TEXT")
     net.to(device)
     read = reader(net, schema.max_nodes)
-    if why := obstacle(net):
-        print(f"every token reads the whole text again, which is slow: {why}", file=sys.stderr)
+    if reason := obstacle(net):
+        print(f"generation is slow, as every token reads the whole text again: {reason}", file=sys.stderr)
     start = torch.tensor(prompt.astype(int), device=device).repeat(args.samples, 1)
-    began = time.perf_counter()
+    started = time.perf_counter()
     try:
         samples = generate(
             read, start, args.tokens, schema.max_nodes, args.temperature, args.top_k, args.top_p, args.seed
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    seconds = time.perf_counter() - began
-    for place, sample in enumerate(samples.tolist()):
-        if place:
+    seconds = time.perf_counter() - started
+    for index, sample in enumerate(samples.tolist()):
+        if index:
             print("---")
         print(tokenizer.decode(sample))
     count = args.tokens * args.samples

@@ -1,4 +1,4 @@
-"""From node states to predictions."""
+"""Read-outs: from node states to predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from gt.schema import Schema
 
 
 class Pool(nn.Module, ABC):
-    """Makes one row a graph of the rows of its nodes: (N, width) to (B, width). It may have parameters."""
+    """Pools node states into one row per graph, (N, width) to (B, width); may have parameters."""
 
     @abstractmethod
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor: ...
@@ -59,31 +59,31 @@ class Virtual(Pool):
         return x.mean(1)
 
 
-IMPOSSIBLE = -1e9  # log-odds of what cannot be
+IMPOSSIBLE = -1e9  # log-odds of a choice that no node stands for
 PoolFactory = Callable[[int], nn.Module]  # called with the width
 
 
 class Head(nn.Module):
-    """Predictions for each graph, each node (a token is a node of a path graph) or each link, as the schema asks.
+    """MLP that predicts each graph, each node (a token is a node of a path graph) or each link, by the schema's level.
 
-    A link is predicted from the product of its two nodes, channel by channel, so that its direction means nothing; or,
-    by ``dot``, it is the scalar product of what each of its nodes is mapped to.
+    A link is predicted from the elementwise product of its two node states, so that its direction does not matter; with
+    ``dot``, it is the dot product of the two mapped states.
 
-    Where a graph is to choose among its own nodes (`gt.schema.Schema.pointer`), each node is scored beside the one that
-    asks, and a choice has the probability of all the nodes that stand for it: pointer networks (Vinyals et al. 2015),
-    with several places that are right (Vasic et al. 2019).
+    If a graph chooses among its own nodes (`gt.schema.Schema.pointer`), each node is scored against the query node, and
+    the probability of a choice is the sum over all nodes that stand for it: pointer networks (Vinyals et al. 2015) with
+    several correct positions (Vasic et al. 2019).
 
     Args:
-        width: channels of a node.
-        schema: what is to be predicted.
-        hidden: hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
-        halve: whether they are; else each is as wide as a node.
-        dot: of links, map each node by itself, to as many channels as it has, and multiply afterwards (the edge head of
-            GraphGPS, Rampasek et al. 2022). Unused where targets are of nodes or graphs.
-        pool: from nodes to graphs, a module or what makes one of the width; of several the results stand side by side.
-            Unused where each node has a target, or is a choice.
+        width: channels per node.
+        schema: describes the prediction target.
+        hidden: number of hidden layers, each half as wide as the one before (GPS has two); 0 is one linear map.
+        halve: whether hidden layers halve the width; otherwise each is as wide as a node.
+        dot: for links, map each node to ``width`` channels first and take the dot product afterwards (the edge head of
+            GraphGPS, Rampasek et al. 2022). Unused for targets of nodes or graphs.
+        pool: pooling from nodes to graphs, a module or a factory called with the width; the results of several are
+            concatenated. Unused if nodes have targets or are choices.
         tied: predict with the embedding of the (single) node feature, as GPT-2 does; needs ``hidden=0``.
-        bias: whether the last map has one.
+        bias: whether the last linear map has a bias.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Head(nn.Module):
         width: int,
         schema: Schema,
         hidden: int = 2,
-        pool: nn.Module | PoolFactory | Sequence[nn.Module | PoolFactory] = Mean(),  # noqa: B008  which holds no state
+        pool: nn.Module | PoolFactory | Sequence[nn.Module | PoolFactory] = Mean(),  # noqa: B008  it is stateless
         tied: bool = False,
         bias: bool = True,
         halve: bool = True,
@@ -100,20 +100,22 @@ class Head(nn.Module):
         super().__init__()
         at_least(0, hidden, "hidden")
         if tied and hidden:
-            raise ValueError(f"hidden={hidden} layers come between a tied head and the embedding: choose hidden=0")
+            raise ValueError(f"a tied head cannot have hidden={hidden} layers before the embedding: choose hidden=0")
         if tied and schema.node_vocab != (schema.outputs,):
-            raise ValueError("tied=true needs outputs that are the values of the one node feature: choose tied=false")
+            raise ValueError("tied=true needs a single node feature whose values are the outputs: choose tied=false")
         halvings = hidden if halve else 0
         if not width >> halvings:
             raise ValueError(f"a width of {width} cannot be halved {hidden} times: choose fewer hidden layers")
         dot = dot and schema.level == "link"
         if dot and schema.outputs > 1:
-            raise ValueError(f"a scalar product is one number, and links have {schema.outputs} targets: leave dot out")
+            raise ValueError(f"a dot product is one number, but links have {schema.outputs} targets: choose dot=false")
         pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
-            raise ValueError("pool is empty: a head needs at least one")
-        own = pools if schema.level == "graph" and not schema.pointer else []
-        self.pools = nn.ModuleList(each if isinstance(each, nn.Module) else each(width) for each in own)
+            raise ValueError("pool is empty: a head needs at least one pooling")
+        factories = pools if schema.level == "graph" and not schema.pointer else []
+        self.pools = nn.ModuleList(
+            factory if isinstance(factory, nn.Module) else factory(width) for factory in factories
+        )
         self.reads_virtual = any(isinstance(pool, Virtual) for pool in self.pools)
         self.tied, self.of_links, self.dot = tied, schema.level == "link", dot
         self.choices = schema.outputs if schema.pointer else 0
@@ -126,10 +128,10 @@ class Head(nn.Module):
         self.mlp = nn.Sequential(*layers, Linear(widths[-1], outputs, bias=bias))
 
     def forward(self, x: Tensor, batch: GraphBatch, virtual: Tensor | None = None) -> Tensor:
-        """(N, width) to (B, outputs), (N, outputs) or (K, outputs); ``positions`` times as many columns.
+        """Map (N, width) to (B, outputs), (N, outputs) or (K, outputs), with ``positions`` times as many columns.
 
         Args:
-            virtual: (B, count, width) states of virtual nodes, where a pool ``reads_virtual``.
+            virtual: (B, count, width) states of virtual nodes, needed if ``reads_virtual``.
         """
         if self.of_links:
             if batch.links is None:
@@ -138,8 +140,8 @@ class Head(nn.Module):
             x = x.index_select(0, batch.links[0]) * x.index_select(0, batch.links[1])
             return x.sum(1, keepdim=True) if self.dot else self.mlp(x)
         if self.choices:
-            asking = Sum()(x * batch.extras["query"][:, None], batch).index_select(0, batch.batch)
-            return chosen(self.mlp(torch.cat([x, asking, x * asking], dim=1))[:, 0], batch, self.choices)
+            query = Sum()(x * batch.extras["query"][:, None], batch).index_select(0, batch.batch)
+            return choice_log_odds(self.mlp(torch.cat([x, query, x * query], dim=1))[:, 0], batch, self.choices)
         if self.pools:
             rows = [pool(virtual if isinstance(pool, Virtual) else x, batch) for pool in self.pools]
             if not torch.compiler.is_compiling():
@@ -147,24 +149,24 @@ class Head(nn.Module):
             x = torch.cat(rows, dim=1)
         return self.mlp(x)
 
-    def _check_rows(self, rows: Sequence[object], right: tuple[int, int]) -> None:
-        """Whether pools give a row for each graph.
+    def _check_rows(self, rows: Sequence[object], expected: tuple[int, int]) -> None:
+        """Check that each pool returns one row per graph.
 
         Raises:
-            UserError: naming one that does not.
+            UserError: one does not; names the pool.
         """
-        for pool, each in zip(self.pools, rows, strict=True):
-            shape = tuple(each.shape) if isinstance(each, Tensor) else None
-            if shape != right:
-                raise UserError(f"the pool {type(pool).__name__} gives {shape} and is to give {right}, a row a graph")
+        for pool, row in zip(self.pools, rows, strict=True):
+            shape = tuple(row.shape) if isinstance(row, Tensor) else None
+            if shape != expected:
+                raise UserError(f"the pool {type(pool).__name__} gives {shape}; expected {expected}, one row per graph")
 
 
-def chosen(score: Tensor, batch: GraphBatch, choices: int) -> Tensor:
-    """(N,) log-odds of nodes to (B, choices) of what they stand for, all but impossible where no node does."""
+def choice_log_odds(score: Tensor, batch: GraphBatch, choices: int) -> Tensor:
+    """Logsumexp of node scores (N,) by choice, to (B, choices); `IMPOSSIBLE` for choices without a node."""
     score = score.to(torch.promote_types(score.dtype, torch.float32))
-    row = batch.batch * (choices + 1) + batch.extras["candidate"]
-    size = batch.num_graphs * (choices + 1)
-    largest = score.new_full((size,), IMPOSSIBLE).scatter_reduce(0, row, score.detach(), "amax")
-    total = score.new_zeros(size).index_add(0, row, (score - largest[row]).exp())
-    rows = torch.where(total > 0, total.clamp(min=torch.finfo(score.dtype).tiny).log() + largest, IMPOSSIBLE)
-    return rows.view(batch.num_graphs, choices + 1)[:, 1:]  # column 0 is of the nodes that stand for nothing
+    group = batch.batch * (choices + 1) + batch.extras["candidate"]
+    num_groups = batch.num_graphs * (choices + 1)
+    largest = score.new_full((num_groups,), IMPOSSIBLE).scatter_reduce(0, group, score.detach(), "amax")
+    total = score.new_zeros(num_groups).index_add(0, group, (score - largest[group]).exp())
+    log_sums = torch.where(total > 0, total.clamp(min=torch.finfo(score.dtype).tiny).log() + largest, IMPOSSIBLE)
+    return log_sums.view(batch.num_graphs, choices + 1)[:, 1:]  # column 0 holds the nodes that stand for no choice

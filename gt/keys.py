@@ -1,4 +1,4 @@
-"""What a cached result depends on: a part's own key, and of a class of somebody's own the text that defines it."""
+"""Cache keys: a part's own key and, for user-defined classes, their source code."""
 
 import inspect
 import sys
@@ -7,25 +7,25 @@ from typing import Any, Protocol
 
 
 class Keyed(Protocol):
-    """Computes something that is kept, such as an `Encoding` or a `Source`."""
+    """Something whose results are cached, such as an `Encoding` or a `Source`."""
 
     def key(self) -> dict[str, Any] | None: ...
 
 
 def full_key(part: Keyed) -> dict[str, Any]:
-    """A part's JSON-able key with, of a class outside this package, its name and the text that defines it.
+    """A part's JSON-serialisable key and, for a class outside this package, its name and source code.
 
-    That is of the module of the class and of each between it and this package's, by name; a text that is not to
-    be had, such as that of a class typed at a prompt, does not count.
+    The source is that of the modules of the class and of its bases outside this package, by module name; if it is
+    unavailable, as for a class defined interactively, it is left out.
     """
-    texts: dict[str, str] = {}
-    for kind in type(part).__mro__:
-        if not _is_ours(kind) and any(map(_is_ours, kind.__mro__)):
+    sources: dict[str, str] = {}
+    for base in type(part).__mro__:
+        if not _in_package(base) and any(map(_in_package, base.__mro__)):
             with suppress(OSError, TypeError, KeyError):
-                texts[kind.__module__] = inspect.getsource(sys.modules[kind.__module__])
-    own = {"class": type(part).__qualname__, "code": texts} if texts else {}  # a module may hold several
-    return {**(part.key() or {}), **own}
+                sources[base.__module__] = inspect.getsource(sys.modules[base.__module__])
+    custom = {"class": type(part).__qualname__, "code": sources} if sources else {}  # modules may have several
+    return {**(part.key() or {}), **custom}
 
 
-def _is_ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "gt"
+def _in_package(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "gt"

@@ -1,4 +1,4 @@
-"""How links are ranked within the graphs they belong to."""
+"""Ranking metrics of links within their graphs."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ KS = (1, 3, 10)
 
 
 class LinkRanks(Metric):
-    """How high a link (u, v) is rated among the pairs of u and every node of its graph: mean reciprocal ranks.
+    """Mean reciprocal ranks of links (u, v) among the pairs of u and every node of its graph.
 
-    ``mrr`` ranks v among all nodes, ``mrr_filtered`` leaves the others that u is linked to out, ``mrr_extended`` leaves
-    u itself out too (Tönshoff et al. 2023); ``hits@k`` is the share of links whose rank among all nodes is k or better.
-    Each is the mean over the links of a graph, and then over the graphs that have any, as the Long Range Graph
-    Benchmark (Dwivedi et al. 2022) takes it. A tie has the mean of its best and its worst rank, as in OGB's Evaluator.
-    NaN where there is no link to rank, or a rating is NaN.
+    ``mrr`` ranks v among all nodes; ``mrr_filtered`` excludes the other nodes linked to u, ``mrr_extended`` also u
+    itself (Tönshoff et al. 2023); ``hits@k`` is the share of links ranked k or better among all nodes. Each is averaged
+    over the links of a graph, then over graphs with links, as in the Long Range Graph Benchmark (Dwivedi et al. 2022).
+    Ties get the mean of their best and worst rank, as in OGB's Evaluator. NaN if there is no link to rank or a score is
+    NaN.
     """
 
     full_state_update: bool = False
@@ -32,30 +32,31 @@ class LinkRanks(Metric):
         self.add_state("graphs", default=torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Take ratings (K, 1) and targets (K, `COLUMNS`), each link's row before those of its rivals.
+        """Add scores (K, 1) and targets (K, `COLUMNS`), in which rivals follow their link.
 
-        Of targets (K, 1), as batches for training have them, nothing is ranked.
+        Targets (K, 1), as in training batches, are ignored.
 
         Raises:
-            ValueError: targets of another shape, or rivals without their link.
+            ValueError: targets of another shape, or rivals without a link.
         """
         if target.ndim != 2 or target.shape[1] not in (1, COLUMNS) or len(preds) != len(target):
             raise ValueError(f"{tuple(target.shape)} targets of {len(preds)} pairs: expected (K, {COLUMNS})")
         if target.shape[1] == 1:
             return
-        rating, role, weight = preds.detach().float().flatten(), target[:, 1], target[:, 2].float()
-        asked = role == Role.ASKED
-        question = asked.cumsum(0) - 1
-        own, weight = rating[asked], weight[asked]
-        if len(question) and not asked[0]:
-            raise ValueError("rivals come after the link that they are told from")
-        against = own[question]
-        ahead = (rating > against).float() + 0.5 * (rating == against).float()
-        ahead = ahead.masked_fill(rating.isnan() | against.isnan(), torch.nan)
-        left_out = ((asked,), (asked, role == Role.LINKED), (asked, role >= Role.LINKED))
+        score, role, weight = preds.detach().float().flatten(), target[:, 1], target[:, 2].float()
+        is_link = role == Role.ASKED
+        question = is_link.cumsum(0) - 1
+        link_score, weight = score[is_link], weight[is_link]
+        if len(question) and not is_link[0]:
+            raise ValueError("rivals must follow the link that they are ranked against")
+        rival_score = link_score[question]
+        ahead = (score > rival_score).float() + 0.5 * (score == rival_score).float()
+        ahead = ahead.masked_fill(score.isnan() | rival_score.isnan(), torch.nan)
+        exclusions = ((is_link,), (is_link, role == Role.LINKED), (is_link, role >= Role.LINKED))
         ranks = [
-            1 + torch.zeros_like(own).index_add(0, question, ahead.masked_fill(torch.stack(out).any(0), 0.0))
-            for out in left_out
+            1
+            + torch.zeros_like(link_score).index_add(0, question, ahead.masked_fill(torch.stack(excluded).any(0), 0.0))
+            for excluded in exclusions
         ]
         values = [rank.reciprocal() for rank in ranks]
         values += [(ranks[0] <= k).float().masked_fill(ranks[0].isnan(), torch.nan) for k in KS]
@@ -64,5 +65,5 @@ class LinkRanks(Metric):
         self.graphs += weight.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Each score, a scalar."""
+        """Each metric by name, a scalar."""
         return dict(zip(self.scores, (self.totals / self.graphs).unbind(), strict=True))

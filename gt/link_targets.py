@@ -1,14 +1,14 @@
-"""What the targets of links say where links are ranked within their graphs."""
+"""Layout of link targets when links are ranked within their graphs."""
 
 from enum import IntEnum
 
-COLUMNS = 3  # of a target: whether there is a link (NaN: unknown), the row's `Role`, the weight of a link to be ranked
+COLUMNS = 3  # of a target: whether the link exists (NaN: unlabelled), the row's `Role`, the weight of a ranked link
 
 
 class Role(IntEnum):
-    """What a row is asked for. A link's own row begins a question, its rivals follow."""
+    """The role of a row: a link comes first, its rivals follow."""
 
     ASKED = 0  # a pair of the data
     RIVAL = 1  # the link's source and another node
-    LINKED = 2  # such a rival that is linked too, which the filtered ranks leave out
-    ITSELF = 3  # the source and itself, which the extended ranks leave out besides
+    LINKED = 2  # a rival that is also linked, excluded from filtered ranks
+    ITSELF = 3  # the source paired with itself, also excluded from extended ranks

@@ -1,9 +1,9 @@
 """``python -m gt.models``: the models of configs/model: paper, parts, parameters, what they read, what they cost.
 
-A file that is added there appears by itself; its paper is what stands in brackets, with a year, in its first comment.
-Parameters are those of the file's own width and depth on molecules as ZINC has them (28 atoms, 4 bonds, one number to
-predict), or, where the output is tied to the embedding, on text of 65 characters. Time of a layer grows with N nodes, E
-edges, N^2 pairs of nodes or P pairs that the mask allows; the mask is the model's own.
+Files added there are listed automatically; the paper is the text in brackets, with a year, in the first comment.
+Parameters are counted at the file's own width and depth for molecules as in ZINC (28 atoms, 4 bonds, one number to
+predict) or, if the output is tied to the embedding, for text of 65 characters. The time of a layer grows with N nodes,
+E edges, N^2 pairs of nodes or P pairs that the model's mask allows.
 """
 
 import argparse
@@ -17,24 +17,24 @@ from gt.cli.program import importing, quick_exit
 from gt.errors import Parser, UserError, nearest, one_line
 
 FOLDER = CONFIGS / "model"
-WIDE = 150  # columns where no terminal says how many there are
+PIPE_WIDTH = 150  # columns when the output is not a terminal
 
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.models", description=__doc__.partition("\n\n")[2])
-    parser.add_argument("models", nargs="*", help="some of them by name, such as gps; all")
+    parser.add_argument("models", nargs="*", help="names of models, such as gps (default: all)")
     return parser.parse_args()
 
 
 def paper(path: Path) -> str:
-    """Authors and year, from the first comment of a configuration; empty where it names none."""
+    """Authors and year from the first comment of a configuration; '' if there are none."""
     comments = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
     cited = re.search(r"\(([^()]*\b\d{4}\b[^()]*)\)", " ".join(line.lstrip("# ") for line in comments))
     return cited[1] if cited else ""
 
 
-def pairs_of(mask: Any) -> str:
-    """How many pairs a mask allows."""
+def pair_cost(mask: Any) -> str:
+    """How the number of pairs that a mask allows grows."""
     from gt.masks import Hops
 
     if mask.limits is not None and None in mask.limits:
@@ -43,7 +43,7 @@ def pairs_of(mask: Any) -> str:
 
 
 def row(name: str) -> list[str]:
-    """What the table says of a model."""
+    """The table row of a model."""
     from hydra import compose, initialize_config_dir
 
     from gt.layers import declared, name_of, parts_of, reads_of
@@ -59,13 +59,13 @@ def row(name: str) -> list[str]:
     parts = [(mask, part) for mask, block in zip(net.masks, net.blocks, strict=True) for part in parts_of(block)]
     names = dict.fromkeys(name_of(part) for _, part in parts)
     reads = [read for read in ("edges", "pairs", "graph") if any(reads_of(part) == read for _, part in parts)]
-    costs = {"self": lambda mask: "N", "edges": lambda mask: "E", "pairs": pairs_of}
+    costs = {"self": lambda mask: "N", "edges": lambda mask: "E", "pairs": pair_cost}
     terms = dict.fromkeys(
         declared(part, "cost", "?") if (read := reads_of(part)) == "graph" else costs[read](mask)
         for mask, part in parts
     )
     if len(terms) > 1:
-        terms.pop("N", None)  # the others are no less
+        terms.pop("N", None)  # the other terms dominate
     return [
         name,
         paper(FOLDER / f"{name}.yaml"),
@@ -78,21 +78,21 @@ def row(name: str) -> list[str]:
 
 def main() -> None:
     options = arguments()
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    available = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     for name in options.models:
-        if name not in known:
-            raise UserError(f"there is no model '{name}': {nearest(name, known)}")
-    with importing():  # late: --help and a typo answer at once
+        if name not in available:
+            raise UserError(f"there is no model '{name}': {nearest(name, available)}")
+    with importing():  # late, so that --help and typos are answered at once
         from rich.console import Console
         from rich.progress import track
         from rich.table import Table
 
         import gt.train.network  # noqa: F401
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     table = Table("model", "paper", "depth x width: parts", "parameters", "reads", "cost")
     table.columns[0].no_wrap = table.columns[3].no_wrap = True
     table.columns[3].justify = "right"
-    for name in track(options.models or known, "building", console=console, transient=True):
+    for name in track(options.models or available, "building", console=console, transient=True):
         table.add_row(*row(name))
     console.print(table)
 

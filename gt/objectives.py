@@ -1,6 +1,6 @@
-"""Losses that need no labels: something of a batch is hidden, or disturbed, and the network is asked for it.
+"""Self-supervised objectives: part of a batch is masked or perturbed, and the network predicts it.
 
-atoms  C C O C        the network reads  C ? O C        and is asked what stands at ?
+atoms  C C O C        the network reads  C ? O C        and predicts what ? stands for
 """
 
 from abc import ABC, abstractmethod
@@ -25,22 +25,22 @@ from gt.ranges import positive
 from gt.schema import Schema
 from gt.units import Units
 
-BITS = 32  # of a draw that are looked at, the uppermost of 63
+BITS = 32  # of a 63-bit hash that are used, the highest ones
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a network is asked for: values (rows, columns), at those rows (rows,) bool that are marked."""
+    """What a network has to predict: values (rows, columns), at the rows marked by ``asked`` (rows,) bool."""
 
     values: Tensor
     asked: Tensor
 
 
 class Objective(nn.Module, ABC):
-    """A loss of what a batch itself holds. `build` is called once, before anything else.
+    """A self-supervised loss. `build` is called once, before anything else.
 
     Args:
-        weight: by which it counts beside other losses.
+        weight: weight relative to other losses.
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -50,33 +50,33 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def build(self, net: Any, schema: Schema) -> None:
-        """Make the parameters, for a `gt.model.GraphTransformer` on data of a schema.
+        """Create the parameters, for a `gt.model.GraphTransformer` and the schema of its data.
 
         Raises:
-            UserError: the data, or the network, have nothing that could be asked for.
+            UserError: the data or the network have nothing to predict.
         """
 
     @abstractmethod
     def disturb(self, batch: GraphBatch, draw: int) -> tuple[GraphBatch, Question]:
-        """The batch that is read instead, and what is asked of it; the same for the same draw, on any device."""
+        """The perturbed batch and what to predict of it; deterministic given ``draw``, on any device."""
 
     def reading(self, question: Question) -> AbstractContextManager[None]:
-        """Around the network's pass over the disturbed batch."""
+        """Context manager around the forward pass on the perturbed batch."""
         return nullcontext()
 
     @abstractmethod
     def losses(self, x: Tensor, batch: GraphBatch, question: Question) -> Tensor:
-        """(rows,) the loss at each row of the question, asked or not, by the states (N, width) that a head reads."""
+        """(rows,) the loss of every row, asked or not, given the states (N, width) that the head reads."""
 
 
 class Masked(Objective):
-    """Attributes are hidden: the network reads a learned vector in the place of their embedding (Hu et al. 2020).
+    """Attribute masking: the network reads a learned vector in place of masked embeddings (Hu et al. 2020).
 
-    The loss is the cross-entropy of each column of categories, or the squared error of each real number in units of the
+    The loss is the cross-entropy of each categorical column, or the squared error of each real number in units of the
     data's scale, averaged over columns.
 
     Args:
-        share: chance of each to be hidden.
+        share: probability of masking a row.
     """
 
     def __init__(self, share: float = 0.15, weight: float = 1.0) -> None:
@@ -85,21 +85,21 @@ class Masked(Objective):
             raise ValueError(f"share must be above 0 and at most 1, not {share}")
         self.share = share
 
-    def hide(self, features: Sequence[Features], schema: Schema, kind: str, width: int) -> None:
-        """Make the vectors that stand for what is hidden, and a linear map from states to each column of a kind."""
+    def build_masking(self, features: Sequence[Features], schema: Schema, kind: str, width: int) -> None:
+        """Create the mask vectors, and a linear map from states to every column of ``kind``, node or edge."""
         vocab, floats = getattr(schema, f"{kind}_vocab"), getattr(schema, f"{kind}_floats")
         if not (vocab or floats):
-            raise UserError(f"{type(self).__name__}: the data describe no {kind}, so that nothing could be hidden")
-        self.features = tuple(features)  # which registers nothing: they are the network's
+            raise UserError(f"{type(self).__name__}: the data have no {kind} features to mask")
+        self.features = tuple(features)  # a tuple does not register them: they belong to the network
         self.hidden = nn.ParameterList(torch.zeros(part.width) for part in features)
         self.vocab = tuple(vocab)
         self.units = Units(getattr(schema, f"{kind}_mean"), getattr(schema, f"{kind}_scale"))
         self.columns = Linear(width, sum(vocab) or floats)
 
-    def drawn(self, draw: int, parts: Sequence[Tensor], real: Tensor | None) -> Tensor:
-        """(rows,) bool: which are hidden, of those that are no padding; rows with equal parts are so together."""
-        hidden = hashed(draw, parts) >> (63 - BITS) < round(self.share * 2**BITS)
-        return hidden if real is None else hidden & real
+    def sample_mask(self, draw: int, parts: Sequence[Tensor], real: Tensor | None) -> Tensor:
+        """(rows,) bool, which rows to mask, never padding; rows with equal ``parts`` are masked together."""
+        masked = hashed(draw, parts) >> (63 - BITS) < round(self.share * 2**BITS)
+        return masked if real is None else masked & real
 
     @contextmanager
     def reading(self, question: Question) -> Iterator[None]:
@@ -116,71 +116,72 @@ class Masked(Objective):
             for hook in hooks:
                 hook.remove()
 
-    def of_columns(self, states: Tensor, values: Tensor) -> Tensor:
-        """(rows,) the loss of each row, by its state (rows, width), averaged over columns."""
-        said = self.columns(states)
-        said = said.to(torch.promote_types(said.dtype, torch.float32))
+    def column_losses(self, states: Tensor, values: Tensor) -> Tensor:
+        """(rows,) the loss of each row given its state (rows, width), averaged over columns."""
+        prediction = self.columns(states)
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
         if not self.vocab:
-            return (said - self.units.shrink(values)).square().mean(1)
-        parts = zip(said.split(self.vocab, dim=1), values.unbind(1), strict=True)
+            return (prediction - self.units.shrink(values)).square().mean(1)
+        parts = zip(prediction.split(self.vocab, dim=1), values.unbind(1), strict=True)
         return torch.stack([F.cross_entropy(*part, reduction="none") for part in parts]).mean(0)
 
 
 class MaskedNodes(Masked):
-    """`Masked` for nodes, all of whose columns are hidden together; each is predicted from the node's state."""
+    """`Masked` for nodes: all columns are masked together, and predicted from the node's state."""
 
     def build(self, net: Any, schema: Schema) -> None:
-        self.hide([net.nodes], schema, "node", net.width)
+        self.build_masking([net.nodes], schema, "node", net.width)
 
     def disturb(self, batch: GraphBatch, draw: int) -> tuple[GraphBatch, Question]:
         assert batch.x is not None
-        hidden = self.drawn(draw, [torch.arange(batch.num_nodes, device=batch.device)], batch.node_mask)
-        return disturbed(batch, x=batch.x.masked_fill(hidden[:, None], 0)), Question(batch.x, hidden)
+        masked = self.sample_mask(draw, [torch.arange(batch.num_nodes, device=batch.device)], batch.node_mask)
+        return with_columns(batch, x=batch.x.masked_fill(masked[:, None], 0)), Question(batch.x, masked)
 
     def losses(self, x: Tensor, batch: GraphBatch, question: Question) -> Tensor:
-        return self.of_columns(x, question.values)
+        return self.column_losses(x, question.values)
 
 
 class MaskedEdges(Masked):
-    """`Masked` for edges: all between the same two nodes are hidden together, for one would tell the other.
+    """`Masked` for edges: all edges between the same two nodes are masked together, as one would reveal the other.
 
     Each is predicted from the sum of the states of its two nodes.
     """
 
     def build(self, net: Any, schema: Schema) -> None:
-        of_pairs = [part.features for part in net.modules() if isinstance(part, EdgeFeatures) and not part.bare]
-        features = of_pairs if net.edges is None else [net.edges, *of_pairs]
+        pair_features = [part.features for part in net.modules() if isinstance(part, EdgeFeatures) and not part.bare]
+        features = pair_features if net.edges is None else [net.edges, *pair_features]
         if not features and (schema.edge_vocab or schema.edge_floats):
-            raise UserError("MaskedEdges: no layer of this model reads what edges carry: choose one that does")
+            raise UserError("MaskedEdges: no layer of this model reads edge features: choose one that does")
         if any(isinstance(encoding, EdgePath) for encoding in net.encodings):
             raise UserError(
-                "MaskedEdges: which of several shortest paths EdgePath takes would tell what is hidden: leave "
+                "MaskedEdges: EdgePath would reveal masked edges by its choice among shortest paths: leave "
                 "edge_path_bias out of encoding"
             )
-        self.hide(features, schema, "edge", net.width)
+        self.build_masking(features, schema, "edge", net.width)
 
     def disturb(self, batch: GraphBatch, draw: int) -> tuple[GraphBatch, Question]:
         assert batch.edge_attr is not None
         source, target = batch.edge_index
         ends = [torch.minimum(source, target), torch.maximum(source, target)]
-        hidden = self.drawn(draw, ends, batch.edge_mask)
-        read = disturbed(batch, edge_attr=batch.edge_attr.masked_fill(hidden[:, None], 0))
-        return read, Question(batch.edge_attr, hidden)
+        masked = self.sample_mask(draw, ends, batch.edge_mask)
+        perturbed_batch = with_columns(batch, edge_attr=batch.edge_attr.masked_fill(masked[:, None], 0))
+        return perturbed_batch, Question(batch.edge_attr, masked)
 
     def losses(self, x: Tensor, batch: GraphBatch, question: Question) -> Tensor:
         source, target = batch.edge_index
-        return self.of_columns(x.index_select(0, source) + x.index_select(0, target), question.values)
+        return self.column_losses(x.index_select(0, source) + x.index_select(0, target), question.values)
 
 
 class Denoising(Objective):
-    """Noise is added to real columns of every node, such as its coordinates, and is predicted (Godwin et al. 2022).
+    """Adds noise to real columns of every node, such as coordinates, and predicts it (Godwin et al. 2022).
 
-    The loss is the squared error of the normal noise in units of its own deviation, averaged over columns: 1 for a
-    network that says nothing.
+    The loss is the squared error of the normal noise in units of its standard deviation, averaged over columns: 1 for a
+    network that predicts 0.
 
     Args:
-        deviation: of the noise, in units of the scale of each column where data have one (``standardise``).
-        columns: which, from 0 on; None: all.
+        deviation: standard deviation of the noise, in units of each column's scale if the data have one
+            (``standardise``).
+        columns: indices of the columns, from 0; None: all.
     """
 
     columns: Tensor
@@ -192,7 +193,7 @@ class Denoising(Objective):
 
     def build(self, net: Any, schema: Schema) -> None:
         if not schema.node_floats:
-            raise UserError("Denoising: nodes are described by no real numbers: choose objective=[mask_nodes]")
+            raise UserError("Denoising: nodes have no real-valued features: choose objective=[mask_nodes]")
         columns = list(range(schema.node_floats)) if self.chosen is None else list(self.chosen)
         if not columns or not set(columns) <= set(range(schema.node_floats)):
             raise UserError(f"Denoising: columns={columns} must be some of 0 to {schema.node_floats - 1}")
@@ -208,33 +209,33 @@ class Denoising(Objective):
         moments = self.units.moments
         scale = moments[1].index_select(0, self.columns) if moments.numel() else noise.new_ones(())
         x = batch.x.index_add(1, self.columns, self.deviation * scale.to(noise.dtype) * noise)
-        every = torch.ones(batch.num_nodes, dtype=torch.bool, device=batch.device)
-        return disturbed(batch, x=x), Question(noise, every if batch.node_mask is None else batch.node_mask)
+        all_nodes = torch.ones(batch.num_nodes, dtype=torch.bool, device=batch.device)
+        return with_columns(batch, x=x), Question(noise, all_nodes if batch.node_mask is None else batch.node_mask)
 
     def losses(self, x: Tensor, batch: GraphBatch, question: Question) -> Tensor:
-        said = self.noise(x)
-        return (said.to(torch.promote_types(said.dtype, torch.float32)) - question.values).square().mean(1)
+        prediction = self.noise(x)
+        return (prediction.to(torch.promote_types(prediction.dtype, torch.float32)) - question.values).square().mean(1)
 
 
-def disturbed(batch: GraphBatch, **columns: Tensor) -> GraphBatch:
-    """The batch with other columns; what was worked out of it beforehand refers to these, and not to the old ones."""
+def with_columns(batch: GraphBatch, **columns: Tensor) -> GraphBatch:
+    """A copy of the batch with other columns; objects in its memo refer to the copy."""
     out = copy(batch)
     for name, values in columns.items():
         setattr(out, name, values)
     return out.apply(lambda tensor: tensor)
 
 
-def asked(
+def run_objectives(
     net: Any, batch: GraphBatch, objectives: Iterable[Objective], draw: int
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Run a network once on a batch that each objective, in turn, has disturbed.
+    """Run a network once on a batch that every objective in turn has perturbed.
 
     Args:
         net: a `gt.model.GraphTransformer`.
-        draw: what is hidden, and the noise, are drawn from; of 63 bits.
+        draw: 63-bit seed of masks and noise.
 
     Returns:
-        The prediction, and for each objective the sum of the losses of what is asked for and how many these are.
+        The prediction and, for each objective, the sum of its losses at the asked rows and their number.
     """
     objectives, questions, states = list(objectives), [], []
     with ExitStack() as stack:
@@ -245,7 +246,7 @@ def asked(
         hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
         stack.callback(hook.remove)
         prediction = net(batch)
-    x = sum(states[1:], states[0]) / len(states)  # in evaluation a random mask may be drawn several times
+    x = sum(states[1:], states[0]) / len(states)  # in evaluation random masks may be drawn several times
     sums = []
     for objective, question in zip(objectives, questions, strict=True):
         counts = question.asked.to(torch.float32)

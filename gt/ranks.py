@@ -1,4 +1,4 @@
-"""Which of several processes this is, for what only the first one does, known without Lightning."""
+"""The rank of this process, determined without importing Lightning."""
 
 import os
 from typing import Any
@@ -7,13 +7,13 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 __all__ = ["is_first", "rank_zero_only"]
 
-VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # where launchers write it, as Lightning reads
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in Lightning's order
 
-_known: Any = rank_zero_only
-if not hasattr(_known, "rank"):  # Lightning sets it when it is imported, and keeps what is there
-    _known.rank = next((int(os.environ[name]) for name in VARIABLES if name in os.environ), 0)
+_rank_zero_only: Any = rank_zero_only
+if not hasattr(_rank_zero_only, "rank"):  # Lightning sets it on import, unless it is set already
+    _rank_zero_only.rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
 
 
 def is_first() -> bool:
-    """Whether this is the only process, or the first of several."""
-    return _known.rank == 0
+    """Whether this process has rank 0."""
+    return _rank_zero_only.rank == 0

@@ -1,4 +1,4 @@
-"""``python -m gt.report RUN RUN ...``: runs on one page: scores, what sets them apart, curves over one another."""
+"""``python -m gt.report RUN RUN ...``: compare runs on one page: scores, differing settings, overlaid curves."""
 
 import argparse
 import os
@@ -10,14 +10,16 @@ from gt.errors import Parser, UserError, one_line
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.report", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or that hold several")
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="comparison.html unless told")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that contain runs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison.html"), help="output page (default: comparison.html)"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    with importing():  # late: --help and a typo answer at once
+    with importing():  # late, so that --help and typos are answered at once
         from gt.cli.comparison import page
         from gt.cli.run_list import runs_below
         from gt.data.files import write_bytes

@@ -1,4 +1,4 @@
-"""``python -m gt.runs``: the runs below a folder with their scores, those that fit; deleted, if that is asked for."""
+"""``python -m gt.runs``: list the runs below a folder with their scores, filter them, and delete them on request."""
 
 import argparse
 import math
@@ -13,19 +13,21 @@ SORTS = ("begun", "score", "folder")
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.runs", description=__doc__)
-    fit = "what runs must fit, such as data=text, 'model=g*', optim.lr=1e-3, state=stopped"
-    parser.add_argument("words", nargs="*", metavar="FOLDER | KEY=PATTERN", help=f"runs/ unless told, and {fit}")
-    parser.add_argument("--sort", choices=SORTS, default="begun", help="the last run, or the best one, first")
-    parser.add_argument("--show", nargs="+", default=[], metavar="KEY", help="further settings, a column each")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there too")
-    deleted = "delete the folders of the runs that the same command without it lists; takes a KEY=PATTERN"
-    parser.add_argument("--delete", action="store_true", help=deleted)
+    filters = "filters such as data=text, 'model=g*', optim.lr=1e-3, state=stopped"
+    parser.add_argument(
+        "words", nargs="*", metavar="FOLDER | KEY=PATTERN", help=f"a folder (default: runs), and {filters}"
+    )
+    parser.add_argument("--sort", choices=SORTS, default="begun", help="begun: latest run first; score: best first")
+    parser.add_argument("--show", nargs="+", default=[], metavar="KEY", help="further settings, one column each")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to this file")
+    delete = "delete the folders of the runs that are listed; needs a KEY=PATTERN"
+    parser.add_argument("--delete", action="store_true", help=delete)
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     options = arguments()
-    with importing():  # late: --help and a typo answer at once
+    with importing():  # late, so that --help and typos are answered at once
         import pandas as pd
         from rich.console import Console
         from rich.table import Table
@@ -37,20 +39,25 @@ def main() -> None:
     folders = [Path(word) for word in options.words if "=" not in word]
     filters = [word for word in options.words if "=" in word]
     if len(folders) > 1:
-        raise UserError(f"one folder at a time, not {', '.join(map(str, folders))}")
+        raise UserError(f"give one folder at a time, not {', '.join(map(str, folders))}")
     top = folders[0] if folders else Path("runs")
     if options.delete and not filters:
-        raise UserError("--delete takes KEY=PATTERN too, such as state=stopped: it would delete every run")
-    every = list(runs_below(top)) if folders or top.is_dir() else []
+        raise UserError("--delete needs a KEY=PATTERN such as state=stopped: it would delete every run")
+    all_runs = list(runs_below(top)) if folders or top.is_dir() else []
     for key in options.show:
-        check_key(every, key)
-    runs = chosen(every, filters)
+        check_key(all_runs, key)
+    runs = chosen(all_runs, filters)
     if options.sort == "folder":
         runs.sort(key=lambda run: run.folder)
     elif options.sort == "score":
-        down = any(run.result.get("mode") == "max" for run in runs)
-        scores = {run.folder: math.nan if run.score is None else run.score for run in runs}  # those without come last
-        runs.sort(key=lambda run: (math.isnan(s := scores[run.folder]), 0.0 if math.isnan(s) else -s if down else s))
+        descending = any(run.result.get("mode") == "max" for run in runs)
+        scores = {run.folder: math.nan if run.score is None else run.score for run in runs}  # NaN sorts last
+        runs.sort(
+            key=lambda run: (
+                math.isnan(score := scores[run.folder]),
+                0.0 if math.isnan(score) else -score if descending else score,
+            )
+        )
     rows = []
     for run in runs:
         best, criterion = run.result.get("best_valid"), run.result.get("criterion")
@@ -71,7 +78,7 @@ def main() -> None:
             }
         )
     if not rows:
-        print(f"no run below {top}" + (f" fits {' '.join(filters)}{instead(every, filters)}" if filters else ""))
+        print(f"no run below {top}" + (f" matches {' '.join(filters)}{instead(all_runs, filters)}" if filters else ""))
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
@@ -86,10 +93,10 @@ def main() -> None:
             pd.DataFrame(rows).to_csv(file, index=False)
         print(f"table  {options.csv}")
     if options.delete:
-        gone = [run.folder for run in runs if run.state != "running"]
-        for folder in gone:
+        deleted = [run.folder for run in runs if run.state != "running"]
+        for folder in deleted:
             shutil.rmtree(folder)
-        print(f"deleted {len(gone)}" + ("; those that run are left" if len(gone) < len(runs) else ""))
+        print(f"deleted {len(deleted)}" + ("; runs in progress were left" if len(deleted) < len(runs) else ""))
 
 
 if __name__ == "__main__":

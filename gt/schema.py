@@ -1,4 +1,4 @@
-"""What one dataset's batches hold: the columns a model must embed and the target it must predict."""
+"""The schema of a dataset: the columns that a model embeds and the target that it predicts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,51 +7,51 @@ from typing import Any, Literal
 
 Level = Literal["graph", "node", "link"]
 Kind = Literal["multiclass", "binary", "regression"]
-UNLABELLED = -100  # the class of what has none: losses and metrics pass it over
+UNLABELLED = -100  # class of missing labels, ignored by losses and metrics
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The contract between a dataset and a model; plain values, so that a checkpoint can carry it.
+    """The contract between a dataset and a model; holds plain values only, so that a checkpoint can store it.
 
     Attributes:
         node_vocab: number of distinct values of each integer column of ``x`` (N, len(node_vocab)).
-        node_floats: width of ``x`` where it holds real numbers; then ``node_vocab`` is empty.
-        edge_vocab, edge_floats: the same for ``edge_attr`` (E, ...); both empty where edges carry nothing.
-        node_mean, node_scale, edge_mean, edge_scale: for each column of real numbers what the network takes off and
-            divides by before anything else; none: it reads the numbers as they are.
+        node_floats: number of columns of ``x`` if it holds real numbers; ``node_vocab`` is then empty.
+        edge_vocab, edge_floats: the same for ``edge_attr`` (E, ...); both empty if edges have no features.
+        node_mean, node_scale, edge_mean, edge_scale: for each column of real numbers, what the network first subtracts
+            and then divides by; empty: it reads the numbers as they are.
         level: what has a target: the whole graph, each node (a token is a node of a path graph), or each of a batch's
-            ``links``, two nodes that may be joined or not.
-        kind: ``multiclass`` (one class of ``outputs``, `UNLABELLED` where there is none), ``binary`` (``outputs``
-            independent yes/no tasks, NaN where unlabelled) or ``regression`` (``outputs`` real numbers, NaN likewise).
+            ``links``, pairs of nodes that may or may not be linked.
+        kind: ``multiclass`` (one of ``outputs`` classes, `UNLABELLED` if missing), ``binary`` (``outputs`` independent
+            yes/no tasks, NaN if missing) or ``regression`` (``outputs`` real numbers, NaN if missing).
         outputs: number of classes, tasks or numbers.
-        positions: a target of ``multiclass`` is a sequence of so many classes: (rows, positions), predicted as
+        positions: length of a ``multiclass`` target that is a sequence of classes, (rows, positions), predicted as
             (rows, positions * outputs).
-        pointer: a target of ``multiclass`` is one of the choices that each graph has itself: ``extras["candidate"]``
-            (N,) says of each node 1 + the number of the choice that it stands for, 0 for none, and
-            ``extras["query"]`` (N,) is 1 at the node that asks.
-        weights: of ``multiclass``, what each class weighs in the loss; of ``binary``, what a yes of each task weighs
-            against a no; none: all weigh the same.
-        mean, scale: of ``regression``, for each output what the network's own 0 and 1 stand for: predictions, targets
-            and metrics are in the data's unit, the loss in that of ``scale``; none: 0 and 1.
-        log: of ``regression``, the network's own numbers, and so mean, scale and loss, are of natural logarithms of
-            targets, which are above 0.
-        squared: of ``regression``, the loss is the squared error and the root of its mean decides; else the absolute.
-        names: a name for each output, or none.
-        target: what the source calls what is to be predicted, such as the columns of a table, where that is known.
-        max_nodes: the largest graph of the dataset, for tables with a row a position.
-        tokenizer: how text became the numbers of ``x``, as `gt.data.text.tokenizer.Tokenizer.dumps` writes it, so that
-            a checkpoint alone can read more of it; empty where nodes are not pieces of text.
-        longest: nodes of a text, what comes after them is cut off; 0: it is whole.
-        node_names, edge_names: what the source calls the columns that became ``x`` and ``edge_attr``, in their order.
-        node_categories, edge_categories: for each of these the values behind its numbers, in the order of the numbers;
-            none for a column of real numbers. Where there are real numbers too, each value has a channel (1 or 0).
-        degree: ``x`` is the in-degree alone, the last category also all that are larger.
-        undirected: each edge of the source was read in both directions.
-        answers: of ``binary``, for each output what the source calls no and yes; none: 0 and 1.
+        pointer: a ``multiclass`` target is one of the graph's own choices: ``extras["candidate"]`` (N,) is 1 + the
+            index of the choice that a node stands for, 0 for none, and ``extras["query"]`` (N,) is 1 at the query node.
+        weights: for ``multiclass``, the weight of each class in the loss; for ``binary``, that of a positive relative
+            to a negative of each task; empty: all weigh the same.
+        mean, scale: for ``regression``, the mean and scale that standardise each output for the network. Predictions,
+            targets and metrics are in the data's units, the loss in units of ``scale``; empty: no standardisation.
+        log: for ``regression``, the network's own numbers, and so mean, scale and loss, are natural logarithms of the
+            targets, which are positive.
+        squared: for ``regression``, the loss is the squared error and the criterion the root of its mean; otherwise
+            both are the absolute error.
+        names: a name for each output, or empty.
+        target: the source's names of what is to be predicted, such as table columns, if known.
+        max_nodes: nodes of the largest graph of the dataset, for tables with one row per position.
+        tokenizer: how text was encoded as ``x``, as written by `gt.data.text.tokenizer.Tokenizer.dumps`, so that a
+            checkpoint alone can encode more text; empty if nodes are not tokens.
+        longest: number of nodes to which texts are truncated; 0: no limit.
+        node_names, edge_names: the source's names of the columns of ``x`` and ``edge_attr``, in order.
+        node_categories, edge_categories: for each of these columns, the values that its codes stand for, in order;
+            empty for a column of real numbers. If there are real numbers too, categories are one-hot encoded.
+        degree: ``x`` is just the in-degree; the last category also covers all larger degrees.
+        undirected: each edge of the source was added in both directions.
+        answers: for ``binary``, the source's values for no and yes of each output; empty: 0 and 1.
 
-    The last of these, from ``tokenizer`` on, and ``names`` and ``target``, say how a source was read. Other data are
-    read by them, see `gt.data.datamodule.DataModule.open`; a checkpoint of an older version may lack them.
+    The fields from ``tokenizer`` on, ``names`` and ``target`` record how a source was read, and new data are read
+    accordingly, see `gt.data.datamodule.DataModule.open`; checkpoints of older versions may lack them.
     """
 
     node_vocab: tuple[int, ...] = ()
@@ -89,7 +89,7 @@ class Schema:
         if self.names and len(self.names) != self.outputs:
             raise ValueError(f"{len(self.names)} names for {self.outputs} outputs")
         if self.node_vocab and self.node_floats:
-            raise ValueError("nodes are described by integer columns or by real numbers, not by both")
+            raise ValueError("node features are integer columns or real numbers, not both")
         for name in ("weights", "mean", "scale"):
             if getattr(self, name) and len(getattr(self, name)) != self.outputs:
                 raise ValueError(f"{len(getattr(self, name))} numbers in {name} for {self.outputs} outputs")
@@ -100,68 +100,72 @@ class Schema:
             if mean and len(mean) != floats:
                 raise ValueError(f"{len(mean)} means for {floats} columns of real numbers")
         if self.log and self.kind != "regression":
-            raise ValueError("only numbers have logarithms")
+            raise ValueError("log needs kind='regression': only numbers have logarithms")
         if self.positions > 1 and self.kind != "multiclass":
-            raise ValueError("only a target of classes has several positions")
+            raise ValueError("only a multiclass target can have several positions")
         if self.pointer and (self.kind != "multiclass" or self.level != "graph" or self.positions > 1):
-            raise ValueError("only a graph's one target of classes is a choice among its own nodes")
+            raise ValueError("only a graph-level multiclass target with one position can be a choice among nodes")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers (tuples become lists): JSON and ``torch.load(weights_only=True)`` take them."""
-        return {name: _nested(value, tuple, list) for name, value in asdict(self).items()}
+        """Convert to plain containers (tuples to lists), as JSON and ``torch.load(weights_only=True)`` require."""
+        return {name: _convert_nested(value, tuple, list) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Schema":
-        return cls(**{name: _nested(value, list, tuple) for name, value in values.items()})
+        return cls(**{name: _convert_nested(value, list, tuple) for name, value in values.items()})
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns of ``x``; none where ``node_names`` only says where a text or a molecule stands."""
+        """Names of the columns of ``x``; empty if ``node_names`` only names the source column of a text or molecule."""
         return () if self.tokenizer or len(self.node_names) < len(self.node_vocab) else self.node_names
 
     @property
     def is_language_model(self) -> bool:
-        """Whether what is predicted for each node, a token, is the token that follows it."""
+        """Whether nodes are tokens and the target of each is the next token."""
         return bool(self.tokenizer) and self.level == "node" and self.node_vocab == (self.outputs,)
 
     def task(self) -> str:
-        """What is to be predicted, for a reader: ``to predict for each node: label, one of 3 classes``."""
+        """Describe the prediction task: ``to predict for each node: label, one of 3 classes``."""
         name = f"{several(self.target, 6)}, " if self.target else ""
         return f"to predict for each {self.level}: {name}{self.answer()}"
 
     def answer(self) -> str:
-        """What a target is, for a reader: ``one of 3 classes``."""
-        what = {
+        """Describe the type of a target: ``one of 3 classes``."""
+        description = {
             "multiclass": "one of its own nodes" if self.pointer else f"one of {self.outputs:,} classes",
             "binary": many(self.outputs, "yes/no answer"),
             "regression": many(self.outputs, "real number"),
         }[self.kind]
-        return f"{what}, at each of {self.positions} positions" if self.positions > 1 else what
+        return f"{description}, at each of {self.positions} positions" if self.positions > 1 else description
 
 
-def _nested(value: Any, old: Any, new: Any) -> Any:
-    """A value in which one kind of container is another, at any depth."""
-    return new([_nested(item, old, new) for item in value]) if isinstance(value, old) else value
+def _convert_nested(value: Any, old_type: Any, new_type: Any) -> Any:
+    """Replace one type of container by another at any depth."""
+    return (
+        new_type([_convert_nested(item, old_type, new_type) for item in value])
+        if isinstance(value, old_type)
+        else value
+    )
 
 
-def many(count: int, what: str) -> str:
-    """So many of something: ``1 graph``, ``2,000 graphs``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def many(count: int, noun: str) -> str:
+    """Format a count with its noun: ``1 graph``, ``2,000 graphs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: float, like: float | None = None) -> str:
-    """A score for a reader: four places, fewer of what is large, and a power of ten for what is small.
+    """Format a score: four decimals, fewer for large numbers, scientific notation for small ones.
 
     Args:
-        like: the number whose size says how many, where it is another.
+        like: a number whose magnitude sets the format in place of ``value``.
     """
-    size = abs(value if like is None else like)
-    if 0 < size < 1e-3:
+    magnitude = abs(value if like is None else like)
+    if 0 < magnitude < 1e-3:
         return f"{value:.2e}"
-    places = 4 - int(math.log10(size)) if 10 <= size < math.inf else 4
-    return f"{value:.{max(places, 0)}f}"
+    decimals = 4 - int(math.log10(magnitude)) if 10 <= magnitude < math.inf else 4
+    return f"{value:.{max(decimals, 0)}f}"
 
 
-def several(names: Sequence[str], most: int) -> str:
-    """A list of names for a reader, cut where it is long."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+def several(names: Sequence[str], limit: int) -> str:
+    """Format a list of names, truncated to ``limit``."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")

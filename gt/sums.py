@@ -1,7 +1,7 @@
-"""Sums of rows over the edges that read them, forward and backward, without atomics and mostly without messages.
+"""Neighbourhood sums, forward and backward, without atomics and mostly without materialising messages.
 
-An embedding bag adds up the rows of each run of an index; it is several times as fast as adding each where an index
-says. What flows back from a sum is a gather, and from a gather a sum: over the edges in the order of their other end.
+An embedding bag sums rows by segments of an index, several times as fast as a scatter-add. The gradient of a sum is a
+gather and that of a gather a sum, over the edges sorted by their other end.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gt.transforms import one_by_one, plain
 
 @dataclass
 class Ends:
-    """One end of each edge, its source or its target; the rest is worked out once it is asked for.
+    """One end of each edge, its source or its target; derived indices are computed on first use.
 
     Attributes:
-        node: (E,) that end.
-        opposite: (E,) the other.
-        count: N, how many nodes there are.
-        rowptr: (N + 1,) offsets into the edges of each node where they are sorted by this end.
+        node: (E,) the node at this end.
+        opposite: (E,) the node at the other end.
+        count: N, the number of nodes.
+        rowptr: (N + 1,) offsets into the edges of each node, if edges are sorted by this end.
     """
 
     node: Tensor
@@ -37,19 +37,19 @@ class Ends:
 
     @lasting
     def within(self) -> bool:
-        """Whether this end of every edge is a node that there is: a kernel that reads by it takes that on trust."""
+        """Whether all indices at this end are in range, which kernels rely on."""
         return not len(self.node) or (int(self.node.min()) >= 0 and int(self.node.max()) < self.count)
 
     @lasting
     def order(self) -> Tensor:
-        """(E,) the edges sorted by this end."""
+        """(E,) the permutation that sorts edges by this end."""
         if self.rowptr is not None:
             return torch.arange(len(self.node), device=self.node.device)
         return self.node.argsort(stable=True)
 
     @lasting
     def ptr(self) -> Tensor:
-        """(N + 1,) offsets into ``order`` of the edges of each node."""
+        """(N + 1,) offsets into ``order``: the edges of each node."""
         if self.rowptr is not None:
             return self.rowptr
         degree = self.node.new_zeros(self.count + 1).index_add(0, self.node + 1, torch.ones_like(self.node))
@@ -57,26 +57,26 @@ class Ends:
 
     @lasting
     def others(self) -> Tensor:
-        """(E,) the other ends in that order."""
+        """(E,) the other ends, in the same order."""
         return self.opposite if self.rowptr is not None else self.opposite.index_select(0, self.order)
 
     def moved(self, move: Move, _: GraphBatch | Pairs) -> Ends:
-        """The same on another device."""
+        """A copy on another device."""
         out = copy(self)
         vars(out).update({name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
         return out
 
 
 def sources(batch: GraphBatch) -> Ends:
-    """Those that are read."""
+    """The source ends of a batch's edges."""
     source, target = batch.edge_index
-    if plain():  # which makes no use of what is sorted
+    if plain():  # plain operations need no sorted indices
         return Ends(source, target, batch.num_nodes)
     return batch.cached("sources", lambda: Ends(source.contiguous(), target.contiguous(), batch.num_nodes))
 
 
 def targets(batch: GraphBatch) -> Ends:
-    """Those that read, by which a batch is sorted."""
+    """The target ends of a batch's edges, by which they are sorted."""
     source, target = batch.edge_index
     if plain():
         return Ends(target, source, batch.num_nodes)
@@ -86,7 +86,7 @@ def targets(batch: GraphBatch) -> Ends:
 
 
 def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
-    """The ends of the pairs of a mask: those that are read and, by which they are sorted, those that read."""
+    """Source and target ends of the pairs of a mask, which are sorted by target."""
     (source, target), nodes = pairs.edges, pairs.batch.num_nodes
     if plain():
         return Ends(source, target, nodes), Ends(target, source, nodes)
@@ -96,32 +96,32 @@ def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
     )
 
 
-def runs(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
-    """(R, d) rows to (N, d): sum n is of the rows ``index[ptr[n]:ptr[n + 1]]``, each times its weight if it has one."""
+def segment_sum(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum rows (R, d) by segments, to (N, d): output n is the weighted sum of rows ``index[ptr[n]:ptr[n + 1]]``."""
     return F.embedding_bag(
         index, rows.contiguous(), ptr, mode="sum", include_last_offset=True, per_sample_weights=weights
     )
 
 
 def totals(messages: Tensor, ends: Ends) -> Tensor:
-    """(E, d) messages to (N, d): their sum over the edges of each node that have it at this end; see `add_up`."""
-    if plain():  # a compiler makes one kernel of what makes a message and what adds it
+    """Sum messages (E, d) over the edges of each node, to (N, d); not differentiable, see `add_up`."""
+    if plain():  # a compiler fuses it with the computation of messages
         return messages.new_zeros(ends.count, messages.shape[1]).index_add(0, ends.node, messages)
-    return runs(messages, ends.order, ends.ptr)
+    return segment_sum(messages, ends.order, ends.ptr)
 
 
 def gather(x: Tensor, ends: Ends) -> Tensor:
-    """(N, d) nodes to (E, d): that at an end of each edge."""
+    """Gather node rows (N, d) at one end of each edge, to (E, d)."""
     return x.index_select(0, ends.node) if plain() else _Gather.apply(x, ends)
 
 
 def add_up(messages: Tensor, ends: Ends) -> Tensor:
-    """`totals`, through which gradients flow."""
+    """`totals`, with gradients."""
     return totals(messages, ends) if plain() else _AddUp.apply(messages, ends)
 
 
 def sum_of_sources(x: Tensor, batch: GraphBatch) -> Tensor:
-    """(N, d) to the sum of the rows that each node reads: what `gather` and `add_up` give, without the messages."""
+    """Sum the rows (N, d) of each node's sources: `gather` and `add_up` without materialising messages."""
     if plain():
         return add_up(gather(x, sources(batch)), targets(batch))
     return _SumOfOthers.apply(x, targets(batch), sources(batch))
@@ -155,7 +155,7 @@ class _SumOfOthers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ends: Ends, back: Ends) -> Tensor:
         ctx.ends, ctx.back = ends, back
-        return runs(x, ends.others, ends.ptr)
+        return segment_sum(x, ends.others, ends.ptr)
 
     @staticmethod
     @one_by_one
@@ -164,14 +164,14 @@ class _SumOfOthers(torch.autograd.Function):
 
 
 def whole_degree(batch: GraphBatch) -> Tensor:
-    """(N,) the edges that each node reads, in the whole graph where a batch holds some of them alone."""
+    """(N,) in-degrees; those in the whole graph if the batch holds only some of its edges."""
     return batch.memo[WHOLE_DEGREES][0] if WHOLE_DEGREES in batch.memo else batch.in_degree
 
 
 def estimated(sums: Tensor, batch: GraphBatch) -> Tensor:
-    """(N, d) sums over the edges that nodes read as estimates, without bias, of those over all that there are.
+    """Rescale sums (N, d) over sampled edges to unbiased estimates of the sums over all edges.
 
-    Where all of them are in the batch, it is the sums themselves. A node that has drawn none keeps its 0.
+    Returns the sums themselves if the batch holds all edges. Nodes without sampled edges keep their 0.
     """
     if WHOLE_DEGREES not in batch.memo:
         return sums

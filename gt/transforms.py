@@ -1,4 +1,4 @@
-"""Whether PyTorch looks into what is computed: it then needs its own functions, not those with a backward of ours."""
+"""Detect `torch.func` transforms and compilation, under which custom autograd functions cannot be used."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,21 +15,21 @@ T = TypeVar("T")
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func`, or a derivative forward, goes through; of a compiler none is known."""
-    if torch.compiler.is_compiling():  # which follows neither question; torch.export traces by such a transform itself
+    """Whether a `torch.func` transform or forward-mode differentiation is active; False while compiling."""
+    if torch.compiler.is_compiling():  # cannot trace either check; torch.export itself uses such a transform
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def plain() -> bool:
-    """Whether PyTorch's own functions are to be used alone: under those transforms, and where a compiler traces."""
+    """Whether only PyTorch's own operations may be used: under transforms and while a compiler traces."""
     return torch.compiler.is_compiling() or transformed()
 
 
-def outside(make: Callable[[], T]) -> T:
-    """What ``make`` gives where neither a transform of `torch.func` nor inference mode goes through what it computes.
+def outside_transforms(make: Callable[[], T]) -> T:
+    """Call ``make`` outside of inference mode and of any `torch.func` transform.
 
-    So is made what a batch keeps: it outlives them, and a later pass may train with it.
+    Used for whatever a batch caches: it outlives them, and a later pass may train with it.
     """
     with torch.inference_mode(False):
         if not transformed():
@@ -69,18 +69,18 @@ def one_by_one(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[.
 
 
 def once_differentiable(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
-    """A backward pass that refuses to be differentiated itself, `one_by_one`.
+    """Make a backward pass `one_by_one`, and let it raise when it is differentiated itself.
 
-    That of PyTorch refuses it late, and where what flows back is a constant not at all: what is kept then counts as
-    constant too, and second derivatives lack a part.
+    PyTorch's decorator raises late, and not at all if the incoming gradient is a constant: saved tensors then count as
+    constants too, and second derivatives miss a term.
     """
 
     @one_by_one
     @wraps(backward)
     def wrapped(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            whose = f"{backward.__module__} has no second derivatives"
-            raise RuntimeError(f"{whose}: attention has them by backend=dense, other layers by torch.func")
+            problem = f"{backward.__module__} has no second derivatives"
+            raise RuntimeError(f"{problem}: use backend=dense for attention, torch.func for other layers")
         return backward(ctx, *grads)
 
     return wrapped

@@ -1,4 +1,4 @@
-"""Numbers in units of their own: what a network computes with, and what the data hold."""
+"""Conversion of numbers between the data's units and standardised ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class Units(nn.Module):
-    """Columns of numbers, each with a mean and a scale: 0 stands for the mean, 1 for a scale above it.
+    """Standardises columns of numbers by their mean and scale.
 
-    They are kept, and computed with, in float32 whatever the precision of the network: a mean of 1,800 in 16 bits is
+    Both are stored and applied in float32 whatever the precision of the network: a mean of 1,800 in 16 bits would be
     off by up to 4.
 
     Args:
-        mean, scale: of each column; none leave all columns as they are.
+        mean, scale: one number per column; empty leaves all columns unchanged.
     """
 
     moments: Tensor
@@ -26,16 +26,16 @@ class Units(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Units":
         super()._apply(fn, recurse)
-        self.moments = self._exact.to(self.moments.device)  # moved, but never rounded
+        self.moments = self._exact.to(self.moments.device)  # moved to the device, but never rounded
         return self
 
     def shrink(self, values: Tensor) -> Tensor:
-        """(rows, columns) in the data's units to the same in these."""
+        """Convert (rows, columns) from the data's units to standardised ones."""
         if not self.moments.numel():
             return values
         return (values.float() - self.moments[0]) / self.moments[1]
 
     def restore(self, numbers: Tensor) -> Tensor:
-        """(rows, columns) in these units to the same in the data's, in float32 at least."""
+        """Convert (rows, columns) from standardised units to the data's, in at least float32."""
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         return numbers * self.moments[1] + self.moments[0] if self.moments.numel() else numbers

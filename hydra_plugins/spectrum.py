@@ -1,4 +1,4 @@
-"""What Hydra calls for ``experiment=spectrum``: a map between GNN and Transformer in place of a product of values."""
+"""Hydra sweeper of ``experiment=spectrum``: a map between GNN and Transformer in place of a grid of values."""
 
 import sys
 from typing import Any
@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 
 
 class Spectrum(Sweeper):
-    """Runs the map that the section ``spectrum`` asks for, see `gt.cli.spectrum`.
+    """Runs the map that the section ``spectrum`` defines, see `gt.cli.spectrum`.
 
     Args:
-        max_batch_size, params: of Hydra's own sweeper, in whose place this one is; they are nothing to a map.
+        max_batch_size, params: arguments of Hydra's default sweeper, which this one replaces; ignored.
     """
 
     def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
@@ -22,6 +22,6 @@ class Spectrum(Sweeper):
         self.composed = config
 
     def sweep(self, arguments: list[str]) -> None:
-        from gt.cli.spectrum.run import sweep  # late: Hydra imports this file whatever it is asked
+        from gt.cli.spectrum.run import sweep  # late, as Hydra imports all plugins on every start
 
         sweep(self.composed, sys.argv[1:])

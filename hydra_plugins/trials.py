@@ -1,4 +1,4 @@
-"""What Hydra calls for ``sweep=NAME``: trials that Optuna chooses in place of a product of values."""
+"""Hydra sweeper of ``sweep=NAME``: trials chosen by Optuna in place of a grid of values."""
 
 import sys
 from typing import Any
@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 
 
 class Trials(Sweeper):
-    """Runs the trials that the section ``sweep`` asks for, see `gt.cli.trials`.
+    """Runs the trials that the section ``sweep`` defines, see `gt.cli.trials`.
 
     Args:
-        max_batch_size, params: of Hydra's own sweeper, in whose place this one is; they are nothing to it.
+        max_batch_size, params: arguments of Hydra's default sweeper, which this one replaces; ignored.
     """
 
     def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
@@ -22,6 +22,6 @@ class Trials(Sweeper):
         self.composed = config
 
     def sweep(self, arguments: list[str]) -> None:
-        from gt.cli.trials.run import sweep  # late: Hydra imports this file whatever it is asked
+        from gt.cli.trials.run import sweep  # late, as Hydra imports all plugins on every start
 
         sweep(self.composed, sys.argv[1:])

@@ -155,11 +155,11 @@ def test_architectures_that_differ_are_refused(gpt2):
 
     other = copy.deepcopy(gpt2)
     other.config.scale_attn_by_inverse_layer_idx = True
-    with pytest.raises(UserError, match="scales its attention"):
+    with pytest.raises(UserError, match="attention scaling of this GPT-2"):
         from_gpt2(other)
     other = copy.deepcopy(gpt2)
     other.config.activation_function = "swish"
-    with pytest.raises(UserError, match="no activation is called 'swish' here; there are gelu"):
+    with pytest.raises(UserError, match="the activation 'swish' is not supported; there are gelu"):
         from_gpt2(other)
 
 
@@ -209,7 +209,9 @@ def test_a_model_that_scores_no_tokens_is_refused(gpt2, llama, bert):
         (from_llama, llama, "Causal"),
         (from_bert, bert, "Masked"),
     ):
-        with pytest.raises(UserError, match=f"Model scores no tokens: load it by transformers.AutoModelFor{loader}LM"):
+        with pytest.raises(
+            UserError, match=f"Model has no language-model head: load it with transformers.AutoModelFor{loader}LM"
+        ):
             take_over(model.base_model)
 
 

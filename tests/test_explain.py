@@ -228,7 +228,7 @@ def test_each_word_of_a_name_is_explained_by_itself(tmp_path, capsys):
         rows = net(next(iter(data.loader("test")))).view(net.schema.positions, -1)
     for position, word in ((0, "set"), (1, "it"), (4, "__EOS__")):
         program.main([str(folder), "--position", str(position)])
-        said = re.search(r"position (\d): said (\S+) \((.*?)\), true (\S+)", capsys.readouterr().out)
+        said = re.search(r"position (\d): predicted (\S+) \((.*?)\), true (\S+)", capsys.readouterr().out)
         best = rows[position].softmax(0).max(0)
         assert (said[1], said[2], said[4]) == (str(position), net.schema.names[int(best.indices)], word)
         assert float(said[3]) == pytest.approx(float(best.values), abs=0.006)

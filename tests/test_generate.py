@@ -390,15 +390,15 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, monkeypatch, capsys
     ahead = checkpoint(tmp_path / "ahead.ckpt", text_schema(), CONFIG | {"mask": {"_target_": "gt.masks.Complete"}})
     pairs = checkpoint(tmp_path / "pairs.ckpt", text_schema(BytePairs.learn(["abc"], 256)))
     for arguments, said in (
-        ((good, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
-        ((pairs, "--prompt", "a\udcff"), "--prompt holds bytes that are no UTF-8"),
+        ((good, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
+        ((pairs, "--prompt", "a\udcff"), "--prompt is not valid UTF-8"),
         ((str(tmp_path / "none.ckpt"),), "no checkpoint at"),
         ((ahead,), "the mask Complete() lets a token read later tokens"),
         ((good, "--prompt", "abcd"), "the character 'd' is not among the 5 known to this model"),
         ((good, "--prompt", ""), "there is nothing to continue: give --prompt TEXT"),
         ((good, "--top-k", "0"), "top-k must be 1 or more, not 0"),
         ((good, "--temperature", "-1"), "temperature must be 0 or more"),
-        ((good, "--seed", str(1 << 64)), "has more than 64 bits: give a smaller number"),
+        ((good, "--seed", str(1 << 64)), "has more than 64 bits: choose a smaller number"),
         ((good, "--tokens", "0"), "--tokens and --samples must be 1 or more"),
     ):
         monkeypatch.setattr(sys, "argv", ["gt.generate", *arguments])
@@ -417,5 +417,5 @@ def test_the_slow_way_is_said_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gt.generate", path, "--tokens", "12", "--prompt", "a"])
     main()
     found = capsys.readouterr()
-    assert found.err.count("which is slow: message passing along edges") == 1
+    assert found.err.count("reads the whole text again: message passing along edges") == 1
     assert len(found.out) == 14

@@ -97,9 +97,9 @@ def test_bad_input_says_what_is_wrong():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edge_attr": torch.ones(3, 1)}, "graph 1 has 3 rows of edge_attr, and 4 edges"),
-        ({"x": torch.ones(2, 1)}, "graph 1 has 2 rows of x, and 3 nodes"),
-        ({"edge_index": torch.zeros(4, 2).long()}, r"graph 1 has an edge_index \(4, 2\) .* should be \(2, edges\)"),
+        ({"edge_attr": torch.ones(3, 1)}, "graph 1 has 3 rows of edge_attr for 4 edges"),
+        ({"x": torch.ones(2, 1)}, "graph 1 has 2 rows of x for 3 nodes"),
+        ({"edge_index": torch.zeros(4, 2).long()}, r"graph 1 has an edge_index \(4, 2\) .* expected \(2, edges\)"),
         ({"edge_index": torch.zeros(2, 4)}, r"graph 1 has an edge_index \(2, 4\) of torch.float32"),
     ],
 )
@@ -125,7 +125,9 @@ def test_words_beside_nodes_stay_behind():
 def test_a_graph_or_a_batch_of_pyg_is_no_list_of_graphs():
     graph = random_graph(3, 0)
     for one in (graph, Batch.from_data_list([graph])):
-        with pytest.raises(ValueError, match=r"is no list of graphs: \[graph\], or batch\.to_data_list\(\)"):
+        with pytest.raises(
+            ValueError, match=r"expected a list of graphs, not a .*: pass \[graph\] or batch\.to_data_list\(\)"
+        ):
             GraphBatch.from_data_list(one)
     assert GraphBatch.from_data_list(random_graph(3, seed) for seed in range(2)).num_graphs == 2
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch_geometric.utils import softmax
 
 from gt.graph import GraphBatch, path_graphs
-from gt.heads import IMPOSSIBLE, Head, Max, Mean, Pool, Sum, chosen
+from gt.heads import IMPOSSIBLE, Head, Max, Mean, Pool, Sum, choice_log_odds
 from gt.schema import Schema
 from tests.graphs import random_batch
 from tests.races import NoRaces
@@ -89,7 +89,7 @@ def test_choices_against_a_loop():
     torch.manual_seed(0)
     batch = pointing([4, 1, 3], [2, 0, 1, 2, 0, 3, 3, 1], [0, 1, 0, 0, 1, 0, 0, 0])
     score = (torch.randn(8, dtype=torch.float64) * 30).requires_grad_()
-    rows = chosen(score, batch, 3)
+    rows = choice_log_odds(score, batch, 3)
     for graph, (first, last) in enumerate(((0, 4), (4, 5), (5, 8))):
         for choice in range(3):
             own = [score[n] for n in range(first, last) if batch.extras["candidate"][n] == choice + 1]
@@ -103,7 +103,7 @@ def test_choices_against_a_loop():
     torch.testing.assert_close(loss, expected)
     one, other = (torch.autograd.grad(value, score, retain_graph=True)[0] for value in (loss, expected))
     torch.testing.assert_close(one, other)
-    assert torch.autograd.gradcheck(lambda s: chosen(s, batch, 3)[rows > IMPOSSIBLE], score)
+    assert torch.autograd.gradcheck(lambda s: choice_log_odds(s, batch, 3)[rows > IMPOSSIBLE], score)
 
 
 def test_a_graph_chooses_among_its_own_nodes():
@@ -114,7 +114,7 @@ def test_a_graph_chooses_among_its_own_nodes():
     x = torch.randn(7, 8, dtype=torch.float64, requires_grad=True)
     rows = head(x, batch)
     asking = x[[1, 1, 1, 1, 5, 5, 5]]
-    torch.testing.assert_close(rows, chosen(head.mlp(torch.cat([x, asking, x * asking], 1))[:, 0], batch, 3))
+    torch.testing.assert_close(rows, choice_log_odds(head.mlp(torch.cat([x, asking, x * asking], 1))[:, 0], batch, 3))
     assert rows.argmax(1).tolist() == rows[:, :2].argmax(1).tolist()  # the third choice is in neither graph
     alone = pointing([3], [1, 0, 2], [0, 1, 0])
     torch.testing.assert_close(head(x[4:], alone), rows[1:])

@@ -29,13 +29,13 @@ def test_each_way_is_that_of_networkx(name, most, monkeypatch):
     graph.add_edges_from(batch.edge_index.flip(0).T.tolist())  # from the reader to whom it reads
     lengths = dict(nx.all_pairs_shortest_path_length(graph, cutoff=limit))
     expected = {(reader, source): d for reader, far in lengths.items() for source, d in far.items()}
-    for largest in (hops.DENSE, 0):
-        monkeypatch.setattr(hops, "DENSE", largest)
+    for largest in (hops.MAX_DENSE_NODES, 0):
+        monkeypatch.setattr(hops, "MAX_DENSE_NODES", largest)
         keys, distance = hop_distances(batch, most)
         assert (keys.diff() > 0).all()
         pairs = [divmod(key, batch.num_nodes) for key in keys.tolist()]
         assert dict(zip(pairs, distance.tolist(), strict=True)) == expected
-    for matrix in (hop_matrix(batch, limit), hops._by_products(batch, limit)):
+    for matrix in (hop_matrix(batch, limit), hops._hops_by_matmul(batch, limit)):
         assert matrix.dtype == torch.int64
         for graph_number, (first, last) in enumerate(zip(batch.ptr.tolist(), batch.ptr.tolist()[1:], strict=False)):
             for row in range(batch.max_nodes):

@@ -177,7 +177,7 @@ def test_runs_cover_all_and_keep_to_the_chunk():
 def test_a_batch_of_pyg_is_refused_in_a_line():
     graph = Data(x=torch.zeros(2, 1, dtype=torch.long), edge_index=torch.tensor([[0, 1], [1, 0]]))
     net = GraphTransformer(Schema(node_vocab=(1,)), width=8, depth=0)
-    with pytest.raises(TypeError, match="a network reads a GraphBatch, not a DataBatch"):
+    with pytest.raises(TypeError, match="a network takes a GraphBatch, not a DataBatch"):
         predict(net, Batch.from_data_list([graph]))
 
 

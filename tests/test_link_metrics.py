@@ -119,7 +119,7 @@ def test_wrong_targets_are_refused():
     with pytest.raises(ValueError, match="expected"):
         LinkRanks().update(torch.zeros(2, 1), torch.zeros(2, 2))
     rival = torch.tensor([[torch.nan, 1.0, 0.0]])
-    with pytest.raises(ValueError, match="come after"):
+    with pytest.raises(ValueError, match="must follow"):
         LinkRanks().update(torch.zeros(1, 1), rival)
 
 

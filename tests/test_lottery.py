@@ -13,7 +13,7 @@ from gt.lottery import __main__ as program
 from gt.lottery import show
 from gt.lottery.compare import Peaks, Row, compare, floor, peak_memory, peaks
 from gt.lottery.flops import matrix_flops
-from gt.lottery.measure import filled, measure
+from gt.lottery.measure import fill_gaps, measure
 from gt.lottery.picture import crossings, draw
 from gt.lottery.timing import attention_step, ms, side_by_side
 from gt.lottery.workloads import Workload, densities, inputs, random_graphs, workloads
@@ -36,8 +36,7 @@ def test_regret_is_how_far_the_choice_is_from_the_best():
     lines = show.verdict([row(0.1, "dense", dense=3.0, sparse=2.0), row(0.1, "sparse", dense=3.0, sparse=2.0)])
     assert lines == [
         "auto by its cost table alone is within 10 % of the fastest backend on 0 of 2, within 25 % on 0",
-        "auto with close calls settled, as a run does, is within 10 % of the fastest backend on 1 of 2, "
-        "within 25 % on 1",
+        "auto after timing close calls, as runs do, is within 10 % of the fastest backend on 1 of 2, within 25 % on 1",
     ]
 
 
@@ -112,9 +111,9 @@ def test_the_median_of_an_even_number_of_times_lies_between_two():
 
 
 def test_gaps_are_scaled_up_by_the_work():
-    grid = filled([[1.0, 2.0], [3.0, 0.0]], ((10, 20), (1, 4)), 2)
+    grid = fill_gaps([[1.0, 2.0], [3.0, 0.0]], ((10, 20), (1, 4)), 2)
     assert grid == [[1.0, 2.0], [3.0, 12.0]]
-    assert filled([[1.0, 2.0], [0.0, 0.0]], ((10, 20), (1, 4)), 2)[1] == [4.0, 16.0]
+    assert fill_gaps([[1.0, 2.0], [0.0, 0.0]], ((10, 20), (1, 4)), 2)[1] == [4.0, 16.0]
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_the_command_keeps_the_table_and_says_where(small, monkeypatch, capsys, 
     monkeypatch.setattr(sys, "argv", ["lottery", "--table-only", "--out", str(tmp_path / "out")])
     program.main()
     costs.cost_table.cache_clear()
-    assert "auto now goes by" in capsys.readouterr().out
+    assert "auto now uses" in capsys.readouterr().out
     own, copy = (costs.read_table(path) for path in (tmp_path / "own-False.json", tmp_path / "out" / "costs-cpu.json"))
     assert own is not None
     assert own == copy

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from gt.errors import UserError
 from gt.losses import Criterion, constant_prediction, loss, shown, suits, total_loss
-from gt.metrics import decided, metrics, own_metrics
+from gt.metrics import criterion_of, custom_metrics, metrics
 from gt.schema import UNLABELLED, Schema
 
 NAN = float("nan")
@@ -236,7 +236,7 @@ def test_a_scaled_regression_is_measured_in_its_own_unit() -> None:
         ({"weights": (1.0,)}, "1 numbers in weights for 3 outputs"),
         ({"kind": "regression", "mean": (0.0,) * 3}, "each mean needs a scale"),
         ({"kind": "regression", "mean": (0.0,) * 3, "scale": (1.0, 0.0, 1.0)}, "above 0"),
-        ({"kind": "binary", "positions": 2}, "only a target of classes"),
+        ({"kind": "binary", "positions": 2}, "only a multiclass target"),
     ],
 )
 def test_a_schema_that_contradicts_itself_is_refused(wrong: dict[str, object], why: str) -> None:
@@ -320,7 +320,7 @@ def test_a_loss_without_targets_has_gradients_of_zero_for_all_that_it_learns():
 def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides():
     prediction, target = numbers("regression", 2, missing=0.4)
     own = {"error": torchmetrics.MeanSquaredError(), "r2": torchmetrics.R2Score()}
-    measures, criterion = own_metrics(Schema(kind="regression", outputs=2), own)
+    measures, criterion = custom_metrics(Schema(kind="regression", outputs=2), own)
     measures.update(prediction[:15], target[:15])
     measures.update(prediction[15:], target[15:])
     tasks = [(p[~y.isnan()], y[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)]
@@ -328,9 +328,9 @@ def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides()
     assert scores["error"] == pytest.approx(np.mean([float(F.mse_loss(p, y)) for p, y in tasks]))
     assert scores["r2"] == pytest.approx(np.mean([r2_score(y.numpy(), p.numpy()) for p, y in tasks]))
     assert criterion == Criterion("error", "min")
-    assert decided(dict(measures.items(keep_base=True)), "r2") == Criterion("r2", "max")
+    assert criterion_of(dict(measures.items(keep_base=True)), "r2") == Criterion("r2", "max")
     with pytest.raises(UserError, match=r"criterion=erorr: .*'error'"):
-        decided(dict(measures.items(keep_base=True)), "erorr")
+        criterion_of(dict(measures.items(keep_base=True)), "erorr")
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_metrics_of_one_s_own_see_labelled_entries_alone_and_the_first_decides()
 )
 def test_the_dataset_s_metrics_can_be_named(kind, name, mode):
     measures, _ = metrics(Schema(kind=kind, outputs=3))
-    assert decided(dict(measures.items(keep_base=True)), name) == Criterion(name, mode)
+    assert criterion_of(dict(measures.items(keep_base=True)), name) == Criterion(name, mode)
 
 
 @pytest.mark.parametrize(

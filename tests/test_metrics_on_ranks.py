@@ -6,7 +6,7 @@ from torchmetrics.classification import BinaryAUROC
 
 from gt.data.ogb.link_metric import Hits, ReciprocalRank
 from gt.data.ogb.metric import OGBAccuracy, OGBMetric
-from gt.metrics import OfLabelled, metrics
+from gt.metrics import LabelledMetric, metrics
 from gt.schema import Schema
 from tests.parallel.ranks import on_ranks
 
@@ -37,7 +37,7 @@ def cases():
     own = {"binary": [BinaryAUROC()], "regression": [SpearmanCorrCoef(), MeanSquaredError()]}
     for kind, metric in ((kind, metric) for kind, each in own.items() for metric in each):
         target = few if kind == "binary" else numbers(60, 3).where(~few.isnan(), torch.nan)
-        yield type(metric).__name__, OfLabelled(metric, Schema((5,), kind=kind, outputs=3)), numbers(60, 3), target
+        yield type(metric).__name__, LabelledMetric(metric, Schema((5,), kind=kind, outputs=3)), numbers(60, 3), target
 
 
 def over_ranks(rank, world):

@@ -164,16 +164,16 @@ def test_masks_of_layers_without_attention_are_not_in_use():
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("encodings take 8 channels of a width of 8, and none is left", {"encodings": [RandomWalk(4, 8)]}),
-        ("take 9 channels of a width of 8, and none is left", {"encodings": [RandomWalk(4, 4), Laplacian(2, 5)]}),
+        ("encodings take 8 of 8 channels and leave none", {"encodings": [RandomWalk(4, 8)]}),
+        ("take 9 of 8 channels and leave none", {"encodings": [RandomWalk(4, 4), Laplacian(2, 5)]}),
         ("3 masks for 2 blocks", {"mask": [Causal()] * 3}),
         ("0 masks for 2 blocks", {"mask": []}),
-        ("a depth needs a block", {"block": []}),
+        ("depth > 0 needs at least one block", {"block": []}),
         ("3 heads do not divide a width of 8", {"block": partial(EdgeGatedBlock, heads=3)}),
         ("unknown block 'X': choose from L", {"block": {"L": partial(ParallelBlock, local=GINE)}, "pattern": "LX"}),
         ("pattern refers to blocks by name", {"pattern": "LG"}),
-        ("hidden=2 layers come between a tied head", {"head": partial(Head, tied=True)}),
-        ("tied=true needs outputs that are the values", {"head": partial(Head, tied=True, hidden=0)}),
+        ("a tied head cannot have hidden=2 layers", {"head": partial(Head, tied=True)}),
+        ("tied=true needs a single node feature", {"head": partial(Head, tied=True, hidden=0)}),
         ("a width of 8 cannot be halved 4 times", {"head": partial(Head, hidden=4)}),
     ],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_parts_that_do_not_fit_are_refused(message, options):
 
 def test_a_tied_head_needs_the_whole_embedding():
     schema, head = Schema((5,), level="node", outputs=5), partial(Head, hidden=0, tied=True)
-    with pytest.raises(ValueError, match="encodings narrow by 3 channels"):
+    with pytest.raises(ValueError, match="encodings take 3 of its channels"):
         GraphTransformer(schema, 8, 0, encodings=[RandomWalk(4, 3)], head=head)
 
 
@@ -195,10 +195,10 @@ def test_bad_batches_say_what_is_wrong():
     x = batch.x
     for wrong, said in ((None, "has none"), (x.float(), "float32"), (x[:, :0], r"\(3, 0\)")):
         batch.x = wrong
-        with pytest.raises(ValueError, match=f"reads x .* categories as whole numbers; this batch .*{said}"):
+        with pytest.raises(ValueError, match=f"expects x .* categories as whole numbers; this batch .*{said}"):
             net(batch)
     batch.x, batch.edge_attr = x, None
-    with pytest.raises(ValueError, match=r"reads edge_attr .*; this batch has none"):
+    with pytest.raises(ValueError, match=r"expects edge_attr .*; this batch has none"):
         net(batch)
 
 
@@ -421,7 +421,7 @@ def test_real_features_may_be_read_as_they_are_beside_zeros():
 
 
 def test_features_are_not_read_as_they_are_by_fewer_channels():
-    with pytest.raises(ValueError, match="a width of 9 or more"):
+    with pytest.raises(ValueError, match="a width of at least 9"):
         GraphTransformer(Schema(node_floats=9), width=8, depth=0, input_linear=False)
 
 
@@ -435,7 +435,7 @@ def test_the_embedding_of_real_features_may_have_no_bias():
 def test_what_is_no_batch_is_refused(given):
     net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
     with pytest.raises(
-        TypeError, match=rf"a network reads a GraphBatch, not a {type(given).__name__}: GraphBatch\.from"
+        TypeError, match=rf"a network takes a GraphBatch, not a {type(given).__name__}: use GraphBatch\.from"
     ):
         net(given)
 
@@ -444,5 +444,5 @@ def test_what_is_no_batch_is_refused(given):
 def test_a_category_that_there_is_not_reads_no_other_column(value, said):
     net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
     graph = Data(x=torch.tensor([[0, 0], [value, 1]]), edge_index=torch.empty(2, 0).long())
-    with pytest.raises(ValueError, match=rf"x holds {said}, and the network knows 0 to 4 there"):
+    with pytest.raises(ValueError, match=rf"x has values {said}, but the network was built for 0 to 4"):
         net(GraphBatch.from_data_list([graph]))

@@ -187,7 +187,7 @@ def explained(run: Path, *words: str, capsys) -> str:
 def test_a_node_is_explained_by_its_name_and_looked_at_with_what_it_reads(tmp_path, capsys):
     run = papers(tmp_path, 450, "model=gin", "model.depth=2")
     said = explained(run, "--node", "paper 30", capsys=capsys)
-    assert "\nnode paper 30: said " in said
+    assert "\nnode paper 30: predicted " in said
     assert "true a" in said
     assert "3 of the graph's 450 nodes" in said
     assert "the answer is the same" in said
@@ -197,7 +197,7 @@ def test_a_node_is_explained_by_its_name_and_looked_at_with_what_it_reads(tmp_pa
     edges = set(re.findall(r"paper \d+ - paper \d+", page))
     assert edges == {f"paper {n} - paper {n + 1}" for n in range(28, 30)}
     alone = explained(run, capsys=capsys)  # the last node, unless told
-    assert "\nnode paper 449: said" in alone
+    assert "\nnode paper 449: predicted" in alone
     assert "1 of the graph's 450 nodes" in alone
 
 

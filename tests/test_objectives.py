@@ -16,7 +16,7 @@ from gt.data.static import Shape, filled
 from gt.errors import UserError
 from gt.losses import total_loss
 from gt.masks import Pairs, with_virtual_nodes
-from gt.objectives import Denoising, MaskedEdges, MaskedNodes, asked
+from gt.objectives import Denoising, MaskedEdges, MaskedNodes, run_objectives
 from gt.schema import Schema
 from gt.train.network import build, network_config
 from tests.graphs import random_batch
@@ -114,7 +114,7 @@ def test_what_is_hidden_cannot_be_read(kind, schema, reader):
         prepare_all(batch, frozenset(net.readings()))  # what the loader works out beforehand, before anything is hidden
         states = []
         hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
-        prediction, _ = asked(net, batch, [objective], 5)
+        prediction, _ = run_objectives(net, batch, [objective], 5)
         hook.remove()
         return torch.cat([prediction.flatten(), *(state.flatten() for state in states)])
 
@@ -182,7 +182,7 @@ def brute_force(kind, objective, net, schema, batch, draw):
 def test_losses_are_those_of_a_loop(kind, schema):
     net, batch = network(schema, "encoding=none"), a_batch(schema)
     objective = made(kind, net, schema, **({} if kind is Denoising else {"share": 0.4}))
-    (total, count), *_ = asked(net, batch, [objective], 7)[1]
+    (total, count), *_ = run_objectives(net, batch, [objective], 7)[1]
     expected = brute_force(kind, objective, net, schema, batch, 7)
     torch.testing.assert_close(total / count, expected, rtol=1e-5, atol=1e-7)
     parameters = list(objective.parameters())
@@ -205,10 +205,10 @@ def test_several_objectives_share_one_pass():
     kinds = [made(kind, net, CATEGORIES, share=0.4) for kind in (MaskedNodes, MaskedEdges)]
     passes = []
     hook = net.register_forward_hook(lambda *_: passes.append(1))
-    together = asked(net, batch, kinds, 7)[1]
+    together = run_objectives(net, batch, kinds, 7)[1]
     hook.remove()
     assert len(passes) == 1
-    alone = [asked(net, batch, [kind], 7)[1][0] for kind in kinds]
+    alone = [run_objectives(net, batch, [kind], 7)[1][0] for kind in kinds]
     for (total, count), (own, own_count) in zip(together, alone, strict=True):
         assert count == own_count
         assert total != own  # of two things hidden the one is predicted without the other
@@ -220,14 +220,14 @@ def test_edges_are_hidden_beside_an_encoding_with_tables_of_its_own():
     read, question = objective.disturb(batch, 3)
     assert question.asked.any()
     assert torch.equal(net.encodings[0].nodes(read), colours)
-    asked(net, batch, [objective], 3)
+    run_objectives(net, batch, [objective], 3)
 
 
 @pytest.mark.parametrize(
     ("kind", "schema", "overrides", "words"),
     [
         (Denoising, CATEGORIES, [], "mask_nodes"),
-        (MaskedEdges, Schema(node_vocab=(5, 5), outputs=3), [], "describe no edge"),
+        (MaskedEdges, Schema(node_vocab=(5, 5), outputs=3), [], "no edge features"),
         (MaskedEdges, CATEGORIES, ["model=plain_gcn"], "no layer"),
         (MaskedEdges, CATEGORIES, ["model=graphormer"], "edge_path_bias"),
     ],
@@ -312,7 +312,7 @@ def test_an_objective_beside_labels_counts_by_its_weight(tmp_path, monkeypatch):
         loss = own(self, batch, batch_idx)
         torch.set_rng_state(state)
         draw = int(torch.randint(1 << 62, (1,)))
-        prediction, [(total, count)] = asked(self.net, batch, self.objectives.values(), draw)
+        prediction, [(total, count)] = run_objectives(self.net, batch, self.objectives.values(), draw)
         supervised, labels = total_loss(self.schema, prediction, batch.y)
         seen.append((loss.detach(), (0.5 * supervised / labels + 3 * total / count.clamp(min=1)).detach()))
         return loss

@@ -12,7 +12,7 @@ from gt.cli.composing import composed
 from gt.errors import UserError
 from gt.puzzles import __main__ as program
 from gt.puzzles import cells as training
-from gt.puzzles.cells import Result, kept, measure, results
+from gt.puzzles.cells import Result, cached_result, measure, results
 from gt.puzzles.grid import ROWS, SETTINGS, Cell, Setting, grid
 from gt.puzzles.show import show
 from gt.schema import UNLABELLED
@@ -105,13 +105,13 @@ def test_a_finished_cell_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda told: trained.append(told) or fake(0.5))
     (tmp_path / "cells").mkdir()
     measure(cells[0], tmp_path)
-    assert kept(cells[0], tmp_path) == fake(0.5)
-    assert kept(cells[1], tmp_path) is None
+    assert cached_result(cells[0], tmp_path) == fake(0.5)
+    assert cached_result(cells[1], tmp_path) is None
     assert list(results(cells, tmp_path, 1)) == cells
     assert trained == [cell.overrides for cell in cells]  # the first of them once
     other = Cell(ROW["copying"], cells[0].setting, 0)
     monkeypatch.setattr(Cell, "overrides", ["data=copying", "trainer.max_epochs=99"])
-    assert kept(other, tmp_path) is None  # another training
+    assert cached_result(other, tmp_path) is None  # another training
 
 
 def test_what_is_shown(tmp_path, capsys):
@@ -142,7 +142,7 @@ def test_the_whole_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gt.puzzles", "--out", str(tmp_path)])
     program.main()
-    result = {(cell.row.data, cell.setting): kept(cell, tmp_path) for cell in grid(ROWS, 1)}
+    result = {(cell.row.data, cell.setting): cached_result(cell, tmp_path) for cell in grid(ROWS, 1)}
     assert len(result) == (tmp_path / "puzzles.csv").read_text().count("python train.py") == 42
     for puzzle in ("ring_transfer", "tree_match"):
         assert result[puzzle, FULL].solved

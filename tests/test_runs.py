@@ -112,7 +112,8 @@ def test_what_no_run_has_is_said_with_what_there_is(folder, monkeypatch, capsys)
     (folder / "sweep" / "0" / "failure.json").write_text("{}")
     run(monkeypatch, folder, "optim.lr=1e-3", "state=fail")
     assert (
-        capsys.readouterr().out == f"no run below {folder} fits optim.lr=1e-3 state=fail: state is failed, finished\n"
+        capsys.readouterr().out
+        == f"no run below {folder} matches optim.lr=1e-3 state=fail: state is failed, finished\n"
     )
     with pytest.raises(UserError, match=r"'optim\.rl': did you mean 'optim\.lr'"):
         run(monkeypatch, folder, "--show", "optim.rl")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gt.graph import GraphBatch
-from gt.sums import add_up, gather, runs, sources, sum_of_sources, targets
+from gt.sums import add_up, gather, segment_sum, sources, sum_of_sources, targets
 from tests.graphs import random_batch
 
 SIZES = [(1,), (1, 1), (7,), (1, 9, 4, 1, 6, 2)]
@@ -56,9 +56,9 @@ def test_rows_may_lie_apart_and_weigh_differently():
     rows = torch.randn(4, 6).T[:, 1:3]
     index, ptr = torch.tensor([5, 0, 0]), torch.tensor([0, 0, 2, 3])
     expected = torch.stack([torch.zeros(2), rows[5] + rows[0], rows[0]])
-    torch.testing.assert_close(runs(rows, index, ptr), expected)
+    torch.testing.assert_close(segment_sum(rows, index, ptr), expected)
     weighted = torch.stack([torch.zeros(2), 2 * rows[5] - rows[0], 3 * rows[0]])
-    torch.testing.assert_close(runs(rows, index, ptr, torch.tensor([2.0, -1.0, 3.0])), weighted)
+    torch.testing.assert_close(segment_sum(rows, index, ptr, torch.tensor([2.0, -1.0, 3.0])), weighted)
 
 
 def test_ends_follow_a_batch_to_another_device():

@@ -19,7 +19,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from gt.losses import Criterion, loss
-from gt.metrics import metrics, own_metrics
+from gt.metrics import custom_metrics, metrics
 from gt.schema import UNLABELLED, Schema
 from gt.task_metrics import AUROC, R2, AveragePrecision, Errors, Pearson, Ranking
 from gt.train.task import Task
@@ -63,21 +63,21 @@ def test_rankings_of_ones_own_are_those_of_tasks_and_of_two_classes_by_their_log
     """Also far out, where probabilities in float32 are all 1."""
     logits, target = table()
     named = {"auroc": AUROC(4), "ap": AveragePrecision(4)}
-    measures, criterion = own_metrics(Schema(kind="binary", outputs=4), named)
+    measures, criterion = custom_metrics(Schema(kind="binary", outputs=4), named)
     assert scores(measures, logits, target) == scores(Ranking(4), logits, target)
     assert (criterion.name, criterion.mode) == ("auroc", "max")
 
     logits = torch.stack([-40 * torch.rand(120), torch.randn(120)], 1)
     classes = torch.randint(2, (120,)).index_fill(0, torch.arange(10), UNLABELLED)
-    two, _ = own_metrics(Schema(outputs=2), {"auroc": AUROC(1), "ap": AveragePrecision(1)})
+    two, _ = custom_metrics(Schema(outputs=2), {"auroc": AUROC(1), "ap": AveragePrecision(1)})
     found = scores(two, logits, classes)
     odds, known = logits[:, 1] - logits[:, 0], classes != UNLABELLED
     assert found["auroc"] == pytest.approx(roc_auc_score(classes[known], odds[known]), abs=1e-6)
     assert found["ap"] == pytest.approx(average_precision_score(classes[known], odds[known]), abs=1e-6)
 
     for schema in (Schema(outputs=3), Schema(kind="regression")):
-        measures, _ = own_metrics(schema, {"auroc": AUROC(1)})
-        with pytest.raises(ValueError, match="yes and no"):
+        measures, _ = custom_metrics(schema, {"auroc": AUROC(1)})
+        with pytest.raises(ValueError, match="binary tasks only"):
             measures.update(torch.randn(5, schema.outputs), torch.zeros(5, dtype=torch.long))
 
 
@@ -89,7 +89,7 @@ def test_metrics_of_classes_score_each_yes_or_no_task(tasks: int) -> None:
         "f1": torchmetrics.classification.MulticlassF1Score(2, average="macro"),
         "mcc": torchmetrics.classification.BinaryMatthewsCorrCoef(),
     }
-    measures, _ = own_metrics(Schema(kind="binary", outputs=tasks), own)
+    measures, _ = custom_metrics(Schema(kind="binary", outputs=tasks), own)
     measures.update(prediction, target)
     answers = [
         ((p > 0).numpy()[~y.isnan()], y.numpy()[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)
@@ -103,7 +103,7 @@ def test_a_task_without_a_label_or_with_too_few_is_left_out() -> None:
     target = torch.tensor([[1.0, NAN, NAN], [2.0, NAN, 3.0], [4.0, NAN, NAN]])
     prediction = torch.tensor([[1.5, 0.0, 0.0], [2.0, 0.0, 5.0], [3.0, 0.0, 0.0]])
     own = {"pearson": Pearson(3), "r2": R2(3), "mae": torchmetrics.MeanAbsoluteError(), "other": torchmetrics.R2Score()}
-    measures, criterion = own_metrics(Schema(kind="regression", outputs=3), own)
+    measures, criterion = custom_metrics(Schema(kind="regression", outputs=3), own)
     assert criterion == Criterion("pearson", "max")
     measures.update(prediction, target)
     scores = measures.compute()
@@ -120,7 +120,7 @@ def test_fits_are_those_of_sklearn_and_numpy_in_any_unit(unit: float) -> None:
     draw = np.random.default_rng(0)
     target = unit * (5 + draw.standard_normal((80, 2)))
     prediction = target + unit * draw.standard_normal((80, 2))
-    measures, _ = own_metrics(Schema(kind="regression", outputs=2), {"r2": R2(2), "pearson": Pearson(2)})
+    measures, _ = custom_metrics(Schema(kind="regression", outputs=2), {"r2": R2(2), "pearson": Pearson(2)})
     for rows in (slice(0, 30), slice(30, 80)):
         measures.update(torch.tensor(prediction[rows]), torch.tensor(target[rows]))
     scores = measures.compute()

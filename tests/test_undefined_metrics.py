@@ -9,7 +9,7 @@ import torchmetrics
 from sklearn.metrics import balanced_accuracy_score
 
 from gt.losses import total_loss
-from gt.metrics import MeanLosses, own_metrics
+from gt.metrics import MeanLosses, custom_metrics
 from gt.schema import Schema
 from gt.task_metrics import R2, BalancedAccuracy, Pearson
 from tests.test_metrics import NAN, measured, numbers
@@ -45,7 +45,7 @@ def test_a_prediction_of_nan_leaves_a_metric_of_one_s_own_undefined_and_one_with
     schema = Schema(kind=kind, outputs=2)
     for label, undefined in ((NAN, False), (1.0, True)):
         target[3, 1] = label
-        measures, _ = own_metrics(schema, {"own": deepcopy(metric)})
+        measures, _ = custom_metrics(schema, {"own": deepcopy(metric)})
         measures.update(prediction, target)
         assert bool(measures.compute()["own"].isnan()) is undefined
 
@@ -55,7 +55,7 @@ def test_balanced_accuracy_is_that_of_scikit_learn(absent):
     prediction, target = numbers("multiclass", 4, rows=60)
     for number in absent:
         target[target == number] = 2
-    measures, _ = own_metrics(Schema(kind="multiclass", outputs=4), {"own": BalancedAccuracy(4)})
+    measures, _ = custom_metrics(Schema(kind="multiclass", outputs=4), {"own": BalancedAccuracy(4)})
     for rows in (slice(0, 7), slice(7, 60)):
         measures.update(prediction[rows], target[rows])
     with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def test_balanced_accuracy_is_that_of_scikit_learn(absent):
 def test_a_metric_that_takes_more_labels_than_there_are_is_undefined(metric, outputs, labels):
     prediction, target = numbers("regression", outputs)
     target[labels:] = NAN
-    measures, _ = own_metrics(Schema(kind="regression", outputs=outputs), {"own": deepcopy(metric)})
+    measures, _ = custom_metrics(Schema(kind="regression", outputs=outputs), {"own": deepcopy(metric)})
     measures.update(prediction, target)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a metric that nothing was shown would warn
@@ -89,6 +89,6 @@ def test_several_scores_of_one_metric_are_kept():
             return {"highest": super().compute()}
 
     prediction, target = numbers("regression", 1)
-    measures, _ = own_metrics(Schema(kind="regression"), {"own": Extremes()})
+    measures, _ = custom_metrics(Schema(kind="regression"), {"own": Extremes()})
     measures.update(prediction, target)
     assert float(measures.compute()["highest"]) == float(prediction.max())

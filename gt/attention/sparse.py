@@ -21,7 +21,7 @@ from gt.attention.dense import pair_bias, total
 from gt.dropout import dropout as drop
 from gt.graph import Move
 from gt.masks import Pairs
-from gt.sums import runs
+from gt.sums import segment_sum
 from gt.transforms import once_differentiable
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -123,7 +123,7 @@ def to_sources(weights: Tensor, rows: Tensor, stack: Stack) -> Tensor:
 
 def _products(ptr: Tensor, columns: Tensor, values: Tensor, rows: Tensor) -> Tensor:
     if rows.device.type == "cpu":  # an embedding bag is up to three times as fast as the product of MKL
-        return runs(rows, columns, ptr, values)
+        return segment_sum(rows, columns, ptr, values)
     return csr(ptr, columns, values) @ rows
 
 

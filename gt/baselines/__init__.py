@@ -1,1 +1,1 @@
-"""What models without a network make of the same data: whatever is trained should beat them."""
+"""Classical baselines without a neural network, which a trained network should beat."""

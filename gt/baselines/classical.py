@@ -1,4 +1,4 @@
-"""A strong answer without a network, from scikit-learn and RDKit: which model, by the kind of data."""
+"""Selects a strong classical model, from scikit-learn and RDKit, by the kind of data."""
 
 import re
 import time
@@ -20,19 +20,19 @@ from gt.data.graphs import Stored
 from gt.ranges import at_least
 from gt.schema import many
 
-CLASSES = 100  # at most: boosting grows a tree for each in every round
-LARGE = 5_000_000  # cells of a table from which threads save more time than they wait for each other
+MAX_CLASSES = 100  # boosting grows a tree per class in every round
+LARGE = 5_000_000  # table cells from which several threads pay off
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a classical model says of a split.
+    """The predictions of a classical model for a split.
 
     Attributes:
-        model: its name, for a reader.
-        prediction: (rows, outputs) as a network's, in the order of the split's targets.
-        seconds: that it took, from the store to the answers.
-        samples, total: of training, how many it was fitted to and how many there are.
+        model: its name, for display.
+        prediction: (rows, outputs) in a network's format, in the order of the split's targets.
+        seconds: total time, from reading the store to the predictions.
+        samples, total: number of training samples that were used, and that are available.
     """
 
     model: str
@@ -43,7 +43,7 @@ class Answers:
 
 
 class Classical:
-    """The classical model that suits a dataset.
+    """The classical model for a dataset.
 
     =========================== ======================================================================
     molecules, SMILES known     Morgan fingerprints (Rogers & Hahn 2010), counts, and gradient boosting
@@ -52,15 +52,15 @@ class Classical:
     nodes with targets          their features and the means of those one and two hops away, boosted
     =========================== ======================================================================
 
-    Boosting is scikit-learn's `HistGradientBoosting`, as in LightGBM (Ke et al. 2017), a model for each yes/no task or
-    number, fitted to what is labelled.
+    Boosting is scikit-learn's `HistGradientBoosting`, as in LightGBM (Ke et al. 2017), with one model per yes/no task
+    or number, fitted to the labelled samples.
 
     Args:
-        samples: of the training split at most, drawn at random; None takes all. Of nodes, their number.
-        seed: what is drawn from.
+        samples: maximum number of training samples (for node targets, of nodes), drawn at random; None uses all.
+        seed: random seed.
     """
 
-    _fitted: ClassVar[dict[tuple[object, ...], Answers]] = {}  # of this process: jobs of a sweep ask for the same again
+    _fitted: ClassVar[dict[tuple[object, ...], Answers]] = {}  # cache, for jobs of a sweep in the same process
 
     def __init__(self, samples: int | None = 50_000, seed: int = 0) -> None:
         if samples is not None:
@@ -68,20 +68,20 @@ class Classical:
         self.samples, self.seed = samples, seed
 
     def answers(self, data: DataModule, split: str) -> Answers | None:
-        """Fit to the training split and answer another; None, and a line that says why, where no model suits the data.
+        """Fit to the training split and predict another; prints the reason and returns None if no model applies.
 
         Args:
-            data: open.
+            data: an opened data module.
 
         Raises:
-            UserError: what reads molecules is not installed.
+            UserError: RDKit is not installed.
         """
-        if why := unsuited(data):
-            say(f"no classical baseline: {why}")
+        if reason := reason_against(data):
+            say(f"no classical baseline: {reason}")
             return None
         assert isinstance(data, Stored)
         started, y = time.monotonic(), data.targets("train").numpy()
-        train, asked = (rows(data, name) for name in ("train", split))  # in the order of the targets
+        train, evaluated = (rows(data, name) for name in ("train", split))  # in the order of the targets
         chosen = labelled = np.flatnonzero(is_labelled(data.schema, y))
         if self.samples is not None and len(labelled) > self.samples:
             chosen = np.sort(np.random.default_rng(self.seed).choice(labelled, self.samples, replace=False))
@@ -89,58 +89,58 @@ class Classical:
             say("no classical baseline: no training sample has a label")
             return None
         train, y = train[chosen], y[chosen]
-        drawn = tuple(zlib.crc32(values.tobytes()) for values in (train, y, asked))
-        key = (str(data.source.folder), data.schema, self.seed, *drawn)
+        checksums = tuple(zlib.crc32(values.tobytes()) for values in (train, y, evaluated))
+        key = (str(data.source.folder), data.schema, self.seed, *checksums)
         if key not in self._fitted:
-            model, known, others = described(data, train, asked)
+            model, train_features, features = model_and_features(data, train, evaluated)
             say(f"classical baseline: {model}, fitted to {many(len(train), 'training sample')}")
             fit = linear if data.source.texts_of(data.graphs) is not None else boosted
-            small = known.shape[0] * known.shape[1] < LARGE
+            small = train_features.shape[0] * train_features.shape[1] < LARGE
             with threadpool_limits(1 if small else None):
-                prediction = fit(data.schema, y, known, others, self.seed)
+                prediction = fit(data.schema, y, train_features, features, self.seed)
             seconds = time.monotonic() - started
             self._fitted[key] = Answers(model, prediction, seconds, len(chosen), len(labelled))
         return self._fitted[key]
 
 
-def unsuited(data: DataModule) -> str:
-    """Why no classical model suits the data; nothing where one does."""
+def reason_against(data: DataModule) -> str:
+    """Why no classical model applies to the data; '' if one does."""
     schema = data.schema
     if schema.is_language_model:
-        return "of language models there is none"
+        return "there is none for language models"
     if schema.level == "link" or not isinstance(data, Stored):
-        return "of links there is none"
+        return "there is none for links"
     if schema.pointer or schema.positions > 1 or data.source.present is not None:
-        return "an answer is no single class or number"
-    if schema.kind == "multiclass" and schema.outputs > CLASSES and data.source.texts_of(data.graphs) is None:
-        return f"{schema.outputs:,} classes are more than {CLASSES}"
+        return "targets are not single classes or numbers"
+    if schema.kind == "multiclass" and schema.outputs > MAX_CLASSES and data.source.texts_of(data.graphs) is None:
+        return f"{schema.outputs:,} classes are more than {MAX_CLASSES}"
     return ""
 
 
 def rows(data: Stored, split: str) -> np.ndarray:
-    """The numbers, in the store, of what has the targets of a split: graphs or nodes."""
+    """Indices in the store of the graphs or nodes with targets in a split."""
     graphs, ids = data.graphs, np.asarray(data.graphs.splits[split], np.int64)
     if data.schema.level == "graph" or len(graphs) == 1:
         return ids
     return runs(graphs.node_ptr[ids], graphs.sizes[ids])
 
 
-def described(data: Stored, train: np.ndarray, asked: np.ndarray) -> tuple[str, Matrix, Matrix]:
-    """What model suits the data, and (rows, features) of the training rows and of those that are asked for."""
+def model_and_features(data: Stored, train: np.ndarray, evaluated: np.ndarray) -> tuple[str, Matrix, Matrix]:
+    """Choose a model and compute the features (rows, features) of the training and the evaluation rows."""
     graphs, source = data.graphs, data.source
     if (texts := source.texts_of(graphs)) is not None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        # where there are no words, as in texts of emoji alone, marks stand for them
+        # without words, as in texts of emoji only, single characters are the tokens
         pattern = r"\b\w+\b" if any(re.search(r"\w", texts[row]) for row in train) else r"\S"
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
-        known = words.fit_transform([texts[row] for row in train])
-        return "words and logistic regression", known, words.transform([texts[row] for row in asked])
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
+        train_features = vectorizer.fit_transform([texts[row] for row in train])
+        return "words and logistic regression", train_features, vectorizer.transform([texts[row] for row in evaluated])
     if (smiles := source.smiles_of(graphs)) is not None:
-        known, others = (fingerprints([smiles[row] for row in part]) for part in (train, asked))
-        return "Morgan fingerprints and gradient boosting", known, others
+        train_features, features = (fingerprints([smiles[row] for row in part]) for part in (train, evaluated))
+        return "Morgan fingerprints and gradient boosting", train_features, features
     if data.schema.level == "graph":
-        around = Surroundings(graphs, train)
-        return "features of graphs and gradient boosting", around.whole(train), around.whole(asked)
-    around = Surroundings(graphs, np.unique(np.searchsorted(graphs.node_ptr, train, side="right") - 1))
-    return "features of neighbours and gradient boosting", around.nodes(train), around.nodes(asked)
+        surroundings = Surroundings(graphs, train)
+        return "features of graphs and gradient boosting", surroundings.whole(train), surroundings.whole(evaluated)
+    surroundings = Surroundings(graphs, np.unique(np.searchsorted(graphs.node_ptr, train, side="right") - 1))
+    return "features of neighbours and gradient boosting", surroundings.nodes(train), surroundings.nodes(evaluated)

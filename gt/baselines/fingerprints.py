@@ -8,18 +8,18 @@ from gt.data.molecules.parsing import chemistry, read
 from gt.data.parallel import mapped
 
 BITS = 1024
-RADIUS = 2  # bonds around an atom; 2 are the diameter of 4 of "ECFP4"
-PART = 1000  # molecules that a process reads at a time
+RADIUS = 2  # bonds around an atom, the diameter of 4 in "ECFP4"
+CHUNK = 1000  # molecules per task of a process
 
 
 def fingerprints(smiles: Sequence[str]) -> np.ndarray:
-    """(molecules, `BITS`) uint8: how often each environment of an atom occurs, up to 255; zeros for what is none.
+    """(molecules, `BITS`) uint8, counts of atom environments, capped at 255; zeros for invalid molecules.
 
     Raises:
         UserError: RDKit is not installed.
     """
     chemistry()
-    parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)]
+    parts = [smiles[start : start + CHUNK] for start in range(0, len(smiles), CHUNK)]
     return np.concatenate([np.empty((0, BITS), np.uint8), *mapped(_counts, parts, what="fingerprints")])
 
 
@@ -29,7 +29,7 @@ def _counts(smiles: Sequence[str]) -> np.ndarray:
 
     generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     out = np.zeros((len(smiles), BITS), np.uint8)
-    with rdBase.BlockLogs():  # what is wrong with a molecule is said where it becomes a graph
+    with rdBase.BlockLogs():  # invalid molecules are reported where they become graphs
         for row, text in enumerate(smiles):
             if molecule := read(text):
                 out[row] = generator.GetCountFingerprintAsNumPy(molecule[0]).clip(max=255)

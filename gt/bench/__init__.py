@@ -1,1 +1,1 @@
-"""``python -m gt.bench``: what a training step costs, beside what one would run without this package."""
+"""``python -m gt.bench``: the cost of a training step, compared with standard PyG and PyTorch alternatives."""

@@ -1,7 +1,7 @@
-"""``python -m gt.bench``: what a training step costs, beside what one would run without this package.
+"""``python -m gt.bench``: the cost of a training step, compared with standard PyG and PyTorch alternatives.
 
-Times the networks of this package in a bare loop and by the trainer, and PyG's GPSConv or PyTorch's TransformerEncoder
-of the same shape, in turn and in one process. Writes a table (JSON) and a picture.
+Times the networks of this package in a bare loop and with the trainer, and PyG's GPSConv or PyTorch's
+TransformerEncoder of the same shape, in turns and in one process. Writes a table (JSON) and a picture.
 """
 
 import argparse
@@ -13,17 +13,19 @@ from pathlib import Path
 from gt.cli.program import device_of, importing, quick_exit
 from gt.errors import Parser, UserError, nearest, one_line
 
-WIDE = 180  # columns of a file or a pipe
+PIPE_WIDTH = 180  # columns when the output is not a terminal
 NAMES = ("gps_molhiv", "gps_molhiv_128", "gps_zinc", "gpt_small", "gpt", "large")
 
 
 def arguments() -> argparse.Namespace:
     parser = Parser(prog="python -m gt.bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)}; on a CPU all but gpt")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one")
-    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each program, 20 unless told")
-    parser.add_argument("--compare", type=Path, metavar="bench.json", help="an earlier result: what has changed")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of table and picture")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)} (default: all, on a CPU all but gpt)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument("--rounds", type=int, default=20, help="timed steps per program (default: 20)")
+    parser.add_argument("--compare", type=Path, metavar="bench.json", help="compare with an earlier result")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the table and the picture")
     return parser.parse_args()
 
 
@@ -34,8 +36,8 @@ def main() -> None:
             raise UserError(f"no shape '{name}': {nearest(name, NAMES)}")
     if args.rounds < 1:
         raise UserError(f"--rounds must be 1 or more, not {args.rounds}")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells that it starts and stops
-    with importing():  # late: --help and a typo answer at once
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silence the profiler's start and stop messages
+    with importing():  # late, so that --help and typos are answered at once
         import torch
         from rich.console import Console
 
@@ -46,21 +48,21 @@ def main() -> None:
         from gt.bench.steps import measured
         from gt.lottery.compare import peaks
         from gt.train.logging import quiet
-    before = read(args.compare) if args.compare else []
+    earlier = read(args.compare) if args.compare else []
     device = device_of(args.device)
     quiet()
-    keep_freed_memory()  # as a run does; rivals gain as much
-    half = device.type == "cuda"  # as trainer=gpu trains
+    keep_freed_memory()  # as runs do; the alternatives gain as much
+    half = device.type == "cuda"  # as trainer=gpu does
     peak, rows = peaks(device.type, torch.bfloat16 if half else torch.float32), []
     for name in args.only or [name for name in NAMES if half or name != "gpt"]:
         print(f"{name} ...", flush=True)
         rows += measured(SHAPES[name](), device, half, args.rounds, peak)
-    facts = {"device": device_name(device.type), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    metadata = {"device": device_name(device.type), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     args.out.mkdir(parents=True, exist_ok=True)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows))
-    print("\n".join(changes(before, rows)))
-    write(args.out / "bench.json", rows, facts | {"peak": peak.operations})
-    draw(args.out / "bench.png", rows, f"{facts['device']}, torch {facts['torch']}, {facts['date']}")
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table(rows))
+    print("\n".join(changes(earlier, rows)))
+    write(args.out / "bench.json", rows, metadata | {"peak": peak.operations})
+    draw(args.out / "bench.png", rows, f"{metadata['device']}, torch {metadata['torch']}, {metadata['date']}")
     print(f"table    {args.out / 'bench.json'}\npicture  {args.out / 'bench.png'}")
 
 

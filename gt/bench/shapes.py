@@ -1,4 +1,4 @@
-"""The networks that are timed, each on made-up batches of the size of real ones, and what they are held against."""
+"""The timed networks with synthetic batches of realistic sizes, and the alternatives they are compared with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.network import build, network_config
 
-ATOM, BOND = (119, 5, 12, 12, 10, 6, 6, 2, 2), (5, 6, 2)  # what OGB's molecules are described by
+ATOM, BOND = (119, 5, 12, 12, 10, 6, 6, 2, 2), (5, 6, 2)  # feature vocabularies of OGB's molecules
 BATCHES = 8
-DROPPED, WEIGHTS_DROPPED = 0.05, 0.5  # of what a branch adds, and of attention weights: as GPS was published
+DROPOUT, ATTENTION_DROPOUT = 0.05, 0.5  # as published for GPS
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Shape:
     """A network and batches for it.
 
     Attributes:
-        about: in words.
-        overrides: of the configuration, which make the network.
-        schema: of the made-up data.
-        batch: makes one, from a seed, without features.
-        rival: makes what one would run instead, by its name.
-        unit: what is counted: graphs, tokens or nodes.
+        about: description.
+        overrides: overrides of the configuration that define the network.
+        schema: schema of the synthetic data.
+        batch: makes a batch without features from a seed.
+        rival: name and factory of the alternative.
+        unit: unit of throughput: graphs, tokens or nodes.
     """
 
     about: str
@@ -43,19 +43,19 @@ class Shape:
     unit: str
 
     def network(self) -> GraphTransformer:
-        """Of this package."""
+        """The network of this package."""
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = compose("train", overrides=list(self.overrides))
         return build(network_config(cfg), self.schema)  # type: ignore[return-value]
 
     def batches(self, net: GraphTransformer, device: torch.device, half: bool) -> list[GraphBatch]:
-        """Some, with features, targets and all that attention asks for, on a device."""
+        """Batches with features, targets and everything that attention needs, on a device."""
         out = []
         for seed in range(BATCHES):
             batch, draw = self.batch(seed), torch.Generator().manual_seed(seed)
-            batch.x = drawn(self.schema.node_vocab, batch.num_nodes, draw)
+            batch.x = random_features(self.schema.node_vocab, batch.num_nodes, draw)
             if self.schema.edge_vocab:
-                batch.edge_attr = drawn(self.schema.edge_vocab, batch.num_edges, draw)
+                batch.edge_attr = random_features(self.schema.edge_vocab, batch.num_edges, draw)
             rows = batch.num_graphs if self.schema.level == "graph" else batch.num_nodes
             if self.schema.kind == "multiclass":
                 batch.y = torch.randint(self.schema.outputs, (rows,), generator=draw)
@@ -67,17 +67,17 @@ class Shape:
         return out
 
     def count(self, batch: GraphBatch) -> int:
-        """Units in a batch."""
+        """Number of units in a batch."""
         return batch.num_graphs if self.unit == "graphs" else batch.num_nodes
 
 
-def drawn(vocabulary: tuple[int, ...], rows: int, draw: torch.Generator) -> Tensor:
-    """(rows, columns) of features."""
+def random_features(vocabulary: tuple[int, ...], rows: int, draw: torch.Generator) -> Tensor:
+    """Random features (rows, columns)."""
     return torch.stack([torch.randint(size, (rows,), generator=draw) for size in vocabulary], dim=1)
 
 
 class PyGNetwork(nn.Module):
-    """Layers of `torch_geometric.nn.GPSConv` between sums of embeddings and a read-out by the mean, or of each node."""
+    """Summed embeddings, layers of `torch_geometric.nn.GPSConv`, and a read-out of each node or of the mean."""
 
     def __init__(self, schema: Schema, width: int, depth: int, local: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class PyGNetwork(nn.Module):
             for sizes in (schema.node_vocab, schema.edge_vocab)
         )
         self.layers = nn.ModuleList(
-            GPSConv(width, local(), heads=4, dropout=DROPPED, attn_kwargs={"dropout": WEIGHTS_DROPPED})
+            GPSConv(width, local(), heads=4, dropout=DROPOUT, attn_kwargs={"dropout": ATTENTION_DROPOUT})
             for _ in range(depth)
         )
         self.head, self.by_graph = nn.Linear(width, schema.outputs), schema.level == "graph"
@@ -94,17 +94,17 @@ class PyGNetwork(nn.Module):
     def forward(self, batch: GraphBatch) -> Tensor:
         assert batch.x is not None
         x = sum(table(column) for table, column in zip(self.nodes, batch.x.T, strict=True))
-        known = {}
+        edge_features = {}
         if batch.edge_attr is not None:
             columns = zip(self.edges, batch.edge_attr.T, strict=True)
-            known["edge_attr"] = sum(table(column) for table, column in columns)
+            edge_features["edge_attr"] = sum(table(column) for table, column in columns)
         for layer in self.layers:
-            x = layer(x, batch.edge_index, batch.batch, **known)
+            x = layer(x, batch.edge_index, batch.batch, **edge_features)
         return self.head(global_mean_pool(x, batch.batch, batch.num_graphs) if self.by_graph else x)
 
 
 class PyGLocal(nn.Module):
-    """Message passing and attention along the edges, summed, and a feed-forward network: GPS of PyG's convolutions."""
+    """Message passing and attention along edges, summed, then a feed-forward network: GPS from PyG's convolutions."""
 
     def __init__(self, schema: Schema, width: int, depth: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class PyGLocal(nn.Module):
 
 
 class TorchGPT(nn.Module):
-    """`torch.nn.TransformerEncoder` under a causal mask, with learned positions: GPT-2 of PyTorch's own parts."""
+    """`torch.nn.TransformerEncoder` with a causal mask and learned positions: GPT-2 from PyTorch's own modules."""
 
     def __init__(self, vocabulary: int, length: int, width: int, depth: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -143,17 +143,17 @@ class TorchGPT(nn.Module):
     def forward(self, batch: GraphBatch) -> Tensor:
         assert batch.x is not None
         x = self.tokens(batch.x.view(-1, self.length)) + self.places.weight
-        hidden = nn.Transformer.generate_square_subsequent_mask(self.length, device=x.device, dtype=x.dtype)
-        return F.linear(self.layers(x, hidden, is_causal=True), self.tokens.weight).flatten(0, 1)
+        mask = nn.Transformer.generate_square_subsequent_mask(self.length, device=x.device, dtype=x.dtype)
+        return F.linear(self.layers(x, mask, is_causal=True), self.tokens.weight).flatten(0, 1)
 
 
 def molecules(count: int) -> Callable[[int], GraphBatch]:
-    """So many graphs of 10 to 41 nodes, 25.5 on average, with 2.15 edges a node."""
+    """Factory of batches of ``count`` graphs with 10 to 41 nodes, 25.5 on average, and 2.15 edges per node."""
     return lambda seed: random_graphs(spread(count, 10, 41, seed), 2.15, seed)
 
 
 def gps(name: str, option: str, conv: Callable[[], nn.Module], count: int) -> Shape:
-    """GPS as published, on so many molecules, with a local branch of this package and with one of PyG."""
+    """GPS as published, on ``count`` molecules, with a local layer of this package or of PyG."""
     schema = Schema(node_vocab=ATOM, edge_vocab=BOND, kind="binary")
     return Shape(
         f"{name}, 10 x 64, {count} molecules",
@@ -166,17 +166,17 @@ def gps(name: str, option: str, conv: Callable[[], nn.Module], count: int) -> Sh
 
 
 def gated() -> nn.Module:
-    """PyG's convolution in the place of our GatedGCN, which leaves edges as they are."""
+    """PyG's counterpart of GatedGCN, which does not update edges."""
     return ResGatedGraphConv(64, 64, edge_dim=64)
 
 
 def gine() -> nn.Module:
-    """PyG's convolution in the place of our GINE."""
+    """PyG's counterpart of GINE."""
     return GINEConv(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)))
 
 
 def text(width: int, depth: int, heads: int, length: int, count: int) -> Shape:
-    """A character GPT without dropout, on so many texts."""
+    """A character-level GPT without dropout, on ``count`` texts."""
     schema = Schema(node_vocab=(256,), level="node", outputs=256, max_nodes=length)
     overrides = (
         "data=python_text",
@@ -195,7 +195,7 @@ def text(width: int, depth: int, heads: int, length: int, count: int) -> Shape:
 
 
 def large() -> Shape:
-    """Message passing and attention along the edges of one graph."""
+    """Message passing and attention along the edges of one large graph."""
     schema = Schema(node_vocab=(16,), level="node", outputs=8)
     return Shape(
         "GCN and attention along edges, 2 x 64, 17,000 nodes",

@@ -1,4 +1,4 @@
-"""Timing a training step: whole and in its parts, of several networks in turn, and through the trainer."""
+"""Timing of training steps and their parts, for several networks in turns, and with the trainer."""
 
 import statistics
 import time
@@ -28,7 +28,7 @@ TRAINER = "gt, by its trainer"
 
 
 class Loop:
-    """A bare training loop, one step at a time, over batches that are at hand."""
+    """A minimal training loop over batches in memory, one step at a time."""
 
     def __init__(self, net: nn.Module, schema: Schema, batches: list[GraphBatch], half: bool) -> None:
         self.net, self.schema, self.batches = net, schema, cycle(batches)
@@ -52,7 +52,7 @@ class Loop:
         self.optimizer.zero_grad()
 
     def step(self) -> None:
-        """One, whose parts are timed too where that makes nothing wait: on a CPU."""
+        """Run one step; on a CPU, where it needs no synchronisation, also time its parts."""
         for part, run in zip(PARTS, (self.forward, self.backward, self.optimise), strict=True):
             if self.device.type == "cpu":
                 self.parts[part].append(once(run, "cpu"))
@@ -67,13 +67,13 @@ def _target(batch: GraphBatch) -> Tensor:
 
 @dataclass
 class Row:
-    """What a step of one program costs.
+    """The cost of a program's training step.
 
     Attributes:
-        times: seconds of each repeat; parts: medians of its parts, on a CPU.
-        count: units of a batch, on average; unit: graphs, tokens or nodes.
-        memory: bytes at most beyond what is held between steps.
-        flops: of the matrix products of a step; reached: their share of what the machine was measured to reach.
+        times: seconds of each repeat; parts: median seconds of the step's parts, on a CPU.
+        count: mean number of units per batch; unit: graphs, tokens or nodes.
+        memory: peak bytes beyond what is held between steps.
+        flops: operations of the matrix products of a step; reached: achieved share of the machine's measured peak.
     """
 
     shape: str
@@ -92,11 +92,14 @@ class Row:
 
 
 def measured(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
-    """The network of a shape in a bare loop and through the trainer, and its rival, in turn."""
-    net, (name, make) = shape.network().to(device), shape.rival
+    """Time the network of a shape in a bare loop and with the trainer, and its rival, in turns."""
+    net, (name, make_rival) = shape.network().to(device), shape.rival
     batches = shape.batches(net, device, half)
     count = statistics.fmean(map(shape.count, batches))
-    loops = {"gt": Loop(net, shape.schema, batches, half), name: Loop(make().to(device), shape.schema, batches, half)}
+    loops = {
+        "gt": Loop(net, shape.schema, batches, half),
+        name: Loop(make_rival().to(device), shape.schema, batches, half),
+    }
     times: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
         for _ in range(2):
@@ -108,32 +111,32 @@ def measured(shape: Shape, device: torch.device, half: bool, rounds: int, peak: 
     rows = []
     for program, loop in loops.items():
         row = Row(shape.about, program, times[program], count, shape.unit)
-        row.parts = {part: statistics.median(each) for part, each in loop.parts.items() if each}
+        row.parts = {part: statistics.median(seconds) for part, seconds in loop.parts.items() if seconds}
         row.memory = peak_memory(loop.step, device.type)
         row.flops = matrix_flops(loop.step)
         row.reached = row.flops / row.median / peak.operations
         rows.append(row)
-    trained = trainer_steps(shape, net, batches, half, rounds)
-    return [rows[0], Row(shape.about, TRAINER, trained, count, shape.unit), *rows[1:]]
+    trainer_times = trainer_steps(shape, net, batches, half, rounds)
+    return [rows[0], Row(shape.about, TRAINER, trainer_times, count, shape.unit), *rows[1:]]
 
 
-class _Clock(pl.Callback):
-    """The seconds from the beginning of each step to that of the next."""
+class _StepTimer(pl.Callback):
+    """Measures the seconds from the start of each step to the start of the next."""
 
     def __init__(self, device: str) -> None:
-        self.device, self.begun, self.times = device, 0.0, list[float]()
+        self.device, self.started, self.times = device, 0.0, list[float]()
 
     def on_train_batch_start(self, *_: Any) -> None:
         wait(self.device)
         now = time.perf_counter()
-        if self.begun:
-            self.times.append(now - self.begun)
-        self.begun = now
+        if self.started:
+            self.times.append(now - self.started)
+        self.started = now
 
 
 def trainer_steps(shape: Shape, net: nn.Module, batches: list[GraphBatch], half: bool, steps: int) -> list[float]:
-    """Seconds of each step of a training by Lightning, on the same batches."""
-    clock = _Clock(batches[0].device.type)
+    """Seconds of each step when trained by Lightning on the same batches."""
+    clock = _StepTimer(batches[0].device.type)
     measures, criterion = metrics(shape.schema)
     optim = Optimisation(warmup=0, weight_decay=0.01)
     task = Task(net, shape.schema, measures, criterion, optim, {}, 0)

@@ -1,1 +1,1 @@
-"""The hardware lottery: what each way to compute attention costs on this machine. ``python -m gt.lottery``."""
+"""``python -m gt.lottery``: the hardware lottery, the cost of each attention backend on this machine."""

@@ -21,8 +21,8 @@ from gt.lottery.workloads import inputs, random_graphs
 from gt.masks import Causal, Complete, Hops, Pairs, Window
 
 TURNS = 3  # measurements of each case
-BUDGET = 0.01  # seconds that the repeats of one measurement take at least, so that short ones are many
-PATIENCE = 25.0  # seconds that a backend may take in all, compilation included; the rest of its grid is scaled up
+BUDGET = 0.01  # minimum seconds per measurement, so that short steps are repeated often
+PATIENCE = 25.0  # total seconds per backend, compilation included; the rest of its grid is extrapolated
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Case:
     """One point of the grids.
 
     Attributes:
-        key: names the grid, behind a backend's name.
-        row, column: where it stands.
+        key: name of the grid, appended to that of the backend.
+        row, column: position in the grid.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Case:
 
 
 def padded_cases(device: str) -> Iterator[Case]:
-    """Lengths and stacks, but for what is too large."""
+    """Cases by length and stack (graphs times heads), except those that are too large."""
     for i, length in enumerate(costs.LENGTHS):
         for j, stack in enumerate(costs.STACKS):
             if length * length * stack > costs.MOST_ENTRIES or length * stack > costs.MOST_ROWS:
@@ -51,19 +51,19 @@ def padded_cases(device: str) -> Iterator[Case]:
             heads = min(stack, costs.HEADS)
             graphs = stack // heads
             sizes = [length - (number % 2) for number in range(graphs)] if graphs > 1 else [length]
-            for kind, mask, of in (
+            for kind, mask, graph_sizes in (
                 ("free", Complete(), [length] * graphs),
                 ("causal", Causal(), [length] * graphs),
                 ("masked", Hops(1), sizes),
                 ("even", Hops(1), [length] * graphs),
             ):
-                pairs = mask(random_graphs(of, 2).to(device))
+                pairs = mask(random_graphs(graph_sizes, 2).to(device))
                 for channels in costs.CHANNELS:
                     yield Case(f"{kind}/{channels}", i, j, pairs, heads, channels)
 
 
 def listed_cases(device: str) -> Iterator[Case]:
-    """Pairs a node and nodes, but for what is too large."""
+    """Cases by pairs per node and number of nodes, except those that are too large."""
     for i, read in enumerate(costs.READ):
         for j, nodes in enumerate(costs.NODES):
             if read * nodes > costs.MOST_PAIRS or read > nodes:
@@ -76,7 +76,7 @@ def listed_cases(device: str) -> Iterator[Case]:
 
 
 def blocked_cases(device: str) -> Iterator[Case]:
-    """Entries of blocks a node and nodes, but for what is too large."""
+    """Cases by block entries per node and number of nodes, except those that are too large."""
     for i, area in enumerate(costs.AREA):
         for j, nodes in enumerate(costs.NODES):
             if area > max(nodes, SIDE) or area * nodes > costs.MOST_BLOCKED:
@@ -87,8 +87,8 @@ def blocked_cases(device: str) -> Iterator[Case]:
                 yield Case(f"blocks/{channels}", i, j, pairs, costs.HEADS, channels)
 
 
-def filled(grid: list[list[float]], axes: tuple[Any, Any], power: int) -> list[list[float]]:
-    """The grid with its gaps scaled up from the nearest smaller case by the work, rows to the given power."""
+def fill_gaps(grid: list[list[float]], axes: tuple[Any, Any], power: int) -> list[list[float]]:
+    """Fill gaps by scaling the nearest smaller case by the work, in which rows count with the given power."""
     rows, columns = axes
     for i in range(len(rows)):
         for j in range(len(columns)):
@@ -99,51 +99,51 @@ def filled(grid: list[list[float]], axes: tuple[Any, Any], power: int) -> list[l
     return grid
 
 
-def serving(device: str, dtype: torch.dtype, layouts: Sequence[str]) -> list[str]:
-    """The backends of some layouts that can serve plain attention here."""
+def supporting(device: str, dtype: torch.dtype, layouts: Sequence[str]) -> list[str]:
+    """The backends with one of these layouts that support plain attention here."""
     demand = Demand(device=device, half=dtype in (torch.float16, torch.bfloat16))
 
-    def serves(backend: Backend) -> bool:
+    def supports(backend: Backend) -> bool:
         return backend.layout in layouts and not (backend.obstacle(demand) or backend.avoided(demand))
 
-    return [name for name, backend in BACKENDS.items() if serves(backend)]
+    return [name for name, backend in BACKENDS.items() if supports(backend)]
 
 
 def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any], Any] = iter) -> CostTable:
-    """The cost table of this machine; takes about a minute.
+    """Measure the cost table of this machine, which takes about a minute.
 
-    Each case is measured in several turns, between which the others have theirs: how fast a program is depends on where
-    its memory happens to lie, by a third at times.
+    Each case is measured several times, interleaved with all others, as the speed of a program can vary by a third with
+    the placement of its memory.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        dtype: of queries, keys and values.
-        show: wraps what is iterated over, such as a progress bar.
+        dtype: dtype of queries, keys and values.
+        show: wraps the iterable of cases, such as a progress bar.
     """
 
     fastest: dict[str, dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     spent: dict[str, float] = defaultdict(float)
     grids = ((padded_cases, ("padded", "packed")), (listed_cases, ("listed",)), (blocked_cases, ("blocks",)))
     for cases, layouts in grids:
-        if not serving(device, dtype, layouts):
+        if not supporting(device, dtype, layouts):
             continue
         for case in show(list(cases(device)) * TURNS):
             step = partial(attention_step, case.pairs, inputs(case.pairs, case.heads, case.channels, dtype))
-            for name in serving(device, dtype, layouts):
+            for name in supporting(device, dtype, layouts):
                 if BACKENDS[name].unfit(case.pairs) or spent[name] > PATIENCE:
                     continue
-                begun = time.perf_counter()
-                repeats = timed(step(name), device, least=1, seconds=BUDGET)
-                # what else the machine does only ever adds to a turn
+                started = time.perf_counter()
+                repeats = timed(step(name), device, minimum=1, seconds=BUDGET)
+                # other load can only slow a measurement down
                 fastest[f"{name}/{case.key}"][case.row, case.column].append(min(repeats))
-                spent[name] += time.perf_counter() - begun
+                spent[name] += time.perf_counter() - started
     times = {}
     for name, turns in fastest.items():
         axes = costs.axes_of(name)
         grid = [[0.0] * len(axes[1]) for _ in axes[0]]
         for (row, column), seconds in turns.items():
             grid[row][column] = statistics.median(seconds)
-        times[name] = filled(grid, axes, 2 if axes == costs.PADDED else 1)
+        times[name] = fill_gaps(grid, axes, 2 if axes == costs.PADDED else 1)
     source = {
         "device": costs.device_name(device),
         "torch": torch.__version__,

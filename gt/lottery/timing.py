@@ -1,4 +1,4 @@
-"""How a step is timed, and the step that is timed most."""
+"""Timing of steps, and the step of an attention backend."""
 
 import statistics
 import time
@@ -12,50 +12,50 @@ from gt.attention import attend
 from gt.masks import Pairs
 
 Step = Callable[[], Any]
-SETTLING = 15, 5, 0.4  # rounds, the fewer of them, seconds of a step: by which a run settles a close call
+SETTLING = 15, 5, 0.4  # rounds, minimum rounds and seconds per step with which runs settle close calls
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Synchronise with the device."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def once(step: Step, device: str) -> float:
-    """Seconds of one run of a step."""
+    """Time one run of a step, in seconds."""
     wait(device)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     step()
     wait(device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def timed(step: Step, device: str, least: int, seconds: float) -> list[float]:
-    """Seconds of each repeat: at least so many, and until they have taken so long; a first one is thrown away."""
+def timed(step: Step, device: str, minimum: int, seconds: float) -> list[float]:
+    """Repeat a step at least ``minimum`` times and for at least ``seconds``, after one warm-up; returns all times."""
     step()
     repeats: list[float] = []
-    while len(repeats) < least or sum(repeats) < seconds:
+    while len(repeats) < minimum or sum(repeats) < seconds:
         repeats.append(once(step, device))
     return repeats
 
 
 def side_by_side(
-    steps: dict[str, Step], device: str, rounds: int, least: int, seconds: float
+    steps: dict[str, Step], device: str, rounds: int, minimum: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Repeats of every step in turn, so that whatever disturbs the machine disturbs all of them alike.
+    """Time the steps in turns, so that other load on the machine affects all of them alike.
 
-    Each time, a step runs once before it is timed: a training loop does not find the caches and the freed memory of
-    another program either.
+    Before each timing a step runs once untimed, so that it finds its own data in caches and freed memory, as in a
+    training loop.
 
     Args:
-        steps: by name.
+        steps: the steps by name.
         device: where they run.
-        rounds, least: repeats of each step; ``least`` of them where that takes longer than ``seconds`` a step.
+        rounds, minimum: repeats of each step; only ``minimum`` if they take longer than ``seconds`` per step.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
     for number in range(rounds):
-        if number >= least and time.perf_counter() - start > seconds * len(steps):
+        if number >= minimum and time.perf_counter() - start > seconds * len(steps):
             break
         for name, step in steps.items():
             step()
@@ -63,14 +63,14 @@ def side_by_side(
     return times
 
 
-def attention_step(pairs: Pairs, given: list[Tensor], backend: str) -> Step:
-    """One pass of `attend` forward and backward; ``given`` are q, k, v and the gradient of what comes out."""
-    q, k, v, grad = given
+def attention_step(pairs: Pairs, tensors: list[Tensor], backend: str) -> Step:
+    """A forward and backward pass of `attend`; ``tensors`` are q, k, v and the gradient of the output."""
+    q, k, v, grad = tensors
     return lambda: torch.autograd.grad(attend(q, k, v, pairs, backend=backend), (q, k, v), grad)
 
 
 def ms(times: list[float]) -> str:
-    """The median in milliseconds, and half the spread between the quartiles."""
+    """Format the median and half the interquartile range, in milliseconds."""
     ranked = sorted(times)
     spread = ranked[(3 * len(ranked)) // 4] - ranked[len(ranked) // 4]
     return f"{statistics.median(times) * 1e3:.2f} ±{spread * 500:.2f}"

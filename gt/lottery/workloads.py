@@ -1,4 +1,4 @@
-"""What attention is asked for in practice: sizes, densities, widths and heads of real kinds of batches."""
+"""Realistic attention workloads: sizes, densities, widths and heads of typical batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Workload:
     """One mask on one kind of batch.
 
     Attributes:
-        name: what it is like.
+        name: description of the batch.
         make: builds the batch.
-        mask: who reads whom.
+        mask: the attention mask.
         heads, channels: H and D.
     """
 
@@ -35,7 +35,7 @@ class Workload:
 
 
 def random_graphs(sizes: list[int], degree: float, seed: int = 0) -> GraphBatch:
-    """Graphs of the given sizes whose nodes read about ``degree`` nodes of their graph, drawn at random."""
+    """Random graphs of the given sizes whose nodes have about ``degree`` incoming edges."""
     draw = torch.Generator().manual_seed(seed)
     size = torch.tensor(sizes)
     ptr = torch.tensor([0, *sizes]).cumsum(0)
@@ -53,12 +53,12 @@ def random_graphs(sizes: list[int], degree: float, seed: int = 0) -> GraphBatch:
 
 
 def spread(count: int, low: int, high: int, seed: int = 0) -> list[int]:
-    """``count`` sizes drawn evenly from ``low`` to ``high``."""
+    """Draw ``count`` sizes uniformly from ``low`` to ``high``."""
     return torch.randint(low, high + 1, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def workloads() -> list[Workload]:
-    """The grid: molecules, trees of source code, proteins, text and one large graph, local masks to complete ones."""
+    """The grid: molecules, source-code trees, proteins, text and a single large graph, with local to complete masks."""
 
     def graphs(count: int, low: int, high: int, degree: float) -> Callable[[], GraphBatch]:
         return lambda: random_graphs(spread(count, low, high), degree)
@@ -66,7 +66,7 @@ def workloads() -> list[Workload]:
     def texts(count: int, length: int) -> Callable[[], GraphBatch]:
         return lambda: path_graphs([length] * count)
 
-    local: tuple[Mask, ...] = (Hops(1), Hops(2), Complete())
+    graph_masks: tuple[Mask, ...] = (Hops(1), Hops(2), Complete())
     workloads = []
     for name, make in (
         ("32 molecules of 10-40", graphs(32, 10, 40, 2.2)),
@@ -74,15 +74,15 @@ def workloads() -> list[Workload]:
         ("32 functions of 60-180", graphs(32, 60, 180, 3)),
         ("16 proteins of 150-350", graphs(16, 150, 350, 9)),
     ):
-        for mask in local:
+        for mask in graph_masks:
             workloads.append(Workload(name, make, mask))
         workloads.append(Workload(name, make, Complete(), 8, 16))
         workloads.append(Workload(name, make, Complete(), 4, 64))
         workloads.append(Workload(name, make, Hops(1), 4, 64))
-    read: tuple[Mask, ...] = (Causal(), Complete(), Window(16) & Causal())
+    text_masks: tuple[Mask, ...] = (Causal(), Complete(), Window(16) & Causal())
     for count, length in ((12, 64), (8, 256), (2, 1024)):
         make = texts(count, length)
-        for mask in read:
+        for mask in text_masks:
             workloads.append(Workload(f"{count} texts of {length}", make, mask, 4, 32))
     for nodes, degree in ((2_000, 4), (2_000, 40), (17_000, 12)):
         name, make = f"one graph of {nodes:,}, {degree} edges a node", graphs(1, nodes, nodes, degree)
@@ -91,7 +91,7 @@ def workloads() -> list[Workload]:
 
 
 def densities(nodes: int = 256, graphs: int = 4) -> list[Workload]:
-    """The same nodes under ever denser masks, for the picture."""
+    """The same nodes with increasingly dense masks, for the picture."""
     shares = [0.005 * 1.5**step for step in range(14) if 0.005 * 1.5**step < 1]
 
     def make(share: float) -> Callable[[], GraphBatch]:
@@ -101,7 +101,7 @@ def densities(nodes: int = 256, graphs: int = 4) -> list[Workload]:
 
 
 def inputs(pairs: Pairs, heads: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
-    """Queries, keys and values that ask for gradients, and the gradient of what comes out; each (N, H, D)."""
+    """Queries, keys and values with gradients, and the gradient of the output; each (N, H, D)."""
     draw = torch.Generator().manual_seed(0)
     shape = (pairs.batch.num_nodes, heads, channels)
     inputs = [torch.randn(shape, generator=draw).to(pairs.batch.device, dtype) for _ in range(4)]

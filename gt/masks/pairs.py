@@ -12,7 +12,7 @@ from torch import Tensor
 from gt.graph import GraphBatch, Move, lasting
 from gt.hops import contains, hop_matrix, hops_between
 from gt.masks.wide import WideBatch, wide_dense, wide_heads, wide_keys, with_virtual_nodes
-from gt.transforms import outside
+from gt.transforms import outside_transforms
 
 
 class Pairs:
@@ -144,7 +144,7 @@ class Pairs:
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """The value cached under a name, computed if absent; tensors and objects with ``moved`` follow the device."""
         if name not in vars(self):
-            vars(self)[name] = outside(make)
+            vars(self)[name] = outside_transforms(make)
         return vars(self)[name]
 
     @lasting

@@ -18,7 +18,7 @@ from gt.data.graphs import GraphData, Stored
 from gt.data.link_pairs import asked
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.losses import of_outputs
+from gt.losses import output_targets
 from gt.prediction.calibration import Calibration, fit, summary
 from gt.prediction.models import Answer, Models
 from gt.prediction.table import Columns, Predictions, beside, located, named
@@ -131,7 +131,7 @@ def is_labelled(schema: Schema, target: Tensor) -> bool:
     """Whether any of the targets of a batch is known."""
     if schema.kind == "multiclass":
         return bool((target != UNLABELLED).any())
-    return not bool(of_outputs(schema, target).isnan().all())
+    return not bool(output_targets(schema, target).isnan().all())
 
 
 def speller(
@@ -190,7 +190,7 @@ def calibrate(
         for _, batch, answer in answers(models, data, "valid", device, np.zeros(0, bool)):
             assert batch.y is not None
             predictions.append(answer.prediction)
-            targets.append(batch.y if schema.kind == "multiclass" else of_outputs(schema, batch.y))
+            targets.append(batch.y if schema.kind == "multiclass" else output_targets(schema, batch.y))
             size += answer.prediction.numel()
             if size > MOST:
                 break

@@ -17,7 +17,7 @@ from gt.data.large.links import LinkData
 from gt.data.source import Records
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.losses import of_outputs
+from gt.losses import output_targets
 from gt.prediction.calibration import Calibration
 from gt.prediction.models import Answer
 from gt.schema import UNLABELLED, Schema
@@ -165,7 +165,7 @@ class Columns:
             sets = self.calibration.sets(schema, prediction)
             rows |= {f"set{end}": _joined(sets[:, n], words[n]) for n, end in enumerate(ends)}
         if target is not None:
-            target = of_outputs(schema, target).view_as(prediction)
+            target = output_targets(schema, target).view_as(prediction)
             rows |= {f"target{end}": target[:, n].numpy() for n, end in enumerate(ends)}
         return rows
 

@@ -1,1 +1,1 @@
-"""Which mask, encoding and depth solve which puzzle: a small grid, trained and drawn. ``python -m gt.puzzles``."""
+"""``python -m gt.puzzles``: which mask, encoding and depth solve which puzzle, as a small trained grid."""

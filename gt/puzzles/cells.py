@@ -1,4 +1,4 @@
-"""One cell: a network trained on a puzzle until it solves it, or for as many epochs as its row allows."""
+"""Cells of the grid: a network is trained until it solves the puzzle, or for the epochs that its row allows."""
 
 import time
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from gt.train.network import build, encodings_of, network_config
 from gt.train.task import Task
 
 SOLVED = 0.99  # test accuracy
-ENOUGH = 0.995  # validation accuracy at which training stops
+STOP_ACCURACY = 0.995  # validation accuracy at which training stops
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a cell.
+    """The result of a cell.
 
     Attributes:
-        accuracy: on the test split, of the nodes that are asked.
-        chance: what a guess scores.
-        epochs, seconds: of training, the seconds with all that it takes to begin.
+        accuracy: on the labelled nodes of the test split.
+        chance: accuracy of guessing.
+        epochs, seconds: epochs and duration of training, including set-up.
     """
 
     accuracy: float
@@ -47,12 +47,12 @@ class Result:
 
     @property
     def skill(self) -> float:
-        """How much of the way from chance, 0, to 1 it went."""
+        """Accuracy rescaled from chance (0) to perfect (1)."""
         return (self.accuracy - self.chance) / (1 - self.chance)
 
 
 def train(overrides: list[str]) -> Result:
-    """What ``python train.py`` with these overrides does, without its files."""
+    """Train like ``python train.py`` with these overrides, but without writing files."""
     started = time.monotonic()
     quiet()
     cfg = composed(check_command(overrides))
@@ -68,7 +68,9 @@ def train(overrides: list[str]) -> Result:
         accelerator="cpu",
         gradient_clip_val=cfg.trainer.gradient_clip_val,
         callbacks=[
-            EarlyStopping("valid/accuracy", patience=cfg.trainer.max_epochs, mode="max", stopping_threshold=ENOUGH)
+            EarlyStopping(
+                "valid/accuracy", patience=cfg.trainer.max_epochs, mode="max", stopping_threshold=STOP_ACCURACY
+            )
         ],
         logger=False,
         enable_checkpointing=False,
@@ -79,40 +81,40 @@ def train(overrides: list[str]) -> Result:
     )
     trainer.fit(task, datamodule=Feed(data))
     (measured,) = trainer.test(task, datamodule=Feed(data), verbose=False)
-    chance = 1 / data.schema.outputs  # every answer is as frequent as any other
+    chance = 1 / data.schema.outputs  # classes are balanced
     return Result(measured["test/accuracy"], chance, trainer.current_epoch, time.monotonic() - started)
 
 
 def path_of(cell: Cell, folder: Path) -> Path:
-    """Where the result of a cell is kept."""
+    """The file with the result of a cell."""
     return folder / "cells" / f"{cell.name}.json"
 
 
-def kept(cell: Cell, folder: Path) -> Result | None:
-    """The result of a cell that an earlier run has finished, with the very same overrides."""
+def cached_result(cell: Cell, folder: Path) -> Result | None:
+    """The cached result of a cell, if it was trained with exactly the same overrides."""
     path = path_of(cell, folder)
-    facts = read_json(path) if path.exists() else {}
-    return Result(**facts["result"]) if facts.get("overrides") == cell.overrides else None
+    record = read_json(path) if path.exists() else {}
+    return Result(**record["result"]) if record.get("overrides") == cell.overrides else None
 
 
 def measure(cell: Cell, folder: Path) -> Result:
-    """Train a cell and keep its result."""
+    """Train a cell and cache its result."""
     result = train(cell.overrides)
     write_json(path_of(cell, folder), {"overrides": cell.overrides, "result": vars(result)})
     return result
 
 
 def results(cells: Sequence[Cell], folder: Path, processes: int | None = None) -> dict[Cell, Result]:
-    """The result of every cell, in their order; those that the folder keeps are not trained again.
+    """The results of all cells, in order; cells cached in the folder are not trained again.
 
     Args:
-        processes: how many train at a time, each on one thread; None takes the CPUs that this process may use.
+        processes: number of parallel trainings, each on one thread; None: the number of CPUs of this process.
     """
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    known = {cell: result for cell in cells if (result := kept(cell, folder))}
-    missing = [cell for cell in cells if cell not in known]
-    if known:
-        print(f"{len(known)} of {len(cells)} cells are kept in {folder / 'cells'}; remove it to train them anew")
+    finished = {cell: result for cell in cells if (result := cached_result(cell, folder))}
+    missing = [cell for cell in cells if cell not in finished]
+    if finished:
+        print(f"{len(finished)} of {len(cells)} cells are cached in {folder / 'cells'}; remove it to retrain them")
     trained = mapped(partial(measure, folder=folder), missing, processes, "training")
-    known |= dict(zip(missing, trained, strict=True))
-    return {cell: known[cell] for cell in cells}
+    finished |= dict(zip(missing, trained, strict=True))
+    return {cell: finished[cell] for cell in cells}

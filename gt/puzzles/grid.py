@@ -1,4 +1,4 @@
-"""The grid: a row for each puzzle, a column for each setting, and what each cell is in the words of ``train.py``."""
+"""The grid: one row per puzzle, one column per setting, and the ``train.py`` overrides of each cell."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ class Row:
     """A puzzle.
 
     Attributes:
-        data: its option of configs/data.
-        needs: what it takes to solve it, for a reader.
-        epochs: of training at most, enough for every setting that can solve it.
-        encoding: overrides that choose the encoding of the settings that have one.
-        causal: whether who reads all reads only what came before: nodes are tokens.
+        data: its option in configs/data.
+        needs: what solving it takes, for display.
+        epochs: maximum number of epochs, enough for every setting that can solve it.
+        encoding: overrides that select the encoding, for settings with one.
+        causal: whether the complete mask is causal, as nodes are tokens.
     """
 
     data: str
@@ -32,10 +32,10 @@ class Setting:
     """A column.
 
     Attributes:
-        model: an option of configs/model.
-        hops: how far a node reads in each layer, None as far as it can.
-        encoded: whether the model has the encoding of the row.
-        depth: layers.
+        model: an option in configs/model.
+        hops: attention radius of each layer; None: unlimited.
+        encoded: whether the model uses the row's encoding.
+        depth: number of layers.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Several short lines."""
+        """Label of several short lines."""
         layers = f"{self.depth} layer{'s' if self.depth > 1 else ''}"
         if self.model == "gin":
             return f"GIN\n{layers}"
@@ -53,7 +53,7 @@ class Setting:
         return f"attention: {reads}\n{'encoding' if self.encoded else 'no encoding'}\n{layers}"
 
 
-# features of pairs, which attention adds to its keys and values
+# pair features, which attention adds to its keys and values
 WALKS = (
     "encoding=[rrwp]",
     "encoding.rrwp.writes=[x,p]",
@@ -81,7 +81,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One training."""
+    """One training run."""
 
     row: Row
     setting: Setting
@@ -89,16 +89,16 @@ class Cell:
 
     @property
     def overrides(self) -> list[str]:
-        """What ``python train.py`` is told."""
+        """Overrides for ``python train.py``."""
         row, setting = self.row, self.setting
-        told = [f"data={row.data}", f"model={setting.model}", f"model.depth={setting.depth}"]
-        told += row.encoding if setting.encoded else ["encoding=none"]
+        overrides = [f"data={row.data}", f"model={setting.model}", f"model.depth={setting.depth}"]
+        overrides += row.encoding if setting.encoded else ["encoding=none"]
         if setting.model == "transformer":
-            whole = "mask=causal" if row.causal else "mask=hops"
-            told += [whole] if setting.hops is None else ["mask=hops", f"mask.hops={setting.hops}"]
-            told += ["model.block.prenorm=true", "model.block.attention.heads=2"]
+            mask = "mask=causal" if row.causal else "mask=hops"
+            overrides += [mask] if setting.hops is None else ["mask=hops", f"mask.hops={setting.hops}"]
+            overrides += ["model.block.prenorm=true", "model.block.attention.heads=2"]
         return [
-            *told,
+            *overrides,
             "model.block.dropout=0",
             "optim.lr=2e-3",
             f"trainer.max_epochs={row.epochs}",
@@ -107,14 +107,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Stem of its file."""
         setting = self.setting
         reads = "all" if setting.hops is None else setting.hops
-        coded = "encoded" if setting.encoded else "plain"
-        return f"{self.row.data}-{setting.model}-{reads}-{coded}-{setting.depth}-{self.seed}"
+        encoding = "encoded" if setting.encoded else "plain"
+        return f"{self.row.data}-{setting.model}-{reads}-{encoding}-{setting.depth}-{self.seed}"
 
 
 def grid(rows: Iterable[Row], seeds: int) -> list[Cell]:
-    """Every cell, puzzles in turn: two processes then seldom need the same data at the same time."""
-    chosen = list(rows)
-    return [Cell(row, setting, seed) for seed in range(seeds) for setting in SETTINGS for row in chosen]
+    """All cells, cycling through puzzles so that parallel processes seldom need the same data at once."""
+    row_list = list(rows)
+    return [Cell(row, setting, seed) for seed in range(seeds) for setting in SETTINGS for row in row_list]

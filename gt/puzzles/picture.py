@@ -1,4 +1,4 @@
-"""The grid as a picture: a puzzle's graph beside each row, who reads whom above each column."""
+"""The grid as a picture: an example graph next to each row, the attention mask above each column."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from gt.schema import UNLABELLED
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-EXAMPLES: tuple[Puzzle, ...] = (  # small enough to be drawn
+EXAMPLES: tuple[Puzzle, ...] = (  # small enough to draw
     RingTransfer(),
     TreeMatch(depth=4),
     Distance(),
@@ -34,57 +34,68 @@ EXAMPLES: tuple[Puzzle, ...] = (  # small enough to be drawn
     AssociativeRecall(pairs=7),
     Needle(length=24, noise=1),
 )
-TOKENS = 12  # of the path on which a mask is drawn, and in a line of a sequence
-Shown = Mapping[tuple[Row, Setting], Sequence[Result]]
+TOKENS = 12  # length of the path that shows a mask, and of a line of a sequence
+Results = Mapping[tuple[Row, Setting], Sequence[Result]]
 
 
 def layout(graph: nx.Graph, puzzle: Puzzle) -> dict[int, Any]:
-    """Where each node is drawn."""
+    """Position of each node."""
     if isinstance(puzzle, RingTransfer):
         return nx.circular_layout(graph)
-    if isinstance(puzzle, TreeMatch):  # numbered as a heap
+    if isinstance(puzzle, TreeMatch):  # nodes are numbered as in a heap
         level = [int(np.log2(node + 1)) for node in graph]
         return {node: ((node + 1.5) / 2 ** level[node] - 1, -level[node]) for node in graph}
     if isinstance(puzzle, Distance | Connectivity):
         parts = [nx.kamada_kawai_layout(graph.subgraph(part)) for part in nx.connected_components(graph)]
-        return {node: at + np.array([2.4 * place, 0]) for place, part in enumerate(parts) for node, at in part.items()}
-    line, place = np.divmod(np.arange(len(graph)), TOKENS)
-    place = np.where(line % 2, TOKENS - 1 - place, place)  # lines end where the next begin
-    return dict(enumerate(zip(place, -line, strict=True)))
+        return {
+            node: position + np.array([2.4 * column, 0])
+            for column, part in enumerate(parts)
+            for node, position in part.items()
+        }
+    line, column = np.divmod(np.arange(len(graph)), TOKENS)
+    column = np.where(line % 2, TOKENS - 1 - column, column)  # each line continues where the last one ends
+    return dict(enumerate(zip(column, -line, strict=True)))
 
 
 def draw_example(axes: Any, puzzle: Puzzle) -> None:
-    """One graph of a puzzle: what is alike grey, what differs in colour, a ring around the nodes that are asked."""
-    drawn = puzzle.draw(np.random.default_rng(0), 1)
-    x, y = drawn.x[0, :, -1], drawn.y[0]
+    """Draw one graph of a puzzle: the usual feature grey, others coloured, labelled nodes ringed."""
+    example = puzzle.draw(np.random.default_rng(0), 1)
+    x, y = example.x[0, :, -1], example.y[0]
     graph = nx.empty_graph(len(x))
-    graph.add_edges_from(drawn.edges.reshape(2, -1).T.tolist())
-    usual = np.bincount(x).argmax()
-    colours = ["lightgrey" if value == usual else matplotlib.colormaps["tab20"](value % 20) for value in x]
+    graph.add_edges_from(example.edges.reshape(2, -1).T.tolist())
+    majority = np.bincount(x).argmax()
+    colours = ["lightgrey" if value == majority else matplotlib.colormaps["tab20"](value % 20) for value in x]
     edges = ["black" if label != UNLABELLED else "none" for label in y]
-    at = layout(graph, puzzle)
-    nx.draw_networkx_edges(graph, at, ax=axes, edge_color="grey", width=0.7)
+    positions = layout(graph, puzzle)
+    nx.draw_networkx_edges(graph, positions, ax=axes, edge_color="grey", width=0.7)
     nx.draw_networkx_nodes(
-        graph, at, nodelist=range(len(x)), ax=axes, node_size=26, node_color=colours, edgecolors=edges, linewidths=1.4
+        graph,
+        positions,
+        nodelist=range(len(x)),
+        ax=axes,
+        node_size=26,
+        node_color=colours,
+        edgecolors=edges,
+        linewidths=1.4,
     )
     axes.margins(0.12)
     axes.axis("off")
 
 
 def draw_mask(axes: Any, setting: Setting) -> None:
-    """Who reads whom in a layer, on a path: a row for each reader."""
-    mask = Complete() if setting.hops is None else Window(setting.hops)  # on a path, so many hops to both sides
+    """Draw a layer's attention mask on a path, one row per reader."""
+    mask = Complete() if setting.hops is None else Window(setting.hops)  # on a path, hops are a symmetric window
     path = path_graphs([TOKENS])
     reads = mask(path).dense[0, 0].float()
-    if setting.hops is None:  # what comes after a node is read where their order means nothing
+    if setting.hops is None:  # light grey: future nodes, read only if nodes are not tokens
         reads = reads * (0.3 + 0.7 * Causal()(path).dense[0, 0])
     axes.imshow(reads, cmap="Greys", vmin=0, vmax=1.3)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def draw(path: Path, rows: Sequence[Row], shown: Shown) -> None:
-    """Write the picture: accuracy by its colour from chance, white, to all right."""
+def draw(path: Path, rows: Sequence[Row], results: Results) -> None:
+    """Write the picture; cells are coloured by accuracy, from white at chance level to green at 1."""
     width, height = len(SETTINGS), len(rows)
     figure, grid = plt.subplots(
         height + 1,
@@ -103,23 +114,23 @@ def draw(path: Path, rows: Sequence[Row], shown: Shown) -> None:
     colours = matplotlib.colormaps["Greens"]
     examples = {puzzle.name: puzzle for puzzle in EXAMPLES}
     for row, line in zip(rows, grid[1:], strict=True):
-        chance = shown[row, SETTINGS[0]][0].chance
+        chance = results[row, SETTINGS[0]][0].chance
         line[0].text(0, 0.82, row.data, fontsize=10, weight="bold", va="top")
         needs = "\n".join(wrap(f"needs {row.needs}", 32))
         line[0].text(0, 0.6, f"{needs}\nencoding: {row.encoding_name}; chance {chance:.3f}", fontsize=7.5, va="top")
         draw_example(line[1], examples[row.data])
         for setting, axes in zip(SETTINGS, line[2:], strict=True):
-            each = shown[row, setting]
-            skill = max(0.0, fmean(result.skill for result in each))
-            solved = all(result.solved for result in each)
+            runs = results[row, setting]
+            skill = max(0.0, fmean(result.skill for result in runs))
+            solved = all(result.solved for result in runs)
             axes.add_patch(plt.Rectangle((0, 0), 1, 1, color=colours(0.75 * skill), ec="lightgrey"))
-            text = f"{fmean(result.accuracy for result in each):.3f}"
+            text = f"{fmean(result.accuracy for result in runs):.3f}"
             style = {"weight": "bold" if solved else "normal", "color": "white" if skill > 0.6 else "black"}
             axes.text(0.5, 0.5, text, ha="center", va="center", **style)
             axes.set(xlim=(0, 1), ylim=(0, 1))
     figure.suptitle(
         "Which mask, encoding and depth solve which puzzle\n"
-        "test accuracy, green from chance to 1, bold: solved; light grey: not read in sequences; ringed: what is asked",
+        "test accuracy, green from chance to 1, bold: solved; light grey: masked in sequences; ringed: labelled nodes",
         fontsize=10,
     )
     with whole(path) as handle:

@@ -16,49 +16,49 @@ from gt.puzzles.cells import SOLVED, Result
 from gt.puzzles.grid import SETTINGS, Cell, Row, Setting
 from gt.puzzles.picture import draw
 
-WIDE = 160  # columns of a file or a pipe
+PIPE_WIDTH = 160  # columns when the output is not a terminal
 Results = Mapping[Cell, Result]
 
 
-def of(results: Results, row: Row, setting: Setting) -> list[Result]:
-    """One result for each seed."""
+def cell_results(results: Results, row: Row, setting: Setting) -> list[Result]:
+    """The results of a cell's seeds."""
     return [result for cell, result in results.items() if (cell.row, cell.setting) == (row, setting)]
 
 
-def verdict(each: Sequence[Result]) -> str:
-    """Whether the trainings of a cell solved the puzzle."""
-    solved = sum(result.solved for result in each)
-    return "solved" if solved == len(each) else "failed" if not solved else f"solved {solved} of {len(each)}"
+def verdict(runs: Sequence[Result]) -> str:
+    """Whether the runs of a cell solved the puzzle."""
+    solved = sum(result.solved for result in runs)
+    return "solved" if solved == len(runs) else "failed" if not solved else f"solved {solved} of {len(runs)}"
 
 
 def table(rows: Sequence[Row], results: Results) -> Table:
-    """Accuracy, verdict and seconds of each cell, a mean where there are several seeds."""
+    """Accuracy, verdict and seconds of each cell, averaged over seeds."""
     tokens = ", ".join(row.data for row in rows if row.causal)
-    reads = f"all: the complete graph{f'; in {tokens} what came before' if tokens else ''}"
-    out = Table(title=f"test accuracy; solved: {SOLVED:g} or more", caption=reads, show_lines=True)
-    out.add_column("puzzle, and what it takes", max_width=32)
-    out.add_column("encoding")
-    out.add_column("chance", justify="right")
+    reads = f"all: the complete graph{f'; in {tokens} all previous tokens' if tokens else ''}"
+    grid_table = Table(title=f"test accuracy; solved: {SOLVED:g} or more", caption=reads, show_lines=True)
+    grid_table.add_column("puzzle, and what it requires", max_width=32)
+    grid_table.add_column("encoding")
+    grid_table.add_column("chance", justify="right")
     for setting in SETTINGS:
-        out.add_column(setting.name, justify="right")
+        grid_table.add_column(setting.name, justify="right")
     for row in rows:
         cells = []
-        for each in (of(results, row, setting) for setting in SETTINGS):
-            colour = "green" if all(result.solved for result in each) else "red"
-            accuracy, seconds = (fmean(getattr(result, name) for result in each) for name in ("accuracy", "seconds"))
-            cells.append(f"{accuracy:.3f} [dim]{seconds:3.0f} s[/]\n[{colour}]{verdict(each)}[/]")
-        chance = of(results, row, SETTINGS[0])[0].chance
-        out.add_row(f"[bold]{row.data}[/]\n{row.needs}", row.encoding_name, f"{chance:.3f}", *cells)
-    return out
+        for runs in (cell_results(results, row, setting) for setting in SETTINGS):
+            colour = "green" if all(result.solved for result in runs) else "red"
+            accuracy, seconds = (fmean(getattr(result, name) for result in runs) for name in ("accuracy", "seconds"))
+            cells.append(f"{accuracy:.3f} [dim]{seconds:3.0f} s[/]\n[{colour}]{verdict(runs)}[/]")
+        chance = cell_results(results, row, SETTINGS[0])[0].chance
+        grid_table.add_row(f"[bold]{row.data}[/]\n{row.needs}", row.encoding_name, f"{chance:.3f}", *cells)
+    return grid_table
 
 
 def write(path: Path, results: Results) -> None:
-    """A row for each training, with the command that repeats it."""
+    """Write one row per run, with the command that repeats it."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["puzzle", "setting", "seed", "accuracy", "chance", "solved", "epochs", "seconds", "command"])
     for cell, result in results.items():
-        facts = [
+        values = [
             f"{result.accuracy:.4f}",
             f"{result.chance:.4f}",
             result.solved,
@@ -67,16 +67,16 @@ def write(path: Path, results: Results) -> None:
         ]
         setting = cell.setting.name.replace("\n", ", ")
         command = f"python train.py {shlex.join(cell.overrides)}"
-        writer.writerow([cell.row.data, setting, cell.seed, *facts, command])
+        writer.writerow([cell.row.data, setting, cell.seed, *values, command])
     write_bytes(path, text.getvalue().encode())
 
 
 def show(rows: Sequence[Row], results: Results, folder: Path) -> None:
-    """Print the table, write both files and name them."""
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table(rows, results))
+    """Print the table, write both files and print their paths."""
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table(rows, results))
     paths = {"table": folder / "puzzles.csv", "picture": folder / "puzzles.png"}
     write(paths["table"], results)
-    shown = {(row, setting): of(results, row, setting) for row in rows for setting in SETTINGS}
-    draw(paths["picture"], rows, shown)
+    by_cell = {(row, setting): cell_results(results, row, setting) for row in rows for setting in SETTINGS}
+    draw(paths["picture"], rows, by_cell)
     for name, path in paths.items():
         print(f"{name:<8} {path}")

@@ -12,7 +12,7 @@ from gt.data.datamodule import DataModule
 from gt.data.notices import check_varied
 from gt.errors import UserError, first_line
 from gt.losses import Criterion, Loss, constant_prediction, suits, total_loss
-from gt.metrics import Around, decided, own_metrics, scores_kind
+from gt.metrics import MetricWrapper, criterion_of, custom_metrics, scores_kind
 from gt.objectives import Objective
 from gt.schema import Schema
 from gt.train.construct import constructing
@@ -54,9 +54,9 @@ def measures_of(cfg: DictConfig, data: DataModule) -> tuple[MetricCollection, Cr
         return MetricCollection({}), Criterion("loss", "min")
     check_varied(data)
     own = named_metrics(cfg, data.schema)
-    measures, criterion = own_metrics(data.schema, own) if own else data.measures()
+    measures, criterion = custom_metrics(data.schema, own) if own else data.measures()
     if cfg.get("criterion"):
-        criterion = decided(dict(measures.items(keep_base=True)), cfg.criterion)
+        criterion = criterion_of(dict(measures.items(keep_base=True)), cfg.criterion)
     return measures, criterion
 
 
@@ -92,12 +92,12 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
         raise UserError("data.weights=balanced weighs the dataset's own loss, and loss takes its place: leave one out")
     target, tried = data.targets("train"), {} if loss is None else {"loss": loss}
     prediction = constant_prediction(data.schema, target).expand(min(len(target), TRIED), -1)
-    tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, Around)}
+    tried |= {f"metrics.{name}": each for name, each in measures.items() if isinstance(each, MetricWrapper)}
     for key, each in deepcopy(tried).items():
-        if isinstance(each, Around) and not scores_kind(each.metric, data.schema.kind):
+        if isinstance(each, MetricWrapper) and not scores_kind(each.metric, data.schema.kind):
             raise UserError(f"{key}: it cannot score a target that is {data.schema.answer()}: choose another metric")
         try:
-            if isinstance(each, Around):
+            if isinstance(each, MetricWrapper):
                 with torch.no_grad():
                     each.update(prediction, target[:TRIED])
                     value = each.compute()
@@ -110,7 +110,7 @@ def try_out(loss: Loss | None, measures: MetricCollection, data: DataModule) -> 
             raise UserError(f"{key}: it comes to a {type(value).__name__} and must come to a tensor of one number")
         if value.numel() != 1:
             raise UserError(f"{key}: it comes to {value.numel()} numbers and must come to one")
-        if not isinstance(each, Around) and not value.requires_grad:
+        if not isinstance(each, MetricWrapper) and not value.requires_grad:
             raise UserError(
                 f"{key}: no gradient flows through it to the predictions, so that nothing can be learned: leave out "
                 "float(), .item(), .detach() and the like"

@@ -15,7 +15,7 @@ from gt.inference.whole_graph import chunked, predict
 from gt.losses import Criterion
 from gt.masks import Schedule
 from gt.metrics import MeanLosses
-from gt.objectives import Objective, asked
+from gt.objectives import Objective, run_objectives
 from gt.schema import Schema
 from gt.train.callbacks.frozen import FrozenNorms
 from gt.train.callbacks.masks import MaskSchedule
@@ -164,12 +164,12 @@ class Task(Steps):
         """What is minimised: the weight of each loss, the sum of it over a batch, and what its terms weigh together."""
         if self.objectives:
             draw = int(torch.randint(1 << 62, (1,)))
-            prediction, others = asked(self.net, batch, self.objectives.values(), draw)
+            prediction, others = run_objectives(self.net, batch, self.objectives.values(), draw)
         else:
             prediction, others = self(batch), []
         left_out = batch.y is None and self._trainer is not None and self._trainer.world_size > 1
         if left_out or not self.supervised:  # nothing of this batch was left for this process, or no label is looked at
-            supervised = losses.nothing(prediction, self.loss), prediction.new_zeros(())
+            supervised = losses.zero_loss(prediction, self.loss), prediction.new_zeros(())
         else:
             supervised = losses.total_loss(self.schema, prediction, self._target(batch), self.loss)
         share = float(not left_out)
@@ -197,7 +197,7 @@ class Task(Steps):
                 raise UserError(
                     "objective: it is asked of a graph in one pass: raise data.chunk, or set data.evaluate=sampled"
                 )
-            others = asked(self.net, batch, self.objectives.values(), batch_idx)[1]
+            others = run_objectives(self.net, batch, self.objectives.values(), batch_idx)[1]
             sums |= zip(self.objectives, others, strict=True)
         self.losses[stage].add(sums)
         return prediction

@@ -153,7 +153,7 @@ def test_what_is_too_large_goes_by_products_of_sparse_matrices(calls, monkeypatc
 def test_second_derivatives_are_refused_also_where_a_constant_flows_back(dtype):
     pairs = Hops(1)(random_batch((9, 4)))
     tensors = inputs(pairs, 3, 16, "none", dtype)[:3]
-    with pytest.raises(RuntimeError, match=r"has no second derivatives: attention has them by backend=dense"):
+    with pytest.raises(RuntimeError, match=r"has no second derivatives: use backend=dense for attention"):
         torch.autograd.grad(listing(*tensors, pairs).sum(), tensors, create_graph=True)
 
 

@@ -173,7 +173,7 @@ def test_what_is_off_is_not_left_and_the_card_says_so(tmp_path: Path, monkeypatc
         main([str(run)])
     assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
     card = (run / "export" / "README.md").read_text()
-    assert "- `weights.safetensors`: the parameters" in card
+    assert "- `weights.safetensors`: parameters" in card
     assert "- `model.pt2`: not written: it is off" in card
     assert "- `model.onnx`: not written: RuntimeError: no such operator\n" in card
     assert "Inputs of" not in card
@@ -188,7 +188,7 @@ def test_a_network_that_has_no_onnx_form_has_a_card_of_the_others(
     assert "no model.onnx: onnx is not installed" in capsys.readouterr().out
     card = (run / "export" / "README.md").read_text()
     assert "- `model.pt2`: within" in card
-    assert "- `model.onnx`: not written, onnx is not installed" in card
+    assert "- `model.onnx`: not written: onnx is not installed" in card
     assert "Inputs of the traced network" in card
 
 
