@@ -68,7 +68,7 @@ def kernels() -> Iterator[tuple[str, str]]:
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         demand = Demand(device=device, half=device == "cuda")
         for name, backend in BACKENDS.items():
-            reason = backend.obstacle(demand) or backend.avoided(demand)
+            reason = backend.obstacle(demand) or backend.drawback(demand)
             yield f"{name} on {device}", "yes" if reason is None else f"no: {reason}"
         source = cost_table(device, demand.half).source
         is_own = table_path(device, demand.half).exists()

@@ -1,7 +1,7 @@
-"""Linear maps, on some CPUs by a kernel in C: see ``gt/native/kernels/linear.c``.
+"""Linear layers, on some CPUs by a C kernel, see ``gt/native/kernels/linear.c``.
 
-PyTorch multiplies float32 matrices by MKL, which leaves AVX-512 alone on a processor of another vendor: the kernel then
-takes half the time where such units are 512 bits wide.
+PyTorch multiplies float32 matrices with MKL, which does not use AVX-512 on processors of other vendors: on those with
+512-bit vector units the kernel takes half the time.
 """
 
 import re
@@ -16,35 +16,35 @@ from torch.nn import functional as F
 from gt.native.library import OPERATIONS, address, addressable, kernels, obstacle
 from gt.transforms import one_by_one
 
-ZEN_5 = 26  # the first family of AMD's processors with units of 512 bits
+ZEN_5 = 26  # AMD's first CPU family with 512-bit vector units
 CPUINFO = Path("/proc/cpuinfo")
-SMALLEST = 2**20  # multiplications of a product below which what surrounds it costs more than is gained
-NARROWEST = 16  # columns on either side, likewise
-ROWS, PANEL = 8, 32  # tiles that gradients of weights are made of
+MIN_MULTIPLICATIONS = 2**20  # of a product, below which the overhead exceeds the gain
+MIN_COLUMNS = 16  # of input and output, likewise
+ROWS, PANEL = 8, 32  # size of the tiles of weight gradients
 
 
 @cache
 def mkl_is_slow() -> bool:
-    """Whether this machine's units of 512 bits are such as MKL leaves alone."""
+    """Whether this CPU has 512-bit vector units that MKL does not use."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     try:
-        about = CPUINFO.read_text()
-    except OSError:  # another system than Linux
+        cpuinfo = CPUINFO.read_text()
+    except OSError:  # not Linux
         return False
-    family = re.search(r"^cpu family\s*: (\d+)$", about, re.MULTILINE)
-    return "AuthenticAMD" in about and family is not None and int(family[1]) >= ZEN_5
+    family = re.search(r"^cpu family\s*: (\d+)$", cpuinfo, re.MULTILINE)
+    return "AuthenticAMD" in cpuinfo and family is not None and int(family[1]) >= ZEN_5
 
 
-def _map(x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
-    """``x @ weight + bias`` of (M, K), (K, N) and (N,), or by ``weight.T`` of (N, K) where it is turned."""
-    (rows, depth), columns = x.shape, weight.shape[0 if turned else 1]
+def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    """``x @ weight + bias`` of (M, K), (K, N) and (N,); with ``transposed`` the weight is (N, K)."""
+    (rows, depth), columns = x.shape, weight.shape[0 if transposed else 1]
     out, threads = x.new_empty(rows, columns), torch.get_num_threads()
     panels = x.new_empty(-(-columns // PANEL) * PANEL * depth)
     bias = None if bias is None else bias.contiguous()
-    added = None if bias is None else address(bias)
-    sizes = rows, columns, depth, int(turned)
-    kernels().linear_rows(address(x), address(weight), added, address(out), *sizes, address(panels), threads)
+    bias_address = None if bias is None else address(bias)
+    sizes = rows, columns, depth, int(transposed)
+    kernels().linear_rows(address(x), address(weight), bias_address, address(out), *sizes, address(panels), threads)
     OPERATIONS["linear"] += 2 * rows * columns * depth
     return out
 
@@ -65,40 +65,40 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _map(x.contiguous(), weight.contiguous(), bias, turned=True)
+        return _matmul(x.contiguous(), weight.contiguous(), bias, transposed=True)
 
     @staticmethod
     @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # gradients of gradients are PyTorch's own
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        differentiable = torch.is_grad_enabled()  # second derivatives are left to PyTorch
         x, weight, grad = x.contiguous(), weight.contiguous(), grad.contiguous()
         return (
-            (grad @ weight if again else _map(grad, weight, None, turned=False)) if of_x else None,
-            (grad.T @ x if again else _outer(grad, x)) if of_weight else None,
-            grad.sum(0) if of_bias else None,
+            (grad @ weight if differentiable else _matmul(grad, weight, None, transposed=False)) if needs_x else None,
+            (grad.T @ x if differentiable else _outer(grad, x)) if needs_weight else None,
+            grad.sum(0) if needs_bias else None,
         )
 
 
-def _suits_the_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether a map of rows is the kernel's: one that is large, of 32 bits on a CPU, and that nobody looks into."""
-    if x.dim() != 2 or x.shape[1] != weight.shape[1] or x.numel() * len(weight) < SMALLEST:
+def _use_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel is to be used: for large float32 products on a CPU, neither traced nor transformed."""
+    if x.dim() != 2 or x.shape[1] != weight.shape[1] or x.numel() * len(weight) < MIN_MULTIPLICATIONS:
         return False
-    if min(weight.shape) < NARROWEST or torch.is_autocast_enabled("cpu"):
+    if min(weight.shape) < MIN_COLUMNS or torch.is_autocast_enabled("cpu"):
         return False
-    given = (x, weight) if bias is None else (x, weight, bias)
-    fits = bias is None or bias.shape == weight.shape[:1]
-    return fits and addressable(*given) and mkl_is_slow() and obstacle() is None
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    bias_matches = bias is None or bias.shape == weight.shape[:1]
+    return bias_matches and addressable(*inputs) and mkl_is_slow() and obstacle() is None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` of (..., K), (N, K) and (N,), as `torch.nn.functional.linear`.
+    """``x @ weight.T + bias`` of (..., K), (N, K) and (N,), like `torch.nn.functional.linear`.
 
-    Large products of float32 matrices on a CPU are the kernel's where it is the faster, see `mkl_is_slow`.
+    The kernel computes large float32 products on CPUs where it is faster, see `mkl_is_slow`.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # by what has products of its own
-    if traced or not _suits_the_kernel(x, weight, bias):
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # the tracer must see F.linear
+    if tracing or not _use_kernel(x, weight, bias):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 

@@ -39,31 +39,31 @@ def outside_transforms(make: Callable[[], T]) -> T:
 
 
 def one_by_one(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
-    """A backward pass that takes one after another what comes to it as many gradients at once.
+    """Make a backward pass process batched gradients one by one.
 
-    So they come by ``is_grads_batched`` of `torch.autograd.grad` and where `torch.func.vmap` goes through it; they lie
-    nowhere that a kernel could read, and functions of ours do not take them.
+    ``is_grads_batched`` of `torch.autograd.grad` and `torch.func.vmap` pass batched tensors, which have no memory that
+    a kernel could read and which custom functions do not support.
     """
 
     @wraps(backward)
     def wrapped(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.compiler.is_compiling():
             return backward(ctx, *grads)
-        batches: Any  # what makes and opens them
-        aside: Callable[[], AbstractContextManager[None]]
+        batches: Any  # the module that wraps and unwraps batched tensors
+        suspended: Callable[[], AbstractContextManager[None]]
         if any(map(functorch.is_batchedtensor, grads)):
             batches, level = functorch, max(map(functorch.maybe_get_level, grads))
-            aside = temporarily_pop_interpreter_stack
+            suspended = temporarily_pop_interpreter_stack
         elif any(map(functorch.is_legacy_batchedtensor, grads)):
-            batches, level, aside = torch, 1, nullcontext  # autograd's own, of which there is one
+            batches, level, suspended = torch, 1, nullcontext  # autograd's, with a single level
         else:
             return backward(ctx, *grads)
-        many = max(len(batches._remove_batch_dim(grad, level, 1, 0)) for grad in grads)
-        rows = [batches._remove_batch_dim(grad, level, many, 0) for grad in grads]  # repeated where it is one for all
-        with aside():
-            found = [wrapped(ctx, *each) for each in zip(*rows, strict=True)]
-            stacked = [None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)]
-        return tuple(None if each is None else batches._add_batch_dim(each, 0, level) for each in stacked)
+        count = max(len(batches._remove_batch_dim(grad, level, 1, 0)) for grad in grads)
+        rows = [batches._remove_batch_dim(grad, level, count, 0) for grad in grads]  # expanded if shared
+        with suspended():
+            results = [wrapped(ctx, *each) for each in zip(*rows, strict=True)]
+            outputs = [None if each[0] is None else torch.stack(each) for each in zip(*results, strict=True)]
+        return tuple(None if each is None else batches._add_batch_dim(each, 0, level) for each in outputs)
 
     return wrapped
 

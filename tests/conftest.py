@@ -8,21 +8,21 @@ import torch
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers share the cores
 os.environ.setdefault("WANDB_MODE", "offline")
-if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter; it must know before PyG imports it
+if not torch.cuda.is_available():  # run Triton's kernels in its interpreter; to be set before PyG imports Triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # what was measured on this machine must not steer tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measurements on this machine must not affect tests
 
 
 @pytest.fixture(autouse=True)
 def not_a_child(monkeypatch):
-    """No test is a process that another test's launch has started: such a one leaves the checks to its parent."""
+    """Clear the variables of a distributed launch: a child process would leave the checks to its parent."""
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real datasets, named by GT_DATA; tests that need it are skipped without it."""
+    """The folder of real datasets, from GT_DATA; without it the tests that need them are skipped."""
     folder = os.environ.get("GT_DATA")
     if not folder:
         pytest.skip("set GT_DATA to a folder of real datasets to run this test")
@@ -30,7 +30,7 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests for a GPU are skipped where there is none, rather than fail."""
+    """Skip GPU tests on a machine without a GPU."""
     if torch.cuda.is_available():
         return
     for item in items:
@@ -39,4 +39,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    gc.unfreeze()  # what programs imported that ran in this process: an interpreter that exits takes it apart
+    gc.unfreeze()  # undo the freezing by programs run in this process, so that the interpreter can clean up at exit

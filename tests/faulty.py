@@ -1,6 +1,6 @@
-"""Faults that a run meets at the start of its eighth batch, and never again: ``callbacks.fault._target_=faulty.NAME``.
+"""Faults that occur once, at the start of a run's eighth batch: ``callbacks.fault._target_=faulty.NAME``.
 
-`tests/test_faults.py` copies this file beside the run, as a part of one's own.
+`tests/test_faults.py` copies this file next to the run, as a user's own module.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Callback
 
-MET = Path("met")  # when, by the clock
+MET = Path("met")  # holds the time of the fault
 
 
 class Fault(Callback):
-    """Something happens once, on every process or on one rank alone."""
+    """Base class: something happens once, on every process or on one rank."""
 
     rank: int | None = None
 
@@ -61,7 +61,7 @@ class KilledWorker(Fault):
 
 
 class FullDisk(Fault):
-    """No file may grow beyond 20 kB, less than a checkpoint takes."""
+    """Limits files to 20 kB, less than a checkpoint."""
 
     def happen(self, trainer, task) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -69,7 +69,7 @@ class FullDisk(Fault):
 
 
 class ReadOnly(Fault):
-    """The folder of checkpoints may not be written to, by the superuser neither, who gives up the right to."""
+    """Makes the folder of checkpoints read-only, even for root, by dropping its capabilities."""
 
     def happen(self, trainer, task) -> None:
         os.chmod(trainer.checkpoint_callback.dirpath, 0o555)
@@ -78,16 +78,16 @@ class ReadOnly(Fault):
 
 
 class KilledWriting(Fault):
-    """The process is killed in the middle of a checkpoint."""
+    """Kills the process while it writes a checkpoint."""
 
     def happen(self, trainer, task) -> None:
         def save(contents, file) -> None:
-            whole(contents, file)
+            original(contents, file)
             file.truncate(file.tell() // 2)
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        whole, torch.save = torch.save, save
+        original, torch.save = torch.save, save
 
 
 class NotANumber(Fault):

@@ -1,4 +1,4 @@
-"""Branches from outside the package that read more than edges or a mask tell, and do not say so."""
+"""Third-party branches that read more nodes than edges or the mask allow, without declaring it."""
 
 import torch
 from torch import nn
@@ -18,8 +18,8 @@ class LinearAttention(nn.Module):
         x, graph = state.x, batch.batch
         q, k, v = self.project(x).chunk(3, dim=1)
         q, k = F.elu(q) + 1, F.elu(k) + 1
-        seen = (q @ k.T) * (graph[:, None] == graph) * torch.ones(len(x), len(x), dtype=x.dtype).tril()
-        return {"x": seen @ v / (seen.sum(1, keepdim=True) + 1e-6)}
+        weights = (q @ k.T) * (graph[:, None] == graph) * torch.ones(len(x), len(x), dtype=x.dtype).tril()
+        return {"x": weights @ v / (weights.sum(1, keepdim=True) + 1e-6)}
 
 
 class Recurrent(nn.Module):
@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
 
 
 class Parted(Recurrent):
-    """The same, with names of its own that a block of this package has too."""
+    """`Recurrent` with attributes that clash with those of a block of this package."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -42,20 +42,20 @@ class Parted(Recurrent):
 
 
 class Derived(Attention):
-    """This package's attention with a forward that reads the nodes before each, whatever the mask allows."""
+    """A subclass of this package's attention that reads all preceding nodes, whatever the mask allows."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, heads=2)
 
     def forward(self, state, batch, pairs):
         q, k, v = (part.flatten(1) for part in self.queries_keys_values(state, batch))
-        same = batch.batch[:, None] == batch.batch
-        seen = (q @ k.T) * same * torch.ones(len(q), len(q), dtype=q.dtype).tril()
-        return {"x": self.project_out(seen @ v / 10)}
+        same_graph = batch.batch[:, None] == batch.batch
+        weights = (q @ k.T) * same_graph * torch.ones(len(q), len(q), dtype=q.dtype).tril()
+        return {"x": self.project_out(weights @ v / 10)}
 
 
 class Uncached(Derived):
-    """The same, which says that it keeps to the mask; it knows nothing of a cache."""
+    """`Derived` that claims to respect the mask, but does not support a cache."""
 
     reads = "pairs"
     forward = Derived.forward

@@ -1,11 +1,11 @@
-"""Random and awkward graphs that many tests use."""
+"""Random graphs and edge cases shared by many tests."""
 
 import torch
 from torch_geometric.data import Data
 
 from gt.graph import GraphBatch
 
-SIZES = {  # nodes of each graph of a batch
+SIZES = {  # nodes of the graphs of each batch
     "one graph": (7,),
     "one node": (1,),
     "single nodes": (1, 1, 1),
@@ -15,7 +15,7 @@ SIZES = {  # nodes of each graph of a batch
 
 
 def random_graph(nodes: int, seed: int, directed: bool = True, density: float = 0.3) -> Data:
-    """A simple graph without self-loops; isolated nodes and no edges at all do occur."""
+    """A simple graph without self-loops; it may have isolated nodes, or no edges at all."""
     generator = torch.Generator().manual_seed(seed)
     adjacency = torch.rand(nodes, nodes, generator=generator) < density
     adjacency.fill_diagonal_(False)
@@ -37,7 +37,7 @@ def random_batch(sizes: tuple[int, ...], seed: int = 0, directed: bool = True, d
 
 
 def path(nodes: int, seed: int = 0) -> Data:
-    """A path whose node i reads node i - 1 only, as text does."""
+    """A directed path in which node i reads node i - 1 only, like text."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.arange(1, nodes)
     return Data(

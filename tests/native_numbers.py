@@ -1,4 +1,4 @@
-"""The random numbers of the kernels in C, in Python."""
+"""The random numbers of the C kernels, in Python."""
 
 ALL = 2**32
 
@@ -10,7 +10,7 @@ def mixed(x):
 
 
 def numbers(seed, row, places):
-    """(places,) the random numbers of a row, in whole numbers of Python's."""
+    """(places,) the random numbers of a row, as Python integers."""
     first = mixed((seed + row * 0x9E3779B9) % ALL)
     second = mixed((seed >> 32) ^ (row >> 32) ^ first)
     third = mixed((first + second) % ALL)

@@ -1,4 +1,4 @@
-"""Whole runs within the test's own process, small enough for a second."""
+"""Complete runs within the test process that take about a second."""
 
 import json
 from contextlib import contextmanager
@@ -18,15 +18,15 @@ TINY = ("data=graph_files", "encoding=none", "model.width=8", "model.depth=1", "
 
 
 def write_graphs(folder: Path, train: int = 36, valid: int = 36, test: int = 20) -> list[str]:
-    """Small random graphs of two classes in a file; returns the overrides that name it. Five batches, and two."""
-    draw, lines = np.random.default_rng(0), []
+    """Write random graphs of two classes, five training and two evaluation batches; returns the overrides for them."""
+    rng, lines = np.random.default_rng(0), []
     for split, count in {"train": train, "valid": valid, "test": test}.items():
         for _ in range(count):
-            size = int(draw.integers(2, 8))
-            nodes = [{"id": n, "kind": int(draw.integers(4))} for n in range(size)]
-            edges = [{"source": n, "target": int(draw.integers(n))} for n in range(1, size)]
-            facts = {"split": split, "y": int(sum(node["kind"] for node in nodes) > 1.5 * size)}
-            lines.append(json.dumps({"directed": False, "graph": facts, "nodes": nodes, "edges": edges}))
+            size = int(rng.integers(2, 8))
+            nodes = [{"id": n, "kind": int(rng.integers(4))} for n in range(size)]
+            edges = [{"source": n, "target": int(rng.integers(n))} for n in range(1, size)]
+            attributes = {"split": split, "y": int(sum(node["kind"] for node in nodes) > 1.5 * size)}
+            lines.append(json.dumps({"directed": False, "graph": attributes, "nodes": nodes, "edges": edges}))
     path = folder / "graphs.jsonl"
     path.write_text("\n".join(lines))
     return [f"data.source.path={path}", f"data.source.root={folder}", "data.source.target=y", "data.eval_batch_size=18"]
@@ -34,7 +34,7 @@ def write_graphs(folder: Path, train: int = 36, valid: int = 36, test: int = 20)
 
 @contextmanager
 def configured(folder: Path, *overrides: str):
-    """The configuration of a run in a folder, as Hydra gives it to the command."""
+    """The configuration of a run in a folder, as Hydra passes it to the program."""
     with initialize_config_dir(str(Path(CONFIGS).resolve()), version_base="1.3"):
         cfg = compose("train", overrides=[*TINY, *overrides], return_hydra_config=True)
     with open_dict(cfg):
@@ -50,7 +50,7 @@ def configured(folder: Path, *overrides: str):
 
 
 def train(folder: Path, *overrides: str, resume: bool = False) -> float:
-    """Run in a folder, or go on there. One thread: of several, each waits for the others on a busy machine."""
+    """Train in a folder, or resume there. On one thread: several would wait for each other on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

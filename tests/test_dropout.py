@@ -1,4 +1,4 @@
-"""Dropout on a CPU: the share that is dropped, what happens to the rest, gradients, no memory between elements."""
+"""Dropout on a CPU: the dropped share, the scale of the rest, gradients, and independence of elements."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.native_numbers import numbers
 
 @pytest.fixture(autouse=True, params=["by a kernel", "by bits"])
 def way(request, monkeypatch):
-    """Both ways to draw, of which a machine without a compiler has the second alone."""
+    """Both implementations; without a compiler there is only the second."""
     if request.param == "by bits":
         monkeypatch.setattr(module, "obstacle", lambda: "no kernels in this test")
     elif reason := obstacle():
@@ -23,28 +23,28 @@ def way(request, monkeypatch):
 
 def test_a_kernel_drops_by_numbers_that_are_known(way):
     if way == "by bits":
-        pytest.skip("of a kernel")
+        pytest.skip("needs the kernel")
     x, chunk, p = torch.rand(4096 + 37).add(1), 4096, 0.3
     torch.manual_seed(6)
     seed = random_seed()
     torch.manual_seed(6)
     out = dropout(x, p)
-    drawn = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
-    torch.testing.assert_close(out, torch.where(drawn < round(p * 2**32), 0.0, x / (1 - p)))
+    random = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
+    torch.testing.assert_close(out, torch.where(random < round(p * 2**32), 0.0, x / (1 - p)))
 
 
 def test_a_kernel_keeps_nothing_and_drops_alike_by_any_number_of_threads(way):
-    x, kept, threads, results = torch.rand(3, 40_001, requires_grad=True), [], torch.get_num_threads(), []
+    x, saved, threads, results = torch.rand(3, 40_001, requires_grad=True), [], torch.get_num_threads(), []
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
             torch.manual_seed(7)
-            with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
                 out = dropout(x, 0.5)
             results += [(out, *torch.autograd.grad(out.sum(), x))]
     finally:
         torch.set_num_threads(threads)
-    assert (kept == []) == (way == "by a kernel")
+    assert (saved == []) == (way == "by a kernel")
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
@@ -57,7 +57,7 @@ def test_drops_a_share_and_scales_the_rest(p):
     kept = out != 0
     assert float(kept.float().mean()) == pytest.approx(1 - p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
     torch.testing.assert_close(out[kept], x[kept] / (1 - p), rtol=2e-4, atol=0)
-    # columns and rows, and the four elements that share a number, are dropped alike often and without regard to others
+    # elements are dropped independently, across columns, rows and the four elements that share a random number
     centred = (kept.float() - kept.float().mean()).flatten()
     for lag in (1, 2, 3, 4, 5, 8, 499):
         assert abs(float((centred[lag:] * centred[:-lag]).mean())) < 5 * p * (1 - p) / len(centred) ** 0.5
@@ -88,11 +88,11 @@ def test_gradients_reach_what_was_kept(dtype, shape):
 def test_gradients_of_gradients_reach_what_was_kept():
     x = torch.rand(50).add(1).requires_grad_()
     out = dropout(x, 0.5)
-    found = []
-    for dropped in (out, x * (out != 0) * 2):
-        (grad,) = torch.autograd.grad((dropped**3).sum() + (x**2).sum(), x, create_graph=True)
-        found.append((grad, *torch.autograd.grad((grad**2).sum(), x)))
-    torch.testing.assert_close(*found, rtol=1e-3, atol=0)
+    results = []
+    for output in (out, x * (out != 0) * 2):
+        (grad,) = torch.autograd.grad((output**3).sum() + (x**2).sum(), x, create_graph=True)
+        results.append((grad, *torch.autograd.grad((grad**2).sum(), x)))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=0)
 
 
 def test_rows_that_do_not_lie_one_after_the_other():

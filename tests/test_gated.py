@@ -1,4 +1,4 @@
-"""The gated means of GatedGCN by a kernel in C, against a loop over edges in float64 and PyTorch's own functions."""
+"""The gated means of GatedGCN, by the C kernel and by PyTorch, against a loop over edges in float64."""
 
 import pytest
 import torch
@@ -10,19 +10,19 @@ from gt.native.library import obstacle
 from tests.graphs import SIZES, random_batch
 
 
-def looped(node, given, batch):
-    """An edge and a node at a time."""
-    width = given.shape[1]
+def reference(node, edge_term, batch):
+    """Reference implementation: one edge and node at a time."""
+    width = edge_term.shape[1]
     own, key, value, query = node.split(width, dim=1)
     edges, rows = [], []
-    for number, (source, target) in enumerate(batch.edge_index.T.tolist()):
-        edges.append(key[target] + query[source] + given[number])
+    for index, (source, target) in enumerate(batch.edge_index.T.tolist()):
+        edges.append(key[target] + query[source] + edge_term[index])
     for i in range(batch.num_nodes):
-        read = [(edges[n], s) for n, (s, t) in enumerate(batch.edge_index.T.tolist()) if t == i]
-        gates = [edge.sigmoid() for edge, _ in read]
+        incoming = [(edges[n], s) for n, (s, t) in enumerate(batch.edge_index.T.tolist()) if t == i]
+        gates = [edge.sigmoid() for edge, _ in incoming]
         total = sum(gates, torch.zeros(width, dtype=node.dtype)) + EPSILON
-        rows.append(own[i] + sum((g * value[s] for g, (_, s) in zip(gates, read, strict=True)), 0 * total) / total)
-    return torch.stack(edges) if edges else given, torch.stack(rows)
+        rows.append(own[i] + sum((g * value[s] for g, (_, s) in zip(gates, incoming, strict=True)), 0 * total) / total)
+    return torch.stack(edges) if edges else edge_term, torch.stack(rows)
 
 
 @pytest.fixture(params=["kernel", "PyTorch"])
@@ -35,11 +35,11 @@ def way(request, monkeypatch):
 
 
 def results(function, tensors, batch, seed=0):
-    edge, read = function(*tensors, batch)
+    edge, out = function(*tensors, batch)
     torch.manual_seed(seed)
-    weights = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in (edge, read)]
-    total = (edge * weights[0]).sum() + (read * weights[1]).sum()
-    return edge, read, *torch.autograd.grad(total, tensors)
+    weights = [torch.randn(t.shape, dtype=torch.float64).to(t.dtype) for t in (edge, out)]
+    total = (edge * weights[0]).sum() + (out * weights[1]).sum()
+    return edge, out, *torch.autograd.grad(total, tensors)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
@@ -51,27 +51,29 @@ def test_equals_a_loop(way, sizes, width):
         torch.randn(rows, w, requires_grad=True) for rows, w in ((batch.num_nodes, 4 * width), (batch.num_edges, width))
     ]
     exact = [t.detach().double().requires_grad_() for t in tensors]
-    for found, wanted in zip(results(gated_means, tensors, batch), results(looped, exact, batch), strict=True):
-        torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(results(gated_means, tensors, batch), results(reference, exact, batch), strict=True):
+        torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_gates_that_are_wide_open_or_shut(way):
     batch = random_batch((6, 3), density=0.9)
-    node, given = torch.randn(9, 4 * 8), torch.randn(batch.num_edges, 8)
+    node, edge_term = torch.randn(9, 4 * 8), torch.randn(batch.num_edges, 8)
     for size in (50.0, 200.0, 1e6):
-        tensors = [(size * node).requires_grad_(), (size * given).requires_grad_()]
+        tensors = [(size * node).requires_grad_(), (size * edge_term).requires_grad_()]
         exact = [t.detach().double().requires_grad_() for t in tensors]
-        for found, wanted in zip(results(gated_means, tensors, batch), results(looped, exact, batch), strict=True):
-            torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-4 * size)
+        for actual, expected in zip(
+            results(gated_means, tensors, batch), results(reference, exact, batch), strict=True
+        ):
+            torch.testing.assert_close(actual, expected.float(), rtol=1e-4, atol=1e-4 * size)
 
 
 def test_nan_is_passed_on(way):
     batch = GraphBatch(torch.tensor([0, 3]), torch.tensor([[1, 2, 0], [0, 0, 1]]), 3)
-    node, given = torch.zeros(3, 4 * 3), torch.zeros(3, 3)
-    given[1, 2] = torch.nan
-    edge, read = gated_means(node, given, batch)
+    node, edge_term = torch.zeros(3, 4 * 3), torch.zeros(3, 3)
+    edge_term[1, 2] = torch.nan
+    edge, out = gated_means(node, edge_term, batch)
     assert edge.isnan().nonzero().tolist() == [[1, 2]]
-    assert read.isnan().nonzero().tolist() == [[0, 2]]
+    assert out.isnan().nonzero().tolist() == [[0, 2]]
 
 
 @pytest.mark.parametrize("edges", [[[1, 2, 10**8], [0, 1, 2]], [[1, 2, 1], [0, 1, 5]], [[1, -(10**8), 1], [0, 1, 2]]])
@@ -90,35 +92,35 @@ def test_rows_that_are_too_few_or_too_many_are_refused(way, nodes, edges):
 
 def test_second_derivatives_are_refused_also_where_a_constant_flows_back(way):
     batch = random_batch((7, 5))
-    node, given = torch.randn(12, 4 * 6, requires_grad=True), torch.randn(batch.num_edges, 6)
+    node, edge_term = torch.randn(12, 4 * 6, requires_grad=True), torch.randn(batch.num_edges, 6)
     with pytest.raises(RuntimeError, match=r"gt.layers.gated has no second derivatives"):
-        torch.autograd.grad(gated_means(node, given, batch)[1].sum(), node, create_graph=True)
+        torch.autograd.grad(gated_means(node, edge_term, batch)[1].sum(), node, create_graph=True)
 
 
 def test_what_comes_out_may_be_changed_in_place(way):
     batch = random_batch((7, 5))
     tensors = [torch.randn(12, 4 * 6, requires_grad=True), torch.randn(batch.num_edges, 6, requires_grad=True)]
-    found = torch.autograd.grad(gated_means(*tensors, batch)[1].relu_().sum(), tensors)
-    for a, b in zip(found, torch.autograd.grad(gated_means(*tensors, batch)[1].relu().sum(), tensors), strict=True):
+    actual = torch.autograd.grad(gated_means(*tensors, batch)[1].relu_().sum(), tensors)
+    for a, b in zip(actual, torch.autograd.grad(gated_means(*tensors, batch)[1].relu().sum(), tensors), strict=True):
         assert torch.equal(a, b)
 
 
 def test_as_many_threads_as_there_are_change_nothing(way):
-    batch, threads, found = random_batch((30, 1, 12)), torch.get_num_threads(), []
+    batch, threads, outputs = random_batch((30, 1, 12)), torch.get_num_threads(), []
     tensors = [torch.randn(43, 4 * 20, requires_grad=True), torch.randn(batch.num_edges, 20, requires_grad=True)]
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found.append(results(gated_means, tensors, batch))
+            outputs.append(results(gated_means, tensors, batch))
     finally:
         torch.set_num_threads(threads)
-    for a, b in zip(*found, strict=True):
+    for a, b in zip(*outputs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_strided_rows(way):
     batch = random_batch((7, 5))
-    node, given = torch.randn(4 * 6, 12).T, torch.randn(6, batch.num_edges).T
-    whole = gated_means(node.contiguous(), given.contiguous(), batch)
-    for a, b in zip(gated_means(node, given, batch), whole, strict=True):
+    node, edge_term = torch.randn(4 * 6, 12).T, torch.randn(6, batch.num_edges).T
+    expected = gated_means(node.contiguous(), edge_term.contiguous(), batch)
+    for a, b in zip(gated_means(node, edge_term, batch), expected, strict=True):
         torch.testing.assert_close(a, b)

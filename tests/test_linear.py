@@ -1,4 +1,4 @@
-"""Linear maps by a kernel in C: values and gradients beside PyTorch's, what is left alone."""
+"""Linear layers by the C kernel: values and gradients against PyTorch's, and what is left to PyTorch."""
 
 import copy
 
@@ -15,15 +15,15 @@ ROWS = [0, 1, 7, 8, 9, 33, 511, 512, 513, 1000, 1537]
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The shapes that the kernel is asked for, by every product whatever its size."""
+def calls(monkeypatch):
+    """Records the shapes that the kernel multiplies, which is used for products of any size."""
     if reason := obstacle():
         pytest.skip(reason)
-    shapes, of_rows, outer = [], gt.linear._map, gt.linear._outer
+    shapes, matmul, outer = [], gt.linear._matmul, gt.linear._outer
     monkeypatch.setattr(gt.linear, "mkl_is_slow", lambda: True)
-    for least in ("SMALLEST", "NARROWEST"):
-        monkeypatch.setattr(gt.linear, least, 0)
-    monkeypatch.setattr(gt.linear, "_map", lambda x, *a, **k: shapes.append(x.shape) or of_rows(x, *a, **k))
+    for minimum in ("MIN_MULTIPLICATIONS", "MIN_COLUMNS"):
+        monkeypatch.setattr(gt.linear, minimum, 0)
+    monkeypatch.setattr(gt.linear, "_matmul", lambda x, *a, **k: shapes.append(x.shape) or matmul(x, *a, **k))
     monkeypatch.setattr(gt.linear, "_outer", lambda x, y: shapes.append(x.T.shape) or outer(x, y))
     return shapes
 
@@ -32,52 +32,52 @@ def asked(monkeypatch):
 @pytest.mark.parametrize(
     ("width", "out", "bias"), [(64, 64, True), (7, 130, False), (130, 7, True), (1, 1, True), (96, 40, True)]
 )
-def test_values_and_gradients_are_those_of_pytorch(asked, rows, width, out, bias):
+def test_values_and_gradients_are_those_of_pytorch(calls, rows, width, out, bias):
     torch.manual_seed(rows)
     ours, theirs = Linear(width, out, bias), nn.Linear(width, out, bias, dtype=torch.float64)
     theirs.load_state_dict(ours.state_dict())
     x, grad = torch.randn(rows, width, requires_grad=True), torch.randn(rows, out)
-    wide = x.detach().double().requires_grad_()
-    y, z = ours(x), theirs(wide)
+    exact = x.detach().double().requires_grad_()
+    y, z = ours(x), theirs(exact)
     torch.testing.assert_close(y, z.float(), rtol=1e-5, atol=1e-5)
     y.backward(grad)
     z.backward(grad.double())
-    pairs = zip([x, *ours.parameters()], [wide, *theirs.parameters()], strict=True)
-    for mine, other in pairs:
-        torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5 * max(1, rows) ** 0.5)
-    assert len(asked) == 3
+    pairs = zip([x, *ours.parameters()], [exact, *theirs.parameters()], strict=True)
+    for our, their in pairs:
+        torch.testing.assert_close(our.grad, their.grad.float(), rtol=1e-5, atol=1e-5 * max(1, rows) ** 0.5)
+    assert len(calls) == 3
 
 
-def test_rows_in_any_strides_and_gradients_that_are_spread_out(asked):
+def test_rows_in_any_strides_and_gradients_that_are_spread_out(calls):
     torch.manual_seed(0)
-    layer, wide = Linear(16, 24), torch.randn(100, 40, requires_grad=True)
-    for rows in (wide[:, 3:19], wide[::3, :16], wide.T[:, :16]):
-        x, other = rows, rows.detach().double().requires_grad_()
-        (mine,) = torch.autograd.grad(layer(x).sum(), wide, retain_graph=True)
-        layer.double()(other).sum().backward()
+    layer, storage = Linear(16, 24), torch.randn(100, 40, requires_grad=True)
+    for rows in (storage[:, 3:19], storage[::3, :16], storage.T[:, :16]):
+        x, exact = rows, rows.detach().double().requires_grad_()
+        (actual,) = torch.autograd.grad(layer(x).sum(), storage, retain_graph=True)
+        layer.double()(exact).sum().backward()
         layer.float()
-        (theirs,) = torch.autograd.grad(rows, wide, other.grad.float())
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-    assert asked
+        (expected,) = torch.autograd.grad(rows, storage, exact.grad.float())
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    assert calls
 
 
-def test_a_bias_in_any_strides(asked):
+def test_a_bias_in_any_strides(calls):
     x, weight, bias = torch.randn(100, 16), torch.randn(24, 16), torch.randn(24, 2)
-    for each in (bias[:, 0], bias[:1, 0].expand(24)):
-        torch.testing.assert_close(linear(x, weight, each), nn.functional.linear(x, weight, each))
-    assert asked
+    for strided in (bias[:, 0], bias[:1, 0].expand(24)):
+        torch.testing.assert_close(linear(x, weight, strided), nn.functional.linear(x, weight, strided))
+    assert calls
 
 
-def test_only_the_gradients_that_are_wanted_are_worked_out(asked):
+def test_only_the_gradients_that_are_wanted_are_worked_out(calls):
     layer = Linear(8, 8)
     layer.weight.requires_grad_(False)
     x = torch.randn(64, 8)
     layer(x).sum().backward()
-    assert len(asked) == 1
+    assert len(calls) == 1
     torch.testing.assert_close(layer.bias.grad, torch.full((8,), 64.0))
 
 
-def test_gradients_of_gradients(asked):
+def test_gradients_of_gradients(calls):
     torch.manual_seed(3)
     x, weight = torch.randn(70, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
 
@@ -85,37 +85,37 @@ def test_gradients_of_gradients(asked):
         (grad,) = torch.autograd.grad(apply(x, weight).square().sum(), x, create_graph=True)
         return torch.autograd.grad(grad.square().sum(), (x, weight))
 
-    for mine, theirs in zip(penalty(linear), penalty(nn.functional.linear), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
-    assert asked
+    for actual, expected in zip(penalty(linear), penalty(nn.functional.linear), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
+    assert calls
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_numbers_are_left_to_pytorch(asked, dtype):
+def test_other_numbers_are_left_to_pytorch(calls, dtype):
     layer = Linear(64, 64, dtype=dtype)
     assert layer(torch.randn(64, 64, dtype=dtype)).dtype == dtype
-    assert not asked
+    assert not calls
 
 
-def test_sixteen_bits_by_autocast_are_left_to_pytorch(asked):
+def test_sixteen_bits_by_autocast_are_left_to_pytorch(calls):
     with torch.autocast("cpu", torch.bfloat16):
         assert Linear(64, 64)(torch.randn(64, 64)).dtype == torch.bfloat16
-    assert not asked
+    assert not calls
 
 
-def test_small_narrow_and_stacked_products_are_left_to_pytorch(asked, monkeypatch):
+def test_small_narrow_and_stacked_products_are_left_to_pytorch(calls, monkeypatch):
     assert Linear(8, 8)(torch.randn(4, 64, 8)).shape == (4, 64, 8)
-    monkeypatch.setattr(gt.linear, "SMALLEST", 96 * 8 * 8)
+    monkeypatch.setattr(gt.linear, "MIN_MULTIPLICATIONS", 96 * 8 * 8)
     Linear(8, 8)(torch.randn(95, 8))
-    monkeypatch.setattr(gt.linear, "NARROWEST", 9)
+    monkeypatch.setattr(gt.linear, "MIN_COLUMNS", 9)
     for shape in ((8, 20), (20, 8)):
         Linear(*shape)(torch.randn(96, shape[0]))
-    assert not asked
+    assert not calls
     Linear(9, 9)(torch.randn(96, 9))
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_as_many_threads_as_there_are_change_nothing(asked):
+def test_as_many_threads_as_there_are_change_nothing(calls):
     layer, x, threads, results = Linear(64, 72), torch.randn(1100, 64, requires_grad=True), torch.get_num_threads(), []
     try:
         for count in (1, 2, 5):
@@ -127,18 +127,18 @@ def test_as_many_threads_as_there_are_change_nothing(asked):
     for other in results[1:]:
         for a, b in zip(other, results[0], strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
-    assert asked
+    assert calls
 
 
-def test_long_sums_stay_exact(asked):
+def test_long_sums_stay_exact(calls):
     torch.manual_seed(0)
     layer, x, grad = Linear(32, 8, bias=False), torch.rand(100_000, 32), torch.rand(100_000, 8)
-    (found,) = torch.autograd.grad(layer(x), layer.weight, grad)
-    torch.testing.assert_close(found, (grad.double().T @ x.double()).float(), rtol=2e-6, atol=0)
-    assert asked
+    (actual,) = torch.autograd.grad(layer(x), layer.weight, grad)
+    torch.testing.assert_close(actual, (grad.double().T @ x.double()).float(), rtol=2e-6, atol=0)
+    assert calls
 
 
-def test_transforms_of_functions_and_traces_are_left_to_pytorch(asked):
+def test_transforms_of_functions_and_traces_are_left_to_pytorch(calls):
     layer, x = Linear(8, 8), torch.randn(64, 8)
     (expected,) = torch.autograd.grad(nn.functional.linear(x, layer.weight, layer.bias).square().sum(), layer.weight)
     grad = torch.func.grad(lambda weight: linear(x, weight, layer.bias).square().sum())(layer.weight)
@@ -148,48 +148,48 @@ def test_transforms_of_functions_and_traces_are_left_to_pytorch(asked):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, x)
         assert torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent.shape == (64, 8)
-    asked.clear()
+    calls.clear()
     traced = torch.jit.trace(layer, x, check_trace=False)
     torch.testing.assert_close(traced(x[:40]), nn.functional.linear(x[:40], layer.weight, layer.bias))
-    assert not asked
+    assert not calls
 
 
-def test_a_compiler_is_given_pytorchs_own_map(asked):
-    layer, x, seen = Linear(8, 8), torch.randn(64, 8), []
+def test_a_compiler_is_given_pytorchs_own_map(calls):
+    layer, x, targets = Linear(8, 8), torch.randn(64, 8), []
 
     def backend(graph, _):
-        seen.extend(str(node.target) for node in graph.graph.nodes)
+        targets.extend(str(node.target) for node in graph.graph.nodes)
         return graph.forward
 
     torch.testing.assert_close(torch.compile(layer, backend=backend, fullgraph=True)(x), layer(x))
-    assert any("linear" in name for name in seen)
-    assert not any("autograd" in name for name in seen)
+    assert any("linear" in name for name in targets)
+    assert not any("autograd" in name for name in targets)
 
 
-def test_what_does_not_fit_is_refused_in_pytorchs_words(asked):
+def test_what_does_not_fit_is_refused_in_pytorchs_words(calls):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Linear(8, 8)(torch.randn(64, 9))
-    assert not asked
+    assert not calls
 
 
-def test_copies_and_names_of_weights_are_those_of_pytorch(asked):
+def test_copies_and_names_of_weights_are_those_of_pytorch(calls):
     layer = copy.deepcopy(Linear(64, 32))
     assert list(layer.state_dict()) == ["weight", "bias"]
     torch.manual_seed(5)
-    drawn = Linear(3, 4).weight
+    weight = Linear(3, 4).weight
     torch.manual_seed(5)
-    torch.testing.assert_close(nn.Linear(3, 4).weight, drawn, rtol=0, atol=0)
+    torch.testing.assert_close(nn.Linear(3, 4).weight, weight, rtol=0, atol=0)
 
 
-def test_a_product_is_counted_whoever_works_it_out(asked):
+def test_a_product_is_counted_whoever_works_it_out(calls):
     layer, x = Linear(32, 24), torch.randn(96, 32, requires_grad=True)
     assert matrix_flops(lambda: layer(x)) == 2 * 96 * 32 * 24
     assert matrix_flops(lambda: layer(x).sum().backward()) == 3 * 2 * 96 * 32 * 24
-    assert len(asked) == 4
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize(
-    ("about", "capability", "slow"),
+    ("cpuinfo", "capability", "slow"),
     [
         ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", "AVX512", True),
         ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", "AVX512", False),
@@ -200,10 +200,10 @@ def test_a_product_is_counted_whoever_works_it_out(asked):
         (None, "AVX512", False),
     ],
 )
-def test_whose_processor_it_is_decides(monkeypatch, tmp_path, about, capability, slow):
+def test_whose_processor_it_is_decides(monkeypatch, tmp_path, cpuinfo, capability, slow):
     path = tmp_path / "cpuinfo"
-    if about is not None:
-        path.write_text(about)
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
     monkeypatch.setattr(gt.linear, "CPUINFO", path)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     assert gt.linear.mkl_is_slow.__wrapped__() == slow

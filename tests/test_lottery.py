@@ -118,8 +118,8 @@ def test_gaps_are_scaled_up_by_the_work():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(costs, "MOST_ENTRIES", 600)
-    monkeypatch.setattr(costs, "MOST_PAIRS", 600)
+    monkeypatch.setattr(costs, "MAX_ENTRIES", 600)
+    monkeypatch.setattr(costs, "MAX_PAIRS", 600)
 
 
 def test_a_measured_table_is_whole(small, tmp_path):

@@ -1,4 +1,4 @@
-"""The kernels in C: compiled once, kept, made anew where they are damaged, and done without where they cannot be."""
+"""The C kernels: compiled once, cached, recompiled if damaged, and replaced where they cannot be compiled."""
 
 import os
 import shutil
@@ -14,39 +14,39 @@ from gt.native import library
 from gt.native.library import Unavailable, addressable, drop_level, obstacle, random_seed
 
 compiled = pytest.mark.skipif(obstacle() is not None, reason=f"no kernels here: {obstacle()}")
-ASK = "from gt.native.library import obstacle; print(obstacle())"
+PRINT_OBSTACLE = "from gt.native.library import obstacle; print(obstacle())"
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache folder of its own, empty."""
+    """An empty cache folder."""
     monkeypatch.delenv(library.SWITCH, raising=False)
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name)
     return tmp_path / "gt"
 
 
-def kept(cache: Path) -> list[Path]:
+def cached_files(cache: Path) -> list[Path]:
     return sorted(cache.iterdir())
 
 
 @compiled
 def test_what_is_compiled_is_kept_and_compiled_no_more(cache, monkeypatch):
-    library._opened()
-    (path,) = kept(cache)
+    library._open()
+    (path,) = cached_files(cache)
     assert path.suffix == ".so"
     monkeypatch.setattr(library, "_compile", None)
-    library._opened()
+    library._open()
 
 
 @compiled
 def test_another_processor_other_sources_and_another_compiler_have_files_of_their_own(tmp_path, monkeypatch):
-    names = [library._name(["gcc"]), library._name(["cc"])]
+    names = [library._file_name(["gcc"]), library._file_name(["cc"])]
     with monkeypatch.context() as patch:
         patch.setattr(library, "_processor", lambda: "another")
-        names.append(library._name(["gcc"]))
+        names.append(library._file_name(["gcc"]))
     (tmp_path / "all.c").write_text("int x;")
     monkeypatch.setattr(library, "SOURCES", tmp_path)
-    names.append(library._name(["gcc"]))
+    names.append(library._file_name(["gcc"]))
     assert len(set(names)) == len(names)
 
 
@@ -54,11 +54,11 @@ def test_another_processor_other_sources_and_another_compiler_have_files_of_thei
 @pytest.mark.parametrize("content", [b"", b"no library"])
 def test_a_damaged_file_is_made_anew(cache, content):
     cache.mkdir()
-    path = cache / library._name(library._compiler())
+    path = cache / library._file_name(library._compiler())
     path.write_bytes(content)
-    library._opened()
+    library._open()
     assert path.stat().st_size > 10_000
-    assert kept(cache) == [path]
+    assert cached_files(cache) == [path]
 
 
 @compiled
@@ -66,33 +66,33 @@ def test_what_a_process_left_that_was_killed_while_it_compiled_goes_in_time(cach
     old, young = cache / ".native-old", cache / ".native-young"
     for folder in (old, young):
         folder.mkdir(parents=True)
-        (folder / "all.o").write_bytes(b"half of it")
+        (folder / "all.o").write_bytes(b"incomplete")
     hour_ago = time.time() - 3600
     os.utime(old, (hour_ago, hour_ago))
-    library._opened()
+    library._open()
     assert not old.exists()
-    assert young.exists()  # of a process that may be at work
+    assert young.exists()  # may belong to a running process
     os.utime(young, (hour_ago, hour_ago))
-    library._opened()  # where nothing is to be compiled, too
-    assert [path.suffix for path in kept(cache)] == [".so"]
+    library._open()  # also if nothing has to be compiled
+    assert [path.suffix for path in cached_files(cache)] == [".so"]
 
 
 @compiled
 def test_a_file_of_another_user_is_not_loaded(cache, monkeypatch):
-    library._opened()
-    (path,) = kept(cache)
-    made = path.stat().st_ino
+    library._open()
+    (path,) = cached_files(cache)
+    inode = path.stat().st_ino
     monkeypatch.setattr(library.os, "getuid", lambda: path.stat().st_uid + 1)
-    library._opened()
-    assert kept(cache) == [path]
-    assert path.stat().st_ino != made
+    library._open()
+    assert cached_files(cache) == [path]
+    assert path.stat().st_ino != inode
 
 
 @compiled
 def test_a_cache_folder_that_cannot_be_written_to_costs_the_file_alone(tmp_path, monkeypatch):
     (tmp_path / "gt").write_text("a file in its place")
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
-    assert library._opened().dropout
+    assert library._open().dropout
 
 
 @compiled
@@ -101,19 +101,19 @@ def test_a_cache_folder_on_a_full_disk_costs_the_file_alone(cache, tmp_path, mon
     compiler.write_text(f'#!/bin/sh\ncase "$*" in *{cache}*) echo No space left; exit 1; esac\nexec gcc "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    assert library._opened().dropout
-    assert kept(cache) == []
+    assert library._open().dropout
+    assert cached_files(cache) == []
 
 
 @compiled
 def test_processes_that_begin_at_once_make_one_file(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     programs = [
-        subprocess.Popen([sys.executable, "-c", ASK], env=environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", PRINT_OBSTACLE], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     assert [program.communicate()[0].strip() for program in programs] == ["None", "None"]
-    assert len(kept(tmp_path / "gt")) == 1
+    assert len(cached_files(tmp_path / "gt")) == 1
 
 
 @compiled
@@ -122,32 +122,32 @@ def test_nowhere_to_write_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "user_cache_path", lambda name: tmp_path / name / "below")
     monkeypatch.setattr(library.tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(Unavailable, match=r"no folder to compile them in: .*nowhere"):
-        library._opened()
+        library._open()
 
 
 @compiled
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_a_compiler_of_another_language_is_a_reason(cache, monkeypatch):
     monkeypatch.setenv("CC", "g++")
-    for _ in range(2):  # also where what it made is kept
+    for _ in range(2):  # also with its library in the cache
         with pytest.raises(Unavailable, match=r"cannot be loaded.*undefined symbol"):
-            library._opened()
+            library._open()
 
 
 def test_a_command_with_a_quotation_mark_too_many_is_a_reason(cache, monkeypatch):
     monkeypatch.setenv("CC", "gcc '")
-    with pytest.raises(Unavailable, match=r"CC is no command: No closing quotation"):
-        library._opened()
+    with pytest.raises(Unavailable, match=r"CC is not a valid command: No closing quotation"):
+        library._open()
 
 
 def test_without_a_compiler_there_is_a_reason_and_a_remedy(cache, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unavailable, match="there is no C compiler: install gcc, or name one by CC"):
-        library._opened()
+    with pytest.raises(Unavailable, match="there is no C compiler: install gcc or set CC"):
+        library._open()
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(Unavailable, match=r"cannot be run.*no-such-compiler"):
-        library._opened()
+        library._open()
 
 
 @compiled
@@ -157,8 +157,8 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(cache, tmp_path, mon
     (sources / "all.c").write_text("int x = ;")
     monkeypatch.setattr(library, "SOURCES", sources)
     with pytest.raises(Unavailable, match=r"the C compiler failed: .*all.c:1.*error"):
-        library._opened()
-    assert kept(cache) == []
+        library._open()
+    assert cached_files(cache) == []
 
 
 @compiled
@@ -168,14 +168,18 @@ def test_a_library_that_asks_for_what_is_not_there_is_not_taken(cache, tmp_path,
     (sources / "all.c").write_text("void nobody_has_this(void); void dropout(void) { nobody_has_this(); }")
     monkeypatch.setattr(library, "SOURCES", sources)
     with pytest.raises(Unavailable, match=r"cannot be loaded.*nobody_has_this"):
-        library._opened()
+        library._open()
 
 
 def test_a_switch_turns_them_off():
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], env={**os.environ, "GT_NATIVE": "0"}, capture_output=True, text=True, check=True
+    result = subprocess.run(
+        [sys.executable, "-c", PRINT_OBSTACLE],
+        env={**os.environ, "GT_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.strip() == "GT_NATIVE=0 says so"
+    assert result.stdout.strip() == "they are disabled by GT_NATIVE=0"
 
 
 def test_reads_what_lies_in_memory_alone():

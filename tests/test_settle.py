@@ -1,4 +1,4 @@
-"""Close calls among backends: timed once, kept, and gone by, without a trace in what a run computes."""
+"""Close calls among backends: timed once, stored and applied, without affecting what a run computes."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gt.attention import Demand, choose, dispatch
-from gt.attention.settled import alike, close_calls, fastest
+from gt.attention.settled import case_key, close_calls, fastest
 from gt.layers import attention_layers
 from gt.masks import Complete, Hops
 from gt.train.callbacks import settle
@@ -25,24 +25,26 @@ def test_what_is_settled_stands_above_the_table_for_batches_that_are_alike(monke
     monkeypatch.setattr(dispatch, "explain", lambda pairs, demand: {"dense": 1.0, "sparse": 2.0, "sdpa": "cannot"})
     few, many = (Complete()(random_batch(sizes)) for sizes in ((5, 4), (50, 40)))
     assert choose(few, Demand()) == "dense"
-    settled = frozenset({(alike(few, Demand()), "sparse"), (alike(many, Demand()), "sdpa")})
+    settled = frozenset({(case_key(few, Demand()), "sparse"), (case_key(many, Demand()), "sdpa")})
     assert choose(few, Demand(settled=settled)) == "sparse"
     assert choose(few, Demand(settled=settled, backend="sdpa")) == "sdpa"
     assert choose(few, Demand(settled=settled, heads=2)) == "dense"
-    assert choose(many, Demand(settled=settled)) == "dense"  # what cannot serve is not chosen, whatever is on record
+    assert (
+        choose(many, Demand(settled=settled)) == "dense"
+    )  # a backend that cannot be used is not chosen, whatever the record says
     assert choose(Hops(1)(few.batch), Demand(settled=settled)) == "dense"
 
 
 def test_batches_are_alike_where_their_sizes_nearly_are():
-    def name(*sizes, mask=None, **asked):
-        return alike((mask or Complete())(random_batch(sizes)), Demand(**asked))
+    def key(*sizes, mask=None, **options):
+        return case_key((mask or Complete())(random_batch(sizes)), Demand(**options))
 
-    assert name(20, 20, 9) == name(20, 19, 10)
-    assert name(20, 20, 9) != name(40, 9)
-    assert name(20, 20, 9) != name(20, 20, 9, mask=Hops(1))
-    assert name(20, 20, 9) != name(20, 20, 9, dropout=True)
-    assert name(20, 20) != name(20, 19)  # an even batch takes no padding
-    assert name(20, 20, backend="dense", settled=frozenset({("a", "b")})) == name(20, 20)
+    assert key(20, 20, 9) == key(20, 19, 10)
+    assert key(20, 20, 9) != key(40, 9)
+    assert key(20, 20, 9) != key(20, 20, 9, mask=Hops(1))
+    assert key(20, 20, 9) != key(20, 20, 9, dropout=True)
+    assert key(20, 20) != key(20, 19)  # graphs of equal size need no padding
+    assert key(20, 20, backend="dense", settled=frozenset({("a", "b")})) == key(20, 20)
 
 
 def test_calls_are_close_where_either_may_be_faster():
@@ -59,7 +61,7 @@ def test_what_is_expected_stays_unless_it_is_beaten_well():
 
 @every_model
 def test_timing_leaves_a_network_as_it_was(name, monkeypatch):
-    """Every attention layer of every model can be timed as it is called."""
+    """Every attention layer of every model can be timed."""
     monkeypatch.setattr(settle, "close_calls", lambda _: ["dense", "sparse"])
     monkeypatch.setattr(settle, "SETTLING", (1, 1, 0.0))
     net = deepcopy(network(name)).float().train()
@@ -81,7 +83,7 @@ def test_timing_leaves_a_network_as_it_was(name, monkeypatch):
 
 @pytest.fixture
 def timing(monkeypatch, tmp_path):
-    """Every call is close and sparse products win it; counts how many were timed."""
+    """Makes every call a close one that sparse products win; records what is timed."""
     timed = []
 
     def in_turn(steps, *_):
@@ -98,13 +100,13 @@ def timing(monkeypatch, tmp_path):
 
 def test_a_run_goes_by_what_it_timed_and_so_does_the_next(timing, tmp_path, capsys):
     data = write_graphs(tmp_path)
-    train(tmp_path / "table", *data)  # ten steps: too few
+    train(tmp_path / "table", *data)  # ten steps are too few
     assert not timing
     assert not (tmp_path / "table" / settle.RECORD).exists()
     train(tmp_path / "a", *data, SOON)
-    said = capsys.readouterr().out
-    assert "sparse (1.00 ms a layer) rather than dense (2.00 ms)" in said
-    assert "attention in layer 0: sparse" in said
+    output = capsys.readouterr().out
+    assert "sparse (1.00 ms a layer) rather than dense (2.00 ms)" in output
+    assert "attention in layer 0: sparse" in output
     cases = json.loads((tmp_path / "a" / settle.RECORD).read_text())
     assert len(cases) == len(timing) > 0
     assert set(cases.values()) == {"sparse"}
@@ -128,8 +130,8 @@ def test_a_run_that_goes_on_computes_as_it_did(timing, tmp_path, capsys):
         record = tmp_path / name / settle.RECORD
         capsys.readouterr()
         train(tmp_path / name, *data, SOON, "trainer.max_epochs=3", resume=True)
-        (said,) = re.findall("attention in layer 0: (.*)", capsys.readouterr().out)
-        assert ("sparse" in said) == (name == "timed")
+        (backends,) = re.findall("attention in layer 0: (.*)", capsys.readouterr().out)
+        assert ("sparse" in backends) == (name == "timed")
         assert (set(json.loads(record.read_text()).values()) if record.exists() else set()) == layers
     assert not timing
 

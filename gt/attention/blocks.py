@@ -1,7 +1,7 @@
-"""Pairs as blocks: which squares of the N x N matrix of a packed batch hold any, and which pairs each of them holds.
+"""Pairs in block-sparse form: the non-empty blocks of the N x N matrix of a packed batch, and the pairs in each.
 
-Only such squares are computed. How many there are depends on the order of the nodes: of graphs larger than a block,
-reverse Cuthill-McKee (Cuthill & McKee 1969) brings neighbours together, and is kept where it leaves fewer squares.
+Only non-empty blocks are computed. Their number depends on the order of the nodes: in graphs larger than a block,
+reverse Cuthill-McKee (Cuthill & McKee 1969) brings neighbours together, and is used if it leaves fewer blocks.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor
 from gt.graph import GraphBatch, Move
 from gt.masks import Pairs
 
-SIDE = 128  # nodes of a block's side
-WORD = 32  # pairs in a number of a tile
+SIDE = 128  # nodes along one side of a block
+WORD = 32  # pairs per integer of a tile
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The squares of R x R blocks that hold pairs, R = N / SIDE rounded up.
+    """The non-empty blocks among R x R, R = N / SIDE rounded up.
 
     Attributes:
-        count: how many squares hold a pair.
-        partial, full: for each row of blocks the columns where some pairs are allowed, where all are: (R, R) int32, the
-            first ``..._count`` (R,) int32 of each row.
-        tile: (R, R) int32, which of ``tiles`` says what a square allows; None where ``graph`` and ``position`` do.
-        tiles: (T, 1 or H, SIDE, SIDE / WORD) int32, a bit for each pair; the last holds none.
-        graph, position: (N,) of each node, where a mask goes by position alone, with its limits.
-        order, place: (N,) the nodes in the order of the matrix, and the place of each; None where they stay.
+        count: number of non-empty blocks.
+        partial, full: for each row of blocks the columns of those that allow some pairs, and all pairs: (R, R) int32,
+            of which the first ``..._count`` (R,) int32 of each row are valid.
+        tile: (R, R) int32, the index into ``tiles`` of each block; None if ``graph`` and ``position`` decide.
+        tiles: (T, 1 or H, SIDE, SIDE / WORD) int32, a bit for each pair; the last tile is empty.
+        graph, position: (N,) of each node, for a mask by position alone, with its limits.
+        order, inverse: (N,) the permutation of the nodes in the matrix, and its inverse; None if there is none.
     """
 
     count: int
@@ -45,15 +45,15 @@ class Blocks:
     position: Tensor | None = None
     limits: tuple[int | None, int | None] = (None, None)
     order: Tensor | None = None
-    place: Tensor | None = None
+    inverse: Tensor | None = None
 
     def moved(self, move: Move, pairs: Pairs) -> Blocks:
-        """The same on another device."""
+        """The same blocks on another device."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: move(value) for name, value in tensors.items()})  # type: ignore[arg-type]
 
     def allows(self, head: Tensor, reader: Tensor, source: Tensor) -> Tensor:
-        """Whether a place reads another, elementwise: what FlexAttention asks for."""
+        """Whether readers may read sources, elementwise, both as rows of the matrix: FlexAttention's ``mask_mod``."""
         if self.tile is not None and self.tiles is not None:
             tile = self.tile[reader // SIDE, source // SIDE]
             shared = self.tiles.shape[1] == 1
@@ -62,97 +62,102 @@ class Blocks:
         assert self.graph is not None
         assert self.position is not None
         allowed = self.graph[reader] == self.graph[source]
-        back, forth = self.limits
-        if back is None and forth is None:
-            return allowed  # a position that is looked up and not used is more than the compiler of FlexAttention bears
-        ahead = self.position[source] - self.position[reader]
+        back, ahead = self.limits
+        if back is None and ahead is None:
+            return allowed  # an unused position lookup breaks FlexAttention's compiler
+        offset = self.position[source] - self.position[reader]
         if back is not None:
-            allowed = allowed & (ahead >= -back)
-        return allowed if forth is None else allowed & (ahead <= forth)
+            allowed = allowed & (offset >= -back)
+        return allowed if ahead is None else allowed & (offset <= ahead)
 
 
-def _rows(held: Tensor) -> tuple[Tensor, Tensor]:
-    """(R, R) bool to the number of columns held by each row, (R,), and these columns first in each row, (R, R)."""
-    order = (~held).to(torch.uint8).argsort(dim=1, stable=True)
-    return held.sum(1, dtype=torch.int32), order.to(torch.int32)
+def _columns_by_row(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, R) bool to the number of True columns of each row, (R,), and all columns with those first, (R, R)."""
+    order = (~occupied).to(torch.uint8).argsort(dim=1, stable=True)
+    return occupied.sum(1, dtype=torch.int32), order.to(torch.int32)
 
 
 def by_position(batch: GraphBatch, limits: tuple[int | None, int | None]) -> Blocks:
-    """The blocks of a mask that goes by position within a graph, without a list of its pairs."""
-    back, forth = limits
+    """The blocks of a mask by position within a graph, without listing its pairs."""
+    back, ahead = limits
     nodes = batch.num_nodes
     first = torch.arange(0, nodes, SIDE, device=batch.device)
     last = (first + SIDE - 1).clamp(max=nodes - 1)
-    low, high = batch.ptr[batch.batch[first]], batch.ptr[batch.batch[last] + 1] - 1  # all that a row of blocks may read
+    low, high = batch.ptr[batch.batch[first]], batch.ptr[batch.batch[last] + 1] - 1  # range of a row of blocks
     if back is not None:
         low = torch.maximum(low, first - back)
-    if forth is not None:
-        high = torch.minimum(high, last + forth)
-    held = (last[None] >= low[:, None]) & (first[None] <= high[:, None])
-    alone = batch.batch[first] == batch.batch[last]
-    whole = alone[:, None] & alone & (batch.batch[first][:, None] == batch.batch[first])
+    if ahead is not None:
+        high = torch.minimum(high, last + ahead)
+    occupied = (last[None] >= low[:, None]) & (first[None] <= high[:, None])
+    single_graph = batch.batch[first] == batch.batch[last]
+    full = single_graph[:, None] & single_graph & (batch.batch[first][:, None] == batch.batch[first])
     if back is not None:
-        whole &= last[:, None] - first <= back
-    if forth is not None:
-        whole &= last[None] - first[:, None] <= forth
-    whole &= held
+        full &= last[:, None] - first <= back
+    if ahead is not None:
+        full &= last[None] - first[:, None] <= ahead
+    full &= occupied
     return Blocks(
-        int(held.sum()), *_rows(held & ~whole), *_rows(whole), graph=batch.batch, position=batch.position, limits=limits
+        int(occupied.sum()),
+        *_columns_by_row(occupied & ~full),
+        *_columns_by_row(full),
+        graph=batch.batch,
+        position=batch.position,
+        limits=limits,
     )
 
 
-def _squares(source: Tensor, target: Tensor, rows: int) -> Tensor:
-    """The number of each pair's square, row by row."""
+def _block_index(source: Tensor, target: Tensor, rows: int) -> Tensor:
+    """The row-major index of each pair's block."""
     return target // SIDE * rows + source // SIDE
 
 
 def by_list(pairs: Pairs) -> Blocks:
-    """The blocks of a list of pairs, the nodes of large graphs in the order that leaves fewer of them."""
+    """The blocks of a list of pairs; the nodes of large graphs are reordered if that leaves fewer blocks."""
     batch = pairs.batch
     source, target = pairs.edges
     nodes = batch.num_nodes
     rows = -(-nodes // SIDE)
-    order = place = None
-    squares = _squares(source, target, rows)
+    order = inverse = None
+    index = _block_index(source, target, rows)
     if batch.max_nodes > SIDE:
-        better = bandwise(source, target, nodes).to(batch.device)
-        places = torch.empty_like(better).index_copy(0, better, torch.arange(nodes, device=batch.device))
-        moved = _squares(places[source], places[target], rows)
-        if moved.unique().numel() < squares.unique().numel():
-            order, place, squares = better, places, moved
-            source, target = places[source], places[target]
-    held, tile_of = squares.unique(return_inverse=True)
-    used = torch.ones(len(source), 1, dtype=torch.bool) if pairs.edge_heads is None else pairs.edge_heads
-    heads = used.shape[1]
-    bits = torch.zeros((len(held) + 1) * heads * SIDE * (SIDE // WORD), dtype=torch.int64, device=batch.device)
+        reordered = cuthill_mckee_order(source, target, nodes).to(batch.device)
+        new_position = torch.empty_like(reordered).index_copy(0, reordered, torch.arange(nodes, device=batch.device))
+        new_index = _block_index(new_position[source], new_position[target], rows)
+        if new_index.unique().numel() < index.unique().numel():
+            order, inverse, index = reordered, new_position, new_index
+            source, target = new_position[source], new_position[target]
+    occupied, tile_of = index.unique(return_inverse=True)
+    allowed = torch.ones(len(source), 1, dtype=torch.bool) if pairs.edge_heads is None else pairs.edge_heads
+    heads = allowed.shape[1]
+    bits = torch.zeros((len(occupied) + 1) * heads * SIDE * (SIDE // WORD), dtype=torch.int64, device=batch.device)
     for head in range(heads):
-        mine = used[:, head].to(batch.device)
+        in_head = allowed[:, head].to(batch.device)
         word = ((tile_of * heads + head) * SIDE + target % SIDE) * (SIDE // WORD) + source % SIDE // WORD
-        bits.index_add_(0, word[mine], 1 << (source % WORD)[mine])
+        bits.index_add_(0, word[in_head], 1 << (source % WORD)[in_head])
     signed = torch.where(bits >= 1 << (WORD - 1), bits - (1 << WORD), bits).to(torch.int32)
-    square = torch.zeros(rows * rows, dtype=torch.bool, device=batch.device).index_fill(0, held, True)
-    tile = torch.full((rows * rows,), len(held), dtype=torch.int32, device=batch.device)
-    tile[held] = torch.arange(len(held), dtype=torch.int32, device=batch.device)
+    nonempty = torch.zeros(rows * rows, dtype=torch.bool, device=batch.device).index_fill(0, occupied, True)
+    tile = torch.full((rows * rows,), len(occupied), dtype=torch.int32, device=batch.device)
+    tile[occupied] = torch.arange(len(occupied), dtype=torch.int32, device=batch.device)
     return Blocks(
-        len(held),
-        *_rows(square.view(rows, rows)),
-        *_rows(torch.zeros(rows, rows, dtype=torch.bool, device=batch.device)),
+        len(occupied),
+        *_columns_by_row(nonempty.view(rows, rows)),
+        *_columns_by_row(torch.zeros(rows, rows, dtype=torch.bool, device=batch.device)),
         tile=tile.view(rows, rows),
-        tiles=signed.view(len(held) + 1, heads, SIDE, SIDE // WORD),
+        tiles=signed.view(len(occupied) + 1, heads, SIDE, SIDE // WORD),
         order=order,
-        place=place,
+        inverse=inverse,
     )
 
 
-def bandwise(source: Tensor, target: Tensor, nodes: int) -> Tensor:
-    """(N,) the nodes in reverse Cuthill-McKee order of the graph of the pairs, their direction ignored."""
+def cuthill_mckee_order(source: Tensor, target: Tensor, nodes: int) -> Tensor:
+    """(N,) the reverse Cuthill-McKee order of the nodes in the graph of the pairs, taken as undirected."""
     ones = torch.ones(len(source), dtype=torch.int8).numpy()
-    links = csr_matrix((ones, (target.cpu().numpy(), source.cpu().numpy())), shape=(nodes, nodes))
-    order = reverse_cuthill_mckee((links + links.T).tocsr(), symmetric_mode=True)
+    adjacency = csr_matrix((ones, (target.cpu().numpy(), source.cpu().numpy())), shape=(nodes, nodes))
+    order = reverse_cuthill_mckee((adjacency + adjacency.T).tocsr(), symmetric_mode=True)
     return torch.from_numpy(order.astype("int64"))
 
 
 def blocks_of(pairs: Pairs) -> Blocks:
-    """The blocks of pairs, made once for each batch."""
+    """The blocks of pairs, built once per batch."""
     limits = pairs.limits
     return pairs.kept("blocks", lambda: by_list(pairs) if limits is None else by_position(pairs.batch, limits))

@@ -1,6 +1,6 @@
-"""What each backend costs on this machine: times measured on a small grid, and read between its points.
+"""The cost of each backend on this machine: times measured on a small grid and interpolated between its points.
 
-``python -m gt.lottery`` measures and keeps a table in the user's cache folder; a machine without one goes by the table
+``python -m gt.lottery`` measures a table and stores it in the user's cache folder; a machine without one uses the table
 that comes with the package.
 """
 
@@ -23,44 +23,44 @@ from gt.attention.scores import Hint, Score
 from gt.masks import Pairs
 
 SHIPPED = Path(__file__).parent / "tables"
-VERSION = 2  # raise when what is measured changes
+VERSION = 2  # increase when the measurements change
 
-LENGTHS = (8, 24, 64, 192, 512, 1536)  # nodes a graph, L
+LENGTHS = (8, 24, 64, 192, 512, 1536)  # nodes per graph, L
 STACKS = (1, 8, 64, 512, 4096)  # graphs times heads, B * H
-READ = (1, 4, 16, 64, 256)  # pairs a node, P / N
-AREA = (128, 512, 2048, 8192)  # entries of the blocks that hold pairs, for each node
+DEGREES = (1, 4, 16, 64, 256)  # pairs per node, P / N
+AREA = (128, 512, 2048, 8192)  # entries of the non-empty blocks per node
 NODES = (64, 512, 4096, 32768)  # N
-HEADS = 4  # of the list of pairs: its cost grows with the heads
+HEADS = 4  # of measurements on the list of pairs, whose cost is proportional to the heads
 CHANNELS = (16, 64)  # D
 Axes = tuple[Sequence[float], Sequence[float]]
 PADDED: Axes = (LENGTHS, STACKS)
-LISTED: Axes = (READ, NODES)
+LISTED: Axes = (DEGREES, NODES)
 BLOCKED: Axes = (AREA, NODES)
-# larger cases are not measured but scaled up from smaller ones
-MOST_ENTRIES, MOST_ROWS, MOST_PAIRS, MOST_BLOCKED = 20_000_000, 90_000, 1_000_000, 1 << 26
+# larger cases are not measured but extrapolated from smaller ones
+MAX_ENTRIES, MAX_ROWS, MAX_PAIRS, MAX_BLOCKED = 20_000_000, 90_000, 1_000_000, 1 << 26
 KINDS = ("free", "causal", "masked", "even")
-# of classes of batches, see `gt.attention.settled`, the backend that was timed to be the fastest
+# pairs of a class of batches, see `gt.attention.settled`, and the backend timed to be the fastest for it
 Settled = frozenset[tuple[str, str]]
-NEAR = 512  # nodes from the first to the last that a node may read, below which a cache holds what its neighbours read
+NEAR = 512  # span in rows of the sources of a node, up to which caches hold the rows that nearby nodes read
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a layer asks of attention, apart from the batch.
+    """What a layer requires of attention, apart from the batch.
 
     Attributes:
         device: ``cpu``, ``cuda``, ...
-        half: in 16 bits.
+        half: whether it computes in float16 or bfloat16.
         heads, channels: H and D.
-        dropout: weights are dropped.
-        bias: scores have a bias; trained: and it asks for a gradient.
-        scored: scores are not the scaled dot product.
-        pair_value: values have a term for each pair.
-        gradients: it is asked for gradients.
-        hops: the bias goes by hop distances up to so many; listed: something has a row for each pair, or each edge.
-        backend: the one that the layer insists on, or ``auto``.
-        compiled: the layer is compiled, see `gt.train.compile`.
-        settled: close calls that were timed, which stand above the table.
+        dropout: whether attention weights are dropped.
+        bias: whether scores have a bias; trained: whether the bias also requires a gradient.
+        scored: whether scores are other than the scaled dot product.
+        pair_value: whether values have a term for each pair.
+        gradients: whether gradients are required.
+        hops: the largest hop distance that the bias uses; listed: whether some tensor has a row per pair or edge.
+        backend: the backend that the layer requests, or ``auto``.
+        compiled: whether the layer is compiled, see `gt.train.compile`.
+        settled: results of timed close calls, which take precedence over the table.
     """
 
     device: str = "cpu"
@@ -96,7 +96,7 @@ class Demand:
         compiled: bool = False,
         settled: Settled = frozenset(),
     ) -> Self:
-        """That of a call of `gt.attention.attend`, ahead of it too: whether there are pair features is all it takes."""
+        """The demand of a call to `gt.attention.attend`, also ahead of it: of pair terms only their presence counts."""
         hint = bias if isinstance(bias, Hint) else None
         return cls(
             device=device,
@@ -118,7 +118,7 @@ class Demand:
 
 
 def axes_of(name: str) -> Axes:
-    """What a grid of times with this name is over."""
+    """The axes of the grid of times with this name."""
     _, *rest = name.split("/")
     if len(rest) == 1 or rest[0] == "near":
         return LISTED
@@ -126,9 +126,9 @@ def axes_of(name: str) -> Axes:
 
 
 def kind_of(pairs: Pairs, demand: Demand) -> str:
-    """``free`` where nothing is masked or padded, ``causal`` where the order alone masks, else ``masked``.
+    """``free`` if nothing is masked or padded, ``causal`` if the mask is purely causal, else ``even`` or ``masked``.
 
-    ``even`` where a mask needs no padding, for all graphs have one size, which saves the copies.
+    ``even`` if all graphs have the same size: without padding there are no copies to make.
     """
     if demand.bias or demand.scored:
         return "masked"
@@ -140,24 +140,24 @@ def kind_of(pairs: Pairs, demand: Demand) -> str:
 
 
 def is_near(pairs: Pairs) -> bool:
-    """Whether nodes read others close by among the rows: each graph is small, or positions allow only so many."""
+    """Whether nodes only read nearby rows: each graph is small, or the mask limits the difference of positions."""
     back, ahead = pairs.limits or (None, None)
     spread = pairs.batch.max_nodes if back is None or ahead is None else min(back + ahead, pairs.batch.max_nodes)
     return spread <= NEAR
 
 
-def place(axis: Sequence[float], value: float) -> tuple[int, float]:
-    """The interval of a rising axis where ``value`` stands, and how far into it on a logarithmic scale, in [0, 1]."""
+def locate(axis: Sequence[float], value: float) -> tuple[int, float]:
+    """The interval of an ascending axis that contains ``value``, and its logarithmic position there in [0, 1]."""
     value = min(max(value, axis[0]), axis[-1])
     low = max(i for i in range(len(axis) - 1) if axis[i] <= value)
     return low, math.log(value / axis[low]) / math.log(axis[low + 1] / axis[low])
 
 
-def between(
+def interpolate(
     grid: Sequence[Sequence[float]], axes: tuple[Sequence[float], Sequence[float]], at: tuple[float, float]
 ) -> float:
-    """A grid of positive numbers read between its points, linear in logarithms; beyond its edges the edge's value."""
-    (i, a), (j, b) = (place(axis, value) for axis, value in zip(axes, at, strict=True))
+    """Interpolate a grid of positive numbers, linearly in logarithms; outside the grid, by the value at its edge."""
+    (i, a), (j, b) = (locate(axis, value) for axis, value in zip(axes, at, strict=True))
     low = (1 - b) * math.log(grid[i][j]) + b * math.log(grid[i][j + 1])
     high = (1 - b) * math.log(grid[i + 1][j]) + b * math.log(grid[i + 1][j + 1])
     return math.exp((1 - a) * low + a * high)
@@ -168,10 +168,10 @@ class CostTable:
     """Measured times.
 
     Attributes:
-        times: a grid of seconds, forward and backward, for each ``backend/kind/channels`` over `PADDED`, of those that
-            work on the list of pairs ``backend/channels`` over `LISTED`, and ``backend/near/channels`` where
-            `is_near`, of those that work on its blocks ``backend/blocks/channels`` over `BLOCKED`.
-        source: what was measured, when and with which torch.
+        times: grids of seconds, forward and backward: ``backend/kind/channels`` over `PADDED`; for backends on the list
+            of pairs ``backend/channels`` over `LISTED`, and ``backend/near/channels`` for pairs that are near, see
+            `is_near`; for backends on blocks ``backend/blocks/channels`` over `BLOCKED`.
+        source: what was measured, when and with which version of torch.
     """
 
     times: Mapping[str, Sequence[Sequence[float]]]
@@ -179,7 +179,7 @@ class CostTable:
 
     @cached_property
     def _headings(self) -> dict[str, set[str]]:
-        """What follows each backend's name: kinds, ``blocks`` or channels."""
+        """The second part of each backend's grid names: kinds, ``near``, ``blocks`` or channels."""
         headings: dict[str, set[str]] = {}
         for name in self.times:
             backend, heading, *_ = name.split("/")
@@ -187,7 +187,7 @@ class CostTable:
         return headings
 
     def seconds(self, backend: str, pairs: Pairs, demand: Demand) -> float:
-        """The time that a backend is expected to take, forward and backward; infinite where it was not measured."""
+        """The expected time of a backend, forward and backward; infinite if it was not measured."""
         batch = pairs.batch
         heading = self._headings.get(backend, ())
         axes, at = PADDED, (float(batch.max_nodes), float(batch.num_graphs * demand.heads))
@@ -212,12 +212,12 @@ class CostTable:
             scale = max(1.0, at[0] / axes[0][-1]) * max(1.0, at[1] / axes[1][-1]) * demand.heads / HEADS
         if not all(name in self.times for name in names):
             return math.inf
-        narrow, wide = (between(self.times[name], axes, at) for name in names)
+        narrow, wide = (interpolate(self.times[name], axes, at) for name in names)
         share = math.log(max(demand.channels, CHANNELS[0]) / CHANNELS[0]) / math.log(CHANNELS[1] / CHANNELS[0])
         return scale * narrow * (wide / narrow) ** share
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write the table atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps({"version": VERSION, "source": self.source, "times": self.times}, indent=1))
@@ -225,7 +225,7 @@ class CostTable:
 
 
 def device_name(device: str) -> str:
-    """What a table belongs to: the card, or the processor and how many threads work on it."""
+    """The hardware that a table describes: the GPU, or the processor and its number of threads."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{processor()}, {torch.get_num_threads()} threads"
@@ -240,19 +240,19 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def cached_path(what: str, device: str) -> Path:
-    """Where what was measured on a device of this machine is kept."""
+def cached_path(kind: str, device: str) -> Path:
+    """The cache file of measurements of a kind on a device of this machine."""
     name = "".join(c if c.isalnum() else "-" for c in device_name(device)).strip("-")
-    return user_cache_path("gt") / f"{what}-{device}-{name}.json"
+    return user_cache_path("gt") / f"{kind}-{device}-{name}.json"
 
 
 def table_path(device: str, half: bool) -> Path:
-    """Where this machine's own table of times in 32 or, with ``half``, in 16 bits is kept."""
+    """The file of this machine's own table of times, in float32 or, with ``half``, in 16 bits."""
     return cached_path(f"costs-{16 if half else 32}-bit", device)
 
 
 def read_table(path: Path) -> CostTable | None:
-    """The table in a file; None where there is none, it is damaged or of another version."""
+    """The table in a file; None if it is missing, damaged or of another version."""
     try:
         content = json.loads(path.read_text())
         return CostTable(content["times"], content["source"]) if content["version"] == VERSION else None
@@ -262,13 +262,14 @@ def read_table(path: Path) -> CostTable | None:
 
 @lru_cache
 def cost_table(device: str, half: bool) -> CostTable:
-    """This machine's own table where it was measured, else the one that comes with the package.
+    """This machine's own table if one was measured, else the one that comes with the package.
 
-    Of its own two the one in as many bits goes first: what is fastest in 16 may take three times as long in 32.
+    The own table of the same precision comes first: the fastest backend in 16 bits may take three times as long in 32.
     """
     shipped = SHIPPED / f"{device}.json"
-    own = (table_path(device, half), table_path(device, not half), cached_path("costs", device))  # of earlier versions
-    for path in (*own, shipped if shipped.exists() else SHIPPED / "cpu.json"):
+    # the last path is that of earlier versions
+    measured = (table_path(device, half), table_path(device, not half), cached_path("costs", device))
+    for path in (*measured, shipped if shipped.exists() else SHIPPED / "cpu.json"):
         if (table := read_table(path)) is not None:
             return table
-    raise RuntimeError(f"{shipped} is damaged: install the package again")
+    raise RuntimeError(f"{shipped} is damaged: reinstall the package")

@@ -1,4 +1,4 @@
-"""Attention within whole graphs by FlashAttention on packed nodes (Dao et al. 2022), which never pads."""
+"""Attention within whole graphs by FlashAttention (Dao et al. 2022) on packed nodes, without padding."""
 
 import torch
 from torch import Tensor
@@ -6,48 +6,49 @@ from torch import Tensor
 from gt.attention.costs import Demand
 from gt.masks import Pairs
 
-WIDEST = 256
-OLDEST = (8, 0)
+MAX_CHANNELS = 256
+MIN_CC = (8, 0)  # compute capability
 
 
 def flash_obstacle(demand: Demand) -> str | None:
-    """What the kernel cannot do."""
+    """Why the kernel cannot serve a demand, as a phrase, or None."""
     if demand.device != "cuda":
         return "it needs a GPU"
     if not demand.half:
-        return "it computes in 16 bits alone"
+        return "it only supports float16 and bfloat16"
     if demand.dropout:
-        return "it drops no weights"
+        return "it does not support dropout"
     if demand.bias or demand.scored:
-        return "it scores by the scaled dot product alone"
+        return "it only supports the scaled dot product, without a bias"
     if demand.pair_value:
-        return "its values have no term for a pair"
-    if demand.channels > WIDEST or demand.channels % 8:
-        return f"a head has {demand.channels} channels, it takes multiples of 8 up to {WIDEST}"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST:
+        return "it does not support pair values"
+    if demand.channels > MAX_CHANNELS or demand.channels % 8:
+        return f"a head has {demand.channels} channels, it needs a multiple of 8 up to {MAX_CHANNELS}"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < MIN_CC:
         return "it needs compute capability 8.0"
     return None
 
 
-def flash_unfit(pairs: Pairs) -> str | None:
-    """It knows graphs and positions, not edges."""
-    return "it reads by position within a graph alone" if pairs.limits is None else None
+def flash_pairs_obstacle(pairs: Pairs) -> str | None:
+    """Why the kernel cannot serve these pairs: it handles graphs and positions, not edges."""
+    return "it only supports masks by position within a graph" if pairs.limits is None else None
 
 
 def attend_flash(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Every graph a sequence of its own length, side by side; (N, H, D) to (N, H, D).
+    """Treats each graph as a sequence of its own length; (N, H, D) to (N, H, D).
 
-    Takes neither bias nor dropout, and masks by position alone; ask `flash_obstacle` and `flash_unfit` first.
+    Supports neither bias nor dropout, and only masks by position; check `flash_obstacle` and `flash_pairs_obstacle`
+    first.
     """
-    from torch.nn.attention.varlen import varlen_attn  # brings in the compiler, a second that few runs need
+    from torch.nn.attention.varlen import varlen_attn  # imports the compiler: a second that few runs need
 
     if pairs.limits is None:
-        raise ValueError("flash attention reads by position within a graph alone")
+        raise ValueError("flash attention only supports masks by position within a graph")
     batch = pairs.batch
-    ends = pairs.kept("ends", lambda: batch.ptr.to(torch.int32))
-    back, forth = (-1 if limit is None else limit for limit in pairs.limits)
-    out = varlen_attn(q, k, v, ends, ends, batch.max_nodes, batch.max_nodes, window_size=(back, forth))
-    assert isinstance(out, Tensor)  # a pair only where more is asked for
+    offsets = pairs.kept("ends", lambda: batch.ptr.to(torch.int32))
+    back, ahead = (-1 if limit is None else limit for limit in pairs.limits)
+    out = varlen_attn(q, k, v, offsets, offsets, batch.max_nodes, batch.max_nodes, window_size=(back, ahead))
+    assert isinstance(out, Tensor)  # a tuple only if more is requested
     return out

@@ -1,4 +1,4 @@
-"""Attention over the blocks of the packed N x N matrix that hold pairs, by FlexAttention (Dong et al. 2024)."""
+"""Attention over the non-empty blocks of the packed N x N matrix, by FlexAttention (Dong et al. 2024)."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,51 +13,51 @@ from gt.masks import Pairs
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-MOST_NODES = 1 << 18  # the index of blocks grows with the square of the nodes
-NARROWEST = 16
+MAX_NODES = 1 << 18  # the block index grows with the square of the nodes
+MIN_CHANNELS = 16
 
 
 @cache
 def kernel(device: str) -> Any:
-    """FlexAttention, on a GPU compiled: anew for few of the sizes that it meets."""
-    from torch.nn.attention.flex_attention import flex_attention  # brings in the compiler, a second that few runs need
+    """FlexAttention, compiled on a GPU; dynamic shapes keep recompilations few."""
+    from torch.nn.attention.flex_attention import flex_attention  # imports the compiler: a second that few runs need
 
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
 def flex_obstacle(demand: Demand) -> str | None:
-    """What FlexAttention, as it is used here, cannot do."""
+    """Why FlexAttention, as used here, cannot serve a demand, as a phrase, or None."""
     if demand.dropout:
-        return "it drops no weights"
+        return "it does not support dropout"
     if demand.bias or demand.scored:
-        return "it scores by the scaled dot product alone"
+        return "it only supports the scaled dot product, without a bias"
     if demand.pair_value:
-        return "its values have no term for a pair"
+        return "it does not support pair values"
     if demand.device == "cpu":
         return "on a CPU it computes no gradients" if demand.gradients else None
     if demand.device != "cuda":
         return f"it does not run on {demand.device}"
-    return f"a head needs {NARROWEST} channels or more" if demand.channels < NARROWEST else None
+    return f"a head needs {MIN_CHANNELS} channels or more" if demand.channels < MIN_CHANNELS else None
 
 
-def flex_avoided(demand: Demand) -> str | None:
-    """On a CPU it is not compiled and works out every score."""
-    return "on a CPU it works out every score" if demand.device == "cpu" else None
+def flex_drawback(demand: Demand) -> str | None:
+    """On a CPU it is not compiled and computes every score."""
+    return "on a CPU it computes every score" if demand.device == "cpu" else None
 
 
-def flex_unfit(pairs: Pairs) -> str | None:
-    """Which batches it cannot serve."""
+def flex_pairs_obstacle(pairs: Pairs) -> str | None:
+    """Why it cannot serve the pairs of a batch, as a phrase, or None."""
     nodes = pairs.batch.num_nodes
-    return f"its index of blocks would be too large for {nodes:,} nodes" if nodes > MOST_NODES else None
+    return f"its block index would be too large for {nodes:,} nodes" if nodes > MAX_NODES else None
 
 
 def prepare_flex(pairs: Pairs, demand: Demand) -> None:
-    """The blocks that hold pairs."""
+    """Precompute the non-empty blocks."""
     blocks_of(pairs)
 
 
 def block_mask(blocks: Blocks, nodes: int) -> "BlockMask":
-    """What FlexAttention takes."""
+    """The blocks in the form that FlexAttention takes."""
     from torch.nn.attention.flex_attention import BlockMask
 
     return BlockMask.from_kv_blocks(
@@ -74,9 +74,9 @@ def block_mask(blocks: Blocks, nodes: int) -> "BlockMask":
 def attend_flex(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Blocks that hold a pair are computed whole, the others not at all; (N, H, D) to (N, H, D).
+    """Computes non-empty blocks in full and skips the others; (N, H, D) to (N, H, D).
 
-    Takes neither bias nor dropout; ask `flex_obstacle` first.
+    Supports neither bias nor dropout; check `flex_obstacle` first.
     """
     blocks = blocks_of(pairs)
     if blocks.order is not None:
@@ -84,4 +84,4 @@ def attend_flex(
     mask = pairs.kept("block_mask", lambda: block_mask(blocks, pairs.batch.num_nodes))
     out = kernel(q.device.type)(*(t.transpose(0, 1)[None].contiguous() for t in (q, k, v)), block_mask=mask)
     out = out[0].transpose(0, 1)
-    return out if blocks.place is None else out.index_select(0, blocks.place)
+    return out if blocks.inverse is None else out.index_select(0, blocks.inverse)

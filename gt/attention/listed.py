@@ -1,4 +1,4 @@
-"""Attention over a list of pairs on a CPU by a kernel in C: see ``gt/native/kernels/listed.c``."""
+"""Attention over a list of pairs on a CPU by a C kernel, see ``gt/native/kernels/listed.c``."""
 
 import ctypes
 import math
@@ -19,18 +19,18 @@ from gt.native.library import (
     drop_level,
     kernels,
     random_seed,
+    row_pointers,
     rows_of_heads,
-    where_rows_lie,
 )
 from gt.transforms import once_differentiable
 
-FORWARD, BACKWARD = 2, 4  # products of all pairs and channels in each direction
-CHANNELS = 16  # of a head: whole vectors of any processor
-LARGEST = 2**21  # numbers of a projection: what lies in more pages of memory takes longer than copies head by head
+FORWARD, BACKWARD = 2, 4  # products per pair and channel in each direction
+CHANNELS = 16  # per head, a multiple of: whole vectors on any processor
+MAX_ELEMENTS = 2**21  # of a projection: if it spans more memory pages, copying head by head is faster
 
 
 class _Call(ctypes.Structure):
-    """The ``Listed`` of the kernel, field by field."""
+    """Mirrors the kernel's struct ``Listed``."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "grad")),
@@ -45,22 +45,22 @@ class _Call(ctypes.Structure):
 
 
 def listed_obstacle(demand: Demand) -> str | None:
-    """What the kernel cannot do: what that of `gt.attention.native` cannot, and heads of other widths."""
+    """Why the kernel cannot serve a demand: as for `gt.attention.native`, or the width of heads."""
     if demand.channels % CHANNELS:
-        return f"a head has {demand.channels} channels, it takes multiples of {CHANNELS}"
+        return f"a head has {demand.channels} channels, it needs a multiple of {CHANNELS}"
     return native_obstacle(demand)
 
 
 def prepare_listed(pairs: Pairs, demand: Demand) -> None:
-    """The pairs of each reader, and of each source."""
-    if pairs.batch.num_nodes * demand.heads * demand.channels > LARGEST:
+    """Precompute the pairs of each reader and of each source."""
+    if pairs.batch.num_nodes * demand.heads * demand.channels > MAX_ELEMENTS:
         prepare_sparse(pairs, demand)
     else:
         _ = pairs.rowptr, pairs.by_source, pairs.colptr, pairs.edge_heads, pairs.dense_entry
 
 
 class _Listed(torch.autograd.Function):
-    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps a number for each pair and head."""
+    """(N, H, D) to (N, H, D); saves one number per pair and head beside its inputs and output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
@@ -94,12 +94,12 @@ class _Listed(torch.autograd.Function):
 
 
 def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tensor, out: Tensor) -> _Call:
-    """What both kernels are told: where the tensors lie, the sizes, the pairs, and which weights are dropped."""
+    """The arguments common to both kernels: tensors, sizes, pairs and dropout."""
     pairs, (nodes, heads, channels) = ctx.pairs, q.shape
     source, target = pairs.edges
     level, kept = drop_level(ctx.dropout)
     return _Call(
-        **where_rows_lie(q=q, k=k, v=v),
+        **row_pointers(q=q, k=k, v=v),
         rowptr=address(pairs.rowptr),
         source=address(source),
         colptr=address(pairs.colptr),
@@ -123,14 +123,14 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, read: Tens
 def attend_listed(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """A reader at a time; fastest where few pairs are allowed, of graphs that are no giants.
+    """One reader at a time; fastest for few allowed pairs in graphs of moderate size.
 
-    (N, H, D) to (N, H, D); ask `listed_obstacle` first. What is not of 32 bits, is looked into, or
-    is very large, goes by products of sparse matrices.
+    (N, H, D) to (N, H, D); check `listed_obstacle` first. Falls back to sparse matrix products for tensors that are not
+    float32, are being traced or transformed, or are very large.
     """
-    given = (q, k, v) if bias is None else (q, k, v, bias)
-    fits = v.shape == q.shape and q.shape[2] % CHANNELS == 0 and q.numel() <= LARGEST and dropout < 1
-    if not (fits and addressable(*given)):
+    inputs = (q, k, v) if bias is None else (q, k, v, bias)
+    supported = v.shape == q.shape and q.shape[2] % CHANNELS == 0 and q.numel() <= MAX_ELEMENTS and dropout < 1
+    if not (supported and addressable(*inputs)):
         return attend_sparse(q, k, v, pairs, bias, dropout)
     if bias is not None:
         bias = pair_bias(pairs, bias).expand(-1, q.shape[1]).contiguous()

@@ -1,4 +1,4 @@
-"""Attention within graphs on a CPU by a kernel in C, on packed nodes: see ``gt/native/kernels/attention.c``."""
+"""Attention within graphs on a CPU by a C kernel on packed nodes, see ``gt/native/kernels/attention.c``."""
 
 import ctypes
 import math
@@ -18,19 +18,19 @@ from gt.native.library import (
     kernels,
     obstacle,
     random_seed,
+    row_pointers,
     rows_of_heads,
-    where_rows_lie,
 )
 from gt.transforms import one_by_one
 
-FORWARD, BACKWARD = 2, 5  # products of all pairs and channels in each direction
-# as in the kernel: readers of a graph and a head that a task has at least, tasks at most, and what readers come in
+FORWARD, BACKWARD = 2, 5  # products per pair and channel in each direction
+# as in the kernel: for each graph and head, minimum readers per task, maximum tasks, and granularity of readers
 READERS, TASKS, BLOCK = 512, 16, 32
-SCRATCH = 2**28  # numbers of scratch memory, 1 GiB, above which fewer threads are taken
+MAX_SCRATCH = 2**28  # floats of scratch memory, 1 GiB; beyond it fewer threads are used
 
 
 class _Call(ctypes.Structure):
-    """The ``Attention`` of the kernel, field by field."""
+    """Mirrors the kernel's struct ``Attention``."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "grad")),
@@ -49,21 +49,21 @@ class _Call(ctypes.Structure):
 
 
 def native_obstacle(demand: Demand) -> str | None:
-    """What the kernel cannot do."""
+    """Why the kernel cannot serve a demand, as a phrase, or None."""
     if demand.device != "cpu":
         return "it needs a CPU"
     if demand.half:
-        return "it computes in 32 bits alone"
+        return "it only supports float32"
     if demand.scored:
-        return "it scores by the scaled dot product alone"
+        return "it only supports the scaled dot product"
     if demand.pair_value:
-        return "its values have no term for a pair"
+        return "it does not support pair values"
     return obstacle()
 
 
 def prepare_native(pairs: Pairs, demand: Demand) -> None:
-    """Where graphs lie, and who reads whom, where that takes more than positions."""
-    _ = _trusted(pairs)
+    """Precompute the consistency check, the mask unless positions decide it, and the tasks of large graphs."""
+    _ = _consistent(pairs)
     if pairs.limits is None:
         _ = _allowed(pairs)
     if pairs.batch.max_nodes > READERS:
@@ -71,27 +71,31 @@ def prepare_native(pairs: Pairs, demand: Demand) -> None:
 
 
 def _allowed(pairs: Pairs) -> Tensor:
-    """(B, 1 or H, L, L) bool: who reads whom, in the order that the kernel reads it."""
+    """(B, 1 or H, L, L) bool: who reads whom, contiguous for the kernel."""
     return pairs.kept("native_dense", pairs.dense.contiguous)
 
 
-def _trusted(pairs: Pairs) -> bool:
-    """Whether the kernel may go by ``ptr`` and ``max_nodes`` alone: else it would read other rows, or past the end.
+def _consistent(pairs: Pairs) -> bool:
+    """Whether ``ptr`` and ``max_nodes`` describe the rows; otherwise the kernel would access wrong rows or memory.
 
-    A part of a graph whose nodes keep their positions in the whole is such a case, see `gt.parallel.View`.
+    They do not for a part of a graph whose nodes keep their positions in the whole, see `gt.parallel.View`.
     """
     batch = pairs.batch
 
     def check() -> bool:
-        plain = batch.ptr.dtype == torch.int64 and batch.ptr.is_contiguous()
-        fits = int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
-        return plain and fits and torch.equal(batch.position, torch.arange(batch.num_nodes) - batch.ptr[batch.batch])
+        well_formed = batch.ptr.dtype == torch.int64 and batch.ptr.is_contiguous()
+        in_bounds = int(batch.ptr[0]) == 0 and max(batch.sizes.tolist(), default=0) <= batch.max_nodes
+        return (
+            well_formed
+            and in_bounds
+            and torch.equal(batch.position, torch.arange(batch.num_nodes) - batch.ptr[batch.batch])
+        )
 
     return pairs.kept("native_trusted", check)
 
 
 class _Attention(torch.autograd.Function):
-    """(N, H, D) to (N, H, D); beside what it reads and returns it keeps two numbers for each node and head."""
+    """(N, H, D) to (N, H, D); saves two numbers per node and head beside its inputs and output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
@@ -99,23 +103,23 @@ class _Attention(torch.autograd.Function):
         ctx.seed = random_seed() if dropout else 0
         out, norm = torch.empty_like(q, memory_format=torch.contiguous_format), q.new_empty(*q.shape[:2], 2)
         ctx.save_for_backward(q, k, v, bias, out, norm)
-        _run("attention_forward", _call(ctx, q, k, v, bias, out, norm), FORWARD, pairs)
+        _run_kernel("attention_forward", _call(ctx, q, k, v, bias, out, norm), FORWARD, pairs)
         return out
 
     @staticmethod
     @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, out, norm = ctx.saved_tensors
-        if torch.is_grad_enabled():  # gradients of gradients are those of plain products
+        if torch.is_grad_enabled():  # second derivatives are those of plain matrix products
             if ctx.dropout:
-                raise RuntimeError("dropped attention weights have no second derivatives: set their dropout to 0")
-            # views, so that what one is given leaves out what flows through another that was made of it, or is it
+                raise RuntimeError("attention with dropout has no second derivatives: set the attention dropout to 0")
+            # views, so that no input's gradient flows through another that is the same tensor or computed from it
             q, k, v, bias = *(t.view_as(t) for t in (q, k, v)), None if bias is None else bias.view_as(bias)
-            given = [t for t in (q, k, v, bias) if t is not None and t.requires_grad]
-            plain = attend_dense(q, k, v, ctx.pairs, bias)
-            wanted = iter(torch.autograd.grad(plain, given, grad, create_graph=True))
-            asked = (t is not None and t.requires_grad for t in (q, k, v, bias))
-            return *(next(wanted) if each else None for each in asked), None, None
+            inputs = [t for t in (q, k, v, bias) if t is not None and t.requires_grad]
+            output = attend_dense(q, k, v, ctx.pairs, bias)
+            grads = iter(torch.autograd.grad(output, inputs, grad, create_graph=True))
+            required = (t is not None and t.requires_grad for t in (q, k, v, bias))
+            return *(next(grads) if needed else None for needed in required), None, None
         call, grad = _call(ctx, q, k, v, bias, out, norm), rows_of_heads(grad)
         dq, dk, dv = gradients = q.new_empty(len(q), 3, *q.shape[1:]).unbind(1)
         call.grad, call.row_grad, call.row_gradients = grad.data_ptr(), grad.stride(0), dq.stride(0)
@@ -127,14 +131,14 @@ class _Attention(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             dbias = bias.new_zeros(len(bias), q.shape[1], *bias.shape[2:])
             call.dbias = address(dbias)
-        _run("attention_backward", call, BACKWARD, ctx.pairs)
+        _run_kernel("attention_backward", call, BACKWARD, ctx.pairs)
         if dbias is not None and bias.shape[1] == 1:
             dbias = dbias.sum(1, keepdim=True)
         return *gradients, dbias, None, None
 
 
 def _tasks(pairs: Pairs) -> tuple[Tensor, Tensor, int]:
-    """Large graphs fall into tasks: the graph of each, where its share of gradients begins, and the rows of all."""
+    """The tasks that large graphs are split into: their graphs, first rows of partial gradients, and number of rows."""
 
     def make() -> tuple[Tensor, Tensor, int]:
         sizes = pairs.batch.sizes
@@ -147,12 +151,12 @@ def _tasks(pairs: Pairs) -> tuple[Tensor, Tensor, int]:
 
 
 def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, norm: Tensor) -> _Call:
-    """What both kernels are told: where the tensors lie, the sizes, who reads whom, and which weights are dropped."""
+    """The arguments common to both kernels: tensors, sizes, mask, bias and dropout."""
     pairs, batch, (nodes, heads, channels) = ctx.pairs, ctx.pairs.batch, q.shape
     back, ahead = (nodes if limit is None else min(limit, nodes) for limit in pairs.limits or (None, None))
     level, kept = drop_level(ctx.dropout)
     call = _Call(
-        **where_rows_lie(q=q, k=k, v=v),
+        **row_pointers(q=q, k=k, v=v),
         ptr=address(batch.ptr),
         out=address(out),
         norm=address(norm),
@@ -180,12 +184,12 @@ def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: T
     return call
 
 
-def _run(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
-    """Call a kernel of so many products of all pairs and channels."""
+def _run_kernel(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
+    """Call a kernel that computes ``products`` products per pair and channel."""
     library = kernels()
-    each = library.attention_scratch(ctypes.byref(call))
-    call.threads = max(1, min(call.threads, call.tasks * call.heads, SCRATCH // max(each, 1)))
-    scratch = torch.empty(call.threads * each, dtype=torch.float32)
+    per_thread = library.attention_scratch(ctypes.byref(call))
+    call.threads = max(1, min(call.threads, call.tasks * call.heads, MAX_SCRATCH // max(per_thread, 1)))
+    scratch = torch.empty(call.threads * per_thread, dtype=torch.float32)
     call.scratch = address(scratch)
     getattr(library, kernel)(ctypes.byref(call))
     OPERATIONS["attention"] += products * 2 * pairs.count * call.heads * call.channels
@@ -194,13 +198,14 @@ def _run(kernel: str, call: _Call, products: int, pairs: Pairs) -> None:
 def attend_native(
     q: Tensor, k: Tensor, v: Tensor, pairs: Pairs, bias: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Each graph and head by itself, without padding; fastest for many small graphs. (N, H, D) to (N, H, D).
+    """Each graph and head on its own, without padding; fastest for many small graphs. (N, H, D) to (N, H, D).
 
-    The bias is (B, 1 or H, L, L), and counts for nothing where nothing is read; ask `native_obstacle` first. What is
-    not of 32 bits, is looked into, or lies elsewhere than its batch says, goes by plain products.
+    The bias is (B, 1 or H, L, L), and ignored at masked pairs; check `native_obstacle` first. Falls back to plain
+    matrix products for tensors that are not float32, are being traced or transformed, or whose batch was assembled by
+    hand.
     """
-    given = (q, k, v) if bias is None else (q, k, v, bias)
-    if not addressable(*given) or v.shape != q.shape or dropout >= 1 or not _trusted(pairs):
+    inputs = (q, k, v) if bias is None else (q, k, v, bias)
+    if not addressable(*inputs) or v.shape != q.shape or dropout >= 1 or not _consistent(pairs):
         return attend_dense(q, k, v, pairs, bias, dropout)
     bias = None if bias is None else bias.contiguous()
     return _Attention.apply(rows_of_heads(q), rows_of_heads(k), rows_of_heads(v), bias, pairs, dropout)

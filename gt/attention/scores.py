@@ -1,8 +1,8 @@
-"""How much a reader attends to a source, beyond the scaled dot product.
+"""Attention scores and biases beyond the scaled dot product.
 
-A `Score` is a function of channels, broadcast: the same few lines score a list of pairs, (P, H, D) against (P, H, D),
-and a padded batch, (B, L, 1, H, D) against (B, 1, L, H, D). A `Hint` is a bias that the mask's pairs alone decide, such
-as the hop distance, in either form.
+A `Score` is a function of channels that broadcasts: the same code scores a list of pairs, (P, H, D) against (P, H, D),
+and a padded batch, (B, L, 1, H, D) against (B, 1, L, H, D). A `Hint` is a bias that depends only on the mask's pairs,
+such as on their hop distance, in either form.
 """
 
 import math
@@ -16,7 +16,7 @@ from gt.masks import Pairs
 
 
 class Score(nn.Module, ABC):
-    """Queries, keys and, where there are any, features of the pair, each (..., H, D), to scores (..., H)."""
+    """Maps queries, keys and optional pair features, each (..., H, D), to scores (..., H)."""
 
     def __init__(self, heads: int, channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Score(nn.Module, ABC):
     def forward(self, q: Tensor, k: Tensor, pair: Tensor | None) -> Tensor: ...
 
     def weights(self) -> nn.Parameter:
-        """A vector for each head, drawn as for a linear map to one number."""
+        """A vector for each head, initialised like a linear layer with one output."""
         return nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.heads, self.channels)))
 
 
@@ -35,7 +35,7 @@ class Gated(Score):
 
     Args:
         heads, channels: H and D.
-        clamp: keeps scores within plus and minus this; None sets no limit.
+        clamp: bounds the magnitude of scores; None for no bound.
     """
 
     def __init__(self, heads: int, channels: int, clamp: float | None = 5.0) -> None:
@@ -76,12 +76,12 @@ class Separable(Score):
 
 
 class Hint(nn.Module, ABC):
-    """A bias for each pair and head that only the place of the two nodes decides: one function of a distance.
+    """A bias for each pair and head that is a function of the distance between the two nodes.
 
     Attributes:
-        most: the distance is the hops from reader to source, ``most + 1`` where it is further or out of reach; None:
-            it is the position of the source less that of the reader within their graph.
-        finite: whether all that it gives is finite, so that what it gives to padding does no harm.
+        most: the distance is the number of hops from reader to source, ``most + 1`` if it is larger or the source is
+            unreachable; None: the position of the source minus that of the reader within their graph.
+        finite: whether the bias is always finite, so that its values at padding are harmless.
     """
 
     most: int | None = None
@@ -89,41 +89,41 @@ class Hint(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, distance: Tensor) -> Tensor:
-        """(P, 1) to (P, H), or (B, 1, L, L) to (B, H, L, L): heads are the second axis of either."""
+        """(P, 1) to (P, H), or (B, 1, L, L) to (B, H, L, L): the heads are the second axis of both."""
 
     @property
     def positions(self) -> bool:
-        """Whether it goes by the place of nodes within their graph."""
+        """Whether the distance is a difference of positions."""
         return self.most is None
 
     def bias(self, pairs: Pairs, dense: bool) -> Tensor:
-        """(P, H), in the order of ``pairs.edges``, or (B, H, L, L) where a dense one is asked for."""
+        """The bias (P, H) in the order of ``pairs.edges``, or (B, H, L, L) if ``dense``."""
         if self.most is not None:
             distance = pairs.dense_hops(self.most) if dense else pairs.hops(self.most)
             return self(distance[:, None])
         if not dense:
             return self(pairs.ahead[:, None])
-        place = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
-        return self((place - place[:, None])[None, None]).expand(pairs.batch.num_graphs, -1, -1, -1)
+        position = torch.arange(pairs.batch.max_nodes, device=pairs.batch.device)
+        return self((position - position[:, None])[None, None]).expand(pairs.batch.num_graphs, -1, -1, -1)
 
 
 class Decay(Hint):
-    """Weights fall off as ``exp(-a_h d)`` with the distance d of the pair; a soft mask between local and complete.
+    """Weights decay as ``exp(-a_h d)`` with the distance d of the pair: a soft mask between local and complete.
 
     Args:
-        rates: (H,) what the rate ``a_h > 0`` of each head is at first.
-        learned: whether they are trained.
+        rates: (H,) the initial rate ``a_h > 0`` of each head.
+        learned: whether the rates are trained.
     """
 
     finite = True
 
     def __init__(self, rates: Tensor, learned: bool = True) -> None:
         super().__init__()
-        self.raw = nn.Parameter(rates.expm1().log(), requires_grad=learned)  # softplus gives the rates back
+        self.raw = nn.Parameter(rates.expm1().log(), requires_grad=learned)  # inverse of softplus
 
     @property
     def rates(self) -> Tensor:
-        """(H,) how fast each head's weights fall off; near 0 a head that distance means nothing to."""
+        """(H,) the decay rate of each head; a head with a rate near 0 ignores distance."""
         return F.softplus(self.raw)
 
     def forward(self, distance: Tensor) -> Tensor:
@@ -131,10 +131,10 @@ class Decay(Hint):
 
 
 class HopDecay(Decay):
-    """`Decay` with the number of hops from reader to source; what is further than ``most`` counts as ``most + 1``.
+    """`Decay` with the number of hops from reader to source; distances above ``most`` count as ``most + 1``.
 
-    The rates are 1, 1/2, 1/4, ... at first: most of a graph is a few hops away, and the slopes that ALiBi (Press et al.
-    2022) has for positions, of which there are thousands, would leave most heads even.
+    The initial rates are 1, 1/2, 1/4, ...: most of a graph is a few hops away, and the slopes of ALiBi (Press et al.
+    2022), made for thousands of positions, would leave most heads uniform.
     """
 
     def __init__(self, heads: int, learned: bool = True, most: int = 16) -> None:
@@ -143,9 +143,9 @@ class HopDecay(Decay):
 
 
 class PositionDecay(Decay):
-    """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) where it is not learned.
+    """`Decay` with the difference of positions within the graph: ALiBi (Press et al. 2022) if not learned.
 
-    The rates are ALiBi's ``2^(-8 h / H)`` at first, h from 1 to H, as it takes them for H a power of two.
+    The initial rates are ``2^(-8 h / H)``, h from 1 to H, as in ALiBi for H a power of two.
     """
 
     def __init__(self, heads: int, learned: bool = True) -> None:
@@ -153,7 +153,7 @@ class PositionDecay(Decay):
 
 
 def score_bias(score: Score, q: Tensor, k: Tensor, pairs: Pairs, pair: Tensor | None, dense: bool) -> Tensor:
-    """The scores of all pairs as a bias: (P, H), or (B, H, L, L) where a dense one is asked for.
+    """The scores of all pairs as a bias: (P, H), or (B, H, L, L) if ``dense`` and without pair features.
 
     Args:
         q, k: (N, H, D).

@@ -1,4 +1,4 @@
-"""Residual gated graph convolution, in PyTorch's own functions and by a kernel in C."""
+"""Residual gated graph convolution, in PyTorch and by a C kernel."""
 
 import ctypes
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from gt.ranges import below_one
 from gt.sums import Ends, add_up, gather, sources, targets, totals
 from gt.transforms import once_differentiable, transformed
 
-EPSILON = 1e-6  # beside the sum of gates
+EPSILON = 1e-6  # added to the sum of gates
 
 
 class _GatedSums(torch.autograd.Function):
     """``sum_j s(ê_ij) v_j`` and ``sum_j s(ê_ij)`` over the edges that each node reads, s the sigmoid.
 
-    Of what is as long as the edges only ê is kept until the backward pass, which works out the rest again: for small
-    graphs that is most of what a layer holds.
+    Saves only ê of the tensors with a row per edge and recomputes the others in the backward pass: for small graphs
+    they would be most of a layer's memory.
     """
 
     @staticmethod
@@ -38,18 +38,18 @@ class _GatedSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_weighted: Tensor, of_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_weighted: Tensor, grad_total: Tensor) -> tuple[Tensor, Tensor, None, None]:
         edge, value = ctx.saved_tensors
         source, target = ctx.source, ctx.target
         gate = edge.sigmoid()
-        sent = of_weighted.index_select(0, target.node)
-        grad_value = totals(sent * gate, source)
-        of_gate = sent.mul_(value.index_select(0, source.node)).add_(of_total.index_select(0, target.node))
-        return of_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
+        grad_target = grad_weighted.index_select(0, target.node)
+        grad_value = totals(grad_target * gate, source)
+        grad_gate = grad_target.mul_(value.index_select(0, source.node)).add_(grad_total.index_select(0, target.node))
+        return grad_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
 
 
 class _Call(ctypes.Structure):
-    """The ``Gated`` of the kernel, field by field."""
+    """Mirrors the kernel's struct ``Gated``."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("node", "given", "source", "rowptr", "order", "colptr")),
@@ -60,15 +60,15 @@ class _Call(ctypes.Structure):
 
 
 class _NativeGatedMeans(torch.autograd.Function):
-    """`gated_means` in one pass over the edges of each node, see ``gt/native/kernels/gated.c``, and two backward."""
+    """`gated_means` in one pass over the edges, and two backward, see ``gt/native/kernels/gated.c``."""
 
     @staticmethod
-    def forward(ctx: Any, node: Tensor, given: Tensor, source: Ends, target: Ends) -> tuple[Tensor, Tensor]:
-        node, given = node.contiguous(), given.contiguous()
-        edge = torch.empty_like(given)
-        out, mean, total = (node.new_empty(len(node), given.shape[1]) for _ in range(3))
+    def forward(ctx: Any, node: Tensor, edge_term: Tensor, source: Ends, target: Ends) -> tuple[Tensor, Tensor]:
+        node, edge_term = node.contiguous(), edge_term.contiguous()
+        edge = torch.empty_like(edge_term)
+        out, mean, total = (node.new_empty(len(node), edge_term.shape[1]) for _ in range(3))
         ctx.source, ctx.target = source, target
-        call = _NativeGatedMeans.call(ctx, node=node, given=given, edge=edge, out=out, mean=mean, total=total)
+        call = _NativeGatedMeans.call(ctx, node=node, given=edge_term, edge=edge, out=out, mean=mean, total=total)
         kernels().gated_forward(ctypes.byref(call))
         ctx.save_for_backward(node, edge, mean, total)
         return edge, out
@@ -77,12 +77,12 @@ class _NativeGatedMeans(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dedge: Tensor, dout: Tensor) -> tuple[Tensor, Tensor, None, None]:
         node, edge, mean, total = ctx.saved_tensors
-        given, dnode, sent = torch.empty_like(edge), torch.empty_like(node), torch.empty_like(edge)
+        dgiven, dnode, sent = torch.empty_like(edge), torch.empty_like(node), torch.empty_like(edge)
         dedge, dout = dedge.contiguous(), dout.contiguous()
-        told = {"dedge": dedge, "dout": dout, "dnode": dnode, "dgiven": given, "sent": sent}
-        call = _NativeGatedMeans.call(ctx, node=node, edge=edge, mean=mean, total=total, **told)
+        gradients = {"dedge": dedge, "dout": dout, "dnode": dnode, "dgiven": dgiven, "sent": sent}
+        call = _NativeGatedMeans.call(ctx, node=node, edge=edge, mean=mean, total=total, **gradients)
         kernels().gated_backward(ctypes.byref(call))
-        return dnode, given, None, None
+        return dnode, dgiven, None, None
 
     @staticmethod
     def call(ctx: Any, **tensors: Tensor) -> _Call:
@@ -93,36 +93,36 @@ class _NativeGatedMeans(torch.autograd.Function):
         return _Call(nodes=nodes, width=width, threads=torch.get_num_threads(), **addresses)
 
 
-def gated_means(node: Tensor, given: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-    """What edges carry and what nodes read by it, before these are normalised; see `GatedGCN`.
+def gated_means(node: Tensor, edge_term: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
+    """The new states of edges and nodes before normalisation, see `GatedGCN`.
 
     Args:
         node: (N, 4 width): A x and D x of a reader, B x and E x of a source.
-        given: (E, width): C e.
+        edge_term: (E, width): C e.
 
     Returns:
         (E, width): ``ê_ij``; (N, width): ``A x_i + sum_j s(ê_ij) B x_j / (sum_j s(ê_ij) + 1e-6)``.
     """
-    source, target, width = sources(batch), targets(batch), given.shape[1]
-    trusted = addressable(node, given) and len(node) == batch.num_nodes and len(given) == batch.num_edges
-    if trusted and source.within and target.within and obstacle() is None:
-        return _NativeGatedMeans.apply(node, given, source, target)
-    own, key, sent = node.split([width, width, 2 * width], dim=1)
+    source, target, width = sources(batch), targets(batch), edge_term.shape[1]
+    consistent = addressable(node, edge_term) and len(node) == batch.num_nodes and len(edge_term) == batch.num_edges
+    if consistent and source.within and target.within and obstacle() is None:
+        return _NativeGatedMeans.apply(node, edge_term, source, target)
+    own_term, key, sent = node.split([width, width, 2 * width], dim=1)
     value, query = sent.split(width, dim=1)
-    edge = gather(key, target) + gather(query, source) + given
+    edge = gather(key, target) + gather(query, source) + edge_term
     if transformed():
         gate = edge.sigmoid()
         weighted, total = add_up(gate * gather(value, source), target), add_up(gate, target)
     else:
         weighted, total = _GatedSums.apply(edge, value, source, target)
-    return edge, own + weighted / (total + EPSILON)
+    return edge, own_term + weighted / (total + EPSILON)
 
 
 class GatedGCN(Layer):
-    """Residual gated graph convolution with an edge stream (Bresson & Laurent 2018), as GPS and the benchmarks use it.
+    """Residual gated graph convolution with edge states (Bresson & Laurent 2018), as used by GPS and the benchmarks.
 
     ``ê_ij = D x_i + E x_j + C e_ij``, ``x_i' = x_i + ReLU(BN(A x_i + sum_j s(ê_ij) B x_j / (sum_j s(ê_ij) + 1e-6)))``,
-    ``e_ij' = e_ij + ReLU(BN(ê_ij))``, s the sigmoid. Edges that carry nothing start at zero.
+    ``e_ij' = e_ij + ReLU(BN(ê_ij))``, s the sigmoid. Edges without features start at zero.
     """
 
     reads = "edges"
@@ -145,7 +145,7 @@ class GatedGCN(Layer):
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> dict[str, Tensor]:
         x = state.x
         e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
-        edge, read = gated_means(self.of_node(x), self.of_edge(e), batch)
-        new_x = normalised(self.norm_x, read, batch).relu()
+        edge, node = gated_means(self.of_node(x), self.of_edge(e), batch)
+        new_x = normalised(self.norm_x, node, batch).relu()
         new_e = normalised(self.norm_e, edge, batch, "e").relu()
         return {name: dropout(new, self.dropout, self.training) for name, new in (("x", new_x), ("e", new_e))}

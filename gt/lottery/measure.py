@@ -46,7 +46,7 @@ def padded_cases(device: str) -> Iterator[Case]:
     """Cases by length and stack (graphs times heads), except those that are too large."""
     for i, length in enumerate(costs.LENGTHS):
         for j, stack in enumerate(costs.STACKS):
-            if length * length * stack > costs.MOST_ENTRIES or length * stack > costs.MOST_ROWS:
+            if length * length * stack > costs.MAX_ENTRIES or length * stack > costs.MAX_ROWS:
                 continue
             heads = min(stack, costs.HEADS)
             graphs = stack // heads
@@ -64,9 +64,9 @@ def padded_cases(device: str) -> Iterator[Case]:
 
 def listed_cases(device: str) -> Iterator[Case]:
     """Cases by pairs per node and number of nodes, except those that are too large."""
-    for i, read in enumerate(costs.READ):
+    for i, read in enumerate(costs.DEGREES):
         for j, nodes in enumerate(costs.NODES):
-            if read * nodes > costs.MOST_PAIRS or read > nodes:
+            if read * nodes > costs.MAX_PAIRS or read > nodes:
                 continue
             scattered = Hops(1)(random_graphs([nodes], read - 1).to(device))
             near = (Window(read - 1) & Causal())(path_graphs([nodes]).to(device))
@@ -79,7 +79,7 @@ def blocked_cases(device: str) -> Iterator[Case]:
     """Cases by block entries per node and number of nodes, except those that are too large."""
     for i, area in enumerate(costs.AREA):
         for j, nodes in enumerate(costs.NODES):
-            if area > max(nodes, SIDE) or area * nodes > costs.MOST_BLOCKED:
+            if area > max(nodes, SIDE) or area * nodes > costs.MAX_BLOCKED:
                 continue
             size = min(area, nodes)
             pairs = Hops(1)(random_graphs([size] * (nodes // size), 4).to(device))
@@ -104,7 +104,7 @@ def supporting(device: str, dtype: torch.dtype, layouts: Sequence[str]) -> list[
     demand = Demand(device=device, half=dtype in (torch.float16, torch.bfloat16))
 
     def supports(backend: Backend) -> bool:
-        return backend.layout in layouts and not (backend.obstacle(demand) or backend.avoided(demand))
+        return backend.layout in layouts and not (backend.obstacle(demand) or backend.drawback(demand))
 
     return [name for name, backend in BACKENDS.items() if supports(backend)]
 
@@ -130,7 +130,7 @@ def measure(device: str, dtype: torch.dtype = torch.float32, show: Callable[[Any
         for case in show(list(cases(device)) * TURNS):
             step = partial(attention_step, case.pairs, inputs(case.pairs, case.heads, case.channels, dtype))
             for name in supporting(device, dtype, layouts):
-                if BACKENDS[name].unfit(case.pairs) or spent[name] > PATIENCE:
+                if BACKENDS[name].pairs_obstacle(case.pairs) or spent[name] > PATIENCE:
                     continue
                 started = time.perf_counter()
                 repeats = timed(step(name), device, minimum=1, seconds=BUDGET)

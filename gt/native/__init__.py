@@ -1,1 +1,1 @@
-"""Kernels in C for a CPU: what PyTorch computes in many passes over memory, in one."""
+"""C kernels for the CPU, which fuse what PyTorch computes in many passes over memory."""

@@ -1,4 +1,4 @@
-"""Masks that leave some nodes without anybody to read."""
+"""Masks under which some nodes read nobody."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from gt.masks import Mask
 
 @dataclass(frozen=True)
 class Neighbours(Mask):
-    """The edges alone: a node does not read itself, and one without edges reads nobody."""
+    """Edges without self-loops: a node without incoming edges reads nobody."""
 
     def keys(self, batch):
         return batch.edge_index[1] * batch.num_nodes + batch.edge_index[0]

@@ -1,4 +1,4 @@
-"""Which backend is chosen: read from a table of costs, among those that can serve, without a look at a device."""
+"""The choice of a backend by a cost table, among those that can be used, without synchronising a device."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gt.attention import BACKENDS, Demand, attend, choose, costs, dispatch, explain, prepare
-from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, between, cost_table, read_table
+from gt.attention.costs import CHANNELS, KINDS, LISTED, PADDED, CostTable, cost_table, interpolate, read_table
 from gt.attention.scores import Additive, Gated, HopDecay, PositionDecay
 from gt.graph import path_graphs
 from gt.layers import Attention
@@ -19,7 +19,7 @@ PLAIN = Demand()
 
 
 def table_of(**seconds):
-    """A table in which each backend takes the same time wherever it is read."""
+    """A table in which each backend has a constant time."""
     times = {}
     for name, value in seconds.items():
         padded = BACKENDS[name].padded
@@ -41,13 +41,13 @@ def test_the_cheapest_takes_it(costing, monkeypatch, fastest):
     costing(**{name: 1.0 if name == fastest else 2.0 for name in ("dense", "sdpa", "sparse")})
     pairs = Complete()(random_batch((3, 2)))
     assert choose(pairs, Demand(heads=2)) == fastest
-    used = []
+    calls = []
     for name, backend in BACKENDS.items():
-        spy = lambda *a, f=backend.function, n=name: used.append(n) or f(*a)  # noqa: E731
+        spy = lambda *a, f=backend.function, n=name: calls.append(n) or f(*a)  # noqa: E731
         monkeypatch.setitem(BACKENDS, name, dispatch.Backend(spy, layout=backend.layout))
     q = torch.randn(5, 2, 16)
     attend(q, q, q, pairs)
-    assert used == [fastest]
+    assert calls == [fastest]
 
 
 def test_what_cannot_serve_is_not_chosen_and_says_why(costing):
@@ -58,9 +58,9 @@ def test_what_cannot_serve_is_not_chosen_and_says_why(costing):
         assert choose(pairs, demand) == "dense"
         assert isinstance(explain(pairs, demand)["sdpa"], str)
     q = torch.randn(5, 4, 16)
-    with pytest.raises(ValueError, match="the backend 'sdpa' cannot serve here: its values have no term for a pair"):
+    with pytest.raises(ValueError, match="the backend 'sdpa' cannot be used here: it does not support pair values"):
         attend(q, q, q, pairs, pair_value=torch.randn(13, 4, 16), backend="sdpa")
-    attend(q, q, q, pairs, dropout=0.1, backend="sdpa")  # slow, but it can
+    attend(q, q, q, pairs, dropout=0.1, backend="sdpa")  # slow but supported
 
 
 def test_a_table_is_exact_at_its_points_and_between_them_in_between():
@@ -68,17 +68,17 @@ def test_a_table_is_exact_at_its_points_and_between_them_in_between():
     grid = torch.rand(len(PADDED[0]), len(PADDED[1]), generator=draw).add(0.1).tolist()
     for i, row in enumerate(PADDED[0]):
         for j, column in enumerate(PADDED[1]):
-            assert math.isclose(between(grid, PADDED, (row, column)), grid[i][j])
+            assert math.isclose(interpolate(grid, PADDED, (row, column)), grid[i][j])
     corners = [grid[i][j] for i in (1, 2) for j in (2, 3)]
-    middle = between(grid, PADDED, (math.sqrt(24 * 64), math.sqrt(64 * 512)))
-    assert math.isclose(middle, math.prod(corners) ** 0.25)  # half way on a logarithmic scale
-    assert between(grid, PADDED, (1, 10**9)) == pytest.approx(grid[0][-1])
+    middle = interpolate(grid, PADDED, (math.sqrt(24 * 64), math.sqrt(64 * 512)))
+    assert math.isclose(middle, math.prod(corners) ** 0.25)  # halfway on a logarithmic scale
+    assert interpolate(grid, PADDED, (1, 10**9)) == pytest.approx(grid[0][-1])
 
 
 def test_what_needs_no_copies_or_reads_close_by_has_times_of_its_own():
     plain, table = table_of(dense=2.0, sparse=2.0), table_of(dense=1.0, sparse=1.0)
     near = {f"sparse/near/{d}": table.times[f"sparse/{d}"] for d in CHANNELS}
-    both = CostTable({**plain.times, **near, **{k: v for k, v in table.times.items() if "even" in k}}, {})
+    refined = CostTable({**plain.times, **near, **{k: v for k, v in table.times.items() if "even" in k}}, {})
     far = Hops(1)(random_batch((costs.NEAR + 1,), density=0.01))
     ratios = {
         "sparse": {
@@ -96,8 +96,8 @@ def test_what_needs_no_copies_or_reads_close_by_has_times_of_its_own():
     for backend, cases in ratios.items():
         for name, (pairs, ratio) in cases.items():
             expected = ratio * plain.seconds(backend, pairs, PLAIN)
-            assert both.seconds(backend, pairs, PLAIN) == pytest.approx(expected), name
-    # a table of an earlier version does not tell them apart
+            assert refined.seconds(backend, pairs, PLAIN) == pytest.approx(expected), name
+    # a table of an earlier version does not distinguish them
     earlier = CostTable({k: v for k, v in plain.times.items() if "even" not in k}, {})
     even = Hops(1)(random_batch((9, 9)))
     assert earlier.seconds("dense", even, PLAIN) == plain.seconds("dense", even, PLAIN)
@@ -139,22 +139,22 @@ def test_a_damaged_or_outdated_table_is_passed_over(tmp_path, content):
 
 def test_a_machines_own_table_goes_before_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "user_cache_path", lambda name: tmp_path / name)
-    own = tmp_path / "gt"
+    folder = tmp_path / "gt"
     cost_table.cache_clear()
     shipped = json.loads((costs.SHIPPED / "cpu.json").read_text())["source"]["device"]
     assert cost_table("cpu", half=False).source["device"] == shipped
-    table_of(flash=1.0).write(costs.cached_path("costs", "cpu"))  # as earlier versions kept it
+    table_of(flash=1.0).write(costs.cached_path("costs", "cpu"))  # where earlier versions stored it
     cost_table.cache_clear()
     assert all(name.startswith("flash/") for name in cost_table("cpu", half=True).times)
     table_of(sparse=1.0).write(costs.table_path("cpu", half=False))
     cost_table.cache_clear()
     for half in (False, True):
         assert set(cost_table("cpu", half).times) == {"sparse/16", "sparse/64"}
-    table_of(dense=1.0).write(costs.table_path("cpu", half=True))  # in 16 bits other ways may be the fastest
+    table_of(dense=1.0).write(costs.table_path("cpu", half=True))  # other backends may be fastest in 16 bits
     cost_table.cache_clear()
     assert set(cost_table("cpu", half=False).times) == {"sparse/16", "sparse/64"}
     assert not set(cost_table("cpu", half=True).times) & {"sparse/16", "sparse/64"}
-    assert len(list(own.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 3
     cost_table.cache_clear()
 
 
@@ -165,14 +165,14 @@ def test_prepared_pairs_wait_for_no_device(costing, mask, fastest):
     demand = Demand(device="meta", heads=2, channels=3)
     batch = random_batch((30, 10), density=0.1)
     prepare(mask(batch), demand)
-    there = mask(batch.to("meta"))  # reading a value of a meta tensor raises
-    assert choose(there, demand) == fastest
+    moved = mask(batch.to("meta"))  # reading a value of a meta tensor raises
+    assert choose(moved, demand) == fastest
     q = torch.empty(batch.num_nodes, 2, 3, device="meta")
-    if fastest == "sparse":  # sparse products have no meta kernel: each index that they take must be there
+    if fastest == "sparse":  # sparse products have no meta kernel: check that each index they need was precomputed
         needed = ("edges", "stack_2", "edge_heads", "dense_entry")
-        assert all(name in vars(there) for name in needed)
+        assert all(name in vars(moved) for name in needed)
     else:
-        assert attend(q, q, q, there).shape == q.shape
+        assert attend(q, q, q, moved).shape == q.shape
 
 
 @pytest.mark.parametrize("fastest", ["dense", "sparse"])
@@ -182,13 +182,13 @@ def test_what_hints_and_edges_ask_for_is_prepared_too(costing, mask, fastest):
     layer = Attention(8, 2, hint=HopDecay, edges=True, edge_values=True)
     batch = random_batch((9, 4))
     prepare(mask(batch), layer.demand("meta", False))
-    before = set(vars(mask(batch)))
+    prepared = set(vars(mask(batch)))
     listed, padded = {"hops_16"}, {"dense_hops_16"}
-    assert before >= {"of_edges", "dense_entry"} | (padded if fastest == "dense" else listed)
-    there = mask(batch.to("meta"))
+    assert prepared >= {"of_edges", "dense_entry"} | (padded if fastest == "dense" else listed)
+    moved = mask(batch.to("meta"))
     if fastest == "dense":
         x, e = torch.empty(13, 8, device="meta"), torch.empty(batch.num_edges, 8, device="meta")
-        assert layer.to("meta")(State(x, e), batch.to("meta"), there)["x"].shape == (13, 8)
+        assert layer.to("meta")(State(x, e), batch.to("meta"), moved)["x"].shape == (13, 8)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -206,17 +206,17 @@ def test_what_hints_and_edges_ask_for_is_prepared_too(costing, mask, fastest):
 )
 def test_what_a_layer_says_ahead_is_what_attention_is_then_asked_for(options, training, monkeypatch):
     layer, batch = Attention(8, 2, **options).train(training), random_batch((5, 3))
-    said, asked, of = layer.demand("cpu", False), [], Demand.of
+    announced, demands, of = layer.demand("cpu", False), [], Demand.of
 
     def recorded(*args, **kwargs):
-        asked.append(of(*args, **kwargs))
-        return asked[-1]
+        demands.append(of(*args, **kwargs))
+        return demands[-1]
 
     monkeypatch.setattr(dispatch.Demand, "of", recorded)
     with torch.set_grad_enabled(training):
         layer(State(torch.randn(8, 8), torch.randn(batch.num_edges, 8)), batch, Complete()(batch))
-    assert len(asked) == 2  # of the layer, which chooses, and of `attend`, which checks
-    assert set(asked) == {said}
+    assert len(demands) == 2  # of the layer, which chooses, and of `attend`, which checks
+    assert set(demands) == {announced}
 
 
 def test_pairs_of_a_layer_that_asks_nothing_of_attention_are_listed():

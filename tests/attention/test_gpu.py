@@ -1,4 +1,4 @@
-"""Every backend on a GPU against dense matrices in float64 on the CPU, and a step that waits for nothing."""
+"""Every backend on a GPU against dense matrices in float64 on the CPU, and a training step without synchronisation."""
 
 from functools import partial
 
@@ -36,22 +36,22 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 @pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse", "triton", "flash", "flex"])
 def test_a_backend_gives_the_numbers_of_dense_matrices(backend, mask, sizes, dtype):
     torch.manual_seed(0)
-    here = mask(random_batch(sizes, density=0.05))
-    there = mask(random_batch(sizes, density=0.05).to("cuda"))
+    cpu_pairs = mask(random_batch(sizes, density=0.05))
+    pairs = mask(random_batch(sizes, density=0.05).to("cuda"))
     demand = Demand(device="cuda", half=dtype != torch.float32, heads=2, channels=16)
-    if reason := BACKENDS[backend].refusal(there, demand):
+    if reason := BACKENDS[backend].refusal(pairs, demand):
         pytest.skip(reason)
-    drawn = [torch.randn(sum(sizes), 2, 16, dtype=dtype).double() for _ in range(4)]
-    exact, grad = [t.requires_grad_() for t in drawn[:3]], drawn[3]
-    expected = attend(*exact, here, backend="dense")
+    random = [torch.randn(sum(sizes), 2, 16, dtype=dtype).double() for _ in range(4)]
+    exact, grad = [t.requires_grad_() for t in random[:3]], random[3]
+    expected = attend(*exact, cpu_pairs, backend="dense")
     expected = (expected.detach(), *torch.autograd.grad(expected, exact, grad))
-    given = [t.detach().to("cuda", dtype).requires_grad_() for t in exact]
-    out = attend(*given, there, backend=backend)
-    results = (out, *torch.autograd.grad(out, given, grad.to("cuda", dtype)))
-    for what, value, right in zip("oqkv", results, expected, strict=True):
+    tensors = [t.detach().to("cuda", dtype).requires_grad_() for t in exact]
+    out = attend(*tensors, pairs, backend=backend)
+    results = (out, *torch.autograd.grad(out, tensors, grad.to("cuda", dtype)))
+    for name, value, reference in zip("oqkv", results, expected, strict=True):
         assert value.dtype == dtype
-        error = float((value.double().cpu() - right).abs().max())
-        assert error <= TOLERANCE[dtype] * max(1.0, float(right.abs().max())), f"{what}: {error}"
+        error = float((value.double().cpu() - reference).abs().max())
+        assert error <= TOLERANCE[dtype] * max(1.0, float(reference.abs().max())), f"{name}: {error}"
 
 
 def network(block, mask=None, kind="regression"):
@@ -81,12 +81,12 @@ def test_networks_give_the_numbers_of_the_cpu(name):
     out = net(batch.to("cuda"))
     torch.testing.assert_close(out.cpu(), expected, rtol=1e-3, atol=1e-3)
     loss = F.l1_loss(out, torch.zeros_like(out))
-    for value, right in zip(
+    for value, reference in zip(
         torch.autograd.grad(loss, list(net.parameters()), allow_unused=True), gradients, strict=True
     ):
-        assert (value is None) == (right is None)
-        if value is not None and right is not None:
-            torch.testing.assert_close(value.cpu(), right, rtol=1e-2, atol=1e-3)
+        assert (value is None) == (reference is None)
+        if value is not None and reference is not None:
+            torch.testing.assert_close(value.cpu(), reference, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -110,7 +110,7 @@ def test_a_training_step_never_waits_for_the_device(name):
         optimiser.step()
         optimiser.zero_grad()
 
-    for batch in batches[:2]:  # kernels are loaded, and the optimiser's state made
+    for batch in batches[:2]:  # loads kernels and creates the optimiser's state
         step(batch)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,4 +1,4 @@
-"""Scores beyond the dot product, hints and pair values: against a loop over readers, on every backend that serves."""
+"""Scores beyond the dot product, hints and pair values against a loop over readers, on each backend that has them."""
 
 import math
 
@@ -41,27 +41,27 @@ def parameters_of_head(score, h):
 LOOPS = {None: product, Gated: gated, Additive: additive, Separable: separable}
 
 
-def looped(q, k, v, pairs, kind, score, pair, value, bias):
-    """One reader and head at a time."""
+def reference(q, k, v, pairs, kind, score, pair, value, bias):
+    """Reference implementation: one reader and head at a time."""
     source, target = pairs.edges.tolist()
     out = torch.zeros(len(q), HEADS, v.shape[2], dtype=v.dtype)
     rows = []
     for i in range(len(q)):
         for h in range(HEADS):
-            read = [p for p in range(len(source)) if target[p] == i]
+            indices = [p for p in range(len(source)) if target[p] == i]
             if pairs.edge_heads is not None:
-                read = [p for p in read if pairs.edge_heads[p, h]]
-            if not read:
+                indices = [p for p in indices if pairs.edge_heads[p, h]]
+            if not indices:
                 rows.append(out[i, h])
                 continue
-            own = parameters_of_head(score, h)
+            params = parameters_of_head(score, h)
             no_pair = torch.ones(CHANNELS, dtype=v.dtype) if kind is Gated else torch.zeros(CHANNELS, dtype=v.dtype)
             scores = torch.stack([
-                torch.as_tensor(LOOPS[kind](own, q[i, h], k[source[p], h], no_pair if pair is None else pair[p, h]))
+                torch.as_tensor(LOOPS[kind](params, q[i, h], k[source[p], h], no_pair if pair is None else pair[p, h]))
                 + (0.0 if bias is None else bias[p, h])
-                for p in read
+                for p in indices
             ])  # fmt: skip
-            values = torch.stack([v[source[p], h] + (0.0 if value is None else value[p, h]) for p in read])
+            values = torch.stack([v[source[p], h] + (0.0 if value is None else value[p, h]) for p in indices])
             rows.append(scores.softmax(0) @ values)
     return torch.stack(rows).view_as(out)
 
@@ -78,34 +78,34 @@ def looped(q, k, v, pairs, kind, score, pair, value, bias):
 def test_every_score_equals_a_loop(kind, with_pair, with_value, with_bias, mask):
     torch.manual_seed(0)
     pairs = mask(random_batch((1, 4, 3), density=0.4))
-    made = {"dtype": torch.float64, "requires_grad": True}
-    q, k, v = (torch.randn(8, HEADS, CHANNELS, **made) for _ in range(3))
-    pair = torch.randn(pairs.count, HEADS, CHANNELS, **made) if with_pair else None
-    value = torch.randn(pairs.count, HEADS, CHANNELS, **made) if with_value else None
-    bias = torch.randn(pairs.count, HEADS, **made) if with_bias else None
+    options = {"dtype": torch.float64, "requires_grad": True}
+    q, k, v = (torch.randn(8, HEADS, CHANNELS, **options) for _ in range(3))
+    pair = torch.randn(pairs.count, HEADS, CHANNELS, **options) if with_pair else None
+    value = torch.randn(pairs.count, HEADS, CHANNELS, **options) if with_value else None
+    bias = torch.randn(pairs.count, HEADS, **options) if with_bias else None
     score = kind(HEADS, CHANNELS).double() if kind else None
     leaves = [t for t in (q, k, v, pair, value, bias, *(score.parameters() if score else ())) if t is not None]
-    truth = looped(q, k, v, pairs, kind, score, pair, value, bias)
-    weights = torch.randn_like(truth)
+    expected = reference(q, k, v, pairs, kind, score, pair, value, bias)
+    weights = torch.randn_like(expected)
 
     def gradients(out):
         if not out.requires_grad:
             return [torch.zeros_like(t) for t in leaves]
         return torch.autograd.grad((out * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
 
-    wanted = gradients(truth)
-    served = 0
+    expected_grads = gradients(expected)
+    supported = 0
     for backend in ("auto", *BACKENDS):
         try:
             out = attend(q, k, v, pairs, bias, 0.0, backend, score, pair, value)
         except ValueError as error:
-            assert "cannot serve here" in str(error)  # noqa: PT017
+            assert "cannot be used here" in str(error)  # noqa: PT017
             continue
-        served += 1
-        torch.testing.assert_close(out, truth, rtol=1e-10, atol=1e-10)
-        for a, b in zip(gradients(out), wanted, strict=True):
+        supported += 1
+        torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+        for a, b in zip(gradients(out), expected_grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
-    assert served >= 3  # auto, dense, sparse
+    assert supported >= 3  # auto, dense, sparse
 
 
 @pytest.mark.parametrize("hint", [HopDecay, PositionDecay])
@@ -133,14 +133,14 @@ def test_decay_multiplies_weights_by_an_exponential(hint, sizes):
             torch.testing.assert_close(attend(q, k, v, pairs, decay, backend=backend), expected)
 
 
-def hops(batch, reader, source, most):
-    """By levels, one node after the other."""
-    level, seen, distance = {reader}, {reader}, 0
-    while source not in level and distance <= most:
-        level = {j for j, i in batch.edge_index.T.tolist() if i in level} - seen
-        seen |= level
+def hops(batch, reader, source, limit):
+    """Breadth-first search."""
+    level, visited, distance = {reader}, {reader}, 0
+    while source not in level and distance <= limit:
+        level = {j for j, i in batch.edge_index.T.tolist() if i in level} - visited
+        visited |= level
         distance += 1
-    return min(distance, most + 1)
+    return min(distance, limit + 1)
 
 
 def test_a_decay_is_learned_and_its_gradient_right():
@@ -164,10 +164,10 @@ def test_a_decay_is_learned_and_its_gradient_right():
 def test_shapes_that_do_not_fit_are_refused():
     pairs = Window(1)(random_batch((3, 2)))
     q = torch.zeros(5, 2, 4)
-    right = rf"\({pairs.count}, 2, 4\)"
-    for what in ("pair", "pair_value"):
-        with pytest.raises(ValueError, match=f"{what} of these pairs is {right}, not"):
-            attend(q, q, q, pairs, **{what: torch.zeros(3, 2, 4)})
+    expected = rf"\({pairs.count}, 2, 4\)"
+    for name in ("pair", "pair_value"):
+        with pytest.raises(ValueError, match=f"{name} must have the shape {expected}, not"):
+            attend(q, q, q, pairs, **{name: torch.zeros(3, 2, 4)})
 
 
 def test_a_score_is_not_left_to_the_fused_kernel():
@@ -176,7 +176,7 @@ def test_a_score_is_not_left_to_the_fused_kernel():
 
 
 class PerOffset(Hint):
-    """A number for each head and each position ahead or behind, up to 3."""
+    """A learned bias for each head and each offset of positions, clamped to 3."""
 
     def __init__(self, heads):
         super().__init__()
@@ -199,7 +199,7 @@ def test_a_bias_is_one_function_of_signed_offsets():
 
 
 class Cut(Hint):
-    """Nobody further than two hops away, and less the further within them."""
+    """Hides sources beyond two hops and penalises distance within them."""
 
     most = 2
 

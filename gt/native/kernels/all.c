@@ -1,4 +1,4 @@
-/* The kernels as one unit, which is compiled where they are first used: see gt/native/library.py. */
+/* All kernels as one translation unit, compiled on first use: see gt/native/library.py. */
 
 #include "lanes.h"
 

@@ -1,33 +1,33 @@
-/* Attention within whole graphs of packed nodes, a graph and a head at a time: its rows fit the nearest caches.
-   As FlashAttention (Dao et al. 2022) it keeps no weights, which the backward pass works out again. */
+/* Attention within whole graphs of packed nodes, one graph and head at a time, whose rows fit into the nearest caches.
+   Like FlashAttention (Dao et al. 2022) it recomputes the weights in the backward pass. */
 
-#define BLOCK 32    /* readers whose scores are worked out at once */
-#define READERS 512 /* of a graph and a head that a task has, or more, for there are no more than: */
-#define TASKS 16    /* both as in gt/attention/native.py */
+#define BLOCK 32    /* readers whose scores are computed at once */
+#define READERS 512 /* minimum of a task, for each graph and head; more if there would be too many tasks: */
+#define TASKS 16    /* maximum for each graph and head; both as in gt/attention/native.py */
 
 typedef struct {
-    const float *q, *k, *v, *grad; /* (N, H, D) in rows of so many floats each: */
+    const float *q, *k, *v, *grad; /* (N, H, D) with these row strides, in floats: */
     int64_t row_q, row_k, row_v, row_grad;
     const int64_t *ptr;       /* (graphs + 1): the first node of each graph */
-    float *out, *norm;        /* (N, H, D); (N, H, 2): the highest score, and by what weights were multiplied */
-    float *dq, *dk, *dv;      /* gradients, in rows of */
+    float *out, *norm;        /* (N, H, D); (N, H, 2): the maximum score, and the factor that normalises weights */
+    float *dq, *dk, *dv;      /* gradients, with the row stride */
     int64_t row_gradients;
-    float *scratch;           /* `attention_scratch` floats for each thread */
-    const int64_t *graph, *begin; /* of each task of all heads; where in `partial` its rows begin; or none: one a graph */
-    float *partial;           /* (rows, 2, H, D): what each task adds to dk and dv, where a graph has several */
+    float *scratch;           /* `attention_scratch` floats per thread */
+    const int64_t *graph, *begin; /* of each task; its first row in `partial`; or null: one task per graph */
+    float *partial;           /* (rows, 2, H, D): contributions of tasks to dk and dv, for graphs with several */
     int64_t tasks;
     int64_t heads, channels, largest, threads;
-    int64_t back, ahead;      /* how far from its own place a node reads */
-    const uint8_t *allowed;   /* (graphs, 1 or H, side, side): whether i reads j; or none: position alone decides */
-    const float *bias;        /* the same of what is added to scores, or none */
-    float *dbias;             /* (graphs, H, side, side): its gradient, zeros at first; or none */
+    int64_t back, ahead;      /* how many positions before and after itself a node reads */
+    const uint8_t *allowed;   /* (graphs, 1 or H, side, side): whether i reads j; or null: positions decide */
+    const float *bias;        /* of the same shape, added to scores, or null */
+    float *dbias;             /* (graphs, H, side, side): its gradient, initially zeros; or null */
     int64_t allowed_heads, bias_heads, side;
     uint64_t seed;
-    uint32_t dropped;         /* of 2^32 weights */
-    float scale, kept;        /* of scores; of the weights that are kept */
+    uint32_t dropped;         /* threshold of dropout, of 2^32 */
+    float scale, kept;        /* of scores; of the weights that dropout keeps */
 } Attention;
 
-/* Floats that a thread needs: eight copies of a graph's rows or their transposes, two blocks of scores, one of rows. */
+/* Floats per thread: seven copies of a graph's rows, some transposed, two blocks of scores and one of rows. */
 int64_t attention_scratch(const Attention *t) {
     long wide = padded(t->channels, LANES), tall = padded(t->largest, BLOCK);
     return 5 * tall * wide + 2 * wide * tall + 2 * BLOCK * tall + BLOCK * wide;
@@ -48,13 +48,13 @@ static void transpose_rows(const float *from, long row, long count, long channel
     }
 }
 
-/* The nodes that some of `count` readers from `first` on read: from `low`, which starts a vector, to before `high`. */
+/* The nodes read by any of `count` readers from `first` on: `low`, aligned to vectors, up to but excluding `high`. */
 static inline void span_of(const Attention *t, long first, long count, long nodes, long *low, long *high) {
     *low = first > t->back ? (first - t->back) / LANES * LANES : 0;
     *high = first + count - 1 < nodes - t->ahead ? first + count + t->ahead : nodes;
 }
 
-/* The row of reader i of a head in a padded (graphs, heads, side, side). */
+/* The offset of the row of reader i in a padded (graphs, heads, side, side). */
 static inline long padded_row(const Attention *t, long graph, long heads, long h, long i) {
     return ((graph * heads + h % heads) * t->side + i) * t->side;
 }
@@ -66,7 +66,7 @@ static inline ints open_at(const uint8_t *allowed, long count) {
     return __builtin_convertvector(some, ints) != 0;
 }
 
-/* Add the bias to the row of scores of reader i, of `width` nodes from `low` on: minus infinity where it does not read. */
+/* Add the bias to reader i's scores of `width` nodes from `low` on; those that it may not read become minus infinity. */
 static inline void complete_scores(const Attention *t, float *scores, long graph, long h, long i, long nodes, long low, long width) {
     const long first = i > t->back ? i - t->back : 0, after = i < nodes - t->ahead ? i + t->ahead + 1 : nodes;
     if (t->bias) {
@@ -82,7 +82,7 @@ static inline void complete_scores(const Attention *t, float *scores, long graph
     for (long j = after; j < low + width; j++) scores[j - low] = -INFINITY;
 }
 
-/* What a task is about: some readers of one graph and head. */
+/* A task: some readers of one graph and head. */
 typedef struct {
     long graph, h, at, start, nodes, first, after, parts;
     const int64_t *begin;
@@ -132,14 +132,14 @@ void attention_forward(const Attention *t) {
                     for (long j = LANES; j < width; j += LANES) most = pick(load(row + j) > most, load(row + j), most);
                     float top = most[0];
                     for (int lane = 1; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
-                    if ((t->allowed || t->bias) && top == -INFINITY) top = 0; /* reads nobody, or what is not a number */
+                    if ((t->allowed || t->bias) && top == -INFINITY) top = 0; /* reads nobody, or scores are NaN */
                     for (long j = 0; j < width; j += LANES) {
                         floats weight = exponential(load(row + j) - top);
                         total += weight;
                         store(row + j, t->dropped ? keep(t, key, low + j, weight) : weight);
                     }
                     float sum = sum_of(total);
-                    share[r] = sum == 0 ? 0 : t->kept / sum; /* 0 where nobody is read */
+                    share[r] = sum == 0 ? 0 : t->kept / sum; /* 0 for readers of nobody */
                     t->norm[2 * reader] = top;
                     t->norm[2 * reader + 1] = sum == 0 ? 0 : 1 / sum;
                 }
@@ -217,7 +217,7 @@ void attention_backward(const Attention *t) {
                 memcpy(to_v, dv + i * wide, sizeof(float) * channels);
             }
         }
-        for (long n = 0; t->graph && n < t->tasks; n++) { /* sums over the tasks of a graph, in their order */
+        for (long n = 0; t->graph && n < t->tasks; n++) { /* sum over the tasks of a graph, in order */
             const Task task = task_of(t, n * heads);
             if (task.first || task.parts == 1) continue;
 #pragma omp for schedule(static)

@@ -1,7 +1,7 @@
-/* Dropout (Srivastava et al. 2014) that keeps nothing but a seed until its backward pass, which is the same again. */
+/* Dropout (Srivastava et al. 2014) that saves only a seed; its backward pass is the same operation. */
 
-#define CHUNK 4096 /* elements that a key serves */
-#define ALONE 16384 /* elements for which no other thread is woken */
+#define CHUNK 4096 /* elements per key */
+#define ALONE 16384 /* elements up to which one thread is used */
 
 void dropout(const float *x, float *y, int64_t count, uint64_t seed, uint32_t dropped, float kept, int64_t threads) {
 #pragma omp parallel for num_threads(threads) if (count > ALONE)

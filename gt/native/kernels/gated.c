@@ -1,4 +1,4 @@
-/* Gated sums over the edges that each node reads (Bresson & Laurent 2018), and the gates of the next layer:
+/* Gated sums over the edges that each node reads (Bresson & Laurent 2018), and the edges' new states:
    e_ij = D x_i + E x_j + C e_ij, x_i' = A x_i + sum_j s(e_ij) B x_j / (sum_j s(e_ij) + 1e-6), s the sigmoid. */
 
 #define EPSILON 1e-6f
@@ -7,10 +7,10 @@ typedef struct {
     const float *node;              /* (N, 4 W): A and D of a reader, B and E of a source */
     const float *given;             /* (E, W): C of each edge */
     const int64_t *source, *rowptr; /* (E,), edges sorted by target; (N + 1,) */
-    const int64_t *order, *colptr;  /* (E,) numbers of edges sorted by source; (N + 1,) */
-    float *edge, *out, *mean, *total; /* (E, W) e_ij; (N, W) x_i', the gated mean, and what it was divided by */
-    const float *dout, *dedge;      /* gradients of what comes out */
-    float *dnode, *dgiven, *sent;   /* of what went in; scratch (E, W): what each value's gradient takes of an edge */
+    const int64_t *order, *colptr;  /* (E,) edge indices sorted by source; (N + 1,) */
+    float *edge, *out, *mean, *total; /* (E, W) e_ij; (N, W) x_i', the gated mean, and its denominator */
+    const float *dout, *dedge;      /* gradients of the outputs */
+    float *dnode, *dgiven, *sent;   /* of the inputs; scratch (E, W): the gradient that an edge passes to its value */
     int64_t nodes, width, threads;
 } Gated;
 
@@ -45,7 +45,7 @@ void gated_backward(const Gated *t) {
 #pragma omp parallel num_threads(t->threads)
     {
 #pragma omp for schedule(static)
-        for (long i = 0; i < t->nodes; i++) /* by target: edges, and what readers gave */
+        for (long i = 0; i < t->nodes; i++) /* by target: gradients of edges and of readers' terms */
             for (long c = 0; c < width; c += LANES) {
                 const long some = width - c;
                 const floats dout = load_some(t->dout + i * width + c, some), mean = load_some(t->mean + i * width + c, some);
@@ -64,7 +64,7 @@ void gated_backward(const Gated *t) {
                 store_some(t->dnode + i * 4 * width + width + c, dreader, some);
             }
 #pragma omp for schedule(static)
-        for (long j = 0; j < t->nodes; j++) /* by source: what they sent */
+        for (long j = 0; j < t->nodes; j++) /* by source: gradients of sources' terms */
             for (long c = 0; c < width; c += LANES) {
                 const long some = width - c;
                 floats dvalue = all(0), dquery = all(0);

@@ -1,4 +1,4 @@
-/* What the kernels share: vectors of as many floats as a register holds, a product of small matrices, random numbers. */
+/* Shared by the kernels: vectors that fill a register, a product of small matrices, and random numbers. */
 
 #include <math.h>
 #include <omp.h>
@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #define LANES 16
 #else
-#define LANES 8 /* with 8 rows of sums all that a processor without AVX-512 has room for */
+#define LANES 8 /* with 8 rows of sums this fills the registers of a processor without AVX-512 */
 #endif
 #define ROWS 8
 
@@ -31,8 +31,8 @@ static inline floats pick(ints where, floats yes, floats no) { return (floats)((
 static inline long least(long a, long b) { return a < b ? a : b; }
 static inline long padded(long count, long unit) { return (count + unit - 1) / unit * unit; }
 
-/* The rest of a row that fills no vector goes by a vector of its own, of which `count` floats are real. With AVX-512 that
-   is one instruction; elsewhere a call, which rows shorter than a vector would wait for at each step. */
+/* The remainder of a row is loaded and stored as a vector of which `count` floats are valid. With AVX-512 that is one
+   instruction; elsewhere it is a call, which slows down rows shorter than a vector. */
 #ifdef __AVX512F__
 static inline floats some_of(const float *from, long count) { return (floats)_mm512_maskz_loadu_ps((1u << count) - 1, from); }
 static inline void put_some(float *to, floats x, long count) { _mm512_mask_storeu_ps(to, (1u << count) - 1, (__m512)x); }
@@ -58,10 +58,10 @@ static inline float sum_of(floats x) {
     return sum;
 }
 
-/* e^x to 2 units in the last place for x up to 88, NaN for NaN, 0 below -87. */
+/* e^x to within 2 ulp for x up to 88, NaN for NaN, 0 below -87. */
 static inline floats exponential(floats x) {
-    floats high = pick(x < all(-87.0f), all(-87.0f), x); /* a comparison that NaN fails, and passes through */
-    floats shifted = high * 1.44269504f + 12582912.0f;   /* its last bits are the nearest power of two */
+    floats high = pick(x < all(-87.0f), all(-87.0f), x); /* NaN fails the comparison and passes through */
+    floats shifted = high * 1.44269504f + 12582912.0f;   /* its low bits hold the nearest exponent of two */
     floats power = shifted - 12582912.0f;
     floats rest = high - power * 0.693359375f + power * 2.12194440e-4f;
     floats y = rest * 1.98756915e-4f + 1.39819995e-3f;
@@ -74,8 +74,8 @@ static inline floats exponential(floats x) {
     return pick(x < all(-87.0f), all(0.0f), y);
 }
 
-/* Random numbers that depend on a seed, a row and a place in it alone: two rounds of a 32-bit mixer, each with a key of
-   the row. A backward pass works them out again, by however many threads. */
+/* Random numbers that depend only on a seed, a row and a position in it: two rounds of a 32-bit mixer, each with a key
+   of the row. A backward pass reproduces them with any number of threads. */
 #define MIX(x) (x ^= x >> 16, x *= 0x7feb352dU, x ^= x >> 15, x *= 0x846ca68bU, x ^= x >> 16)
 
 typedef struct {
@@ -100,8 +100,8 @@ static inline bits drawn(Key key, uint32_t place) {
     return x;
 }
 
-/* C (rows, columns) of A (rows, depth), whose steps are `down` and `along`, and B (depth, columns) in rows of `ldb`;
-   `add` to what C holds. Rows come in eights, columns in whole vectors. */
+/* C = A B, or C += A B with `add`: A (rows, depth) has the strides `down` and `along`, B (depth, columns) and C have the
+   row strides `ldb` and `ldc`. Rows come in multiples of eight, columns in whole vectors. */
 static inline void product(const float *a, long down, long along, const float *b, long ldb, long rows, long columns,
                            long depth, float *c, long ldc, int add) {
     for (long i = 0; i < rows; i += ROWS)

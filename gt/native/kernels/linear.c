@@ -1,9 +1,9 @@
-/* Products of matrices of which one is as long as a batch and the rest are as wide as a network. */
+/* Matrix products of linear layers: one dimension is that of a batch, the others are widths of the network. */
 
-#define PANEL (2 * LANES) /* columns of a tile: with eight rows, sums for half the registers or more */
-#define DEPTH 512         /* of a sum before it is added to those before it, which keeps it exact */
+#define PANEL (2 * LANES) /* columns of a tile: with eight rows its sums take at least half the registers */
+#define DEPTH 512         /* terms per partial sum, which keeps rounding errors small */
 
-/* Eight rows and a panel of C = A B (+ C): `depth` steps, A in strides of its own, B in rows of `ldb`. */
+/* Eight rows and one panel of C += A B: `depth` terms, A with the stride `along`, B with the row stride `ldb`. */
 static inline void tile(const float *const *a, long along, const float *b, long ldb, long depth, floats sum[ROWS][2]) {
     for (long d = 0; d < depth; d++) {
         const floats left = load(b + d * ldb), right = load(b + d * ldb + LANES);
@@ -15,7 +15,7 @@ static inline void tile(const float *const *a, long along, const float *b, long 
     }
 }
 
-/* Columns of a (rows, columns) matrix from `first` on, or rows of it where it is `turned`, as panel: (depth, PANEL). */
+/* Pack columns from `first` on, or rows if the matrix is `turned` (transposed), into a panel (depth, PANEL). */
 static void pack(const float *from, long ld, long depth, long first, long columns, int turned, float *to) {
     const long count = least(columns - first, PANEL);
     for (long d = 0; d < depth; d++) {
@@ -24,8 +24,8 @@ static void pack(const float *from, long ld, long depth, long first, long column
     }
 }
 
-/* C (rows, columns) = A (rows, depth) B (depth, columns) + bias (columns,), or by the rows of B (columns, depth) where
-   it is turned; scratch: depth times the columns, rounded up to panels. */
+/* C (rows, columns) = A (rows, depth) B (depth, columns) + bias (columns,); if `turned`, B is (columns, depth) and
+   transposed. scratch: depth times the columns, rounded up to panels. */
 void linear_rows(const float *a, const float *b, const float *bias, float *c, int64_t rows, int64_t columns, int64_t depth,
                  int64_t turned, float *scratch, int64_t threads) {
     const long panels = padded(columns, PANEL) / PANEL, blocks = padded(rows, ROWS) / ROWS;
@@ -58,7 +58,7 @@ void linear_rows(const float *a, const float *b, const float *bias, float *c, in
     }
 }
 
-/* C (left, right) = A^T B of A (rows, left) and B (rows, right): the gradient of weights; whole tiles alone. */
+/* C (left, right) = A^T B of A (rows, left) and B (rows, right): the gradient of weights; whole tiles only. */
 void linear_outer(const float *a, const float *b, float *c, int64_t rows, int64_t left, int64_t right, int64_t threads) {
 #pragma omp parallel num_threads(threads)
     {

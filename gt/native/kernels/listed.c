@@ -1,31 +1,31 @@
-/* Attention over a list of pairs, sorted by reader, a reader at a time: what is kept is a number for each pair and head.
-   The backward pass goes over readers and then, for what they sent, over sources. Channels of a head come in whole
-   vectors, for which gt/attention/listed.py sees. */
+/* Attention over a list of pairs sorted by reader, one reader at a time; saves one number per pair and head. The backward
+   pass loops over readers and then, for the gradients of keys and values, over sources. Channels of a head come in whole
+   vectors, which gt/attention/listed.py ensures. */
 
-#define NODES 32 /* that a thread takes at once */
+#define NODES 32 /* per chunk of work of a thread */
 
 typedef struct {
-    const float *q, *k, *v, *grad;          /* (N, H, D) in rows of so many floats each: */
+    const float *q, *k, *v, *grad;          /* (N, H, D) with these row strides, in floats: */
     int64_t row_q, row_k, row_v, row_grad;
     const int64_t *rowptr, *source;         /* (N + 1,) of readers; (P,) */
-    const int64_t *colptr, *order, *target; /* (N + 1,) of sources; (P,) numbers of pairs sorted by source; (P,) */
-    const float *bias;                      /* (P, H), added to scores, or none */
-    const uint8_t *allowed;                 /* (P, H), or none: every head reads every pair */
-    float *weights, *read, *out;            /* (H, P) before and after some are dropped, one where none are; (N, H, D) */
-    float *dscores, *dq, *dk, *dv;          /* (H, P); gradients, in rows of */
+    const int64_t *colptr, *order, *target; /* (N + 1,) of sources; (P,) pair indices sorted by source; (P,) */
+    const float *bias;                      /* (P, H), added to scores, or null */
+    const uint8_t *allowed;                 /* (P, H), or null: every head uses every pair */
+    float *weights, *read, *out;            /* (H, P) before and after dropout, the same without dropout; (N, H, D) */
+    float *dscores, *dq, *dk, *dv;          /* (H, P); gradients, with the row stride */
     int64_t row_gradients, nodes, pairs, heads, channels, threads;
     uint64_t seed;
     uint32_t dropped;
     float scale, kept;
 } Listed;
 
-/* What the weights of a reader are multiplied by, from pair `at` of its own on: 0 where they are dropped. */
+/* The dropout factors of a reader's weights, from its pair `at` on. */
 static inline floats kept_of(const Listed *t, Key key, long at) {
     return pick((ints)(drawn(key, (uint32_t)at) < t->dropped), all(0), all(t->kept));
 }
 
-#define ABREAST 8 /* vectors of a row that are summed up at once */
-#define SOON 4    /* pairs ahead whose rows are fetched */
+#define ABREAST 8 /* vectors of a row that are accumulated at once */
+#define SOON 4    /* how many pairs ahead rows are prefetched */
 
 static inline float dot(const float *a, const float *b, long count) {
     floats sum = all(0);
@@ -33,8 +33,8 @@ static inline float dot(const float *a, const float *b, long count) {
     return sum_of(sum);
 }
 
-/* Rows (H, D) that pairs lead to and a weight for each pair and head, those of a head `step` apart. Pairs go by `which`,
-   or in their order; the row of a pair by `index`. */
+/* Rows (H, D) and a weight for each pair and head, with the stride `step` between heads. `which` lists the pairs, or null
+   for all in order; `index` maps a pair to its row. */
 typedef struct {
     const float *rows, *weights;
     const int64_t *index, *which;
@@ -43,7 +43,7 @@ typedef struct {
 
 static inline long numbered(const Terms *t, long p) { return t->which ? t->which[p] : p; }
 
-/* `many` vectors of the weighted sum of rows, from vector `first` on. */
+/* `many` vectors, from vector `first` on, of the weighted sum of rows. */
 static inline __attribute__((always_inline)) void sum_up(const Terms *t, long count, long first, long many, long channels,
                                                          float scale, float *to) {
     const float *weights[ABREAST];
@@ -70,7 +70,7 @@ static inline void weighted(const Terms *t, long count, long heads, long channel
     for (; first < vectors; first++) sum_up(t, count, first, 1, channels, scale, to);
 }
 
-/* The products of a row (H, D) with those that pairs lead to, head by head: numbers of a head `step` apart. */
+/* The scaled dot products, head by head, of a row (H, D) with the rows of pairs; `step` is the stride between heads. */
 static inline void products(const float *row, const float *rows, long ld, const int64_t *index, long count, long heads,
                             long channels, float scale, float *to, long step) {
     for (long p = 0; p < count; p++) {
@@ -94,7 +94,7 @@ void listed_forward(const Listed *t) {
                 if (t->allowed && !t->allowed[(first + p) * heads + h]) weights[p] = -INFINITY;
                 top = weights[p] > top ? weights[p] : top;
             }
-            if (top == -INFINITY) top = 0; /* reads nobody, or what is not a number */
+            if (top == -INFINITY) top = 0; /* reads nobody, or scores are NaN */
             floats total = all(0);
             for (long p = 0; p < count; p += LANES) {
                 const ints real = PLACES < (uint32_t)least(count - p, LANES);

@@ -15,7 +15,7 @@ from torch import nn
 
 from gt.attention import explain
 from gt.attention.costs import cached_path
-from gt.attention.settled import alike, asked, close_calls, fastest
+from gt.attention.settled import case_key, close_calls, demand_key, fastest
 from gt.data.files import lock, write_bytes
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -31,7 +31,7 @@ from gt.train.sharding import Sharded
 RECORD = "attention.json"  # in the run folder: the backends that were settled for it
 BATCHES = 4
 
-Cases = dict[str, str]  # of each class of batches, see `gt.attention.settled.alike`, the backend to take
+Cases = dict[str, str]  # of each class of batches, see `gt.attention.settled.case_key`, the backend to take
 Times = dict[str, list[float]]  # seconds of each backend, the one that the cost table expects first
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -67,7 +67,7 @@ class SettleBackends(pl.Callback):
                 write_bytes(record, json.dumps(cases, indent=1).encode())
         cases = trainer.strategy.broadcast(cases)
         for layer in layers:
-            demand = asked(layer.demand(trainer.strategy.root_device.type, _half(trainer)))
+            demand = demand_key(layer.demand(trainer.strategy.root_device.type, _half(trainer)))
             layer.settled = frozenset(case for case in cases.items() if case[0].startswith(demand))
 
     @staticmethod
@@ -113,7 +113,7 @@ def time_close_calls(
     for batch in batches:
         for layer, state, wide, pairs in calls_of(net, batch, half, context):
             close = close_calls(explain(pairs, demand := layer.demand(batch.device.type, half)))
-            if len(close) < 2 or (case := alike(pairs, demand)) in done:
+            if len(close) < 2 or (case := case_key(pairs, demand)) in done:
                 continue
             done.add(case)
             buffers = [buffer.clone() for buffer in layer.buffers()]
