@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gt.cli.command import prepared
-from gt.cli.composing import settle
+from gt.cli.composing import remove_leftovers
 from gt.cli.config_files import CONFIGS, Files
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
@@ -23,8 +23,8 @@ from gt.train.processes import end_with_parent, is_child
 def main(cfg: DictConfig) -> float:
     composed = HydraConfig.get()
     lines = [*composed.overrides.hydra, *composed.overrides.task]
-    outdated = Files.of(composed).outdated(lines, str(composed.job.config_name))
-    settle(cfg, composed.overrides.task, outdated)  # first, as `job` saves the configuration
+    outdated = Files.from_hydra(composed).outdated(lines, str(composed.job.config_name))
+    remove_leftovers(cfg, composed.overrides.task, outdated)  # first: `job` saves the configuration as it is
     if (score := kept_score()) is not None:
         return score
     with job(cfg):

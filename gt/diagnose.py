@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         from rich.console import Console
         from rich.progress import track
 
-        from gt.cli.diagnosis import WIDE, draw, evenly, table
+        from gt.cli.diagnosis import WIDE, draw, sample_batches, table
         from gt.cli.new_data import check_schema, check_unchanged, opened
         from gt.inference.diagnostics import diagnose
         from gt.layers import attention_layers
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     split = options.split or data.last_split()
     net.to(device_of(options.device))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    batches = evenly(data, split, options.batches)
+    batches = sample_batches(data, split, options.batches)
     hops = options.hops or (64 if task.schema.is_language_model else 8)
     progress = track(batches, "diagnosing batches", len(batches), console=console, transient=True)
     measures = diagnose(net, progress, hops, options.targets)

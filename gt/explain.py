@@ -69,9 +69,9 @@ def main(argv: Sequence[str]) -> None:
     print(f"{explained.title}: predicted {explained.prediction}, true {explained.target}")
     if explained.note:
         print(explained.note)
-    for name, value in explained.faithful.items():
+    for name, value in explained.faithfulness.items():
         top = explained.scores[name].argsort(descending=True)[:5].tolist()
-        top_names = ", ".join(map(explained.called, top))
+        top_names = ", ".join(map(explained.node_name, top))
         print(f"{name:20}  faithfulness {number(value):>8}  highest: {top_names}")
     print(f"page  {out}")
 

@@ -32,7 +32,7 @@ def main() -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from gt.cli.run_list import check_key, chosen, instead, runs_below
+        from gt.cli.run_list import available_values, check_key, matching, runs_below
         from gt.data.files import whole
         from gt.schema import number
 
@@ -46,7 +46,7 @@ def main() -> None:
     all_runs = list(runs_below(top)) if folders or top.is_dir() else []
     for key in options.show:
         check_key(all_runs, key)
-    runs = chosen(all_runs, filters)
+    runs = matching(all_runs, filters)
     if options.sort == "folder":
         runs.sort(key=lambda run: run.folder)
     elif options.sort == "score":
@@ -66,10 +66,10 @@ def main() -> None:
             {
                 "run": str(run.folder.relative_to(top)),
                 "state": run.state,
-                "data": run.about.get("data", ""),
-                "model": run.about.get("model", ""),
-                "seed": run.about.get("seed", ""),
-                **{key: run.about.get(key, "") for key in options.show},
+                "data": run.settings.get("data", ""),
+                "model": run.settings.get("model", ""),
+                "seed": run.settings.get("seed", ""),
+                **{key: run.settings.get(key, "") for key in options.show},
                 "metric": criterion or "",
                 "valid": "" if best is None else number(best),
                 "test": "" if run.score is None or run.result.get("split") != "test" else number(run.score),
@@ -78,7 +78,8 @@ def main() -> None:
             }
         )
     if not rows:
-        print(f"no run below {top}" + (f" matches {' '.join(filters)}{instead(all_runs, filters)}" if filters else ""))
+        unmatched = f" matches {' '.join(filters)}{available_values(all_runs, filters)}" if filters else ""
+        print(f"no run below {top}{unmatched}")
         return
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:

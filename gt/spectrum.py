@@ -29,11 +29,11 @@ def command_line(argv: Sequence[str]) -> list[str]:
         UserError: there is no map to resume, or the settings for resuming it differ.
     """
     from gt.cli.run_folders import unquoted
-    from gt.cli.spectrum.plan import read, refuse_several
+    from gt.cli.spectrum.plan import read, refuse_sweeps
 
     argv = list(map(unquoted, argv))
     folders = [word.removeprefix("resume=") for word in argv if word.startswith("resume=")]
-    refuse_several([word for word in argv if "=" in word and not word.startswith(("-", "resume="))])
+    refuse_sweeps([word for word in argv if "=" in word and not word.startswith(("-", "resume="))])
     if not folders:
         experiments = [word.removeprefix("experiment=").strip("[]") for word in argv if word.startswith("experiment=")]
         rest = [word for word in argv if not word.startswith("experiment=")]

@@ -26,10 +26,10 @@ def main(argv: Sequence[str]) -> None:
     if not options.folder.is_dir():
         raise UserError(f"there is no folder {options.folder}")
     with importing():  # late, so that --help and typos are answered at once
-        from gt.cli.settings import check_chosen, failures, job_results
+        from gt.cli.settings import check_reference, failures, job_results
         from gt.cli.sweep import show
     if options.against:
-        check_chosen(options.against, [*job_results(options.folder), *failures(options.folder)])
+        check_reference(options.against, [*job_results(options.folder), *failures(options.folder)])
     if show(options.folder, options.against) is None:
         raise UserError(f"no job in {options.folder} has finished: give the folder of a sweep")
 

@@ -93,7 +93,7 @@ def files(folder: Path) -> None:
             (folder / named[1]).write_text(text)
     (folder / "sweep").mkdir()
     (folder / "sweep/sweep.json").write_text(json.dumps({"arguments": ["-m", "seed=1,2"]}))
-    Plan("data", "hops", [], ["experiment=spectrum"], [], {"radii": [0], "weights": [0.0], "seeds": 1}).keep(
+    Plan("data", "hops", [], ["experiment=spectrum"], [], {"radii": [0], "weights": [0.0], "seeds": 1}).save(
         folder / "map"
     )
     with configured(folder / "run", "data.source.path=graphs.jsonl") as cfg:

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from gt.cli.arguments import alternatives, arranged, in_full, parsed
+from gt.cli.arguments import alternatives, expand_keys, parsed, split_flags
 from gt.cli.command import prepared
 from gt.data.source import Source
 from gt.errors import UserError
@@ -54,7 +54,7 @@ def test_arguments_of_hydra_are_no_overrides():
     ],
 )
 def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments, flags, overrides):
-    assert arranged(arguments.split()) == (flags.split(), overrides.split())
+    assert split_flags(arguments.split()) == (flags.split(), overrides.split())
 
 
 @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ def test_what_only_the_source_takes_need_not_be_said_in_full(words, full):
     base = OmegaConf.create({"data": {"_target_": "gt.data.graphs.GraphData", "batch_size": 1, "source": {
         "_target_": "gt.data.own.pyg.PyG", "dataset": {"name": "?"}}}})  # fmt: skip
     base.data.source.path = "?"
-    assert in_full(words, base) == full
+    assert expand_keys(words, base) == full
     bare = OmegaConf.create(
         {"data": {"_target_": "gt.data.graphs.GraphData", "source": {"_target_": f"{__name__}.Bare"}}}
     )
-    assert in_full(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]
+    assert expand_keys(["data.batch_size=3", "data.path=a"], bare) == ["data.batch_size=3", "data.path=a"]
 
 
 def test_none_of_a_group_is_an_empty_list_to_hydra():
     words = ["loss=null", "experiment=a,null", "loss=null,l1", "loss.x=null", "seed=null", "experiment=nullable"]
-    assert arranged(words)[1] == [
+    assert split_flags(words)[1] == [
         "loss=[]",
         "experiment=a,[]",
         "loss=[],l1",

@@ -104,7 +104,7 @@ WRONG = {
     "added key": ("+model.dpeth=3", "unknown key 'model.dpeth': did you mean 'depth'?"),
     "added section": ("+modle.depth=3", "unknown key 'modle': did you mean 'model'?"),
     "forced key": ("++optim.lrr=3", "unknown key 'optim.lrr': did you mean 'lr'?"),
-    "added part": ("+logger.cvs.save_dir=x", "'logger.cvs' does not say what it is (no _target_): did you mean 'csv'?"),
+    "added part": ("+logger.cvs.save_dir=x", "'logger.cvs' has no _target_: did you mean 'csv'?"),
     "type": ("model.depth=deep", "model.depth='deep' has the wrong type: it should be a whole number"),
     "fraction": ("data.batch_size=1.5", "data.batch_size=1.5 has the wrong type: it should be a whole number"),
     "literal": ("data.view=grph", "data.source.view='grph': did you mean 'graph'?"),

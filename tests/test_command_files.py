@@ -81,7 +81,7 @@ def test_the_file_that_is_named_is_the_one_that_holds_the_key(configs):
         (["experiment=inner"], "configs/experiment/section.yaml: unknown key 'modle': did you mean 'model'?"),
         (["experiment=good", "debug=bad"], "configs/debug/bad.yaml: unknown key 'trainer.max_epoch'"),
         (["experiment=good,section"], "configs/experiment/section.yaml: unknown key 'modle'"),
-        (["experiment=late"], "configs/experiment/late.yaml: '# @package _global_' counts for nothing unless it comes"),
+        (["experiment=late"], "configs/experiment/late.yaml: '# @package _global_' has no effect unless it is"),
         (["experiment=bare"], "configs/experiment/bare.yaml lacks its first line '# @package _global_'"),
     ):
         with pytest.raises(UserError) as caught:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gt.cli.config import Config, check, check_path
 from gt.cli.config_files import CONFIGS
-from gt.cli.signatures import fits, parameters, shown
+from gt.cli.signatures import describe, fits, parameters
 from gt.errors import UserError, nearest
 
 OPTIONS = sorted(
@@ -128,15 +128,15 @@ def test_fits(hint, good, bad):
 
 
 def test_types_are_shown_as_a_person_would_say_them():
-    assert shown(int) == "a whole number"
-    assert shown(float | None) == "a number or null"
-    assert shown(Literal["graph", "sequence"]) == "graph or sequence"
-    assert shown(Literal[64, 32] | Literal["64", "bf16"] | None) == "64 or 32 or bf16 or null"
-    assert shown(tuple[float, float]) == "a list of 2"
-    assert shown(Sequence[int] | bool) == "a list or true or false"
-    assert shown(dict[str, Any]) == "a section"
-    assert shown(Callable[..., Any]) == "a section with a _target_"
-    assert shown(Base) == "Base"
+    assert describe(int) == "a whole number"
+    assert describe(float | None) == "a number or null"
+    assert describe(Literal["graph", "sequence"]) == "graph or sequence"
+    assert describe(Literal[64, 32] | Literal["64", "bf16"] | None) == "64 or 32 or bf16 or null"
+    assert describe(tuple[float, float]) == "a list of 2"
+    assert describe(Sequence[int] | bool) == "a list or true or false"
+    assert describe(dict[str, Any]) == "a section"
+    assert describe(Callable[..., Any]) == "a section with a _target_"
+    assert describe(Base) == "Base"
 
 
 def test_the_nearest_name_or_all_of_them():
@@ -220,7 +220,7 @@ BAD = {
     "wrong length": ({"model": target(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
     "several for one": (
         {"seed": [0, 1]},
-        "seed=[0, 1] has the wrong type: it should be a whole number; a run for each: python train.py -m seed=0,1",
+        "seed=[0, 1] has the wrong type: it should be a whole number; to run each: python train.py -m seed=0,1",
     ),
     "wrong type at the top": ({"seed": "x"}, "seed='x' has the wrong type: it should be a whole number"),
     "a name for a section": ({"data": "text"}, "data='text' has the wrong type: it should be a section"),
@@ -230,15 +230,15 @@ BAD = {
     ),
     "no target": (
         {"model": {"size": 1}},
-        "'model' does not say what it is (no _target_): choose an option, such as model=NAME",
+        "'model' has no _target_: choose an option, such as model=NAME",
     ),
     "no target of a part": (
         {"logger": {"csv": target(), "cvs": {"size": 1}}},
-        "'logger.cvs' does not say what it is (no _target_): did you mean 'csv'?",
+        "'logger.cvs' has no _target_: did you mean 'csv'?",
     ),
     "a part that is a value": (
         {"logger": {"csv": target(), "cvs": 1}},
-        "'logger.cvs' does not say what it is (no _target_): did you mean 'csv'?",
+        "'logger.cvs' has no _target_: did you mean 'csv'?",
     ),
     "no such class": (
         {"model": {"_target_": "gt.model.Nope"}},

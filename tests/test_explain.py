@@ -169,7 +169,7 @@ def test_a_page_shows_a_sample(run, capsys):
     assert str(run / "explanation-test-3.html") in said
     page = (run / "explanation-test-3.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", page) == [
-        "Integrated gradients", "Occlusion", "Attention rollout", "Is it so?", "Edges", "Attention"
+        "Integrated gradients", "Occlusion", "Attention rollout", "Faithfulness", "Edges", "Attention"
     ]  # fmt: skip
 
 

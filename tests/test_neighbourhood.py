@@ -190,10 +190,10 @@ def test_a_node_is_explained_by_its_name_and_looked_at_with_what_it_reads(tmp_pa
     assert "\nnode paper 30: predicted " in said
     assert "true a" in said
     assert "3 of the graph's 450 nodes" in said
-    assert "the answer is the same" in said
+    assert "the answer for these alone is the same" in said
     page = (run / "explanation-node-30.html").read_text()
     assert str(run / "explanation-node-30.html") in said
-    assert "the answer is the same" in page
+    assert "the answer for these alone is the same" in page
     edges = set(re.findall(r"paper \d+ - paper \d+", page))
     assert edges == {f"paper {n} - paper {n + 1}" for n in range(28, 30)}
     alone = explained(run, capsys=capsys)  # the last node, unless told
@@ -205,7 +205,7 @@ def test_a_model_that_reads_the_graph_is_told_of_in_the_part_that_is_looked_at(t
     run = papers(tmp_path, 450, "model=transformer", "mask=hops", "mask.hops=null", "model.depth=1")
     said = explained(run, "--node", "paper 30", "--out", str(tmp_path / "page.html"), capsys=capsys)
     assert "200 of the graph's 450 nodes" in said
-    assert "What lies beyond has a say too" in said
+    assert "Nodes beyond them matter too" in said
     task, data = gt.load(run), NodeData(CSVGraphs(str(tmp_path / "mine"), root=str(tmp_path)))
     data.open([])
     why = explain(task, data, "test", 0, node="paper 30")
@@ -214,7 +214,7 @@ def test_a_model_that_reads_the_graph_is_told_of_in_the_part_that_is_looked_at(t
         part = why.batch
         near = task.net(part)[why.node].softmax(0)
     assert why.prediction == f"{task.schema.names[int(whole.argmax())]} ({float(whole.max()):.2f})"
-    assert f"it is {task.schema.names[int(near.argmax())]} ({float(near.max()):.2f})" in why.note
+    assert f"the answer is {task.schema.names[int(near.argmax())]} ({float(near.max()):.2f})" in why.note
 
 
 def test_a_node_of_a_name_too_long_for_a_file_has_its_number_there(tmp_path):
@@ -232,7 +232,7 @@ def test_a_model_that_is_evaluated_on_samples_alone_is_asked_of_the_part_alone(t
     sampled = ["data.evaluate=sampled", "data.chunk=50"]
     said = explained(run, "--node", "paper 30", *sampled, "--out", str(tmp_path / "page.html"), capsys=capsys)
     assert "200 of the graph's 450 nodes" in said
-    assert "the answer is that to them alone" in said
+    assert "the answer is for these nodes alone" in said
     with pytest.raises(UserError, match=r"data\.evaluate=sampled"):
         explained(run, "--node", "paper 30", "data.chunk=50", capsys=capsys)
 
@@ -244,7 +244,7 @@ def test_small_answers_are_the_same_where_they_are_so_in_their_own_unit(tmp_path
     task.schema = replace(task.schema, mean=(0.0, 0.0), scale=(1e-6, 1e-6))
     monkeypatch.setattr(explanation_subject, "predict", lambda net, whole: torch.full((450, 2), 1e-5))
     monkeypatch.setattr(type(task.net), "forward", lambda net, batch: torch.full((batch.num_nodes, 2), 2e-5))
-    assert "has a say too" in explanation_subject.subject(task, data, "test", 0, "paper 30").note
+    assert "matter too" in explanation_subject.subject(task, data, "test", 0, "paper 30").note
 
 
 @pytest.mark.parametrize("words", [["--node", "paper 99"], ["--sample", "1"], ["--output", "2"]])

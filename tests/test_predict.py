@@ -267,7 +267,7 @@ def test_one_line_for_each_fault(
 def test_a_checkpoint_without_its_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     moved = (run / "checkpoints" / "best.ckpt").rename(tmp_path / "alone" / "best.ckpt")
-    with pytest.raises(UserError, match="its run folder what its data are"):
+    with pytest.raises(UserError, match="the data are configured in the run folder"):
         main([str(moved)])
 
 
@@ -287,7 +287,7 @@ def test_columns_of_classes_and_numbers() -> None:
 def test_a_model_for_other_data_is_refused() -> None:
     ours = Schema(node_vocab=(3,), outputs=2, names=("no", "yes"))
     check_schema(ours, Schema(node_vocab=(3,), outputs=2, max_nodes=7))
-    with pytest.raises(UserError, match=r"its node_vocab is \(3,\), that of the data \(4,\)"):
+    with pytest.raises(UserError, match=r"its node_vocab is \(3,\), theirs is \(4,\)"):
         check_schema(ours, Schema(node_vocab=(4,), outputs=2))
     with pytest.raises(UserError, match="other names"):
         check_schema(ours, Schema(node_vocab=(3,), outputs=2, names=("a", "b")))

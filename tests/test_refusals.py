@@ -38,16 +38,16 @@ REFUSED = {
     "data=distance data.path=x": "it belongs to data=csv_graphs, csv_links, csv_nodes, graph_file_nodes, graph_files",
     "mask=causal mask.hops=2": "it belongs to mask=by_head, by_layer, hops, one_hop",
     "data.path=nowhere": "nowhere: data.path takes a folder of them",
-    "encoding=rwse,laplacian": "add -m to run them all; all in one run are 'encoding=[rwse,laplacian]'",
+    "encoding=rwse,laplacian": "add -m to run them all; for all in one run: 'encoding=[rwse,laplacian]'",
     "model=grit model/local=gat": "model/local: the chosen model has none, but exphormer, gcn, gin",
-    "model=sat model/local=gat": "has it elsewhere: say model/local@model.block.attention.local=NAME",
+    "model=sat model/local=gat": "has it elsewhere: use model/local@model.block.attention.local=NAME",
     "model=grass model/norm=rms": "model/norm@model.block.back.norm=NAME or model/norm@model.block.forth.norm=NAME",
     "-m model=gps,grit model/local=gat": "model/local: the chosen model has none",
     "optim.lr=interval(1e-4,1e-2)": "add sweep=optuna",
     "-m optim.lr=interval(1e-4,1e-2)": "add sweep=optuna",
     "-m seeds=0": "seeds=0: it must be a whole number above 0",
     "seeds=": "seeds=: it must be a whole number above 0",
-    f"{SWEEP} optim.lr=interval(1e-2,1e-4)": "comes first, as in interval(0.0001, 0.01)",
+    f"{SWEEP} optim.lr=interval(1e-2,1e-4)": "comes first: interval(0.0001, 0.01)",
     f"{SWEEP} optim.lr=tag(log,interval(0,1e-4))": "optim.lr=tag(log,interval(0,1e-4)): `low > 0` must hold",
     f"{SWEEP} sweep.seeds=0": "sweep.seeds=0: seeds must be 1 or more, not 0",
     f"{SWEEP} sweep.workers=0": "sweep.workers=0: workers must be 1 or more, not 0",
@@ -55,12 +55,12 @@ REFUSED = {
     "model=gin mask.hops=0": "mask.hops=0 changes nothing, for no layer of this model reads a mask",
     "model=mamba2 mask=one_hop": "mask=one_hop changes nothing",
     "model=gps model.block.attention=null mask.hops=1": "mask.hops=1 changes nothing",
-    "model=gin model.block.attention.heads=2": "model.block.attention.heads sets nothing: what is chosen has no",
-    "model=gin model.block.blend.weight=0.5": "model.block.blend.weight sets nothing",
+    "model=gin model.block.attention.heads=2": "model.block.attention.heads has no effect: the chosen option has no",
+    "model=gin model.block.blend.weight=0.5": "model.block.blend.weight has no effect",
     "model.width=0": "model.width=0: width must be 1 or more, not 0",
     **dict.fromkeys(
         ("-m seed=1,2 hydra.run.dir=run", "seeds=2", SWEEP + " hydra.run.dir=run", "experiment=spectrum"),
-        "hydra.run.dir=run: this command makes a sweep, whose folder is hydra.sweep.dir",
+        "hydra.run.dir=run: this command starts a sweep: set hydra.sweep.dir instead",
     ),
 }
 
@@ -96,7 +96,7 @@ def test_a_refusal_says_how_to_mend_it_and_leaves_nothing(line, command, tmp_pat
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert REFUSED[line] in err
-    assert "goes on with" not in out
+    assert "continuing with" not in out
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "sweep").exists()
 
@@ -127,11 +127,11 @@ def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):
     noted = partial(check_command, notes=True)
     noted(["model=graphormer", "encoding=[rwse]"])
     assert capsys.readouterr().out == (
-        "without degree, distance_bias, edge_path_bias, which model=graphormer brings; "
-        "with both: 'encoding=[degree,distance_bias,edge_path_bias,rwse]'\n"
+        "this replaces degree, distance_bias, edge_path_bias of model=graphormer; "
+        "for both: 'encoding=[degree,distance_bias,edge_path_bias,rwse]'\n"
     )
     noted(["model=qwen3", "encoding=laplacian"])  # whose file takes that of another model over
-    assert capsys.readouterr().out.startswith("without rope, which model=qwen3 brings")
+    assert capsys.readouterr().out.startswith("this replaces rope of model=qwen3")
     noted(["experiment=zinc_gps", "encoding=[rwse,degree]"])
     noted(["model=graphormer", "encoding=[degree,distance_bias,edge_path_bias,rwse]"])
     noted(["model=graphormer", "encoding=none"])
@@ -145,7 +145,7 @@ def test_encodings_that_take_the_place_of_a_model_s_own_are_noted(capsys):
 def test_callbacks_that_take_the_place_of_the_default_are_noted(capsys):
     check_command(["callbacks=ema"], notes=True)
     assert capsys.readouterr().out == (
-        "without the default callbacks, which keep checkpoints; with both: 'callbacks=[default,ema]'\n"
+        "this replaces the default callbacks, which save checkpoints; for both: 'callbacks=[default,ema]'\n"
     )
 
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gt.cli.command import prepared
-from gt.cli.composing import settle
+from gt.cli.composing import remove_leftovers
 from gt.cli.config_files import CONFIGS
 from gt.cli.resuming import resumed
 from gt.errors import UserError, shell_override
@@ -59,7 +59,7 @@ def test_a_section_is_not_chosen_anew(argument, run_folder):
     with pytest.raises(UserError) as caught:
         resumed([f"resume={run_folder}", argument, "trainer.max_epochs=5"])
     group = argument.partition("=")[0]
-    assert said(caught).startswith(f"{argument}: a run goes on with the sections that it began with")
+    assert said(caught).startswith(f"{argument}: a resumed run keeps its options")
     assert f"{group}.KEY=VALUE" in said(caught)
 
 
@@ -124,12 +124,12 @@ def test_another_callback_is_swapped_for_one_of_a_run_and_what_it_does_not_take_
     arguments = resumed([f"resume={run_folder}", swap, "callbacks.early_stopping.scheduling={}"])
     lines = capsys.readouterr().out.splitlines()
     assert any(swap in line for line in lines)
-    assert {line.removeprefix("goes on with no ") for line in lines[2:]} == {
+    assert {line.removeprefix("continuing with no ") for line in lines[2:]} == {
         "callbacks.early_stopping.patience, was 20", "callbacks.early_stopping.check_finite, was false",
     }  # fmt: skip
     with initialize_config_dir(arguments[1], version_base="1.3"):
         cfg = compose("config", overrides=[each for each in arguments[4:] if not each.startswith("hydra.")])
-    settle(cfg, arguments[4:])
+    remove_leftovers(cfg, arguments[4:])
     assert set(cfg.callbacks.early_stopping) == {"_target_", "scheduling"}
 
 
@@ -164,7 +164,7 @@ def test_a_run_that_went_on_under_other_settings_keeps_them(run_folder, capsys):
 
 
 def test_a_folder_that_cannot_be_resumed_is_one_line(run_folder, tmp_path):
-    with pytest.raises(UserError, match=r"^no run in .*nowhere: resume takes the folder that a run named"):
+    with pytest.raises(UserError, match=r"^no run in .*nowhere: resume takes the run folder"):
         resumed([f"resume={tmp_path / 'nowhere'}"])
     (run_folder / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(UserError, match=r"run has no checkpoint"):

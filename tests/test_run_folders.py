@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gt.cli.command import prepared
 from gt.cli.composing import composed, run_dir
-from gt.cli.run_folders import OF_FOLDER, unfinished
+from gt.cli.run_folders import FOLDER_OVERRIDES, unfinished_run
 from gt.errors import UserError
 from gt.train.job import SWEEP, in_use
 
@@ -65,7 +65,7 @@ def here(tmp_path, monkeypatch):
 
 def test_the_run_of_this_command_that_trained_last_and_did_not_finish(here):
     command = ["seed=3", "model=gcn"]
-    assert unfinished(run_dir([]), command) is None
+    assert unfinished_run(run_dir([]), command) is None
     day = here / "runs" / "2026-01-02"
     run_of(day / "10-00-00-gcn-tu", *command, saved=5)
     newer = run_of(day / "09-00-00-gcn-tu", *command, saved=6)
@@ -74,21 +74,21 @@ def test_the_run_of_this_command_that_trained_last_and_did_not_finish(here):
     run_of(day / "13-00-00-gcn-tu", *command, saved=None)
     busy = run_of(day / "14-00-00-gcn-tu", *command, saved=9)
     with at_work(busy):
-        assert unfinished(run_dir([]), command[::-1]) == newer.relative_to(here)
-        assert unfinished(run_dir([]), []) == other.relative_to(here)
-    assert unfinished(run_dir([]), command) == busy.relative_to(here)
+        assert unfinished_run(run_dir([]), command[::-1]) == newer.relative_to(here)
+        assert unfinished_run(run_dir([]), []) == other.relative_to(here)
+    assert unfinished_run(run_dir([]), command) == busy.relative_to(here)
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_folder_of_its_own_is_gone_on_with_or_begun(finished, here, capsys):
     words = ["hydra.run.dir=mine", "seed=3"]
     assert prepared([*words, "resume=auto"]) == words
-    assert "a new one begins" in capsys.readouterr().out
+    assert "starting a new one" in capsys.readouterr().out
     run_of(here / "mine", "seed=3", finished=finished)
     arguments = prepared([*words, "resume=auto"])
     assert {"resume=mine", "hydra.run.dir=mine"} <= {*arguments}
-    assert "goes on with the run in mine" in capsys.readouterr().out
-    with pytest.raises(UserError, match="mine holds a run already"):
+    assert "continuing the run in mine" in capsys.readouterr().out
+    with pytest.raises(UserError, match="mine already holds a run"):
         prepared(["hydra.run.dir=mine", "seed=4", "resume=auto"])
 
 
@@ -113,11 +113,13 @@ def test_one_command_begins_a_sweep_and_goes_on_with_it(sweep, tmp_path):
     folder = tmp_path / "sweep"
     words = [*sweep, f"hydra.sweep.dir={folder}", "resume=auto"]
     first = prepared(words)
-    assert f"{OF_FOLDER[1]}true" in first
+    assert f"{FOLDER_OVERRIDES[1]}true" in first
     folder.mkdir()
-    (folder / SWEEP).write_text(json.dumps({"arguments": [word for word in first if not word.startswith(OF_FOLDER)]}))
+    (folder / SWEEP).write_text(
+        json.dumps({"arguments": [word for word in first if not word.startswith(FOLDER_OVERRIDES)]})
+    )
     assert prepared(words) == first
-    with pytest.raises(UserError, match=f"other settings: go on with it by resume={folder}"):
+    with pytest.raises(UserError, match=f"other settings: continue it with resume={folder}"):
         prepared([*words, "model.depth=2"])
     for place in ([], ["hydra.sweep.dir=sweeps/${now:%H-%M}"]):
         with pytest.raises(UserError, match=r"add hydra\.sweep\.dir=FOLDER"):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from gt import runs as program
-from gt.cli.new_data import configured
-from gt.cli.run_list import chosen, runs_below
+from gt.cli.new_data import run_config
+from gt.cli.run_list import matching, runs_below
 from gt.errors import UserError
 from gt.train.job import locked
 
@@ -46,7 +46,7 @@ def run(monkeypatch, *words):
 
 
 def names(folder, *filters):
-    return {str(run.folder.relative_to(folder)) for run in chosen(list(runs_below(folder)), filters)}
+    return {str(run.folder.relative_to(folder)) for run in matching(list(runs_below(folder)), filters)}
 
 
 def test_runs_are_chosen_by_options_and_settings(folder):
@@ -56,7 +56,7 @@ def test_runs_are_chosen_by_options_and_settings(folder):
     assert names(folder, "model=g*") == {"a", "b", "sweep/0"}
     assert names(folder, "data=molecules") == set()
     with pytest.raises(UserError, match=r"optim\.lr"):
-        chosen(list(runs_below(folder)), ["optim.rl=1"])
+        matching(list(runs_below(folder)), ["optim.rl=1"])
 
 
 def test_a_run_that_was_killed_as_it_began_is_listed_with_what_is_known(folder):
@@ -138,7 +138,7 @@ def test_a_run_at_work_is_left(folder, monkeypatch):
 def test_a_configuration_that_is_cut_off_is_named(kept, folder):
     (folder / "a" / ".hydra" / "config.yaml").write_text(kept)
     with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again"):
-        configured(folder / "a", [], trust=False)
+        run_config(folder / "a", [], trust=False)
     if kept == "optim: [1,":
         with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again, or remove its run"):
             names(folder)

@@ -12,8 +12,8 @@ from scipy import stats
 
 from gt.cli.command import prepared
 from gt.cli.composing import composed
-from gt.cli.intervals import Estimate, difference, in_words
-from gt.cli.settings import chosen, gap, ranked
+from gt.cli.intervals import Estimate, describe_gap, difference
+from gt.cli.settings import gap, ranked, reference
 from gt.errors import UserError
 from tests.small_runs import TINY, weights, write_graphs
 from tests.test_sweep import keep, own_logging, result, sweep  # noqa: F401
@@ -54,7 +54,7 @@ def test_one_run_has_no_interval_and_nothing_is_a_difference_without_pairs() -> 
     ],
 )
 def test_a_difference_in_words(gaps: tuple[float, ...], mode: str, word: str, is_noise: bool) -> None:
-    said = in_words(Estimate.of(gaps), mode, "the old one")  # type: ignore[arg-type]
+    said = describe_gap(Estimate.of(gaps), mode, "the old one")  # type: ignore[arg-type]
     low, high = sorted(abs(end) * np.sign(np.mean(gaps) * end) for end in stats.t.interval(
         0.95, 2, np.mean(gaps), stats.sem(gaps)))  # fmt: skip
     assert said.startswith(f"{abs(np.mean(gaps)):.4f} [{low:.4f}, {high:.4f}] {word} than the old one, over 3 seeds")
@@ -66,12 +66,12 @@ def test_jobs_are_compared_with_those_of_the_same_seed_of_a_setting_or_of_anothe
     results = [result(n, f"seed={n}", "mask.hops=1", "data.k=2", test=v) for n, v in enumerate(ours)]
     results += [result(3 + n, "mask.hops=null", "data.k=2", f"seed={n}", test=v) for n, v in enumerate(theirs)]
     settings = ranked(results)
-    base = chosen("data.source.k=2 mask.hops=null", settings)
+    base = reference("data.source.k=2 mask.hops=null", settings)
     assert base is not None
     assert [job["scores"]["accuracy"] for job in base] == theirs
-    assert chosen("mask.hops=2", settings) is None
+    assert reference("mask.hops=2", settings) is None
     keep(tmp_path, results[3:])
-    for others in (base, chosen(str(tmp_path), settings)):
+    for others in (base, reference(str(tmp_path), settings)):
         assert others is not None
         found = gap([job for job in results if job not in base], others)
         assert found is not None
@@ -149,6 +149,6 @@ def test_three_seeds_end_to_end_with_one_that_fails(monkeypatch, tmp_path, capsy
     runs = list(csv.DictReader((tmp_path / "sweep" / "runs.csv").open()))
     assert [float(run["accuracy"]) for run in runs] == [scores["0"], scores["2"]]
     page = (tmp_path / "sweep" / "ranking.html").read_text()
-    assert all(word in page for word in ("jobs that failed", "1 failed", "data:image/png", "by one run of each"))
+    assert all(word in page for word in ("failed jobs", "1 failed", "data:image/png", "by one run of each"))
     for name in ("ranking.csv", "runs.csv", "ranking.html", "ranking.txt"):
         assert str(tmp_path / "sweep" / name) in said

@@ -89,7 +89,7 @@ def test_half_of_a_character_has_an_error_in_its_place(model):
     body = {"content": '{"inputs": ["\\ud800", "CCO"]}', "headers": {"Content-Type": "application/json"}}
     (answer,) = asked(service(model, "model"), ("POST", "/predict", body))
     half, whole = answer.json()["predictions"]
-    assert "half of a character" in half["error"]
+    assert "lone surrogate" in half["error"]
     assert "error" not in whole
 
 

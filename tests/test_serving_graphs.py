@@ -54,8 +54,11 @@ UNREAD: dict[str, tuple[Graph, str]] = {
     "a reserved name": (changed(first(graph="a")), "node '0': no attribute may be called 'graph'"),
     "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, where an id"),
     "no attribute": (without("element"), ""),  # there is no such column where it is alone
-    "attributes in a list": (graph(3, graph=[1, 2]), "'graph' holds the attributes of a graph by name, not a list"),
-    "no edges": ({"nodes": [{"id": 0}]}, "no graph in node-link form: KeyError"),
+    "attributes in a list": (
+        graph(3, graph=[1, 2]),
+        "'graph' must hold the attributes of the graph by name, not a list",
+    ),
+    "no edges": ({"nodes": [{"id": 0}]}, "not a graph in node-link form: KeyError"),
     "too large": (graph(3, nodes=[{"id": n} for n in range(21)]), "more than 20 nodes"),
 }
 

@@ -68,7 +68,7 @@ def test_what_is_wrong_has_an_error_in_its_place(model):
         "no edge_index": {"x": [[1, 2]]},
         "no x": good | {"x": None},
         "no edge_index:": good | {"edge_index": None},
-        "of one length each": good | {"x": [[1, 2], [3], [4, 4]]},
+        "of equal length": good | {"x": [[1, 2], [3], [4, 4]]},
         "rows of numbers": good | {"x": "many"},
         "two lists of nodes": good | {"edge_index": [[0, 1, 2, 0]]},
         "counted from 0": good | {"edge_index": [[0, 1, 2, 0.5], [0, 1, 2, 0]]},

@@ -314,14 +314,14 @@ def test_pairs_are_of_the_same_seed_and_one_says_nothing():
     three, one = [(0.9, 0.5), (0.9, 0.6), (0.9, 0.7)], [(0.5, 0.49)]
     said = scored({BETWEEN: three, GNN: one}).verdict("data", AXES["hops"])
     assert "0.0100 better than the GNN (one seed" in said
-    assert "noise cannot be said" in said
+    assert "not comparable with the noise" in said
     assert "which is" not in said
     assert "the same as the GNN" in scored({BETWEEN: three, GNN: [(0.1, 0.5)]}).verdict("data", AXES["hops"])
 
 
 def test_where_there_is_no_test_split_the_sentence_says_so():
     said = scored({GNN: [(0.5,)]}, split="valid").verdict("data", AXES["hops"])
-    assert "valid score 0.5000 (the split that it was chosen by)" in said
+    assert "valid score 0.5000 (the split used for selection)" in said
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def map_folder(tmp_path) -> Path:
     """A finished map but for one cell: the Transformer is best in validation, a cell between in the test."""
     grid = {"radii": [0, 2, None], "weights": [0, 0.5, 1], "seeds": 2}
     plan = Plan("data", "hops", [], ["experiment=spectrum"], [], grid)
-    plan.keep(tmp_path)
+    plan.save(tmp_path)
     for cell in plan.cells:
         weight, radius = cell.setting
         if (weight, radius) == (0.5, 0):
@@ -371,7 +371,7 @@ def test_a_map_is_shown_again_from_what_is_finished(map_folder, capsys):
     said = capsys.readouterr().out
     assert (map_folder / "spectrum.png").read_bytes().startswith(b"\x89PNG")
     assert "out of memory" in said
-    assert f"2 of 14 cells are missing; go on with: python -m gt.spectrum resume={map_folder}" in said
+    assert f"2 of 14 cells are missing; resume with: python -m gt.spectrum resume={map_folder}" in said
     rows = list(csv.DictReader((map_folder / "spectrum.csv").open()))
     assert [(row["blend"], row["radius"]) for row in rows] == [
         ("0.0", ""), ("0.5", "2"), ("0.5", "all"), ("1.0", "0"), ("1.0", "2"), ("1.0", "all")]  # fmt: skip
@@ -386,7 +386,7 @@ def test_a_map_in_a_folder_of_any_name_is_shown_and_goes_on(map_folder, capsys, 
     place = map_folder.rename(map_folder.with_name("my map, lr=1 [a]"))
     try:
         spectrum.main([str(place)])
-        (line,) = (line for line in capsys.readouterr().out.splitlines() if "go on with" in line)
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "resume with" in line)
         words = shlex.split(line.partition("python -m gt.spectrum ")[2])
         given = spectrum.command_line(words)
         (where,) = (word for word in given if word.startswith("hydra.sweep.dir="))

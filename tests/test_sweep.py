@@ -154,7 +154,7 @@ def test_a_folder_that_holds_a_sweep_takes_no_other(other, jobs, monkeypatch, tm
     capsys.readouterr()
     assert sweep(monkeypatch, tmp_path, *other) == 1
     assert capsys.readouterr().err == (
-        f"error: {tmp_path} holds a sweep already: go on with it by python train.py -m resume={tmp_path}, or choose "
+        f"error: {tmp_path} already holds a sweep: continue it with python train.py -m resume={tmp_path}, or choose "
         "another hydra.sweep.dir\n"
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
@@ -270,7 +270,7 @@ def test_scores_by_other_criteria_are_not_held_against_one_another(tmp_path):
     assert places["2"] == ["1", "mae", "0.2000", "0.1000"]
     assert places["3"] == ["2", "accuracy", "0.3000", "0.3000"]
     assert places["1"] == ["1", "loss", "0.5000", "0.4000"]
-    assert "Drawn are settings that go by mae" in (tmp_path / "ranking.html").read_text()
+    assert "Only settings measured by mae are drawn" in (tmp_path / "ranking.html").read_text()
 
 
 def test_a_setting_given_up_after_a_lucky_seed_is_not_the_best(tmp_path, capsys):

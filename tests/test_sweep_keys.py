@@ -95,7 +95,7 @@ def test_a_sweep_is_shown_again(tmp_path: Path, capsys):
 @pytest.mark.parametrize("jobs", [[result(0)], [result(0, "a=1"), result(1, "a=2", valid=math.nan)], swept(3)])
 def test_pictures_of_little(jobs):
     assert set(pictures(ranked(jobs), {})) <= {
-        "settings, a line each", "score by key", "score against parameters", "score against seconds a batch"
+        "settings, one line each", "score by key", "score against parameters", "score against seconds a batch"
     }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_marks_of_an_axis_are_apart(values, expected):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("seed", "how much seeds matter"),
+        ("seed", "variation between seeds"),
         ("data.source.fold", "differ in their split"),
         ("data.source.split_seed", "differ in their split"),
     ],
@@ -135,7 +135,7 @@ def test_the_page_says_what_its_intervals_are_of(key: str, said: str, tmp_path: 
     keep(tmp_path, [result(n, f"{key}={n}") for n in range(3)])
     main([str(tmp_path)])
     page = (tmp_path / "ranking.html").read_text()
-    assert [words in page for words in ("how much seeds matter", "differ in their split")].count(True) == 1
+    assert [words in page for words in ("variation between seeds", "differ in their split")].count(True) == 1
     assert said in page
 
 

@@ -98,7 +98,7 @@ def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_
     assert "optim.lr=13" in failed["overrides"]
     monkeypatch.setattr(Ranking, "folder", None)
     with (
-        pytest.raises(UserError, match=r"of the jobs failed: 1; a failed trial is not tried again.*sweep\.trials"),
+        pytest.raises(UserError, match=r"of the jobs failed: 1; failed trials are not retried.*sweep\.trials"),
         ranking(),
     ):
         Ranking.folder = tmp_path / "a"

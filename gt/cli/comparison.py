@@ -1,4 +1,4 @@
-"""Several runs on one page: their curves over one another, their scores, and what set them apart."""
+"""A page that compares runs: overlaid curves, scores and differing settings."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from gt.train.page import page as html_page
 from gt.train.page import picture, table
 from gt.train.report import history
 
-# where a run wrote, and what it is called, sets no runs apart
-OWN = ("name", "resume", "figures", "logger.", "callbacks.", "hydra.", "state")
-LEGEND = 20  # runs that are told apart by a legend
+# names and output locations, which are no differences between runs
+IGNORED = ("name", "resume", "figures", "logger.", "callbacks.", "hydra.", "state")
+MAX_LEGEND = 20  # more runs get no legend
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The settings in which runs differ, by dotted key, with the value of each; empty where a run lacks one."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.about if not key.startswith(OWN)))
-    values = {key: [run.about.get(key, "") for run in runs] for key in keys}
+    """The settings in which runs differ: the value of each run by dotted key, empty if a run lacks the key."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(IGNORED)))
+    values = {key: [run.settings.get(key, "") for run in runs] for key in keys}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
 
 
 def curves(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
-    """What was logged over optimiser steps: a panel a name that any of the runs logged, a line a run."""
+    """Logged values over optimiser steps: a panel for each name that a run logged, a line for each run."""
     logs = [history(run.folder) for run in runs]
     panels = [(name, lines) for name in names if (lines := [n for n, log in enumerate(logs) if name in log.columns])]
     if not panels:
@@ -46,58 +46,58 @@ def curves(runs: Sequence[Run], names: Sequence[str]) -> Figure | None:
         for n in lines:
             points = logs[n][["step", name]].dropna()
             marker = {"marker": "o", "ms": 3} if len(points) < 40 else {}
-            axes.plot(points["step"], points[name], lw=1.2, **_look(n), **marker)
+            axes.plot(points["step"], points[name], lw=1.2, **_line_style(n), **marker)
         axes.set(title=name, xlabel="optimiser step")
         axes.grid(alpha=0.3)
-    if len(runs) <= LEGEND:
-        lines_of_all = [Line2D([], [], label=run.folder.name, **_look(n)) for n, run in enumerate(runs)]
+    if len(runs) <= MAX_LEGEND:
+        lines_of_all = [Line2D([], [], label=run.folder.name, **_line_style(n)) for n, run in enumerate(runs)]
         figure.legend(handles=lines_of_all, loc="outside lower center", ncols=min(4, len(runs)), fontsize=8)
     return figure
 
 
-def _look(n: int) -> dict[str, Any]:
-    """How the line of a run is drawn: ten colours, each whole and dashed."""
+def _line_style(n: int) -> dict[str, Any]:
+    """The line style of a run: ten colours, solid and dashed."""
     return {"color": mpl.colormaps["tab10"](n % 10), "ls": ("-", "--")[n // 10 % 2]}
 
 
 def page(runs: Sequence[Run], top: Path) -> str:
-    """One HTML page.
+    """Render the HTML page.
 
     Args:
-        top: the folder that run folders are named from.
+        top: the folder relative to which run folders are named.
     """
     criteria = list(dict.fromkeys(run.result["criterion"] for run in runs if run.result))
     names = ["train/loss", "valid/loss", *(f"valid/{name}" for name in criteria if name != "loss")]
     names += ["optim/gradient_norm", "optim/update_to_weight", "speed/graphs_per_s"]
-    figure, apart = curves(runs, names), differences(runs)
-    places, top = [run.folder.resolve() for run in runs], top.resolve()
-    labels = [str(place.relative_to(top) if place.is_relative_to(top) else place) for place in places]
+    figure, differing = curves(runs, names), differences(runs)
+    folders, top = [run.folder.resolve() for run in runs], top.resolve()
+    labels = [str(folder.relative_to(top) if folder.is_relative_to(top) else folder) for folder in folders]
     parts = [f"<h2>Scores</h2>{scores(runs, labels)}"]
-    if apart:
-        settings = table(["", *labels], ([key, *values] for key, values in apart.items()), words=["", *labels])
-        parts.append(f"<h2>What sets them apart</h2>{settings}")
+    if differing:
+        settings = table(["", *labels], ([key, *values] for key, values in differing.items()), words=["", *labels])
+        parts.append(f"<h2>Differing settings</h2>{settings}")
     if figure is not None:
-        parts.append(f"<h2>Curves</h2>{picture(figure, 'what was logged over optimiser steps')}")
+        parts.append(f"<h2>Curves</h2>{picture(figure, 'logged values over optimiser steps')}")
     return html_page(f"{len(runs)} runs", "".join(parts))
 
 
 def scores(runs: Sequence[Run], labels: Sequence[str]) -> str:
-    """An HTML table: a row a run, a column a metric of its test, the best in bold."""
+    """An HTML table with a row for each run and a column for each test metric, the best in bold."""
     names = list(dict.fromkeys(name for run in runs for name in run.result.get("scores", {})))
     values = np.array([[run.result.get("scores", {}).get(name, np.nan) for name in names] for run in runs], float)
     modes = {run.result["criterion"]: run.result["mode"] for run in runs if run.result}
-    alike = len({run.about.get("data") for run in runs}) == 1  # scores on other data are not compared
+    same_data = len({run.settings.get("data") for run in runs}) == 1  # scores on different data are not comparable
     best = set()
     for n, name in enumerate(names):
-        mode = modes.get(name, "min" if name == "loss" else "") if alike else ""
-        if (place := _best(values[:, n], mode)) is not None:
-            best.add((place, n + 2))
+        mode = modes.get(name, "min" if name == "loss" else "") if same_data else ""
+        if (row_of_best := _best(values[:, n], mode)) is not None:
+            best.add((row_of_best, n + 2))
     rows = []
-    for run, label, scored in zip(runs, labels, values.tolist(), strict=True):
-        shown = ("-" if np.isnan(value) else number(value) for value in scored)
-        pace, size = run.result.get("seconds_per_batch"), run.result.get("parameters")
-        costs = ["-" if size is None else f"{size:,}", "-" if pace is None else f"{1000 * pace:.1f}"]
-        rows.append([label, run.state, *shown, *costs])
+    for run, label, row_values in zip(runs, labels, values.tolist(), strict=True):
+        cells = ("-" if np.isnan(value) else number(value) for value in row_values)
+        seconds, size = run.result.get("seconds_per_batch"), run.result.get("parameters")
+        costs = ["-" if size is None else f"{size:,}", "-" if seconds is None else f"{1000 * seconds:.1f}"]
+        rows.append([label, run.state, *cells, *costs])
     return table(["run", "state", *names, "parameters", "ms a step"], rows, words=("run", "state"), bold=best)
 
 

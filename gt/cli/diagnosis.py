@@ -1,4 +1,4 @@
-"""The batches that a diagnosis looks at, and its table and picture."""
+"""The batches, table and picture of a diagnosis."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.inference.whole_graph import WholeGraph
 
-WIDE = 180  # columns of a file or a pipe
+WIDE = 180  # console width for files and pipes
 SENSITIVITY = "sensitivity_"
 
 
-class Some(Sequence[GraphBatch]):
-    """Batches that are made when they are asked for."""
+class LazyBatches(Sequence[GraphBatch]):
+    """Batches that are collated on access."""
 
     def __init__(self, dataset: BatchDataset, requests: Sequence[Request]) -> None:
         self.dataset, self.requests = dataset, requests
@@ -31,48 +31,48 @@ class Some(Sequence[GraphBatch]):
     def __len__(self) -> int:
         return len(self.requests)
 
-    def __getitem__(self, place: int) -> GraphBatch:  # type: ignore[override]
-        batch = self.dataset[self.requests[place]]
+    def __getitem__(self, index: int) -> GraphBatch:  # type: ignore[override]
+        batch = self.dataset[self.requests[index]]
         if isinstance(batch, WholeGraph) and batch.num_nodes + batch.num_edges > batch.chunk:
             raise UserError(
-                f"a graph of {batch.num_nodes:,} nodes is more than data.chunk at once: set data.evaluate=sampled, or "
-                "raise data.chunk where memory allows"
+                f"a graph of {batch.num_nodes:,} nodes exceeds data.chunk: set data.evaluate=sampled, or raise "
+                "data.chunk if memory allows"
             )
         return batch
 
 
-def evenly(data: DataModule, split: str, count: int) -> Some:
-    """About so many batches of a split, from all along it: it may be sorted by size. None of them is padded.
+def sample_batches(data: DataModule, split: str, count: int) -> LazyBatches:
+    """About ``count`` unpadded batches, evenly spaced over a split, which may be sorted by size.
 
     Raises:
         UserError: there is no such split.
     """
     data.check_split(split)
     requests = list(data.batches(split))
-    return Some(data.dataset(split), requests[:: -(-len(requests) // count)])
+    return LazyBatches(data.dataset(split), requests[:: -(-len(requests) // count)])
 
 
 def distances(measures: pd.DataFrame) -> list[int]:
-    """The hops whose sensitivity was measured."""
+    """The distances, in hops, at which sensitivity was measured."""
     return [
         int(end) for name in map(str, measures) if (end := name.removeprefix(SENSITIVITY)) != name and end.isdecimal()
     ]
 
 
 def table(measures: pd.DataFrame) -> Table:
-    """A row a layer: means over heads, and sensitivity at distances of a power of two."""
+    """A table with a row for each layer: means over heads, and sensitivity at distances that are powers of two."""
     hops = [d for d in distances(measures) if d & (d - 1) == 0 and measures[f"{SENSITIVITY}{d}"].notna().any()]
     columns = {"dirichlet_energy": "Dirichlet energy", "effective_rank": "effective rank"}
-    columns |= {"attention_entropy": "entropy", "sink_mass": "sink mass", "even_sink_mass": "if even"}
+    columns |= {"attention_entropy": "entropy", "sink_mass": "sink mass", "even_sink_mass": "if uniform"}
     columns |= {f"{SENSITIVITY}{d}": f"{d} hop{'' if d == 1 else 's'}" for d in hops}
     columns[f"{SENSITIVITY}further"] = "further"
     columns = {name: title for name, title in columns.items() if name in measures and measures[name].notna().any()}
-    shown = Table("layer", title="by layer; on the right the sensitivity of a node's state to nodes so many hops away")
+    out = Table("layer", title="by layer; on the right the sensitivity of a node's state to nodes at each distance")
     for title in columns.values():
-        shown.add_column(title, justify="right")
+        out.add_column(title, justify="right")
     for _, row in measures.iterrows():
-        shown.add_row(row["layer"], *("-" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in columns))
-    return shown
+        out.add_row(row["layer"], *("-" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in columns))
+    return out
 
 
 def draw(measures: pd.DataFrame, path: Path, title: str) -> None:
@@ -84,46 +84,46 @@ def draw(measures: pd.DataFrame, path: Path, title: str) -> None:
     halves: Any = figure.subfigures(1, 2, width_ratios=[len(names) // 2, 1.3])
     left, right = halves
     for axes, name in zip(left.subplots(2, len(names) // 2, squeeze=False).T.flat, names, strict=True):
-        _by_layer(axes, measures, name)
-    _felt(right.subplots(), measures)
+        _plot_by_layer(axes, measures, name)
+    _plot_sensitivity(right.subplots(), measures)
     write_picture(path, figure)
 
 
-def _by_layer(axes: Axes, measures: pd.DataFrame, name: str) -> None:
-    """One measure over the layers; of attention each head as a dot."""
-    about = {
-        "dirichlet_energy": ("Dirichlet energy", "0: joined nodes are alike"),
-        "effective_rank": ("effective rank", "1: all nodes are alike but for a factor"),
-        "attention_entropy": ("attention entropy", "1: even, 0: on one node"),
+def _plot_by_layer(axes: Axes, measures: pd.DataFrame, name: str) -> None:
+    """Plot one measure over the layers; for attention with a dot for each head."""
+    titles = {
+        "dirichlet_energy": ("Dirichlet energy", "0: adjacent nodes are alike"),
+        "effective_rank": ("effective rank", "1: all nodes are alike up to a factor"),
+        "attention_entropy": ("attention entropy", "1: uniform, 0: on one node"),
         "sink_mass": ("attention sink", "share of the node that gets most"),
     }
-    places = range(len(measures))
+    layers = range(len(measures))
     for head in [column for column in map(str, measures) if column.startswith(f"{name}_head_")]:
-        axes.plot(places, measures[head], ".", color="#bbbbbb", label="a head" if head.endswith("_0") else None)
-    axes.plot(places, measures[name], "o-", ms=4, color="#4477aa", label="mean" if name == "sink_mass" else None)
+        axes.plot(layers, measures[head], ".", color="#bbbbbb", label="a head" if head.endswith("_0") else None)
+    axes.plot(layers, measures[name], "o-", ms=4, color="#4477aa", label="mean" if name == "sink_mass" else None)
     if name == "sink_mass":
-        axes.plot(places, measures["even_sink_mass"], "--", color="grey", label="if read evenly")
+        axes.plot(layers, measures["even_sink_mass"], "--", color="grey", label="if uniform")
         axes.legend(fontsize=8, loc="lower left")
-    axes.set_title(f"{about[name][0]}\n{about[name][1]}", fontsize=9)
+    axes.set_title(f"{titles[name][0]}\n{titles[name][1]}", fontsize=9)
     axes.set_ylim(0, 1.05 if name == "attention_entropy" else 1.15 * axes.get_ylim()[1])
     step = -(-len(measures) // 9)
-    axes.set_xticks(places[::step], measures["layer"][::step], fontsize=8)
+    axes.set_xticks(layers[::step], measures["layer"][::step], fontsize=8)
     axes.set_xlabel("layer", fontsize=8)
     axes.grid(alpha=0.3)
 
 
-def _felt(axes: Axes, measures: pd.DataFrame) -> None:
-    """Sensitivity over distance, a line a layer."""
-    hops, end = distances(measures), 1.2
+def _plot_sensitivity(axes: Axes, measures: pd.DataFrame) -> None:
+    """Plot sensitivity over distance, a line for each layer."""
+    hops, beyond = distances(measures), 1.2
     values = measures[[f"{SENSITIVITY}{d}" for d in hops]]
     axes.set_prop_cycle(color=_shades(len(measures)))
-    for place in range(1, len(measures)):  # the input feels itself alone
-        row = values.iloc[place]
-        kept = row.to_numpy() > 0  # zeros have no place on this scale
-        (line,) = axes.plot([d for d, k in zip(hops, kept, strict=True) if k], row[kept], ".-",
-                            label=f"layer {measures['layer'][place]}")  # fmt: skip
-        if (further := measures[f"{SENSITIVITY}further"][place]) > 0:
-            axes.plot(end * hops[-1], further, ">", color=line.get_color())
+    for layer in range(1, len(measures)):  # the input depends on itself alone
+        row = values.iloc[layer]
+        positive = row.to_numpy() > 0  # a logarithmic scale has no zero
+        (line,) = axes.plot([d for d, k in zip(hops, positive, strict=True) if k], row[positive], ".-",
+                            label=f"layer {measures['layer'][layer]}")  # fmt: skip
+        if (further := measures[f"{SENSITIVITY}further"][layer]) > 0:
+            axes.plot(beyond * hops[-1], further, ">", color=line.get_color())
     axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if hops[-1] > 16:
@@ -132,8 +132,8 @@ def _felt(axes: Axes, measures: pd.DataFrame) -> None:
         axes.xaxis.set_major_formatter(ScalarFormatter())
     if len(measures) <= 13:
         axes.legend(fontsize=8)
-    axes.set_title("sensitivity to the features of nodes so many hops away\na line ends where it is zero, "
-                   "> stands for all that is further", fontsize=9)  # fmt: skip
+    axes.set_title("sensitivity to the features of nodes by distance\na line ends where it is zero, "
+                   "> stands for all larger distances", fontsize=9)  # fmt: skip
     axes.set_xlabel("hops", fontsize=8)
     axes.set_ylabel("norm of the gradient", fontsize=8)
     axes.grid(alpha=0.3)
@@ -143,4 +143,4 @@ def _shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours from first to last layer."""
     from matplotlib import colormaps
 
-    return [colormaps["viridis"](0.9 * place / max(count - 2, 1)) for place in range(count)]
+    return [colormaps["viridis"](0.9 * index / max(count - 2, 1)) for index in range(count)]

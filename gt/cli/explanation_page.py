@@ -1,4 +1,4 @@
-"""The page of an explanation: scores drawn over a molecule, a graph or a text, curves, edges, attention by head."""
+"""The HTML page of an explanation: scores over a molecule, graph or text, curves, edges, attention by head."""
 
 import base64
 import html
@@ -16,40 +16,40 @@ from gt.schema import number
 from gt.train.page import page as html_page
 from gt.train.page import picture, table
 
-LABELLED = 40  # nodes that have names beside a matrix of attention; of more some have numbers
-DRAWN = 120  # nodes whose attention is drawn at all, and of which each is named in a drawing,
-NAMED = 10  # of more those that say most
-LINE = 14  # pixels that a label beside a matrix takes
+MAX_LABELLED = 40  # nodes labelled beside an attention matrix; in larger graphs some have numbers
+MAX_NODES = 120  # maximum number of nodes for attention matrices and for labelling every node of a drawing
+MAX_NAMED = 10  # labelled nodes in larger drawings, those with the largest scores
+LINE_HEIGHT = 14  # height of a label beside a matrix, in pixels
 COLOURS = mpl.colormaps["RdBu_r"]
 
 
-def page(why: Explanation) -> str:
-    """One HTML page, with all pictures in it."""
-    faithful = ([name, number(value)] for name, value in why.faithful.items())
+def page(answer: Explanation) -> str:
+    """Render the HTML page, with all pictures embedded."""
+    faithful = ([name, number(value)] for name, value in answer.faithfulness.items())
     parts = [
-        f"<p>Said {html.escape(why.prediction)}; true {html.escape(why.target)}. Explained is the "
-        f"{html.escape(why.of)}: red speaks for it, blue against it.</p>",
-        f"<p>{html.escape(why.note)}</p>" if why.note else "",
+        f"<p>Prediction {html.escape(answer.prediction)}; target {html.escape(answer.target)}. Explained is the "
+        f"{html.escape(answer.explained)}: red increases it, blue decreases it.</p>",
+        f"<p>{html.escape(answer.note)}</p>" if answer.note else "",
     ]
-    for name, values in why.scores.items():
-        parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{shown(why, values)}")
+    for name, values in answer.scores.items():
+        parts.append(f"<h2>{name.capitalize()}</h2><p>{METHODS[name].capitalize()}.</p>{draw_sample(answer, values)}")
     parts.append(
-        "<h2>Is it so?</h2><p>The answer as the nodes that a method ranks highest are hidden, one after the other. The "
-        "number is the gap to random rankings, in units of what lies between the highest and the lowest point: 0 is no "
-        "better than chance.</p>"
-        f"{table(('method', 'faithfulness'), faithful, words=['method'])}{picture(deletion(why))}"
+        "<h2>Faithfulness</h2><p>The answer as the highest-ranked nodes of a method are hidden, one after the other. "
+        "The number is the gap to random rankings, relative to the range between the highest and the lowest point: "
+        "0 is no better than chance.</p>"
+        f"{table(('method', 'faithfulness'), faithful, words=['method'])}{picture(deletion(answer))}"
     )
-    if len(why.edge_scores):
-        order = why.edge_scores.abs().argsort(descending=True)[:10].tolist()
-        ends = (" - ".join(map(why.called, why.edges[:, k].tolist())) for k in order)
-        rows = ([name, f"{float(why.edge_scores[k]):.4f}"] for name, k in zip(ends, order, strict=True))
+    if len(answer.edge_scores):
+        order = answer.edge_scores.abs().argsort(descending=True)[:10].tolist()
+        ends = (" - ".join(map(answer.node_name, answer.edges[:, k].tolist())) for k in order)
+        rows = ([name, f"{float(answer.edge_scores[k]):.4f}"] for name, k in zip(ends, order, strict=True))
         parts.append(
-            "<h2>Edges</h2><p>By how much the answer falls where an edge is taken away, the ten that matter most.</p>"
-            f"{table(('edge', 'fall'), rows, words=['edge'])}"
+            "<h2>Edges</h2><p>The drop in the answer when an edge is removed, for the ten edges that matter most.</p>"
+            f"{table(('edge', 'drop'), rows, words=['edge'])}"
         )
-    if why.attention and why.batch.num_nodes <= DRAWN:
+    if answer.attention and answer.batch.num_nodes <= MAX_NODES:
         parts.append(
-            "<h2>Attention</h2><p>Which node (row) reads which (column), by layer and head.</p>" + matrices(why)
+            "<h2>Attention</h2><p>Which node (row) attends to which (column), by layer and head.</p>" + matrices(answer)
         )
     style = (
         ".text { line-height: 2; white-space: pre-wrap } .text span { color: #000; border-radius: 3px } "
@@ -57,99 +57,109 @@ def page(why: Explanation) -> str:
         ".heads figure { width: auto; max-width: 100%; overflow-x: auto } .heads svg { max-width: none } "
         ".heads text { font-size: 12px; fill: currentColor } .heads image { image-rendering: pixelated }"
     )
-    return html_page(why.title, "".join(parts), style)
+    return html_page(answer.title, "".join(parts), style)
 
 
 def strength(values: Tensor) -> np.ndarray:
-    """Scores in [-1, 1], the largest 1; where none is negative, from 0 for the least."""
+    """Scale scores to [-1, 1] by the largest magnitude; if none is negative, the smallest becomes 0."""
     values = values - values.min() if bool((values >= 0).all()) else values
     return (values / values.abs().max().clamp(min=1e-12)).numpy()
 
 
-def shown(why: Explanation, values: Tensor) -> str:
-    """The sample with its nodes coloured by their scores."""
-    if why.is_text:
+def draw_sample(answer: Explanation, values: Tensor) -> str:
+    """Draw the sample with its nodes coloured by score."""
+    if answer.is_text:
         spans = (
             f'<span style="background:{mpl.colors.to_hex(COLOURS(0.5 + 0.42 * share))}">{html.escape(word)}</span>'
-            for word, share in zip(why.labels, strength(values), strict=True)
+            for word, share in zip(answer.labels, strength(values), strict=True)
         )
-        between = "" if any(" " in word for word in why.labels) else " "  # tokens are words
-        return f'<div class="text">{between.join(spans)}</div>'
-    if why.smiles is not None:
-        return molecule(why.smiles, strength(values))
-    return picture(network(why, strength(values)))
+        separator = "" if any(" " in word for word in answer.labels) else " "  # tokens are words
+        return f'<div class="text">{separator.join(spans)}</div>'
+    if answer.smiles is not None:
+        return molecule(answer.smiles, strength(values))
+    return picture(network(answer, strength(values)))
 
 
 def molecule(smiles: str, shares: np.ndarray) -> str:
-    """A molecule as SVG, its atoms coloured."""
+    """Draw a molecule as SVG with coloured atoms."""
     from rdkit import Chem, rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
     canvas = rdMolDraw2D.MolDraw2DSVG(460, 340)
     colours = {n: tuple(map(float, COLOURS(0.5 + 0.42 * share)[:3])) for n, share in enumerate(shares)}
     with rdBase.BlockLogs():
-        read = Chem.MolFromSmiles(smiles)
+        mol = Chem.MolFromSmiles(smiles)
     rdMolDraw2D.PrepareAndDrawMolecule(
-        canvas, read, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
+        canvas, mol, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[]
     )
     canvas.FinishDrawing()
     drawing: str = canvas.GetDrawingText()
     return f"<div>{drawing[drawing.index('<svg') :]}</div>"
 
 
-def network(why: Explanation, shares: np.ndarray) -> Figure:
-    """Any graph, its nodes coloured and named; a black ring marks the one whose answer it is."""
-    ends, nodes = why.batch.edge_index.numpy(), why.batch.num_nodes
-    place = layout(ends, nodes)
+def network(answer: Explanation, shares: np.ndarray) -> Figure:
+    """Draw any graph with coloured, labelled nodes; a black ring marks the node that the answer is for."""
+    ends, nodes = answer.batch.edge_index.numpy(), answer.batch.num_nodes
+    xy = layout(ends, nodes)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*(place[ends, axis] for axis in (0, 1)), color="#bbbbbb", lw=0.7, zorder=1)
+    axes.plot(*(xy[ends, axis] for axis in (0, 1)), color="#bbbbbb", lw=0.7, zorder=1)
     area = max(25, 4000 / max(nodes, 10))
     axes.scatter(
-        place[:, 0],
-        place[:, 1],
+        xy[:, 0],
+        xy[:, 1],
         c=shares,
         cmap=COLOURS,
         vmin=-1.2,
         vmax=1.2,
         s=area,
         zorder=2,
-        edgecolors=["black" if n == why.node else "#666666" for n in range(nodes)],
-        lw=[2.0 if n == why.node else 0.4 for n in range(nodes)],
+        edgecolors=["black" if n == answer.node else "#666666" for n in range(nodes)],
+        lw=[2.0 if n == answer.node else 0.4 for n in range(nodes)],
     )
-    few = nodes <= DRAWN
-    for n in range(nodes) if few else np.abs(shares).argsort()[-NAMED:]:
-        label = why.labels[n][:14].replace("$", r"\$")
-        axes.text(place[n, 0], place[n, 1], label, fontsize=8, ha="center", va="center" if few else "bottom", zorder=3)
+    label_all = nodes <= MAX_NODES
+    for n in range(nodes) if label_all else np.abs(shares).argsort()[-MAX_NAMED:]:
+        label = answer.labels[n][:14].replace("$", r"\$")
+        axes.text(
+            xy[n, 0],
+            xy[n, 1],
+            label,
+            fontsize=8,
+            ha="center",
+            va="center" if label_all else "bottom",
+            zorder=3,
+        )
     axes.set_axis_off()
     return figure
 
 
-def deletion(why: Explanation) -> Figure:
-    """The answer as nodes are hidden in the order of each method."""
+def deletion(answer: Explanation) -> Figure:
+    """Plot the answer as nodes are hidden in the order of each method."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    share = np.linspace(0, 100, why.random.shape[1])
-    mean, spread = why.random.mean(0).numpy(), why.random.std(0).numpy()
+    share = np.linspace(0, 100, answer.random.shape[1])
+    mean, spread = answer.random.mean(0).numpy(), answer.random.std(0).numpy()
     axes.fill_between(share, mean - spread, mean + spread, color="grey", alpha=0.25, lw=0)
-    axes.plot(share, mean, color="grey", ls="--", label=f"{len(why.random)} random rankings")
-    for name, curve in why.curves.items():
+    axes.plot(share, mean, color="grey", ls="--", label=f"{len(answer.random)} random rankings")
+    for name, curve in answer.curves.items():
         axes.plot(share, curve, marker="o", ms=3, label=name)
-    axes.set(xlabel="share of nodes hidden, %", ylabel=why.of)
+    axes.set(xlabel="share of nodes hidden, %", ylabel=answer.explained)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def matrices(why: Explanation) -> str:
-    """The attention weights of each layer and head as matrices, each at its own size: what is too wide scrolls.
+def matrices(answer: Explanation) -> str:
+    """Draw the attention weights of each layer and head as a matrix at full size; wide matrices scroll.
 
-    Beside them stand the names of nodes or, of many, the numbers of some.
+    Rows and columns are labelled with the names of nodes or, in large graphs, the numbers of some.
     """
-    nodes = why.batch.num_nodes
-    step = -(-nodes // LABELLED)
-    names = [repr(label)[1:-1][:11] for label in why.labels] if step == 1 else [str(n) for n in range(nodes)]
-    entry = min(max(LINE, 280 / nodes), 2 * LINE) if step == 1 else LINE / step  # a line for each label at least
+    nodes = answer.batch.num_nodes
+    step = -(-nodes // MAX_LABELLED)
+    names = [repr(label)[1:-1][:11] for label in answer.labels] if step == 1 else [str(n) for n in range(nodes)]
+    entry = (
+        min(max(LINE_HEIGHT, 280 / nodes), 2 * LINE_HEIGHT) if step == 1 else LINE_HEIGHT / step
+    )  # at least one line for each label
     margin = 12 + 8 * max(map(len, names))
     texts = []
     for n in range(0, nodes, step):
@@ -157,8 +167,8 @@ def matrices(why: Explanation) -> str:
         texts.append(f'<text x="{margin - 5}" y="{middle:.1f}" text-anchor="end">{name}</text>')
         texts.append(f'<text transform="translate({middle:.1f} {margin - 5}) rotate(-90)">{name}</text>')
     parts = [f'<svg class="heads" width="0" height="0"><defs><g id="labels">{"".join(texts)}</g></defs></svg>']
-    side = f"{margin + nodes * entry:.0f}"
-    for layer, weights in why.attention:
+    size = f"{margin + nodes * entry:.0f}"
+    for layer, weights in answer.attention:
         parts.append(f'<h3>{html.escape(layer)}</h3><div class="cards heads">')
         for head, matrix in enumerate(weights.numpy()):
             file = io.BytesIO()
@@ -166,7 +176,7 @@ def matrices(why: Explanation) -> str:
             source = base64.b64encode(file.getvalue()).decode()
             parts.append(
                 f"<figure><figcaption>head {head}, up to {matrix.max():.2f}</figcaption>"
-                f'<svg width="{side}" height="{side}" viewBox="0 0 {side} {side}"><use href="#labels"/>'
+                f'<svg width="{size}" height="{size}" viewBox="0 0 {size} {size}"><use href="#labels"/>'
                 f'<image x="{margin}" y="{margin}" width="{nodes * entry:.1f}" height="{nodes * entry:.1f}" '
                 f'href="data:image/png;base64,{source}"/></svg></figure>'
             )

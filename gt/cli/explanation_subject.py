@@ -1,4 +1,4 @@
-"""What is explained: one graph or text of many, or a node of one large graph with what lies around it."""
+"""The subject of an explanation: one of many graphs or texts, or a node of a large graph with its neighbourhood."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,29 +19,28 @@ from gt.inference.neighbourhood import hops_read, neighbourhood
 from gt.inference.whole_graph import predict
 from gt.prediction.asking import speller
 from gt.prediction.labels import labels_of
-from gt.train.extremes import answer as said
+from gt.train.extremes import answer as answer_text
 from gt.train.task import Task
 
-MOST = 400  # nodes of a graph
-AROUND = 200  # nodes that are looked at around one of a large graph
-LONGEST = 60  # name of a node that its page's file is called by: file systems set a limit
-SAME = 1e-3  # of an answer, or of the unit in which answers are learned: what does not show in a picture
+MAX_NODES = 400  # of a graph
+MAX_NEIGHBOURHOOD = 200  # nodes around one of a large graph
+MAX_NAME = 60  # characters of a node name in a file name, which file systems limit
+TOLERANCE = 1e-3  # relative to the answer or to the scale of the targets; invisible in a picture
 Speller = Callable[[Tensor], list[str] | None]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One graph, or the part of one, whose answer is to be explained.
+    """A graph, or part of one, whose answer is to be explained.
 
     Attributes:
-        name: of its page's file; title: for a person.
-        copies: a batch of so many of it.
-        node: the place of the node whose answer it is; None: the answer is the graph's.
-        prediction: (outputs * positions,) the answer; target: (positions or outputs,) the right one, None where it is
-            unknown.
-        labels: a word for each node; smiles: of a molecule, else None.
-        spell: words for classes, see `gt.prediction.asking.speller`.
-        note: what a reader has to know of it, or nothing.
+        name: stem of the page's file name; title: for the reader.
+        copies: returns a batch of that many copies of it.
+        node: the index of the node that the answer is for; None if it is for the graph.
+        prediction: (outputs * positions,) the answer; target: (positions or outputs,) the true one, None if unknown.
+        labels: a label for each node; smiles: of a molecule, else None.
+        spell: names of classes, see `gt.prediction.asking.speller`.
+        note: a note for the reader, or empty.
     """
 
     name: str
@@ -57,31 +56,31 @@ class Subject:
 
 
 def subject(task: Task, data: DataModule, split: str, sample: int, node: str | None) -> Subject:
-    """What the words of a command ask about.
+    """The subject that a command asks for.
 
     Args:
-        task: a trained one, in eval mode; data: open.
+        task: a trained task in eval mode; data: opened data.
         sample: its number in the split.
-        node: where nodes have answers, which one: its name where the data name the nodes of one large graph, else its
-            number; None is the last.
+        node: which node, if the answers are for nodes: its name if the data name the nodes of one large graph, else its
+            number; None for the last.
 
     Raises:
-        UserError: there is no such split, sample or node; links have the answers; a graph is too large.
+        UserError: there is no such split, sample or node; the answers are for links; a graph is too large.
     """
     if node is not None and task.schema.level == "graph":
-        raise UserError(f"--node {node}: the answer is for the graph as a whole: leave it out")
+        raise UserError(f"--node {node}: this model answers for whole graphs: leave it out")
     if task.schema.level == "link":
-        raise UserError("explains the answer for a graph, a text or a node: this model answers for pairs of nodes")
+        raise UserError("only graphs, texts and nodes can be explained: this model answers for pairs of nodes")
     if isinstance(data, NodeData):
         check_number("--sample", sample, 1)
         return _of_large(task, data, node)
     if not isinstance(data, GraphData | LanguageData):
-        raise UserError(f"explains graphs, texts and nodes: {type(data).__name__} has none of them one by one")
+        raise UserError(f"only graphs, texts and nodes can be explained: {type(data).__name__} has none of them")
     return _of_many(task, data, split, sample, node)
 
 
 def check_number(option: str, number: int, count: int) -> None:
-    """Whether an option is the number of one of so many, from 0.
+    """Check that an option is a number from 0 to ``count`` - 1.
 
     Raises:
         UserError: it is not.
@@ -90,18 +89,18 @@ def check_number(option: str, number: int, count: int) -> None:
         raise UserError(f"{option} must be {'0' if count == 1 else f'0 to {count - 1:,}'}, not {number}")
 
 
-def _place(node: str, count: int, names: np.ndarray | None = None) -> int:
+def _node_index(node: str, count: int, names: np.ndarray | None = None) -> int:
     if names is not None:
-        known = list(map(str, names))
-        if node not in known:
-            raise UserError(f"--node {node}: no node is called that; the first is called {known[0]}")
-        return known.index(node)
+        node_names = list(map(str, names))
+        if node not in node_names:
+            raise UserError(f"--node {node}: there is no node of that name; the first is {node_names[0]}")
+        return node_names.index(node)
     try:
-        place = int(node)
+        index = int(node)
     except ValueError:
         raise UserError(f"--node must be the number of a node, not {node!r}") from None
-    check_number("--node", place, count)
-    return place
+    check_number("--node", index, count)
+    return index
 
 
 @torch.no_grad()
@@ -116,19 +115,19 @@ def _of_many(task: Task, data: GraphData | LanguageData, split: str, sample: int
         return batch.to(device)
 
     one = copies(1)
-    if one.num_nodes > MOST:
-        raise UserError(f"sample {sample} has {one.num_nodes:,} nodes: choose one of {MOST} at most")
-    place = None
+    if one.num_nodes > MAX_NODES:
+        raise UserError(f"sample {sample} has {one.num_nodes:,} nodes: choose one of at most {MAX_NODES}")
+    node_index = None
     if task.schema.level == "node":
-        place = one.num_nodes - 1 if node is None else _place(node, one.num_nodes)
+        node_index = one.num_nodes - 1 if node is None else _node_index(node, one.num_nodes)
     labels, smiles = labels_of(data, dataset, sample, one)
     return Subject(
         name=f"{split}-{sample}",
-        title=f"sample {sample} of {split}" + ("" if place is None else f", node {place}"),
+        title=f"sample {sample} of {split}" + ("" if node_index is None else f", node {node_index}"),
         copies=copies,
-        node=place,
-        prediction=task.net(one)[place or 0].float().cpu(),
-        target=None if one.y is None else one.y[place or 0].cpu().reshape(-1),
+        node=node_index,
+        prediction=task.net(one)[node_index or 0].float().cpu(),
+        target=None if one.y is None else one.y[node_index or 0].cpu().reshape(-1),
         labels=labels,
         smiles=smiles,
         spell=speller(data, dataset, np.array([sample]), one),
@@ -137,33 +136,33 @@ def _of_many(task: Task, data: GraphData | LanguageData, split: str, sample: int
 
 @torch.no_grad()
 def _of_large(task: Task, data: NodeData, node: str | None) -> Subject:
-    """A node of one graph, explained by its neighbourhood: as far as the network reads, or as far as there is room."""
+    """A node of one large graph with its neighbourhood, up to the receptive field or `MAX_NEIGHBOURHOOD` nodes."""
     whole = data.whole.batch(data.chunk).to(next(task.net.parameters()).device)
     names = next(reversed(data.source.names(data.graphs).values()), None)
-    place = whole.num_nodes - 1 if node is None else _place(node, whole.num_nodes, names)
-    around = neighbourhood(whole, place, hops_read(task.net), AROUND)
-    prediction = of_part = task.net(around.copies(1))[around.centre].float().cpu()
-    near = around.nodes.tolist()
-    labels = [str(n) for n in near] if names is None else [str(names[n]) for n in near]
-    note = f"{len(near):,} of the graph's {whole.num_nodes:,} nodes are looked at, the nearest by its edges"
-    if data.evaluate == "sampled":  # the network may be one that reads no whole graph of this size
-        note += ": the answer is that to them alone."
+    node_index = whole.num_nodes - 1 if node is None else _node_index(node, whole.num_nodes, names)
+    part = neighbourhood(whole, node_index, hops_read(task.net), MAX_NEIGHBOURHOOD)
+    prediction = partial = task.net(part.copies(1))[part.centre].float().cpu()
+    nodes = part.nodes.tolist()
+    labels = [str(n) for n in nodes] if names is None else [str(names[n]) for n in nodes]
+    note = f"{len(nodes):,} of the graph's {whole.num_nodes:,} nodes are included, the nearest along edges"
+    if data.evaluate == "sampled":  # the network may not be able to read a whole graph of this size
+        note += ": the answer is for these nodes alone."
     else:
-        prediction = predict(task.net, whole)[place].float().cpu()
-        least = SAME * min(task.schema.scale or (1.0,))
-        if torch.allclose(of_part, prediction, rtol=SAME, atol=least):
-            note += ": by them alone the answer is the same."
+        prediction = predict(task.net, whole)[node_index].float().cpu()
+        absolute = TOLERANCE * min(task.schema.scale or (1.0,))
+        if torch.allclose(partial, prediction, rtol=TOLERANCE, atol=absolute):
+            note += ": the answer for these alone is the same."
         else:
-            answer = said(task.schema, of_part)
-            note += f". What lies beyond has a say too: by them alone it is {answer}, which is explained here."
-    called = labels[around.centre]
+            text = answer_text(task.schema, partial)
+            note += f". Nodes beyond them matter too: for these alone the answer is {text}, which is explained here."
+    label = labels[part.centre]
     return Subject(
-        name=f"node-{called if called.isalnum() and len(called) <= LONGEST else place}",
-        title=f"node {called}",
-        copies=around.copies,
-        node=around.centre,
+        name=f"node-{label if label.isalnum() and len(label) <= MAX_NAME else node_index}",
+        title=f"node {label}",
+        copies=part.copies,
+        node=part.centre,
         prediction=prediction,
-        target=torch.from_numpy(np.asarray(data.graphs.nodes["y"][place])).reshape(-1),
+        target=torch.from_numpy(np.asarray(data.graphs.nodes["y"][node_index])).reshape(-1),
         labels=labels,
         smiles=None,
         spell=lambda answers: None,

@@ -1,4 +1,4 @@
-"""The mean of a few runs and the difference between runs in pairs, with Student's 95 % intervals."""
+"""Means of runs and paired differences between runs, with 95 % confidence intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,16 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of n numbers that are drawn alike; NaN where one is NaN, and but for the mean where n is 1, or one inf.
+    """The mean of n independent, identically distributed numbers.
+
+    NaN if one of them is NaN; all but the mean are NaN if n is 1 or one is infinite.
 
     Attributes:
         n: how many numbers.
-        mean: theirs.
-        deviation: of the sample, by n - 1.
+        mean: their mean.
+        deviation: sample standard deviation (n - 1).
         error: standard error of the mean.
-        low, high: ends of its interval of Student's t with n - 1 degrees of freedom, which holds the mean of
-            all such draws in 95 of 100 cases.
+        low, high: 95 % confidence interval of the mean, by Student's t with n - 1 degrees of freedom.
     """
 
     n: int
@@ -33,45 +34,45 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """Raises ValueError where there are none."""
+        """The estimate from numbers; raises ValueError if there are none."""
         from scipy.special import stdtrit  # late: --help and a typo answer at once
 
         n, finite = len(values), all(map(math.isfinite, values))
         mean = fmean(values) if finite else sum(values) / n
         deviation = stdev(values) if n > 1 and finite else math.nan
         error = deviation / math.sqrt(n)
-        reach = error * float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else math.nan
-        return cls(n, mean, deviation, error, mean - reach, mean + reach)
+        half_width = error * float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else math.nan
+        return cls(n, mean, deviation, error, mean - half_width, mean + half_width)
 
     @property
     def is_noise(self) -> bool:
-        """Whether the interval holds 0, or there is none."""
+        """Whether the interval contains 0 or does not exist."""
         return not (self.low > 0 or self.high < 0)
 
     def negative(self) -> "Estimate":
-        """That of the numbers with the other sign."""
+        """The estimate for the negated numbers."""
         return Estimate(self.n, -self.mean, self.deviation, self.error, -self.high, -self.low)
 
     def interval(self) -> str:
-        """Both ends for a reader; ``-`` for none."""
+        """The interval as text; ``-`` if there is none."""
         low, high = (number(end, self.mean) for end in (self.low, self.high))
         return "-" if math.isnan(self.low) else f"[{low}, {high}]"
 
 
 def difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Estimate | None:
-    """Ours less theirs, over the runs that share a key, such as a seed; None where none do."""
+    """Ours minus theirs, over the runs that share a key, such as a seed; None if none do."""
     pairs = [value - theirs[key] for key, value in ours.items() if key in theirs]
     return Estimate.of(pairs) if pairs else None
 
 
-def in_words(gap: Estimate, mode: Literal["min", "max"], other: str, repeats: str = "seeds") -> str:
-    """A difference of scores for a reader: ``0.0210 [0.0040, 0.0380] better than OTHER, over 5 seeds``.
+def describe_gap(gap: Estimate, mode: Literal["min", "max"], other: str, repeats: str = "seeds") -> str:
+    """Describe a difference of scores: ``0.0210 [0.0040, 0.0380] better than OTHER, over 5 seeds``.
 
     Args:
-        gap: ours less theirs.
-        mode: whether the score is to be small or large.
-        other: what theirs is called.
-        repeats: what the pairs share.
+        gap: ours minus theirs.
+        mode: whether a small or a large score is better.
+        other: the name of theirs.
+        repeats: what the pairs have in common.
     """
     if gap.mean == gap.deviation == 0:
         return f"the same as {other}, over {gap.n} {repeats}"

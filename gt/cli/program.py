@@ -1,4 +1,4 @@
-"""How a program starts and ends: without the seconds that go into looking for garbage among what it imports."""
+"""Fast start and exit of programs, and the command-line options that they share."""
 
 import argparse
 import atexit
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quick_exit() -> Iterator[None]:
-    """Around a program: it exits without taking its modules apart, which takes seconds with PyTorch and Lightning.
+    """Run a program and exit without tearing down its modules, which takes seconds with PyTorch and Lightning.
 
-    Threads, the other exit handlers and buffered output are done before, as ever. Output that nobody reads any more, as
-    after ``| head``, ends it without a word. A character that the terminal's encoding lacks is written as its number.
+    Threads are joined, other exit handlers run and buffers are flushed first, as usual. If nobody reads the output any
+    more, as after ``| head``, the program ends silently. Characters that the terminal cannot encode are escaped.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as Python's own stderr; else it ends a run
+        sys.stdout.reconfigure(errors="backslashreplace")  # as for stderr; otherwise one character ends a run
     code = 1
 
-    def leave() -> None:
-        logging.shutdown()  # whose own handler was registered earlier, and would come later
+    def flush_and_exit() -> None:
+        logging.shutdown()  # its own exit handler, registered earlier, would run later
         for stream in (sys.stdout, sys.stderr):
             with suppress(BrokenPipeError):
                 stream.flush()
         os._exit(code)
 
-    atexit.register(leave)
+    atexit.register(flush_and_exit)
     try:
         yield
         code = 0
@@ -46,28 +46,28 @@ def quick_exit() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around large imports: the garbage collector rests, and never looks at what there is by the end of the first."""
+    """Pause the garbage collector during large imports; objects alive after the first are frozen, never scanned."""
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # by the next a job of a sweep may have left what is to be collected
+        if not gc.get_freeze_count():  # later, objects of a finished sweep job must stay collectable
             gc.freeze()
         gc.enable()
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The option of programs that load a checkpoint, see `gt.train.checkpoint.load`."""
+    """Add ``--trust``, for programs that load a checkpoint, see `gt.train.checkpoint.load`."""
     parser.add_argument("--trust", action="store_true", help="import parts that do not come with this program")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """The option that `device_of` reads."""
-    parser.add_argument("--device", help="such as cpu or cuda; a GPU where there is one")
+    """Add ``--device``, see `device_of`."""
+    parser.add_argument("--device", help="such as cpu or cuda; default: a GPU if there is one")
 
 
 def device_of(name: str | None) -> "torch.device":
-    """The device of this name; without one a GPU where there is one.
+    """The device of this name; by default a GPU if there is one.
 
     Raises:
         UserError: there is no such device, or this machine has no GPU.
@@ -84,6 +84,6 @@ def device_of(name: str | None) -> "torch.device":
 
 
 def import_from_here() -> None:
-    """Let parts of one's own be imported from the folder in which a program runs, however it was started."""
+    """Make custom parts importable from the working directory, however the program was started."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

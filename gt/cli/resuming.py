@@ -1,4 +1,4 @@
-"""``resume=FOLDER``: a stopped run goes on under the configuration that its folder keeps."""
+"""``resume=FOLDER``: continue a stopped run under the configuration saved in its folder."""
 
 import shlex
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.arguments import in_full, parsed
-from gt.cli.composing import additions, configuration, settle
+from gt.cli.arguments import expand_keys, parsed
+from gt.cli.composing import additions, configuration, remove_leftovers
 from gt.cli.config import WrongKey, check
 from gt.cli.config_files import CONFIGS, groups
 from gt.cli.run_folders import RESUMED, configuration_of
@@ -19,12 +19,12 @@ from gt.train.resume import changes
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """``resume=FOLDER`` turned into Hydra's words: the configuration that the folder keeps, in that same folder.
+    """Translate ``resume=FOLDER`` for Hydra: the saved configuration of the run, in the same folder.
 
-    What the other arguments change in it is said, a line each, and holds the next time that the run goes on, too.
+    Changes made by the other arguments are printed, one per line, and saved for later resumptions.
 
     Raises:
-        UserError: no such run, it has nothing to go on from, or an argument changes what must stay, see
+        UserError: there is no such run, it has no checkpoint, or an argument changes what must stay the same, see
             `gt.train.resume`.
     """
     last = ["resume=", *(argument for argument in arguments if argument.startswith("resume="))][-1]
@@ -32,22 +32,22 @@ def resumed(arguments: list[str]) -> list[str]:
         return arguments
     folder = Path(last.removeprefix("resume="))
     if not ((configs := configuration_of(folder)) / "config.yaml").is_file():
-        raise UserError(f"no run in {folder}: resume takes the folder that a run named when it began or ended")
+        raise UserError(f"no run in {folder}: resume takes the run folder that a run prints when it starts and ends")
     if not any((folder / "checkpoints").glob("*.ckpt")):
-        raise UserError(f"{folder} has no checkpoint: it stopped before its first; start anew")
+        raise UserError(f"{folder} has no checkpoint: the run stopped before its first; start a new run")
     if in_use(folder):
         raise UserError(f"another process is at work in {folder}: wait until it ends, or stop it")
-    kept = [argument for argument in arguments if not argument.startswith("resume=")]
+    others = [argument for argument in arguments if not argument.startswith("resume=")]
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = configuration([], "config")
-        kept = in_full(kept, before)
-        overrides = parsed(kept)
+        others = expand_keys(others, before)
+        overrides = parsed(others)
         refuse_groups(overrides)
         added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
-        # twice: a process that is started later reads the configuration that this one has written, with the key in it
-        kept = ["++" + argument if argument in added else argument for argument in kept]
-        after = configuration([str(override.input_line) for override in parsed(kept)], "config")
-        settle(after, kept)
+        # "++", as processes started later read the configuration written by this one, which already has the key
+        others = ["++" + argument if argument in added else argument for argument in others]
+        after = configuration([str(override.input_line) for override in parsed(others)], "config")
+        remove_leftovers(after, others)
         differences = changes(before, after)
         try:
             check(after)
@@ -55,34 +55,36 @@ def resumed(arguments: list[str]) -> list[str]:
             check_version(before, folder)
             raise
     for change in differences:
-        print(f"goes on with {change}", flush=True)
-    where = ["--config-path", str(configs.resolve()), "--config-name", "config"]
-    places = [word for key in ("resume", "hydra.run.dir") for word in shlex.split(shell_override(key, str(folder)))]
-    return [*where, *places, f"hydra.output_subdir=.hydra/{RESUMED}", *kept]
+        print(f"continuing with {change}", flush=True)
+    config_arguments = ["--config-path", str(configs.resolve()), "--config-name", "config"]
+    folder_arguments = [
+        word for key in ("resume", "hydra.run.dir") for word in shlex.split(shell_override(key, str(folder)))
+    ]
+    return [*config_arguments, *folder_arguments, f"hydra.output_subdir=.hydra/{RESUMED}", *others]
 
 
 def refuse_groups(overrides: Iterable[Override]) -> None:
-    """Whether each override sets a key: what a run began with is one configuration, in which nothing is chosen anew.
+    """Check that each override sets a key: the options of a run's groups cannot be chosen again.
 
     Raises:
-        UserError: one chooses among the options of a group.
+        UserError: one chooses an option of a group.
     """
-    known = groups(CONFIGS)
+    available = groups(CONFIGS)
     for override in overrides:
         group, value = override.key_or_group, override.value()
         chosen = [str(option) for option in (value if isinstance(value, list) else [value])]
-        if chosen and set(chosen) <= set(known.get(group, ())):
+        if chosen and set(chosen) <= set(available.get(group, ())):
             raise UserError(
-                f"{override.input_line}: a run goes on with the sections that it began with; change what is in them by "
-                f"{group}.KEY=VALUE, or begin a run with its weights by init=RUN_FOLDER"
+                f"{override.input_line}: a resumed run keeps its options; change single keys with {group}.KEY=VALUE, "
+                "or start a new run from its weights with init=RUN_FOLDER"
             )
 
 
 def check_version(cfg: DictConfig, folder: Path) -> None:
-    """Refuse the configuration of a run that another version of this program has written.
+    """Refuse the configuration of a run that was written by another version of this program.
 
     Raises:
-        UserError: it is wrong as it stands in the run's folder, in a section of this program's own.
+        UserError: the saved configuration itself has a mistake in a section of this package.
     """
     try:
         check(cfg)
@@ -91,6 +93,6 @@ def check_version(cfg: DictConfig, folder: Path) -> None:
         if isinstance(section, DictConfig) and str(section.get("_target_")).startswith("gt."):
             load = f"gt.load({str(folder)!r})"
             raise UserError(
-                f"{folder} was written by an older version of this program and cannot go on ({error}); "
+                f"{folder} was written by an older version of this program and cannot be resumed ({error}); "
                 f"{load} may still read its checkpoint"
             ) from None

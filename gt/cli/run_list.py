@@ -1,4 +1,4 @@
-"""The runs below a folder: what each was, how it stands and what it scored."""
+"""The runs below a folder: their settings, states and scores."""
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ from gt.train.job import FAILURE, PRUNED, RESULT, in_use, read_json
 from gt.train.resume import settings, shown
 
 CONFIG = Path(".hydra") / "config.yaml"
-SHOWN = 8  # values in a line
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is ten times as fast
+MAX_LISTED_VALUES = 8  # in a message
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -24,44 +24,44 @@ class Run:
     """One run.
 
     Attributes:
-        folder: of the run.
-        state: ``finished``, ``running``, ``failed``, ``pruned`` or ``stopped``; of one that was not to train its
-            ``stage``.
-        about: by name: the option of each group of the configuration, such as ``data``, and every dotted key of it.
-        result: what it wrote at its end, nothing before.
-        begun: when.
+        folder: the run folder.
+        state: ``finished``, ``running``, ``failed``, ``pruned`` or ``stopped``; the ``stage`` of a run that does not
+            train.
+        settings: every dotted key of the configuration, and the option of each group, such as ``data``.
+        result: the content of its result file; empty before it ends.
+        begun: start time.
     """
 
     folder: Path
     state: str
-    about: Mapping[str, str]
+    settings: Mapping[str, str]
     result: Mapping[str, Any]
     begun: datetime
 
     @property
     def score(self) -> float | None:
-        """Of the split that was scored last, by the metric that decides."""
+        """The score of the split that was scored last, by the criterion."""
         return self.result.get("scores", {}).get(self.result.get("criterion"))
 
 
 def read(folder: Path) -> Run:
-    """A run by its folder.
+    """Read a run from its folder.
 
     Raises:
-        UserError: its configuration or its result is not whole.
+        UserError: its configuration or its result is damaged.
     """
     config = folder / CONFIG
     try:
-        about = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
+        values = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
     except yaml.YAMLError:
         raise UserError(f"{config} is cut off or damaged: copy it again, or remove its run") from None
     hydra = folder / ".hydra" / "hydra.yaml"
     if hydra.is_file():
-        kept = yaml.load(hydra.read_text(), Loader) or {}  # nothing where a run was killed as it began
-        choices = kept.get("hydra", {}).get("runtime", {}).get("choices", {})
-        about |= {group: str(option) for group, option in choices.items() if not group.startswith("hydra/")}
+        saved = yaml.load(hydra.read_text(), Loader) or {}  # empty if the run was killed as it started
+        choices = saved.get("hydra", {}).get("runtime", {}).get("choices", {})
+        values |= {group: str(option) for group, option in choices.items() if not group.startswith("hydra/")}
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
-    state = "stopped" if about.get("stage", "fit") == "fit" else about["stage"]
+    state = "stopped" if values.get("stage", "fit") == "fit" else values["stage"]
     if result:
         state = "finished"
     elif in_use(folder):
@@ -70,12 +70,12 @@ def read(folder: Path) -> Run:
         state = "pruned"
     elif (folder / FAILURE).is_file():
         state = "failed"
-    about |= {"state": state}
-    return Run(folder, state, about, result, datetime.fromtimestamp(config.stat().st_mtime))
+    values |= {"state": state}
+    return Run(folder, state, values, result, datetime.fromtimestamp(config.stat().st_mtime))
 
 
 def runs_below(folder: Path) -> Iterator[Run]:
-    """All runs below a folder, those of sweeps too, the last first.
+    """All runs below a folder, including those of sweeps, the latest first.
 
     Raises:
         UserError: there is no such folder.
@@ -86,44 +86,44 @@ def runs_below(folder: Path) -> Iterator[Run]:
     return (read(path.parent.parent) for path in configs)
 
 
-def chosen(runs: Sequence[Run], filters: Sequence[str]) -> list[Run]:
-    """The runs that fit all of ``KEY=PATTERN``, patterns as of file names.
+def matching(runs: Sequence[Run], filters: Sequence[str]) -> list[Run]:
+    """The runs that match every ``KEY=PATTERN``, with shell-style wildcards.
 
     Raises:
         UserError: no run has such a key.
     """
-    for word in filters:
-        key, is_filter, pattern = word.partition("=")
+    for condition in filters:
+        key, is_filter, pattern = condition.partition("=")
         if not is_filter:
-            raise UserError(f"'{word}' is neither a folder nor KEY=PATTERN, such as data=text or optim.lr=1e-3")
+            raise UserError(f"'{condition}' is neither a folder nor KEY=PATTERN, such as data=text or optim.lr=1e-3")
         check_key(runs, key)
-        runs = [run for run in runs if fits(run.about.get(key, ""), pattern)]
+        runs = [run for run in runs if fits(run.settings.get(key, ""), pattern)]
     return list(runs)
 
 
-def instead(runs: Sequence[Run], filters: Sequence[str]) -> str:
-    """Where no run fits all filters, the values that there are of the first that none of those before fits."""
-    for number, word in enumerate(filters):
-        key, before = word.partition("=")[0], chosen(runs, filters[:number])
-        if before and not chosen(before, [word]):
-            values = sorted({run.about[key] for run in before if key in run.about})
-            return f": {key} is {several(values, SHOWN)}"
+def available_values(runs: Sequence[Run], filters: Sequence[str]) -> str:
+    """The values of the key of the first filter that leaves no run, for a message; empty if there is none."""
+    for number, condition in enumerate(filters):
+        key, before = condition.partition("=")[0], matching(runs, filters[:number])
+        if before and not matching(before, [condition]):
+            values = sorted({run.settings[key] for run in before if key in run.settings})
+            return f": {key} is {several(values, MAX_LISTED_VALUES)}"
     return ""
 
 
 def check_key(runs: Sequence[Run], key: str) -> None:
-    """Whether any of some runs has a setting.
+    """Check that at least one run has a setting.
 
     Raises:
         UserError: none has.
     """
-    known = {name for run in runs for name in run.about}
-    if runs and key not in known:
-        raise UserError(f"no run has a setting '{key}': {nearest(key, known)}")
+    keys = {name for run in runs for name in run.settings}
+    if runs and key not in keys:
+        raise UserError(f"no run has a setting '{key}': {nearest(key, keys)}")
 
 
 def fits(value: str, pattern: str) -> bool:
-    """Whether a value is what a pattern says, numbers by what they are worth."""
+    """Whether a value matches a pattern; numbers are compared by value."""
     try:
         return float(value) == float(pattern)
     except ValueError:

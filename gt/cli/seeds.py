@@ -1,6 +1,6 @@
-"""Two words of the command line that are no keys: ``seeds=5`` repeats runs, ``against=...`` says what to compare with.
+"""Two arguments that are not configuration keys: ``seeds=5`` repeats runs, ``against=...`` chooses a reference.
 
-``seeds=N`` makes a sweep of any command: each of its settings runs with N seeds, counted up from ``seed``.
+``seeds=N`` turns any command into a sweep: each of its settings runs with N seeds, counted up from ``seed``.
 """
 
 import shlex
@@ -9,98 +9,104 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, Override
 
-from gt.cli.arguments import alternatives, arranged, parsed
+from gt.cli.arguments import alternatives, parsed, split_flags
 from gt.errors import UserError, nearest, shell_override
 from gt.train.job import RESULT
 
-REPEATED = ("seed", "data.source.split_seed", "data.source.fold")  # what tells the runs of one setting apart
+REPETITION_KEYS = ("seed", "data.source.split_seed", "data.source.fold")  # in which the runs of one setting differ
 
 
 def key_of(override: Override) -> str:
-    """The key of an override in full, as far as can be told without the data."""
+    """The key of an override, with ``data.source.`` abbreviated to ``data.``."""
     return str(override.key_or_group).replace("data.source.", "data.", 1)
 
 
 def is_repetition(line: str) -> bool:
-    """Whether an override repeats a run, by another seed or fold, rather than changing what is run."""
-    return line.lstrip("+").partition("=")[0] in REPEATED
+    """Whether an override sets a seed or fold, which repeats a run rather than changing it."""
+    return line.lstrip("+").partition("=")[0] in REPETITION_KEYS
 
 
-def taken_out(overrides: Sequence[str]) -> tuple[list[str], int, str]:
-    """The other overrides, and what ``seeds`` and ``against`` say; 0 and nothing where they are not there.
+def split_off_seeds(overrides: Sequence[str]) -> tuple[list[str], int, str]:
+    """Split off ``seeds`` and ``against``: the other overrides and these two values, 0 and "" by default.
 
     Raises:
-        UserError: no number of seeds.
+        UserError: ``seeds`` is not a positive number.
     """
-    words: dict[str, str] = {}
-    others = []
+    values: dict[str, str] = {}
+    rest = []
     for line in overrides:
         key, _, value = line.partition("=")
         if key in ("seeds", "against"):
-            words[key] = value
+            values[key] = value
         else:
-            others.append(line)
-    seeds = words.get("seeds")
+            rest.append(line)
+    seeds = values.get("seeds")
     if seeds is not None and not (seeds.isdecimal() and int(seeds)):
         raise UserError(f"seeds={seeds}: it must be a whole number above 0")
-    return others, int(seeds or 0), words.get("against", "")
+    return rest, int(seeds or 0), values.get("against", "")
 
 
-def repeated(arguments: Sequence[str], seeds: int, first: int) -> list[str]:
-    """The arguments of a sweep over so many seeds.
+def with_seeds(arguments: Sequence[str], seeds: int, first: int) -> list[str]:
+    """The arguments of a sweep over a number of seeds.
 
-    Seeds come first, so that a sweep that is stopped has run every setting with those that it came to.
+    Seeds come first, so that a stopped sweep has run every setting with the seeds it reached.
 
     Args:
-        first: the seed where no override sets one.
+        first: the first seed, unless an override sets it.
 
     Raises:
-        UserError: the overrides sweep over seeds already, or there are not so many.
+        UserError: the overrides already sweep over seeds, or the seeds would exceed their range.
     """
-    flags, overrides = arranged(arguments)
-    own = [override for override in parsed(overrides) if override.key_or_group == "seed"]
-    if any(override.is_sweep_override() for override in own):
-        raise UserError(f"seeds={seeds} counts up from one seed, and {own[-1].input_line} gives several: leave one out")
-    first = int(str(own[-1].value())) if own else first
+    flags, overrides = split_flags(arguments)
+    seed_overrides = [override for override in parsed(overrides) if override.key_or_group == "seed"]
+    if any(override.is_sweep_override() for override in seed_overrides):
+        raise UserError(
+            f"seeds={seeds} counts up from one seed, and {seed_overrides[-1].input_line} gives several: leave one out"
+        )
+    first = int(str(seed_overrides[-1].value())) if seed_overrides else first
     if first + seeds > 1 << 32:
         raise UserError(f"seeds={seeds} from seed={first}: seeds must be below 2^32")
-    taken = {override.input_line for override in own}
-    return [*flags, f"seed=range({first},{first + seeds})", *(line for line in overrides if line not in taken)]
+    seed_lines = {override.input_line for override in seed_overrides}
+    return [*flags, f"seed=range({first},{first + seeds})", *(line for line in overrides if line not in seed_lines)]
 
 
 def check_against(against: str, overrides: Sequence[str]) -> str:
-    """Whether there will be something to compare with; returns an override that tells Hydra's callback.
+    """Check that ``against`` names one setting; returns the override that passes it to Hydra's callback.
 
     Args:
-        against: the folder of a finished sweep, or overrides that choose one setting of this one.
-        overrides: of the sweep.
+        against: the folder of a finished sweep, or overrides that choose one setting of this sweep.
+        overrides: those of this sweep.
 
     Raises:
-        UserError: no such folder or setting, or more than one.
+        UserError: there is no such folder or setting, or more than one setting matches.
     """
-    told = shlex.split(shell_override("++hydra.callbacks.ranking.against", against))
+    callback_override = shlex.split(shell_override("++hydra.callbacks.ranking.against", against))
     folder = Path(against)
     if folder.is_dir():
         if not any(folder.glob(f"*/{RESULT}")):
-            what = "is one run" if (folder / RESULT).exists() else "holds no finished job"
-            raise UserError(f"against={against} {what}: give the folder of a sweep, such as one of seeds=5")
-        return told[0]
+            problem = "is one run" if (folder / RESULT).exists() else "holds no finished job"
+            raise UserError(f"against={against} {problem}: give the folder of a sweep, such as one with seeds=5")
+        return callback_override[0]
     if "=" not in against:
-        raise UserError(f"against={against}: there is no such folder, and it is no override (key=value)")
+        raise UserError(f"against={against}: there is no such folder, and it is not an override (key=value)")
     choices = {key_of(override): override for override in parsed(list(overrides))}
     chosen = parsed(shlex.split(against))
     for override in chosen:
         line, key = override.input_line, key_of(override)
         if key not in choices:
-            raise UserError(f"against={line}: this command sets no '{key}': {nearest(key, choices)}")
-        among = choices[key]
-        if isinstance(among.value(), Glob):
+            raise UserError(f"against={line}: this command does not set '{key}': {nearest(key, choices)}")
+        available = choices[key]
+        if isinstance(available.value(), Glob):
             continue
-        lines = alternatives(among)
-        if override.value() not in [each.value() for each in parsed(lines)]:
-            raise UserError(f"against={line}: no run has it; there are {', '.join(lines)}")
-    swept = {key for key, each in choices.items() if each.is_sweep_override() and each.key_or_group not in REPEATED}
-    if more := sorted(swept - {key_of(override) for override in chosen}):
-        words = " ".join([against, *(f"{key}=VALUE" for key in more)])
-        raise UserError(f"against={against} is more than one setting: choose one, against='{words}'")
-    return told[0]
+        lines = alternatives(available)
+        if override.value() not in [candidate.value() for candidate in parsed(lines)]:
+            raise UserError(f"against={line}: no run has it; choose among {', '.join(lines)}")
+    swept = {
+        key
+        for key, candidate in choices.items()
+        if candidate.is_sweep_override() and candidate.key_or_group not in REPETITION_KEYS
+    }
+    if missing := sorted(swept - {key_of(override) for override in chosen}):
+        example = " ".join([against, *(f"{key}=VALUE" for key in missing)])
+        raise UserError(f"against={against} matches several settings: choose one, such as against='{example}'")
+    return callback_override[0]

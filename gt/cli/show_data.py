@@ -1,4 +1,4 @@
-"""A dataset of configs/data, opened and shown: tables of what it holds, and a picture of a few graphs."""
+"""Open a dataset of configs/data and show it: tables of its contents and a picture of a few graphs."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from gt.train.construct import constructing
 
 
 def opened(name: str, overrides: Sequence[str]) -> DataModule:
-    """A dataset of configs/data, ready.
+    """Open a dataset of configs/data.
 
     Raises:
         UserError: there is no such option or key, or the dataset cannot be read.
@@ -34,13 +34,13 @@ def opened(name: str, overrides: Sequence[str]) -> DataModule:
 
 
 def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
-    """Print what a dataset holds and draw some of it; returns the picture's path."""
-    held = inspect.contents(data)
+    """Print the contents of a dataset and draw some graphs; returns the path of the picture."""
+    contents = inspect.contents(data)
     tables = (
-        inspect.size_table(held),
-        inspect.feature_table(held, data.schema),
+        inspect.size_table(contents),
+        inspect.feature_table(contents, data.schema),
         inspect.label_table(data),
-        inspect.mask_table(held.batch, Demand(device=device_of(None).type)),
+        inspect.mask_table(contents.batch, Demand(device=device_of(None).type)),
     )
     for table in tables:
         console.print(table)
@@ -48,15 +48,15 @@ def show(data: DataModule, name: str, out: Path, console: Console) -> Path:
     console.print("\n".join([data.schema.task(), *notices(data)]), markup=False)
     notes = data.graphs.notes if isinstance(data, Stored) else {}
     for key, value in notes.items():
-        if value not in ([], {}, None) and key != "attributes":  # those were said when the data were opened
+        if value not in ([], {}, None) and key != "attributes":  # those were printed when the data were opened
             console.print(f"{key}: {value}", markup=False)
     path = unused(out, getattr(data.source, "name", name))
-    draw(held.sample, data.schema, path)
+    draw(contents.sample, data.schema, path)
     return path
 
 
 def unused(folder: Path, name: str) -> Path:
-    """Where a picture of a dataset goes, by its name and the time: one that is there already stays."""
+    """An unused path for a picture of a dataset, from its name and the time."""
     stem = f"{name}-{datetime.now():%Y-%m-%d_%H-%M-%S}"
     stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(path for path in (folder / f"{stem}.png" for stem in stems) if not path.exists())

@@ -1,4 +1,4 @@
-"""What functions and classes take, by their signatures and type hints, and whether a plain value may be given."""
+"""The parameters of functions and classes, and whether a plain value fits a type hint."""
 
 import inspect
 import types
@@ -11,32 +11,36 @@ from gt.train.construct import imported
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """The names that a function or class takes, each with its type hint (``Any`` where it has none).
+    """The parameters of a function or class, each with its type hint (``Any`` if it has none).
 
-    A `gt.train.compile.Trainer` passes on to Lightning's whatever it does not take itself.
+    For a class that passes further arguments on to its base, as `gt.train.compile.Trainer` does, these are included.
     """
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
         hints = {}
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(target)
-    own = {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in named}
+    hinted = {n: hints.get(n, Any) for n, p in signature.parameters.items() if p.kind in kinds}
     if inspect.isclass(target) and getattr(target, "passes_on", False):
-        return parameters(target.__bases__[0]) | own
-    return own
+        return parameters(target.__bases__[0]) | hinted
+    return hinted
 
 
 def required(name: str) -> list[str]:
-    """What the function or class of this name does not do without."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    """The parameters without a default of the function or class of this name."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     arguments = inspect.signature(imported(name)).parameters.values()
-    return [each.name for each in arguments if each.kind in named and each.default is inspect.Parameter.empty]
+    return [
+        parameter.name
+        for parameter in arguments
+        if parameter.kind in kinds and parameter.default is inspect.Parameter.empty
+    ]
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for a type hint; a section with a ``_target_`` may stand for any object."""
+    """Whether a plain value fits a type hint; a section with a ``_target_`` fits any."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
@@ -66,11 +70,11 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if inspect.isclass(hint) else False
 
 
-def shown(hint: Any) -> str:
-    """A type hint as a person would say it."""
+def describe(hint: Any) -> str:
+    """A type hint in plain English."""
     if typing.get_origin(hint) in (Union, types.UnionType):
-        words = [word for argument in typing.get_args(hint) for word in shown(argument).split(" or ")]
-        return " or ".join(dict.fromkeys(words))
+        parts = [word for argument in typing.get_args(hint) for word in describe(argument).split(" or ")]
+        return " or ".join(dict.fromkeys(parts))
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(str, typing.get_args(hint)))
     if hint in (None, type(None)):
@@ -83,15 +87,15 @@ def shown(hint: Any) -> str:
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         if origin is tuple and arguments[-1] is not ...:
             return f"a list of {len(arguments)}"
-        listed = arguments and typing.get_origin(arguments[0]) is Literal
-        return f"a list of {shown(arguments[0])}" if listed else "a list"
+        is_literal = arguments and typing.get_origin(arguments[0]) is Literal
+        return f"a list of {describe(arguments[0])}" if is_literal else "a list"
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
         hint, str(getattr(hint, "__name__", hint)).replace("typing.", "")
     )
 
 
 def choices(hint: Any) -> list[str]:
-    """The values that a type hint lists; none where it takes others too, but for null."""
+    """The values that a type hint lists; empty if it also allows values other than those and null."""
     parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-    listed = all(part is type(None) or typing.get_origin(part) is Literal for part in parts)
-    return [str(value) for part in parts for value in typing.get_args(part)] if listed else []
+    is_literal = all(part is type(None) or typing.get_origin(part) is Literal for part in parts)
+    return [str(value) for part in parts for value in typing.get_args(part)] if is_literal else []

@@ -1,4 +1,4 @@
-"""What ends the message about a key that is not there: where the one that was meant stands."""
+"""Suggestions for the message about an unknown key: which key was probably meant."""
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
@@ -9,31 +9,31 @@ from omegaconf import OmegaConf
 from gt.errors import nearest
 from gt.train.construct import OPTIONS
 
-FEW = 3  # keys of one name, of which a message lists no more
-ALIKE = 0.75  # of the names of keys further down, which are many
+MAX_SUGGESTIONS = 3  # keys of the same name, in an error message
+SIMILARITY = 0.75  # higher than the default of difflib, as there are many nested keys
 
 
-def suggested(name: str, known: Collection[str], section: Any, path: str = "", whole: Any = None) -> str:
-    """A key further down that has the name, a known name that looks like it, or a key there or anywhere that does.
+def suggestion(name: str, options: Collection[str], section: Any, path: str = "", root: Any = None) -> str:
+    """A nested key of that name, a valid name similar to it, or a similar key nested in the section or elsewhere.
 
     Args:
-        known: names that the section may have.
-        section: the one that has no such key.
-        path: its own; empty for the whole configuration.
-        whole: the configuration, in another section of which the key may stand; None: that is not asked.
+        options: the names that the section accepts.
+        section: the section without such a key.
+        path: the dotted path of the section; empty for the root.
+        root: the whole configuration, to search the other sections too; None to search this one only.
     """
-    deeper = named(section, path)
-    if name in deeper or not difflib.get_close_matches(name, known, n=1, cutoff=ALIKE):
-        longer = any(name in each.split("_") for each in known)  # such as max_steps, where steps is meant
-        for keys in (deeper, {} if whole is None or longer else named(whole, "")):
-            meant = [name] if name in keys else difflib.get_close_matches(name, keys, n=1, cutoff=ALIKE)
-            if meant:
-                return f"did you mean {' or '.join(repr(key) for key in keys[meant[0]][:FEW])}?"
-    return nearest(name, known)
+    nested = keys_by_name(section, path)
+    if name in nested or not difflib.get_close_matches(name, options, n=1, cutoff=SIMILARITY):
+        is_part = any(name in option.split("_") for option in options)  # such as max_steps for steps
+        for keys in (nested, {} if root is None or is_part else keys_by_name(root, "")):
+            matches = [name] if name in keys else difflib.get_close_matches(name, keys, n=1, cutoff=SIMILARITY)
+            if matches:
+                return f"did you mean {' or '.join(repr(key) for key in keys[matches[0]][:MAX_SUGGESTIONS])}?"
+    return nearest(name, options)
 
 
-def named(section: Any, path: str) -> dict[str, list[str]]:
-    """The dotted keys of a section by their last part, those of few parts first."""
+def keys_by_name(section: Any, path: str) -> dict[str, list[str]]:
+    """The dotted keys of a section by their last part, the shortest first."""
     keys: dict[str, list[str]] = {}
     plain = OmegaConf.to_container(section, resolve=False)
     for key in sorted(leaves(plain, f"{path}." if path else ""), key=lambda key: key.count(".")):
@@ -42,7 +42,7 @@ def named(section: Any, path: str) -> dict[str, list[str]]:
 
 
 def leaves(section: Any, path: str) -> Iterator[str]:
-    """The dotted keys of all plain values in a section, at any depth."""
+    """The dotted keys of all values in a section, at any depth."""
     for key, value in section.items() if isinstance(section, Mapping) else ():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{path}{key}.")

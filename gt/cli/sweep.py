@@ -1,4 +1,4 @@
-"""A sweep: one job's failure is not the end of the others; the last word is a table of the jobs, ranked."""
+"""Sweeps: a failed job does not stop the others; at the end the jobs are ranked in a table."""
 
 import fcntl
 import io
@@ -13,33 +13,33 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from gt.cli.arguments import arranged
-from gt.cli.run_folders import OF_FOLDER
-from gt.cli.settings import Job, decisive, failures, job_results, ranked
+from gt.cli.arguments import split_flags
+from gt.cli.run_folders import FOLDER_OVERRIDES
+from gt.cli.settings import Job, failures, job_results, ranked, ranking_score
 from gt.cli.sweep_tables import Outcome, write_tables
 from gt.data.files import discard, write_bytes
 from gt.errors import UserError
 from gt.train.job import CLAIMS, LOCK, PLAN, PRUNED, SWEEP, read_json, write_json
 from gt.train.study import file_in
 
-WIDE = 160  # columns of a file or a pipe
+WIDE = 160  # console width for files and pipes
 
 
 class Ranking(Callback):
-    """Prints the ranked jobs when a multirun ends, and keeps tables and a page as ``ranking.*`` in the sweep's folder.
+    """Prepares the folder of a sweep for `ranking`, which prints the ranked jobs and writes ``ranking.*`` at the end.
 
-    Hydra does not tell its callbacks of a sweep that a failed job or Ctrl-C ends: `ranking` then has the last word.
+    Hydra does not notify its callbacks of a sweep that is ended by a failed job or Ctrl-C, but `ranking` always runs.
 
-    It also keeps the arguments of the command, by which the sweep goes on: ``resume=FOLDER``. A folder that has such
-    is that of another sweep, perhaps begun in the same second: its runs would be overwritten.
+    The arguments of the command are saved for ``resume=FOLDER``. A folder that already has some holds another sweep,
+    perhaps started in the same second, and is refused, as its runs would be overwritten.
 
     Args:
-        against: what the settings are compared with, see `gt.cli.settings.chosen`.
-        resumes: whether the sweep goes on: jobs that have finished are kept.
+        against: what the settings are compared with, see `gt.cli.settings.reference`.
+        resumes: whether the sweep is resumed: finished jobs are kept.
     """
 
-    folder: ClassVar[Path | None] = None  # of the sweep that is running
-    compared: ClassVar[str] = ""  # with what
+    folder: ClassVar[Path | None] = None  # of the running sweep
+    compared: ClassVar[str] = ""  # its ``against``
 
     def __init__(self, against: str = "", resumes: bool = False) -> None:
         self.against, self.resumes = against, resumes
@@ -50,23 +50,23 @@ class Ranking(Callback):
         with open(folder / LOCK, "w") as file:
             with suppress(OSError):  # not every file system can lock
                 fcntl.lockf(file, fcntl.LOCK_EX)
-            if (folder / SWEEP).exists() and not (self.resumes or (folder / PLAN).exists()):  # a map takes more cells
-                instead = f"go on with it by {how_to_go_on(folder)}, or choose another hydra.sweep.dir"
-                print(f"error: {folder} holds a sweep already: {instead}", file=sys.stderr)
-                raise SystemExit(1)  # Hydra makes a mere warning of an Exception in a callback
-            if not (folder / PLAN).exists():  # else it may be a map of other settings, which is refused
+            if (folder / SWEEP).exists() and not (self.resumes or (folder / PLAN).exists()):  # a map may grow
+                advice = f"continue it with {resume_command(folder)}, or choose another hydra.sweep.dir"
+                print(f"error: {folder} already holds a sweep: {advice}", file=sys.stderr)
+                raise SystemExit(1)  # Hydra turns an Exception in a callback into a warning
+            if not (folder / PLAN).exists():  # otherwise it may be a map of other settings, which is refused
                 keep_arguments(folder)
         Ranking.folder, Ranking.compared = folder, self.against
 
 
 def keep_arguments(folder: Path) -> None:
-    """Keep those of this command as the ones by which the sweep of a folder goes on."""
-    write_json(folder / SWEEP, {"arguments": [word for word in sys.argv[1:] if not word.startswith(OF_FOLDER)]})
+    """Save the arguments of this command in the folder of its sweep, for resuming it."""
+    write_json(folder / SWEEP, {"arguments": [word for word in sys.argv[1:] if not word.startswith(FOLDER_OVERRIDES)]})
 
 
 @contextmanager
 def ranking() -> Iterator[None]:
-    """Around the whole program: however a sweep ends, its jobs are ranked. One that is refused leaves no folder.
+    """Rank the jobs of a sweep, however it ends; wraps the whole program. A refused sweep leaves no folder.
 
     Raises:
         UserError: some of its jobs failed.
@@ -75,56 +75,56 @@ def ranking() -> Iterator[None]:
     failed: list[Job] = []
     try:
         yield
-    except Exception as error:  # Hydra raises what the first failed job raised when the last one is done
+    except Exception as error:  # Hydra reraises the error of the first failed job after the last job
         stopped = error
     except BaseException:
-        if Ranking.folder and began(Ranking.folder):
-            print(f"stopped; the sweep goes on with: {how_to_go_on(Ranking.folder)}", flush=True)
+        if Ranking.folder and has_started(Ranking.folder):
+            print(f"stopped; resume the sweep with: {resume_command(Ranking.folder)}", flush=True)
         raise
     finally:
-        if Ranking.folder and began(Ranking.folder):
+        if Ranking.folder and has_started(Ranking.folder):
             failed = show(Ranking.folder, Ranking.compared) or []
         elif Ranking.folder:
             discard(Ranking.folder)
     if failed:
-        jobs = ", ".join(each["job"] for each in failed)
-        again = how_to_go_on(Ranking.folder)
-        advice = f"to try them again: {again}"
-        if Ranking.folder and file_in(Ranking.folder):  # Optuna has them as failed, and a sampler goes by that
-            advice = f"a failed trial is not tried again; further ones: {again} sweep.trials=NUMBER"
+        jobs = ", ".join(job["job"] for job in failed)
+        resume = resume_command(Ranking.folder)
+        advice = f"to retry them: {resume}"
+        if Ranking.folder and file_in(Ranking.folder):  # recorded as failed by Optuna, whose sampler relies on that
+            advice = f"failed trials are not retried; for further ones: {resume} sweep.trials=NUMBER"
         raise UserError(f"{len(failed)} of the jobs failed: {jobs}; {advice}") from stopped
     if stopped:
         raise stopped
 
 
-def began(folder: Path) -> bool:
-    """Whether there is more in the folder of a sweep than what it was asked for."""
+def has_started(folder: Path) -> bool:
+    """Whether the folder of a sweep holds more than its own bookkeeping files."""
     return any(path.name not in (SWEEP, CLAIMS, PLAN, LOCK) for path in folder.iterdir())
 
 
-def how_to_go_on(folder: Path | None) -> str:
-    """The command that runs what is missing of a sweep."""
+def resume_command(folder: Path | None) -> str:
+    """The command that resumes a sweep."""
     return f"python train.py -m resume={shlex.quote(str(folder))}"
 
 
-def best_again(folder: Path, outcome: Outcome) -> str:
-    """The command that runs the best job of a sweep folder again: of the best setting, the best by validation."""
+def rerun_command(folder: Path, outcome: Outcome) -> str:
+    """The command that reruns the best job of a sweep: of the best setting, the best by validation."""
     jobs = outcome.settings[0]
-    job = (max if jobs[0]["mode"] == "max" else min)(jobs, key=decisive)
-    kept = read_json(folder / SWEEP)["arguments"] if (folder / SWEEP).exists() else []
-    flags = [flag for flag in arranged(kept)[0] if flag not in ("-m", "--multirun")]
-    alone = ["--run"] if any(line.startswith("sweep=") for line in job["overrides"]) else []
-    return shlex.join(["python", "train.py", *flags, *alone, *job["overrides"]])
+    job = (max if jobs[0]["mode"] == "max" else min)(jobs, key=ranking_score)
+    arguments = read_json(folder / SWEEP)["arguments"] if (folder / SWEEP).exists() else []
+    flags = [flag for flag in split_flags(arguments)[0] if flag not in ("-m", "--multirun")]
+    run_flag = ["--run"] if any(line.startswith("sweep=") for line in job["overrides"]) else []
+    return shlex.join(["python", "train.py", *flags, *run_flag, *job["overrides"]])
 
 
 def show(folder: Path, against: str = "") -> list[Job] | None:
-    """Print and keep the ranking of a sweep folder; returns its failed jobs, None where none has ended."""
+    """Print and save the ranking of a sweep; returns its failed jobs, or None if no job has ended."""
     pruned = failures(folder, PRUNED)
     outcome = Outcome(ranked(job_results(folder), pruned), failures(folder), against, pruned)
     if sheets := outcome.sheets():
         tables = [f"all jobs: {' '.join(outcome.shared)}", *(sheet.rich() for sheet in sheets)]
-        wide = None if sys.stdout.isatty() else WIDE
-        Console(width=wide, markup=False).print(*tables)  # encoding=[rwse] is no markup
+        width = None if sys.stdout.isatty() else WIDE
+        Console(width=width, markup=False).print(*tables)  # encoding=[rwse] is not markup
         text = io.StringIO()
         Console(file=text, width=WIDE, markup=False).print(*tables)
         write_bytes(folder / "ranking.txt", text.getvalue().encode())
@@ -132,7 +132,7 @@ def show(folder: Path, against: str = "") -> list[Job] | None:
     if outcome.settings:
         from gt.cli.sweep_report import write_page  # late: --help and a typo answer at once
 
-        written, again = " ".join(map(str, write_tables(folder, outcome))), best_again(folder, outcome)
-        print(f"as CSV        {written}\nreport        {write_page(folder, outcome, again)}", flush=True)
-        print(f"the best again by\n  {again}", flush=True)
+        written, command = " ".join(map(str, write_tables(folder, outcome))), rerun_command(folder, outcome)
+        print(f"as CSV        {written}\nreport        {write_page(folder, outcome, command)}", flush=True)
+        print(f"to rerun the best\n  {command}", flush=True)
     return list(outcome.failed) if sheets else None

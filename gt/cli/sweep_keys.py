@@ -1,4 +1,4 @@
-"""What the keys of a sweep did: their values by setting, how much each matters; which settings no other one beats."""
+"""The keys of a sweep: their values by setting, their importance, and the Pareto front of settings."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 
 from gt.cli.arguments import parsed
 from gt.cli.seeds import key_of
-from gt.cli.settings import Job, decisive, setting
+from gt.cli.settings import Job, ranking_score, setting
 
-FEW = 8  # settings, fewer of which say nothing of importance
-SPAN = 50.0  # of positive numbers, beyond which they are compared by their logarithm
-COSTS = {"seconds_per_batch": "seconds a batch", "parameters": "parameters"}  # of a result, and how they are called
+MIN_SETTINGS = 8  # to estimate importance
+LOG_RATIO = 50.0  # of the largest to the smallest positive number, from which an axis is logarithmic
+COSTS = {"seconds_per_batch": "seconds a batch", "parameters": "parameters"}  # keys of a result, with their titles
 
 
 def values_by_key(settings: Sequence[list[Job]]) -> dict[str, list[str]]:
-    """For each key that differs between settings, its value in each; ``-`` where that leaves it as it is."""
+    """The value in each setting of each key that differs between settings; ``-`` if a setting does not set it."""
     overrides = [parsed(list(setting(jobs[0]))) for jobs in settings]
     rows = [{key_of(each): str(each.input_line).partition("=")[2] for each in row} for row in overrides]
     keys = dict.fromkeys(key for row in rows for key in row)
@@ -25,16 +25,16 @@ def values_by_key(settings: Sequence[list[Job]]) -> dict[str, list[str]]:
 
 
 def positions(values: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Where values lie on an axis, and their names there if they are no numbers.
+    """The positions of values on an axis, and their names if they are not numbers.
 
-    Positive numbers that span more than `SPAN` lie by their decimal logarithm.
+    Positive numbers with a ratio above `LOG_RATIO` are placed by their decimal logarithm.
     """
     try:
         numbers = [float(value) for value in values]
     except ValueError:
         names = sorted(set(values), key=lambda value: (float(value) if _is_number(value) else math.inf, value))
         return [float(names.index(value)) for value in values], names
-    if min(numbers) > 0 and max(numbers) > SPAN * min(numbers):
+    if min(numbers) > 0 and max(numbers) > LOG_RATIO * min(numbers):
         return [math.log10(value) for value in numbers], []
     return numbers, []
 
@@ -47,8 +47,8 @@ def _is_number(value: str) -> bool:
 
 
 def scores(settings: Sequence[list[Job]]) -> list[float]:
-    """What each setting is ranked by."""
-    return [fmean(map(decisive, jobs)) for jobs in settings]
+    """The score by which each setting is ranked."""
+    return [fmean(map(ranking_score, jobs)) for jobs in settings]
 
 
 def finite(settings: Sequence[list[Job]]) -> list[list[Job]]:
@@ -57,18 +57,18 @@ def finite(settings: Sequence[list[Job]]) -> list[list[Job]]:
 
 
 def importance(settings: Sequence[list[Job]]) -> dict[str, float]:
-    """Each key's share of what a random forest knows of the scores, the largest first; nothing of too few settings.
+    """The importance of each key for the scores, the largest first; empty for fewer than `MIN_SETTINGS` settings.
 
-    A key's part is what shuffling its values costs the forest (permutation importance, Breiman 2001), out of 1.
+    Permutation importance (Breiman 2001) in a random forest, normalised to a sum of 1.
     """
-    kept = finite(settings)
-    columns = values_by_key(kept)
-    if len(kept) < FEW or len(columns) < 2:
+    defined = finite(settings)
+    columns = values_by_key(defined)
+    if len(defined) < MIN_SETTINGS or len(columns) < 2:
         return {}
-    from sklearn.ensemble import RandomForestRegressor  # late: it takes a second
+    from sklearn.ensemble import RandomForestRegressor  # late: the import takes a second
     from sklearn.inspection import permutation_importance
 
-    x, y = np.array([positions(column)[0] for column in columns.values()]).T, np.array(scores(kept))
+    x, y = np.array([positions(column)[0] for column in columns.values()]).T, np.array(scores(defined))
     forest = RandomForestRegressor(200, random_state=0).fit(x, y)
     drops = permutation_importance(forest, x, y, n_repeats=20, random_state=0).importances_mean.clip(min=0)
     shares = drops / (drops.sum() or 1.0)
@@ -76,15 +76,15 @@ def importance(settings: Sequence[list[Job]]) -> dict[str, float]:
 
 
 def cost(jobs: Sequence[Job], name: str) -> float:
-    """The mean cost of a setting, one of `COSTS`; NaN where it is not known."""
+    """The mean cost of a setting, one of `COSTS`; NaN if it is unknown."""
     return fmean(math.nan if job.get(name) is None else float(job[name]) for job in jobs)
 
 
 def front(settings: Sequence[list[Job]], name: str) -> list[int]:
-    """The settings, by their places, than which no other one is both at least as good and at least as cheap."""
+    """The indices of the settings on the Pareto front of score and cost."""
     sign = -1.0 if settings[0][0]["mode"] == "max" else 1.0
     points = np.array([(sign * s, cost(jobs, name)) for s, jobs in zip(scores(settings), settings, strict=True)])
-    known = np.isfinite(points).all(axis=1)
+    is_defined = np.isfinite(points).all(axis=1)
     no_worse = (points[:, None] <= points[None]).all(axis=2)
-    better = no_worse & (points[:, None] < points[None]).any(axis=2) & known[:, None]
-    return [place for place in range(len(settings)) if known[place] and not better[:, place].any()]
+    better = no_worse & (points[:, None] < points[None]).any(axis=2) & is_defined[:, None]
+    return [index for index in range(len(settings)) if is_defined[index] and not better[:, index].any()]

@@ -1,1 +1,1 @@
-"""What trained models say of data: tables, how sure they are, and predictions from Python."""
+"""Predictions of trained models: tables, calibration, and the Python interface."""

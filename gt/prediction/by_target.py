@@ -1,4 +1,4 @@
-"""The errors of each of several numbers that are predicted, whose units may differ."""
+"""Separate errors for each of several regression targets, whose units may differ."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ from gt.losses import shown
 from gt.schema import Schema
 from gt.task_metrics import Errors
 
-MOST = 9  # targets that a line is printed of
+MAX_LINES = 9  # targets that are printed
 
 
 class ErrorsByTarget(Errors):
-    """Instead of the means over targets of `gt.task_metrics.Errors`, ``mae_NAME`` and ``rmse_NAME`` of each target.
+    """``mae_NAME`` and ``rmse_NAME`` of each target, instead of the means over targets of `gt.task_metrics.Errors`.
 
     Args:
-        schema: of several numbers.
+        schema: of a regression with several targets.
 
     Attributes:
-        names: of the targets, as in the columns of a table of predictions.
-        reported: the names of the scores.
+        names: names of the targets, as in a table of predictions.
+        reported: names of the scores.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -29,16 +29,16 @@ class ErrorsByTarget(Errors):
         self.reported = [f"{score}_{name}" for score in ("mae", "rmse") for name in self.names]
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars, NaN where a target has no label."""
+        """Scalars; NaN for a target without labels."""
         errors = torch.cat([self.absolute / self.labels, self.length / self.labels.sqrt()])
         return dict(zip(self.reported, errors, strict=True))
 
     def lines(self, scores: Mapping[str, float]) -> list[str]:
-        """For a reader what `compute` found, a line for each target, of `MOST` at most."""
-        told, more = self.names[:MOST], len(self.names[MOST:])
-        width = max(map(len, told))
+        """Format the scores, one line for each target, up to `MAX_LINES`."""
+        names, omitted = self.names[:MAX_LINES], len(self.names[MAX_LINES:])
+        width = max(map(len, names))
         rows = [
             f"  {name.ljust(width)}  mae {shown(scores[f'mae_{name}'])}  rmse {shown(scores[f'rmse_{name}'])}"
-            for name in told
+            for name in names
         ]
-        return [*rows, f"  and {more:,} more"] if more else rows
+        return [*rows, f"  and {omitted:,} more"] if omitted else rows

@@ -1,8 +1,8 @@
-"""How sure a model may be, learned from validation: a temperature for its probabilities, intervals and sets that hold.
+"""Calibration on the validation split: temperature scaling, and conformal intervals and sets.
 
-Conformal prediction (Vovk et al. 2005; split: Lei et al. 2018; sets of classes: Sadinle et al. 2019) needs nothing of
-the model but that new data are drawn as the validation's were: an interval or set at a level of 0.9 then holds the
-target of nine in ten.
+Conformal prediction (Vovk et al. 2005; split: Lei et al. 2018; sets of classes: Sadinle et al. 2019) only assumes that
+new data come from the same distribution as the validation data: an interval or set at a level of 0.9 then contains the
+target in nine of ten cases.
 """
 
 import math
@@ -14,19 +14,19 @@ from torch import Tensor
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema, many, number
 
-BINS = 15  # of confidence, by which the calibration error is measured
-FEW = 100  # targets by which a temperature is known to about 15 percent; by 30 of them to 30, by 10 not at all
+BINS = 15  # of confidence, for the calibration error
+MIN_TARGETS = 100  # determine a temperature to about 15 percent; 30 to about 30 percent, 10 not at all
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation says of a model's certainty.
+    """The calibration of a model.
 
     Attributes:
-        temperature: what log-odds are divided by (Guo et al. 2017).
-        level: share of targets that intervals, or sets, hold; None: there are none.
-        margin: (outputs,) how far an interval reaches to either side (of logarithms, where the model's own numbers are
-            such); (positions or tasks,) how far below 1 the probability of a class in the set may be.
+        temperature: divisor of logits (Guo et al. 2017).
+        level: coverage of intervals or sets; None if there are none.
+        margin: (outputs,) half-width of intervals (in logarithms, if the model predicts these); (positions or tasks,)
+            how far below 1 the probability of a class in the set may be.
     """
 
     temperature: float = 1.0
@@ -34,31 +34,31 @@ class Calibration:
     margin: Tensor | None = None
 
     def scaled(self, schema: Schema, prediction: Tensor) -> Tensor:
-        """The same prediction at the temperature."""
+        """Apply the temperature to a prediction."""
         return prediction if schema.kind == "regression" else prediction / self.temperature
 
     def interval(self, schema: Schema, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        """The lower and the upper ends (rows, outputs)."""
+        """The lower and upper ends, each (rows, outputs)."""
         assert self.margin is not None
         if schema.log:
             return prediction * (-self.margin).exp(), prediction * self.margin.exp()
         return prediction - self.margin, prediction + self.margin
 
     def sets(self, schema: Schema, prediction: Tensor) -> Tensor:
-        """(rows, positions or tasks, classes), True for a class of the set; of yes/no the classes are no and yes."""
+        """(rows, positions or tasks, classes), True for classes in the set; those of a binary task are no and yes."""
         assert self.margin is not None
         return 1 - log_probabilities(schema, prediction).exp() <= self.margin[:, None]
 
 
 def log_probabilities(schema: Schema, prediction: Tensor) -> Tensor:
-    """(rows, positions or tasks, classes) of a prediction; of yes/no the classes are no and yes."""
+    """(rows, positions or tasks, classes) of a prediction; the classes of a binary task are no and yes."""
     if schema.kind == "binary":
         return torch.stack([-prediction, prediction], dim=-1).float().mul(0.5).log_softmax(-1)
     return prediction.view(-1, schema.positions, schema.outputs).float().log_softmax(-1)
 
 
 def classes(schema: Schema, target: Tensor) -> Tensor:
-    """(rows, positions or tasks) the classes of targets, `UNLABELLED` where there is none."""
+    """(rows, positions or tasks) the classes of targets, `UNLABELLED` for missing labels."""
     if schema.kind == "binary":
         return torch.where(target.isnan(), UNLABELLED, target.nan_to_num().long())
     return target.view(len(target), -1)[:, : schema.positions]
@@ -67,105 +67,112 @@ def classes(schema: Schema, target: Tensor) -> Tensor:
 def fit(
     schema: Schema, prediction: Tensor, target: Tensor, level: float | None = None, temperature: bool = False
 ) -> Calibration:
-    """What the validation's predictions and targets say.
+    """Fit a calibration to the predictions and targets of validation.
 
     Args:
-        level: of intervals or sets; None wants none.
+        level: coverage of intervals or sets; None for none.
         temperature: whether to fit one.
 
     Raises:
-        UserError: a level that is no share, a temperature of numbers, too few targets for the level, or none that a
-            temperature could be fitted to.
+        UserError: the level is not between 0 and 1, a temperature is requested for regression, there are too few
+            targets for the level, or no temperature fits the targets.
     """
     if level is not None and not 0 < level < 1:
         raise UserError(f"level {level:g}: it must be between 0 and 1, such as 0.9")
     if temperature and schema.kind == "regression":
-        raise UserError("--calibrate: a temperature is of probabilities, and this model predicts numbers: try --level")
+        raise UserError("--calibrate: a temperature scales probabilities, but this model predicts numbers: try --level")
     result = Calibration(best_temperature(schema, prediction, target) if temperature else 1.0, level)
     if level is None:
         return result
     prediction = result.scaled(schema, prediction)
     if schema.kind == "regression":
-        off = (prediction.log() - target.log() if schema.log else prediction - target).abs()
+        errors = (prediction.log() - target.log() if schema.log else prediction - target).abs()
     else:
-        answers = classes(schema, target)
-        right = log_probabilities(schema, prediction).exp().gather(2, answers.clamp(min=0)[..., None])[..., 0]
-        off = torch.where(answers == UNLABELLED, torch.nan, 1 - right)
-    return replace(result, margin=torch.stack([quantile(column, level) for column in off.T]))
+        labels = classes(schema, target)
+        true_probabilities = (
+            log_probabilities(schema, prediction).exp().gather(2, labels.clamp(min=0)[..., None])[..., 0]
+        )
+        errors = torch.where(labels == UNLABELLED, torch.nan, 1 - true_probabilities)
+    return replace(result, margin=torch.stack([quantile(column, level) for column in errors.T]))
 
 
-def quantile(off: Tensor, level: float) -> Tensor:
-    """What a share of new scores stays at or below: of n the ceil((n + 1) level) smallest; NaN is none.
+def quantile(scores: Tensor, level: float) -> Tensor:
+    """The conformal quantile: the ceil((n + 1) level)-th smallest of n scores; NaN is ignored.
 
     Raises:
         UserError: n is too small.
     """
-    known = off[~off.isnan()].double().sort().values
-    place = math.ceil((len(known) + 1) * level - 1e-9)  # a product that rounding has put above a whole number
-    if place > len(known):
+    valid = scores[~scores.isnan()].double().sort().values
+    rank = math.ceil((len(valid) + 1) * level - 1e-9)  # tolerates a product rounded up past a whole number
+    if rank > len(valid):
         needed = math.ceil(level / (1 - level) - 1e-9)
-        raise UserError(f"level {level:g} needs {many(needed, 'validation target')} or more, there are {len(known)}")
-    return known[place - 1].to(off.dtype)
+        raise UserError(f"level {level:g} needs {many(needed, 'validation target')} or more, there are {len(valid)}")
+    return valid[rank - 1].to(scores.dtype)
 
 
 def best_temperature(schema: Schema, prediction: Tensor, target: Tensor) -> float:
-    """The temperature at which targets are likeliest."""
-    answers = classes(schema, target).flatten()
-    known = answers != UNLABELLED
-    if not known.any():
+    """The temperature that maximises the likelihood of the targets.
+
+    Raises:
+        UserError: there are no targets, or the model is right about all of them.
+    """
+    labels = classes(schema, target).flatten()
+    is_labelled = labels != UNLABELLED
+    if not is_labelled.any():
         raise UserError("--calibrate: the validation has no targets")
-    scores = log_probabilities(schema, prediction).flatten(0, 1)[known].double()
-    if bool((scores.argmax(1) == answers[known]).all()):  # the lower a temperature, the likelier they are
-        right = f"the model is right about all of the {many(len(scores), 'validation target')}"
-        raise UserError(f"--calibrate: {right}, which no temperature fits: validate it on more, or leave this out")
+    scores = log_probabilities(schema, prediction).flatten(0, 1)[is_labelled].double()
+    if bool((scores.argmax(1) == labels[is_labelled]).all()):  # the likelihood then grows as the temperature falls
+        all_right = f"the model is right about all of the {many(len(scores), 'validation target')}"
+        raise UserError(f"--calibrate: {all_right}, so no temperature fits: validate on more, or leave this out")
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        search.zero_grad()
-        value = torch.nn.functional.cross_entropy(scores / log_temperature.exp(), answers[known])
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(scores / log_temperature.exp(), labels[is_labelled])
         value.backward()
         return value
 
-    search.step(loss)
+    optimizer.step(loss)
     return float(log_temperature.detach().clamp(-5, 5).exp())
 
 
 def calibration_error(schema: Schema, prediction: Tensor, target: Tensor) -> float:
-    """How far confidence and accuracy are apart on average, in `BINS` bins of confidence (Guo et al. 2017)."""
-    answers = classes(schema, target).flatten()
-    known = answers != UNLABELLED
-    sure = log_probabilities(schema, prediction).flatten(0, 1)[known].exp().max(1)
-    off = (sure.indices == answers[known]).double() - sure.values.double()
-    place = (sure.values * BINS).long().clamp(max=BINS - 1)
-    return float(off.new_zeros(BINS).index_add(0, place, off).abs().sum() / max(1, len(off)))
+    """The expected calibration error with `BINS` bins of confidence (Guo et al. 2017)."""
+    labels = classes(schema, target).flatten()
+    is_labelled = labels != UNLABELLED
+    confidence = log_probabilities(schema, prediction).flatten(0, 1)[is_labelled].exp().max(1)
+    gaps = (confidence.indices == labels[is_labelled]).double() - confidence.values.double()
+    bins = (confidence.values * BINS).long().clamp(max=BINS - 1)
+    return float(gaps.new_zeros(BINS).index_add(0, bins, gaps).abs().sum() / max(1, len(gaps)))
 
 
 def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target: Tensor) -> str:
-    """A line on what was fitted, and one for what makes it doubtful: few targets, or a single class."""
-    parts, doubts = [], []
+    """A line on the fit, and a warning for each reason to doubt it: few targets, or a single class."""
+    parts, warnings = [], []
     if schema.kind != "regression":
-        answers = classes(schema, target).flatten()
-        answers = answers[answers != UNLABELLED]
-        if len(answers.unique()) == 1:
-            doubts.append("warning: every validation target is of one class: of another this says nothing")
-        if calibration.temperature != 1.0 and len(answers) < FEW:
-            doubts.append(
-                f"warning: {many(len(answers), 'validation target')} hardly tell a temperature: it takes {FEW} or more"
+        labels = classes(schema, target).flatten()
+        labels = labels[labels != UNLABELLED]
+        if len(labels.unique()) == 1:
+            warnings.append("warning: all validation targets are of one class: this says nothing about others")
+        if calibration.temperature != 1.0 and len(labels) < MIN_TARGETS:
+            warnings.append(
+                f"warning: {many(len(labels), 'validation target')} hardly determine a temperature: "
+                f"use {MIN_TARGETS} or more"
             )
     if calibration.temperature != 1.0:
         before, after = (
-            calibration_error(schema, each, target) for each in (prediction, calibration.scaled(schema, prediction))
+            calibration_error(schema, logits, target) for logits in (prediction, calibration.scaled(schema, prediction))
         )
         parts.append(f"temperature {calibration.temperature:.3g}: calibration error {before:.4f}, now {after:.4f}")
     if calibration.margin is not None and schema.kind == "regression":
         margin = calibration.margin[:4]
         factors, widths = (f"{float(m.exp()):.3g}" for m in margin), (number(float(m)) for m in margin)
-        reach = f"within a factor of {', '.join(factors)}" if schema.log else f"± {', '.join(widths)}"
-        parts.append(f"intervals at {calibration.level:g}: {reach}")
+        extent = f"within a factor of {', '.join(factors)}" if schema.log else f"± {', '.join(widths)}"
+        parts.append(f"intervals at {calibration.level:g}: {extent}")
     elif calibration.margin is not None:
         sets = calibration.sets(schema, calibration.scaled(schema, prediction))
         parts.append(f"sets at {calibration.level:g}: {float(sets.sum(2).double().mean()):.2f} classes on average")
-    known = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
-    rows = int(known.reshape(len(target), -1).any(1).sum()) if len(target) else 0
-    return "\n".join([f"of {many(rows, 'labelled row')} of validation: {'; '.join(parts)}", *doubts])
+    is_labelled = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
+    rows = int(is_labelled.reshape(len(target), -1).any(1).sum()) if len(target) else 0
+    return "\n".join([f"from {many(rows, 'labelled row')} of validation: {'; '.join(parts)}", *warnings])

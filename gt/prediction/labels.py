@@ -1,4 +1,4 @@
-"""What the nodes of a graph are called, for a person to read."""
+"""Readable labels for the nodes of a graph."""
 
 from gt.data.batching import GraphDataset
 from gt.data.datamodule import DataModule
@@ -9,7 +9,7 @@ from gt.schema import Schema
 
 
 def labels_of(data: DataModule, dataset: object, sample: int, batch: GraphBatch) -> tuple[list[str], str | None]:
-    """A word for each node of one graph: its token, category, atom or number; and the SMILES of molecules."""
+    """A label for each node of one graph, its token, category, atom or number; and the SMILES of a molecule."""
     schema, x = data.schema, batch.x
     assert x is not None
     first = x[:, 0].tolist()
@@ -17,33 +17,34 @@ def labels_of(data: DataModule, dataset: object, sample: int, batch: GraphBatch)
         tokenizer = loads(schema.tokenizer)
         return [tokenizer.decode([int(token)]) for token in first], None
     if isinstance(data, GraphData) and isinstance(dataset, GraphDataset):
-        own = data.source.labels(data.graphs, int(dataset.ids[sample]), batch)
-        if own is not None:
-            return own, None
+        source_labels = data.source.labels(data.graphs, int(dataset.ids[sample]), batch)
+        if source_labels is not None:
+            return source_labels, None
         smiles = data.source.smiles_of(data.graphs)
         if smiles is not None:
             text = smiles[int(dataset.ids[sample])]
             atoms = atoms_of(text)
             if len(atoms) == batch.num_nodes:
                 return atoms, text
-    words = [n for n, values in enumerate(schema.node_categories) if any(isinstance(value, str) for value in values)]
-    if schema.node_vocab and words:
-        # of several columns that which tells most; a node that it leaves empty goes by another
-        words.sort(key=lambda n: len(schema.node_categories[n]), reverse=True)
+    columns = [n for n, values in enumerate(schema.node_categories) if any(isinstance(value, str) for value in values)]
+    if schema.node_vocab and columns:
+        # use the column with the most categories, or another for nodes where it is empty
+        columns.sort(key=lambda n: len(schema.node_categories[n]), reverse=True)
         rows = [
-            [_category(schema, n, value) for n, value in zip(words, row, strict=True)] for row in x[:, words].tolist()
+            [_category(schema, n, value) for n, value in zip(columns, row, strict=True)]
+            for row in x[:, columns].tolist()
         ]
         return [next((word for word in row if word), "") for row in rows], None
     return [str(n) for n in range(batch.num_nodes)], None
 
 
 def _category(schema: Schema, column: int, value: float) -> str:
-    known = schema.node_categories[column]
-    return str(known[int(value)]) if int(value) < len(known) else str(int(value))
+    categories = schema.node_categories[column]
+    return str(categories[int(value)]) if int(value) < len(categories) else str(int(value))
 
 
 def atoms_of(smiles: str) -> list[str]:
-    """The symbols of a molecule's atoms; none without RDKit."""
+    """The symbols of the atoms of a molecule; empty without RDKit."""
     try:
         from rdkit import Chem, rdBase
     except ImportError:

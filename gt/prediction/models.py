@@ -1,4 +1,4 @@
-"""One trained model or several, asked as one: the mean of what they say, and how far they disagree."""
+"""One or more trained models as an ensemble: their mean prediction and its deviation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,17 +18,17 @@ from gt.train.meaning import difference
 from gt.train.network import encodings_of
 from gt.train.task import Task
 
-SEED = 0  # of the dropout: the same data are answered alike twice
+SEED = 0  # of the dropout masks, so that predictions are reproducible
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of R rows.
+    """The predictions for R rows.
 
     Attributes:
-        prediction: (R, outputs * positions) log-odds of classes and of yes; numbers in the unit of the data.
-        deviation: the standard deviation over the members of their probabilities, or numbers; None of a single one.
-        embedding: (R, d) what the last layers of the head make their prediction of; None unless asked for.
+        prediction: (R, outputs * positions) logits of classes, or of yes; numbers in the unit of the data.
+        deviation: standard deviation of probabilities, or numbers, over members; None for a single member.
+        embedding: (R, d) the input of the last layers of the head; None unless requested.
     """
 
     prediction: Tensor
@@ -41,19 +41,19 @@ class Answer:
 
 
 class Models:
-    """Trained tasks as one: an ensemble (Lakshminarayanan et al. 2017), Monte-Carlo dropout, or both.
+    """Trained tasks as an ensemble (Lakshminarayanan et al. 2017), with Monte Carlo dropout, or both.
 
-    Its prediction is the mean of its members' numbers or probabilities.
+    The prediction is the mean of the members' numbers or probabilities.
 
     Args:
-        tasks: in eval mode, all of which read the same data and predict the same of them.
-        passes: how often each is asked with its dropout on (Gal & Ghahramani 2016); 0: once, without.
-        embed: whether to give embeddings, those of the first task.
-        answers: whether what their heads say is wanted, and not only what lies before.
+        tasks: tasks in eval mode that read the same data and predict the same targets.
+        passes: forward passes of each task with dropout on (Gal & Ghahramani 2016); 0: one without dropout.
+        embed: return embeddings, those of the first task.
+        answers: whether the outputs of the heads are needed, not just what comes before them.
 
     Raises:
-        UserError: a task that does not fit the first, a model without dropout, or with a head that tells no embedding;
-            answers are wanted of a task that has learned none.
+        UserError: a task does not match the first, a model has no dropout or a head without embeddings, or answers are
+            needed from a task trained without labels.
     """
 
     def __init__(self, tasks: Sequence[Task], passes: int = 0, embed: bool = False, answers: bool = True) -> None:
@@ -62,15 +62,15 @@ class Models:
         self.tasks, self.passes, self.embed = list(tasks), passes, embed
         self.schema: Schema = tasks[0].schema
         for number, task in enumerate(tasks[1:], 2):
-            if apart := difference(self.schema, task.schema):
-                raise UserError(f"model {number} cannot be asked beside model 1, for they differ in {apart}")
-        if passes and not any(dropping(task.net) for task in tasks):
-            raise UserError("the model has no dropout that could be left on: ask several runs instead")
+            if mismatch := difference(self.schema, task.schema):
+                raise UserError(f"model {number} cannot be combined with model 1: they differ in {mismatch}")
+        if passes and not any(dropout_modules(task.net) for task in tasks):
+            raise UserError("the model has no dropout to leave on: give several runs instead")
         if embed and not hasattr(getattr(tasks[0].net, "head", None), "mlp"):
-            raise UserError("embeddings are what gt.heads.Head predicts from: this model has another head")
+            raise UserError("embeddings are the input of gt.heads.Head, but this model has another head")
         if embed and getattr(getattr(tasks[0].net, "head", None), "dot", False):
             raise UserError(
-                "embeddings are of what is predicted: this model's head maps nodes, and multiplies two of them"
+                "this model has no embeddings of links: its head maps nodes and multiplies the results of two"
             )
 
     def to(self, device: torch.device) -> "Models":
@@ -80,52 +80,52 @@ class Models:
 
     @property
     def supervised(self) -> bool:
-        """Whether all have learned answers."""
+        """Whether all were trained on labels."""
         return all(task.supervised for task in self.tasks)
 
     @property
     def members(self) -> int:
-        """Predictions whose mean is taken."""
+        """The number of predictions that are averaged."""
         return len(self.tasks) * max(1, self.passes)
 
     @property
     def largest(self) -> int | None:
-        """Nodes of the largest graph that all read: a table of positions has an end. None where they read any."""
+        """The number of nodes up to which all can read a graph, by their position tables; None for no limit."""
         modules = [module for task in self.tasks for module in task.net.modules() if isinstance(module, Encoding)]
         return min((module.longest for module in modules if module.longest), default=None)
 
     @property
     def encodings(self) -> list[Encoding]:
-        """What is to be computed of the data beforehand; what several share is computed once."""
+        """The encodings to precompute; those that several tasks share are computed once."""
         return [encoding for task in self.tasks for encoding in encodings_of(task.hparams["config"])]
 
     def readings(self, device: str) -> set[Reading]:
-        """What the loader makes ready for them, see `GraphTransformer.readings`."""
-        read: set[Reading] = set()
+        """What the loader prepares for them, see `GraphTransformer.readings`."""
+        readings: set[Reading] = set()
         with ExitStack() as stack:
             for task in self.tasks:
                 if self.passes:
                     stack.enter_context(dropout_on(task.net))
                 if isinstance(task.net, GraphTransformer):
-                    read |= task.net.readings(device, False)
-        return read
+                    readings |= task.net.readings(device, False)
+        return readings
 
     def __call__(self, batch: GraphBatch) -> Answer:
-        """What they say of a batch, on its device."""
+        """The predictions for a batch, on its device."""
         embedding: Tensor | None = None
         if self.embed:
-            with embedded(self.tasks[0].net) as parts:
+            with captured_embeddings(self.tasks[0].net) as parts:
                 single = self.tasks[0](batch).float()
             rows, draws = torch.cat(parts).float(), max(1, getattr(self.tasks[0].net, "redraw", 0))
-            # where random masks are redrawn the head is asked of each draw, and the prediction is a mean
+            # with redrawn random masks the head runs once per draw, and the prediction is the mean
             embedding = rows.view(draws, len(rows) // draws, rows.shape[1]).mean(0)
             if len(embedding) != len(single):
-                raise UserError("a model that chooses among the nodes of a graph has no embedding of the graph")
+                raise UserError("a model that chooses among the nodes of a graph has no graph embedding")
         if self.members == 1:
             return Answer(self.tasks[0](batch).float() if embedding is None else single, None, embedding)
         total = squares = torch.zeros((), dtype=torch.float64, device=batch.device)
         for prediction in self._member_predictions(batch):
-            value = self._mean_of(prediction).double()
+            value = self._averaged(prediction).double()
             total, squares = total + value, squares + value.square()
         mean = total / self.members
         variance = (squares - self.members * mean.square()) / (self.members - 1)
@@ -141,15 +141,15 @@ class Models:
                     for _ in range(self.passes):
                         yield task(batch).float()
 
-    def _mean_of(self, prediction: Tensor) -> Tensor:
-        """That of which the mean is taken: probabilities, or numbers."""
+    def _averaged(self, prediction: Tensor) -> Tensor:
+        """The quantity that is averaged: probabilities, or numbers."""
         schema = self.schema
         if schema.kind == "multiclass":
             return prediction.view(-1, schema.positions, schema.outputs).softmax(2).view_as(prediction)
         return prediction.sigmoid() if schema.kind == "binary" else prediction
 
     def _prediction(self, mean: Tensor) -> Tensor:
-        """The inverse."""
+        """The inverse of `_averaged`: logits from probabilities."""
         tiny = torch.finfo(mean.dtype).tiny
         if self.schema.kind == "multiclass":
             return mean.clamp(min=tiny).log()
@@ -157,14 +157,14 @@ class Models:
 
     def __str__(self) -> str:
         runs = many(len(self.tasks), "model")
-        return f"{runs}, each asked {self.passes} times with its dropout on" if self.passes else runs
+        return f"{runs}, {self.passes} passes each with dropout on" if self.passes else runs
 
 
 def check_answers(tasks: Sequence[Task]) -> None:
-    """Whether the heads of trained tasks have learned what they say.
+    """Check that the heads of trained tasks have been trained.
 
     Raises:
-        UserError: one of them learned without labels, and its head is as it was drawn.
+        UserError: one task was trained without labels, so its head is randomly initialised.
     """
     if not all(task.supervised for task in tasks):
         raise UserError(
@@ -173,22 +173,22 @@ def check_answers(tasks: Sequence[Task]) -> None:
         )
 
 
-def dropping(net: nn.Module) -> list[nn.Module]:
-    """The modules that drop something in training: layers of dropout, and attention that drops weights."""
+def dropout_modules(net: nn.Module) -> list[nn.Module]:
+    """The modules with dropout: dropout layers, and attention with dropout of its weights."""
 
-    def drops(module: nn.Module) -> bool:
+    def has_dropout(module: nn.Module) -> bool:
         names = ("p",) if isinstance(module, nn.modules.dropout._DropoutNd) else ("dropout", "attention_dropout")
         return any(isinstance(p := getattr(module, name, None), float) and p > 0 for name in names)
 
-    return list(filter(drops, net.modules()))
+    return list(filter(has_dropout, net.modules()))
 
 
 @contextmanager
 def dropout_on(net: nn.Module) -> Iterator[None]:
-    """Around a network in eval mode: its dropout is at work, and nothing else does what it does in training."""
-    modules = dropping(net)
+    """Switch on the dropout of a network in eval mode; all else stays in eval mode."""
+    modules = dropout_modules(net)
     for module in modules:
-        module.training = True  # not train(): what is in it, such as a norm, is not meant
+        module.training = True  # not train(), which would include submodules, such as norms
     try:
         yield
     finally:
@@ -197,8 +197,8 @@ def dropout_on(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def embedded(net: Any) -> Iterator[list[Tensor]]:
-    """Around calls of a network: the list has the rows that the last layers of its head are given, in parts."""
+def captured_embeddings(net: Any) -> Iterator[list[Tensor]]:
+    """Collect the inputs of the last layers of the head during calls of a network, one tensor for each call."""
     parts: list[Tensor] = []
     handle = net.head.mlp.register_forward_pre_hook(lambda module, arguments: parts.append(arguments[0]))
     try:

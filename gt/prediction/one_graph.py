@@ -1,7 +1,6 @@
-"""A network as a function of the tensors of one graph, which other runtimes take: nodes and edges as many as there are.
+"""A network as a function of the tensors of one graph, of any size, for other runtimes.
 
-Batches, masks and backends stay behind: attention is computed by dense matrices, and who reads whom is an input of its
-own unless all read all.
+There are no batches, mask objects or backends: attention is dense, and masks are inputs of their own unless complete.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from gt.train.low_rank import merge
 
 @dataclass(frozen=True)
 class Supplied(Mask):
-    """What an input of the name says of one graph; ``itself``: every node reads itself."""
+    """A mask that is an input of the given name; ``itself``: every node reads itself."""
 
     name: str
     of_heads: int
@@ -42,9 +41,9 @@ class Supplied(Mask):
 
 
 class SummedEmbedding(nn.Module):
-    """What an `nn.EmbeddingBag` gives of rows of one length, (rows, columns) to (rows, width).
+    """An `nn.EmbeddingBag` for rows of equal length: (rows, columns) to (rows, width).
 
-    In ONNX a bag is a loop over rows, slow, and an error where there are none, as of the edges of a single atom.
+    In ONNX a bag is a slow loop over rows, which fails if there are none, such as the edges of a single atom.
     """
 
     def __init__(self, bag: nn.EmbeddingBag) -> None:
@@ -59,28 +58,26 @@ class OneGraph(nn.Module):
     """``one(x, edge_index, edge_attr, **others)`` is ``net(batch)`` for a batch of one graph.
 
     Args:
-        net: trained; it is copied, low-rank changes merged.
+        net: a trained network; it is copied, with low-rank updates merged.
 
     Attributes:
-        supplied: the masks that are inputs, (1, 1 or H, N, N) bool, [0, h, i, j] True where i reads j, by name.
-        radii: up to how many hops distances are told apart, where attention goes by them: further inputs.
+        supplied: the masks that are inputs, by name: (1, 1 or H, N, N) bool, [0, h, i, j] True where i reads j.
+        radii: the maximum hops of the distance matrices that attention reads, which are inputs too.
 
     Raises:
-        UserError: it has parts that one graph of dense attention does not serve.
+        UserError: it has parts that cannot be computed by dense attention on one graph.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         if not isinstance(net, GraphTransformer) or net.schema.level == "link":
-            raise UserError(
-                "a network is traced where it is a gt.model.GraphTransformer for graphs or nodes, not links"
-            )
+            raise UserError("only a gt.model.GraphTransformer for graphs or nodes, not links, can be traced")
         if net.virtual_nodes or net.redraw:
-            raise UserError("virtual nodes, and masks that are drawn anew, cannot be exported")
+            raise UserError("virtual nodes and redrawn random masks cannot be exported")
         for part in (part for block in net.blocks for part in parts_of(block) if reads_of(part) == "pairs"):
             demand = part.demand("cpu", False) if isinstance(part, Layer) else None
             if demand is None or demand.listed:
-                raise UserError(f"{name_of(part)} has a row for each pair of nodes, and cannot be exported")
+                raise UserError(f"{name_of(part)} computes a row for each pair of nodes and cannot be exported")
         self.net = deepcopy(net).cpu().eval()
         merge(self.net)
         for features in [
@@ -92,33 +89,35 @@ class OneGraph(nn.Module):
         demands = [layer.demand("cpu", False) for _, layer in attention_layers(self.net)]
         self.radii = sorted({each.hops for each in demands if each is not None and each.hops is not None})
         self.supplied: dict[str, Mask] = {}
-        for place, mask in enumerate(self.net.masks):
+        for index, mask in enumerate(self.net.masks):
             if not isinstance(mask, Complete):
-                name = next((name for name, known in self.supplied.items() if known == mask), f"reads_{place}")
+                name = next((name for name, other in self.supplied.items() if other == mask), f"reads_{index}")
                 self.supplied[name] = mask
-                self.net.masks[place] = Supplied(name, mask.heads, mask.reads_itself)
+                self.net.masks[index] = Supplied(name, mask.heads, mask.reads_itself)
 
     def inputs(self, batch: GraphBatch) -> dict[str, Tensor]:
-        """The tensors of a batch of one graph, by the names that `forward` takes them by."""
-        given = {"x": batch.x, "edge_index": batch.edge_index, "edge_attr": batch.edge_attr, **batch.extras}
-        given |= {name: mask(batch).dense for name, mask in self.supplied.items()}
-        given |= {f"hops_{most}": Complete()(batch).dense_hops(most) for most in self.radii}
-        return {name: value for name, value in given.items() if value is not None}
+        """The input tensors of a batch of one graph, by name."""
+        tensors = {"x": batch.x, "edge_index": batch.edge_index, "edge_attr": batch.edge_attr, **batch.extras}
+        tensors |= {name: mask(batch).dense for name, mask in self.supplied.items()}
+        tensors |= {f"hops_{limit}": Complete()(batch).dense_hops(limit) for limit in self.radii}
+        return {name: value for name, value in tensors.items() if value is not None}
 
     def described(self, example: GraphBatch) -> str:
-        """A line on each input, in Markdown."""
-        about = {"x": "features of N nodes", "edge_attr": "features of E edges"}
-        about["edge_index"] = "(2, E) sources and targets of edges, sorted by target, then source"
-        about |= {
+        """Describe each input on a line of Markdown."""
+        texts = {"x": "features of N nodes", "edge_attr": "features of E edges"}
+        texts["edge_index"] = "(2, E) sources and targets of edges, sorted by target, then source"
+        texts |= {
             name: f"(1, {mask.heads}, N, N), [i, j] true where i reads j by `{mask}`"
             for name, mask in self.supplied.items()
         }
-        about |= {
-            f"hops_{most}": f"(1, N, N), [i, j] the hops along edges from j to i, {most + 1} beyond"
-            for most in self.radii
+        texts |= {
+            f"hops_{limit}": f"(1, N, N), [i, j] the hops along edges from j to i, {limit + 1} beyond"
+            for limit in self.radii
         }
         kinds = {name: str(value.dtype).removeprefix("torch.") for name, value in self.inputs(example).items()}
-        lines = [f"- `{name}` {kind}: {about.get(name, 'an encoding, a row a node')}" for name, kind in kinds.items()]
+        lines = [
+            f"- `{name}` {kind}: {texts.get(name, 'an encoding, a row for each node')}" for name, kind in kinds.items()
+        ]
         return "\n".join(["Inputs of the traced network, of one graph:", "", *lines])
 
     def forward(self, x: Tensor, edge_index: Tensor, others: Mapping[str, Tensor]) -> Tensor:
@@ -132,18 +131,18 @@ class OneGraph(nn.Module):
             edge_attr=rest.pop("edge_attr", None),
             memo={name: rest.pop(name) for name in self.supplied},
         )
-        hops = {f"dense_hops_{most}": rest.pop(f"hops_{most}") for most in self.radii}
+        hops = {f"dense_hops_{limit}": rest.pop(f"hops_{limit}") for limit in self.radii}
         batch.extras = rest
-        place = torch.arange(nodes)
+        index = torch.arange(nodes)
         ones = torch.ones_like(edge_index[1])
-        vars(batch).update(  # what a batch works out of its offsets, without them
+        vars(batch).update(  # what a batch derives from its offsets
             num_nodes=nodes,
             equal_sizes=True,
-            batch=torch.zeros_like(place),
-            position=place,
-            slot=place,
+            batch=torch.zeros_like(index),
+            position=index,
+            slot=index,
             sizes=torch.full((1,), nodes),
-            in_degree=torch.zeros_like(place).index_add(0, edge_index[1], ones),
+            in_degree=torch.zeros_like(index).index_add(0, edge_index[1], ones),
             edge_mask=None,
         )
         for mask in self.net.masks:

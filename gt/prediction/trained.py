@@ -25,7 +25,7 @@ from gt.train.task import Task
 
 
 class Trained(Task):
-    """A trained task, in eval mode: ``task(batch)`` is its prediction of a `GraphBatch`, `predict` reads anything."""
+    """A trained task in eval mode: ``task(batch)`` predicts a `GraphBatch`, `predict` also reads raw items."""
 
     def predict(
         self,
@@ -36,39 +36,39 @@ class Trained(Task):
         probabilities: bool = False,
         batch_size: int = 128,
     ) -> pd.DataFrame:
-        """What the model says of each item, a row for each graph, node, token or link, as ``python -m gt.predict``.
+        """Predict each item: a row for each graph, node, token or link, as ``python -m gt.predict`` does.
 
-        Encodings are computed on the way, on the CPU; the network runs where its parameters are.
+        Encodings are computed on the CPU; the network runs where its parameters are.
 
         Args:
             items: SMILES or texts, PyG's ``Data`` or NetworkX graphs, see `gt.data.objects.Objects`.
-            beside: other trained tasks: the prediction is the mean, ``deviation`` says how far they disagree.
-            dropout: ask each so often with its dropout on; 0: once, without.
+            beside: other trained tasks for an ensemble: the prediction is the mean, ``deviation`` their spread.
+            dropout: passes of each task with dropout on; 0: one pass without.
             calibration: temperature, intervals and sets, see `gt.prediction.calibration.fit`.
-            probabilities: give each class a column.
-            batch_size: graphs that are read together.
+            probabilities: add a column for each class.
+            batch_size: graphs per batch.
 
         Returns:
-            The items' own columns and the predictions. A row that cannot be read has none, which a warning says;
-            ``table.attrs["unreadable"]`` says by number why; ``table.attrs["answers"]`` names the columns that are the
-            model's, not the items' own.
+            The items' own columns and the predictions. Unreadable rows have none and cause a warning;
+            ``table.attrs["unreadable"]`` gives the reasons by row, ``table.attrs["answers"]`` the names of the columns
+            that are predictions.
 
         Raises:
-            UserError: items that the model cannot read, or it has learned without labels; ``beside`` is no list.
+            UserError: the model cannot read the items or was trained without labels; ``beside`` is not a list.
         """
         if isinstance(beside, Task):
-            raise UserError("beside are further trained tasks, in a list: [gt.load(...)]")
+            raise UserError("beside must be a list of trained tasks: [gt.load(...)]")
         models = Models([self, *beside], dropout)
         predictions = self._predictions(items, models, calibration, probabilities, batch_size)
         if predictions.unreadable:
             first = next(iter(predictions.unreadable.values()))
-            rest = f", and {len(predictions.unreadable) - 1:,} more" if len(predictions.unreadable) > 1 else ""
-            warnings.warn(f"{first}{rest}: without a prediction", stacklevel=2)
+            more = f", and {len(predictions.unreadable) - 1:,} more" if len(predictions.unreadable) > 1 else ""
+            warnings.warn(f"{first}{more}: no prediction", stacklevel=2)
         predictions.table.attrs |= {"unreadable": predictions.unreadable, "answers": [*predictions.answers]}
         return predictions.table
 
     def embed(self, items: Sequence[Any], batch_size: int = 128) -> np.ndarray:
-        """(rows of `predict`, d) what the head predicts from; NaN for what cannot be read."""
+        """The embeddings that the head predicts from, (rows of `predict`, d); NaN for unreadable rows."""
         embeddings = self._predictions(
             items, Models([self], embed=True, answers=False), Calibration(), False, batch_size
         ).embeddings
@@ -76,10 +76,10 @@ class Trained(Task):
         return embeddings
 
     def attention(self, items: Sequence[Any]) -> list[Attended]:
-        """How the model attends within each item that it can read, in order.
+        """The attention of the model within each readable item, in order.
 
         Raises:
-            UserError: items that the model cannot read, a model without attention, or one for links.
+            UserError: the model cannot read the items, has no attention, or predicts links.
         """
         models, data = Models([self], answers=False), GraphData(Objects(items))
         check_attended(models, data)
@@ -91,10 +91,10 @@ class Trained(Task):
     ) -> Predictions:
         source, device = Objects(items), next(self.parameters()).device
         data: DataModule
-        one = len(source.items) == 1
-        if self.schema.level == "link" and one and not any(encoding.key() for encoding in models.encodings):
+        single = len(source.items) == 1
+        if self.schema.level == "link" and single and not any(encoding.key() for encoding in models.encodings):
             data = LinkData(source)
-        elif self.schema.level == "node" and one and source.kind is not str:
+        elif self.schema.level == "node" and single and source.kind is not str:
             data = NodeData(source)
         else:
             data = GraphData(source, batch_size=batch_size)
@@ -103,5 +103,5 @@ class Trained(Task):
 
 
 def load(path: str | Path, trust: bool = False) -> Trained:
-    """A trained task, see `gt.train.checkpoint.load`, that predicts whatever it is handed."""
+    """Load a trained task, see `gt.train.checkpoint.load`, that predicts raw items."""
     return checkpoint.restored(Trained, *checkpoint.contents(path, trust))

@@ -1,1 +1,1 @@
-"""A trained model behind HTTP: requests that come together are answered together."""
+"""An HTTP service for a trained model, with dynamic batching of concurrent requests."""

@@ -1,4 +1,4 @@
-"""Dynamic batching: items of requests that wait at the same time are computed together."""
+"""Dynamic batching: items of concurrent requests share a batch."""
 
 import asyncio
 from collections import deque
@@ -9,12 +9,12 @@ from typing import Any
 
 from gt.errors import UserError
 
-Compute = Callable[[list[Any]], list[Any]]  # an answer for each item, in order
+Compute = Callable[[list[Any]], list[Any]]  # returns an answer for each item, in order
 
 
 @dataclass
 class Part:
-    """Items of one call that are computed together, and where their answers go."""
+    """Items of one call that share a batch, with the future for their answers."""
 
     future: asyncio.Future[list[Any]]
     items: list[Any] = field(default_factory=list)
@@ -22,22 +22,22 @@ class Part:
 
 
 class Full(Exception):
-    """So much waits already that a request is turned away."""
+    """Raised for a request if too many items are already waiting."""
 
 
 class Batcher:
     """Collects items from many callers and computes them in one thread, a batch at a time.
 
-    A batch that cannot be computed is computed again by caller, so that one caller's items never spoil another's. A
+    If a batch fails, it is computed again for each caller separately, so that no caller's items affect another's. A
     caller whose items fill several batches takes turns with the others.
 
     Args:
         compute: see `Compute`; raises `UserError` for items that cannot be computed.
-        most: items in a batch.
+        most: items per batch.
         wait: seconds that the first item of a batch waits for others.
-        room: items that may wait.
+        room: limit of waiting items.
         seen: called with the size of each batch.
-        cost: of an item, as a share of what a batch may hold: one that costs more is a batch by itself.
+        cost: cost of an item relative to the limit of a batch; an item above the limit forms a batch by itself.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Batcher:
     ) -> None:
         self.compute, self.most, self.wait, self.room, self.seen, self.cost = compute, most, wait, room, seen, cost
         self.waiting = 0
-        self._callers: deque[deque[Part]] = deque()  # what is left of each call
+        self._callers: deque[deque[Part]] = deque()  # the remaining parts of each call
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "batches")
 
     async def ask(self, items: Sequence[Any]) -> list[Any]:
-        """An answer for each item.
+        """Return the answers for some items, in order.
 
         Raises:
-            Full: there is no room.
+            Full: too many items are waiting.
             UserError: these items cannot be computed.
         """
         if self.waiting + len(items) > self.room:
@@ -72,7 +72,7 @@ class Batcher:
         return [answer for part in answers for answer in part]
 
     def _parts(self, items: Sequence[Any]) -> list[Part]:
-        """As few as may be, none of which is more than a batch."""
+        """Split items into as few parts as possible, each within the limits of a batch."""
         parts: list[Part] = []
         for item in items:
             cost = self.cost(item)
@@ -100,15 +100,15 @@ class Batcher:
         size, cost = 0, 0.0
         while self._callers:
             part = self._callers[0][0]
-            gone = part.future.done()  # whoever asked has given up
-            if batch and not gone and not self._fits(size + len(part.items), cost + part.cost):
+            cancelled = part.future.done()  # the caller has given up
+            if batch and not cancelled and not self._fits(size + len(part.items), cost + part.cost):
                 break
             caller = self._callers.popleft()
             caller.popleft()
             if caller:
                 self._callers.append(caller)
             self.waiting -= len(part.items)
-            if not gone:
+            if not cancelled:
                 batch.append(part)
                 size, cost = size + len(part.items), cost + part.cost
         if not batch:
@@ -116,10 +116,10 @@ class Batcher:
         self.seen(size)
         try:
             answers = iter(await self._in_thread([item for part in batch for item in part.items]))
-            answered: list[list[Any] | Exception] = [[next(answers) for _ in part.items] for part in batch]
+            results: list[list[Any] | Exception] = [[next(answers) for _ in part.items] for part in batch]
         except Exception as error:
-            answered = [error] if len(batch) == 1 else [await self._alone(part.items) for part in batch]
-        for part, answer in zip(batch, answered, strict=True):
+            results = [error] if len(batch) == 1 else [await self._compute_part(part.items) for part in batch]
+        for part, answer in zip(batch, results, strict=True):
             if part.future.done():
                 continue
             if isinstance(answer, Exception):
@@ -127,7 +127,7 @@ class Batcher:
             else:
                 part.future.set_result(answer)
 
-    async def _alone(self, items: list[Any]) -> list[Any] | Exception:
+    async def _compute_part(self, items: list[Any]) -> list[Any] | Exception:
         try:
             return await self._in_thread(items)
         except Exception as error:
@@ -136,5 +136,5 @@ class Batcher:
     async def _in_thread(self, items: list[Any]) -> list[Any]:
         answers = await asyncio.get_running_loop().run_in_executor(self._thread, self.compute, items)
         if len(answers) != len(items):
-            raise UserError(f"{len(items)} items have {len(answers)} answers")
+            raise UserError(f"{len(items)} items got {len(answers)} answers")
         return answers

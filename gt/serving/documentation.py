@@ -1,4 +1,4 @@
-"""The page that describes a service, made of its OpenAPI schema alone: no script, nothing of the internet."""
+"""A documentation page rendered from an OpenAPI schema, without scripts or external resources."""
 
 import html
 import json
@@ -16,26 +16,28 @@ td { padding: .1rem 1rem .1rem 0; vertical-align: top }
 
 
 def page(api: Mapping[str, Any]) -> str:
-    """One HTML page: each path with its parameters, what it takes, an example of it, and what it answers.
+    """Render the HTML page: each path with its parameters, request body, an example and its responses.
 
     Args:
-        api: as ``/openapi.json`` has it, its references within ``components/schemas``.
+        api: the content of ``/openapi.json``, with references into ``components/schemas``.
     """
     info, parts = api["info"], []
     for path, methods in api["paths"].items():
-        for method, about in methods.items():
+        for method, spec in methods.items():
             parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>")
-            parts.append(f"<p>{html.escape(about.get('description', about.get('summary', '')))}</p>")
-            given = {f"{each['name']} ({each['in']})": _type(each["schema"]) for each in about.get("parameters", ())}
-            parts.append(_table(given))
-            for kind, content in about.get("requestBody", {}).get("content", {}).items():
+            parts.append(f"<p>{html.escape(spec.get('description', spec.get('summary', '')))}</p>")
+            parameters = {
+                f"{each['name']} ({each['in']})": _type(each["schema"]) for each in spec.get("parameters", ())
+            }
+            parts.append(_table(parameters))
+            for kind, content in spec.get("requestBody", {}).get("content", {}).items():
                 schema = _resolved(content["schema"], api)
                 properties = schema.get("properties", {})
                 parts.append(_table({name: _type(each) for name, each in properties.items()}))
                 example = {name: each["examples"][0] for name, each in properties.items() if "examples" in each}
-                words = f"curl localhost:8000{path} -H 'Content-Type: {kind}' -d '{json.dumps(example)}'"
-                parts.append(f"<pre>{html.escape(words)}</pre>")
-            parts.append(_table({code: _answer(each, api) for code, each in about["responses"].items()}))
+                command = f"curl localhost:8000{path} -H 'Content-Type: {kind}' -d '{json.dumps(example)}'"
+                parts.append(f"<pre>{html.escape(command)}</pre>")
+            parts.append(_table({code: _response(each, api) for code, each in spec["responses"].items()}))
     title = html.escape(f"{info['title']} {info['version']}")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -49,21 +51,21 @@ def _table(rows: Mapping[str, str]) -> str:
     return f"<table>{''.join(lines)}</table>" if rows else ""
 
 
-def _answer(response: Mapping[str, Any], api: Mapping[str, Any]) -> str:
+def _response(response: Mapping[str, Any], api: Mapping[str, Any]) -> str:
     schemas = [_resolved(each["schema"], api) for each in response.get("content", {}).values() if each.get("schema")]
     fields = ", ".join(f"{name}: {_type(each)}" for s in schemas for name, each in s.get("properties", {}).items())
-    about = " ".join(schema["description"] for schema in schemas if "description" in schema)
-    return ". ".join(part for part in (response["description"], about.rstrip("."), fields) if part)
+    description = " ".join(schema["description"] for schema in schemas if "description" in schema)
+    return ". ".join(part for part in (response["description"], description.rstrip("."), fields) if part)
 
 
 def _resolved(schema: Mapping[str, Any], api: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a reference names."""
+    """Resolve the reference of a schema, if it is one."""
     name = schema.get("$ref", "").rpartition("/")[2]
     return api["components"]["schemas"][name] if name else schema
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A type in a few words: ``array of string or object``."""
+    """Describe a type in words: ``array of string or object``."""
     if "anyOf" in schema:
         return " or ".join(map(_type, schema["anyOf"]))
     if "$ref" in schema:

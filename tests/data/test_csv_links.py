@@ -132,7 +132,7 @@ def test_pairs_are_asked_for_by_the_ids_of_the_file(tmp_path):
     ask_pairs(data, tmp_path / "pairs.csv")
     assert names.to_numpy()[data.stored.splits[ALL]].tolist() == [["n3", "n4"], ["n7", "n0"]]
     assert list(data.source.records.unreadable) == [1]
-    assert "to_node is 'nobody', which is no node of the graph" in data.source.records.unreadable[1]
+    assert "to_node is 'nobody', which is not a node of the graph" in data.source.records.unreadable[1]
     (tmp_path / "pairs.csv").write_text("from_node,to_node\n")
     ask_pairs(data, tmp_path / "pairs.csv")
     assert data.stored.splits[ALL].shape == (0, 2)

@@ -157,7 +157,7 @@ def test_virtual_nodes_come_last_and_a_text_reads_what_is_before(tmp_path: Path)
 
 
 def test_what_is_too_large_is_left_out_and_said(run: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("gt.prediction.attention.LARGEST", 2 * 4 * 3**2)  # layers, heads, three nodes
+    monkeypatch.setattr("gt.prediction.attention.MAX_WEIGHTS", 2 * 4 * 3**2)  # layers, heads, three nodes
     (tmp_path / "new.csv").write_text("\n".join(["review", *(f'"{text}"' for text in NEW)]))
     table = predictions(run, f"data.path={tmp_path / 'new.csv'}", "--attention", str(tmp_path / "a.npz"))
     assert "; 1 sample of more than 3 nodes left out" in capsys.readouterr().out
@@ -168,7 +168,7 @@ def test_what_is_too_large_is_left_out_and_said(run: Path, tmp_path: Path, monke
 
 def test_what_has_no_weights_is_refused(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.npz"
-    with pytest.raises(UserError, match="one model: name one run"):
+    with pytest.raises(UserError, match="one model: give one run"):
         predictions(run, str(run), "--attention", str(out))
     (tmp_path / "taken.npz").mkdir()
     with pytest.raises(UserError, match="is a folder"):
@@ -176,7 +176,7 @@ def test_what_has_no_weights_is_refused(run: Path, tmp_path: Path) -> None:
     rows = [f"text number {n}\t{n % 2}" for n in range(40)]
     (tmp_path / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
     plain = run_of(tmp_path, TextClassification, network("model=gin"), path=str(tmp_path / "mine.tsv"))
-    with pytest.raises(UserError, match="no layer whose attention"):
+    with pytest.raises(UserError, match="no layer with pairwise attention"):
         predictions(plain, "--attention", str(out))
     nodes, edges = one_graph()
     write_tables(tmp_path / "graph", nodes, edges, None)
@@ -196,8 +196,8 @@ def test_a_file_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: py
         fails.calls += 1  # type: ignore[attr-defined]
         return before(*given)
 
-    before, fails.calls = attention._put, 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(attention, "_put", fails)
+    before, fails.calls = attention._write_array, 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(attention, "_write_array", fails)
     with pytest.raises(UserError, match=r"cannot write .*a\.npz \(No space left on device\)"):
         predictions(run, "--split", "test", "--attention", str(tmp_path / "a.npz"))
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from gt.errors import UserError
-from gt.prediction.calibration import FEW, Calibration, calibration_error, fit, log_probabilities, quantile, summary
+from gt.prediction.calibration import (
+    MIN_TARGETS,
+    Calibration,
+    calibration_error,
+    fit,
+    log_probabilities,
+    quantile,
+    summary,
+)
 from gt.schema import UNLABELLED, Schema
 
 CLASSES = Schema(kind="multiclass", outputs=4)
@@ -96,10 +104,10 @@ def test_few_targets_and_one_class_are_warned_of(schema: Schema) -> None:
         calibration = fit(schema, prediction, target, temperature=True)
         return summary(schema, calibration, prediction, target).splitlines()[1:]
 
-    assert doubts(2 * FEW, False) == []
-    assert ["few" not in line and "one class" in line for line in doubts(2 * FEW, True)] == [True]
+    assert doubts(2 * MIN_TARGETS, False) == []
+    assert ["few" not in line and "one class" in line for line in doubts(2 * MIN_TARGETS, True)] == [True]
     few, both = doubts(9, False), doubts(9, True)
-    assert [f"{FEW} or more" in line for line in few] == [True]
+    assert [f"{MIN_TARGETS} or more" in line for line in few] == [True]
     assert ["one class" in both[0], both[1:]] == [True, few]
 
 

@@ -15,9 +15,9 @@ from gt.errors import UserError
 from gt.export import main
 from gt.prediction.asking import single_graphs
 from gt.prediction.export import (
-    CLOSE,
+    TOLERANCE,
     example_of,
-    furthest,
+    largest_error,
     program_of,
     run_compiled,
     run_onnx,
@@ -69,8 +69,8 @@ def test_each_file_says_what_the_network_says(
     one, batches = OneGraph(task.net), single_graphs(data, 100)
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
-    assert furthest(run_program(folder / "model.pt2", one, batches), expected) < CLOSE
-    assert furthest(run_compiled(folder / "model-aoti.pt2", one, batches), expected) < CLOSE
+    assert largest_error(run_program(folder / "model.pt2", one, batches), expected) < TOLERANCE
+    assert largest_error(run_compiled(folder / "model-aoti.pt2", one, batches), expected) < TOLERANCE
     from safetensors.torch import load_file
 
     weights = load_file(folder / "weights.safetensors")
@@ -79,7 +79,7 @@ def test_each_file_says_what_the_network_says(
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    assert furthest(run_onnx(folder / "model.onnx", one, batches), expected) < CLOSE
+    assert largest_error(run_onnx(folder / "model.onnx", one, batches), expected) < TOLERANCE
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_a_table_of_positions_is_traced_for_as_many_nodes_as_it_has_rows(tmp_pat
         others = one.inputs(batch)
         x, edge_index = others.pop("x"), others.pop("edge_index")
         with torch.no_grad():
-            torch.testing.assert_close(program(x, edge_index, others), task(batch), atol=CLOSE, rtol=CLOSE)
+            torch.testing.assert_close(program(x, edge_index, others), task(batch), atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def fails(error: Exception) -> Callable[..., None]:
@@ -168,13 +168,13 @@ def test_what_is_off_is_not_left_and_the_card_says_so(tmp_path: Path, monkeypatc
     (run / "export").mkdir()
     (run / "export" / "model.onnx").write_text("of an earlier export")
     with pytest.raises(
-        UserError, match=r"no model\.pt2: it is off .*; no model\.onnx: RuntimeError: no such operator$"
+        UserError, match=r"no model\.pt2: its error of .*; no model\.onnx: RuntimeError: no such operator$"
     ):
         main([str(run)])
     assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
     card = (run / "export" / "README.md").read_text()
     assert "- `weights.safetensors`: parameters" in card
-    assert "- `model.pt2`: not written: it is off" in card
+    assert "- `model.pt2`: not written: its error of" in card
     assert "- `model.onnx`: not written: RuntimeError: no such operator\n" in card
     assert "Inputs of" not in card
 
@@ -208,8 +208,8 @@ def test_without_a_compiler_there_is_no_compiled_package(
     ("overrides", "why"),
     [
         (("mask=virtual",), "virtual nodes"),
-        (("model=san",), "SAN has a row for each pair of nodes"),
-        (("+model.block.attention.edges=true",), "Attention has a row for each pair of nodes"),
+        (("model=san",), "SAN computes a row for each pair of nodes"),
+        (("+model.block.attention.edges=true",), "Attention computes a row for each pair of nodes"),
     ],
 )
 def test_a_network_that_is_not_traced_has_its_weights_and_a_card(

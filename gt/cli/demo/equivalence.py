@@ -1,4 +1,4 @@
-"""GPT-2 and BERT by three ways: Hugging Face's own, dense matrices, and messages along the pairs of a graph."""
+"""GPT-2 and BERT computed in three ways: by Hugging Face, by dense matrices and by messages between node pairs."""
 
 import statistics
 import time
@@ -25,30 +25,30 @@ WAYS = {"dense": "dense matrices", "sparse": "messages along pairs"}  # by backe
 LENGTHS = (96, 33, 1)  # tokens of the documents
 TEXT = "A transformer is a graph neural network on the complete graph of the tokens of a text."
 REPEATS = 5
-CLOSE = 1e-4  # of the deviation of the logits
+TOLERANCE = 1e-4  # relative to the standard deviation of the logits
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the same numbers.
+    """One way to compute the same logits.
 
     Attributes:
-        name: what the table calls it.
-        logits: (N, tokens) of every token of every document.
-        seconds: the median time of a pass.
+        name: name in tables.
+        logits: (N, tokens) for every token of every document.
+        seconds: median time of a forward pass.
     """
 
     name: str
     logits: Tensor
     seconds: float
 
-    def apart(self, other: "Way") -> float:
+    def difference(self, other: "Way") -> float:
         """The largest difference between two logits."""
         return float((self.logits - other.logits).abs().max())
 
 
 def transformers() -> Any:
-    """The package of that name.
+    """Import the package ``transformers``.
 
     Raises:
         UserError: it is not installed.
@@ -60,7 +60,7 @@ def transformers() -> Any:
 
 
 def random_models() -> list[Any]:
-    """GPT-2 and BERT with random weights, of four layers (BERT-Mini, Turc et al. 2019)."""
+    """GPT-2 and BERT with four layers and random weights (BERT-Mini, Turc et al. 2019)."""
     library = transformers()
     torch.manual_seed(0)
     gpt2 = library.GPT2Config(n_layer=4, n_embd=256, n_head=4)
@@ -69,43 +69,43 @@ def random_models() -> list[Any]:
 
 
 def pretrained(name: str) -> tuple[Any, Any]:
-    """A model and its tokenizer, from a folder, the cache or the Hugging Face hub.
+    """Load a model and its tokenizer from a folder, the cache or the Hugging Face hub.
 
     Raises:
-        UserError: there is none, or it is neither a GPT-2 nor a BERT.
+        UserError: there is no such model, or it is neither a GPT-2 nor a BERT.
     """
     library = transformers()
     try:
         kind = library.AutoConfig.from_pretrained(name).model_type
         if kind not in ("gpt2", "bert"):
-            raise UserError(f"{name} is a {kind}: only GPT-2 and BERT are known here")
+            raise UserError(f"{name} is a {kind}: only GPT-2 and BERT are supported")
         model = library.GPT2LMHeadModel if kind == "gpt2" else library.BertForMaskedLM
         return model.from_pretrained(name).eval(), library.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        why = first_line(error)
-        raise UserError(f"cannot load the model {name} ({why}): give a folder that holds one, or no name") from None
+        reason = first_line(error)
+        raise UserError(f"cannot load the model {name} ({reason}): give a folder with a model, or no name") from None
 
 
 def documents(model: Any, tokenizer: Any = None) -> list[Tensor]:
-    """Token numbers (L,) of a few documents: a text and its beginnings, or random ones where no tokenizer reads it."""
+    """Token ids (L,) of a few documents: a text and prefixes of it, or random ids without a tokenizer for it."""
     if tokenizer is not None and (numbers := tokenizer(TEXT)["input_ids"]):
         return [torch.tensor(numbers[:length]) for length in (len(numbers), len(numbers) // 2, 1)]
-    draw = torch.Generator().manual_seed(0)
-    return [torch.randint(model.config.vocab_size, (length,), generator=draw) for length in LENGTHS]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(model.config.vocab_size, (length,), generator=generator) for length in LENGTHS]
 
 
 def _timed(name: str, run: Callable[[], Tensor]) -> Way:
     seconds = []
-    for _ in range(REPEATS + 1):  # the first one warms up
-        began = time.perf_counter()
+    for _ in range(REPEATS + 1):  # the first is a warm-up
+        start = time.perf_counter()
         logits = run()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return Way(name, logits, statistics.median(seconds[1:]))
 
 
 @torch.no_grad()
 def compare(model: Any, tokens: Sequence[Tensor]) -> tuple[list[Way], GraphBatch]:
-    """Hugging Face's own way first, then those of `WAYS`, and the batch of paths that these read."""
+    """The logits by Hugging Face, then by each of `WAYS`, and the batch of path graphs that these read."""
     bert = model.config.model_type == "bert"
     net = (from_bert if bert else from_gpt2)(model)
     batch = path_graphs([len(document) for document in tokens])
@@ -122,37 +122,39 @@ def compare(model: Any, tokens: Sequence[Tensor]) -> tuple[list[Way], GraphBatch
 
 
 def table(title: str, ways: Sequence[Way]) -> Table:
-    """Logits of the last token of all, the largest differences between any two ways, and times."""
-    shown = Table("", "logits of a token", title=title)
+    """A few logits of the first token, the largest differences between any two ways, and times."""
+    out = Table("", "logits of a token", title=title)
     for heading in (*(f"largest difference\nfrom {way.name}" for way in ways[:-1]), "ms"):
-        shown.add_column(heading, justify="right")
-    for place, way in enumerate(ways):
-        apart = [f"{way.apart(other):.1e}" if row < place else "" for row, other in enumerate(ways[:-1])]
-        shown.add_row(way.name, " ".join(f"{v:9.5f}" for v in way.logits[0, -4:]), *apart, f"{1e3 * way.seconds:.1f}")
-    return shown
+        out.add_column(heading, justify="right")
+    for row, way in enumerate(ways):
+        cells = [f"{way.difference(other):.1e}" if column < row else "" for column, other in enumerate(ways[:-1])]
+        out.add_row(way.name, " ".join(f"{v:9.5f}" for v in way.logits[0, -4:]), *cells, f"{1e3 * way.seconds:.1f}")
+    return out
 
 
 def verdict(ways: Sequence[Way]) -> str:
-    """Whether the numbers are equal, up to the rounding of 32 bits."""
+    """Whether the logits agree up to float32 rounding."""
     first, *others = ways
-    most, deviation = max(way.apart(first) for way in others), float(first.logits.std())
-    same = "equal" if most < CLOSE * max(deviation, 1.0) else "NOT equal"
-    return f"{same} up to rounding: the largest difference is {most:.1e}, the deviation of the logits {deviation:.2f}"
+    largest, deviation = max(way.difference(first) for way in others), float(first.logits.std())
+    result = "equal" if largest < TOLERANCE * max(deviation, 1.0) else "NOT equal"
+    return (
+        f"{result} up to rounding: the largest difference is {largest:.1e}, the deviation of the logits {deviation:.2f}"
+    )
 
 
 def draw(results: Sequence[tuple[str, Sequence[Way]]], path: Path) -> None:
-    """Each way's logits over Hugging Face's, and times; a row for each model."""
+    """Plot the logits of each way against those of Hugging Face, and times; a row for each model."""
     figure = Figure(figsize=(9, 3.6 * len(results)), layout="constrained")
-    figure.suptitle("the same logits, by dense matrices and by messages along the pairs of a graph", fontsize=11)
+    figure.suptitle("the same logits, by dense matrices and by messages between node pairs", fontsize=11)
     for (title, ways), (left, right) in zip(results, figure.subplots(len(results), 2, squeeze=False), strict=True):
         logits = [way.logits.flatten() for way in ways]
-        some = torch.linspace(0, len(logits[0]) - 1, 300).long()
+        sample = torch.linspace(0, len(logits[0]) - 1, 300).long()
         for way, values, mark in zip(ways[1:], logits[1:], ("o", "x"), strict=True):
-            left.plot(logits[0][some], values[some], mark, ms=4, mfc="none", label=way.name)
+            left.plot(logits[0][sample], values[sample], mark, ms=4, mfc="none", label=way.name)
         left.axline((0, 0), slope=1, color="grey", lw=0.8)
-        most = max(way.apart(ways[0]) for way in ways[1:])
+        largest = max(way.difference(ways[0]) for way in ways[1:])
         left.set(xlabel="logit, Hugging Face", ylabel="logit, here")
-        left.set_title(f"{title}\nlargest difference {most:.1e}", fontsize=9)
+        left.set_title(f"{title}\nlargest difference {largest:.1e}", fontsize=9)
         left.legend(fontsize=8)
         bars = right.barh([way.name for way in ways], [1e3 * way.seconds for way in ways], color="#4477aa")
         right.bar_label(bars, fmt="%.0f ms", padding=3, fontsize=8)
@@ -164,7 +166,7 @@ def draw(results: Sequence[tuple[str, Sequence[Way]]], path: Path) -> None:
 
 
 def demonstrate(name: str | None, folder: Path, console: Console) -> None:
-    """Compare a pretrained model, or two random ones without a name, and say where the picture is."""
+    """Compare a pretrained model, or two random models without a name, and print the path of the picture."""
     models = [pretrained(name)] if name else [(model, None) for model in random_models()]
     results = []
     for model, tokenizer in models:

@@ -1,4 +1,4 @@
-"""Runs of a demonstration, each as ``train.py`` makes it."""
+"""The runs of a demonstration, each made by ``train.py``."""
 
 import runpy
 import sys
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from gt.cli.command import check_command
 from gt.cli.composing import composed
 from gt.cli.config_files import CONFIGS
-from gt.cli.new_data import configured
+from gt.cli.new_data import run_config
 from gt.data.datamodule import DataModule
 from gt.data.files import discard
 from gt.encodings import Encoding
@@ -23,37 +23,37 @@ from gt.train.job import RESULT, read_json, write_json
 from gt.train.network import encodings_of
 from gt.train.task import Task
 
-# attention alone, among all nodes of a graph: of edges it knows what encodings tell
+# attention among all nodes of a graph, which learns about edges from encodings only
 COMPLETE = ("model=transformer", "mask=hops", "mask.hops=null", "logger=csv")
 SETTINGS = "settings.json"
 
 
-def settings(words: Sequence[str], usual: Sequence[str]) -> list[str]:
-    """Overrides of a complete Transformer on data of one's own, or else on those of the demonstration."""
-    return [*COMPLETE, *(() if any(word.startswith("data=") for word in words) else usual), *words]
+def settings(arguments: Sequence[str], defaults: Sequence[str]) -> list[str]:
+    """The overrides of a complete Transformer, on the data of the command line or else of the demonstration."""
+    return [*COMPLETE, *(() if any(word.startswith("data=") for word in arguments) else defaults), *arguments]
 
 
 def begin(folder: Path, overrides: Sequence[str]) -> DictConfig:
-    """Keep in a folder under which settings its runs are made, and return the configuration that they come to.
+    """Record the settings of the runs in a folder, and return the configuration composed from them.
 
     Raises:
-        UserError: it holds runs under others, or there are no such settings.
+        UserError: the folder holds runs with other settings, or the settings are invalid.
     """
     cfg = composed(check_command(list(overrides)))
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / SETTINGS
-    others = kept.is_file() and read_json(kept) != list(overrides)
-    if others and any(folder.glob(f"*/{RESULT}")):
-        raise UserError(f"{folder} holds runs under other settings: choose another folder by --out")
-    write_json(kept, list(overrides))
+    record = folder / SETTINGS
+    differs = record.is_file() and read_json(record) != list(overrides)
+    if differs and any(folder.glob(f"*/{RESULT}")):
+        raise UserError(f"{folder} holds runs with other settings: choose another folder with --out")
+    write_json(record, list(overrides))
     return cfg
 
 
 def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """The result of a run in a folder, which is made there, anew unless it is finished.
+    """The result of the run in a folder, which is trained from scratch unless it has finished.
 
     Raises:
-        SystemExit: it fails, and has said why.
+        SystemExit: it fails; the error has been printed.
     """
     if not (folder / RESULT).is_file():
         discard(folder)
@@ -67,8 +67,8 @@ def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def opened(folder: Path, encodings: Sequence[Encoding] | None = None) -> tuple[Task, DataModule]:
-    """The best model of a run and its data, perhaps with other encodings that give arrays of the same names."""
-    task, cfg = load(folder), configured(folder, [], trust=False)
+    """The best model of a run and its data, optionally with other encodings that produce the same arrays."""
+    task, cfg = load(folder), run_config(folder, [], trust=False)
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
     data.open(encodings_of(task.hparams["config"]) if encodings is None else encodings)

@@ -1,4 +1,4 @@
-"""The cells of a map: which there are, and what each asks of a run."""
+"""The cells of a map and their overrides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gt.ranges import at_least
 from gt.schema import many
 
 Radius = int | None  # None: no limit
-QUICK = (  # validated after every hundred steps at the latest
+QUICK = (  # validate at least every hundred steps
     "trainer.limit_train_batches=100",
     "trainer.val_check_interval=1.0",
     "trainer.check_val_every_n_epoch=1",
@@ -19,12 +19,12 @@ QUICK = (  # validated after every hundred steps at the latest
 
 @dataclass(frozen=True)
 class Axis:
-    """What a radius is under a mask, and how it is set.
+    """The meaning of the radius of a mask, and the overrides that set it.
 
     Attributes:
-        step: what is counted; unit: in words for an axis.
-        within: whom a radius lets a node read; everyone: whom no limit does.
-        limited, unlimited: overrides; a radius stands where the braces are.
+        step: name of one step; unit: axis label.
+        within: which nodes a node reads with a radius, a template; everyone: the same without a limit.
+        limited, unlimited: overrides with a radius, templates, and without a limit.
     """
 
     step: str
@@ -35,11 +35,11 @@ class Axis:
     unlimited: tuple[str, ...]
 
     def overrides(self, radius: Radius) -> list[str]:
-        """Those of a radius."""
+        """The overrides for a radius."""
         return list(self.unlimited) if radius is None else [line.format(radius) for line in self.limited]
 
-    def words(self, radius: Radius) -> str:
-        """Whom a node reads."""
+    def describe(self, radius: Radius) -> str:
+        """Which nodes a node reads, in words."""
         if not radius:
             return self.everyone if radius is None else "itself alone"
         return self.within.format(many(radius, self.step))
@@ -56,11 +56,17 @@ BACK = Axis(
     ("mask=causal",),
 )
 SIDES = Axis("position", "positions to each side", "{} to each side", "all", ("mask=window", "mask.width={}"), COMPLETE)
-AXES = {"hops": HOPS, "one_hop": HOPS, "causal": BACK, "causal_window": BACK, "window": SIDES}  # by the mask chosen
+AXES = {
+    "hops": HOPS,
+    "one_hop": HOPS,
+    "causal": BACK,
+    "causal_window": BACK,
+    "window": SIDES,
+}  # by option of mask
 
 
 class Setting(NamedTuple):
-    """A cell of the map, which every seed repeats. Without attention no mask is read: weight 0 has no radius."""
+    """A cell of the map, repeated with each seed. Weight 0 has no attention, and therefore no radius."""
 
     weight: float
     radius: Radius
@@ -74,34 +80,35 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder, of letters that neither a shell nor Hydra takes for anything else."""
+        """The name of its folder, free of characters that are special to a shell or Hydra."""
         weight, radius = self.setting
-        of_mask = f"radius-{'all' if radius is None else radius}_" if weight else ""
-        return f"{of_mask}blend-{weight:g}_seed-{self.seed}"
+        radius_part = f"radius-{'all' if radius is None else radius}_" if weight else ""
+        return f"{radius_part}blend-{weight:g}_seed-{self.seed}"
 
     def overrides(self, axis: Axis) -> list[str]:
-        """What makes a run this cell.
+        """The overrides of this cell.
 
-        In the corners the branch without a share is left out, so that a GNN costs what a GNN costs.
+        Weights 0 and 1 drop the unused branch, so that a GNN costs what a GNN costs.
         """
         weight, radius = self.setting
         blend = [f"model.block.blend.weight={weight:g}", "model.block.blend.learned=false"]
-        alone = {0.0: ["model.block.attention=null"], 1.0: ["model.block.local=null"]}
-        return [*(axis.overrides(radius) if weight else ()), *alone.get(weight, blend), f"seed={self.seed}"]
+        corners = {0.0: ["model.block.attention=null"], 1.0: ["model.block.local=null"]}
+        return [*(axis.overrides(radius) if weight else ()), *corners.get(weight, blend), f"seed={self.seed}"]
 
 
 class Grid:
-    """What a map goes over: each mask radius with each blend weight, repeated with several seeds.
+    """The grid of a map: each mask radius with each blend weight, repeated with several seeds.
 
     Args:
-        radii: of the mask, None for no limit; None in place of all for 0, 1, 2, 4 and no limit, quick 0, 1 and none.
-        weights: shares of attention; None for 0, 0.25, 0.5, 0.75 and 1, quick for 0, 0.5 and 1.
-        seeds: runs of each cell, by the seeds 0, 1, ...; None for 3, quick for 2.
-        processes: runs at a time; None for one a CPU core, 8 at most, or one where a GPU trains.
-        quick: fewer cells, of 400 steps at most.
+        radii: radii of the mask, with None for no limit; by default 0, 1, 2, 4 and no limit, with ``quick`` 0, 1 and
+            no limit.
+        weights: shares of attention; by default 0, 0.25, 0.5, 0.75 and 1, with ``quick`` 0, 0.5 and 1.
+        seeds: runs of each cell, with seeds 0, 1, ...; by default 3, with ``quick`` 2.
+        processes: parallel runs; by default one for each CPU core, at most 8, or one when training on a GPU.
+        quick: fewer cells, each of at most 400 steps.
 
     Raises:
-        ValueError: a value that no map has.
+        ValueError: a value is out of its range.
     """
 
     def __init__(
@@ -112,10 +119,10 @@ class Grid:
         processes: int | None = None,
         quick: bool = False,
     ) -> None:
-        few = ([0, 1, None], [0.0, 0.5, 1.0], 2)
-        usual = ([0, 1, 2, 4, None], [0.0, 0.25, 0.5, 0.75, 1.0], 3)
-        values = zip((radii, weights, seeds), few if quick else usual, strict=True)
-        chosen: Any = [other if value is None else value for value, other in values]
+        quick_defaults = ([0, 1, None], [0.0, 0.5, 1.0], 2)
+        defaults = ([0, 1, 2, 4, None], [0.0, 0.25, 0.5, 0.75, 1.0], 3)
+        values = zip((radii, weights, seeds), quick_defaults if quick else defaults, strict=True)
+        chosen: Any = [default if value is None else value for value, default in values]
         self.radii: list[Radius] = sorted(set(chosen[0]), key=lambda radius: (radius is None, radius))
         self.weights: list[float] = sorted(set(map(float, chosen[1])))
         self.seeds: int = chosen[2]
@@ -131,11 +138,11 @@ class Grid:
 
     @property
     def settings(self) -> list[Setting]:
-        """Every cell once."""
+        """Every cell, without seeds."""
         pairs = product(self.weights, self.radii)
         return list(dict.fromkeys(Setting(weight, radius if weight else None) for weight, radius in pairs))
 
     @property
     def cells(self) -> list[Cell]:
-        """Every run, seed by seed: a map that is stopped early has all its cells once."""
+        """Every run, seed by seed, so that a map stopped early covers all its cells."""
         return [Cell(setting, seed) for seed in range(self.seeds) for setting in self.settings]

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, several at a time, each with its share of the CPU cores."""
+"""A pool of training processes, which share the CPU cores."""
 
 import os
 import signal
@@ -17,84 +17,84 @@ from gt.data.machine import cpus
 from gt.train.processes import end_with_parent
 
 TRAIN = CONFIGS.parent / "train.py"
-LOOK = 0.2  # seconds between two looks at the processes
+POLL_INTERVAL = 0.2  # seconds
 
 
 @dataclass
 class Run:
-    """A command line of ``train.py`` that runs, or has run.
+    """A process of ``train.py``, running or ended.
 
     Attributes:
-        name: what its caller knows it by.
-        seconds: that it took.
-        error: what was wrong with it, in a line; empty where it did what it should, None while it runs.
+        name: chosen by the caller.
+        seconds: duration, once it has ended.
+        error: one line if it failed, empty if it succeeded, None while it runs.
     """
 
     name: str
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
+    stderr: IO[bytes]
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     error: str | None = None
 
-    def look(self) -> bool:
-        """Whether it is over."""
+    def poll(self) -> bool:
+        """Whether the process has ended; if so, sets ``seconds`` and ``error``."""
         code = self.process.poll()
         if code is None:
             return False
         self.seconds = time.monotonic() - self.started
-        self.said.seek(0)
-        lines = [line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()]
-        of_signal = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
-        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
-        self.error = (of_signal or (said or [f"exit code {code}"])[-1]) if code else ""
-        self.said.close()
+        self.stderr.seek(0)
+        lines = [line for line in self.stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        signal_text = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
+        self.error = (signal_text or (errors or [f"exit code {code}"])[-1]) if code else ""
+        self.stderr.close()
         return True
 
 
 def start(name: str, arguments: Sequence[str], threads: int) -> Run:
-    """A run that computes with so many threads, or as many as ``OMP_NUM_THREADS`` says where that is set.
+    """Start a run with a number of threads, unless ``OMP_NUM_THREADS`` is set.
 
-    It ends when this process does, and Ctrl-C does not reach it.
+    It ends with this process, and Ctrl-C does not reach it.
     """
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    said = tempfile.TemporaryFile()  # noqa: SIM115  closed when the run is over
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed when the run has ended
     process = subprocess.Popen(
         [sys.executable, str(TRAIN), *arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # a run keeps what it says in its folder
-        stderr=said,
+        stdout=subprocess.DEVNULL,  # the run keeps a log in its folder
+        stderr=stderr,
         start_new_session=True,
-        preexec_fn=end_with_parent,  # this process has no other thread
+        preexec_fn=end_with_parent,  # safe, as this process has no other thread
     )
-    return Run(name, process, said)
+    return Run(name, process, stderr)
 
 
-def run_all(runs: Sequence[tuple[str, Sequence[str]]], processes: int, look: Callable[[Run | None], None]) -> None:
-    """Run command lines, each with its name, so many at a time.
+def run_all(runs: Sequence[tuple[str, Sequence[str]]], processes: int, on_poll: Callable[[Run | None], None]) -> None:
+    """Run named command lines in up to ``processes`` parallel processes.
 
-    However this ends early, the runs are asked to stop, which saves their state, and have stopped.
+    If this is interrupted, the runs are asked to stop, which saves their state, and are waited for.
 
     Args:
-        look: is called with each run that has ended, and with None several times a second.
+        on_poll: called with each run that has ended, and with None at every poll.
     """
     waiting, running = list(reversed(runs)), list[Run]()
     try:
         while waiting or running:
             while waiting and len(running) < processes:
                 running.append(start(*waiting.pop(), max(1, cpus() // processes)))
-            time.sleep(LOOK)
-            for run in [run for run in running if run.look()]:
+            time.sleep(POLL_INTERVAL)
+            for run in [run for run in running if run.poll()]:
                 running.remove(run)
-                look(run)
-            look(None)
+                on_poll(run)
+            on_poll(None)
     finally:
         stop(running)
 
 
 def stop(running: Sequence[Run]) -> None:
-    """Ask the runs to stop and wait until they have; whoever asks this process once more has them killed."""
+    """Ask the runs to stop and wait for them; a further interruption kills them."""
     for run in running:
         run.process.send_signal(signal.SIGTERM)
     try:
@@ -108,13 +108,13 @@ def stop(running: Sequence[Run]) -> None:
 
 @contextmanager
 def termination() -> Iterator[None]:
-    """SIGTERM ends what is within as an exception does, with the exit code that shells have for it."""
+    """Turn SIGTERM into SystemExit with the exit code 143, as in shells."""
 
-    def end(signum: int, frame: FrameType | None) -> None:
+    def exit_by_signal(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, end)
+    previous = signal.signal(signal.SIGTERM, exit_by_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""A map, from its cells to its picture."""
+"""Run the cells of a map and show it."""
 
 import subprocess
 import sys
@@ -8,33 +8,33 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gt.cli.arguments import arranged
+from gt.cli.arguments import split_flags
 from gt.cli.spectrum.grid import Cell
-from gt.cli.spectrum.plan import CELLS, Plan, planned
+from gt.cli.spectrum.plan import CELLS, Plan, plan_map
 from gt.cli.spectrum.pool import TRAIN, Run, run_all, termination
-from gt.cli.spectrum.show import how_to_go_on, show
+from gt.cli.spectrum.show import resume_command, show
 from gt.cli.sweep import keep_arguments
 from gt.data.machine import cpus
 from gt.errors import UserError
 from gt.train.job import FAILURE, write_json
 
-MOST = 8  # processes, unless more are asked for
+MAX_PROCESSES = 8  # by default
 
 
 def sweep(cfg: DictConfig, arguments: list[str]) -> None:
-    """Run what is missing of a map, and show it.
+    """Run the missing cells of a map, and show it.
 
     Args:
-        cfg: composed, with Hydra's own section.
-        arguments: of the command line that it was composed from.
+        cfg: the composed configuration, with Hydra's own section.
+        arguments: the command line that it was composed from.
 
     Raises:
-        UserError: what was asked for is no map, see `planned`, or some cells failed.
+        UserError: the command does not describe a map, see `plan_map`, or some cells failed.
     """
-    flags = [flag for flag in arranged(arguments)[0] if flag not in ("-m", "--multirun")]
-    plan, processes = planned(cfg, flags)
+    flags = [flag for flag in split_flags(arguments)[0] if flag not in ("-m", "--multirun")]
+    plan, processes = plan_map(cfg, flags)
     folder = Path(cfg.hydra.sweep.dir)
-    plan.keep(folder)
+    plan.save(folder)
     keep_arguments(folder)
     missing = plan.missing(folder)
     print(f"{len(plan.cells)} cells, {len(missing)} to run, in {folder}", flush=True)
@@ -46,19 +46,19 @@ def sweep(cfg: DictConfig, arguments: list[str]) -> None:
     finally:
         show(plan, folder)
     if failed:
-        raise UserError(f"{len(failed)} of the cells failed; to try them again: {how_to_go_on(folder)}")
+        raise UserError(f"{len(failed)} of the cells failed; to retry them: {resume_command(folder)}")
 
 
 def default_processes(cfg: DictConfig) -> int:
-    """One for each core; on a GPU one."""
-    import torch  # takes a second
+    """One for each core, at most `MAX_PROCESSES`; one on a GPU."""
+    import torch  # late: the import takes a second
 
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return 1 if on_gpu else min(MOST, cpus())
+    return 1 if on_gpu else min(MAX_PROCESSES, cpus())
 
 
 def fill(plan: Plan, folder: Path, cells: list[Cell], processes: int) -> list[str]:
-    """Run cells; returns the names of those that failed."""
+    """Run cells; returns the names of the failed ones."""
     for cell in cells:
         (folder / CELLS / cell.name / FAILURE).unlink(missing_ok=True)
     by_name = {cell.name: cell for cell in cells}
@@ -67,7 +67,7 @@ def fill(plan: Plan, folder: Path, cells: list[Cell], processes: int) -> list[st
     with Progress(*columns, console=Console(), auto_refresh=False, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("cells", total=len(cells))
 
-        def look(ended: Run | None) -> None:
+        def on_poll(ended: Run | None) -> None:
             if ended is not None:
                 cell = by_name[ended.name]
                 if ended.error:
@@ -81,15 +81,15 @@ def fill(plan: Plan, folder: Path, cells: list[Cell], processes: int) -> list[st
                 progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
             progress.refresh()
 
-        run_all([(cell.name, plan.command(folder, cell)) for cell in cells], processes, look)
+        run_all([(cell.name, plan.command(folder, cell)) for cell in cells], processes, on_poll)
     return failed
 
 
 def prepare(plan: Plan, folder: Path, cell: Cell) -> None:
-    """Build the data once, before several runs would wait for one another to do it.
+    """Build the data once, so that parallel runs need not wait for each other.
 
     Raises:
-        SystemExit: they cannot be built, as was said.
+        SystemExit: they cannot be built; the error has been printed.
     """
     arguments = [*plan.arguments(cell, folder / "prepare"), "stage=prepare"]
     code = subprocess.run([sys.executable, str(TRAIN), *arguments], check=False).returncode

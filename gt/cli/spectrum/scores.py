@@ -1,4 +1,4 @@
-"""What the finished cells of a map say: scores and costs, the best of them, and whether that is more than noise."""
+"""Scores and costs of the finished cells of a map, the best cell, and whether its lead exceeds the noise."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from statistics import fmean, median
 from typing import Any
 
 from gt.cli.intervals import Estimate, difference
-from gt.cli.settings import comparable, decisive
+from gt.cli.settings import comparable, ranking_score
 from gt.cli.spectrum.grid import Axis, Setting
 from gt.schema import number
 
@@ -17,9 +17,9 @@ class Scores:
     """The finished runs of one cell.
 
     Attributes:
-        valid, final: by seed, what validation chose the checkpoint by, and what that scored on the test split.
-        seconds: a training batch, the median over the runs; NaN where none says.
-        parameters: of the network.
+        valid, final: by seed, the validation score that selected the checkpoint, and its score on the test split.
+        seconds: time per training batch, the median over runs; NaN if unknown.
+        parameters: number of parameters of the network.
     """
 
     valid: Mapping[int, float]
@@ -29,7 +29,7 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        """Of the final scores."""
+        """Mean of the final scores."""
         return fmean(self.final.values())
 
     def __str__(self) -> str:
@@ -37,19 +37,19 @@ class Scores:
 
 
 def spread(values: Iterable[float]) -> str:
-    """A mean with its sample standard deviation, where there is one."""
-    of_all = Estimate.of(list(values))
-    return number(of_all.mean) + (f" ± {number(of_all.deviation, of_all.mean)}" if of_all.n > 1 else "")
+    """A mean with its sample standard deviation, if there are several values."""
+    estimate = Estimate.of(list(values))
+    return number(estimate.mean) + (f" ± {number(estimate.deviation, estimate.mean)}" if estimate.n > 1 else "")
 
 
 def sentence(lead: Estimate, other: str) -> str:
-    """By how much one cell is better than another, with the 95 % interval, and whether that is more than noise."""
+    """Describe the lead of one cell over another, with its 95 % interval and whether it exceeds the noise."""
     if lead.mean == 0:
         return f"the same as the {other}"
     better, word = (lead, "better") if lead.mean > 0 else (lead.negative(), "worse")
     than = f"{word} than the {other}"
     if lead.n == 1:
-        return f"{number(better.mean)} {than} (one seed: whether that is more than noise cannot be said)"
+        return f"{number(better.mean)} {than} (one seed: not comparable with the noise)"
     if not better.error:
         return f"{number(better.mean)} {than}, with each of {lead.n} seeds"
     errors = f"{better.mean / better.error:.1f} standard errors, {lead.n} seeds"
@@ -58,35 +58,35 @@ def sentence(lead: Estimate, other: str) -> str:
 
 
 class Scored:
-    """A map as far as it is finished.
+    """The scores of a map, as far as it is finished.
 
     Args:
-        results: of the runs, as `gt.train.run` leaves them, each with its setting and its seed.
+        results: the results of runs, as `gt.train.run` writes them, by setting and seed.
 
     Attributes:
-        cells: those with a finished run; split, criterion, mode: of what is scored, see `gt.train.run`.
-        baseline: what the best answer that ignores its input scores.
+        cells: the cells with a finished run; split, criterion, mode: of the scores, see `gt.train.run`.
+        baseline: the score of the best constant prediction.
     """
 
     def __init__(self, results: Mapping[tuple[Setting, int], dict[str, Any]]) -> None:
-        alike = dict(zip(results, comparable(list(results.values())), strict=True))
-        first = next(iter(alike.values()))
+        comparable_runs = dict(zip(results, comparable(list(results.values())), strict=True))
+        first = next(iter(comparable_runs.values()))
         self.split, self.criterion, self.mode = first["split"], first["criterion"], first["mode"]
         self.baseline = float(first["baseline"].get(self.criterion, math.nan))
         self.cells: dict[Setting, Scores] = {}
-        for setting in dict.fromkeys(setting for setting, _ in alike):
-            runs = {seed: result for (cell, seed), result in alike.items() if cell == setting}
-            paces = [run["seconds_per_batch"] for run in runs.values() if run["seconds_per_batch"] is not None]
+        for setting in dict.fromkeys(setting for setting, _ in comparable_runs):
+            runs = {seed: result for (cell, seed), result in comparable_runs.items() if cell == setting}
+            seconds = [run["seconds_per_batch"] for run in runs.values() if run["seconds_per_batch"] is not None]
             self.cells[setting] = Scores(
-                {seed: decisive(run) for seed, run in runs.items()},
+                {seed: ranking_score(run) for seed, run in runs.items()},
                 {seed: run["scores"][self.criterion] for seed, run in runs.items()},
-                median(paces) if paces else math.nan,
+                median(seconds) if seconds else math.nan,
                 next(iter(runs.values()))["parameters"],
             )
 
     @property
     def best(self) -> Setting:
-        """The cell of the best mean in validation; undefined ones come last."""
+        """The cell with the best mean in validation; undefined means come last."""
         sign = -1 if self.mode == "max" else 1
 
         def order(setting: Setting) -> tuple[bool, float]:
@@ -97,56 +97,56 @@ class Scored:
 
     @property
     def corners(self) -> dict[str, Setting]:
-        """The models that the map goes between, as far as they are on it and finished."""
-        named = {
+        """The finished corner cells of the map, by the name of the model that they are."""
+        corners = {
             "GNN": Setting(0.0, None),
             "set": Setting(1.0, 0),
             "Transformer": Setting(1.0, None),
         }
-        return {name: setting for name, setting in named.items() if setting in self.cells}
+        return {name: setting for name, setting in corners.items() if setting in self.cells}
 
     def lead(self, setting: Setting) -> Estimate | None:
-        """By how much the best cell's final score is better, seed by seed; None where they share no seed."""
+        """The lead of the best cell in final score, paired by seed; None if they share no seed."""
         gap = difference(self.cells[self.best].final, self.cells[setting].final)
         return gap if gap is None or self.mode == "max" else gap.negative()
 
     @property
     def marks(self) -> dict[Setting, list[str]]:
-        """What is said of a cell: that it is the best, and which corner."""
-        named: dict[Setting, list[str]] = {self.best: ["best"]}
+        """The labels of cells: ``best`` and the names of corners."""
+        labels: dict[Setting, list[str]] = {self.best: ["best"]}
         for name, setting in self.corners.items():
-            named.setdefault(setting, []).append(name)
-        return named
+            labels.setdefault(setting, []).append(name)
+        return labels
 
     @property
-    def better(self) -> str:
-        """Which way is up."""
+    def direction(self) -> str:
+        """Whether higher or lower scores are better."""
         return "higher is better" if self.mode == "max" else "lower is better"
 
     @property
-    def scale(self) -> str:
-        """What the numbers are."""
+    def measure(self) -> str:
+        """Split and criterion of the scores."""
         return f"{self.split} {self.criterion}"
 
     @property
-    def runs(self) -> str:
-        """Of how many runs they are a mean."""
+    def seed_note(self) -> str:
+        """The number of seeds behind each mean, in words."""
         counts = sorted({len(cell.final) for cell in self.cells.values()})
         return "one seed" if counts == [1] else f"mean of {' to '.join(map(str, counts[:1] + counts[1:][-1:]))} seeds"
 
-    def place(self, axis: Axis) -> str:
-        """Where the best cell is, in words."""
+    def location(self, axis: Axis) -> str:
+        """The location of the best cell, in words."""
         best = self.best
         if corner := next((name for name, setting in self.corners.items() if setting == best), ""):
             return f"best in the {corner} corner"
         share = "attention alone" if best.weight == 1 else f"a share of {best.weight:g} of attention"
-        return f"best with {share}, to {axis.words(best.radius)}"
+        return f"best with {share}, to {axis.describe(best.radius)}"
 
     def verdict(self, name: str, axis: Axis) -> str:
-        """One sentence: where a dataset lies on the map, and whether the corners differ by more than noise."""
+        """One sentence: the best cell for a dataset, and its lead over the corners."""
         best = self.best
         rivals = {corner: setting for corner, setting in self.corners.items() if setting != best}
-        chosen = "chosen by validation" if self.split != "valid" else "the split that it was chosen by"
-        scored = f"{name}: {self.place(axis)}, {self.scale} {self.cells[best]} ({chosen})"
+        selection = "chosen by validation" if self.split != "valid" else "the split used for selection"
+        summary = f"{name}: {self.location(axis)}, {self.measure} {self.cells[best]} ({selection})"
         leads = {corner: self.lead(setting) for corner, setting in rivals.items()}
-        return "; ".join([scored, *(sentence(lead, corner) for corner, lead in leads.items() if lead)]) + "."
+        return "; ".join([summary, *(sentence(lead, corner) for corner, lead in leads.items() if lead)]) + "."

@@ -1,4 +1,4 @@
-"""Maps as far as they are finished: tables on the terminal, a table as CSV, a picture, a sentence."""
+"""Show maps, as far as they are finished: tables, a CSV file, a picture and a one-sentence verdict."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from gt.schema import number
 
 
 def show(plan: Plan, folder: Path) -> None:
-    """Print and draw a map, and name the files."""
+    """Print and draw a map, and print the paths of its files."""
     console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
     if failed := failures(folder / CELLS):
         console.print(failure_sheet(failed).rich())
@@ -38,11 +38,14 @@ def show(plan: Plan, folder: Path) -> None:
         console.print(f"\n{verdict}\n", soft_wrap=True)
         print(f"table    {folder / 'spectrum.csv'}\npicture  {folder / 'spectrum.png'}")
     if missing := plan.missing(folder):
-        print(f"{len(missing)} of {len(plan.cells)} cells are missing; go on with: {how_to_go_on(folder)}", flush=True)
+        print(
+            f"{len(missing)} of {len(plan.cells)} cells are missing; resume with: {resume_command(folder)}",
+            flush=True,
+        )
 
 
 def show_several(folders: Sequence[Path], picture: Path) -> None:
-    """Print what each map says, and draw their scores into one picture.
+    """Print the verdict of each map, and draw their scores in one picture.
 
     Raises:
         UserError: one of them has no finished cell.
@@ -51,7 +54,7 @@ def show_several(folders: Sequence[Path], picture: Path) -> None:
     for folder in folders:
         plan = read(folder)
         if (scored := scored_of(plan, folder)) is None:
-            raise UserError(f"no cell of {folder} is finished; go on with: {how_to_go_on(folder)}")
+            raise UserError(f"no cell of {folder} is finished; resume with: {resume_command(folder)}")
         print(f"{scored.verdict(plan.data, plan.axis)}\n")
         maps.append(Map(scored, Grid(**plan.grid), plan.axis, plan.data))
     write_picture(picture, figure_of_several(maps))
@@ -59,36 +62,36 @@ def show_several(folders: Sequence[Path], picture: Path) -> None:
 
 
 def scored_of(plan: Plan, folder: Path) -> Scored | None:
-    """How a map has come out so far; None where no cell is finished."""
+    """The scores of a map so far; None if no cell is finished."""
     results = plan.results(folder)
     return Scored({(cell.setting, cell.seed): result for cell, result in results.items()}) if results else None
 
 
-def how_to_go_on(folder: Path) -> str:
-    """The command that runs what is missing of a map."""
+def resume_command(folder: Path) -> str:
+    """The command that resumes a map."""
     return f"python -m gt.spectrum resume={shlex.quote(str(folder))}"
 
 
 def grid_table(plan: Plan, scored: Scored) -> Table:
     """The final scores: a row for each radius, a column for each weight."""
     grid, best = Grid(**plan.grid), scored.best
-    out = Table(title=f"{scored.split} {scored.criterion} ({scored.better})")
+    out = Table(title=f"{scored.split} {scored.criterion} ({scored.direction})")
     out.add_column(plan.axis.unit)
     for weight in grid.weights:
         out.add_column(f"blend {weight:g}", justify="right")
-    for place, radius in enumerate(reversed(grid.radii)):
+    for index, radius in enumerate(reversed(grid.radii)):
         row = []
         for weight in grid.weights:
             setting = Setting(weight, radius if weight else None)
             scores = scored.cells.get(setting)
             text = "-" if scores is None else f"{scores}{' *' if setting == best else ''}"
-            row.append(text if weight or not place else '"')
+            row.append(text if weight or not index else '"')
         out.add_row(plan.axis.everyone if radius is None else str(radius), *row)
     return out
 
 
 def mark_table(plan: Plan, scored: Scored) -> Table:
-    """The best cell and the corners: scores, costs, and by how much the best is better."""
+    """The best cell and the corners: scores, costs and the lead of the best cell."""
     best = scored.best
     out = Table(title="the best by validation, and the corners")
     for name in ("", "attends to"):
@@ -97,15 +100,15 @@ def mark_table(plan: Plan, scored: Scored) -> Table:
         out.add_column(name, justify="right")
     for setting, names in scored.marks.items():
         cell, lead = scored.cells[setting], scored.lead(setting)
-        ahead = f"{number(lead.mean)} {lead.interval()}" if lead and setting != best else ""
+        lead_text = f"{number(lead.mean)} {lead.interval()}" if lead and setting != best else ""
         out.add_row(
             ", ".join(names),
-            plan.axis.words(setting.radius) if setting.weight else "nobody",
+            plan.axis.describe(setting.radius) if setting.weight else "nobody",
             f"{setting.weight:g}",
             str(len(cell.final)),
             spread(cell.valid.values()),
             str(cell),
-            ahead,
+            lead_text,
             f"{1e3 * cell.seconds:.1f}",
             f"{cell.parameters:,}",
         )
@@ -114,17 +117,17 @@ def mark_table(plan: Plan, scored: Scored) -> Table:
 
 
 def write_csv(plan: Plan, scored: Scored, path: Path) -> None:
-    """A row for each finished cell. The radius is ``all`` where there is no limit, and empty where no mask is read."""
+    """Write a row for each finished cell. The radius is ``all`` without a limit, and empty without attention."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    values = [f"{split}_{what}" for split in ("selected", scored.split) for what in ("mean", "deviation")]
+    values = [f"{split}_{statistic}" for split in ("selected", scored.split) for statistic in ("mean", "deviation")]
     out.writerow(["blend", "radius", "runs", *values, "seconds_per_batch", "parameters", "mark"])
     for setting in Grid(**plan.grid).settings:
         if (cell := scored.cells.get(setting)) is None:
             continue
         radius = ("all" if setting.radius is None else setting.radius) if setting.weight else ""
         estimates = [Estimate.of(list(values.values())) for values in (cell.valid, cell.final)]
-        numbers = [value for each in estimates for value in (each.mean, each.deviation)]
+        numbers = [value for estimate in estimates for value in (estimate.mean, estimate.deviation)]
         names = " ".join(scored.marks.get(setting, []))
         out.writerow([setting.weight, radius, len(cell.final), *numbers, cell.seconds, cell.parameters, names])
     write_bytes(path, text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""A sweep that chooses its own trials, by Optuna: ``python train.py sweep=NAME``."""
+"""Sweeps whose trials are chosen by Optuna: ``python train.py sweep=NAME``."""
 
 from gt.cli.trials.search import Search
 

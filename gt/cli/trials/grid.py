@@ -1,4 +1,4 @@
-"""All combinations, one trial each."""
+"""Grid search: one trial for each combination."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ class Grid(RandomSampler):
     """Every combination of the values of a sweep; the last key changes fastest."""
 
     def points(self, space: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The combinations.
+        """All combinations.
 
         Raises:
-            UserError: a key has no end of values.
+            UserError: a key has infinitely many values.
         """
         choices: list[Any] = []
         for key, each in space.items():
@@ -26,5 +26,7 @@ class Grid(RandomSampler):
             elif isinstance(each, CategoricalDistribution):
                 choices.append(each.choices)
             else:
-                raise UserError(f"{key} has no end of values, for a grid: list some, or choose sweep/sampler=random")
+                raise UserError(
+                    f"{key} has infinitely many values, too many for a grid: list some, or choose sweep/sampler=random"
+                )
         return [dict(zip(space, values, strict=True)) for values in itertools.product(*choices)]

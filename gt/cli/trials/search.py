@@ -1,4 +1,4 @@
-"""What a sweep is asked for, and what it goes over."""
+"""The settings and the search space of a sweep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from gt.cli.arguments import ASKING, alternatives, parsed, value_of
-from gt.cli.config_files import CONFIGS, Files, searched
+from gt.cli.arguments import ANSWERED, alternatives, flag_value, parsed
+from gt.cli.config_files import CONFIGS, Files, search_folder
 from gt.cli.seeds import is_repetition
 from gt.errors import UserError
 from gt.train.study import check_installed, library
 
-HYDRAS = ("hydra.mode", "hydra.sweep", "hydra.callbacks.ranking")  # of the sweep itself, and not of its runs
-DIGITS = 6  # of a number that is drawn
+SWEEP_ONLY = ("hydra.mode", "hydra.sweep", "hydra.callbacks.ranking")  # keys of the sweep, not of its runs
+DIGITS = 6  # significant digits of sampled numbers
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Search:
 
     Args:
         sampler: the section of one of Optuna's samplers, or of `gt.cli.trials.grid.Grid`.
-        trials: how many are finished, pruned or failed when the sweep ends; None: all that a grid has.
-        seeds: runs of each trial, whose mean counts; they count up from ``seed``.
-        workers: trials that run at the same time, each with its share of the CPU cores.
-        storage: the file that keeps the trials: ``sqlite``, or ``journal`` where several machines share a disk.
-        cost: what is to be small besides a good score, of a run's result; None: the score alone counts.
+        trials: number of trials, including pruned and failed ones; None for all of a grid.
+        seeds: runs of each trial, whose scores are averaged; seeds count up from ``seed``.
+        workers: parallel trials, which share the CPU cores.
+        storage: the file that stores the trials: ``sqlite``, or ``journal`` if several machines share a disk.
+        cost: a number of a run's result to minimise as a second objective; None for the score alone.
         space: overrides with several values, such as ``optim.lr=tag(log, interval(1e-4, 1e-2))``, for the keys that the
             command line does not set.
     """
@@ -48,32 +48,35 @@ class Search:
 def as_trials(
     flags: list[str], overrides: list[str], seeds: int, against: str
 ) -> tuple[list[str], list[str], int, str]:
-    """The parts of a command line, where ``sweep=NAME`` makes a sweep of it that goes over the space of that option.
+    """Turn a command line with ``sweep=NAME`` into a sweep over the search space of that option.
 
-    A key that the command line sets is what it says there; ``seeds=3`` is short for ``sweep.seeds=3``.
+    Keys set on the command line are left out of the search space; ``seeds=3`` is short for ``sweep.seeds=3``.
+
+    Returns:
+        The flags, overrides, seeds and ``against``; unchanged if there is no such sweep.
 
     Raises:
         UserError: Optuna is not installed.
     """
     chosen = [line.partition("=")[2] for line in overrides if line.startswith("sweep=") and line != "sweep=null"]
-    if not chosen or any(flag in ("-r", "--run", "-c", "--cfg", *ASKING) for flag in flags):
+    if not chosen or any(flag in ("-r", "--run", "-c", "--cfg", *ANSWERED) for flag in flags):
         return flags, overrides, seeds, against
     check_installed()
-    beside = value_of(flags, "-cd", "--config-dir")
-    files = Files(CONFIGS, *(searched(place) for place in (beside,) if place))
+    config_dir = flag_value(flags, "-cd", "--config-dir")
+    files = Files(CONFIGS, *(search_folder(folder) for folder in (config_dir,) if folder))
     section = (files.read(f"sweep/{chosen[-1]}").get("sweep") or {}) if chosen[-1] in files.groups["sweep"] else {}
-    own = {override.key_or_group for override in parsed(overrides)}
-    space = [line for line in section.get("space", ()) if parsed([line])[0].key_or_group not in own]
+    set_keys = {override.key_or_group for override in parsed(overrides)}
+    space = [line for line in section.get("space", ()) if parsed([line])[0].key_or_group not in set_keys]
     repeats = [f"sweep.seeds={seeds}"] if seeds else []
     flags = flags if {"-m", "--multirun"} & {*flags} else [*flags, "-m"]
     return flags, [*overrides, *space, *repeats], 0, against
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """The overrides that all runs share, and those that a sweep goes over.
+    """Split overrides into those that all runs share and those that the sweep searches.
 
     Raises:
-        UserError: there is nothing to go over, or it goes over seeds.
+        UserError: there is nothing to search, or the sweep searches over seeds.
     """
     common, swept = [], []
     for override in parsed(list(overrides)):
@@ -82,22 +85,22 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
             if is_repetition(line):
                 raise UserError(f"{line}: a trial is the mean over its seeds; give sweep.seeds=3 instead")
             swept.append(override)
-        elif not override.key_or_group.startswith(("sweep.", "sweep/", *HYDRAS)):
+        elif not override.key_or_group.startswith(("sweep.", "sweep/", *SWEEP_ONLY)):
             common.append(line)
     if not swept:
         hint = "optim.lr='tag(log, interval(1e-4, 1e-2))' or model.depth=2,4,8"
-        raise UserError(f"a sweep needs something to go over: give a key several values, such as {hint}")
+        raise UserError(f"a sweep needs a search space: give a key several values, such as {hint}")
     return common, swept
 
 
 def distribution(override: Override, options: Sequence[str]) -> Any:
-    """What Optuna draws the values of an override from.
+    """The Optuna distribution of the values of an override.
 
     Args:
-        options: what a ``glob`` chooses from.
+        options: the options that a ``glob`` matches against.
 
     Raises:
-        UserError: an interval from which nothing can be drawn, such as one from 0 by its logarithm.
+        UserError: the interval is invalid, such as a logarithmic one from 0, or the range is empty.
     """
     optuna, value = library(), override.value()
     if isinstance(value, IntervalSweep):
@@ -109,13 +112,13 @@ def distribution(override: Override, options: Sequence[str]) -> Any:
     if isinstance(value, RangeSweep) and isinstance(value.step, int) and isinstance(value.start, int):
         values = range(value.start, int(value.stop), value.step)  # type: ignore[arg-type]
         if not values:
-            raise UserError(f"{override.input_line}: there is no number in it")
+            raise UserError(f"{override.input_line}: the range is empty")
         return optuna.distributions.IntDistribution(min(values), max(values), step=abs(value.step))
     lines = alternatives(override, options)
     return optuna.distributions.CategoricalDistribution([line.partition("=")[2] for line in lines])
 
 
 def lines(swept: Sequence[Override], values: Mapping[str, Any]) -> list[str]:
-    """The overrides of a trial with these values, by key."""
-    shown = {key: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for key, value in values.items()}
-    return [f"{override.get_key_element()}={shown[override.key_or_group]}" for override in swept]
+    """The overrides of a trial, given its values by key."""
+    texts = {key: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for key, value in values.items()}
+    return [f"{override.get_key_element()}={texts[override.key_or_group]}" for override in swept]
