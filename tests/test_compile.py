@@ -57,7 +57,7 @@ def test_a_compiled_network_trains_to_the_same_numbers(written, tmp_path, monkey
     if not written:
         original = nn.Module.compile
         monkeypatch.setattr(nn.Module, "compile", lambda part, mode, **kw: original(part, backend="aot_eager", **kw))
-    monkeypatch.setattr("gt.data.static.MOST", 2)
+    monkeypatch.setattr("gt.data.static.MAX_SHAPES", 2)
     depth, steps = (2, 20) if written else (1, 3)
     data = opened(tmp_path, static=True)
     torch.manual_seed(0)

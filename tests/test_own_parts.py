@@ -387,7 +387,7 @@ def test_what_is_added_may_be_the_same_for_all_rows():
         ("model.block.local._target_=torch_geometric.nn.GINEConv", r"GINEConv .*model/local=pyg"),
         ("encoding.narrow._target_=wrong.Narrow", r"Narrow .*7\).* 8\)"),
         ("encoding.silent._target_=wrong.Silent", r"Silent gives nodes None; .* 8\)"),
-        ("encoding.keyless._target_=wrong.Keyless", r"wrong\.Keyless has a compute and no key"),
+        ("encoding.keyless._target_=wrong.Keyless", r"wrong\.Keyless has compute but no key"),
         ("encoding.nameless._target_=wrong.Nameless", r"wrong\.Nameless\.arrays is empty"),
         ("model.head.pool=[{_target_:wrong.AllNodes}]", r"pool AllNodes gives \(\d+, 8\); .* \(\d, 8\)"),
         ("model.head.pool=[{_target_:wrong.Nothing}]", r"pool Nothing gives None"),

@@ -394,7 +394,7 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("gt.masks.by_head", True),
         ("torch_geometric.transforms.NormalizeFeatures", True),
         ("gt.train.construct.imported", False),
-        ("gt.data.files.write_facts", False),
+        ("gt.data.files.write_metadata", False),
         ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
     ],
 )

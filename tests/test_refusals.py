@@ -34,7 +34,7 @@ REFUSED = {
     "trainer.steps=3": "did you mean 'max_steps' or 'min_steps'?",
     "trainer.lr=1": "did you mean 'optim.lr'?",
     "model.heads=2": "did you mean 'model.block.attention.heads'?",
-    "data=zinc data.path=x": "data.path=x is read in place of a dataset: choose data=pyg",
+    "data=zinc data.path=x": "data.path=x replaces a named dataset: choose data=pyg",
     "data=distance data.path=x": "it belongs to data=csv_graphs, csv_links, csv_nodes, graph_file_nodes, graph_files",
     "mask=causal mask.hops=2": "it belongs to mask=by_head, by_layer, hops, one_hop",
     "data.path=nowhere": "nowhere: data.path takes a folder of them",

@@ -43,16 +43,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]
 UNREAD: dict[str, tuple[Graph, str]] = {
     "no nodes": (changed(emptied), "has no nodes"),
-    "directed": (graph(3, directed=True), "has to be an undirected graph"),
+    "directed": (graph(3, directed=True), "must be an undirected graph"),
     "an edge twice": (
         graph(3, multigraph=True, edges=TWICE),
-        "edge '0' -> '1': edge '0' -> '1' is there already with other values, see ",
+        "edge '0' -> '1': edge '0' -> '1' already exists with other values, see ",
     ),
     "a number for a word": (changed(first(element=7)), "node '0': 'element' is '7', which the model has not learned"),
     "a list for a word": (changed(first(element=[1])), "node '0': 'element' is '[1]', which the model has not"),
     "an unknown word": (changed(first(element="Xe")), "node '0': 'element' is 'Xe', which the model has not learned"),
-    "a reserved name": (changed(first(graph="a")), "node '0': no attribute may be called 'graph'"),
-    "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, where an id"),
+    "a reserved name": (changed(first(graph="a")), "node '0': the attribute name 'graph' is reserved"),
+    "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, but an id"),
     "no attribute": (without("element"), ""),  # there is no such column where it is alone
     "attributes in a list": (
         graph(3, graph=[1, 2]),

@@ -72,9 +72,9 @@ def test_what_is_wrong_has_an_error_in_its_place(model):
         "rows of numbers": good | {"x": "many"},
         "two lists of nodes": good | {"edge_index": [[0, 1, 2, 0]]},
         "counted from 0": good | {"edge_index": [[0, 1, 2, 0.5], [0, 1, 2, 0]]},
-        "an edge joins [0, 3] where nodes are 0..2": good | {"edge_index": [[0, 0, 0, 0], [0, 1, 2, 3]]},
-        "x is 3 x 1, where a row of 2 columns": good | {"x": [[1], [2], [3]]},
-        "9.0 in x is no category": good | {"x": [[1, 2], [3, 9], [0, 0]]},
+        "an edge joins [0, 3], but nodes are 0..2": good | {"edge_index": [[0, 0, 0, 0], [0, 1, 2, 3]]},
+        "x is 3 x 1, but should have a row of 2 columns": good | {"x": [[1], [2], [3]]},
+        "9.0 in x is not a category": good | {"x": [[1, 2], [3, 9], [0, 0]]},
         "edge_attr has 1 rows for 4 edges": good | {"edge_attr": [[1, 2, 3]]},
         "more than 5 nodes": as_json(random_graph(6, 4, 0)),
     }

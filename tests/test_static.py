@@ -243,7 +243,7 @@ def test_a_dataset_gives_batches_of_few_shapes_complete_with_masks():
 
 
 def test_a_compiled_network_is_compiled_once_a_shape(tmp_path, monkeypatch):
-    monkeypatch.setattr(static, "MOST", 3)
+    monkeypatch.setattr(static, "MAX_SHAPES", 3)
     data = opened(tmp_path, static=True)
     dense = partial(attention, backend="dense")  # sparse products cannot be compiled
     block = partial(ParallelBlock, local=GatedGCN, attention=dense, feed_forward=feed)

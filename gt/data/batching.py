@@ -1,4 +1,4 @@
-"""From a store to batches: the gathering of their rows, without a loop over graphs."""
+"""Collation: gathers the rows of a batch from a store, without a loop over graphs."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -18,26 +18,26 @@ from gt.parallel import share_of
 
 
 def runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The runs ``starts[r], starts[r] + 1, ...`` of the given lengths, end to end."""
+    """The concatenated ranges ``starts[r], starts[r] + 1, ...`` of the given lengths."""
     offsets = pointers(lengths)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
 
 
 def tensor(values: np.ndarray) -> torch.Tensor:
-    """A tensor of the type models work in: int64 or float32."""
-    if values.dtype == np.float16:  # which PyTorch widens several times as fast
+    """A tensor of the dtype that models compute with: int64 or float32."""
+    if values.dtype == np.float16:  # PyTorch converts it several times as fast as NumPy
         return torch.from_numpy(values).float()
     kind = np.int64 if values.dtype.kind in "iub" else np.float32
     return torch.from_numpy(values.astype(kind, order="C", copy=False))
 
 
 def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
-    """The graphs with the given numbers, in that order, as one batch.
+    """Collate the graphs with the given indices, in that order, into one batch.
 
-    What `GraphBatch` derives without waiting for a device is left for it to derive when somebody asks. Every call into
-    NumPy costs about a microsecond whatever the size, so the few there are count for small graphs.
+    Whatever `GraphBatch` can derive without a device synchronisation is left for it to derive lazily. Each NumPy call
+    costs about a microsecond regardless of size, which matters for small graphs, so there are few of them.
     """
-    ids = np.asarray(ids, dtype=np.int64)  # a store keeps them in the smallest type, where 255 + 1 is 0
+    ids = np.asarray(ids, dtype=np.int64)  # stored in the smallest dtype, where 255 + 1 would overflow to 0
     ends = ids + 1
     first, first_edge = graphs.node_ptr.take(ids), graphs.edge_ptr.take(ids)
     nodes, edges = graphs.node_ptr.take(ends) - first, graphs.edge_ptr.take(ends) - first_edge
@@ -47,7 +47,7 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     steps = np.arange(max(count, len(edge_rows)))
     node_rows += steps[:count]
     edge_rows += steps[: len(edge_rows)]
-    # edges are sorted by target within each graph and graphs keep their order: the whole batch is sorted too
+    # edges are sorted by target within each graph, and the graphs keep their order: so the whole batch is sorted
     edge_index = graphs.edge_index.take(edge_rows, axis=1).astype(np.int64)
     edge_index += shift.repeat(edges)
     extras = {name: rows(values, node_rows) for name, values in graphs.nodes.items()}
@@ -55,9 +55,9 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     edge_attr, by_graph = graphs.edges.get("edge_attr"), graphs.graphs.get("y")
     y, links = rows(by_graph, ids) if by_graph is not None else extras.pop("y", None), None
     if graphs.links:
-        of_each = graphs.link_ptr.take(ends) - graphs.link_ptr.take(ids)
-        link_rows = runs(graphs.link_ptr.take(ids), of_each)
-        links = tensor(graphs.links["ends"].take(link_rows, axis=0)).T + torch.from_numpy(shift.repeat(of_each))
+        counts = graphs.link_ptr.take(ends) - graphs.link_ptr.take(ids)
+        link_rows = runs(graphs.link_ptr.take(ids), counts)
+        links = tensor(graphs.links["ends"].take(link_rows, axis=0)).T + torch.from_numpy(shift.repeat(counts))
         y = rows(graphs.links["y"], link_rows)
     batch = GraphBatch(
         ptr=torch.from_numpy(ptr),
@@ -73,28 +73,28 @@ def gather(graphs: Graphs, ids: Sequence[int] | np.ndarray) -> GraphBatch:
     return batch
 
 
-def rows(values: np.ndarray, at: np.ndarray) -> torch.Tensor:
-    """The rows with the given numbers, of the type models work in."""
-    # `take` copies whole rows where an index in brackets copies element by element. The numbers are known to be
-    # right: clipping them costs less than checking them
-    return tensor(values.take(at, axis=0, mode="clip"))
+def rows(values: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+    """The rows at the given indices, in the dtype that models compute with."""
+    # `take` copies whole rows, indexing in brackets copies element by element. The indices are known to be valid:
+    # clipping costs less than bounds checking
+    return tensor(values.take(indices, axis=0, mode="clip"))
 
 
-def drawn(place: Sequence[int], samples: np.ndarray) -> np.ndarray:
-    """(B,) uint64 random numbers that depend on the place and on each sample alone, not on the batch it is in."""
-    return mixed(samples, np.random.SeedSequence(place).generate_state(1, np.uint64))
+def random_numbers(entropy: Sequence[int], samples: np.ndarray) -> np.ndarray:
+    """(B,) uint64 random numbers that depend on the entropy and on each sample alone, not on its batch."""
+    return hashed(samples, np.random.SeedSequence(entropy).generate_state(1, np.uint64))
 
 
-def mixed(numbers: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """uint64 random numbers that depend on numbers of 0 or more and on seeds (uint64), which broadcast."""
-    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ seeds  # Steele et al. 2014
+def hashed(numbers: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """uint64 hashes of non-negative integers and seeds (uint64), which broadcast."""
+    hashed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ seeds  # Steele et al. 2014
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
+    return hashed ^ (hashed >> np.uint64(31))
 
 
 def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
-    """Compute on the CPU what attention will ask of a batch; returns the batch."""
+    """Precompute on the CPU what attention will need from a batch; returns the batch."""
     readings = tuple(readings)
     wide = with_virtual_nodes(batch, max((mask.virtual_nodes for mask, _ in readings), default=0))
     for mask, demand in readings:
@@ -103,20 +103,20 @@ def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:
 
 
 class BatchDataset(Dataset[GraphBatch]):
-    """Makes whole batches, complete with indices and masks."""
+    """A dataset that returns whole batches, complete with indices and masks."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Samples."""
+        """The number of samples."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """What each sample adds to a batch: nodes; ones where all cost the same."""
+        """The cost of each sample in a batch: its nodes, or 1 if all cost the same."""
         return np.ones(len(self), np.int64)
 
     @abstractmethod
     def batch(self, request: Request) -> GraphBatch:
-        """The batch with its targets, prepared for the readings."""
+        """Make a batch with its targets, prepared for the requested readings."""
 
     def __getitem__(self, request: Request) -> GraphBatch:
         batch = self.batch(request)
@@ -126,7 +126,7 @@ class BatchDataset(Dataset[GraphBatch]):
 
 
 class Shares(BatchDataset):
-    """What falls to one process of each batch of a dataset."""
+    """One process's share of each batch of a dataset."""
 
     def __init__(self, dataset: BatchDataset, level: str, rank: int, world: int) -> None:
         self.dataset, self.level, self.rank, self.world = dataset, level, rank, world
@@ -140,14 +140,14 @@ class Shares(BatchDataset):
 
 
 class GraphDataset(BatchDataset):
-    """Some graphs of a store.
+    """A subset of the graphs of a store.
 
     Args:
-        graphs: a store.
-        ids: (G,) the numbers of its graphs that are in this dataset.
-        shapes: what batches are filled up to, see `gt.data.static`; none leaves them as they are.
-        present: what is shown of them, see `gt.data.source.Source`.
-        seed: what its random numbers are drawn from, with the numbers of a request and of each sample.
+        graphs: the store.
+        ids: (G,) indices of the graphs in this dataset.
+        shapes: static shapes to which batches are padded, see `gt.data.static`; none leaves them as they are.
+        present: transform of each batch, see `gt.data.source.Source`.
+        seed: entropy of its random numbers, besides that of the request and the sample.
     """
 
     def __init__(
@@ -166,12 +166,12 @@ class GraphDataset(BatchDataset):
 
     @property
     def sizes(self) -> np.ndarray:
-        """Nodes of each graph."""
+        """The number of nodes of each graph."""
         return self.graphs.sizes[self.ids]
 
     @property
     def edges(self) -> np.ndarray:
-        """Edges of each graph, at most."""
+        """An upper bound on the number of edges of each graph."""
         edges = np.diff(self.graphs.edge_ptr)[self.ids]
         added = self.graphs.graphs.get("added_edges")
         return edges if added is None else edges + added[self.ids]
@@ -179,7 +179,7 @@ class GraphDataset(BatchDataset):
     def batch(self, request: Request) -> GraphBatch:
         batch = gather(self.graphs, self.ids.take(request.samples))
         if self.present is not None:
-            batch = self.present(batch, drawn([self.seed, *request.draw], np.array(request.samples)))
+            batch = self.present(batch, random_numbers([self.seed, *request.draw], np.array(request.samples)))
         if self.shapes:
             batch = filled(batch, self.shapes, self.graphs.schema)
         return prepare_all(batch, request.readings)

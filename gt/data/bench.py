@@ -1,4 +1,4 @@
-"""How fast batches are made, side by side with PyG's DataLoader on the same graphs in the same process."""
+"""Benchmarks batch loading against PyG's DataLoader, on the same graphs in the same process."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +18,12 @@ from gt.data.graphs import Stored
 from gt.data.packed import Graphs
 
 SIZES = (32, 256)
-RUN = 25  # batches from one loader before the next has its turn
-GRAPHS = 8192  # the first so many, for PyG's copies to fit
+RUN = 25  # consecutive batches from one loader before the next
+GRAPHS = 8192  # only the first ones, so that PyG's copies fit in memory
 
 
 class InMemory(InMemoryDataset):
-    """PyG's own packed dataset; it cuts a graph out of its arrays at each access, and keeps it once it has."""
+    """PyG's own packed dataset, which slices a graph from its tensors at first access and then caches it."""
 
     def __init__(self, graphs: Sequence[Data]) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class InMemory(InMemoryDataset):
 
 
 def pyg_graphs(graphs: Graphs, count: int) -> list[Data]:
-    """The first graphs as PyG holds them, each with its own tensors."""
-    whole = {
+    """The first graphs as PyG data, each with its own tensors."""
+    tensors = {
         name: torch.from_numpy(np.array(values, np.float32 if values.dtype.kind == "f" else np.int64))
         for name, values in (
             ("edge_index", graphs.edge_index[:, : graphs.edge_ptr[count]]),
@@ -44,21 +44,21 @@ def pyg_graphs(graphs: Graphs, count: int) -> list[Data]:
     nodes, edges = graphs.node_ptr.tolist(), graphs.edge_ptr.tolist()
     samples = []
     for g in range(count):
-        at = slice(nodes[g], nodes[g + 1])
-        data = Data(edge_index=whole["edge_index"][:, edges[g] : edges[g + 1]], num_nodes=nodes[g + 1] - nodes[g])
+        node_slice = slice(nodes[g], nodes[g + 1])
+        data = Data(edge_index=tensors["edge_index"][:, edges[g] : edges[g + 1]], num_nodes=nodes[g + 1] - nodes[g])
         for name in graphs.nodes:
-            data[name] = whole[name][at]
+            data[name] = tensors[name][node_slice]
         for name in graphs.edges:
-            data[name] = whole[name][edges[g] : edges[g + 1]]
+            data[name] = tensors[name][edges[g] : edges[g + 1]]
         for name in graphs.graphs:
-            data[name] = whole[name][g : g + 1]
+            data[name] = tensors[name][g : g + 1]
         samples.append(data)
     return samples
 
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of each batch, by loader."""
+    """Seconds per batch, by loader."""
 
     batch_size: int
     nodes: float  # in a batch, on average
@@ -77,17 +77,17 @@ def _forever(loader: Iterable[Any]) -> Iterator[Any]:
 
 
 def compare(data: Stored, seconds: float) -> list[Row]:
-    """Time batches of the training set from each loader in turn, for every size of `SIZES`."""
+    """Time training batches from each loader in turn, for every batch size in `SIZES`."""
     graphs = data.graphs
     count = min(GRAPHS, len(graphs))
     listed = pyg_graphs(graphs, count)
     packed: Any = InMemory(listed)
-    for graph in range(count):  # it keeps what it has cut out once
+    for graph in range(count):  # fills its cache
         packed[graph]
-    part = GraphDataset(graphs, np.arange(count))
+    dataset = GraphDataset(graphs, np.arange(count))
     rows = []
     for size in SIZES:
-        ours = Loader(part, sampler=Batches(part.sizes, size, shuffle=True), batch_size=None)
+        ours = Loader(dataset, sampler=Batches(dataset.sizes, size, shuffle=True), batch_size=None)
         loaders = {
             OURS: _forever(ours),
             CACHED: _forever(DataLoader(listed, size, shuffle=True)),
@@ -101,16 +101,16 @@ def compare(data: Stored, seconds: float) -> list[Row]:
         while time.perf_counter() < end or len(nodes) < 5:
             for name, loader in loaders.items():
                 for _ in range(RUN):
-                    begun = time.perf_counter()
+                    start = time.perf_counter()
                     batch = next(loader)
-                    times[name].append(time.perf_counter() - begun)
+                    times[name].append(time.perf_counter() - start)
             nodes.append(int(batch.num_nodes))
         rows.append(Row(size, float(np.mean(nodes)), times))
     return rows
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Medians and quartiles in milliseconds, and how many times as fast this loader is as the faster one of PyG."""
+    """Medians and quartiles in milliseconds, and the speed-up of this loader over the faster one of PyG."""
     shown = Table(title="one batch, ms: median (quartiles)", title_justify="left")
     for name in ("graphs", "nodes", OURS, CACHED, PACKED, "speed-up"):
         shown.add_column(name, justify="right")

@@ -1,4 +1,4 @@
-"""How a dataset becomes batches: what every data module gives a trainer, loaders of ready `GraphBatch`es among it."""
+"""The interface between datasets and the trainer: loaders of complete `GraphBatch`es, splits, targets and metrics."""
 
 import time
 from abc import ABC, abstractmethod
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torchmetrics import MetricCollection
 
-ALL = "all"  # the split of data that are new to a trained model: every sample
-# Pairs of nodes, padding included, up to which a batch in evaluation may be twice as large as one in training. A matrix
-# of scores takes 4 bytes a pair and head, features of pairs 4 bytes a pair and channel: with 64 channels 0.25 GB, and
-# some of that several times over. A batch as large as one in training takes less than that does.
+ALL = "all"  # the only split of data that are new to a trained model: every sample
+# Node pairs, padding included, up to which an evaluation batch may be twice as large as a training batch. Scores take
+# 4 bytes per pair and head, pair features 4 bytes per pair and channel: 0.25 GB with 64 channels, several times over.
+# An evaluation batch no larger than a training batch always fits: it needs less memory.
 PAIRS = 2**20
 
 
 class Loader(DataLoader[GraphBatch]):
-    """A loader that knows how long it was waited for. In the training process it asks the dataset itself.
+    """A data loader that records how long its consumer waits; without workers it indexes the dataset directly.
 
-    PyTorch's own iterator takes a fifth of the time in which small graphs are gathered, for what is not needed here.
+    PyTorch's own iterator would add a fifth to the time that gathering small graphs takes, for features unused here.
 
     Attributes:
-        waited: seconds of this epoch until now.
+        waited: seconds waited so far in this epoch.
     """
 
     waited = 0.0
 
     def __iter__(self) -> Iterator[GraphBatch]:  # type: ignore[override]
-        alone = not (self.num_workers or self.pin_memory)
-        self.waited, batches = 0.0, map(self.dataset.__getitem__, self.sampler) if alone else super().__iter__()
+        in_process = not (self.num_workers or self.pin_memory)
+        self.waited, batches = 0.0, map(self.dataset.__getitem__, self.sampler) if in_process else super().__iter__()
         while True:
-            begun = time.monotonic()
+            start = time.monotonic()
             batch = next(batches, None)
-            self.waited += time.monotonic() - begun
+            self.waited += time.monotonic() - start
             if batch is None:
                 return
             yield batch
@@ -59,15 +59,15 @@ class DataModule(ABC):
     """Loaders for the splits of one dataset.
 
     Args:
-        source: what the dataset is.
+        source: the dataset.
         workers: processes that make batches; 0 makes them in the training process.
-        seed: what the order of training batches is drawn from.
+        seed: seed of the order of training batches.
 
     Attributes:
-        schema: of the data, once they are open.
-        readings: says what the model will ask of the next batch.
-        spread: every process is to have a share of the nodes of each batch, rather than batches of its own.
-        trainer: which asks for the loaders, see `gt.train.feed.Feed`; None: they are for this process alone.
+        schema: schema of the data, once they are open.
+        readings: returns what attention will need from the next batch.
+        spread: each process gets a share of the nodes of every batch instead of batches of its own.
+        trainer: the trainer that requests the loaders, see `gt.train.feed.Feed`; None if they serve this process alone.
     """
 
     source: Any = field(kw_only=False)
@@ -85,16 +85,16 @@ class DataModule(ABC):
 
     @abstractmethod
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        """Make the data ready, building what is missing on disk, and set ``schema``.
+        """Prepare the data, building on disk whatever is missing, and set ``schema``.
 
         Args:
-            encodings: what is computed of each node's place.
-            known: of a trained model: these data are new to it. All samples are one split, `ALL`, in the order of the
-                source, targets or not. Whatever training found out, such as which column is which and which number
-                stands for which category, is as it says; nothing is kept on disk.
+            encodings: positional and structural encodings to compute.
+            known: the schema of a trained model to which these data are new. All samples, labelled or not, form a
+                single split, `ALL`, in the order of the source. Whatever was inferred in training, such as the role of
+                each column and the code of each category, is taken from this schema; nothing is kept on disk.
 
         Raises:
-            UserError: the data cannot be read, or not as the model was trained to read such.
+            UserError: the data cannot be read, or do not fit the schema of the model.
         """
 
     @abstractmethod
@@ -110,94 +110,94 @@ class DataModule(ABC):
         return [name for name in ("train", "valid", "test", ALL) if self.has(name)]
 
     def check_split(self, split: str) -> None:
-        """Whether there are samples in a split.
+        """Check that a split has samples.
 
         Raises:
-            UserError: there are none; names the splits that have some.
+            UserError: it has none; names the splits that have some.
         """
         if not self.has(split):
-            raise UserError(f"these data have no split '{split}': there are {', '.join(self.splits())}")
+            raise UserError(f"these data have no split '{split}', only {', '.join(self.splits())}")
 
     def last_split(self) -> str:
-        """The split that a run is scored on when it is done."""
+        """The split on which a finished run is scored."""
         return "test" if self.has("test") else "valid"
 
     @abstractmethod
     def targets(self, split: str) -> Tensor:
-        """Every target of a split, in any order."""
+        """All targets of a split, in any order."""
 
     def holds(self) -> str:
-        """What there is once the data are open, and where, in a few lines."""
+        """A few lines that describe the open data and where they are stored."""
         samples = {split: len(self.dataset(split)) for split in ("train", "valid", "test") if self.has(split)}
         return ", ".join(f"{count:,} {split}" for split, count in samples.items()) + "; nothing is kept on disk"
 
     def examples(self, net: nn.Module, split: str) -> str:
-        """What a trained network says of a few samples of a split, as a person reads it; nothing where that is none."""
+        """A readable sample of a trained network's predictions on a split; empty if the data have no such form."""
         return ""
 
     @abstractmethod
     def measures(self) -> "tuple[MetricCollection, Criterion]":
-        """The metrics, and which of them says what is best."""
+        """The metrics, and the criterion by which the best checkpoint is chosen."""
 
     @abstractmethod
-    def batches(self, split: str, **place: int) -> Epochs:
-        """Which samples go together."""
+    def batches(self, split: str, **state: int) -> Epochs:
+        """The batch sampler of a split."""
 
     def workers_for(self, split: str) -> int:
-        """Processes that make the batches of a split."""
+        """The number of processes that make the batches of a split."""
         return self.workers
 
     @property
     def world(self) -> int:
-        """How many processes have batches of their own."""
+        """The number of processes that have batches of their own."""
         return 1 if self.trainer is None or self.spread else self.trainer.world_size
 
     def loader(self, split: str) -> Loader:
-        """A loader of the batches of a split: this process's share of them, or of each where ``spread``."""
-        place, dataset = {}, self.dataset(split)
+        """A loader for a split: this process's share of the batches or, if ``spread``, its share of each batch."""
+        state, dataset = {}, self.dataset(split)
         if self.trainer is not None:
             rank = self.trainer.global_rank
-            place = {"rank": 0 if self.spread else rank, "world": self.world}
+            state = {"rank": 0 if self.spread else rank, "world": self.world}
             if self.spread:
                 dataset = Shares(dataset, self.schema.level, rank, self.trainer.world_size)
             if split == "train":
-                place |= self._progress(self.trainer)
-        batches = self.batches(split, **place)
+                state |= self._progress(self.trainer)
+        batches = self.batches(split, **state)
         batches.readings = self.readings
         return Loader(
             dataset,
             sampler=batches,
-            batch_size=None,  # a request is a whole batch
+            batch_size=None,  # a request describes a whole batch
             num_workers=self.workers_for(split),
             worker_init_fn=leave_group,
-            # on a GPU alone: pinning takes some of its memory, and a thread
+            # only on a GPU: pinning takes some of its memory, and a thread
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.workers_for(split) > 0,
         )
 
     @staticmethod
     def _progress(trainer: "pl.Trainer") -> dict[str, int]:
-        """Where training stands: the epoch, and how many of its batches a resumed run has already seen."""
+        """The current epoch, and how many of its batches a resumed run has already processed."""
         loop: Any = trainer.fit_loop
         if not loop.restarting:
             return {"epoch": trainer.current_epoch, "first": 0}
-        seen = loop.epoch_loop.batch_progress
-        # after the last batch of an epoch only a validation may be left of it: batches go on with the next one. A run
-        # stopped by a callback at the end of a batch has processed that batch, though not yet counted it as done
-        if seen.is_last_batch:
+        batch_progress = loop.epoch_loop.batch_progress
+        # after the last batch of an epoch at most its validation remains: batches continue with the next epoch. A run
+        # that a callback stopped at the end of a batch has processed that batch, though it is not yet counted as done
+        if batch_progress.is_last_batch:
             return {"epoch": trainer.current_epoch + 1, "first": 0}
-        return {"epoch": trainer.current_epoch, "first": seen.current.processed}
+        return {"epoch": trainer.current_epoch, "first": batch_progress.current.processed}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Sized(DataModule):
-    """Batches of so many samples.
+    """Data modules whose batches have a given number of samples.
 
     Args:
-        batch_size: graphs, links or blocks of text in a training batch, on each process: N processes train as one does
-            with N times as many.
-        eval_batch_size: the same for validation and test; None takes up to twice the training batch, as memory allows:
-            see `PAIRS`.
+        batch_size: graphs, links or text blocks in a training batch of each process: N processes train like one with
+            N times the batch size.
+        eval_batch_size: the same for validation and test; None uses up to twice the training batch size, as memory
+            allows: see `PAIRS`.
     """
 
     batch_size: int = 32
@@ -210,11 +210,11 @@ class Sized(DataModule):
             at_least(1, self.eval_batch_size, "eval_batch_size")
 
     def measure(self, split: str) -> dict[str, Any]:
-        """How much goes into a batch of a split, in the words of `Batches`."""
+        """The arguments of `Batches` that set the batch size of a split."""
         if split != "train" and self.eval_batch_size is not None:
             return {"batch_size": self.eval_batch_size}
         return {"batch_size": self.batch_size} | ({} if split == "train" else {"pairs": PAIRS})
 
-    def batches(self, split: str, **place: int) -> Batches:
+    def batches(self, split: str, **state: int) -> Batches:
         sizes, train = self.dataset(split).sizes, split == "train"
-        return Batches(sizes, shuffle=train, seed=self.seed, **self.measure(split), **place)
+        return Batches(sizes, shuffle=train, seed=self.seed, **self.measure(split), **state)

@@ -1,4 +1,4 @@
-"""Encodings computed once for a dataset and kept beside it."""
+"""Encodings, computed once per dataset and stored beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.arrays import Rows, once, read_array, write_arrays
+from gt.data.arrays import Rows, read_array, unique_rows, write_arrays
 from gt.data.files import Damaged, lock, say
 from gt.data.packed import Arrays, Graphs
 from gt.data.parallel import mapped
@@ -19,129 +19,131 @@ from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
 from gt.keys import full_key
 
-TOGETHER = 2**21  # nodes for which starting processes takes longer than they would save
-SPAN = 2**18  # nodes that a process works on at a time: tens of megabytes
-LAYOUT = 2  # raise when files of the same names come to mean something else
-OF = "_of"  # ends the name of an array that says which row each node has
-WORTH = 0.7  # rows of a node above which to keep equal ones once saves too little
+SERIAL_LIMIT = 2**21  # nodes up to which starting worker processes takes longer than it saves
+SPAN = 2**18  # nodes that a worker processes at a time: tens of megabytes
+LAYOUT = 2  # raise when the meaning of the files changes
+INDEX_SUFFIX = "_of"  # of the name of an array with the row of each node
+MAX_UNIQUE = 0.7  # distinct rows per node above which deduplication saves too little
 
 
 def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress: Progress = iter) -> Graphs:
-    """The same graphs with each encoding's arrays among ``encodings``, memory-mapped.
+    """Add the memory-mapped arrays of each encoding to the ``encodings`` of the graphs.
 
-    An array is computed where its file is missing or damaged; for many graphs, by several processes. Safe when several
-    ask at once: one computes and the others wait for it.
+    An array is computed if its file is missing or damaged; for many graphs, by several processes. Safe for concurrent
+    callers: one computes and the others wait.
 
     Args:
         graphs: a whole dataset.
-        folder: where that dataset is stored; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it,
-            and where equal rows are kept once ``<name>_of-<hash>.npy`` says which of them each node has. What a
-            folder lacks that cannot be written to is kept elsewhere, see `gt.data.store_folders.beside`.
-        encodings: those that need nothing precomputed are passed over.
-        progress: wraps the parts of a computation, to show how far it is.
+        folder: the store of that dataset; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it, and
+            if equal rows are deduplicated, ``<name>_of-<hash>.npy`` holds the row of each node. If the folder is
+            read-only, new files are kept elsewhere, see `gt.data.store_folders.beside`.
+        encodings: those that need no precomputation are skipped.
+        progress: wraps the parts of a computation, to show its progress.
 
     Raises:
-        UserError: two encodings that differ but would store an array under one name; a disk that is full.
+        UserError: two different encodings would store an array under the same name; the disk is full.
     """
     arrays = dict(graphs.encodings)
-    for encoding, facts in _apart(encodings):
-        kinds = [name + kind for name in encoding.arrays for kind in ("", OF)]
-        for place in beside(folder):
-            paths = {name: place / f"{name}-{facts}.npy" for name in kinds}
+    for encoding, key_hash in _precomputed(encodings):
+        names = [name + suffix for name in encoding.arrays for suffix in ("", INDEX_SUFFIX)]
+        for location in beside(folder):
+            paths = {name: location / f"{name}-{key_hash}.npy" for name in names}
             with suppress(FileNotFoundError, Damaged):
-                arrays |= _opened(paths)
+                arrays |= _read_rows(paths)
                 break
         else:
-            with lock(place / f"{encoding.arrays[0]}-{facts}.lock"):
-                arrays |= _computed(graphs, encoding, paths, progress)
+            with lock(location / f"{encoding.arrays[0]}-{key_hash}.lock"):
+                arrays |= _read_or_compute(graphs, encoding, paths, progress)
     return replace(graphs, encodings=arrays)
 
 
 def compute(graphs: Graphs, encodings: Sequence[Encoding]) -> Graphs:
-    """`attach` in memory: what is little enough costs less to compute than to keep.
+    """`attach` in memory, for data so small that computing costs less than storing.
 
     Raises:
-        UserError: two encodings that differ but would store an array under one name.
+        UserError: two different encodings would store an array under the same name.
     """
     arrays = dict(graphs.encodings)
-    for encoding, _ in _apart(encodings):
-        arrays |= _rows(next(_packed([_checked(encoding, graphs)])))
+    for encoding, _ in _precomputed(encodings):
+        arrays |= _rows(next(_compressed([_compute_checked(encoding, graphs)])))
     return replace(graphs, encodings=arrays)
 
 
-def _apart(encodings: Sequence[Encoding]) -> Iterator[tuple[Encoding, str]]:
-    """The encodings that need something precomputed, with a fingerprint of what it is.
+def _precomputed(encodings: Sequence[Encoding]) -> Iterator[tuple[Encoding, str]]:
+    """The encodings that need precomputation, each with a fingerprint of its key.
 
     Raises:
-        UserError: two that differ would store an array under one name; one that computes has no key, or
-            names no arrays.
+        UserError: two different ones would store an array under the same name; one that computes has no key, or names
+            no arrays.
     """
     stored: dict[str, str] = {}
     for encoding in encodings:
         kind = type(encoding)
         if kind.compute is not Encoding.compute and kind.key is Encoding.key:
-            raise UserError(f"{_name(encoding)} has a compute and no key, which returns the facts that it depends on")
+            raise UserError(f"{_name(encoding)} has compute but no key: key returns the values that compute depends on")
         if encoding.key() is None:
             continue
         if not encoding.arrays:
-            raise UserError(f"{_name(encoding)}.arrays is empty, and should name what compute returns")
-        facts = fingerprint({"layout": LAYOUT, **full_key(encoding)})
+            raise UserError(f"{_name(encoding)}.arrays is empty, but should name what compute returns")
+        key_hash = fingerprint({"layout": LAYOUT, **full_key(encoding)})
         for name in encoding.arrays:
-            if stored.setdefault(name, facts) != facts:
+            if stored.setdefault(name, key_hash) != key_hash:
                 raise UserError(f"two encodings with different options both store '{name}': keep one of them")
-        yield encoding, facts
+        yield encoding, key_hash
 
 
-def _opened(paths: Mapping[str, Path]) -> dict[str, Rows]:
+def _read_rows(paths: Mapping[str, Path]) -> dict[str, Rows]:
     return _rows({name: read_array(path) for name, path in paths.items()})
 
 
 def _rows(arrays: Arrays) -> dict[str, Rows]:
     rows = {}
     for name, values in arrays.items():
-        if not name.endswith(OF):
-            which = arrays.get(name + OF)
-            rows[name] = Rows(values, None if which is None or not len(which) else which)
+        if not name.endswith(INDEX_SUFFIX):
+            row_of = arrays.get(name + INDEX_SUFFIX)
+            rows[name] = Rows(values, None if row_of is None or not len(row_of) else row_of)
     return rows
 
 
-def _computed(graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress) -> dict[str, Rows]:
-    """An encoding's arrays, computed unless another process did so while this one waited."""
+def _read_or_compute(
+    graphs: Graphs, encoding: Encoding, paths: Mapping[str, Path], progress: Progress
+) -> dict[str, Rows]:
+    """The arrays of an encoding, computed unless another process did so in the meantime."""
     try:
-        return _opened(paths)
+        return _read_rows(paths)
     except Damaged as error:
         say(f"{error}: computing it again")
     except FileNotFoundError:
         pass
-    if graphs.node_ptr[-1] <= TOGETHER:
-        write_arrays(paths, _packed([_checked(encoding, graphs, progress)]))
+    if graphs.node_ptr[-1] <= SERIAL_LIMIT:
+        write_arrays(paths, _compressed([_compute_checked(encoding, graphs, progress)]))
     else:
         with closing(
-            mapped(partial(_checked, encoding), Spans(graphs), what=f"computing {encoding.arrays[0]}")
+            mapped(partial(_compute_checked, encoding), Spans(graphs), what=f"computing {encoding.arrays[0]}")
         ) as chunks:
-            write_arrays(paths, _packed(chunks))
-    return _opened(paths)
+            write_arrays(paths, _compressed(chunks))
+    return _read_rows(paths)
 
 
-def _checked(encoding: Encoding, graphs: Graphs, progress: Progress = iter) -> Arrays:
-    """What an encoding computes.
+def _compute_checked(encoding: Encoding, graphs: Graphs, progress: Progress = iter) -> Arrays:
+    """Compute an encoding and check the result.
 
     Raises:
-        UserError: it is not what it promises, for each node a row of numbers, which are finite but in this package.
+        UserError: the result does not have a row of numbers per node, all finite unless the encoding is built in.
     """
     arrays, nodes = encoding.compute(graphs, progress), int(graphs.node_ptr[-1])
-    who = _name(encoding)
+    owner = _name(encoding)
     if not isinstance(arrays, Mapping) or arrays.keys() != {*encoding.arrays}:
-        held = ", ".join(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
-        raise UserError(f"{who}.compute gives {held or 'nothing'}, where arrays names {', '.join(encoding.arrays)}")
+        result = ", ".join(arrays) if isinstance(arrays, Mapping) else type(arrays).__name__
+        raise UserError(f"{owner}.compute returns {result or 'nothing'}, but arrays names {', '.join(encoding.arrays)}")
     for name, values in arrays.items():
         shape = values.shape if isinstance(values, np.ndarray) else type(values).__name__
         if not isinstance(values, np.ndarray) or values.ndim != 2 or len(values) != nodes:
-            raise UserError(f"{who}.compute: {name} is {shape}, and should be ({nodes}, K), a row for each node")
+            raise UserError(f"{owner}.compute: {name} is {shape}, but should be ({nodes}, K), a row for each node")
         if encoding.compute.__module__.startswith("gt."):
-            continue  # NaN is an eigenvector that a small graph does not have
+            continue  # NaN marks eigenvectors that a small graph does not have
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise UserError(f"{who}.compute: {name} {shape} of {values.dtype} holds what is no finite number")
+            raise UserError(f"{owner}.compute: {name} {shape} of {values.dtype} has values that are not finite numbers")
     return arrays
 
 
@@ -149,30 +151,30 @@ def _name(encoding: Encoding) -> str:
     return f"{type(encoding).__module__}.{type(encoding).__qualname__}"
 
 
-def _packed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:
-    """The same chunks in 16 bits, equal rows kept once in arrays where that saves room in the first chunk."""
-    begun: dict[str, int] = {}  # rows until now of the arrays that keep equal ones once
+def _compressed(chunks: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The same chunks in half precision, with rows deduplicated in arrays where that saves space in the first chunk."""
+    row_counts: dict[str, int] = {}  # number of rows so far of each deduplicated array
     for number, chunk in enumerate(chunks):
-        packed = {name: _in_16_bits(values) for name, values in chunk.items()}
-        for name in begun if number else chunk:
-            rows, which = once(packed[name])
-            if number == 0 and len(rows) > WORTH * len(which):
+        packed = {name: _to_half(values) for name, values in chunk.items()}
+        for name in row_counts if number else chunk:
+            rows, row_of = unique_rows(packed[name])
+            if number == 0 and len(rows) > MAX_UNIQUE * len(row_of):
                 continue
-            low = begun.get(name, 0)
-            begun[name] = low + len(rows)
-            packed |= {name: rows, name + OF: low + which}
+            low = row_counts.get(name, 0)
+            row_counts[name] = low + len(rows)
+            packed |= {name: rows, name + INDEX_SUFFIX: low + row_of}
         yield packed
 
 
-def _in_16_bits(values: np.ndarray) -> np.ndarray:
-    """Eleven significant bits of each number, where their range allows it: mixed precision keeps no more."""
+def _to_half(values: np.ndarray) -> np.ndarray:
+    """Values in float16 if their range allows it: mixed precision keeps no more than its eleven significant bits."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return values if np.isinf(half).any() else half
 
 
 class Spans(Sequence[Graphs]):
-    """Runs of consecutive graphs with about ``size`` nodes each, cut out when they are asked for."""
+    """Runs of consecutive graphs with about ``size`` nodes each, sliced on access."""
 
     def __init__(self, graphs: Graphs, size: int = SPAN) -> None:
         self.graphs = graphs

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, known by their checksums, and made by one process at a time."""
+"""Atomic file writes, checksums, and locks between processes."""
 
 import errno
 import fcntl
@@ -17,24 +17,24 @@ from typing import Any, BinaryIO
 from gt.errors import UserError
 from gt.ranks import is_first
 
-FORMAT = 2  # raise when the layout on disk changes: what is older is then made again
-VERIFIED = 256 * 2**20  # bytes that are all read again whenever they are opened: 0.15 s with two cores
-PIECE = 2**20  # part of the format: another size gives other checksums
+FORMAT = 2  # raise when the layout on disk changes: older files are then made again
+FULL_CHECK_LIMIT = 256 * 2**20  # bytes up to which contents are verified on every open: 0.15 s with two cores
+BLOCK_SIZE = 2**20  # part of the format: another size gives other checksums
 THREADS = 8
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a disk that is full, or of one's share of it
-NAMED = 3  # stores that a line names
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's quota, is full
+MAX_LISTED = 3  # stores named in a message
 
 Seal = dict[str, int]
 
 
 class Damaged(UserError):
-    """What is on disk is not what was written, or was written by another version: says which."""
+    """A file on disk has changed, or was written by another version; the message says which."""
 
 
 def say(line: str) -> None:
-    """A line on the terminal, once for all processes that train together.
+    """Print a line, on the first process of a distributed run only.
 
-    It is one write with its end, so that lines of processes that share a terminal never mix.
+    It is written in one call, including the line end, so that lines of processes sharing a terminal never mix.
     """
     if is_first():
         print(f"{line}\n", end="", flush=True)
@@ -42,35 +42,35 @@ def say(line: str) -> None:
 
 @contextmanager
 def writing(folder: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Say in one line that a folder cannot take what is written to it; ``needed`` tells how many bytes that is.
+    """Convert failures to write to a folder into a one-line error; ``needed`` returns the bytes needed.
 
     Raises:
-        UserError: the disk is full, or nobody may write there.
+        UserError: the disk is full, or the folder is not writable.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            what = f"no room in {folder}, which needs at least {needed() / 1e6:,.1f} MB: free some"
+        if error.errno in DISK_FULL:
+            problem = f"no space left in {folder}, at least {needed() / 1e6:,.1f} MB are needed: free some"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"cannot write to {folder} ({error.strerror}): change its permissions"
+            problem = f"cannot write to {folder} ({error.strerror}): change its permissions"
         else:
             raise
-        raise UserError(f"{what}, or set data.root to another folder") from None
+        raise UserError(f"{problem}, or set data.root to another folder") from None
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold ``path`` as a lock between processes; the system frees it when its holder dies.
+    """Hold ``path`` as a lock between processes; the system releases it if its holder dies.
 
     Raises:
-        UserError: its folder cannot be written to.
+        UserError: the folder is not writable.
     """
     with writing(path.parent, lambda: 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError:  # another user's file in a shared folder: to read it is enough on most disks
+        except PermissionError:  # another user's file in a shared folder: read access suffices on most disks
             handle = os.open(path, os.O_RDONLY)
     try:
         try:
@@ -84,16 +84,16 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on the disk itself, where they survive a power cut."""
+    """Flush the directory entries of a folder to disk, to survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # not every file system can
+    with suppress(OSError):  # not supported by every file system
         os.fsync(handle)
     os.close(handle)
 
 
 @contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to; when closed, its contents are on the disk itself."""
+    """A file to write to, flushed to disk when closed."""
     with open(path, "wb") as handle:
         yield handle
         handle.flush()
@@ -102,15 +102,15 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which appears at ``path`` once it is complete. One process at a time: hold a `lock`.
+    """A file to write to, which appears at ``path`` once it is complete. Not for concurrent writers: hold a `lock`.
 
     Raises:
-        UserError: it is a folder, or there is none for it.
+        UserError: the path is a folder, or its folder does not exist.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} for {path.name}: make it, or choose another place")
+        raise UserError(f"there is no folder {path.parent} for {path.name}: create it, or choose another path")
     part = path.with_name(path.name + ".part")
     try:
         with durable(part) as handle:
@@ -118,20 +118,20 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-            error.filename = str(path)  # what fails to write does not say where
+        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(path)  # a failed write does not report the path
         raise
     sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, see `whole`."""
+    """Write a file atomically, see `whole`."""
     with whole(path) as file:
         file.write(content)
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a folder with all that it holds; none is fine too."""
+    """Remove a file, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -139,43 +139,45 @@ def discard(path: Path) -> None:
 
 
 def mention_others(store: Path) -> None:
-    """Say how many stores of the same name but of another key are kept beside one, their size, and how to remove some.
+    """Print how many stores of the same name but another key are kept beside one, their size, and how to remove them.
 
-    No more than `NAMED` are named, the oldest, so that the line stays one.
+    Names at most `MAX_LISTED` of them, the oldest.
     """
     name, _, key = store.name.rpartition("-")
-    alike = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{len(key)}}}")
+    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{len(key)}}}")
     others, size = [], 0
     for path in store.parent.iterdir():
-        if alike.fullmatch(path.name) and path != store:
+        if pattern.fullmatch(path.name) and path != store:
             with suppress(FileNotFoundError):  # another process may be removing it
                 others.append((path.stat().st_mtime_ns, path))
                 size += sum(file.stat().st_size for file in path.glob("*"))
     if others:
-        what = f"{len(others)} other store{'' if len(others) == 1 else 's'} of {name} ({size / 1e6:,.1f} MB)"
-        which = f", such as the {NAMED} oldest" if len(others) > NAMED else ""
-        paths = shlex.join(str(path) for _, path in sorted(others)[:NAMED])
-        say(f"{what}, made of other files or settings, kept; remove what no run needs{which}: rm -r {paths}")
+        summary = f"{len(others)} other store{'' if len(others) == 1 else 's'} of {name} ({size / 1e6:,.1f} MB)"
+        examples = f", such as the {MAX_LISTED} oldest" if len(others) > MAX_LISTED else ""
+        paths = shlex.join(str(path) for _, path in sorted(others)[:MAX_LISTED])
+        say(f"{summary}, made from other files or settings; remove those no longer needed{examples}: rm -r {paths}")
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of the CRC-32s of a file's pieces of `PIECE` bytes, which several threads work out at once."""
-    # read, not mapped: a bad sector is then an error that can be handled, and not the end of the process
+    """CRC-32 of the CRC-32s of a file's blocks of `BLOCK_SIZE` bytes, computed by several threads."""
+    # read, not memory-mapped: a bad sector then raises an error instead of killing the process
     with open(path, "rb", buffering=0) as handle, ThreadPoolExecutor(THREADS) as pool:
-        number, starts = handle.fileno(), range(0, os.fstat(handle.fileno()).st_size, PIECE)
-        sums = (pool.map if len(starts) > 1 else map)(lambda start: zlib.crc32(os.pread(number, PIECE, start)), starts)
+        number, starts = handle.fileno(), range(0, os.fstat(handle.fileno()).st_size, BLOCK_SIZE)
+        sums = (pool.map if len(starts) > 1 else map)(
+            lambda start: zlib.crc32(os.pread(number, BLOCK_SIZE, start)), starts
+        )
         return zlib.crc32(b"".join(each.to_bytes(4, "little") for each in sums))
 
 
 def seal(path: Path) -> Seal:
-    """What `check` compares a file with."""
-    about = path.stat()
-    return {"bytes": about.st_size, "mtime_ns": about.st_mtime_ns, "crc32": checksum(path)}
+    """The size, modification time and checksum of a file, for `check`."""
+    stat = path.stat()
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "crc32": checksum(path)}
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Take a file that the disk cannot read for damaged."""
+    """Convert read errors of the disk into `Damaged`."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
@@ -185,50 +187,50 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def check(path: Path, sealed: Mapping[str, int], fully: bool) -> None:
-    """Compare a file with its seal: its contents where ``fully`` or where it was touched since, else only its size.
+    """Compare a file with its seal: its contents if ``fully`` or if it was modified since, else only its size.
 
     Raises:
-        Damaged: it is not as it was.
+        Damaged: the file has changed.
     """
     if not path.is_file():
         raise Damaged(f"is damaged ({path.name} is missing)")
     with reading(path):
-        about = path.stat()
-        if about.st_size != sealed["bytes"]:
-            raise Damaged(f"is damaged ({path.name}: {about.st_size:,} bytes instead of {sealed['bytes']:,})")
-        # to read every byte of many gigabytes would take longer than a run may take to start
-        if (fully or about.st_mtime_ns != sealed["mtime_ns"]) and checksum(path) != sealed["crc32"]:
+        stat = path.stat()
+        if stat.st_size != sealed["bytes"]:
+            raise Damaged(f"is damaged ({path.name}: {stat.st_size:,} bytes instead of {sealed['bytes']:,})")
+        # reading many gigabytes in full would take too long at the start of a run
+        if (fully or stat.st_mtime_ns != sealed["mtime_ns"]) and checksum(path) != sealed["crc32"]:
             raise Damaged(f"is damaged ({path.name}: contents changed)")
 
 
-def _text(facts: Mapping[str, Any]) -> bytes:
-    return json.dumps(facts, indent=1).encode()
+def _text(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, indent=1).encode()
 
 
-def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """Keep JSON values, with the number of the format and a checksum, whole or not at all."""
-    facts = {"format": FORMAT, **facts}
-    write_bytes(path, _text({**facts, "checksum": zlib.crc32(_text(facts))}))
+def write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write JSON values atomically, with the format version and a checksum."""
+    metadata = {"format": FORMAT, **metadata}
+    write_bytes(path, _text({**metadata, "checksum": zlib.crc32(_text(metadata))}))
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """What `write_facts` wrote.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what `write_metadata` wrote.
 
     Raises:
-        Damaged: it is of another format, or not as it was.
-        FileNotFoundError: there is none.
+        Damaged: the file has another format, or has changed.
+        FileNotFoundError: there is no file.
     """
     with reading(path):
         raw = path.read_bytes()
     try:
-        facts = json.loads(raw)
+        metadata = json.loads(raw)
     except ValueError:
-        raise Damaged(f"is damaged ({path.name} is no JSON)") from None
-    if isinstance(facts, dict) and not {"format", "checksum"} & facts.keys():  # as the first format was
+        raise Damaged(f"is damaged ({path.name} is not JSON)") from None
+    if isinstance(metadata, dict) and not {"format", "checksum"} & metadata.keys():  # format 1
         raise Damaged(f"is outdated (format 1, not {FORMAT})")
-    summed = facts.pop("checksum", None) if isinstance(facts, dict) else None
-    if summed != zlib.crc32(_text(facts)) or raw != _text({**facts, "checksum": summed}):
+    stored_checksum = metadata.pop("checksum", None) if isinstance(metadata, dict) else None
+    if stored_checksum != zlib.crc32(_text(metadata)) or raw != _text({**metadata, "checksum": stored_checksum}):
         raise Damaged(f"is damaged ({path.name}: contents changed)")
-    if facts["format"] != FORMAT:
-        raise Damaged(f"is outdated (format {facts['format']}, not {FORMAT})")
-    return facts
+    if metadata["format"] != FORMAT:
+        raise Damaged(f"is outdated (format {metadata['format']}, not {FORMAT})")
+    return metadata

@@ -1,4 +1,4 @@
-"""k-fold cross-validation, and which of several official splits of a dataset is followed."""
+"""k-fold cross-validation, and the choice among several official splits of a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.packed import Arrays, Graphs, held
+from gt.data.packed import Arrays, Graphs, count_in_runs
 from gt.data.splits import SPLITS, group_k_fold, k_fold
 from gt.errors import UserError
 from gt.schema import UNLABELLED
 
-GROUP = "group"  # what of a graph says with which others it stays together, (graphs,) int64
+GROUP = "group"  # graph array with the group of each graph, (graphs,) int64: groups are never split
 
 
 @dataclass(frozen=True)
 class Folds:
-    """Which samples are for training, validation and test, where a store does not say it once and for all.
+    """Assigns samples to training, validation and test by run, where the store does not fix the split.
 
-    With ``folds``, labelled samples are dealt out as `gt.data.splits.k_fold` does, whatever split the dataset has, or
-    by `gt.data.splits.group_k_fold` where graphs have a ``group``; a store and its encodings serve every fold. Without,
+    With ``folds``, labelled samples are split by `gt.data.splits.k_fold`, whatever split the dataset has, or by
+    `gt.data.splits.group_k_fold` if graphs have a ``group``; all folds share a store and its encodings. Without,
     ``fold`` is the number of an official split, see `numbered`.
 
     Attributes:
-        folds: how many there are; None follows the dataset's own split.
-        fold: which of them, from 0.
-        seed: what folds are drawn from.
+        folds: number of folds; None follows the dataset's own split.
+        fold: index of the fold.
+        seed: seed of the folds.
 
     Raises:
         UserError: fewer than three folds, or no such fold.
@@ -48,15 +48,15 @@ class Folds:
         return f"official split {self.fold}" if self.fold else ""
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able: what a store depends on where it is built for one fold; without folds nothing."""
+        """The JSON-serialisable values that a store built for one fold depends on; empty without folds."""
         return {} if self.folds is None else {"folds": self.folds, "fold": self.fold}
 
     def fractions(self, fractions: Sequence[float]) -> Sequence[float]:
-        """The shares of the split that a store is built with: where folds follow, such as three samples allow."""
+        """The fractions of the split a store is built with; with folds, some that work for as few as three samples."""
         return fractions if self.folds is None else (1 / 3, 1 / 3, 1 / 3)
 
     def choose(self, graphs: Graphs, name: str) -> Arrays | None:
-        """Sample numbers of each split; None where those of the store hold.
+        """Sample numbers of each split; None to keep the splits of the store.
 
         Raises:
             UserError: too few samples, or no such official split.
@@ -70,33 +70,33 @@ class Folds:
                 raise UserError(f"data.fold={self.fold} needs data.folds: {name} has no official splits to choose from")
             return None
         keys = {split: _key(self.fold, split) for split in SPLITS}
-        given = {split: graphs.splits[key] for split, key in keys.items() if key in graphs.splits}
-        if not given:
+        official = {split: graphs.splits[key] for split, key in keys.items() if key in graphs.splits}
+        if not official:
             count = sum(key.endswith(f".{SPLITS[0]}") for key in graphs.splits)
             raise UserError(f"data.fold={self.fold}: {name} has {count} official splits, 0 to {count - 1}")
-        return given
+        return official
 
     def deal(self, classes: np.ndarray, name: str, groups: np.ndarray | None = None) -> Arrays:
-        """Places of the samples of each split, by their classes (samples,), or by groups that stay together.
+        """Indices of the samples of each split, stratified by classes (samples,), or by groups that are never split.
 
         Raises:
             UserError: too few samples, or groups.
         """
         assert self.folds is not None
         if len(classes) < self.folds:
-            raise UserError(f"data.folds={self.folds}: {name} has but {len(classes)} samples with a target")
+            raise UserError(f"data.folds={self.folds}: {name} has only {len(classes)} samples with a target")
         if groups is not None:
             if (count := len(np.unique(groups))) < self.folds:
-                raise UserError(f"data.folds={self.folds}: {name} has but {count} groups of samples with a target")
+                raise UserError(f"data.folds={self.folds}: {name} has only {count} groups of samples with a target")
             return group_k_fold(groups, self.folds, self.fold, self.seed)
         return k_fold(classes, self.folds, self.fold, self.seed)
 
 
 def numbered(splits: list[Arrays]) -> Arrays:
-    """Several official splits as a store keeps them, by names such as ``3.train``; a single one as it is."""
+    """Several official splits for a store, by names such as ``3.train``; a single one unchanged."""
     if len(splits) == 1:
         return splits[0]
-    return {_key(number, split): rows for number, each in enumerate(splits) for split, rows in each.items()}
+    return {_key(number, split): rows for number, split_rows in enumerate(splits) for split, rows in split_rows.items()}
 
 
 def _key(number: int, split: str) -> str:
@@ -104,15 +104,15 @@ def _key(number: int, split: str) -> str:
 
 
 def _labelled(graphs: Graphs) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples have a target, and their classes: those of a single target that is a class, else all are alike.
+    """The labelled samples, and their classes for stratification: those of a single class target, else all equal.
 
-    Samples are graphs; nodes, where a single graph has targets at its nodes.
+    Samples are graphs; or nodes, if a single graph has targets at its nodes.
     """
     schema = graphs.schema
     y = np.asarray({"graph": graphs.graphs, "node": graphs.nodes, "link": graphs.links}[schema.level]["y"])
     labelled = y != UNLABELLED if schema.kind == "multiclass" else ~np.isnan(y).all(1)
     if schema.level != "graph" and len(graphs) > 1:
-        rows = np.flatnonzero(held(labelled, graphs.node_ptr if schema.level == "node" else graphs.link_ptr))
+        rows = np.flatnonzero(count_in_runs(labelled, graphs.node_ptr if schema.level == "node" else graphs.link_ptr))
         return rows, np.zeros(len(rows))
     rows = np.flatnonzero(labelled)
     if schema.kind == "multiclass":

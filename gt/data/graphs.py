@@ -1,4 +1,4 @@
-"""Graphs in a store that a source has filled, as batches: each graph, or each node of many graphs, has its target."""
+"""Data modules for stored graphs, where each graph, or each node of many graphs, has a target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,23 +32,23 @@ from gt.schema import Schema, several
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-PART = 1000  # samples that are looked at together
-SAMPLED_EPOCHS = 4  # of training, whose batches say which static shapes suit
+CHUNK = 1000  # samples collated at a time to collect targets
+SAMPLED_EPOCHS = 4  # training epochs to whose batches static shapes are fitted
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Stored(DataModule):
-    """Graphs, kept in a store that is built once in ``<root>/stores`` of the source.
+    """Graphs kept in a store that is built once, in ``<root>/stores`` of the source.
 
-    Where that cannot be written to, as on a shared read-only disk, and does not hold it, the store is kept in
-    ``data/stores`` instead, under the working directory, and a line says so.
+    If that folder is read-only, as on a shared disk, and does not hold the store, the store is kept in ``data/stores``
+    below the working directory instead, and a line says so.
 
     Args:
-        weights: ``balanced`` lets classes, or yes and no, weigh alike in the loss, however rare in the training split;
-            metrics know no weights.
+        weights: ``balanced`` gives all classes, or yes and no, the same total weight in the loss, however rare they are
+            in the training split; metrics are not weighted.
 
     Raises:
-        UserError: on ``open``, weights of targets that are neither.
+        UserError: on ``open``, if weights are requested for other kinds of targets.
     """
 
     source: Source = field(kw_only=False)
@@ -59,13 +59,13 @@ class Stored(DataModule):
         self.stored: Graphs | None = None
 
     def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        self.stored = self._own(encodings) if known is None else self._new(encodings, known)
+        self.stored = self._open_store(encodings) if known is None else self._open_new(encodings, known)
         if self.weights == "balanced" and known is None:
             self.stored = replace(self.stored, schema=self._balanced(self.stored.schema))
         self.schema = self.stored.schema
 
-    def _own(self, encodings: Sequence[Encoding]) -> Graphs:
-        """What is kept in the store, split."""
+    def _open_store(self, encodings: Sequence[Encoding]) -> Graphs:
+        """Open the store, building it if needed, and split it."""
         source = self.source
         key = fingerprint(full_key(source))
         source.folder = store_folder(source.root, source.name, key, is_complete, source.made_of)
@@ -77,22 +77,22 @@ class Stored(DataModule):
         return attach(graphs, source.folder, encodings) if len(graphs) else graphs
 
     def _balanced(self, schema: Schema) -> Schema:
-        """The schema with weights by the training split, which a line says."""
+        """Add loss weights, computed on the training split, to the schema, and print them."""
         if schema.kind == "regression" or schema.level == "link" or schema.pointer:
             raise UserError(
-                f"data.weights=balanced is for classes, and for yes and no, of graphs or nodes: leave it out "
+                f"data.weights=balanced is only for classes, or yes and no, of graphs or nodes: leave it out "
                 f"({schema.task()})"
             )
         schema = replace(schema, weights=balanced(schema, self.targets("train")))
-        told = [f"{weight:.3g}" for weight in schema.weights]
+        texts = [f"{weight:.3g}" for weight in schema.weights]
         if schema.outputs > 1:
-            told = [f"{n} ({w})" for n, w in zip(schema.names or range(schema.outputs), told, strict=True)]
-        what = "classes weigh" if schema.kind == "multiclass" else "a yes weighs, against a no"
-        rank_zero_only(print)(f"in the loss, by the training split, {what}: {several(told, 6)}", flush=True)
+            texts = [f"{n} ({w})" for n, w in zip(schema.names or range(schema.outputs), texts, strict=True)]
+        label = "class weights" if schema.kind == "multiclass" else "weight of yes relative to no"
+        rank_zero_only(print)(f"{label} in the loss, from the training split: {several(texts, 6)}", flush=True)
         return schema
 
-    def _new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:
-        """What a trained model is to predict: all of it, held or in a store that goes with this object."""
+    def _open_new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:
+        """All graphs of data new to a trained model, in memory or in a temporary store that is removed with this."""
         source = self.source
         if source.in_memory:
             built = source.build_known(known)
@@ -107,14 +107,14 @@ class Stored(DataModule):
         return compute(graphs, encodings) if source.in_memory else attach(graphs, source.folder, encodings)
 
     def check(self, graphs: Graphs) -> None:
-        """Whether this is the data module for such graphs.
+        """Check that this is the right data module for the graphs.
 
         Raises:
             UserError: it is not; names the right one.
         """
 
     def samples(self, graphs: Graphs) -> int:
-        """How many there are to predict something for."""
+        """The number of samples to predict."""
         return len(graphs)
 
     @property
@@ -150,12 +150,12 @@ class Stored(DataModule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GraphData(Stored, Sized):
-    """Many graphs, each with a target, or with one at each of its nodes, or at some pairs of these.
+    """Many graphs, each with a target of its own, or with targets at its nodes or at pairs of its nodes.
 
     Args:
-        batch_nodes: nodes in a training batch, padding included, on each process, rather than a number of graphs;
-            validation and test then take up to twice as many. None goes by the numbers of graphs.
-        static: fill batches up to one of a few fixed shapes, for compiled training; see `gt.data.static`.
+        batch_nodes: nodes in a training batch of each process, padding included, instead of a number of graphs;
+            validation and test then use up to twice as many. None uses ``batch_size``.
+        static: pad batches to one of a few fixed shapes, for compiled training; see `gt.data.static`.
     """
 
     batch_nodes: int | None = None
@@ -170,12 +170,11 @@ class GraphData(Stored, Sized):
     def check(self, graphs: Graphs) -> None:
         if len(graphs) == 1 and graphs.schema.level == "node" and self.source.option_for_nodes:
             raise UserError(
-                f"{self.source} is one graph: choose data={self.source.option_for_nodes}, where each split is "
-                "some of its nodes"
+                f"{self.source} is a single graph: choose data={self.source.option_for_nodes}, which splits its nodes"
             )
         if graphs.schema.level == "link" and self.spread:
             raise UserError(
-                "trainer=context_parallel shares out pairs of nodes, among which links are ranked: choose trainer=ddp"
+                "trainer=context_parallel distributes the node pairs among which links are ranked: choose trainer=ddp"
             )
 
     def measure(self, split: str) -> dict[str, Any]:
@@ -195,28 +194,28 @@ class GraphData(Stored, Sized):
         return super().loader(split)
 
     def go_by_shapes(self, static: bool) -> None:
-        """Set ``static`` for the loaders that are made from now on."""
+        """Set ``static`` for all loaders created from now on."""
         self.static, self._shapes = static, {}
 
     def _fitted_shapes(self, split: str) -> tuple[Shape, ...]:
-        """The shapes for a split, the same on every rank and whenever a run resumes."""
+        """The static shapes for a split, the same on every rank and after a resume."""
         world, dataset = self.world, self.dataset(split)
         batches = self.batches(split, world=world)
         sizes, edges = dataset.sizes, dataset.edges
         epochs = range(SAMPLED_EPOCHS if batches.shuffle else 1)
         shared = [(batch, rank) for epoch in epochs for batch in batches.plan(epoch) for rank in range(world)]
         sampled = [share for batch, rank in shared if len(share := batches.share(batch, rank))]
-        most = 2 if batches.pairs else 1
-        budget = batches.budget and most * batches.budget
-        return shapes_of(sampled, sizes, edges, bound(sizes, edges, most * batches.batch_size, budget))
+        factor = 2 if batches.pairs else 1
+        budget = batches.budget and factor * batches.budget
+        return shapes_of(sampled, sizes, edges, bound(sizes, edges, factor * batches.batch_size, budget))
 
     def targets(self, split: str) -> Tensor:
         graphs, dataset = self.graphs, self.dataset(split)
-        if dataset.present is not None:  # it may say what is asked, too
+        if dataset.present is not None:  # it may set the targets, too
             dataset.shapes = ()
-            parts = np.split(np.arange(len(dataset)), range(PART, len(dataset), PART))
-            asked = (dataset[Request(tuple(part.tolist()))].y for part in parts)
-            return torch.cat([y for y in asked if y is not None])
+            parts = np.split(np.arange(len(dataset)), range(CHUNK, len(dataset), CHUNK))
+            targets = (dataset[Request(tuple(part.tolist()))].y for part in parts)
+            return torch.cat([y for y in targets if y is not None])
         ids = np.asarray(graphs.splits[split], np.int64)
         if "y" in graphs.graphs:
             return tensor(graphs.graphs["y"][ids])

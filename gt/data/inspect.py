@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: sizes, features, labels, how far apart nodes are, what masks would cost."""
+"""Statistics of a dataset: sizes, features, labels, diameters, and the cost of attention masks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -20,21 +20,21 @@ from gt.masks import Complete, Hops, Mask
 from gt.schema import Schema, many
 
 SAMPLED = 256  # graphs whose diameters are estimated
-BATCHES = 20  # looked at where a source makes its graphs as it goes
-LARGEST = 5_000_000  # edges of a single graph that is looked at as a whole
-SHOWN = 12  # classes or tasks that get a row of their own
+BATCHES = 20  # examined if the source generates its graphs on the fly
+LARGEST = 5_000_000  # edges up to which a single graph is examined as a whole
+SHOWN = 12  # classes or tasks with a row of their own
 WALKS = 30_000_000  # two-step walks in a batch up to which the pairs within two hops are listed
 SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is looked at.
+    """The graphs and features that are examined.
 
     Attributes:
-        nodes, edges: (G,) of each graph; in_degree: (N,) edges that each node reads.
-        sample: some graphs, evenly from all sizes; of a single large graph what a training batch has of it.
-        batch: a training batch of middling size.
+        nodes, edges: (G,) of each graph; in_degree: (N,) incoming edges of each node.
+        sample: some graphs, evenly over all sizes; for a single large graph, a training batch of it.
+        batch: a training batch of median size.
         x: (N, F) node features, edge_attr: (E, F') edge features, or None.
         whole: all graphs of the dataset are counted, rather than those of a few batches.
     """
@@ -50,20 +50,20 @@ class Contents:
 
 
 def contents(data: DataModule) -> Contents:
-    """Look into a dataset that has been opened."""
+    """Examine an open dataset."""
     graphs, batches = data.graphs if isinstance(data, Stored) else None, data.batches("train")
     if graphs is None:
-        return _drawn(list(islice(data.loader("train"), BATCHES)))
+        return _contents_of(list(islice(data.loader("train"), BATCHES)))
     nodes, edges = graphs.sizes, np.diff(graphs.edge_ptr)
     targets = np.asarray(graphs.edge_index)[1] + np.repeat(graphs.node_ptr[:-1], edges)
     if len(graphs) == 1 or not isinstance(batches, Batches):
-        drawn = _drawn(list(islice(data.loader("train"), BATCHES)))
+        sampled = _contents_of(list(islice(data.loader("train"), BATCHES)))
         return replace(
-            drawn,
+            sampled,
             nodes=nodes,
             edges=edges,
             in_degree=np.bincount(targets, minlength=int(graphs.node_ptr[-1])),
-            sample=gather(graphs, [0]) if edges.sum() <= LARGEST else drawn.sample,
+            sample=gather(graphs, [0]) if edges.sum() <= LARGEST else sampled.sample,
             x=graphs.nodes.get("x"),
             edge_attr=graphs.edges.get("edge_attr"),
             whole=True,
@@ -84,18 +84,18 @@ def contents(data: DataModule) -> Contents:
     )
 
 
-def _drawn(batches: list[GraphBatch]) -> Contents:
-    every = [(batch.finish(), batch.padding) for batch in batches]
-    real = [slice(0, batch.num_nodes - padding[1]) for batch, padding in every]
-    sizes = [batch.sizes[: batch.num_graphs - padding[0]] for batch, padding in every]
-    edges = [batch.rowptr[batch.ptr].diff()[: batch.num_graphs - padding[0]] for batch, padding in every]
+def _contents_of(batches: list[GraphBatch]) -> Contents:
+    finished = [(batch.finish(), batch.padding) for batch in batches]
+    real = [slice(0, batch.num_nodes - padding[1]) for batch, padding in finished]
+    sizes = [batch.sizes[: batch.num_graphs - padding[0]] for batch, padding in finished]
+    edges = [batch.rowptr[batch.ptr].diff()[: batch.num_graphs - padding[0]] for batch, padding in finished]
     middle = sorted(batches, key=lambda batch: batch.num_nodes)[len(batches) // 2]
-    xs = [batch.x[rows] for (batch, _), rows in zip(every, real, strict=True) if batch.x is not None]
+    xs = [batch.x[rows] for (batch, _), rows in zip(finished, real, strict=True) if batch.x is not None]
     attributes = [batch.edge_attr for batch in batches if batch.edge_attr is not None]
     return Contents(
         torch.cat(sizes).numpy(),
         torch.cat(edges).numpy(),
-        torch.cat([batch.in_degree[rows] for (batch, _), rows in zip(every, real, strict=True)]).numpy(),
+        torch.cat([batch.in_degree[rows] for (batch, _), rows in zip(finished, real, strict=True)]).numpy(),
         batches[0],
         middle,
         torch.cat(xs).numpy() if xs else None,
@@ -105,10 +105,10 @@ def _drawn(batches: list[GraphBatch]) -> Contents:
 
 
 def double_sweep(batch: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
-    """A lower bound of each graph's diameter, edges taken both ways, and whether all its nodes hang together.
+    """A lower bound on the diameter of each graph, edges taken as undirected, and whether it is connected.
 
-    From the node of the highest degree to the furthest one, and from there to the furthest again (Magnien et al. 2009):
-    exact on trees, within its largest part where a graph falls apart around that node.
+    Goes from the node of highest degree to the furthest node, and from there to the furthest again (Magnien et al.
+    2009): exact on trees; in a disconnected graph, that of the component of the first node.
 
     Returns:
         (B,) int64 hops and (B,) bool; a graph without nodes has neither and counts as connected.
@@ -117,24 +117,24 @@ def double_sweep(batch: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
     ends = batch.edge_index.numpy()
     ends = np.concatenate([ends, ends[::-1]], axis=1)
     degree = np.bincount(ends[0], minlength=batch.num_nodes)
-    first = _sweep(ends, _best(degree, owner, graphs), batch.num_nodes)
-    second = _sweep(ends, _best(first, owner, graphs), batch.num_nodes)
+    first = _hops_from(ends, _argmax_by_graph(degree, owner, graphs), batch.num_nodes)
+    second = _hops_from(ends, _argmax_by_graph(first, owner, graphs), batch.num_nodes)
     furthest = np.zeros(graphs, np.int64)
     np.maximum.at(furthest, owner, second)
-    apart = np.bincount(owner[first < 0], minlength=graphs) > 0
-    return furthest, ~apart
+    disconnected = np.bincount(owner[first < 0], minlength=graphs) > 0
+    return furthest, ~disconnected
 
 
-def _best(values: np.ndarray, owner: np.ndarray, graphs: int) -> np.ndarray:
-    """The node of the largest value in each graph that has any."""
+def _argmax_by_graph(values: np.ndarray, owner: np.ndarray, graphs: int) -> np.ndarray:
+    """The node of the largest value in each non-empty graph."""
     order = np.lexsort((values, owner))
     last = np.searchsorted(owner[order], np.arange(graphs), side="right") - 1
     last_of = order[np.maximum(last, 0)]
     return last_of[owner[last_of] == np.arange(graphs)]
 
 
-def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
-    """(N,) hops from the nearest of some nodes; -1 out of reach."""
+def _hops_from(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
+    """(N,) hops from the nearest start node; -1 if unreachable."""
     hops = np.full(nodes, -1)
     hops[starts] = 0
     hop, frontier = 0, hops == 0
@@ -150,8 +150,8 @@ def _sweep(ends: np.ndarray, starts: np.ndarray, nodes: int) -> np.ndarray:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left")
     return table
 
 
@@ -167,16 +167,16 @@ def size_table(contents: Contents) -> Table:
     for name, values in (*rows.items(), (f"diameter (at least{'' if one else f'; of {len(hops)} graphs'})", hops)):
         numbers = (values.min(), values.mean(), np.median(values), values.max()) if len(values) else (0, 0, 0, 0)
         table.add_row(name, f"{numbers[0]:,}", f"{numbers[1]:,.2f}", f"{numbers[2]:,.0f}", f"{numbers[3]:,}")
-    alone = float((contents.in_degree == 0).mean()) if len(contents.in_degree) else 0.0
-    apart = f"{1 - connected.mean():.1%} of the sampled graphs fall apart"
+    isolated = float((contents.in_degree == 0).mean()) if len(contents.in_degree) else 0.0
+    connectivity = f"{1 - connected.mean():.1%} of the sampled graphs are disconnected"
     if one:
-        apart = "the graph hangs together" if connected.all() else "the graph falls apart"
-    table.caption = f"{alone:.1%} of nodes read nobody; {apart}"
+        connectivity = "the graph is connected" if connected.all() else "the graph is disconnected"
+    table.caption = f"{isolated:.1%} of nodes have no incoming edges; {connectivity}"
     return table
 
 
 def feature_table(contents: Contents, schema: Schema) -> Table:
-    """Each column of node and edge features: its vocabulary, what of it occurs and what occurs most."""
+    """Each column of node and edge features: its vocabulary, the values that occur and the most frequent one."""
     table = _table("features", "", "values", "that occur", "most frequent", "its share")
     columns = (("node", contents.x, schema.node_vocab), ("edge", contents.edge_attr, schema.edge_vocab))
     for name, values, vocab in columns:
@@ -186,21 +186,21 @@ def feature_table(contents: Contents, schema: Schema) -> Table:
             table.add_row(f"{name}: {values.shape[1]} numbers", "", "", f"mean {np.mean(values):.3g}", "")
         for column, size in enumerate(vocab if values is not None else ()):
             counts = np.bincount(np.asarray(values)[:, column], minlength=size)
-            most, total = int(counts.argmax()), max(int(counts.sum()), 1)
-            label = repr(schema.names[most]) if name == "node" and schema.is_language_model else str(most)
+            top, total = int(counts.argmax()), max(int(counts.sum()), 1)
+            label = repr(schema.names[top]) if name == "node" and schema.is_language_model else str(top)
             table.add_row(
-                f"{name} column {column}", f"{size:,}", f"{(counts > 0).sum():,}", label, f"{counts[most] / total:.1%}"
+                f"{name} column {column}", f"{size:,}", f"{(counts > 0).sum():,}", label, f"{counts[top] / total:.1%}"
             )
     return table
 
 
 def label_table(data: DataModule) -> Table:
-    """The targets of each split: shares of classes, or what numbers there are, and how many are missing."""
+    """The targets of each split: class shares, or mean and deviation, and how many are missing."""
     schema, splits = data.schema, [split for split in SPLITS if data.has(split)]
     table = _table(f"targets: for each {schema.level} {schema.answer()}", "", *splits)
     targets = [data.targets(split) for split in splits]
     if schema.level == "link":
-        targets = [target[~target[:, 0].isnan()] for target in targets]  # others are those that links are ranked among
+        targets = [target[~target[:, 0].isnan()] for target in targets]  # without rivals
     samples = [len(data.dataset(split)) for split in splits]
     if schema.level == "node" and samples != list(map(len, targets)):
         table.add_row("graphs, or blocks", *(f"{count:,}" for count in samples))
@@ -213,27 +213,30 @@ def label_table(data: DataModule) -> Table:
 def _label_rows(schema: Schema, targets: list[Tensor]) -> Iterable[tuple[str, list[str]]]:
     if schema.kind == "multiclass":
         targets = [classes(schema, target) for target in targets]
-        known = [target[target >= 0] for target in targets]
-        yield "missing", [_share(1 - len(k) / max(t.numel(), 1)) for k, t in zip(known, targets, strict=True)]
-        shares = [torch.bincount(k, minlength=schema.outputs) / max(len(k), 1) for k in known]
+        labelled = [target[target >= 0] for target in targets]
+        yield "missing", [_share(1 - len(k) / max(t.numel(), 1)) for k, t in zip(labelled, targets, strict=True)]
+        shares = [torch.bincount(k, minlength=schema.outputs) / max(len(k), 1) for k in labelled]
         order = shares[0].argsort(descending=True, stable=True)
-        for place in order[:SHOWN].tolist():
-            name = repr(schema.names[place]) if schema.names else str(place)
-            yield f"class {name}", [_share(float(share[place])) for share in shares]
+        for index in order[:SHOWN].tolist():
+            name = repr(schema.names[index]) if schema.names else str(index)
+            yield f"class {name}", [_share(float(share[index])) for share in shares]
         if schema.outputs > SHOWN:
             rest = [_share(float(share[order[SHOWN:]].sum())) for share in shares]
-            yield f"the other {schema.outputs - SHOWN} together", rest
+            yield f"the other {schema.outputs - SHOWN} classes", rest
         return
     columns = [target.view(len(target), -1).double() for target in targets]
-    for place in range(min(columns[0].shape[1], SHOWN)):
-        of_each = [column[:, place] for column in columns]
-        known = [values[~values.isnan()] for values in of_each]
-        name = f"{schema.names[place] if schema.names else f'output {place}'}: " if schema.outputs > 1 else ""
-        yield f"{name}missing", [_share(1 - len(k) / max(len(v), 1)) for k, v in zip(known, of_each, strict=True)]
+    for index in range(min(columns[0].shape[1], SHOWN)):
+        values_by_split = [column[:, index] for column in columns]
+        labelled = [values[~values.isnan()] for values in values_by_split]
+        name = f"{schema.names[index] if schema.names else f'output {index}'}: " if schema.outputs > 1 else ""
+        yield (
+            f"{name}missing",
+            [_share(1 - len(k) / max(len(v), 1)) for k, v in zip(labelled, values_by_split, strict=True)],
+        )
         if schema.kind == "binary":
-            yield f"{name}yes", [_share(float(k.mean())) if len(k) else "-" for k in known]
+            yield f"{name}yes", [_share(float(k.mean())) if len(k) else "-" for k in labelled]
         else:
-            yield f"{name}mean ± deviation", [f"{k.mean():.4g} ± {k.std(correction=0):.3g}" for k in known]
+            yield f"{name}mean ± deviation", [f"{k.mean():.4g} ± {k.std(correction=0):.3g}" for k in labelled]
     if columns[0].shape[1] > SHOWN:
         yield f"{columns[0].shape[1] - SHOWN} more outputs", ["" for _ in targets]
 
@@ -243,7 +246,7 @@ def _share(value: float) -> str:
 
 
 def mask_table(batch: GraphBatch, demand: Demand) -> Table:
-    """What attention under each mask would cost on a batch: pairs, and the time each backend is expected to take."""
+    """The cost of attention under each mask on a batch: pairs, and the expected time of each backend."""
     graphs, nodes = batch.num_graphs, batch.num_nodes
     share = 1 - nodes / (graphs * batch.max_nodes)
     table = _table(
@@ -254,7 +257,7 @@ def mask_table(batch: GraphBatch, demand: Demand) -> Table:
         f"on a training batch of {many(graphs, 'graph')}, {nodes:,} nodes{padded}; "
         f"{demand.heads} heads of {demand.channels}, {demand.device}"
     )
-    every = int((batch.sizes**2).sum())
+    all_pairs = int((batch.sizes**2).sum())
     masks: dict[str, Mask] = {"Hops(1)": Hops(1), "Hops(2)": Hops(2), "Complete()": Complete()}
     for name, mask in masks.items():
         if name == "Hops(2)" and int(batch.in_degree[batch.edge_index[0]].sum()) > WALKS:
@@ -263,7 +266,7 @@ def mask_table(batch: GraphBatch, demand: Demand) -> Table:
         pairs = mask(batch)
         times = {k: v for k, v in explain(pairs, demand).items() if not isinstance(v, str)}
         shown = ", ".join(f"{backend} {1e3 * time:.2f}" for backend, time in sorted(times.items(), key=lambda i: i[1]))
-        density = pairs.count / max(every, 1)
+        density = pairs.count / max(all_pairs, 1)
         reads = pairs.count / max(nodes, 1)
         table.add_row(name, f"{pairs.count:,}", f"{reads:.1f}", f"{density:.1%}", choose(pairs, demand), shown)
     return table

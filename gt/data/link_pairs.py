@@ -1,4 +1,4 @@
-"""Links within each of many graphs: what they are told from, and the pairs of nodes that each is ranked among."""
+"""Links within each of many graphs: negative sampling for training, and the node pairs that links are ranked among."""
 
 import copy
 from collections.abc import Callable
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gt.data.batching import mixed
+from gt.data.batching import hashed
 from gt.graph import GraphBatch
 from gt.link_targets import COLUMNS, Role
 from gt.ranges import at_least
 
-LAST = np.uint64(1 << 63)  # above every chance
+NEVER = np.uint64(1 << 63)  # above every random priority
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """Pairs that are no links, drawn anew in each epoch in place of those that the data name.
+    """Negative pairs, resampled each epoch, that replace those in the data.
 
-    For each link (u, v) so many pairs of u and a node of its graph that u is not linked to, which may be u itself, no
-    pair twice, as the Long Range Graph Benchmark draws them (Dwivedi et al. 2022); fewer where there are no more. To be
-    the ``present`` of a source.
+    For each link (u, v), ``count`` distinct pairs of u and a node of its graph that u is not linked to, possibly u
+    itself, as in the Long Range Graph Benchmark (Dwivedi et al. 2022); fewer if there are no more. Used as the
+    ``present`` of a source.
     """
 
     count: int
@@ -30,21 +30,21 @@ class Negatives:
         at_least(1, self.count, "negatives")
 
     def __call__(self, batch: GraphBatch, random: np.ndarray) -> GraphBatch:
-        """The batch with its links and the pairs that are none; ``random`` (B,) uint64 says which."""
+        """The batch with its links and negative pairs, drawn by ``random`` (B,) uint64."""
         assert batch.links is not None
         assert batch.y is not None
         links = batch.links.numpy()[:, batch.y[:, 0].numpy() == 1]
-        position, most = batch.position.numpy(), max(batch.max_nodes, 1)
+        position, max_nodes = batch.position.numpy(), max(batch.max_nodes, 1)
         sources, row, times = np.unique(links[0], return_inverse=True, return_counts=True)
         graph = batch.batch.numpy()[sources]
-        free = np.arange(most) < np.diff(batch.ptr.numpy())[graph][:, None]  # (sources, nodes of a graph)
+        free = np.arange(max_nodes) < np.diff(batch.ptr.numpy())[graph][:, None]  # (sources, nodes of a graph)
         free[row, position[links[1]]] = False
-        # a random number for each pair, whatever the batch: of each source the pairs with the lowest are drawn
-        pair = position[sources][:, None] * np.int64(1 << 32) + np.arange(most)
-        chance = mixed(pair, random[graph][:, None]) >> np.uint64(1)
-        chance[~free] = LAST
+        # a random priority for each pair, independent of the batch: each source gets the pairs with the lowest
+        pair = position[sources][:, None] * np.int64(1 << 32) + np.arange(max_nodes)
+        priority = hashed(pair, random[graph][:, None]) >> np.uint64(1)
+        priority[~free] = NEVER
         count = np.minimum(self.count * times, free.sum(1))
-        drawn = chance.argsort(axis=1)[np.arange(most) < count[:, None]]
+        drawn = priority.argsort(axis=1)[np.arange(max_nodes) < count[:, None]]
         negative = np.stack([sources.repeat(count), batch.ptr.numpy()[graph].repeat(count) + drawn])
         batch = copy.copy(batch)
         batch.links = torch.from_numpy(np.concatenate([links, negative], axis=1))
@@ -54,10 +54,10 @@ class Negatives:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Makes an evaluation ask about every pair that a link is ranked among, see `with_rivals`.
+    """Adds to evaluation batches every pair that a link is ranked among, see `with_rivals`.
 
     Attributes:
-        present: what a batch is shown as before that, see `gt.data.source.Source`; None: as it is.
+        present: transform applied first, see `gt.data.source.Source`; None for none.
     """
 
     present: Callable[[GraphBatch, np.ndarray], GraphBatch] | None = None
@@ -67,9 +67,9 @@ class Ranked:
 
 
 def with_rivals(batch: GraphBatch) -> GraphBatch:
-    """The batch asked, after each link (u, v), about u and every other node of its graph, which v is ranked among.
+    """The batch with, after each link (u, v), the pairs of u and every other node of its graph, to rank v among.
 
-    Targets get the columns that `gt.link_metrics.LinkRanks` goes by; rivals have no label, so that no loss counts them.
+    Targets get the columns that `gt.link_metrics.LinkRanks` needs; rivals have no label, so that losses ignore them.
     """
     assert batch.links is not None
     assert batch.y is not None
@@ -77,28 +77,28 @@ def with_rivals(batch: GraphBatch) -> GraphBatch:
     linked, graph = label == 1, batch.batch[links[0]]
     rows = torch.where(linked, batch.sizes[graph], 1)
     question = torch.arange(len(label)).repeat_interleave(rows)
-    place = torch.arange(len(question)) - (rows.cumsum(0) - rows)[question]
-    asked, (source, target) = place == 0, links[:, question]
+    rank_row = torch.arange(len(question)) - (rows.cumsum(0) - rows)[question]
+    is_query, (source, target) = rank_row == 0, links[:, question]
     first = batch.ptr[graph][question]
-    rival = first + place - 1
-    target = torch.where(asked, target, rival + (rival >= target))
+    rival = first + rank_row - 1
+    target = torch.where(is_query, target, rival + (rival >= target))
     sources, row = links[0].unique(return_inverse=True)
-    known = torch.zeros(len(sources), batch.max_nodes, dtype=torch.bool)
-    known[row[linked], batch.position[links[1, linked]]] = True
+    is_linked = torch.zeros(len(sources), batch.max_nodes, dtype=torch.bool)
+    is_linked[row[linked], batch.position[links[1, linked]]] = True
     role = torch.full_like(source, Role.RIVAL)
     role[source == target] = Role.ITSELF
-    role[known[row[question], target - first]] = Role.LINKED
-    role[asked] = Role.ASKED
-    alike = torch.zeros(batch.num_graphs).index_add(0, graph, linked.float())[graph]  # links of the same graph
-    weight = torch.where(linked, alike.reciprocal(), 0.0)[question] * asked
+    role[is_linked[row[question], target - first]] = Role.LINKED
+    role[is_query] = Role.ASKED
+    links_of_graph = torch.zeros(batch.num_graphs).index_add(0, graph, linked.float())[graph]  # links of the same graph
+    weight = torch.where(linked, links_of_graph.reciprocal(), 0.0)[question] * is_query
     batch = copy.copy(batch)
     batch.links = torch.stack([source, target])
-    batch.y = torch.stack([label[question].where(asked, torch.nan), role.float(), weight], dim=1)
+    batch.y = torch.stack([label[question].where(is_query, torch.nan), role.float(), weight], dim=1)
     return batch
 
 
 def asked(batch: GraphBatch) -> torch.Tensor:
-    """Which rows of a batch are pairs that the data name, or `Negatives` that were drawn, rather than rivals."""
+    """The rows of a batch that are pairs from the data, or sampled `Negatives`, rather than rivals."""
     assert batch.links is not None
     if batch.y is None or batch.y.shape[1] < COLUMNS:
         return torch.arange(batch.links.shape[1])

@@ -1,4 +1,4 @@
-"""What is worth a line before a run begins: splits that cannot be scored, targets that a logarithm would suit."""
+"""Notices before a run: splits that cannot be scored, targets that would benefit from logarithms, and the like."""
 
 from collections.abc import Mapping
 
@@ -16,9 +16,10 @@ SPLITS = ("train", "valid", "test")
 
 
 def targets_of(data: DataModule) -> dict[str, Tensor]:
-    """The targets of each split of open data; of none where what they hold says nothing.
+    """The targets of each split of open data; empty if their distribution means little.
 
-    Pairs are drawn to be told from links; choices are no classes; of words most are rare.
+    That is so for links (negatives are sampled), for pointers and sequences (not fixed classes), and for words (most
+    are rare).
     """
     schema = data.schema
     words = schema.tokenizer and schema.level == "node"
@@ -28,7 +29,7 @@ def targets_of(data: DataModule) -> dict[str, Tensor]:
 
 
 def decades_of(data: DataModule) -> float:
-    """Powers of ten that the numbers to predict of open data span, all splits together; 0 where ``data.log=true`` is
+    """The powers of ten that the numeric targets of open data span over all splits; 0 if ``data.log=true`` is already
     set, would be refused or is hardly worth it."""
     targets = [target.view(len(target), -1) for target in targets_of(data).values()]
     if not targets or data.schema.log or not hasattr(data.source, "numbers"):
@@ -38,33 +39,33 @@ def decades_of(data: DataModule) -> float:
 
 
 def check_varied(data: DataModule) -> None:
-    """Whether the targets of open data, all splits together, have two values at least.
+    """Check that the targets of open data are not constant over all splits.
 
     Raises:
-        UserError: all that are labelled have the same; of several, in each column.
+        UserError: all labelled targets have the same value, in every column.
     """
     schema, targets = data.schema, targets_of(data)
     if not targets:
         return
     first, *_ = targets.values()
     columns = first.view(len(first), -1).shape[1]
-    for number in range(columns):  # the first that varies ends the search: there may be many, of many rows
+    for number in range(columns):  # stops at the first column that varies: there may be many columns and rows
         column = torch.cat([target.view(len(target), columns)[:, number] for target in targets.values()])
-        known = column[column != UNLABELLED if schema.kind == "multiclass" else ~column.isnan()]
-        if not len(known) or known.min() < known.max():
+        labelled = column[column != UNLABELLED if schema.kind == "multiclass" else ~column.isnan()]
+        if not len(labelled) or labelled.min() < labelled.max():
             return
-    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), known[0].item()
+    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), labelled[0].item()
     if columns > 1:
-        raise UserError(f"{name}: each has one value only: there is nothing to learn")
+        raise UserError(f"{name}: each has only one value: there is nothing to learn")
     if schema.kind == "regression":
-        raise UserError(f"{name} is {only:g} throughout: there is nothing to learn")
+        raise UserError(f"{name} is always {only:g}: there is nothing to learn")
     words = schema.answers[0] if schema.answers else schema.names if schema.kind == "multiclass" else ()
-    said = repr(words[int(only)]) if words else f"{only:g}"
-    raise UserError(f"{name} has one class only, {said}: there is nothing to tell apart")
+    label = repr(words[int(only)]) if words else f"{only:g}"
+    raise UserError(f"{name} has only one class, {label}: there is nothing to learn")
 
 
 def notices(data: DataModule) -> list[str]:
-    """A line for whatever is odd in the targets of open data."""
+    """A line for each oddity in the targets of open data."""
     schema, targets = data.schema, targets_of(data)
     if not targets:
         return []
@@ -73,12 +74,12 @@ def notices(data: DataModule) -> list[str]:
         return [f"the targets span {span:.1f} decades: data.log=true would learn their logarithms"] if span else []
     if schema.kind == "binary":
         return one_sided(schema, targets)
-    chosen = hasattr(data.source, "numbers")  # whether somebody could have said that they are no classes
-    return one_split(schema, targets) + (in_no_split(schema, targets) if chosen else [])
+    adjustable = hasattr(data.source, "numbers")  # whether the user could have set data.kind=regression
+    return one_split(schema, targets) + (in_no_split(schema, targets) if adjustable else [])
 
 
 def one_sided(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
-    """A line for each split some of whose yes/no tasks have one answer only."""
+    """A line for each split in which some yes/no tasks have only one class."""
     lines = []
     for split, target in targets.items():
         target = target.view(len(target), -1)
@@ -88,14 +89,14 @@ def one_sided(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
         elif tasks:
             names = [schema.names[task] if schema.names else str(task) for task in tasks]
             lines.append(
-                f"in the {split} split {len(tasks)} of {schema.outputs} tasks have one class or no label, and do not "
-                f"count in auroc and ap: {several(names, 4)}"
+                f"in the {split} split {len(tasks)} of {schema.outputs} tasks have one class or no label, and are left "
+                f"out of auroc and ap: {several(names, 4)}"
             )
     return lines
 
 
 def one_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
-    """A line for a split of one class, and one for the classes that are in one split only."""
+    """A line for each split with a single class, and one for the classes that occur in a single split."""
     counts = {
         split: np.bincount(target[target != UNLABELLED].flatten().numpy(), minlength=schema.outputs)
         for split, target in targets.items()
@@ -106,21 +107,21 @@ def one_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
         for split, count in counts.items()
         if (count > 0).sum() == 1
     ]
-    where = {split: count > 0 for split, count in counts.items()}
-    alone = [n for n in range(schema.outputs) if sum(bool(has[n]) for has in where.values()) == 1]
-    if alone and len(counts) > 1:
-        told = [f"{names[n]} ({next(split for split, has in where.items() if has[n])})" for n in alone]
-        lines.append(f"{len(alone)} of {schema.outputs} classes are in one split only: {several(told, 4)}")
+    present = {split: count > 0 for split, count in counts.items()}
+    exclusive = [n for n in range(schema.outputs) if sum(bool(has[n]) for has in present.values()) == 1]
+    if exclusive and len(counts) > 1:
+        listed = [f"{names[n]} ({next(split for split, has in present.items() if has[n])})" for n in exclusive]
+        lines.append(f"{len(exclusive)} of {schema.outputs} classes are in only one split: {several(listed, 4)}")
     return lines
 
 
 def in_no_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
-    """A line for classes that no sample has, which keep the numbers of the data: these may be no classes."""
-    absent = sorted({*range(schema.outputs)} - {*torch.cat([each.flatten() for each in targets.values()]).tolist()})
+    """A line for numbered classes that no sample has: the numbers may not be classes."""
+    absent = sorted({*range(schema.outputs)} - {*torch.cat([target.flatten() for target in targets.values()]).tolist()})
     if not absent or schema.names:
         return []
-    told = several([str(n) for n in absent], 4)
+    listed = several([str(n) for n in absent], 4)
     return [
-        f"{len(absent)} of {schema.outputs} classes are in no split: {told}; where the target measures something, "
+        f"{len(absent)} of {schema.outputs} classes are in no split: {listed}; if the target measures something, "
         "data.kind=regression learns it as a number"
     ]

@@ -1,6 +1,6 @@
-"""What a program holds rather than a file: SMILES, texts, PyG's and NetworkX's graphs, read as a trained model does.
+"""In-memory objects as new data for a trained model: SMILES, texts, PyG and NetworkX graphs.
 
-What reads one kind is imported when it is met: molecules take RDKit, which readers of texts may lack.
+The readers are imported on demand: molecules need RDKit, which may not be installed.
 """
 
 import tempfile
@@ -29,33 +29,35 @@ from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
 
 ATOM_FEATURES = 9  # in OGB
-PART = 2000  # molecules that a process reads at a time, and objects that are held rather than stored
+CHUNK = 2000  # molecules that a process reads at a time; and the number of objects up to which no store is used
 
 
 class Objects(LinkSource):
-    """Objects of one kind, in their order.
+    """Objects of one kind, in the given order.
 
     Args:
-        items: text or SMILES, as the model has learned from either; or `torch_geometric.data.Data`, whose
-            ``edge_label_index`` (2, K) are the links that are asked for; or NetworkX graphs, with the attributes of
-            nodes and edges that the files of the training had.
+        items: texts or SMILES, whichever the model was trained on; or `torch_geometric.data.Data`, whose
+            ``edge_label_index`` (2, K) are the links to predict; or NetworkX graphs with the node and edge attributes
+            of the training files.
 
     Raises:
-        UserError: no items, or of several kinds; on ``open``, what the model cannot read.
+        UserError: no items, or items of several kinds; on ``open``, items that the model cannot read.
     """
 
     name = "objects"
 
     def __init__(self, items: Sequence[Any]) -> None:
         if isinstance(items, str | Data | nx.Graph):
-            raise UserError(f"what is predicted are several items, in a list: [{type(items).__name__}]")
+            raise UserError(f"pass the items to predict in a list: [{type(items).__name__}]")
         self.items, self.root = list(items), Path(tempfile.gettempdir())
-        self.in_memory = len(self.items) <= PART  # a service answers without a disk
+        self.in_memory = len(self.items) <= CHUNK  # a service can then answer without a disk
         kinds = {kind for item in self.items for kind in (str, Data, nx.Graph) if isinstance(item, kind)}
-        odd = [item for item in self.items if not isinstance(item, str | Data | nx.Graph | None)]
-        if odd or len(kinds) != 1:
-            said = f"not a {type(odd[0]).__name__}" if odd else "all of one kind" if kinds else "and there are none"
-            raise UserError(f"what is predicted are texts, SMILES, PyG's Data or NetworkX graphs, {said}")
+        wrong = [item for item in self.items if not isinstance(item, str | Data | nx.Graph | None)]
+        if wrong or len(kinds) != 1:
+            problem = (
+                f"not a {type(wrong[0]).__name__}" if wrong else "all of one kind" if kinds else "and there are none"
+            )
+            raise UserError(f"the items to predict must be texts, SMILES, PyG Data or NetworkX graphs, {problem}")
         (self.kind,) = kinds
         links = getattr(self.items[0], "edge_label_index", None) if len(self.items) == 1 else None
         self.query_pairs = None if links is None else links.T.cpu().numpy()
@@ -68,44 +70,44 @@ class Objects(LinkSource):
 
     def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
         if self.kind is Data:
-            return self._pyg(known)
+            return self._from_pyg(known)
         if self.kind is nx.Graph:
-            return self._networkx(known)
+            return self._from_networkx(known)
         if known.is_language_model:
-            return self._tokens(known)
+            return self._from_tokens(known)
         if known.tokenizer:
-            return self._texts(known)
+            return self._from_texts(known)
         if reads_molecules(known):
-            return self._molecules(known)
-        raise UserError("this model reads neither texts nor molecules: hand it PyG's Data or NetworkX graphs")
+            return self._from_molecules(known)
+        raise UserError("this model reads neither texts nor molecules: pass PyG Data or NetworkX graphs")
 
-    def _pyg(self, known: Schema) -> Graphs:
+    def _from_pyg(self, known: Schema) -> Graphs:
         graphs = self.items
         if reads_molecules(known):
             check_codes(graphs)
-        if known.level == "link":  # what PyG calls y are then labels of nodes
-            graphs = [Data.from_dict({k: v for k, v in each.to_dict().items() if k != "y"}) for each in graphs]
+        if known.level == "link":  # PyG's y then holds node labels
+            graphs = [Data.from_dict({k: v for k, v in graph.to_dict().items() if k != "y"}) for graph in graphs]
         return pack_known(read(graphs, "these graphs", known.level, optional=True), "these graphs", known)
 
     def _table(self, column: str) -> Table:
         return Table("items", {column: np.array(self.items, dtype=object)}, lambda row: f"item {row}")
 
-    def _molecules(self, known: Schema) -> Generator[Graphs]:
+    def _from_molecules(self, known: Schema) -> Generator[Graphs]:
         from gt.data.molecules.known import molecules_of
 
-        self.records = yield from molecules_of(self._table("smiles"), "smiles", known, None, PART)
+        self.records = yield from molecules_of(self._table("smiles"), "smiles", known, None, CHUNK)
 
-    def _texts(self, known: Schema) -> Graphs:
+    def _from_texts(self, known: Schema) -> Graphs:
         from gt.data.text.known import texts_of
         from gt.data.text.paths import packed
 
         texts, y, self.records = texts_of([self._table("text")], ["text"], known)
         return packed(texts, y, loads(known.tokenizer), known, known.longest)
 
-    def _tokens(self, known: Schema) -> Graphs:
-        """Each text a path along which nodes read those before; of each token the next one is predicted."""
+    def _from_tokens(self, known: Schema) -> Graphs:
+        """Texts as paths on which nodes see the previous ones; each token predicts the next."""
         if empty := [row for row, text in enumerate(self.items) if not text]:
-            raise UserError(f"item {empty[0]} is empty: a language model goes on after a token at least")
+            raise UserError(f"item {empty[0]} is empty: a language model needs at least one token to continue")
         tokenizer = loads(known.tokenizer)
         encoded = tokenizer.encode(self.items)
         sizes = np.array([len(tokens) for tokens in encoded], np.int64)
@@ -122,28 +124,28 @@ class Objects(LinkSource):
             schema=replace(known, max_nodes=int(sizes.max())),
         )
 
-    def _networkx(self, known: Schema) -> Graphs:
+    def _from_networkx(self, known: Schema) -> Graphs:
         if not reads_names(known):
             raise UserError(
-                "this model has learned from no attributes of nodes by name: hand it PyG's Data, SMILES or text"
+                "this model has not learned from named node attributes: pass PyG Data, SMILES or text instead"
             )
         records = [record_of(graph, f"graph {row}", dict(graph.graph)) for row, graph in enumerate(self.items)]
-        nodes, edges, about, undirected = tables(records, "the graphs", known)
+        nodes, edges, graph_table, undirected = tables(records, "the graphs", known)
         if undirected != known.undirected:
-            right, kind = ("an undirected graph", "nx.Graph") if known.undirected else ("a directed one", "nx.DiGraph")
-            raise UserError(f"graph 0 has to be {right}, as the model has learned from such: hand over an {kind}")
-        graphs, self.records = assemble_known(nodes, edges, about, Choices(undirected=undirected), known)
+            kind, cls = ("an undirected graph", "nx.Graph") if known.undirected else ("a directed one", "nx.DiGraph")
+            raise UserError(f"graph 0 must be {kind}, as in the model's training data: pass an {cls}")
+        graphs, self.records = assemble_known(nodes, edges, graph_table, Choices(undirected=undirected), known)
         return graphs
 
 
 def reads_names(schema: Schema) -> bool:
-    """Whether NetworkX's graphs are read, by the names of features of nodes, or these are the degree alone."""
+    """Whether NetworkX graphs can be read: node features have names, or are only the degree."""
     return len(schema.node_names) == len(schema.node_categories) and bool(schema.node_names or schema.degree)
 
 
 def reads_molecules(schema: Schema) -> bool:
-    """Whether nodes are atoms as OGB describes them, which SMILES are turned into."""
-    if len(schema.node_vocab) != ATOM_FEATURES:  # others need not import what reads molecules
+    """Whether nodes are atoms with OGB's features, so that SMILES can be read."""
+    if len(schema.node_vocab) != ATOM_FEATURES:  # avoids importing RDKit for other models
         return False
     from gt.data.molecules.smiles import ATOM_VOCAB
 
@@ -151,24 +153,24 @@ def reads_molecules(schema: Schema) -> bool:
 
 
 def check_codes(graphs: Sequence[Data]) -> None:
-    """Whether the atoms of graphs that carry their SMILES are counted as in OGB, as a model of molecules reads them.
+    """Check that graphs with SMILES have the atom codes of OGB, which models of molecules expect.
 
-    PyG's ``from_smiles`` has as many features, most of which also fit, counted from other ends.
+    PyG's ``from_smiles`` has the same number of features, mostly in the same ranges, but with different codes.
 
     Raises:
-        UserError: those of one are not.
+        UserError: a graph has other codes.
     """
     from gt.data.molecules.smiles import smiles_graphs
 
-    named = [place for place, graph in enumerate(graphs) if isinstance(getattr(graph, "smiles", None), str)]
-    if not named:
+    indices = [index for index, graph in enumerate(graphs) if isinstance(getattr(graph, "smiles", None), str)]
+    if not indices:
         return
-    ours = smiles_graphs([graphs[place].smiles for place in named])
-    rows = np.split(ours.x, pointers(ours.node_counts)[1:-1])
-    for place, own in zip([named[kept] for kept in ours.indices], rows, strict=False):
-        theirs = graphs[place].x
-        if theirs is not None and theirs.shape == own.shape and not np.array_equal(theirs.cpu().numpy(), own):
+    reference = smiles_graphs([graphs[index].smiles for index in indices])
+    rows = np.split(reference.x, pointers(reference.node_counts)[1:-1])
+    for index, expected in zip([indices[position] for position in reference.indices], rows, strict=False):
+        x = graphs[index].x
+        if x is not None and x.shape == expected.shape and not np.array_equal(x.cpu().numpy(), expected):
             raise UserError(
-                f"item {place}: its x does not count atoms as OGB's smiles2graph does, by which this model has learned "
-                "(PyG's from_smiles does otherwise): hand it SMILES, [graph.smiles for graph in graphs]"
+                f"item {index}: its x does not have the atom codes of OGB's smiles2graph, with which this model was "
+                "trained (PyG's from_smiles has others): pass SMILES, [graph.smiles for graph in graphs]"
             )

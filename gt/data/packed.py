@@ -1,4 +1,4 @@
-"""Packed graphs: the flat arrays of all graphs of a data set, in memory or mapped from a store."""
+"""Packed graphs: flat arrays of all graphs of a dataset, in memory or memory-mapped from a store."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gt.data.arrays import Rows, holding
+from gt.data.arrays import Rows, smallest_integer_dtype
 from gt.schema import Schema
 
 Arrays = dict[str, np.ndarray]
@@ -21,15 +21,15 @@ class Graphs:
     Attributes:
         node_ptr, edge_ptr: (G + 1,) int64 offsets.
         edge_index: (2, E) integers, row 0 the source and row 1 the target, numbered from 0 within each graph and
-            sorted by (graph, target, source); ``sort_edges`` brings any order into this one.
-        nodes, edges, graphs: arrays with one row a node (``x``), an edge (``edge_attr``), a graph (``y``).
-        pairs: arrays with one row for each two nodes of a graph, n * n for a graph of n nodes, by first and second.
-        links: arrays with one row for each pair that has a target, as many a graph as ``graphs["links"]`` (G,) says:
-            ``ends`` (two columns, numbered from 0 within each graph) and ``y``; none where links have no targets.
+            sorted by (graph, target, source); ``sort_edges`` establishes this order.
+        nodes, edges, graphs: arrays with a row per node (``x``), edge (``edge_attr``) or graph (``y``).
+        pairs: arrays with a row per ordered node pair, n * n for a graph of n nodes, sorted by first and second node.
+        links: arrays with a row per node pair that has a target, of which a graph has ``graphs["links"]`` (G,):
+            ``ends`` (two columns, numbered from 0 within each graph) and ``y``; empty if links have no targets.
         splits: graph numbers under ``train``, ``valid`` and ``test``.
-        encodings: what was computed of each node's place, see `gt.encodings`; kept in files of their own.
-        schema: what a model needs to know of these arrays.
-        notes: facts worth showing (JSON values), such as rows that were skipped.
+        encodings: positional and structural encodings, see `gt.encodings`; stored in separate files.
+        schema: what a model needs to know about these arrays.
+        notes: information worth showing (JSON values), such as the number of skipped rows.
     """
 
     node_ptr: np.ndarray
@@ -50,7 +50,7 @@ class Graphs:
 
     @property
     def sizes(self) -> np.ndarray:
-        """(G,) nodes of each graph."""
+        """(G,) the number of nodes of each graph."""
         return np.diff(self.node_ptr)
 
     @property
@@ -64,7 +64,7 @@ class Graphs:
         return pointers(np.asarray(self.graphs.get("links", np.zeros(len(self), np.int64))))
 
     def between(self, low: int, high: int) -> "Graphs":
-        """The graphs ``low <= g < high`` without splits and notes, as arrays of their own."""
+        """A copy of the graphs ``low <= g < high``, without splits and notes."""
         parts: dict[str, Any] = {}
         pointer = (self.node_ptr, self.edge_ptr, self.pair_ptr, np.arange(len(self) + 1), self.link_ptr)
         for group, rows in zip(GROUPS, pointer, strict=False):  # all but the splits
@@ -79,7 +79,7 @@ class Graphs:
         )
 
     def sort_edges(self) -> "Graphs":
-        """Sort edges by (graph, target, source), their attributes with them; in place, returns self."""
+        """Sort edges and their attributes by (graph, target, source), in place; returns self."""
         graph = np.repeat(np.arange(len(self)), np.diff(self.edge_ptr))
         source, target = self.edge_index
         order = np.lexsort((source, target, graph))
@@ -96,13 +96,13 @@ def pointers(sizes: np.ndarray) -> np.ndarray:
     return ends
 
 
-def held(flags: np.ndarray, pointer: np.ndarray) -> np.ndarray:
-    """(G,) how many of some flags (R,) are set in each of the runs that offsets (G + 1,) tell apart."""
+def count_in_runs(flags: np.ndarray, pointer: np.ndarray) -> np.ndarray:
+    """(G,) the number of set flags (R,) in each of the runs given by offsets (G + 1,)."""
     return np.diff(pointers(flags)[pointer])
 
 
 def smallest(values: np.ndarray) -> np.ndarray:
-    """The same numbers in the smallest integer type that holds them; booleans and real numbers stay."""
+    """Integers in the smallest dtype that holds them; booleans and floats unchanged."""
     if values.dtype.kind not in "iu" or values.size == 0:
         return values
-    return values.astype(holding(int(values.min()), int(values.max())), copy=False)
+    return values.astype(smallest_integer_dtype(int(values.min()), int(values.max())), copy=False)

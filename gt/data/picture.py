@@ -1,4 +1,4 @@
-"""A picture of a few graphs, laid out by springs; and how any picture is written."""
+"""Pictures of a few graphs in a force-directed layout, and writing of figures."""
 
 from pathlib import Path
 
@@ -10,36 +10,36 @@ from gt.data.files import whole
 from gt.graph import GraphBatch
 from gt.schema import Schema
 
-LARGEST = 200  # nodes drawn of a graph: those nearest to its first one with an edge
+LARGEST = 200  # maximum number of nodes drawn of a graph: those nearest to its first node with an edge
 COLOURS = mpl.colormaps["tab20"]
 UNKNOWN = (0.8, 0.8, 0.8, 1.0)
 ROUNDS = 120
 
 
 def layout(ends: np.ndarray, nodes: int) -> np.ndarray:
-    """(nodes, 2) places in the plane: neighbours pull, all push apart (Fruchterman & Reingold 1991).
+    """(nodes, 2) positions: neighbours attract and all nodes repel each other (Fruchterman & Reingold 1991).
 
     Args:
-        ends: (2, E) node numbers.
+        ends: (2, E) node indices.
     """
     links = np.zeros((nodes, nodes), bool)
     links[ends[0], ends[1]] = links[ends[1], ends[0]] = True
     np.fill_diagonal(links, False)
-    place = _spectral(links)
+    position = _spectral(links)
     ideal = 1 / np.sqrt(max(nodes, 1))
-    centre = np.where(links.any(1), 0.3, 2.0)[:, None]  # holds parts together; single nodes have nothing else
+    gravity = np.where(links.any(1), 0.3, 2.0)[:, None]  # keeps components together; the only pull on isolated nodes
     for heat in np.linspace(0.15, 0.002, ROUNDS):
-        apart = place[:, None] - place[None]  # (n, n, 2)
-        distance = np.maximum(np.sqrt((apart**2).sum(-1)), 1e-3)
+        offset = position[:, None] - position[None]  # (n, n, 2)
+        distance = np.maximum(np.sqrt((offset**2).sum(-1)), 1e-3)
         force = (ideal / distance) ** 2 - links * distance / ideal
-        shift = (apart * force[..., None]).sum(1) - centre * place
+        shift = (offset * force[..., None]).sum(1) - gravity * position
         length = np.maximum(np.sqrt((shift**2).sum(-1, keepdims=True)), 1e-9)
-        place = place + shift / length * np.minimum(length, heat)
-    return place
+        position = position + shift / length * np.minimum(length, heat)
+    return position
 
 
 def _spectral(links: np.ndarray) -> np.ndarray:
-    """The two slowest modes of the Laplacian, slightly disturbed: nodes that share a place would never part."""
+    """The two smoothest non-trivial Laplacian eigenvectors plus noise: nodes at the same position would never part."""
     nodes = len(links)
     noise = np.random.default_rng(0).normal(size=(nodes, 2)) * 0.05
     if nodes < 3:
@@ -49,7 +49,7 @@ def _spectral(links: np.ndarray) -> np.ndarray:
 
 
 def nearest(ends: np.ndarray, nodes: int, most: int) -> np.ndarray:
-    """Up to so many nodes, those that a search meets first; it begins at the first node that reads an edge."""
+    """At most ``most`` nodes in the order of a breadth-first search from the first node with an incoming edge."""
     hops = np.full(nodes, nodes)
     hops[ends[1].min() if ends.size else 0] = 0
     for hop in range(1, nodes):
@@ -80,44 +80,44 @@ def coloured(batch: GraphBatch, schema: Schema) -> np.ndarray:
     if schema.node_vocab:
         return COLOURS(first % COLOURS.N)
     if schema.level == "node" and schema.kind == "multiclass" and batch.y is not None:
-        answers = batch.y.numpy()
-        return np.where(answers[:, None] >= 0, COLOURS(answers % COLOURS.N), UNKNOWN)
+        classes = batch.y.numpy()
+        return np.where(classes[:, None] >= 0, COLOURS(classes % COLOURS.N), UNKNOWN)
     low, high = first.min(initial=0), first.max(initial=0)
     return mpl.colormaps["viridis"]((first - low) / max(high - low, 1e-9))
 
 
 def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
-    """Draw a few graphs of a batch, evenly from the smallest to the largest, and write them as a PNG file.
+    """Draw a few graphs of a batch, evenly over their sizes, and write them to a PNG file.
 
-    Nodes are coloured by their first feature: its categories alike in all pictures, numbers from dark to light. Where
-    it is a number and each node has a class, they are coloured by this.
+    Nodes are coloured by their first feature: categories with the same colours in all pictures, numbers from dark to
+    light. If it is a number and nodes have classes, they are coloured by class.
     """
     batch.finish()
     sizes = batch.sizes[: batch.num_graphs - batch.padding[0]].numpy()
     order = np.argsort(sizes, kind="stable")
     chosen = order[np.unique(np.linspace(0.1, 0.95, min(count, len(order))) * (len(order) - 1)).astype(int)]
     columns = min(3, len(chosen))
-    lines = -(-len(chosen) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.9 * lines), layout="constrained")
-    for axes in figure.subplots(lines, columns, squeeze=False).ravel():
+    rows = -(-len(chosen) // columns)
+    figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
         axes.axis("off")
     colours = coloured(batch, schema)
     ptr, edge_ptr = batch.ptr.tolist(), batch.rowptr[batch.ptr].tolist()
     for axes, graph in zip(figure.axes, chosen.tolist(), strict=False):
         nodes, edges = ptr[graph + 1] - ptr[graph], edge_ptr[graph + 1] - edge_ptr[graph]
         ends = batch.edge_index[:, edge_ptr[graph] : edge_ptr[graph + 1]].numpy() - ptr[graph]
-        kept = np.arange(nodes) if nodes <= LARGEST else nearest(ends, nodes, LARGEST)
+        visible = np.arange(nodes) if nodes <= LARGEST else nearest(ends, nodes, LARGEST)
         number = np.full(nodes, -1)
-        number[kept] = np.arange(len(kept))
+        number[visible] = np.arange(len(visible))
         ends = number[ends]
         ends = ends[:, (ends >= 0).all(0)]
-        place = layout(ends, len(kept))
-        thin = 0.8 * min(1.0, (500 / max(ends.shape[1], 1)) ** 0.7)  # or many edges would be one blot
-        axes.plot(*(place[ends, axis] for axis in (0, 1)), color="#999999", lw=thin, zorder=1)
-        colour, area = colours[ptr[graph] : ptr[graph + 1]][kept], max(8, 600 / max(len(kept), 8))
-        axes.scatter(place[:, 0], place[:, 1], c=colour, s=area, zorder=2, linewidths=0)
-        part = "" if len(kept) == nodes else f"\n{len(kept)} nodes shown"
-        axes.set_title(_title(batch, graph, nodes, edges, schema) + part)
+        position = layout(ends, len(visible))
+        width = 0.8 * min(1.0, (500 / max(ends.shape[1], 1)) ** 0.7)  # many edges would blur into a blot
+        axes.plot(*(position[ends, axis] for axis in (0, 1)), color="#999999", lw=width, zorder=1)
+        colour, area = colours[ptr[graph] : ptr[graph + 1]][visible], max(8, 600 / max(len(visible), 8))
+        axes.scatter(position[:, 0], position[:, 1], c=colour, s=area, zorder=2, linewidths=0)
+        note = "" if len(visible) == nodes else f"\n{len(visible)} nodes shown"
+        axes.set_title(_title(batch, graph, nodes, edges, schema) + note)
         axes.set_aspect("equal", "datalim")
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"font.size": 9}):
@@ -125,6 +125,6 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
 
 
 def write_picture(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure to a PNG file atomically."""
     with whole(path) as file:
         figure.savefig(file, dpi=130, format="png")

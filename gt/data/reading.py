@@ -1,4 +1,4 @@
-"""Files that come from elsewhere: unpacked, and checked before anything is made of them."""
+"""Reads untrusted files: decompression, decoding, JSON and tensors, with checks and one-line errors."""
 
 import codecs
 import gzip
@@ -17,10 +17,10 @@ from torch.serialization import get_safe_globals, safe_globals
 
 from gt.errors import UserError
 
-RATIO, ROOM = 200, 2**28  # what a gzipped file may grow to: so many times its size, or so many bytes
+RATIO, MIN_LIMIT = 200, 2**28  # a gzipped file may grow to RATIO times its size, or to MIN_LIMIT bytes if that is more
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
-# what an array of numbers is made of; older files name the module as it was called before numpy 2
-ARRAYS: list[Any] = [
+# the classes in a pickled array of numbers; older files use the module name from before numpy 2
+ARRAY_CLASSES: list[Any] = [
     _RECONSTRUCT,
     (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
     (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
@@ -28,38 +28,38 @@ ARRAYS: list[Any] = [
     np.dtype,
     *(getattr(np.dtypes, f"{name}DType") for name in ("Int64", "Int32", "Float64", "Float32")),
 ]
-HALF = re.compile(r"\\u[dD][89a-fA-F]")  # where JSON may hold half of a character that takes two
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escaped surrogate in JSON, which may be unpaired
 
 
-# how a text begins that says its encoding; the longer marks first, for one begins like another
-MARKS = {
+# byte order marks; longer ones first, as one is a prefix of another
+BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-ESCAPED = re.compile("[\udc80-\udcff]")  # what stands for a byte that is not UTF-8, see `lines`
-DECLARED = re.compile(rb"""\s*<\?xml\s[^>]*\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")  # by XML, in its first line
+ESCAPED = re.compile("[\udc80-\udcff]")  # a surrogate that stands for a byte that is not UTF-8, see `lines`
+XML_ENCODING = re.compile(rb"""\s*<\?xml\s[^>]*\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
 
 
 class _Bounded(io.RawIOBase):
-    """A gzipped file that refuses to grow out of all proportion."""
+    """A gzipped file with a limit on its decompressed size."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.stream, self.read_so_far = path, gzip.GzipFile(path), 0
-        self.most = max(ROOM, RATIO * path.stat().st_size)
+        self.path, self.stream, self.bytes_read = path, gzip.GzipFile(path), 0
+        self.limit = max(MIN_LIMIT, RATIO * path.stat().st_size)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         count = self.stream.readinto(buffer)
-        self.read_so_far += count
-        if self.read_so_far > self.most:
+        self.bytes_read += count
+        if self.bytes_read > self.limit:
             raise UserError(
-                f"{self.path} grows to more than {RATIO} times its size, which no table or text does: unpack it first"
-                " if it is one"
+                f"{self.path} grows to more than {RATIO} times its size, which is unusual for a table or text: if it "
+                "is one, unpack it first"
             )
         return count
 
@@ -70,11 +70,11 @@ class _Bounded(io.RawIOBase):
 
 @contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, unpacked where it is gzipped; what goes wrong while they are read is a `UserError`."""
+    """Open a file as bytes, decompressed if gzipped; failures while reading become a `UserError`."""
     try:
         if path.suffix.lower() == ".gz":
-            packed: Any = _Bounded(path)
-            with io.BufferedReader(packed) as stream:
+            decompressed: Any = _Bounded(path)
+            with io.BufferedReader(decompressed) as stream:
                 yield stream
         else:
             with open(path, "rb") as plain:
@@ -84,30 +84,30 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: set data.path to one file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is not whole, or not gzipped ({error}): make or copy it again") from None
+        raise UserError(f"{path} is incomplete, or not gzipped ({error}): make or copy it again") from None
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a text by its byte order mark, else UTF-8; which of the 8-bit ones it could be is not guessed."""
-    return next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+    """The encoding of a text by its byte order mark, else UTF-8; 8-bit encodings are not guessed."""
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
 
 
 def ending(path: Path) -> str:
-    """What the name says of how a file is read, in small letters: ``.csv`` of ``a.CSV.gz`` too."""
+    """The lower-case suffix of a file name without ``.gz``: ``.csv`` for ``a.CSV.gz``."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def lines(path: Path, lenient: bool = False, longest: int = -1) -> Iterator[str]:
-    """The lines of a text file, unpacked where it is gzipped; each ends in a line feed, whatever it ends in there.
+    """The lines of a text file, decompressed if gzipped, with line endings normalised to line feeds.
 
     Args:
-        path: UTF-8, or what a byte order mark says, which is no part of the first line.
-        lenient: a byte that is not UTF-8, or a zero byte after the first line, is left to whoever reads the line: one
-            of `ESCAPED` stands for it.
-        longest: characters of a line; any number where it is negative.
+        path: a file in UTF-8, or in the encoding of its byte order mark, which is removed.
+        lenient: leave bytes that are not UTF-8, as a character of `ESCAPED` each, and zero bytes after the first line
+            to the caller.
+        longest: maximum number of characters of a line; unlimited if negative.
 
     Raises:
-        UserError: no such file, one that is not whole, a line that is no text or is too long: names it.
+        UserError: the file is missing or incomplete; gives the line that is not text or too long.
     """
     number = 0
     with opened(path) as stream:
@@ -129,18 +129,18 @@ def lines(path: Path, lenient: bool = False, longest: int = -1) -> Iterator[str]
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, unpacked where its name ends in ``.gz``, without a byte order mark.
+    """The text of a file, decompressed if its name ends in ``.gz``, without a byte order mark.
 
-    It is UTF-8 unless a byte order mark, or an XML declaration, says otherwise.
+    It is read as UTF-8 unless a byte order mark, or an XML declaration, says otherwise.
 
     Raises:
-        UserError: it cannot be read, is cut off, or unpacks to suspiciously much; bytes that are no text, named by
-            their line; nothing in it.
+        UserError: the file cannot be read, is truncated or empty, or decompresses to a suspicious size; gives the line
+            of bytes that are not text.
     """
     with opened(path) as stream:
         content = stream.read()
     encoding = encoding_of(content[:4])
-    if encoding == "utf-8" and (declared := DECLARED.match(content)):
+    if encoding == "utf-8" and (declared := XML_ENCODING.match(content)):
         encoding = declared[1].decode()
     try:
         text = content.decode(encoding)
@@ -157,22 +157,22 @@ def read_text(path: Path) -> str:
 
 
 def not_text(path: Path, line: int, byte: int, encoding: str = "utf-8") -> UserError:
-    """What to say of a byte that no such text has there; a zero byte is a character of Unicode, but of no text."""
+    """The error for an invalid byte; a zero byte is valid Unicode, but is not expected in text."""
     name = encoding.upper().removesuffix("-SIG")
-    what = f"byte 0x{byte:02x} is not {name} text" if byte or "8" not in name else "a zero byte, which no text has"
-    how = " (from Windows or Latin-1: iconv -f CP1252 -t UTF-8)" if byte and name == "UTF-8" else ""
-    return UserError(f"{path}, line {line}: {what}: save the file as UTF-8{how}")
+    problem = f"byte 0x{byte:02x} is not {name} text" if byte or "8" not in name else "a zero byte, which no text has"
+    hint = " (from Windows or Latin-1: iconv -f CP1252 -t UTF-8)" if byte and name == "UTF-8" else ""
+    return UserError(f"{path}, line {line}: {problem}: save the file as UTF-8{hint}")
 
 
 def parse_json(text: str, path: Path, line: int) -> Any:
-    """The value that a text says, which begins on a line of a file.
+    """Parse JSON text that begins at the given line of a file.
 
     Raises:
-        UserError: naming the file and the line: it is not JSON, or holds what no program can use.
+        UserError: gives file and line: the text is not JSON, or holds values that cannot be processed.
     """
     try:
         value = json.loads(text.rstrip())
-        if HALF.search(text):
+        if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {line + error.lineno - 1}: {error.msg}: not JSON") from None
@@ -180,31 +180,31 @@ def parse_json(text: str, path: Path, line: int) -> Any:
         raise UserError(f"{path}, line {line}: nested too deeply to be read") from None
     except UnicodeEncodeError as error:
         half = f"{error.object[error.start]!a}"
-        raise UserError(f"{path}, line {line}: {half} is half of a character: write it whole") from None
-    except ValueError:  # of whole numbers, Python reads 4,300 digits
+        raise UserError(f"{path}, line {line}: {half} is half of a surrogate pair: write both halves") from None
+    except ValueError:  # Python reads integers of at most 4,300 digits
         raise UserError(f"{path}, line {line}: a number of too many digits") from None
     return value
 
 
-def load_tensors(path: Path, advice: str, parts: Sequence[type] = ()) -> Any:
-    """What ``torch.save`` made of tensors, arrays of numbers and plain containers; nothing that a file holds is run.
+def load_tensors(path: Path, advice: str, classes: Sequence[type] = ()) -> Any:
+    """Load a file of ``torch.save`` with tensors, arrays of numbers and plain containers, without executing anything.
 
     Args:
         path: the file.
-        advice: what to do where it cannot be read.
-        parts: classes that it may hold beside these: those that do nothing when they are filled with what a file says.
+        advice: what to do if it cannot be read.
+        classes: further classes that it may hold; they must be safe to instantiate with arbitrary content.
 
     Raises:
         UserError: the file cannot be read, or holds anything else.
     """
     added = [
-        entry for entry in (*ARRAYS, *parts) if entry not in get_safe_globals()
-    ]  # what is there already is to stay
+        entry for entry in (*ARRAY_CLASSES, *classes) if entry not in get_safe_globals()
+    ]  # existing entries must stay registered afterwards
     try:
         with safe_globals(added):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes lead it to; what it advises is to trust the file
-        reason = "something else than tensors" if "weights_only" in str(error) else "nothing that can be read"
-        named = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
-        what = f" ({named[1]})" if named else ""
-        raise UserError(f"{path} holds {reason}{what}: {advice}") from None
+    except Exception as error:  # torch may raise anything; its own message advises trusting the file
+        reason = "something other than tensors" if "weights_only" in str(error) else "nothing that can be read"
+        match = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+        detail = f" ({match[1]})" if match else ""
+        raise UserError(f"{path} holds {reason}{detail}: {advice}") from None

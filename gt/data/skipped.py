@@ -1,4 +1,4 @@
-"""Rows of tables that are left out: why, and a file that lists them."""
+"""Rows of tables that are left out, and the file that lists them with reasons."""
 
 import csv
 import io
@@ -12,18 +12,18 @@ from gt.data.table import Table
 
 
 class SkippedRows:
-    """By number of the row, counted from 0: its text, and why it is left out."""
+    """The rows of a table that are left out, by index: the text, and the reason."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self.rows = dict(table.faults)
 
-    def add(self, row: int | np.integer, text: object, why: str) -> None:
-        """Leave out a row of the table; the first reason counts."""
-        self.rows.setdefault(int(row), ("" if text is None else str(text), why))
+    def add(self, row: int | np.integer, text: object, reason: str) -> None:
+        """Leave out a row of the table; the first reason is kept."""
+        self.rows.setdefault(int(row), ("" if text is None else str(text), reason))
 
     def add_spoiled(self, column: str, smiles: str) -> None:
-        """Leave out the rows whose cell in a column has a byte that is no text."""
+        """Leave out the rows whose cell in a column has a byte that is not UTF-8."""
         for row, byte in self.table.spoiled.get(column, {}).items():
             self.add(row, self.table.columns[smiles][row], f"byte 0x{byte:02x} is not UTF-8 text, in '{column}'")
 
@@ -31,24 +31,27 @@ class SkippedRows:
         return len(self.rows)
 
     def others(self) -> np.ndarray:
-        """The numbers of the rows that are not left out."""
+        """The indices of the rows that are kept."""
         return np.setdiff1d(np.arange(len(self.table)), list(self.rows))
 
     def reasons(self) -> dict[int, str]:
-        """Where each of them stands and why it is left out, in words, by its number."""
-        return {row: f"{self.table.where(row)}: '{text[:80]}': {why}" for row, (text, why) in sorted(self.rows.items())}
+        """A message with location and reason for each row left out, by its index."""
+        return {
+            row: f"{self.table.where(row)}: '{text[:80]}': {reason}"
+            for row, (text, reason) in sorted(self.rows.items())
+        }
 
 
 def write_skipped(path: Path, tables: Iterable[SkippedRows]) -> None:
-    """List the rows of some files in a CSV file, whole or not at all: row from 0, line from 1, text, reason, file."""
+    """List the skipped rows of some files in a CSV file, atomically: row from 0, line from 1, text, reason, file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "line", "text", "reason", "file"])
     for skipped in tables:
         lines, name = skipped.table.lines, skipped.table.name
         writer.writerows(
-            [row, "" if lines is None else lines[row], shown, why, name]
-            for row, (shown, why) in sorted(skipped.rows.items())
+            [row, "" if lines is None else lines[row], row_text, reason, name]
+            for row, (row_text, reason) in sorted(skipped.rows.items())
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""What a dataset is. How it becomes batches is said once for all of them: `gt.data.datamodule`."""
+"""The interface of a dataset; `gt.data.datamodule` makes batches of any."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 
-SMALL = 1 << 18  # bytes that are read and parsed while nobody would notice
+SMALL = 1 << 18  # bytes that are read and parsed without a noticeable delay
 
 
 def small(paths: Collection[Path]) -> bool:
-    """Whether files are so small that they may be read only to say what is wrong with them."""
+    """Whether files are small enough to be read just for an early check."""
     return sum(path.stat().st_size for path in paths) <= SMALL and not any(path.suffix == ".gz" for path in paths)
 
 
 @dataclass(frozen=True)
 class Records:
-    """What a source says of its samples, those that cannot be read included.
+    """The input rows of a source, unreadable ones included.
 
     Attributes:
-        table: (R rows) as they stand there, in its order.
-        row: (S,) for each sample its row.
-        unreadable: by number of a row that is no sample, where it stands and why.
+        table: the R rows as they are in the source, in its order.
+        row: (S,) the row of each sample.
+        unreadable: by index of a row that is no sample, its location and the reason.
     """
 
     table: pd.DataFrame
@@ -44,22 +44,22 @@ class Records:
 
 
 class Source(ABC):
-    """Where graphs come from, what is predicted of them and how that is scored. A dataset of one's own is one of these.
+    """Where graphs come from, what is predicted for them and how that is scored. Subclass this for your own dataset.
 
     Attributes:
-        name: of its store.
-        made_of: a word for the files that the store is made of, where its name is to say it and its content does not
-            depend on how they are called.
-        root: the folder that holds ``stores``, and whatever is downloaded.
-        folder: the store, once the source is asked to build it.
-        records: of new data: their rows, where the source has such.
-        in_memory: whether new data are so few that they are read in one chunk and held, rather than kept in a store.
-        identifies: whether `names` tell all samples apart, so that a table need not number them.
-        present: what a model is shown of some graphs of the store, where not all of them: called with a batch and (B,)
-            uint64 random numbers, for each graph its own, and in training another each epoch. It may add edges, of each
-            graph as many as ``added_edges`` of the store says at most.
-        option_for_graphs, option_for_nodes: the options of configs/data that read the source as many graphs, and as one
-            whose nodes have the targets: an error recommends the other.
+        name: name of its store.
+        made_of: a word for the files that the store is built from, which goes into the folder name of the store but
+            not into its key.
+        root: the folder that holds ``stores`` and downloads.
+        folder: the folder of the store, set before the source has to build it.
+        records: the input rows of new data, if the source has rows.
+        in_memory: whether new data are small enough to be read in one chunk and kept in memory instead of in a store.
+        identifies: whether `names` identify every sample, so that a table needs no sample numbers.
+        present: transform of each batch, if the model should not see the stored graphs as they are: called with a batch
+            and (B,) uint64 random numbers, one per graph, in training different ones each epoch. It may add edges, to
+            each graph at most as many as ``added_edges`` of the store says.
+        option_for_graphs, option_for_nodes: the options of configs/data that read the source as many graphs, and as a
+            single graph with targets at its nodes; an error recommends the other.
     """
 
     name: str
@@ -74,83 +74,83 @@ class Source(ABC):
     option_for_nodes: str | None = None
 
     def __str__(self) -> str:
-        """What messages call it."""
+        """The name to use in messages."""
         return self.name
 
     @property
     def skipped_rows(self) -> Path:
-        """The file that lists the rows that the store leaves out, beside it; there is none where there are none."""
+        """The file beside the store that lists the rows left out of it; it exists only if there are any."""
         return self.folder.with_name(f"{self.folder.name}.skipped_rows.csv")
 
     @abstractmethod
     def key(self) -> dict[str, Any]:
-        """JSON-able facts that the store depends on; another key is another store, see `gt.keys.full_key`."""
+        """JSON-serialisable values that the store depends on; each key has its own store, see `gt.keys.full_key`."""
 
     @abstractmethod
     def build(self) -> Graphs | Iterable[Graphs]:
-        """All graphs with schema and splits, or chunks of consecutive ones, see `gt.data.store.save`, for less memory.
+        """Build all graphs with schema and splits; or, to save memory, consecutive chunks, see `gt.data.store.save`.
 
         Raises:
             UserError: they cannot be read.
         """
 
     def check_files(self) -> None:  # noqa: B027  most sources read none
-        """Whether the files that it reads are there and, where they are `small`, hold data; before anything slow.
+        """Check, before anything slow, that the input files exist and, if they are `small`, hold data.
 
         Raises:
-            UserError: one is not there, or cannot be read.
+            UserError: a file is missing or cannot be read.
         """
 
     def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
-        """All graphs, targets or not, as a trained model reads them: its columns, its categories; sets ``records``.
+        """Build all graphs, labelled or not, with the columns and categories of a trained model; sets ``records``.
 
         Raises:
-            UserError: they cannot be read like that.
+            UserError: the data do not fit the schema of the model.
         """
         return self.build()
 
     def resplit(self, graphs: Graphs) -> Graphs:
-        """The graphs of the store, split as this run asks where that differs, with what is learned from the split."""
+        """The stored graphs with the splits of this run, where they differ, and the statistics learned from them."""
         return graphs
 
     def measures(self, graphs: Graphs) -> "tuple[MetricCollection, Criterion]":
-        """The metrics, and which of them says what is best."""
-        from gt.metrics import metrics  # late: torchmetrics takes two seconds, which a typo need not wait for
+        """The metrics, and the criterion by which the best checkpoint is chosen."""
+        from gt.metrics import metrics  # late: importing torchmetrics takes two seconds, too long for reporting a typo
 
         return metrics(graphs.schema)
 
     def summary(self, graphs: Graphs) -> str:
-        """What was read as what, in a line or a few; nothing where there is nothing to say."""
+        """A few lines on how the input was interpreted; empty if there is nothing to report."""
         return ""
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
-        """By column, what the source calls each sample, in the order of the store."""
+        """By column, the names of all samples in the source, in the order of the store."""
         return {}
 
     def smiles_of(self, graphs: Graphs) -> Sequence[str] | None:
-        """The SMILES of each graph of the store; None where they are no molecules, or that is not known."""
+        """The SMILES of each stored graph; None if they are not molecules, or not known to be."""
         return None
 
     def texts_of(self, graphs: Graphs) -> Sequence[str] | None:
-        """The text that each graph of the store was made of; None where they are none."""
+        """The text that each stored graph was made from; None if they were not made from text."""
         return None
 
     def labels(self, graphs: Graphs, number: int, batch: GraphBatch) -> list[str] | None:
-        """A word for each node of a batch of one graph, by its number in the store; None where the schema says all."""
+        """A label for each node of a batch of one graph, ``number`` in the store; None if the schema suffices."""
         return None
 
     def spelled(self, graphs: Graphs, numbers: np.ndarray, answers: Tensor, batch: GraphBatch) -> list[str] | None:
-        """The words of predicted classes (rows, positions), where they are not the schema's names in a row.
+        """The text of predicted classes (rows, positions); None if it is simply the schema's names in sequence.
 
         Args:
-            numbers: (B,) of the batch's graphs in the store.
+            numbers: (B,) indices of the batch's graphs in the store.
         """
         return None
 
     def examples(self, dataset: GraphDataset, net: nn.Module) -> str:
-        """What a trained network says of a few samples, as a person reads it; nothing where there is no such form."""
+        """A readable sample of a trained network's predictions; empty if the data have no such form."""
         return ""
 
     def submission(self, split: str, prediction: np.ndarray, folder: Path) -> Path | None:
-        """Write the predictions (samples, outputs) of a split as a challenge takes them; None where nothing is."""
+        """Write the predictions (samples, outputs) of a split in a challenge's format; None if there is none."""
         return None

@@ -1,4 +1,4 @@
-"""Ways to split samples into train, valid and test; each gives the sample numbers of every split, sorted."""
+"""Ways to split samples into train, valid and test; each returns the sorted sample numbers of every split."""
 
 import heapq
 from collections import defaultdict
@@ -11,7 +11,7 @@ import pandas as pd
 from gt.data.packed import Arrays
 
 SPLITS = ("train", "valid", "test")
-WORDS = {
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "valid": "valid",
@@ -24,17 +24,17 @@ WORDS = {
 
 
 def split_of(word: object) -> str | None:
-    """The split that a cell of a table means; None where it means none."""
-    return WORDS.get(str(word).strip().lower())
+    """The split that a table cell names; None if it names none."""
+    return SPLIT_ALIASES.get(str(word).strip().lower())
 
 
 def without_split(words: np.ndarray) -> np.ndarray:
-    """(rows,) which cells of a column of splits (rows,) are empty: these rows are in none."""
+    """(rows,) which cells of a split column (rows,) are empty: these rows are in no split."""
     return pd.isna(words) | np.array([not str(word).strip() for word in words], bool)
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Whether these are shares of train, valid and test.
+    """Check the fractions of train, valid and test.
 
     Raises:
         ValueError: they are not three, or do not add up to 1.
@@ -44,10 +44,10 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def by_scaffold(scaffolds: Sequence[str], fractions: Sequence[float]) -> Arrays:
-    """No scaffold in two splits, the rule of the Open Graph Benchmark's molecules (Hu et al. 2020).
+    """Scaffold split as for the molecules of the Open Graph Benchmark (Hu et al. 2020): no scaffold is in two splits.
 
-    Groups of equal scaffold, sorted by size and then by their first sample, both descending, fill train, then valid;
-    a group that would fill a split beyond its share goes to the next, and what is left goes to test.
+    Groups of equal scaffold, sorted by size and then by their first sample, both descending, fill train, then valid; a
+    group that would exceed the share of a split goes to the next, and the rest to test.
     """
     groups = defaultdict(list)
     for sample, scaffold in enumerate(scaffolds):
@@ -66,27 +66,27 @@ def by_scaffold(scaffolds: Sequence[str], fractions: Sequence[float]) -> Arrays:
 
 
 def at_random(count: int, fractions: Sequence[float], seed: int) -> Arrays:
-    """Every sample by lot."""
+    """Random split."""
     return stratified(np.zeros(count), fractions, seed)
 
 
 def stratified(classes: np.ndarray, fractions: Sequence[float], seed: int) -> Arrays:
-    """By lot within each class (samples,), so that all splits have equal shares of every class."""
+    """Random split stratified by class (samples,): all splits have equal shares of every class."""
     count = len(classes)
     cuts = [round(share * count) for share in accumulate(fractions[:2])]
     sizes = np.diff([0, *cuts, count])
-    # a split of n samples takes one at each n-th of the way: of any stretch it gets its share, to within one or two
+    # a split of n samples takes them at evenly spaced positions: of any range it gets its share, to within one or two
     split = np.repeat(np.arange(3), sizes)
-    way = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes if size])
-    turns = split[way.argsort(kind="stable")]
+    position = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes if size])
+    turns = split[position.argsort(kind="stable")]
     order = np.lexsort((np.random.default_rng(seed).random(count), classes))
     return {name: np.sort(order[turns == number]) for number, name in enumerate(SPLITS)}
 
 
 def by_group(groups: np.ndarray, fractions: Sequence[float], seed: int) -> Arrays:
-    """By lot, but no group (samples,) in two splits: shares are met as far as groups allow.
+    """Random split by group (samples,): no group is in two splits, and shares are met as far as groups allow.
 
-    A split that is to have a share has one group at least, where there are as many.
+    A split with a non-zero share gets at least one group, if there are enough.
     """
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -96,16 +96,16 @@ def by_group(groups: np.ndarray, fractions: Sequence[float], seed: int) -> Array
     for number, share in enumerate(fractions):
         counts = np.bincount(split, minlength=3)
         if share and not counts[number] and counts.max() > 1:
-            most = np.flatnonzero(split == counts.argmax())
-            split[most[sizes[most].argmin()]] = number
+            donors = np.flatnonzero(split == counts.argmax())
+            split[donors[sizes[donors].argmin()]] = number
     return {name: np.flatnonzero(split[group] == number) for number, name in enumerate(SPLITS)}
 
 
 def k_fold(classes: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
-    """One fold for the test, the one before it for validation, the others for training (Dwivedi et al. 2020).
+    """One fold for test, the one before it for validation, the others for training (Dwivedi et al. 2020).
 
-    Samples are dealt out by lot within each class (samples,), so that of any class, and of all, no fold has two more
-    than another. Over all folds each sample is tested once and validated once.
+    Folds are random and stratified by class (samples,): their counts, of each class and in total, differ by at most
+    one. Over all folds each sample is in test once and in validation once.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(classes)), classes))
     part = np.empty(len(classes), np.int64)
@@ -114,25 +114,25 @@ def k_fold(classes: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
 
 
 def group_k_fold(groups: np.ndarray, folds: int, fold: int, seed: int) -> Arrays:
-    """As `k_fold`, but no group (samples,) in two folds: the largest first, each goes to the fold that has least."""
+    """As `k_fold`, but no group (samples,) is in two folds: largest first, each group goes to the smallest fold."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes))
-    part, held = np.empty(len(sizes), np.int64), [(0, number) for number in range(folds)]
-    for place in order.tolist():
-        least, number = held[0]
-        part[place] = number
-        heapq.heapreplace(held, (least + int(sizes[place]), number))
+    part, fold_sizes = np.empty(len(sizes), np.int64), [(0, number) for number in range(folds)]
+    for index in order.tolist():
+        size, number = fold_sizes[0]
+        part[index] = number
+        heapq.heapreplace(fold_sizes, (size + int(sizes[index]), number))
     return _fold(part[group], folds, fold)
 
 
 def _fold(part: np.ndarray, folds: int, fold: int) -> Arrays:
-    """The splits of one fold, where samples (samples,) are of these folds."""
-    chosen = {"valid": (fold - 1) % folds, "test": fold}
-    train = ~np.isin(part, list(chosen.values()))
-    return {"train": np.flatnonzero(train)} | {split: np.flatnonzero(part == n) for split, n in chosen.items()}
+    """The splits of one fold, given the fold of each sample (samples,)."""
+    held_out = {"valid": (fold - 1) % folds, "test": fold}
+    train = ~np.isin(part, list(held_out.values()))
+    return {"train": np.flatnonzero(train)} | {split: np.flatnonzero(part == n) for split, n in held_out.items()}
 
 
 def by_word(words: Sequence[object]) -> Arrays:
-    """As the cells of a column say, each a word that `split_of` knows."""
-    meant = np.array([split_of(word) for word in words])
-    return {name: np.flatnonzero(meant == name) for name in SPLITS}
+    """Split by the cells of a column, see `split_of`."""
+    names = np.array([split_of(word) for word in words])
+    return {name: np.flatnonzero(names == name) for name in SPLITS}

@@ -1,9 +1,8 @@
-"""Packed graphs on disk: flat arrays in ``.npy`` files and one JSON of facts, memory-mapped when read.
+"""Packed graphs on disk: flat arrays in ``.npy`` files and a JSON file of metadata, memory-mapped when read.
 
-A store is a folder named by a hash of what it was built from. It is written beside its final place, chunk by chunk so
-that memory is bounded, and moved there whole: a killed build leaves nothing that could be mistaken for data. A lock
-lets several processes ask at once and one of them build. Checksums tell when it is not what was written, and it is
-built again. Nothing is ever pickled.
+A store is a folder named by a hash of its inputs. It is written to a temporary folder, chunk by chunk to bound memory,
+and moved to its final path when complete: a killed build leaves nothing that could be mistaken for data. A lock makes
+one of several concurrent processes build it. Checksums detect damage, upon which it is built again. Nothing is pickled.
 """
 
 import hashlib
@@ -26,26 +25,26 @@ from gt.data.store_writer import Writer
 from gt.schema import Schema
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that change when any of the (JSON-able) facts does."""
-    text = json.dumps(dict(facts), sort_keys=True, default=str)
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """A hash of JSON-serialisable values, as sixteen hexadecimal digits."""
+    text = json.dumps(dict(values), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
-    """Write a store beside ``folder`` and move it there in one step; for one process at a time, see `open_or_build`.
+    """Write a store and move it to ``folder`` atomically; not safe for concurrent processes, see `open_or_build`.
 
     Args:
-        graphs: all graphs, or chunks of consecutive ones: then only one chunk is in memory at a time. Chunks hold the
-            same arrays; splits, schema and notes are those of the last, but for the largest ``max_nodes`` of all.
+        graphs: all graphs, or chunks of consecutive ones, of which only one is in memory at a time. Chunks hold the
+            same arrays; splits, schema and notes are those of the last chunk, ``max_nodes`` is the largest of all.
 
     Raises:
-        ValueError: an array does not fit in with the others.
-        UserError: the disk is full, or may not be written to.
+        ValueError: an array does not match the others.
+        UserError: the disk is full or not writable.
     """
     part = folder.with_name(folder.name + ".part")
-    for left in folder.parent.glob(f"{escape(part.name)}*"):  # by processes that were killed
-        files.discard(left)
+    for leftover in folder.parent.glob(f"{escape(part.name)}*"):  # of processes that were killed
+        files.discard(leftover)
     writer = Writer(part)
     chunks = iter((graphs,) if isinstance(graphs, Graphs) else graphs)
     try:
@@ -54,10 +53,10 @@ def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
         for chunk in chunks:
             with writing(folder.parent, lambda: writer.bytes):
                 writer.append(chunk)
-            del chunk  # while the next one is made there is room for it
+            del chunk  # frees its memory for the next one
         with writing(folder.parent, lambda: writer.bytes):
             writer.finish()
-        if folder.exists() or folder.is_symlink():  # moved away first: at no moment is half of it in place
+        if folder.exists() or folder.is_symlink():  # moved away first, so that no partial store is ever visible
             old = folder.with_name(part.name + "-old")
             os.replace(folder, old)
             files.discard(old)
@@ -66,24 +65,24 @@ def save(graphs: Graphs | Iterable[Graphs], folder: Path) -> None:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(chunks, Generator):
-            chunks.close()  # now, not when the error is forgotten: it may hold worker processes
+            chunks.close()  # now, not when the error is garbage-collected: it may hold worker processes
         raise
 
 
 def load(folder: Path) -> Graphs:
-    """Open a store; arrays are memory-mapped, what is used of a large one is read only then.
+    """Open a store; its arrays are memory-mapped and read lazily.
 
     Raises:
-        Damaged: it is not as it was written, or was written by another version.
+        Damaged: the store has changed, or was written by another version.
     """
     try:
-        facts = files.read_facts(folder / "facts.json")
-        seals: dict[str, Seal] = facts["arrays"]
-        fully = sum(sealed["bytes"] for sealed in seals.values()) <= files.VERIFIED
-        for name, sealed in seals.items():
-            files.check(folder / f"{name}.npy", sealed, fully)
+        metadata = files.read_metadata(folder / "facts.json")
+        seals: dict[str, Seal] = metadata["arrays"]
+        fully = sum(seal["bytes"] for seal in seals.values()) <= files.FULL_CHECK_LIMIT
+        for name, seal in seals.items():
+            files.check(folder / f"{name}.npy", seal, fully)
         arrays = {name: mapped_array(folder / f"{name}.npy") for name in seals}
-        schema = Schema.from_dict(facts["schema"])
+        schema = Schema.from_dict(metadata["schema"])
     except Damaged as error:
         raise Damaged(f"the store at {folder} {error}") from None
     except FileNotFoundError as error:
@@ -92,21 +91,21 @@ def load(folder: Path) -> Graphs:
         raise Damaged(f"the store at {folder} is outdated ({error})") from None
     groups: dict[str, Arrays] = {group: {} for group in GROUPS}
     for name, values in arrays.items():
-        group, _, own = name.partition(".")
-        if own:
-            groups[group][own] = values
+        group, _, array_name = name.partition(".")
+        if array_name:
+            groups[group][array_name] = values
     return Graphs(
         node_ptr=np.array(arrays["node_ptr"], dtype=np.int64),
         edge_ptr=np.array(arrays["edge_ptr"], dtype=np.int64),
         edge_index=arrays["edge_index"],
         schema=schema,
-        notes=facts["notes"],
+        notes=metadata["notes"],
         **cast(dict[str, Any], groups),
     )
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether there is a store in a folder, complete and as it was written."""
+    """Whether a folder holds a complete, undamaged store."""
     try:
         load(folder)
     except Damaged:
@@ -115,15 +114,15 @@ def is_complete(folder: Path) -> bool:
 
 
 def open_or_build(folder: Path, build: Callable[[], Graphs | Iterable[Graphs]]) -> Graphs:
-    """The store in ``folder``, built first where it is absent, damaged or outdated.
+    """Open the store in ``folder``, building it first if it is missing, damaged or outdated.
 
-    Safe when several processes ask at once: one builds and the others wait for it.
+    Safe for concurrent processes: one builds and the others wait.
 
     Args:
-        build: gives what `save` takes.
+        build: returns the argument of `save`.
 
     Raises:
-        UserError: the disk is full, or may not be written to.
+        UserError: the disk is full or not writable.
     """
     with suppress(Damaged):
         return load(folder)

@@ -1,4 +1,4 @@
-"""Where a store lies: below its root, or below the default one where that cannot be written to."""
+"""The folder of a store: below its root or, if that is read-only, below the default root."""
 
 import fcntl
 import os
@@ -14,14 +14,14 @@ from pathlib import Path
 from gt.data.files import say
 
 DEFAULT_ROOT = Path("data")
-NEW_DATA = "gt-new-data-"  # what the name of a temporary store begins with
+TEMPORARY_PREFIX = "gt-new-data-"  # of the name of a temporary store
 DAY = 86400.0  # seconds
 
 
 def writable(folder: Path) -> bool:
-    """Whether a folder, or where it does not exist its nearest existing parent, may be written to.
+    """Whether a folder or, if it does not exist, its nearest existing parent is writable.
 
-    One that gives nobody leave to write is read-only to root as well, though the system would let root.
+    A folder without any write permission counts as read-only for root, too, although root could write to it.
     """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return os.access(existing, os.W_OK | os.X_OK) and existing.stat().st_mode & 0o222 != 0
@@ -30,58 +30,58 @@ def writable(folder: Path) -> bool:
 def store_folder(root: Path, kind: str, key: str, whole: Callable[[Path], bool], made_of: str = "") -> Path:
     """The folder of a store below a root.
 
-    Where the root is read-only and has no such store, as on a shared disk, it is one below the default root, which a
-    line says.
+    If the root is read-only and does not have the store, as on a shared disk, it is a folder below the default root,
+    and a line says so.
 
     Args:
-        kind: what the store is one of.
-        key: of the store, among all of its kind.
-        whole: whether a folder holds the store, complete.
-        made_of: a word for what it is made of, which its name has for those who look at the folder. A store that was
-            made under another word is taken as it is.
+        kind: the kind of store.
+        key: the key of the store, unique within its kind.
+        whole: whether a folder holds the complete store.
+        made_of: a word for its inputs that makes the folder name readable. An existing store with another word is used
+            as it is.
     """
 
-    def called(stores: Path) -> Path:
+    def find(stores: Path) -> Path:
         folder = stores / "-".join(filter(None, (kind, made_of, key)))
         if made_of and not folder.exists():
             return next(iter(sorted(stores.glob(f"{escape(kind)}-*{key}"))), folder)
         return folder
 
-    own, spare = called(root / "stores"), called(DEFAULT_ROOT / "stores")
-    if own.absolute() == spare.absolute() or writable(own.parent) or whole(own):
-        return own
-    say(f"{root} is read-only: what is built from it is kept in {spare.parent}")
-    return spare
+    primary, fallback = find(root / "stores"), find(DEFAULT_ROOT / "stores")
+    if primary.absolute() == fallback.absolute() or writable(primary.parent) or whole(primary):
+        return primary
+    say(f"{root} is read-only: stores built from it are kept in {fallback.parent}")
+    return fallback
 
 
 def temporary_store(root: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A folder that is removed with the object, on the disk of a root where that may be written to.
+    """A folder that is removed with the object, below the root if that is writable.
 
-    Those of processes that were killed, which could not remove theirs, are removed now.
+    Also removes the folders left behind by killed processes.
     """
-    place = root if root.is_dir() and writable(root) else Path(tempfile.gettempdir())
-    for left in filter(abandoned, place.glob(f"{NEW_DATA}*")):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = tempfile.TemporaryDirectory(prefix=NEW_DATA, dir=place)
-    held = os.open(folder.name, os.O_RDONLY)
-    weakref.finalize(folder, os.close, held)
-    with suppress(OSError):  # not every file system can lock
-        fcntl.flock(held, fcntl.LOCK_SH)
+    parent = root if root.is_dir() and writable(root) else Path(tempfile.gettempdir())
+    for leftover in filter(is_abandoned, parent.glob(f"{TEMPORARY_PREFIX}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=parent)
+    descriptor = os.open(folder.name, os.O_RDONLY)
+    weakref.finalize(folder, os.close, descriptor)
+    with suppress(OSError):  # not every file system supports locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
     return folder
 
 
-def abandoned(folder: Path) -> bool:
-    """Whether no process holds a temporary store, and nothing has been written to it for a day."""
+def is_abandoned(folder: Path) -> bool:
+    """Whether no process holds a temporary store, and it has not been modified for a day."""
     with suppress(OSError):  # another process removes it, or it is another user's
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.fstat(handle).st_mtime < time.time() - DAY
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(descriptor).st_mtime < time.time() - DAY
         finally:
-            os.close(handle)
+            os.close(descriptor)
     return False
 
 
 def beside(store: Path) -> list[Path]:
-    """The folders that may hold what is computed of a store, the one to write to last: its own, unless read-only."""
+    """The folders that may hold values computed from a store, the writable one last: its own, unless read-only."""
     return [store] if writable(store) else [store, DEFAULT_ROOT / "stores" / f"{store.name}.computed"]

@@ -1,4 +1,4 @@
-"""A store's arrays written chunk by chunk, so that only one chunk is in memory at a time."""
+"""Writes the arrays of a store chunk by chunk, with only one chunk in memory at a time."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from gt.schema import Schema
 
 
 class Writer:
-    """Appends chunks of graphs to the growing arrays of a folder."""
+    """Appends chunks of graphs to the arrays in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,14 +26,14 @@ class Writer:
 
     @property
     def bytes(self) -> int:
-        """What was to be written until now."""
+        """The number of bytes so far."""
         return sum(column.bytes for column in self.columns.values())
 
     def append(self, chunk: Graphs) -> None:
         """Add graphs.
 
         Raises:
-            ValueError: names an array that lacks rows, or differs from what earlier chunks hold.
+            ValueError: names an array with missing rows, or that does not match earlier chunks.
         """
         arrays = {"edge_index": chunk.edge_index.T}
         rows = {"edge_index": chunk.edge_ptr[-1]}
@@ -43,11 +43,11 @@ class Writer:
                 arrays[f"{group}.{name}"], rows[f"{group}.{name}"] = np.asarray(values), count
         for name, values in arrays.items():
             if len(values) != rows[name]:
-                raise ValueError(f"{name} has {len(values)} rows where there should be {rows[name]}")
-        odd = self.columns.keys() - arrays.keys() - set(POINTERS) if len(chunk) else set()
-        odd |= arrays.keys() - self.columns.keys() if self.graphs else set()
-        if odd:
-            raise ValueError(f"{min(odd)} is in some chunks and not in others")
+                raise ValueError(f"{name} has {len(values)} rows, but should have {rows[name]}")
+        mismatched = self.columns.keys() - arrays.keys() - set(POINTERS) if len(chunk) else set()
+        mismatched |= arrays.keys() - self.columns.keys() if self.graphs else set()
+        if mismatched:
+            raise ValueError(f"{min(mismatched)} is in some chunks and not in others")
 
         for name in POINTERS:
             offsets = getattr(chunk, name)
@@ -69,19 +69,19 @@ class Writer:
             ValueError: there was none.
         """
         if self.schema is None:
-            raise ValueError("no graphs were built, not even a chunk of none")
+            raise ValueError("no graphs were built, not even an empty chunk")
         for name, values in self.splits.items():
             self._column(f"splits.{name}").append(np.asarray(values))
         for column in self.columns.values():
             column.save()
-        facts = {
+        metadata = {
             "schema": self.schema.to_dict(),
             "notes": self.notes,
             "arrays": {name: files.seal(column.path) for name, column in self.columns.items()},
         }
-        files.write_facts(self.folder / "facts.json", facts)
+        files.write_metadata(self.folder / "facts.json", metadata)
 
     def _column(self, name: str) -> Column:
         if name not in self.columns:
-            self.columns[name] = Column(self.folder / f"{name}.npy", turned=name == "edge_index")
+            self.columns[name] = Column(self.folder / f"{name}.npy", transposed=name == "edge_index")
         return self.columns[name]

@@ -57,7 +57,7 @@ def test_an_epoch_that_packs_into_more_batches_than_the_schedule_has_is_drawn_ag
     sizes = np.random.default_rng(0).integers(5, 60, 22)
     batches = Batches(sizes, 1, shuffle=True, budget=74)
     plans = [batches.plan(epoch) for epoch in range(100)]
-    assert any(len(batches._drawn(epoch)) > batches.total for epoch in range(100))
+    assert any(len(batches._draw_epoch(epoch)) > batches.total for epoch in range(100))
     assert {len(plan) for plan in plans} == {batches.total}
     assert all(sorted(np.concatenate(plan)) == list(range(22)) for plan in plans)
     assert len({tuple(np.concatenate(plan)) for plan in plans}) == 100

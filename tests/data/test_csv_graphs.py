@@ -100,8 +100,8 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
         "  nodes  categories: element, ring\n"
         "  edges  categories: bond\n"
         "  graphs target: label; split: split\n"
-        "  edges run one way, for nothing says else: a node reads the sources of edges to it; data.undirected=true has "
-        "edges read both ways\n"
+        "  edges are read as directed by default: messages flow from source to target only; data.undirected=true uses "
+        "edges in both directions\n"
     )
 
 
@@ -117,7 +117,7 @@ def test_the_line_that_says_what_was_found(tmp_path, capsys):
 )
 def test_edges_of_one_direction_are_said_to_be(edges, options, said, tmp_path, capsys):
     opened(write(tmp_path / "csv", edges=edges), **options)
-    assert ("run one way" in capsys.readouterr().out) is said
+    assert ("read as directed by default" in capsys.readouterr().out) is said
 
 
 def test_real_numbers_beside_categories(tmp_path):
@@ -142,7 +142,7 @@ def test_edges_may_leave_the_graph_out_where_ids_tell(tmp_path):
     store = opened(write(tmp_path / "csv", nodes=nodes, edges=edges), undirected=True).graphs
     same(store, molecules())
     said = line_of(lambda: opened(write(tmp_path / "again", edges=edges)))
-    assert said == "edges.csv has no column 'graph', and node 'a' is in two graphs"
+    assert said == "edges.csv has no column 'graph', but node 'a' is in two graphs"
 
 
 def test_targets_of_several_kinds(tmp_path):
@@ -181,7 +181,7 @@ def test_one_graph_without_a_table_of_graphs(tmp_path):
     assert store.nodes["y"].tolist() == [0, 1, -100, 0]
     assert store.nodes["x"].tolist() == [[0], [1], [2], [1]]
     assert store.edge_index.T.tolist() == [[2, 0], [0, 1]]
-    assert line_of(lambda: opened(folder)).startswith(f"{folder} is one graph: choose data=csv_nodes")
+    assert line_of(lambda: opened(folder)).startswith(f"{folder} is a single graph: choose data=csv_nodes")
 
 
 def test_changed_files_are_another_store(tmp_path):
@@ -207,16 +207,16 @@ FAULTS = {
     "blank file": ({"graphs": "\n \n"}, "{folder}/graphs.csv is empty"),
     "wrong column": (
         {"edges": EDGES.replace("source", "sorce")},
-        "{folder}/edges.csv, line 1: needs the columns source and target and has graph, sorce, target, bond: rename",
+        "{folder}/edges.csv, line 1: needs the columns source and target but has graph, sorce, target, bond: rename",
     ),
     "other names of columns": (
         {"edges": EDGES.replace("source,target", "src,dst")},
-        "{folder}/edges.csv, line 1: needs the columns source and target and has graph, src, dst, bond: rename what is",
+        "{folder}/edges.csv, line 1: needs the columns source and target but has graph, src, dst, bond: rename",
     ),
     "no graph of nodes": ({"nodes": without(NODES, "graph")}, "nodes.csv has no column 'graph': "),
     "no ids": (
         {"nodes": NODES.replace("node,", "nod,")},
-        "{folder}/nodes.csv, line 1: needs the column node and has graph, nod, element, ring: rename what is meant",
+        "{folder}/nodes.csv, line 1: needs the column node but has graph, nod, element, ring: rename the right ones",
     ),
     "column twice": ({"nodes": NODES.replace("ring", "node")}, "{folder}/nodes.csv, line 1: two columns 'node'"),
     "unnamed column": ({"nodes": NODES.replace("ring", "")}, "{folder}/nodes.csv, line 1: a column without a name"),
@@ -238,15 +238,15 @@ FAULTS = {
     ),
     "thousands or decimals": (
         {"nodes": "graph;node;size\nm1;a;950\nm1;b;1,234\n"},
-        "{folder}/nodes.csv, line 3: 'size' is '1,234', which may be of thousands or have three decimals: ",
+        "{folder}/nodes.csv, line 3: 'size' is '1,234', which may have a thousands separator or three decimals: ",
     ),
     "thousands beside decimals": (
         {"nodes": "graph;node;size\nm1;a;12,5\nm1;b;1.234\n"},
-        "{folder}/nodes.csv, line 3: 'size' is '1.234', which may be of thousands or have three decimals: ",
+        "{folder}/nodes.csv, line 3: 'size' is '1.234', which may have a thousands separator or three decimals: ",
     ),
     "open quote": (
         {"nodes": NODES.replace("m2,2,C,1", 'm2,"2,C,1')},
-        "{folder}/nodes.csv, line 5: a quote that opens there is never closed",
+        "{folder}/nodes.csv, line 5: a quote opened here is never closed",
     ),
     "empty id": ({"edges": EDGES.replace("m2,3,2", "m2,,2")}, "{folder}/edges.csv, line 4: 'source' is empty"),
     "empty feature": (
@@ -255,19 +255,19 @@ FAULTS = {
     ),
     "text feature": (
         {"nodes": NODES.replace("m2,2,C,1", "m2,2,C,one")},
-        "{folder}/nodes.csv, line 5: 'ring' is 'one', no number",
+        "{folder}/nodes.csv, line 5: 'ring' is 'one', not a number",
     ),
     "nan target": (
         {"graphs": GRAPHS.replace("0.25", "nan")},
-        "{folder}/graphs.csv, line 3: 'label' is 'nan', no number",
+        "{folder}/graphs.csv, line 3: 'label' is 'nan', not a number",
     ),
     "empty target": (
         {"graphs": GRAPHS.replace("0.25", "")},
-        "graphs.csv: column 'split' puts nothing with a target into 'valid'",
+        "graphs.csv: column 'split' assigns no labelled row to 'valid'",
     ),
     "no split": (
         {"graphs": GRAPHS.replace("train", "").replace("valid", "")},
-        "graphs.csv: column 'split' is empty in all rows: fill it in, or leave it out for a split at random",
+        "graphs.csv: column 'split' is empty in all rows: fill it in, or remove it for a random split",
     ),
     "no target": (
         {"graphs": without(GRAPHS, "label")},
@@ -283,11 +283,11 @@ FAULTS = {
     ),
     "graph twice": (
         {"graphs": GRAPHS + "m1,1,train\n"},
-        "{folder}/graphs.csv, line 5: graph 'm1' is there already, see {folder}/graphs.csv, line 3",
+        "{folder}/graphs.csv, line 5: graph 'm1' already exists, see {folder}/graphs.csv, line 3",
     ),
     "edge twice": (
         {"edges": EDGES + "m1,b,a,double\n"},
-        "{folder}/edges.csv, line 5: edge 'b' -> 'a' is there already with other values, see {folder}/edges.csv, line",
+        "{folder}/edges.csv, line 5: edge 'b' -> 'a' already exists with other values, see {folder}/edges.csv, line",
     ),
     "edge between graphs": (
         {"edges": EDGES.replace("m1,b,a", "m1,b,3")},
@@ -295,11 +295,11 @@ FAULTS = {
     ),
     "wrong split": (
         {"graphs": GRAPHS.replace("valid", "vaild")},
-        "{folder}/graphs.csv, line 3: split 'vaild' is none of train, valid and test",
+        "{folder}/graphs.csv, line 3: split 'vaild' is not train, valid or test",
     ),
     "empty split": (
         {"graphs": GRAPHS.replace("valid", "test")},
-        "graphs.csv: column 'split' puts nothing with a target into 'valid'",
+        "graphs.csv: column 'split' assigns no labelled row to 'valid'",
     ),
     "too few to split": (
         {
@@ -307,7 +307,7 @@ FAULTS = {
             "nodes": "graph,node\nm3,a\n",
             "edges": "graph,source,target\n",
         },
-        "graphs.csv: 1 with a target are too few",
+        "graphs.csv: too few labelled samples (1)",
     ),
     "latin-1": (
         {"nodes": NODES.replace("m1,b,O", "m1,b,\xe9").encode("latin-1")},
@@ -332,14 +332,14 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(fault, tmp_path):
 def test_edges_that_are_listed_again_are_left_out_and_counted(tmp_path, capsys):
     folder = write(tmp_path / "csv", edges=EDGES + "m1,a,b,single\nm2,1,2,double\n")
     assert gather(opened(folder).graphs, [1]).edge_index.tolist() == [[1, 0], [0, 1]]
-    assert "  1 edge left out, which the files list again" in capsys.readouterr().out.splitlines()
+    assert "  1 duplicate edge left out" in capsys.readouterr().out.splitlines()
     both = opened(folder, undirected=True).graphs
-    assert "  2 edges left out, which the files list again, in either direction" in capsys.readouterr().out.splitlines()
+    assert "  2 duplicate edges left out, in either direction" in capsys.readouterr().out.splitlines()
     same(both, molecules())
     other = write(tmp_path / "other", edges=EDGES + "m1,a,b,double\n")
     assert len(opened(other).graphs.edge_index[0]) == 4
     said = line_of(lambda: opened(other, undirected=True))
-    assert said.endswith("other/edges.csv, line 3 (undirected, it is the same either way round): keep one of them")
+    assert said.endswith("other/edges.csv, line 3 (undirected edges are the same in both directions): keep one of them")
     loop = opened(write(tmp_path / "loop", edges=EDGES + "m3,a,a,single\n"), undirected=True).graphs
     assert gather(loop, [0]).edge_index.tolist() == [[0], [0]]
 
@@ -354,7 +354,7 @@ def test_a_target_that_is_not_there_is_one_line(tmp_path):
 def test_two_forms_of_a_table_are_refused(tmp_path):
     folder = write(tmp_path / "csv")
     (folder / "nodes.tsv").write_text(NODES)
-    assert "nodes.csv and nodes.tsv are both there: keep one" in line_of(lambda: opened(folder))
+    assert "nodes.csv and nodes.tsv both exist: keep one" in line_of(lambda: opened(folder))
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -97,9 +97,9 @@ def test_a_column_says_which_link_is_for_what_and_is_no_feature(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "said"),
     [
-        ({"split": ["train"] * 119 + ["tset"]}, {}, r"edges\.csv, line 121: split 'tset', where a link is"),
-        ({"split": ["train"] * 119 + [""]}, {}, r"edges\.csv, line 121: 'split' is empty, where a link is"),
-        ({"split": ["train"] * 60 + ["valid"] * 60}, {}, r"edges\.csv: of \d+ links none is for test"),
+        ({"split": ["train"] * 119 + ["tset"]}, {}, r"edges\.csv, line 121: split 'tset': a link needs"),
+        ({"split": ["train"] * 119 + [""]}, {}, r"edges\.csv, line 121: 'split' is empty: a link needs"),
+        ({"split": ["train"] * 60 + ["valid"] * 60}, {}, r"edges\.csv: none of the \d+ links is for test"),
         ({}, {"features": ["wieght"]}, "did you mean 'weight'"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_link_of_an_unknown_node_and_of_several_graphs_is_refused(tmp_path):
         CSVLinks(str(tmp_path / "mine")).check_files()
     table = pd.read_csv(tmp_path / "mine" / "nodes.csv")
     table.assign(graph="g").to_csv(tmp_path / "mine" / "nodes.csv", index=False)
-    with pytest.raises(UserError, match="leave the column 'graph' out"):
+    with pytest.raises(UserError, match="remove the column 'graph'"):
         CSVLinks(str(tmp_path / "mine")).build()
     with pytest.raises(ValueError, match="fractions"):
         CSVLinks(str(tmp_path / "mine"), fractions=[0.9, 0.1, 0.0])
@@ -237,5 +237,5 @@ def test_nodes_that_are_told_by_an_embedding_alone_are_those_of_the_training(tmp
     write(tmp_path / "mine", nodes=False)
     run = run_of(tmp_path, CSVLinks, network("model=gcn"), LinkData, path=str(tmp_path / "mine"))
     (tmp_path / "pairs.csv").write_text("source,target\nn1,n2\n")
-    with pytest.raises(UserError, match="ask pairs of that graph, by --pairs FILE without other data"):
+    with pytest.raises(UserError, match="predict pairs of that graph, by --pairs FILE without other data"):
         predictions(run, f"data.path={tmp_path / 'mine'}", "--pairs", str(tmp_path / "pairs.csv"))

@@ -167,7 +167,7 @@ def test_equal_rows_are_kept_once(seed):
         }
         for count in (200, 1, 37)
     ]
-    packed = list(cache._packed(chunks))
+    packed = list(cache._compressed(chunks))
     joined = {name: np.concatenate([part[name] for part in packed]) for name in packed[0]}
     assert set(joined) == {"repeated", "repeated_of", "different", "large", "large_of"}
     assert len(joined["repeated"]) <= len(chunks) * len(few)

@@ -34,7 +34,7 @@ def test_spans_give_what_the_whole_gives(encoding: Encoding, tmp_path: Path, mon
     save(pack(AWKWARD), folder)
     graphs = load(folder)
     expected = encoding.compute(graphs)
-    monkeypatch.setattr(cache, "TOGETHER", 100)
+    monkeypatch.setattr(cache, "SERIAL_LIMIT", 100)
     monkeypatch.setattr(cache, "Spans", functools.partial(cache.Spans, size=40))
     found = attach(graphs, folder, [encoding]).encodings
     assert found.keys() == expected.keys()
@@ -48,7 +48,7 @@ def test_a_span_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     graphs = pack(AWKWARD)
     graphs.edge_index = graphs.edge_index.astype(np.int64)
     graphs.edge_index[:, -1] = 10**6  # in the last span
-    monkeypatch.setattr(cache, "TOGETHER", 100)
+    monkeypatch.setattr(cache, "SERIAL_LIMIT", 100)
     monkeypatch.setattr(cache, "Spans", functools.partial(cache.Spans, size=40))
     with pytest.raises(ValueError, match="ind"):
         attach(graphs, tmp_path, [RandomWalk(4)])

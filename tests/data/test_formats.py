@@ -83,24 +83,24 @@ def test_how_gexf_and_gml_draw_is_no_feature(tmp_path):
         store = opened(tmp_path / name, target="club").graphs
         assert (store.schema.node_vocab, store.schema.node_floats) == ((7,), 0)
         drawn = [role for name, role in store.notes["attributes"]["nodes"].items() if name.startswith(("viz", "graph"))]
-        assert set(drawn) == {"not used, of a drawing"}
+        assert set(drawn) == {"not used, part of a drawing"}
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("g.gml", "graph [ node [ id 1 ", "g.gml is no GML"),
-        ("g.gml", "graph [ node [ id 1 ] node [ id 1 ] ]", "g.gml is no GML"),
-        ("g.gml", 'graph [ node [ label "a" ] ]', "g.gml is no GML"),
-        ("g.gml", "no graph at all", "g.gml is no GML"),
+        ("g.gml", "graph [ node [ id 1 ", "g.gml is not GML"),
+        ("g.gml", "graph [ node [ id 1 ] node [ id 1 ] ]", "g.gml is not GML"),
+        ("g.gml", 'graph [ node [ label "a" ] ]', "g.gml is not GML"),
+        ("g.gml", "no graph at all", "g.gml is not GML"),
         ("g.gexf", "<gexf", "g.gexf, line 1: unclosed token: not XML"),
-        ("g.gexf", "<gexf></gexf>", "g.gexf is no GEXF"),
+        ("g.gexf", "<gexf></gexf>", "g.gexf is not GEXF"),
         (
             "g.gexf",
             '<!DOCTYPE g [<!ENTITY a SYSTEM "file:///a">]>\n<gexf>&a;</gexf>',
             "line 1: a document type",
         ),
-        ("g.edges", "a b\n", "g.edges: an edge list says nothing of nodes"),
+        ("g.edges", "a b\n", "g.edges: an edge list has no labels to learn"),
     ],
 )
 def test_what_is_wrong_is_one_line(name, content, said, tmp_path):
@@ -113,7 +113,7 @@ def test_gml_that_names_its_nodes_only(tmp_path):
     for data in graph.nodes.values():
         data.clear()
     nx.write_gml(nx.relabel_nodes(graph, str), tmp_path / "g.gml")
-    assert "'label' is no target: 34 different texts for 34 nodes" in line_of(lambda: opened(tmp_path / "g.gml"))
+    assert "'label' is not a target: 34 different texts for 34 nodes" in line_of(lambda: opened(tmp_path / "g.gml"))
 
 
 def test_links_of_d3_by_position(tmp_path):
@@ -198,7 +198,7 @@ def test_tables_of_gephi(tmp_path):
     (folder / "Friends [Nodes].csv").write_text(GEPHI_NODES)
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES)
     line = line_of(lambda: opened(folder, NodeData, CSVGraphs))
-    assert "'Label' is no target" in line
+    assert "'Label' is not a target" in line
     assert "data.target=modularity_class" in line
     data = opened(folder, NodeData, CSVGraphs, target="modularity_class")
     store = data.graphs
@@ -209,7 +209,7 @@ def test_tables_of_gephi(tmp_path):
     assert {name for name, role in store.notes["attributes"]["edges"].items() if role == "numbers"} == {"Weight"}
     assert opened(folder, NodeData, CSVGraphs, target="modularity_class", undirected=False).graphs.edge_ptr[-1] == 29
     (folder / "Friends [Edges].csv").write_text(GEPHI_EDGES.replace("Undirected", "Directed", 1))
-    assert "[Edges].csv, line 3: an edge that is undirected" in line_of(lambda: opened(folder, NodeData, CSVGraphs))
+    assert "[Edges].csv, line 3: an edge is undirected" in line_of(lambda: opened(folder, NodeData, CSVGraphs))
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_edge_lists_beside_a_table_of_nodes(name, content, weights, tmp_path):
     [
         ("a b\nb\n", "edges.txt, line 2 has 1 columns"),
         ("a b 1\nb c\n", "edges.txt, line 2 has 2 columns"),
-        ("a b 1\nb c 1 2\n", "edges.txt, line 2: '1 2' is no number"),
-        ("a b {'x': f()}\n", "edges.txt, line 1: \"{'x': f()}\" is no dictionary"),
+        ("a b 1\nb c 1 2\n", "edges.txt, line 2: '1 2' is not a number"),
+        ("a b {'x': f()}\n", "edges.txt, line 1: \"{'x': f()}\" is not a dictionary"),
         ("a b\nb d\n", "edges.txt, line 2: there is no node 'd'"),
     ],
 )
@@ -283,7 +283,7 @@ def test_text_between_commas_with_a_decimal_comma_in_quotes_is_no_number(tmp_pat
     (tmp_path / "nodes.csv").write_text('node,size,label,split\na,"1,5",u,train\nb,"2,5",v,train\nc,"1,5",u,valid\n')
     (tmp_path / "edges.csv").write_text("source,target\na,b\n")
     assert opened(tmp_path, NodeData, CSVGraphs).schema.node_categories == (("1,5", "2,5"),)
-    with pytest.raises(Exception, match="one graph"):
+    with pytest.raises(Exception, match="single graph"):
         opened(tmp_path, GraphData, CSVGraphs)
 
 

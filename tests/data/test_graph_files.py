@@ -158,7 +158,7 @@ def test_graphml_defaults_and_several_graphs_in_a_file(tmp_path):
 GRAPHML = {
     "no xml": ("<graphml", "line 1: unclosed token: not XML"),
     "broken": (HEAD + GRAPH.replace("</node>", "", 1) + "</graphml>", "line 12: mismatched tag: not XML"),
-    "no graph": (HEAD + "</graphml>", "{path} holds no <graph>: it is no GraphML"),
+    "no graph": (HEAD + "</graphml>", "{path} holds no <graph>: it is not GraphML"),
     "an entity": (HEAD + GRAPH.replace("1.5", "&lol;") + "</graphml>", "line 8: undefined entity: not XML"),
     "wrong type": (
         HEAD + GRAPH.replace(">7<", ">seven<") + "</graphml>",
@@ -176,15 +176,15 @@ GRAPHML = {
     ),
     "node twice": (
         HEAD + GRAPH * 2 + GRAPH.replace('id="b"', 'id="a"') + "</graphml>",
-        "line 22: node 'a' is there already, see {path}, line 21",
+        "line 22: node 'a' already exists, see {path}, line 21",
     ),
     "nan target": (
         HEAD + GRAPH.replace("1.5", "nan") * 9 + GRAPH + "</graphml>",
-        "{path}: 1 with a target are too few for splits",
+        "{path}: too few labelled samples (1) for splits",
     ),
-    "edge directed unlike": (
+    "edge whose direction differs": (
         HEAD + GRAPH.replace("<edge ", '<edge directed="false" ') + "</graphml>",
-        "line 11: an edge that is directed unlike",
+        "line 11: the direction of an edge differs",
     ),
     "hyperedge": (
         HEAD + GRAPH.replace("</graph>", "<hyperedge/></graph>") + "</graphml>",
@@ -209,7 +209,7 @@ GRAPHML = {
     ),
     "reserved": (
         HEAD.replace('"kind"', '"graph"') + GRAPH + "</graphml>",
-        "line 9: no attribute may be called 'graph': rename it",
+        "line 9: the attribute name 'graph' is reserved: rename it",
     ),
 }
 
@@ -235,37 +235,37 @@ JSON = {
     "no json": ('[{"nodes": [}]', "{path}, line 1: Expecting value: not JSON"),
     "cut off": (link()[:-20], "{path}, line 1: "),
     "deep": ("[" * 100_000, "{path}, line 1: nested too deeply to be read"),
-    "not a graph": ("[1]", "{path}, graph 0 is no node-link graph, which has 'nodes': it is a int"),
-    "text": ('"graph"', "{path} is no node-link graph, which has 'nodes': it is a str"),
+    "not a graph": ("[1]", "{path}, graph 0 is not a node-link graph, which has 'nodes': it is a int"),
+    "text": ('"graph"', "{path} is not a node-link graph, which has 'nodes': it is a str"),
     "no graphs": ("[]", "{path} holds no graphs"),
     "other names": (
         '{"vertices": [], "edges": []}',
-        "{path} is no node-link graph, which has 'nodes': did you mean 'edges'?",
+        "{path} is not a node-link graph, which has 'nodes': did you mean 'edges'?",
     ),
     "no edges": ('{"nodes": [], "edgs": []}', "{path} has no 'edges' (nor 'links'): did you mean 'edgs'?"),
-    "nodes by name": (link(nodes={"a": 1}), "{path}, graph 1, nodes are a dict where a list is needed"),
+    "nodes by name": (link(nodes={"a": 1}), "{path}, graph 1, nodes are a dict, but must be a list"),
     "node without attributes": (
         link(nodes=["a"]),
-        "{path}, graph 1, node 0 is a str where its attributes by name are needed",
+        "{path}, graph 1, node 0 is a str, but must be an object of attributes",
     ),
     "no id": (link(nodes=[{"x": 1}]), "{path}, graph 1, node 0 has no 'id': there are x"),
     "id of no kind": (
         link(nodes=[{"id": None, "x": 1}]),
-        "{path}, graph 1, node 0: node is None, where an id, text or a number",
+        "{path}, graph 1, node 0: node is None, but an id must be text or a number",
     ),
     "no source": (
         link(edges=[{"from": "a", "target": "b"}]),
         "{path}, graph 1, edge 0 has no 'source': there are from, target",
     ),
-    "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' is there already"),
+    "node twice": (link(nodes=[{"id": "a", "x": 1}] * 2), "{path}, graph 1, node 'a': node 'a' already exists"),
     "edge twice": (
         link(edges=[{"source": "a", "target": "b", "w": weight} for weight in (1, 2)]),
-        "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' is there already with other values",
+        "{path}, graph 1, edge 'a' -> 'b': edge 'a' -> 'b' already exists with other values",
     ),
     "no nodes": (link(nodes=[], edges=[]), "{path}, graph 1 has no nodes"),
     "attribute that only one has": (
         link(nodes=[{"id": "a", "x": 1, "z": 2}, {"id": "b", "x": 1, "z": 0}, {"id": "c", "x": 1, "z": 0}]),
-        "{path}, graph 0, node 'a': 'z' is empty, and a feature needs a value",
+        "{path}, graph 0, node 'a': 'z' is empty, but a feature needs a value",
     ),
     "attribute of another type": (
         link(nodes=[{"id": "a", "x": 1}, {"id": "b", "x": "2"}]),
@@ -273,28 +273,28 @@ JSON = {
     ),
     "list that the first lacks": (
         link(nodes=[{"id": "a", "x": 1, "v": [1, 2]}, {"id": "b", "x": 1, "v": [1, 2]}]),
-        "{path}, graph 0, node 'a': 'v.0' is empty, and a feature needs a value",
+        "{path}, graph 0, node 'a': 'v.0' is empty, but a feature needs a value",
     ),
     "lists of two lengths": (
         link(nodes=[{"id": "a"}, {"id": "b", "v": [1, 2]}, {"id": "c", "v": [1]}]),
-        "{path}, graph 1, node 'c': 'v' is [1], unlike that of {path}, graph 1, node 'b' in its length",
+        "{path}, graph 1, node 'c': 'v' is [1], not of the same length as at {path}, graph 1, node 'b'",
     ),
     "attribute of no type": (
         link(nodes=[{"id": "a", "x": {}}, {"id": "b", "x": 1}]),
-        "{path}, graph 1, node 'a': 'x' is {{}}, where a number or text",
+        "{path}, graph 1, node 'a': 'x' is {{}}, but must be a number or text",
     ),
     "too large": (
         link(nodes=[{"id": "a", "x": 2**70}, {"id": "b", "x": 1}]),
-        "{path}, graph 1, node 'a': 'x' is too large a whole number",
+        "{path}, graph 1, node 'a': 'x' is a whole number beyond 64 bits",
     ),
-    "label missing": (link(graph={}), "{path}: 1 with a target are too few for splits"),
-    "label empty": (link(graph={"label": None}), "{path}: 1 with a target are too few for splits"),
+    "label missing": (link(graph={}), "{path}: too few labelled samples (1) for splits"),
+    "label empty": (link(graph={"label": None}), "{path}: too few labelled samples (1) for splits"),
     "label of another type": (
         link(graph={"label": "x"}),
         "{path}, graph 1: 'label' is 'x': text and numbers are mixed",
     ),
-    "attributes of no kind": (link(graph=[1]), "{path}, graph 1: 'graph' holds its attributes by name, not a list"),
-    "too few": (link(), "{path}: 2 with a target are too few for splits"),
+    "attributes of no kind": (link(graph=[1]), "{path}, graph 1: 'graph' must be an object of attributes, not a list"),
+    "too few": (link(), "{path}: too few labelled samples (2) for splits"),
 }
 
 
@@ -311,4 +311,4 @@ def test_paths_that_hold_no_graphs_are_one_line(tmp_path):
     (tmp_path / "other.dot").write_text("x")
     for path in (tmp_path, tmp_path / "absent.json", tmp_path / "*.json"):
         assert line_of(lambda path=path: opened(path, tmp_path)).startswith(f"no graphs at {path}: set data.path")
-    assert "other.dot is none of .graphml, " in line_of(lambda: opened(tmp_path / "other.dot", tmp_path))
+    assert "other.dot is not a file of .graphml, " in line_of(lambda: opened(tmp_path / "other.dot", tmp_path))

@@ -91,7 +91,7 @@ def test_sizes_and_features_are_those_of_the_graphs(tmp_path):
 def test_sizes_of_batches_that_are_drawn_leave_padding_out():
     plain = random_batch((4, 1, 9, 6))
     full = filled(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
-    one, other = inspect._drawn([plain]), inspect._drawn([full])
+    one, other = inspect._contents_of([plain]), inspect._contents_of([full])
     assert one.nodes.tolist() == other.nodes.tolist() == [4, 1, 9, 6]
     assert one.edges.tolist() == other.edges.tolist()
     assert one.in_degree.tolist() == other.in_degree.tolist() == plain.in_degree.tolist()
@@ -190,7 +190,7 @@ def test_one_graph_is_counted_whole_however_it_is_sampled(tmp_path):
     assert (found.nodes.tolist(), found.edges.tolist(), found.sample.num_nodes) == ([30], [28], 30)
     text = shown(inspect.size_table(found))
     assert text.startswith("1 graph, 30 nodes, 28 edges ")
-    assert "6.7% of nodes read nobody; the graph falls apart" in text
+    assert "6.7% of nodes have no incoming edges; the graph is disconnected" in " ".join(text.split())
     assert "blocks" not in shown(inspect.label_table(data))
 
 

@@ -186,13 +186,16 @@ def changed(number: int, **values) -> list[Data]:
 
 
 UNREADABLE = [
-    (changed(2, edge_label_index=torch.tensor([[0], [8]]), edge_label=torch.ones(1)), r"graph 2: .* \[0, 8\] .*0\.\.7"),
-    (changed(1, edge_label=torch.ones(1).long()), "graph 1: 1 edge_label for 4 pairs"),
+    (
+        changed(2, edge_label_index=torch.tensor([[0], [8]]), edge_label=torch.ones(1)),
+        r"graph 2: .* \[0, 8\], .*0\.\.7",
+    ),
+    (changed(1, edge_label=torch.ones(1).long()), "graph 1: 1 edge_label for 4 node pairs"),
     (changed(1, edge_label=torch.full((4,), 2)), "graph 1: 2 in edge_label is neither 0 nor 1"),
-    ([Data(x=g.x, edge_label_index=g.edge_label_index) for g in rings()], "no edge_label, where"),
+    ([Data(x=g.x, edge_label_index=g.edge_label_index) for g in rings()], "no edge_label, but"),
     (rings()[:1], "choose data=pyg_nodes|one graph|data.level=link"),
     ([g.update({"edge_label": 0 * g.edge_label}) for g in rings()], "no pair of the training graphs is linked"),
-    ([g.update({"edge_label": 0 * g.edge_label + 1}) for g in rings()], "have some drawn by data.negatives=2"),
+    ([g.update({"edge_label": 0 * g.edge_label + 1}) for g in rings()], "draw some by data.negatives=2"),
 ]
 
 
@@ -203,12 +206,12 @@ def test_what_cannot_be_read_is_said(tmp_path, graphs, why):
 
 
 def test_what_does_not_fit_is_said(tmp_path):
-    with pytest.raises(UserError, match="two nodes are linked or not"):
+    with pytest.raises(UserError, match="does not apply to links"):
         opened(rings(), tmp_path, kind="regression")
-    with pytest.raises(UserError, match="links are learned from some graphs and looked for in others"):
+    with pytest.raises(UserError, match="learns links from some graphs and predicts them in others"):
         opened(rings()[:1], tmp_path, level="link")
     graphs = [Data(x=g.x, edge_index=g.edge_index, y=torch.tensor([i % 2])) for i, g in enumerate(rings())]
-    with pytest.raises(UserError, match=r"data\.negatives is of links"):
+    with pytest.raises(UserError, match=r"data\.negatives is for links"):
         opened(graphs, tmp_path, negatives=2)
     with pytest.raises(UserError, match="no edge_label_index"):
         opened(graphs, tmp_path, level="link")

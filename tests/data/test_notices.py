@@ -87,9 +87,9 @@ def test_whole_numbers_with_gaps_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (1.5, "'price' is 1.5 throughout: there is nothing to learn"),
-        (5, "'price' has one class only, 5: there is nothing to tell apart"),
-        (1.0, "'price' has one class only, 1: there is nothing to tell apart"),  # yes throughout
+        (1.5, "'price' is always 1.5: there is nothing to learn"),
+        (5, "'price' has only one class, 5: there is nothing to learn"),
+        (1.0, "'price' has only one class, 1: there is nothing to learn"),  # yes throughout
     ],
 )
 def test_targets_that_are_all_the_same_are_refused(tmp_path: Path, value: float, said: str) -> None:
@@ -110,7 +110,7 @@ def test_what_has_no_target_does_not_make_the_others_vary(tmp_path: Path, monkey
     data = csv_graphs(tmp_path, [5] * 40)
     data.open([])
     monkeypatch.setattr(data, "targets", lambda split: torch.tensor([5, UNLABELLED]))
-    with pytest.raises(UserError, match="has one class only"):
+    with pytest.raises(UserError, match="has only one class"):
         check_varied(data)
     monkeypatch.setattr(data, "targets", lambda split: torch.tensor([UNLABELLED]))
     check_varied(data)

@@ -15,7 +15,7 @@ from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.data.large.nodes import NodeData
 from gt.data.molecules.molecules import Molecules
-from gt.data.numbers import FEW, ROWS, decades, feature_moments, moments
+from gt.data.numbers import CHUNK_ROWS, MIN_TRAIN_NODES, decades, feature_moments, moments
 from gt.data.own.csv_graphs import CSVGraphs
 from gt.data.own.graph_files import GraphFiles
 from gt.data.own.pyg import PyG
@@ -46,7 +46,7 @@ def test_moments_are_sklearns_and_a_constant_column_has_a_scale_of_one() -> None
 
 
 def test_moments_of_many_rows_and_of_none() -> None:
-    values = np.random.default_rng(0).normal(-4, 2, (2 * ROWS + 5, 1))
+    values = np.random.default_rng(0).normal(-4, 2, (2 * CHUNK_ROWS + 5, 1))
     mean, scale = moments(values)
     assert mean[0] == pytest.approx(values.mean())
     assert scale[0] == pytest.approx(values.std())
@@ -114,11 +114,13 @@ class Ring(Kept):
         super().__init__([data])
 
 
-@pytest.mark.parametrize("train", [FEW - 1, FEW])
+@pytest.mark.parametrize("train", [MIN_TRAIN_NODES - 1, MIN_TRAIN_NODES])
 def test_the_features_of_one_graph_go_by_its_training_nodes_where_these_are_enough(tmp_path: Path, train: int) -> None:
-    data = NodeData(PyG(partial(Ring, 2 * FEW, train), root=str(tmp_path)))
+    data = NodeData(PyG(partial(Ring, 2 * MIN_TRAIN_NODES, train), root=str(tmp_path)))
     data.open([])
-    assert data.schema.node_mean == pytest.approx([1.5 * (train - 1 if train >= FEW else 2 * FEW - 1) / 2])
+    assert data.schema.node_mean == pytest.approx(
+        [1.5 * (train - 1 if train >= MIN_TRAIN_NODES else 2 * MIN_TRAIN_NODES - 1) / 2]
+    )
     assert data.schema.mean == pytest.approx([2.5 * (train - 1) / 2])  # targets of others are not known
 
 

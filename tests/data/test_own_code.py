@@ -114,10 +114,10 @@ def test_of_this_packages_classes_and_of_a_text_that_is_not_there_the_key_is_all
 
 
 UNSOUND = {
-    "nothing": ("None", "gives a NoneType"),
+    "nothing": ("None", "returns a NoneType"),
     "a split": (
         "replace(ones, splits={'train': np.arange(5), 'val': np.arange(4)})",
-        "the splits are train, val, and none of them is 'valid'",
+        "the splits are train, val, without 'valid'",
     ),
     "a kind": (
         "replace(ones, schema=replace(ones.schema, kind='multi'))",
@@ -130,7 +130,7 @@ UNSOUND = {
     "a category": ("replace(ones, nodes={'x': np.full((9, 1), 5)})", "x holds 5 to 5 in column 0, .* 0 to 4"),
     "no column": ("replace(ones, nodes={'x': np.ones(9, int)})", r"x is \(9,\)"),
     "real numbers": ("replace(ones, nodes={'x': np.ones((9, 1))})", "x is of float64"),
-    "a class": ("replace(ones, graphs={'y': np.arange(9)})", "y holds 2, and should be 0 to 1"),
+    "a class": ("replace(ones, graphs={'y': np.arange(9)})", "y holds 2, but should be 0 to 1"),
     "a real class": ("replace(ones, graphs={'y': np.ones(9)})", "y is of float64"),
     "another graph": ("joined([[0, 1]], [[1, 2]])", r"graph 0 has an edge to a node outside 0\.\.1"),
     "no order": ("joined([[0, 1]], [[1, 0]])", r"return graphs\.sort_edges\(\)"),
@@ -164,11 +164,11 @@ def test_what_a_source_builds_that_does_not_hold_together_is_named_and_not_kept(
 
 
 WRONG = {
-    "short": ("rows[1:]", r"tails is \({short}, 2\), and should be \({nodes}, K\)"),
-    "flat": ("rows[:, 0]", r"tails is \({nodes},\), and should be \({nodes}, K\)"),
+    "short": ("rows[1:]", r"tails is \({short}, 2\), but should be \({nodes}, K\)"),
+    "flat": ("rows[:, 0]", r"tails is \({nodes},\), but should be \({nodes}, K\)"),
     "a list": ("rows.tolist()", "tails is list"),
-    "infinite": ("rows / 0", "tails .* no finite number"),
-    "text": ("rows.astype(str)", "tails .* no finite number"),
+    "infinite": ("rows / 0", "tails .* not finite numbers"),
+    "text": ("rows.astype(str)", "tails .* not finite numbers"),
     "another name": ('rows, "heads": rows', "tails, heads"),
 }
 

@@ -49,7 +49,7 @@ def test_a_node_of_no_split_is_read_and_neither_trained_on_nor_scored(tmp_path, 
         assert graphs.splits[split].tolist() == [n for n, word in enumerate(SPLITS) if word == split]
     assert graphs.nodes["x"][:, 0].tolist() == [n / 4 for n in range(40)]
     assert graphs.edge_index.shape == (2, 40)
-    said = "  8 of 40 nodes have no split: others read them, but they are neither trained on nor scored"
+    said = "  8 of 40 nodes have no split: visible to other nodes, but neither trained on nor scored"
     assert said in capsys.readouterr().out.splitlines()
 
 
@@ -60,7 +60,7 @@ def test_nodes_without_a_target_are_counted(tmp_path, capsys):
     table.to_csv(folder / "nodes.csv", index=False)
     graphs = opened(CSVGraphs, NodeData, folder).graphs
     assert sum(map(len, graphs.splits.values())) == 27
-    said = "  13 of 40 nodes have no label: others read them, but they are neither trained on nor scored"
+    said = "  13 of 40 nodes have no label: visible to other nodes, but neither trained on nor scored"
     assert said in capsys.readouterr().out.splitlines()
 
 

@@ -329,21 +329,21 @@ WIDER = Data(
 @pytest.mark.parametrize(
     ("dataset", "said"),
     [
-        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: an edge joins [-1, 0] where nodes are 0..2"),
-        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is no category"),
+        (lambda: one(edge_index=torch.tensor([[-1], [0]])), "own, graph 0: an edge joins [-1, 0], but nodes are 0..2"),
+        (lambda: one(x=torch.tensor([[0], [-2], [1]])), "own, graph 0: -2 in x is not a category"),
         (lambda: one(x=torch.zeros(3, 1, 2)), "own, graph 0: x is 27 x 1 x 2"),
-        (lambda: one(y=None), "own has no targets: its graphs hold edge_index, x and no y"),
+        (lambda: one(y=None), "own has no targets: its graphs hold edge_index, x but no y"),
         (lambda: one(y=float("inf")), "own, graph 0: inf as a target is not finite"),
-        (lambda: one(y=float("nan")), "own, graph 0: no target at all, nothing to learn"),
-        (lambda: one(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, which is neither one for the graph nor one"),
-        (lambda: Kept(graphs()[:1]), "own is one graph"),
-        (lambda: Kept(graphs()[:2]), "own: 2 graphs: 2 with a target are too few for splits of [0.8, 0.1, 0.1]"),
+        (lambda: one(y=float("nan")), "own, graph 0: no targets at all, nothing to learn"),
+        (lambda: one(y=torch.zeros(2, 1)), "own, graph 0: y has 2 rows, neither one for the graph nor one"),
+        (lambda: Kept(graphs()[:1]), "own is a single graph"),
+        (lambda: Kept(graphs()[:2]), "own: 2 graphs: too few labelled samples (2) for splits of [0.8, 0.1, 0.1]"),
         (lambda: Listed([]), "own holds no graphs"),
-        (lambda: Listed([HeteroData(), *graphs()]), "own holds HeteroData objects: Data or HeteroData alone"),
-        (lambda: Listed([*graphs(), LACKING]), "own, graph 12: y is missing, and in graph 0 "),
-        (lambda: Listed([*graphs(), WIDER]), "own, graph 12: x is int64 (1, 3), and in graph 0 int64 "),
+        (lambda: Listed([HeteroData(), *graphs()]), "own holds HeteroData objects: only Data or HeteroData"),
+        (lambda: Listed([*graphs(), LACKING]), "own, graph 12: y is missing, but in graph 0 "),
+        (lambda: Listed([*graphs(), WIDER]), "own, graph 12: x is int64 (1, 3), but in graph 0 int64 "),
         (lambda: Kept([*graphs(), EMPTY]), "own, graph 12 has no nodes"),
-        (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store the real and the imaginary part"),
+        (lambda: one(x=torch.zeros(3, 1) + 1j), "own: x holds complex numbers: store their real and imaginary parts"),
         (lambda: one(edge_attr=torch.empty(0, 1) + 1j), "own: edge_attr holds complex numbers"),
         (lambda: one(y=torch.tensor([1 + 2j])), "own: y holds complex numbers"),
     ],
@@ -371,7 +371,7 @@ def test_masks_that_meet_or_are_empty_are_one_line():
     graph.y = torch.arange(6) % 2
     for name, first in (("train", 0), ("val", 1), ("test", 4)):
         graph[f"{name}_mask"] = (torch.arange(6) >= first) & (torch.arange(6) < first + 2)
-    with pytest.raises(UserError, match=r"^cora: node 1 is in more than one of the masks of its splits"):
+    with pytest.raises(UserError, match=r"^cora: node 1 is in more than one split mask"):
         one_graph(Kept([graph]), "cora")
     graph.val_mask[:] = False
     with pytest.raises(UserError, match=r"^cora: no labelled node is in val_mask"):
@@ -445,7 +445,7 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch)
         data.open([])
     assert str(caught.value) == (
         f"MUTAG is not in {root} and could not be downloaded (URLError: no network here): put its raw files into "
-        f"{root}/MUTAG/raw, or set data.dataset.root to the folder that has it"
+        f"{root}/MUTAG/raw, or set data.dataset.root to the folder that contains it"
     )
     assert left(tmp_path) == []
     root.mkdir(parents=True)
@@ -477,7 +477,7 @@ def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path)
     tu_files(tmp_path / "pyg")
     (tmp_path / "pyg" / "TINY" / "raw" / "TINY_A.txt").write_text("1, x\n")
     data = GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg"), name="TINY"), root=str(tmp_path)))
-    with pytest.raises(UserError, match=r"^TINY cannot be made from .*pyg: ValueError: .*x") as caught:
+    with pytest.raises(UserError, match=r"^TINY cannot be read from .*pyg: ValueError: .*x") as caught:
         data.open([])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pyg" / "TINY" / "processed").exists()
@@ -485,7 +485,7 @@ def test_raw_files_that_pyg_cannot_read_are_one_line_and_leave_nothing(tmp_path)
 
 
 def test_wrong_arguments_are_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"TUDataset cannot be made from .*: TypeError: .*missing.*'name'"):
+    with pytest.raises(UserError, match=r"TUDataset cannot be read from .*: TypeError: .*missing.*'name'"):
         GraphData(PyG(partial(TUDataset, root=str(tmp_path / "pyg")), root=str(tmp_path))).open([])
     with pytest.raises(UserError, match=r"^data.dataset makes a int, not a dataset of torch_geometric"):
         GraphData(PyG(partial(int, "3"), root=str(tmp_path))).open([])

@@ -147,18 +147,18 @@ def changed(kind, **values):
 @pytest.mark.parametrize(
     ("graphs", "said"),
     [
-        (lambda: [library(), without("venue")], "own, graph 1: its types of nodes or edges are not those of the first"),
-        (lambda: [HeteroData()], "own, graph 0 has no types of nodes"),
+        (lambda: [library(), without("venue")], "own, graph 1: its node or edge types are not those of the first"),
+        (lambda: [HeteroData()], "own, graph 0 has no node types"),
         (lambda: [changed("author", y=torch.zeros(12))], "own, graph 0: nodes of paper, author have targets y"),
         (lambda: [changed("venue", x=torch.zeros(3, 2, 2))], "own, graph 0: x of paper, author, venue: (3, 2, 2)"),
-        (lambda: [changed("venue", num_nodes=None)], "own, graph 0: nothing says how many nodes of type venue there"),
+        (lambda: [changed("venue", num_nodes=None)], "own, graph 0: the number of nodes of type venue is unknown"),
         (
             lambda: [changed(("paper", "in", "venue"), edge_index=None)],
             "own, graph 0: edges paper - in - venue have no edge_index",
         ),
         (
             lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[0, 1], [2, 3]]))],
-            "own, graph 0: an edge paper - in - venue joins [1, 3] where nodes are 0..29 and 0..2",
+            "own, graph 0: an edge paper - in - venue joins [1, 3], but nodes are 0..29 and 0..2",
         ),
         (
             lambda: [changed(("paper", "in", "venue"), edge_index=torch.tensor([[-1], [0]]))],
@@ -166,7 +166,7 @@ def changed(kind, **values):
         ),
         (
             lambda: [changed(("paper", "in", "venue"), edge_index=torch.zeros(5, 2, dtype=torch.long))],
-            "own, graph 0: edge_index of paper - in - venue is (5, 2), where (2, E) is needed",
+            "own, graph 0: edge_index of paper - in - venue is (5, 2), but must be (2, E)",
         ),
         (lambda: [changed("paper", y=torch.zeros(1))], "own, graph 0: y of paper is (1,) for 30 nodes"),
         (lambda: [changed("paper", y=[0] * 30)], "own, graph 0: y of paper is a list, not a tensor"),
@@ -175,7 +175,10 @@ def changed(kind, **values):
             lambda: [changed("paper", val_mask=torch.ones(29, dtype=torch.bool))],
             "own, graph 0: val_mask of paper is (29,) for 30 nodes",
         ),
-        (lambda: [library(), *of_one_type([library()], "own")], "own holds HeteroData objects: Data or HeteroData"),
+        (
+            lambda: [library(), *of_one_type([library()], "own")],
+            "own holds HeteroData objects: only Data or",
+        ),
     ],
 )
 def test_what_cannot_be_joined_is_one_line(graphs, said):

@@ -85,7 +85,7 @@ def test_read_only_root(shared: Path, work: Path, capsys: pytest.CaptureFixture[
     assert stored(work / "data")
     assert not any(shared.iterdir())
     said = capsys.readouterr().out
-    assert said == f"{shared / part} is read-only: what is built from it is kept in data/stores\n"
+    assert said == f"{shared / part} is read-only: stores built from it are kept in data/stores\n"
 
 
 def test_root_on_a_disk_that_is_read_only(

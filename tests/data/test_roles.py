@@ -36,7 +36,7 @@ def opened(graph, folder, **options):
 
 def test_a_name_is_no_target_and_what_could_be_one_is_named(tmp_path):
     line = line_of(lambda: opened(drawn(club=["a", "b"], age=[31, 47, 28]), tmp_path))
-    assert "g.graphml: 'label' is no target: 40 different texts for 40 nodes" in line
+    assert "g.graphml: 'label' is not a target: 40 different texts for 40 nodes" in line
     assert "choose one of club, age: data.target=club" in line
     assert "no other attribute" in line_of(lambda: opened(drawn(), tmp_path))
 
@@ -52,12 +52,12 @@ def test_what_became_of_each_attribute_is_kept_and_printed(tmp_path, capsys):
     assert store.notes["attributes"] == {
         "nodes": {
             "label": "not used, 40 different texts for 40 nodes",
-            "x": "not used, a place in a drawing",
-            "y": "not used, a place in a drawing",
-            "size": "not used, of a drawing",
-            "r": "not used, of a drawing",
-            "g": "not used, of a drawing",
-            "b": "not used, of a drawing",
+            "x": "not used, a position in a drawing",
+            "y": "not used, a position in a drawing",
+            "size": "not used, part of a drawing",
+            "r": "not used, part of a drawing",
+            "g": "not used, part of a drawing",
+            "b": "not used, part of a drawing",
             "club": "target",
         },
         "edges": {"weight": "numbers", "Edge Label": "not used, 40 different texts for 40 edges"},
@@ -74,7 +74,7 @@ def test_the_place_in_a_drawing_is_a_target_or_a_feature_where_it_is_asked_for(t
     for _, data in graph.nodes.data():
         del data["label"]
     line = line_of(lambda: opened(graph, tmp_path))
-    assert "'y' is no target" in line
+    assert "'y' is not a target" in line
     assert line.endswith("data.target=y data.kind=regression")
     asked = opened(graph, tmp_path, target="y")
     assert (asked.schema.kind, asked.schema.target) == ("regression", ("y",))

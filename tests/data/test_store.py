@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gt.data.arrays import Column, read_array, write_array
-from gt.data.files import seal, write_facts
+from gt.data.files import seal, write_metadata
 from gt.data.packed import GROUPS, Graphs, pointers, smallest
 from gt.data.store import fingerprint, load, open_or_build, save
 from gt.schema import Schema
@@ -66,8 +66,8 @@ def test_what_is_built_beside_stores_of_other_keys_names_them_and_their_size(tmp
     open_or_build(other, sample)
     size = sum(path.stat().st_size for path in mine.iterdir())
     assert capsys.readouterr().out == (
-        f"1 other store of own data ({size / 1e6:,.1f} MB), made of other files or settings, kept; "
-        f"remove what no run needs: rm -r '{mine}'\n"
+        f"1 other store of own data ({size / 1e6:,.1f} MB), made from other files or settings; "
+        f"remove those no longer needed: rm -r '{mine}'\n"
     )
     open_or_build(other, sample)  # nothing is built: nothing is said
     assert capsys.readouterr().out == ""
@@ -142,14 +142,14 @@ def test_nothing_is_pickled(tmp_path):
         np.load(path, allow_pickle=False)
     assert json.loads((folder / "facts.json").read_text())["notes"]["skipped"] == 3
     things = np.array([{"a": 1}, None, None], dtype=object)
-    with pytest.raises(ValueError, match=r"graphs\.y: numbers and truth values can be stored, not object"):
+    with pytest.raises(ValueError, match=r"graphs\.y: only numbers and booleans can be stored, not object"):
         save(sample(graphs={"y": things}), tmp_path / "other")
     with pytest.raises(ValueError, match="not object"):
         write_array(tmp_path / "things.npy", things)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]  # what failed left nothing
     write_array(tmp_path / "things.npy", np.arange(3))
     np.save(tmp_path / "things.npy", things, allow_pickle=True)
-    write_facts(tmp_path / "things.json", seal(tmp_path / "things.npy"))
+    write_metadata(tmp_path / "things.json", seal(tmp_path / "things.npy"))
     with pytest.raises(ValueError, match="Python objects"):
         read_array(tmp_path / "things.npy")
 

@@ -135,7 +135,7 @@ def one_node_each(y: np.ndarray, **more: np.ndarray) -> Graphs:
 
 def test_no_integer_type_holds_them_all(tmp_path: Path) -> None:
     parts = [one_node_each(np.array([2**63], np.uint64)), one_node_each(np.array([-1]))]
-    with pytest.raises(ValueError, match="no integer type goes from -1 to 9223372036854775808"):
+    with pytest.raises(ValueError, match="no integer type holds -1 to 9223372036854775808"):
         save(iter(parts), tmp_path / "store")
     assert not any(tmp_path.iterdir())
 
@@ -155,11 +155,11 @@ ONE = np.array([1])
         ),
         ([one_node_each(ONE), one_node_each(ONE * 1.5)], r"graphs\.y: float64 after uint8"),
         ([one_node_each(ONE > 0), one_node_each(ONE)], r"graphs\.y: int64 after bool"),
-        ([one_node_each(ONE, z=np.array([1, 2]))], r"graphs\.z has 2 rows where there should be 1"),
-        ([replace(one_node_each(ONE), nodes={"x": np.zeros((2, 1))})], r"nodes\.x has 2 rows where there should be 1"),
-        ([replace(one_node_each(ONE), edges={"e": ONE})], r"edges\.e has 1 rows where there should be 0"),
-        ([replace(one_node_each(ONE), pairs={"p": ONE[:0]})], r"pairs\.p has 0 rows where there should be 1"),
-        ([replace(one_node_each(ONE), edge_index=np.zeros((2, 1)))], r"edge_index has 1 rows where there should be 0"),
+        ([one_node_each(ONE, z=np.array([1, 2]))], r"graphs\.z has 2 rows, but should have 1"),
+        ([replace(one_node_each(ONE), nodes={"x": np.zeros((2, 1))})], r"nodes\.x has 2 rows, but should have 1"),
+        ([replace(one_node_each(ONE), edges={"e": ONE})], r"edges\.e has 1 rows, but should have 0"),
+        ([replace(one_node_each(ONE), pairs={"p": ONE[:0]})], r"pairs\.p has 0 rows, but should have 1"),
+        ([replace(one_node_each(ONE), edge_index=np.zeros((2, 1)))], r"edge_index has 1 rows, but should have 0"),
         ([replace(one_node_each(ONE), node_ptr=np.array([1, 2]))], r"node_ptr begins at 1 instead of 0"),
         ([], "no graphs were built"),
     ],

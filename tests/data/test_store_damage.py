@@ -229,7 +229,7 @@ def test_a_large_store_is_checked_where_it_was_touched(tmp_path: Path, monkeypat
     save(chunks(), folder)
     read = []
     whole = files.checksum
-    monkeypatch.setattr(files, "VERIFIED", 0)
+    monkeypatch.setattr(files, "FULL_CHECK_LIMIT", 0)
     monkeypatch.setattr(files, "checksum", lambda path: read.append(path.name) or whole(path))
     load(folder)
     assert read == []
@@ -246,7 +246,7 @@ def test_a_large_store_is_checked_where_it_was_touched(tmp_path: Path, monkeypat
 
 def rewritten(folder: Path, **changes: Any) -> None:
     """Other facts, as a version that wrote them would have."""
-    facts = files.read_facts(folder / "facts.json") | changes
+    facts = files.read_metadata(folder / "facts.json") | changes
     raw = json.dumps({**facts, "checksum": files.zlib.crc32(json.dumps(facts, indent=1).encode())}, indent=1)
     (folder / "facts.json").write_text(raw)
 
@@ -256,7 +256,7 @@ def rewritten(folder: Path, **changes: Any) -> None:
     [
         (damage, r"damaged \(nodes\.x\.npy: [\d,]+ bytes instead of [\d,]+\)"),
         (lambda folder: (folder / "edge_ptr.npy").unlink(), r"damaged \(edge_ptr\.npy is missing\)"),
-        (lambda folder: (folder / "facts.json").write_text("{"), r"damaged \(facts\.json is no JSON\)"),
+        (lambda folder: (folder / "facts.json").write_text("{"), r"damaged \(facts\.json is not JSON\)"),
         (lambda folder: (folder / "facts.json").write_text("[1]"), r"damaged \(facts\.json: contents changed\)"),
         (
             lambda folder: shutil.copy(folder / "node_ptr.npy", folder / "edge_ptr.npy"),
@@ -347,7 +347,9 @@ def test_a_full_disk_is_said_and_nothing_half_written_remains(
         left = [room]
         for module in (arrays, files):
             patch.setattr(module, "open", lambda *args: opened(left, *args), raising=False)
-        with pytest.raises(UserError, match=rf"^no room in {tmp_path}, which needs .* \d+\.\d MB: .* data\.root .*$"):
+        with pytest.raises(
+            UserError, match=rf"^no space left in {tmp_path}, at least \d+\.\d MB are needed: .* data\.root .*$"
+        ):
             open_or_build(folder, chunks)
     assert [path.name for path in tmp_path.iterdir()] == ["store.lock"]
     graphs = open_or_build(folder, chunks)
@@ -356,7 +358,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_remains(
     with monkeypatch.context() as patch:
         left = [min(room, 800)]
         patch.setattr(files, "open", lambda *args: opened(left, *args), raising=False)
-        with pytest.raises(UserError, match=f"^no room in {folder}, which needs at least"):
+        with pytest.raises(UserError, match=f"^no space left in {folder}, at least"):
             attach(graphs, folder, [Number(3)])
     assert [path for path in sorted(folder.iterdir()) if path.suffix != ".lock"] == before
     assert "number" in attach(graphs, folder, [Number(3)]).encodings
@@ -372,7 +374,7 @@ def test_a_build_on_a_full_disk_ends_what_makes_the_chunks(tmp_path: Path, monke
             ended.append(True)
 
     monkeypatch.setattr(arrays, "open", lambda *args: opened([0], *args), raising=False)
-    with pytest.raises(UserError, match="no room") as raised:
+    with pytest.raises(UserError, match="no space left") as raised:
         open_or_build(tmp_path / "store", made)
     assert ended
     assert raised.value  # which would have kept it alive

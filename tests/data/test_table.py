@@ -98,7 +98,7 @@ def test_rows_that_do_not_fit_the_header(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2\n\0,3\n", "line 3: a zero byte"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "line 1: a zero byte"),
         ("a.csv", "a,b\n1,2\n3,4\n".encode("utf-16")[:-1], "line 3: byte 0x0a is not UTF-16 text"),
-        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: a line should be an object"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: each line should be a JSON object"),
         ("a.jsonl", '{"a": 1}\n\n{"a": }\n', "line 3: Expecting value"),
         ("a.csv.gz", "", "is empty"),
     ],
@@ -114,7 +114,7 @@ def test_a_file_that_is_missing_or_cut_off(tmp_path: Path) -> None:
     assert f"{tmp_path / 'a.csv'}: set data.path" in line_of(lambda: read_table(tmp_path / "a.csv"))
     path = write(tmp_path / "a.csv.gz", "a,b\n" + "1,2\n" * 1000)
     path.write_bytes(path.read_bytes()[:-9])
-    assert line_of(lambda: read_table(path)).startswith(f"{path} is not whole")
+    assert line_of(lambda: read_table(path)).startswith(f"{path} is incomplete")
 
 
 def test_names_of_columns(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_parquet(tmp_path: Path) -> None:
         assert np.stack([pd.isna(column) for column in table.columns.values()]).tolist() == [[False, True]] * 2
         assert (len(table), table.where(1)) == (2, f"{tmp_path / name}, row 1")
     write(tmp_path / "b.parquet", "text,y\nC,1\n")
-    with pytest.raises(UserError, match=r"b.parquet is not a Parquet file that can be read"):
+    with pytest.raises(UserError, match=r"b.parquet cannot be read as Parquet"):
         read_table(tmp_path / "b.parquet")
 
 

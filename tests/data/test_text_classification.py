@@ -279,7 +279,7 @@ MISTAKES = {
     "header alone": ("a.csv", "text,label\n", "{path} has no rows: each row should hold a text and a label"),
     "one column": ("a.csv", "good no\nbad yes\n",
      "{path}, line 1: only one column, expected a text and a label"),
-    "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: a line should be an object"),
+    "no object": ("a.jsonl", '{"text": "a", "label": 1}\n[1]\n', "{path}, line 2: each line should be a JSON object"),
     "no label": ("a.jsonl", '{"text": "a", "labl": 1}\n' * 2 + '{"text": "", "label": 1}\n',
      "{path}, line 1: there is no 'label'; did you mean 'labl'?"),
     "number": ("a.jsonl", '{"text": 3, "label": 1}\n', "{path}, line 1: 'text' should be text, not 3"),

@@ -82,7 +82,7 @@ def test_a_yes_of_each_task_weighs_as_many_as_there_are_noes_for_it(tmp_path, ca
     data.open([])
     train = data.targets("train")
     np.testing.assert_allclose(data.schema.weights, (train == 0).sum(0) / (train == 1).sum(0))
-    assert "a yes weighs" in capsys.readouterr().out
+    assert "weight of yes" in capsys.readouterr().out
 
 
 def test_what_has_no_label_or_no_examples_weighs_nothing_of_its_own():

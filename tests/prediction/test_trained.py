@@ -80,7 +80,7 @@ def test_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(stored, "temporary_store", None)  # so few are read without a disk
         few = task.predict(SMILES)["prediction"]
         patch.undo()
-        patch.setattr(objects, "PART", 7)
+        patch.setattr(objects, "CHUNK", 7)
         np.testing.assert_array_equal(task.predict(SMILES)["prediction"], few)
     from ogb.utils import smiles2graph
 
@@ -115,7 +115,7 @@ def test_graphs_of_networkx_and_of_pyg(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["probability"], at_once["probability"].astype(float), **CLOSE)
     data.open([])
     batch = data.dataset("test").batch(next(iter(data.batches("test"))))
-    with pytest.raises(UserError, match=r"hand over an? nx\.DiGraph|hand over an? nx\.Graph"):
+    with pytest.raises(UserError, match=r"pass an? nx\.DiGraph|pass an? nx\.Graph"):
         gt.load(run).predict(
             [graph.to_undirected() if graph.is_directed() else graph.to_directed() for graph in graphs]
         )

@@ -67,17 +67,17 @@ STRANGE: dict[str, tuple[Callable[[Graph], None], str]] = {
     "a number for a word": (first(element=7), "node '0': 'element' is '7', which the model has not learned"),
     "a list for a word": (first(element=["C"]), "node '0': 'element' is \"['C']\", which the model has not learned"),
     "nothing": (first(element=None), "node '0': 'element' is empty"),
-    "a word for a number": (first(ring="five"), "node '0': 'ring' is 'five', no finite number"),
+    "a word for a number": (first(ring="five"), "node '0': 'ring' is 'five', not a finite number"),
     "too large": (first(ring=10**400), "node '0': 'ring' is '1000"),
-    "a word in a list": (first(place=[0.5, "x", 1]), "node '0': 'place.1' is 'x', no finite number"),
+    "a word in a list": (first(place=[0.5, "x", 1]), "node '0': 'place.1' is 'x', not a finite number"),
     "a short list": (first(place=[0.5, 1]), "node '0': 'place.2' is empty"),
     "a number for a list": (first(place=0.5), "node '0': 'place.0' is empty"),
     "an edge to nowhere": (joined("7"), "edge '0' -> '7': there is no node '7'"),
     "an edge without an end": (lambda graph: graph["edges"][0].pop("target"), "edge 0 has no 'target'"),
-    "a node twice": (lambda graph: graph["nodes"].append(graph["nodes"][0]), "node '0' is there already"),
+    "a node twice": (lambda graph: graph["nodes"].append(graph["nodes"][0]), "node '0' already exists"),
     "an edge with two values": (
         lambda graph: graph["edges"].append({"source": 1, "target": 0, "bond": "c"}),
-        "is there already with other values",
+        "already exists with other values",
     ),
     "no edges": (lambda graph: graph.pop("edges"), "has no 'edges'"),
     "nodes that are no list": (lambda graph: graph.update(nodes=7), "nodes are a int"),
@@ -160,7 +160,7 @@ def test_a_line_that_is_no_json_is_listed_and_what_nothing_can_be_read_of_is_ref
     listed = pd.read_csv(run.parent / "predicted.unreadable.csv")
     assert listed["row"].tolist() == [1, 3]
     assert "line 2: " in listed["reason"][0]
-    assert "line 4 is no node-link graph" in listed["reason"][1]
+    assert "line 4 is not a node-link graph" in listed["reason"][1]
     assert (found["prediction"] != "").tolist() == [True, False, True, False]
     new.write_text('{"nodes": [')
     with pytest.raises(UserError, match=r"new\.jsonl, line 1"):
@@ -190,14 +190,14 @@ def test_rows_are_looked_through_a_few_times_however_many_graphs_do_not_fit_toge
     for each in graphs[::3]:
         joined("9")(each)
     (tmp_path / "new.json").write_text(json.dumps(graphs))
-    among, looked = gt.data.own.known._among, Counter()
+    in_graphs, looked = gt.data.own.known._in_graphs, Counter()
 
     def counted(table, ids):
         looked[table.name] += len(table)
-        return among(table, ids)
+        return in_graphs(table, ids)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gt.data.own.known, "_among", counted)
+        patch.setattr(gt.data.own.known, "_in_graphs", counted)
         found = predictions(run, f"data.path={tmp_path / 'new.json'}")
     assert (found["prediction"] == "").sum() == len(graphs[::3])
     nodes = sum(len(each["nodes"]) for each in graphs)

@@ -114,6 +114,6 @@ class TrainingLinks(BatchDataset):
 class LinkBatches(Batches):
     """Batches of links, each with a draw number that is unique in training, see `TrainingLinks`."""
 
-    def request(self, graphs: np.ndarray, place: int, **fields: Any) -> Request:
-        draw = ((self.epoch * len(self) + place) * self.world + self.rank,)
+    def request(self, graphs: np.ndarray, index: int, **fields: Any) -> Request:
+        draw = ((self.epoch * len(self) + index) * self.world + self.rank,)
         return Request(tuple(graphs.tolist()), draw=draw, **fields)

@@ -15,7 +15,7 @@ from gt.data.molecules.parsing import chemistry, not_one_smiles, parses
 from gt.data.molecules.sdf import STRUCTURE
 from gt.data.reading import ending
 from gt.data.splits import split_of
-from gt.data.table import MOST, Table
+from gt.data.table import NUMERIC_SHARE, Table
 from gt.errors import UserError, nearest, shell_override
 from gt.schema import several
 
@@ -139,7 +139,7 @@ def numbers(cells: np.ndarray) -> np.ndarray:
 
 def is_numeric(cells: np.ndarray) -> bool:
     filled = (~pd.isna(cells)).sum()
-    return bool(filled) and (~np.isnan(numbers(cells))).sum() >= MOST * filled
+    return bool(filled) and (~np.isnan(numbers(cells))).sum() >= NUMERIC_SHARE * filled
 
 
 def _is_id(name: str, values: np.ndarray) -> bool:

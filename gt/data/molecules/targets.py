@@ -8,7 +8,7 @@ import pandas as pd
 
 from gt.data.molecules.columns import is_numeric, numbers
 from gt.data.table import Table
-from gt.data.targets import FEW, tells_apart
+from gt.data.targets import SMALL_VOCABULARY, tells_apart
 from gt.errors import UserError
 from gt.schema import Kind
 
@@ -121,7 +121,12 @@ def _kind_of(y: np.ndarray) -> Kind:
     if {*distinct} <= {0, 1} or {*distinct} == {-1, 1}:
         return "binary"
     whole = bool((distinct == np.round(distinct)).all())
-    if y.shape[1] == 1 and whole and len(distinct) <= FEW and len(distinct) * FEW <= (~np.isnan(y)).sum():
+    if (
+        y.shape[1] == 1
+        and whole
+        and len(distinct) <= SMALL_VOCABULARY
+        and len(distinct) * SMALL_VOCABULARY <= (~np.isnan(y)).sum()
+    ):
         return "multiclass"
     return "regression"
 

@@ -1,4 +1,4 @@
-"""Tables of nodes, edges and graphs put together: what CSV folders, GraphML and node-link JSON have in common."""
+"""Assembles tables of nodes, edges and graphs, as read from CSV folders, GraphML or node-link JSON, into graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gt.data.numbers import Numbers
-from gt.data.own.columns import Answer, answer, most_neighbours, random_split
+from gt.data.own.columns import Targets, infer_targets, max_in_degree, random_split
 from gt.data.own.joined import join
 from gt.data.own.node_tables import learn_categories, widths
 from gt.data.own.roles import FEATURE, NUMBER, roles_of, target_columns
@@ -23,7 +23,7 @@ Target = str | int | Sequence[str | int] | None
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may say of tables: see `gt.data.own.tables.OwnTables`."""
+    """The user's options for reading tables, see `gt.data.own.tables.OwnTables`."""
 
     target: Target = None
     kind: Kind | None = None
@@ -37,14 +37,14 @@ class Choices:
         check_fractions(self.fractions)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able: what a store depends on."""
+        """The JSON-serialisable values that a store depends on."""
         features = None if self.features is None else list(self.features)
         plain = {"target": self.targets, "fractions": list(self.fractions), "features": features}
         return {**vars(self), **plain, "numbers": self.numbers.facts()}
 
     @property
     def targets(self) -> list[str] | None:
-        """The columns that are named as targets, each once; None where none is."""
+        """The distinct columns named as targets; None if none are."""
         if self.target is None:
             return None
         named = [self.target] if isinstance(self.target, str | int) else self.target
@@ -52,17 +52,16 @@ class Choices:
 
 
 def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices) -> Graphs:
-    """Graphs of tables of nodes (graph, node, ...), edges (graph, source, target, ...) and graphs (graph, ...).
+    """Assemble graphs from tables: nodes (graph, node, ...), edges (graph, source, target, ...), graphs (graph, ...).
 
-    Without a ``graph`` column in the nodes there is one graph, whose target is that of its nodes and whose ``splits``
-    hold numbers of nodes. Edges may leave their ``graph`` out where no node id occurs in two graphs. Graphs are in the
-    order of their table, else of the nodes; nodes in the order of their rows.
+    Without a ``graph`` column, all nodes form a single graph, which has targets at its nodes and whose ``splits`` hold
+    node numbers. Edges may omit ``graph`` if no node id occurs in two graphs. Graphs are in the order of their table,
+    or else of the nodes, and nodes in the order of their rows.
 
-    Graphs without a target, or of no split, stay in the store and are in none of its splits; notes count them.
+    Graphs without a target or split stay in the store but are in none of its splits; the notes count them.
 
     Raises:
-        UserError: one line with file and line for what is wrong: as `join`, a graph without nodes, a target that is no
-            number, a split of which there is nothing.
+        UserError: gives file and line: as `join`, a graph without nodes, a target that is not finite, an empty split.
     """
     joined = join(nodes, edges, graphs, choices.undirected)
     nodes, edges = joined.nodes, joined.edges
@@ -77,18 +76,18 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
         joined = joined.both_ways()
 
     table = nodes if by_node or graphs is None else graphs
-    targets = _answer(table, names, kind)
+    targets = _targets(table, names, kind)
     choices.numbers.check(targets.kind, targets.y, table.where)
     features = features_of(nodes, joined.edges, roles)
     of_graphs = not by_node or "graph" in nodes.columns
     if by_node and of_graphs:
-        targeted, among, what = _any_labelled(targets, joined.owner), graphs, f"the graphs of {nodes.name}"
+        graph_targets, sample_table, label = _any_labelled(targets, joined.owner), graphs, f"the graphs of {nodes.name}"
     else:
-        targeted, among, what = targets, table, table.name
-    splits = _splits(among, targeted, choices, what)
+        graph_targets, sample_table, label = targets, table, table.name
+    splits = _split_rows(sample_table, graph_targets, choices, label)
     degree = not features["node_names"]
     if degree:
-        features["node_vocab"] = (most_neighbours(joined.ends[1]) + 1,)
+        features["node_vocab"] = (max_in_degree(joined.ends[1]) + 1,)
     schema = Schema(
         **features,
         level="node" if by_node else "graph",
@@ -101,86 +100,90 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     )
     notes: dict[str, Any] = {"attributes": roles} | ({"degree": True} if degree else {})
     unlabelled = int((~targets.labelled).sum()) if by_node else 0
-    notes |= {"edges again": joined.again, "unlabelled": unlabelled, **_outside(among, targeted, of_graphs)}
-    packed = joined.graphs_with({"y": targets.y}, schema)
+    notes |= {
+        "edges again": joined.duplicates,
+        "unlabelled": unlabelled,
+        **_excluded(sample_table, graph_targets, of_graphs),
+    }
+    packed = joined.to_graphs({"y": targets.y}, schema)
     return choices.numbers.learn(replace(packed, splits=splits, notes=notes))
 
 
 def features_of(nodes: Table, edges: Table, roles: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """What a schema says of the features of nodes and edges; in ``roles`` each is now called what it became."""
+    """The schema fields of node and edge features; replaces each feature's role in ``roles`` by its kind."""
     fields: dict[str, Any] = {}
     for kind, table in {"node": nodes, "edge": edges}.items():
-        names, categories = _learned(table, roles[f"{kind}s"])
+        names, categories = _feature_columns(table, roles[f"{kind}s"])
         vocab, floats = widths(categories)
-        described = {"names": names, "categories": categories, "vocab": vocab, "floats": floats}
-        fields |= {f"{kind}_{what}": value for what, value in described.items()}
+        features = {"names": names, "categories": categories, "vocab": vocab, "floats": floats}
+        fields |= {f"{kind}_{field}": value for field, value in features.items()}
     return fields
 
 
-def _learned(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
-    """The columns of features and the values of their categories; in ``roles`` each is now called what it became."""
+def _feature_columns(table: Table, roles: dict[str, str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+    """The feature columns and the values of their categories; replaces each feature's role in ``roles`` by its kind."""
     names = tuple(name for name, role in roles.items() if role in (FEATURE, NUMBER))
     categories = learn_categories(table, names, [name for name in names if roles[name] == NUMBER])
-    roles |= {name: "categories" if known else "numbers" for name, known in zip(names, categories, strict=True)}
+    roles |= {name: "categories" if values else "numbers" for name, values in zip(names, categories, strict=True)}
     return names, categories
 
 
-def _answer(table: Table, names: Sequence[str], kind: Kind | None) -> Answer:
-    """Targets; an empty cell is no label.
+def _targets(table: Table, names: Sequence[str], kind: Kind | None) -> Targets:
+    """Targets from columns; an empty cell means no label.
 
     Raises:
-        UserError: a target that is not finite, or none at all.
+        UserError: a target is not finite, or there are none.
     """
     columns = [table.columns[name] for name in names]
     if len(columns) > 1:
         for name, values in zip(names, columns, strict=True):
             if values.dtype.kind == "O":
                 raise UserError(
-                    f"{table.name}: '{name}' is text, which can be a target on its own only: choose it alone, "
-                    f"{shell_override('data.target', name)}, or others"
+                    f"{table.name}: '{name}' is text, which can only be the sole target: choose it alone, "
+                    f"{shell_override('data.target', name)}, or leave it out"
                 )
-        return answer(np.stack([values.astype(np.float64) for values in columns], axis=1), table.where, kind)
-    [only] = columns
-    empty = pd.isna(only)
-    known = only[~empty]
-    if only.dtype.kind == "O":
-        words = answer(known, table.where, kind)
-        y = np.full(len(only), UNLABELLED, dtype=np.int64)
-        y[~empty] = words.y
-        return replace(words, y=y)
-    if empty.any() and kind is None and (known == np.floor(known)).all():
-        kind = "multiclass"  # whole numbers with gaps are read as reals
-    return answer(only, table.where, kind)
+        return infer_targets(np.stack([values.astype(np.float64) for values in columns], axis=1), table.where, kind)
+    [column] = columns
+    missing = pd.isna(column)
+    present = column[~missing]
+    if column.dtype.kind == "O":
+        classes = infer_targets(present, table.where, kind)
+        y = np.full(len(column), UNLABELLED, dtype=np.int64)
+        y[~missing] = classes.y
+        return replace(classes, y=y)
+    if missing.any() and kind is None and (present == np.floor(present)).all():
+        kind = "multiclass"  # integers with gaps are read as floats
+    return infer_targets(column, table.where, kind)
 
 
-def _any_labelled(targets: Answer, owner: np.ndarray) -> Answer:
-    """What a split of graphs goes by where nodes have the targets: whether any has one."""
+def _any_labelled(targets: Targets, owner: np.ndarray) -> Targets:
+    """Graph-level stand-ins for node targets, used to split graphs: labelled if any node of the graph is."""
     labelled = np.bincount(owner, targets.labelled) > 0
-    return Answer(np.where(labelled, 0, UNLABELLED), "multiclass", 1)
+    return Targets(np.where(labelled, 0, UNLABELLED), "multiclass", 1)
 
 
-def _splits(table: Table | None, targets: Answer, choices: Choices, name: str) -> Arrays:
-    """Rows with a target by split: as the column ``split`` says, where it says anything, else at random."""
+def _split_rows(table: Table | None, targets: Targets, choices: Choices, name: str) -> Arrays:
+    """The labelled rows of each split: from the column ``split`` if there is one, else at random."""
     if table is None or "split" not in table.columns:
         return random_split(targets, choices.fractions, choices.split_seed, name)
     words = table.columns["split"]
     parts = np.array([split_of(word) or "" for word in words])
-    strange = (parts == "") & ~without_split(words)
-    if strange.any():
-        row = int(np.argmax(strange))
-        raise UserError(f"{table.where(row)}: split {words[row]!r} is none of train, valid and test")
+    invalid = (parts == "") & ~without_split(words)
+    if invalid.any():
+        row = int(np.argmax(invalid))
+        raise UserError(f"{table.where(row)}: split {words[row]!r} is not train, valid or test")
     if (parts == "").all():
         raise UserError(
-            f"{table.name}: column 'split' is empty in all rows: fill it in, or leave it out for a split at random"
+            f"{table.name}: column 'split' is empty in all rows: fill it in, or remove it for a random split"
         )
     splits = {split: np.flatnonzero((parts == split) & targets.labelled) for split in SPLITS}
     for split in SPLITS[:2]:
         if not len(splits[split]):
-            raise UserError(f"{table.name}: column 'split' puts nothing with a target into '{split}'")
+            raise UserError(f"{table.name}: column 'split' assigns no labelled row to '{split}'")
     return {split: rows for split, rows in splits.items() if len(rows)}
 
 
-def _outside(table: Table | None, targets: Answer, of_graphs: bool) -> dict[str, int]:
-    """How many samples are in no split because none is said, and how many graphs because they have no target."""
-    unsaid = 0 if table is None else int(without_split(table.columns.get("split", np.empty(0))).sum())
-    return {"no split": unsaid, "no target": int((~targets.labelled).sum()) if of_graphs else 0}
+def _excluded(table: Table | None, targets: Targets, of_graphs: bool) -> dict[str, int]:
+    """How many samples are in no split because they have none, and how many graphs because they have no target."""
+    without = 0 if table is None else int(without_split(table.columns.get("split", np.empty(0))).sum())
+    return {"no split": without, "no target": int((~targets.labelled).sum()) if of_graphs else 0}

@@ -1,4 +1,4 @@
-"""Somebody's own graphs: what they hold is found and printed as one line."""
+"""The base class of sources that read a user's own graphs, infer their structure and summarise it."""
 
 import re
 from dataclasses import replace
@@ -12,16 +12,16 @@ from gt.data.source import Source
 
 
 def file_name(path: Path | str) -> str:
-    """The last part of a path, of letters that any file system takes."""
+    """The last part of a path, reduced to characters that are valid on any file system."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).name) or "graphs"
 
 
 class Own(Source):
-    """What somebody's own graphs have in common.
+    """Base class of sources of a user's own graphs.
 
     Attributes:
         numbers: how targets and features are scaled.
-        folds: which of the samples are for training, validation and test.
+        folds: how samples are assigned to training, validation and test.
     """
 
     numbers: Numbers

@@ -1,4 +1,4 @@
-"""What the columns of somebody's own graphs are: categories or numbers, classes or values, and who learns from whom."""
+"""Infers what the columns of a user's own graphs are: categories or numbers, classes or values; and splits the rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 
 from gt.data.packed import Arrays, Graphs
 from gt.data.splits import SPLITS, stratified
-from gt.data.table import Where
-from gt.data.targets import FEW, tells_apart
+from gt.data.table import Locator
+from gt.data.targets import SMALL_VOCABULARY, tells_apart
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Kind, Schema, many, several
 
-MOST_NEIGHBOURS = 511  # as a category in place of features, degrees from here on are one
+MAX_DEGREE = 511  # degrees from here on share a category, when the degree replaces missing features
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Targets: ``y`` (rows,) of classes, or (rows, outputs) of float32 where NaN stands for no label."""
+class Targets:
+    """Targets: ``y`` holds classes (rows,), or float32 numbers (rows, outputs) where NaN means no label."""
 
     y: np.ndarray
     kind: Kind
@@ -27,25 +27,25 @@ class Answer:
 
     @property
     def labelled(self) -> np.ndarray:
-        """(rows,) whether there is any label."""
+        """(rows,) whether a row has any label."""
         return self.y != UNLABELLED if self.kind == "multiclass" else ~np.isnan(self.y).all(1)
 
 
-def refuse(wrong: np.ndarray, values: np.ndarray, where: Where, why: str) -> None:
-    """Name the first wrong one of the values (rows,) or (rows, columns).
+def refuse(invalid: np.ndarray, values: np.ndarray, where: Locator, reason: str) -> None:
+    """Raise an error that names the first invalid value of (rows,) or (rows, columns), if there is one.
 
     Raises:
-        UserError: any is wrong.
+        UserError: a value is invalid.
     """
-    if wrong.any():
-        place = tuple(np.argwhere(wrong)[0])
-        raise UserError(f"{where(int(place[0]))}: {values[place]} {why}")
+    if invalid.any():
+        index = tuple(np.argwhere(invalid)[0])
+        raise UserError(f"{where(int(index[0]))}: {values[index]} {reason}")
 
 
 def widths_of(values: np.ndarray | None) -> tuple[tuple[int, ...], int]:
-    """What columns (rows,) or (rows, columns) are to a model: sizes of categories (vocab), or a width (floats).
+    """The model's view of columns (rows,) or (rows, columns): vocabulary sizes of categories, or a number of floats.
 
-    Integers are categories, a table row more than the largest; reals are numbers.
+    Integers are categories, with a vocabulary of the largest value plus one; floats are numbers.
     """
     if values is None or not values[:1].size:
         return (), 0
@@ -55,144 +55,144 @@ def widths_of(values: np.ndarray | None) -> tuple[tuple[int, ...], int]:
     return (), values.shape[1]
 
 
-def features(values: np.ndarray | None, where: Where, what: str, vocab: tuple[int, ...], floats: int) -> np.ndarray:
-    """Columns (rows,) or (rows, columns) as a model with such widths takes them: integer categories or float32 numbers.
+def features(values: np.ndarray | None, where: Locator, name: str, vocab: tuple[int, ...], floats: int) -> np.ndarray:
+    """Convert columns (rows,) or (rows, columns) for a model with the given widths: to integers or to float32.
 
     Raises:
-        UserError: another number of columns, a category that is beyond, a number that is not finite.
+        UserError: a wrong number of columns, a category outside the vocabulary, a number that is not finite.
     """
     width = len(vocab) or floats
     values = values[:, None] if values is not None and values.ndim == 1 else values
     if values is None or values.ndim != 2 or values.shape[1] != width:
         shape = "missing" if values is None else " x ".join(map(str, values.shape))
-        raise UserError(f"{where(0)}: {what} is {shape}, where a row of {width:,} columns for each is needed")
+        raise UserError(f"{where(0)}: {name} is {shape}, but should have a row of {width:,} columns for each")
     if floats:
-        refuse(~np.isfinite(values), values, where, f"in {what} is not a finite number")
-        return single(values, where, f"in {what}")
-    why = f"in {what} is no category: these are numbered from 0, and the model knows those of its training"
-    refuse((values != np.floor(values)) | (values < 0) | (values >= np.array(vocab)), values, where, why)
+        refuse(~np.isfinite(values), values, where, f"in {name} is not a finite number")
+        return to_float32(values, where, f"in {name}")
+    reason = f"in {name} is not a category of the training data; categories are numbered from 0"
+    refuse((values != np.floor(values)) | (values < 0) | (values >= np.array(vocab)), values, where, reason)
     return values if values.dtype.kind in "iu" else values.astype(np.int64)
 
 
-def single(values: np.ndarray, where: Where, what: str) -> np.ndarray:
-    """Numbers in float32.
+def to_float32(values: np.ndarray, where: Locator, name: str) -> np.ndarray:
+    """Convert numbers to float32.
 
     Raises:
-        UserError: one is too large for it.
+        UserError: a number overflows.
     """
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float32)
-    refuse(np.isinf(numbers), values, where, f"{what} is too large for a float32: scale the numbers")
+    refuse(np.isinf(numbers), values, where, f"{name} is too large for a float32: scale the numbers")
     return numbers
 
 
-def as_number(value: float) -> str:
-    """What to do in a file for whole numbers, of which this is one, to be read as numbers rather than categories."""
+def as_number_hint(value: float) -> str:
+    """Advice on how to write whole numbers, such as this one, to have them read as numbers rather than categories."""
     return f"write it as {float(value)} (a double in GraphML and GEXF)"
 
 
-def most_neighbours(target: np.ndarray) -> int:
-    """The largest in-degree as a category in place of features, `MOST_NEIGHBOURS` at most; ``target`` (E,) reads."""
-    return int(np.bincount(target).max(initial=0).clip(max=MOST_NEIGHBOURS))
+def max_in_degree(target: np.ndarray) -> int:
+    """The largest in-degree, at most `MAX_DEGREE`, of the targets (E,) of edges."""
+    return int(np.bincount(target).max(initial=0).clip(max=MAX_DEGREE))
 
 
-def answer(values: np.ndarray, where: Where, kind: Kind | None = None) -> Answer:
-    """Targets of a kind that is found: integers or text in one column are classes, 0 and 1 in several columns or as
-    reals are yes/no tasks, other numbers are values.
+def infer_targets(values: np.ndarray, where: Locator, kind: Kind | None = None) -> Targets:
+    """Infer the kind of targets: integers or text in one column are classes; 0 and 1, in several columns or as floats,
+    are yes/no tasks; other numbers are values.
 
     Args:
-        values: (rows,) or (rows, columns) of integers, reals (NaN where unlabelled) or text; a class of -100 is
-            unlabelled. Classes keep their numbers where these are 0 or more and below the number of rows, and are
-            numbered in ascending order where not.
-        where: names a row in errors.
-        kind: what they are said to be.
+        values: (rows,) or (rows, columns) of integers, floats (NaN if unlabelled) or text; a class of -100 means
+            unlabelled. Classes keep their numbers if these are at least 0 and below the number of rows, otherwise they
+            are renumbered in ascending order.
+        where: returns the location of a row, for errors.
+        kind: the kind that the user has set, if any.
 
     Raises:
-        UserError: they are not of the kind that is named, or not finite, or none is labelled.
+        UserError: targets are not of the kind set, not finite, or all unlabelled.
     """
     values = values[:, None] if values.ndim == 1 else values.reshape(len(values), -1)
     columns = values.shape[1]
     if not len(values):
-        raise UserError(f"{where(0)}: no target at all, nothing to learn")
+        raise UserError(f"{where(0)}: no targets at all, nothing to learn")
     if values.dtype.kind in "OUST":
         if columns > 1 or kind not in (None, "multiclass"):
             raise UserError(f"{where(0)}: {values[0, 0]!r} is text, which can only be a class of a single target")
         names, y = np.unique(values[:, 0].astype(str), return_inverse=True)
-        _shared(len(names), len(y), where, kind)
-        return Answer(y.astype(np.int64), "multiclass", len(names), tuple(names.tolist()))
-    whole = values.dtype.kind in "iub"
+        _check_shared(len(names), len(y), where, kind)
+        return Targets(y.astype(np.int64), "multiclass", len(names), tuple(names.tolist()))
+    integral = values.dtype.kind in "iub"
     refuse(np.isinf(values), values, where, "as a target is not finite")
-    plain = values.astype(np.float64)
-    known = ~np.isnan(plain)
-    if whole and columns == 1 and kind in (None, "multiclass"):
-        known &= plain != UNLABELLED
-    if not known.any():
-        raise UserError(f"{where(0)}: no target at all, nothing to learn")
-    yes_no = ~known | (plain == 0) | (plain == 1)
-    chosen = kind
+    numbers = values.astype(np.float64)
+    labelled = ~np.isnan(numbers)
+    if integral and columns == 1 and kind in (None, "multiclass"):
+        labelled &= numbers != UNLABELLED
+    if not labelled.any():
+        raise UserError(f"{where(0)}: no targets at all, nothing to learn")
+    yes_no = ~labelled | (numbers == 0) | (numbers == 1)
+    user_kind = kind
     if kind is None:
-        kind = "multiclass" if whole and columns == 1 else "binary" if yes_no.all() else "regression"
+        kind = "multiclass" if integral and columns == 1 else "binary" if yes_no.all() else "regression"
     if kind == "multiclass":
-        return _classes(plain, known, where, chosen)
+        return _classes(numbers, labelled, where, user_kind)
     if kind == "binary":
         refuse(~yes_no, values, where, "is neither 0 nor 1: set data.kind=regression or multiclass")
-    return Answer(single(np.where(known, plain, np.nan), where, "as a target"), kind, columns)
+    return Targets(to_float32(np.where(labelled, numbers, np.nan), where, "as a target"), kind, columns)
 
 
-def _classes(plain: np.ndarray, known: np.ndarray, where: Where, kind: Kind | None) -> Answer:
-    if plain.shape[1] > 1:
-        raise UserError(f"{where(0)}: {plain.shape[1]} targets cannot be classes: set data.kind=binary or regression")
-    refuse(known & (plain != np.floor(plain)), plain, where, "is no whole number, as a class is")
-    refuse(known & (np.abs(plain) >= 2**53), plain, where, "is too large to be a class")
-    y = np.where(known, plain, UNLABELLED)[:, 0].astype(np.int64)
-    known = known[:, 0]
-    classes = np.unique(y[known])
-    _shared(len(classes), int(known.sum()), where, kind)
+def _classes(numbers: np.ndarray, labelled: np.ndarray, where: Locator, kind: Kind | None) -> Targets:
+    if numbers.shape[1] > 1:
+        raise UserError(f"{where(0)}: {numbers.shape[1]} targets cannot be classes: set data.kind=binary or regression")
+    refuse(labelled & (numbers != np.floor(numbers)), numbers, where, "is not a whole number, so it cannot be a class")
+    refuse(labelled & (np.abs(numbers) >= 2**53), numbers, where, "is too large to be a class")
+    y = np.where(labelled, numbers, UNLABELLED)[:, 0].astype(np.int64)
+    labelled = labelled[:, 0]
+    classes = np.unique(y[labelled])
+    _check_shared(len(classes), int(labelled.sum()), where, kind)
     if classes[0] >= 0 and classes[-1] < len(y):
-        return Answer(y, "multiclass", int(classes[-1]) + 1)
-    y[known] = np.searchsorted(classes, y[known])
-    return Answer(y, "multiclass", len(classes), tuple(map(str, classes.tolist())))
+        return Targets(y, "multiclass", int(classes[-1]) + 1)
+    y[labelled] = np.searchsorted(classes, y[labelled])
+    return Targets(y, "multiclass", len(classes), tuple(map(str, classes.tolist())))
 
 
-def _shared(distinct: int, labelled: int, where: Where, kind: Kind | None) -> None:
-    """Classes are shared by rows.
+def _check_shared(distinct: int, labelled: int, where: Locator, kind: Kind | None) -> None:
+    """Check that rows share classes.
 
     Raises:
-        UserError: every row has one of its own, or most have and nobody says that they are classes.
+        UserError: every row has a class of its own, or most have one and the user has not set that they are classes.
     """
     if tells_apart(distinct, labelled, kind is not None):
         raise UserError(
-            f"{where(0)}: {distinct:,} different values in {labelled:,} targets are no classes: choose another target, "
-            "or data.kind=regression where they are numbers"
+            f"{where(0)}: {distinct:,} different values in {labelled:,} targets are too many for classes: choose "
+            "another target, or data.kind=regression if they are numbers"
         )
 
 
-def random_split(answer: Answer, fractions: Sequence[float], seed: int, what: str) -> Arrays:
-    """Row numbers of the labelled rows by split, drawn at random, each class shared out alike.
+def random_split(targets: Targets, fractions: Sequence[float], seed: int, name: str) -> Arrays:
+    """A random split of the labelled rows, stratified by class: row numbers by split.
 
     Args:
-        fractions: the shares of train, valid and test; a test share of 0 leaves it out.
+        fractions: the shares of train, valid and test; a test share of 0 omits that split.
 
     Raises:
-        UserError: a split would be empty.
+        UserError: the training or validation split would be empty.
     """
-    rows = np.flatnonzero(answer.labelled)
-    classes = answer.y[rows] if answer.kind == "multiclass" else np.zeros(len(rows))
+    rows = np.flatnonzero(targets.labelled)
+    classes = targets.y[rows] if targets.kind == "multiclass" else np.zeros(len(rows))
     splits = {name: rows[part] for name, part in stratified(classes, fractions, seed).items() if len(part)}
     if "train" not in splits or "valid" not in splits:
-        raise UserError(f"{what}: {len(rows)} with a target are too few for splits of {list(fractions)}")
+        raise UserError(f"{name}: too few labelled samples ({len(rows)}) for splits of {list(fractions)}")
     return splits
 
 
 def describe(name: str, graphs: Graphs) -> str:
-    """What was found: a line of counts, one for the attributes of nodes, of edges, and of graphs, and one for whole
-    numbers of nodes, and of edges, that may be no categories."""
+    """A summary: a line of counts, a line each for the attributes of nodes, edges and graphs, and a line each for
+    integers of nodes and edges that may not be categories."""
     schema = graphs.schema
 
     def columns(vocab: tuple[int, ...], floats: int, names: Sequence[str]) -> str:
         if vocab:
-            known = names if len(names) == len(vocab) else [""] * len(vocab)
-            shown = [f"{size:,}{f' ({name})' if name else ''}" for size, name in zip(vocab[:9], known, strict=False)]
+            names = names if len(names) == len(vocab) else [""] * len(vocab)
+            shown = [f"{size:,}{f' ({name})' if name else ''}" for size, name in zip(vocab[:9], names, strict=False)]
             return f"categories of {', '.join(shown)}{' ...' if len(vocab) > 9 else ''}"
         return many(floats, "real number") if floats else "nothing"
 
@@ -205,7 +205,7 @@ def describe(name: str, graphs: Graphs) -> str:
         f"an edge {columns(schema.edge_vocab, schema.edge_floats, schema.edge_names)}; "
         + ", ".join(f"{split} {len(graphs.splits[split]):,}" for split in SPLITS if split in graphs.splits)
     )
-    return "\n".join([counts, *_attributes(notes.get("attributes", {})), *_measures(schema)])
+    return "\n".join([counts, *_attributes(notes.get("attributes", {})), *_measure_hints(schema)])
 
 
 def _links(graphs: Graphs) -> str:
@@ -215,31 +215,34 @@ def _links(graphs: Graphs) -> str:
 
 
 def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """For each table a line: what became of its columns, those alike together."""
+    """A line per table with the role of each column, grouped by role."""
     lines = []
     for table, columns in roles.items():
-        alike: dict[str, list[str]] = {}
+        by_role: dict[str, list[str]] = {}
         for name, role in columns.items():
-            alike.setdefault(role, []).append(name)
-        parts = [f"{role}: {several(names, 6)}" for role, names in sorted(alike.items(), key=lambda i: "not" in i[0])]
+            by_role.setdefault(role, []).append(name)
+        parts = [f"{role}: {several(names, 6)}" for role, names in sorted(by_role.items(), key=lambda i: "not" in i[0])]
         if parts:
             lines.append(f"  {table:<7}{'; '.join(parts)}")
     return lines
 
 
-def _measures(schema: Schema) -> list[str]:
-    """A line for each table with whole numbers of many values: an age and a part of speech look alike in a file."""
-    read = {"nodes": (schema.node_names, schema.node_categories), "edges": (schema.edge_names, schema.edge_categories)}
+def _measure_hints(schema: Schema) -> list[str]:
+    """A line per table with integers of many values: a file does not tell an age from a part-of-speech tag."""
+    columns = {
+        "nodes": (schema.node_names, schema.node_categories),
+        "edges": (schema.edge_names, schema.edge_categories),
+    }
     lines = []
-    for rows, (names, categories) in read.items():
-        whole = {
+    for rows, (names, categories) in columns.items():
+        integers = {
             name: values
             for name, values in zip(names, categories, strict=False)
-            if len(values) > FEW and isinstance(values[0], int)
+            if len(values) > SMALL_VOCABULARY and isinstance(values[0], int)
         }
-        if whole:
+        if integers:
             lines.append(
-                f"  {several(list(whole), 6)} of {rows}: each whole number is its own category, and a new one cannot "
-                f"be read; if it measures something, {as_number(int(next(iter(whole.values()))[-1]))}"
+                f"  {several(list(integers), 6)} of {rows}: each whole number is its own category, and a new one "
+                f"cannot be read; if it measures something, {as_number_hint(int(next(iter(integers.values()))[-1]))}"
             )
     return lines

@@ -1,4 +1,4 @@
-"""Links of one graph of one's own: a table of who is linked to whom, and perhaps one of what each node is."""
+"""Link prediction in a single graph of the user's own, from a table of links and, optionally, a table of nodes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from gt.data.own.base import file_name
 from gt.data.own.columns import describe
 from gt.data.own.csv_graphs import direction, files, read_part, text_columns
 from gt.data.own.joined import join
-from gt.data.own.known import shown_known
+from gt.data.own.known import links_known
 from gt.data.own.node_tables import encode
 from gt.data.own.roles import roles_of
 from gt.data.packed import Arrays, Graphs
@@ -31,23 +31,23 @@ VERSION = 1  # raise when the same files would give another store
 
 
 class CSVLinks(LinkSource):
-    """Who is linked to whom: some links are shown, others asked for, each beside a pair that is none.
+    """Links of a single graph: some are given as edges, others are to be predicted, each with a negative pair.
 
-    ``edges.csv`` has a row a link: ``source``, ``target``, features, and perhaps ``split`` (train, valid or test); an
-    edge list will do. ``nodes.csv`` has a row a node: ``node`` and features; without it nodes are those that are
-    linked. Without features a node is told by an embedding of its own. A link has no direction: those that are listed
-    again, either way round, and those of a node to itself are left out.
+    ``edges.csv`` has a row per link: ``source``, ``target``, features, and optionally ``split`` (train, valid or test);
+    it may be an edge list. ``nodes.csv`` has a row per node: ``node`` and features; without it the nodes are the ends
+    of links. Nodes without features get a learned embedding each. Links are undirected; duplicates, in either
+    direction, and self-loops are left out.
 
     Args:
         path: the folder.
-        features: the columns that are features; None takes what is likely to be.
-        fractions: shares of train, valid and test, where no column ``split`` says.
-        split_seed: what they, and the pairs that are no links, are drawn from.
+        features: the feature columns; None infers them.
+        fractions: shares of train, valid and test, if there is no column ``split``.
+        split_seed: seed of the split and of the negative pairs.
         standardise: see `gt.data.numbers.Numbers`.
         root: the folder of stores.
 
     Raises:
-        ValueError: fractions that do not add up to 1, or leave no links to learn or to find.
+        ValueError: fractions do not add up to 1, or leave a split without links.
     """
 
     grows = True
@@ -73,7 +73,7 @@ class CSVLinks(LinkSource):
         return str(self.path)
 
     def files(self) -> dict[str, Path]:
-        """The files of ``edges`` and, where there are any, of ``nodes``."""
+        """The files of ``edges`` and, if there is one, of ``nodes``."""
         return {part: path for part, path in files(Path(self.path), ("edges",)).items() if part != "graphs"}
 
     def check_files(self) -> None:
@@ -86,24 +86,24 @@ class CSVLinks(LinkSource):
         return {"source": "links", "version": VERSION, "files": digests, **options, **self.numbers.facts()}
 
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, int]:
-        """The nodes, the links, each once, and how many rows were left out.
+        """The nodes, the distinct links, and the number of rows left out.
 
         Args:
-            known: of a trained model: what was text in training is text.
+            known: schema of a trained model: columns that were text in training are read as text.
         """
         read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
         edges = read["edges"]
-        direction(edges)  # whatever it is
+        direction(edges)  # removes the column; links are undirected
         ends = np.stack([edges.columns[end].astype(str) for end in ("source", "target")])
-        places, names = pd.factorize(ends.ravel())
+        codes, names = pd.factorize(ends.ravel())
         ids = Table(edges.name, {"node": names.astype(object)}, lambda row: edges.name)
         nodes = read.get("nodes", ids)
         if "graph" in nodes.columns:
-            raise UserError(f"{nodes.name}: links are those of one graph: leave the column 'graph' out")
-        low, high = np.sort(places.reshape(2, -1), axis=0)
+            raise UserError(f"{nodes.name}: links must all be in one graph: remove the column 'graph'")
+        low, high = np.sort(codes.reshape(2, -1), axis=0)
         first = np.unique(low * np.int64(len(names)) + high, return_index=True)[1]
-        kept = np.sort(first[low[first] != high[first]])
-        return nodes, edges.take(kept), len(edges) - len(kept)
+        keep = np.sort(first[low[first] != high[first]])
+        return nodes, edges.take(keep), len(edges) - len(keep)
 
     def ids(self) -> pd.Index:
         return pd.Index(self.tables()[0].columns["node"].astype(str))
@@ -115,48 +115,48 @@ class CSVLinks(LinkSource):
         parts = self._split(edges, split)
         roles = roles_of(joined.nodes, edges, None, (), True, self.features)
         features = features_of(joined.nodes, edges, roles)
-        alone = not features["node_names"]  # each has an embedding of its own
-        if alone:
+        featureless = not features["node_names"]  # each node gets a learned embedding
+        if featureless:
             features["node_vocab"] = (len(joined.nodes),)
         target = ("whether there is one",)
         schema = Schema(**features, level="link", kind="binary", target=target, undirected=True)
-        shown = replace(joined, edges=edges.take(parts["train"]), ends=joined.ends[:, parts["train"]]).both_ways()
-        graphs = shown.graphs_with({}, replace(schema, degree=alone))
-        if alone:  # rather than one of its degree
+        visible = replace(joined, edges=edges.take(parts["train"]), ends=joined.ends[:, parts["train"]]).both_ways()
+        graphs = visible.to_graphs({}, replace(schema, degree=featureless))
+        if featureless:  # the node's index replaces its degree
             graphs = replace(graphs, nodes={"x": np.arange(len(joined.nodes))[:, None]})
             graphs = replace(graphs, schema=replace(graphs.schema, degree=False))
         links = joined.ends.T
         splits: Arrays = {name: links[rows] for name, rows in parts.items()} | self._negatives(links, parts, graphs)
         if schema.edge_names:
-            late = edges.take(parts["valid"])
-            splits["valid_edge_attr"] = encode(late, schema.edge_names, schema.edge_categories)
+            edges = edges.take(parts["valid"])
+            splits["valid_edge_attr"] = encode(edges, schema.edge_names, schema.edge_categories)
         notes = {"attributes": roles, "left out": left_out}
         return self.numbers.learn(replace(graphs, splits=splits, notes=notes))
 
     def build_known(self, known: Schema) -> Graphs:
         nodes, edges, _ = self.tables(known)
-        return shown_known(nodes, edges, known)
+        return links_known(nodes, edges, known)
 
     def _split(self, edges: Table, words: np.ndarray | None) -> Arrays:
         if words is None:
             parts = at_random(len(edges), self.fractions, self.split_seed)
         else:
-            meant = np.array([split_of(word) or "" for word in words])
-            if (meant == "").any():
-                row = int(np.argmax(meant == ""))
-                said = "'split' is empty" if without_split(words)[row] else f"split {words[row]!r}"
-                raise UserError(f"{edges.where(row)}: {said}, where a link is for train, valid or test")
-            parts = {name: np.flatnonzero(meant == name) for name in SPLITS}
+            assigned = np.array([split_of(word) or "" for word in words])
+            if (assigned == "").any():
+                row = int(np.argmax(assigned == ""))
+                problem = "'split' is empty" if without_split(words)[row] else f"split {words[row]!r}"
+                raise UserError(f"{edges.where(row)}: {problem}: a link needs train, valid or test")
+            parts = {name: np.flatnonzero(assigned == name) for name in SPLITS}
         if empty := [name for name in SPLITS if not len(parts[name])]:
-            raise UserError(f"{edges.name}: of {many(len(edges), 'link')} none is for {' and '.join(empty)}")
+            raise UserError(f"{edges.name}: none of the {many(len(edges), 'link')} is for {' and '.join(empty)}")
         return parts
 
     def _negatives(self, links: np.ndarray, parts: Arrays, graphs: Graphs) -> Arrays:
-        """As many pairs that are no links, of any split, as there are links to find."""
-        absent, draw = AnyPair(links, int(graphs.node_ptr[-1])), np.random.default_rng([self.split_seed, 1])
-        return {f"{name}_negatives": absent.draw(links[parts[name]].T, draw).T for name in SPLITS[1:]}
+        """As many negative pairs, which are links of no split, as there are links to predict."""
+        sampler, draw = AnyPair(links, int(graphs.node_ptr[-1])), np.random.default_rng([self.split_seed, 1])
+        return {f"{name}_negatives": sampler.draw(links[parts[name]].T, draw).T for name in SPLITS[1:]}
 
     def summary(self, graphs: Graphs) -> str:
-        out = graphs.notes["left out"]
-        why = f"  {many(out, 'row')} left out, which list a link again or lead to the same node" if out else ""
-        return "\n".join(filter(None, [describe(self.name, graphs), why]))
+        count = graphs.notes["left out"]
+        note = f"  {many(count, 'row')} left out: duplicate links or self-loops" if count else ""
+        return "\n".join(filter(None, [describe(self.name, graphs), note]))

@@ -1,23 +1,23 @@
-"""An edge list: in each line the ids of two nodes, and perhaps a weight or NetworkX's dictionary of attributes."""
+"""Edge lists: each line has two node ids and, optionally, a weight or a dictionary of attributes as in NetworkX."""
 
 import ast
 import re
 from pathlib import Path
 
-from gt.data.own.graph_records import GraphRecord, Record, put
+from gt.data.own.graph_records import GraphRecord, Record, with_ids
 from gt.data.reading import read_text
 from gt.errors import UserError
 
-ENDINGS = (".edgelist", ".edges", ".txt")
+SUFFIXES = (".edgelist", ".edges", ".txt")
 COMMENTS = ("#", "%", "//")
 HEADERS = ({"source", "target"}, {"from", "to"})
 
 
 def read_edge_list(path: Path) -> GraphRecord:
-    """The edges of a file, parted by blanks, commas, semicolons or tabs, and the nodes that they name.
+    """Read the edges of a file, with columns separated by blanks, commas, semicolons or tabs, and the nodes they name.
 
     Raises:
-        UserError: naming the file and the line that has not two or three columns, as the first one has.
+        UserError: gives file and line: not two or three columns, or not as many as in the first line.
     """
     text = read_text(path)
     graph = GraphRecord(str(path), file=str(path), directed=True)
@@ -26,22 +26,24 @@ def read_edge_list(path: Path) -> GraphRecord:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith(COMMENTS):
             continue
-        where = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         cells = re.split(r"\s*[,;\t]\s*|\s+", line.strip(), maxsplit=2)
         if not width and {cell.lower() for cell in cells[:2]} in HEADERS:
             continue
         width = width or len(cells)
         if len(cells) != width or width < 2:
-            raise UserError(f"{where} has {len(cells)} columns where an edge has {width if width > 1 else '2 or 3'}")
-        graph.edges.append(put(_attributes(cells[2:], where), {"source": cells[0], "target": cells[1]}, where))
+            raise UserError(f"{location} has {len(cells)} columns, but an edge has {width if width > 1 else '2 or 3'}")
+        graph.edges.append(
+            with_ids(_attributes(cells[2:], location), {"source": cells[0], "target": cells[1]}, location)
+        )
         graph.edge_lines.append(number)
         nodes |= dict.fromkeys(cells[:2])
     graph.nodes = [{"node": node} for node in nodes]
     return graph
 
 
-def _attributes(cells: list[str], where: str) -> Record:
-    """What a third column says: a weight, or attributes by name."""
+def _attributes(cells: list[str], location: str) -> Record:
+    """The attributes in the third column: a weight, or a dictionary."""
     if not cells:
         return {}
     [text] = cells
@@ -52,10 +54,10 @@ def _attributes(cells: list[str], where: str) -> Record:
                 return {str(name): value for name, value in attributes.items()}
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
-        raise UserError(f"{where}: {text[:40]!r} is no dictionary of attributes")
+        raise UserError(f"{location}: {text[:40]!r} is not a dictionary of attributes")
     for kind in (int, float):
         try:
             return {"weight": kind(text)}
         except ValueError:
             pass
-    raise UserError(f"{where}: {text[:40]!r} is no number: an edge has two ids and perhaps a weight")
+    raise UserError(f"{location}: {text[:40]!r} is not a number: an edge has two ids and an optional weight")

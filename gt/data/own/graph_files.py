@@ -1,4 +1,4 @@
-"""Graphs from files of GraphML, GML, GEXF, or of node-link JSON (``.json``, ``.jsonl``)."""
+"""Graphs from GraphML, GML, GEXF or node-link JSON files (``.json``, ``.jsonl``)."""
 
 import glob
 from collections.abc import Callable
@@ -27,28 +27,28 @@ READERS: dict[str, Callable[[Path], list[GraphRecord]]] = {
 
 
 def files(path: str) -> list[Path]:
-    """The file at a path, those in a folder, or those that a pattern such as ``graphs/*.json`` matches, in order.
+    """The file at a path, or the sorted files in a folder or matching a pattern such as ``graphs/*.json``.
 
     Raises:
-        UserError: there is none that can be read.
+        UserError: there is no file, or one has an unsupported format.
     """
     paths = [Path(path)] if Path(path).is_file() else list(map(Path, glob.glob(path)))
     if Path(path).is_dir():
-        paths = [inner for inner in Path(path).iterdir() if ending(inner) in READERS]
-    paths = sorted(inner for inner in paths if inner.is_file())
+        paths = [file for file in Path(path).iterdir() if ending(file) in READERS]
+    paths = sorted(file for file in paths if file.is_file())
     if not paths:
-        known = ", ".join(READERS)
-        raise UserError(f"no graphs at {path}: set data.path to a file of {known}, or a folder of them")
-    for inner in paths:
-        if ending(inner) in edge_list.ENDINGS:
+        suffixes = ", ".join(READERS)
+        raise UserError(f"no graphs at {path}: set data.path to a file of {suffixes}, or a folder of them")
+    for file in paths:
+        if ending(file) in edge_list.SUFFIXES:
             raise UserError(
-                f"{inner}: an edge list says nothing of nodes that could be learned: put it into a folder beside a "
-                "nodes.csv with a label for each node, and set data=csv_nodes data.path=FOLDER"
+                f"{file}: an edge list has no labels to learn: put it into a folder beside a nodes.csv with a label "
+                "for each node, and set data=csv_nodes data.path=FOLDER"
             )
-        if ending(inner) in (".pt", ".pth"):
-            raise UserError(f"{inner}: graphs of PyG are read by data=pyg data.path={inner}, one by data=pyg_nodes")
-        if ending(inner) not in READERS:
-            raise UserError(f"{inner} is none of {', '.join(READERS)} (each perhaps with .gz)")
+        if ending(file) in (".pt", ".pth"):
+            raise UserError(f"{file}: read PyG graphs by data=pyg data.path={file}, a single one by data=pyg_nodes")
+        if ending(file) not in READERS:
+            raise UserError(f"{file} is not a file of {', '.join(READERS)} (optionally with .gz)")
     return paths
 
 
@@ -57,7 +57,7 @@ def _read(path: Path) -> list[GraphRecord]:
 
 
 def _read_new(path: Path) -> list[GraphRecord]:
-    """The graphs of a file, each that cannot be read with its fault, see `gt.data.own.graph_records.tables`."""
+    """The graphs of a file; one that cannot be read has its ``fault`` set, see `gt.data.own.graph_records.tables`."""
     try:
         return read_json(path, lenient=True) if READERS[ending(path)] is read_json else _read(path)
     except UserError as error:
@@ -65,10 +65,10 @@ def _read_new(path: Path) -> list[GraphRecord]:
 
 
 class GraphFiles(OwnTables):
-    """Graphs from GraphML, GML, GEXF or node-link JSON files, each perhaps gzipped, each of one graph or several.
+    """Graphs from GraphML, GML, GEXF or node-link JSON files, optionally gzipped, each with one graph or several.
 
-    The path is that of a file, of a folder of files, or a pattern. Attributes of nodes and edges are features; those of
-    graphs are targets, and ``split`` says who is in which. A list of numbers is a column for each.
+    The path is a file, a folder or a pattern. Attributes of nodes and edges are features; those of graphs are targets,
+    and ``split`` assigns them to a split. A list of numbers becomes one column per element.
     """
 
     prefix = "graphs"
@@ -80,6 +80,6 @@ class GraphFiles(OwnTables):
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
         read = _read_new if known is not None and known.level == "graph" else _read
         graphs = [graph for path in self.files().values() for graph in read(path)]
-        nodes, edges, about, undirected = tables(graphs, self.path, known)
+        nodes, edges, graph_table, undirected = tables(graphs, self.path, known)
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
-        return nodes, edges, about, choices
+        return nodes, edges, graph_table, choices

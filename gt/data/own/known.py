@@ -1,4 +1,4 @@
-"""Tables read as a trained model reads such: by its columns and categories; what it cannot read is named."""
+"""Reads tables with the columns and categories of a trained model, and reports what the model cannot read."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -19,100 +19,101 @@ from gt.schema import Schema
 def assemble_known(
     nodes: Table, edges: Table, graphs: Table | None, choices: Choices, known: Schema
 ) -> tuple[Graphs, Records]:
-    """Graphs of tables as `gt.data.own.assemble.assemble` makes them, read as a trained model does; without splits.
+    """Assemble graphs as `gt.data.own.assemble.assemble` does, but by a trained model's schema, and without splits.
 
-    One of several graphs that the model cannot read is left out, and the records say why; where graphs have the answers
-    so is one whose nodes and edges do not fit together. Targets may be missing.
+    Of several graphs, those that the model cannot read are left out, and the records say why; with graph-level targets
+    this includes graphs whose nodes and edges do not match. Targets may be missing.
 
     Raises:
-        UserError: one line with file and line for what is wrong: as `join`, a column that the model reads and the
-            tables lack, a value that it has not learned where there is but one graph.
+        UserError: gives file and line: as `join`, a column of the model is missing, or a single graph has a value that
+            the model has not learned.
     """
     if not (known.node_names or known.degree):
         raise UserError(
-            "the checkpoint does not say which columns and categories its model has learned, for an older version made "
-            "it: train again to predict other files"
+            "the checkpoint of an older version does not say which columns and categories its model has learned: train "
+            "again to predict other files"
         )
     undirected = known.undirected if choices.undirected is None else choices.undirected
     if undirected != known.undirected:
-        said, learned = ("undirected", "directed") if undirected else ("directed", "undirected")
+        requested, learned = ("undirected", "directed") if undirected else ("directed", "undirected")
         raise UserError(
-            f"{nodes.name}: edges are read as {said} and the model has learned from {learned} ones: "
-            f"set data.undirected={str(known.undirected).lower()} to read them so"
+            f"{nodes.name}: edges are read as {requested}, but the model has learned from {learned} ones: "
+            f"set data.undirected={str(known.undirected).lower()}"
         )
     _check_columns(nodes, edges, known)
-    faults = {} if graphs is None else {graphs.columns["graph"][row]: why for row, (_, why) in graphs.faults.items()}
+    faults = (
+        {} if graphs is None else {graphs.columns["graph"][row]: reason for row, (_, reason) in graphs.faults.items()}
+    )
     try:
-        every = join(nodes, edges, graphs, undirected)
+        everything = join(nodes, edges, graphs, undirected)
     except UserError:
         if graphs is None or known.level != "graph" or "graph" not in edges.columns:
             raise
-        if not (stray := _faults(nodes, edges, graphs, undirected)):
+        if not (invalid := _faults(nodes, edges, graphs, undirected)):
             raise
-        faults |= stray
-        nodes, edges = (table.take(np.flatnonzero(~_among(table, list(faults)))) for table in (nodes, edges))
-        every = join(nodes, edges, graphs, undirected)
-    unreadable = _unreadable_graphs(every, known, faults)
+        faults |= invalid
+        nodes, edges = (table.take(np.flatnonzero(~_in_graphs(table, list(faults)))) for table in (nodes, edges))
+        everything = join(nodes, edges, graphs, undirected)
+    unreadable = _unreadable_graphs(everything, known, faults)
     if unreadable and "graph" not in nodes.columns:
         raise UserError(next(iter(unreadable.values())))
-    joined = every.without(np.isin(np.arange(len(every.keys)), list(unreadable)))
+    joined = everything.without(np.isin(np.arange(len(everything.keys)), list(unreadable)))
     if undirected:
         joined = joined.both_ways()
     if known.level == "node":
-        table, records = joined.nodes, _of_nodes(nodes, every, joined, unreadable)
+        table, records = joined.nodes, _node_records(nodes, everything, joined, unreadable)
     else:
-        about = every.graphs or Table(nodes.name, {"graph": every.keys.to_numpy()}, nodes.where)
-        records = _of_graphs(about, unreadable)
-        table = about.take(records.row)
+        graph_table = everything.graphs or Table(nodes.name, {"graph": everything.keys.to_numpy()}, nodes.where)
+        records = _graph_records(graph_table, unreadable)
+        table = graph_table.take(records.row)
     y = known_targets(table.select(known.target), len(table), known, table.where)
-    return joined.graphs_with({"y": y}, known), records
+    return joined.to_graphs({"y": y}, known), records
 
 
-def shown_known(nodes: Table, edges: Table, known: Schema) -> Graphs:
-    """One graph of which links are asked, all of ``edges`` read both ways, as a trained model reads such.
+def links_known(nodes: Table, edges: Table, known: Schema) -> Graphs:
+    """A single graph for link prediction, with all ``edges`` in both directions, by a trained model's schema.
 
     Raises:
-        UserError: one line with file and line for what is wrong: as `join`, a column that the model reads and the
-            tables lack, a value that it has not learned.
+        UserError: gives file and line: as `join`, a column of the model is missing, or a value that it has not learned.
     """
     if not known.node_names:
         raise UserError(
-            "this model knows the nodes of its training alone, each by an embedding of its own: ask pairs of that "
-            "graph, by --pairs FILE without other data"
+            "this model has an embedding for each node of its training graph and knows no others: predict pairs of "
+            "that graph, by --pairs FILE without other data"
         )
     _check_columns(nodes, edges, known)
     joined = join(nodes, edges, None, undirected=True)
     if unreadable := _unreadable_graphs(joined, known, {}):
         raise UserError(next(iter(unreadable.values())))
-    return joined.both_ways().graphs_with({}, known)
+    return joined.both_ways().to_graphs({}, known)
 
 
 def _check_columns(nodes: Table, edges: Table, known: Schema) -> None:
-    """Whether tables have the columns that a model reads.
+    """Check that the tables have the columns that a model reads.
 
     Raises:
-        UserError: one lacks some.
+        UserError: a column is missing.
     """
     for table, names in ((nodes, known.node_names), (edges, known.edge_names)):
         for name in names if len(table) else ():
             if name not in table.columns:
                 others = table.others("graph", "node", "source", "target")
-                hint = nearest(name, others) if others else "it has none but of ids"
+                hint = nearest(name, others) if others else "it has only ids"
                 raise UserError(f"{table.name}: no column '{name}', which the model reads: {hint}")
 
 
-def _among(table: Table, graphs: Sequence[Hashable]) -> np.ndarray:
-    """(rows,) which are of the given graphs."""
+def _in_graphs(table: Table, graphs: Sequence[Hashable]) -> np.ndarray:
+    """(rows,) which rows belong to the given graphs."""
     return pd.Index(table.columns["graph"]).isin(graphs)
 
 
 def _faults(nodes: Table, edges: Table, graphs: Table, undirected: bool) -> dict[Hashable, str]:
-    """By id of a graph, why its nodes and edges cannot be joined; none where others cannot be joined either.
+    """By graph id, why its nodes and edges cannot be joined; empty if that is true of all.
 
-    As long as some cannot, they are parted into halves.
+    Finds these graphs by bisection.
     """
 
-    def look(tables: Sequence[Table], ids: list[Hashable]) -> dict[Hashable, str]:
+    def bisect(tables: Sequence[Table], ids: list[Hashable]) -> dict[Hashable, str]:
         if not len(tables[0]):
             return {}
         try:
@@ -120,41 +121,41 @@ def _faults(nodes: Table, edges: Table, graphs: Table, undirected: bool) -> dict
         except UserError as error:
             if len(ids) == 1:
                 return {ids[0]: str(error)}
-            found: dict[Hashable, str] = {}
+            faults: dict[Hashable, str] = {}
             for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
-                found |= look([table.take(np.flatnonzero(_among(table, half))) for table in tables], half)
-            return found
+                faults |= bisect([table.take(np.flatnonzero(_in_graphs(table, half))) for table in tables], half)
+            return faults
         return {}
 
     ids = pd.unique(graphs.columns["graph"]).tolist()
-    known = [table.take(np.flatnonzero(_among(table, ids))) for table in (nodes, edges, graphs)]
-    faults = look(known, ids)
-    return {} if _among(nodes, list(faults)).all() else faults
+    tables = [table.take(np.flatnonzero(_in_graphs(table, ids))) for table in (nodes, edges, graphs)]
+    faults = bisect(tables, ids)
+    return {} if _in_graphs(nodes, list(faults)).all() else faults
 
 
 def _unreadable_graphs(joined: Joined, known: Schema, faults: Mapping[Hashable, str]) -> dict[int, str]:
-    """By number of a graph, why the model cannot read it; of one without nodes what ``faults`` say by its id."""
+    """By graph index, why the model cannot read it; for graphs without nodes, the reason in ``faults``, by graph id."""
     reasons: dict[int, str] = {}
-    for row, why in unreadable_rows(joined.nodes, known.node_names, known.node_categories).items():
-        reasons.setdefault(int(joined.owner[row]), why)
-    for row, why in unreadable_rows(joined.edges, known.edge_names, known.edge_categories).items():
-        reasons.setdefault(int(joined.owner[joined.ends[0, row]]), why)
+    for row, reason in unreadable_rows(joined.nodes, known.node_names, known.node_categories).items():
+        reasons.setdefault(int(joined.owner[row]), reason)
+    for row, reason in unreadable_rows(joined.edges, known.edge_names, known.edge_categories).items():
+        reasons.setdefault(int(joined.owner[joined.ends[0, row]]), reason)
     for graph in np.flatnonzero(np.bincount(joined.owner, minlength=len(joined.keys)) == 0).tolist():
-        where = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
-        reasons[graph] = faults.get(joined.keys[graph], f"{where} has no nodes")
+        location = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
+        reasons[graph] = faults.get(joined.keys[graph], f"{location} has no nodes")
     return dict(sorted(reasons.items()))
 
 
-def _of_graphs(about: Table, unreadable: dict[int, str]) -> Records:
-    kept = np.array([row for row in range(len(about)) if row not in unreadable], np.int64)
-    return Records(about.as_written(), kept, unreadable)
+def _graph_records(table: Table, unreadable: dict[int, str]) -> Records:
+    readable = np.array([row for row in range(len(table)) if row not in unreadable], np.int64)
+    return Records(table.as_written(), readable, unreadable)
 
 
-def _of_nodes(nodes: Table, every: Joined, joined: Joined, unreadable: dict[int, str]) -> Records:
-    """The nodes in the order of their file, those of graphs that cannot be read included."""
-    why = {
+def _node_records(nodes: Table, everything: Joined, joined: Joined, unreadable: dict[int, str]) -> Records:
+    """The nodes in the order of their file, including those of unreadable graphs."""
+    reasons = {
         int(row): unreadable[int(graph)]
-        for row, graph in zip(every.row, every.owner, strict=True)
+        for row, graph in zip(everything.row, everything.owner, strict=True)
         if graph in unreadable
     }
-    return Records(nodes.as_written(), joined.row, dict(sorted(why.items())))
+    return Records(nodes.as_written(), joined.row, dict(sorted(reasons.items())))

@@ -1,4 +1,4 @@
-"""Where nodes lie, as features of theirs."""
+"""Node positions as features."""
 
 import torch
 from torch_geometric.data import Data
@@ -6,7 +6,7 @@ from torch_geometric.transforms import BaseTransform
 
 
 class Positions(BaseTransform):
-    """Puts ``pos`` beside ``x``, as the superpixels of MNIST and CIFAR10 are read (Dwivedi et al. 2020)."""
+    """Appends ``pos`` to ``x``, as is usual for the superpixels of MNIST and CIFAR10 (Dwivedi et al. 2020)."""
 
     def forward(self, data: Data) -> Data:
         data.x = torch.cat([data.x, data.pos], dim=1)

@@ -1,7 +1,7 @@
-"""Any dataset of PyTorch Geometric (Fey & Lenssen 2019) that holds homogeneous graphs, or saved graphs, as a store.
+"""Any dataset of PyTorch Geometric (Fey & Lenssen 2019) with homogeneous graphs, or saved graphs, as a store.
 
-A file of tensors that holds anything else is refused. Some datasets of PyG (Planetoid, ZINC, a few more) come as
-pickles though, which PyG opens, and so runs, when it first processes them: trust the raw files of these as PyG does.
+Files of tensors that hold anything else are refused. But the raw files of some PyG datasets (Planetoid, ZINC, a few
+more) are pickles, which PyG loads, and so executes, when it first processes them: these have to be trusted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ from gt.data.folds import Folds, numbered
 from gt.data.link_pairs import Negatives
 from gt.data.numbers import Numbers
 from gt.data.own.base import Own, file_name
-from gt.data.own.columns import Answer, random_split
+from gt.data.own.columns import Targets, random_split
 from gt.data.own.pyg_metric import measures
 from gt.data.own.pyg_open import is_named, open_dataset, takes_split, title
 from gt.data.own.pyg_pack import pack, pack_known
-from gt.data.own.pyg_read import THEIRS, digest, joined, read
+from gt.data.own.pyg_read import PYG_SPLITS, concatenate, digest, read
 from gt.data.own.pyg_saved import saved_graphs
-from gt.data.packed import Arrays, Graphs, held
+from gt.data.packed import Arrays, Graphs, count_in_runs
 from gt.data.source import small
 from gt.data.splits import check_fractions
 from gt.errors import UserError
@@ -35,12 +35,12 @@ from gt.schema import UNLABELLED, Kind, Level, Schema
 VERSION = 4  # raise when the same dataset would give another store
 
 
-def by_graph(answer: Answer, graphs: Graphs) -> Answer:
-    """What a random split of whole graphs goes by: their own targets; of targets within them, that there are any."""
+def split_targets(targets: Targets, graphs: Graphs) -> Targets:
+    """Targets for a random split of whole graphs: their own or, for node and link targets, whether there are any."""
     if graphs.schema.level == "graph":
-        return answer
+        return targets
     pointer = graphs.node_ptr if graphs.schema.level == "node" else graphs.link_ptr
-    return Answer(np.where(held(answer.labelled, pointer) > 0, 0, UNLABELLED), "multiclass", 1)
+    return Targets(np.where(count_in_runs(targets.labelled, pointer) > 0, 0, UNLABELLED), "multiclass", 1)
 
 
 def build(
@@ -52,29 +52,30 @@ def build(
     split_seed: int = 0,
     numbers: Numbers = Numbers(),  # noqa: B008  a frozen value
 ) -> Graphs:
-    """A store of PyG datasets: one that is split at random, or one for each of ``train``, ``valid``, ``test``.
+    """Build graphs from PyG datasets: one that is split at random, or one for each of ``train``, ``valid``, ``test``.
 
-    ``x`` of integers are categories, of reals numbers; without it the in-degree is a category. ``edge_attr`` likewise.
+    ``x`` and ``edge_attr`` hold categories if they are integers, numbers if they are floats. Without ``x``, the
+    in-degree is a category.
 
     Raises:
-        UserError: naming the dataset and the graph that cannot be read.
+        UserError: gives the dataset and the graph that cannot be read.
     """
     parts = [read(dataset, f"{name} ({split})" if split else name, level) for split, dataset in datasets.items()]
-    graphs, targets = pack(joined(parts, name), name, kind, numbers)
+    graphs, targets = pack(concatenate(parts, name), name, kind, numbers)
     if len(graphs) > 1 and any(part.masks for part in parts):
-        raise UserError(f"{name} has masks of nodes in several graphs, which cannot be followed: drop them first")
+        raise UserError(f"{name} has masks of nodes in several graphs, which is not supported: remove them first")
     if len(parts) > 1:
         ends = np.cumsum([0, *(len(part.sizes) for part in parts)])
         splits = {split: np.arange(ends[i], ends[i + 1]) for i, split in enumerate(datasets)}
     elif len(graphs) == 1:
         if graphs.schema.level == "link":
             raise UserError(
-                f"{name} is one graph, and links are learned from some graphs and looked for in others: for those "
-                "within one, write its edges into a table and choose data=csv_links"
+                f"{name} is a single graph, but data=pyg learns links from some graphs and predicts them in others: to "
+                "predict links within one, write its edges into a table and choose data=csv_links"
             )
-        raise UserError(f"{name} is one graph: choose data=pyg_nodes, where each split is some of its nodes")
+        raise UserError(f"{name} is a single graph: choose data=pyg_nodes, which splits its nodes")
     else:
-        splits = random_split(by_graph(targets, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
+        splits = random_split(split_targets(targets, graphs), fractions, split_seed, f"{name}: {len(graphs)} graphs")
     return numbers.learn(replace(graphs, splits=splits))
 
 
@@ -86,13 +87,13 @@ def one_graph(
     split_seed: int = 0,
     numbers: Numbers = Numbers(),  # noqa: B008  a frozen value
 ) -> Graphs:
-    """A single large graph with a target at each node: ``nodes`` hold x and y, ``splits`` are numbers of nodes.
+    """Build a single large graph with a target at each node; ``splits`` hold node indices.
 
-    The splits are the dataset's masks; where these have several columns, as Geom-GCN's have, all of them, see
-    `gt.data.folds.numbered`. Without masks, labelled nodes are shared out at random, each class alike.
+    The splits are the dataset's masks; all of them, if masks have several columns, as in Geom-GCN, see
+    `gt.data.folds.numbered`. Without masks, labelled nodes are split at random, stratified by class.
 
     Raises:
-        UserError: the masks of two splits meet or leave one empty.
+        UserError: masks overlap or leave a split empty.
     """
     part = read(dataset, name, "node")
     graphs, targets = pack(part, name, kind, numbers)
@@ -102,48 +103,48 @@ def one_graph(
     masks = {split: mask.reshape(len(mask), -1).astype(bool) for split, mask in part.masks.items()}
     count = max(mask.shape[1] for mask in masks.values())  # a mask that all splits share has a single column
     columns = [{split: mask[:, number % mask.shape[1]] for split, mask in masks.items()} for number in range(count)]
-    official = [_of_masks(column, targets.labelled, name) for column in columns]
+    official = [_mask_splits(column, targets.labelled, name) for column in columns]
     learned = numbers.learn(replace(graphs, splits=official[0]))
     return replace(learned, splits=numbered(official))
 
 
-def _of_masks(masks: Mapping[str, np.ndarray], labelled: np.ndarray, name: str) -> Arrays:
-    """Node numbers by split of masks (N,) bool.
+def _mask_splits(masks: Mapping[str, np.ndarray], labelled: np.ndarray, name: str) -> Arrays:
+    """Node indices by split, from masks (N,) bool.
 
     Raises:
-        UserError: the masks of two splits meet or leave one empty.
+        UserError: masks overlap or leave a split empty.
     """
-    twice = np.flatnonzero(sum(mask.astype(int) for mask in masks.values()) > 1)
-    if len(twice):
-        raise UserError(f"{name}: node {twice[0]} is in more than one of the masks of its splits")
+    overlap = np.flatnonzero(sum(mask.astype(int) for mask in masks.values()) > 1)
+    if len(overlap):
+        raise UserError(f"{name}: node {overlap[0]} is in more than one split mask")
     splits = {split: np.flatnonzero(mask & labelled) for split, mask in masks.items()}
     for split in ("train", "valid"):
         if not len(splits.get(split, ())):
-            raise UserError(f"{name}: no labelled node is in {THEIRS[split]}_mask")
+            raise UserError(f"{name}: no labelled node is in {PYG_SPLITS[split]}_mask")
     return splits
 
 
 class PyG(Own):
-    """A dataset of PyG: many graphs; or one, such as Planetoid, whose masks say which split each node is in.
+    """A PyG dataset of many graphs, or of one, such as Planetoid, whose masks split its nodes.
 
     Args:
-        dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. Where it takes a
-            ``split`` that is not set, it is asked for ``train``, ``val`` and ``test``; else graphs are split at random.
-            None, or one that lacks an argument such as its name: there is a path.
-        level: whether each graph, each node or each pair of ``edge_label_index`` has a target; None finds it.
-        kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
+        dataset: makes the dataset, such as ``partial(TUDataset, root="data/pyg", name="MUTAG")``. If it has a parameter
+            ``split`` that is not set, it is called for ``train``, ``val`` and ``test``; else graphs are split at
+            random. With a ``path`` it must be None or lack a required argument such as its name.
+        level: whether graphs, nodes or the pairs of ``edge_label_index`` have targets; None infers it.
+        kind: kind of the targets; None infers it, see `gt.data.own.columns.infer_targets`.
         fractions: shares of train, valid and test of a random split.
-        split_seed: what a random split, or folds, are drawn from.
-        folds, fold: k-fold cross-validation; without ``folds`` the number of an official split where masks have several
+        split_seed: seed of a random split, or of the folds.
+        folds, fold: k-fold cross-validation; without ``folds``, the number of an official split if masks have several
             columns, see `gt.data.folds.Folds`.
-        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
-        negatives: of links, pairs that are none for each link, drawn in place of those that the data name, see
-            `gt.data.link_pairs.Negatives`; None: those of the data. Of new data all pairs are asked for as they are.
-        path: of a file of ``torch.save`` that is read in place of a dataset, see `gt.data.own.pyg_saved.saved_graphs`.
-        root: where the store is kept.
+        normalise, log, standardise: how real-valued targets and features are scaled, see `gt.data.numbers.Numbers`.
+        negatives: negative pairs per link, drawn instead of using those in the data, see
+            `gt.data.link_pairs.Negatives`; None uses those in the data. For new data, all their pairs are predicted.
+        path: a file of ``torch.save`` to read instead of a dataset, see `gt.data.own.pyg_saved.saved_graphs`.
+        root: the folder that holds the store.
 
     Raises:
-        UserError: on ``open``, a dataset that cannot be had or read.
+        UserError: on ``open``, the dataset cannot be obtained or read.
     """
 
     option_for_graphs, option_for_nodes = "pyg", "pyg_nodes"
@@ -167,9 +168,7 @@ class PyG(Own):
         self.path = path
         if path is not None:
             if dataset is not None and is_named(dataset):
-                raise UserError(
-                    f"data.path={path} is read in place of a dataset: choose data=pyg, or pyg_nodes, for it"
-                )
+                raise UserError(f"data.path={path} replaces a named dataset: choose data=pyg, or pyg_nodes, to read it")
             dataset = partial(saved_graphs, path=path)
         elif dataset is None:
             raise UserError("data.path is not set: name a file of torch.save, or a data.dataset of PyG")
@@ -186,26 +185,26 @@ class PyG(Own):
             self.datasets()
 
     def datasets(self) -> dict[str, Dataset]:
-        """The dataset by split, under '' where it has none of its own."""
+        """The dataset by split, under '' if it has no splits of its own."""
         if not takes_split(self.make):
             return {"": open_dataset(self.make)}
         make = self.make
-        plain = partial(make.func, *make.args, **make.keywords)  # a partial of another object is not flattened
-        by_split = {split: open_dataset(partial(plain, split=word)) for split, word in THEIRS.items()}
+        flat = partial(make.func, *make.args, **make.keywords)  # a partial of another object is not flattened
+        by_split = {split: open_dataset(partial(flat, split=pyg_split)) for split, pyg_split in PYG_SPLITS.items()}
         same = digest({"": by_split["train"]}, self.name) == digest({"": by_split["valid"]}, self.name)
-        return {"": by_split["train"]} if same else by_split  # some, such as CSL, take a split and give all they have
+        return {"": by_split["train"]} if same else by_split  # some, such as CSL, ignore the split
 
     def measures(self, graphs: Graphs) -> tuple[MetricCollection, Criterion]:
-        """The metrics of the kind of target; of a known benchmark also its own, which then says what is best."""
+        """The metrics of the kind of target; a known benchmark adds its own, which becomes the criterion."""
         return measures(self.make, graphs.schema)
 
     def key(self) -> dict[str, Any]:
-        facts = {"level": self.level, "kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
+        options = {"level": self.level, "kind": self.kind, "fractions": self.fractions, "seed": self.split_seed}
         return {
             "source": "pyg",
             "version": VERSION,
             "content": digest(self.datasets(), self.name),
-            **facts,
+            **options,
             **self.numbers.facts(),
         }
 
@@ -220,18 +219,18 @@ class PyG(Own):
         if graphs.schema.level == "link":
             self._check_links(graphs)
         elif self.present is not None:
-            raise UserError(f"data.negatives is of links, and {self.name} has a target for each {graphs.schema.level}")
+            raise UserError(f"data.negatives is for links, but {self.name} has a target for each {graphs.schema.level}")
         return graphs
 
     def _check_links(self, graphs: Graphs) -> None:
         train = graphs.splits["train"]
         y = graphs.links["y"][runs(graphs.link_ptr[train], np.diff(graphs.link_ptr)[train])]
         if not (y == 1).any():
-            raise UserError(f"{self.name}: no pair of the training graphs is linked, there is nothing to learn")
+            raise UserError(f"{self.name}: no pair of the training graphs is linked, nothing to learn")
         if self.present is None and not (y == 0).any():
-            raise UserError(f"{self.name} names no pairs that are not linked: have some drawn by data.negatives=2")
+            raise UserError(f"{self.name} has no negative pairs: draw some by data.negatives=2")
 
     def build_known(self, known: Schema) -> Graphs:
         self.present = None
         parts = [read(each, self.name, known.level, optional=True) for each in self.datasets().values()]
-        return pack_known(joined(parts, self.name), self.name, known)
+        return pack_known(concatenate(parts, self.name), self.name, known)

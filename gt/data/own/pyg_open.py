@@ -1,4 +1,4 @@
-"""Have PyG make one of its datasets: downloaded whole or not at all, and what goes wrong said in one line."""
+"""Opens PyG datasets, with atomic downloads and one-line errors."""
 
 import inspect
 import os
@@ -21,21 +21,21 @@ from gt.data.store import lock
 from gt.data.store_folders import writable
 from gt.errors import UserError
 
-TIMEOUT = 20.0  # seconds without an answer after which a server counts as unreachable
+TIMEOUT = 20.0  # seconds without a response after which a server counts as unreachable
 
 
-class Absent(Exception):
-    """The files that a dataset is read from are not there; ``str`` is the folder where they belong."""
+class FilesMissing(Exception):
+    """The raw files of a dataset are missing; ``str`` is the folder where they belong."""
 
 
 def title(make: "partial[Any]") -> str:
-    """What messages call a dataset: its file, or its name among several of a class, else that of the class."""
+    """The name of a dataset for messages: its file, its name within its class, or else that of the class."""
     name = make.keywords.get("path") or make.keywords.get("name")
     return str(name) if name else str(getattr(make.func, "__name__", "dataset"))
 
 
 def is_named(make: Callable[..., Any]) -> bool:
-    """Whether a dataset is given all that its class asks for, such as a name."""
+    """Whether all required arguments of a dataset, such as its name, are set."""
     try:
         inspect.signature(make).bind()
     except TypeError:
@@ -44,40 +44,40 @@ def is_named(make: Callable[..., Any]) -> bool:
 
 
 def takes_split(make: "partial[Any]") -> bool:
-    """Whether a class gives its training graphs unless asked for others, as LRGBDataset, ZINC and MalNetTiny do."""
+    """Whether a class has an unset ``split`` that defaults to training, as in LRGBDataset, ZINC and MalNetTiny."""
     try:
         parameter = inspect.signature(make.func).parameters.get("split")
-    except ValueError:  # some built-in callables do not tell
+    except ValueError:  # some built-in callables have no signature
         return False
     return parameter is not None and "split" not in make.keywords and parameter.default in ("train", "trainval", None)
 
 
 def open_dataset(make: "partial[Any]") -> Dataset:
-    """The dataset that ``make`` makes, downloaded first where its raw files are absent.
+    """Make a dataset, downloading it first if its raw files are missing.
 
-    A download goes to a folder of its own and from there to ``root`` when it is complete; what PyG began to process
-    and could not is removed. Several processes may ask at once: one works while the others wait.
+    A download goes to a temporary folder and is moved to ``root`` once complete; partially processed files are removed.
+    Safe for concurrent processes: one works while the others wait.
 
     Raises:
         UserError: wrong arguments, a failed download, or files that PyG cannot read.
     """
     root = make.keywords.get("root")
     if not (inspect.isclass(make.func) and issubclass(make.func, Dataset) and root):
-        return _called(make)
+        return _make(make)
     root = Path(root)
-    guarded = partial(_guarded(make.func), *make.args, **make.keywords)
-    with _alone(root):
+    guarded = partial(_without_download(make.func), *make.args, **make.keywords)
+    with _locked(root):
         try:
-            return _called(guarded)
-        except Absent as absent:
-            where = str(absent)
-        _download(make, root, where)
-        return _called(make)
+            return _make(guarded)
+        except FilesMissing as missing:
+            raw_folder = str(missing)
+        _download(make, root, raw_folder)
+        return _make(make)
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """No other process of this program works on the same root; one that cannot be written to needs no such care."""
+def _locked(root: Path) -> Iterator[None]:
+    """Lock a root against other processes of this program, unless it is read-only."""
     if not writable(root.parent):
         yield
         return
@@ -87,7 +87,7 @@ def _alone(root: Path) -> Iterator[None]:
         with lock(path):
             yield
     except BaseException:
-        if not root.exists():  # nothing came of it: leave nothing
+        if not root.exists():  # leave nothing behind
             path.unlink(missing_ok=True)
             for folder in parents:
                 if not any(folder.iterdir()):
@@ -95,20 +95,20 @@ def _alone(root: Path) -> Iterator[None]:
         raise
 
 
-def _guarded(cls: type) -> type:
-    """The same class, but for a download: it raises `Absent`; and it leaves nothing behind that it fails to process."""
+def _without_download(cls: type) -> type:
+    """A subclass that raises `FilesMissing` instead of downloading, and cleans up after failed processing."""
 
     def download(self: Any) -> None:
         if not files_exist(self.raw_paths):
-            raise Absent(self.raw_dir)
+            raise FilesMissing(self.raw_dir)
 
     def process(self: Any) -> None:
         folder = Path(self.processed_dir)
-        before = folder.exists()
+        existed = folder.exists()
         try:
             super(guarded, self)._process()
         except BaseException:
-            if not before:
+            if not existed:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -117,72 +117,72 @@ def _guarded(cls: type) -> type:
     return guarded
 
 
-def _download(make: "partial[Any]", root: Path, where: str) -> None:
-    """Download and process into a folder beside what is there, then move each file to its place."""
-    before = root.exists()
+def _download(make: "partial[Any]", root: Path, raw_folder: str) -> None:
+    """Download and process into a temporary folder in ``root``, then move each file to its final path."""
+    existed = root.exists()
     root.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=root, prefix=".part-"))
     try:
-        with _impatient(), tensors_only():
+        with _with_timeout(), tensors_only():
             make(root=str(part))
         for path in sorted(part.rglob("*")):
             if path.is_file():
-                goal = root / path.relative_to(part)
-                goal.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, goal)
+                target = root / path.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
     except Exception as error:
         raise UserError(
             f"{title(make)} is not in {root} and could not be downloaded ({_reason(error)}): "
-            f"put its raw files into {where}, or set data.dataset.root to the folder that has it"
+            f"put its raw files into {raw_folder}, or set data.dataset.root to the folder that contains it"
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if not before and not any(root.iterdir()):
+        if not existed and not any(root.iterdir()):
             root.rmdir()
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # PyG's downloads set none, and would wait for ever
+def _with_timeout() -> Iterator[None]:
+    default = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # PyG's downloads set none and would wait forever
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(default)
 
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Have PyG refuse a file of tensors that holds anything else: its own way is to unpickle, and so run, whatever."""
-    before = fs.torch_load
+    """Have PyG refuse files that hold anything but tensors: by default it unpickles, and so executes, any content."""
+    original = fs.torch_load
 
-    def tensors(path: str, map_location: Any = None) -> Any:
-        return load_tensors(Path(path), f"remove {Path(path).parent}, for PyG to fill it again")
+    def load(path: str, map_location: Any = None) -> Any:
+        return load_tensors(Path(path), f"remove {Path(path).parent}, so that PyG makes it again")
 
-    fs.torch_load = tensors
+    fs.torch_load = load
     try:
         yield
     finally:
-        fs.torch_load = before
+        fs.torch_load = original
 
 
-def _called(make: "partial[Any]") -> Dataset:
-    """The dataset; whatever goes wrong in PyG is one line."""
+def _make(make: "partial[Any]") -> Dataset:
+    """Make the dataset; any exception in PyG becomes a one-line error."""
     try:
         with tensors_only():
             dataset = make()
-    except (Absent, UserError):
+    except (FilesMissing, UserError):
         raise
     except Exception as error:
-        where = f" from {root}" if (root := make.keywords.get("root")) else ""
-        raise UserError(f"{title(make)} cannot be made{where}: {_reason(error)}") from error
+        origin = f" from {root}" if (root := make.keywords.get("root")) else ""
+        raise UserError(f"{title(make)} cannot be read{origin}: {_reason(error)}") from error
     if not isinstance(dataset, Dataset):
         raise UserError(f"data.dataset makes a {type(dataset).__name__}, not a dataset of torch_geometric")
     return dataset
 
 
 def _reason(error: Exception) -> str:
-    """One line of an exception; of a bare assertion, what it asserts."""
+    """An exception in one line; for a bare assertion, its source line."""
     text = " ".join(str(getattr(error, "reason", error)).split())
     line = traceback.extract_tb(error.__traceback__)[-1].line if error.__traceback__ else ""
     return f"{type(error).__name__}: {text or line}"

@@ -1,4 +1,4 @@
-"""Sources whose files become tables of nodes, edges and graphs: all but how these are read is said here."""
+"""The base class of sources whose files are read as tables of nodes, edges and graphs."""
 
 import hashlib
 from abc import abstractmethod
@@ -23,26 +23,26 @@ VERSION = 7  # raise when the same files would give another store
 
 
 class OwnTables(Own):
-    """Graphs from tables; without one of graphs it is a single graph, whose nodes have the targets.
+    """Graphs from tables; without a table of graphs, a single graph with targets at its nodes.
 
     Args:
-        path: where the files are.
-        target: the column to predict, or several; None takes all of the graphs' that have no other meaning, else
+        path: path of the files.
+        target: the column or columns to predict; None uses all columns of the graphs that have no other meaning, else
             ``label`` (or ``y``, or ``target``) of the nodes, see `gt.data.own.roles.target_columns`.
-        kind: what targets are; None finds it, see `gt.data.own.columns.answer`.
-        undirected: each edge is also one in the other direction; None as the files say, else not.
-        fractions: shares of train, valid and test where no column ``split`` says who is in which.
-        split_seed: what such a split is drawn from.
+        kind: kind of the targets; None infers it, see `gt.data.own.columns.infer_targets`.
+        undirected: add the reverse of each edge; None follows the files, and is False if they do not say.
+        fractions: shares of train, valid and test, if there is no column ``split``.
+        split_seed: seed of a random split.
         folds, fold: k-fold cross-validation, see `gt.data.folds.Folds`.
-        features: the columns of nodes and edges that are features; None takes all that are likely to be.
-        normalise, log, standardise: how real numbers, targets and features, are scaled, see `gt.data.numbers.Numbers`.
-        root: where the store is kept.
+        features: the feature columns of nodes and edges; None infers them.
+        normalise, log, standardise: how real-valued targets and features are scaled, see `gt.data.numbers.Numbers`.
+        root: the folder that holds the store.
 
     Attributes:
-        prefix: of the store's name.
+        prefix: prefix of the store's name.
 
     Raises:
-        UserError: on ``open``, one line with the file and what in it is wrong.
+        UserError: on ``open``, gives the file and what is wrong with it.
     """
 
     prefix: ClassVar[str]
@@ -79,18 +79,19 @@ class OwnTables(Own):
 
     @abstractmethod
     def files(self) -> dict[str, Path]:
-        """The files, by what each is called in the store's key.
+        """The files, by their names in the store's key.
 
         Raises:
-            UserError: there is none that can be read, or one is missing.
+            UserError: there is no readable file, or one is missing.
         """
 
     @abstractmethod
     def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
-        """The tables of nodes, edges and graphs, and the choices with what the files say of the direction of edges.
+        """The tables of nodes, edges and graphs, and the choices, completed by the direction of edges in the files.
 
         Args:
-            known: of a trained model: what was text in training is text, and one graph may be one of many.
+            known: schema of a trained model: columns that were text in training are read as text, and a single graph
+                may be one of many.
 
         Raises:
             UserError: a file cannot be read.
@@ -107,26 +108,26 @@ class OwnTables(Own):
         return "\n".join([super().summary(graphs), *self._left_out(graphs)])
 
     def _left_out(self, graphs: Graphs) -> list[str]:
-        """A line each for edges that are listed again, and samples of no split because they lack one, or a target."""
+        """A line each on duplicate edges, and on samples that are in no split because they lack a split or a target."""
         schema, lines = graphs.schema, []
         if count := graphs.notes.get("edges again", 0):
-            turned = ", in either direction" if schema.undirected else ""
-            lines.append(f"  {many(count, 'edge')} left out, which the files list again{turned}")
+            directions = ", in either direction" if schema.undirected else ""
+            lines.append(f"  {many(count, 'duplicate edge')} left out{directions}")
         of_nodes = schema.level == "node" and len(graphs) == 1
         samples = int(graphs.node_ptr[-1]) if of_nodes else len(graphs)
-        what = f"of {many(samples, 'node' if of_nodes else 'graph')}"
+        total = f"of {many(samples, 'node' if of_nodes else 'graph')}"
         if (count := graphs.notes["no split"]) and self.folds.folds is None:
-            fate = ": others read them, but they are neither trained on nor scored" if of_nodes else " and are left out"
-            lines.append(f"  {count:,} {what} have no split{fate}")
+            fate = ": visible to other nodes, but neither trained on nor scored" if of_nodes else " and are left out"
+            lines.append(f"  {count:,} {total} have no split{fate}")
         if count := graphs.notes.get("unlabelled", 0):
             nodes, no = many(int(graphs.node_ptr[-1]), "node"), "no" if len(schema.target) == 1 else "none of"
             lines.append(
-                f"  {count:,} of {nodes} have {no} {several(schema.target, 4)}: others read them, but they are neither "
+                f"  {count:,} of {nodes} have {no} {several(schema.target, 4)}: visible to other nodes, but neither "
                 "trained on nor scored"
             )
         if count := graphs.notes["no target"]:
             no = "no" if len(schema.target) == 1 else "none of"
-            lines.append(f"  {count:,} {what} have {no} {several(schema.target, 4)} and are left out")
+            lines.append(f"  {count:,} {total} have {no} {several(schema.target, 4)} and are left out")
         return lines
 
     def build_known(self, known: Schema) -> Graphs:
@@ -134,6 +135,6 @@ class OwnTables(Own):
         return graphs
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:
-        """What the files call each graph, or each node where these have the targets."""
-        nodes, _, about, _ = self.tables()
-        return names_of(nodes, about, graphs.schema.level)
+        """The ids of graphs or, for node targets, of nodes, by the column names of the files."""
+        nodes, _, graph_table, _ = self.tables()
+        return names_of(nodes, graph_table, graphs.schema.level)

@@ -87,7 +87,7 @@ class TextBatches(Batches):
         super().__init__(sizes[:-1] if shuffle else sizes, batch_size, shuffle, seed, **options)
         self.context = context
 
-    def request(self, graphs: np.ndarray, place: int, **fields: Any) -> Request:
+    def request(self, graphs: np.ndarray, index: int, **fields: Any) -> Request:
         offset = np.random.default_rng([self.seed, self.epoch, 1]).integers(self.context) if self.shuffle else 0
         return Request(tuple((graphs * self.context + offset).tolist()), **fields)
 
