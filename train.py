@@ -14,8 +14,8 @@ from gt.cli.config_files import CONFIGS, Files
 from gt.cli.program import importing, quick_exit
 from gt.cli.sweep import ranking
 from gt.errors import one_line
-from gt.train.job import job, kept_score
-from gt.train.launch import one_of_several
+from gt.train.job import job, previous_score
+from gt.train.launch import shared_folder_arguments
 from gt.train.processes import end_with_parent, is_child
 
 
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> float:
     lines = [*composed.overrides.hydra, *composed.overrides.task]
     outdated = Files.from_hydra(composed).outdated(lines, str(composed.job.config_name))
     remove_leftovers(cfg, composed.overrides.task, outdated)  # first: `job` saves the configuration as it is
-    if (score := kept_score()) is not None:
+    if (score := previous_score()) is not None:
         return score
     with job(cfg):
         with importing():
@@ -42,7 +42,7 @@ def command() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to `one_line`
     with one_line(), ranking():
         with importing():
-            sys.argv[1:] = one_of_several(prepared(sys.argv[1:]))
+            sys.argv[1:] = shared_folder_arguments(prepared(sys.argv[1:]))
         main()
 
 

@@ -22,7 +22,7 @@ from gt.masks import Complete, RandomEdges
 from gt.masks.random import redrawn
 from gt.model import GraphTransformer
 from gt.schema import Schema
-from gt.train.callbacks.attention import FEW, few
+from gt.train.callbacks.attention import NUM_GRAPHS, sample_graphs
 from gt.train.figures import distance_lines, reach_maps
 from tests.graphs import random_batch
 from tests.small_runs import configured, train, write_graphs
@@ -53,8 +53,8 @@ def test_a_look_is_at_the_weights_of_that_step(tmp_path):
     with configured(tmp_path / "again", *write_graphs(tmp_path)) as cfg:
         data = instantiate(cfg.data)
         data.open([])
-    batch = few(data)
-    assert batch.sizes.tolist() == sorted(sizes)[:: (len(sizes) - 1) // (FEW - 1)]  # 36: every fifth
+    batch = sample_graphs(data)
+    assert batch.sizes.tolist() == sorted(sizes)[:: (len(sizes) - 1) // (NUM_GRAPHS - 1)]  # 36: every fifth
     (row,) = looks(tmp_path / "run").to_dict("records")
     assert row == pytest.approx(attention_reach(task.net, [batch]).by_name(), abs=1e-5)
 
@@ -82,7 +82,7 @@ def test_of_links_of_one_graph_it_is_that_graph_however_many_batches_ask_about_i
         data = instantiate(cfg.data)
         data.open([])
     assert len(data.dataset("valid")) > 1
-    assert few(data).sizes.tolist() == [12]
+    assert sample_graphs(data).sizes.tolist() == [12]
 
 
 def test_names_are_of_layer_and_hop():
@@ -152,4 +152,4 @@ def test_a_look_has_about_as_many_pairs_of_nodes_whatever_the_data(sizes, chosen
             return [sizes[sample] for sample in request.samples]
 
     Dataset.sizes = np.array(sizes)
-    assert few(SimpleNamespace(has=lambda split: True, dataset=lambda split: Dataset())) == chosen
+    assert sample_graphs(SimpleNamespace(has=lambda split: True, dataset=lambda split: Dataset())) == chosen

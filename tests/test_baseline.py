@@ -18,7 +18,7 @@ from gt.data.own.pyg import PyG
 from gt.layers import GINE, ParallelBlock
 from gt.losses import Criterion
 from gt.model import GraphTransformer
-from gt.train.baseline import Evaluated, baseline, beaten, decidable, reasons
+from gt.train.baseline import Evaluated, baseline, defined_criterion, losing_metric, reasons
 from gt.train.feed import Feed
 from gt.train.task import Task
 from tests.data.modules import over
@@ -82,15 +82,15 @@ AUROC, LOSS = Criterion("auroc", "max"), Criterion("loss", "min")
 
 def test_a_criterion_that_the_validated_samples_leave_undefined_gives_way_to_the_loss(tmp_path: Path) -> None:
     both = paths(tmp_path / "both", [float(n % 2) for n in range(60)], kind="binary")
-    assert decidable(AUROC, Evaluated(both, "valid")) == AUROC
+    assert defined_criterion(AUROC, Evaluated(both, "valid")) == AUROC
     valid = set(both.graphs.splits["valid"].tolist())
     one = paths(tmp_path / "one", [1.0 if n in valid else float(n % 2) for n in range(60)], kind="binary")
-    assert decidable(AUROC, Evaluated(one, "valid")) == LOSS
+    assert defined_criterion(AUROC, Evaluated(one, "valid")) == LOSS
     first = next(iter(both.batches("valid")))  # of which one batch alone is looked at
     seen = {int(both.graphs.splits["valid"][n]) for n in first.samples}
     part = paths(tmp_path / "part", [1.0 if n in seen else float(n % 2) for n in range(60)], kind="binary")
-    assert decidable(AUROC, Evaluated(part, "valid")) == AUROC
-    assert decidable(AUROC, Evaluated(part, "valid", 1)) == LOSS
+    assert defined_criterion(AUROC, Evaluated(part, "valid")) == AUROC
+    assert defined_criterion(AUROC, Evaluated(part, "valid", 1)) == LOSS
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_which_runs_the_baseline_beats(criterion: str, score: float, constant: f
     mode = "min" if criterion == "mae" else "max"
     result = {"criterion": criterion, "mode": mode}
     result |= {"scores": {"loss": 2.0, criterion: score}, "baseline": {"loss": 1.0, criterion: constant}}
-    assert beaten(result, result["baseline"]) == name
+    assert losing_metric(result, result["baseline"]) == name
 
 
 def log(*losses: float) -> pd.DataFrame:

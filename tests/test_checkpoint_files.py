@@ -98,7 +98,7 @@ def test_one_flipped_bit_of_the_weights_is_noticed(tmp_path):
     [
         (b"", "is empty"),
         (b"not a checkpoint", "is not a checkpoint of this program"),
-        ("half", "damaged or cut short"),
+        ("half", "damaged or truncated"),
         ("tensor", "is not a checkpoint of this program"),
         ("weights", "is not a checkpoint of this program"),
         ("code", "is not a checkpoint of this program"),

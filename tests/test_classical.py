@@ -26,7 +26,7 @@ from gt.data.source import Source
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.schema import UNLABELLED, Schema
-from gt.train.baseline import loses, scored
+from gt.train.baseline import classical_verdict, score_predictions
 from tests.data.modules import over
 from tests.small_runs import train, write_graphs
 
@@ -140,7 +140,7 @@ def opened(module: Any, root: Path, make: Any) -> Any:
 def accuracy(data: Any, **options: Any) -> float:
     answers = Classical(**options).answers(data, "test")
     assert answers is not None
-    return scored(data, answers.prediction, data.targets("test"))["accuracy"]
+    return score_predictions(data, answers.prediction, data.targets("test"))["accuracy"]
 
 
 def test_it_learns_what_can_be_learned_and_nothing_else(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_molecules_are_told_by_their_fingerprints(tmp_path: Path) -> None:
     answers = Classical().answers(data, "test")
     assert answers is not None
     assert "fingerprints" in answers.model
-    assert scored(data, answers.prediction, data.targets("test"))["auroc"] > 0.99
+    assert score_predictions(data, answers.prediction, data.targets("test"))["auroc"] > 0.99
     assert list(data.source.smiles_of(data.graphs)) == [row.partition(",")[0] for row in rows]
 
 
@@ -318,5 +318,5 @@ def test_a_run_that_loses_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_which_runs_lose(score: float, name: str) -> None:
     result: dict[str, Any] = {"criterion": "accuracy", "mode": "max", "scores": {"loss": 2.0, "accuracy": score}}
     result["classical"] = {"model": "trees", "seconds": 3.2, "scores": {"loss": 1.0, "accuracy": 0.7}}
-    assert loses(result) == (f"loses to the classical baseline by {name}: trees, 3 s" if name else "")
-    assert loses(result | {"classical": None}) == ""
+    assert classical_verdict(result) == (f"loses to the classical baseline by {name}: trees, 3 s" if name else "")
+    assert classical_verdict(result | {"classical": None}) == ""

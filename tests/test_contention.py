@@ -19,7 +19,7 @@ def test_it_goes_by_how_often_a_thread_loses_its_core_and_for_how_long(
     now = SimpleNamespace(seconds=100.0)
     clocks = {"monotonic": lambda: now.seconds, "process_time": lambda: share * threads * now.seconds}
     monkeypatch.setattr(contention, "time", SimpleNamespace(**clocks))
-    monkeypatch.setattr(contention, "_cores_lost", lambda: int(rate * threads * now.seconds))
+    monkeypatch.setattr(contention, "_preemptions", lambda: int(rate * threads * now.seconds))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     trainer, module = SimpleNamespace(is_global_zero=True), SimpleNamespace(device=torch.device("cpu"))
     callback = contention.Contention()
@@ -33,8 +33,8 @@ def test_it_goes_by_how_often_a_thread_loses_its_core_and_for_how_long(
 
 def test_every_run_looks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(contention, "WINDOW", 0.0)
-    monkeypatch.setattr(contention, "OFTEN", -1.0)
-    monkeypatch.setattr(contention, "BUSY", 100.0)
+    monkeypatch.setattr(contention, "MAX_PREEMPTIONS", -1.0)
+    monkeypatch.setattr(contention, "MIN_USAGE", 100.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     train(tmp_path / "run", *write_graphs(tmp_path, train=16), "trainer.max_epochs=2")
-    assert capsys.readouterr().out.count("other processes want the same cores") == 1
+    assert capsys.readouterr().out.count("other processes compete for the same cores") == 1

@@ -19,7 +19,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.schema import Schema
 from gt.train.network import build
-from gt.train.processes import check_devices, some_are_unread
+from gt.train.processes import check_devices, has_unused_parameters
 from tests.graphs import random_graph
 from tests.runs import network
 
@@ -235,7 +235,7 @@ def test_a_process_looks_for_parameters_without_gradients_where_there_are_such(l
     schema = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=2)
     net, batch = build(network(f"model/local={local}"), schema), GraphBatch.from_data_list([random_graph(6, 0)])
     before = torch.get_rng_state()
-    assert some_are_unread(net, batch) == unread
+    assert has_unused_parameters(net, batch) == unread
     assert torch.equal(torch.get_rng_state(), before)
     assert net.training
     net(batch).sum().backward()

@@ -5,7 +5,7 @@ import torch
 
 from gt.losses import loss
 from gt.schema import UNLABELLED, Schema
-from gt.train.extremes import Sample, answer, losses, page, truth
+from gt.train.extremes import Sample, answer, page, sample_losses, truth
 
 SCHEMAS = [Schema(outputs=3), Schema(kind="binary", outputs=2), Schema(kind="regression", outputs=2)]
 
@@ -19,7 +19,7 @@ def test_the_loss_of_a_sample_is_that_of_a_batch_of_it_alone(schema):
     else:
         target = torch.randint(2, (6, 2), generator=draw).float()
         target[3], target[4, 0] = torch.nan, torch.nan
-    each = losses(schema, prediction, target)
+    each = sample_losses(schema, prediction, target)
     assert each.isnan().tolist() == [False] * 3 + [True] + [False] * 2
     for row in (0, 1, 2, 4, 5):
         assert each[row] == pytest.approx(float(loss(schema, prediction[row : row + 1], target[row : row + 1])))

@@ -85,9 +85,9 @@ def test_a_port_that_is_taken_and_processes_that_do_not_meet_are_named(monkeypat
     taken = dist.TCPStore("127.0.0.1", 0, 1, True)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(taken.port))
-    with pytest.raises(UserError, match=rf"MASTER_PORT={taken.port}: another program uses"), explained(data()):
+    with pytest.raises(UserError, match=rf"MASTER_PORT={taken.port}: this port is used"), explained(data()):
         dist.TCPStore("127.0.0.1", taken.port, 1, True)
-    with pytest.raises(UserError, match=r"not met at MASTER_ADDR=127\.0\.0\.1 .*1/2"), explained(data()):
+    with pytest.raises(UserError, match=r"did not meet at MASTER_ADDR=127\.0\.0\.1 .*1/2"), explained(data()):
         dist.TCPStore("127.0.0.1", 0, 2, True, timedelta(seconds=1))
 
 
@@ -101,7 +101,7 @@ def leave_or_sum(rank, world):
 
 
 def test_a_process_that_has_left_is_said(tmp_path):
-    assert on_ranks(2, tmp_path, leave_or_sum)[1].startswith("another process of this run is gone: ")
+    assert on_ranks(2, tmp_path, leave_or_sum)[1].startswith("another process of this run was lost: ")
 
 
 def test_a_bug_goes_through():

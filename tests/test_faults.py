@@ -92,13 +92,13 @@ FAULTS = {
     "SIGKILL amid a checkpoint": Fault("KilledWriting", -signal.SIGKILL, ""),
     "full disk": Fault("FullDisk", 1, "checkpoints/last.ckpt cannot be written: File too large"),
     "read-only folder": Fault("ReadOnly", 1, "last.ckpt cannot be written: Permission denied", mends=writable),
-    "torn checkpoint": Fault(later=tear("last"), warns="last.ckpt is damaged or cut short"),
+    "torn checkpoint": Fault(later=tear("last"), warns="last.ckpt is damaged or truncated"),
     "flipped bit": Fault(later=flip_checkpoint, warns="going on from previous.ckpt, the one before"),
     "two torn checkpoints": Fault(later=tear("last", "previous"), warns="going on from best.ckpt, the one before"),
     "no whole checkpoint": Fault(
-        later=tear("last", "previous", "best"), refuses="last.ckpt is damaged or cut short: .* no other checkpoint"
+        later=tear("last", "previous", "best"), refuses="last.ckpt is damaged or truncated: .* no other checkpoint"
     ),
-    "killed worker": Fault("KilledWorker", 1, "a process that makes batches", ("data.workers=2",)),
+    "killed worker": Fault("KilledWorker", 1, "a data loading worker", ("data.workers=2",)),
     "killed rank": Fault("KilledRank", 1, "process 1 of 2 was killed by SIGKILL", TWO),
     "raising rank": Fault("RaisingRank", 1, "a bug on one process", TWO),
     "loss that is no number": Fault("NotANumber", 1, r"first in blocks.0.attention.project_out \(Linear\)"),
@@ -179,7 +179,7 @@ def test_without_w_and_b_a_run_is_kept_offline(tmp_path):
     nobody = {"WANDB_MODE": "online", "WANDB_API_KEY": 40 * "0", "WANDB_BASE_URL": "http://127.0.0.1:9"}
     done = begin(tmp_path, "logger=default", environment=nobody)
     assert done.returncode == 0, done.stderr
-    assert "W&B cannot be reached, the run is kept offline" in done.stdout
+    assert "W&B cannot be reached, the run is logged offline" in done.stdout
     assert "upload with wandb sync" in done.stdout
 
 

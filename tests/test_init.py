@@ -18,8 +18,8 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.checkpoint import load
 from gt.train.checkpoint_files import read, write
-from gt.train.init import Init, own_weights, soup
-from gt.train.low_rank import add_low_rank, is_change, merged
+from gt.train.init import Init, distinct_weights, soup
+from gt.train.low_rank import add_low_rank, is_adapter, merged
 from gt.train.network import build
 from gt.train.optim import Optimisation
 from gt.train.task import Task
@@ -109,7 +109,7 @@ def test_low_rank_changes_are_trained_kept_and_can_be_merged(
             assert torch.linalg.matrix_rank(whole[part] - value, atol=1e-5) == 2
         elif part.startswith(("nodes.", "blocks.")) and value.is_floating_point() and "feed_forward" not in part:
             torch.testing.assert_close(whole[part], value, rtol=0, atol=0)
-    assert "changes of rank 2" in capsys.readouterr().out
+    assert "LoRA of rank 2" in capsys.readouterr().out
     task = gt.load(tmp_path / "run")
     assert task.hparams["config"]["lora"] == 2
     (tmp_path / "again").mkdir()
@@ -149,7 +149,7 @@ def test_weights_that_mean_something_else_have_no_mean(
     saved = read(first)
     known = saved["hyper_parameters"]
     write(saved | {"hyper_parameters": known | {"schema": known["schema"] | facts}}, other)
-    with pytest.raises(UserError, match=f"best.ckpt and {other} have no mean, for they {why}"):
+    with pytest.raises(UserError, match=f"best.ckpt and {other} cannot be averaged: they {why}"):
         soup([first, other])
     write(saved | {"hyper_parameters": known | {"schema": known["schema"] | {"longest": 9}}}, other)
     assert soup([first, other])[0].keys() == soup([first])[0].keys()
@@ -176,7 +176,7 @@ def test_embeddings_of_other_categories_and_sizes_are_new(
     path.write_text(path.read_text().replace('"kind": 3', '"kind": 9'))
     settings = ("init.freeze=['blocks.*']", "optim.lr=1e-30", "optim.warmup=0")  # the rest moves by nothing
     state, before = adapted(run, tmp_path, other_data_at(path, data), *settings), weights(run, "best")
-    said = "other columns or categories: 3 of 4 rows, which mean the same in both, are taken over: nodes.table.weight"
+    said = "other columns or categories: 3 of 4 rows, which mean the same in both, are copied: nodes.table.weight"
     assert said in capsys.readouterr().out
     table, old = (each["net.nodes.table.weight"] for each in (state, before))
     torch.testing.assert_close(table[:3], old[:3])  # of the kinds 0, 1 and 2; the last was 3 and is 9
@@ -195,7 +195,7 @@ def test_the_outputs_of_a_head_go_by_their_names(
     assert facts["schema"]["names"] == ["a", "b", "c"]
     for names, rows, said in (
         ("bca", [2, 0, 1], None),  # where a, b and c stand there
-        ("cxa", [2, None, 0], ": 2 of 3 rows, which mean the same in both, are taken over"),
+        ("cxa", [2, None, 0], ": 2 of 3 rows, which mean the same in both, are copied"),
         ("xyz", [None] * 3, ""),
     ):
         run = tmp_path / f"{names}.ckpt"
@@ -264,7 +264,7 @@ def test_rates_fall_from_the_head_to_the_embedding(pretrained: tuple[Path, list[
 def test_low_rank_changes_reach_attention_that_is_a_block_itself() -> None:
     net = GraphTransformer(Schema((5,), edge_vocab=(3,), outputs=3), 8, 2, partial(EdgeGatedBlock, heads=2))
     add_low_rank(net, 2)
-    changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_change(name)}
+    changed = {name.split(".")[2] for name, _ in net.named_parameters() if is_adapter(name)}
     assert changed == {"project_in", "project_edge", "project_out", "feed_forward"}
 
 
@@ -272,4 +272,4 @@ def test_weights_that_are_tied_are_one(tmp_path: Path) -> None:
     schema = Schema(node_vocab=(7,), outputs=7, level="node", max_nodes=9)
     net = build(network("model=gpt", "model.depth=1"), schema)
     assert "head.mlp.0.weight" in net.state_dict()
-    assert net.state_dict().keys() - own_weights(net).keys() == {"head.mlp.0.weight"}
+    assert net.state_dict().keys() - distinct_weights(net).keys() == {"head.mlp.0.weight"}

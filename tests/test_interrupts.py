@@ -19,7 +19,7 @@ import gt.train.interrupts
 import gt.train.run
 from gt.data.own.graph_files import GraphFiles
 from gt.errors import UserError
-from gt.train.interrupts import SIGNALS, TOGETHER, Interrupted, interrupts, resumable
+from gt.train.interrupts import SAME_SIGNAL, SIGNALS, Interrupted, interrupts, resumable
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import TINY, train, weights, write_graphs
@@ -61,7 +61,7 @@ def signals_at(patch, owner, name: str, call: int, signum: int, times: int = 1) 
         calls.append(name)
         if len(calls) == call:
             for number in range(times):
-                time.sleep(number * 1.2 * TOGETHER)
+                time.sleep(number * 1.2 * SAME_SIGNAL)
                 os.kill(os.getpid(), signum)
         return before(*args, **kwargs)
 
@@ -131,9 +131,9 @@ def test_slurm_is_told_to_queue_a_job_again_whose_time_is_over(case, data, tmp_p
     stopped((Task, "training_step", 3), signal.SIGUSR1, tmp_path / "run", *data)
     if case == "it says so":
         assert (tmp_path / "asked").read_text() == "requeue 1234\n"
-        assert "SLURM job 1234 is queued again" in capfd.readouterr().out
+        assert "SLURM job 1234 is requeued" in capfd.readouterr().out
     else:
-        assert "SLURM job 1234 is not queued again: no such job" in capfd.readouterr().out
+        assert "SLURM job 1234 is not requeued: no such job" in capfd.readouterr().out
 
 
 def test_before_there_is_any_state_a_signal_leaves_nothing_to_go_on_from(data, tmp_path, capfd):
@@ -326,7 +326,7 @@ def test_who_asks_one_process_twice_within_a_long_computation_hears_nothing_of_o
             assert process.stdout.readline() == "waits\n"
             time.sleep(2)
             process.send_signal(signal.SIGINT)
-            time.sleep(1.5 * TOGETHER)
+            time.sleep(1.5 * SAME_SIGNAL)
             process.send_signal(signal.SIGINT)
             assert process.wait(15) == 130
         finally:
@@ -402,7 +402,7 @@ def lasting(begun: Any) -> None:
 
 
 def test_a_signal_that_a_forked_process_gets_is_not_heard_by_this_one(monkeypatch):
-    monkeypatch.setattr(gt.train.interrupts, "UNHEARD", 0.1)
+    monkeypatch.setattr(gt.train.interrupts, "UNHANDLED_AFTER", 0.1)
     context = multiprocessing.get_context("fork")
     with interrupts.watched(), interrupts.joining():
         begun = context.Event()

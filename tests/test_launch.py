@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from gt.errors import UserError
-from gt.train.launch import check_started, one_of_several
-from gt.train.plan import on_one
+from gt.train.launch import check_started, shared_folder_arguments
+from gt.train.plan import on_single_device
 from tests.test_distributed import ENVIRONMENT, MODEL, ROOT, logged, train, write_graphs
 
 OUTSIDE = {
@@ -33,13 +33,13 @@ def second(request, monkeypatch):
 
 def test_processes_that_are_started_outside_share_a_folder_of_which_one_keeps_the_configuration(second):
     line = ["model=gps", "hydra.run.dir=run"]
-    given = one_of_several(line)
+    given = shared_folder_arguments(line)
     assert given[:2] == line
     assert "hydra.output_subdir=null" in given
     with pytest.raises(UserError, match=r"hydra\.run\.dir"):
-        one_of_several(["model=gps"])
+        shared_folder_arguments(["model=gps"])
     with pytest.raises(UserError, match="sweep"):
-        one_of_several(["-m", *line])
+        shared_folder_arguments(["-m", *line])
 
 
 @pytest.mark.parametrize("how", ["torchrun", "srun"])
@@ -53,8 +53,8 @@ def test_as_many_processes_are_started_as_train(how, monkeypatch):
     ):
         check_started(1, 1)
     # whatever trainer=ddp trainer.devices=2 is: what is planned is one of its processes
-    with pytest.raises(UserError, match=r"stage=plan takes one process"):
-        on_one(OmegaConf.create({"stage": "plan", "trainer": {"devices": 2}}))
+    with pytest.raises(UserError, match=r"stage=plan runs on one process"):
+        on_single_device(OmegaConf.create({"stage": "plan", "trainer": {"devices": 2}}))
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(UserError, match=r"^1 process was .* start 2 on each machine"):
         check_started(2, 1)
@@ -62,7 +62,7 @@ def test_as_many_processes_are_started_as_train(how, monkeypatch):
 
 def test_several_machines_need_the_command_on_each(monkeypatch):
     line = ["model=gps"]
-    assert one_of_several(line) == line
+    assert shared_folder_arguments(line) == line
     check_started(2, 1)
     with pytest.raises(UserError, match=r"trainer\.num_nodes=2"):
         check_started(2, 2)

@@ -45,12 +45,12 @@ def test_a_server_that_does_not_answer_leaves_the_run_offline(tmp_path, monkeypa
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
-    monkeypatch.setattr(gt.train.logging, "REACHED", 1.0)
+    monkeypatch.setattr(gt.train.logging, "CONNECT_TIMEOUT", 1.0)
     logger = wandb_logger("gt", "a", str(tmp_path))
     logger.log_metrics({"loss": 1.0})
     assert sync_line(logger).startswith(f"wandb sync {tmp_path}")
     finish()
-    assert re.fullmatch(r"W&B cannot be reached, the run is kept offline: .+\n", capfd.readouterr().out)
+    assert re.fullmatch(r"W&B cannot be reached, the run is logged offline: .+\n", capfd.readouterr().out)
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 

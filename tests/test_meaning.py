@@ -8,7 +8,7 @@ import torch
 from gt.data.text.tokenizer import Bytes, Characters
 from gt.heads import Head
 from gt.schema import Schema
-from gt.train.meaning import difference, last_map, other_meaning, rows_by_meaning, take_rows
+from gt.train.meaning import changed_parts, copy_common_rows, difference, output_weights, rows_by_meaning
 
 
 def language(letters: str) -> Schema:
@@ -53,7 +53,7 @@ def targets(*names: str, **more: Any) -> Schema:
     ],
 )
 def test_outputs_that_mean_something_else_are_told(theirs: Schema, ours: Schema, why: str | None) -> None:
-    assert other_meaning(theirs, ours).get("head") == (why and f"the data have {why}")
+    assert changed_parts(theirs, ours).get("head") == (why and f"the data have {why}")
 
 
 def test_what_two_networks_differ_in_is_shown_where_it_is_short() -> None:
@@ -67,26 +67,26 @@ def test_what_two_networks_differ_in_is_shown_where_it_is_short() -> None:
 
 def test_outputs_are_told_by_tokens_that_have_no_names() -> None:
     texts = [Schema((9,), level="node", outputs=9, tokenizer=tokens) for tokens in ("one", "another")]
-    assert other_meaning(*texts)["head"] == "the data have other tokens"
+    assert changed_parts(*texts)["head"] == "the data have other tokens"
 
 
 def test_each_position_of_a_target_has_its_rows() -> None:
     theirs, ours = (classes(*names, positions=2) for names in ("abc", "ca"))
     value, old = torch.zeros(4, 1), torch.arange(6.0)[:, None]
-    assert take_rows("head", value, old, ours, theirs) == 4
+    assert copy_common_rows("head", value, old, ours, theirs) == 4
     assert value.flatten().tolist() == [2, 0, 5, 3]
-    assert take_rows("head", torch.zeros(4, 1), old[:5], ours, theirs) == 0  # a head of another depth
-    assert take_rows("head", torch.zeros(4, 2), old, ours, theirs) == 0
+    assert copy_common_rows("head", torch.zeros(4, 1), old[:5], ours, theirs) == 0  # a head of another depth
+    assert copy_common_rows("head", torch.zeros(4, 2), old, ours, theirs) == 0
 
 
 def test_the_last_map_of_a_head_is_that_of_its_outputs() -> None:
     def last(schema: Schema, **options: Any) -> set[str]:
         net = torch.nn.Module()
         net.head = Head(8, schema, **options)
-        return last_map(net, schema)
+        return output_weights(net, schema)
 
     assert last(classes("a", "b")) == {"head.mlp.4.weight", "head.mlp.4.bias"}
     assert last(classes("a", "b"), hidden=0) == {"head.mlp.0.weight", "head.mlp.0.bias"}
     assert last(Schema(level="link", kind="binary"), dot=True) == set()
     assert last(Schema(outputs=2, pointer=True)) == set()
-    assert last_map(torch.nn.Linear(1, 1), Schema()) == set()
+    assert output_weights(torch.nn.Linear(1, 1), Schema()) == set()

@@ -16,7 +16,7 @@ from gt.data.store import open_or_build
 from gt.errors import UserError
 from gt.graph import WHOLE_DEGREES, GraphBatch, path_graphs
 from gt.layers import Attention
-from gt.train.not_finite import Place, _replay, all_finite
+from gt.train.not_finite import StepContext, _replay, all_finite
 from gt.train.report import history
 from gt.train.task import Task
 from tests.small_runs import train, weights, write_graphs
@@ -92,7 +92,7 @@ def test_a_layer_whose_gradient_is_not_finite_is_named(clip, data, tmp_path):
     with broken((0, 2), gradient=True), pytest.raises(UserError) as caught:
         train(tmp_path / "run", *data, *OPTIONS, *clipping)
     said = str(caught.value)
-    assert "gradients are not finite in epoch 0, batch 2: going backwards first in blocks.0.attention" in said
+    assert "gradients are not finite in epoch 0, batch 2: first in the backward pass of blocks.0.attention" in said
 
 
 def test_weights_that_are_not_finite_are_said_to_be(data, tmp_path):
@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_said_to_be(data, tmp_path):
 def test_a_batch_whose_nodes_drew_their_edges_is_kept_with_the_degrees_of_the_whole_graph():
     batch = path_graphs([3])
     batch.memo[WHOLE_DEGREES] = torch.tensor([[4, 5, 6], [7, 8, 9]])
-    kept = GraphBatch(**_replay(Place(batch, 0, 0, 1), ())["batch"])
+    kept = GraphBatch(**_replay(StepContext(batch, 0, 0, 1), ())["batch"])
     assert torch.equal(torch.stack(kept.whole_degrees), batch.memo[WHOLE_DEGREES])
 
 
@@ -125,7 +125,7 @@ def test_a_step_that_is_left_out_moves_nothing(options, data, tmp_path, capsys):
     steps = (1, 2) if options and "accumulate" in options[0] else (2, 3)
     with broken((0, 2)):
         train(run, *data, *OPTIONS, *options, "callbacks.last.keep=99", "optim.skip=1")
-    assert "step left out, 1 of optim.skip=1: the loss is nan in epoch 0, batch 2" in capsys.readouterr().out
+    assert "step skipped, 1 of optim.skip=1: the loss is nan in epoch 0, batch 2" in capsys.readouterr().out
     kept = {}
     for path in (run / "checkpoints").glob("*.ckpt"):
         saved = torch.load(path, weights_only=True)
@@ -140,10 +140,10 @@ def test_a_step_that_is_left_out_moves_nothing(options, data, tmp_path, capsys):
 def test_only_so_many_are_left_out(data, tmp_path, capsys):
     with (
         broken((0, 1), (0, 3), (1, 0)),
-        pytest.raises(UserError, match=r"epoch 1, batch 0.* leave more such steps out by optim\.skip"),
+        pytest.raises(UserError, match=r"epoch 1, batch 0.* skip more steps with optim\.skip"),
     ):
         train(tmp_path / "run", *data, *OPTIONS, "optim.skip=2")
-    assert len(re.findall("step left out", capsys.readouterr().out)) == 2
+    assert len(re.findall("step skipped", capsys.readouterr().out)) == 2
 
 
 def test_a_run_that_left_a_step_out_goes_on_to_the_same_numbers(data, tmp_path):
@@ -169,10 +169,10 @@ def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(fused, 
     trainer = SimpleNamespace(precision_plugin=plugin, is_last_batch=True, accumulate_grad_batches=1)
     monkeypatch.setattr(Task, "trainer", trainer)
     monkeypatch.setattr(Task, "device", torch.device("cpu"))
-    task._place, task.optim = SimpleNamespace(index=0), None
+    task._context, task.optim = SimpleNamespace(index=0), None
     for void in (False, True, True, False):
         before = [p.detach().clone() for p in net.parameters()]
-        task._void = void
+        task._skips_step = void
         optimizer.zero_grad()
         scaler.scale(net(torch.ones(3, 2)).sum()).backward()
         if not fused:
@@ -182,7 +182,7 @@ def test_a_scaler_of_gradients_leaves_out_a_step_whose_loss_is_too_large(fused, 
         scaler.update()
         assert all(torch.equal(p, old) == void for p, old in zip(net.parameters(), before, strict=True))
         assert all(p.isfinite().all() for p in net.parameters())
-        assert not task._void
+        assert not task._skips_step
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -392,9 +392,9 @@ def test_what_is_added_may_be_the_same_for_all_rows():
         ("model.head.pool=[{_target_:wrong.AllNodes}]", r"pool AllNodes gives \(\d+, 8\); .* \(\d, 8\)"),
         ("model.head.pool=[{_target_:wrong.Nothing}]", r"pool Nothing gives None"),
         ("loss._target_=wrong.Number", r"loss: no gradient flows through it"),
-        ("metrics.plain._target_=wrong.Plain", r"metrics\.plain: a Plain is no torchmetrics\.Metric"),
-        ("metrics.own._target_=wrong.Scoreless", r"metrics\.own: it comes to a NoneType"),
-        ("callbacks.plain._target_=wrong.Plain", r"callbacks: a Plain is no pytorch_lightning\.Callback"),
+        ("metrics.plain._target_=wrong.Plain", r"metrics\.plain: a Plain is not a torchmetrics\.Metric"),
+        ("metrics.own._target_=wrong.Scoreless", r"metrics\.own: it returns a NoneType"),
+        ("callbacks.plain._target_=wrong.Plain", r"callbacks: a Plain is not a pytorch_lightning\.Callback"),
     ],
 )
 def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, capsys):

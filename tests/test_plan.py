@@ -17,9 +17,9 @@ from gt.train.plan import (
     LATENCY,
     Step,
     all_reduce,
-    kept,
-    measured,
-    on_one,
+    measure_steps,
+    on_single_device,
+    saved_activations,
     step_seconds,
     table,
 )
@@ -44,20 +44,20 @@ class Maps(nn.Module):
 def test_what_is_kept_for_gradients_is_counted_once_and_without_weights():
     net = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3), nn.ReLU())
     x = torch.randn(11, 5)
-    with kept(net) as sizes:
+    with saved_activations(net) as sizes:
         net(x).sum()
     assert sum(sizes.values()) == 4 * 11 * (5 + 7 + 3)  # what goes into the maps, and what comes out of the last
 
 
 def test_a_step_is_measured_as_it_is_trained(tmp_path):
     with configured(tmp_path / "run", *write_graphs(tmp_path), "trainer=fsdp", "trainer.devices=8") as cfg:
-        one = on_one(cfg)
+        one = on_single_device(cfg)
         assert (one.trainer.strategy, one.trainer.devices) == ("auto", 1)
         data, optim = instantiate(cfg.data), instantiate(cfg.optim, _convert_="all")
     data.open([])
     net = Maps(data.schema.node_vocab[0], 16, data.schema.outputs)
     task = Task(net, data.schema, *data.measures(), optim)
-    step = measured(task, data, pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+    step = measure_steps(task, data, pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
     numbers = sum(parameter.numel() for parameter in net.parameters())
     sizes = [batch.num_nodes for batch in data.loader("train")]
     nodes = max(sizes)

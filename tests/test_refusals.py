@@ -52,9 +52,9 @@ REFUSED = {
     f"{SWEEP} sweep.seeds=0": "sweep.seeds=0: seeds must be 1 or more, not 0",
     f"{SWEEP} sweep.workers=0": "sweep.workers=0: workers must be 1 or more, not 0",
     f"{SWEEP} model.width=0": "model.width=0: width must be 1 or more, not 0",
-    "model=gin mask.hops=0": "mask.hops=0 changes nothing, for no layer of this model reads a mask",
-    "model=mamba2 mask=one_hop": "mask=one_hop changes nothing",
-    "model=gps model.block.attention=null mask.hops=1": "mask.hops=1 changes nothing",
+    "model=gin mask.hops=0": "mask.hops=0 has no effect, because no layer of this model reads a mask",
+    "model=mamba2 mask=one_hop": "mask=one_hop has no effect",
+    "model=gps model.block.attention=null mask.hops=1": "mask.hops=1 has no effect",
     "model=gin model.block.attention.heads=2": "model.block.attention.heads has no effect: the chosen option has no",
     "model=gin model.block.blend.weight=0.5": "model.block.blend.weight has no effect",
     "model.width=0": "model.width=0: width must be 1 or more, not 0",
@@ -104,14 +104,14 @@ def test_a_refusal_says_how_to_mend_it_and_leaves_nothing(line, command, tmp_pat
 def test_a_mask_that_some_models_of_a_sweep_do_not_read_is_noted(command, tmp_path):
     code, out, _ = command(*MANY, *TINY, "-m", "model=gin,gps", "mask.hops=1")
     assert code == 0
-    assert out.count("mask.hops=1 changes nothing, for no layer of this model reads a mask") == 1
+    assert out.count("mask.hops=1 has no effect, because no layer of this model reads a mask") == 1
     assert all((tmp_path / "sweep" / job / "result.json").is_file() for job in "01")
 
 
 def test_the_mask_of_all_nodes_is_none_to_a_model_without_attention(command, tmp_path):
     code, out, _ = command(*ONE, *TINY, "model=gin", "mask.hops=null", "stage=baseline")
     assert code == 0
-    assert "changes nothing" not in out
+    assert "has no effect" not in out
     assert read(tmp_path / "run").state == "baseline"  # and not stopped: there was nothing to train
 
 

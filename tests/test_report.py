@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import gt.train.report
 from gt.train.figures import curves
-from gt.train.page import drawn, table
+from gt.train.page import render, table
 from tests.small_runs import train, write_graphs
 
 
@@ -78,7 +78,7 @@ def test_letters_that_the_font_lacks_are_no_matter_for_warnings(kind):
     figure.text(0.5, 0.5, "正面 \N{GIRL}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert drawn(figure, kind)
+        assert render(figure, kind)
 
 
 def test_numbers_stand_to_the_right_words_to_the_left_and_nothing_is_taken_for_html():

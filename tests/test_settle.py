@@ -13,7 +13,7 @@ from gt.attention.settled import case_key, close_calls, fastest
 from gt.layers import attention_layers
 from gt.masks import Complete, Hops
 from gt.train.callbacks import settle
-from gt.train.callbacks.settle import keep_cases, read_cases, time_close_calls
+from gt.train.callbacks.settle import cache_cases, read_cases, time_close_calls
 from tests.graphs import random_batch
 from tests.small_runs import train, write_graphs
 from tests.test_all_models import SIZES, batch_of, encoded, every_model, graphs, network
@@ -78,7 +78,7 @@ def test_timing_leaves_a_network_as_it_was(name, monkeypatch):
     for _, layer in attention_layers(net):
         assert layer.backend == "auto"
         assert not layer.used
-    assert list(time_close_calls(net, [batch], False, torch.enable_grad, known=timed)) == []
+    assert list(time_close_calls(net, [batch], False, torch.enable_grad, cached=timed)) == []
 
 
 @pytest.fixture
@@ -139,16 +139,16 @@ def test_a_run_that_goes_on_computes_as_it_did(timing, tmp_path, capsys):
 def test_the_first_to_settle_a_case_settles_it(tmp_path):
     path = tmp_path / "new" / "settled.json"
     assert read_cases(path) == {}
-    assert keep_cases(path, {"a": "dense"}) == {"a": "dense"}
-    assert keep_cases(path, {"a": "sparse", "b": "sdpa"}) == {"a": "dense", "b": "sdpa"}
+    assert cache_cases(path, {"a": "dense"}) == {"a": "dense"}
+    assert cache_cases(path, {"a": "sparse", "b": "sdpa"}) == {"a": "dense", "b": "sdpa"}
     assert read_cases(path) == {"a": "dense", "b": "sdpa"}
     path.write_text(path.read_text().replace(torch.__version__, "1.0"))
     assert read_cases(path) == {}
     path.write_text('{"torch": 1')
     assert read_cases(path) == {}
-    assert keep_cases(path, {"a": "sparse"}) == read_cases(path) == {"a": "sparse"}
+    assert cache_cases(path, {"a": "sparse"}) == read_cases(path) == {"a": "sparse"}
 
 
 def test_a_cache_that_cannot_be_written_to_keeps_nothing(tmp_path):
     Path(tmp_path / "file").write_text("")
-    assert keep_cases(tmp_path / "file" / "settled.json", {"a": "dense"}) == {"a": "dense"}
+    assert cache_cases(tmp_path / "file" / "settled.json", {"a": "dense"}) == {"a": "dense"}

@@ -16,8 +16,8 @@ from gt.data.own.graph_files import GraphFiles
 from gt.prediction.by_target import ErrorsByTarget
 from gt.schema import Schema
 from gt.train.breakdown import Breakdown
-from gt.train.extremes import losses
-from gt.train.figures import MOST_TARGETS, prediction_figure
+from gt.train.extremes import sample_losses
+from gt.train.figures import MAX_TARGETS, prediction_figure
 from tests.data.modules import over
 from tests.data.tables_of import write
 from tests.runs import numbers, predictions, run_of
@@ -113,11 +113,11 @@ def test_each_target_is_drawn_on_axes_of_its_own() -> None:
 
 
 def test_of_many_targets_the_first_are_drawn_and_the_others_counted() -> None:
-    schema = Schema(kind="regression", outputs=MOST_TARGETS + 4)
+    schema = Schema(kind="regression", outputs=MAX_TARGETS + 4)
     values = np.random.default_rng(0).normal(size=(2, 30, schema.outputs))
     figure = prediction_figure(schema, *values)
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == [f"target {n}" for n in range(MOST_TARGETS)]
+    assert [axes.get_title() for axes in figure.axes] == [f"target {n}" for n in range(MAX_TARGETS)]
     assert "4 more" in figure.get_suptitle()
     of_one = prediction_figure(Schema(kind="regression"), *values[:, :, :1])
     assert of_one is not None
@@ -151,10 +151,10 @@ def test_samples_are_ranked_by_errors_in_units_of_the_scale() -> None:
     mean, scale = (torch.tensor(values) for values in (UNITS.mean, UNITS.scale))
     away = torch.tensor([[0.1, 0.1, 0.1], [torch.nan, torch.nan, 3.0], [torch.nan, 0.5, torch.nan]])
     target = (mean + away * scale).where(~away.isnan(), torch.nan)
-    found = losses(UNITS, mean.expand(3, 3), target)
+    found = sample_losses(UNITS, mean.expand(3, 3), target)
     torch.testing.assert_close(found, torch.tensor([0.1, 3.0, 0.5]), rtol=1e-3, atol=1e-4)
     one = Schema(kind="regression", mean=(3.0,), scale=(10.0,))
-    assert losses(one, torch.tensor([[5.0]]), torch.tensor([[9.0]])).item() == 4  # in the data's unit
+    assert sample_losses(one, torch.tensor([[5.0]]), torch.tensor([[9.0]])).item() == 4  # in the data's unit
 
 
 def test_the_report_of_a_run_has_a_row_for_each_target(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_the_report_of_a_run_has_a_row_for_each_target(tmp_path: Path) -> None:
     train(tmp_path / "run", *(f"data.source.{option}" for option in options), "trainer.max_epochs=1")
     page = (tmp_path / "run" / "report.html").read_text().partition("Errors by target")[2]
     assert page.index("twice") < page.index("tiny")
-    assert "units of its deviation" in page
+    assert "units of its standard deviation" in page

@@ -62,7 +62,7 @@ def test_a_model_without_blocks_is_refused():
     [
         ([WeightAverage()], None, {}, "leave ema and swa out"),
         ([], nn.Linear(1, 1), {}, "this loss has parameters"),
-        ([], None, {"mask_nodes": nn.Linear(1, 1)}, "an objective has parameters"),
+        ([], None, {"mask_nodes": nn.Linear(1, 1)}, "objectives have parameters"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused_before_callbacks_are_set_up(callbacks, loss, objectives, why):

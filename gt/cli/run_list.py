@@ -12,7 +12,7 @@ import yaml
 from gt.errors import UserError, nearest
 from gt.schema import several
 from gt.train.job import FAILURE, PRUNED, RESULT, in_use, read_json
-from gt.train.resume import settings, shown
+from gt.train.resume import format_value, settings
 
 CONFIG = Path(".hydra") / "config.yaml"
 MAX_LISTED_VALUES = 8  # in a message
@@ -52,7 +52,7 @@ def read(folder: Path) -> Run:
     """
     config = folder / CONFIG
     try:
-        values = {key: shown(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
+        values = {key: format_value(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
     except yaml.YAMLError:
         raise UserError(f"{config} is cut off or damaged: copy it again, or remove its run") from None
     hydra = folder / ".hydra" / "hydra.yaml"

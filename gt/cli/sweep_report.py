@@ -14,7 +14,7 @@ from gt.cli.sweep_pictures import pictures, short
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import write_bytes
 from gt.schema import number
-from gt.train.page import drawn, page, picture
+from gt.train.page import page, picture, render
 
 MAX_DRAWN = 40  # settings in the picture, the best ones
 MAX_LABEL = 60  # characters
@@ -72,7 +72,7 @@ def write_page(folder: Path, outcome: Outcome, command: str) -> Path:
     with mpl.rc_context({"font.size": 9}):
         figure = points(outcome)
         key_figures = pictures(outcome.same_criterion, outcome.importance)
-    png = drawn(figure)
+    png = render(figure)
     write_bytes(folder / "ranking.png", png)
     best, total = len(outcome.same_criterion[:MAX_DRAWN]), len(outcome.settings)
     omitted = f" The {best} best of {total} settings." if len(outcome.same_criterion) > MAX_DRAWN else ""

@@ -24,7 +24,7 @@ from gt.prediction.trained import Trained
 from gt.serving import documentation
 from gt.serving.batcher import Batcher, Full
 from gt.serving.inputs import KINDS, check_kind, items_of, kind_of, size_of
-from gt.train.extremes import drawn
+from gt.train.extremes import draw_molecule
 
 ITEM_NUMBER = re.compile(
     r"(?:^(?:these graphs, )?|(?<=\bsee ))(?:item|graph|row) \d+(?:: |, | )"
@@ -220,7 +220,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     @app.get("/drawing", responses={404: {"description": "No molecule"}})
     async def drawing(smiles: str) -> Response:
         """Draw a molecule as PNG."""
-        picture = drawn(smiles) if kind == "molecule" and len(smiles) <= LONGEST_SMILES else None
+        picture = draw_molecule(smiles) if kind == "molecule" and len(smiles) <= LONGEST_SMILES else None
         if picture is None:
             raise HTTPException(404, "not a molecule that can be drawn")
         return Response(picture, media_type="image/png")

@@ -1,4 +1,4 @@
-"""Where a trained network errs: by class, by target and by the size of the graph, counted while it is tested."""
+"""Errors of a trained network by class, target and graph size, accumulated during the test."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ from gt.graph import GraphBatch
 from gt.losses import aligned
 from gt.parallel import Share
 from gt.schema import UNLABELLED, Schema
-from gt.train.extremes import losses
+from gt.train.extremes import sample_losses
 
-# 1, 2, 3, 4, 6, 8, 12, 16, ...: a size belongs to the last that is not above it
-STARTS = np.unique([size for power in range(32) for size in (2**power, 3 * 2**power // 2)])
+# lower bounds of the size bins: 1, 2, 3, 4, 6, 8, 12, 16, ...
+BIN_STARTS = np.unique([size for power in range(32) for size in (2**power, 3 * 2**power // 2)])
 
 
 def sizes_of(schema: Schema, batch: GraphBatch) -> Tensor | None:
-    """(rows,) how much there is to read for each target of a batch; None for links.
+    """The input size (rows,) for each target of a batch; None for links.
 
-    That is the nodes of its graph; for a language model the tokens up to where it predicts the next.
+    This is the number of nodes of its graph, or for a language model the number of tokens up to the predicted one.
     """
     if schema.is_language_model:
         return batch.position + 1
@@ -37,19 +37,18 @@ def sizes_of(schema: Schema, batch: GraphBatch) -> Tensor | None:
 
 
 class Breakdown(Callback):
-    """Counts right and wrong answers of the final test by class, target and size; all processes together.
+    """Accumulates the results of the final test by class, target and size, over all ranks.
 
     Args:
-        by_size: whether samples are whole graphs or texts, rather than nodes that are drawn from one.
+        by_size: whether samples are whole graphs or texts, rather than nodes sampled from one graph.
 
     Attributes:
-        of_class: (3, C) targets of each class, predictions of it, and predictions of it that are right. Of yes/no
-            tasks: a single one has the classes no and yes, of several the yes of each stands for a class.
-        of_target: (3, T) of several numbers that are predicted: targets of each, and the sums of their absolute and of
-            their squared errors.
-        of_size: (3, bins) for each of `STARTS` how many targets there are, how many were answered right, and the sum of
-            their losses, see `gt.train.extremes.losses`. A graph with several tasks or numbers counts as one, by the
-            mean over them; each position of a sequence of classes counts by itself.
+        of_class: (3, C) number of targets, predictions and correct predictions of each class. A single yes/no task has
+            the classes no and yes; with several tasks, the yes of each is a class.
+        of_target: (3, T) for several regression targets: number of targets, sum of absolute and of squared errors.
+        of_size: (3, bins) for each of `BIN_STARTS` the number of targets, the number of correct predictions, and the
+            sum of losses, see `gt.train.extremes.sample_losses`. A graph with several tasks or numbers counts once,
+            by the mean over them; each position of a sequence of classes counts separately.
     """
 
     def __init__(self, schema: Schema, by_size: bool = True) -> None:
@@ -59,89 +58,93 @@ class Breakdown(Callback):
             of_classes = schema.outputs
         self.of_class = torch.zeros(3, of_classes, dtype=torch.long)
         self.of_target = torch.zeros(3, schema.outputs if schema.kind == "regression" and schema.outputs > 1 else 0)
-        self.of_size = torch.zeros(3, len(STARTS))
+        self.of_size = torch.zeros(3, len(BIN_STARTS))
 
     def add(self, prediction: Tensor, target: Tensor, sizes: Tensor | None) -> None:
-        """Count a batch.
+        """Accumulate a batch.
 
         Args:
             prediction, target: as `gt.losses.total_loss` takes them.
             sizes: (rows,) see `sizes_of`.
         """
         schema, prediction = self.schema, prediction.detach().float()
-        loss = losses(schema, prediction, target)
+        loss = sample_losses(schema, prediction, target)
         prediction, target = aligned(schema, prediction, target)
         if schema.kind == "multiclass":
-            predicted, known = prediction.argmax(1), target != UNLABELLED
-            truth = target.where(known, 0)
-            right = (predicted == truth).float()
+            predicted, is_labelled = prediction.argmax(1), target != UNLABELLED
+            truth = target.where(is_labelled, 0)
+            correct = (predicted == truth).float()
         else:
-            known, truth = ~target.isnan(), target.nan_to_num().long()
+            is_labelled, truth = ~target.isnan(), target.nan_to_num().long()
             predicted = (prediction > 0).long()
-            right = (predicted == truth).float().where(known, torch.nan).nanmean(1)
+            correct = (predicted == truth).float().where(is_labelled, torch.nan).nanmean(1)
         if self.of_class.shape[1]:
             if schema.kind == "binary" and schema.outputs > 1:
                 yes = torch.stack([truth, predicted, truth * predicted])  # (3, rows, outputs)
-                self.of_class += (yes * known).sum(1)
+                self.of_class += (yes * is_labelled).sum(1)
             else:
-                truth, predicted, known = truth.reshape(-1), predicted.reshape(-1), known.reshape(-1).long()
-                for row, (place, count) in enumerate(
-                    ((truth, known), (predicted, known), (truth, known * (predicted == truth)))
+                truth, predicted, ones = truth.reshape(-1), predicted.reshape(-1), is_labelled.reshape(-1).long()
+                for row, (index, count) in enumerate(
+                    ((truth, ones), (predicted, ones), (truth, ones * (predicted == truth)))
                 ):
-                    self.of_class[row].scatter_add_(0, place, count)
+                    self.of_class[row].scatter_add_(0, index, count)
         if self.of_target.shape[1]:
-            error = (prediction - target).where(known, 0.0)
-            self.of_target += torch.stack([known, error.abs(), error.square()]).sum(1)
+            error = (prediction - target).where(is_labelled, 0.0)
+            self.of_target += torch.stack([is_labelled, error.abs(), error.square()]).sum(1)
         if sizes is None:
             return
         sizes = sizes.to(prediction.device).repeat_interleave(schema.positions)
-        place = torch.bucketize(sizes, torch.as_tensor(STARTS, device=sizes.device), right=True) - 1
-        labelled = ~loss.isnan() & (place >= 0)
-        for row, values in enumerate((torch.ones_like(loss), right, loss)):
-            self.of_size[row].scatter_add_(0, place.clamp(min=0), values.where(labelled, 0.0))
+        bins = torch.bucketize(sizes, torch.as_tensor(BIN_STARTS, device=sizes.device), right=True) - 1
+        counted = ~loss.isnan() & (bins >= 0)
+        for row, values in enumerate((torch.ones_like(loss), correct, loss)):
+            self.of_size[row].scatter_add_(0, bins.clamp(min=0), values.where(counted, 0.0))
 
     def classes(self) -> pd.DataFrame:
-        """A row a class: ``class``, ``targets``, ``recall``, ``precision``; NaN where there is nothing to divide by."""
-        true, said, right = self.of_class
+        """A row per class: ``class``, ``targets``, ``recall``, ``precision``; NaN if the denominator is 0."""
+        true, predicted, correct = self.of_class
         names: Any = self.schema.names or [str(n) for n in range(self.of_class.shape[1])]
         if self.schema.is_language_model and not self.schema.names:
             tokenizer = loads(self.schema.tokenizer)
             names = [repr(text) if "\ufffd" not in (text := tokenizer.decode([int(n)])) else n for n in names]
         if self.schema.kind == "binary" and self.schema.outputs == 1:
             names = self.schema.answers[0] if self.schema.answers else ("no", "yes")
-        rates = {"recall": (right / true).tolist(), "precision": (right / said).tolist()}
+        rates = {"recall": (correct / true).tolist(), "precision": (correct / predicted).tolist()}
         return pd.DataFrame({"class": [str(name) for name in names][: len(true)], "targets": true.tolist(), **rates})
 
     def targets(self) -> pd.DataFrame:
-        """A row for each of several numbers: ``target``, ``targets``, and ``mae`` and ``rmse`` in the data's unit; NaN
-        where there is no target."""
+        """A row per regression target: ``target``, ``targets``, and ``mae`` and ``rmse`` in the unit of the data; NaN
+        without targets."""
         count, absolute, squared = self.of_target
         names = self.schema.names or [str(n) for n in range(len(count))]
         scores = {"mae": (absolute / count).tolist(), "rmse": (squared / count).sqrt().tolist()}
         return pd.DataFrame({"target": names[: len(count)], "targets": count.long().tolist(), **scores})
 
     def sizes(self) -> pd.DataFrame:
-        """A row for each range of sizes that occurs: ``from``, ``to``, ``targets``, and ``accuracy`` and ``loss`` in
-        nats; of numbers ``error``, the mean of `gt.train.extremes.losses`."""
-        count, right, loss = self.of_size.double()
-        ranges = {"from": STARTS, "to": np.append(STARTS[1:] - 1, np.iinfo(np.int64).max), "targets": count.long()}
-        scores = {"accuracy": right / count, "loss": loss / count}
+        """A row per non-empty size bin: ``from``, ``to``, ``targets``, and ``accuracy`` and ``loss`` in nats, or for
+        regression ``error``, the mean of `gt.train.extremes.sample_losses`."""
+        count, correct, loss = self.of_size.double()
+        ranges = {
+            "from": BIN_STARTS,
+            "to": np.append(BIN_STARTS[1:] - 1, np.iinfo(np.int64).max),
+            "targets": count.long(),
+        }
+        scores = {"accuracy": correct / count, "loss": loss / count}
         rates = {"error": scores["loss"]} if self.schema.kind == "regression" else scores
         table = pd.DataFrame(ranges | {name: rate.numpy() for name, rate in rates.items()})
         return table[table["targets"] > 0].reset_index(drop=True)
 
-    def _begin(self, pl_module: pl.LightningModule) -> None:
+    def _reset(self, pl_module: pl.LightningModule) -> None:
         self.of_class, self.of_target, self.of_size = (
             torch.zeros_like(t, device=pl_module.device) for t in (self.of_class, self.of_target, self.of_size)
         )
 
-    def _end(self, trainer: pl.Trainer) -> None:
+    def _reduce(self, trainer: pl.Trainer) -> None:
         parts = (self.of_class, self.of_target, self.of_size)
         sums: Any = [trainer.strategy.reduce(part, reduce_op="sum") for part in parts]
         self.of_class, self.of_target, self.of_size = (part.cpu() for part in sums)
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin(pl_module)
+        self._reset(pl_module)
 
     def on_test_batch_end(
         self,
@@ -152,15 +155,15 @@ class Breakdown(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch.y is not None and outputs is not None:  # None where no answers are learned
+        if batch.y is not None and outputs is not None:  # None with supervised=0
             self.add(outputs, batch.y, sizes_of(self.schema, batch) if self.by_size else None)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end(trainer)
+        self._reduce(trainer)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._begin(pl_module)
+            self._reset(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -176,4 +179,4 @@ class Breakdown(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._end(trainer)
+            self._reduce(trainer)

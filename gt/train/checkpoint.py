@@ -1,4 +1,4 @@
-"""From a checkpoint back to a trained task. What is wrong with a file is said before Lightning is imported."""
+"""Restores a trained task from a checkpoint. Invalid files are reported before Lightning is imported."""
 
 import re
 from pathlib import Path
@@ -18,51 +18,51 @@ ARTIFACT = re.compile(r"(?:[\w.-]+/){0,2}[\w.-]+:[\w.-]+")  # entity/project/nam
 
 
 def checkpoint_in(path: Path) -> Path:
-    """The checkpoint at a path, of a run's folder the best one.
+    """The path itself, or the best checkpoint if it is a run's folder.
 
     Raises:
-        UserError: a folder without one.
+        UserError: the folder has no checkpoint.
     """
     if not path.is_dir():
         return path
-    known = [path / "checkpoints" / name for name in (BEST, LAST)]
-    for checkpoint in known:
+    candidates = [path / "checkpoints" / name for name in (BEST, LAST)]
+    for checkpoint in candidates:
         if checkpoint.is_file():
             return checkpoint
-    raise UserError(f"{path} is no run, or has no checkpoint yet: there is no {known[0]}")
+    raise UserError(f"{path} is not a run, or has no checkpoint yet: there is no {candidates[0]}")
 
 
 def downloaded(name: str) -> Path:
-    """The checkpoint in an artifact of Weights & Biases, such as ``entity/project/model-ID:best``, as W&B caches it.
+    """The cached checkpoint of a Weights & Biases artifact, such as ``entity/project/model-ID:best``.
 
     Raises:
-        UserError: W&B does not know it, or cannot be reached; or it holds no checkpoint, or several.
+        UserError: W&B has no such artifact or cannot be reached, or the artifact does not hold exactly one checkpoint.
     """
-    import wandb  # late: it takes a second, which few need
+    import wandb  # late: takes a second, and is rarely needed
 
     try:
         folder = Path(wandb.Api().artifact(name).download())
-    except Exception as error:  # whatever the network and its libraries lead to
-        why = first_line(error)
-        raise UserError(f"there is no file {name}, and no such artifact of W&B: {why}") from None
+    except Exception as error:  # connections and their libraries raise all kinds of exceptions
+        reason = first_line(error)
+        raise UserError(f"there is no file {name}, and no such artifact of W&B: {reason}") from None
     checkpoints = sorted(folder.rglob("*.ckpt"))
     if len(checkpoints) != 1:
-        raise UserError(f"{folder}, the artifact {name}, holds {len(checkpoints)} checkpoints where one is needed")
+        raise UserError(f"{folder}, the artifact {name}, holds {len(checkpoints)} checkpoints instead of one")
     return checkpoints[0]
 
 
 def load(path: str | Path, trust: bool = False) -> "Task":
-    """A trained task from a checkpoint, or the best of a run's folder, on the CPU and in eval mode.
+    """Load a trained task from a checkpoint, or from the best one in a run's folder, on the CPU and in eval mode.
 
-    Nothing is unpickled, and of the names that the file asks to be built only those of this package and of
-    ``torch.nn`` are, unless ``trust`` says that the file may call anything.
+    Nothing is unpickled, and only classes of trusted modules, such as this package and ``torch.nn``, are instantiated,
+    unless ``trust`` allows any.
 
     Args:
-        path: of either; or the name of an artifact of W&B with its version, see `downloaded`.
-        trust: whether parts that do not come with this program may be imported.
+        path: checkpoint, run folder, or name of a W&B artifact with its version, see `downloaded`.
+        trust: whether to import classes that are not part of this program or its libraries.
 
     Raises:
-        UserError: no such file, damaged, not a checkpoint of this program, or an untrusted name in it.
+        UserError: no such file, damaged, not a checkpoint of this program, or it refers to an untrusted name.
     """
     saved, config, schema = contents(path, trust)
     from gt.train.task import Task
@@ -71,7 +71,7 @@ def load(path: str | Path, trust: bool = False) -> "Task":
 
 
 def contents(path: str | Path, trust: bool = False) -> tuple[dict[str, Any], dict[str, Any], Schema]:
-    """What `load` reads: the checkpoint, and of it the network's configuration and the schema of the data."""
+    """What `load` reads: the checkpoint, its network configuration and its data schema."""
     path = downloaded(str(path)) if ARTIFACT.fullmatch(str(path)) and not Path(path).exists() else Path(path)
     path = checkpoint_in(path)
     saved = read(path)
@@ -84,12 +84,12 @@ def contents(path: str | Path, trust: bool = False) -> tuple[dict[str, Any], dic
 
 
 def restored(kind: type[T], saved: dict[str, Any], config: dict[str, Any], schema: Schema) -> T:
-    """The `contents` of a checkpoint as a task of some kind, on the CPU and in eval mode."""
+    """A task of the given class from the `contents` of a checkpoint, on the CPU and in eval mode."""
     from gt.metrics import metrics
 
-    supervised = saved["hyper_parameters"].get("supervised", 1.0)  # those of an earlier version do not say
+    supervised = saved["hyper_parameters"].get("supervised", 1.0)  # absent from checkpoints of earlier versions
     task = kind(build(config, schema), schema, *metrics(schema), config=config, supervised=supervised)
-    state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # but for the loss
+    state = {name: value for name, value in saved["state_dict"].items() if name.startswith("net.")}  # not the loss
     task.load_state_dict(state, strict=False)
     task.on_load_checkpoint(saved | {"state_dict": state})
     return task.eval()

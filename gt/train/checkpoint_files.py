@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and held against their checksums when they are read."""
+"""Checkpoint files: written atomically, and verified by their checksums when read."""
 
 import os
 import shlex
@@ -15,33 +15,33 @@ from gt.data.files import durable, sync
 from gt.errors import UserError, first_line
 from gt.ranks import rank_zero_only
 
-LAST = "last.ckpt"  # where training stands
-PREVIOUS = "previous.ckpt"  # the last one before; those before it are previous-2.ckpt, previous-3.ckpt, ...
+LAST = "last.ckpt"  # the current state of training
+PREVIOUS = "previous.ckpt"  # the one before; older ones are previous-2.ckpt, previous-3.ckpt, ...
 BEST = "best.ckpt"
-DAMAGED = ".damaged"  # what a file that cannot be read is called from then on
+DAMAGED = ".damaged"  # suffix given to unreadable files
 
 
 def write(checkpoint: dict[str, Any], path: Path, older: Sequence[Path] = ()) -> None:
-    """Write a checkpoint whole or not at all: beside its place, through to the disk, and then moved there.
+    """Write a checkpoint atomically: to a temporary file, synced to disk and then moved into place.
 
     Args:
-        older: where the files that stood in its place are kept, the newest first; the last one's is written over.
+        older: paths to which the previous checkpoints are shifted, newest first; the last one is overwritten.
 
     Raises:
-        UserError: the disk is full, or may not be written to; what was there before is as it was.
+        UserError: the disk is full or not writable; existing files are unchanged.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with durable(part) as file:
             torch.save(checkpoint, file)
-        moves = takewhile(lambda move: move[0].exists(), pairwise([path, *older]))  # up to a gap, which takes one
-        for newer, place in reversed(list(moves)):
-            os.replace(newer, place)
+        moves = takewhile(lambda move: move[0].exists(), pairwise([path, *older]))  # up to the first unused path
+        for source, target in reversed(list(moves)):
+            os.replace(source, target)
         os.replace(part, path)
         sync(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = _of_system(error)
+        reason = _system_error(error)
         if reason is None:
             raise
         raise UserError(f"{path} cannot be written: {reason.strerror or reason}") from error
@@ -50,18 +50,18 @@ def write(checkpoint: dict[str, Any], path: Path, older: Sequence[Path] = ()) ->
             part.unlink()
 
 
-def _of_system(error: BaseException | None) -> OSError | None:
-    """What the system said: PyTorch raises an error of its own over it."""
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The underlying system error, which PyTorch wraps in an exception of its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run's checkpoint, on the CPU, see `load`.
+    """Read a run's checkpoint onto the CPU, see `load`.
 
     Raises:
-        UserError: there is none, it is not what was written, or another program wrote it.
+        UserError: it is missing, damaged, or not a checkpoint of this program.
     """
     saved = load(path)
     missing = {"state_dict", "hyper_parameters"} - (saved.keys() if isinstance(saved, dict) else set())
@@ -71,10 +71,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> Any:
-    """What PyTorch wrote into a file, on the CPU. Nothing is unpickled but tensors and plain containers.
+    """Read a file of PyTorch's onto the CPU. Only tensors and plain containers are unpickled.
 
     Raises:
-        UserError: there is none, it is not what was written, or another program wrote it.
+        UserError: it is missing, damaged, or not a checkpoint of this program.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
@@ -88,47 +88,47 @@ def load(path: Path) -> Any:
 
 
 def _verify(path: Path) -> None:
-    """Hold a file against the checksums in it: PyTorch writes them and does not read them."""
+    """Verify the checksums in a file, which PyTorch writes but does not check."""
     with open(path, "rb") as file:
         start = file.read(4)
     if not start:
-        raise UserError(f"{path} is empty: it was not written by this program, or cut short since")
+        raise UserError(f"{path} is empty: it was not written by this program, or has been truncated")
     if start != b"PK\x03\x04":
-        raise UserError(f"{path} is not a checkpoint of this program: it does not begin as PyTorch's files do")
+        raise UserError(f"{path} is not a checkpoint of this program: it does not begin like a PyTorch file")
     try:
         with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
+            corrupt = archive.testzip()
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or cut short: {first_line(error)}") from error
-    if wrong is not None:
-        raise UserError(f"{path} is damaged: {wrong} in it is not what was written")
+        raise UserError(f"{path} is damaged or truncated: {first_line(error)}") from error
+    if corrupt is not None:
+        raise UserError(f"{path} is damaged: the checksum of {corrupt} is wrong")
 
 
 def older(folder: Path, keep: int) -> list[Path]:
-    """Where the last ``keep`` checkpoints of a run are kept, but for the last one's: the newest first."""
+    """Paths of the last ``keep`` checkpoints of a run other than the latest, newest first."""
     return [folder / PREVIOUS, *(folder / f"previous-{n}.ckpt" for n in range(2, keep))][: keep - 1]
 
 
 def present(folder: Path) -> list[Path]:
-    """The checkpoints of a run's folder of them that a run can go on from, the newest first."""
-    before = sorted(folder.glob("previous-*.ckpt"), key=lambda path: (len(path.name), path.name))
-    return [path for path in (folder / LAST, folder / PREVIOUS, *before, folder / BEST) if path.exists()]
+    """The checkpoints in a folder that a run can resume from, newest first."""
+    numbered = sorted(folder.glob("previous-*.ckpt"), key=lambda path: (len(path.name), path.name))
+    return [path for path in (folder / LAST, folder / PREVIOUS, *numbered, folder / BEST) if path.exists()]
 
 
 def how_to_resume(folder: Path) -> str:
-    """What to do about a run in a folder that ended too early, for the end of a line."""
+    """Advice on how to continue a run that was interrupted, as the end of a message."""
     if present(folder / "checkpoints"):
         return f"go on with: python train.py resume={shlex.quote(str(folder))}"
     return "it has no checkpoint to go on from: start anew"
 
 
 def newest(folder: Path) -> Path:
-    """The checkpoint of a run's folder of them to go on from: the newest that is whole.
+    """The newest intact checkpoint in a folder.
 
-    One that is not is said, and set aside under another name.
+    Damaged ones are reported and renamed.
 
     Raises:
-        UserError: none is whole.
+        UserError: there is no intact checkpoint.
     """
     paths, reasons = present(folder), []
     for path in paths:
@@ -139,11 +139,11 @@ def newest(folder: Path) -> Path:
             continue
         for reason in reasons:
             rank_zero_only(print)(f"{reason}; going on from {path.name}, the one before", flush=True)
-        for broken in paths[: len(reasons)]:
-            _set_aside(broken)
+        for damaged in paths[: len(reasons)]:
+            _set_aside(damaged)
         return path
     if reasons:
-        raise UserError(f"{reasons[0]}; no other checkpoint is there to go on from")
+        raise UserError(f"{reasons[0]}; there is no other checkpoint to go on from")
     raise UserError(f"no checkpoint in {folder}: the run stopped before its first; start anew")
 
 
@@ -154,6 +154,6 @@ def _set_aside(path: Path) -> None:
 
 @rank_zero_only
 def clean(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote left behind."""
+    """Remove incomplete files of processes that were killed while writing."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Lightning's reading and writing of checkpoints."""
+"""Lightning's checkpoint I/O plugin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from gt.train.checkpoint_files import load, write
 
 
 class CheckpointFiles(CheckpointIO):
-    """Has Lightning write and read them as `gt.train.checkpoint_files` does; ``storage_options`` is its ``older``."""
+    """Reads and writes checkpoints by `gt.train.checkpoint_files`; ``storage_options`` is passed as ``older``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         write(checkpoint, Path(path), storage_options or ())
@@ -18,7 +18,7 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return load(Path(path))  # Lightning also hands weights from process to process in files
+        return load(Path(path))  # not `read`: Lightning also passes bare weights between processes in files
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Compiling a network (`torch.compile`): each block by itself, so that blocks that are alike share what is compiled."""
+"""Compiles a network (`torch.compile`) block by block, so that identical blocks share the compiled code."""
 
 import json
 import time
@@ -25,22 +25,22 @@ from gt.train.launch import started_outside
 
 Mode = bool | Literal["default", "reduce-overhead", "max-autotune"]
 Precision = Literal["highest", "high", "medium"]
-DECISION = "compile.json"  # in the run folder: whether compiled steps were faster
-MOST = 64  # compilations of one block's code: a static shape each, in training and in evaluation
-TRIALS = 3  # timed steps of either kind, of which the quickest counts
+TIMINGS = "compile.json"  # in the run folder: whether compiled steps were faster
+RECOMPILE_LIMIT = 64  # compilations of a block: one for each static shape, in training and in evaluation
+TRIALS = 3  # timed steps per variant, of which the fastest counts
 
 
 class Trainer(pl.Trainer):
-    """Lightning's.
+    """Lightning's trainer, with options for compilation.
 
     Args:
-        compile: a mode of `torch.compile`, in which the network is compiled; True: where that is measured to be faster.
+        compile: a mode of `torch.compile`; True compiles the network if a measurement shows that it is faster.
         matmul_precision: of float32, see `torch.set_float32_matmul_precision`.
-        options: as Lightning has them.
+        options: passed on to Lightning's trainer.
 
     Attributes:
-        compiled: the network, where it is compiled.
-        passes_on: says to who checks a configuration that the base class takes the other options.
+        compiled: the compiled network, if any.
+        passes_on: marks for configuration checks that other options are passed on to the base class.
     """
 
     passes_on = True
@@ -53,16 +53,16 @@ class Trainer(pl.Trainer):
 
 
 class Compiled:
-    """A network compiled in place, until `undo`; names of parameters stay as they are.
+    """A network compiled in place, until `undo`; parameter names are unchanged.
 
-    Batches of the same shape, see `gt.data.static`, are compiled once.
+    It is compiled once for each batch shape, see `gt.data.static`.
 
     Args:
         net: a `gt.model.GraphTransformer`; any other network is compiled as a whole.
         mode: of `torch.compile`.
 
     Raises:
-        UserError: an attention layer insists on a backend that cannot be traced.
+        UserError: an attention layer requires a backend that cannot be traced.
     """
 
     def __init__(self, net: nn.Module, mode: str = "default") -> None:
@@ -70,25 +70,25 @@ class Compiled:
         for name, layer in attention_layers(net):
             if layer.backend in UNTRACED:
                 raise UserError(
-                    f"the backend '{layer.backend}' of {name} cannot be compiled: choose another, or "
+                    f"the backend '{layer.backend}' of {name} cannot be compiled: choose another, or set "
                     "trainer.compile=false"
                 )
             layer.compiled = True
-        torch._dynamo.config.recompile_limit = MOST
-        counters.clear()  # an earlier job of a sweep may have been in this process
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+        counters.clear()  # an earlier job of a sweep may have run in this process
         self.parts = list(getattr(net, "blocks", [net]))
         for part in self.parts:
             part.compile(mode=mode, dynamic=False)
-        self.hook = net.register_forward_pre_hook(_finish)
+        self.hook = net.register_forward_pre_hook(_prepare_batch)
 
     def summary(self) -> str:
-        """How often it has been compiled so far."""
+        """The number of graphs compiled so far, and of graph breaks."""
         graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
-        left = f", {many(breaks, 'break')} between which it runs as it is" if breaks else ""
-        return f"compiled {many(graphs, 'graph')}{left}"
+        suffix = f", {many(breaks, 'graph break')}" if breaks else ""
+        return f"compiled {many(graphs, 'graph')}{suffix}"
 
     def undo(self) -> None:
-        """Have the network run as it is again."""
+        """Restore the uncompiled network."""
         for layer in self.layers:
             layer.compiled = False
         for part in self.parts:
@@ -96,30 +96,30 @@ class Compiled:
         self.hook.remove()
 
 
-def _finish(net: nn.Module, arguments: tuple[Any, ...]) -> None:
-    """Work out what is worked out of a batch before it is traced: indices wait for a lock, which cannot be."""
+def _prepare_batch(net: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """Compute the cached indices of a batch before tracing, as they take a lock, which cannot be traced."""
     (batch,) = arguments
     batch.finish()
 
 
 def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: Path) -> str:
-    """Compile a network as ``trainer.compile`` asks, and say what was done.
+    """Compile a network as set by ``trainer.compile``; returns a message that describes the outcome.
 
-    What was measured is kept in the run's folder: a run that goes on, or another process of it, does the same.
+    The measurement is saved in the run's folder, so that resumed runs and other ranks make the same decision.
 
     Raises:
-        UserError: batches have no fixed shapes, or several processes would measure, each for itself.
+        UserError: batches have no fixed shapes, or several processes would each measure for themselves.
     """
     if not isinstance(sampler := getattr(data, "sampler", None), Full | None):
         raise UserError(
-            f"trainer.compile={trainer.compile}: parts of a graph drawn by {type(sampler).__name__} are of any shape, "
-            "each of which would be compiled: choose data/sampler=full, or trainer.compile=false"
+            f"trainer.compile={trainer.compile}: the samples of {type(sampler).__name__} vary in shape, and each shape "
+            "would be compiled: choose data/sampler=full, or trainer.compile=false"
         )
-    left_out = f"; attention leaves out {' and '.join(UNTRACED)}, which cannot be traced"
+    note = f"; attention does not use {' and '.join(UNTRACED)}, which cannot be traced"
     if trainer.compile is not True:
         trainer.compiled = Compiled(net, str(trainer.compile))
-        return f"blocks are compiled, mode {trainer.compile}{left_out}"
-    path = folder / DECISION
+        return f"blocks are compiled, mode {trainer.compile}{note}"
+    path = folder / TIMINGS
     if not path.exists():
         if started_outside() and trainer.world_size > 1:
             raise UserError(
@@ -128,41 +128,41 @@ def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: 
         device = trainer.strategy.root_device
         net.to(device)
         context = trainer.precision_plugin.forward_context
-        write_json(path, measured(net, lambda: next(iter(data.loader("train"))).to(device), context))
+        write_json(path, time_steps(net, lambda: next(iter(data.loader("train"))).to(device), context))
     times = json.loads(path.read_text())
-    told = f"a step takes {1e3 * times['compiled']:.1f} ms compiled, {1e3 * times['as it is']:.1f} ms as it is"
+    timing = f"a step takes {1e3 * times['compiled']:.1f} ms compiled, {1e3 * times['as it is']:.1f} ms as it is"
     if times["compiled"] < times["as it is"]:
         trainer.compiled = Compiled(net)
-        return f"blocks are compiled: {told}{left_out}"
+        return f"blocks are compiled: {timing}{note}"
     if isinstance(data, GraphData):
         data.go_by_shapes(False)
-    return f"the network is left as it is: {told}"
+    return f"the network is not compiled: {timing}"
 
 
-def measured(
+def time_steps(
     net: nn.Module, batch: Callable[[], GraphBatch], context: Callable[[], AbstractContextManager[Any]]
 ) -> dict[str, float]:
-    """Seconds of a step, forward and backward, of the network ``as it is`` and ``compiled``; it stays as it was."""
+    """Seconds of a forward and backward pass ``as it is`` and ``compiled``; the network itself is left unchanged."""
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     with torch.random.fork_rng():
-        times = {"as it is": _quickest(net, batch(), context)}
-        now = Compiled(net)
-        times["compiled"] = _quickest(net, batch(), context)  # another one, made ready for what a compiled layer asks
-        now.undo()
+        times = {"as it is": _fastest(net, batch(), context)}
+        compiled = Compiled(net)
+        times["compiled"] = _fastest(net, batch(), context)  # a new batch, prepared for compiled layers
+        compiled.undo()
     for name, buffer in net.named_buffers():
         buffer.copy_(buffers[name])
     return times
 
 
-def _quickest(net: nn.Module, batch: GraphBatch, context: Callable[[], AbstractContextManager[Any]]) -> float:
+def _fastest(net: nn.Module, batch: GraphBatch, context: Callable[[], AbstractContextManager[Any]]) -> float:
     times = []
     for _ in range(1 + TRIALS):  # the first one compiles, or fills caches
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with context():
             out: Tensor = net(batch)
         out.float().sum().backward()
         if out.is_cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     net.zero_grad(set_to_none=True)
     return min(times[1:])

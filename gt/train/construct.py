@@ -1,4 +1,4 @@
-"""What a constructor refuses, in one line that names the key of the configuration that it was built from."""
+"""Turns exceptions of constructors into one-line messages that name the configuration key at fault."""
 
 import inspect
 import re
@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from gt.errors import UserError, first_line
 
 OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}  # Hydra's own keys of such a section
-Section = tuple[str, Mapping[str, Any]]  # the dotted path of a part of a configuration, and what it says
-SAID = {"beta": "betas", "epsilon": "eps"}  # what PyTorch's messages call some of its arguments
+Section = tuple[str, Mapping[str, Any]]  # the dotted path of a section of the configuration, and its contents
+ALIASES = {"beta": "betas", "epsilon": "eps"}  # names of arguments in PyTorch's messages
 
 
 class Refused(UserError):
-    """A constructor refused what it was given; ``target`` is its name."""
+    """A constructor, of the name ``target``, rejected its arguments."""
 
     def __init__(self, target: str, message: str) -> None:
         super().__init__(message)
@@ -29,37 +29,37 @@ class Refused(UserError):
 
 
 def imported(name: Any) -> Any:
-    """What a dotted name stands for; its modules are imported.
+    """Import the object of a dotted name.
 
     Raises:
-        UserError: there is no such thing; or one of its modules fails, by what this raised.
+        UserError: it does not exist, or one of its modules fails to import.
     """
     missing = UserError(f"there is nothing called '{name}' to import")
     parts = str(name).split(".")
     if not all(parts):
         raise missing
     try:
-        thing: Any = import_module(parts[0])
+        obj: Any = import_module(parts[0])
         for end, part in enumerate(parts[1:], 2):
-            thing = getattr(thing, part) if hasattr(thing, part) else import_module(".".join(parts[:end]))
-        return thing
+            obj = getattr(obj, part) if hasattr(obj, part) else import_module(".".join(parts[:end]))
+        return obj
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise missing from None  # rather than a module that the module of this name imports
+            raise missing from None  # the module itself is missing, not one that it imports
         lines = str(error).splitlines() or [""]
         raise UserError(f"'{name}' cannot be imported: {type(error).__name__}: {lines[0]}") from None
 
 
 @contextmanager
 def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Iterator[None]:
-    """Around everything that is built from a configuration: whatever a constructor raises names its key.
+    """Context manager for instantiating a configuration: errors of constructors are reported with their key.
 
     Args:
-        config: the whole of it; a section stands for what its ``_target_`` names.
-        kind: of errors; others go through.
+        config: the whole configuration, with sections that have a ``_target_``.
+        kind: type of the exceptions to explain; others are passed on.
 
     Raises:
-        Refused: a constructor refused its arguments. What other code raised, and what the system did, goes through.
+        Refused: a constructor rejected its arguments. Exceptions of other code and of the system are passed on.
     """
     try:
         yield
@@ -69,11 +69,11 @@ def constructing(config: DictConfig, kind: type[Exception] = Exception) -> Itera
             cause = cause.__cause__
         if isinstance(cause, UserError | OSError):
             raise cause from cause.__cause__
-        known = dict(sections(OmegaConf.to_container(config, resolve=True)))
-        path, key = blamed(cause, list(known.items())) or _hydras(error) or (None, "")
+        targets = dict(sections(OmegaConf.to_container(config, resolve=True)))
+        path, key = find_culprit(cause, list(targets.items())) or _hydra_key(error) or (None, "")
         if path is None:
             raise
-        name = str(known[path]["_target_"]) if path in known else ""
+        name = str(targets[path]["_target_"]) if path in targets else ""
         raise Refused(name, f"{key}: {first_line(cause)}") from cause
 
 
@@ -84,49 +84,49 @@ def sections(config: Any, path: str = "") -> Iterator[Section]:
             yield path, config
         items = [(str(key), value) for key, value in config.items()]
     else:
-        items = [(str(place), value) for place, value in enumerate(config)] if isinstance(config, list) else []
+        items = [(str(index), value) for index, value in enumerate(config)] if isinstance(config, list) else []
     for key, value in items:
         yield from sections(value, f"{path}.{key}".lstrip("."))
 
 
-def blamed(error: Exception, known: list[Section]) -> tuple[str, str] | None:
-    """The section whose constructor, the innermost, refused its arguments, and the key of it that it is about.
+def find_culprit(error: Exception, candidates: list[Section]) -> tuple[str, str] | None:
+    """The path of the section whose (innermost) constructor raised, and the key at fault.
 
-    The second is ``path.key=value`` where the message names an argument, else the section's path again.
+    The key is ``path.key=value`` if the message names an argument, else the section's path again.
 
-    Returns None where no constructor of these sections was running.
+    Returns None if no constructor of these sections was running.
     """
-    targets = [(section, _resolved(section[1]["_target_"])) for section in known]
+    targets = [(section, _loaded_object(section[1]["_target_"])) for section in candidates]
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        fitting = [section for section, target in targets if _runs(frame, target)]
-        if fitting:  # of several parts of one kind the one that was given what this one holds
-            path, section = max(fitting, key=lambda each: _agreement(frame, each[1]))
-            key = _named(str(error), section)
+        matches = [section for section, target in targets if _executes(frame, target)]
+        if matches:  # among sections of the same class, the one whose values match
+            path, section = max(matches, key=lambda match: _agreement(frame, match[1]))
+            key = _mentioned_key(str(error), section)
             return path, f"{path}.{key}={section[key]!r}" if key else path
     return None
 
 
-def _named(message: str, section: Mapping[str, Any]) -> str | None:
-    """The key of a section that a message is about: the first that it names, one whose value it quotes if it can."""
+def _mentioned_key(message: str, section: Mapping[str, Any]) -> str | None:
+    """The key of a section that a message refers to: the first mentioned, preferring one whose value is quoted."""
     words = re.findall(r"[\w.+-]+|\w+", message)
     plain = {key for key, value in section.items() if key not in OPTIONS and not isinstance(value, Mapping)}
-    named = [key for word in re.findall(r"[a-z_]\w*", message) if (key := SAID.get(word, word)) in plain]
-    quoted = [key for key in named if str(section[key]) in words]
-    return next(iter([*quoted, *named]), None)
+    mentioned = [key for word in re.findall(r"[a-z_]\w*", message) if (key := ALIASES.get(word, word)) in plain]
+    quoted = [key for key in mentioned if str(section[key]) in words]
+    return next(iter([*quoted, *mentioned]), None)
 
 
-def _resolved(name: str) -> Any:
-    """What a dotted name stands for; None where its module has not been imported, for then nothing of it has run."""
+def _loaded_object(name: str) -> Any:
+    """The object of a dotted name; None if its module has not been imported, and thus cannot have run."""
     parts = str(name).split(".")
     end = next((end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in sys.modules), None)
-    thing: Any = None if end is None else sys.modules[".".join(parts[:end])]
+    obj: Any = None if end is None else sys.modules[".".join(parts[:end])]
     for part in () if end is None else parts[end:]:
-        thing = getattr(thing, part, None)
-    return thing
+        obj = getattr(obj, part, None)
+    return obj
 
 
-def _runs(frame: FrameType, target: Any) -> bool:
-    """Whether a frame runs a function, or a method of an object of exactly this class."""
+def _executes(frame: FrameType, target: Any) -> bool:
+    """Whether a frame executes the target function, or a method of an instance of exactly the target class."""
     code: CodeType = frame.f_code
     if inspect.isclass(target):
         return code.co_argcount > 0 and type(frame.f_locals.get(code.co_varnames[0])) is target
@@ -134,14 +134,14 @@ def _runs(frame: FrameType, target: Any) -> bool:
 
 
 def _agreement(frame: FrameType, section: Mapping[str, Any]) -> int:
-    """How many of a section's values a frame, or the object whose method it runs, holds under their names."""
-    held = frame.f_locals
-    first = held.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
-    values = {**getattr(first, "__dict__", {}), **held}
+    """How many of a section's values match the local variables of a frame or the attributes of its ``self``."""
+    variables = frame.f_locals
+    first = variables.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    values = {**getattr(first, "__dict__", {}), **variables}
     return sum(repr(values[key]) == repr(value) for key, value in section.items() if key in values)
 
 
-def _hydras(error: Exception) -> tuple[str, str] | None:
-    """Where Hydra was when it met an error, as it says itself: a call that never began has no frame."""
-    place = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
-    return (place[1], place[1]) if place else None
+def _hydra_key(error: Exception) -> tuple[str, str] | None:
+    """The key that Hydra itself names in its error: a call with invalid arguments never gets a frame."""
+    match = re.search(r"^full_key: (.*)$", str(error), re.MULTILINE) if isinstance(error, HydraException) else None
+    return (match[1], match[1]) if match else None

@@ -1,20 +1,20 @@
-"""One training on several processes, each with a share of the nodes of every batch."""
+"""Context parallelism: training on several processes, each with a share of the nodes of every batch."""
 
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
 
-from gt.train.processes import some_are_unread
+from gt.train.processes import has_unused_parameters
 
 
 class ContextParallel(DDPStrategy):
-    """Processes share every batch, by `gt.parallel`, rather than each having batches of its own.
+    """Splits every batch over the processes, by `gt.parallel`, instead of giving each process its own batches.
 
-    Gradients of parameters are summed over processes as `DDPStrategy` does it.
+    Parameter gradients are reduced over processes by `DDPStrategy`.
     """
 
     def configure_ddp(self) -> None:
         task: Any = self.lightning_module
         batch = next(iter(task.trainer.datamodule.data.loader("train"))).to(self.root_device)
-        self._ddp_kwargs.setdefault("find_unused_parameters", some_are_unread(task, batch))
+        self._ddp_kwargs.setdefault("find_unused_parameters", has_unused_parameters(task, batch))
         super().configure_ddp()

@@ -1,4 +1,4 @@
-"""What a run says last: what computed it, what it scored, and where everything is."""
+"""The summary that a run prints at the end: backends, scores, and paths of its outputs."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -9,19 +9,19 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from torch import nn
 
 from gt.layers import attention_layers
-from gt.train.baseline import beaten, loses, score_table
+from gt.train.baseline import classical_verdict, losing_metric, score_table
 from gt.train.logging import sync_line
 
 
 def backends_used(net: nn.Module) -> list[str]:
-    """Which backend computed attention, for each run of layers that were alike, by the share of their batches."""
+    """A line for each group of consecutive layers with the same shares of attention backends, by batches."""
     shares = []
     for _, layer in attention_layers(net):
         ranked = layer.used.most_common()
         shares.append(", ".join(f"{name} {count / layer.used.total():.0%}" for name, count in ranked))
     lines, first = [], 0
-    for share, alike in groupby(shares):
-        last = first + len(list(alike)) - 1
+    for share, group in groupby(shares):
+        last = first + len(list(group)) - 1
         lines.append(f"attention in layer{f's {first} to {last}' if last > first else f' {first}'}: {share}")
         first = last + 1
     return lines
@@ -33,21 +33,21 @@ def summary(
     report: Path,
     loggers: Iterable[Logger],
     backends: Iterable[str] = (),
-    why: Iterable[str] = (),
+    reasons: Iterable[str] = (),
 ) -> str:
-    """What a run says last: where everything is, and what it scored beside its baselines.
+    """The final summary: scores beside those of the baselines, and paths of the outputs.
 
     Args:
-        why: reasons for which it may be no better than the trivial one.
+        reasons: likely reasons if the run is no better than the trivial baseline.
     """
     lines = ["", *score_table(result)]
-    scored, there = result["batches"]
-    if scored < there:
-        lines.append(f"both on the first {scored} of {there} batches")
-    if name := beaten(result, result["baseline"]):
-        lines.append(f"no better than the trivial baseline by {name}{':' if (likely := list(why)) else ''}")
-        lines += [f"  {reason}" for reason in likely]
-    lines += [lost] if (lost := loses(result)) else []
+    scored, total = result["batches"]
+    if scored < total:
+        lines.append(f"both on the first {scored} of {total} batches")
+    if name := losing_metric(result, result["baseline"]):
+        lines.append(f"no better than the trivial baseline by {name}{':' if (listed := list(reasons)) else ''}")
+        lines += [f"  {reason}" for reason in listed]
+    lines += [verdict] if (verdict := classical_verdict(result)) else []
     lines += [
         "",
         *backends,

@@ -1,4 +1,4 @@
-"""What a run was: everything that one needs to tell it from others, to group by, and to run it again."""
+"""Metadata of a run: everything needed to tell it from others, to group by, and to repeat it."""
 
 import os
 import platform
@@ -20,16 +20,16 @@ from gt.data.store import fingerprint
 from gt.keys import full_key
 from gt.train.job import overrides
 
-# what facts hold beside the configuration
-BESIDE = ("command", "commit", "versions", "machine", "dataset", "parameters", "trained_parameters")
+# keys of the metadata besides those of the configuration
+METADATA_KEYS = ("command", "commit", "versions", "machine", "dataset", "parameters", "trained_parameters")
 PACKAGES = ("torch", "pytorch-lightning", "torch-geometric", "hydra-core", "ogb", "numpy")
 
 
-def run_facts(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str, Any]:
-    """The whole configuration, by its own keys, and beside it what the run was made of: plain values, for loggers.
+def run_metadata(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str, Any]:
+    """The whole configuration together with the metadata of the run, as plain values for loggers.
 
-    ``command`` runs it again, ``commit`` is that of the folder it was started in, else of this package, with a ``+``
-    where files were changed since; ``dataset`` holds a fingerprint of what the data were made from.
+    ``command`` repeats the run; ``commit`` is that of the working directory or else of this package, with a ``+`` if
+    there are uncommitted changes; ``dataset`` includes a fingerprint of the data.
     """
     return {
         **OmegaConf.to_container(cfg, resolve=True),  # type: ignore[dict-item]
@@ -44,38 +44,38 @@ def run_facts(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str, An
 
 
 def command() -> str:
-    """The command line that runs this job again, from its beginning; of a sweep, this job alone."""
+    """The command line that repeats this job from the start; in a sweep, this job alone."""
     program = [os.path.relpath(sys.argv[0])] if sys.argv[0].endswith(".py") else ["train.py"]
     return shlex.join(["python", *program, *overrides()])
 
 
 def commit(folder: Path) -> str | None:
-    """The git commit of a folder, with a ``+`` where tracked files differ from it; None where there is none to tell."""
+    """The git commit of a folder, with a ``+`` if tracked files differ from it; None if it cannot be determined."""
     try:
-        said = [
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5, check=True).stdout
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        outputs = [
+            subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=5, check=True).stdout
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0].strip() + ("+" if said[1].strip() else "")
+    return outputs[0].strip() + ("+" if outputs[1].strip() else "")
 
 
 def machine() -> dict[str, Any]:
-    """What the run is computed on."""
-    told = {"system": platform.platform(), "processor": processor(), "threads": torch.get_num_threads()}
+    """The hardware and operating system."""
+    info = {"system": platform.platform(), "processor": processor(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
-        told |= {"gpu": card.name, "gpus": torch.cuda.device_count(), "gpu_memory_gib": card.total_memory / 2**30}
-    return told
+        gpu = torch.cuda.get_device_properties(0)
+        info |= {"gpu": gpu.name, "gpus": torch.cuda.device_count(), "gpu_memory_gib": gpu.total_memory / 2**30}
+    return info
 
 
 def dataset(data: DataModule) -> dict[str, Any]:
-    """The data by name, with the number of samples of each split and a fingerprint that other data would change."""
+    """Name of the data, number of samples in each split, and a fingerprint of the contents."""
     source = getattr(data, "source", None)
-    told: dict[str, Any] = {
+    info: dict[str, Any] = {
         "samples": {split: len(data.dataset(split)) for split in ("train", "valid", "test") if data.has(split)}
     }
     if source is not None:
-        told |= {"name": getattr(source, "name", type(source).__name__), "fingerprint": fingerprint(full_key(source))}
-    return told
+        info |= {"name": getattr(source, "name", type(source).__name__), "fingerprint": fingerprint(full_key(source))}
+    return info

@@ -1,4 +1,4 @@
-"""What the system does to a training, in one line that says what to do: memory is short, or a process is gone."""
+"""Turns system failures during training (out of memory, lost processes) into one-line messages with advice."""
 
 import errno
 import os
@@ -13,75 +13,74 @@ import torch.distributed as dist
 from gt.data.datamodule import DataModule
 from gt.errors import UserError
 
-# PyTorch has no class for what its CPU allocator, or a library of a GPU, could not get
-SHORT = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
-WANTED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
-GONE = re.compile(r"(closed|reset) by peer|remote process exited", re.IGNORECASE)  # as gloo and NCCL have it
+# PyTorch has no exception class for failures of its CPU allocator and of GPU libraries
+OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|ALLOC_FAILED", re.IGNORECASE)
+REQUESTED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
+PEER_LOST = re.compile(r"(closed|reset) by peer|remote process exited", re.IGNORECASE)  # messages of gloo and NCCL
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)")
 
 
 @contextmanager
 def explained(data: DataModule) -> Iterator[None]:
-    """Around training and testing on some data.
+    """Context manager that explains failures of training and testing; other exceptions are passed on.
 
     Raises:
-        UserError: memory was short, a process of the run is gone or never joined, or one that makes batches has raised
-            one; other errors go through.
+        UserError: memory ran out, a process of the run was lost or never joined, or a data loading worker failed.
     """
     try:
         yield
     except Exception as error:
         text = str(error.args[0]) if error.args else ""
         if is_memory(error):
-            raise UserError(_remedy(error, data)) from error
+            raise UserError(_memory_advice(error, data)) from error
         if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
-            raise UserError(_apart(text)) from error
-        if isinstance(error, RuntimeError) and GONE.search(text):
+            raise UserError(_connection_failure(text)) from error
+        if isinstance(error, RuntimeError) and PEER_LOST.search(text):
             raise UserError(
-                "another process of this run is gone: what it said last, or what started it, tells why"
+                "another process of this run was lost: see its last output, or that of its launcher, for the reason"
             ) from error
-        if gone := WORKER.match(text):
-            reason = gone[2].strip().rstrip(".")
+        if worker := WORKER.match(text):
+            reason = worker[2].strip().rstrip(".")
             raise UserError(
-                f"a process that makes batches (pid {gone[1]}) {reason}: often for want of memory, of which a lower "
+                f"a data loading worker (pid {worker[1]}) {reason}: often because memory ran out; a lower "
                 f"data.workers (now {data.workers}) needs less"
             ) from error
-        if isinstance(error, UserError) and text.startswith("Caught "):  # a worker's, with its traceback in it
+        if isinstance(error, UserError) and text.startswith("Caught "):  # from a worker, including its traceback
             raise UserError(text.strip().splitlines()[-1].partition(": ")[2]) from error
         raise
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether an error says that memory, that of a GPU too, is short."""
+    """Whether an exception means that memory, of the host or of a GPU, ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and bool(SHORT.search(str(error)))
+        isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
     )
 
 
-def _apart(text: str) -> str:
-    """Why processes have not met, by what PyTorch says of it."""
+def _connection_failure(text: str) -> str:
+    """Why the processes could not connect, from PyTorch's error message."""
     host, port = (os.environ.get(name, "unset") for name in ("MASTER_ADDR", "MASTER_PORT"))
     if "address already in use" in text:
-        return f"MASTER_PORT={port}: another program uses this port of this machine: choose another one"
-    return f"the processes of this run have not met at MASTER_ADDR={host} MASTER_PORT={port}: {text.splitlines()[0]}"
+        return f"MASTER_PORT={port}: this port is used by another program: choose another one"
+    return f"the processes of this run did not meet at MASTER_ADDR={host} MASTER_PORT={port}: {text.splitlines()[0]}"
 
 
-def _remedy(error: Exception, data: DataModule) -> str:
+def _memory_advice(error: Exception, data: DataModule) -> str:
     functions = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
     evaluating = bool(functions & {"validation_step", "test_step"})
-    wanted = WANTED.search(str(error))
-    unit = 1e9 if wanted and wanted[2].lower() == "bytes" else 1
-    more = f" ({float(wanted[1]) / unit:,.3g} {'GB' if unit > 1 else wanted[2]} more were asked for)" if wanted else ""
+    match = REQUESTED.search(str(error))
+    unit = 1e9 if match and match[2].lower() == "bytes" else 1
+    amount = f" ({float(match[1]) / unit:,.3g} {'GB' if unit > 1 else match[2]} more were requested)" if match else ""
     key = next((key for key in ("batch_nodes", "batch_size") if getattr(data, key, None)), None)
     if evaluating and hasattr(data, "eval_batch_size"):
-        now = data.eval_batch_size or "null: up to twice a training batch"
-        what = f"lower data.eval_batch_size (now {now})"
+        current = data.eval_batch_size or "null: up to twice a training batch"
+        advice = f"lower data.eval_batch_size (now {current})"
     elif key:
-        what = f"lower data.{key} (now {getattr(data, key)})"
+        advice = f"lower data.{key} (now {getattr(data, key)})"
         if not evaluating:
-            what += ", and raise trainer.accumulate_grad_batches as much for steps as large"
+            advice += ", and raise trainer.accumulate_grad_batches accordingly to keep the global batch size"
     else:
-        what = "choose smaller samples of the graph by data/sampler"
-    return f"out of memory in {'evaluation' if evaluating else 'training'}{more}: {what}"
+        advice = "choose smaller samples of the graph by data/sampler"
+    return f"out of memory in {'evaluation' if evaluating else 'training'}{amount}: {advice}"

@@ -1,4 +1,4 @@
-"""How Lightning's trainer is given data."""
+"""Adapter that passes data to Lightning's trainer."""
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -8,7 +8,7 @@ from gt.graph import GraphBatch
 
 
 class Feed(pl.LightningDataModule):
-    """A `gt.data.datamodule.DataModule` as Lightning's trainer takes it."""
+    """Wraps a `gt.data.datamodule.DataModule` as a Lightning data module."""
 
     def __init__(self, data: DataModule) -> None:
         self.data = data
@@ -16,7 +16,7 @@ class Feed(pl.LightningDataModule):
 
     @property
     def trainer(self) -> pl.Trainer | None:
-        """The trainer's place among several says which batches are this process's."""
+        """The trainer, whose rank determines the batches of this process."""
         return self.data.trainer
 
     @trainer.setter

@@ -1,8 +1,6 @@
-"""Weights & Biases without surprises: online where a key is configured, else offline; never a prompt, never a hang.
+"""Weights & Biases without prompts or hangs: online if an API key is configured, else offline.
 
-``WANDB_MODE=disabled`` turns it off.
-
-And Lightning without hints that say nothing to a user of this program.
+``WANDB_MODE=disabled`` turns it off. Also silences irrelevant hints of Lightning.
 """
 
 import logging
@@ -22,11 +20,11 @@ from pytorch_lightning.loggers import WandbLogger
 from gt.data.files import say
 from gt.errors import first_line
 
-REACHED, UPLOADED = 20.0, 60.0  # seconds in which W&B must answer, and in which the rest is uploaded when a run ends
+CONNECT_TIMEOUT, UPLOAD_TIMEOUT = 20.0, 60.0  # seconds, for connecting to W&B and for the final upload
 
 
 def has_key() -> bool:
-    """Whether a key for W&B is in the environment or was kept by ``wandb login``."""
+    """Whether an API key for W&B is set in the environment or was stored by ``wandb login``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -37,7 +35,7 @@ def has_key() -> bool:
 
 
 def online() -> bool:
-    """Whether W&B is meant to be reached: a key is known and WANDB_MODE does not say otherwise."""
+    """Whether to use W&B online: there is an API key and WANDB_MODE does not rule it out."""
     return os.environ.get("WANDB_MODE", "online") == "online" and has_key()
 
 
@@ -58,71 +56,71 @@ def wandb_logger(
     log_model: bool | Literal["all"] = False,
     init: Mapping[str, Any] | None = None,
 ) -> WandbLogger:
-    """A logger that writes below ``save_dir``; a run that resumes in the same folder is the same run for W&B.
+    """A logger that writes to ``save_dir``; a run resumed in the same folder continues the same W&B run.
 
-    Where W&B is meant to be reached and is not within `REACHED` seconds, the run is kept offline. Where it is turned
-    off, nothing is kept.
+    If W&B cannot be reached within `CONNECT_TIMEOUT` seconds, the run is logged offline. With W&B disabled, nothing is
+    logged.
 
     Args:
-        entity, group, job_type, tags, notes: as `wandb.init` takes them.
-        log_model: upload the best checkpoint as an artifact when the run ends, or ``all`` as they are saved; of a run
-            that is kept offline they stay in its folder.
-        init: what else it takes, by name.
+        entity, group, job_type, tags, notes: as in `wandb.init`.
+        log_model: upload the best checkpoint as an artifact when the run ends, or with ``all`` every checkpoint as it
+            is saved; offline, they stay in the run's folder.
+        init: further arguments of `wandb.init`.
     """
-    os.environ.setdefault("WANDB_SILENT", "true")  # it speaks before it reads its settings
-    import wandb  # takes half a second, which a run without it need not wait
+    os.environ.setdefault("WANDB_SILENT", "true")  # it prints before it reads its settings
+    import wandb  # late: takes half a second, which a run without it need not wait for
 
     if disabled():
         return _logger("disabled", name=name, save_dir=save_dir)
-    kept = Path(save_dir) / "wandb_id"
-    if kept.exists():
-        identity = kept.read_text().strip()
+    id_file = Path(save_dir) / "wandb_id"
+    if id_file.exists():
+        run_id = id_file.read_text().strip()
     else:
-        identity = secrets.token_hex(4)
-        kept.write_text(identity)
-    facts = {"project": project, "name": name, "save_dir": save_dir, "id": identity}
-    about = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes} | dict(init or {})
-    facts |= {key: value for key, value in about.items() if value is not None}
+        run_id = secrets.token_hex(4)
+        id_file.write_text(run_id)
+    options = {"project": project, "name": name, "save_dir": save_dir, "id": run_id}
+    extra = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes} | dict(init or {})
+    options |= {key: value for key, value in extra.items() if value is not None}
     if online():
         try:
-            logger = _logger("online", resume="allow", log_model=log_model, **facts)
-            _ = logger.experiment  # begins the run
+            logger = _logger("online", resume="allow", log_model=log_model, **options)
+            _ = logger.experiment  # starts the run
             return logger
         except wandb.errors.Error as error:
-            say(f"W&B cannot be reached, the run is kept offline: {first_line(error)}")
-            wandb.teardown()  # its service would hold on to the run
-    return _logger("offline", **facts)
+            say(f"W&B cannot be reached, the run is logged offline: {first_line(error)}")
+            wandb.teardown()  # its service would keep the run open
+    return _logger("offline", **options)
 
 
-def _logger(mode: Literal["online", "offline", "disabled"], **facts: Any) -> WandbLogger:
+def _logger(mode: Literal["online", "offline", "disabled"], **options: Any) -> WandbLogger:
     import wandb
 
     settings = wandb.Settings(
-        mode=mode, silent=True, console="off", init_timeout=REACHED, finish_timeout=UPLOADED,
+        mode=mode, silent=True, console="off", init_timeout=CONNECT_TIMEOUT, finish_timeout=UPLOAD_TIMEOUT,
         finish_timeout_raises=True,
     )  # fmt: skip
-    logger = WandbLogger(offline=mode == "offline", settings=settings, **facts)
-    logger._wandb_init.pop("anonymous")  # Lightning always passes it, and wandb warns of it from the second run on
+    logger = WandbLogger(offline=mode == "offline", settings=settings, **options)
+    logger._wandb_init.pop("anonymous")  # Lightning always passes it, and wandb warns about it from the second run on
     return logger
 
 
 def sync_line(logger: WandbLogger) -> str | None:
-    """The command that uploads an offline run later; None where the run is online or none was started.
+    """The command that uploads an offline run later; None if the run is online or was not started.
 
-    A run that was stopped and goes on keeps a folder for each time.
+    A resumed run has a folder for each start.
     """
     if not logger._offline or logger._experiment is None:
         return None
     last = Path(logger.experiment.dir).parent
-    parts = sorted(last.parent.glob(f"offline-run-*-{logger.experiment.id}*"))  # by when they began
+    parts = sorted(last.parent.glob(f"offline-run-*-{logger.experiment.id}*"))  # by starting time
     return shlex.join(["wandb", "sync", *map(str, parts or [last])])
 
 
 def finish(failed: bool = False) -> None:
-    """End the run of W&B, where there is one: the next job of a sweep is another.
+    """End the current W&B run, if any, as the next job of a sweep is another run.
 
     Args:
-        failed: an error or a signal ended it, as W&B is then to show.
+        failed: whether W&B is to mark the run as failed.
     """
     if "wandb" not in sys.modules:
         return
@@ -131,11 +129,11 @@ def finish(failed: bool = False) -> None:
     try:
         wandb.finish(exit_code=int(failed))
     except TimeoutError:
-        say(f"W&B was not reached within {UPLOADED:.0f} s: upload with wandb sync {folder}")
+        say(f"W&B was not reached within {UPLOAD_TIMEOUT:.0f} s: upload with wandb sync {folder}")
 
 
 def quiet() -> None:
-    """Keep Lightning's hints and warnings that say nothing to a user of this program off the terminal."""
+    """Silence hints and warnings of Lightning that do not apply to this program."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -146,7 +144,7 @@ def quiet() -> None:
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*Sparse CSR tensor support.*",
         r".*Experiment logs directory .* exists.*",
-        r".*WeightAveraging callback with a model that overrides.*",  # a sharded run refuses an average by itself
+        r".*WeightAveraging callback with a model that overrides.*",  # `Sharded` itself rejects weight averaging
         r".*``compute`` method of metric .* was called before the ``update`` method.*",  # of samples without a label
         r".*sync_dist=True.*",  # metrics synchronise themselves, the rest is the same on every process
     ):

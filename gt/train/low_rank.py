@@ -1,4 +1,4 @@
-"""Low-rank changes of frozen maps: LoRA (Hu et al. 2022)."""
+"""Low-rank adapters of frozen linear layers: LoRA (Hu et al. 2022)."""
 
 import re
 
@@ -9,15 +9,15 @@ from torch.nn.utils import parametrize
 from gt.errors import UserError
 from gt.linear import Linear
 
-# the maps that are changed: those of attention and feed-forward networks, and of a block that is attention itself
-WHERE = re.compile(r"blocks\.\d+\.((.*\.)?(attention|feed_forward)\.|project_)")
-ORIGINAL = ".parametrizations.weight.original"  # what ends the name of such a map's own weight
+# the adapted layers: those of attention and feed-forward networks, and of blocks that are attention layers themselves
+ADAPTED = re.compile(r"blocks\.\d+\.((.*\.)?(attention|feed_forward)\.|project_)")
+ORIGINAL = ".parametrizations.weight.original"  # suffix of the name of an adapted layer's own weight
 
 
 class LowRank(nn.Module):
-    """A matrix (out, in) plus the product of two of ``rank`` columns and rows, zero to begin with.
+    """Adds a low-rank product of matrices (out, rank) and (rank, in) to a weight (out, in); initially zero.
 
-    The product has the weight 1, LoRA's alpha = rank.
+    The product is not scaled, as in LoRA with alpha = rank.
     """
 
     def __init__(self, weight: Tensor, rank: int) -> None:
@@ -31,49 +31,49 @@ class LowRank(nn.Module):
 
 
 def add_low_rank(net: nn.Module, rank: int) -> None:
-    """Let the linear maps of attention and feed-forward networks be changed by matrices of a rank, in place.
+    """Add adapters of a given rank to the linear layers of attention and feed-forward networks, in place.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no such layers.
     """
-    maps = [module for name, module in net.named_modules() if isinstance(module, nn.Linear) and WHERE.match(name)]
-    if not maps:
-        raise UserError("init.lora changes attention and feed-forward networks, and this model has neither")
-    for module in maps:
+    layers = [module for name, module in net.named_modules() if isinstance(module, nn.Linear) and ADAPTED.match(name)]
+    if not layers:
+        raise UserError("init.lora adapts attention and feed-forward networks, but this model has neither")
+    for module in layers:
         parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank))
 
 
 def merge(net: nn.Module) -> None:
-    """Put plain maps, with the changes added to their weights, in place of those that have some.
+    """Replace adapted layers by plain ones whose weights include the low-rank product, in place.
 
-    PyTorch's own way of taking a parametrization off works on a class that copies of a network share.
+    PyTorch's `remove_parametrizations` would modify a class that copies of the network share.
     """
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.Linear) and parametrize.is_parametrized(module):
-            place = {"device": module.weight.device, "dtype": module.weight.dtype}
-            alone = Linear(module.in_features, module.out_features, module.bias is not None, **place)
+            options = {"device": module.weight.device, "dtype": module.weight.dtype}
+            layer = Linear(module.in_features, module.out_features, module.bias is not None, **options)
             with torch.no_grad():
-                alone.weight.copy_(module.weight)
+                layer.weight.copy_(module.weight)
                 if module.bias is not None:
-                    alone.bias.copy_(module.bias)
+                    layer.bias.copy_(module.bias)
             parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, alone)
+            setattr(net.get_submodule(parent), child, layer)
 
 
-def plain(name: str) -> str:
-    """The name of a parameter in the network without low-rank changes."""
+def plain_name(name: str) -> str:
+    """The name of a parameter in the network without adapters."""
     return name.replace(ORIGINAL, ".weight")
 
 
-def is_change(name: str) -> bool:
-    """Whether a parameter of this name is one of a low-rank change."""
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name belongs to an adapter."""
     return ".parametrizations." in name and not name.endswith(ORIGINAL)
 
 
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A network's state with low-rank changes added to the weights that they change, by plain names."""
-    out = {plain(name): value for name, value in state.items() if not is_change(name)}
+    """A network's state with the adapters merged into the weights, by plain names."""
+    out = {plain_name(name): value for name, value in state.items() if not is_adapter(name)}
     for name in (name for name in state if name.endswith(ORIGINAL)):
-        place = name.removesuffix("original")
-        out[plain(name)] = torch.addmm(state[name], state[f"{place}0.up"], state[f"{place}0.down"])
+        prefix = name.removesuffix("original")
+        out[plain_name(name)] = torch.addmm(state[name], state[f"{prefix}0.up"], state[f"{prefix}0.down"])
     return out

@@ -1,4 +1,4 @@
-"""What the rows of a network's tables and of its head stand for in the data that it was trained on."""
+"""The meaning of the rows of a network's embedding tables and head in terms of its training data."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -11,38 +11,38 @@ from gt.data.text.tokenizer import loads
 from gt.heads import Head
 from gt.schema import Schema
 
-READ = (
+FIELDS = (
     "node_vocab", "node_floats", "edge_vocab", "edge_floats", "columns", "node_categories", "edge_names",
     "edge_categories", "undirected", "tokenizer", "longest", "degree", "level", "kind", "outputs", "positions",
     "pointer", "names", "answers",
 )  # fmt: skip
-CALLED = {
+DESCRIPTIONS = {
     "tokenizer": "the tokens they read", "names": "what they predict", "kind": "the kind of target",
     "level": "what has a target",
 }  # fmt: skip
-SHORT = 60  # characters of what a line has room for
+MAX_LENGTH = 60  # characters of a value quoted in a message
 
 
-def difference(first: Schema, other: Schema, but: Sequence[str] = ()) -> str:
-    """In what two networks differ in what they read and predict, for the end of a line; nothing where they do not.
+def difference(first: Schema, second: Schema, but: Sequence[str] = ()) -> str:
+    """The first difference in what two networks read or predict, as the end of a message; empty if there is none.
 
     Args:
-        but: what may differ.
+        but: fields that may differ.
     """
-    for name in READ:
-        values = getattr(first, name), getattr(other, name)
+    for name in FIELDS:
+        values = getattr(first, name), getattr(second, name)
         if name in but or values[0] == values[1]:
             continue
-        shown = [", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
-        short = all(shown) and max(map(len, shown)) < SHORT
-        return CALLED.get(name, name) + (f": {' and '.join(shown)}" if short else "")
+        texts = [", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
+        fits = all(texts) and max(map(len, texts)) < MAX_LENGTH
+        return DESCRIPTIONS.get(name, name) + (f": {' and '.join(texts)}" if fits else "")
     return ""
 
 
 def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:
-    """The rows of the table that embeds nodes or edges, or of a head's last map, by what each stands for.
+    """The row indices of a node or edge embedding, or of the head's last layer, by the meaning of each row.
 
-    None where that is not known.
+    Empty if the meanings are unknown.
 
     Args:
         part: ``nodes``, ``edges`` or ``head``.
@@ -52,7 +52,7 @@ def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:
     if part == "nodes" and schema.tokenizer:
         return {name: row for row, name in enumerate(loads(schema.tokenizer).names)}
     kind = "node" if part == "nodes" else "edge"
-    sizes, names, categories = (getattr(schema, f"{kind}_{what}") for what in ("vocab", "names", "categories"))
+    sizes, names, categories = (getattr(schema, f"{kind}_{field}") for field in ("vocab", "names", "categories"))
     if not len(sizes) == len(names) == len(categories):
         return {}
     starts = np.cumsum([0, *sizes[:-1]]).tolist()
@@ -64,58 +64,58 @@ def rows_by_meaning(schema: Schema, part: str) -> dict[Any, int]:
 
 
 def _outputs(schema: Schema) -> dict[Any, int]:
-    """The outputs by the tokens, classes or targets that they are of; a single target goes by any name."""
+    """The output indices by token, class or target; the name of a single target is ignored."""
     names = schema.names if schema.outputs > 1 else ("",)
     if schema.pointer or not names:
         return {}
     kind = "token" if schema.is_language_model else schema.kind
     answers = schema.answers or ((),) * schema.outputs
-    each = product(range(schema.positions), zip(names, answers, strict=True))
-    return {(kind, position, *meant): row for row, (position, meant) in enumerate(each)}
+    outputs = product(range(schema.positions), zip(names, answers, strict=True))
+    return {(kind, position, *meaning): row for row, (position, meaning) in enumerate(outputs)}
 
 
-def other_meaning(theirs: Schema, ours: Schema) -> dict[str, str]:
-    """The parts that mean something else in other data, though they may have the same size, and why.
+def changed_parts(saved: Schema, current: Schema) -> dict[str, str]:
+    """The parts whose rows have another meaning in the current data, even if the sizes match, with the reason.
 
-    These are embeddings, ``nodes`` and ``edges``, and the outputs of the ``head``.
+    Parts are the embeddings, ``nodes`` and ``edges``, and the outputs of the ``head``.
     """
-    apart = {}
-    if theirs.tokenizer != ours.tokenizer:
-        apart["nodes"] = "the data have other tokens"
-        if theirs.is_language_model and ours.is_language_model:
-            apart["head"] = apart["nodes"]
+    changed = {}
+    if saved.tokenizer != current.tokenizer:
+        changed["nodes"] = "the data have other tokens"
+        if saved.is_language_model and current.is_language_model:
+            changed["head"] = changed["nodes"]
     for part, kind in (("nodes", "node"), ("edges", "edge")):
-        learned = [getattr(schema, f"{kind}_categories") for schema in (theirs, ours)]
-        names = [getattr(schema, f"{kind}_names") for schema in (theirs, ours)]
-        if learned[0] != learned[1] or (any(learned) and names[0] != names[1]):
-            apart[part] = "the data have other columns or categories"
-    if _outputs(theirs) != _outputs(ours):
-        apart.setdefault("head", f"the data have other {'classes' if ours.kind == 'multiclass' else 'targets'}")
-    return apart
+        categories = [getattr(schema, f"{kind}_categories") for schema in (saved, current)]
+        names = [getattr(schema, f"{kind}_names") for schema in (saved, current)]
+        if categories[0] != categories[1] or (any(categories) and names[0] != names[1]):
+            changed[part] = "the data have other columns or categories"
+    if _outputs(saved) != _outputs(current):
+        changed.setdefault("head", f"the data have other {'classes' if current.kind == 'multiclass' else 'targets'}")
+    return changed
 
 
-def last_map(net: nn.Module, schema: Schema) -> set[str]:
-    """The names of the weights of a network of which each row is an output; none of a head unlike `gt.heads.Head`."""
+def output_weights(net: nn.Module, schema: Schema) -> set[str]:
+    """The names of the parameters with a row for each output; empty for heads other than `gt.heads.Head`."""
     head = getattr(net, "head", None)
     if not isinstance(head, Head):
         return set()
     last: Any = head.mlp[-1]
-    if len(last.weight) != schema.positions * schema.outputs:  # it maps the two nodes of a link, or the choices
+    if len(last.weight) != schema.positions * schema.outputs:  # heads for links or pointers have no row for each output
         return set()
     return {f"head.mlp.{len(head.mlp) - 1}.{name}" for name in ("weight", "bias")}
 
 
-def take_rows(part: str, value: Tensor, old: Tensor, ours: Schema, theirs: Schema) -> int:
-    """Copy those rows of an old weight that mean the same in both; returns how many.
+def copy_common_rows(part: str, value: Tensor, old: Tensor, current: Schema, saved: Schema) -> int:
+    """Copy the rows of a saved weight that have the same meaning in both schemas; returns their number.
 
     Args:
-        part: that the weight belongs to, see `rows_by_meaning`.
+        part: to which the weight belongs, see `rows_by_meaning`.
         value: (R, ...), changed in place.
-        old: (rows of the other network, ...).
+        old: the saved weight (rows, ...).
     """
-    if value.shape[1:] != old.shape[1:] or (part == "head" and len(old) != theirs.positions * theirs.outputs):
+    if value.shape[1:] != old.shape[1:] or (part == "head" and len(old) != saved.positions * saved.outputs):
         return 0
-    here, there = (rows_by_meaning(schema, part) for schema in (ours, theirs))
-    same = [meant for meant in here if meant in there]
-    value[[here[meant] for meant in same]] = old[[there[meant] for meant in same]].to(value)
-    return len(same)
+    new_rows, old_rows = (rows_by_meaning(schema, part) for schema in (current, saved))
+    common = [meaning for meaning in new_rows if meaning in old_rows]
+    value[[new_rows[meaning] for meaning in common]] = old[[old_rows[meaning] for meaning in common]].to(value)
+    return len(common)

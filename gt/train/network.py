@@ -1,4 +1,4 @@
-"""From configuration to network."""
+"""Builds networks from configurations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from gt.train.construct import Refused, constructing
 from gt.train.low_rank import add_low_rank
 from gt.train.trust import trusted
 
-PARTS = ("model", "mask", "encoding")  # the groups of a configuration that define a network
+PARTS = ("model", "mask", "encoding")  # the config groups that define a network
 
 
 def network_config(cfg: DictConfig) -> dict[str, Any]:
@@ -25,16 +25,16 @@ def network_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def encodings_of(config: Mapping[str, Any] | DictConfig) -> list[Any]:
-    """The encodings of a configuration, in the order of their names' appearance."""
+    """The encodings of a configuration, in the order of its entries."""
     entries = config.get("encoding") or {}
     return [instantiate(entry, _convert_="all") for entry in entries.values() if entry is not None]
 
 
 def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
-    """The network of a configuration for data of a given schema, weights fresh.
+    """Build the network of a configuration for data of a given schema, with newly initialised weights.
 
     Raises:
-        UserError: a part refuses what it is given, or the parts do not fit together.
+        UserError: a part rejects its arguments, or the parts do not fit together.
     """
     parts = OmegaConf.create(dict(config))
     with constructing(parts):
@@ -50,24 +50,24 @@ def build(config: Mapping[str, Any], schema: Schema) -> nn.Module:
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise
-            raise UserError(f"model: {error}") from error  # the call itself: it takes other arguments
+            raise UserError(f"model: {error}") from error  # raised by the call itself: the signature differs
     if rank := config.get("lora"):
         add_low_rank(net, rank)
     return net
 
 
 def rehearse(config: Mapping[str, Any]) -> nn.Module | None:
-    """Build the network once for made-up data: what its parts refuse is then said before the real data are built.
+    """Build the network for dummy data, to report invalid arguments before the real data are built.
 
-    Parts that do not come with this program may ask for other data, and are left for later: it is then None.
+    Returns None if that fails in a part from outside this program, as that may need other data.
 
     Raises:
-        UserError: a part refuses what it is given, whatever the data.
+        UserError: a part rejects its arguments, whatever the data.
     """
-    anything = Schema(node_vocab=(2,), edge_vocab=(2,), outputs=2, max_nodes=1)
+    dummy = Schema(node_vocab=(2,), edge_vocab=(2,), outputs=2, max_nodes=1)
     with torch.random.fork_rng(devices=[]):
         try:
-            return build(config, anything)
+            return build(config, dummy)
         except Refused as error:
             if trusted(error.target):
                 raise
@@ -77,14 +77,14 @@ def rehearse(config: Mapping[str, Any]) -> nn.Module | None:
 
 
 def rehearse_run(cfg: DictConfig) -> None:
-    """Build what a run is made of once, but for what trains it; no data are read.
+    """Instantiate the parts of a run, other than the trainer, without reading any data.
 
     Raises:
-        UserError: a part refuses what it is given, or a file of the data does not exist.
+        UserError: a part rejects its arguments, or a file of the data does not exist.
     """
     with constructing(cfg):
         instantiate(cfg.data).source.check_files()
         for part in ("encoding", "loss", "objective", "spectrum"):
             instantiate(cfg.get(part), _convert_="all")
         rehearse(network_config(cfg))
-        instantiate(cfg.optim, _convert_="all")  # last: PyTorch's optimisers bring its compiler, which takes a second
+        instantiate(cfg.optim, _convert_="all")  # last: PyTorch's optimisers import its compiler, which takes a second

@@ -1,4 +1,4 @@
-"""What the pages of this program share: their style, figures within them, tables."""
+"""Building blocks of the HTML pages: style, embedded figures, tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LONG = 40  # letters of a cell that is given room
-PER_INCH = 90  # pixels of a figure's inch at least, so that letters of 8 points are read
-WIDEST = 920  # pixels that a page has for it where the window is wide
+LONG = 40  # characters above which a cell wraps
+PER_INCH = 90  # minimum pixels per inch of a figure, so that 8-point text is legible
+MAX_WIDTH = 920  # width of the page's content in a wide window, in pixels
 
 STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#999, #666); --code: light-dark(#f3f3f3, #2a2a2a) }
@@ -33,12 +33,12 @@ figure { margin: 0; width: 9.5rem; font-size: .85rem } figure img { width: 100%;
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A whole HTML page.
+    """A complete HTML page.
 
     Args:
-        title: a text, also the heading.
+        title: plain text, also used as the heading.
         body: HTML.
-        style: further rules.
+        style: additional CSS rules.
     """
     name = html.escape(title)
     return (
@@ -47,28 +47,28 @@ def page(title: str, body: str, style: str = "") -> str:
     )
 
 
-def drawn(figure: Figure, kind: str = "png") -> bytes:
-    """A figure as a file: ``png``, ``pdf`` or ``svg``; fonts of a PDF are embedded as TrueType, as journals ask."""
-    import matplotlib as mpl  # late: half a second that a refused command does without
+def render(figure: Figure, kind: str = "png") -> bytes:
+    """Render a figure as ``png``, ``pdf`` or ``svg``; PDFs embed TrueType fonts, as journals require."""
+    import matplotlib as mpl  # late: takes half a second, which a refused command need not wait for
 
     file = io.BytesIO()
     with mpl.rc_context({"font.size": 9, "pdf.fonttype": 42}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # a letter of a name, which shows as a box
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # shown as a box
         figure.savefig(file, dpi=130, format=kind)
     return file.getvalue()
 
 
 def picture(figure: Figure, name: str = "", png: bytes | None = None) -> str:
-    """A figure within a page, at a size at which its text can be read: a narrow page scrolls.
+    """An embedded figure, large enough for its text to be legible: a narrow page scrolls.
 
     Args:
-        name: what it shows, in a few words.
-        png: the figure, where it is drawn already.
+        name: short description, for the alt text.
+        png: the figure, if it has been rendered already.
     """
-    source = base64.b64encode(drawn(figure) if png is None else png).decode()
-    least = f"min-width:{min(figure.get_figwidth() * PER_INCH, WIDEST):.0f}px"
+    source = base64.b64encode(render(figure) if png is None else png).decode()
+    width = f"min-width:{min(figure.get_figwidth() * PER_INCH, MAX_WIDTH):.0f}px"
     alt = html.escape(name, quote=True)
-    return f'<div class="wide"><img alt="{alt}" style="{least}" src="data:image/png;base64,{source}"></div>'
+    return f'<div class="wide"><img alt="{alt}" style="{width}" src="data:image/png;base64,{source}"></div>'
 
 
 def table(
@@ -77,22 +77,22 @@ def table(
     words: Collection[str] = (),
     bold: Collection[tuple[int, int]] = (),
 ) -> str:
-    """Texts in rows and columns: numbers to the right.
+    """An HTML table.
 
     Args:
-        names: of the columns.
-        words: those that hold words, to the left.
-        bold: row and column of cells that stand out.
+        names: the column headers.
+        words: names of text columns, which are left-aligned; others are right-aligned.
+        bold: (row, column) of cells in bold.
     """
-    sides = [" words" if name in words else "" for name in names]
+    classes = [" words" if name in words else "" for name in names]
 
-    def cell(tag: str, text: str, side: str, strong: bool = False) -> str:
-        kind = f"{side}{' long' if len(text) > LONG else ''}".strip()
-        told, text = (f' class="{kind}"' if kind else ""), html.escape(text)
-        return f"<{tag}{told}>{f'<b>{text}</b>' if strong else text}</{tag}>"
+    def cell(tag: str, text: str, css_class: str, strong: bool = False) -> str:
+        kind = f"{css_class}{' long' if len(text) > LONG else ''}".strip()
+        attribute, text = (f' class="{kind}"' if kind else ""), html.escape(text)
+        return f"<{tag}{attribute}>{f'<b>{text}</b>' if strong else text}</{tag}>"
 
-    lines = ["".join(cell("th", name, side) for name, side in zip(names, sides, strict=True))]
+    lines = ["".join(cell("th", name, css_class) for name, css_class in zip(names, classes, strict=True))]
     for n, row in enumerate(rows):
-        cells = enumerate(zip(row, sides, strict=True))
-        lines.append("".join(cell("td", text, side, (n, k) in bold) for k, (text, side) in cells))
+        cells = enumerate(zip(row, classes, strict=True))
+        lines.append("".join(cell("td", text, css_class, (n, k) in bold) for k, (text, css_class) in cells))
     return f"<table><tr>{'</tr><tr>'.join(lines)}</tr></table>"

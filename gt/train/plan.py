@@ -1,6 +1,6 @@
-"""What a training would take, measured and estimated before anything is spent: ``stage=plan``.
+"""Measures and estimates the time and memory of a training in advance: ``stage=plan``.
 
-The model of many devices is as simple as it is said to be: see docs/reference/scaling.md.
+The simple model for several devices is described in docs/reference/scaling.md.
 """
 
 import math
@@ -28,27 +28,27 @@ from gt.lottery.timing import once
 from gt.train.launch import check_alone
 from gt.train.length import epoch_batches
 
-BATCHES = 8  # of an epoch: a step is timed on each, memory is that of the one with the most nodes
-FULL = 0.9  # share of a device's memory that may be used
-WIDE = 160  # columns of a file or a pipe
+BATCHES = 8  # timed batches; memory is measured on the one with the most nodes
+USABLE = 0.9  # fraction of a device's memory that may be used
+WIDTH = 160  # columns of output to a file or pipe
 DEVICES = tuple(2**n for n in range(10))  # 1 to 512
-TOGETHER = 8  # devices of a machine
-INSIDE, BETWEEN = 100e9, 25e9  # bytes a second: of a device within its machine, of a machine to the others
+DEVICES_PER_MACHINE = 8
+INSIDE, BETWEEN = 100e9, 25e9  # bandwidth in bytes per second: of a device within its machine, and between machines
 LATENCY = 20e-6  # seconds of each round of an all-reduce
-BACKWARD = 2 / 3  # share of a step during which gradients come, and can be on their way
+BACKWARD = 2 / 3  # fraction of a step during which gradients can be communicated
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step on one device takes.
+    """The cost of a step on one device.
 
     Attributes:
-        parameters: that are trained, tied ones once.
-        weights, gradients, optimiser, activations: bytes; the last are those that are kept for the gradients of one
-            batch, on a GPU all that a step takes beyond the others.
+        parameters: number of trained parameters, tied ones once.
+        weights, gradients, optimiser, activations: bytes; activations are those saved for the backward pass of one
+            batch, or on a GPU all further memory of a step.
         flops: floating point operations of the matrix products of a step, on average.
-        seconds: mean over a few batches, which are at hand.
-        size: what the batch holds, in the unit in which `unit` counts.
+        seconds: mean over a few preloaded batches.
+        size: batch size, in the unit of `unit`.
     """
 
     parameters: int
@@ -62,35 +62,35 @@ class Step:
 
     @property
     def state(self) -> int:
-        """Bytes that a step takes whatever the batch."""
+        """Bytes that a step needs for any batch."""
         return self.weights + self.gradients + self.optimiser
 
     def fitting(self, memory: int) -> int:
-        """The size of the largest batch for a device of so many bytes: activations grow with the batch."""
-        return max(0, int((FULL * memory - self.state) * self.size / max(1, self.activations)))
+        """The largest batch size for a device of so many bytes, if activations are proportional to it."""
+        return max(0, int((USABLE * memory - self.state) * self.size / max(1, self.activations)))
 
 
 def all_reduce(size: int, devices: int) -> float:
-    """Seconds in which devices add up ``size`` bytes: around a ring in each machine, then around one of machines."""
-    inside, machines = min(devices, TOGETHER), -(-devices // TOGETHER)
-    moved = [(2 * (n - 1) / n * size / speed) for n, speed in ((inside, INSIDE), (machines, BETWEEN))]
-    return sum(moved) + LATENCY * 2 * (devices.bit_length() - 1)
+    """Seconds of an all-reduce of ``size`` bytes: a ring within each machine, then one between machines."""
+    inside, machines = min(devices, DEVICES_PER_MACHINE), -(-devices // DEVICES_PER_MACHINE)
+    transfers = [(2 * (n - 1) / n * size / speed) for n, speed in ((inside, INSIDE), (machines, BETWEEN))]
+    return sum(transfers) + LATENCY * 2 * (devices.bit_length() - 1)
 
 
 def step_seconds(step: Step, devices: int) -> float:
-    """Seconds of a step on several devices, each with a batch as large as the one that was measured."""
+    """Seconds of a step on several devices, each with a batch of the measured size."""
     return step.seconds + max(0.0, all_reduce(step.gradients, devices) - BACKWARD * step.seconds)
 
 
 def unit(data: DataModule) -> str | None:
-    """The key of the data that says how much is in a batch; None where no single one does."""
+    """The data's key for the batch size; None if there is no single one."""
     if getattr(data, "batch_nodes", None):
         return "batch_nodes"
     return "batch_size" if hasattr(data, "batch_size") else None
 
 
-def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
-    """Take a few steps on one device, by the trainer's precision and the task's optimiser, and measure them."""
+def measure_steps(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
+    """Measure a few steps on one device, with the trainer's precision and the task's optimiser."""
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
     batches = list(islice(data.loader("train"), BATCHES))
     batch = max(batches, key=lambda batch: batch.num_nodes).to(device)
@@ -113,7 +113,7 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
     gradients = sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     optimizer.zero_grad()
-    with kept(task) as sizes:
+    with saved_activations(task) as sizes:
         loss = loss_of(batch)
     activations = sum(sizes.values())
     del loss
@@ -133,9 +133,9 @@ def measured(task: Any, data: DataModule, trainer: pl.Trainer) -> Step:
 
 
 @contextmanager
-def kept(module: torch.nn.Module) -> Iterator[dict[int, int]]:
-    """The bytes of each storage that autograd keeps within, but for those of the module's parameters and buffers."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+def saved_activations(module: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Context manager that yields the bytes of each storage saved by autograd, except parameters and buffers."""
+    persistent = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def kept(module: torch.nn.Module) -> Iterator[dict[int, int]]:
             parts = [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
         for part in parts if tensor.layout in (torch.strided, torch.sparse_csr) else ():
             storage = part.untyped_storage()
-            if storage.data_ptr() not in own:
+            if storage.data_ptr() not in persistent:
                 sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -153,34 +153,36 @@ def kept(module: torch.nn.Module) -> Iterator[dict[int, int]]:
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes that a device has."""
+    """Total memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return memory()
 
 
-def on_one(cfg: DictConfig) -> DictConfig:
-    """The configuration of a run, but for one of the trainer's devices; data are prepared where there may be no GPU.
+def on_single_device(cfg: DictConfig) -> DictConfig:
+    """The configuration of a run changed to a single device, or for ``stage=prepare`` to the CPU.
 
     Raises:
         UserError: several processes were started.
     """
     check_alone(cfg.stage)
-    one = cfg.copy()
-    one.trainer.update({"strategy": "auto", "devices": 1} | ({"num_nodes": 1} if "num_nodes" in one.trainer else {}))
+    single = cfg.copy()
+    single.trainer.update(
+        {"strategy": "auto", "devices": 1} | ({"num_nodes": 1} if "num_nodes" in single.trainer else {})
+    )
     if cfg.get("stage") == "prepare":
-        one.trainer.update({"accelerator": "cpu", "precision": "32-true"})
-    return one
+        single.trainer.update({"accelerator": "cpu", "precision": "32-true"})
+    return single
 
 
 def amount(value: float, unit: str, step: int = 1000) -> str:
-    """A number with its unit, such as 12.3 MB."""
+    """Format a number with its unit, such as 12.3 MB."""
     power = min(4, max(0, int(math.log(max(value, 1), step))))
     return f"{value / step**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}{unit}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format seconds for display."""
     for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -188,50 +190,55 @@ def duration(seconds: float) -> str:
 
 
 def lines(step: Step, data: DataModule, device: torch.device) -> list[str]:
-    """What was measured, for a reader."""
+    """The measurements as lines of text."""
     key, memory = unit(data), memory_of(device)
-    what = {"batch_size": "samples", "batch_nodes": "nodes", None: "graphs"}[key]
+    units = {"batch_size": "samples", "batch_nodes": "nodes", None: "graphs"}[key]
     name = "this CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
     parts = {"weights": step.weights, "gradients": step.gradients, "optimiser": step.optimiser,
-             f"activations of {step.size:,} {what}": step.activations}  # fmt: skip
-    rate = f"{amount(step.flops / step.seconds, 'FLOP/s')}, matrix products alone"
-    said = [
+             f"activations of {step.size:,} {units}": step.activations}  # fmt: skip
+    rate = f"{amount(step.flops / step.seconds, 'FLOP/s')}, matrix products only"
+    rows = [
         f"parameters  {step.parameters:,}",
         "memory      " + ", ".join(f"{part} {amount(size, 'B')}" for part, size in parts.items()),
-        f"step        {duration(step.seconds)} on {name}, batches at hand; {amount(step.flops, 'FLOP')} ({rate})",
+        f"step        {duration(step.seconds)} on {name}, preloaded batches; {amount(step.flops, 'FLOP')} ({rate})",
     ]
     if key is not None:
-        most = f"data.{key}={step.fitting(memory):,}" if step.fitting(memory) else "not one of them"
-        said.append(f"fits        {most} in {FULL:.0%} of {amount(memory, 'B')}, if activations grow with the batch")
-    return said
+        largest = f"data.{key}={step.fitting(memory):,}" if step.fitting(memory) else "no batch at all"
+        rows.append(
+            f"fits        {largest} in {USABLE:.0%} of {amount(memory, 'B')}, if activations grow with the batch"
+        )
+    return rows
 
 
 def table(step: Step, data: DataModule, trainer: pl.Trainer) -> Table:
-    """What 1 to 512 such devices would take."""
+    """A table of estimates for 1 to 512 such devices."""
     batches, samples = len(data.loader("train")), len(data.dataset("train"))
-    together = trainer.accumulate_grad_batches
-    shown = Table(title="by the model of docs/reference/scaling.md: each device takes a batch as large as this one's")
+    accumulation = trainer.accumulate_grad_batches
+    out = Table(title="by the model of docs/reference/scaling.md: each device takes a batch as large as this one's")
     for column in ("devices", "global batch", "all-reduce", "step", "an epoch", "samples/s", "efficiency",
                    "state a device: ddp", "fsdp"):  # fmt: skip
-        shown.add_column(column, justify="right")
+        out.add_column(column, justify="right")
     for devices in DEVICES:
-        waiting = step_seconds(step, devices) - step.seconds
-        each = max(1, epoch_batches(trainer, -(-batches // devices)))  # a share of few is none
-        taken, epoch = min(batches, devices * each), each * step.seconds + -(-each // together) * waiting
-        row = [f"{devices}", f"{devices * together * step.size:,}",
-               duration(all_reduce(step.gradients, devices)), duration(together * step.seconds + waiting),
-               duration(epoch), f"{samples * taken / batches / epoch:,.0f}",
-               f"{taken * step.seconds / (devices * epoch):.0%}",
+        overhead = step_seconds(step, devices) - step.seconds
+        per_device = max(1, epoch_batches(trainer, -(-batches // devices)))  # a fraction of few batches may be none
+        used, epoch = (
+            min(batches, devices * per_device),
+            per_device * step.seconds + -(-per_device // accumulation) * overhead,
+        )
+        row = [f"{devices}", f"{devices * accumulation * step.size:,}",
+               duration(all_reduce(step.gradients, devices)), duration(accumulation * step.seconds + overhead),
+               duration(epoch), f"{samples * used / batches / epoch:,.0f}",
+               f"{used * step.seconds / (devices * epoch):.0%}",
                amount(step.state, "B"), amount(step.state / devices, "B")]  # fmt: skip
-        shown.add_row(*row)
-    return shown
+        out.add_row(*row)
+    return out
 
 
 def show_plan(task: Any, data: DataModule, trainer: pl.Trainer) -> None:
-    """Print what a training would take on this device, and on 1 to 512 such devices."""
-    step = measured(task, data, trainer)
+    """Print estimates of a training on this device, and on 1 to 512 such devices."""
+    step = measure_steps(task, data, trainer)
     print("\n".join(lines(step, data, trainer.strategy.root_device)), flush=True)
     if unit(data) is None:
-        print("a batch is a part of one graph, or all of it: other sizes, and more devices, are not estimated")
+        print("batches are parts of a single graph, or all of it: no estimates for other sizes or more devices")
     else:
-        Console(width=None if sys.stdout.isatty() else WIDE, markup=False).print(table(step, data, trainer))
+        Console(width=None if sys.stdout.isatty() else WIDTH, markup=False).print(table(step, data, trainer))

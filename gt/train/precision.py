@@ -1,4 +1,4 @@
-"""Networks in 16 bits throughout."""
+"""16-bit precision for weights and activations."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from pytorch_lightning.plugins.precision import HalfPrecision
 
 
 class HalfWeights(HalfPrecision):
-    """Weights, states and gradients in 16 bits, as ``bf16-true`` asks; batches stay as they are.
+    """Weights, activations and gradients in 16 bits, for ``bf16-true``, while batches are left unchanged.
 
-    Lightning would copy every batch without the indices that its loader worked out, and round the targets that losses
-    and metrics compare with; the network casts what it reads by itself.
+    Lightning would copy every batch, dropping the indices that the loader computed, and round the targets; here the
+    network casts its inputs by itself.
     """
 
     def convert_input(self, data: Any) -> Any:

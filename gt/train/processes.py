@@ -1,4 +1,4 @@
-"""Several processes that train as one: they start only where each has a core, and end together."""
+"""Distributed training on one machine: checks that each process has a core, and ends all processes together."""
 
 import ctypes
 import os
@@ -14,11 +14,11 @@ from typing import Any
 
 from gt.data.machine import cpus
 from gt.errors import UserError
-from gt.train.launch import one_job
+from gt.train.launch import single_job
 
-LOOK = 0.2  # seconds between two looks at the other processes
-GRACE = 3.0  # seconds in which the first process may end by itself when another one is gone
-SILENCE = 12.0  # seconds in which the others leave it to the first process to say what went wrong, and to end
+POLL_INTERVAL = 0.2  # seconds between two checks of the other processes
+GRACE = 3.0  # seconds for rank 0 to end by itself after another process is lost
+SILENCE = 12.0  # seconds for which other ranks leave it to rank 0 to report an error and to end
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -28,29 +28,29 @@ def is_child() -> bool:
 
 
 def end_with_parent() -> None:
-    """Let this process end at once when the one that started it does, however that ended: also by SIGKILL."""
+    """Have this process end as soon as its parent does, even by SIGKILL."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended just before
+        if os.getppid() != parent:  # it has just ended
             os._exit(1)
         return
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def check_devices(accelerator: str, devices: Any) -> None:
-    """Refuse a GPU where there is none, and more processes on CPUs than cores: they would all wait for one another.
+    """Refuse a GPU if there is none, and more processes than CPU cores, which would wait for one another.
 
     Raises:
-        UserError: there is no GPU, or so many cores.
+        UserError: there is no GPU, or there are too few cores.
     """
-    import torch  # takes a second, which a child has not before it must look after its parent
+    import torch  # late: takes a second, but a child must watch its parent before
 
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("trainer.accelerator asks for a GPU and this machine has none: choose trainer=cpu")
@@ -59,10 +59,10 @@ def check_devices(accelerator: str, devices: Any) -> None:
         raise UserError(f"trainer.devices={devices} is more processes than this machine has CPU cores: {cpus()}")
 
 
-def some_are_unread(net: Any, batch: Any) -> bool:
-    """Whether a network has parameters without a part in what it says, such as the last layer's update of edges.
+def has_unused_parameters(net: Any, batch: Any) -> bool:
+    """Whether some parameters do not affect the output, such as those of the last layer's edge update.
 
-    Between processes, gradients are averaged as soon as all have come: a process must look for those that never will.
+    DDP waits for the gradients of all parameters, unless told to find those that never arrive.
     """
     import torch
 
@@ -74,13 +74,13 @@ def some_are_unread(net: Any, batch: Any) -> bool:
 
 
 class Watch(threading.Thread):
-    """Looks after the processes that this one started: when one is gone, says so in a line and ends all.
+    """Monitors the processes that this one started: if one is lost, reports that in a line and ends all.
 
-    Without it they would wait for the missing one, this process too. It may still end by itself, to close its logs.
+    Otherwise all would wait for the missing one, including this process, which gets some time to close its logs.
 
     Args:
-        launcher: Lightning's, whose ``procs`` are the processes once they are started. They are taken over from it: it
-            would kill this process, without a word, up to five seconds after one of them is gone.
+        launcher: Lightning's launcher, which lists started processes as ``procs``. They are removed from that list, as
+            it would otherwise silently kill this process up to five seconds after one of them is lost.
         folder: of the run.
     """
 
@@ -91,35 +91,35 @@ class Watch(threading.Thread):
         self.over, self.lost = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(LOOK):
+        while not self.over.wait(POLL_INTERVAL):
             started = getattr(self.launcher, "procs", [])
             self.processes += started
             started.clear()
             for rank, process in enumerate(self.processes, 1):
                 code, name = process.poll(), f"process {rank} of {len(self.processes) + 1}"
                 if code is not None and code < 0:
-                    why = ", as systems do that run out of memory" if code == -signal.SIGKILL else ""
-                    self._end(f"{name} was killed by {signal.Signals(-code).name}{why}")
-                # above 128: all were asked to stop; below, this process most likely meets the same error and says so
+                    hint = ", possibly because memory ran out" if code == -signal.SIGKILL else ""
+                    self._end_all(f"{name} was killed by {signal.Signals(-code).name}{hint}")
+                # above 128: all were asked to stop; below, this process likely meets and reports the same error
                 elif code and code < 128 and not self.over.wait(2 * GRACE):
-                    self._end(f"{name} ended with exit code {code}")
+                    self._end_all(f"{name} ended with exit code {code}")
 
-    def _end(self, what: str) -> None:
-        print(f"error: {what}; {self.advice()}", file=sys.stderr, flush=True)
+    def _end_all(self, message: str) -> None:
+        print(f"error: {message}; {self.advice()}", file=sys.stderr, flush=True)
         for process in self.processes:
             process.kill()
-        self.lost.set()  # what is said is in the log, too, before the first process closes it
+        self.lost.set()  # after the message, so that this process logs it before closing the log
         self.over.wait(GRACE)
         os._exit(1)
 
     def advice(self) -> str:
-        """How the run goes on."""
-        from gt.train.checkpoint_files import how_to_resume  # with PyTorch, as above
+        """How to resume the run."""
+        from gt.train.checkpoint_files import how_to_resume  # late: imports PyTorch, as above
 
         return how_to_resume(self.folder)
 
     def end(self, patience: float) -> None:
-        """The processes are to end by themselves within so many seconds; those that have not are ended."""
+        """Wait up to so many seconds for each process to end by itself, then kill it."""
         self.over.set()
         if not self.lost.is_set():
             self.join()
@@ -132,30 +132,30 @@ class Watch(threading.Thread):
 
 
 @contextmanager
-def together(launcher: Any, folder: Path) -> Iterator[None]:
-    """What several processes do in step: when one fails, all end within seconds and one of them says why.
+def ending_together(launcher: Any, folder: Path) -> Iterator[None]:
+    """Context manager for distributed training: if one process fails, all end within seconds and one reports why.
 
     Args:
-        launcher: Lightning's.
+        launcher: Lightning's launcher.
         folder: of the run.
     """
     if is_child():
         try:
             yield
         except Exception:
-            time.sleep(SILENCE)  # the first process meets the same error, or the lack of this one, and ends all
+            time.sleep(SILENCE)  # rank 0 meets the same error, or notices that this process is lost, and ends all
             raise
         return
     watch, patience = Watch(launcher, folder), 0.0
     watch.start()
     try:
-        with one_job(folder):
+        with single_job(folder):
             yield
         patience = SILENCE
     except Exception:
-        if watch.processes and watch.lost.wait(5 * LOOK):  # on a busy machine it may look late
-            raise SystemExit(1) from None  # what went wrong here is that another process is gone
-        if any(process.poll() for process in watch.processes):  # it has said why
+        if watch.processes and watch.lost.wait(5 * POLL_INTERVAL):  # the check may be late on a busy machine
+            raise SystemExit(1) from None  # the error here is only that another process was lost
+        if any(process.poll() for process in watch.processes):  # that process has reported the error
             print(watch.advice(), flush=True)
             raise SystemExit(1) from None
         raise

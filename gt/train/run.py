@@ -33,9 +33,9 @@ from gt.schema import many
 from gt.train.baseline import (
     Evaluated,
     baseline,
-    beaten,
     classical_baseline,
-    decidable,
+    defined_criterion,
+    losing_metric,
     reasons,
     show_baselines,
 )
@@ -47,19 +47,19 @@ from gt.train.construct import constructing
 from gt.train.context_parallel import ContextParallel
 from gt.train.ending import backends_used, summary
 from gt.train.extremes import extremes
-from gt.train.facts import run_facts
+from gt.train.facts import run_metadata
 from gt.train.failures import explained
 from gt.train.feed import Feed
 from gt.train.init import Init
 from gt.train.interrupts import resumable
 from gt.train.job import PREPARED, RESULT, Pruned, in_sweep, overrides, write_json
-from gt.train.length import decides
+from gt.train.length import stopping_option
 from gt.train.logging import finish as finish_logging
 from gt.train.logging import quiet
 from gt.train.network import build, encodings_of, network_config, rehearse
 from gt.train.objective import measures_of, named_metrics, objectives_of, try_out
-from gt.train.plan import on_one, show_plan
-from gt.train.processes import check_devices, some_are_unread, together
+from gt.train.plan import on_single_device, show_plan
+from gt.train.processes import check_devices, ending_together, has_unused_parameters
 from gt.train.report import answers, history, write_report
 from gt.train.resume import data_key
 from gt.train.task import Task
@@ -70,14 +70,14 @@ from gt.train.wandb_run import Introduction, record
 def run(cfg: DictConfig) -> float:
     """Train, test and report as configured; returns the best validation value of the dataset's criterion.
 
-    With ``stage=prepare`` nothing is trained: the data and its encodings are built, and the value returned is 0. With
-    ``stage=baseline`` the baselines alone are scored, with ``stage=plan`` a few steps are measured.
+    Other stages train nothing and return 0: ``stage=prepare`` builds the data and its encodings, ``stage=baseline``
+    scores the baselines, and ``stage=plan`` measures a few steps.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with resumable(folder):
         failed = True
         try:
-            score = train(on_one(cfg) if cfg.get("stage") in ("plan", "prepare") else cfg, folder)
+            score = train(on_single_device(cfg) if cfg.get("stage") in ("plan", "prepare") else cfg, folder)
             failed = False
             return score
         except Pruned:
@@ -101,9 +101,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
         objectives, supervised = objectives_of(cfg), cfg.get("supervised", 1.0)
         init = instantiate(cfg.get("init"), _convert_="all") or Init()
         data.spread = isinstance(make_trainer(cfg.trainer, [], [], folder).strategy, ContextParallel)
-    rehearsed = rehearse(network_config(cfg))  # building the data may take hours: what cannot be trained is said before
+    dry_net = rehearse(network_config(cfg))  # building the data may take hours: report invalid models before
     if not cfg.resume:
-        check_mask(rehearsed, folder)
+        check_mask(dry_net, folder)
     if cfg.trainer.get("compile") and isinstance(data, GraphData):
         data.go_by_shapes(True)
     started = time.monotonic()
@@ -111,38 +111,38 @@ def train(cfg: DictConfig, folder: Path) -> float:
     rank_zero_only(print)("\n".join([data.schema.task(), *notices(data)]), flush=True)
     if cfg.get("stage") == "prepare":
         print(f"{data.holds()}\nready after {time.monotonic() - started:.1f} s", flush=True)
-        _, judged = measures_of(cfg, data)
-        write_json(folder / PREPARED, {"criterion": judged.name, "mode": judged.mode})
+        _, requested = measures_of(cfg, data)
+        write_json(folder / PREPARED, {"criterion": requested.name, "mode": requested.mode})
         return 0.0
-    measures, wanted = measures_of(cfg, data)
+    measures, requested = measures_of(cfg, data)
     if cfg.get("loss") or cfg.get("metrics"):
         try_out(loss, measures, data)
-    criterion = decidable(wanted, Evaluated(data, "valid", cfg.trainer.get("limit_val_batches")))
-    if criterion != wanted:
-        rank_zero_only(print)(f"validation leaves {wanted.name} undefined: the loss says which checkpoint is best")
+    criterion = defined_criterion(requested, Evaluated(data, "valid", cfg.trainer.get("limit_val_batches")))
+    if criterion != requested:
+        rank_zero_only(print)(f"{requested.name} is undefined on the validation split: the loss selects the checkpoint")
 
     config = network_config(cfg)
     net = build(config, data.schema)
     if data.spread:
         parallel.check(net)
         if cfg.trainer.get("compile"):
-            raise UserError("trainer=context_parallel runs a network in parts: choose trainer.compile=false")
+            raise UserError("trainer=context_parallel runs the network in parts: set trainer.compile=false")
     if isinstance(net, GraphTransformer) and not cfg.resume:
         with constructing(cfg):
             net.set_degrees(data.loader("train"))
-    if begun := init.begin(net, data.schema, config, folder, bool(cfg.resume)):
-        rank_zero_only(print)(begun, flush=True)
+    if message := init.begin(net, data.schema, config, folder, bool(cfg.resume)):
+        rank_zero_only(print)(message, flush=True)
     if data.schema.is_language_model:
         check_causal(net, data.schema.max_nodes)
     for name, objective in objectives.items():
         if data.spread or not isinstance(net, GraphTransformer):
-            raise UserError(f"objective.{name}: it asks a gt.model.GraphTransformer, which runs as a whole")
+            raise UserError(f"objective.{name}: it needs a gt.model.GraphTransformer that is not split over devices")
         objective.build(net, data.schema)
     task = Task(net, data.schema, measures, criterion, optim, config, cfg.seed, loss, objectives, supervised)
     task.data_key = data_key(data)
 
     if reference and not supervised:
-        raise UserError("supervised=0 learns no answers, which a baseline could be held against: leave baseline out")
+        raise UserError("supervised=0 learns no targets to compare a baseline with: leave baseline out")
     classical = classical_baseline(reference, data, task) if reference else None
     if cfg.get("stage") == "baseline":
         show_baselines(data, task, classical)
@@ -151,7 +151,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         show_plan(task, data, make_trainer(cfg.trainer, [], [], folder))
         return 0.0
 
-    known = {
+    defaults = {
         "monitor": f"valid/{criterion.name}",
         "mode": criterion.mode,
         "dirpath": str(folder / "checkpoints"),
@@ -159,8 +159,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         "name": cfg.name or folder.name,
     }
     with constructing(cfg):
-        callbacks, loggers = instances(cfg.get("callbacks"), known), instances(cfg.get("logger"), known)
-        callbacks.append(Introduction(facts := run_facts(cfg, data, net), criterion))
+        callbacks, loggers = instances(cfg.get("callbacks"), defaults), instances(cfg.get("logger"), defaults)
+        callbacks.append(Introduction(metadata := run_metadata(cfg, data, net), criterion))
         callbacks.append(breakdown := Breakdown(data.schema, by_size=isinstance(data, Sized)))
         callbacks.append(LastValidation())
         trainer = make_trainer(cfg.trainer, callbacks, loggers, folder)
@@ -169,54 +169,54 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data.readings = partial(net.readings, device, half)
     if isinstance(trainer, Trainer) and trainer.compile:
         say(trainer, compile_network(trainer, net, data, folder))
-    if drawn := short_of_depth(data, net):
-        say(trainer, drawn)
+    if notice := depth_notice(data, net):
+        say(trainer, notice)
     if isinstance(trainer.strategy, DDPStrategy) and not data.spread:
-        unread = some_are_unread(net, next(iter(data.loader("train"))))
-        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unread)
+        unused = has_unused_parameters(net, next(iter(data.loader("train"))))
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", unused)
     say(
         trainer,
         f"{sum(p.numel() for p in net.parameters()):,} parameters, {len(data.dataset('train')):,} training samples",
     )
 
     last = newest(folder / "checkpoints") if cfg.resume else None
-    with together(trainer.strategy.launcher, folder), explained(data):
-        with constructing(cfg, MisconfigurationException):  # what Lightning looks at only now
+    with ending_together(trainer.strategy.launcher, folder), explained(data):
+        with constructing(cfg, MisconfigurationException):  # Lightning checks some settings only now
             trainer.fit(task, datamodule=Feed(data), ckpt_path=last)
         if trainer.global_step and not task.has_trained:
-            say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; what follows is the test")
-        return finish(trainer, task, data, folder, loggers, classical, facts, breakdown)
+            say(trainer, f"nothing left to train: all {trainer.global_step} steps are done; only testing")
+        return finish(trainer, task, data, folder, loggers, classical, metadata, breakdown)
 
 
-def short_of_depth(data: DataModule, net: torch.nn.Module) -> str:
-    """A line where steps draw neighbours of fewer hops than the network has layers that read them; else nothing."""
+def depth_notice(data: DataModule, net: torch.nn.Module) -> str:
+    """A notice if the sampler draws neighbours of fewer hops than the network has layers; else an empty string."""
     sampler, layers = getattr(data, "sampler", None), len(getattr(net, "blocks", ()))
     if not isinstance(sampler, Neighbours) or len(sampler.fanout) >= layers:
         return ""
-    further = [*sampler.fanout, *[sampler.fanout[-1]] * (layers - len(sampler.fanout))]
+    deeper = [*sampler.fanout, *[sampler.fanout[-1]] * (layers - len(sampler.fanout))]
     return (
-        f"neighbours are drawn {len(sampler.fanout)} hops deep and the network has {layers} layers: those at the rim "
-        f"read nothing; data.sampler.fanout={str(further).replace(' ', '').replace('None', 'null')} draws as deep"
+        f"neighbours are drawn {len(sampler.fanout)} hops deep and the network has {layers} layers: outermost nodes "
+        f"read nothing; data.sampler.fanout={str(deeper).replace(' ', '').replace('None', 'null')} draws as deep"
     )
 
 
 def check_mask(net: torch.nn.Module | None, folder: Path) -> None:
-    """Whether some layer reads the mask that the command line sets, where that is not of all nodes.
+    """Check that some layer reads the mask given on the command line, unless that is the complete one.
 
-    A line says so if none does and other models of the same sweep may.
+    In a sweep, whose other models may read it, this only prints a notice.
 
     Raises:
-        UserError: none does, and the run stands alone.
+        UserError: no layer does, and the run is not part of a sweep.
     """
-    told = [line for line in overrides() if re.match(r"[+~]*mask[.=]", line)]
-    if not told or not isinstance(net, GraphTransformer) or net.masks_of_training():
+    mask_overrides = [line for line in overrides() if re.match(r"[+~]*mask[.=]", line)]
+    if not mask_overrides or not isinstance(net, GraphTransformer) or net.masks_of_training():
         return
     if all(mask == Complete() for mask in net.scheduled):
         return
-    useless = f"{' '.join(told)} changes nothing, for no layer of this model reads a mask"
+    message = f"{' '.join(mask_overrides)} has no effect, because no layer of this model reads a mask"
     if not in_sweep(folder) and HydraConfig.get().mode != RunMode.MULTIRUN:
-        raise UserError(f"{useless}: leave it out, or choose a model with attention, such as model=gps")
-    rank_zero_only(print)(useless, flush=True)
+        raise UserError(f"{message}: leave it out, or choose a model with attention, such as model=gps")
+    rank_zero_only(print)(message, flush=True)
 
 
 def finish(
@@ -226,36 +226,36 @@ def finish(
     folder: Path,
     loggers: list[Logger],
     classical: dict[str, Any] | None,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     breakdown: Breakdown,
 ) -> float:
-    """Test the best checkpoint, write result and report, and say where everything is.
+    """Test the best checkpoint, write the result and the report, and print a summary.
 
     Args:
-        classical: of the whole split; left out where only a part of it is scored.
-        facts: of the run, see `gt.train.facts.run_facts`.
+        classical: scores of the classical baseline on the whole split; dropped if only part of it is tested.
+        metadata: of the run, see `gt.train.facts.run_metadata`.
         breakdown: one of the trainer's callbacks.
     """
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
-    length = decides(trainer)  # the best checkpoint has its callbacks be as they were then
+    length = stopping_option(trainer)  # now, as loading the best checkpoint resets the state of the callbacks
     if length not in ("trainer.max_steps", "trainer.max_epochs"):
         say(trainer, f"ended early, after {many(trainer.global_step, 'step')}, by {length}")
     split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
-    measured = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
+    metrics = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
     if not trainer.is_global_zero:
         return 0.0
     if isinstance(trainer, Trainer) and trainer.compiled is not None:
         print(trainer.compiled.summary())
-        trainer.compiled.undo()  # what follows looks at batches of any shape
-    scores = {name.removeprefix(f"{split}/"): value for name, value in measured.items() if name.startswith(split)}
+        trainer.compiled.undo()  # the batches that follow may have any shape
+    scores = {name.removeprefix(f"{split}/"): value for name, value in metrics.items() if name.startswith(split)}
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     limit = trainer.limit_test_batches if split == "test" else trainer.limit_val_batches
     evaluated = Evaluated(data, split, limit, data.world)
     target = evaluated.targets()
     validates = task.supervised and data.has("valid")
     validated = Evaluated(data, "valid", trainer.limit_val_batches, data.world) if validates else None
-    data.trainer = None  # the other processes are done: from here on every batch is this one's
+    data.trainer = None  # the other processes are done: from here on this one reads every batch
     callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
     paces = (callback.seconds_per_batch for callback in callbacks if isinstance(callback, Loading))
     result: dict[str, Any] = {
@@ -268,32 +268,32 @@ def finish(
         "baseline_valid": baseline(data, validated.targets(), task) if validated and validated.batches else {},
         "classical": classical if evaluated.batches == evaluated.total else None,
         "undefined": undefined(data.schema, target),  # why a score may be NaN
-        "batches": [evaluated.batches, evaluated.total],  # of the split that were scored, and that there are
-        "checkpoint": best and os.path.relpath(best, folder.resolve()),  # folders are moved
+        "batches": [evaluated.batches, evaluated.total],  # scored, and in the split
+        "checkpoint": best and os.path.relpath(best, folder.resolve()),  # relative, as folders may be moved
         "parameters": sum(p.numel() for p in task.net.parameters()),
         "seconds_per_batch": next(paces, None),
         "overrides": overrides(),
-        "command": facts["command"],
-        "commit": facts["commit"],
+        "command": metadata["command"],
+        "commit": metadata["commit"],
     }
     write_json(folder / RESULT, result)
     backends, examples, rows, worst_best = backends_used(task.net), "", None, None
-    if task.supervised:  # else there are no answers to show
+    if task.supervised:  # otherwise there are no predictions to show
         examples = data.examples(task.net, split)
         rows, worst_best = answers(task, data, result), extremes(task, data, split, evaluated.batches)
-    report = write_report(folder, task, data, result, rows, facts, breakdown, worst_best, examples)
+    report = write_report(folder, task, data, result, rows, metadata, breakdown, worst_best, examples)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             record(logger, folder, task.schema, result, rows, worst_best, backends)
-    lost = beaten(result, result["baseline"])
-    why = reasons(data, trainer.global_step, history(folder), length) if lost else []
+    losing = losing_metric(result, result["baseline"])
+    advice = reasons(data, trainer.global_step, history(folder), length) if losing else []
     if examples:
         print(f"\n{examples}")
-    print(summary(folder, result, report, loggers, backends, why), flush=True)
+    print(summary(folder, result, report, loggers, backends, advice), flush=True)
     return float(score) if score is not None else scores[task.criterion.name]
 
 
 def say(trainer: pl.Trainer, line: str) -> None:
-    """Print on the first process only."""
+    """Print on rank 0 only."""
     if trainer.is_global_zero:
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""The trainer of a run, and the parts of a configuration that it is given."""
+"""Creates the trainer of a run, its callbacks and its loggers from the configuration."""
 
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,28 @@ from gt.train.logging import quiet
 from gt.train.precision import HalfWeights
 from gt.train.trust import trusted
 
-MEASURED = ("valid/", "train/")  # how the names begin of what a run measures while it trains
+METRIC_PREFIXES = ("valid/", "train/")  # of the metrics logged during training
 
 
-def instances(section: DictConfig | None, facts: dict[str, Any]) -> list[Any]:
-    """The objects of a section's entries; what an entry leaves null and only the run knows is filled in."""
+def instances(section: DictConfig | None, defaults: dict[str, Any]) -> list[Any]:
+    """Instantiate a section's entries, filling values that are null with defaults that only the run knows."""
     entries = [entry for entry in (section or {}).values() if entry is not None]
-    return [instantiate(e, **{k: v for k, v in facts.items() if k in e and e[k] is None}) for e in entries]
+    return [instantiate(e, **{k: v for k, v in defaults.items() if k in e and e[k] is None}) for e in entries]
 
 
 def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], folder: Path) -> pl.Trainer:
-    """Lightning's trainer; this project's loaders share out their samples themselves."""
+    """Create Lightning's trainer, without its distributed sampler, as the loaders shard their samples themselves."""
     for callback in callbacks:
         if not isinstance(callback, pl.Callback):
             name = type(callback).__name__
-            raise UserError(f"callbacks: a {name} is no pytorch_lightning.Callback: derive it from that")
+            raise UserError(f"callbacks: a {name} is not a pytorch_lightning.Callback: subclass it")
     plugins: list[Any] = [CheckpointFiles(), *instantiate(config.get("plugins") or [], _convert_="all")]
     precision: dict[str, Any] = {}
-    if not loggers:  # Lightning refuses to train with a monitor that nobody listens to
+    if not loggers:  # Lightning raises if there is a monitor but no logger
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     if str(config.precision).startswith("16-true"):
         raise UserError(
-            "trainer.precision=16-true cannot be trained: AdamW's steps vanish in it; choose bf16-true or 16-mixed"
+            "trainer.precision=16-true cannot be trained: AdamW's steps underflow; choose bf16-true or 16-mixed"
         )
     if config.precision == "bf16-true":
         precision, plugins = {"precision": None}, [*plugins, HalfWeights("bf16-true")]
@@ -60,21 +60,21 @@ def make_trainer(config: DictConfig, callbacks: list[pl.Callback], loggers: list
 
 
 def rehearse_trainer(cfg: DictConfig) -> None:
-    """Make the trainer and its callbacks once, before all else is imported; those of one's own are left for later.
+    """Create the trainer and its built-in callbacks as a check, before anything else is imported.
 
     Raises:
-        UserError: one of them refuses what it is given.
+        UserError: one of them rejects its arguments.
     """
     quiet()
-    known = {"monitor": "valid/loss", "mode": "min", "dirpath": "."}
+    defaults = {"monitor": "valid/loss", "mode": "min", "dirpath": "."}
     parts = {name: part for name, part in (cfg.get("callbacks") or {}).items() if part}
-    callbacks = {name: part for name, part in parts.items() if trusted(part._target_)}  # others may measure anything
+    callbacks = {name: part for name, part in parts.items() if trusted(part._target_)}  # others may log any metric
     for name, part in callbacks.items():
         monitor = part.get("monitor")
-        if monitor and len(callbacks) == len(parts) and not str(monitor).startswith(MEASURED):
+        if monitor and len(callbacks) == len(parts) and not str(monitor).startswith(METRIC_PREFIXES):
             raise UserError(
-                f"callbacks.{name}.monitor={monitor}: what is measured is called {' or '.join(MEASURED)} and its name"
+                f"callbacks.{name}.monitor={monitor}: the names of metrics begin with {' or '.join(METRIC_PREFIXES)}"
             )
     with constructing(cfg):
-        instances(OmegaConf.create(callbacks), known)
+        instances(OmegaConf.create(callbacks), defaults)
         make_trainer(cfg.trainer, [], [], Path())

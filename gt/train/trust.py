@@ -1,4 +1,4 @@
-"""What a file from elsewhere may ask to be imported and called."""
+"""Which names an untrusted file may import and call."""
 
 import inspect
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from gt.errors import UserError
 from gt.schema import several
 from gt.train.construct import imported
 
-# what a checkpoint or the configuration of a run may ask to be imported and called
+# modules whose classes a checkpoint or the configuration of a run may instantiate
 TRUSTED = (
     "gt.", "torch.nn.", "torch.optim.", "torch_geometric.datasets.", "torch_geometric.nn.conv.",
     "torch_geometric.nn.aggr.", "torch_geometric.transforms.", "torchmetrics.classification.",
@@ -19,7 +19,7 @@ FUNCTIONS = (
     "gt.masks.",
     "gt.train.optim.",
     "gt.train.logging.",
-)  # where a function may be named too, not classes alone
+)  # modules whose functions may be called, too
 
 
 def _targets(config: Any) -> Iterator[str]:
@@ -33,33 +33,33 @@ def _targets(config: Any) -> Iterator[str]:
 
 
 def trusted(name: str) -> bool:
-    """Whether what a name stands for is defined in one of the trusted modules; no other is imported to find out.
+    """Whether the object of a name is defined in a trusted module; other packages are not imported to find out.
 
-    The name alone does not say: it may lead through a module to what this imports, as ``gt.predict.os.system`` does.
+    The name alone does not tell, as it may reach through a module to its imports: ``gt.predict.os.system``.
     """
     if name.split(".")[0] not in {module.split(".")[0] for module in TRUSTED}:
         return False
     try:
-        thing = imported(name)
-        return f"{getattr(thing, '__module__', '')}.".startswith(TRUSTED if inspect.isclass(thing) else FUNCTIONS)
+        obj = imported(name)
+        return f"{getattr(obj, '__module__', '')}.".startswith(TRUSTED if inspect.isclass(obj) else FUNCTIONS)
     except UserError:
-        return name.startswith(TRUSTED)  # nothing is there: building it says so
+        return name.startswith(TRUSTED)  # it does not exist: instantiation reports that
 
 
 def check_trusted(config: Any, path: Path, trust: bool) -> None:
-    """Whether all that a configuration, read from a file, asks to import comes with this program or its libraries.
+    """Check that a configuration read from a file only refers to trusted names.
 
     Raises:
-        UserError: it does not, and is not trusted, or is not to be had here; names what would be imported.
+        UserError: it refers to others and ``trust`` is not set, or they cannot be imported.
     """
     foreign = dict.fromkeys(name for name in _targets(config) if not trusted(name))
     if foreign and not trust:
         raise UserError(
-            f"{path} asks to import {several(list(foreign), 6)}: if you know where it comes from, say --trust "
+            f"{path} asks to import {several(list(foreign), 6)}: if you trust its source, add --trust "
             "(in Python trust=True)"
         )
     for name in foreign:
         try:
             imported(name)
         except UserError as error:
-            raise UserError(f"{path}: {error}: Python looks in the folder of the command and in PYTHONPATH") from None
+            raise UserError(f"{path}: {error}: Python looks in the current folder and in PYTHONPATH") from None

@@ -26,7 +26,7 @@ from gt.model import GraphTransformer
 from gt.schema import UNLABELLED, Schema
 from gt.train.feed import Feed
 from gt.train.optim import Optimisation
-from gt.train.run import short_of_depth
+from gt.train.run import depth_notice
 from gt.train.task import Task
 from tests.data.modules import over
 
@@ -265,8 +265,8 @@ def test_several_graphs_are_refused(tmp_path):
 
 def test_it_is_said_that_neighbours_are_drawn_less_deep_than_the_network_reads(tmp_path):
     data = opened(tmp_path, Neighbours([3, None], 40))
-    assert short_of_depth(data, network(data)) == ""
+    assert depth_notice(data, network(data)) == ""
     deeper = GraphTransformer(data.schema, 16, 4, partial(ParallelBlock, local=GCN))
-    assert "2 hops deep and the network has 4 layers" in short_of_depth(data, deeper)
-    assert "data.sampler.fanout=[3,null,null,null]" in short_of_depth(data, deeper)
-    assert short_of_depth(opened(tmp_path, Full()), deeper) == ""
+    assert "2 hops deep and the network has 4 layers" in depth_notice(data, deeper)
+    assert "data.sampler.fanout=[3,null,null,null]" in depth_notice(data, deeper)
+    assert depth_notice(opened(tmp_path, Full()), deeper) == ""

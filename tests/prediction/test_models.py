@@ -16,7 +16,7 @@ from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.prediction.models import Models, dropout_on
 from gt.schema import Schema
-from gt.train.meaning import CALLED
+from gt.train.meaning import DESCRIPTIONS
 from gt.train.task import Task
 
 
@@ -118,5 +118,5 @@ def test_the_embedding_under_masks_that_are_redrawn_is_the_mean_over_the_draws()
     ],
 )
 def test_models_of_other_data_are_not_asked_together(name: str, mine: dict, yours: dict) -> None:
-    with pytest.raises(UserError, match=f"differ in {CALLED.get(name, name)}"):
+    with pytest.raises(UserError, match=f"differ in {DESCRIPTIONS.get(name, name)}"):
         Models([task(0, **mine), task(0, **yours)])

@@ -1,4 +1,4 @@
-"""What happens around training: progress on the terminal, averages, and the state that a run goes on from."""
+"""Lightning callbacks: progress, logging, weight averaging, and the checkpoints from which a run resumes."""
 
 from gt.train.callbacks.attention import AttentionByHop
 from gt.train.callbacks.average import StochasticWeightAverage, WeightAverage

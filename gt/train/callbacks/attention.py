@@ -1,4 +1,4 @@
-"""How far attention looks while a network learns."""
+"""Logs the reach of attention during training."""
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,35 +14,35 @@ from gt.layers import attention_layers
 from gt.ranges import at_least
 from gt.train.sharding import Sharded
 
-FEW = 8  # graphs that are looked at
-USUAL = 128  # nodes of the largest of them, unless all have more
+NUM_GRAPHS = 8  # analysed
+MAX_NODES = 128  # of the largest of them, unless all have more
 
 
 class AttentionByHop(Callback):
-    """Logs ``attention/layer_0/hop_2`` and the like: the share of attention, over all heads, that goes so many hops.
+    """Logs the share of attention, over all heads, by distance in hops, such as ``attention/layer_0/hop_2``.
 
-    Looked at in the same few graphs of the validation split, see `few`, at validations that are at least ``steps``
-    optimiser steps apart: a look takes about as long as a step. Of the nodes of one large graph, of networks that are
-    compiled and of such as are spread over processes nothing is logged.
+    It is measured on the same few graphs of the validation split, see `sample_graphs`, at validations that are at least
+    ``steps`` optimiser steps apart; a measurement takes about as long as a step. Nothing is logged for the nodes of one
+    large graph, or for networks that are compiled or distributed over processes.
 
     Args:
-        steps: of the optimiser between two looks, at least.
+        steps: minimum number of optimiser steps between two measurements.
     """
 
     def __init__(self, steps: int = 100) -> None:
         at_least(1, steps, "steps")
         self.steps = steps
         self._next = 0
-        self._few: GraphBatch | None = None
+        self._graphs: GraphBatch | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._few = None
+        self._graphs = None
         data = trainer.datamodule.data  # type: ignore[attr-defined]
         if not isinstance(data, Sized) or data.spread or isinstance(trainer.strategy, Sharded):
             return
         layers = attention_layers(pl_module.net)  # type: ignore[arg-type]
         if trainer.is_global_zero and layers and not any(layer.compiled for _, layer in layers):
-            self._few = few(data)
+            self._graphs = sample_graphs(data)
 
     def on_validation_batch_end(
         self,
@@ -53,34 +53,34 @@ class AttentionByHop(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._few is None or batch_idx or trainer.state.fn != "fit" or trainer.global_step < self._next:
+        if self._graphs is None or batch_idx or trainer.state.fn != "fit" or trainer.global_step < self._next:
             return
         self._next = trainer.global_step + self.steps
         net: nn.Module = pl_module.net  # type: ignore[assignment]
         used = [(layer, layer.used.copy()) for _, layer in attention_layers(net)]
-        reach = attention_reach(net, [self._few])
-        for layer, before in used:  # what computed a look is not what computes the run
-            layer.used = before
+        reach = attention_reach(net, [self._graphs])
+        for layer, counts in used:  # do not count this measurement
+            layer.used = counts
         for name, share in (reach.by_name() if reach else {}).items():
             pl_module.log(name, share, on_epoch=True, batch_size=1, rank_zero_only=True)
 
 
-def few(data: DataModule) -> GraphBatch | None:
-    """`FEW` graphs of the validation split, from the smallest to those of `USUAL` nodes; None without any.
+def sample_graphs(data: DataModule) -> GraphBatch | None:
+    """`NUM_GRAPHS` graphs of the validation split, from the smallest to those of `MAX_NODES` nodes; None without any.
 
-    Where all have more, those of the smallest size, so few that they have no more pairs of nodes together. Of links of
-    one graph it is that graph.
+    If all have more nodes, fewer of the smallest graphs, with no more node pairs in total. For links of a single graph,
+    that graph.
     """
     if not data.has("valid"):
         return None
     dataset = data.dataset("valid")
     if isinstance(dataset, EvaluationLinks):
-        return dataset[Request((0,))]  # each of its blocks asks about all of the graph
-    largest = max(USUAL, int(dataset.sizes.min()))
+        return dataset[Request((0,))]  # every block of links reads the whole graph
+    largest = max(MAX_NODES, int(dataset.sizes.min()))
     if largest > LONGEST:
         return None
     order = np.argsort(dataset.sizes, kind="stable")
     order = order[dataset.sizes[order] <= largest]
-    count = max(1, FEW * USUAL**2 // largest**2)
-    places = np.linspace(0, len(order) - 1, count).round().astype(int)
-    return dataset[Request(tuple(order[np.unique(places)].tolist()))]
+    count = max(1, NUM_GRAPHS * MAX_NODES**2 // largest**2)
+    positions = np.linspace(0, len(order) - 1, count).round().astype(int)
+    return dataset[Request(tuple(order[np.unique(positions)].tolist()))]

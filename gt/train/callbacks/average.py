@@ -1,4 +1,4 @@
-"""Running averages of the weights, which are validated, kept as the best, and tested."""
+"""Weight averaging: the averaged weights are validated, saved as the best, and tested."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from gt.train.length import all_steps
 
 
 class Average(WeightAveraging):
-    """Lightning's average of the weights, for runs that are interrupted within validation or test a checkpoint.
+    """Lightning's weight averaging, made safe for runs interrupted during validation and for testing checkpoints.
 
-    Lightning's own would save the two sets of weights in each other's place while one is validated, and test those that
-    were not averaged: a checkpoint holds both, the average as its ``state_dict``. As long as nothing has been averaged
-    the network itself is validated and kept.
+    Lightning would save the two sets of weights swapped during validation, and test those that are not averaged. Here a
+    checkpoint holds both, with the average as its ``state_dict``. Before averaging begins, the network itself is
+    validated and saved.
     """
 
-    _exchanged = False  # whether the network holds the average, and the average the network's weights
+    _swapped = False  # whether the network and the average currently hold each other's weights
 
     @property
-    def _has_begun(self) -> bool:
+    def _has_started(self) -> bool:
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -33,37 +33,37 @@ class Average(WeightAveraging):
         super().setup(trainer, pl_module, stage)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # before callbacks that look at what is validated, and while `SaveLast` holds interrupts back, as at the end
-        if self._has_begun:
+        # before callbacks that read the validated weights, and while `SaveLast` defers interrupts, as at the end
+        if self._has_started:
             self._swap_models(pl_module)
-            self._exchanged = True
+            self._swapped = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._exchanged:
+        if self._swapped:
             self._swap_models(pl_module)
-            self._exchanged = False
+            self._swapped = False
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's own would exchange the weights here,"""
+        """Override Lightning's, which would swap the weights here."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """and back again here."""
+        """Override Lightning's, which would swap the weights back here."""
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._has_begun:
+        if self._has_started:
             super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._average_model = None  # from here on the network is what is loaded into it
+        self._average_model = None  # from here on, weights loaded into the network are used as they are
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._exchanged:
+        if self._swapped:
             average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
             checkpoint.update(current_model_state=current, state_dict=average)
-        elif self._average_model is not None and not self._has_begun:
+        elif self._average_model is not None and not self._has_started:
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     def on_load_checkpoint(
@@ -76,11 +76,11 @@ class Average(WeightAveraging):
 class WeightAverage(Average):
     """An exponential moving average of the weights.
 
-    At the n-th update no more than ``(1 + n) / (10 + n)`` of the average stays: else the weights that a short training
-    began with would be most of it.
+    At the n-th update the decay is at most ``(1 + n) / (10 + n)``, as the initial weights would otherwise dominate the
+    average of a short training.
 
     Args:
-        decay: share of the average that stays at an update, in the end.
+        decay: the decay rate, reached after a number of updates.
         update_every_n_steps: optimiser steps between two updates.
     """
 
@@ -90,8 +90,8 @@ class WeightAverage(Average):
         self.update_every_n_steps = update_every_n_steps
 
         def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
-            kept = ((1 + updates) / (10 + updates)).clamp(max=decay)  # on the device, which nothing waits for
-            return kept * averaged + (1 - kept) * current
+            rate = ((1 + updates) / (10 + updates)).clamp(max=decay)  # on the device, without synchronisation
+            return rate * averaged + (1 - rate) * current
 
         super().__init__(avg_fn=average)
 
@@ -100,30 +100,32 @@ class WeightAverage(Average):
 
 
 class StochasticWeightAverage(Average):
-    """The mean of the weights after each of the last optimiser steps (Izmailov et al. 2018, arXiv 1803.05407).
+    """The mean of the weights over the last optimiser steps (Izmailov et al. 2018, arXiv 1803.05407).
 
-    Before these the network itself is validated. Statistics of batch norms are averaged too;
-    `gt.train.callbacks.NormStatistics` takes them anew, as the paper does.
+    Before these, the network itself is validated. Batch-norm statistics are averaged too;
+    `gt.train.callbacks.NormStatistics` recomputes them, as in the paper.
 
     Args:
-        start: share of the training's steps after which averaging begins.
+        start: fraction of the training's steps after which averaging begins.
     """
 
     def __init__(self, start: float = 0.75) -> None:
         below_one(start, "start")
-        # given, because PyTorch's default cannot average the batches that a norm has counted, on a GPU
+        # explicit, because PyTorch's default cannot average the integer batch counters of norms on a GPU
         super().__init__(avg_fn=get_swa_avg_fn())
         self.start = start
-        self._first = 0  # the number of the first step that counts, from 0
+        self._first_step = 0  # index of the first averaged step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raises UserError where the training has no end, of which there is no share."""
+        """Raise UserError if the training has no fixed length."""
         steps = all_steps(trainer)
         if steps < 0:
-            raise UserError("callbacks=swa averages the last share of the steps: set trainer.max_epochs or max_steps")
-        self._first = int(self.start * steps)
-        if trainer.global_step < self._first and self._average_model is not None:
-            self._average_model.n_averaged.zero_()  # of a run that goes on for longer the end comes later
+            raise UserError(
+                "callbacks=swa averages the last steps of the training: set trainer.max_epochs or max_steps"
+            )
+        self._first_step = int(self.start * steps)
+        if trainer.global_step < self._first_step and self._average_model is not None:
+            self._average_model.n_averaged.zero_()  # resumed with a longer training, averaging begins later
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return step_idx is not None and step_idx >= self._first
+        return step_idx is not None and step_idx >= self._first_step

@@ -1,4 +1,4 @@
-"""A line on a run that other programs slow down many times over."""
+"""Warns if other programs slow down a run by competing for its CPU cores."""
 
 import resource
 import time
@@ -8,45 +8,48 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-WINDOW = 20.0  # seconds that are looked at together
-OFTEN = 50.0  # times a second that a thread loses its core: 16 where it is alone, 90 and more beside another program
-BUSY = 0.75  # share of the time for which threads have their cores: all where they are alone, 0.65 and less beside one
+WINDOW = 20.0  # seconds per measurement
+MAX_PREEMPTIONS = 50.0  # preemptions per second and thread: 16 if it runs alone, 90 and more beside another program
+MIN_USAGE = 0.75  # fraction of time for which threads run: 1 if alone, 0.65 and less beside another program
 
 
 class Contention(Callback):
-    """Says once that other processes want the cores on which this one computes by several threads.
+    """Prints a warning, once, if other processes compete for the cores on which this one runs several threads.
 
-    On a CPU several threads share each operation, and all wait for the last. One that has lost its core to another
-    program holds up the others, so that a step may take ten times as long; with fewer threads it does not. The system
-    counts how often it takes a core from a thread that could go on. That alone says little where it gets it back at
-    once, nor does a small share of the cores where loading goes by one thread: both together do.
+    On a CPU several threads share each operation, and all wait for the slowest. One that is preempted by another
+    program delays the others, so that a step may take ten times as long; fewer threads avoid that. Neither the number
+    of involuntary context switches, which may be short, nor low CPU usage, which may come from single-threaded
+    loading, is conclusive on its own; both together are.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         threads = torch.get_num_threads() if pl_module.device.type == "cpu" else 1
-        self._threads = threads if trainer.is_global_zero and threads > 1 else 0  # 0: there is nothing to say
-        self._begin()
+        self._threads = threads if trainer.is_global_zero and threads > 1 else 0  # 0: nothing to warn about
+        self._reset()
 
-    def _begin(self) -> None:
-        self._start, self._lost, self._worked = time.monotonic(), _cores_lost(), time.process_time()
+    def _reset(self) -> None:
+        self._start, self._preempted, self._cpu_time = time.monotonic(), _preemptions(), time.process_time()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._threads or (passed := time.monotonic() - self._start) < WINDOW:
+        if not self._threads or (elapsed := time.monotonic() - self._start) < WINDOW:
             return
-        seconds = self._threads * passed
-        if _cores_lost() - self._lost > OFTEN * seconds and time.process_time() - self._worked < BUSY * seconds:
+        seconds = self._threads * elapsed
+        if (
+            _preemptions() - self._preempted > MAX_PREEMPTIONS * seconds
+            and time.process_time() - self._cpu_time < MIN_USAGE * seconds
+        ):
             print(
-                f"other processes want the same cores, and the {self._threads} threads of this one wait for one "
+                f"other processes compete for the same cores, and the {self._threads} threads of this one wait for one "
                 f"another: with fewer, such as OMP_NUM_THREADS={self._threads // 2} before the command, it may be "
-                "several times as fast",
+                "several times faster",
                 flush=True,
             )
             self._threads = 0
-        self._begin()
+        self._reset()
 
 
-def _cores_lost() -> int:
-    """How often a thread of this process has lost its core to another one, although it could have gone on."""
+def _preemptions() -> int:
+    """The number of involuntary context switches of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -1,4 +1,4 @@
-"""Norms whose parameters are not trained."""
+"""Batch norms whose parameters are frozen."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FrozenNorms(Callback):
-    """Has norms that are frozen use the statistics that they have; `gt.train.task.Task` adds it by itself."""
+    """Keeps frozen batch norms in eval mode, with their saved statistics; `gt.train.task.Task` adds it by itself."""
 
-    def on_train_batch_start(  # not of an epoch: a run that goes on within one never begins it
+    def on_train_batch_start(  # not `on_train_epoch_start`, which a run that resumes within an epoch skips
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         for module in pl_module.modules():
-            own = list(module.parameters(recurse=False))
-            if isinstance(module, _BatchNorm) and own and not any(parameter.requires_grad for parameter in own):
+            params = list(module.parameters(recurse=False))
+            if isinstance(module, _BatchNorm) and params and not any(parameter.requires_grad for parameter in params):
                 module.eval()

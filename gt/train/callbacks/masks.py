@@ -1,4 +1,4 @@
-"""Masks that follow the training."""
+"""Schedules masks over the course of training."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from gt.train.length import all_steps
 
 
 class MaskSchedule(Callback):
-    """Has the masks of each `gt.masks.Schedule` of a network take turns; `gt.train.task.Task` adds it by itself.
+    """Advances each `gt.masks.Schedule` of a network; `gt.train.task.Task` adds it by itself.
 
-    Where epochs are counted a mask changes between two of them, else between two steps.
+    Masks change between epochs, or between steps if the training is limited by steps alone.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raises UserError where the training has no end, of which there is no share."""
+        """Raise UserError if the training has no fixed length."""
         if all_steps(trainer) < 0:
             raise UserError("mask.schedule gives each mask a share of the steps: set trainer.max_epochs or max_steps")
 

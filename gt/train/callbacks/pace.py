@@ -1,4 +1,4 @@
-"""How fast a training goes, and how far each of its steps moves the weights; what loggers are told beside the loss."""
+"""Logs the speed of training, its memory, gradient norms and update sizes."""
 
 import resource
 import sys
@@ -17,26 +17,26 @@ GIB = 2**30
 
 
 def _is_due(trainer: pl.Trainer) -> bool:
-    """Whether loggers are told of this step, see ``trainer.log_every_n_steps``."""
+    """Whether this step is logged, see ``trainer.log_every_n_steps``."""
     return bool(trainer._logger_connector.should_update_logs)
 
 
 class Pace(Callback):
-    """Logs ``speed/graphs_per_s``, ``speed/nodes_per_s`` (of texts ``tokens_per_s``), ``speed/edges_per_s``.
+    """Logs ``speed/graphs_per_s``, ``speed/nodes_per_s`` (``tokens_per_s`` for texts) and ``speed/edges_per_s``.
 
-    All processes together, without padding, since the step that was logged before; validation and what else happens
-    between steps does not count. And ``memory/peak_gib``, the most that this process has held: of a GPU, on one.
+    They cover all ranks, without padding, since the last logged step, excluding validation. Also logs
+    ``memory/peak_gib``, the peak memory of this process, or on a GPU that of the GPU.
     """
 
     def __init__(self) -> None:
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._graphs = self._nodes = self._edges = 0
         self._seconds, self._start = 0.0, time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin()
+        self._reset()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
@@ -56,23 +56,23 @@ class Pace(Callback):
         nodes = "tokens" if schema.is_language_model else "nodes"
         for name, count in (("graphs", self._graphs), (nodes, self._nodes), ("edges", self._edges)):
             pl_module.log(f"speed/{name}_per_s", count / max(self._seconds, 1e-9), rank_zero_only=True)
-        pl_module.log("memory/peak_gib", _peak(pl_module.device) / GIB, rank_zero_only=True)
-        self._begin()
+        pl_module.log("memory/peak_gib", _peak_memory(pl_module.device) / GIB, rank_zero_only=True)
+        self._reset()
 
 
-def _peak(device: torch.device) -> int:
-    """Bytes that this process has held at most."""
+def _peak_memory(device: torch.device) -> int:
+    """Peak memory of this process in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Updates(Callback):
-    """Logs ``optim/gradient_norm``, before clipping, and ``optim/update_to_weight``: the length of a step by that of
-    all weights, which is about 1e-3 where the learning rate suits.
+    """Logs ``optim/gradient_norm``, before clipping, and ``optim/update_to_weight``, the norm of an update relative to
+    that of the weights, which is about 1e-3 for a suitable learning rate.
 
-    Looked at for the steps that are logged alone: their weights are copied.
+    Computed for logged steps only, as it copies the weights.
     """
 
     def __init__(self) -> None:
@@ -86,9 +86,9 @@ class Updates(Callback):
             return
         weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
-        # an optimiser that takes a loss scale off itself has gradients that still hold it
+        # for an optimiser that unscales inside its step, the gradients still include the loss scale
         scaled = scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False)
-        norm = _length([p.grad for p in weights]) / (scaler.get_scale() if scaled else 1.0)
+        norm = _total_norm([p.grad for p in weights]) / (scaler.get_scale() if scaled else 1.0)
         pl_module.log("optim/gradient_norm", norm, rank_zero_only=True)
         self._weights, self._before = weights, [p.detach().clone() for p in weights]
 
@@ -98,12 +98,12 @@ class Updates(Callback):
         if not self._before:
             return
         steps = [p.detach() - before for p, before in zip(self._weights, self._before, strict=True)]
-        ratio = _length(steps) / _length(self._before).clamp(min=1e-12)
+        ratio = _total_norm(steps) / _total_norm(self._before).clamp(min=1e-12)
         pl_module.log("optim/update_to_weight", ratio, rank_zero_only=True)
         self._weights, self._before = [], []
 
 
-def _length(parts: list[Any]) -> Tensor:
-    """The Euclidean norm of all parts together, whole where each process holds a shard."""
+def _total_norm(parts: list[Any]) -> Tensor:
+    """The Euclidean norm of all tensors together, gathered if they are sharded."""
     norm: Any = nn.utils.get_total_norm(parts)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

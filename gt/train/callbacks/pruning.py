@@ -1,4 +1,4 @@
-"""A run that is one of a sweep's trials says how it stands, and ends early where that is not worth more."""
+"""Reports the validations of a sweep's trial, and ends its run if the trial is pruned."""
 
 import math
 from pathlib import Path
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Pruning(pl.Callback):
-    """Reports each validation to the trial of a sweep that a run belongs to, and ends the run if that is pruned.
+    """Reports each validation to the sweep's trial to which a run belongs, and ends the run if that is pruned.
 
-    A run that is of no sweep (see `gt.train.study`), or of one for several objectives, goes on undisturbed.
+    Does nothing for a run that belongs to no sweep (see `gt.train.study`), or to one with several objectives.
 
     Args:
         pruner: one of Optuna's; it compares trials after the same number of validations.
-        monitor: what is reported, at its best so far.
-        mode: whether that is to be small or large.
+        monitor: metric to report, at its best so far.
+        mode: whether it is to be minimised or maximised.
         dirpath: the run's folder of checkpoints.
     """
 

@@ -1,4 +1,4 @@
-"""Memory for time: what a block computes is computed again when the gradients need it, rather than kept."""
+"""Activation checkpointing: trades time for memory by recomputing activations in the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,9 +15,9 @@ from gt.train.context_parallel import ContextParallel
 
 
 class ActivationCheckpointing(Callback):
-    """Keeps of each block only what goes into it (Chen et al. 2016): a step takes a third longer, values are the same.
+    """Only saves the inputs of each block (Chen et al. 2016): a step takes a third longer, with the same results.
 
-    What was drawn at random is drawn alike the second time, and running statistics move once.
+    The recomputation draws the same random numbers, and does not update running statistics again.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -25,10 +25,10 @@ class ActivationCheckpointing(Callback):
             return
         blocks = getattr(pl_module.net, "blocks", None)
         if not isinstance(blocks, nn.ModuleList):
-            raise UserError("callbacks=activation_checkpointing: this model has no blocks that it could compute again")
+            raise UserError("callbacks=activation_checkpointing: this model has no blocks to recompute")
         if isinstance(trainer.strategy, ContextParallel):
             raise UserError(
-                "callbacks=activation_checkpointing: trainer=context_parallel runs blocks in parts: leave it out"
+                "callbacks=activation_checkpointing does not work with trainer=context_parallel: leave it out"
             )
         for block in blocks:
             checkpoint(block, context_fn=_contexts_of(block))
@@ -37,18 +37,18 @@ class ActivationCheckpointing(Callback):
 def _contexts_of(block: nn.Module) -> Any:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         gpus = {parameter.device for parameter in block.parameters() if parameter.is_cuda}
-        # PyTorch looks for the devices among the tensors that a block is called with: it is called with none
-        return nullcontext(), _again(block, [(gpu, torch.cuda.get_rng_state(gpu)) for gpu in gpus])
+        # PyTorch looks for devices among the tensor arguments of a block, which has none
+        return nullcontext(), _recomputing(block, [(gpu, torch.cuda.get_rng_state(gpu)) for gpu in gpus])
 
     return contexts
 
 
 @contextmanager
-def _again(block: nn.Module, drawn: list[tuple[torch.device, Tensor]]) -> Iterator[None]:
-    """Within, a block computes what it did when the random state of its devices was ``drawn``, and leaves no trace."""
+def _recomputing(block: nn.Module, rng_states: list[tuple[torch.device, Tensor]]) -> Iterator[None]:
+    """Context manager for recomputing a block with the given random states of its GPUs, preserving its buffers."""
     buffers = [(buffer, buffer.clone()) for buffer in block.buffers()]
-    with torch.random.fork_rng([gpu for gpu, _ in drawn]):
-        for gpu, state in drawn:
+    with torch.random.fork_rng([gpu for gpu, _ in rng_states]):
+        for gpu, state in rng_states:
             torch.cuda.set_rng_state(state, gpu)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Statistics of batch norms that are those of the weights which are validated, and not a trail of earlier ones."""
+"""Recomputes batch-norm statistics for the weights that are validated."""
 
 from itertools import islice
 from typing import Any
@@ -12,13 +12,14 @@ from gt.ranges import at_least
 
 
 class NormStatistics(Callback):
-    """Takes the statistics of batch norms anew before each validation, as means over training batches (GRASS).
+    """Recomputes batch-norm statistics before each validation, as means over training batches (GRASS).
 
-    A running average trails the weights, and random masks move what is averaged (Wu & Johnson 2021, arXiv 2105.07576).
-    Nothing is dropped meanwhile; a random mask is drawn once for each batch. Norms that are frozen keep theirs.
+    A running average lags behind the weights, and random masks shift the distribution that is averaged (Wu & Johnson
+    2021, arXiv 2105.07576). Dropout is off meanwhile; a random mask is sampled once for each batch. Frozen norms keep
+    their statistics.
 
     Args:
-        batches: of each process, so many.
+        batches: number of batches of each rank.
     """
 
     def __init__(self, batches: int = 100) -> None:
@@ -34,13 +35,13 @@ class NormStatistics(Callback):
         norms = [norm for norm in norms if all(parameter.requires_grad for parameter in norm.parameters())]
         if trainer.state.fn != "fit" or not norms:
             return
-        # always those of the first epoch, so that a run that goes on takes the same
+        # always the batches of the first epoch, so that a resumed run uses the same ones
         batches, dataset = data.batches("train", rank=trainer.global_rank, world=data.world), data.dataset("train")
         batches.readings = data.readings
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the mean of all
+            norm.momentum = None  # cumulative average
         parts = [net, *norms]
         depth, net.stochastic_depth = getattr(net, "stochastic_depth", 0.0), 0.0
         with torch.random.fork_rng(devices=[pl_module.device] if pl_module.device.type == "cuda" else []):
