@@ -8,7 +8,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from gt.cli.command import prepared
+from gt.cli.command import prepare_arguments
 from gt.cli.composing import remove_leftovers
 from gt.cli.config_files import CONFIGS, Files
 from gt.cli.program import importing, quick_exit
@@ -42,7 +42,7 @@ def command() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to `one_line`
     with one_line(), ranking():
         with importing():
-            sys.argv[1:] = shared_folder_arguments(prepared(sys.argv[1:]))
+            sys.argv[1:] = shared_folder_arguments(prepare_arguments(sys.argv[1:]))
         main()
 
 

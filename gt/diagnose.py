@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         from rich.progress import track
 
         from gt.cli.diagnosis import WIDE, draw, sample_batches, table
-        from gt.cli.new_data import check_schema, check_unchanged, opened
+        from gt.cli.new_data import check_schema, check_unchanged, open_run_data
         from gt.inference.diagnostics import diagnose
         from gt.layers import attention_layers
         from gt.model import GraphTransformer
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     for _, layer in attention_layers(net):
         layer.backend = "auto"  # same numbers; some backends have no gradients on some devices
     folder = path.resolve().parent.parent
-    _, data = opened(folder, options.overrides, options.trust, Models([task], answers=False))
+    _, data = open_run_data(folder, options.overrides, options.trust, Models([task], answers=False))
     check_schema(task.schema, data.schema)
     check_unchanged(task, data, options.overrides)
     split = options.split or data.last_split()

@@ -49,16 +49,16 @@ def main(argv: Sequence[str]) -> None:
     with importing():
         from gt.cli.explanation import explain
         from gt.cli.explanation_page import page
-        from gt.cli.new_data import are_new, check_learned, check_schema, check_unchanged, opened
+        from gt.cli.new_data import check_learned, check_schema, check_unchanged, chooses_new_data, open_run_data
         from gt.data.datamodule import ALL
         from gt.data.files import write_bytes
         from gt.prediction.models import Models
-        from gt.schema import number
+        from gt.schema import format_number
     folder = path.resolve().parent.parent
-    all_samples = options.split in (None, ALL) and are_new(options.overrides)
+    all_samples = options.split in (None, ALL) and chooses_new_data(options.overrides)
     if all_samples:
         check_learned(options.overrides)
-    _, data = opened(folder, options.overrides, options.trust, Models([task]), new=all_samples)
+    _, data = open_run_data(folder, options.overrides, options.trust, Models([task]), new=all_samples)
     check_schema(task.schema, data.schema)
     if not all_samples:
         check_unchanged(task, data, options.overrides)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in explained.faithfulness.items():
         top = explained.scores[name].argsort(descending=True)[:5].tolist()
         top_names = ", ".join(map(explained.node_name, top))
-        print(f"{name:20}  faithfulness {number(value):>8}  highest: {top_names}")
+        print(f"{name:20}  faithfulness {format_number(value):>8}  highest: {top_names}")
     print(f"page  {out}")
 
 

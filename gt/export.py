@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gt.cli.program import add_trust, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
-from gt.schema import many
+from gt.schema import pluralise
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     with importing():
         import torch
 
-        from gt.cli.new_data import check_schema, opened
+        from gt.cli.new_data import check_schema, open_run_data
         from gt.data.files import write_bytes
         from gt.prediction import export
         from gt.prediction.asking import single_graphs
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         from gt.prediction.one_graph import OneGraph
         from gt.train.job import RESULT, read_json
     run = path.resolve().parent.parent
-    data = opened(run, options.overrides, options.trust, Models([task]))[1]
+    data = open_run_data(run, options.overrides, options.trust, Models([task]))[1]
     check_schema(task.schema, data.schema)
     folder: Path = options.out or run / "export"
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     for name, result in results.items():
         if isinstance(result, float):
             inputs = single.described(example)
-            files[name] = f"within {result:.1e} of the original on {many(len(batches), 'graph')}"
+            files[name] = f"within {result:.1e} of the original on {pluralise(len(batches), 'graph')}"
             print(f"{folder / name}: {files[name]}")
         elif isinstance(result, ImportError):
             files[name] = f"not written: {result.name} is not installed"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from gt.schema import many
+from gt.schema import pluralise
 from gt.transforms import outside_transforms
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class GraphBatch:
                     raise ValueError(f"graph {number} has no {name}, but other graphs of the batch do")
                 if value is not None and name != "y" and len(value) != count:
                     unit = "edge" if name == "edge_attr" else "node"
-                    raise ValueError(f"graph {number} has {len(value)} rows of {name} for {many(count, unit)}")
+                    raise ValueError(f"graph {number} has {len(value)} rows of {name} for {pluralise(count, unit)}")
             return torch.cat(rows) if rows else None
 
         standard = {"x", "edge_index", "edge_attr", "y", "ptr", "batch"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gt.schema import UNLABELLED, Kind, Schema, number
+from gt.schema import UNLABELLED, Kind, Schema, format_number
 from gt.transforms import outside_transforms
 
 MIN_POSITIVE = 1e-37  # about the smallest normal float32, whose logarithm is finite
@@ -43,18 +43,20 @@ def total_loss(schema: Schema, prediction: Tensor, target: Tensor, loss: Loss | 
         prediction: (rows, outputs), or (rows, positions * outputs) with several positions.
         target: (rows,) or (rows, positions) classes, `UNLABELLED` where missing, or (rows, outputs), NaN where missing;
             further columns are ignored.
-        loss: replaces the default loss, see `labelled` for its arguments. Predicted and true numbers are passed as the
-            network learns them: standardised by the schema's mean and scale, after a logarithm with ``schema.log``.
-            Class weights of the schema are ignored.
+        loss: replaces the default loss, see `select_labelled` for its arguments. Predicted and true numbers are passed
+            as the network learns them: standardised by the schema's mean and scale, after a logarithm with
+            ``schema.log``. Class weights of the schema are ignored.
     """
     prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))  # 16 bits are too few for a sum
     if loss is not None:
         if schema.kind == "regression":
-            prediction, target = (learned(schema, numbers.view_as(prediction)) for numbers in (prediction, target))
-        prediction, target = labelled(schema, prediction, target)
+            prediction, target = (
+                to_network_units(schema, numbers.view_as(prediction)) for numbers in (prediction, target)
+            )
+        prediction, target = select_labelled(schema, prediction, target)
         weight = prediction.new_full((), len(target))
         return (loss(prediction, target) * weight if len(target) else zero_loss(prediction, loss)), weight
-    prediction, target = aligned(schema, prediction, target)
+    prediction, target = align(schema, prediction, target)
     weights = constant(schema.weights, prediction.dtype, prediction.device) if schema.weights else None
     if schema.kind == "multiclass":
         total = F.cross_entropy(prediction, target, weights, ignore_index=UNLABELLED, reduction="sum")
@@ -102,7 +104,7 @@ def zero_loss(prediction: Tensor, loss: Loss | None) -> Tensor:
     return 0.0 * sum((parameter.sum() for parameter in parameters), prediction.sum())
 
 
-def learned(schema: Schema, numbers: Tensor) -> Tensor:
+def to_network_units(schema: Schema, numbers: Tensor) -> Tensor:
     """Convert numbers (rows, outputs) from the data's units to those that the network learns, see `Schema`."""
     if schema.log:
         numbers = numbers.clamp(min=MIN_POSITIVE).log()
@@ -118,14 +120,14 @@ def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.devic
     return outside_transforms(lambda: torch.tensor(numbers, dtype=dtype, device=device))
 
 
-def labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def select_labelled(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Select labelled entries: log-odds (K, classes) and classes (K,), or log-odds or numbers (K,) and targets (K,)."""
-    prediction, target = aligned(schema, prediction, target)
+    prediction, target = align(schema, prediction, target)
     has_label = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
     return prediction[has_label], target[has_label]
 
 
-def aligned(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def align(schema: Schema, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Reshape to log-odds (rows * positions, classes) and classes (rows * positions,), or both to (rows, outputs)."""
     if schema.kind == "multiclass":
         return prediction.reshape(-1, schema.outputs), classes(schema, target)
@@ -153,7 +155,7 @@ def both_answers(target: Tensor) -> Tensor:
     return (target == 0).any(0) & (target == 1).any(0)
 
 
-def undefined(schema: Schema, target: Tensor) -> str:
+def undefined_reason(schema: Schema, target: Tensor) -> str:
     """Why targets of yes/no tasks cannot be ranked: ``one class`` per task, or ``no label``; '' if they can."""
     if schema.kind != "binary":
         return ""
@@ -163,9 +165,9 @@ def undefined(schema: Schema, target: Tensor) -> str:
     return "no label" if target.isnan().all() else "one class"
 
 
-def shown(value: float, reason: str = "") -> str:
+def format_score(value: float, reason: str = "") -> str:
     """Format a score; NaN becomes ``undefined``, with the reason if there is one."""
-    return f"undefined{f' ({reason})' if reason else ''}" if math.isnan(value) else number(value)
+    return f"undefined{f' ({reason})' if reason else ''}" if math.isnan(value) else format_number(value)
 
 
 def suits(loss: Loss, kind: Kind) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, classification
 
 from gt.errors import UserError, nearest
-from gt.losses import Criterion, aligned, classes, output_targets
+from gt.losses import Criterion, align, classes, output_targets
 from gt.schema import UNLABELLED, Kind, Schema
 from gt.task_metrics import Errors, Fit, Ranking
 
@@ -98,7 +98,7 @@ class Labels(Metric):
 
 
 class LabelledMetric(MetricWrapper):
-    """A metric of the labelled entries, see `labelled`; for several numbers or binary tasks, the mean over tasks.
+    """A metric of the labelled entries, see `gt.losses.select_labelled`; the mean over several numbers or binary tasks.
 
     A task counts if it has a label and the metric is defined for it; without such a task, or with a prediction of NaN,
     the result is NaN. Binary tasks have the classes 0 and 1 and are passed as the log-odds of 1 or, to a metric with
@@ -117,7 +117,7 @@ class LabelledMetric(MetricWrapper):
         return [self.metric, *self.others]
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        prediction, target = aligned(self.schema, prediction, target)
+        prediction, target = align(self.schema, prediction, target)
         if self.schema.kind == "multiclass":
             prediction, target = prediction[:, None], target[:, None]
         labelled = target != UNLABELLED if self.schema.kind == "multiclass" else ~target.isnan()

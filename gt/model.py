@@ -14,16 +14,16 @@ from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.layers.agreement import check_masks, check_streams, turns
+from gt.layers.agreement import check_masks, check_streams, masks_of
 from gt.layers.base import Layer, State
 from gt.layers.block import Blend, Factory, block_cycle
 from gt.layers.depth import stochastic_depth
-from gt.layers.steps import fits
+from gt.layers.steps import broadcasts_to
 from gt.layers.traits import parts_of, reads_of, uses_mask
 from gt.layers.weights import draw_glorot, draw_normal
 from gt.masks import Complete, Mask, Schedule, WideBatch, with_virtual_nodes
-from gt.masks.random import redrawn
-from gt.norms import normalised
+from gt.masks.random import redraw_mask
+from gt.norms import apply_norm
 from gt.ranges import at_least, below_one, positive
 from gt.schema import Schema
 from gt.units import Units
@@ -158,7 +158,7 @@ class GraphTransformer(nn.Module):
         for concat, feature in features:
             x = x if concat else x + feature
         x = x.to(next(self.parameters()).dtype)  # the encodings of a 16-bit network may be float32
-        return self.dropout(normalised(self.embedding_norm, x, batch))
+        return self.dropout(apply_norm(self.embedding_norm, x, batch))
 
     def _check_features(self, features: Sequence[tuple[int, Tensor]], rows: int) -> None:
         """Check that node encodings can be concatenated with, or added to, the node features.
@@ -168,7 +168,7 @@ class GraphTransformer(nn.Module):
         """
         for encoding, (concat, feature) in zip(self._writing("x"), features, strict=True):
             shape = getattr(feature, "shape", None)
-            if shape is None or not fits(shape, (rows, shape[-1] if concat else self.width)):
+            if shape is None or not broadcasts_to(shape, (rows, shape[-1] if concat else self.width)):
                 name, expected = type(encoding).__name__, (rows, "any" if concat else self.width)
                 raise UserError(f"{name} gives nodes {shape and tuple(shape)}; expected {expected}")
 
@@ -198,7 +198,7 @@ class GraphTransformer(nn.Module):
         if not self.redraw:
             return [self.masks]
         draws = torch.randint(1 << 31, (1,)).tolist() if self.training else range(self.redraw)
-        return [[redrawn(mask, draw) for mask in self.masks] for draw in draws]
+        return [[redraw_mask(mask, draw) for mask in self.masks] for draw in draws]
 
     def _predicted(self, batch: GraphBatch, masks: Sequence[Mask]) -> Tensor:
         x = self.embed(batch)
@@ -226,10 +226,10 @@ class GraphTransformer(nn.Module):
             wide.memo.pop(mask)  # the next pass has a different draw
         final = state.x if self.jump is None else self.jump(states)
         if isinstance(wide, WideBatch) and getattr(self.head, "reads_virtual", False):
-            final = normalised(self.norm, final, wide)  # virtual nodes included, as within blocks
+            final = apply_norm(self.norm, final, wide)  # virtual nodes included, as within blocks
             return self.in_units(self.head(final.index_select(0, wide.real), batch, final[wide.virtual]))
         x = final.index_select(0, wide.real) if isinstance(wide, WideBatch) else final
-        return self.in_units(self.head(normalised(self.norm, x, batch), batch))
+        return self.in_units(self.head(apply_norm(self.norm, x, batch), batch))
 
     def in_units(self, out: Tensor) -> Tensor:
         """Convert the head's output (rows, outputs) to the units of the data, in at least float32."""
@@ -241,7 +241,7 @@ class GraphTransformer(nn.Module):
         fixed = [
             (mask, block)
             for mask, block in zip(self.masks, self.blocks, strict=True)
-            if not self.redraw or redrawn(mask, 0) == mask
+            if not self.redraw or redraw_mask(mask, 0) == mask
         ]
         layers: set[Reading] = {
             (mask, part.demand(device, half) if isinstance(part, Layer) else None)
@@ -281,7 +281,7 @@ class GraphTransformer(nn.Module):
     def masks_of_training(self) -> list[Mask]:
         """The masks that some layer uses at any time during training, in order and without duplicates."""
         used = [mask for mask, block in zip(self.scheduled, self.blocks, strict=True) if uses_mask(block)]
-        return list(dict.fromkeys(turn for mask in used for turn in turns(mask)))
+        return list(dict.fromkeys(turn for mask in used for turn in masks_of(mask)))
 
     def parameter_count(self) -> int:
         """Number of trainable parameters; tied ones count once."""

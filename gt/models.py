@@ -46,7 +46,7 @@ def row(name: str) -> list[str]:
     """The table row of a model."""
     from hydra import compose, initialize_config_dir
 
-    from gt.layers import declared, name_of, parts_of, reads_of
+    from gt.layers import declared_attribute, name_of, parts_of, reads_of
     from gt.schema import Schema
     from gt.train.network import build, network_config
 
@@ -61,7 +61,7 @@ def row(name: str) -> list[str]:
     reads = [read for read in ("edges", "pairs", "graph") if any(reads_of(part) == read for _, part in parts)]
     costs = {"self": lambda mask: "N", "edges": lambda mask: "E", "pairs": pair_cost}
     terms = dict.fromkeys(
-        declared(part, "cost", "?") if (read := reads_of(part)) == "graph" else costs[read](mask)
+        declared_attribute(part, "cost", "?") if (read := reads_of(part)) == "graph" else costs[read](mask)
         for mask, part in parts
     )
     if len(terms) > 1:

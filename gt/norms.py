@@ -48,7 +48,7 @@ def mixes_rows(norm: nn.Module) -> bool:
     return bool(getattr(norm, "mixes_rows", batch_norm or by_graph(norm)))
 
 
-def normalised(
+def apply_norm(
     norm: nn.Module, rows: Tensor, batch: GraphBatch, stream: str = "x", readers: Tensor | None = None
 ) -> Tensor:
     """Apply ``norm`` to rows (R, width), with batch statistics taken over real rows only.

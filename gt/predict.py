@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gt.cli.program import add_device, add_trust, device_of, import_from_here, importing, quick_exit
 from gt.errors import Parser, UserError, one_line
-from gt.schema import many
+from gt.schema import pluralise
 
 OTHER_FORMATS = (".parquet", ".feather", ".json", ".jsonl", ".tsv", ".xls", ".xlsx", ".zip")  # not supported for output
 
@@ -67,11 +67,11 @@ def main(argv: Sequence[str]) -> None:
         import pandas as pd
 
         from gt.allocation import keep_freed_memory
-        from gt.cli.new_data import are_new, check_learned, check_schema, check_unchanged, opened
+        from gt.cli.new_data import check_learned, check_schema, check_unchanged, chooses_new_data, open_run_data
         from gt.cli.pairs import ask_pairs
         from gt.data.datamodule import ALL
         from gt.data.graphs import Stored
-        from gt.losses import shown
+        from gt.losses import format_score
         from gt.prediction.asking import calibrate, predict
         from gt.prediction.attention import check_attended, write_attended
         from gt.prediction.by_target import ErrorsByTarget
@@ -85,11 +85,11 @@ def main(argv: Sequence[str]) -> None:
     models = Models(tasks, options.dropout, options.embeddings is not None, answers)
     folder = paths[0].resolve().parent.parent
     device = device_of(options.device)
-    is_new, has_pairs = are_new(options.overrides), options.pairs is not None
+    is_new, has_pairs = chooses_new_data(options.overrides), options.pairs is not None
     predict_all = is_new if has_pairs else options.split == ALL or (options.split is None and is_new)
     if predict_all:
         check_learned(options.overrides)
-    cfg, data = opened(folder, options.overrides, options.trust, models, new=predict_all)
+    cfg, data = open_run_data(folder, options.overrides, options.trust, models, new=predict_all)
     check_schema(models.schema, data.schema)
     for task in [] if predict_all else tasks:
         check_unchanged(task, data, options.overrides)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
     if calibrated:
         if split == "valid":
             raise UserError("calibration is fitted on the validation split: predict another split or new data")
-        run_data = opened(folder, [], options.trust, models)[1] if predict_all else data
+        run_data = open_run_data(folder, [], options.trust, models)[1] if predict_all else data
         for task in tasks:
             check_unchanged(task, run_data, [] if predict_all else options.overrides)
         calibration, line = calibrate(models, run_data, device, options.level, options.calibrate)
@@ -117,12 +117,14 @@ def main(argv: Sequence[str]) -> None:
     out: Path = options.out or folder / f"predictions-{split}.csv"
     write(predictions.table, out)
     scores, target_scores = predictions.scores, [] if by_target is None else by_target.reported
-    score_text = "".join(f"  {name} {shown(value)}" for name, value in scores.items() if name not in target_scores)
+    score_text = "".join(
+        f"  {name} {format_score(value)}" for name, value in scores.items() if name not in target_scores
+    )
     rows, unreadable = len(predictions.table), predictions.unreadable
     split_text = "" if predict_all else f" of the {split} split"
     ensemble_text = f" by {models}" if models.members > 1 else ""
     noun = "prediction" if models.supervised else "row"
-    print(f"{many(rows - len(unreadable), noun)}{split_text}{ensemble_text}: {out}{score_text}")
+    print(f"{pluralise(rows - len(unreadable), noun)}{split_text}{ensemble_text}: {out}{score_text}")
     if by_target is not None and scores:
         print("\n".join(by_target.lines(scores)))
     if predictions.embeddings is not None:
@@ -133,7 +135,8 @@ def main(argv: Sequence[str]) -> None:
         listed = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.csv')}.unreadable.csv")
         write(pd.DataFrame({"row": list(unreadable), "reason": list(unreadable.values())}), listed)
         print(
-            f"{many(len(unreadable), 'row')} of {rows:,} could not be read and have no prediction, listed in {listed}"
+            f"{pluralise(len(unreadable), 'row')} of {rows:,} could not be read and have no prediction, "
+            f"listed in {listed}"
         )
     if isinstance(data, Stored) and models.supervised:
         names = [name for name in predictions.table if str(name).startswith("prediction")]
@@ -145,11 +148,11 @@ def write_rows(rows: "np.ndarray", path: Path) -> str:
     """Write an array as ``.npy``; returns its shape and path for printing."""
     import numpy as np
 
-    from gt.data.files import whole
+    from gt.data.files import atomic_file
 
     path = path if path.suffix == ".npy" else path.with_name(f"{path.name}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as file:
+    with atomic_file(path) as file:
         np.save(file, rows)
     return f"{tuple(rows.shape)}: {path}"
 

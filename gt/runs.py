@@ -33,8 +33,8 @@ def main() -> None:
         from rich.table import Table
 
         from gt.cli.run_list import available_values, check_key, matching, runs_below
-        from gt.data.files import whole
-        from gt.schema import number
+        from gt.data.files import atomic_file
+        from gt.schema import format_number
 
     folders = [Path(word) for word in options.words if "=" not in word]
     filters = [word for word in options.words if "=" in word]
@@ -71,9 +71,9 @@ def main() -> None:
                 "seed": run.settings.get("seed", ""),
                 **{key: run.settings.get(key, "") for key in options.show},
                 "metric": criterion or "",
-                "valid": "" if best is None else number(best),
-                "test": "" if run.score is None or run.result.get("split") != "test" else number(run.score),
-                "trivial": "" if trivial is None else number(trivial),
+                "valid": "" if best is None else format_number(best),
+                "test": "" if run.score is None or run.result.get("split") != "test" else format_number(run.score),
+                "trivial": "" if trivial is None else format_number(trivial),
                 "begun": f"{run.begun:%Y-%m-%d %H:%M}",
             }
         )
@@ -90,7 +90,7 @@ def main() -> None:
     console.print(table) if console.is_terminal else Console(width=200).print(table)
     print(f"{len(rows)} runs below {top}" if len(rows) > 1 else f"1 run below {top}")
     if options.csv:
-        with whole(options.csv) as file:
+        with atomic_file(options.csv) as file:
             pd.DataFrame(rows).to_csv(file, index=False)
         print(f"table  {options.csv}")
     if options.delete:

@@ -126,15 +126,15 @@ class Schema:
 
     def task(self) -> str:
         """Describe the prediction task: ``to predict for each node: label, one of 3 classes``."""
-        name = f"{several(self.target, 6)}, " if self.target else ""
+        name = f"{format_list(self.target, 6)}, " if self.target else ""
         return f"to predict for each {self.level}: {name}{self.answer()}"
 
     def answer(self) -> str:
         """Describe the type of a target: ``one of 3 classes``."""
         description = {
             "multiclass": "one of its own nodes" if self.pointer else f"one of {self.outputs:,} classes",
-            "binary": many(self.outputs, "yes/no answer"),
-            "regression": many(self.outputs, "real number"),
+            "binary": pluralise(self.outputs, "yes/no answer"),
+            "regression": pluralise(self.outputs, "real number"),
         }[self.kind]
         return f"{description}, at each of {self.positions} positions" if self.positions > 1 else description
 
@@ -148,12 +148,12 @@ def _convert_nested(value: Any, old_type: Any, new_type: Any) -> Any:
     )
 
 
-def many(count: int, noun: str) -> str:
+def pluralise(count: int, noun: str) -> str:
     """Format a count with its noun: ``1 graph``, ``2,000 graphs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def number(value: float, like: float | None = None) -> str:
+def format_number(value: float, like: float | None = None) -> str:
     """Format a score: four decimals, fewer for large numbers, scientific notation for small ones.
 
     Args:
@@ -166,6 +166,6 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:.{max(decimals, 0)}f}"
 
 
-def several(names: Sequence[str], limit: int) -> str:
+def format_list(names: Sequence[str], limit: int) -> str:
     """Format a list of names, truncated to ``limit``."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")

@@ -91,8 +91,8 @@ def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
     if plain():
         return Ends(source, target, nodes), Ends(target, source, nodes)
     return (
-        pairs.kept("ends_of_sources", lambda: Ends(source, target, nodes)),
-        pairs.kept("ends_of_targets", lambda: Ends(target, source, nodes, pairs.rowptr)),
+        pairs.cached("ends_of_sources", lambda: Ends(source, target, nodes)),
+        pairs.cached("ends_of_targets", lambda: Ends(target, source, nodes, pairs.rowptr)),
     )
 
 
@@ -103,7 +103,7 @@ def segment_sum(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None
     )
 
 
-def totals(messages: Tensor, ends: Ends) -> Tensor:
+def scatter_sum(messages: Tensor, ends: Ends) -> Tensor:
     """Sum messages (E, d) over the edges of each node, to (N, d); not differentiable, see `add_up`."""
     if plain():  # a compiler fuses it with the computation of messages
         return messages.new_zeros(ends.count, messages.shape[1]).index_add(0, ends.node, messages)
@@ -116,8 +116,8 @@ def gather(x: Tensor, ends: Ends) -> Tensor:
 
 
 def add_up(messages: Tensor, ends: Ends) -> Tensor:
-    """`totals`, with gradients."""
-    return totals(messages, ends) if plain() else _AddUp.apply(messages, ends)
+    """`scatter_sum`, with gradients."""
+    return scatter_sum(messages, ends) if plain() else _AddUp.apply(messages, ends)
 
 
 def sum_of_sources(x: Tensor, batch: GraphBatch) -> Tensor:
@@ -143,7 +143,7 @@ class _AddUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, messages: Tensor, ends: Ends) -> Tensor:
         ctx.ends = ends
-        return totals(messages, ends)
+        return scatter_sum(messages, ends)
 
     @staticmethod
     @one_by_one
@@ -168,7 +168,7 @@ def whole_degree(batch: GraphBatch) -> Tensor:
     return batch.memo[WHOLE_DEGREES][0] if WHOLE_DEGREES in batch.memo else batch.in_degree
 
 
-def estimated(sums: Tensor, batch: GraphBatch) -> Tensor:
+def rescale_sampled(sums: Tensor, batch: GraphBatch) -> Tensor:
     """Rescale sums (N, d) over sampled edges to unbiased estimates of the sums over all edges.
 
     Returns the sums themselves if the batch holds all edges. Nodes without sampled edges keep their 0.

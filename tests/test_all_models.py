@@ -13,14 +13,14 @@ from torch_geometric.data import Data
 
 from gt.cli.config_files import CONFIGS
 from gt.data.batching import prepare_all
-from gt.data.static import Shape, filled
+from gt.data.static import Shape, pad_batch
 from gt.errors import UserError
 from gt.features import Features
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
 from gt.layers import parts_of
 from gt.losses import loss
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.schema import Schema
 from gt.train.network import build, encodings_of, network_config
 from tests.graphs import random_graph
@@ -70,7 +70,7 @@ def network(name, schema=GRAPHS, keep=everything, mask=None):
     config = config | {"encoding": dict(entry for entry, encoding in kept if keep(encoding))}
     torch.manual_seed(0)
     net = build(config if mask is None else config | {"mask": {"_target_": f"gt.masks.{mask}"}}, schema)
-    if any(redrawn(each, 1) != each for each in net.masks):
+    if any(redraw_mask(each, 1) != each for each in net.masks):
         return network(name, schema, keep, "Complete")
     with torch.no_grad():
         for parameter in net.parameters():
@@ -228,7 +228,7 @@ def test_a_graph_alone_is_predicted_as_in_company(name):
 def test_filling_up_a_static_shape_changes_nothing(name):
     net = network(name)
     batch = batch_of(encoded(net, graphs(*SIZES)))
-    full = filled(batch, [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], GRAPHS)
+    full = pad_batch(batch, [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], GRAPHS)
     same(net(full)[: len(SIZES)], net(batch))
 
 

@@ -19,7 +19,7 @@ from gt.graph import path_graphs
 from gt.inference.analysis import Reach, attention_reach, distance_profiles
 from gt.layers import Attention, ParallelBlock
 from gt.masks import Complete, RandomEdges
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from gt.train.callbacks.attention import NUM_GRAPHS, sample_graphs
@@ -66,7 +66,7 @@ def test_reach_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
         Schema(node_vocab=(5, 5)), 8, 1, partial(ParallelBlock, attention=partial(Attention, heads=2)), mask=mask
     ).eval()
     for draw in (0, 1):
-        net.masks = [redrawn(mask, draw)]
+        net.masks = [redraw_mask(mask, draw)]
         each.append(attention_reach(net, batches))
     net.masks, net.redraw = [mask], 2
     reach = attention_reach(net, batches)

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from gt.cli.arguments import alternatives, expand_keys, parsed, split_flags
-from gt.cli.command import prepared
+from gt.cli.arguments import alternatives, expand_keys, parse_overrides, split_flags
+from gt.cli.command import prepare_arguments
 from gt.data.source import Source
 from gt.errors import UserError
 from tests.command_lines import said
@@ -27,14 +27,14 @@ from tests.command_lines import said
     ],
 )
 def test_a_sweep_is_one_override_for_each_value(argument, lines):
-    (override,) = parsed([argument])
+    (override,) = parse_overrides([argument])
     assert alternatives(override, ["aa", "ab", "b", "c"]) == lines
     for line in lines:
-        assert not parsed([line])[0].is_sweep_override()
+        assert not parse_overrides([line])[0].is_sweep_override()
 
 
 def test_arguments_of_hydra_are_no_overrides():
-    found = parsed(["-m", "seed=1", "--cfg", "job", "-p", "model", "--resolve", "name=a"])
+    found = parse_overrides(["-m", "seed=1", "--cfg", "job", "-p", "model", "--resolve", "name=a"])
     assert [override.input_line for override in found] == ["seed=1", "name=a"]
 
 
@@ -70,7 +70,7 @@ def test_flags_may_stand_anywhere_and_w_and_b_puts_dashes_before_keys(arguments,
 )
 def test_a_flag_that_does_not_exist_is_one_line(arguments, named):
     with pytest.raises(UserError) as caught:
-        prepared(arguments.split())
+        prepare_arguments(arguments.split())
     assert named in said(caught)
 
 

@@ -9,7 +9,7 @@ import torch
 from gt.bench import __main__ as program
 from gt.bench import shapes, steps
 from gt.bench.show import changes, read
-from gt.bench.steps import TRAINER, Row, measured
+from gt.bench.steps import TRAINER, Row, measure
 from gt.graph import path_graphs
 from gt.lottery.compare import Peaks
 from gt.lottery.workloads import random_graphs
@@ -109,6 +109,6 @@ def test_rows_come_from_the_programs_in_turn(monkeypatch):
     monkeypatch.setattr(steps.Loop, "step", lambda self: order.append(type(self.net).__name__))
     monkeypatch.setattr(steps, "trainer_steps", lambda *_: [1.0])
     monkeypatch.setattr(steps, "peak_memory", lambda *_: 0)
-    rows = measured(SMALL["gps_zinc"](), torch.device("cpu"), False, 3, Peaks(1.0, 1.0))
+    rows = measure(SMALL["gps_zinc"](), torch.device("cpu"), False, 3, Peaks(1.0, 1.0))
     assert [type(row) for row in rows] == 3 * [Row]
     assert order[4:10] == 3 * ["GraphTransformer", "PyGNetwork"]

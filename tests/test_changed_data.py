@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gt.cli.new_data import are_new
+from gt.cli.new_data import chooses_new_data
 from gt.errors import UserError
 from gt.explain import main as explain
 from gt.predict import main as predict
@@ -84,7 +84,7 @@ def test_what_programs_made_them_by_makes_no_other_data():
     ],
 )  # fmt: skip
 def test_data_are_new_but_where_the_same_are_dealt_out_anew(overrides, new):
-    assert are_new(overrides) == new
+    assert chooses_new_data(overrides) == new
 
 
 def test_what_one_fold_holds_out_another_was_trained_on(tmp_path, capsys):

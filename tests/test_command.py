@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hydra import compose, initialize_config_dir
 
-from gt.cli.command import check_command, prepared
-from gt.cli.composing import composed
+from gt.cli.command import check_command, prepare_arguments
+from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS, groups
 from gt.errors import UserError, one_line
 from tests.command_lines import said
@@ -45,14 +45,14 @@ def test_what_is_right_stays_as_it_is(arguments):
 
 
 def test_a_dataset_is_shown_before_its_file_is_named():
-    assert "data=molecules" in prepared(["data=molecules", "--cfg", "job"])
+    assert "data=molecules" in prepare_arguments(["data=molecules", "--cfg", "job"])
     with pytest.raises(UserError, match=r"data\.source\.path"):
-        prepared(["data=molecules"])
+        prepare_arguments(["data=molecules"])
 
 
 def test_a_key_of_other_datasets_names_those_that_have_it():
     with pytest.raises(UserError) as refused:
-        prepared(["data=csv_nodes", "data.path=x", "data.batch_size=512"])
+        prepare_arguments(["data=csv_nodes", "data.path=x", "data.batch_size=512"])
     named = str(refused.value).partition("data=")[2].replace(" and", ",").split(", ")
     assert "csv_graphs" in named
     assert "csv_nodes" not in named
@@ -157,7 +157,7 @@ def test_a_key_that_one_option_of_a_sweep_lacks_is_named_with_that_option():
 
 @pytest.mark.parametrize("group", ["logger", "loss", "callbacks", "baseline", "encoding"])
 def test_of_some_groups_none_may_be_chosen(group):
-    assert not composed(prepared([f"{group}=null"])).get(group)
+    assert not compose_config(prepare_arguments([f"{group}=null"])).get(group)
 
 
 @pytest.mark.parametrize("group", ["model", "mask", "trainer", "optim"])
@@ -186,16 +186,16 @@ def test_groups_are_folders_with_options_and_not_those_of_hydra():
 
 def test_hydra_answers_for_itself_and_a_child_process_was_checked(monkeypatch):
     for arguments in (["--help"], ["--info", "all", "modle=x"], ["--info", "modle=x"], ["-sc", "install=bash"]):
-        assert prepared(arguments) == arguments
+        assert prepare_arguments(arguments) == arguments
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert prepared(["modle=x"]) == ["modle=x"]
+    assert prepare_arguments(["modle=x"]) == ["modle=x"]
 
 
 def test_several_values_need_a_multirun():
     with pytest.raises(UserError, match=r"^seed=1,2 gives several values: add -m to run them all$"):
-        prepared(["seed=1,2"])
+        prepare_arguments(["seed=1,2"])
     for arguments in (["-m", "seed=1,2"], ["seed=1,2", "--multirun"], ["hydra.mode=MULTIRUN", "seed=1,2"]):
-        assert sorted(prepared(arguments)) == sorted(arguments)
+        assert sorted(prepare_arguments(arguments)) == sorted(arguments)
 
 
 @pytest.mark.parametrize(

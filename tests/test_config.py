@@ -174,7 +174,7 @@ def target(name: str = "Thing", **values) -> dict[str, Any]:
 def test_parameters_are_those_that_can_be_named():
     assert parameters(Greedy) == {"first": Any, "named": int}
     assert parameters(Thing)["mode"] == Literal["fast", "slow"]
-    assert list(parameters(nearest)) == ["name", "known"]
+    assert list(parameters(nearest)) == ["name", "options"]
 
 
 def config(**sections) -> DictConfig:

@@ -136,8 +136,8 @@ def test_a_right_hint_helps_and_who_trusts_it_is_misled(quiet, own_logging, monk
 def test_the_right_hints_told_again_give_the_score_of_the_run(quiet, own_logging, tmp_path):  # noqa: F811
     words = [*TINY, f"data.root={tmp_path / 'data'}", "trainer.max_epochs=1"]
     overrides = runs.settings(words, hints.USUAL)
-    result = runs.trained(tmp_path / "run", [*overrides, "encoding=[rwse]"])
-    task, data = runs.opened(tmp_path / "run")
+    result = runs.train_once(tmp_path / "run", [*overrides, "encoding=[rwse]"])
+    task, data = runs.open_run(tmp_path / "run")
     again = predict(Models([task]), data, data.measures()[0], "test", torch.device("cpu")).scores
     assert again["accuracy"] == pytest.approx(result["scores"]["accuracy"], abs=1e-6)
 

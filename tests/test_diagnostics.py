@@ -21,7 +21,7 @@ from gt.inference.diagnostics import (
 )
 from gt.layers import GCN, GINE, Attention, ConvolutionBlock, FeedForward, ParallelBlock
 from gt.masks import Causal, Complete, Hops, PerHead, RandomEdges, VirtualNodes
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import SIZES, random_batch
@@ -229,9 +229,9 @@ def test_of_masks_that_are_redrawn_the_first_draw_is_looked_at():
     mask = RandomEdges(2)
     net = network(partial(ParallelBlock, attention=partial(Attention, heads=2)), mask=mask, redraw=3)
     measures = diagnose(net, [random_batch((6, 4))])
-    net.redraw, net.masks = 0, [redrawn(mask, 0)] * 2
+    net.redraw, net.masks = 0, [redraw_mask(mask, 0)] * 2
     assert_frame_equal(measures, diagnose(net, [random_batch((6, 4))]))
-    net.masks = [redrawn(mask, 2)] * 2
+    net.masks = [redraw_mask(mask, 2)] * 2
     assert not diagnose(net, [random_batch((6, 4))]).equals(measures)
 
 

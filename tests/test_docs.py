@@ -11,7 +11,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import train
-from gt.cli.command import prepared
+from gt.cli.command import prepare_arguments
 from gt.cli.config_files import CONFIGS, groups
 from gt.spectrum import command_line, folders_to_show
 from tests.pages import BLOCK, PAGES, ROOT, blocks, commands, files, parts, words_of
@@ -69,14 +69,14 @@ def test_a_command_is_understood(command, here, monkeypatch):
     if program == "train":
         monkeypatch.setattr("gt.cli.command.check_devices", lambda *_: None)  # the reader has a larger machine
         monkeypatch.setattr("gt.train.trainer.rehearse_trainer", lambda *_: None)
-        assert prepared(arguments) is not None
+        assert prepare_arguments(arguments) is not None
         return
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     parser = module(program).arguments
     options = parser(*([arguments] if signature(parser).parameters else []))
     if program == "gt.data":
         known, overrides = options
-        prepared([f"data={known.name}", *overrides])
+        prepare_arguments([f"data={known.name}", *overrides])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -32,7 +32,7 @@ from gt.inference.attribution import (
 )
 from gt.layers import Attention, ParallelBlock
 from gt.masks import Hops, RandomEdges, VirtualNodes
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.data.ogb_files import write_code2
@@ -124,7 +124,7 @@ def test_attention_under_masks_that_are_redrawn_is_the_mean_over_the_draws():
     block, mask, each = partial(ParallelBlock, attention=partial(Attention, heads=2)), RandomEdges(1), []
     net = GraphTransformer(SCHEMA, 8, 2, block, mask=mask).eval()
     for draw in (0, 1):
-        net.masks = [redrawn(mask, draw)] * 2
+        net.masks = [redraw_mask(mask, draw)] * 2
         each.append(dict(attention_weights(net, graph(1))))
     net.masks, net.redraw = [mask] * 2, 2
     for name, weights in attention_weights(net, graph(1)):

@@ -5,7 +5,7 @@ import torch
 
 from gt.losses import loss
 from gt.schema import UNLABELLED, Schema
-from gt.train.extremes import Sample, answer, page, sample_losses, truth
+from gt.train.extremes import Sample, format_prediction, format_target, page, sample_losses
 
 SCHEMAS = [Schema(outputs=3), Schema(kind="binary", outputs=2), Schema(kind="regression", outputs=2)]
 
@@ -26,12 +26,12 @@ def test_the_loss_of_a_sample_is_that_of_a_batch_of_it_alone(schema):
 
 
 def test_answers_as_a_person_reads_them():
-    assert answer(Schema(outputs=2, names=("a", "b")), torch.tensor([0.0, 0.0])) == "a (0.50)"
-    assert answer(Schema(kind="binary"), torch.tensor([0.0])) == "0.50"
-    assert truth(Schema(kind="binary"), torch.tensor([1.0])) == "yes"
-    assert truth(Schema(kind="binary", answers=(("dead", "alive"),)), torch.tensor([0.0])) == "dead"
+    assert format_prediction(Schema(outputs=2, names=("a", "b")), torch.tensor([0.0, 0.0])) == "a (0.50)"
+    assert format_prediction(Schema(kind="binary"), torch.tensor([0.0])) == "0.50"
+    assert format_target(Schema(kind="binary"), torch.tensor([1.0])) == "yes"
+    assert format_target(Schema(kind="binary", answers=(("dead", "alive"),)), torch.tensor([0.0])) == "dead"
     several = Schema(kind="binary", outputs=3, names=("x", "y", "z"))
-    assert truth(several, torch.tensor([1.0, torch.nan, 0.0])) == "x yes, z no"
+    assert format_target(several, torch.tensor([1.0, torch.nan, 0.0])) == "x yes, z no"
 
 
 def test_a_page_shows_what_was_written_and_nothing_else():

@@ -181,7 +181,10 @@ def test_a_dataset_is_looked_at_without_lightning(tmp_path):
     write_graphs(tmp_path)
     keys = [f"data.path={tmp_path / 'graphs.jsonl'}", f"data.root={tmp_path}", "data.target=y"]
     assert (
-        loads(f"from gt.cli.show_data import opened\nassert len(opened('graph_files', {keys}).graphs) == 92") == set()
+        loads(
+            f"from gt.cli.show_data import open_dataset\nassert len(open_dataset('graph_files', {keys}).graphs) == 92"
+        )
+        == set()
     )
 
 

@@ -12,7 +12,7 @@ from gt.encodings import Degree, Rotary
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.heads import Head
-from gt.inference.whole_graph import WholeGraph, predict, predict_chunks, runs_of_work
+from gt.inference.whole_graph import WholeGraph, predict, predict_chunks, work_ranges
 from gt.layers import (
     GCN,
     GINE,
@@ -169,9 +169,9 @@ def test_chunks_differ_from_what_a_chunk_alone_would_say():
 
 def test_runs_cover_all_and_keep_to_the_chunk():
     work = torch.tensor([3, 1, 9, 1, 1, 1, 5, 2])
-    runs = list(runs_of_work(work, 5))
+    runs = list(work_ranges(work, 5))
     assert runs == [(0, 2), (2, 3), (3, 6), (6, 7), (7, 8)]
-    assert list(runs_of_work(work, 100)) == [(0, 8)]
+    assert list(work_ranges(work, 100)) == [(0, 8)]
 
 
 def test_a_batch_of_pyg_is_refused_in_a_line():

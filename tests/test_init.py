@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import gt
-from gt.cli.command import prepared
+from gt.cli.command import prepare_arguments
 from gt.errors import UserError
 from gt.layers import EdgeGatedBlock
 from gt.model import GraphTransformer
@@ -238,7 +238,7 @@ def test_frozen_parts_need_something_learned() -> None:
 
 
 def test_the_command_line_has_a_short_form() -> None:
-    assert "init.run=runs/a" in prepared(["init=runs/a"])
+    assert "init.run=runs/a" in prepare_arguments(["init=runs/a"])
 
 
 def test_rates_fall_from_the_head_to_the_embedding(pretrained: tuple[Path, list[str]]) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gt.data.link_pairs import asked, with_rivals
+from gt.data.link_pairs import query_rows, with_rivals
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.link_metrics import LinkRanks
@@ -75,9 +75,9 @@ def test_scores_are_those_of_a_loop(values):
 def test_rivals_follow_their_link_and_no_loss_counts_them():
     batch = with_links()
     asks = with_rivals(batch)
-    assert torch.equal(asks.links[:, asked(asks)], batch.links)
-    assert torch.equal(asks.y[asked(asks), 0].nan_to_num(7), batch.y[:, 0].nan_to_num(7))
-    assert torch.equal(asked(batch), torch.arange(len(batch.y)))
+    assert torch.equal(asks.links[:, query_rows(asks)], batch.links)
+    assert torch.equal(asks.y[query_rows(asks), 0].nan_to_num(7), batch.y[:, 0].nan_to_num(7))
+    assert torch.equal(query_rows(batch), torch.arange(len(batch.y)))
     sizes = batch.sizes[batch.batch[batch.links[0]]]
     assert len(asks.y) == len(batch.y) + int((sizes - 1)[batch.y[:, 0] == 1].sum())
     assert torch.equal(batch.batch[asks.links[0]], batch.batch[asks.links[1]])

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 
 from gt.errors import UserError
-from gt.losses import Criterion, constant_prediction, loss, shown, suits, total_loss
+from gt.losses import Criterion, constant_prediction, format_score, loss, suits, total_loss
 from gt.metrics import criterion_of, custom_metrics, metrics
 from gt.schema import UNLABELLED, Schema
 
@@ -347,7 +347,7 @@ def test_the_dataset_s_metrics_can_be_named(kind, name, mode):
      (-123456.7, "-123457"), (0.00004321, "4.32e-05"), (math.inf, "inf"), (math.nan, "undefined (one class)")],
 )  # fmt: skip
 def test_scores_are_shown_in_as_many_digits_as_tell_something(value, text):
-    assert shown(value, "one class") == text
+    assert format_score(value, "one class") == text
 
 
 def test_a_loss_of_another_kind_of_target_is_known():

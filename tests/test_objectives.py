@@ -9,10 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
-from gt.cli.command import prepared
+from gt.cli.command import prepare_arguments
 from gt.cli.config_files import CONFIGS
 from gt.data.batching import prepare_all
-from gt.data.static import Shape, filled
+from gt.data.static import Shape, pad_batch
 from gt.errors import UserError
 from gt.losses import total_loss
 from gt.masks import Pairs, with_virtual_nodes
@@ -87,7 +87,7 @@ def test_both_directions_of_an_edge_are_hidden_together():
 
 
 def test_what_fills_up_a_static_shape_is_never_asked_for():
-    batch = filled(a_batch(CATEGORIES), [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], CATEGORIES)
+    batch = pad_batch(a_batch(CATEGORIES), [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], CATEGORIES)
     for kind in (MaskedNodes, MaskedEdges):
         question = made(kind, network(CATEGORIES), CATEGORIES, share=1.0).disturb(batch, 0)[1]
         assert torch.equal(question.asked, batch.node_mask if kind is MaskedNodes else batch.edge_mask)
@@ -353,8 +353,8 @@ def test_what_cannot_be_learned_is_said_in_one_line(overrides, words, tmp_path):
 
 
 def test_options_are_checked_like_any_other():
-    prepared(["objective=[mask_nodes,denoise]", "objective.denoise.columns=[0,1]"])
-    prepared(["objective=null"])
+    prepare_arguments(["objective=[mask_nodes,denoise]", "objective.denoise.columns=[0,1]"])
+    prepare_arguments(["objective=null"])
     for wrong, words in {"objective=[mask_node]": "mask_nodes", "objective.mask_nodes.shar=1": "share"}.items():
         with pytest.raises(UserError, match=words):
-            prepared(["objective=[mask_nodes]", wrong])
+            prepare_arguments(["objective=[mask_nodes]", wrong])

@@ -14,8 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import gt.predict
 import train
-from gt.cli.command import prepared
-from gt.cli.composing import composed
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
 from gt.errors import UserError
 from gt.graph import path_graphs
 from gt.inference.decode import obstacle, reader
@@ -123,8 +123,8 @@ def test_a_run_that_no_chunk_can_score_ends_in_one_line(name, nodes, monkeypatch
 def config(*arguments: str) -> str:
     """What a command in the folder says of its network."""
     searched = f"hydra.searchpath=[file://{Path.cwd()}/conf]"
-    lines = [searched if line == "hydra.searchpath=[conf]" else line for line in prepared([*arguments])]
-    return json.dumps(network_config(composed(lines)))
+    lines = [searched if line == "hydra.searchpath=[conf]" else line for line in prepare_arguments([*arguments])]
+    return json.dumps(network_config(compose_config(lines)))
 
 
 def network(arguments: list[str], schema: Schema, mask: str = "Complete", alone: bool = False, **of_mask: int):
@@ -218,4 +218,4 @@ def test_a_block_put_together_from_its_parts_is_the_shipped_one(folder):
 )
 def test_keys_within_a_block_of_ones_own_are_checked(override, named, folder):
     with pytest.raises(UserError, match=named):
-        prepared(["--config-dir", "conf", "model=own_gps", override])
+        prepare_arguments(["--config-dir", "conf", "model=own_gps", override])

@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 import gt
 import gt.train.run
 import train
-from gt.cli.command import prepared
-from gt.cli.composing import composed
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS
 from gt.errors import UserError
-from gt.layers.steps import fits
+from gt.layers.steps import broadcasts_to
 from tests.small_runs import write_graphs
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -115,12 +115,12 @@ def folder(tmp_path, monkeypatch):
 def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder):
     swap = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
     checked = ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
-    assert prepared(swap) == checked
-    assert OmegaConf.to_container(composed(checked).mask) == {"_target_": "mine.Ring", "size": 2}
-    shown = prepared([*swap, "--cfg", "job"])
+    assert prepare_arguments(swap) == checked
+    assert OmegaConf.to_container(compose_config(checked).mask) == {"_target_": "mine.Ring", "size": 2}
+    shown = prepare_arguments([*swap, "--cfg", "job"])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", shown[2:])
-    assert cfg == composed(checked)
+    assert cfg == compose_config(checked)
 
 
 def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
@@ -132,11 +132,11 @@ def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
         (folder / "conf" / name).parent.mkdir(exist_ok=True)
         (folder / "conf" / f"{name}.yaml").write_text(text)
     search = "hydra.searchpath=[conf]"
-    local = composed(prepared([search, "model=own"])).model.block.local
+    local = compose_config(prepare_arguments([search, "model=own"])).model.block.local
     assert OmegaConf.to_container(local) == {"_target_": "gt.layers.GCN", "_partial_": True}
     for arguments in (["model=own", "model.block.local.dropout=0.1"], ["experiment=after"]):
         with pytest.raises(UserError, match=r"unknown key 'model\.block\.local\.dropout'"):
-            prepared([search, *arguments])
+            prepare_arguments([search, *arguments])
 
 
 def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(folder):
@@ -146,27 +146,34 @@ def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(fol
         "optim:\n  schedule:\n    _target_: torch.optim.lr_scheduler.ExponentialLR\n    gamma: 0.5\n"
     )
     fixed = ["hydra.searchpath=[conf]", "experiment=fixed"]
-    assert composed(prepared(fixed)).mask == {"_target_": "gt.masks.Window", "width": 3}
-    assert composed(prepared([*fixed, "mask=window"])).mask.width == 3
+    assert compose_config(prepare_arguments(fixed)).mask == {"_target_": "gt.masks.Window", "width": 3}
+    assert compose_config(prepare_arguments([*fixed, "mask=window"])).mask.width == 3
     with pytest.raises(UserError, match=r"^optim/schedule=plateau has no effect: .*fixed\.yaml sets"):
-        prepared([*fixed, "optim/schedule=plateau"])
+        prepare_arguments([*fixed, "optim/schedule=plateau"])
     with pytest.raises(UserError, match=r"^mask=hops .*; to keep it, add mask\._target_=gt\.masks\.Hops$"):
-        prepared([*fixed, "-m", "mask=window,hops"])
-    assert composed(prepared([*fixed, "mask=hops", "mask._target_=gt.masks.Hops"])).mask._target_ == "gt.masks.Hops"
+        prepare_arguments([*fixed, "-m", "mask=window,hops"])
+    assert (
+        compose_config(prepare_arguments([*fixed, "mask=hops", "mask._target_=gt.masks.Hops"])).mask._target_
+        == "gt.masks.Hops"
+    )
 
 
 def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
     (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
     swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]
-    optimizer = composed(prepared(swap)).optim.optimizer
+    optimizer = compose_config(prepare_arguments(swap)).optim.optimizer
     assert OmegaConf.to_container(optimizer) == {
         "_target_": "steps.Sign", "_partial_": True, "fused": True, "momentum": 0.5,
     }  # fmt: skip
-    whole = composed(prepared(["++optim.schedule={_target_:torch.optim.lr_scheduler.ConstantLR,factor:1}"])).optim
+    whole = compose_config(
+        prepare_arguments(["++optim.schedule={_target_:torch.optim.lr_scheduler.ConstantLR,factor:1}"])
+    ).optim
     assert whole.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
-    masks = composed(prepared(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])).mask
+    masks = compose_config(
+        prepare_arguments(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])
+    ).mask
     assert masks.masks[0] == {"_target_": "mine.Ring", "size": 1}
-    loss = composed(prepared(["loss._target_=mine.scaled", "loss._partial_=true", "loss.scale=3"])).loss
+    loss = compose_config(prepare_arguments(["loss._target_=mine.scaled", "loss._partial_=true", "loss.scale=3"])).loss
     assert loss == {"_target_": "mine.scaled", "_partial_": True, "scale": 3}
 
 
@@ -220,10 +227,10 @@ def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder,
 )
 def test_own_folders_and_classes_are_checked_as_the_package_s_are(arguments, said, folder):
     if said is None:
-        assert prepared(arguments) == arguments
+        assert prepare_arguments(arguments) == arguments
         return
     with pytest.raises(UserError) as caught:
-        prepared(arguments)
+        prepare_arguments(arguments)
     assert str(caught.value).startswith(said)
 
 
@@ -372,8 +379,8 @@ class Plain:
 
 
 def test_what_is_added_may_be_the_same_for_all_rows():
-    assert all(fits(shape, (3, 4)) for shape in ((3, 4), (1, 4), (3, 1), (4,), ()))
-    assert not any(fits(shape, (3, 4)) for shape in ((4, 3), (2, 4), (3, 5), (3,), (1, 3, 4)))
+    assert all(broadcasts_to(shape, (3, 4)) for shape in ((3, 4), (1, 4), (3, 1), (4,), ()))
+    assert not any(broadcasts_to(shape, (3, 4)) for shape in ((4, 3), (2, 4), (3, 5), (3,), (1, 3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import gt.generate
 import gt.predict
 import train
 from gt.errors import UserError
-from gt.losses import shown
-from gt.train.construct import imported
+from gt.losses import format_score
+from gt.train.construct import import_object
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
 MODULE = '''
@@ -245,7 +245,7 @@ def test_every_program_imports_from_the_folder_that_it_runs_in(program, folder, 
     monkeypatch.setattr(sys, "argv", ["gt", "inspect", "nothing"] if program is gt.data.__main__ else ["gt", "nothing"])
     with pytest.raises((UserError, OSError)):
         program.main(*([["nothing"]] if program is gt.predict else []))
-    assert imported("mine.Ring").__name__ == "Ring"
+    assert import_object("mine.Ring").__name__ == "Ring"
 
 
 def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_metric_of_the_run(
@@ -264,7 +264,7 @@ def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_met
     table = pd.read_csv(folder / "run" / "predictions-test.csv")
     errors = (table["prediction"] - table["target"]).abs()
     assert result["scores"]["largest"] == pytest.approx(errors.max(), rel=1e-5)
-    assert f"largest {shown(errors.max())}  mae {shown(errors.mean())}" in capsys.readouterr().out
+    assert f"largest {format_score(errors.max())}  mae {format_score(errors.mean())}" in capsys.readouterr().out
     best = kept(folder / "run", "best")["loss.log_deviation"]
     units = gt.load(folder / "run").schema
     error = torch.tensor(errors.to_numpy()) / units.scale[0]

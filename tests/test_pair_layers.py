@@ -15,7 +15,7 @@ from gt.heads import Head, Virtual
 from gt.layers import EGT, GRASS, GRIT, SAN, Attention, EdgeGatedBlock, FeedForward, PairBlock, ParallelBlock, State
 from gt.layers.dwivedi import EdgeGated
 from gt.masks import Complete, Expander, Hops, PerHead, VirtualNodes, with_virtual_nodes
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.attention.masks import Neighbours
@@ -362,8 +362,8 @@ def test_a_pool_of_virtual_nodes_needs_some():
 
 def test_random_masks_are_drawn_anew_and_evaluation_is_a_mean():
     mask = Hops(1) | Expander(2, seed=3)
-    assert redrawn(mask, 5) == redrawn(mask, 5) != redrawn(mask, 6)
-    assert redrawn(Hops(1) | Complete(), 5) == Hops(1) | Complete()
+    assert redraw_mask(mask, 5) == redraw_mask(mask, 5) != redraw_mask(mask, 6)
+    assert redraw_mask(Hops(1) | Complete(), 5) == Hops(1) | Complete()
     net = model(partial(PairBlock, attention=GRASS, norm=nn.LayerNorm), [RRWP], mask, redraw=3)
     batch = random_batch((9, 12), density=0.1)
     drawn = [net(batch) for _ in range(4)]
@@ -371,7 +371,7 @@ def test_random_masks_are_drawn_anew_and_evaluation_is_a_mean():
     assert not any(isinstance(key, type(mask)) for key in batch.memo)
     expected = []
     for draw in range(3):
-        net.redraw, net.masks = 0, [redrawn(mask, draw)] * 2
+        net.redraw, net.masks = 0, [redraw_mask(mask, draw)] * 2
         expected.append(net.eval()(batch))
     net.redraw, net.masks = 3, [mask] * 2
     torch.testing.assert_close(net(batch), torch.stack(expected).mean(0))

@@ -242,7 +242,7 @@ def test_each_token_of_a_text_but_the_first_is_predicted_once(tmp_path: Path) ->
     ("words", "says"),
     [
         (["nowhere.ckpt"], "no checkpoint at"),
-        (["RUN", "--split", "tset"], "no split 'tset': there are train, valid, test"),
+        (["RUN", "--split", "tset"], "no split 'tset', only train, valid, test"),
         (["RUN", "optim.lr=1"], "only the data may be changed"),
         (["RUN", "data.rot=x"], "data.rot"),
         (["RUN", "data=nothing"], "no option 'nothing'"),
@@ -393,7 +393,7 @@ def test_a_table_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) -
         ("torch.nn.functional.importlib.import_module", False),
         ("gt.masks.by_head", True),
         ("torch_geometric.transforms.NormalizeFeatures", True),
-        ("gt.train.construct.imported", False),
+        ("gt.train.construct.import_object", False),
         ("gt.data.files.write_metadata", False),
         ("torch_geometric.nn.Sequential", False),  # it writes Python from its arguments
     ],

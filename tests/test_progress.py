@@ -11,7 +11,7 @@ import pytest
 
 import gt.train.callbacks.progress
 import gt.train.run
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.train.callbacks.progress import Progress
 from gt.train.report import history
 from gt.train.task import Task
@@ -94,7 +94,7 @@ class Writes(io.StringIO):
         return len(text)
 
 
-@pytest.mark.parametrize("tell", [say, lambda line: Progress()._print(line)], ids=["say", "progress"])
+@pytest.mark.parametrize("tell", [print_line, lambda line: Progress()._print(line)], ids=["say", "progress"])
 def test_a_line_is_one_write_with_its_end(tell, monkeypatch):
     terminal = Writes()
     monkeypatch.setattr(sys, "stdout", terminal)

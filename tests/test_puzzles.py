@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from gt.cli.command import check_command
-from gt.cli.composing import composed
+from gt.cli.composing import compose_config
 from gt.errors import UserError
 from gt.puzzles import __main__ as program
 from gt.puzzles import cells as training
@@ -25,7 +25,9 @@ SMALL = ["data.batch_size=8", "data.train=8", "data.valid=4", "data.test=4"]
 
 def network(puzzle, setting, folder, *more):
     """The network of a cell in eval mode, norms as if trained, and a batch of its puzzle."""
-    cfg = composed(check_command([*Cell(ROW[puzzle], setting, 0).overrides, *SMALL, f"data.root={folder}", *more]))
+    cfg = compose_config(
+        check_command([*Cell(ROW[puzzle], setting, 0).overrides, *SMALL, f"data.root={folder}", *more])
+    )
     data = instantiate(cfg.data)
     data.open(encodings_of(cfg))
     torch.manual_seed(0)

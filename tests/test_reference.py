@@ -1,8 +1,11 @@
 """docs/reference: the layout names every file, the page of programs every option, the page of data true defaults."""
 
 import ast
+import importlib
+import inspect
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,27 @@ def test_the_layout_names_every_file_once():
     assert {folder: sorted(names) for folder, names in listed().items()} == {
         folder: sorted(names) for folder, names in there.items()
     }
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is that of a module, or of something in one; attributes that instances have count, too."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        with suppress(ModuleNotFoundError):
+            target = importlib.import_module(".".join(parts[:count]))
+            for attribute in parts[count:]:
+                if not hasattr(target, attribute):
+                    return attribute in inspect.getsource(target)
+                target = getattr(target, attribute)
+            return True
+    return False
+
+
+def test_what_docstrings_refer_to_exists():
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "gt").rglob("*.py")}
+    names = {(file, name) for file, text in sources.items() for name in re.findall(r"(?<!`)`(gt\.[\w.]+)`(?!`)", text)}
+    assert len(names) > 100
+    assert sorted((file, name) for file, name in names if not resolves(name)) == []
 
 
 @pytest.mark.parametrize("name", programs())

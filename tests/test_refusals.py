@@ -17,7 +17,7 @@ import train
 from gt.cli.command import check_command
 from gt.cli.config_files import CONFIGS
 from gt.cli.run_list import read
-from gt.data.files import whole
+from gt.data.files import atomic_file
 from gt.errors import Parser, UserError
 from tests.test_sweep import own_logging  # noqa: F401  a fixture
 
@@ -185,14 +185,14 @@ def test_a_smoke_test_validates_whatever_the_data_say():
 
 def test_a_table_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
     for place, said in ((tmp_path, "is a folder: name a file in it"), (tmp_path / "a" / "b.csv", "there is no folder")):
-        with pytest.raises(UserError, match=said), whole(place) as file:
+        with pytest.raises(UserError, match=said), atomic_file(place) as file:
             file.write(b"")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_a_full_disk_does_not_take_is_named(tmp_path):
     for number, named in ((errno.ENOSPC, str(tmp_path / "a.csv")), (errno.ECONNRESET, None)):
-        with pytest.raises(OSError, match=os.strerror(number)) as caught, whole(tmp_path / "a.csv"):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught, atomic_file(tmp_path / "a.csv"):
             raise OSError(number, os.strerror(number))
         assert caught.value.filename == named
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from gt.cli.command import prepared
-from gt.cli.composing import composed, run_dir
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config, run_dir
 from gt.cli.run_folders import FOLDER_OVERRIDES, unfinished_run
 from gt.errors import UserError
 from gt.train.job import SWEEP, in_use
@@ -25,7 +25,7 @@ def run_of(folder: Path, *command: str, saved: int | None = 1, finished: bool = 
     (folder / ".hydra").mkdir(parents=True)
     (folder / "checkpoints").mkdir()
     OmegaConf.save(OmegaConf.create(list(command)), folder / ".hydra" / "overrides.yaml")
-    OmegaConf.save(composed(command), folder / ".hydra" / "config.yaml")
+    OmegaConf.save(compose_config(command), folder / ".hydra" / "config.yaml")
     if saved is not None:
         path = folder / "checkpoints" / "last.ckpt"
         path.write_bytes(b"")
@@ -82,14 +82,14 @@ def test_the_run_of_this_command_that_trained_last_and_did_not_finish(here):
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_folder_of_its_own_is_gone_on_with_or_begun(finished, here, capsys):
     words = ["hydra.run.dir=mine", "seed=3"]
-    assert prepared([*words, "resume=auto"]) == words
+    assert prepare_arguments([*words, "resume=auto"]) == words
     assert "starting a new one" in capsys.readouterr().out
     run_of(here / "mine", "seed=3", finished=finished)
-    arguments = prepared([*words, "resume=auto"])
+    arguments = prepare_arguments([*words, "resume=auto"])
     assert {"resume=mine", "hydra.run.dir=mine"} <= {*arguments}
     assert "continuing the run in mine" in capsys.readouterr().out
     with pytest.raises(UserError, match="mine already holds a run"):
-        prepared(["hydra.run.dir=mine", "seed=4", "resume=auto"])
+        prepare_arguments(["hydra.run.dir=mine", "seed=4", "resume=auto"])
 
 
 def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
@@ -98,11 +98,11 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
     with at_work(run, fork=True) as process:
         assert in_use(run)
         with pytest.raises(UserError, match="another process is at work in mine"):
-            prepared(["resume=mine"])
+            prepare_arguments(["resume=mine"])
         with pytest.MonkeyPatch.context() as patch:  # the second process of a run that torchrun has started
             patch.setenv("TORCHELASTIC_RUN_ID", "1")
             patch.setenv("RANK", "1")
-            assert "resume=mine" in prepared(["hydra.run.dir=mine", "resume=auto"])
+            assert "resume=mine" in prepare_arguments(["hydra.run.dir=mine", "resume=auto"])
         process.kill()
         process.wait()
         assert not in_use(run)
@@ -112,15 +112,15 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
 def test_one_command_begins_a_sweep_and_goes_on_with_it(sweep, tmp_path):
     folder = tmp_path / "sweep"
     words = [*sweep, f"hydra.sweep.dir={folder}", "resume=auto"]
-    first = prepared(words)
+    first = prepare_arguments(words)
     assert f"{FOLDER_OVERRIDES[1]}true" in first
     folder.mkdir()
     (folder / SWEEP).write_text(
         json.dumps({"arguments": [word for word in first if not word.startswith(FOLDER_OVERRIDES)]})
     )
-    assert prepared(words) == first
+    assert prepare_arguments(words) == first
     with pytest.raises(UserError, match=f"other settings: continue it with resume={folder}"):
-        prepared([*words, "model.depth=2"])
+        prepare_arguments([*words, "model.depth=2"])
     for place in ([], ["hydra.sweep.dir=sweeps/${now:%H-%M}"]):
         with pytest.raises(UserError, match=r"add hydra\.sweep\.dir=FOLDER"):
-            prepared([*sweep, "resume=auto", *place])
+            prepare_arguments([*sweep, "resume=auto", *place])

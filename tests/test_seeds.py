@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gt.cli.command import prepared
-from gt.cli.composing import composed
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
 from gt.cli.intervals import Estimate, describe_gap, difference
 from gt.cli.settings import gap, ranked, reference
 from gt.errors import UserError
@@ -81,7 +81,7 @@ def test_jobs_are_compared_with_those_of_the_same_seed_of_a_setting_or_of_anothe
 
 
 def words(*arguments: str) -> list[str]:
-    return prepared(list(arguments))
+    return prepare_arguments(list(arguments))
 
 
 def test_seeds_count_up_from_the_seed_and_make_a_sweep() -> None:
@@ -118,7 +118,7 @@ def test_what_cannot_be_repeated_or_compared_is_one_line(line: str, names: str, 
 
 def test_random_edges_are_drawn_anew_for_each_seed() -> None:
     for mask in ("random_edges", "exphormer", "bigbird"):
-        assert [each.seed for each in composed([f"mask={mask}", "seed=7"]).mask.masks if "seed" in each] == [7]
+        assert [each.seed for each in compose_config([f"mask={mask}", "seed=7"]).mask.masks if "seed" in each] == [7]
 
 
 def test_what_is_compared_with_reaches_the_ranking(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from scipy.stats import ttest_rel
 
 import train
 from gt import spectrum
-from gt.cli.arguments import parsed
+from gt.cli.arguments import parse_overrides
 from gt.cli.config_files import CONFIGS
 from gt.cli.spectrum import Grid, pool, run
 from gt.cli.spectrum.grid import AXES, Cell, Setting
@@ -390,7 +390,7 @@ def test_a_map_in_a_folder_of_any_name_is_shown_and_goes_on(map_folder, capsys, 
         words = shlex.split(line.partition("python -m gt.spectrum ")[2])
         given = spectrum.command_line(words)
         (where,) = (word for word in given if word.startswith("hydra.sweep.dir="))
-        assert parsed([where])[0].value() == str(place)
+        assert parse_overrides([where])[0].value() == str(place)
     finally:
         place.rename(map_folder)
 

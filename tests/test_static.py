@@ -16,7 +16,7 @@ from gt.attention.scores import Additive, HopDecay, PositionDecay
 from gt.data import static
 from gt.data.batch_sampler import Batches
 from gt.data.batching import GraphDataset, gather
-from gt.data.static import Shape, bound, filled, measured, shapes_of
+from gt.data.static import Shape, batch_sizes, bound, pad_batch, shapes_of
 from gt.encodings import Degree, RandomWalk
 from gt.graph import GraphBatch
 from gt.heads import Head, Max, Mean, Sum
@@ -35,7 +35,7 @@ from gt.layers import (
 from gt.losses import loss
 from gt.masks import Complete, Hops, VirtualNodes, with_virtual_nodes
 from gt.model import GraphTransformer
-from gt.norms import normalised
+from gt.norms import apply_norm
 from gt.schema import Schema
 from tests.data.test_batch_sampler import opened
 from tests.data.test_batching import pack
@@ -71,7 +71,7 @@ def both(level: str = "graph", schema: Schema = SCHEMA, shape: Shape = SHAPE) ->
     plain = gather(graphs, list(every)).finish()
     generator = torch.Generator().manual_seed(1)
     plain.extras = {"random_walk": torch.rand(plain.num_nodes, 3, generator=generator)}
-    return plain, filled(plain, [shape], schema)
+    return plain, pad_batch(plain, [shape], schema)
 
 
 def step(net: nn.Module, batch: GraphBatch, schema: Schema) -> tuple[torch.Tensor, float, list[torch.Tensor]]:
@@ -194,7 +194,7 @@ def test_batch_norm_over_real_rows_alone(momentum, real):
     for _ in range(3):
         rows, batch = torch.randn(7, 4) * 3 + 1, random_batch((7,))
         masked = replace(batch, node_mask=torch.arange(7) < real)
-        got, expected = normalised(norm, rows, masked), normalised(plain, rows[:real], batch)
+        got, expected = apply_norm(norm, rows, masked), apply_norm(plain, rows[:real], batch)
         torch.testing.assert_close(got[:real], expected)
         assert got.isfinite().all()
     for name, value in plain.state_dict().items():
@@ -216,7 +216,7 @@ def test_every_batch_of_every_epoch_fits_one_of_few_shapes(sizes, batch_size, bu
     assert len(shapes) <= 8
     assert len(set(shapes)) == len(shapes)
     for epoch in range(3):
-        for row in measured(batches.plan(epoch), sizes, edges).tolist():
+        for row in batch_sizes(batches.plan(epoch), sizes, edges).tolist():
             assert any(shape.holds(*row) for shape in shapes)
 
 

@@ -20,9 +20,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from gt.cli import trials
-from gt.cli.arguments import alternatives, parsed
-from gt.cli.command import prepared
-from gt.cli.composing import composed
+from gt.cli.arguments import alternatives, parse_overrides
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
 from gt.cli.settings import failures, job_results, ranked
 from gt.cli.spectrum import pool
 from gt.cli.sweep import Ranking, ranking
@@ -77,7 +77,7 @@ def faked(tmp_path, monkeypatch):
     monkeypatch.setattr(trials.run, "TRAIN", tmp_path / "fake.py")
 
     def run(folder: Path, *words: str, resumes: bool = False) -> optuna.Study:
-        cfg = composed([word for word in words if "sweep" in word])
+        cfg = compose_config([word for word in words if "sweep" in word])
         hydra = {"sweep": {"dir": str(folder)}, "callbacks": {"ranking": {"resumes": resumes}}}
         cfg = OmegaConf.create({"sweep": cfg.sweep, "seed": 0, "hydra": hydra})
         sweep(cfg, ["-m", *words])
@@ -182,7 +182,7 @@ def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, c
 
 @pytest.mark.parametrize("kind", FILES)
 def test_commands_that_begin_a_sweep_together_draw_other_values(kind, faked, tmp_path):
-    search = instantiate(composed(["sweep=optuna", f"sweep.storage={kind}"]).sweep)
+    search = instantiate(compose_config(["sweep=optuna", f"sweep.storage={kind}"]).sweep)
     common, swept = split(["optim.lr=interval(0.0,1.0)"])
     several = [Sweep(tmp_path / "a", search, [], common, swept, seed=0) for _ in range(4)]
     drawn = [each.study.ask(each.space).params["optim.lr"] for each in several for _ in range(3)]
@@ -227,7 +227,7 @@ def test_a_cost_that_is_not_known_is_named(faked, tmp_path, capsys):
     ],
 )
 def test_what_values_are_drawn_from(line, expected, value, shown):
-    (override,) = parsed([line])
+    (override,) = parse_overrides([line])
     assert distribution(override, ["x", "y"]) == expected
     assert lines([override], {"a": value}) == [shown]
 
@@ -240,16 +240,16 @@ def test_what_is_no_sweep_is_refused(words):
 
 def test_a_range_of_no_numbers_is_refused():
     with pytest.raises(UserError, match=r"a=range\(2,1\)"):
-        distribution(*parsed(["a=range(2,1)"]), ())
+        distribution(*parse_overrides(["a=range(2,1)"]), ())
 
 
 def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
-    said = prepared(["sweep=python_functions", "model.depth=3", "optim.lr=1,2", "seeds=2"])
+    said = prepare_arguments(["sweep=python_functions", "model.depth=3", "optim.lr=1,2", "seeds=2"])
     assert {"-m", "model.depth=3", "optim.lr=1,2", "mask.hops=1,2,4,null", "sweep.seeds=2"} <= {*said}
     assert sum(word.startswith("optim.lr") for word in said) == 1
-    assert prepared(["--run", "sweep=python_functions"]) == ["--run", "sweep=python_functions"]
+    assert prepare_arguments(["--run", "sweep=python_functions"]) == ["--run", "sweep=python_functions"]
     with pytest.raises(UserError, match=r"sweep\.trails"):
-        prepared(["sweep=optuna", "sweep.trails=3"])
+        prepare_arguments(["sweep=optuna", "sweep.trails=3"])
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
 )
 def test_both_ends_of_every_dimension_can_be_built(name):
     data = [f"data.source.path={__file__}"] if name == "text" else []
-    _, *words = prepared([f"sweep={name}", *data])
-    overrides = parsed(words)
+    _, *words = prepare_arguments([f"sweep={name}", *data])
+    overrides = parse_overrides(words)
     lines = [alternatives(override) for override in overrides]
     first = [each[0] for each in lines]
     built = [[*first[:n], line, *first[n + 1 :]] for n, each in enumerate(lines) for line in each]
     assert len(built) > 8
     for words in built:
-        rehearse(network_config(composed(words)))
+        rehearse(network_config(compose_config(words)))
 
 
 def new_study(path: Path, direction: str = "maximize") -> optuna.Study:

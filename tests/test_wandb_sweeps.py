@@ -8,8 +8,8 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from gt.cli.command import prepared
-from gt.cli.composing import composed
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS, groups
 
 FILES = sorted((CONFIGS / "sweep" / "wandb").glob("*.yaml"))
@@ -49,8 +49,8 @@ def test_every_command_of_a_sweep_composes(path: Path, tmp_path, monkeypatch):
     Path("input.txt").write_text("some text")
     for place, command in enumerate(commands(sweep)):
         assert command[:3] == ["/usr/bin/env", "python", "train.py"]
-        words = prepared(command[3:]) if not place else command[3:]  # the whole check takes a second
-        cfg = composed([word.replace("data.path", "data.source.path") for word in words])
+        words = prepare_arguments(command[3:]) if not place else command[3:]  # the whole check takes a second
+        cfg = compose_config([word.replace("data.path", "data.source.path") for word in words])
         assert cfg.logger.keys() == {"wandb"}
 
 

@@ -160,4 +160,4 @@ def cuthill_mckee_order(source: Tensor, target: Tensor, nodes: int) -> Tensor:
 def blocks_of(pairs: Pairs) -> Blocks:
     """The blocks of pairs, built once per batch."""
     limits = pairs.limits
-    return pairs.kept("blocks", lambda: by_list(pairs) if limits is None else by_position(pairs.batch, limits))
+    return pairs.cached("blocks", lambda: by_list(pairs) if limits is None else by_position(pairs.batch, limits))

@@ -47,7 +47,7 @@ def _mask_bias(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
         visible = (positions < sizes[:, None])[:, None, None] if unmasked else pairs.safe_dense
         return torch.zeros(visible.shape, dtype=dtype, device=batch.device).masked_fill(~visible, -torch.inf)
 
-    return pairs.kept(f"hides_{dtype}".replace(".", "_"), make)
+    return pairs.cached(f"hides_{dtype}".replace(".", "_"), make)
 
 
 def zero_masked(pairs: Pairs, bias: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _padded_rows(pairs: Pairs, heads: int) -> Tensor:
         start = (batch.batch * (heads * batch.max_nodes) + batch.position)[:, None]
         return (start + torch.arange(heads, device=batch.device) * batch.max_nodes).flatten()
 
-    return pairs.kept(f"rows_{heads}", make)
+    return pairs.cached(f"rows_{heads}", make)
 
 
 class _Pad(torch.autograd.Function):

@@ -47,7 +47,7 @@ def attend_flash(
     if pairs.limits is None:
         raise ValueError("flash attention only supports masks by position within a graph")
     batch = pairs.batch
-    offsets = pairs.kept("ends", lambda: batch.ptr.to(torch.int32))
+    offsets = pairs.cached("ends", lambda: batch.ptr.to(torch.int32))
     back, ahead = (-1 if limit is None else limit for limit in pairs.limits)
     out = varlen_attn(q, k, v, offsets, offsets, batch.max_nodes, batch.max_nodes, window_size=(back, ahead))
     assert isinstance(out, Tensor)  # a tuple only if more is requested

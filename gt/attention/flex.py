@@ -81,7 +81,7 @@ def attend_flex(
     blocks = blocks_of(pairs)
     if blocks.order is not None:
         q, k, v = (t.index_select(0, blocks.order) for t in (q, k, v))
-    mask = pairs.kept("block_mask", lambda: block_mask(blocks, pairs.batch.num_nodes))
+    mask = pairs.cached("block_mask", lambda: block_mask(blocks, pairs.batch.num_nodes))
     out = kernel(q.device.type)(*(t.transpose(0, 1)[None].contiguous() for t in (q, k, v)), block_mask=mask)
     out = out[0].transpose(0, 1)
     return out if blocks.inverse is None else out.index_select(0, blocks.inverse)

@@ -72,7 +72,7 @@ class _Listed(torch.autograd.Function):
         call = _call(ctx, q, k, v, weights, read, out)
         call.bias = None if bias is None else address(bias)
         if pairs.edge_heads is not None:
-            call.allowed = address(pairs.kept("listed_heads", pairs.edge_heads.contiguous))
+            call.allowed = address(pairs.cached("listed_heads", pairs.edge_heads.contiguous))
         kernels().listed_forward(ctypes.byref(call))
         OPERATIONS["attention"] += FORWARD * 2 * weights.numel() * q.shape[2]
         ctx.save_for_backward(q, k, v, weights, out)

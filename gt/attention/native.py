@@ -72,13 +72,13 @@ def prepare_native(pairs: Pairs, demand: Demand) -> None:
 
 def _allowed(pairs: Pairs) -> Tensor:
     """(B, 1 or H, L, L) bool: who reads whom, contiguous for the kernel."""
-    return pairs.kept("native_dense", pairs.dense.contiguous)
+    return pairs.cached("native_dense", pairs.dense.contiguous)
 
 
 def _consistent(pairs: Pairs) -> bool:
     """Whether ``ptr`` and ``max_nodes`` describe the rows; otherwise the kernel would access wrong rows or memory.
 
-    They do not for a part of a graph whose nodes keep their positions in the whole, see `gt.parallel.View`.
+    They do not for a part of a graph whose nodes keep their positions in the whole, see `gt.parallel.share.View`.
     """
     batch = pairs.batch
 
@@ -91,7 +91,7 @@ def _consistent(pairs: Pairs) -> bool:
             and torch.equal(batch.position, torch.arange(batch.num_nodes) - batch.ptr[batch.batch])
         )
 
-    return pairs.kept("native_trusted", check)
+    return pairs.cached("native_trusted", check)
 
 
 class _Attention(torch.autograd.Function):
@@ -147,7 +147,7 @@ def _tasks(pairs: Pairs) -> tuple[Tensor, Tensor, int]:
         rows = sizes[graph]
         return graph, rows.cumsum(0) - rows, int(rows.sum())
 
-    return pairs.kept("native_tasks", make)
+    return pairs.cached("native_tasks", make)
 
 
 def _call(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, out: Tensor, norm: Tensor) -> _Call:

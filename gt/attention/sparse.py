@@ -57,7 +57,7 @@ class Stack:
 
 def stack_of(pairs: Pairs, heads: int) -> Stack:
     """The stack of pairs for a number of heads, built once per batch."""
-    return pairs.kept(f"stack_{heads}", lambda: build_stack(pairs, heads))
+    return pairs.cached(f"stack_{heads}", lambda: build_stack(pairs, heads))
 
 
 def build_stack(pairs: Pairs, heads: int) -> Stack:

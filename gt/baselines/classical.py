@@ -15,10 +15,10 @@ from gt.baselines.fingerprints import fingerprints
 from gt.baselines.models import Matrix, boosted, is_labelled, linear
 from gt.data.batching import runs
 from gt.data.datamodule import DataModule
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.data.graphs import Stored
 from gt.ranges import at_least
-from gt.schema import many
+from gt.schema import pluralise
 
 MAX_CLASSES = 100  # boosting grows a tree per class in every round
 LARGE = 5_000_000  # table cells from which several threads pay off
@@ -77,7 +77,7 @@ class Classical:
             UserError: RDKit is not installed.
         """
         if reason := reason_against(data):
-            say(f"no classical baseline: {reason}")
+            print_line(f"no classical baseline: {reason}")
             return None
         assert isinstance(data, Stored)
         started, y = time.monotonic(), data.targets("train").numpy()
@@ -86,14 +86,14 @@ class Classical:
         if self.samples is not None and len(labelled) > self.samples:
             chosen = np.sort(np.random.default_rng(self.seed).choice(labelled, self.samples, replace=False))
         if not len(chosen):
-            say("no classical baseline: no training sample has a label")
+            print_line("no classical baseline: no training sample has a label")
             return None
         train, y = train[chosen], y[chosen]
         checksums = tuple(zlib.crc32(values.tobytes()) for values in (train, y, evaluated))
         key = (str(data.source.folder), data.schema, self.seed, *checksums)
         if key not in self._fitted:
             model, train_features, features = model_and_features(data, train, evaluated)
-            say(f"classical baseline: {model}, fitted to {many(len(train), 'training sample')}")
+            print_line(f"classical baseline: {model}, fitted to {pluralise(len(train), 'training sample')}")
             fit = linear if data.source.texts_of(data.graphs) is not None else boosted
             small = train_features.shape[0] * train_features.shape[1] < LARGE
             with threadpool_limits(1 if small else None):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gt.data.molecules.parsing import chemistry, read
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 
 BITS = 1024
 RADIUS = 2  # bonds around an atom, the diameter of 4 in "ECFP4"
@@ -20,7 +20,7 @@ def fingerprints(smiles: Sequence[str]) -> np.ndarray:
     """
     chemistry()
     parts = [smiles[start : start + CHUNK] for start in range(0, len(smiles), CHUNK)]
-    return np.concatenate([np.empty((0, BITS), np.uint8), *mapped(_counts, parts, what="fingerprints")])
+    return np.concatenate([np.empty((0, BITS), np.uint8), *parallel_map(_counts, parts, what="fingerprints")])
 
 
 def _counts(smiles: Sequence[str]) -> np.ndarray:

@@ -45,7 +45,7 @@ def main() -> None:
         from gt.attention.costs import device_name
         from gt.bench.shapes import SHAPES
         from gt.bench.show import changes, draw, read, table, write
-        from gt.bench.steps import measured
+        from gt.bench.steps import measure
         from gt.lottery.compare import peaks
         from gt.train.logging import quiet
     earlier = read(args.compare) if args.compare else []
@@ -56,7 +56,7 @@ def main() -> None:
     peak, rows = peaks(device.type, torch.bfloat16 if half else torch.float32), []
     for name in args.only or [name for name in NAMES if half or name != "gpt"]:
         print(f"{name} ...", flush=True)
-        rows += measured(SHAPES[name](), device, half, args.rounds, peak)
+        rows += measure(SHAPES[name](), device, half, args.rounds, peak)
     metadata = {"device": device_name(device.type), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     args.out.mkdir(parents=True, exist_ok=True)
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table(rows))

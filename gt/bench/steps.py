@@ -91,7 +91,7 @@ class Row:
         return statistics.median(self.times)
 
 
-def measured(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
+def measure(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
     """Time the network of a shape in a bare loop and with the trainer, and its rival, in turns."""
     net, (name, make_rival) = shape.network().to(device), shape.rival
     batches = shape.batches(net, device, half)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.config import accepted
+from gt.cli.config import accepted_parameters
 from gt.errors import UserError, nearest, shell_override
 
 ALONE = {"-m", "--multirun", "-r", "--run", "--resolve"}
@@ -80,7 +80,7 @@ def expand_keys(arguments: Sequence[str], base: DictConfig) -> list[str]:
             targets[name] = value
     if None in targets.values():
         return list(arguments)
-    module, source = (set(accepted(name, target)) for name, target in targets.items())
+    module, source = (set(accepted_parameters(name, target)) for name, target in targets.items())
     abbreviated = (source | set(OmegaConf.select(base, "data.source"))) - module - {"_target_"}
 
     def expand(argument: str) -> str:
@@ -95,7 +95,7 @@ def flag_value(flags: Sequence[str], *names: str) -> str | None:
     return next((value for flag, value in pairwise(flags) if flag in names), None)
 
 
-def parsed(arguments: list[str]) -> list[Override]:
+def parse_overrides(arguments: list[str]) -> list[Override]:
     """Parse the overrides among the arguments.
 
     Raises:

@@ -10,12 +10,12 @@ from hydra.core.override_parser.types import IntervalSweep
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
-from gt.cli.arguments import ANSWERED, COLUMNS, alternatives, expand_keys, flag_value, parsed, split_flags
+from gt.cli.arguments import ANSWERED, COLUMNS, alternatives, expand_keys, flag_value, parse_overrides, split_flags
 from gt.cli.composing import additions, configuration, refuse_overruled, remove_leftovers, run_dir
 from gt.cli.config import NAMED_PARTS, NEEDS_LIGHTNING, Config, WrongKey, check
 from gt.cli.config_files import CONFIGS, Files, search_folder
 from gt.cli.program import import_from_here
-from gt.cli.resuming import resumed
+from gt.cli.resuming import resume_arguments
 from gt.cli.run_folders import check_new, resume_sweep, start_or_resume_sweep, unfinished_run, unquoted
 from gt.cli.seeds import check_against, split_off_seeds, with_seeds
 from gt.cli.trials.search import as_trials
@@ -54,7 +54,7 @@ def check_command(
     Raises:
         UserError: one line for the first mistake, naming the file unless it is on the command line.
     """
-    overrides = parsed(arguments)
+    overrides = parse_overrides(arguments)
     hydra_lines = [alternatives(override)[0] for override in overrides if override.is_hydra_override()]
     searches = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
     search_folders = [*extra_folders, *(searches[-1] if searches and isinstance(searches[-1], list) else ())]
@@ -65,7 +65,7 @@ def check_command(
     choices = [alternatives(override, files.groups[override.key_or_group]) for override in chosen]
     for override, lines in zip(chosen, choices, strict=True):
         for line in lines if not override.is_delete() else ():
-            files.check_options(override.key_or_group, parsed([line])[0].value())
+            files.check_options(override.key_or_group, parse_overrides([line])[0].value())
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         options = [*hydra_lines, *(lines[0] for lines in choices)]
         base = configuration(options, name, files, hydra=True)
@@ -76,7 +76,7 @@ def check_command(
             if override.key_or_group == "hydra.run.dir" and is_sweep:
                 raise UserError(f"{override.input_line}: this command starts a sweep: set hydra.sweep.dir instead")
         arguments = expand_keys(arguments, base)
-        task_overrides = [override for override in parsed(arguments) if not override.is_hydra_override()]
+        task_overrides = [override for override in parse_overrides(arguments) if not override.is_hydra_override()]
         values = [override for override in task_overrides if override.key_or_group not in files.groups]
         try:
             added = additions(values, base, files.groups)
@@ -85,7 +85,7 @@ def check_command(
         assigned = [["+" + line if o.input_line in added else line for line in alternatives(o)] for o in values]
         variants, keys = [*choices, *assigned], [override.key_or_group for override in values]
         first, groups = [lines[0] for lines in variants], len(hydra_lines) + len(chosen)
-        rehearse = rehearse and all(len(lines) == 1 for lines in variants)  # otherwise `prepared` asks for -m
+        rehearse = rehearse and all(len(lines) == 1 for lines in variants)  # otherwise `prepare_arguments` asks for -m
         show_only = flag_value(split_flags(arguments)[0], "-c", "--cfg") is not None
         leftovers = check_run([*hydra_lines, *first], groups, keys, files, name, rehearse, trains, show_only)
         for index, lines in enumerate(variants):
@@ -93,7 +93,7 @@ def check_command(
                 check_run(
                     [*hydra_lines, *first[:index], line, *first[index + 1 :]], groups, keys, files, name, False, trains
                 )
-    firsts = {parsed([lines[0]])[0].key_or_group: parsed([lines[0]])[0].value() for lines in choices}
+    firsts = {parse_overrides([lines[0]])[0].key_or_group: parse_overrides([lines[0]])[0].value() for lines in choices}
     for note in files.replaced_defaults(firsts) if notes and not show_only else ():
         print(note, flush=True)
     removals = [line for key in leftovers for line in (f"{key}=0", f"~{key}")] if show_only else []  # no deleting null
@@ -155,7 +155,7 @@ def check_run(
         raise UserError(f"{files.name(path)}: {error}") from None
 
 
-def prepared(arguments: list[str]) -> list[str]:
+def prepare_arguments(arguments: list[str]) -> list[str]:
     """Check the arguments of a command and return those for Hydra, flags first; ``resume=`` is translated.
 
     Custom parts are importable from the working directory, as those beside ``train.py`` are.
@@ -178,30 +178,30 @@ def prepared(arguments: list[str]) -> list[str]:
     if any(flag.partition("=")[0] in ANSWERED for flag in flags):
         return [*flags, *overrides]
     auto_resume, overrides = "resume=auto" in overrides, [line for line in overrides if line != "resume=auto"]
-    resume_arguments = resumed(overrides)
-    if seeds and resume_arguments is not overrides:
+    resumed = resume_arguments(overrides)
+    if seeds and resumed is not overrides:
         raise UserError(f"seeds={seeds} starts new runs, but resume continues one: leave one of them out")
-    if resume_arguments is not overrides and is_sweep:
+    if resumed is not overrides and is_sweep:
         raise UserError("-m starts a sweep, but resume names a single run: leave -m out")
-    if resume_arguments is not overrides:
-        return [*flags, *resume_arguments]
+    if resumed is not overrides:
+        return [*flags, *resumed]
     config_dir, config_path = flag_value(flags, "-cd", "--config-dir"), flag_value(flags, "-cp", "--config-path")
     configs = CONFIGS if config_path is None else search_folder(str(CONFIGS.parent / config_path))
     name = flag_value(flags, "-cn", "--config-name") or "train"
     extra_folders, single_run = () if config_dir is None else (config_dir,), not is_sweep and not modes
     checked = check_command([*flags, *overrides], configs, name, extra_folders, seeds, notes=True, rehearse=single_run)
     if auto_resume and not is_sweep:
-        checked_overrides = parsed(split_flags(checked)[1])
+        checked_overrides = parse_overrides(split_flags(checked)[1])
         task_lines, hydra_lines = (
             [str(o.input_line) for o in checked_overrides if o.is_hydra_override() == kind] for kind in (False, True)
         )
         folder = unfinished_run(run_dir(hydra_lines, configs, name), task_lines)
         if folder is not None:
             print(f"continuing the run in {folder}", flush=True)
-            return [*flags, *resumed([f"resume={folder}"])]
+            return [*flags, *resume_arguments([f"resume={folder}"])]
         print("this command has no unfinished run: starting a new one", flush=True)
     samples = any(line.startswith(("sweep=", "experiment=", "hydra/sweeper", "hydra.sweeper")) for line in overrides)
-    for override in parsed(overrides):
+    for override in parse_overrides(overrides):
         if isinstance(override.value(), IntervalSweep) and not samples:
             raise UserError(f"{override.input_line} is an interval: add sweep=optuna to sample trials from it")
         if override.key_or_group == "hydra.run.dir" and not is_sweep and not modes:

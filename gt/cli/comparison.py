@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gt.cli.run_list import Run
-from gt.schema import number
+from gt.schema import format_number
 from gt.train.page import page as html_page
 from gt.train.page import picture, table
 from gt.train.report import history
@@ -94,7 +94,7 @@ def scores(runs: Sequence[Run], labels: Sequence[str]) -> str:
             best.add((row_of_best, n + 2))
     rows = []
     for run, label, row_values in zip(runs, labels, values.tolist(), strict=True):
-        cells = ("-" if np.isnan(value) else number(value) for value in row_values)
+        cells = ("-" if np.isnan(value) else format_number(value) for value in row_values)
         seconds, size = run.result.get("seconds_per_batch"), run.result.get("parameters")
         costs = ["-" if size is None else f"{size:,}", "-" if seconds is None else f"{1000 * seconds:.1f}"]
         rows.append([label, run.state, *cells, *costs])

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from gt.cli.arguments import alternatives, parsed
-from gt.cli.config import accepted, check_path
+from gt.cli.arguments import alternatives, parse_overrides
+from gt.cli.config import accepted_parameters, check_path
 from gt.cli.config_files import CONFIGS, Files, as_list, value_at, yaml_line
 from gt.cli.suggestions import suggestion
 from gt.errors import UserError, nearest
@@ -44,12 +44,12 @@ def configuration(
         if files and (not_in_defaults := NOT_IN_DEFAULTS.match(text)):
             text = files.unavailable_group(not_in_defaults[1], (not_in_defaults[2] or "").split(", "))
         elif files and (unknown_key := UNKNOWN_KEY.match(text)):  # a sweep combines each option with the keys of all
-            chosen = [line for line in overrides if parsed([line])[0].key_or_group in files.groups]
+            chosen = [line for line in overrides if parse_overrides([line])[0].key_or_group in files.groups]
             text = f"with {' '.join(chosen)} there is no key '{unknown_key[1]}'"
         raise UserError(" ".join(text.split("\n")[:2]).strip()) from None
 
 
-def composed(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:
+def compose_config(overrides: Sequence[str], configs: Path = CONFIGS, name: str = "train") -> DictConfig:
     """The configuration of one run, without leftovers.
 
     Raises:
@@ -70,7 +70,7 @@ def refuse_overruled(cfg: DictConfig, lines: list[str], files: Files, name: str 
     Raises:
         UserError: one does not.
     """
-    chosen = [o for o in parsed(lines) if o.key_or_group in files.groups and not o.is_delete()]
+    chosen = [o for o in parse_overrides(lines) if o.key_or_group in files.groups and not o.is_delete()]
     options = {f"{o.key_or_group}/{option}": o for o in chosen for option in as_list(o.value())}
     for path, section, content in files.merge_order(lines, name) if options else ():
         if path not in options:
@@ -99,7 +99,7 @@ def remove_leftovers(cfg: DictConfig, overrides: Sequence[str], outdated: Collec
     Raises:
         WrongKey: a new ``_target_`` does not exist.
     """
-    values = [override for override in parsed(list(overrides)) if not override.is_delete()]
+    values = [override for override in parse_overrides(list(overrides)) if not override.is_delete()]
     override_keys = [key for override in values for key, _ in settings(override.value(), override.key_or_group)]
     retargeted = [key.removesuffix("._target_") for key in override_keys if key.endswith("._target_")]
     leftovers = []
@@ -107,7 +107,7 @@ def remove_leftovers(cfg: DictConfig, overrides: Sequence[str], outdated: Collec
         section = OmegaConf.select(cfg, path)
         if not isinstance(section, DictConfig):  # Hydra's own, or removed with its parent section
             continue
-        parameters = {*accepted(path, section["_target_"]), *OPTIONS}
+        parameters = {*accepted_parameters(path, section["_target_"]), *OPTIONS}
         for key in [key for key in map(str, section) if key not in parameters]:
             replaced = path in retargeted or f"{path}.{key}" in outdated
             if replaced and not any(f"{override_key}.".startswith(f"{path}.{key}.") for override_key in override_keys):
@@ -142,7 +142,7 @@ def additions(values: list[Override], base: DictConfig, available: Mapping[str, 
         if not check_path(base, key):
             added.add(str(override.input_line))
         if key.endswith("._target_"):
-            OmegaConf.update(base, key, parsed(alternatives(override)[:1])[0].value(), force_add=True)
+            OmegaConf.update(base, key, parse_overrides(alternatives(override)[:1])[0].value(), force_add=True)
     return added
 
 

@@ -16,7 +16,7 @@ from gt.cli.signatures import choices, describe, fits, parameters, required
 from gt.cli.suggestions import suggestion
 from gt.errors import UserError, first_line, nearest, shell_override
 from gt.ranges import beyond_limits
-from gt.train.construct import OPTIONS, imported
+from gt.train.construct import OPTIONS, import_object
 
 
 class WrongKey(UserError):
@@ -60,7 +60,7 @@ NEEDS_LIGHTNING = ("init", "baseline", "metrics", "trainer", "callbacks", "logge
 NAMED_PARTS = ("encoding", "callbacks", "logger", "metrics", "objective")  # sections of named subsections
 
 
-def accepted(path: str, name: Any) -> dict[str, Any]:
+def accepted_parameters(path: str, name: Any) -> dict[str, Any]:
     """The parameters, with type hints, of the function or class that is a section's ``_target_``.
 
     Raises:
@@ -68,7 +68,7 @@ def accepted(path: str, name: Any) -> dict[str, Any]:
     """
     key = f"{path}._target_"
     try:
-        return parameters(imported(name))
+        return parameters(import_object(name))
     except UserError as error:
         raise WrongKey(key, f"{key}: {error}") from None
     except (ValueError, TypeError):  # it has no signature
@@ -81,7 +81,7 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
     Raises:
         WrongKey: names the key, what is wrong with it and the nearest valid name.
     """
-    hints = accepted(path, section["_target_"])
+    hints = accepted_parameters(path, section["_target_"])
     for key, value in section.items():
         if key in OPTIONS or (key in FILLED_BY_RUN and value is None and key in hints):
             continue
@@ -92,7 +92,7 @@ def check_section(path: str, section: Mapping[str, Any]) -> None:
         for key in required(section["_target_"]):
             if key not in section:
                 partial_hint = f", or {path}._partial_=true for the function itself"
-                alternative = "" if isclass(imported(section["_target_"])) else partial_hint
+                alternative = "" if isclass(import_object(section["_target_"])) else partial_hint
                 raise WrongKey(f"{path}.{key}", f"{path}.{key} is not set: give {path}.{key}=VALUE{alternative}")
 
 
@@ -207,9 +207,9 @@ def addable(node: DictConfig | ListConfig, done: list[str], parts: list[str]) ->
     if done[0] in NAMED_PARTS and parts[2:] == ["_target_"]:
         names.add(parts[len(done)])  # a new subsection
     if "_target_" in node:
-        names |= {"_partial_", *accepted(".".join(done), node["_target_"])}
+        names |= {"_partial_", *accepted_parameters(".".join(done), node["_target_"])}
     if done == ["data"] and "source" in {*node, *names} and parts[1] not in names:  # short for data.source.KEY
-        names |= set(accepted("data.source", node.source["_target_"]))
+        names |= set(accepted_parameters("data.source", node.source["_target_"]))
     return names
 
 

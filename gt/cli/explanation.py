@@ -10,8 +10,7 @@ from gt.cli.explanation_subject import check_number, subject
 from gt.data.datamodule import DataModule
 from gt.graph import GraphBatch
 from gt.inference import attribution
-from gt.train.extremes import answer as answer_text
-from gt.train.extremes import truth
+from gt.train.extremes import format_prediction, format_target
 from gt.train.task import Task
 
 RANDOM = 20  # random rankings that a method is compared with
@@ -119,8 +118,8 @@ def explain(
     generator = torch.Generator().manual_seed(0)
     random = torch.stack([delete(torch.randperm(nodes, generator=generator)) for _ in range(RANDOM)])
     edges, edge_scores = attribution.edge_occlusion(net, copies, answer)
-    target = "unknown" if source.target is None else truth(schema, source.target[position:])
-    predicted, name = answer_text(schema, prediction), schema.names[index] if schema.names else str(index)
+    target = "unknown" if source.target is None else format_target(schema, source.target[position:])
+    predicted, name = format_prediction(schema, prediction), schema.names[index] if schema.names else str(index)
     if schema.pointer:  # classes are nodes, which the source may name
 
         def spell(n: int, default: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gt.cli.explanation import METHODS, Explanation
 from gt.data.picture import layout
-from gt.schema import number
+from gt.schema import format_number
 from gt.train.page import page as html_page
 from gt.train.page import picture, table
 
@@ -25,7 +25,7 @@ COLOURS = mpl.colormaps["RdBu_r"]
 
 def page(answer: Explanation) -> str:
     """Render the HTML page, with all pictures embedded."""
-    faithful = ([name, number(value)] for name, value in answer.faithfulness.items())
+    faithful = ([name, format_number(value)] for name, value in answer.faithfulness.items())
     parts = [
         f"<p>Prediction {html.escape(answer.prediction)}; target {html.escape(answer.target)}. Explained is the "
         f"{html.escape(answer.explained)}: red increases it, blue decreases it.</p>",

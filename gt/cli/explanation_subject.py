@@ -19,7 +19,7 @@ from gt.inference.neighbourhood import hops_read, neighbourhood
 from gt.inference.whole_graph import predict
 from gt.prediction.asking import speller
 from gt.prediction.labels import labels_of
-from gt.train.extremes import answer as answer_text
+from gt.train.extremes import format_prediction
 from gt.train.task import Task
 
 MAX_NODES = 400  # of a graph
@@ -153,7 +153,7 @@ def _of_large(task: Task, data: NodeData, node: str | None) -> Subject:
         if torch.allclose(partial, prediction, rtol=TOLERANCE, atol=absolute):
             note += ": the answer for these alone is the same."
         else:
-            text = answer_text(task.schema, partial)
+            text = format_prediction(task.schema, partial)
             note += f". Nodes beyond them matter too: for these alone the answer is {text}, which is explained here."
     label = labels[part.centre]
     return Subject(

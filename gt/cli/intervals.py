@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from gt.schema import number
+from gt.schema import format_number
 
 LEVEL = 0.95
 
@@ -55,7 +55,7 @@ class Estimate:
 
     def interval(self) -> str:
         """The interval as text; ``-`` if there is none."""
-        low, high = (number(end, self.mean) for end in (self.low, self.high))
+        low, high = (format_number(end, self.mean) for end in (self.low, self.high))
         return "-" if math.isnan(self.low) else f"[{low}, {high}]"
 
 
@@ -79,6 +79,7 @@ def describe_gap(gap: Estimate, mode: Literal["min", "max"], other: str, repeats
     gain = gap if mode == "max" else gap.negative()
     gain, word = (gain, "better") if gain.mean >= 0 else (gain.negative(), "worse")
     if gap.n == 1:
-        return f"{number(gain.mean)} {word} than {other}, by one run of each: repeat them, seeds=5, to see the noise"
+        better = f"{format_number(gain.mean)} {word} than {other}"
+        return f"{better}, by one run of each: repeat them, seeds=5, to see the noise"
     noise = ": not more than noise" if gap.is_noise else ""
-    return f"{number(gain.mean)} {gain.interval()} {word} than {other}, over {gap.n} {repeats}{noise}"
+    return f"{format_number(gain.mean)} {gain.interval()} {word} than {other}, over {gap.n} {repeats}{noise}"

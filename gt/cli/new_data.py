@@ -7,9 +7,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from gt.cli.arguments import expand_keys, parsed
+from gt.cli.arguments import expand_keys, parse_overrides
 from gt.cli.command import check_command
-from gt.cli.composing import composed, remove_leftovers
+from gt.cli.composing import compose_config, remove_leftovers
 from gt.cli.config import check, check_path
 from gt.cli.run_folders import configuration_of
 from gt.data.datamodule import ALL, DataModule
@@ -35,9 +35,9 @@ LEARNED_KEYS = {
 }  # fmt: skip
 
 
-def are_new(overrides: Sequence[str]) -> bool:
+def chooses_new_data(overrides: Sequence[str]) -> bool:
     """Whether overrides choose data other than those of the run, rather than where to find or how to read them."""
-    for override in parsed(list(overrides)):
+    for override in parse_overrides(list(overrides)):
         neutral = READING_KEYS | SPLIT_KEYS | (FRACTION_KEYS if isinstance(override.value(), float) else set())
         if neutral.isdisjoint({override.key_or_group.split(".")[-1], override.key_or_group.split("/")[-1]}):
             return True
@@ -50,7 +50,7 @@ def check_learned(overrides: Sequence[str]) -> None:
     Raises:
         UserError: one does.
     """
-    for override in parsed(list(overrides)):
+    for override in parse_overrides(list(overrides)):
         if override.key_or_group.split(".")[-1] in LEARNED_KEYS:
             raise UserError(
                 f"{override.input_line}: new data are read as in training, which fixes this setting: leave it out"
@@ -78,9 +78,9 @@ def run_config(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     options = [line for line in overrides if line.partition("=")[0] in ("data", "hydra.searchpath")]
     values = [line for line in overrides if line not in options]
     if options:
-        cfg.data = composed([*check_command([*options, *values]), f"seed={cfg.seed}"]).data
+        cfg.data = compose_config([*check_command([*options, *values]), f"seed={cfg.seed}"]).data
     values = expand_keys(values, cfg)
-    for override in parsed(values):
+    for override in parse_overrides(values):
         key = override.key_or_group
         if not key.startswith("data."):
             raise UserError(f"{override.input_line}: only the data may be changed, by data.KEY=VALUE or data=NAME")
@@ -91,7 +91,7 @@ def run_config(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     return cfg
 
 
-def opened(
+def open_run_data(
     folder: Path, overrides: Sequence[str], trust: bool, models: Models, new: bool = False
 ) -> tuple[DictConfig, DataModule]:
     """The configuration of the run in a folder, with overrides of its data, and the data opened for some models.
@@ -115,7 +115,7 @@ def check_unchanged(task: Task, data: DataModule, overrides: Sequence[str]) -> N
     Raises:
         UserError: they are not, so their splits may differ.
     """
-    if not are_new(overrides):
+    if not chooses_new_data(overrides):
         is_link = data.schema.level == "link"  # the split ALL does not exist for them
         advice = "and leave out what changes them" if is_link else f"or predict all as new data with --split {ALL}"
         check_data(task.data_key, data_key(data), advice)

@@ -8,7 +8,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.arguments import expand_keys, parsed
+from gt.cli.arguments import expand_keys, parse_overrides
 from gt.cli.composing import additions, configuration, remove_leftovers
 from gt.cli.config import WrongKey, check
 from gt.cli.config_files import CONFIGS, groups
@@ -18,7 +18,7 @@ from gt.train.job import in_use
 from gt.train.resume import changes
 
 
-def resumed(arguments: list[str]) -> list[str]:
+def resume_arguments(arguments: list[str]) -> list[str]:
     """Translate ``resume=FOLDER`` for Hydra: the saved configuration of the run, in the same folder.
 
     Changes made by the other arguments are printed, one per line, and saved for later resumptions.
@@ -41,12 +41,12 @@ def resumed(arguments: list[str]) -> list[str]:
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = configuration([], "config")
         others = expand_keys(others, before)
-        overrides = parsed(others)
+        overrides = parse_overrides(others)
         refuse_groups(overrides)
         added = additions([o for o in overrides if not o.is_hydra_override()], before.copy(), {})
         # "++", as processes started later read the configuration written by this one, which already has the key
         others = ["++" + argument if argument in added else argument for argument in others]
-        after = configuration([str(override.input_line) for override in parsed(others)], "config")
+        after = configuration([str(override.input_line) for override in parse_overrides(others)], "config")
         remove_leftovers(after, others)
         differences = changes(before, after)
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gt.errors import UserError, nearest
-from gt.schema import several
+from gt.schema import format_list
 from gt.train.job import FAILURE, PRUNED, RESULT, in_use, read_json
 from gt.train.resume import format_value, settings
 
@@ -107,7 +107,7 @@ def available_values(runs: Sequence[Run], filters: Sequence[str]) -> str:
         key, before = condition.partition("=")[0], matching(runs, filters[:number])
         if before and not matching(before, [condition]):
             values = sorted({run.settings[key] for run in before if key in run.settings})
-            return f": {key} is {several(values, MAX_LISTED_VALUES)}"
+            return f": {key} is {format_list(values, MAX_LISTED_VALUES)}"
     return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, Override
 
-from gt.cli.arguments import alternatives, parsed, split_flags
+from gt.cli.arguments import alternatives, parse_overrides, split_flags
 from gt.errors import UserError, nearest, shell_override
 from gt.train.job import RESULT
 
@@ -58,7 +58,7 @@ def with_seeds(arguments: Sequence[str], seeds: int, first: int) -> list[str]:
         UserError: the overrides already sweep over seeds, or the seeds would exceed their range.
     """
     flags, overrides = split_flags(arguments)
-    seed_overrides = [override for override in parsed(overrides) if override.key_or_group == "seed"]
+    seed_overrides = [override for override in parse_overrides(overrides) if override.key_or_group == "seed"]
     if any(override.is_sweep_override() for override in seed_overrides):
         raise UserError(
             f"seeds={seeds} counts up from one seed, and {seed_overrides[-1].input_line} gives several: leave one out"
@@ -89,8 +89,8 @@ def check_against(against: str, overrides: Sequence[str]) -> str:
         return callback_override[0]
     if "=" not in against:
         raise UserError(f"against={against}: there is no such folder, and it is not an override (key=value)")
-    choices = {key_of(override): override for override in parsed(list(overrides))}
-    chosen = parsed(shlex.split(against))
+    choices = {key_of(override): override for override in parse_overrides(list(overrides))}
+    chosen = parse_overrides(shlex.split(against))
     for override in chosen:
         line, key = override.input_line, key_of(override)
         if key not in choices:
@@ -99,7 +99,7 @@ def check_against(against: str, overrides: Sequence[str]) -> str:
         if isinstance(available.value(), Glob):
             continue
         lines = alternatives(available)
-        if override.value() not in [candidate.value() for candidate in parsed(lines)]:
+        if override.value() not in [candidate.value() for candidate in parse_overrides(lines)]:
             raise UserError(f"against={line}: no run has it; choose among {', '.join(lines)}")
     swept = {
         key

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gt.cli.arguments import parsed
+from gt.cli.arguments import parse_overrides
 from gt.cli.intervals import Estimate, difference
 from gt.cli.seeds import is_repetition, key_of
 from gt.errors import UserError, nearest
@@ -117,9 +117,11 @@ def reference(against: str, settings: Sequence[list[Job]]) -> list[Job] | None:
     """
     if Path(against).is_dir():
         return next(iter(ranked(job_results(Path(against)), failures(Path(against), PRUNED))), None)
-    target = {key_of(override): override.value() for override in parsed(shlex.split(against))}
+    target = {key_of(override): override.value() for override in parse_overrides(shlex.split(against))}
     for jobs in settings:
-        values: dict[str, Any] = {key_of(override): override.value() for override in parsed(list(setting(jobs[0])))}
+        values: dict[str, Any] = {
+            key_of(override): override.value() for override in parse_overrides(list(setting(jobs[0])))
+        }
         if all(key in values and values[key] == value for key, value in target.items()):
             return jobs
     return None
@@ -139,9 +141,9 @@ def check_reference(against: str, jobs: Iterable[Job]) -> None:
         raise UserError(f"--against {against}: there is no such folder, and it is not an override (key=value)")
     lines: dict[str, dict[str, Any]] = {}
     for job in jobs:
-        for override in parsed(list(setting(job))):
+        for override in parse_overrides(list(setting(job))):
             lines.setdefault(key_of(override), {})[str(override.input_line)] = override.value()
-    for override in parsed(shlex.split(against)):
+    for override in parse_overrides(shlex.split(against)):
         line, key = override.input_line, key_of(override)
         if key not in lines:
             raise UserError(f"--against {line}: no job sets '{key}': {nearest(key, lines)}")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gt.attention import Demand
 from gt.cli.command import check_command
-from gt.cli.composing import composed
+from gt.cli.composing import compose_config
 from gt.cli.program import device_of
 from gt.data import inspect
 from gt.data.datamodule import DataModule
@@ -20,13 +20,13 @@ from gt.data.picture import draw
 from gt.train.construct import constructing
 
 
-def opened(name: str, overrides: Sequence[str]) -> DataModule:
+def open_dataset(name: str, overrides: Sequence[str]) -> DataModule:
     """Open a dataset of configs/data.
 
     Raises:
         UserError: there is no such option or key, or the dataset cannot be read.
     """
-    cfg = composed(check_command([f"data={name}", *overrides], trains=False))
+    cfg = compose_config(check_command([f"data={name}", *overrides], trains=False))
     with constructing(cfg):
         data: DataModule = instantiate(cfg.data)
     data.open([])

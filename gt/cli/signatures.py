@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from gt.train.construct import imported
+from gt.train.construct import import_object
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
 def required(name: str) -> list[str]:
     """The parameters without a default of the function or class of this name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    arguments = inspect.signature(imported(name)).parameters.values()
+    arguments = inspect.signature(import_object(name)).parameters.values()
     return [
         parameter.name
         for parameter in arguments

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from gt.cli.arguments import parsed
+from gt.cli.arguments import parse_overrides
 from gt.cli.seeds import key_of
 from gt.cli.settings import Job, ranking_score, setting
 
@@ -17,7 +17,7 @@ COSTS = {"seconds_per_batch": "seconds a batch", "parameters": "parameters"}  # 
 
 def values_by_key(settings: Sequence[list[Job]]) -> dict[str, list[str]]:
     """The value in each setting of each key that differs between settings; ``-`` if a setting does not set it."""
-    overrides = [parsed(list(setting(jobs[0]))) for jobs in settings]
+    overrides = [parse_overrides(list(setting(jobs[0]))) for jobs in settings]
     rows = [{key_of(each): str(each.input_line).partition("=")[2] for each in row} for row in overrides]
     keys = dict.fromkeys(key for row in rows for key in row)
     columns = {key: [row.get(key, "-") for row in rows] for key in keys}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gt.cli.settings import Job
 from gt.cli.sweep_keys import COSTS, cost, finite, front, positions, scores, values_by_key
-from gt.schema import number
+from gt.schema import format_number
 
 MAX_KEYS, COLUMNS = 8, 4  # the most important keys; panels per row
 MAX_VALUE = 14  # characters
@@ -75,7 +75,7 @@ def parallel(settings: Sequence[list[Job]], columns: dict[str, list[str]]) -> Fi
     axes = figure.subplots()
     axis_ticks: list[Any] = [_ticks(column) for column in columns.values()]
     heights = np.linspace(score.min(), score.max(), 4).tolist()
-    axis_ticks.append((heights, list(map(number, heights))))
+    axis_ticks.append((heights, list(map(format_number, heights))))
     raw = [np.array(positions(column)[0]) for column in columns.values()] + [score]
     lines = np.stack([(p - p.min()) / (np.ptp(p) or 1.0) for p in raw], axis=1)  # (settings, axes)
     shades = mpl.colormaps["viridis"]((score - score.min()) / (np.ptp(score) or 1.0))

@@ -13,7 +13,7 @@ from gt.cli.settings import final, repetition
 from gt.cli.sweep_pictures import pictures, short
 from gt.cli.sweep_tables import Outcome, classical, trivial
 from gt.data.files import write_bytes
-from gt.schema import number
+from gt.schema import format_number
 from gt.train.page import page, picture, render
 
 MAX_DRAWN = 40  # settings in the picture, the best ones
@@ -44,7 +44,7 @@ def points(outcome: Outcome) -> Figure:
         if baselines and min(extent) - span <= fmean(baselines) <= max(extent) + span:
             axes.axvline(fmean(baselines), color="grey" if style == "--" else "#cc6677", ls=style, lw=1.2, label=name)
         elif baselines:
-            out_of_range += f"; {name} {number(fmean(baselines))}, out of range"
+            out_of_range += f"; {name} {format_number(fmean(baselines))}, out of range"
     axes.set(xlabel=outcome.measure + out_of_range, ylim=(len(settings) - 0.5, -0.5))
     axes.set_yticks(range(len(settings)), [short(name, MAX_LABEL) for name in names])
     axes.grid(axis="x", alpha=0.3)

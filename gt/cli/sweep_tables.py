@@ -29,7 +29,7 @@ from gt.cli.settings import (
 )
 from gt.cli.sweep_keys import COSTS, cost, importance, values_by_key
 from gt.data.files import write_bytes
-from gt.schema import number
+from gt.schema import format_number
 from gt.train.page import table
 
 LEFT_ALIGNED = ("job", "jobs", "overrides", "metric", "key", "reason", "difference")  # text columns
@@ -163,7 +163,7 @@ class Outcome:
         for job in by_number(job for jobs in self.settings for job in jobs):
             valid = [mean_text([job["best_valid"]])] if self.valid_column else []
             metric = [job["criterion"]] if self.metric_column else []
-            rows.append((job["job"], _distinct_overrides(self.shared, job), *metric, *valid, number(final(job))))
+            rows.append((job["job"], _distinct_overrides(self.shared, job), *metric, *valid, format_number(final(job))))
         return Sheet("runs", ("job", "overrides", *self.metric_column, *self.valid_column, self.final_column), rows)
 
     def _setting_sheet(self) -> Sheet:
@@ -185,8 +185,8 @@ class Outcome:
             row += [jobs[0]["criterion"]] if self.metric_column else []
             row += [mean_text([job["best_valid"] for job in jobs])] if self.valid_column else []
             row += [mean_text([final(job) for job in jobs])]
-            row += [Estimate.of([final(job) for job in jobs]).interval(), number(best(jobs))] if repeats else []
-            row += [number(fmean(trivial(job) for job in jobs))]
+            row += [Estimate.of([final(job) for job in jobs]).interval(), format_number(best(jobs))] if repeats else []
+            row += [format_number(fmean(trivial(job) for job in jobs))]
             row += [mean_text([classical(job) for job in jobs])] if is_classical else []
             row += [f"{cost(jobs, name):{',.0f' if name == 'parameters' else ',.4g'}}" for name in costs]
             rows.append(row)
@@ -241,9 +241,9 @@ def mean_text(values: Sequence[float | None]) -> str:
     if len(numbers) < len(values):
         return "-"
     if len(numbers) == 1:
-        return number(numbers[0])
+        return format_number(numbers[0])
     estimate = Estimate.of(numbers)
-    return f"{number(estimate.mean)} ± {number(estimate.deviation, estimate.mean)}"
+    return f"{format_number(estimate.mean)} ± {format_number(estimate.deviation, estimate.mean)}"
 
 
 def write_tables(folder: Path, outcome: Outcome) -> list[Path]:

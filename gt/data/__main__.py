@@ -37,10 +37,10 @@ def main() -> None:
     with importing():  # late: --help and errors on typos are immediate
         from rich.console import Console
 
-        from gt.cli.show_data import opened, show
+        from gt.cli.show_data import open_dataset, show
         from gt.data import bench
         from gt.data.graphs import Stored
-    data = opened(args.name, overrides)
+    data = open_dataset(args.name, overrides)
     if args.command == "bench":
         if not isinstance(data, Stored):
             raise UserError(f"{args.name} has no stored graphs for PyG to collate: choose another dataset")

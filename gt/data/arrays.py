@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from gt.data.files import FULL_CHECK_LIMIT, Damaged, check, durable, read_metadata, seal, whole, write_metadata, writing
+from gt.data.files import (
+    FULL_CHECK_LIMIT,
+    Damaged,
+    atomic_file,
+    check,
+    durable,
+    read_metadata,
+    seal,
+    write_metadata,
+    writing,
+)
 
 INTEGERS = [np.dtype(f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("u", "")]
 KINDS = {"b": "truth", "i": "integer", "u": "integer", "f": "real"}
@@ -134,7 +144,7 @@ def write_array(path: Path, values: np.ndarray) -> None:
     with writing(path.parent, lambda: values.nbytes):
         seal_path = path.with_suffix(".json")
         seal_path.unlink(missing_ok=True)  # the two files must never disagree
-        with whole(path) as handle:
+        with atomic_file(path) as handle:
             handle.write(header(values.dtype, values.shape))
             handle.write(np.ascontiguousarray(values).data)
         write_metadata(seal_path, seal(path))

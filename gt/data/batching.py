@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from gt.attention import Reading, prepare
 from gt.data.batch_sampler import Request
 from gt.data.packed import Graphs, pointers
-from gt.data.static import Shape, filled
+from gt.data.static import Shape, pad_batch
 from gt.graph import GraphBatch
 from gt.masks import with_virtual_nodes
 from gt.parallel import share_of
@@ -181,5 +181,5 @@ class GraphDataset(BatchDataset):
         if self.present is not None:
             batch = self.present(batch, random_numbers([self.seed, *request.draw], np.array(request.samples)))
         if self.shapes:
-            batch = filled(batch, self.shapes, self.graphs.schema)
+            batch = pad_batch(batch, self.shapes, self.graphs.schema)
         return prepare_all(batch, request.readings)

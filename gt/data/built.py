@@ -8,12 +8,12 @@ import numpy as np
 from gt.data.packed import Graphs
 from gt.data.source import Source
 from gt.errors import UserError, nearest
-from gt.schema import UNLABELLED, Kind, Level, Schema, many
+from gt.schema import UNLABELLED, Kind, Level, Schema, pluralise
 
 REQUIRED_SPLITS = ("train", "valid")  # if there are any splits
 
 
-def built(source: Source) -> Graphs | Iterable[Graphs]:
+def checked_build(source: Source) -> Graphs | Iterable[Graphs]:
     """What a source builds; for classes outside this package, each chunk is checked, and the last one in full.
 
     Raises:
@@ -93,7 +93,7 @@ def _check_features(name: str, values: np.ndarray | None, vocab: Sequence[int], 
     if not columns or values is None:
         return
     if values.ndim != 2 or values.shape[1] != columns:
-        raise UserError(f"{name} is {values.shape}, but the schema has (rows, {many(columns, 'column')})")
+        raise UserError(f"{name} is {values.shape}, but the schema has (rows, {pluralise(columns, 'column')})")
     for index, count in enumerate(vocab):
         column = values[:, index]
         if values.dtype.kind not in "iub":

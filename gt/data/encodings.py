@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gt.data.arrays import Rows, read_array, unique_rows, write_arrays
-from gt.data.files import Damaged, lock, say
+from gt.data.files import Damaged, lock, print_line
 from gt.data.packed import Arrays, Graphs
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 from gt.data.store import fingerprint
-from gt.data.store_folders import beside
+from gt.data.store_folders import computed_folders
 from gt.encodings.base import Encoding, Progress
 from gt.errors import UserError
 from gt.keys import full_key
@@ -36,7 +36,7 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
         graphs: a whole dataset.
         folder: the store of that dataset; an array is the file ``<name>-<hash of the encoding's key>.npy`` in it, and
             if equal rows are deduplicated, ``<name>_of-<hash>.npy`` holds the row of each node. If the folder is
-            read-only, new files are kept elsewhere, see `gt.data.store_folders.beside`.
+            read-only, new files are kept elsewhere, see `gt.data.store_folders.computed_folders`.
         encodings: those that need no precomputation are skipped.
         progress: wraps the parts of a computation, to show its progress.
 
@@ -46,7 +46,7 @@ def attach(graphs: Graphs, folder: Path, encodings: Sequence[Encoding], progress
     arrays = dict(graphs.encodings)
     for encoding, key_hash in _precomputed(encodings):
         names = [name + suffix for name in encoding.arrays for suffix in ("", INDEX_SUFFIX)]
-        for location in beside(folder):
+        for location in computed_folders(folder):
             paths = {name: location / f"{name}-{key_hash}.npy" for name in names}
             with suppress(FileNotFoundError, Damaged):
                 arrays |= _read_rows(paths)
@@ -112,14 +112,14 @@ def _read_or_compute(
     try:
         return _read_rows(paths)
     except Damaged as error:
-        say(f"{error}: computing it again")
+        print_line(f"{error}: computing it again")
     except FileNotFoundError:
         pass
     if graphs.node_ptr[-1] <= SERIAL_LIMIT:
         write_arrays(paths, _compressed([_compute_checked(encoding, graphs, progress)]))
     else:
         with closing(
-            mapped(partial(_compute_checked, encoding), Spans(graphs), what=f"computing {encoding.arrays[0]}")
+            parallel_map(partial(_compute_checked, encoding), Spans(graphs), what=f"computing {encoding.arrays[0]}")
         ) as chunks:
             write_arrays(paths, _compressed(chunks))
     return _read_rows(paths)

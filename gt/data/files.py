@@ -31,7 +31,7 @@ class Damaged(UserError):
     """A file on disk has changed, or was written by another version; the message says which."""
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line, on the first process of a distributed run only.
 
     It is written in one call, including the line end, so that lines of processes sharing a terminal never mix.
@@ -76,7 +76,7 @@ def lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another process that builds {path.stem}")
+            print_line(f"waiting for another process that builds {path.stem}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -101,7 +101,7 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which appears at ``path`` once it is complete. Not for concurrent writers: hold a `lock`.
 
     Raises:
@@ -125,8 +125,8 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically, see `whole`."""
-    with whole(path) as file:
+    """Write a file atomically, see `atomic_file`."""
+    with atomic_file(path) as file:
         file.write(content)
 
 
@@ -155,7 +155,9 @@ def mention_others(store: Path) -> None:
         summary = f"{len(others)} other store{'' if len(others) == 1 else 's'} of {name} ({size / 1e6:,.1f} MB)"
         examples = f", such as the {MAX_LISTED} oldest" if len(others) > MAX_LISTED else ""
         paths = shlex.join(str(path) for _, path in sorted(others)[:MAX_LISTED])
-        say(f"{summary}, made from other files or settings; remove those no longer needed{examples}: rm -r {paths}")
+        print_line(
+            f"{summary}, made from other files or settings; remove those no longer needed{examples}: rm -r {paths}"
+        )
 
 
 def checksum(path: Path) -> int:

@@ -20,7 +20,7 @@ class Folds:
 
     With ``folds``, labelled samples are split by `gt.data.splits.k_fold`, whatever split the dataset has, or by
     `gt.data.splits.group_k_fold` if graphs have a ``group``; all folds share a store and its encodings. Without,
-    ``fold`` is the number of an official split, see `numbered`.
+    ``fold`` is the number of an official split, see `number_splits`.
 
     Attributes:
         folds: number of folds; None follows the dataset's own split.
@@ -92,7 +92,7 @@ class Folds:
         return k_fold(classes, self.folds, self.fold, self.seed)
 
 
-def numbered(splits: list[Arrays]) -> Arrays:
+def number_splits(splits: list[Arrays]) -> Arrays:
     """Several official splits for a store, by names such as ``3.train``; a single one unchanged."""
     if len(splits) == 1:
         return splits[0]

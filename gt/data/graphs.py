@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gt.data.arrays import Rows
 from gt.data.batch_sampler import Request
 from gt.data.batching import GraphDataset, runs, tensor
-from gt.data.built import built
+from gt.data.built import checked_build
 from gt.data.datamodule import ALL, DataModule, Loader, Sized
 from gt.data.encodings import attach, compute
 from gt.data.link_pairs import Ranked
@@ -27,7 +27,7 @@ from gt.keys import full_key
 from gt.losses import Criterion, balanced
 from gt.ranges import at_least
 from gt.ranks import rank_zero_only
-from gt.schema import Schema, several
+from gt.schema import Schema, format_list
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -69,7 +69,7 @@ class Stored(DataModule):
         source = self.source
         key = fingerprint(full_key(source))
         source.folder = store_folder(source.root, source.name, key, is_complete, source.made_of)
-        graphs = open_or_build(source.folder, lambda: built(source))
+        graphs = open_or_build(source.folder, lambda: checked_build(source))
         self.check(graphs)
         graphs = source.resplit(graphs)
         if summary := source.summary(graphs):
@@ -88,7 +88,7 @@ class Stored(DataModule):
         if schema.outputs > 1:
             texts = [f"{n} ({w})" for n, w in zip(schema.names or range(schema.outputs), texts, strict=True)]
         label = "class weights" if schema.kind == "multiclass" else "weight of yes relative to no"
-        rank_zero_only(print)(f"{label} in the loss, from the training split: {several(texts, 6)}", flush=True)
+        rank_zero_only(print)(f"{label} in the loss, from the training split: {format_list(texts, 6)}", flush=True)
         return schema
 
     def _open_new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:

@@ -17,7 +17,7 @@ from gt.data.graphs import Stored
 from gt.graph import GraphBatch
 from gt.losses import classes
 from gt.masks import Complete, Hops, Mask
-from gt.schema import Schema, many
+from gt.schema import Schema, pluralise
 
 SAMPLED = 256  # graphs whose diameters are estimated
 BATCHES = 20  # examined if the source generates its graphs on the fly
@@ -159,7 +159,7 @@ def size_table(contents: Contents) -> Table:
     """Nodes, edges, degrees and diameters."""
     one, scope = len(contents.nodes) == 1, "" if contents.whole else ", in some training batches"
     nodes, edges = contents.nodes, contents.edges
-    title = f"{many(len(nodes), 'graph')}, {nodes.sum():,} nodes, {edges.sum():,} edges{scope}"
+    title = f"{pluralise(len(nodes), 'graph')}, {nodes.sum():,} nodes, {edges.sum():,} edges{scope}"
     table = _table(title, "", "least", "mean", "median", "most")
     hops, connected = double_sweep(contents.sample)
     rows = {} if one else {"nodes of a graph": contents.nodes, "edges of a graph": contents.edges}
@@ -254,7 +254,7 @@ def mask_table(batch: GraphBatch, demand: Demand) -> Table:
     )
     padded = f", padded to {batch.max_nodes:,} each ({share:.0%} padding)" if graphs > 1 else ""
     table.caption = (
-        f"on a training batch of {many(graphs, 'graph')}, {nodes:,} nodes{padded}; "
+        f"on a training batch of {pluralise(graphs, 'graph')}, {nodes:,} nodes{padded}; "
         f"{demand.heads} heads of {demand.channels}, {demand.device}"
     )
     all_pairs = int((batch.sizes**2).sum())

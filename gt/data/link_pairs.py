@@ -97,7 +97,7 @@ def with_rivals(batch: GraphBatch) -> GraphBatch:
     return batch
 
 
-def asked(batch: GraphBatch) -> torch.Tensor:
+def query_rows(batch: GraphBatch) -> torch.Tensor:
     """The rows of a batch that are pairs from the data, or sampled `Negatives`, rather than rivals."""
     assert batch.links is not None
     if batch.y is None or batch.y.shape[1] < COLUMNS:

@@ -9,8 +9,8 @@ from torch import Tensor
 from gt.data.datamodule import DataModule
 from gt.data.numbers import DECADES, decades
 from gt.errors import UserError
-from gt.losses import both_answers, undefined
-from gt.schema import UNLABELLED, Schema, several
+from gt.losses import both_answers, undefined_reason
+from gt.schema import UNLABELLED, Schema, format_list
 
 SPLITS = ("train", "valid", "test")
 
@@ -54,7 +54,7 @@ def check_varied(data: DataModule) -> None:
         labelled = column[column != UNLABELLED if schema.kind == "multiclass" else ~column.isnan()]
         if not len(labelled) or labelled.min() < labelled.max():
             return
-    name, only = several([f"'{name}'" for name in schema.target or ("y",)], 4), labelled[0].item()
+    name, only = format_list([f"'{name}'" for name in schema.target or ("y",)], 4), labelled[0].item()
     if columns > 1:
         raise UserError(f"{name}: each has only one value: there is nothing to learn")
     if schema.kind == "regression":
@@ -85,12 +85,12 @@ def one_sided(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
         target = target.view(len(target), -1)
         tasks = (~both_answers(target)).nonzero().flatten().tolist()
         if schema.outputs == 1 and tasks:
-            lines.append(f"the {split} split has {undefined(schema, target)}: auroc and ap are undefined there")
+            lines.append(f"the {split} split has {undefined_reason(schema, target)}: auroc and ap are undefined there")
         elif tasks:
             names = [schema.names[task] if schema.names else str(task) for task in tasks]
             lines.append(
                 f"in the {split} split {len(tasks)} of {schema.outputs} tasks have one class or no label, and are left "
-                f"out of auroc and ap: {several(names, 4)}"
+                f"out of auroc and ap: {format_list(names, 4)}"
             )
     return lines
 
@@ -111,7 +111,7 @@ def one_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
     exclusive = [n for n in range(schema.outputs) if sum(bool(has[n]) for has in present.values()) == 1]
     if exclusive and len(counts) > 1:
         listed = [f"{names[n]} ({next(split for split, has in present.items() if has[n])})" for n in exclusive]
-        lines.append(f"{len(exclusive)} of {schema.outputs} classes are in only one split: {several(listed, 4)}")
+        lines.append(f"{len(exclusive)} of {schema.outputs} classes are in only one split: {format_list(listed, 4)}")
     return lines
 
 
@@ -120,7 +120,7 @@ def in_no_split(schema: Schema, targets: Mapping[str, Tensor]) -> list[str]:
     absent = sorted({*range(schema.outputs)} - {*torch.cat([target.flatten() for target in targets.values()]).tolist()})
     if not absent or schema.names:
         return []
-    listed = several([str(n) for n in absent], 4)
+    listed = format_list([str(n) for n in absent], 4)
     return [
         f"{len(absent)} of {schema.outputs} classes are in no split: {listed}; if the target measures something, "
         "data.kind=regression learns it as a number"

@@ -26,7 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def mapped(
+def parallel_map(
     function: Callable[[T], R], parts: Sequence[T], processes: int | None = None, what: str = ""
 ) -> Generator[R]:
     """Apply ``function`` to every part by several processes, and yield the results in the order of the parts.

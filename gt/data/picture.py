@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gt.data.files import whole
+from gt.data.files import atomic_file
 from gt.graph import GraphBatch
 from gt.schema import Schema
 
@@ -72,7 +72,7 @@ def _title(batch: GraphBatch, graph: int, nodes: int, edges: int, schema: Schema
     return f"{nodes:,} nodes, {edges:,} edges{target}"
 
 
-def coloured(batch: GraphBatch, schema: Schema) -> np.ndarray:
+def node_colours(batch: GraphBatch, schema: Schema) -> np.ndarray:
     """(N, 4) a colour for each node."""
     if batch.x is None or batch.x.shape[1] == 0:
         return COLOURS(np.zeros(batch.num_nodes, int))
@@ -101,7 +101,7 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).ravel():
         axes.axis("off")
-    colours = coloured(batch, schema)
+    colours = node_colours(batch, schema)
     ptr, edge_ptr = batch.ptr.tolist(), batch.rowptr[batch.ptr].tolist()
     for axes, graph in zip(figure.axes, chosen.tolist(), strict=False):
         nodes, edges = ptr[graph + 1] - ptr[graph], edge_ptr[graph + 1] - edge_ptr[graph]
@@ -126,5 +126,5 @@ def draw(batch: GraphBatch, schema: Schema, path: Path, count: int = 6) -> None:
 
 def write_picture(path: Path, figure: Figure) -> None:
     """Write a figure to a PNG file atomically."""
-    with whole(path) as file:
+    with atomic_file(path) as file:
         figure.savefig(file, dpi=130, format="png")

@@ -69,7 +69,7 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[io.BufferedReader]:
+def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file as bytes, decompressed if gzipped; failures while reading become a `UserError`."""
     try:
         if path.suffix.lower() == ".gz":
@@ -110,7 +110,7 @@ def lines(path: Path, lenient: bool = False, longest: int = -1) -> Iterator[str]
         UserError: the file is missing or incomplete; gives the line that is not text or too long.
     """
     number = 0
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         encoding = encoding_of(stream.peek(4)[:4])
         errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
         text = io.TextIOWrapper(stream, encoding=encoding, errors=errors)
@@ -137,7 +137,7 @@ def read_text(path: Path) -> str:
         UserError: the file cannot be read, is truncated or empty, or decompresses to a suspicious size; gives the line
             of bytes that are not text.
     """
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         content = stream.read()
     encoding = encoding_of(content[:4])
     if encoding == "utf-8" and (declared := XML_ENCODING.match(content)):

@@ -43,7 +43,7 @@ class Shape:
         return self.nodes + self.graphs * self.max_nodes
 
 
-def measured(batches: Sequence[np.ndarray], nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def batch_sizes(batches: Sequence[np.ndarray], nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(batches, 4) graphs, nodes, edges and largest graph of each batch, from nodes and edges of each graph (G,)."""
     order = np.concatenate(batches)
     counts = np.array([len(batch) for batch in batches])
@@ -78,7 +78,7 @@ def _round(number: int, to: int) -> int:
     return -(-number // to) * to
 
 
-def fitted(sizes: np.ndarray, most: int) -> list[Shape]:
+def fit_shapes(sizes: np.ndarray, most: int) -> list[Shape]:
     """At most ``most`` shapes that hold each of some batches (batches, 4), with minimal total cost.
 
     Batches, sorted by their largest graph, are cut into groups by dynamic programming; each group gets a shape.
@@ -112,11 +112,11 @@ def shapes_of(batches: Sequence[np.ndarray], nodes: np.ndarray, edges: np.ndarra
         batches: graph numbers of sample batches, representative of the others.
         last: a shape that holds any batch, as a fallback.
     """
-    shapes = fitted(measured(batches, nodes, edges), MAX_SHAPES - 1)
+    shapes = fit_shapes(batch_sizes(batches, nodes, edges), MAX_SHAPES - 1)
     return tuple(sorted({*shapes, last}, key=lambda shape: shape.cost))
 
 
-def filled(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphBatch:
+def pad_batch(batch: GraphBatch, shapes: Sequence[Shape], schema: Schema) -> GraphBatch:
     """Pad a batch to the first of the shapes that holds it.
 
     Padding nodes form graphs of their own after the real ones, padding edges are self-loops at padding nodes, the

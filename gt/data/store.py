@@ -19,7 +19,7 @@ import numpy as np
 
 from gt.data import files
 from gt.data.arrays import mapped_array
-from gt.data.files import Damaged, Seal, lock, say, writing
+from gt.data.files import Damaged, Seal, lock, print_line, writing
 from gt.data.packed import GROUPS, Arrays, Graphs
 from gt.data.store_writer import Writer
 from gt.schema import Schema
@@ -131,7 +131,7 @@ def open_or_build(folder: Path, build: Callable[[], Graphs | Iterable[Graphs]]) 
             return load(folder)  # another process may have built it while this one waited
         except Damaged as error:
             if folder.exists():
-                say(f"{error}: building it again")
+                print_line(f"{error}: building it again")
         save(build(), folder)
         files.mention_others(folder)
         return load(folder)

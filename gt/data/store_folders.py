@@ -11,7 +11,7 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
-from gt.data.files import say
+from gt.data.files import print_line
 
 DEFAULT_ROOT = Path("data")
 TEMPORARY_PREFIX = "gt-new-data-"  # of the name of a temporary store
@@ -50,7 +50,7 @@ def store_folder(root: Path, kind: str, key: str, whole: Callable[[Path], bool],
     primary, fallback = find(root / "stores"), find(DEFAULT_ROOT / "stores")
     if primary.absolute() == fallback.absolute() or writable(primary.parent) or whole(primary):
         return primary
-    say(f"{root} is read-only: stores built from it are kept in {fallback.parent}")
+    print_line(f"{root} is read-only: stores built from it are kept in {fallback.parent}")
     return fallback
 
 
@@ -82,6 +82,6 @@ def is_abandoned(folder: Path) -> bool:
     return False
 
 
-def beside(store: Path) -> list[Path]:
+def computed_folders(store: Path) -> list[Path]:
     """The folders that may hold values computed from a store, the writable one last: its own, unless read-only."""
     return [store] if writable(store) else [store, DEFAULT_ROOT / "stores" / f"{store.name}.computed"]

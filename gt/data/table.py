@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gt.data.reading import ESCAPED, ending, lines, opened, parse_json
+from gt.data.reading import ESCAPED, ending, lines, open_bytes, parse_json
 from gt.errors import UserError, first_line
 
 Locator = Callable[[int], str]  # the location of a row of a table, such as "nodes.csv, line 7"
@@ -207,7 +207,7 @@ def _json_lines(path: Path, most: int | None) -> Table:
 
 
 def _parquet(path: Path) -> Table:
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         try:
             from pyarrow import parquet  # late: optional dependency
 

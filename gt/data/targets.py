@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.schema import UNLABELLED, Schema
 
 SMALL_VOCABULARY = 10  # this many distinct values may be classes or categories, however few rows each has
@@ -45,7 +45,7 @@ def known_targets(
     unknown = np.flatnonzero((np.isnan(y) & ~np.stack([pd.isna(column) for column in columns], axis=1)).any(1))
     if len(unknown):
         rest = "" if len(unknown) == 1 else f"; {len(unknown) - 1:,} more like it"
-        say(f"{where(int(unknown[0]))}: the model does not know this target, so it is not scored{rest}")
+        print_line(f"{where(int(unknown[0]))}: the model does not know this target, so it is not scored{rest}")
     if schema.kind == "multiclass":
         return np.where(np.isnan(y), UNLABELLED, y)[:, 0].astype(np.int64)
     return y.astype(np.float32)

@@ -78,7 +78,7 @@ class EdgePath(Encoding):
 
     def paths(self, pairs: Pairs) -> Tensor:
         """(P, length) edges, see `paths_of`; cached in the pairs."""
-        return pairs.kept(f"edge_paths_{self.length}", lambda: paths_of(pairs, self.length))
+        return pairs.cached(f"edge_paths_{self.length}", lambda: paths_of(pairs, self.length))
 
     def build(self, width: int, schema: Schema) -> None:
         channels = self.heads or width

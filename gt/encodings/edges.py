@@ -42,7 +42,7 @@ class Edges(Encoding):
         rows = features.new_zeros(count + 1, features.shape[1]).index_add(0, pairs.of_edges, features)[:count]
         if self.other is None:
             return rows
-        kind = pairs.kept(f"kind_{self.virtual}", lambda: kinds(pairs, self.virtual))
+        kind = pairs.cached(f"kind_{self.virtual}", lambda: kinds(pairs, self.virtual))
         return torch.where(edges_among(pairs)[:, None], rows, self.other(kind).to(rows.dtype))
 
 

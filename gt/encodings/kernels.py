@@ -20,7 +20,7 @@ from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.linear import Linear
 from gt.masks import Pairs, with_virtual_nodes
-from gt.norms import normalised
+from gt.norms import apply_norm
 from gt.schema import Schema
 
 MAX_NODES = 4096  # of a connected component, whose dense matrix is decomposed
@@ -81,7 +81,7 @@ class Kernel(Encoding):
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         values = precomputed(batch, self.name).to(self.of_x.weight.dtype)
-        return self.of_x(normalised(self.norm, values, batch))
+        return self.of_x(apply_norm(self.norm, values, batch))
 
     def pairs(self, pairs: Pairs) -> Tensor:
         batch, values = with_virtual_nodes(pairs.batch, 0), self.entries(pairs)

@@ -16,7 +16,7 @@ from gt.encodings.pieces import ENTRIES, component_batches, to_dense
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.linear import Linear
-from gt.norms import normalised
+from gt.norms import apply_norm
 from gt.schema import Schema
 
 MAX_FULL = 2048  # nodes up to which powers of a walk matrix are computed in full
@@ -103,4 +103,4 @@ class RandomWalk(Encoding):
 
     def nodes(self, batch: GraphBatch) -> Tensor:
         walks = precomputed(batch, "random_walk").to(self.linear.weight.dtype)
-        return self.linear(normalised(self.norm, walks, batch))
+        return self.linear(apply_norm(self.norm, walks, batch))

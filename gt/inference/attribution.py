@@ -57,7 +57,7 @@ def integrated_gradients(net: nn.Module, copies: Copies, answer: Answer, steps: 
 
 
 @torch.no_grad()
-def with_hidden(net: nn.Module, copies: Copies, answer: Answer, hidden: Tensor) -> Tensor:
+def answers_with_hidden(net: nn.Module, copies: Copies, answer: Answer, hidden: Tensor) -> Tensor:
     """(C,) the answers with the nodes in each row of ``hidden``, (C, n) bool, hidden."""
     answers = []
     for part in hidden.split(max(1, MAX_ROWS // hidden.shape[1])):
@@ -74,7 +74,7 @@ def occlusion(net: nn.Module, copies: Copies, answer: Answer) -> Tensor:
     """(n,) the decrease of the answer when each node is hidden by itself."""
     nodes = copies(1).num_nodes
     hidden = torch.cat([torch.zeros(1, nodes, dtype=torch.bool), torch.eye(nodes, dtype=torch.bool)])
-    answers = with_hidden(net, copies, answer, hidden)
+    answers = answers_with_hidden(net, copies, answer, hidden)
     return answers[0] - answers[1:]
 
 
@@ -150,7 +150,7 @@ def deletion(net: nn.Module, copies: Copies, answer: Answer, order: Tensor, poin
     nodes = len(order)
     rank = torch.empty(nodes, dtype=torch.long).scatter(0, order, torch.arange(nodes))
     counts = torch.linspace(0, nodes, points).round()
-    return with_hidden(net, copies, answer, rank[None] < counts[:, None])
+    return answers_with_hidden(net, copies, answer, rank[None] < counts[:, None])
 
 
 def faithfulness(curve: Tensor, random: Tensor) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gt.graph import GraphBatch, path_graphs
 from gt.inference.causal import check_causal
-from gt.layers import Attention, State, declared, name_of, norms_of, parts_of, reads_of, writes_of
+from gt.layers import Attention, State, declared_attribute, name_of, norms_of, parts_of, reads_of, writes_of
 from gt.masks import Pairs
 from gt.model import GraphTransformer
 from gt.norms import mixes_rows
@@ -31,8 +31,8 @@ def obstacle(net: GraphTransformer) -> str | None:
             return f"message passing along edges ({name_of(part)}) cannot be cached"
         if reads == "pairs" and getattr(part, "reads_edges", True):
             return f"{name_of(part)} reads edge features"
-        uncached = reads == "pairs" and declared(part, "cache", ...) is ...
-        uncached |= reads == "graph" and declared(part, "carried", ...) is ...
+        uncached = reads == "pairs" and declared_attribute(part, "cache", ...) is ...
+        uncached |= reads == "graph" and declared_attribute(part, "carried", ...) is ...
         if uncached or {"p", "g"} & set(writes_of(part)):
             return f"{name_of(part)} cannot be cached"
     for norm in (net.embedding_norm, net.norm, *(norm for block in net.blocks for norm in norms_of(block))):

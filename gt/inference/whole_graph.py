@@ -18,7 +18,7 @@ from gt.hops import hop_distances, hops_between
 from gt.layers import Chain, State, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Hops, Mask, Pairs, with_virtual_nodes
 from gt.model import GraphTransformer
-from gt.norms import mixes_rows, normalised
+from gt.norms import apply_norm, mixes_rows
 
 MAX_PAIRS = 1 << 31  # listed at once: tens of gigabytes
 
@@ -70,14 +70,14 @@ class ChunkPairs(Pairs):
 
 def predict(net: nn.Module, batch: GraphBatch) -> Tensor:
     """``net(batch)``, in chunks for a `WholeGraph` that exceeds its chunk size."""
-    if chunked(batch):
+    if is_whole_graph(batch):
         if not isinstance(net, GraphTransformer):
             raise UserError("only a GraphTransformer can be evaluated in chunks: set data.evaluate=sampled")
         return predict_chunks(net, batch, batch.chunk)
     return net(batch)
 
 
-def chunked(batch: GraphBatch) -> TypeGuard[WholeGraph]:
+def is_whole_graph(batch: GraphBatch) -> TypeGuard[WholeGraph]:
     """Whether a batch is a graph that is too large for one pass."""
     if not isinstance(batch, WholeGraph):
         return False
@@ -125,7 +125,7 @@ def _predicted(net: GraphTransformer, batch: GraphBatch, masks: Sequence[Mask], 
     for mask in set(masks) - set(net.masks):
         wide.memo.pop(mask, None)  # random masks are redrawn in the next pass
     x = x if net.jump is None else net.jump(outputs)
-    return net.in_units(_read_out(net, normalised(net.norm, x[: batch.num_nodes], batch), batch, chunk))
+    return net.in_units(_read_out(net, apply_norm(net.norm, x[: batch.num_nodes], batch), batch, chunk))
 
 
 def _read_out(net: GraphTransformer, x: Tensor, batch: GraphBatch, chunk: int) -> Tensor:
@@ -232,7 +232,7 @@ class Reads:
         return torch.stack([keys % self.wide.num_nodes, keys // self.wide.num_nodes]), None
 
 
-def runs_of_work(work: Tensor, chunk: int) -> Iterator[tuple[int, int]]:
+def work_ranges(work: Tensor, chunk: int) -> Iterator[tuple[int, int]]:
     """Consecutive ranges of nodes with a total work of at most ``chunk``; a node with more forms its own range."""
     total = work.cumsum(0)
     low = 0
@@ -251,7 +251,7 @@ def _pass(
     out = torch.empty_like(x)
     index = torch.empty(wide.num_nodes, dtype=torch.long, device=x.device)
     work = 1 + wide.in_degree + reads.counts()
-    for low, high in runs_of_work(work, chunk):
+    for low, high in work_ranges(work, chunk):
         targets = torch.arange(low, high, device=x.device)
         rows = slice(*wide.rowptr[[low, high]].tolist())
         edges, (pairs, heads) = wide.edge_index[:, rows], reads.of(low, high)

@@ -18,7 +18,7 @@ from gt.layers.san import SAN
 from gt.layers.sat import StructureAwareAttention
 from gt.layers.sgformer import SGFormerBlock, SimpleAttention
 from gt.layers.tokens import NAGphormerBlock, TokenGTBlock
-from gt.layers.traits import declared, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
+from gt.layers.traits import declared_attribute, name_of, norms_of, parts_of, reads_of, uses_mask, writes_of
 from gt.layers.virtual_node import VirtualNode
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
     "TokenGTBlock",
     "VirtualNode",
     "attention_layers",
-    "declared",
+    "declared_attribute",
     "name_of",
     "norms_of",
     "parts_of",

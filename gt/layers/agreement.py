@@ -10,7 +10,7 @@ from gt.layers.traits import name_of, parts_of, reads_of, uses_mask, writes_of
 from gt.masks import Mask, Schedule
 
 
-def turns(mask: Mask | Schedule) -> Sequence[Mask]:
+def masks_of(mask: Mask | Schedule) -> Sequence[Mask]:
     """All masks that a schedule goes through during training, or the mask itself."""
     return mask.masks if isinstance(mask, Schedule) else (mask,)
 
@@ -26,7 +26,7 @@ def check_masks(blocks: Iterable[nn.Module], scheduled: Sequence[Mask | Schedule
     if writers and len({mask for block, mask in masked_blocks if uses_mask(block)}) > 1:
         raise ValueError(f"{writers[0]} keeps a state for each pair, so every layer needs the same mask")
     for index, (block, block_mask) in enumerate(masked_blocks):
-        for mask, part in product(turns(block_mask), parts_of(block)):
+        for mask, part in product(masks_of(block_mask), parts_of(block)):
             heads = getattr(part, "heads", mask.heads) if reads_of(part) == "pairs" else mask.heads
             if mask.heads not in (1, heads):
                 raise ValueError(f"the mask of block {index} has {mask.heads} heads, its attention has {heads}")

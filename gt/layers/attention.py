@@ -60,7 +60,7 @@ class Attention(Layer):
     Attributes:
         cache: set during incremental decoding: takes the keys and values of new tokens and attends to all so far.
         compiled: set when the layer is compiled, see `gt.train.compile`.
-        settled: set when close calls among backends have been timed, see `gt.train.settle`.
+        settled: set when close calls among backends have been timed, see `gt.train.callbacks.settle`.
     """
 
     reads = "pairs"

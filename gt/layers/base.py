@@ -13,7 +13,7 @@ from gt.encodings import Encoding
 from gt.graph import GraphBatch
 from gt.layers.steps import STREAMS, check_steps
 from gt.masks import Pairs
-from gt.norms import normalised
+from gt.norms import apply_norm
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Residual(Composite):
         new: dict[str, Any] = {}
         for name, (norm, rows) in streams.items():
             if rows is not None:
-                new[name] = normalised(norm, rows, batch, name, pairs.edges[1] if name == "p" else None)
+                new[name] = apply_norm(norm, rows, batch, name, pairs.edges[1] if name == "p" else None)
         return replace(state, **new)
 
     def postnormalised(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:

@@ -10,7 +10,7 @@ from gt.dropout import Dropout
 from gt.graph import GraphBatch
 from gt.layers.base import Composite, Residual, State
 from gt.masks import Pairs
-from gt.norms import normalised
+from gt.norms import apply_norm
 
 Factory = Callable[[int], nn.Module]
 
@@ -67,8 +67,8 @@ class ConvolutionBlock(Composite):
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         steps = self.local(state, batch, pairs)
         if not self.finished:
-            steps = steps | {"x": self.dropout(self.activation(normalised(self.norm, steps["x"], batch)))}
+            steps = steps | {"x": self.dropout(self.activation(apply_norm(self.norm, steps["x"], batch)))}
         state = state.plus(steps) if self.residual else replace(state, **steps)
         if self.feed_forward is None:
             return state
-        return self.feed_forward(replace(state, x=normalised(self.norm_feed_forward, state.x, batch)), batch, pairs)
+        return self.feed_forward(replace(state, x=apply_norm(self.norm_feed_forward, state.x, batch)), batch, pairs)

@@ -13,9 +13,9 @@ from gt.layers.base import Layer, State
 from gt.linear import Linear
 from gt.masks import Pairs
 from gt.native.library import address, addressable, kernels, obstacle
-from gt.norms import mixes_rows, normalised
+from gt.norms import apply_norm, mixes_rows
 from gt.ranges import below_one
-from gt.sums import Ends, add_up, gather, sources, targets, totals
+from gt.sums import Ends, add_up, gather, scatter_sum, sources, targets
 from gt.transforms import once_differentiable, transformed
 
 EPSILON = 1e-6  # added to the sum of gates
@@ -33,8 +33,8 @@ class _GatedSums(torch.autograd.Function):
         ctx.save_for_backward(edge, value)
         ctx.source, ctx.target = source, target
         gate = edge.sigmoid()
-        total = totals(gate, target)
-        return totals(gate.mul_(value.index_select(0, source.node)), target), total
+        total = scatter_sum(gate, target)
+        return scatter_sum(gate.mul_(value.index_select(0, source.node)), target), total
 
     @staticmethod
     @once_differentiable
@@ -43,7 +43,7 @@ class _GatedSums(torch.autograd.Function):
         source, target = ctx.source, ctx.target
         gate = edge.sigmoid()
         grad_target = grad_weighted.index_select(0, target.node)
-        grad_value = totals(grad_target * gate, source)
+        grad_value = scatter_sum(grad_target * gate, source)
         grad_gate = grad_target.mul_(value.index_select(0, source.node)).add_(grad_total.index_select(0, target.node))
         return grad_gate.mul_(gate).mul_(1 - gate), grad_value, None, None
 
@@ -146,6 +146,6 @@ class GatedGCN(Layer):
         x = state.x
         e = x.new_zeros(batch.num_edges, x.shape[1]) if state.e is None else state.e
         edge, node = gated_means(self.of_node(x), self.of_edge(e), batch)
-        new_x = normalised(self.norm_x, node, batch).relu()
-        new_e = normalised(self.norm_e, edge, batch, "e").relu()
+        new_x = apply_norm(self.norm_x, node, batch).relu()
+        new_e = apply_norm(self.norm_e, edge, batch, "e").relu()
         return {name: dropout(new, self.dropout, self.training) for name, new in (("x", new_x), ("e", new_e))}

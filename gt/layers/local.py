@@ -8,7 +8,7 @@ from gt.layers.base import Layer, State
 from gt.layers.weights import draw_glorot
 from gt.linear import Linear
 from gt.masks import Pairs
-from gt.sums import add_up, estimated, gather, sources, sum_of_sources, targets, whole_degree
+from gt.sums import add_up, gather, rescale_sampled, sources, sum_of_sources, targets, whole_degree
 
 
 def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
@@ -19,14 +19,14 @@ def smooth(x: Tensor, batch: GraphBatch) -> Tensor:
     """
     scale = (whole_degree(batch) + 1).to(x.dtype).rsqrt()[:, None]
     scaled = x * scale
-    return (estimated(sum_of_sources(scaled, batch), batch) + scaled) * scale
+    return (rescale_sampled(sum_of_sources(scaled, batch), batch) + scaled) * scale
 
 
 def sum_of_messages(x: Tensor, e: Tensor | None, batch: GraphBatch) -> Tensor:
     """``sum_j ReLU(x_j + e_ij)`` over the sources of each node: (N, width) and (E, width) or None to (N, width)."""
     if e is None:
-        return estimated(sum_of_sources(x.relu(), batch), batch)
-    return estimated(add_up((gather(x, sources(batch)) + e).relu(), targets(batch)), batch)
+        return rescale_sampled(sum_of_sources(x.relu(), batch), batch)
+    return rescale_sampled(add_up((gather(x, sources(batch)) + e).relu(), targets(batch)), batch)
 
 
 class Smoothing(Layer):

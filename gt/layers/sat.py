@@ -10,7 +10,7 @@ from gt.graph import GraphBatch
 from gt.layers.attention import Attention
 from gt.layers.base import State
 from gt.linear import Linear, linear
-from gt.norms import normalised
+from gt.norms import apply_norm
 from gt.ranges import at_least
 
 
@@ -51,7 +51,7 @@ class StructureAwareAttention(Attention):
         rows = [state.x]
         for layer in self.local:
             rows.append(layer(State(rows[-1], state.e), batch, None)["x"].relu())
-        return self.merge(normalised(self.norm, torch.cat(rows, dim=1), batch))
+        return self.merge(apply_norm(self.norm, torch.cat(rows, dim=1), batch))
 
     def project(self, state: State, batch: GraphBatch) -> Tensor:
         width, bias = 2 * state.x.shape[1], self.project_in.bias

@@ -14,7 +14,7 @@ from gt.layers.base import Composite, Layer, State
 from gt.layers.linear import linear_attention, require_complete
 from gt.linear import Linear
 from gt.masks import Pairs
-from gt.norms import normalised
+from gt.norms import apply_norm
 from gt.ranges import at_least, up_to_one
 
 Factory = Callable[[int], nn.Module]
@@ -95,7 +95,7 @@ class SGFormerBlock(Composite):
 
     def forward(self, state: State, batch: GraphBatch, pairs: Pairs) -> State:
         read = self.mix * self.attention(state, batch, pairs)["x"] + (1 - self.mix) * state.x
-        global_ = self.dropout(normalised(self.norm, read, batch))
+        global_ = self.dropout(apply_norm(self.norm, read, batch))
         for convolution in self.convolutions:
             state = convolution(state, batch, pairs)
         return replace(state, x=self.weight * state.x + (1 - self.weight) * global_)

@@ -11,7 +11,7 @@ from gt.errors import UserError, nearest
 STREAMS = ("x", "e", "p", "g")  # of a `gt.layers.base.State`
 
 
-def fits(step: Sequence[int], rows: Sequence[int]) -> bool:
+def broadcasts_to(step: Sequence[int], rows: Sequence[int]) -> bool:
     """Whether a tensor of shape ``step`` broadcasts to shape ``rows``."""
     leading = len(rows) - len(step)
     return leading >= 0 and all(size in (1, row) for size, row in zip(step, rows[leading:], strict=True))
@@ -34,5 +34,5 @@ def check_steps(layer: nn.Module, steps: Any, state: Any) -> None:
         if stream not in STREAMS:
             raise UserError(f"{name} returns {stream!r}: {nearest(stream, STREAMS)}")
         rows = getattr(state, stream)
-        if rows is not None and rows.shape != step.shape and not fits(step.shape, rows.shape):
+        if rows is not None and rows.shape != step.shape and not broadcasts_to(step.shape, rows.shape):
             raise UserError(f"{name} returns {tuple(step.shape)} for stream {stream}, which is {tuple(rows.shape)}")

@@ -22,7 +22,7 @@ def norms_of(block: nn.Module) -> list[nn.Module]:
     return [*block.norms, *(norm for member in block.members for norm in norms_of(member))]
 
 
-def declared(layer: nn.Module, name: str, default: Any) -> Any:
+def declared_attribute(layer: nn.Module, name: str, default: Any) -> Any:
     """The attribute that a layer declares under a name, or the default.
 
     Inherited attributes do not count once a subclass overrides ``forward``, since it computes something else: such a
@@ -40,7 +40,7 @@ def declared(layer: nn.Module, name: str, default: Any) -> Any:
 
 def name_of(layer: nn.Module) -> str:
     """The name of a layer in messages: its ``name`` attribute if it has one, else its class."""
-    return str(declared(layer, "name", type(layer).__name__))
+    return str(declared_attribute(layer, "name", type(layer).__name__))
 
 
 def reads_of(layer: nn.Module) -> str:
@@ -49,7 +49,7 @@ def reads_of(layer: nn.Module) -> str:
     Raises:
         ValueError: ``reads`` has an unknown value.
     """
-    reads: str = declared(layer, "reads", "graph")
+    reads: str = declared_attribute(layer, "reads", "graph")
     if reads not in READS:
         raise ValueError(f"{name_of(layer)}.reads is {reads!r}: {nearest(reads, READS)}")
     return reads
@@ -57,12 +57,12 @@ def reads_of(layer: nn.Module) -> str:
 
 def writes_of(layer: nn.Module) -> tuple[str, ...]:
     """The streams that one layer changes, see `Layer`."""
-    return declared(layer, "writes", ("x",))
+    return declared_attribute(layer, "writes", ("x",))
 
 
 def uses_mask(block: nn.Module) -> bool:
     """Whether what a block computes may depend on its mask."""
     return any(
-        reads_of(part) == "pairs" or (reads_of(part) == "graph" and declared(part, "reads_mask", True))
+        reads_of(part) == "pairs" or (reads_of(part) == "graph" and declared_attribute(part, "reads_mask", True))
         for part in parts_of(block)
     )

@@ -10,7 +10,7 @@ from gt.heads import Sum
 from gt.layers.base import Layer, State
 from gt.linear import Linear
 from gt.masks import Pairs
-from gt.norms import normalised
+from gt.norms import apply_norm
 
 
 class VirtualNode(Layer):
@@ -39,7 +39,7 @@ class VirtualNode(Layer):
         total = Sum()(state.x, batch)
         rows = total if state.g is None else total + state.g
         for linear, norm in zip(self.linear, self.norms, strict=True):
-            rows = normalised(norm, linear(rows), batch, "g").relu()
+            rows = apply_norm(norm, linear(rows), batch, "g").relu()
         step = self.dropout(rows)
         g = step if state.g is None else state.g + step
         return {"x": g.index_select(0, batch.batch), "g": step}

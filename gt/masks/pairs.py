@@ -135,13 +135,13 @@ class Pairs:
     def hops(self, limit: int) -> Tensor:
         """(P,) the number of hops from source to target; ``limit + 1`` if larger or unreachable."""
         source, target = self.edges
-        return self.kept(f"hops_{limit}", lambda: hops_between(self.batch, source, target, limit))
+        return self.cached(f"hops_{limit}", lambda: hops_between(self.batch, source, target, limit))
 
     def dense_hops(self, limit: int) -> Tensor:
         """(B, L, L) the same for all pairs of nodes of a graph."""
-        return self.kept(f"dense_hops_{limit}", lambda: hop_matrix(self.batch, limit))
+        return self.cached(f"dense_hops_{limit}", lambda: hop_matrix(self.batch, limit))
 
-    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+    def cached(self, name: str, make: Callable[[], Any]) -> Any:
         """The value cached under a name, computed if absent; tensors and objects with ``moved`` follow the device."""
         if name not in vars(self):
             vars(self)[name] = outside_transforms(make)

@@ -47,12 +47,12 @@ def hashed(seed: int, parts: Sequence[Tensor]) -> Tensor:
     return state & ((1 << 63) - 1)
 
 
-def redrawn(mask: Mask, draw: int) -> Mask:
+def redraw_mask(mask: Mask, draw: int) -> Mask:
     """The mask with its seeds replaced by ones derived from ``draw``; masks without a seed are unchanged."""
     changes: dict[str, Any] = {}
     for name, value in vars(mask).items():
         if isinstance(value, tuple) and value and all(isinstance(inner, Mask) for inner in value):
-            changes[name] = tuple(redrawn(inner, draw) for inner in value)
+            changes[name] = tuple(redraw_mask(inner, draw) for inner in value)
         elif name == "seed":
             changes[name] = int(hashed(value, [torch.tensor(draw)]))
     return replace(mask, **changes) if changes else mask  # type: ignore[type-var]

@@ -13,7 +13,7 @@ from gt.layers import State, name_of, norms_of, parts_of, reads_of, writes_of
 from gt.layers.attention import Attention
 from gt.masks import Mask, Pairs
 from gt.model import GraphTransformer
-from gt.norms import mixes_rows, normalised
+from gt.norms import apply_norm, mixes_rows
 from gt.parallel.ring import Group, Ring
 from gt.parallel.share import Share, ring_obstacle
 
@@ -34,7 +34,7 @@ def forward(net: GraphTransformer, share: Share, group: Group = None) -> Tensor:
     for block, mask in zip(net.blocks, net.masks, strict=True):
         for step in steps_of(block):
             state = _run(step, state, share, mask, group)
-    x = normalised(net.norm, state.x, share)
+    x = apply_norm(net.norm, state.x, share)
     if share.readout is None:
         return net.in_units(net.head(x, share))
     view = share.readout

@@ -55,7 +55,7 @@ class SharePairs(Pairs):
             source, target = self.nodes[self.edges.to(self.nodes.device)]
             return hops_between(self.whole, source, target, limit, self.own).to(self.edges.device)
 
-        return self.kept(f"hops_{limit}", make)
+        return self.cached(f"hops_{limit}", make)
 
     def dense_hops(self, limit: int) -> Tensor:
         def make() -> Tensor:
@@ -63,7 +63,7 @@ class SharePairs(Pairs):
             dense = self.edges.new_full((self.batch.num_graphs * size * size,), limit + 1)
             return dense.index_copy(0, self.dense_entry, self.hops(limit)).view(-1, size, size)
 
-        return self.kept(f"dense_hops_{limit}", make)
+        return self.cached(f"dense_hops_{limit}", make)
 
     def moved(self, move: Move, batch: GraphBatch) -> "SharePairs":
         out = SharePairs(batch, self.mask, self.whole, self.nodes, self.own)

@@ -15,7 +15,7 @@ from gt.data.batch_sampler import Batches, Epochs, Request
 from gt.data.batching import GraphDataset
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData, Stored
-from gt.data.link_pairs import asked
+from gt.data.link_pairs import query_rows
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.losses import output_targets
@@ -48,7 +48,7 @@ def plan(data: DataModule, split: str, left_out: np.ndarray) -> Iterator[Request
     return iter(batches)
 
 
-def left_out_of(models: Models, data: DataModule, split: str) -> np.ndarray:
+def too_large(models: Models, data: DataModule, split: str) -> np.ndarray:
     """(S,) which samples of new data have more nodes than the models can read; (0,) if that is impossible."""
     dataset = data.dataset(split) if data.has(split) else None
     if not isinstance(data, Stored) or data.source.records is None or not isinstance(dataset, GraphDataset):
@@ -77,7 +77,7 @@ def predict(
         calibration: temperature, intervals and sets.
         every: add a column with the probability of each class.
     """
-    schema, left_out = models.schema, left_out_of(models, data, split)
+    schema, left_out = models.schema, too_large(models, data, split)
     dataset: Any = data.dataset(split) if data.has(split) else None
     records = data.source.records if isinstance(data, Stored) else None
     measures = measures.to(device) if measures is not None else None
@@ -101,7 +101,7 @@ def predict(
             rows = rows.take(dataset.roots)
         elif isinstance(dataset, GraphDataset) and schema.level == "link":
             assert batch.links is not None
-            selected = asked(batch).numpy()
+            selected = query_rows(batch).numpy()
             rows = rows.take(selected)
             order.append(samples[batch.batch[batch.links[0]].numpy()[selected]])
         elif schema.level != "link":

@@ -12,16 +12,16 @@ import torch
 
 from gt.data.batch_sampler import Request
 from gt.data.datamodule import DataModule
-from gt.data.files import whole
+from gt.data.files import atomic_file
 from gt.data.graphs import GraphData, Stored
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.inference.attribution import attention_weights
 from gt.layers import attention_layers
-from gt.prediction.asking import left_out_of
+from gt.prediction.asking import too_large
 from gt.prediction.labels import labels_of
 from gt.prediction.models import Models
-from gt.schema import many
+from gt.schema import pluralise
 
 MAX_WEIGHTS = 1 << 26  # of a sample, over all layers and heads: 256 MB
 
@@ -64,7 +64,7 @@ def check_attended(models: Models, data: DataModule) -> None:
         raise UserError("attention weights need data of many graphs or texts, not links or a single graph")
 
 
-def attended(models: Models, data: DataModule, split: str, device: torch.device) -> Iterator[Attended]:
+def attention_of(models: Models, data: DataModule, split: str, device: torch.device) -> Iterator[Attended]:
     """Yield the attention of a model within each readable sample of a split.
 
     Raises:
@@ -73,7 +73,7 @@ def attended(models: Models, data: DataModule, split: str, device: torch.device)
     check_attended(models, data)
     task, limit = models.to(device).tasks[0], max_nodes(models)
     dataset: Any = data.dataset(split) if data.has(split) else ()  # no row is readable
-    left_out, row_offset = left_out_of(models, data, split), 0
+    left_out, row_offset = too_large(models, data, split), 0
     records: Any = data.source.records if isinstance(data, Stored) else None
     for sample in range(len(dataset)):
         batch = dataset[Request((sample,))]
@@ -100,8 +100,8 @@ def write_attended(models: Models, data: DataModule, split: str, device: torch.d
     samples, names, too_large = [], [name for name, _ in attention_layers(models.tasks[0].net)], 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for attention in attended(models, data, split, device):
+        with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for attention in attention_of(models, data, split, device):
                 if not attention.weights:
                     too_large += 1
                     continue
@@ -115,8 +115,10 @@ def write_attended(models: Models, data: DataModule, split: str, device: torch.d
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another path") from None
     size = f"{path.stat().st_size / 1e6:,.1f} MB"
-    omitted = f"; {many(too_large, 'sample')} of more than {max_nodes(models):,} nodes left out" if too_large else ""
-    return f"of {many(len(samples), 'sample')} in {many(len(names), 'layer')}, {size}: {path}{omitted}"
+    omitted = (
+        f"; {pluralise(too_large, 'sample')} of more than {max_nodes(models):,} nodes left out" if too_large else ""
+    )
+    return f"of {pluralise(len(samples), 'sample')} in {pluralise(len(names), 'layer')}, {size}: {path}{omitted}"
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gt.losses import shown
+from gt.losses import format_score
 from gt.schema import Schema
 from gt.task_metrics import Errors
 
@@ -38,7 +38,8 @@ class ErrorsByTarget(Errors):
         names, omitted = self.names[:MAX_LINES], len(self.names[MAX_LINES:])
         width = max(map(len, names))
         rows = [
-            f"  {name.ljust(width)}  mae {shown(scores[f'mae_{name}'])}  rmse {shown(scores[f'rmse_{name}'])}"
+            f"  {name.ljust(width)}  mae {format_score(scores[f'mae_{name}'])}  "
+            f"rmse {format_score(scores[f'rmse_{name}'])}"
             for name in names
         ]
         return [*rows, f"  and {omitted:,} more"] if omitted else rows

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gt.errors import UserError
-from gt.schema import UNLABELLED, Schema, many, number
+from gt.schema import UNLABELLED, Schema, format_number, pluralise
 
 BINS = 15  # of confidence, for the calibration error
 MIN_TARGETS = 100  # determine a temperature to about 15 percent; 30 to about 30 percent, 10 not at all
@@ -106,7 +106,9 @@ def quantile(scores: Tensor, level: float) -> Tensor:
     rank = math.ceil((len(valid) + 1) * level - 1e-9)  # tolerates a product rounded up past a whole number
     if rank > len(valid):
         needed = math.ceil(level / (1 - level) - 1e-9)
-        raise UserError(f"level {level:g} needs {many(needed, 'validation target')} or more, there are {len(valid)}")
+        raise UserError(
+            f"level {level:g} needs {pluralise(needed, 'validation target')} or more, there are {len(valid)}"
+        )
     return valid[rank - 1].to(scores.dtype)
 
 
@@ -122,7 +124,7 @@ def best_temperature(schema: Schema, prediction: Tensor, target: Tensor) -> floa
         raise UserError("--calibrate: the validation has no targets")
     scores = log_probabilities(schema, prediction).flatten(0, 1)[is_labelled].double()
     if bool((scores.argmax(1) == labels[is_labelled]).all()):  # the likelihood then grows as the temperature falls
-        all_right = f"the model is right about all of the {many(len(scores), 'validation target')}"
+        all_right = f"the model is right about all of the {pluralise(len(scores), 'validation target')}"
         raise UserError(f"--calibrate: {all_right}, so no temperature fits: validate on more, or leave this out")
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
@@ -157,7 +159,7 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
             warnings.append("warning: all validation targets are of one class: this says nothing about others")
         if calibration.temperature != 1.0 and len(labels) < MIN_TARGETS:
             warnings.append(
-                f"warning: {many(len(labels), 'validation target')} hardly determine a temperature: "
+                f"warning: {pluralise(len(labels), 'validation target')} hardly determine a temperature: "
                 f"use {MIN_TARGETS} or more"
             )
     if calibration.temperature != 1.0:
@@ -167,7 +169,7 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
         parts.append(f"temperature {calibration.temperature:.3g}: calibration error {before:.4f}, now {after:.4f}")
     if calibration.margin is not None and schema.kind == "regression":
         margin = calibration.margin[:4]
-        factors, widths = (f"{float(m.exp()):.3g}" for m in margin), (number(float(m)) for m in margin)
+        factors, widths = (f"{float(m.exp()):.3g}" for m in margin), (format_number(float(m)) for m in margin)
         extent = f"within a factor of {', '.join(factors)}" if schema.log else f"± {', '.join(widths)}"
         parts.append(f"intervals at {calibration.level:g}: {extent}")
     elif calibration.margin is not None:
@@ -175,4 +177,4 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
         parts.append(f"sets at {calibration.level:g}: {float(sets.sum(2).double().mean()):.2f} classes on average")
     is_labelled = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan()
     rows = int(is_labelled.reshape(len(target), -1).any(1).sum()) if len(target) else 0
-    return "\n".join([f"from {many(rows, 'labelled row')} of validation: {'; '.join(parts)}", *warnings])
+    return "\n".join([f"from {pluralise(rows, 'labelled row')} of validation: {'; '.join(parts)}", *warnings])

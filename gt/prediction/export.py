@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from gt.data.files import whole, write_bytes
+from gt.data.files import atomic_file, write_bytes
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.prediction.one_graph import OneGraph
-from gt.schema import Schema, number
+from gt.schema import Schema, format_number
 from gt.train.low_rank import merged
 from gt.train.task import Task
 
@@ -86,7 +86,7 @@ def program_of(network: OneGraph, example: GraphBatch) -> ExportedProgram:
 
 def save_program(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:
     """Write the traced network as PyTorch's ``.pt2``."""
-    with whole(path) as file:
+    with atomic_file(path) as file:
         torch.export.save(program, file)  # it holds the names of inputs
 
 
@@ -120,7 +120,7 @@ def save_compiled(program: ExportedProgram, inputs: Sequence[str], path: Path) -
         get_cpp_compiler()
     except exc.InvalidCxxCompiler:
         raise UserError("PyTorch finds no C++ compiler: install one (apt install g++), or name it by CXX") from None
-    with warnings.catch_warnings(), whole(path) as file:
+    with warnings.catch_warnings(), atomic_file(path) as file:
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # as in `save_onnx`
         aoti_compile_and_package(program, package_path=file)
 
@@ -230,7 +230,10 @@ def card(
         inputs: description of the inputs of the traced network; empty without one.
     """
     scores, constant = result.get("scores") or {}, result.get("baseline") or {}
-    rows = [f"| {key} | {number(value)} | {number(constant.get(key, math.nan))} |" for key, value in scores.items()]
+    rows = [
+        f"| {key} | {format_number(value)} | {format_number(constant.get(key, math.nan))} |"
+        for key, value in scores.items()
+    ]
     model = config.get("model") or {}
     return "\n".join(
         [

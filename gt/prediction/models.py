@@ -13,7 +13,7 @@ from gt.encodings import Encoding
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.model import GraphTransformer
-from gt.schema import Schema, many
+from gt.schema import Schema, pluralise
 from gt.train.meaning import difference
 from gt.train.network import encodings_of
 from gt.train.task import Task
@@ -156,7 +156,7 @@ class Models:
         return mean.logit(eps=1e-12) if self.schema.kind == "binary" else mean
 
     def __str__(self) -> str:
-        runs = many(len(self.tasks), "model")
+        runs = pluralise(len(self.tasks), "model")
         return f"{runs}, {self.passes} passes each with dropout on" if self.passes else runs
 
 

@@ -16,7 +16,7 @@ from gt.data.large.nodes import NodeData
 from gt.data.objects import Objects
 from gt.errors import UserError
 from gt.prediction.asking import predict
-from gt.prediction.attention import Attended, attended, check_attended
+from gt.prediction.attention import Attended, attention_of, check_attended
 from gt.prediction.calibration import Calibration
 from gt.prediction.models import Models
 from gt.prediction.table import Predictions
@@ -84,7 +84,7 @@ class Trained(Task):
         models, data = Models([self], answers=False), GraphData(Objects(items))
         check_attended(models, data)
         data.open(models.encodings, self.schema)
-        return list(attended(models, data, ALL, next(self.parameters()).device))
+        return list(attention_of(models, data, ALL, next(self.parameters()).device))
 
     def _predictions(
         self, items: Sequence[Any], models: Models, calibration: Calibration, every: bool, batch_size: int

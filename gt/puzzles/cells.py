@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from pytorch_lightning.callbacks import EarlyStopping
 
 from gt.cli.command import check_command
-from gt.cli.composing import composed
+from gt.cli.composing import compose_config
 from gt.data.datamodule import DataModule
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 from gt.puzzles.grid import Cell
 from gt.train.feed import Feed
 from gt.train.job import read_json, write_json
@@ -55,7 +55,7 @@ def train(overrides: list[str]) -> Result:
     """Train like ``python train.py`` with these overrides, but without writing files."""
     started = time.monotonic()
     quiet()
-    cfg = composed(check_command(overrides))
+    cfg = compose_config(check_command(overrides))
     pl.seed_everything(cfg.seed, verbose=False)
     data: DataModule = instantiate(cfg.data)
     data.open(encodings_of(cfg))
@@ -115,6 +115,6 @@ def results(cells: Sequence[Cell], folder: Path, processes: int | None = None) -
     missing = [cell for cell in cells if cell not in finished]
     if finished:
         print(f"{len(finished)} of {len(cells)} cells are cached in {folder / 'cells'}; remove it to retrain them")
-    trained = mapped(partial(measure, folder=folder), missing, processes, "training")
+    trained = parallel_map(partial(measure, folder=folder), missing, processes, "training")
     finished |= dict(zip(missing, trained, strict=True))
     return {cell: finished[cell] for cell in cells}

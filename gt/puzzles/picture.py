@@ -10,7 +10,7 @@ import matplotlib
 import networkx as nx
 import numpy as np
 
-from gt.data.files import whole
+from gt.data.files import atomic_file
 from gt.data.puzzles.base import Puzzle
 from gt.data.puzzles.rings import RingTransfer
 from gt.data.puzzles.sequences import AssociativeRecall, Copying, Needle
@@ -133,6 +133,6 @@ def draw(path: Path, rows: Sequence[Row], results: Results) -> None:
         "test accuracy, green from chance to 1, bold: solved; light grey: masked in sequences; ringed: labelled nodes",
         fontsize=10,
     )
-    with whole(path) as handle:
+    with atomic_file(path) as handle:
         figure.savefig(handle, format="png", bbox_inches="tight")
     plt.close(figure)

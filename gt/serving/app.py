@@ -83,7 +83,7 @@ class Outputs(BaseModel):
     predictions: list[dict[str, Any]]
 
 
-def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
+def predict_items(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
     """The prediction for each item, by column, or the reason why there is none.
 
     If a list of items cannot be read, it is bisected, so that a bad item does not affect the others.
@@ -96,7 +96,7 @@ def predicted(model: Trained, items: list[Any]) -> list[dict[str, Any]]:
         if len(items) == 1:
             return [_error_entry(str(error))]
         half = len(items) // 2
-        return predicted(model, items[:half]) + predicted(model, items[half:])
+        return predict_items(model, items[:half]) + predict_items(model, items[half:])
     unreadable = table.attrs["unreadable"]
     rows = table[table.attrs["answers"]].to_dict("records")  # other columns stem from other callers, too
     return [_error_entry(unreadable[n]) if n in unreadable else _json_values(row) for n, row in enumerate(rows)]
@@ -135,7 +135,7 @@ def service(model: Trained, name: str, limits: Limits = Limits()) -> FastAPI:
     sizes = Histogram("gt_batch_items", "Items per batch", buckets=[2**n for n in range(13)], registry=registry)
     waiting = Gauge("gt_waiting_items", "Waiting items", registry=registry)
     batcher = Batcher(
-        lambda items: predicted(model, items), limits.batch, limits.wait, limits.room, sizes.observe, cost
+        lambda items: predict_items(model, items), limits.batch, limits.wait, limits.room, sizes.observe, cost
     )
     waiting.set_function(lambda: batcher.waiting)
 

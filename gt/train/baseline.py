@@ -15,9 +15,9 @@ from torchmetrics import Metric
 from gt.data.datamodule import DataModule
 from gt.data.graphs import Stored
 from gt.data.notices import decades_of
-from gt.losses import Criterion, constant_prediction, shown, total_loss, undefined
+from gt.losses import Criterion, constant_prediction, format_score, total_loss, undefined_reason
 from gt.ranks import rank_zero_only
-from gt.schema import many
+from gt.schema import pluralise
 
 MAX_CELLS = 20_000_000  # numbers of a prediction held in memory at once
 MIN_STEPS = 200  # optimiser steps below which a network learns little
@@ -108,7 +108,7 @@ def defined_criterion(criterion: Criterion, validated: Evaluated) -> Criterion:
     schema = validated.data.schema
     if criterion.name == "loss" or schema.kind != "binary" or schema.level == "link":
         return criterion
-    return Criterion("loss", "min") if undefined(schema, validated.targets()) else criterion
+    return Criterion("loss", "min") if undefined_reason(schema, validated.targets()) else criterion
 
 
 def losing_metric(result: Mapping[str, Any], by: Mapping[str, float]) -> str:
@@ -136,7 +136,7 @@ def classical_baseline(reference: Any, data: DataModule, task: Any) -> dict[str,
         return None
     scores = score_predictions(data, answers.prediction, data.targets(split), task)
     name = task.criterion.name
-    print(f"classical baseline: {split} {name} {shown(scores[name])} after {answers.seconds:.0f} s", flush=True)
+    print(f"classical baseline: {split} {name} {format_score(scores[name])} after {answers.seconds:.0f} s", flush=True)
     return {"model": answers.model, "seconds": answers.seconds, "samples": answers.samples, "scores": scores}
 
 
@@ -153,7 +153,7 @@ def score_table(result: Mapping[str, Any]) -> list[str]:
     models = score_columns(result)
     rows = [(f"{result['split']} metric", *models)]
     for name in next(iter(models.values())):
-        cells = (shown(row[name], result["undefined"]) if name in row else "-" for row in models.values())
+        cells = (format_score(row[name], result["undefined"]) if name in row else "-" for row in models.values())
         rows.append((name, *cells))
     first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
     return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)]) for row in rows]
@@ -164,7 +164,7 @@ def show_baselines(data: DataModule, task: Any, classical: Mapping[str, Any] | N
     """Print the baselines' scores on the split of the final test."""
     split = data.last_split()
     target = data.targets(split)
-    result = {"split": split, "undefined": undefined(data.schema, target), "classical": classical}
+    result = {"split": split, "undefined": undefined_reason(data.schema, target), "classical": classical}
     print("\n".join(score_table(result | {"baseline": baseline(data, target, task)})), flush=True)
 
 
@@ -191,15 +191,15 @@ def reasons(data: DataModule, steps: int, log: pd.DataFrame, length: str = "trai
     if steps < MIN_STEPS:
         size = next((key for key in ("batch_nodes", "batch_size") if getattr(data, key, None)), None)
         smaller = f", or lower data.{size}" if length == "trainer.max_epochs" and size else ""
-        advice.append(f"only {many(steps, 'step')}: {more}{smaller}")
+        advice.append(f"only {pluralise(steps, 'step')}: {more}{smaller}")
     elif len(losses) > 2 and losses.argmin() == len(losses) - 1:
         advice.append(f"the validation loss was still falling at the end: {more}")
     if len(losses) > 2 and losses.argmin() == 0:
         advice.append("the validation loss only rose after the first validation: lower optim.lr")
-    if schema.kind != "multiclass" and undefined(schema, train):
-        advice.append(f"the training split has {undefined(schema, train)}: choose another split")
+    if schema.kind != "multiclass" and undefined_reason(schema, train):
+        advice.append(f"the training split has {undefined_reason(schema, train)}: choose another split")
     if (samples := len(data.dataset("train"))) < MIN_SAMPLES:
-        advice.append(f"only {many(samples, 'training sample')}")
+        advice.append(f"only {pluralise(samples, 'training sample')}")
     if getattr(data.source, "numbers", None) is None:
         return advice
     if schema.kind == "regression":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gt.data.text.tokenizer import loads
 from gt.graph import GraphBatch
-from gt.losses import aligned
+from gt.losses import align
 from gt.parallel import Share
 from gt.schema import UNLABELLED, Schema
 from gt.train.extremes import sample_losses
@@ -69,7 +69,7 @@ class Breakdown(Callback):
         """
         schema, prediction = self.schema, prediction.detach().float()
         loss = sample_losses(schema, prediction, target)
-        prediction, target = aligned(schema, prediction, target)
+        prediction, target = align(schema, prediction, target)
         if schema.kind == "multiclass":
             predicted, is_labelled = prediction.argmax(1), target != UNLABELLED
             truth = target.where(is_labelled, 0)

@@ -19,7 +19,7 @@ from gt.data.large.sampling import Full
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.layers import attention_layers
-from gt.schema import many
+from gt.schema import pluralise
 from gt.train.job import write_json
 from gt.train.launch import started_outside
 
@@ -84,8 +84,8 @@ class Compiled:
     def summary(self) -> str:
         """The number of graphs compiled so far, and of graph breaks."""
         graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
-        suffix = f", {many(breaks, 'graph break')}" if breaks else ""
-        return f"compiled {many(graphs, 'graph')}{suffix}"
+        suffix = f", {pluralise(breaks, 'graph break')}" if breaks else ""
+        return f"compiled {pluralise(graphs, 'graph')}{suffix}"
 
     def undo(self) -> None:
         """Restore the uncompiled network."""

@@ -28,7 +28,7 @@ class Refused(UserError):
         self.target = target
 
 
-def imported(name: Any) -> Any:
+def import_object(name: Any) -> Any:
     """Import the object of a dotted name.
 
     Raises:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from gt.data.datamodule import DataModule
 from gt.data.graphs import GraphData
 from gt.inference.whole_graph import predict
-from gt.losses import aligned, learned
-from gt.schema import UNLABELLED, Schema, number
+from gt.losses import align, to_network_units
+from gt.schema import UNLABELLED, Schema, format_number
 from gt.train.page import table
 from gt.train.task import Task
 
@@ -51,13 +51,13 @@ def sample_losses(schema: Schema, prediction: Tensor, target: Tensor) -> Tensor:
     With several tasks or numbers this is the mean over the labelled ones, with numbers in units of the schema's scale,
     as the network learns them. With several positions there is a value for each: (rows * positions,).
     """
-    prediction, target = aligned(schema, prediction, target)
+    prediction, target = align(schema, prediction, target)
     if schema.kind == "multiclass":
         loss = F.cross_entropy(prediction, target, ignore_index=UNLABELLED, reduction="none")
         return loss.where(target != UNLABELLED, torch.nan)
     if schema.kind == "regression":
         if schema.outputs > 1:
-            prediction, target = learned(schema, prediction), learned(schema, target)
+            prediction, target = to_network_units(schema, prediction), to_network_units(schema, target)
         return (prediction - target).abs().nanmean(1)
     loss = F.binary_cross_entropy_with_logits(prediction, target.nan_to_num(), reduction="none")
     return loss.where(~target.isnan(), torch.nan).nanmean(1)
@@ -109,8 +109,8 @@ def extremes(
             name=_name(int(sample[row]), None if names is None or names[graph] == text else names[graph]),
             text=text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " ...",
             picture=draw_molecule(text) if smiles else None,
-            prediction=answer(schema, prediction[row]),
-            target=truth(schema, target[row]),
+            prediction=format_prediction(schema, prediction[row]),
+            target=format_target(schema, target[row]),
             loss=float(loss[row]),
         )
 
@@ -122,16 +122,16 @@ def _name(index: int, name: object) -> str:
     return str(index) if name is None else f"{index} ({name})"
 
 
-def answer(schema: Schema, prediction: Tensor) -> str:
+def format_prediction(schema: Schema, prediction: Tensor) -> str:
     """Format a row (outputs,) of predictions: the class with its probability, the probability of yes, or numbers."""
     if schema.kind == "multiclass":
         best = prediction.softmax(0).max(0)
         return f"{_class_name(schema, int(best.indices))} ({float(best.values):.2f})"
     values = (prediction.sigmoid() if schema.kind == "binary" else prediction).tolist()
-    return _format_values(schema, [f"{v:.2f}" if schema.kind == "binary" else number(v) for v in values])
+    return _format_values(schema, [f"{v:.2f}" if schema.kind == "binary" else format_number(v) for v in values])
 
 
-def truth(schema: Schema, target: Tensor) -> str:
+def format_target(schema: Schema, target: Tensor) -> str:
     """Format a row of targets; a missing class is ``unknown``."""
     if schema.kind == "multiclass":
         index = int(target.reshape(-1)[0])
@@ -140,7 +140,7 @@ def truth(schema: Schema, target: Tensor) -> str:
     return _format_values(
         schema,
         [
-            "-" if np.isnan(v) else answers[n][int(v)] if schema.kind == "binary" else number(v)
+            "-" if np.isnan(v) else answers[n][int(v)] if schema.kind == "binary" else format_number(v)
             for n, v in enumerate(target.reshape(-1).tolist())
         ],
     )
@@ -180,7 +180,7 @@ def page(samples: Sequence[Sample]) -> str:
     """The samples as HTML: a card for each molecule, or else a table."""
     if all(sample.picture for sample in samples):
         return f'<div class="cards">{"".join(map(_card, samples))}</div>'
-    rows = ((s.name, s.text, s.prediction, s.target, number(s.loss)) for s in samples)
+    rows = ((s.name, s.text, s.prediction, s.target, format_number(s.loss)) for s in samples)
     return table(("sample", "text", "prediction", "target", "loss"), rows, words=("sample", "text"))
 
 
@@ -188,7 +188,7 @@ def _card(sample: Sample) -> str:
     assert sample.picture is not None
     source = b64encode(sample.picture).decode()
     lines = (
-        f"sample {sample.name}, loss {number(sample.loss)}",
+        f"sample {sample.name}, loss {format_number(sample.loss)}",
         f"predicted {sample.prediction}",
         f"true {sample.target}",
     )

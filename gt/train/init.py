@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gt.errors import UserError, nearest
 from gt.ranges import at_least
-from gt.schema import Schema, several
+from gt.schema import Schema, format_list
 from gt.train.checkpoint import checkpoint_in
 from gt.train.checkpoint_files import read
 from gt.train.job import read_json, write_json
@@ -121,7 +121,7 @@ class Init:
             else:
                 value.copy_(weights[name].view_as(value))
                 copied.append(name)
-        label = f"{several(runs, 3)}{' (their mean)' if len(runs) > 1 else ''}"
+        label = f"{format_list(runs, 3)}{' (their mean)' if len(runs) > 1 else ''}"
         changes = differences(saved["config"], config)
         if not any(name.startswith("blocks.") and own[name].dim() > 1 for name in copied):
             hint = f"; it was trained with {' '.join(changes[:MAX_LISTED_NAMES])}" if changes else ""
@@ -129,7 +129,7 @@ class Init:
         if not (is_child() or rank_outside()):  # one process writes
             write_json(folder / RECORD, {"runs": runs, "taken": copied, "new": reasons})
         lines = [f"begins with {label}: {len(copied)} of {len(own)} weights copied, listed in {folder / RECORD}"]
-        lines += [f"  new, {reason}: {several(names, MAX_LISTED_NAMES)}" for reason, names in reasons.items()]
+        lines += [f"  new, {reason}: {format_list(names, MAX_LISTED_NAMES)}" for reason, names in reasons.items()]
         if changes and len(reasons) > 1:
             lines.append(f"  it was trained with {' '.join(changes[:MAX_LISTED_NAMES])}")
         return lines, copied

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import WandbLogger
 
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.errors import first_line
 
 CONNECT_TIMEOUT, UPLOAD_TIMEOUT = 20.0, 60.0  # seconds, for connecting to W&B and for the final upload
@@ -87,7 +87,7 @@ def wandb_logger(
             _ = logger.experiment  # starts the run
             return logger
         except wandb.errors.Error as error:
-            say(f"W&B cannot be reached, the run is logged offline: {first_line(error)}")
+            print_line(f"W&B cannot be reached, the run is logged offline: {first_line(error)}")
             wandb.teardown()  # its service would keep the run open
     return _logger("offline", **options)
 
@@ -129,7 +129,7 @@ def finish(failed: bool = False) -> None:
     try:
         wandb.finish(exit_code=int(failed))
     except TimeoutError:
-        say(f"W&B was not reached within {UPLOAD_TIMEOUT:.0f} s: upload with wandb sync {folder}")
+        print_line(f"W&B was not reached within {UPLOAD_TIMEOUT:.0f} s: upload with wandb sync {folder}")
 
 
 def quiet() -> None:

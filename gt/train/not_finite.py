@@ -15,7 +15,7 @@ from gt.data.batch_sampler import Batches
 from gt.errors import UserError
 from gt.graph import WHOLE_DEGREES, GraphBatch
 from gt.parallel import Share
-from gt.schema import several
+from gt.schema import format_list
 from gt.train.checkpoint_files import write
 
 REPLAY = "not_finite.ckpt"  # in the run folder: a checkpoint for `gt.load`, plus the batch and the seed of the step
@@ -117,7 +117,7 @@ def describe(task: Any, context: StepContext, origin: Origin) -> str:
     guilty = [rank for rank, candidate in enumerate(origins) if candidate.broken] or list(range(len(origins)))
     line = origins[guilty[0]].layer
     if samples := [str(sample) for rank in guilty for sample in origins[rank].samples]:
-        line += f"; training samples {several(samples, MAX_LISTED_SAMPLES)}"
+        line += f"; training samples {format_list(samples, MAX_LISTED_SAMPLES)}"
     checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
     paths = [Path(trainer.default_root_dir) / (f"{rank}-{REPLAY}" if rank else REPLAY) for rank in guilty]
     with suppress(UserError):  # a full disk must not hide the actual error

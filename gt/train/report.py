@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from gt.data.datamodule import DataModule
 from gt.data.files import write_bytes
 from gt.inference.analysis import attention_reach, distance_profiles, predictions
-from gt.losses import aligned, shown
-from gt.schema import UNLABELLED, number
+from gt.losses import align, format_score
+from gt.schema import UNLABELLED, format_number
 from gt.train.baseline import classical_verdict, score_columns
 from gt.train.breakdown import Breakdown
 from gt.train.extremes import Sample
@@ -50,7 +50,9 @@ def history(folder: Path) -> pd.DataFrame:
 def metric_table(result: dict[str, Any]) -> str:
     """An HTML table of the final scores and those of the baselines."""
     models, reason = score_columns(result), result["undefined"]
-    rows = [[n, *(shown(row[n], reason) if n in row else "-" for row in models.values())] for n in result["scores"]]
+    rows = [
+        [n, *(format_score(row[n], reason) if n in row else "-" for row in models.values())] for n in result["scores"]
+    ]
     scored, total = result["batches"]
     partial = f"<p>Both on the first {scored} of {total} batches.</p>" if scored < total else ""
     verdict = f"<p>This run {classical_verdict(result)}.</p>" if classical_verdict(result) else ""
@@ -62,7 +64,7 @@ def errors(breakdown: Breakdown, split: str) -> str:
     schema, parts = breakdown.schema, []
 
     def cell(value: float) -> str:
-        return "-" if math.isnan(value) else number(value)
+        return "-" if math.isnan(value) else format_number(value)
 
     of_class = breakdown.classes()
     if len(of_class) and of_class["targets"].sum():
@@ -111,7 +113,7 @@ def answers(task: Task, data: DataModule, result: dict[str, Any]) -> tuple[np.nd
     schema = task.schema
     rows = max(1, min(MAX_ROWS, MAX_CELLS // schema.outputs))
     scored = itertools.islice(data.loader(result["split"]), result["batches"][0])
-    prediction, target = aligned(schema, *predictions(task.net, scored, rows))
+    prediction, target = align(schema, *predictions(task.net, scored, rows))
     labelled = target != UNLABELLED if schema.kind == "multiclass" else ~target.isnan().all(1)
     return prediction[labelled].numpy(), target[labelled].numpy()
 

@@ -26,10 +26,10 @@ from gt.data.large.sampling import Neighbours
 from gt.data.notices import notices
 from gt.errors import UserError
 from gt.inference.causal import check_causal
-from gt.losses import undefined
+from gt.losses import undefined_reason
 from gt.masks import Complete
 from gt.model import GraphTransformer
-from gt.schema import many
+from gt.schema import pluralise
 from gt.train.baseline import (
     Evaluated,
     baseline,
@@ -239,7 +239,7 @@ def finish(
     best = getattr(trainer.checkpoint_callback, "best_model_path", "") or None
     length = stopping_option(trainer)  # now, as loading the best checkpoint resets the state of the callbacks
     if length not in ("trainer.max_steps", "trainer.max_epochs"):
-        say(trainer, f"ended early, after {many(trainer.global_step, 'step')}, by {length}")
+        say(trainer, f"ended early, after {pluralise(trainer.global_step, 'step')}, by {length}")
     split = data.last_split()
     evaluate = trainer.test if split == "test" else trainer.validate
     metrics = evaluate(task, datamodule=Feed(data), ckpt_path=best, verbose=False)[0]
@@ -267,7 +267,7 @@ def finish(
         "baseline": baseline(data, target, task) if task.supervised else {},
         "baseline_valid": baseline(data, validated.targets(), task) if validated and validated.batches else {},
         "classical": classical if evaluated.batches == evaluated.total else None,
-        "undefined": undefined(data.schema, target),  # why a score may be NaN
+        "undefined": undefined_reason(data.schema, target),  # why a score may be NaN
         "batches": [evaluated.batches, evaluated.total],  # scored, and in the split
         "checkpoint": best and os.path.relpath(best, folder.resolve()),  # relative, as folders may be moved
         "parameters": sum(p.numel() for p in task.net.parameters()),

@@ -19,7 +19,7 @@ PATIENCE = 60.0  # seconds to wait for a database lock
 RUNS = 1_000_000  # Optuna's step for validation v of run r of a trial is r x RUNS + v
 
 
-def library() -> Any:
+def import_optuna() -> Any:
     """Import Optuna and silence its messages.
 
     Raises:
@@ -46,7 +46,7 @@ def file_in(folder: Path) -> Path | None:
 
 def storage(path: Path) -> Any:
     """Optuna's storage for a file with one of the names in `FILES`."""
-    optuna = library()
+    optuna = import_optuna()
     if path.name == FILES["journal"]:
         from gt.train.journal import Journal  # late, like Optuna
 
@@ -61,7 +61,7 @@ def load(path: Path, **parts: Any) -> "optuna.Study":
     Args:
         parts: sampler and pruner, which are not stored in the file.
     """
-    return library().load_study(study_name=STUDY, storage=storage(path), **parts)
+    return import_optuna().load_study(study_name=STUDY, storage=storage(path), **parts)
 
 
 def trial_of(run: Path) -> tuple[int, int] | None:
@@ -92,11 +92,11 @@ def report(study: "optuna.Study", number: int, run: int, validation: int, best: 
     trial = stored.get_trial(trial._trial_id)
     if not run:
         return study.pruner.prune(study, trial)
-    view = library().create_study(direction=study.direction)  # with only this run of each trial
+    view = import_optuna().create_study(direction=study.direction)  # with only this run of each trial
     for other in study.get_trials(deepcopy=False):
         # only complete trials have a value, as Optuna requires values to be finite
         fields = {"state": other.state, "value": other.value, "intermediate_values": curve(other, run)}
-        view.add_trial(library().create_trial(**fields))
+        view.add_trial(import_optuna().create_trial(**fields))
     return study.pruner.prune(view, view.get_trials(deepcopy=False)[number])
 
 

@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 from gt import losses, parallel
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.inference.whole_graph import chunked, predict
+from gt.inference.whole_graph import is_whole_graph, predict
 from gt.losses import Criterion
 from gt.masks import Schedule
 from gt.metrics import MeanLosses
@@ -193,7 +193,7 @@ class Task(Steps):
             sums["loss"] = losses.total_loss(self.schema, prediction, target, self.loss)
             self.measures[stage].update(prediction, target)
         if self.objectives:
-            if chunked(batch):
+            if is_whole_graph(batch):
                 raise UserError(
                     "objective: it needs the whole graph in one pass: raise data.chunk, or set data.evaluate=sampled"
                 )

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gt.errors import UserError
-from gt.schema import several
-from gt.train.construct import imported
+from gt.schema import format_list
+from gt.train.construct import import_object
 
 # modules whose classes a checkpoint or the configuration of a run may instantiate
 TRUSTED = (
@@ -40,7 +40,7 @@ def trusted(name: str) -> bool:
     if name.split(".")[0] not in {module.split(".")[0] for module in TRUSTED}:
         return False
     try:
-        obj = imported(name)
+        obj = import_object(name)
         return f"{getattr(obj, '__module__', '')}.".startswith(TRUSTED if inspect.isclass(obj) else FUNCTIONS)
     except UserError:
         return name.startswith(TRUSTED)  # it does not exist: instantiation reports that
@@ -55,11 +55,11 @@ def check_trusted(config: Any, path: Path, trust: bool) -> None:
     foreign = dict.fromkeys(name for name in _targets(config) if not trusted(name))
     if foreign and not trust:
         raise UserError(
-            f"{path} asks to import {several(list(foreign), 6)}: if you trust its source, add --trust "
+            f"{path} asks to import {format_list(list(foreign), 6)}: if you trust its source, add --trust "
             "(in Python trust=True)"
         )
     for name in foreign:
         try:
-            imported(name)
+            import_object(name)
         except UserError as error:
             raise UserError(f"{path}: {error}: Python looks in the current folder and in PYTHONPATH") from None

@@ -179,7 +179,7 @@ def test_the_cost_of_blocks_is_read_by_how_many_there_are(monkeypatch):
     assert "blocks" in vars(many)
     prepare(few, demand)
     moved = few.batch.to("meta")
-    assert Complete()(moved).kept("blocks", pytest.fail).graph.is_meta
+    assert Complete()(moved).cached("blocks", pytest.fail).graph.is_meta
 
 
 def test_the_grid_of_blocks_is_what_it_is_said_to_be(monkeypatch):

@@ -65,9 +65,9 @@ def pid(_: int) -> int:
 
 
 def nested(number: int) -> list[int]:
-    from gt.data.parallel import mapped
+    from gt.data.parallel import parallel_map
 
-    return list(mapped(square, [number, number + 1], 2))
+    return list(parallel_map(square, [number, number + 1], 2))
 
 
 def endless(number: int) -> int:

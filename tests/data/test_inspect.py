@@ -23,8 +23,8 @@ from gt.data.large.nodes import NodeData
 from gt.data.large.sampling import Partition
 from gt.data.ogb.code2 import FunctionNames
 from gt.data.own.csv_graphs import CSVGraphs
-from gt.data.picture import UNKNOWN, coloured, draw, layout, nearest
-from gt.data.static import Shape, filled
+from gt.data.picture import UNKNOWN, draw, layout, nearest, node_colours
+from gt.data.static import Shape, pad_batch
 from gt.data.text.corpus import Text
 from gt.data.text.language import LanguageData
 from gt.errors import UserError
@@ -90,7 +90,7 @@ def test_sizes_and_features_are_those_of_the_graphs(tmp_path):
 
 def test_sizes_of_batches_that_are_drawn_leave_padding_out():
     plain = random_batch((4, 1, 9, 6))
-    full = filled(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
+    full = pad_batch(plain, [Shape(12, 41, 90, 7)], Schema(outputs=3))
     one, other = inspect._contents_of([plain]), inspect._contents_of([full])
     assert one.nodes.tolist() == other.nodes.tolist() == [4, 1, 9, 6]
     assert one.edges.tolist() == other.edges.tolist()
@@ -167,14 +167,14 @@ def test_a_category_has_one_colour_in_every_picture():
     batch = GraphBatch.from_data_list(
         [Data(x=torch.tensor([[5], [7]]), num_nodes=2), Data(x=torch.tensor([[5], [9], [5]]), num_nodes=3)]
     )
-    colours = coloured(batch, Schema(node_vocab=(10,))).tolist()
+    colours = node_colours(batch, Schema(node_vocab=(10,))).tolist()
     assert colours[0] == colours[2] == colours[4]
     assert len(set(map(tuple, colours))) == 3
 
 
 def test_nodes_with_numbers_are_coloured_by_their_class_and_grey_without_one():
     graph = Data(x=torch.rand(4, 3), y=torch.tensor([1, 0, 1, -100]), num_nodes=4)
-    colours = coloured(GraphBatch.from_data_list([graph]), Schema(node_floats=3, level="node", outputs=2)).tolist()
+    colours = node_colours(GraphBatch.from_data_list([graph]), Schema(node_floats=3, level="node", outputs=2)).tolist()
     assert colours[0] == colours[2] != colours[1]
     assert colours[3] == list(UNKNOWN)
 

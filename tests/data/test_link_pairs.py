@@ -14,7 +14,7 @@ import gt
 from gt.data.batch_sampler import Request
 from gt.data.datamodule import ALL
 from gt.data.graphs import GraphData
-from gt.data.link_pairs import Negatives, asked
+from gt.data.link_pairs import Negatives, query_rows
 from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.graph import GraphBatch
@@ -64,7 +64,7 @@ def test_batches_hold_the_pairs_of_their_graphs(tmp_path):
             for place, number in enumerate(dataset.ids[list(request.samples)]):
                 ends.append(graphs[number].edge_label_index + batch.ptr[place])
                 labels.append(graphs[number].edge_label)
-            rows = asked(batch)
+            rows = query_rows(batch)
             assert torch.equal(batch.links[:, rows], torch.cat(ends, 1))
             assert torch.equal(batch.y[rows, 0], torch.cat(labels).float())
     assert len(data.targets("train")) == sum(len(graphs[n].edge_label) for n in data.graphs.splits["train"])
@@ -100,7 +100,7 @@ def test_neither_company_nor_the_order_of_nodes_changes_an_answer(tmp_path, head
     again.source.fractions = (0.4, 0.6, 0.0)
     again.open([])
     turned = again.dataset("valid")[Request(tuple(range(7)))]
-    rows = [asked(each) for each in (together, turned)]
+    rows = [query_rows(each) for each in (together, turned)]
     torch.testing.assert_close(net(turned)[rows[1]], expected[rows[0]], rtol=1e-4, atol=1e-5)
     metric.reset()
     metric.update(net(turned), turned.y)
@@ -167,7 +167,7 @@ def test_negatives_are_drawn_anew_in_each_epoch_of_training_and_kept_in_evaluati
 
     def pairs(split: str, samples: tuple[int, ...], epoch: tuple[int, ...]) -> list[list[int]]:
         batch = data.dataset(split)[Request(samples, draw=epoch)]
-        return batch.links[:, asked(batch)].T.tolist()
+        return batch.links[:, query_rows(batch)].T.tolist()
 
     assert pairs("train", (0, 1, 2, 3), (0,)) != pairs("train", (0, 1, 2, 3), (1,))
     assert pairs("train", (0, 1, 2, 3), (0,)) == pairs("train", (0, 1, 2, 3), (0,))

@@ -13,7 +13,7 @@ from gt.attention import Reading
 from gt.data.batch_sampler import Request
 from gt.data.large.link_questions import RankedTargets, SharedNegatives
 from gt.data.large.link_training import InputGraph, LinkBatches
-from gt.data.large.links import LinkData, LinkSource, both_ways
+from gt.data.large.links import LinkData, LinkSource, add_reverses
 from gt.data.large.negatives import AnotherTarget, AnyPair
 from gt.data.large.sampling import Clusters, Full, Neighbours, Partition, Sampler
 from gt.data.packed import Graphs
@@ -58,7 +58,7 @@ class Links(LinkSource):
         return Graphs(
             node_ptr=np.array([0, NODES]),
             edge_ptr=np.array([0, 2 * len(self.shown)]),
-            edge_index=both_ways(self.shown),
+            edge_index=add_reverses(self.shown),
             nodes={"x": np.arange(NODES)[:, None]},
             edges={"edge_attr": features.astype(np.float32)},
             splits={**splits, "valid_edge_attr": np.full((len(VALID), 2), -1, dtype=np.float32)},

@@ -12,8 +12,8 @@ import pytest
 from hydra.core.override_parser.types import Override
 
 pytest.importorskip("rdkit")
-from gt.cli.arguments import parsed
-from gt.cli.command import prepared
+from gt.cli.arguments import parse_overrides
+from gt.cli.command import prepare_arguments
 from gt.cli.config import check_value
 from gt.data.graphs import GraphData
 from gt.data.molecules.columns import find_column, smiles_column, target_columns
@@ -215,7 +215,7 @@ def test_a_column_of_any_name_can_be_typed(name: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", SMILES, VALUES, VALUES[::-1], header=f"smiles,{quoted},other")
     for value in (name, [name, "other"]):
         [argument] = shlex.split(shell_override("data.target", value))
-        typed = parsed([argument])[0].value()
+        typed = parse_overrides([argument])[0].value()
         assert (list(map(str, typed)) if isinstance(typed, list) else str(typed)) == value
     table = read_molecules(path)
     assert find_column(table, name, "data.target") == name
@@ -226,16 +226,16 @@ def test_a_column_of_any_name_can_be_typed(name: str, tmp_path: Path) -> None:
 def test_what_hydra_does_not_take_as_a_name_is_shown_quoted() -> None:
     def hint(argument: str) -> list[Override]:
         def check() -> None:
-            [override] = parsed([argument])
+            [override] = parse_overrides([argument])
             check_value("data.target", override.value(), str | int | Sequence[str | int] | None)
 
-        return parsed([shlex.split(line_of(check).partition("as text: ")[2])[0]])
+        return parse_overrides([shlex.split(line_of(check).partition("as text: ")[2])[0]])
 
     assert [each.value() for each in hint("data.target=log(S)")] == ["log(S)"]
     assert [each.value() for each in hint("data.target=[log(S), x]")] == [["log(S)", "x"]]
     assert [each.value() for each in hint("data.target=1.5")] == ["1.5"]
     assert [each.value() for each in hint("data.target=[1.5,2]")] == [["1.5", 2]]
-    line = line_of(lambda: prepared(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
+    line = line_of(lambda: prepare_arguments(["data=molecules", "data.path=a.csv", "data.target=a,b"]))
     assert line.endswith("'data.target=[a,b]'")
 
 

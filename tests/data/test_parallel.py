@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gt.data.parallel import cpus, mapped
+from gt.data.parallel import cpus, parallel_map
 from gt.errors import UserError
 from tests.data import parallel_work as work
 
@@ -36,22 +36,22 @@ def soon(true: object, seconds: float = 20) -> bool:
 @pytest.mark.parametrize("processes", [1, 2, 3, None])
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
 def test_results_come_in_the_order_of_the_parts(processes: int | None, count: int) -> None:
-    assert list(mapped(work.square, range(count), processes)) == [n * n for n in range(count)]
+    assert list(parallel_map(work.square, range(count), processes)) == [n * n for n in range(count)]
     assert not multiprocessing.active_children()
 
 
 def test_one_process_is_this_one() -> None:
-    assert set(mapped(work.pid, range(4), 1)) == {os.getpid()}
-    assert set(mapped(work.pid, [0], 4)) == {os.getpid()}
-    assert list(mapped(lambda n: n + 1, range(3), 1)) == [1, 2, 3]
-    assert os.getpid() not in set(mapped(work.pid, range(4), 2))
-    assert list(mapped(work.nested, [1, 3], 2)) == [[1, 4], [9, 16]]
+    assert set(parallel_map(work.pid, range(4), 1)) == {os.getpid()}
+    assert set(parallel_map(work.pid, [0], 4)) == {os.getpid()}
+    assert list(parallel_map(lambda n: n + 1, range(3), 1)) == [1, 2, 3]
+    assert os.getpid() not in set(parallel_map(work.pid, range(4), 2))
+    assert list(parallel_map(work.nested, [1, 3], 2)) == [[1, 4], [9, 16]]
     assert cpus() >= 1
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_only_a_few_results_wait(processes: int, tmp_path: Path) -> None:
-    results = mapped(functools.partial(work.noted, tmp_path), range(30), processes)
+    results = parallel_map(functools.partial(work.noted, tmp_path), range(30), processes)
     assert not any(tmp_path.iterdir())  # nothing is done until it is asked for
     for taken in range(1, 10):
         assert next(results) == taken - 1
@@ -63,7 +63,7 @@ def test_only_a_few_results_wait(processes: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [UserError("row 3 is wrong"), KeyError("colour"), FileNotFoundError(2, "No", "x")])
 def test_errors_are_those_of_the_work_on_their_turn(error: Exception) -> None:
-    results = mapped(work.fail, [None, None, error, None], 2)
+    results = parallel_map(work.fail, [None, None, error, None], 2)
     assert [next(results), next(results)] == [1, 1]
     with pytest.raises(type(error)) as raised:
         next(results)
@@ -75,30 +75,30 @@ def test_errors_are_those_of_the_work_on_their_turn(error: Exception) -> None:
 
 def test_errors_and_results_that_cannot_be_pickled() -> None:
     with pytest.raises(RuntimeError, match=r"^Odd: row 7 is odd$"):
-        list(mapped(work.fail_oddly, [work.Odd, work.Odd], 2))
+        list(parallel_map(work.fail_oddly, [work.Odd, work.Odd], 2))
     with pytest.raises(UserError, match=r"^row 7 is odd$"):
-        list(mapped(work.fail_oddly, [work.OddUserError, work.OddUserError], 2))
+        list(parallel_map(work.fail_oddly, [work.OddUserError, work.OddUserError], 2))
     with pytest.raises(Exception, match="pickle"):
-        list(mapped(work.give_what_cannot_be_pickled, [0, 1], 2))
+        list(parallel_map(work.give_what_cannot_be_pickled, [0, 1], 2))
     assert not multiprocessing.active_children()
 
 
 def test_a_worker_that_was_killed_is_said() -> None:
     with pytest.raises(UserError, match="killed while reading molecules"):
-        list(mapped(work.die, range(9), 2, "reading molecules"))
+        list(parallel_map(work.die, range(9), 2, "reading molecules"))
     assert not multiprocessing.active_children()
 
 
 def test_each_worker_has_one_thread() -> None:
-    for torchs, pools in mapped(work.threads, range(2), 2):
+    for torchs, pools in parallel_map(work.threads, range(2), 2):
         assert torchs == 1
         assert pools <= {1}
 
 
 def test_a_bar_where_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(mapped(work.square, range(3), 1)) == [0, 1, 4]
+    assert list(parallel_map(work.square, range(3), 1)) == [0, 1, 4]
     assert capsys.readouterr().out == ""
-    assert list(mapped(work.square, range(3), 1, "counting")) == [0, 1, 4]
+    assert list(parallel_map(work.square, range(3), 1, "counting")) == [0, 1, 4]
     said = capsys.readouterr().out
     assert "counting" in said
     assert "100%" in said
@@ -107,11 +107,11 @@ def test_a_bar_where_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 SCRIPT = """
 import sys
 from gt.errors import one_line
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 from tests.data.parallel_work import endless
 
 with one_line():  # this script has no guard against being imported by its workers, and needs none
-    list(mapped(endless, range(1, 5), 2))
+    list(parallel_map(endless, range(1, 5), 2))
 """
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gt.data.text.corpus import Text
-from gt.data.text.files import PIECE, between, joined, pieces, store_name, text_files
+from gt.data.text.files import PIECE, between, join_lines, pieces, store_name, text_files
 from gt.data.text.hub import HuggingFaceText
 from gt.data.text.language import LanguageData
 from gt.data.text.metrics import LanguageModel
@@ -182,7 +182,7 @@ def test_a_part_of_pieces_is_that_part_of_the_text(found, start, length):
     text = "".join(found)
     assert "".join(between(found, start, start + length)) == text[start : start + length]
     assert "".join(between(found, start, None)) == text[start:]
-    assert "".join(joined(found)) == text
+    assert "".join(join_lines(found)) == text
 
 
 # ---- stores

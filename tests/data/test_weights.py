@@ -11,7 +11,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics import MetricCollection
 
 from gt.cli.command import check_command
-from gt.cli.composing import composed
+from gt.cli.composing import compose_config
 from gt.data.graphs import GraphData
 from gt.data.large.links import LinkData
 from gt.data.large.nodes import NodeData
@@ -123,4 +123,4 @@ def test_beside_a_loss_of_ones_own_they_are_refused(tmp_path):
 )
 def test_the_command_asks_for_them_by_one_key_whatever_the_data(option):
     overrides = [f"data={option}", "data.path=here", "data.weights=balanced"]
-    assert composed(check_command(overrides)).data.weights == "balanced"
+    assert compose_config(check_command(overrides)).data.weights == "balanced"

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from gt.cli.config_files import CONFIGS
-from gt.data.static import Shape, filled
+from gt.data.static import Shape, pad_batch
 from gt.graph import GraphBatch
 from gt.schema import Schema
 from gt.train.network import build, network_config
@@ -73,7 +73,7 @@ def batch(name: str, schema: Schema) -> GraphBatch:
     packed = GraphBatch.from_data_list(graphs)
     if schema.level == "link":
         packed = replace(packed, links=torch.tensor([[0, 5, 6, 12], [3, 7, 6, 20]]))
-    return filled(packed, [Shape(12, 32, 128, 6)], schema) if name == "static" else packed
+    return pad_batch(packed, [Shape(12, 32, 128, 6)], schema) if name == "static" else packed
 
 
 def computed(net: nn.Module, on: GraphBatch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 import gt
 from gt.cli.explanation import explain
-from gt.cli.new_data import opened
+from gt.cli.new_data import open_run_data
 from gt.data.batch_sampler import Request
 from gt.data.large.nodes import NodeData
 from gt.data.own.csv_graphs import CSVGraphs
@@ -88,7 +88,7 @@ def test_they_are_what_explain_shows_and_the_formula_gives(
     task = gt.load(run)
     new = run.parent / "new.csv"
     new.write_text("\n".join(["review", *(f'"{text}"' for text in NEW)]))
-    data = opened(run, [f"data.path={new}"], False, Models([task]), new=True)[1]
+    data = open_run_data(run, [f"data.path={new}"], False, Models([task]), new=True)[1]
     seen: dict[str, torch.Tensor] = {}
     for name, layer in attention_layers(task.net):
         layer.register_forward_pre_hook(lambda module, given, name=name: seen.__setitem__(name, given[0].x))

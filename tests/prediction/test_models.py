@@ -11,7 +11,7 @@ from gt.graph import path_graphs
 from gt.heads import Head, Mean
 from gt.layers import EGT, GRASS, GRIT, Attention, FeedForward, PairBlock, ParallelBlock
 from gt.masks import RandomEdges
-from gt.masks.random import redrawn
+from gt.masks.random import redraw_mask
 from gt.metrics import metrics
 from gt.model import GraphTransformer
 from gt.prediction.models import Models, dropout_on
@@ -101,7 +101,7 @@ def test_the_embedding_under_masks_that_are_redrawn_is_the_mean_over_the_draws()
     mask, asked = RandomEdges(1), []
     for draw in (0, 1):
         only = task(0)
-        only.net.masks = [redrawn(mask, draw)]
+        only.net.masks = [redraw_mask(mask, draw)]
         asked.append(Models([only], embed=True)(batch()).embedding)  # type: ignore[arg-type]
     only.net.masks, only.net.redraw = [mask], 2
     answer = Models([only], embed=True)(batch())  # type: ignore[arg-type]

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from gt.cli.command import check_command
-from gt.cli.composing import composed
-from gt.cli.demo.runs import begin, opened, settings, trained
+from gt.cli.composing import compose_config
+from gt.cli.demo.runs import begin, open_run, settings, train_once
 from gt.data.picture import write_picture
 from gt.encodings import Shuffled
 from gt.errors import UserError
 from gt.prediction.asking import predict
 from gt.prediction.models import Models
 from gt.prediction.table import write
-from gt.schema import number
+from gt.schema import format_number
 from gt.train.network import encodings_of
 
 USUAL = ("data=core_periphery", "data.batch_size=64", "model.width=32", "model.depth=2", "model.block.dropout=0.0",
@@ -43,7 +43,7 @@ def variants(encoding: str, overrides: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UserError: the encoding cannot be shuffled.
     """
-    entries = composed(check_command([*overrides, f"encoding=[{encoding}]"])).encoding
+    entries = compose_config(check_command([*overrides, f"encoding=[{encoding}]"])).encoding
     if len(entries) != 1:
         raise UserError(f"--encoding {encoding}: choose one precomputed encoding, such as rwse")
     Shuffled(*encodings_of({"encoding": entries}))  # raises if it cannot be shuffled
@@ -61,25 +61,25 @@ def _spell(value: Any) -> Any:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
-def misled(folder: Path, seed: int) -> dict[str, float]:
+def scores_when_misled(folder: Path, seed: int) -> dict[str, float]:
     """The test scores with wrong hints of a model trained with right ones."""
-    task, data = opened(folder)
+    task, data = open_run(folder)
     (encoding,) = encodings_of(task.hparams["config"])
-    task, data = opened(folder, [Shuffled(encoding, seed)])
+    task, data = open_run(folder, [Shuffled(encoding, seed)])
     return predict(Models([task]), data, data.measures()[0], data.last_split(), torch.device("cpu")).scores
 
 
-def measured(
+def measure(
     folder: Path, overrides: Sequence[str], kinds: Mapping[str, Sequence[str]], seeds: int
 ) -> Iterator[tuple[str, int, Any, float]]:
     """Train with each hint and seed; yields the hint, the seed, the result of the run and its test score."""
     for seed in range(seeds):
         for hint, hint_overrides in kinds.items():
             with redirect_stdout(io.StringIO()):  # each run keeps a log in its folder
-                result = trained(folder / f"{hint}-{seed}", [*overrides, *hint_overrides, f"seed={seed}"])
+                result = train_once(folder / f"{hint}-{seed}", [*overrides, *hint_overrides, f"seed={seed}"])
             yield hint, seed, result, result["scores"][result["criterion"]]
             if hint == RIGHT:
-                yield MISLED, seed, result, misled(folder / f"{hint}-{seed}", seed)[result["criterion"]]
+                yield MISLED, seed, result, scores_when_misled(folder / f"{hint}-{seed}", seed)[result["criterion"]]
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -96,7 +96,9 @@ def table(scores: pd.DataFrame, criterion: str) -> Table:
     for hint, values in by_hint.items():
         differences = (values - by_hint[ABSENT]).tolist()
         difference = "" if hint == ABSENT else f"{fmean(differences):+.4f} ± {deviation(differences):.4f}"
-        out.add_row(hint, DESCRIPTIONS[hint], number(fmean(values)), f"{deviation(values.tolist()):.4f}", difference)
+        out.add_row(
+            hint, DESCRIPTIONS[hint], format_number(fmean(values)), f"{deviation(values.tolist()):.4f}", difference
+        )
     return out
 
 
@@ -108,7 +110,7 @@ def draw(scores: pd.DataFrame, criterion: str, trivial: float, path: Path) -> No
         values = scores.loc[scores["hint"] == hint, "score"]
         axes.barh(row, values.mean(), color="#4477aa" if hint == RIGHT else "#bbbbbb", height=0.6)
         axes.plot(values, [row] * len(values), "k.", ms=5)
-        axes.text(values.max(), row, f"  {number(values.mean())}", va="center", fontsize=9)
+        axes.text(values.max(), row, f"  {format_number(values.mean())}", va="center", fontsize=9)
     axes.axvline(trivial, color="grey", ls="--", lw=1)
     axes.text(trivial, -0.5, " trivial baseline", va="center", fontsize=8, color="grey")
     axes.set_yticks(
@@ -134,8 +136,8 @@ def demonstrate(encoding: str, arguments: Sequence[str], seeds: int, folder: Pat
     begin(folder, [*overrides, *kinds[RIGHT]])
     rows: list[dict[str, Any]] = []
     result: dict[str, Any] = {}
-    for hint, seed, result, score in measured(folder, overrides, kinds, seeds):
-        console.print(f"hint {hint}, seed {seed}: {result['criterion']} {number(score)}")
+    for hint, seed, result, score in measure(folder, overrides, kinds, seeds):
+        console.print(f"hint {hint}, seed {seed}: {result['criterion']} {format_number(score)}")
         rows.append({"hint": hint, "seed": seed, "score": score})
     scores, criterion = pd.DataFrame(rows), result["criterion"]
     console.print(table(scores, criterion))

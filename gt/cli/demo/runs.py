@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from gt.cli.command import check_command
-from gt.cli.composing import composed
+from gt.cli.composing import compose_config
 from gt.cli.config_files import CONFIGS
 from gt.cli.new_data import run_config
 from gt.data.datamodule import DataModule
@@ -39,7 +39,7 @@ def begin(folder: Path, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: the folder holds runs with other settings, or the settings are invalid.
     """
-    cfg = composed(check_command(list(overrides)))
+    cfg = compose_config(check_command(list(overrides)))
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / SETTINGS
     differs = record.is_file() and read_json(record) != list(overrides)
@@ -49,7 +49,7 @@ def begin(folder: Path, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
-def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def train_once(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The result of the run in a folder, which is trained from scratch unless it has finished.
 
     Raises:
@@ -66,7 +66,7 @@ def trained(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     return read_json(folder / RESULT)
 
 
-def opened(folder: Path, encodings: Sequence[Encoding] | None = None) -> tuple[Task, DataModule]:
+def open_run(folder: Path, encodings: Sequence[Encoding] | None = None) -> tuple[Task, DataModule]:
     """The best model of a run and its data, optionally with other encodings that produce the same arrays."""
     task, cfg = load(folder), run_config(folder, [], trust=False)
     with constructing(cfg):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from gt.cli.demo.runs import begin, opened, settings, trained
+from gt.cli.demo.runs import begin, open_run, settings, train_once
 from gt.cli.diagnosis import sample_batches
 from gt.data.picture import write_picture
 from gt.errors import UserError
@@ -17,7 +17,7 @@ from gt.inference.analysis import Reach, attention_reach
 from gt.layers import Attention, name_of, parts_of, reads_of
 from gt.model import GraphTransformer
 from gt.prediction.table import write
-from gt.schema import Schema, number
+from gt.schema import Schema, format_number
 from gt.train.network import build, network_config
 
 USUAL = ("data=hidden_grid", "data.batch_size=32", "encoding=none", "model.depth=2", "model.block.dropout=0.0",
@@ -123,14 +123,14 @@ def demonstrate(arguments: Sequence[str], folder: Path, console: Console) -> Non
     overrides = settings(arguments, USUAL)
     config = network_config(begin(folder, overrides))
     check_withheld(build(config, Schema(node_vocab=(2,), edge_vocab=(2,), max_nodes=1)))  # before reading the data
-    result = trained(folder / "run", overrides)
-    task, data = opened(folder / "run")
+    result = train_once(folder / "run", overrides)
+    task, data = open_run(folder / "run")
     reach = attention_reach(task.net, sample_batches(data, result["split"], BATCHES), FARTHEST)
     if reach is None:
         raise UserError("the network has no attention, or the graphs are too large to measure it: choose other data")
     name = result["criterion"]
-    console.print(f"{result['split']} {name} {number(result['scores'][name])}, "
-                  f"trivial baseline {number(result['baseline'].get(name, float('nan')))}")  # fmt: skip
+    console.print(f"{result['split']} {name} {format_number(result['scores'][name])}, "
+                  f"trivial baseline {format_number(result['baseline'].get(name, float('nan')))}")  # fmt: skip
     console.print(table(reach))
     console.print(verdict(reach), soft_wrap=True)
     write(shares(reach), folder / "structure.csv")

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from gt.ranges import at_least
-from gt.schema import many
+from gt.schema import pluralise
 
 Radius = int | None  # None: no limit
 QUICK = (  # validate at least every hundred steps
@@ -42,7 +42,7 @@ class Axis:
         """Which nodes a node reads, in words."""
         if not radius:
             return self.everyone if radius is None else "itself alone"
-        return self.within.format(many(radius, self.step))
+        return self.within.format(pluralise(radius, self.step))
 
 
 COMPLETE = ("mask=hops", "mask.hops=null")

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from gt.cli.spectrum.grid import Axis, Grid, Setting
 from gt.cli.spectrum.scores import Scored
-from gt.schema import number
+from gt.schema import format_number
 
 SMALL = mpl.rc_context({"font.size": 9})
 WIDE_RANGE = 4.0  # ratio of the largest to the smallest cost above which the colour scale is logarithmic
@@ -40,7 +40,7 @@ def figure_of(map_: Map) -> Figure:
     figure = Figure(figsize=(2 * width, height + 0.5), layout="constrained")
     figure.suptitle(f"{map_.name}: {scored.location(map_.axis)}", fontsize=12)
     left, right = figure.subplots(1, 2)
-    trivial = f"trivial baseline {number(scored.baseline)}"
+    trivial = f"trivial baseline {format_number(scored.baseline)}"
     left.set_title(f"{scored.measure}, {scored.seed_note} ({scored.direction}; {trivial})", fontsize=10)
     scores(left, map_)
 

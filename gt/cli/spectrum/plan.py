@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gt.cli.arguments import parsed
+from gt.cli.arguments import parse_overrides
 from gt.cli.run_folders import FOLDER_OVERRIDES
 from gt.cli.spectrum.grid import AXES, QUICK, Axis, Cell, Grid
 from gt.errors import UserError, shell_override
@@ -106,7 +106,7 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
     Raises:
         UserError: one has several.
     """
-    for override in parsed(list(overrides)):
+    for override in parse_overrides(list(overrides)):
         if override.is_sweep_override():
             raise UserError(
                 f"{override.input_line} gives several values: a map only sweeps over radii, weights and seeds"
@@ -126,7 +126,7 @@ def plan_map(cfg: DictConfig, flags: Sequence[str]) -> tuple[Plan, int | None]:
     overrides, common = [*cfg.hydra.overrides.task], []
     refuse_sweeps(overrides)
     data = [cfg.hydra.runtime.choices.data]
-    for override in parsed(overrides):
+    for override in parse_overrides(overrides):
         key, line = override.key_or_group, str(override.input_line)
         for swept_key, name in SWEPT.items():
             if f"{key}.".startswith(f"{swept_key}.") and key != "mask":

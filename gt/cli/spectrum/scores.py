@@ -9,7 +9,7 @@ from typing import Any
 from gt.cli.intervals import Estimate, difference
 from gt.cli.settings import comparable, ranking_score
 from gt.cli.spectrum.grid import Axis, Setting
-from gt.schema import number
+from gt.schema import format_number
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Scores:
 def spread(values: Iterable[float]) -> str:
     """A mean with its sample standard deviation, if there are several values."""
     estimate = Estimate.of(list(values))
-    return number(estimate.mean) + (f" ± {number(estimate.deviation, estimate.mean)}" if estimate.n > 1 else "")
+    return format_number(estimate.mean) + (
+        f" ± {format_number(estimate.deviation, estimate.mean)}" if estimate.n > 1 else ""
+    )
 
 
 def sentence(lead: Estimate, other: str) -> str:
@@ -49,12 +51,12 @@ def sentence(lead: Estimate, other: str) -> str:
     better, word = (lead, "better") if lead.mean > 0 else (lead.negative(), "worse")
     than = f"{word} than the {other}"
     if lead.n == 1:
-        return f"{number(better.mean)} {than} (one seed: not comparable with the noise)"
+        return f"{format_number(better.mean)} {than} (one seed: not comparable with the noise)"
     if not better.error:
-        return f"{number(better.mean)} {than}, with each of {lead.n} seeds"
+        return f"{format_number(better.mean)} {than}, with each of {lead.n} seeds"
     errors = f"{better.mean / better.error:.1f} standard errors, {lead.n} seeds"
     verdict = "is not" if lead.is_noise else "is"
-    return f"{number(better.mean)} {better.interval()} {than}, which {verdict} more than noise ({errors})"
+    return f"{format_number(better.mean)} {better.interval()} {than}, which {verdict} more than noise ({errors})"
 
 
 class Scored:

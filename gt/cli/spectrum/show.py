@@ -21,7 +21,7 @@ from gt.cli.sweep_tables import failure_sheet
 from gt.data.files import write_bytes
 from gt.data.picture import write_picture
 from gt.errors import UserError
-from gt.schema import number
+from gt.schema import format_number
 
 
 def show(plan: Plan, folder: Path) -> None:
@@ -29,7 +29,7 @@ def show(plan: Plan, folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False)
     if failed := failures(folder / CELLS):
         console.print(failure_sheet(failed).rich())
-    scored = scored_of(plan, folder)
+    scored = map_scores(plan, folder)
     if scored is not None:
         console.print(grid_table(plan, scored), mark_table(plan, scored))
         write_csv(plan, scored, folder / "spectrum.csv")
@@ -53,7 +53,7 @@ def show_several(folders: Sequence[Path], picture: Path) -> None:
     maps = []
     for folder in folders:
         plan = read(folder)
-        if (scored := scored_of(plan, folder)) is None:
+        if (scored := map_scores(plan, folder)) is None:
             raise UserError(f"no cell of {folder} is finished; resume with: {resume_command(folder)}")
         print(f"{scored.verdict(plan.data, plan.axis)}\n")
         maps.append(Map(scored, Grid(**plan.grid), plan.axis, plan.data))
@@ -61,7 +61,7 @@ def show_several(folders: Sequence[Path], picture: Path) -> None:
     print(f"picture  {picture}")
 
 
-def scored_of(plan: Plan, folder: Path) -> Scored | None:
+def map_scores(plan: Plan, folder: Path) -> Scored | None:
     """The scores of a map so far; None if no cell is finished."""
     results = plan.results(folder)
     return Scored({(cell.setting, cell.seed): result for cell, result in results.items()}) if results else None
@@ -100,7 +100,7 @@ def mark_table(plan: Plan, scored: Scored) -> Table:
         out.add_column(name, justify="right")
     for setting, names in scored.marks.items():
         cell, lead = scored.cells[setting], scored.lead(setting)
-        lead_text = f"{number(lead.mean)} {lead.interval()}" if lead and setting != best else ""
+        lead_text = f"{format_number(lead.mean)} {lead.interval()}" if lead and setting != best else ""
         out.add_row(
             ", ".join(names),
             plan.axis.describe(setting.radius) if setting.weight else "nobody",

@@ -31,10 +31,10 @@ from gt.cli.trials.grid import Grid
 from gt.cli.trials.search import Search, distribution, lines, split
 from gt.data.machine import cpus
 from gt.errors import UserError, shell_override
-from gt.schema import number as format_number
-from gt.train.construct import constructing, imported
+from gt.schema import format_number as format_number
+from gt.train.construct import constructing, import_object
 from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, read_json, write_json
-from gt.train.study import FILES, STUDY, library, load, storage
+from gt.train.study import FILES, STUDY, import_optuna, load, storage
 
 PREPARE = "prepare"  # folder of the run that builds the data
 OPENED = "opened"  # attribute of a study: how many commands have opened it
@@ -107,7 +107,7 @@ class Sweep:
             study = None
         if study is None:
             directions = [f"{self.prepare_data()}imize", *["minimize"] * bool(self.search.cost)]
-            library().create_study(study_name=STUDY, storage=storage(path), directions=directions)
+            import_optuna().create_study(study_name=STUDY, storage=storage(path), directions=directions)
             study = load(path)
         times_opened = study.user_attrs.get(OPENED, 0)  # several may have opened it without starting a trial
         study.set_user_attr(OPENED, times_opened + 1)
@@ -150,7 +150,7 @@ class Sweep:
 
         A new trial with the values of a completed one gets its results without being run.
         """
-        states, active = library().trial.TrialState, {trial.number for trial in self.active}
+        states, active = import_optuna().trial.TrialState, {trial.number for trial in self.active}
         with self.lock():
             trials = self.study.get_trials(deepcopy=False)
             for each in trials:
@@ -172,7 +172,7 @@ class Sweep:
     def complete_params(self, trial: Any) -> dict[str, Any]:
         """The parameters of a trial; a killed process may have left some unsampled, which are sampled now."""
         if trial.params.keys() < self.space.keys():
-            trial = library().trial.Trial(self.study, trial._trial_id)
+            trial = import_optuna().trial.Trial(self.study, trial._trial_id)
             for key, values in self.space.items():
                 trial._suggest(key, values)  # as `Study.ask` does; keeps values already sampled
         return dict(trial.params)
@@ -211,7 +211,7 @@ class Sweep:
 
     def tell(self, trial: Trial, state: str, outcome: str, values: Sequence[float] | None = None) -> str:
         """Report the outcome of a trial to the study; returns it as text."""
-        self.study.tell(trial.number, values, state=library().trial.TrialState[state])
+        self.study.tell(trial.number, values, state=import_optuna().trial.TrialState[state])
         return {"FAIL": "failed: ", "PRUNED": "pruned: ", "COMPLETE": ""}[state] + outcome
 
     def fill(self) -> None:
@@ -267,7 +267,7 @@ def sweep(cfg: DictConfig, arguments: Sequence[str]) -> None:
     common, swept = split(overrides)
     with constructing(OmegaConf.masked_copy(cfg, ["sweep"])):
         search: Search = instantiate(cfg.sweep)
-    if search.trials is None and imported(search.sampler["_target_"]) is not Grid:
+    if search.trials is None and import_object(search.sampler["_target_"]) is not Grid:
         raise UserError("sweep.trials=null runs all trials of a grid: give a number, or choose sweep/sampler=grid")
     folder = Path(cfg.hydra.sweep.dir)
     if search.seeds > 1:

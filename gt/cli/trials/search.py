@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from gt.cli.arguments import ANSWERED, alternatives, flag_value, parsed
+from gt.cli.arguments import ANSWERED, alternatives, flag_value, parse_overrides
 from gt.cli.config_files import CONFIGS, Files, search_folder
 from gt.cli.seeds import is_repetition
 from gt.errors import UserError
-from gt.train.study import check_installed, library
+from gt.train.study import check_installed, import_optuna
 
 SWEEP_ONLY = ("hydra.mode", "hydra.sweep", "hydra.callbacks.ranking")  # keys of the sweep, not of its runs
 DIGITS = 6  # significant digits of sampled numbers
@@ -65,8 +65,8 @@ def as_trials(
     config_dir = flag_value(flags, "-cd", "--config-dir")
     files = Files(CONFIGS, *(search_folder(folder) for folder in (config_dir,) if folder))
     section = (files.read(f"sweep/{chosen[-1]}").get("sweep") or {}) if chosen[-1] in files.groups["sweep"] else {}
-    set_keys = {override.key_or_group for override in parsed(overrides)}
-    space = [line for line in section.get("space", ()) if parsed([line])[0].key_or_group not in set_keys]
+    set_keys = {override.key_or_group for override in parse_overrides(overrides)}
+    space = [line for line in section.get("space", ()) if parse_overrides([line])[0].key_or_group not in set_keys]
     repeats = [f"sweep.seeds={seeds}"] if seeds else []
     flags = flags if {"-m", "--multirun"} & {*flags} else [*flags, "-m"]
     return flags, [*overrides, *space, *repeats], 0, against
@@ -79,7 +79,7 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[Override]]:
         UserError: there is nothing to search, or the sweep searches over seeds.
     """
     common, swept = [], []
-    for override in parsed(list(overrides)):
+    for override in parse_overrides(list(overrides)):
         line = str(override.input_line)
         if override.is_sweep_override():
             if is_repetition(line):
@@ -102,7 +102,7 @@ def distribution(override: Override, options: Sequence[str]) -> Any:
     Raises:
         UserError: the interval is invalid, such as a logarithmic one from 0, or the range is empty.
     """
-    optuna, value = library(), override.value()
+    optuna, value = import_optuna(), override.value()
     if isinstance(value, IntervalSweep):
         kind = "IntDistribution" if isinstance(value.start, int) else "FloatDistribution"
         try:

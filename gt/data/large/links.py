@@ -36,7 +36,7 @@ NO_PAIRS = (
 )
 
 
-def both_ways(pairs: np.ndarray) -> np.ndarray:
+def add_reverses(pairs: np.ndarray) -> np.ndarray:
     """(K, 2) pairs to (2, 2K) edges: each pair, followed by its reverse."""
     return np.stack([pairs.ravel(), pairs[:, ::-1].ravel()])
 
@@ -149,7 +149,7 @@ class LinkData(Stored, Sized):
     def late_graph(self) -> SingleGraph:
         """The graph with the training and validation links."""
         graphs = self.graphs
-        edge_index = np.concatenate([graphs.edge_index, both_ways(graphs.splits["valid"])], axis=1)
+        edge_index = np.concatenate([graphs.edge_index, add_reverses(graphs.splits["valid"])], axis=1)
         edges = dict(graphs.edges)
         if "edge_attr" in edges:
             added = np.repeat(graphs.splits["valid_edge_attr"], 2, axis=0)

@@ -19,7 +19,7 @@ from gt.data.batching import runs
 from gt.data.files import Damaged, lock
 from gt.data.large.clusters import clusters
 from gt.data.store import fingerprint
-from gt.data.store_folders import beside
+from gt.data.store_folders import computed_folders
 from gt.errors import UserError
 from gt.graph import WHOLE_DEGREES
 
@@ -170,7 +170,7 @@ class Neighbours(Sampler):
     """Neighbour sampling (GraphSAGE, Hamilton et al. 2017): roots, some of their neighbours, some of theirs, and so on.
 
     The subgraph holds only the drawn edges. The edges of a node are drawn once, when it is first reached. Layers that
-    sum over neighbours estimate the full sum from the drawn ones, see `gt.sums.estimated`.
+    sum over neighbours estimate the full sum from the drawn ones, see `gt.sums.rescale_sampled`.
 
     Args:
         fanout: edges drawn for each root, for each node reached from those, ...; null takes all.
@@ -244,7 +244,7 @@ class Clusters(Sampler):
         super().open(adjacency, folder)
         parts = min(self.parts, adjacency.nodes)
         name = f"clusters-{fingerprint({'parts': parts, 'version': 1})}"
-        for root in beside(folder):
+        for root in computed_folders(folder):
             path = root / f"{name}.npy"
             with suppress(FileNotFoundError, Damaged):
                 part = read_array(path)

@@ -17,7 +17,7 @@ from gt.data.reading import ending
 from gt.data.splits import split_of
 from gt.data.table import NUMERIC_SHARE, Table
 from gt.errors import UserError, nearest, shell_override
-from gt.schema import several
+from gt.schema import format_list
 
 SMILES_NAMES = ("smiles", "canonicalsmiles", "isomericsmiles", "mol", "molecule", "structure", "compound")
 TARGET_NAMES = re.compile(r"(target|label|class|task|property|y|value|outcome)s?\d*")
@@ -66,7 +66,8 @@ def smiles_column(table: Table) -> str:
                 raise UserError(f"{table.name}: '{name}' holds {reason}")
         example = shell_override("data.smiles", next(iter(bare)))
         raise UserError(
-            f"{table.name}: no column holds SMILES; name one, such as {example}; columns found: {several([*bare], 12)}"
+            f"{table.name}: no column holds SMILES; name one, such as {example}; "
+            f"columns found: {format_list([*bare], 12)}"
         )
     best = max(likely, key=lambda name: (bare[name] in SMILES_NAMES, shares[name][1]))
     if parses(best):
@@ -202,7 +203,7 @@ def target_columns(table: Table, reserved: AbstractSet[str]) -> list[str]:
         return list(values)
     candidates = [*values, *nominal]
     if not candidates:
-        detail = f"columns found: {several([_with_example(table, name) for name in free], 12)}"
+        detail = f"columns found: {format_list([_with_example(table, name) for name in free], 12)}"
         if not free and all(" " in text for name in table.columns for text in _texts(table.columns[name])):
             detail = "its columns seem to be separated by spaces: use commas, semicolons or tabs"
         elif not free:
@@ -211,7 +212,7 @@ def target_columns(table: Table, reserved: AbstractSet[str]) -> list[str]:
         raise UserError(f"{table.name}: no column could be a target; {detail}")
     example = shell_override("data.target", candidates[0])
     raise UserError(
-        f"{table.name}: cannot tell which column is the target; set {example}, or one of: {several(candidates, 12)}"
+        f"{table.name}: cannot tell which column is the target; set {example}, or one of: {format_list(candidates, 12)}"
     )
 
 

@@ -10,7 +10,7 @@ from gt.data.molecules.columns import find_column, smiles_column
 from gt.data.molecules.files import read_molecules
 from gt.data.molecules.smiles import smiles_graphs
 from gt.data.packed import Graphs
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 from gt.data.skipped import SkippedRows
 from gt.data.source import Records
 from gt.data.table import Table
@@ -55,7 +55,7 @@ def molecules_of(
     y = known_targets(table.select(known.target), len(table), known, table.where)
     rows = skipped.others()
     parts = [rows[start : start + part] for start in range(0, len(rows), part)] or [rows]
-    arrays = mapped(smiles_graphs, [[texts[row] for row in ids] for ids in parts], processes, "reading molecules")
+    arrays = parallel_map(smiles_graphs, [[texts[row] for row in ids] for ids in parts], processes, "reading molecules")
     valid: list[np.ndarray] = []
     for ids, molecules in zip(parts, arrays, strict=True):
         for index, reason in molecules.failed:

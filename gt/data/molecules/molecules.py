@@ -20,12 +20,12 @@ from gt.data.molecules.smiles import ATOM_VOCAB, BOND_VOCAB, smiles_graphs
 from gt.data.molecules.targets import Targets, read_targets
 from gt.data.numbers import Numbers
 from gt.data.packed import Arrays, Graphs
-from gt.data.parallel import mapped
+from gt.data.parallel import parallel_map
 from gt.data.skipped import write_skipped
 from gt.data.source import Source, small
 from gt.data.table import Table
 from gt.errors import UserError
-from gt.schema import Kind, Schema, several
+from gt.schema import Kind, Schema, format_list
 
 VERSION = 8  # raise when the same file and options would give a different result
 PART = 2000  # molecules per task of a process
@@ -129,12 +129,12 @@ class Molecules(Source):
         sizes = " / ".join(f"{len(graphs.splits[name]):,}" for name in splits.SPLITS)
         grouping = f", by {self.split_column or self.split}" if GROUP in graphs.graphs else ""
         split = f"{self.folds}{grouping}" if self.folds.folds else f"{facts['split']} split"
-        targets = several([f"'{name}'" for name in facts["targets"]], 4)
-        classes = f" ({several(facts['classes'], 4)})" if facts["classes"] else ""
+        targets = format_list([f"'{name}'" for name in facts["targets"]], 4)
+        classes = f" ({format_list(facts['classes'], 4)})" if facts["classes"] else ""
         relaxed = (
             f", {facts['relaxed']} of them with more bonds at a metal than RDKit allows" if facts["relaxed"] else ""
         )
-        unused = f"; not used: {several(facts['unused'], 4)}" if facts["unused"] else ""
+        unused = f"; not used: {format_list(facts['unused'], 4)}" if facts["unused"] else ""
         listing = f", listed in {self.skipped_rows}" if self.skipped_rows.exists() else ""
         return (
             f"{self.path}: molecules from '{facts['smiles']}', {kind} from {targets}{classes}; "
@@ -153,7 +153,9 @@ class Molecules(Source):
         method = "random" if self.folds.folds else method  # until one fold is chosen
         read = partial(smiles_graphs, scaffolds="scaffold" in (method, grouped))
         words = table.columns[split] if split else None
-        arrays = mapped(read, [[texts[row] for row in part] for part in parts], self.processes, "reading molecules")
+        arrays = parallel_map(
+            read, [[texts[row] for row in part] for part in parts], self.processes, "reading molecules"
+        )
         used_rows: list[np.ndarray] = []
         scaffolds: list[str] = []
         relaxed = 0

@@ -17,7 +17,7 @@ from gt.data.ogb.metric import OGBWords
 from gt.data.ogb.raw import Piece, Table, pieces, splits_of
 from gt.data.ogb.raw_csv import Check, counts, refuse, within
 from gt.data.packed import Arrays, Graphs, pointers
-from gt.data.reading import opened
+from gt.data.reading import open_bytes
 from gt.errors import UserError, first_line
 from gt.graph import GraphBatch
 from gt.schema import UNLABELLED, Schema
@@ -98,7 +98,7 @@ def _non_negative(path: Path) -> Check:
 
 def _text(path: Path, header: int | None) -> pd.DataFrame:
     try:
-        with opened(path) as stream:
+        with open_bytes(path) as stream:
             return pd.read_csv(stream, header=header)
     except ValueError as error:
         raise UserError(f"cannot read {path} ({first_line(error)}): replace the file by OGB's") from None

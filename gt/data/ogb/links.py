@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torchmetrics import MetricCollection
 
-from gt.data.large.links import LinkSource, both_ways
+from gt.data.large.links import LinkSource, add_reverses
 from gt.data.large.negatives import AnotherTarget, AnyPair
 from gt.data.ogb.catalogue import metadata
 from gt.data.ogb.download import SPLITS, files, locate
@@ -78,7 +78,7 @@ def build(name: str, root: Path) -> Graphs:
     return Graphs(
         node_ptr=pointers(np.array([nodes])),
         edge_ptr=pointers(2 * visible.sum(keepdims=True)),
-        edge_index=both_ways(pairs[visible]),
+        edge_index=add_reverses(pairs[visible]),
         nodes={"x": x},
         edges=edges,
         splits=splits,

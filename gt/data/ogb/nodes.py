@@ -74,7 +74,7 @@ def node_count(name: str, raw: Mapping[str, Path]) -> int:
     return one_graph(raw["num-node-list"])
 
 
-def both_ways(ends: np.ndarray, nodes: int) -> np.ndarray:
+def bidirectional(ends: np.ndarray, nodes: int) -> np.ndarray:
     """(E, 2) edges to (2, E') with reverse edges added, sorted by (target, source), without duplicates."""
     key = np.concatenate([ends[:, 1] * np.int64(nodes) + ends[:, 0], ends[:, 0] * np.int64(nodes) + ends[:, 1]])
     key.sort()
@@ -103,7 +103,7 @@ def build(name: str, root: Path, undirected: bool = True) -> Graphs:
     if name == "ogbn-proteins":
         return proteins(raw, nodes, ends)
     if undirected or info["add_inverse_edge"] == "True":
-        edge_index = both_ways(ends, nodes)
+        edge_index = bidirectional(ends, nodes)
     else:
         edge_index = ends[np.lexsort((ends[:, 0], ends[:, 1]))].T
     classes = int(info["num classes"])

@@ -19,8 +19,8 @@ from gt.data.ogb.metric import LeaderboardMetric, PCQM4Mv2Metric
 from gt.data.ogb.pt import arrays
 from gt.data.ogb.raw_csv import refuse
 from gt.data.packed import Arrays, Graphs
-from gt.data.parallel import mapped
-from gt.data.reading import opened
+from gt.data.parallel import parallel_map
+from gt.data.reading import open_bytes
 from gt.errors import UserError
 from gt.schema import Schema
 
@@ -75,7 +75,7 @@ class PCQM4Mv2(OGBGraphs):
         starts = range(0, len(smiles), PART)
         parts = [smiles[start : start + PART] for start in starts]
         failed: list[int] = []
-        for start, part in zip(starts, mapped(_graphs, parts, self.processes, "reading molecules"), strict=True):
+        for start, part in zip(starts, parallel_map(_graphs, parts, self.processes, "reading molecules"), strict=True):
             molecules, rows = part
             failed += [start + row for row in rows]
             last = start == starts[-1]
@@ -121,7 +121,7 @@ def _table(path: Path) -> tuple[list[str], np.ndarray]:
     """The SMILES of every row, and (rows, 1) gaps in eV, NaN where missing."""
     dtypes = {"idx": np.int64, "smiles": str, "homolumogap": np.float64}
     try:
-        with opened(path) as stream:
+        with open_bytes(path) as stream:
             table = pd.read_csv(stream, dtype=dtypes, keep_default_na=False, na_values={"homolumogap": [""]})
     except (ValueError, OverflowError):
         raise UserError(f"{path}{_fault(path, dtypes)}; replace the file by OGB's") from None
@@ -140,7 +140,7 @@ def _table(path: Path) -> tuple[list[str], np.ndarray]:
 
 def _fault(path: Path, dtypes: Mapping[str, type]) -> str:
     """The rest of the error message, after the file name, for the first malformed row."""
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"))
         for row, cells in enumerate(islice(lines, 1, None), 1):
             if len(cells) != len(dtypes):

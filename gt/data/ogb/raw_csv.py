@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.data.reading import opened
+from gt.data.reading import open_bytes
 from gt.errors import UserError
 
 DType = type[np.int64] | type[np.int32] | type[np.float64] | type[np.float32]
@@ -74,7 +74,7 @@ def numbers(path: Path, columns: int, dtype: DType, rows: int | None = None, che
 def blocks(path: Path, columns: int, dtype: DType, check: Check | None = None) -> Iterator[np.ndarray]:
     """The rows of a table in blocks of a few million cells, see `numbers`."""
     first, rest = 0, b""
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         while text := stream.read(BLOCK):
             complete, newline, rest = (rest + text).rpartition(b"\n")
             if newline and complete.strip():

@@ -11,7 +11,7 @@ from gt.data.splits import SPLITS, stratified
 from gt.data.table import Locator
 from gt.data.targets import SMALL_VOCABULARY, tells_apart
 from gt.errors import UserError
-from gt.schema import UNLABELLED, Kind, Schema, many, several
+from gt.schema import UNLABELLED, Kind, Schema, format_list, pluralise
 
 MAX_DEGREE = 511  # degrees from here on share a category, when the degree replaces missing features
 
@@ -194,12 +194,12 @@ def describe(name: str, graphs: Graphs) -> str:
             names = names if len(names) == len(vocab) else [""] * len(vocab)
             shown = [f"{size:,}{f' ({name})' if name else ''}" for size, name in zip(vocab[:9], names, strict=False)]
             return f"categories of {', '.join(shown)}{' ...' if len(vocab) > 9 else ''}"
-        return many(floats, "real number") if floats else "nothing"
+        return pluralise(floats, "real number") if floats else "nothing"
 
     notes: dict[str, Any] = graphs.notes
     counts = (
-        f"{name}: {many(len(graphs), 'graph')}, {many(int(graphs.node_ptr[-1]), 'node')}, "
-        f"{many(int(graphs.edge_ptr[-1]), 'edge')}{_links(graphs)}; "
+        f"{name}: {pluralise(len(graphs), 'graph')}, {pluralise(int(graphs.node_ptr[-1]), 'node')}, "
+        f"{pluralise(int(graphs.edge_ptr[-1]), 'edge')}{_links(graphs)}; "
         f"a node has {columns(schema.node_vocab, schema.node_floats, schema.node_names)}"
         f"{' (its in-degree: there are no features)' if notes.get('degree') else ''}, "
         f"an edge {columns(schema.edge_vocab, schema.edge_floats, schema.edge_names)}; "
@@ -211,7 +211,8 @@ def describe(name: str, graphs: Graphs) -> str:
 def _links(graphs: Graphs) -> str:
     if not graphs.links:
         return ""
-    return f", {many(len(graphs.links['y']), 'pair')} of nodes, {int((graphs.links['y'] == 1).sum()):,} of them linked"
+    y = graphs.links["y"]
+    return f", {pluralise(len(y), 'pair')} of nodes, {int((y == 1).sum()):,} of them linked"
 
 
 def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -221,7 +222,9 @@ def _attributes(roles: Mapping[str, Mapping[str, str]]) -> list[str]:
         by_role: dict[str, list[str]] = {}
         for name, role in columns.items():
             by_role.setdefault(role, []).append(name)
-        parts = [f"{role}: {several(names, 6)}" for role, names in sorted(by_role.items(), key=lambda i: "not" in i[0])]
+        parts = [
+            f"{role}: {format_list(names, 6)}" for role, names in sorted(by_role.items(), key=lambda i: "not" in i[0])
+        ]
         if parts:
             lines.append(f"  {table:<7}{'; '.join(parts)}")
     return lines
@@ -242,7 +245,7 @@ def _measure_hints(schema: Schema) -> list[str]:
         }
         if integers:
             lines.append(
-                f"  {several(list(integers), 6)} of {rows}: each whole number is its own category, and a new one "
+                f"  {format_list(list(integers), 6)} of {rows}: each whole number is its own category, and a new one "
                 f"cannot be read; if it measures something, {as_number_hint(int(next(iter(integers.values()))[-1]))}"
             )
     return lines

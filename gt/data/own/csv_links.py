@@ -25,7 +25,7 @@ from gt.data.source import small
 from gt.data.splits import SPLITS, at_random, check_fractions, split_of, without_split
 from gt.data.table import Table
 from gt.errors import UserError
-from gt.schema import Schema, many
+from gt.schema import Schema, pluralise
 
 VERSION = 1  # raise when the same files would give another store
 
@@ -148,7 +148,7 @@ class CSVLinks(LinkSource):
                 raise UserError(f"{edges.where(row)}: {problem}: a link needs train, valid or test")
             parts = {name: np.flatnonzero(assigned == name) for name in SPLITS}
         if empty := [name for name in SPLITS if not len(parts[name])]:
-            raise UserError(f"{edges.name}: none of the {many(len(edges), 'link')} is for {' and '.join(empty)}")
+            raise UserError(f"{edges.name}: none of the {pluralise(len(edges), 'link')} is for {' and '.join(empty)}")
         return parts
 
     def _negatives(self, links: np.ndarray, parts: Arrays, graphs: Graphs) -> Arrays:
@@ -158,5 +158,5 @@ class CSVLinks(LinkSource):
 
     def summary(self, graphs: Graphs) -> str:
         count = graphs.notes["left out"]
-        note = f"  {many(count, 'row')} left out: duplicate links or self-loops" if count else ""
+        note = f"  {pluralise(count, 'row')} left out: duplicate links or self-loops" if count else ""
         return "\n".join(filter(None, [describe(self.name, graphs), note]))

@@ -11,7 +11,7 @@ import pandas as pd
 from gt.data import table as tables
 from gt.data.table import Locator, Table, first_ambiguous, plain, with_commas
 from gt.errors import UserError
-from gt.schema import several
+from gt.schema import format_list
 
 
 def read_table(
@@ -51,7 +51,7 @@ def read_table(
             raise UserError(f"{path}, line 1: a column whose name has a line break, {name[:40]!r}: is a quote open?")
     if not {*needed} <= {*names}:
         required = f"column{'s' if len(needed) > 1 else ''} {' and '.join(needed)}"
-        raise UserError(f"{path}, line 1: needs the {required} but has {several(names, 8)}: rename the right ones")
+        raise UserError(f"{path}, line 1: needs the {required} but has {format_list(names, 8)}: rename the right ones")
     columns: dict[str, np.ndarray] = {}
     for name, cells in zip(names, table.columns.values(), strict=True):
         ids = name in (*needed, "graph", "split")

@@ -134,7 +134,7 @@ def required_column(table: Table, name: str) -> np.ndarray:
     return table.columns[name]
 
 
-def typed(values: Sequence[Any], where: Locator, name: str) -> np.ndarray:
+def typed_array(values: Sequence[Any], where: Locator, name: str) -> np.ndarray:
     """A typed array of values: integers or booleans, floats (None becomes NaN), or text (None stays None).
 
     Raises:
@@ -198,7 +198,7 @@ def record_table(
         elif values and isinstance(values[first], list):
             columns |= _list_columns(values, first, where, key)
         else:
-            columns[key] = typed(values, where, key)
+            columns[key] = typed_array(values, where, key)
     return Table(name, columns, where)
 
 
@@ -222,7 +222,7 @@ def _element(value: Any, index: int) -> Any:
 def _lenient(values: Sequence[Any], where: Locator, name: str) -> np.ndarray:
     """An array of values, typed if possible, else of objects, with values of unsupported types as text."""
     try:
-        return typed(values, where, name)
+        return typed_array(values, where, name)
     except UserError:
         plain = (int, float, bool, str, type(None))
         return np.array([value if type(value) in plain else repr(value) for value in values], dtype=object)
@@ -238,4 +238,4 @@ def _list_columns(values: Sequence[Any], first: int, where: Locator, name: str) 
             )
     lists = [[None] * length if value is None else value for value in values]
     columns = {f"{name}.{index}": [cells[index] for cells in lists] for index in range(length)}
-    return {column: typed(cells, where, column) for column, cells in columns.items()}
+    return {column: typed_array(cells, where, column) for column, cells in columns.items()}

@@ -15,7 +15,7 @@ from torch_geometric.data import Dataset
 from torchmetrics import MetricCollection
 
 from gt.data.batching import runs
-from gt.data.folds import Folds, numbered
+from gt.data.folds import Folds, number_splits
 from gt.data.link_pairs import Negatives
 from gt.data.numbers import Numbers
 from gt.data.own.base import Own, file_name
@@ -90,7 +90,7 @@ def one_graph(
     """Build a single large graph with a target at each node; ``splits`` hold node indices.
 
     The splits are the dataset's masks; all of them, if masks have several columns, as in Geom-GCN, see
-    `gt.data.folds.numbered`. Without masks, labelled nodes are split at random, stratified by class.
+    `gt.data.folds.number_splits`. Without masks, labelled nodes are split at random, stratified by class.
 
     Raises:
         UserError: masks overlap or leave a split empty.
@@ -105,7 +105,7 @@ def one_graph(
     columns = [{split: mask[:, number % mask.shape[1]] for split, mask in masks.items()} for number in range(count)]
     official = [_mask_splits(column, targets.labelled, name) for column in columns]
     learned = numbers.learn(replace(graphs, splits=official[0]))
-    return replace(learned, splits=numbered(official))
+    return replace(learned, splits=number_splits(official))
 
 
 def _mask_splits(masks: Mapping[str, np.ndarray], labelled: np.ndarray, name: str) -> Arrays:

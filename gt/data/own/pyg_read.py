@@ -45,7 +45,7 @@ class Part:
         return {"graph": np.ones_like(self.sizes), "node": self.sizes, "link": self.pair_counts}[level]
 
 
-def collated(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
+def collate(dataset: Dataset, name: str) -> tuple[Data, Mapping[str, Any] | None, np.ndarray]:
     """All graphs collated in one `Data`, the slices (None for a single graph), and the indices of those in use.
 
     Heterogeneous graphs are converted to homogeneous ones, see `gt.data.own.pyg_types.of_one_type`.
@@ -83,7 +83,7 @@ def read(dataset: Dataset, name: str, level: Level | None = None, optional: bool
         UserError: gives the graph: edges or pairs that leave their graph, features without a row for each node or edge,
             or targets that match neither graphs nor nodes nor pairs.
     """
-    data, slices, ids = collated(dataset, name)
+    data, slices, ids = collate(dataset, name)
 
     def cut(key: str) -> tuple[np.ndarray, np.ndarray]:
         """The rows of an attribute (columns of index tensors) and their number in each graph."""
@@ -243,7 +243,7 @@ def digest(datasets: Mapping[str, Dataset], name: str) -> str:
     """A hash of every tensor of the datasets."""
     total = hashlib.sha256()
     for split, dataset in datasets.items():
-        data, slices, ids = collated(dataset, name)
+        data, slices, ids = collate(dataset, name)
         total.update(repr((split, len(ids))).encode())
         total.update(ids.tobytes())
         for key in sorted(key for key in data.keys() if isinstance(data[key], Tensor)):  # noqa: SIM118

@@ -13,7 +13,7 @@ from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage
 from gt.data.own.pyg_types import of_one_type
 from gt.data.reading import load_tensors
 from gt.errors import UserError
-from gt.schema import several
+from gt.schema import format_list
 
 # the classes in a saved `Data` or `HeteroData`, tensors aside
 SAFE_CLASSES = [Data, HeteroData, BaseStorage, GlobalStorage, NodeStorage, EdgeStorage, DataTensorAttr, DataEdgeAttr]
@@ -92,7 +92,7 @@ def _to_data(item: Any, location: str) -> Data:
         raise UserError(f"{location}: {type(item).__name__} is not a graph: {ADVICE}")
     if "edge_index" not in values and values and all(map(_is_graphs, values.values())):
         raise UserError(
-            f"{location} is a dictionary of graphs by {several(list(map(str, values)), MAX_LISTED)}: save a single "
+            f"{location} is a dictionary of graphs by {format_list(list(map(str, values)), MAX_LISTED)}: save a single "
             "list, which is split at random; for your own split write a PyG class with a split, "
             "data.dataset._target_=CLASS"
         )

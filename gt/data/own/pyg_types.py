@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from gt.errors import UserError
-from gt.schema import UNLABELLED, several
+from gt.schema import UNLABELLED, format_list
 
 MASKS = ("train_mask", "val_mask", "test_mask")
 
@@ -47,7 +47,7 @@ def _homogeneous(
     edges = [each.shape[1] for each in ends]
     attributes: dict[str, Any] = {
         "x": _features(
-            [graph[kind].get("x") for kind in node_types], sizes, f"{location}: x of {several(node_types, 4)}"
+            [graph[kind].get("x") for kind in node_types], sizes, f"{location}: x of {format_list(node_types, 4)}"
         ),
         "edge_index": torch.cat(ends, dim=1) if ends else torch.empty(2, 0, dtype=torch.long),
     }
@@ -59,7 +59,7 @@ def _homogeneous(
         return Data(**attributes, y=of_graph)
     labelled = [kind for kind in node_types if graph[kind].get("y") is not None]
     if len(labelled) > 1:
-        raise UserError(f"{location}: nodes of {several(labelled, 4)} have targets y: keep those of one type only")
+        raise UserError(f"{location}: nodes of {format_list(labelled, 4)} have targets y: keep those of one type only")
     for kind in labelled:
         rows = slice(first[kind], first[kind] + count[kind])
         for key in ("y", *MASKS):

@@ -9,7 +9,7 @@ import pandas as pd
 from gt.data.table import Table
 from gt.data.targets import SMALL_VOCABULARY, tells_apart
 from gt.errors import UserError, nearest, shell_override
-from gt.schema import several
+from gt.schema import format_list
 
 TARGET_NAMES = ("label", "y", "target")  # default target columns, in any case
 LIKELY_TARGETS = (*TARGET_NAMES, "class", "category")  # suggested first in error messages
@@ -151,7 +151,7 @@ def _node_target(nodes: Table, unused: Mapping[str, str], location: str, kind: s
     problems = "; ".join(reason for reason in reasons.values() if reason) or "no attribute is called label, y or target"
     numeric = [name for name in candidates if nodes.columns[name].dtype.kind in "iuf" and unused.get(name) != EMPTY]
     if likely:
-        hint = f"choose one of {several(likely, 8)}: {shell_override('data.target', likely[0])}"
+        hint = f"choose one of {format_list(likely, 8)}: {shell_override('data.target', likely[0])}"
     elif numeric:
         regression = f"{shell_override('data.target', numeric[0])} data.kind=regression"
         hint = f"no other attribute is suitable; if it is a number to predict: {regression}"

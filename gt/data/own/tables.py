@@ -17,7 +17,7 @@ from gt.data.own.known import assemble_known
 from gt.data.packed import Graphs
 from gt.data.source import small
 from gt.data.table import Table
-from gt.schema import Kind, Schema, many, several
+from gt.schema import Kind, Schema, format_list, pluralise
 
 VERSION = 7  # raise when the same files would give another store
 
@@ -112,22 +112,22 @@ class OwnTables(Own):
         schema, lines = graphs.schema, []
         if count := graphs.notes.get("edges again", 0):
             directions = ", in either direction" if schema.undirected else ""
-            lines.append(f"  {many(count, 'duplicate edge')} left out{directions}")
+            lines.append(f"  {pluralise(count, 'duplicate edge')} left out{directions}")
         of_nodes = schema.level == "node" and len(graphs) == 1
         samples = int(graphs.node_ptr[-1]) if of_nodes else len(graphs)
-        total = f"of {many(samples, 'node' if of_nodes else 'graph')}"
+        total = f"of {pluralise(samples, 'node' if of_nodes else 'graph')}"
         if (count := graphs.notes["no split"]) and self.folds.folds is None:
             fate = ": visible to other nodes, but neither trained on nor scored" if of_nodes else " and are left out"
             lines.append(f"  {count:,} {total} have no split{fate}")
         if count := graphs.notes.get("unlabelled", 0):
-            nodes, no = many(int(graphs.node_ptr[-1]), "node"), "no" if len(schema.target) == 1 else "none of"
+            nodes, no = pluralise(int(graphs.node_ptr[-1]), "node"), "no" if len(schema.target) == 1 else "none of"
             lines.append(
-                f"  {count:,} of {nodes} have {no} {several(schema.target, 4)}: visible to other nodes, but neither "
-                "trained on nor scored"
+                f"  {count:,} of {nodes} have {no} {format_list(schema.target, 4)}: visible to other nodes, but "
+                "neither trained on nor scored"
             )
         if count := graphs.notes["no target"]:
             no = "no" if len(schema.target) == 1 else "none of"
-            lines.append(f"  {count:,} {total} have {no} {several(schema.target, 4)} and are left out")
+            lines.append(f"  {count:,} {total} have {no} {format_list(schema.target, 4)} and are left out")
         return lines
 
     def build_known(self, known: Schema) -> Graphs:

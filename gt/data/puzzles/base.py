@@ -117,6 +117,6 @@ def label_at(node: np.ndarray, label: np.ndarray, size: int) -> np.ndarray:
     return y
 
 
-def both_ways(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def add_reverses(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(..., 2, 2 e) edges (..., e) and their reverses."""
     return np.stack([np.concatenate([source, target], -1), np.concatenate([target, source], -1)], -2)

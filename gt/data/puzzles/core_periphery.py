@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Puzzle, Samples, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses
 from gt.ranges import at_least, up_to_one
 
 
@@ -46,4 +46,4 @@ class CorePeriphery(Puzzle):
         rate = np.array([0.1, 0.4, 1.0])[core[:, one] + core[:, other]]
         edges = self.size * self.degree // 2
         chosen = np.argpartition(rng.exponential(size=rate.shape) / rate, edges - 1)[:, :edges]  # the earliest arrivals
-        return Samples(hint[..., None], core, both_ways(one[chosen], other[chosen]))
+        return Samples(hint[..., None], core, add_reverses(one[chosen], other[chosen]))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Puzzle, Samples, both_ways
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses
 from gt.ranges import at_least
 
 
@@ -42,10 +42,10 @@ class HiddenGrid(Puzzle):
         other = np.concatenate([cells[:, 1:].ravel(), cells[1:].ravel()])
         mines = rng.integers(2, size=(count, cells.size))
         counts = np.zeros_like(mines)
-        source, target = both_ways(one, other)
+        source, target = add_reverses(one, other)
         np.add.at(counts.T, target, mines.T[source])
         node = rng.permuted(np.tile(cells.ravel(), (count, 1)), axis=1)  # the node of each cell
         x, y = np.empty((count, cells.size, 2), np.int64), np.empty_like(mines)
         graph = np.arange(count)[:, None]
         x[graph, node], y[graph, node] = np.stack([np.broadcast_to(cells.ravel(), mines.shape), mines], -1), counts
-        return Samples(x, y, both_ways(node[:, one], node[:, other]))
+        return Samples(x, y, add_reverses(node[:, one], node[:, other]))

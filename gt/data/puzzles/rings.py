@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses, balanced, label_at
 from gt.ranges import at_least
 
 PLAIN, TARGET, FIRST_CLASS = 0, 1, 2  # values of x
@@ -45,4 +45,4 @@ class RingTransfer(Puzzle):
         x = np.full((count, self.length, 1), PLAIN)
         x[graph, source, 0] = FIRST_CLASS + label
         x[graph, target, 0] = TARGET
-        return Samples(x, label_at(target, label, self.length), both_ways(node, (node + 1) % self.length))
+        return Samples(x, label_at(target, label, self.length), add_reverses(node, (node + 1) % self.length))

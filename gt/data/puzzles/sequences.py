@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses, balanced, label_at
 from gt.ranges import at_least
 from gt.schema import UNLABELLED
 
@@ -22,7 +22,7 @@ class SequencePuzzle(Puzzle):
     def path(self, tokens: np.ndarray, y: np.ndarray) -> Samples:
         """Sequences (G, n) of tokens with their targets (G, n)."""
         node = np.arange(tokens.shape[1] - 1)
-        return Samples(tokens[..., None], y, both_ways(node, node + 1), np.repeat([0, 1], len(node)))
+        return Samples(tokens[..., None], y, add_reverses(node, node + 1), np.repeat([0, 1], len(node)))
 
 
 @dataclass(kw_only=True, eq=False)

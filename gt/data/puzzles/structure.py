@@ -10,7 +10,7 @@ import numpy as np
 
 from gt.data.numbers import Numbers
 from gt.data.packed import Graphs
-from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses, balanced, label_at
 from gt.ranges import at_least
 from gt.schema import UNLABELLED
 
@@ -131,4 +131,4 @@ def marked_trees(
     x[graph, target, 0] = TARGET
     child = np.nonzero(parent >= 0)[1].reshape(count, -1)  # equally many in each graph: all but the roots
     ends = (np.take_along_axis(number, nodes, 1) for nodes in (child, np.take_along_axis(parent, child, 1)))
-    return Samples(x, label_at(target, label, size), both_ways(*ends))
+    return Samples(x, label_at(target, label, size), add_reverses(*ends))

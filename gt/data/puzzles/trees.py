@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gt.data.puzzles.base import Puzzle, Samples, balanced, both_ways, label_at
+from gt.data.puzzles.base import Puzzle, Samples, add_reverses, balanced, label_at
 from gt.ranges import at_least
 
 
@@ -56,4 +56,4 @@ class TreeMatch(Puzzle):
         x = np.zeros((count, size, 2), np.int64)
         x[:, leaves - 1 :] = np.stack([keys, values], -1)  # in heap order: the children of i are 2 i + 1 and 2 i + 2
         x[:, 0, 0] = keys[graph, query]
-        return Samples(x, label_at(np.zeros(count, np.int64), label, size), both_ways(child, (child - 1) // 2))
+        return Samples(x, label_at(np.zeros(count, np.int64), label, size), add_reverses(child, (child - 1) // 2))

@@ -55,7 +55,7 @@ def split_of(path: Path) -> str:
     return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
 
 
-def parsed(path: Path) -> ast.Module | None:
+def parse(path: Path) -> ast.Module | None:
     """The syntax tree of a file; None if it cannot be read or parsed, or is nested too deeply for Python's parser."""
     try:
         with warnings.catch_warnings():
@@ -67,7 +67,7 @@ def parsed(path: Path) -> ast.Module | None:
 
 def read(path: Path, samples: Samples) -> list[Sample] | None:
     """The samples of one file with at most `MAX_TOKENS` tokens; None if it does not parse."""
-    module = parsed(path)
+    module = parse(path)
     return None if module is None else [sample for sample in samples(module) if len(sample.tokens) <= MAX_TOKENS]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gt.data.python.library import parsed
+from gt.data.python.library import parse
 from gt.data.python.syntax import (
     DOCUMENTED,
     NAMES,
@@ -185,7 +185,7 @@ def describe(path: Path, line: int, view: int, hole: int, probabilities: Mapping
         hole: the hidden node.
         probabilities: the probability of each variable, keyed by a node that mentions it.
     """
-    module = parsed(path) or ast.Module([], [])
+    module = parse(path) or ast.Module([], [])
     samples(module)  # strips docstrings
     functions = [node for node in ast.walk(module) if isinstance(node, Function) and node.lineno == line]
     sample = sample_of(functions[0]) if functions else None

@@ -21,7 +21,7 @@ from gt.data.text.paths import packed
 from gt.data.text.tokenizer import KINDS, BytePairs, Tokenizer, loads
 from gt.errors import UserError
 from gt.ranges import at_least
-from gt.schema import Schema, several
+from gt.schema import Schema, format_list
 
 HIDDEN = "-1"  # the label of test splits that benchmarks publish without labels
 VERSION = 5  # raise when the same files would give different samples
@@ -133,7 +133,7 @@ class TextClassification(Source):
         sizes = ", ".join(f"{split} {len(ids):,}" for split, ids in graphs.splits.items())
         count = graphs.notes["rows skipped"]
         skipped = f"; {count:,} of {len(graphs) + count:,} rows skipped, listed in {self.skipped_rows}" if count else ""
-        unused = f"; not used: {several(columns.others, 4)}" if columns.others else ""
+        unused = f"; not used: {format_list(columns.others, 4)}" if columns.others else ""
         files = f"\n  {listing}" if (listing := file_summary(self.path, self.files())) else ""
         unlabelled = "test" in self.files() and "test" not in graphs.splits
         hidden = f"; test left out, as its labels are all {HIDDEN}" if unlabelled else ""
@@ -144,7 +144,7 @@ class TextClassification(Source):
         )
         return (
             f"{self.path}: texts from '{columns.text}', labels from '{columns.label}' "
-            f"({several(graphs.schema.names, 4)}); {sizes}{hidden}{skipped}{unused}{files}"
+            f"({format_list(graphs.schema.names, 4)}); {sizes}{hidden}{skipped}{unused}{files}"
             + (f"\n  {guess}" if columns.uncertain else "")
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from gt.data.reading import ending, lines
 from gt.data.splits import SPLITS, split_of
 from gt.errors import UserError
-from gt.schema import several
+from gt.schema import format_list
 
 PIECE = 1 << 18  # approximate characters of a piece
 MAX_NAME = 40  # characters of a store's name
@@ -99,11 +99,11 @@ def file_summary(path: str, files: Mapping[str, Sequence[Path]]) -> str:
     for part in (*SPLITS, "left out"):
         names = [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in parts.get(part, ())]
         if names:
-            items.append(f"{part} {several(names, MAX_LISTED)}")
+            items.append(f"{part} {format_list(names, MAX_LISTED)}")
     return f"{path}: {'; '.join(items)}"
 
 
-def joined(text: Iterable[str]) -> Iterator[str]:
+def join_lines(text: Iterable[str]) -> Iterator[str]:
     """Join lines into pieces of about `PIECE` characters."""
     buffer: list[str] = []
     size = 0
@@ -119,7 +119,7 @@ def joined(text: Iterable[str]) -> Iterator[str]:
 
 def pieces(paths: Sequence[Path]) -> Iterator[str]:
     """The concatenated text of files, in pieces of whole lines."""
-    return joined(line for path in paths for line in lines(path))
+    return join_lines(line for path in paths for line in lines(path))
 
 
 def between(text: Iterable[str], start: int, stop: int | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gt.data.splits import split_of
 from gt.data.text.corpus import Corpus, Kind
-from gt.data.text.files import digest, joined
+from gt.data.text.files import digest, join_lines
 from gt.data.text.tokens import Texts
 from gt.errors import UserError, first_line, nearest
 
@@ -26,7 +26,7 @@ def _rows(parts: Sequence[Any], column: str, name: str) -> Iterator[str]:
 
 
 def _pieces(parts: Sequence[Any], column: str, name: str) -> Iterator[str]:
-    return joined(_rows(parts, column, name))
+    return join_lines(_rows(parts, column, name))
 
 
 class HuggingFaceText(Corpus):

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.data.reading import lines
 from gt.data.source import Records
 from gt.data.table import Row, Table, plain, read_table, table_of
 from gt.data.targets import known_targets
 from gt.data.text.labelled import TEXTS, as_text, has_header, kind_of, longest_column, usual_column
 from gt.errors import UserError, nearest, shell_override
-from gt.schema import Schema, several
+from gt.schema import Schema, format_list
 
 COLUMN_PREFIX = "column "  # of the names of columns without a header, followed by their 0-based numbers
 
@@ -77,7 +77,7 @@ def _read(path: Path, text: str | None, known: Schema) -> Table:
     table = read_table(path, lambda _: header, lenient=True, raw_tabs=True)
     trained = next(iter(known.node_names), COLUMN_PREFIX)
     if not (header or certain) and not trained.startswith(COLUMN_PREFIX):
-        say(
+        print_line(
             f"{path}, line 1: '{trained}', the text column in training, is not a name here, so the line is read as "
             "data (set data.text=NAME if it names the columns)"
         )
@@ -100,7 +100,7 @@ def _text_column(table: Table, text: str | None, known: Schema) -> str:
     if column is None:
         also = f", or that in training, '{known.node_names[0]}'" if known.node_names else ""
         example = shell_override("data.text", longest_column(table, names))
-        hint = f"set data.text to one of {several(names, 12)}, such as {example}"
+        hint = f"set data.text to one of {format_list(names, 12)}, such as {example}"
         raise UserError(f"no column of {table.name} has a usual name for the text{also}: {hint}")
     return column
 

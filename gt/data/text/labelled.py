@@ -12,7 +12,7 @@ from gt.data.reading import ending
 from gt.data.skipped import SkippedRows
 from gt.data.table import Table, read_table
 from gt.errors import UserError, nearest, shell_override
-from gt.schema import several
+from gt.schema import format_list
 
 KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 TEXTS = ("text", "sentence", "content", "review", "document", "body", "title", "question", "comment", "tweet")
@@ -136,7 +136,7 @@ def find_columns(path: Path, text: str | None, label: str | None) -> Columns:
         options = " and ".join(f"data.{role}" for role in missing)
         raise UserError(
             f"no column of {path} has a usual name for the {' or '.join(missing)}: set {options}, such as {example}; "
-            f"columns found: {several(names, 12)}"
+            f"columns found: {format_list(names, 12)}"
         )
     table.refuse_repeated(list(found.values()))
     if found["text"] == found["label"]:

@@ -17,7 +17,7 @@ from gt.attention import Reading
 from gt.data.batch_sampler import Batches, Request
 from gt.data.batching import BatchDataset, prepare_all, tensor
 from gt.data.datamodule import Sized
-from gt.data.files import say
+from gt.data.files import print_line
 from gt.data.store import fingerprint
 from gt.data.store_folders import store_folder, temporary_store
 from gt.data.text.corpus import Corpus
@@ -117,7 +117,7 @@ class LanguageData(Sized):
                 )
         if known is None:
             if summary := self.source.summary():
-                say(summary)
+                print_line(summary)
             key = fingerprint(full_key(self.source))
             folder = store_folder(self.source.root, "text", key, is_complete, self.source.made_of)
             self.store = open_or_build(folder, self.source.build)

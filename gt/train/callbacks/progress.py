@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from gt.parallel import Share
-from gt.schema import number
+from gt.schema import format_number
 
 FIRST, NEXT = 12.0, 30.0  # seconds until the first line without a terminal, and between two
 WARM_UP = 3  # initial batches, in which kernels are selected and memory is allocated
@@ -42,7 +42,9 @@ class Progress(RichProgressBar):
         whole, world = (batch.whole, 1) if isinstance(batch, Share) else (batch, trainer.world_size)
         self._graphs += (whole.num_graphs - whole.padding[0]) * world
         if self._line_is_due(trainer):
-            numbers = [f"  {n} {number(float(v))}" for n, v in trainer.callback_metrics.items() if n == "train/loss"]
+            numbers = [
+                f"  {n} {format_number(float(v))}" for n, v in trainer.callback_metrics.items() if n == "train/loss"
+            ]
             position = f"{_epoch_label(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}"
             self._print(f"{position}{''.join(numbers)}{self._speed()}")
 
@@ -70,7 +72,7 @@ class Progress(RichProgressBar):
         if trainer.state.fn != "fit":
             return
         names = [n for n in sorted(trainer.callback_metrics) if n.startswith(("train/loss", "valid/"))]
-        numbers = "  ".join(f"{n} {number(float(trainer.callback_metrics[n]))}" for n in names)
+        numbers = "  ".join(f"{n} {format_number(float(trainer.callback_metrics[n]))}" for n in names)
         if trainer.is_global_zero:
             callbacks: list[Callback] = getattr(trainer, "callbacks", [])
             waits = [f"  waiting {loading.wait:.0%}" for loading in callbacks if isinstance(loading, Loading)]
