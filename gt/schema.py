@@ -125,9 +125,9 @@ class Schema:
         return bool(self.tokenizer) and self.level == "node" and self.node_vocab == (self.outputs,)
 
     def task(self) -> str:
-        """Describe the prediction task: ``to predict for each node: label, one of 3 classes``."""
+        """Describe the prediction task: ``predicts for each node: label, one of 3 classes``."""
         name = f"{format_list(self.target, 6)}, " if self.target else ""
-        return f"to predict for each {self.level}: {name}{self.answer()}"
+        return f"predicts for each {self.level}: {name}{self.answer()}"
 
     def answer(self) -> str:
         """Describe the type of a target: ``one of 3 classes``."""

@@ -76,7 +76,7 @@ class Fault:
 
     happens: str = "Signal callbacks.fault.name=SIGTERM"
     code: int = 143
-    says: str = "stopped by SIGTERM; go on with: python train.py resume="
+    says: str = "stopped by SIGTERM; resume with: python train.py resume="
     options: tuple[str, ...] = ()
     later: Callable[[Path], None] | None = None
     warns: str = ""
@@ -86,15 +86,15 @@ class Fault:
 
 FAULTS = {
     "SIGTERM": Fault(),
-    "SIGINT": Fault("Signal callbacks.fault.name=SIGINT", 130, "stopped by SIGINT; go on with"),
-    "SIGUSR1": Fault("Signal callbacks.fault.name=SIGUSR1", 138, "stopped by SIGUSR1; go on with"),
+    "SIGINT": Fault("Signal callbacks.fault.name=SIGINT", 130, "stopped by SIGINT; resume with"),
+    "SIGUSR1": Fault("Signal callbacks.fault.name=SIGUSR1", 138, "stopped by SIGUSR1; resume with"),
     "SIGKILL": Fault("Signal callbacks.fault.name=SIGKILL", -signal.SIGKILL, ""),
     "SIGKILL amid a checkpoint": Fault("KilledWriting", -signal.SIGKILL, ""),
     "full disk": Fault("FullDisk", 1, "checkpoints/last.ckpt cannot be written: File too large"),
     "read-only folder": Fault("ReadOnly", 1, "last.ckpt cannot be written: Permission denied", mends=writable),
     "torn checkpoint": Fault(later=tear("last"), warns="last.ckpt is damaged or truncated"),
-    "flipped bit": Fault(later=flip_checkpoint, warns="going on from previous.ckpt, the one before"),
-    "two torn checkpoints": Fault(later=tear("last", "previous"), warns="going on from best.ckpt, the one before"),
+    "flipped bit": Fault(later=flip_checkpoint, warns="resuming from previous.ckpt, the one before"),
+    "two torn checkpoints": Fault(later=tear("last", "previous"), warns="resuming from best.ckpt, the one before"),
     "no whole checkpoint": Fault(
         later=tear("last", "previous", "best"), refuses="last.ckpt is damaged or truncated: .* no other checkpoint"
     ),
@@ -155,7 +155,7 @@ def test_a_fault_loses_nothing_that_was_finished(name, whole, tmp_path):
     assert time.time() - float((tmp_path / "met").read_text()) < SOON
     in_one_line(done, fault.code, fault.says)
     if fault.code == 1:
-        assert "go on with: python train.py resume=" in done.stdout + done.stderr
+        assert "resume with: python train.py resume=" in done.stdout + done.stderr
     if fault.mends is writable:
         writable(tmp_path)
     saved = read(newest(tmp_path / "run" / "checkpoints"))

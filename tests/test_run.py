@@ -126,7 +126,7 @@ def test_a_stopped_run_resumes_to_the_same_numbers(stop, whole, text, tmp_path):
         pytest.skip("the run ended before the signal came")
     assert process.returncode == (-stop if stop == signal.SIGKILL else 128 + stop), err
     if stop != signal.SIGKILL:
-        assert f"go on with: python train.py resume={folder}" in out
+        assert f"resume with: python train.py resume={folder}" in out
     done = train(f"resume={folder}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name, value in weights(whole).items():

@@ -97,7 +97,7 @@ def test_a_process_keeps_others_out_until_it_ends_however_it_does(here):
     assert not in_use(run)
     with at_work(run, fork=True) as process:
         assert in_use(run)
-        with pytest.raises(UserError, match="another process is at work in mine"):
+        with pytest.raises(UserError, match="another process is working in mine"):
             prepare_arguments(["resume=mine"])
         with pytest.MonkeyPatch.context() as patch:  # the second process of a run that torchrun has started
             patch.setenv("TORCHELASTIC_RUN_ID", "1")

@@ -68,7 +68,7 @@ def test_a_run_that_was_killed_as_it_began_is_listed_with_what_is_known(folder):
 
 def test_a_result_that_is_cut_off_is_named(folder):
     (folder / "a" / "result.json").write_text('{"split": "te')
-    with pytest.raises(UserError, match=r"a.result\.json is cut off or damaged: copy it again, or remove it"):
+    with pytest.raises(UserError, match=r"a.result\.json is truncated or damaged: copy it again, or remove it"):
         names(folder)
 
 
@@ -137,8 +137,8 @@ def test_a_run_at_work_is_left(folder, monkeypatch):
 @pytest.mark.parametrize("kept", ["", "optim:\n  lr: 1", "optim: [1,", "- 1"])
 def test_a_configuration_that_is_cut_off_is_named(kept, folder):
     (folder / "a" / ".hydra" / "config.yaml").write_text(kept)
-    with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again"):
+    with pytest.raises(UserError, match=r"config\.yaml is truncated or damaged: copy it again"):
         run_config(folder / "a", [], trust=False)
     if kept == "optim: [1,":
-        with pytest.raises(UserError, match=r"config\.yaml is cut off or damaged: copy it again, or remove its run"):
+        with pytest.raises(UserError, match=r"config\.yaml is truncated or damaged: copy it again, or remove its run"):
             names(folder)

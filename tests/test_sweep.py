@@ -285,8 +285,8 @@ def test_a_setting_given_up_after_a_lucky_seed_is_not_the_best(tmp_path, capsys)
     best, middle, last = (tmp_path / "ranking.txt").read_text().split("best first")[1].splitlines()[4:7]
     assert "a=2" in best
     assert "a=1" in middle
-    assert "1, 1 given up" in last
-    assert "given up" not in best
+    assert "1, 1 pruned" in last
+    assert "pruned" not in best
     assert "a=2" in capsys.readouterr().out.splitlines()[-1]
 
 

@@ -71,7 +71,7 @@ def run_config(folder: Path, overrides: Sequence[str], trust: bool) -> DictConfi
     except YAMLError:
         cfg = DictConfig({})
     if not (isinstance(cfg, DictConfig) and "data" in cfg and "seed" in cfg):
-        raise UserError(f"{path} is cut off or damaged: copy it again")
+        raise UserError(f"{path} is truncated or damaged: copy it again")
     check_trusted(OmegaConf.to_container(cfg), path, trust)
     if "weights" in (cfg.data.get("source") or {}):  # older runs had it in the source of molecules
         cfg.data.weights = cfg.data.source.pop("weights")

@@ -36,7 +36,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if not any((folder / "checkpoints").glob("*.ckpt")):
         raise UserError(f"{folder} has no checkpoint: the run stopped before its first; start a new run")
     if in_use(folder):
-        raise UserError(f"another process is at work in {folder}: wait until it ends, or stop it")
+        raise UserError(f"another process is working in {folder}: wait until it ends, or stop it")
     others = [argument for argument in arguments if not argument.startswith("resume=")]
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         before = configuration([], "config")

@@ -54,7 +54,7 @@ def read(folder: Path) -> Run:
     try:
         values = {key: format_value(value) for key, value in settings(yaml.load(config.read_text(), Loader) or {})}
     except yaml.YAMLError:
-        raise UserError(f"{config} is cut off or damaged: copy it again, or remove its run") from None
+        raise UserError(f"{config} is truncated or damaged: copy it again, or remove its run") from None
     hydra = folder / ".hydra" / "hydra.yaml"
     if hydra.is_file():
         saved = yaml.load(hydra.read_text(), Loader) or {}  # empty if the run was killed as it started

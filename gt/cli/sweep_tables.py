@@ -178,7 +178,7 @@ class Outcome:
         rows = []
         for rank, jobs, label in zip(self.ranks, self.settings, self.labels, strict=True):
             row = [str(rank), " ".join(job["job"] for job in jobs), label]
-            unfinished = {"failed": self.failures_of(jobs), "given up": self.pruned_count(jobs)}
+            unfinished = {"failed": self.failures_of(jobs), "pruned": self.pruned_count(jobs)}
             row += [
                 ", ".join([str(len(jobs)), *(f"{count} {outcome}" for outcome, count in unfinished.items() if count)])
             ]
@@ -260,7 +260,7 @@ def write_tables(folder: Path, outcome: Outcome) -> list[Path]:
     for rank, jobs, difference in zip(outcome.ranks, outcome.settings, outcome.gaps(), strict=True):
         valid = [math.nan if job["best_valid"] is None else job["best_valid"] for job in jobs]
         row: dict[str, Any] = {"rank": rank, "overrides": " ".join(setting(jobs[0])), "runs": len(jobs)}
-        row |= {"failed": outcome.failures_of(jobs), "given up": outcome.pruned_count(jobs)}
+        row |= {"failed": outcome.failures_of(jobs), "pruned": outcome.pruned_count(jobs)}
         row |= {"criterion": jobs[0]["criterion"], "split": jobs[0]["split"]}
         row |= _columns("valid", Estimate.of(valid)) | _columns("final", Estimate.of([final(job) for job in jobs]))
         row |= {"final best": best(jobs)} | {name: cost(jobs, name) for name in COSTS}

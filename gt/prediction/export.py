@@ -242,7 +242,7 @@ def card(
             "---",
             f"# {name}",
             "",
-            f"A graph transformer {schema.task()}.",
+            f"A graph transformer that {schema.task()}.",
             "",
             f"- network: {model.get('depth')} blocks of width {model.get('width')}, {result.get('parameters', 0):,} "
             "parameters",

@@ -118,8 +118,8 @@ def present(folder: Path) -> list[Path]:
 def how_to_resume(folder: Path) -> str:
     """Advice on how to continue a run that was interrupted, as the end of a message."""
     if present(folder / "checkpoints"):
-        return f"go on with: python train.py resume={shlex.quote(str(folder))}"
-    return "it has no checkpoint to go on from: start anew"
+        return f"resume with: python train.py resume={shlex.quote(str(folder))}"
+    return "it has no checkpoint to resume from: start a new run"
 
 
 def newest(folder: Path) -> Path:
@@ -138,13 +138,13 @@ def newest(folder: Path) -> Path:
             reasons.append(str(error))
             continue
         for reason in reasons:
-            rank_zero_only(print)(f"{reason}; going on from {path.name}, the one before", flush=True)
+            rank_zero_only(print)(f"{reason}; resuming from {path.name}, the one before", flush=True)
         for damaged in paths[: len(reasons)]:
             _set_aside(damaged)
         return path
     if reasons:
-        raise UserError(f"{reasons[0]}; there is no other checkpoint to go on from")
-    raise UserError(f"no checkpoint in {folder}: the run stopped before its first; start anew")
+        raise UserError(f"{reasons[0]}; there is no other checkpoint to resume from")
+    raise UserError(f"no checkpoint in {folder}: the run stopped before its first: start a new run")
 
 
 @rank_zero_only

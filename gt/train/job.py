@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError:
-        raise UserError(f"{path} is cut off or damaged: copy it again, or remove it") from None
+        raise UserError(f"{path} is truncated or damaged: copy it again, or remove it") from None
 
 
 def overrides() -> list[str]:
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
     # a record lock, which a forked process that briefly outlives this one does not inherit
     with open(folder / LOCK, "w") as file:
         if not _try_lock(file):
-            raise UserError(f"another process is at work in {folder}: wait until it ends, or choose another folder")
+            raise UserError(f"another process is working in {folder}: wait until it ends, or choose another folder")
         yield
 
 

@@ -40,7 +40,7 @@ FIXED = {
     "seed": SAMPLES,
     "data": SAMPLES,
     "criterion": "the best checkpoint so far was chosen by it, or by the first of the metrics",
-    "stage": "a run that trains can only go on training",
+    "stage": "a training run can only resume training",
     "optim._target_": "another optimiser cannot use the state of this one",
     "optim.optimizer._target_": "another optimiser cannot use the state of this one",
     "optim.schedule._target_": "another schedule cannot use the state of this one",

@@ -55,7 +55,7 @@ def test_batches_hold_the_pairs_of_their_graphs(tmp_path):
     graphs = rings()
     data = opened(graphs, tmp_path)
     assert data.schema.level == "link"
-    assert data.schema.task() == "to predict for each link: edge_label, 1 yes/no answer"
+    assert data.schema.task() == "predicts for each link: edge_label, 1 yes/no answer"
     for split in ("train", "valid"):
         dataset = data.dataset(split)
         for request in data.batches(split):

@@ -199,4 +199,4 @@ def describe(path: Path, line: int, view: int, hole: int, probabilities: Mapping
     ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
     listing = "  ".join(f"{names[node]} {probabilities[node]:.2f}" for node in ranked[:SHOWN_VARIABLES])
     lines = [f"    {line if len(line) <= MAX_LINE else line[:MAX_LINE] + ' ...'}" for line in source.split("\n")]
-    return "\n".join([*lines, f"  says {listing}; right is {words[token]}"])
+    return "\n".join([*lines, f"  predicts {listing}; correct: {words[token]}"])
