@@ -51,8 +51,8 @@ def ask_pairs(data: DataModule, path: Path) -> None:
     for row in map(int, np.flatnonzero(invalid.any(1))):
         end = int(invalid[row].argmax())
         cell = table.columns[names[end]][row]
-        unreadable[row] = f"{table.where(row)}: {names[end]} is {cell!r}, {fault}"
-    unreadable |= {row: f"{table.where(row)}: {reason}" for row, (_, reason) in table.faults.items()}
+        unreadable[row] = f"{table.location(row)}: {names[end]} is {cell!r}, {fault}"
+    unreadable |= {row: f"{table.location(row)}: {reason}" for row, (_, reason) in table.faults.items()}
     rows = np.setdiff1d(np.arange(len(table)), list(unreadable))
     data.source.records = Records(pd.DataFrame(table.columns), rows, dict(sorted(unreadable.items())))
     data.ask(ends[rows].astype(np.int64))

@@ -84,14 +84,14 @@ class DataModule(ABC):
         self.trainer: pl.Trainer | None = None
 
     @abstractmethod
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+    def open(self, encodings: Sequence[Encoding], model_schema: Schema | None = None) -> None:
         """Prepare the data, building on disk whatever is missing, and set ``schema``.
 
         Args:
             encodings: positional and structural encodings to compute.
-            known: the schema of a trained model to which these data are new. All samples, labelled or not, form a
-                single split, `ALL`, in the order of the source. Whatever was inferred in training, such as the role of
-                each column and the code of each category, is taken from this schema; nothing is kept on disk.
+            model_schema: the schema of a trained model to which these data are new. All samples, labelled or not, form
+                a single split, `ALL`, in the order of the source. Whatever was inferred in training, such as the role
+                of each column and the code of each category, is taken from this schema; nothing is kept on disk.
 
         Raises:
             UserError: the data cannot be read, or do not fit the schema of the model.

@@ -58,9 +58,9 @@ class Stored(DataModule):
         super().__post_init__()
         self.stored: Graphs | None = None
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        self.stored = self._open_store(encodings) if known is None else self._open_new(encodings, known)
-        if self.weights == "balanced" and known is None:
+    def open(self, encodings: Sequence[Encoding], model_schema: Schema | None = None) -> None:
+        self.stored = self._open_store(encodings) if model_schema is None else self._open_new(encodings, model_schema)
+        if self.weights == "balanced" and model_schema is None:
             self.stored = replace(self.stored, schema=self._balanced(self.stored.schema))
         self.schema = self.stored.schema
 
@@ -91,16 +91,16 @@ class Stored(DataModule):
         rank_zero_only(print)(f"{label} in the loss, from the training split: {format_list(texts, 6)}", flush=True)
         return schema
 
-    def _open_new(self, encodings: Sequence[Encoding], known: Schema) -> Graphs:
+    def _open_new(self, encodings: Sequence[Encoding], model_schema: Schema) -> Graphs:
         """All graphs of data new to a trained model, in memory or in a temporary store that is removed with this."""
         source = self.source
         if source.in_memory:
-            built = source.build_known(known)
+            built = source.build_known(model_schema)
             (graphs,) = (built,) if isinstance(built, Graphs) else built
         else:
             self._temporary = temporary_store(source.root)
             source.folder = Path(self._temporary.name) / source.name
-            graphs = open_or_build(source.folder, lambda: source.build_known(known))
+            graphs = open_or_build(source.folder, lambda: source.build_known(model_schema))
         graphs = replace(graphs, splits={ALL: np.arange(self.samples(graphs))})
         if not len(graphs):
             return graphs

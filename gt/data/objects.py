@@ -68,47 +68,47 @@ class Objects(LinkSource):
     def build(self) -> Graphs:
         raise NotImplementedError("objects are new to a model: open them with its schema")
 
-    def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
+    def build_known(self, model_schema: Schema) -> Graphs | Iterable[Graphs]:
         if self.kind is Data:
-            return self._from_pyg(known)
+            return self._from_pyg(model_schema)
         if self.kind is nx.Graph:
-            return self._from_networkx(known)
-        if known.is_language_model:
-            return self._from_tokens(known)
-        if known.tokenizer:
-            return self._from_texts(known)
-        if reads_molecules(known):
-            return self._from_molecules(known)
+            return self._from_networkx(model_schema)
+        if model_schema.is_language_model:
+            return self._from_tokens(model_schema)
+        if model_schema.tokenizer:
+            return self._from_texts(model_schema)
+        if reads_molecules(model_schema):
+            return self._from_molecules(model_schema)
         raise UserError("this model reads neither texts nor molecules: pass PyG Data or NetworkX graphs")
 
-    def _from_pyg(self, known: Schema) -> Graphs:
+    def _from_pyg(self, model_schema: Schema) -> Graphs:
         graphs = self.items
-        if reads_molecules(known):
+        if reads_molecules(model_schema):
             check_codes(graphs)
-        if known.level == "link":  # PyG's y then holds node labels
+        if model_schema.level == "link":  # PyG's y then holds node labels
             graphs = [Data.from_dict({k: v for k, v in graph.to_dict().items() if k != "y"}) for graph in graphs]
-        return pack_known(read(graphs, "these graphs", known.level, optional=True), "these graphs", known)
+        return pack_known(read(graphs, "these graphs", model_schema.level, optional=True), "these graphs", model_schema)
 
     def _table(self, column: str) -> Table:
         return Table("items", {column: np.array(self.items, dtype=object)}, lambda row: f"item {row}")
 
-    def _from_molecules(self, known: Schema) -> Generator[Graphs]:
+    def _from_molecules(self, model_schema: Schema) -> Generator[Graphs]:
         from gt.data.molecules.known import molecules_of
 
-        self.records = yield from molecules_of(self._table("smiles"), "smiles", known, None, CHUNK)
+        self.records = yield from molecules_of(self._table("smiles"), "smiles", model_schema, None, CHUNK)
 
-    def _from_texts(self, known: Schema) -> Graphs:
+    def _from_texts(self, model_schema: Schema) -> Graphs:
         from gt.data.text.known import texts_of
         from gt.data.text.paths import packed
 
-        texts, y, self.records = texts_of([self._table("text")], ["text"], known)
-        return packed(texts, y, loads(known.tokenizer), known, known.longest)
+        texts, y, self.records = texts_of([self._table("text")], ["text"], model_schema)
+        return packed(texts, y, loads(model_schema.tokenizer), model_schema, model_schema.longest)
 
-    def _from_tokens(self, known: Schema) -> Graphs:
+    def _from_tokens(self, model_schema: Schema) -> Graphs:
         """Texts as paths on which nodes see the previous ones; each token predicts the next."""
         if empty := [row for row, text in enumerate(self.items) if not text]:
             raise UserError(f"item {empty[0]} is empty: a language model needs at least one token to continue")
-        tokenizer = loads(known.tokenizer)
+        tokenizer = loads(model_schema.tokenizer)
         encoded = tokenizer.encode(self.items)
         sizes = np.array([len(tokens) for tokens in encoded], np.int64)
         tokens, text = np.concatenate(encoded), np.repeat(np.arange(len(sizes)), sizes)
@@ -121,20 +121,22 @@ class Objects(LinkSource):
             edge_ptr=pointers(sizes - 1),
             edge_index=np.stack([target - 1, target]),
             nodes={"x": tokens[:, None], "y": np.full(len(tokens), UNLABELLED)},
-            schema=replace(known, max_nodes=int(sizes.max())),
+            schema=replace(model_schema, max_nodes=int(sizes.max())),
         )
 
-    def _from_networkx(self, known: Schema) -> Graphs:
-        if not reads_names(known):
+    def _from_networkx(self, model_schema: Schema) -> Graphs:
+        if not reads_names(model_schema):
             raise UserError(
                 "this model has not learned from named node attributes: pass PyG Data, SMILES or text instead"
             )
         records = [record_of(graph, f"graph {row}", dict(graph.graph)) for row, graph in enumerate(self.items)]
-        nodes, edges, graph_table, undirected = tables(records, "the graphs", known)
-        if undirected != known.undirected:
-            kind, cls = ("an undirected graph", "nx.Graph") if known.undirected else ("a directed one", "nx.DiGraph")
+        nodes, edges, graph_table, undirected = tables(records, "the graphs", model_schema)
+        if undirected != model_schema.undirected:
+            kind, cls = (
+                ("an undirected graph", "nx.Graph") if model_schema.undirected else ("a directed one", "nx.DiGraph")
+            )
             raise UserError(f"graph 0 must be {kind}, as in the model's training data: pass an {cls}")
-        graphs, self.records = assemble_known(nodes, edges, graph_table, Choices(undirected=undirected), known)
+        graphs, self.records = assemble_known(nodes, edges, graph_table, Choices(undirected=undirected), model_schema)
         return graphs
 
 

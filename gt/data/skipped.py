@@ -37,7 +37,7 @@ class SkippedRows:
     def reasons(self) -> dict[int, str]:
         """A message with location and reason for each row left out, by its index."""
         return {
-            row: f"{self.table.where(row)}: '{text[:80]}': {reason}"
+            row: f"{self.table.location(row)}: '{text[:80]}': {reason}"
             for row, (text, reason) in sorted(self.rows.items())
         }
 

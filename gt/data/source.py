@@ -101,7 +101,7 @@ class Source(ABC):
             UserError: a file is missing or cannot be read.
         """
 
-    def build_known(self, known: Schema) -> Graphs | Iterable[Graphs]:
+    def build_known(self, model_schema: Schema) -> Graphs | Iterable[Graphs]:
         """Build all graphs, labelled or not, with the columns and categories of a trained model; sets ``records``.
 
         Raises:

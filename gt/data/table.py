@@ -40,7 +40,7 @@ class Table:
     Attributes:
         name: the name of the table in messages; from `read_table`, its path.
         columns: (R,) cells by name; `read_table` leaves those of text files as they are, None in rows of ``faults``.
-        where: returns the location of a row.
+        location: returns the location of a row.
         header: the column names in the file, in the order of ``columns``; empty if the file does not name them.
         lines: (R,) the line of the file where each row begins, from 1; None if the file has no lines.
         faults: by row that could not be read, its text and the reason.
@@ -50,7 +50,7 @@ class Table:
 
     name: str
     columns: dict[str, np.ndarray]
-    where: Locator
+    location: Locator
     header: Sequence[str] = ()
     lines: np.ndarray | None = None
     faults: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Table:
     def take(self, rows: np.ndarray) -> "Table":
         """The given rows, with their original locations."""
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return Table(self.name, columns, lambda row: self.where(int(rows[row])))
+        return Table(self.name, columns, lambda row: self.location(int(rows[row])))
 
     def written(self, name: str) -> str:
         """The name of a column in the file."""

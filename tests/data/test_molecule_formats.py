@@ -131,7 +131,7 @@ def test_smi(header: str, tmp_path: Path) -> None:
         "smiles": [*SMILES, "CC"],
         "name": [*names, None],
     }
-    assert (table.where(0), table.where(40), table.faults) == (f"{blanks}, line 1", f"{blanks}, line 42", {})
+    assert (table.location(0), table.location(40), table.faults) == (f"{blanks}, line 1", f"{blanks}, line 42", {})
     numbered = written(tmp_path / "c.smi", SMILES, range(700, 780, 2), mark=" ")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no column could be a target"):
         opened(numbered)  # ids
@@ -258,7 +258,7 @@ def test_structures_and_properties_of_sdf(name: str, tmp_path: Path) -> None:
     assert table.columns["note"].tolist() == [None] * 4
     first = records[0].count("\n")
     assert table.faults == {1: ("title", "RDKit cannot read the structure")}
-    assert [table.where(row) for row in (1, 2)] == [f"{tmp_path / name}, line {first + n}" for n in (1, 4)]
+    assert [table.location(row) for row in (1, 2)] == [f"{tmp_path / name}, line {first + n}" for n in (1, 4)]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])

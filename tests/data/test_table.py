@@ -52,7 +52,7 @@ def test_every_form_of_text(name: str, text: str, lines: list[int], tmp_path: Pa
     table = read_table(write(tmp_path / name, text))
     assert cells(table) == {"text": ["CCO", "C"], "y": ["1", ""]}
     assert list(table.header) == ["text", "y"]
-    assert [table.where(row) for row in (0, 1)] == [f"{tmp_path / name}, line {line}" for line in lines]
+    assert [table.location(row) for row in (0, 1)] == [f"{tmp_path / name}, line {line}" for line in lines]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -68,7 +68,7 @@ def test_what_the_csv_module_wrote_comes_out_with_its_lines(seed: int, tmp_path:
         writer.writerow(row)
     table = read_table(write(path, text.getvalue()))
     assert list(zip(*table.columns.values(), strict=True)) == list(map(tuple, rows))
-    assert [table.where(row) for row in range(30)] == [f"{path}, line {line}" for line in begins]
+    assert [table.location(row) for row in range(30)] == [f"{path}, line {line}" for line in begins]
 
 
 def test_rows_that_do_not_fit_the_header(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_names_of_columns(tmp_path: Path) -> None:
 
 def test_without_a_header_columns_are_numbered(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "a.tsv", "C\t1\nCC\t2\n"), header=lambda cells: "text" in cells)
-    assert (cells(table), table.header, table.where(0)) == (
+    assert (cells(table), table.header, table.location(0)) == (
         {"0": ["C", "CC"], "1": ["1", "2"]},
         (),
         f"{tmp_path / 'a.tsv'}, line 1",
@@ -173,7 +173,7 @@ def test_parquet(tmp_path: Path) -> None:
         table = read_table(tmp_path / name)
         assert table.columns["text"].tolist() == ["C", None]
         assert np.stack([pd.isna(column) for column in table.columns.values()]).tolist() == [[False, True]] * 2
-        assert (len(table), table.where(1)) == (2, f"{tmp_path / name}, row 1")
+        assert (len(table), table.location(1)) == (2, f"{tmp_path / name}, row 1")
     write(tmp_path / "b.parquet", "text,y\nC,1\n")
     with pytest.raises(UserError, match=r"b.parquet cannot be read as Parquet"):
         read_table(tmp_path / "b.parquet")

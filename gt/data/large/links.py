@@ -105,9 +105,9 @@ class LinkData(Stored, Sized):
             )
         at_least(1, self.chunk, "chunk")
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+    def open(self, encodings: Sequence[Encoding], model_schema: Schema | None = None) -> None:
         pairs = self.source.query_pairs
-        if known is not None and pairs is None and not self.source.grows:
+        if model_schema is not None and pairs is None and not self.source.grows:
             raise UserError(NO_PAIRS)
         for encoding in encodings:
             if encoding.key() is not None:
@@ -115,8 +115,8 @@ class LinkData(Stored, Sized):
                     f"{type(encoding).__name__} is precomputed from all edges, including those to predict: "
                     "choose encoding=none or degree for links"
                 )
-        super().open([], known)
-        if known is not None:
+        super().open([], model_schema)
+        if model_schema is not None:
             self.ask(np.empty((0, 2), np.int64) if pairs is None else pairs)
 
     def ask(self, pairs: np.ndarray) -> None:

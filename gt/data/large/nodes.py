@@ -209,16 +209,16 @@ class NodeData(Stored):
             problem = f"{len(graphs)} graphs, but one is needed" if len(graphs) != 1 else "no targets at its nodes"
             raise UserError(f"{self.source} has {problem}{f': choose data={alternative}' if alternative else ''}")
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
-        super().open(encodings, known)
+    def open(self, encodings: Sequence[Encoding], model_schema: Schema | None = None) -> None:
+        super().open(encodings, model_schema)
         graphs, sampler = self.graphs, self.sampler or Full()
-        if known is None:
+        if model_schema is None:
             sampler.open(Adjacency.of(graphs.edge_index, int(graphs.node_ptr[-1])), self.source.folder)
         elif len(graphs) != 1:
             raise UserError(f"{self.source} has {len(graphs)} graphs, but this model reads a single one")
         self.whole, self._datasets = SingleGraph(graphs), {}
         for split, roots in graphs.splits.items():
-            if split != "train" and (self.evaluate == "full" or known is not None):
+            if split != "train" and (self.evaluate == "full" or model_schema is not None):
                 self._datasets[split] = NodeSamples(self.whole, roots, Full(), self.seed, self.chunk)
             else:
                 self._datasets[split] = NodeSamples(self.whole, roots, sampler, self.seed)

@@ -38,9 +38,9 @@ def read_molecules(path: Path, smiles: str | None = None, empty: bool = False) -
     readable = len(table) - len(table.faults)
     for row, (_, reason) in table.faults.items():
         if not readable:
-            raise UserError(f"{table.where(row)}: {reason}; no other row can be read either")
+            raise UserError(f"{table.location(row)}: {reason}; no other row can be read either")
         if kind != ".sdf" and len(table.faults) > readable:
-            raise UserError(f"{table.where(row)}: {reason}; most rows have this fault: is the header right?")
+            raise UserError(f"{table.location(row)}: {reason}; most rows have this fault: is the header right?")
         break
     if not (readable or empty):
         raise UserError(f"{path} has no rows")

@@ -190,8 +190,8 @@ class Molecules(Source):
         if not any(map(len, used_rows)):
             raise UserError(f"{next(iter(skipped.reasons().values()))}; no other row can be used either")
 
-    def build_known(self, known: Schema) -> Iterator[Graphs]:
-        self.records = yield from known_molecules(self.path, self.smiles, known, self.processes, PART)
+    def build_known(self, model_schema: Schema) -> Iterator[Graphs]:
+        self.records = yield from known_molecules(self.path, self.smiles, model_schema, self.processes, PART)
 
     def resplit(self, graphs: Graphs) -> Graphs:
         splits = self.folds.choose(graphs, str(self.path))
@@ -228,7 +228,7 @@ class Molecules(Source):
             for row in table.spoiled.get(name, ()):
                 table.columns[name][row] = None
         targets = read_targets(table, names, self.numbers.kind(self.kind))
-        self.numbers.check(targets.kind, targets.y, table.where)
+        self.numbers.check(targets.kind, targets.y, table.location)
         return smiles, split, targets
 
     @staticmethod

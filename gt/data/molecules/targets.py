@@ -87,13 +87,13 @@ def read_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Tar
     y[list(faults)] = np.nan
     if faults and np.isnan(y).all():
         first = min(faults)
-        raise UserError(f"{table.where(first)}: {faults[first]}, and no other row has a target either")
+        raise UserError(f"{table.location(first)}: {faults[first]}, and no other row has a target either")
     kind = kind or _kind_of(y)
     distinct = np.unique(y[~np.isnan(y)])
     if kind == "binary" and not {*distinct} <= {0, 1} and len(distinct) > 2:
         row, output = np.argwhere(~np.isnan(y) & (y != distinct[0]) & (y != distinct[1]))[0]
         raise UserError(
-            f"{table.where(row)}: {_class_name(y[row, output])} in '{columns[output]}' is a third value, "
+            f"{table.location(row)}: {_class_name(y[row, output])} in '{columns[output]}' is a third value, "
             "data.kind=binary takes 0 and 1"
         )
     if kind == "multiclass":
@@ -136,7 +136,7 @@ def _text_targets(table: Table, columns: Sequence[str], kind: Kind | None) -> Ta
     cells = [pd.Series(table.columns[name], dtype=object).map(str, na_action="ignore") for name in columns]
     first, name = cells[0], columns[0]
     row = int(np.argmax(first.notna() & np.isnan(numbers(table.columns[name]))))
-    fault = f"{table.where(row)}: '{first[row]}' in '{name}' is not a number"
+    fault = f"{table.location(row)}: '{first[row]}' in '{name}' is not a number"
     if kind == "regression":
         raise UserError(f"{fault}, as data.kind=regression requires")
     distinct, count = first.nunique(), int(first.count())

@@ -68,7 +68,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
     sizes = np.bincount(joined.owner, minlength=len(joined.keys))
     if graphs is not None and (sizes == 0).any():
         row = int(np.argmin(sizes))
-        raise UserError(f"{graphs.where(row)}: graph {joined.keys[row]!r} has no node in {nodes.name}")
+        raise UserError(f"{graphs.location(row)}: graph {joined.keys[row]!r} has no node in {nodes.name}")
     kind = choices.numbers.kind(choices.kind)
     names, by_node = target_columns(nodes, graphs, choices.targets, kind)
     roles = roles_of(nodes, edges, graphs, names, by_node, choices.features)
@@ -77,7 +77,7 @@ def assemble(nodes: Table, edges: Table, graphs: Table | None, choices: Choices)
 
     table = nodes if by_node or graphs is None else graphs
     targets = _targets(table, names, kind)
-    choices.numbers.check(targets.kind, targets.y, table.where)
+    choices.numbers.check(targets.kind, targets.y, table.location)
     features = features_of(nodes, joined.edges, roles)
     of_graphs = not by_node or "graph" in nodes.columns
     if by_node and of_graphs:
@@ -142,18 +142,18 @@ def _targets(table: Table, names: Sequence[str], kind: Kind | None) -> Targets:
                     f"{table.name}: '{name}' is text, which can only be the sole target: choose it alone, "
                     f"{shell_override('data.target', name)}, or leave it out"
                 )
-        return infer_targets(np.stack([values.astype(np.float64) for values in columns], axis=1), table.where, kind)
+        return infer_targets(np.stack([values.astype(np.float64) for values in columns], axis=1), table.location, kind)
     [column] = columns
     missing = pd.isna(column)
     present = column[~missing]
     if column.dtype.kind == "O":
-        classes = infer_targets(present, table.where, kind)
+        classes = infer_targets(present, table.location, kind)
         y = np.full(len(column), UNLABELLED, dtype=np.int64)
         y[~missing] = classes.y
         return replace(classes, y=y)
     if missing.any() and kind is None and (present == np.floor(present)).all():
         kind = "multiclass"  # integers with gaps are read as floats
-    return infer_targets(column, table.where, kind)
+    return infer_targets(column, table.location, kind)
 
 
 def _any_labelled(targets: Targets, owner: np.ndarray) -> Targets:
@@ -171,7 +171,7 @@ def _split_rows(table: Table | None, targets: Targets, choices: Choices, name: s
     invalid = (parts == "") & ~without_split(words)
     if invalid.any():
         row = int(np.argmax(invalid))
-        raise UserError(f"{table.where(row)}: split {words[row]!r} is not train, valid or test")
+        raise UserError(f"{table.location(row)}: split {words[row]!r} is not train, valid or test")
     if (parts == "").all():
         raise UserError(
             f"{table.name}: column 'split' is empty in all rows: fill it in, or remove it for a random split"

@@ -80,15 +80,22 @@ def read_part(part: str, path: Path, text_columns: Collection[str] = ()) -> Tabl
     return read_table(path, REQUIRED[part], ALIASES.get(part, {}), text_columns)
 
 
-def text_columns(known: Schema | None, part: str) -> set[str]:
+def text_columns(model_schema: Schema | None, part: str) -> set[str]:
     """The columns of a part that were text in training: text categories, and targets with class names."""
-    if known is None:
+    if model_schema is None:
         return set()
-    features = {"nodes": (known.node_names, known.node_categories), "edges": (known.edge_names, known.edge_categories)}
+    features = {
+        "nodes": (model_schema.node_names, model_schema.node_categories),
+        "edges": (model_schema.edge_names, model_schema.edge_categories),
+    }
     names, categories = features.get(part, ((), ()))
     words = {name for name, values in zip(names, categories, strict=True) if values and isinstance(values[0], str)}
-    labelled = part == ("nodes" if known.level == "node" else "graphs") and known.kind == "multiclass" and known.names
-    return words | set(known.target) if labelled else words
+    labelled = (
+        part == ("nodes" if model_schema.level == "node" else "graphs")
+        and model_schema.kind == "multiclass"
+        and model_schema.names
+    )
+    return words | set(model_schema.target) if labelled else words
 
 
 def direction(edges: Table) -> bool | None:
@@ -105,7 +112,7 @@ def direction(edges: Table) -> bool | None:
         return None
     if (words != words[0]).any():
         row = int(np.argmax(words != words[0]))
-        raise UserError(f"{edges.where(row)}: an edge is {words[row]}, unlike the first: save all edges as one type")
+        raise UserError(f"{edges.location(row)}: an edge is {words[row]}, unlike the first: save all edges as one type")
     del edges.columns[name]
     edges.header = [column for column in edges.header if column != name]
     return bool(words[0] == "undirected")
@@ -126,8 +133,8 @@ class CSVGraphs(OwnTables):
     def files(self) -> dict[str, Path]:
         return files(Path(self.path))
 
-    def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
-        read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
+    def tables(self, model_schema: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
+        read = {part: read_part(part, path, text_columns(model_schema, part)) for part, path in self.files().items()}
         undirected = direction(read["edges"])
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return read["nodes"], read["edges"], read.get("graphs"), choices

@@ -85,13 +85,13 @@ class CSVLinks(LinkSource):
         options = {"features": self.features, "fractions": self.fractions, "seed": self.split_seed}
         return {"source": "links", "version": VERSION, "files": digests, **options, **self.numbers.facts()}
 
-    def tables(self, known: Schema | None = None) -> tuple[Table, Table, int]:
+    def tables(self, model_schema: Schema | None = None) -> tuple[Table, Table, int]:
         """The nodes, the distinct links, and the number of rows left out.
 
         Args:
-            known: schema of a trained model: columns that were text in training are read as text.
+            model_schema: schema of a trained model: columns that were text in training are read as text.
         """
-        read = {part: read_part(part, path, text_columns(known, part)) for part, path in self.files().items()}
+        read = {part: read_part(part, path, text_columns(model_schema, part)) for part, path in self.files().items()}
         edges = read["edges"]
         direction(edges)  # removes the column; links are undirected
         ends = np.stack([edges.columns[end].astype(str) for end in ("source", "target")])
@@ -133,9 +133,9 @@ class CSVLinks(LinkSource):
         notes = {"attributes": roles, "left out": left_out}
         return self.numbers.learn(replace(graphs, splits=splits, notes=notes))
 
-    def build_known(self, known: Schema) -> Graphs:
-        nodes, edges, _ = self.tables(known)
-        return links_known(nodes, edges, known)
+    def build_known(self, model_schema: Schema) -> Graphs:
+        nodes, edges, _ = self.tables(model_schema)
+        return links_known(nodes, edges, model_schema)
 
     def _split(self, edges: Table, words: np.ndarray | None) -> Arrays:
         if words is None:
@@ -145,7 +145,7 @@ class CSVLinks(LinkSource):
             if (assigned == "").any():
                 row = int(np.argmax(assigned == ""))
                 problem = "'split' is empty" if without_split(words)[row] else f"split {words[row]!r}"
-                raise UserError(f"{edges.where(row)}: {problem}: a link needs train, valid or test")
+                raise UserError(f"{edges.location(row)}: {problem}: a link needs train, valid or test")
             parts = {name: np.flatnonzero(assigned == name) for name in SPLITS}
         if empty := [name for name in SPLITS if not len(parts[name])]:
             raise UserError(f"{edges.name}: none of the {pluralise(len(edges), 'link')} is for {' and '.join(empty)}")

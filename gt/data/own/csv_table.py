@@ -58,16 +58,16 @@ def read_table(
         commas = table.commas and not ids and name not in text_columns
         if commas and with_commas(words := plain(cells)) and (row := first_ambiguous(words)) is not None:
             raise UserError(
-                f"{table.where(row)}: '{name}' is {words[row]!r}, which may have a thousands separator or three "
+                f"{table.location(row)}: '{name}' is {words[row]!r}, which may have a thousands separator or three "
                 "decimals: write the numbers of this column with decimal points, or without thousands separators"
             )
         columns[name] = plain(cells, commas=commas)
         empty = pd.isna(columns[name])
         if ids and name != "split" and empty.any():
-            raise UserError(f"{table.where(int(np.argmax(empty)))}: '{name}' is empty")
+            raise UserError(f"{table.location(int(np.argmax(empty)))}: '{name}' is empty")
         if not ids and name not in text_columns:
-            columns[name] = _typed(name, columns[name], table.where)
-    return Table(path.name, columns, table.where, header)
+            columns[name] = _typed(name, columns[name], table.location)
+    return Table(path.name, columns, table.location, header)
 
 
 def _typed(name: str, cells: np.ndarray, where: Locator) -> np.ndarray:

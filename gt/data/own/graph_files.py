@@ -77,9 +77,9 @@ class GraphFiles(OwnTables):
     def files(self) -> dict[str, Path]:
         return {f"{number} {path.name}": path for number, path in enumerate(files(self.path))}
 
-    def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
-        read = _read_new if known is not None and known.level == "graph" else _read
+    def tables(self, model_schema: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
+        read = _read_new if model_schema is not None and model_schema.level == "graph" else _read
         graphs = [graph for path in self.files().values() for graph in read(path)]
-        nodes, edges, graph_table, undirected = tables(graphs, self.path, known)
+        nodes, edges, graph_table, undirected = tables(graphs, self.path, model_schema)
         choices = self.choices if self.choices.undirected is not None else replace(self.choices, undirected=undirected)
         return nodes, edges, graph_table, choices

@@ -73,31 +73,31 @@ def with_ids(record: Record, ids: Mapping[str, Any], location: str) -> Record:
 
 
 def tables(
-    graphs: Sequence[GraphRecord], source: str, known: Schema | None = None
+    graphs: Sequence[GraphRecord], source: str, model_schema: Schema | None = None
 ) -> tuple[Table, Table, Table | None, bool]:
     """Tables of all nodes, edges and graphs (None for a single graph with node targets); whether edges are undirected.
 
     Args:
-        known: schema of a trained model: values that it cannot read, and graphs with a fault, are kept for
+        model_schema: schema of a trained model: values that it cannot read, and graphs with a fault, are kept for
             `gt.data.own.known.assemble_known`, which leaves these graphs out.
 
     Raises:
-        UserError: no graphs, or directed and undirected ones; without ``known`` also a graph without nodes, lists of
-            different lengths, or values of unsupported types.
+        UserError: no graphs, or directed and undirected ones; without ``model_schema`` also a graph without nodes,
+            lists of different lengths, or values of unsupported types.
     """
     if not graphs:
         raise UserError(f"{source} holds no graphs")
     valid = [graph for graph in graphs if not graph.fault]
     if not valid:
         raise UserError(graphs[0].fault)
-    nodes_required = known is None or not any(graph.nodes for graph in graphs)
+    nodes_required = model_schema is None or not any(graph.nodes for graph in graphs)
     for graph in valid:
         if graph.directed != valid[0].directed:
             kind = "directed" if graph.directed else "undirected"
             raise UserError(f"{graph.location} is {kind}, unlike {valid[0].location}: save all graphs as one type")
         if nodes_required and not graph.nodes:
             raise UserError(f"{graph.location} has no nodes")
-    many_graphs = len(graphs) > 1 or (known is not None and known.level == "graph")
+    many_graphs = len(graphs) > 1 or (model_schema is not None and model_schema.level == "graph")
     node_ptr = pointers(np.array([len(graph.nodes) for graph in graphs]))
     edge_ptr = pointers(np.array([len(graph.edges) for graph in graphs]))
 
@@ -109,7 +109,9 @@ def tables(
         graph = int(np.searchsorted(edge_ptr, row, side="right")) - 1
         return graphs[graph].edge(row - int(edge_ptr[graph]))
 
-    model_columns = None if known is None else (*known.node_names, *known.edge_names, *known.target)
+    model_columns = (
+        None if model_schema is None else (*model_schema.node_names, *model_schema.edge_names, *model_schema.target)
+    )
     node_records = [node for graph in graphs for node in graph.nodes]
     edge_records = [edge for graph in graphs for edge in graph.edges]
     nodes = record_table(node_records, node_location, f"the nodes of {source}", ("node",), model_columns)

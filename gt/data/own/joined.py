@@ -110,7 +110,7 @@ def unique_index(ids: np.ndarray, table: Table, kind: str, groups: np.ndarray | 
     if duplicate.any():
         row = int(np.argmax(duplicate))
         first = int(np.argmax((ids == ids[row]) & (True if groups is None else groups == groups[row])))
-        raise UserError(f"{table.where(row)}: {kind} {ids[row]!r} already exists, see {table.where(first)}")
+        raise UserError(f"{table.location(row)}: {kind} {ids[row]!r} already exists, see {table.location(first)}")
     return index
 
 
@@ -118,7 +118,7 @@ def refuse_unknown(ids: np.ndarray, codes: np.ndarray, table: Table, message: Ca
     """Raise an error for the first id that was not found, if there is one."""
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
-        raise UserError(f"{table.where(row)}: {message(ids[row])}")
+        raise UserError(f"{table.location(row)}: {message(ids[row])}")
 
 
 def _owners(nodes: Table, graphs: Table | None) -> tuple[np.ndarray, pd.Index]:
@@ -172,13 +172,13 @@ def _ends(nodes: Table, edges: Table, owner: np.ndarray, keys: pd.Index) -> np.n
     if across.any():
         row = int(np.argmax(across))
         a, b = (keys[owner[rows[row]]] for rows in ends)
-        raise UserError(f"{edges.where(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
+        raise UserError(f"{edges.location(row)}: an edge from graph {a!r} to graph {b!r}: edges cannot cross graphs")
     return np.stack(ends)
 
 
 def _unknown_node(name: Hashable, node_ids: np.ndarray, nodes: Table, by_graph: bool) -> str:
     if by_graph and (node_ids == name).any():
-        return f"node {name!r} is in another graph, see {nodes.where(int(np.argmax(node_ids == name)))}"
+        return f"node {name!r} is in another graph, see {nodes.location(int(np.argmax(node_ids == name)))}"
     return f"there is no node {name!r} in {nodes.name}"
 
 
@@ -200,7 +200,7 @@ def _first_occurrences(edges: Table, ends: np.ndarray, undirected: bool | None) 
         shown = " -> ".join(repr(edges.columns[end][row]) for end in ("source", "target"))
         hint = " (undirected edges are the same in both directions)" if undirected else ""
         raise UserError(
-            f"{edges.where(row)}: edge {shown} already exists with other values, see {edges.where(first)}{hint}: "
+            f"{edges.location(row)}: edge {shown} already exists with other values, see {edges.location(first)}{hint}: "
             "keep one of them"
         )
     return ~duplicate

@@ -17,7 +17,7 @@ from gt.schema import Schema
 
 
 def assemble_known(
-    nodes: Table, edges: Table, graphs: Table | None, choices: Choices, known: Schema
+    nodes: Table, edges: Table, graphs: Table | None, choices: Choices, model_schema: Schema
 ) -> tuple[Graphs, Records]:
     """Assemble graphs as `gt.data.own.assemble.assemble` does, but by a trained model's schema, and without splits.
 
@@ -28,73 +28,73 @@ def assemble_known(
         UserError: gives file and line: as `join`, a column of the model is missing, or a single graph has a value that
             the model has not learned.
     """
-    if not (known.node_names or known.degree):
+    if not (model_schema.node_names or model_schema.degree):
         raise UserError(
             "the checkpoint of an older version does not say which columns and categories its model has learned: train "
             "again to predict other files"
         )
-    undirected = known.undirected if choices.undirected is None else choices.undirected
-    if undirected != known.undirected:
+    undirected = model_schema.undirected if choices.undirected is None else choices.undirected
+    if undirected != model_schema.undirected:
         requested, learned = ("undirected", "directed") if undirected else ("directed", "undirected")
         raise UserError(
             f"{nodes.name}: edges are read as {requested}, but the model has learned from {learned} ones: "
-            f"set data.undirected={str(known.undirected).lower()}"
+            f"set data.undirected={str(model_schema.undirected).lower()}"
         )
-    _check_columns(nodes, edges, known)
+    _check_columns(nodes, edges, model_schema)
     faults = (
         {} if graphs is None else {graphs.columns["graph"][row]: reason for row, (_, reason) in graphs.faults.items()}
     )
     try:
         everything = join(nodes, edges, graphs, undirected)
     except UserError:
-        if graphs is None or known.level != "graph" or "graph" not in edges.columns:
+        if graphs is None or model_schema.level != "graph" or "graph" not in edges.columns:
             raise
         if not (invalid := _faults(nodes, edges, graphs, undirected)):
             raise
         faults |= invalid
         nodes, edges = (table.take(np.flatnonzero(~_in_graphs(table, list(faults)))) for table in (nodes, edges))
         everything = join(nodes, edges, graphs, undirected)
-    unreadable = _unreadable_graphs(everything, known, faults)
+    unreadable = _unreadable_graphs(everything, model_schema, faults)
     if unreadable and "graph" not in nodes.columns:
         raise UserError(next(iter(unreadable.values())))
     joined = everything.without(np.isin(np.arange(len(everything.keys)), list(unreadable)))
     if undirected:
         joined = joined.both_ways()
-    if known.level == "node":
+    if model_schema.level == "node":
         table, records = joined.nodes, _node_records(nodes, everything, joined, unreadable)
     else:
-        graph_table = everything.graphs or Table(nodes.name, {"graph": everything.keys.to_numpy()}, nodes.where)
+        graph_table = everything.graphs or Table(nodes.name, {"graph": everything.keys.to_numpy()}, nodes.location)
         records = _graph_records(graph_table, unreadable)
         table = graph_table.take(records.row)
-    y = known_targets(table.select(known.target), len(table), known, table.where)
-    return joined.to_graphs({"y": y}, known), records
+    y = known_targets(table.select(model_schema.target), len(table), model_schema, table.location)
+    return joined.to_graphs({"y": y}, model_schema), records
 
 
-def links_known(nodes: Table, edges: Table, known: Schema) -> Graphs:
+def links_known(nodes: Table, edges: Table, model_schema: Schema) -> Graphs:
     """A single graph for link prediction, with all ``edges`` in both directions, by a trained model's schema.
 
     Raises:
         UserError: gives file and line: as `join`, a column of the model is missing, or a value that it has not learned.
     """
-    if not known.node_names:
+    if not model_schema.node_names:
         raise UserError(
             "this model has an embedding for each node of its training graph and knows no others: predict pairs of "
             "that graph, by --pairs FILE without other data"
         )
-    _check_columns(nodes, edges, known)
+    _check_columns(nodes, edges, model_schema)
     joined = join(nodes, edges, None, undirected=True)
-    if unreadable := _unreadable_graphs(joined, known, {}):
+    if unreadable := _unreadable_graphs(joined, model_schema, {}):
         raise UserError(next(iter(unreadable.values())))
-    return joined.both_ways().to_graphs({}, known)
+    return joined.both_ways().to_graphs({}, model_schema)
 
 
-def _check_columns(nodes: Table, edges: Table, known: Schema) -> None:
+def _check_columns(nodes: Table, edges: Table, model_schema: Schema) -> None:
     """Check that the tables have the columns that a model reads.
 
     Raises:
         UserError: a column is missing.
     """
-    for table, names in ((nodes, known.node_names), (edges, known.edge_names)):
+    for table, names in ((nodes, model_schema.node_names), (edges, model_schema.edge_names)):
         for name in names if len(table) else ():
             if name not in table.columns:
                 others = table.others("graph", "node", "source", "target")
@@ -133,15 +133,15 @@ def _faults(nodes: Table, edges: Table, graphs: Table, undirected: bool) -> dict
     return {} if _in_graphs(nodes, list(faults)).all() else faults
 
 
-def _unreadable_graphs(joined: Joined, known: Schema, faults: Mapping[Hashable, str]) -> dict[int, str]:
+def _unreadable_graphs(joined: Joined, model_schema: Schema, faults: Mapping[Hashable, str]) -> dict[int, str]:
     """By graph index, why the model cannot read it; for graphs without nodes, the reason in ``faults``, by graph id."""
     reasons: dict[int, str] = {}
-    for row, reason in unreadable_rows(joined.nodes, known.node_names, known.node_categories).items():
+    for row, reason in unreadable_rows(joined.nodes, model_schema.node_names, model_schema.node_categories).items():
         reasons.setdefault(int(joined.owner[row]), reason)
-    for row, reason in unreadable_rows(joined.edges, known.edge_names, known.edge_categories).items():
+    for row, reason in unreadable_rows(joined.edges, model_schema.edge_names, model_schema.edge_categories).items():
         reasons.setdefault(int(joined.owner[joined.ends[0, row]]), reason)
     for graph in np.flatnonzero(np.bincount(joined.owner, minlength=len(joined.keys)) == 0).tolist():
-        location = joined.nodes.name if joined.graphs is None else joined.graphs.where(graph)
+        location = joined.nodes.name if joined.graphs is None else joined.graphs.location(graph)
         reasons[graph] = faults.get(joined.keys[graph], f"{location} has no nodes")
     return dict(sorted(reasons.items()))
 

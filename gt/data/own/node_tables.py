@@ -68,7 +68,7 @@ def unreadable_rows(table: Table, names: Sequence[str], categories: Categories) 
             if integers and not empty[row] and not isinstance(values[row], str):
                 hint = f"{as_number_hint(values[row])} in the training data and train again"
                 reason += f": each whole number is its own category; if it measures something, {hint}"
-            reasons.setdefault(row, f"{table.where(row)}: '{name}' {reason}")
+            reasons.setdefault(row, f"{table.location(row)}: '{name}' {reason}")
     return reasons
 
 
@@ -95,7 +95,7 @@ def encode(table: Table, names: Sequence[str], categories: Categories) -> np.nda
     for name, vocabulary in zip(names, categories, strict=True):
         values = table.columns[name]
         if not vocabulary:
-            parts.append(to_float32(values.astype(np.float64)[:, None], table.where, f"in {name!r}"))
+            parts.append(to_float32(values.astype(np.float64)[:, None], table.location, f"in {name!r}"))
         else:
             codes = category_codes(values, vocabulary)
             parts.append(np.eye(len(vocabulary), dtype=np.float32)[codes] if floats else codes[:, None])

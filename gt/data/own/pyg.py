@@ -230,7 +230,7 @@ class PyG(Own):
         if self.present is None and not (y == 0).any():
             raise UserError(f"{self.name} has no negative pairs: draw some by data.negatives=2")
 
-    def build_known(self, known: Schema) -> Graphs:
+    def build_known(self, model_schema: Schema) -> Graphs:
         self.present = None
-        parts = [read(each, self.name, known.level, optional=True) for each in self.datasets().values()]
-        return pack_known(concatenate(parts, self.name), self.name, known)
+        parts = [read(each, self.name, model_schema.level, optional=True) for each in self.datasets().values()]
+        return pack_known(concatenate(parts, self.name), self.name, model_schema)

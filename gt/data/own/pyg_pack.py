@@ -69,7 +69,7 @@ def _link_targets(labels: np.ndarray, where: Locator, kind: Kind | None) -> Targ
     return Targets(labels.astype(np.float32), "binary", 1)
 
 
-def pack_known(part: Part, name: str, known: Schema) -> Graphs:
+def pack_known(part: Part, name: str, model_schema: Schema) -> Graphs:
     """The packed graphs by a trained model's schema, without splits; targets may be missing.
 
     Raises:
@@ -78,14 +78,17 @@ def pack_known(part: Part, name: str, known: Schema) -> Graphs:
     columns = None
     if part.y is not None:
         columns = list(part.y.reshape(len(part.y), -1).T)
-        if known.kind == "multiclass":  # -100 means unlabelled
+        if model_schema.kind == "multiclass":  # -100 means unlabelled
             columns[0] = np.where(columns[0] == UNLABELLED, np.nan, columns[0])
-        if len(columns) != (1 if known.kind == "multiclass" else known.outputs):
-            raise UserError(f"{name}: {len(columns)} columns of targets, but the model predicts {known.outputs}")
+        if len(columns) != (1 if model_schema.kind == "multiclass" else model_schema.outputs):
+            raise UserError(f"{name}: {len(columns)} columns of targets, but the model predicts {model_schema.outputs}")
     y = known_targets(
-        columns, int(part.target_counts(known.level).sum()), known, lambda row: f"{name}, {known.level} {row}"
+        columns,
+        int(part.target_counts(model_schema.level).sum()),
+        model_schema,
+        lambda row: f"{name}, {model_schema.level} {row}",
     )
-    return _graphs(part, name, y, known)
+    return _graphs(part, name, y, model_schema)
 
 
 def _graphs(part: Part, name: str, y: np.ndarray, schema: Schema) -> Graphs:

@@ -86,12 +86,12 @@ class OwnTables(Own):
         """
 
     @abstractmethod
-    def tables(self, known: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
+    def tables(self, model_schema: Schema | None = None) -> tuple[Table, Table, Table | None, Choices]:
         """The tables of nodes, edges and graphs, and the choices, completed by the direction of edges in the files.
 
         Args:
-            known: schema of a trained model: columns that were text in training are read as text, and a single graph
-                may be one of many.
+            model_schema: schema of a trained model: columns that were text in training are read as text, and a single
+                graph may be one of many.
 
         Raises:
             UserError: a file cannot be read.
@@ -130,8 +130,8 @@ class OwnTables(Own):
             lines.append(f"  {count:,} {total} have {no} {format_list(schema.target, 4)} and are left out")
         return lines
 
-    def build_known(self, known: Schema) -> Graphs:
-        graphs, self.records = assemble_known(*self.tables(known), known)
+    def build_known(self, model_schema: Schema) -> Graphs:
+        graphs, self.records = assemble_known(*self.tables(model_schema), model_schema)
         return graphs
 
     def names(self, graphs: Graphs) -> dict[str, np.ndarray]:

@@ -44,27 +44,27 @@ VIEWS = ("graph", "sequence")
 SAMPLES: dict[str, Samples] = {"misuse": misuse.samples, "returns": returns.samples}
 
 
-def build(task: Task, view: View, root: Path, show: Show = track, known: Schema | None = None) -> Graphs:
+def build(task: Task, view: View, root: Path, show: Show = track, model_schema: Schema | None = None) -> Graphs:
     """Read, split and pack the functions of the files below a folder.
 
     Args:
         task, view: see `PythonFunctions`.
         root: the folder of the sources.
         show: displays progress.
-        known: the schema of a trained model, whose vocabulary is then used.
+        model_schema: the schema of a trained model, whose vocabulary is then used.
 
     Raises:
         UserError: no sources, or too few functions to have all three splits.
     """
     by_split, counts = collect(root, SAMPLES[task], show)
-    empty = [split for split, samples in by_split.items() if not samples and known is None]
+    empty = [split for split, samples in by_split.items() if not samples and model_schema is None]
     if empty:
         raise UserError(f"too few functions in {root}: none fell into {' and '.join(empty)}")
     if not any(by_split.values()):
         raise UserError(f"no suitable function in {root}: none has two variables, or 10 to 500 nodes")
     paths, samples = zip(*(pair for split in by_split.values() for pair in split), strict=True)
     train = [sample for _, sample in by_split["train"]]
-    packed = (graph_view if view == "graph" else sequence_view)(samples, train, known)
+    packed = (graph_view if view == "graph" else sequence_view)(samples, train, model_schema)
     ends = np.cumsum([0] + [len(split) for split in by_split.values()])
     number = {path: index for index, path in enumerate(sources(root))}
     per_graph = {
@@ -172,8 +172,8 @@ class PythonFunctions(Source):
     def build(self) -> Graphs:
         return build(self.task, self.view, self.files)
 
-    def build_known(self, known: Schema) -> Graphs:
-        return build(self.task, self.view, self.files, known=known)
+    def build_known(self, model_schema: Schema) -> Graphs:
+        return build(self.task, self.view, self.files, model_schema=model_schema)
 
     def resplit(self, graphs: Graphs) -> Graphs:
         if self.task == "misuse":

@@ -57,17 +57,17 @@ def slots(samples: Sequence[Sample], view: int) -> dict[str, np.ndarray]:
     return {"variable": variable, "slot": slot}
 
 
-def graph_view(samples: Sequence[Sample], train: Sequence[Sample], known: Schema | None) -> dict[str, Any]:
+def graph_view(samples: Sequence[Sample], train: Sequence[Sample], model_schema: Schema | None) -> dict[str, Any]:
     """Syntax trees: x holds (type, word, depth), edge_attr the kind of each edge.
 
     Raises:
         UserError: the trained model was trained on the syntax of a different Python version.
     """
     types = tuple(NODE_TYPES)
-    if known is not None and known.node_categories and known.node_categories[0] != types:
+    if model_schema is not None and model_schema.node_categories and model_schema.node_categories[0] != types:
         raise UserError("the model was trained with another version of Python, whose syntax has different node types")
-    if known is not None and known.node_categories:
-        vocabulary = load_vocabulary(known.node_categories[1])
+    if model_schema is not None and model_schema.node_categories:
+        vocabulary = load_vocabulary(model_schema.node_categories[1])
     else:
         vocabulary = build_vocabulary((sample.tree.words for sample in train), has_slots(samples))
     x = np.stack(
@@ -94,10 +94,10 @@ def graph_view(samples: Sequence[Sample], train: Sequence[Sample], known: Schema
     }
 
 
-def sequence_view(samples: Sequence[Sample], train: Sequence[Sample], known: Schema | None) -> dict[str, Any]:
+def sequence_view(samples: Sequence[Sample], train: Sequence[Sample], model_schema: Schema | None) -> dict[str, Any]:
     """Tokens as a path: x holds the token, edges run to the next token (edge_attr 0) and to the previous one (1)."""
-    if known is not None and known.node_categories:
-        vocabulary = load_vocabulary(known.node_categories[0])
+    if model_schema is not None and model_schema.node_categories:
+        vocabulary = load_vocabulary(model_schema.node_categories[0])
     else:
         vocabulary = build_vocabulary((sample.tokens for sample in train), has_slots(samples))
     sizes = np.array([len(sample.tokens) for sample in samples])

@@ -220,9 +220,9 @@ class TextClassification(Source):
     def texts_of(self, graphs: Graphs) -> list[str]:
         return [text for texts, _ in self._by_split(self._rows()[0]).values() for text in texts]
 
-    def build_known(self, known: Schema) -> Graphs:
-        texts, y, self.records = known_texts(find(self.path)[1], self.text, known)
-        return packed(texts, y, loads(known.tokenizer), known, known.longest or self.longest)
+    def build_known(self, model_schema: Schema) -> Graphs:
+        texts, y, self.records = known_texts(find(self.path)[1], self.text, model_schema)
+        return packed(texts, y, loads(model_schema.tokenizer), model_schema, model_schema.longest or self.longest)
 
     def build(self) -> Graphs:
         rows, left_out = self._rows()

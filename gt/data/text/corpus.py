@@ -85,10 +85,10 @@ class Corpus(ABC):
         text = (piece for split in learned_on for piece in texts[split]())
         return texts, KINDS[self.kind].learn(text, self.vocabulary)
 
-    def build_known(self, known: Schema) -> tuple[Texts, Tokenizer]:
+    def build_known(self, model_schema: Schema) -> tuple[Texts, Tokenizer]:
         """The concatenated text of all splits, and the tokenizer of a trained model."""
         texts = list(self.texts().values())
-        return {ALL: lambda: (piece for text in texts for piece in text())}, loads(known.tokenizer)
+        return {ALL: lambda: (piece for text in texts for piece in text())}, loads(model_schema.tokenizer)
 
 
 class Text(Corpus):

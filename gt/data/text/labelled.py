@@ -170,7 +170,7 @@ def read_rows(path: Path, columns: Columns) -> tuple[list[str], list[str], Skipp
         elif fault := _fault(text, label, columns):
             skipped.add(row, as_text(text), fault)
     if len(skipped) == len(table):
-        raise UserError(f"{table.where(0)}: {skipped.rows[0][1]}; no other row can be used either")
+        raise UserError(f"{table.location(0)}: {skipped.rows[0][1]}; no other row can be used either")
     usable = skipped.others().tolist()
     return [texts[row] for row in usable], [as_text(labels[row]) for row in usable], skipped
 

@@ -108,14 +108,14 @@ class LanguageData(Sized):
         at_least(1, self.context, "context")
         self.store: Tokens | None = None
 
-    def open(self, encodings: Sequence[Encoding], known: Schema | None = None) -> None:
+    def open(self, encodings: Sequence[Encoding], model_schema: Schema | None = None) -> None:
         for encoding in encodings:
             if encoding.key() is not None:
                 raise UserError(
                     f"{type(encoding).__name__} is precomputed per graph, but text is cut anew each epoch: "
                     "choose encoding=learned, sinusoidal or rope for text"
                 )
-        if known is None:
+        if model_schema is None:
             if summary := self.source.summary():
                 print_line(summary)
             key = fingerprint(full_key(self.source))
@@ -124,12 +124,14 @@ class LanguageData(Sized):
         else:
             self._temporary = temporary_store(self.source.root)
             try:
-                self.store = open_or_build(Path(self._temporary.name) / "text", partial(self.source.build_known, known))
+                self.store = open_or_build(
+                    Path(self._temporary.name) / "text", partial(self.source.build_known, model_schema)
+                )
             except UnknownCharacter as error:
                 raise UserError(f"{self.source}: {error}") from None
         tokenizer = self.store.tokenizer
         counts = {split: len(tokens) for split, tokens in self.tokens.items()}
-        if known is None and counts["train"] < 2 * self.context + 1:
+        if model_schema is None and counts["train"] < 2 * self.context + 1:
             raise UserError(
                 f"{self.source} has {counts['train']:,} training {tokenizer.unit} of {sum(counts.values()):,}: too "
                 f"few for blocks of {self.context}; lower data.context"
