@@ -215,8 +215,8 @@ def table(step: Step, data: DataModule, trainer: pl.Trainer) -> Table:
     batches, samples = len(data.loader("train")), len(data.dataset("train"))
     accumulation = trainer.accumulate_grad_batches
     out = Table(title="by the model of docs/reference/scaling.md: each device takes a batch as large as this one's")
-    for column in ("devices", "global batch", "all-reduce", "step", "an epoch", "samples/s", "efficiency",
-                   "state a device: ddp", "fsdp"):  # fmt: skip
+    for column in ("devices", "global batch", "all-reduce", "step", "epoch", "samples/s", "efficiency",
+                   "state per device: ddp", "fsdp"):  # fmt: skip
         out.add_column(column, justify="right")
     for devices in DEVICES:
         overhead = step_seconds(step, devices) - step.seconds
