@@ -48,7 +48,8 @@ def summary(path: Path) -> str:
     """The one-line description in a program's docstring."""
     lines = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() or [""]
     first, _, second = lines[0].partition(": ")
-    return (second if first.startswith("``") else first).rstrip(".")
+    text = (second if first.startswith("``") else first).rstrip(".")
+    return text[:1].upper() + text[1:]
 
 
 def completions(arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m gt.dashboard``: a W&B workspace and a report for the runs of a project, from results to pictures.
+"""``python -m gt.dashboard``: set up a W&B workspace and a report for the runs of a project.
 
 Writes both as JSON; ``--upload`` also saves them at W&B, as a view of the project and a draft report.
 """

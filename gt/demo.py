@@ -1,4 +1,4 @@
-"""The claims of "Transformers are Graph Neural Networks" (Joshi 2025, arXiv 2506.22084), each shown within minutes.
+"""Show the claims of "Transformers are Graph Neural Networks" (Joshi 2025, arXiv 2506.22084), each within minutes.
 
     python -m gt.demo equivalence [MODEL]         GPT-2 and BERT by matrices and by messages: the same numbers
     python -m gt.demo hints [KEY=VALUE ...]       a correct, absent or wrong encoding, for the same model

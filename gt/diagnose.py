@@ -1,4 +1,4 @@
-"""``python -m gt.diagnose RUN``: what each layer of a trained network does, as a table and a picture.
+"""``python -m gt.diagnose RUN``: show what each layer of a trained network does, as a table and a picture.
 
 Per layer: the Dirichlet energy of node states (0: neighbours are equal) and their effective rank, the entropy of
 attention (1: uniform) and its sink mass (how much goes to a single node), and how much a node's state depends on the

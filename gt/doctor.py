@@ -1,4 +1,4 @@
-"""``python -m gt.doctor``: a report on this machine: versions, devices, kernels, folders, and what is missing."""
+"""``python -m gt.doctor``: report on this machine: versions, devices, kernels, folders, and what is missing."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""``python -m gt.explain RUN``: an HTML page that explains a trained model's prediction for one sample.
+"""``python -m gt.explain RUN``: explain a trained model's prediction for one sample, as an HTML page.
 
 Attention by layer and head, attention rollout, integrated gradients and occlusion of nodes and edges, drawn over the
 molecule, graph or text; and how fast the output falls when top-ranked parts are hidden, against random rankings.

@@ -1,4 +1,4 @@
-"""``python -m gt.models``: the models of configs/model: paper, parts, parameters, what they read, what they cost.
+"""``python -m gt.models``: list the models with paper, parts, parameters, what they read and what they cost.
 
 Files added there are listed automatically; the paper is the text in brackets, with a year, in the first comment.
 Parameters are counted at the file's own width and depth for molecules as in ZINC (28 atoms, 4 bonds, one number to

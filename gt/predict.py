@@ -1,4 +1,4 @@
-"""``python -m gt.predict RUN``: predictions of a trained model, as a table.
+"""``python -m gt.predict RUN``: predict with a trained model, as a table.
 
 By default a split of the run's own data is predicted; ``data.root=FOLDER`` and the like say where they have moved. New
 data, ``data.path=FILE`` or ``data=NAME``, need neither targets nor splits: every row is predicted, in the order of the

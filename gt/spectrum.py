@@ -1,4 +1,4 @@
-"""``python -m gt.spectrum``: where a dataset lies on the map between GNN and Transformer.
+"""``python -m gt.spectrum``: map where a dataset lies between GNN and Transformer.
 
     python -m gt.spectrum data=NAME [KEY=VALUE ...]   run the map, like python train.py -m experiment=spectrum
     python -m gt.spectrum experiment=NAME             the same with the settings of an experiment

@@ -1,4 +1,4 @@
-"""``python -m gt.puzzles``: which mask, encoding and depth solve which puzzle.
+"""``python -m gt.puzzles``: find which mask, encoding and depth solve which puzzle.
 
 Trains a small grid of settings on synthetic tasks that each isolate one property, prints accuracies next to chance
 level, and writes them as a table (CSV) and a picture. Finished cells are cached: an interrupted run resumes, and a
