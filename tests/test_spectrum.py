@@ -314,7 +314,7 @@ def test_pairs_are_of_the_same_seed_and_one_says_nothing():
     three, one = [(0.9, 0.5), (0.9, 0.6), (0.9, 0.7)], [(0.5, 0.49)]
     said = scored({BETWEEN: three, GNN: one}).verdict("data", AXES["hops"])
     assert "0.0100 better than the GNN (one seed" in said
-    assert "not comparable with the noise" in said
+    assert "whether this exceeds the noise is unknown" in said
     assert "which is" not in said
     assert "the same as the GNN" in scored({BETWEEN: three, GNN: [(0.1, 0.5)]}).verdict("data", AXES["hops"])
 

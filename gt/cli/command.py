@@ -44,7 +44,7 @@ def check_command(
         notes: print which encodings or callbacks of the defaults are replaced.
         seeds: number of seeds to run each setting with, see `gt.cli.seeds.with_seeds`; 0: as the arguments say.
         rehearse: this is a single run: build its parts now, so that what they refuse ends the command. (In a sweep
-            the other jobs go on.)
+            the other jobs still run.)
         trains: the command trains, so check the sections that need Lightning too.
 
     Returns:
@@ -96,7 +96,8 @@ def check_command(
     firsts = {parse_overrides([lines[0]])[0].key_or_group: parse_overrides([lines[0]])[0].value() for lines in choices}
     for note in files.replaced_defaults(firsts) if notes and not show_only else ():
         print(note, flush=True)
-    removals = [line for key in leftovers for line in (f"{key}=0", f"~{key}")] if show_only else []  # no deleting null
+    # Hydra cannot delete a key that is null
+    removals = [line for key in leftovers for line in (f"{key}=0", f"~{key}")] if show_only else []
     arguments = ["+" + argument if argument in added else argument for argument in arguments] + removals
     return with_seeds(arguments, seeds, base.get("seed", 0)) if seeds else arguments
 
@@ -169,7 +170,7 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
         return sweep_arguments
     flags, overrides, seeds, against = as_trials(flags, *split_off_seeds(overrides))
     is_sweep = bool({"-m", "--multirun"} & {*flags}) or any(line.startswith("hydra.mode") for line in overrides)
-    seeds = 0 if {"-c", "--cfg"} & {*flags} else seeds  # --cfg shows that of a single run
+    seeds = 0 if {"-c", "--cfg"} & {*flags} else seeds  # --cfg shows the configuration of one run
     if seeds and not is_sweep:
         flags, is_sweep = [*flags, "-m"], True
     modes = [flag for flag in flags if flag in ("-m", "--multirun", "-r", "--run", "-c", "--cfg")]

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def groups(configs: Path) -> dict[str, list[str]]:
-    """The configuration groups below a folder with their options, except the groups of Hydra and W&B."""
+    """The configuration groups below a folder with their options, except those of Hydra and W&B sweeps."""
     options_of = {}
     for folder in sorted(path for path in configs.rglob("*") if path.is_dir()):
         name = folder.relative_to(configs).as_posix()
@@ -65,7 +65,7 @@ def value_at(content: Any, key: str) -> list[Any]:
 
 
 class Files:
-    """The files of configuration folders: which options exist, what their defaults lists choose, which sets a key.
+    """The files of configuration folders: the options, what their defaults lists choose, and which file sets a key.
 
     If several folders hold a file of the same name, the first folder wins, as in Hydra.
     """

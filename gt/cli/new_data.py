@@ -1,4 +1,4 @@
-"""The data that a trained model predicts: those of its run, or new data read in the same way."""
+"""The data that a trained model is applied to: those of its run, or new data read in the same way."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +122,7 @@ def check_unchanged(task: Task, data: DataModule, overrides: Sequence[str]) -> N
 
 
 def check_schema(model: Schema, data: Schema) -> None:
-    """Check that a model can read data of a schema, read as in training, and predicts their targets.
+    """Check that a model can read data of this schema, which were read as in training, and predict their targets.
 
     Raises:
         UserError: names the first difference.

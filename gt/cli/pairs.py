@@ -24,7 +24,7 @@ def ask_pairs(data: DataModule, path: Path) -> None:
             in the first two.
 
     Raises:
-        UserError: the model does not predict links between such nodes, or the table has fewer columns.
+        UserError: the model does not predict links, the data already name the pairs, or the table has one column.
     """
     if isinstance(data, Stored) and data.schema.level == "link" and not isinstance(data, LinkData):
         raise UserError(f"--pairs {path}: these data already name the pairs within each graph: leave it out")

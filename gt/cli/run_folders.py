@@ -104,7 +104,7 @@ def unfinished_run(run_dir: str, command: Sequence[str]) -> Path | None:
 
     Args:
         run_dir: ``hydra.run.dir``; its interpolations match anything.
-        command: the overrides that the run was started with, in any order; empty for those of any command.
+        command: the overrides that the run was started with, in any order; empty to accept any.
     """
     parts, ages = INTERPOLATION.split(run_dir), {}
     for folder in map(Path, glob.glob("*".join(map(glob.escape, parts)))):

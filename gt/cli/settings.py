@@ -96,7 +96,7 @@ def ranked(results: Iterable[Job], pruned: Iterable[Job] = ()) -> list[list[Job]
 
 
 def comparable(jobs: list[Job]) -> list[Job]:
-    """Jobs of one setting by one criterion; jobs that fell back to the loss, as it was undefined, get NaN."""
+    """Jobs of one setting by one criterion; jobs that fell back to the loss get NaN, as it was undefined for them."""
     reference_job = next((job for job in jobs if job["criterion"] != "loss"), jobs[0])
     measure = {name: reference_job[name] for name in ("criterion", "mode")}
     return [

@@ -33,7 +33,7 @@ def suggestion(name: str, options: Collection[str], section: Any, path: str = ""
 
 
 def keys_by_name(section: Any, path: str) -> dict[str, list[str]]:
-    """The dotted keys of a section by their last part, the shortest first."""
+    """The dotted keys of a section by their last part, those with the fewest parts first."""
     keys: dict[str, list[str]] = {}
     plain = OmegaConf.to_container(section, resolve=False)
     for key in sorted(leaves(plain, f"{path}." if path else ""), key=lambda key: key.count(".")):

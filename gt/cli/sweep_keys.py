@@ -11,7 +11,7 @@ from gt.cli.seeds import key_of
 from gt.cli.settings import Job, ranking_score, setting
 
 MIN_SETTINGS = 8  # to estimate importance
-LOG_RATIO = 50.0  # of the largest to the smallest positive number, from which an axis is logarithmic
+LOG_RATIO = 50.0  # of the largest to the smallest positive number, above which an axis is logarithmic
 COSTS = {"seconds_per_batch": "seconds a batch", "parameters": "parameters"}  # keys of a result, with their titles
 
 
@@ -57,9 +57,10 @@ def finite(settings: Sequence[list[Job]]) -> list[list[Job]]:
 
 
 def importance(settings: Sequence[list[Job]]) -> dict[str, float]:
-    """The importance of each key for the scores, the largest first; empty for fewer than `MIN_SETTINGS` settings.
+    """The importance of each key for the scores, the largest first.
 
-    Permutation importance (Breiman 2001) in a random forest, normalised to a sum of 1.
+    Permutation importance (Breiman 2001) in a random forest, normalised to a sum of 1. Empty for fewer than
+    `MIN_SETTINGS` settings or fewer than two keys.
     """
     defined = finite(settings)
     columns = values_by_key(defined)

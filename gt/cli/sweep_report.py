@@ -75,7 +75,7 @@ def write_page(folder: Path, outcome: Outcome, command: str) -> Path:
     png = render(figure)
     write_bytes(folder / "ranking.png", png)
     best, total = len(outcome.same_criterion[:MAX_DRAWN]), len(outcome.settings)
-    omitted = f" The {best} best of {total} settings." if len(outcome.same_criterion) > MAX_DRAWN else ""
+    omitted = f" Only the {best} best of {total} settings are drawn." if len(outcome.same_criterion) > MAX_DRAWN else ""
     if outcome.metric_column:
         omitted += (
             f" Only settings measured by {outcome.settings[0][0]['criterion']} are drawn; the others are in the tables."

@@ -97,13 +97,13 @@ def write_attended(models: Models, data: DataModule, split: str, device: torch.d
         UserError: see `check_attended`; the file cannot be written.
     """
     path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-    samples, names, too_large = [], [name for name, _ in attention_layers(models.tasks[0].net)], 0
+    samples, names, skipped = [], [name for name, _ in attention_layers(models.tasks[0].net)], 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for attention in attention_of(models, data, split, device):
                 if not attention.weights:
-                    too_large += 1
+                    skipped += 1
                     continue
                 samples.append(attention.sample)
                 arrays: dict[str, Any] = {"rows": attention.rows, "labels": np.array(attention.labels, dtype=str)}
@@ -115,9 +115,7 @@ def write_attended(models: Models, data: DataModule, split: str, device: torch.d
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another path") from None
     size = f"{path.stat().st_size / 1e6:,.1f} MB"
-    omitted = (
-        f"; {pluralise(too_large, 'sample')} of more than {max_nodes(models):,} nodes left out" if too_large else ""
-    )
+    omitted = f"; {pluralise(skipped, 'sample')} of more than {max_nodes(models):,} nodes left out" if skipped else ""
     return f"of {pluralise(len(samples), 'sample')} in {pluralise(len(names), 'layer')}, {size}: {path}{omitted}"
 
 

@@ -159,7 +159,7 @@ def summary(schema: Schema, calibration: Calibration, prediction: Tensor, target
             warnings.append("warning: all validation targets are of one class: this says nothing about others")
         if calibration.temperature != 1.0 and len(labels) < MIN_TARGETS:
             warnings.append(
-                f"warning: {pluralise(len(labels), 'validation target')} hardly determine a temperature: "
+                f"warning: too few validation targets ({len(labels)}) for a reliable temperature: "
                 f"use {MIN_TARGETS} or more"
             )
     if calibration.temperature != 1.0:

@@ -59,7 +59,7 @@ def example_of(batches: Sequence[GraphBatch]) -> GraphBatch:
     """
     candidates = [batch for batch in batches if batch.num_nodes > 2 and batch.num_edges > 2]
     if not candidates:
-        raise UserError("tracing needs an example graph with three nodes and three edges: none of these has")
+        raise UserError("tracing needs an example graph with at least three nodes and three edges: there is none here")
     return min(candidates, key=lambda batch: batch.num_nodes)
 
 

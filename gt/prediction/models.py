@@ -52,7 +52,7 @@ class Models:
         answers: whether the outputs of the heads are needed, not just what comes before them.
 
     Raises:
-        UserError: a task does not match the first, a model has no dropout or a head without embeddings, or answers are
+        UserError: a task does not match the first, no model has dropout, a head has no embeddings, or answers are
             needed from a task trained without labels.
     """
 
@@ -67,7 +67,7 @@ class Models:
         if passes and not any(dropout_modules(task.net) for task in tasks):
             raise UserError("the model has no dropout to leave on: give several runs instead")
         if embed and not hasattr(getattr(tasks[0].net, "head", None), "mlp"):
-            raise UserError("embeddings are the input of gt.heads.Head, but this model has another head")
+            raise UserError("embeddings are what gt.heads.Head predicts from, but this model has another head")
         if embed and getattr(getattr(tasks[0].net, "head", None), "dot", False):
             raise UserError(
                 "this model has no embeddings of links: its head maps nodes and multiplies the results of two"
@@ -198,7 +198,7 @@ def dropout_on(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def captured_embeddings(net: Any) -> Iterator[list[Tensor]]:
-    """Collect the inputs of the last layers of the head during calls of a network, one tensor for each call."""
+    """Collect the inputs of the head's last layers while a network runs, one tensor for each call of these layers."""
     parts: list[Tensor] = []
     handle = net.head.mlp.register_forward_pre_hook(lambda module, arguments: parts.append(arguments[0]))
     try:

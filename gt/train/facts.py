@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
 
 
 def dataset(data: DataModule) -> dict[str, Any]:
-    """Name of the data, number of samples in each split, and a fingerprint of the contents."""
+    """Name of the data, number of samples in each split, and a fingerprint of what they were made from."""
     source = getattr(data, "source", None)
     info: dict[str, Any] = {
         "samples": {split: len(data.dataset(split)) for split in ("train", "valid", "test") if data.has(split)}

@@ -66,7 +66,7 @@ class Step:
         return self.weights + self.gradients + self.optimiser
 
     def fitting(self, memory: int) -> int:
-        """The largest batch size for a device of so many bytes, if activations are proportional to it."""
+        """The largest batch size for a device with ``memory`` bytes, if activations are proportional to it."""
         return max(0, int((USABLE * memory - self.state) * self.size / max(1, self.activations)))
 
 

@@ -119,7 +119,7 @@ class Watch(threading.Thread):
         return how_to_resume(self.folder)
 
     def end(self, patience: float) -> None:
-        """Wait up to so many seconds for each process to end by itself, then kill it."""
+        """Wait up to ``patience`` seconds for each process to end by itself, then kill it."""
         self.over.set()
         if not self.lost.is_set():
             self.join()

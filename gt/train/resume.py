@@ -118,7 +118,7 @@ def check_data(saved: str | None, current: str | None, advice: str) -> None:
     before, after = (json.loads(key or "{}") for key in (saved, current))
     for fields in (before, after):
         if isinstance(files := fields.get("files"), dict):
-            fields["files"] = list(files.values())  # compare their order, not their names
+            fields["files"] = list(files.values())  # compared in order, whatever their names
     if not before or not after:  # absent from checkpoints of earlier versions
         return
     after = {key: value for key, value in after.items() if key != FOLDS or key in before}
@@ -179,7 +179,7 @@ def check_processes(trainer: Any, checkpoint: Mapping[str, Any]) -> None:
     before, now = checkpoint.get(PROCESSES, trainer.world_size), trainer.world_size
     if before != now:
         raise UserError(
-            f"this run was trained by {before} process{'es' * (before > 1)} and would resume with {now}, and other "
+            f"this run was trained by {before} process{'es' * (before > 1)} and would resume with {now}, on other "
             f"batches: set trainer.devices={before // trainer.num_nodes or 1}, or start a new run"
         )
 

@@ -82,17 +82,17 @@ class Sharded(ModelParallelStrategy):
         self._scalars = {f"net.{name}": net.get_parameter(name) for name in scalars}
 
     def on_validation_start(self) -> None:
-        self._unshard(whole=True)
+        self._set_sharding(whole=True)
 
     def on_validation_end(self) -> None:
         assert self.lightning_module is not None
         if self.lightning_module.trainer.state.fn == "fit":
-            self._unshard(whole=False)
+            self._set_sharding(whole=False)
         else:
             self.on_test_end()
 
     def on_test_start(self) -> None:
-        self._unshard(whole=True)
+        self._set_sharding(whole=True)
 
     def on_test_end(self) -> None:
         task: Any = self.lightning_module
@@ -106,7 +106,7 @@ class Sharded(ModelParallelStrategy):
         for (_, layer), (_, sharded) in zip(attention_layers(task.net), attention_layers(net), strict=True):
             layer.used = sharded.used
 
-    def _unshard(self, whole: bool) -> None:
+    def _set_sharding(self, whole: bool) -> None:
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():
             if isinstance(module, FSDPModule):

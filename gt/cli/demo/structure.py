@@ -110,7 +110,7 @@ def draw(reach: Reach, title: str, path: Path) -> None:
         axes.set_xticks(distances, [*map(str, range(FARTHEST + 1)), "further"], fontsize=8)
         axes.set_title(f"layer {layer}", fontsize=9)
         axes.set_xlabel("hops away in the withheld graph", fontsize=8)
-        axes.set_ylim(0, 1.08 * float(max(shares.max() for shares in (*reach.share, reach.even))))
+        axes.set_ylim(0, 1.08 * float(max(values.max() for values in (*reach.share, reach.even))))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         if layer % across == 0:

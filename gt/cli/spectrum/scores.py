@@ -51,7 +51,7 @@ def sentence(lead: Estimate, other: str) -> str:
     better, word = (lead, "better") if lead.mean > 0 else (lead.negative(), "worse")
     than = f"{word} than the {other}"
     if lead.n == 1:
-        return f"{format_number(better.mean)} {than} (one seed: not comparable with the noise)"
+        return f"{format_number(better.mean)} {than} (one seed: whether this exceeds the noise is unknown)"
     if not better.error:
         return f"{format_number(better.mean)} {than}, with each of {lead.n} seeds"
     errors = f"{better.mean / better.error:.1f} standard errors, {lead.n} seeds"

@@ -31,7 +31,7 @@ from gt.cli.trials.grid import Grid
 from gt.cli.trials.search import Search, distribution, lines, split
 from gt.data.machine import cpus
 from gt.errors import UserError, shell_override
-from gt.schema import format_number as format_number
+from gt.schema import format_number
 from gt.train.construct import constructing, import_object
 from gt.train.job import CLAIMS, FAILURE, PREPARED, PRUNED, RESULT, read_json, write_json
 from gt.train.study import FILES, STUDY, import_optuna, load, storage
@@ -73,7 +73,7 @@ class Sweep:
         self.space = {each.key_or_group: distribution(each, options.get(each.key_or_group, ())) for each in swept}
         self.active: list[Trial] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self.claims = open(folder / CLAIMS, "w")  # noqa: SIM115  stays open, and its locks held, until this process ends
+        self.claims = open(folder / CLAIMS, "w")  # noqa: SIM115  open, and its locks held, until this process ends
         with self.lock():
             self.study = self.open_study(folder / FILES[search.storage])
         self.mode = "max" if self.study.directions[0].name == "MAXIMIZE" else "min"

@@ -66,10 +66,10 @@ class AttentionByHop(Callback):
 
 
 def sample_graphs(data: DataModule) -> GraphBatch | None:
-    """`NUM_GRAPHS` graphs of the validation split, from the smallest to those of `MAX_NODES` nodes; None without any.
+    """`NUM_GRAPHS` graphs of the validation split, from the smallest to those of `MAX_NODES` nodes.
 
     If all have more nodes, fewer of the smallest graphs, with no more node pairs in total. For links of a single graph,
-    that graph.
+    that graph. None without such a split, or if all graphs are too large.
     """
     if not data.has("valid"):
         return None

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FrozenNorms(Callback):
-    """Keeps frozen batch norms in eval mode, with their saved statistics; `gt.train.task.Task` adds it by itself."""
+    """Keeps frozen batch norms in eval mode, with saved statistics; `gt.train.task.Task` adds it automatically."""
 
     def on_train_batch_start(  # not `on_train_epoch_start`, which a run that resumes within an epoch skips
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

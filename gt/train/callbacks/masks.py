@@ -10,7 +10,7 @@ from gt.train.length import all_steps
 
 
 class MaskSchedule(Callback):
-    """Advances each `gt.masks.Schedule` of a network; `gt.train.task.Task` adds it by itself.
+    """Advances each `gt.masks.Schedule` of a network; `gt.train.task.Task` adds it automatically.
 
     Masks change between epochs, or between steps if the training is limited by steps alone.
     """

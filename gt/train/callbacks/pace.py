@@ -25,7 +25,7 @@ class Pace(Callback):
     """Logs ``speed/graphs_per_s``, ``speed/nodes_per_s`` (``tokens_per_s`` for texts) and ``speed/edges_per_s``.
 
     They cover all ranks, without padding, since the last logged step, excluding validation. Also logs
-    ``memory/peak_gib``, the peak memory of this process, or on a GPU that of the GPU.
+    ``memory/peak_gib``, the peak memory of this process: on a GPU what it allocated there, else that of the host.
     """
 
     def __init__(self) -> None:

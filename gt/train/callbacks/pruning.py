@@ -37,10 +37,10 @@ class Pruning(pl.Callback):
         value = self.sign * float(trainer.callback_metrics[self.monitor])
         if not math.isnan(value):  # undefined on these samples
             self.best = max(self.best, value)
-        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_given_up()):
+        if trainer.strategy.broadcast(trainer.is_global_zero and self._is_pruned()):
             raise Pruned(f"{self.monitor} {self.sign * self.best:.4g} after {self.validations} validations")
 
-    def _is_given_up(self) -> bool:
+    def _is_pruned(self) -> bool:
         trial, path = trial_of(self.run), file_in(self.run.parent)
         if trial is None or path is None or math.isinf(self.best):
             return False

@@ -110,7 +110,7 @@ def timing_summary(timed: dict[str, Times], cases: Cases) -> str:
 def time_close_calls(
     net: nn.Module, batches: Iterable[GraphBatch], half: bool, context: Context, cached: Iterable[str] = ()
 ) -> Iterator[tuple[str, Times]]:
-    """Time the backends of each class of batches, except cached ones, for which the cost table is inconclusive."""
+    """Time the backends for each class of batches on which the cost table is inconclusive, except cached ones."""
     done = set(cached)
     for batch in batches:
         for layer, state, inputs, pairs in attention_calls(net, batch, half, context):
