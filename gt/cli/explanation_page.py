@@ -27,8 +27,8 @@ def page(answer: Explanation) -> str:
     """Render the HTML page, with all pictures embedded."""
     faithful = ([name, format_number(value)] for name, value in answer.faithfulness.items())
     parts = [
-        f"<p>Prediction {html.escape(answer.prediction)}; target {html.escape(answer.target)}. Explained is the "
-        f"{html.escape(answer.explained)}: red increases it, blue decreases it.</p>",
+        f"<p>Prediction {html.escape(answer.prediction)}; target {html.escape(answer.target)}. Explained here: "
+        f"the {html.escape(answer.explained)}; red increases it, blue decreases it.</p>",
         f"<p>{html.escape(answer.note)}</p>" if answer.note else "",
     ]
     for name, values in answer.scores.items():

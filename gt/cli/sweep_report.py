@@ -83,7 +83,7 @@ def write_page(folder: Path, outcome: Outcome, command: str) -> Path:
     text = (
         "A dot is one run; a bar is the mean of a setting with its 95 % confidence interval, by Student's t over its "
         f"runs. {_interval_note(outcome)}{omitted} Differences are paired by seed and split; of twenty settings that "
-        "do not differ, one seems to."
+        "do not differ, about one will seem to."
     )
     body = [
         f"<p>Overrides of all runs: <code>{html.escape(' '.join(outcome.shared) or 'none')}</code>.</p><p>{text}</p>",

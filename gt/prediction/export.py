@@ -119,7 +119,7 @@ def save_compiled(program: ExportedProgram, inputs: Sequence[str], path: Path) -
     try:
         get_cpp_compiler()
     except exc.InvalidCxxCompiler:
-        raise UserError("PyTorch finds no C++ compiler: install one (apt install g++), or name it by CXX") from None
+        raise UserError("PyTorch finds no C++ compiler: install one (apt install g++), or set CXX") from None
     with warnings.catch_warnings(), atomic_file(path) as file:
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # as in `save_onnx`
         aoti_compile_and_package(program, package_path=file)

@@ -29,7 +29,7 @@ def run_metadata(cfg: DictConfig, data: DataModule, net: nn.Module) -> dict[str,
     """The whole configuration together with the metadata of the run, as plain values for loggers.
 
     ``command`` repeats the run; ``commit`` is that of the working directory or else of this package, with a ``+`` if
-    there are uncommitted changes; ``dataset`` includes a fingerprint of the data.
+    there are uncommitted changes; ``dataset`` includes a fingerprint of what the data were made from.
     """
     return {
         **OmegaConf.to_container(cfg, resolve=True),  # type: ignore[dict-item]
