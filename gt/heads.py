@@ -111,7 +111,7 @@ class Head(nn.Module):
             raise ValueError(f"a dot product is one number, but links have {schema.outputs} targets: choose dot=false")
         pools = list(pool) if isinstance(pool, Sequence) else [pool]
         if not pools:
-            raise ValueError("pool is empty: a head needs at least one pooling")
+            raise ValueError("pool is empty: a head needs at least one")
         factories = pools if schema.level == "graph" and not schema.pointer else []
         self.pools = nn.ModuleList(
             factory if isinstance(factory, nn.Module) else factory(width) for factory in factories

@@ -15,7 +15,7 @@ class Keyed(Protocol):
 def full_key(part: Keyed) -> dict[str, Any]:
     """A part's JSON-serialisable key and, for a class outside this package, its name and source code.
 
-    The source is that of the modules of the class and of its bases outside this package, by module name; if it is
+    The source is that of the modules of the class and of its bases down to this package's, by module name; if it is
     unavailable, as for a class defined interactively, it is left out.
     """
     sources: dict[str, str] = {}

@@ -49,9 +49,9 @@ class LinkRanks(Metric):
         link_score, weight = score[is_link], weight[is_link]
         if len(question) and not is_link[0]:
             raise ValueError("rivals must follow the link that they are ranked against")
-        rival_score = link_score[question]
-        ahead = (score > rival_score).float() + 0.5 * (score == rival_score).float()
-        ahead = ahead.masked_fill(score.isnan() | rival_score.isnan(), torch.nan)
+        own_link_score = link_score[question]  # of the link that each row is ranked against
+        ahead = (score > own_link_score).float() + 0.5 * (score == own_link_score).float()
+        ahead = ahead.masked_fill(score.isnan() | own_link_score.isnan(), torch.nan)
         exclusions = ((is_link,), (is_link, role == Role.LINKED), (is_link, role >= Role.LINKED))
         ranks = [
             1

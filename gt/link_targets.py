@@ -11,4 +11,4 @@ class Role(IntEnum):
     ASKED = 0  # a pair of the data
     RIVAL = 1  # the link's source and another node
     LINKED = 2  # a rival that is also linked, excluded from filtered ranks
-    ITSELF = 3  # the source paired with itself, also excluded from extended ranks
+    ITSELF = 3  # the source paired with itself, excluded only from extended ranks

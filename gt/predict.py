@@ -4,7 +4,7 @@ By default a split of the run's own data is predicted; ``data.root=FOLDER`` and 
 data, ``data.path=FILE`` or ``data=NAME``, need neither targets nor splits: every row is predicted, in the order of the
 file and next to its own columns; rows that cannot be read stay empty and are listed. They are read as in training, with
 the same columns, categories, classes and tokens. Several runs, or a folder of runs, form an ensemble: the mean of their
-predictions, and its deviation. For benchmarks with a submission format, a submission file is written as well.
+predictions, and their deviation. For benchmarks with a submission format, a submission file is written as well.
 """
 
 import argparse

@@ -42,7 +42,7 @@ def main() -> None:
         raise UserError(f"give one folder at a time, not {', '.join(map(str, folders))}")
     top = folders[0] if folders else Path("runs")
     if options.delete and not filters:
-        raise UserError("--delete needs a KEY=PATTERN such as state=stopped: it would delete every run")
+        raise UserError("--delete needs a KEY=PATTERN such as state=stopped: without one it would delete every run")
     all_runs = list(runs_below(top)) if folders or top.is_dir() else []
     for key in options.show:
         check_key(all_runs, key)

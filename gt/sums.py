@@ -97,14 +97,14 @@ def pair_ends(pairs: Pairs) -> tuple[Ends, Ends]:
 
 
 def segment_sum(rows: Tensor, index: Tensor, ptr: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum rows (R, d) by segments, to (N, d): output n is the weighted sum of rows ``index[ptr[n]:ptr[n + 1]]``."""
+    """Sum rows (R, d) by segments, to (N, d): output n sums rows ``index[ptr[n]:ptr[n + 1]]``, weighted if given."""
     return F.embedding_bag(
         index, rows.contiguous(), ptr, mode="sum", include_last_offset=True, per_sample_weights=weights
     )
 
 
 def scatter_sum(messages: Tensor, ends: Ends) -> Tensor:
-    """Sum messages (E, d) over the edges of each node, to (N, d); not differentiable, see `add_up`."""
+    """Sum messages (E, d) over the edges of each node, to (N, d); see `add_up` for its gradients."""
     if plain():  # a compiler fuses it with the computation of messages
         return messages.new_zeros(ends.count, messages.shape[1]).index_add(0, ends.node, messages)
     return segment_sum(messages, ends.order, ends.ptr)

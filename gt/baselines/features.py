@@ -71,7 +71,7 @@ class Surroundings:
                 yield gather(self.graphs, part)
 
     def hops(self, batch: GraphBatch) -> list[np.ndarray]:
-        """Three (N, F) arrays: each node's own features, and their means over neighbours one and two hops away.
+        """Three (N, F) arrays: each node's own features, their mean over its neighbours, and the mean of those means.
 
         A node's own features are the logarithms of its degrees, its channels, and the mean channels of incoming edges.
         """

@@ -16,7 +16,7 @@ Matrix: TypeAlias = "np.ndarray | sparse.csr_array"
 ROUNDS = (50, 200)  # minimum and maximum boosting rounds
 MAX_TREES = 2000  # as a round grows a tree per class
 CHUNK_ROWS = 10_000  # rows predicted at once, which scikit-learn copies as float64
-SHRINKAGE = 10.0  # L2 penalty of leaves, as good as or better than others on BBBP, ESOL and Lipophilicity
+SHRINKAGE = 10.0  # L2 penalty of leaves, none better in validation on BBBP, ESOL and Lipophilicity
 MIN_PROBABILITY = 1e-6
 
 
@@ -79,7 +79,7 @@ def boosted(schema: Schema, y: np.ndarray, train: Matrix, features: Matrix, seed
 
 
 def _fit_classifier(schema: Schema, y: np.ndarray, train: Matrix, features: Matrix, model: Any) -> Tensor:
-    """(predicted rows, classes) log-probabilities; `MIN_PROBABILITY` for classes missing in training."""
+    """(predicted rows, classes) log-probabilities; that of `MIN_PROBABILITY` for classes missing in training."""
     if len(np.unique(y)) < 2:
         return constant_prediction(schema, torch.from_numpy(y)).expand(features.shape[0], -1)
     with Progress(SpinnerColumn(), TextColumn("fitting"), TimeElapsedColumn()) as bar:

@@ -1,7 +1,7 @@
 """``python -m gt.bench``: compare the cost of a training step with standard PyG and PyTorch alternatives.
 
 Times the networks of this package in a bare loop and with the trainer, and PyG's GPSConv or PyTorch's
-TransformerEncoder of the same shape, in turns and in one process. Writes a table (JSON) and a picture.
+TransformerEncoder of the same shape, in turn and in one process. Writes a table (JSON) and a picture.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from gt.train.job import write_json
 
 def table(rows: Sequence[Row]) -> Table:
     """One row per program."""
-    out = Table(title="a training step; programs timed in turns; median ± half the interquartile range")
+    out = Table(title="a training step; programs timed in turn; median ± half the interquartile range")
     for name in ("shape", "program"):
         out.add_column(name)
     for name in ("ms", "vs gt", "per second", *PARTS, "memory", "GFLOP", "of peak"):

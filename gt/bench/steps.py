@@ -1,4 +1,4 @@
-"""Timing of training steps and their parts, for several networks in turns, and with the trainer."""
+"""Timing of training steps and their parts, for several networks in turn, and with the trainer."""
 
 import statistics
 import time
@@ -92,7 +92,7 @@ class Row:
 
 
 def measure(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
-    """Time the network of a shape in a bare loop and with the trainer, and its rival, in turns."""
+    """Time the network of a shape in a bare loop and with the trainer, and its rival, in turn."""
     net, (name, make_rival) = shape.network().to(device), shape.rival
     batches = shape.batches(net, device, half)
     count = statistics.fmean(map(shape.count, batches))

@@ -42,7 +42,7 @@ def timed(step: Step, device: str, minimum: int, seconds: float) -> list[float]:
 def side_by_side(
     steps: dict[str, Step], device: str, rounds: int, minimum: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Time the steps in turns, so that other load on the machine affects all of them alike.
+    """Time the steps in turn, so that other load on the machine affects all of them alike.
 
     Before each timing a step runs once untimed, so that it finds its own data in caches and freed memory, as in a
     training loop.
