@@ -58,7 +58,7 @@ def build_panels(metric: str) -> dict[str, list[Any]]:
         "Attention": [
             panels.LinePlot(x="trainer/global_step", metric_regex=f"attention/.*/{hop}", title=f"attention {far}")
             for hop, far in (
-                ("hop_0", "to oneself"),
+                ("hop_0", "to the node itself"),
                 ("hop_1", "to neighbours"),
                 ("hop_2", "two hops away"),
                 ("hop_[3-6]", "three to six hops away"),
@@ -67,7 +67,7 @@ def build_panels(metric: str) -> dict[str, list[Any]]:
         ],
         "Speed": [
             panels.LinePlot(x="trainer/global_step", metric_regex="speed/.*", title="graphs, nodes, edges per second"),
-            line("data/wait", "data/padding", title="shares of data wait and padding"),
+            line("data/wait", "data/padding", title="shares of waiting for data and of padding"),
             line("memory/peak_gib", title="memory, GiB"),
         ],
         "Pictures": [
