@@ -92,7 +92,7 @@ class Stored(DataModule):
         return schema
 
     def _open_new(self, encodings: Sequence[Encoding], model_schema: Schema) -> Graphs:
-        """All graphs of data new to a trained model, in memory or in a temporary store that is removed with this."""
+        """All graphs of data new to a trained model, in memory or in a temporary store removed with this object."""
         source = self.source
         if source.in_memory:
             built = source.build_known(model_schema)

@@ -33,7 +33,7 @@ def parallel_map(
 
     At most ``2 * processes`` results wait to be consumed, so memory is bounded whatever the number of parts. Each
     process uses one thread. All of them end with the iterator, on an interrupt, and with this process, even if it is
-    killed. A single process or part, or a call within a worker, is computed in this process.
+    killed. With a single process or part, or within a worker, everything is computed in this process.
 
     Args:
         function: must be picklable, as must its results and the parts.

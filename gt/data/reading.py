@@ -107,7 +107,7 @@ def lines(path: Path, lenient: bool = False, longest: int = -1) -> Iterator[str]
         longest: maximum number of characters of a line; unlimited if negative.
 
     Raises:
-        UserError: the file is missing or incomplete; gives the line that is not text or too long.
+        UserError: the file is missing or incomplete, or a line is not text or too long; gives the line.
     """
     number = 0
     with open_bytes(path) as stream:
@@ -134,8 +134,8 @@ def read_text(path: Path) -> str:
     It is read as UTF-8 unless a byte order mark, or an XML declaration, says otherwise.
 
     Raises:
-        UserError: the file cannot be read, is truncated or empty, or decompresses to a suspicious size; gives the line
-            of bytes that are not text.
+        UserError: the file cannot be read, is truncated or empty, decompresses to a suspicious size, or has bytes that
+            are not text; gives their line.
     """
     with open_bytes(path) as stream:
         content = stream.read()

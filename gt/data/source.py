@@ -35,7 +35,7 @@ class Records:
     Attributes:
         table: the R rows as they are in the source, in its order.
         row: (S,) the row of each sample.
-        unreadable: by index of a row that is no sample, its location and the reason.
+        unreadable: by index of a row that is not a sample, its location and the reason.
     """
 
     table: pd.DataFrame

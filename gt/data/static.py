@@ -28,7 +28,7 @@ class Shape:
     graphs: int
 
     def holds(self, graphs: int, nodes: int, edges: int, max_nodes: int) -> bool:
-        """Whether a batch fits, with padding graphs of at most ``max_nodes`` nodes."""
+        """Whether a batch fits, ``max_nodes`` of its largest graph; padding graphs respect the limit of the shape."""
         spare = self.graphs - graphs
         return (
             spare > 0

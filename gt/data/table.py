@@ -111,7 +111,7 @@ def read_table(
         most: maximum number of rows to read from a text file, including the header.
 
     Raises:
-        UserError: the file is missing, damaged or empty, or gives the line that cannot be read.
+        UserError: the file is missing, damaged or empty, or a line cannot be read; gives the line.
     """
     kind = ending(path)
     if kind == ".parquet":

@@ -8,7 +8,7 @@ import pandas as pd
 from gt.data.files import print_line
 from gt.schema import UNLABELLED, Schema
 
-SMALL_VOCABULARY = 10  # this many distinct values may be classes or categories, however few rows each has
+SMALL_VOCABULARY = 10  # up to this many distinct values may be classes or categories, however few rows each has
 
 
 def tells_apart(distinct: int, count: int, chosen: bool = False) -> bool:

@@ -279,7 +279,7 @@ CASES: dict[str, dict[str, Case]] = {
         "open quote": ({f"{RAW}/edge.csv.gz": '0,1\n2,"1\n1,0\n0,1\n1,2\n2,0\n'},
          "@/ogbg_molhiv/raw/edge.csv.gz, row 2: '\"1' is not an integer"),
         "edge beyond": ({f"{RAW}/edge.csv.gz": "0,1\n2,1\n1,0\n0,1\n1,4\n2,0\n"},
-         "@/ogbg_molhiv/raw/edge.csv.gz, row 5: 4 is no node of its graph"),
+         "@/ogbg_molhiv/raw/edge.csv.gz, row 5: 4 is not a node of its graph"),
         "more nodes than rows": ({f"{RAW}/num-node-list.csv.gz": "3\n1\n2\n5\n"},
          "@/ogbg_molhiv/raw/node-feat.csv.gz has 10 rows, but num-*-list.csv.gz imply 11"),
         "graph without nodes": ({f"{RAW}/num-node-list.csv.gz": "3\n0\n3\n4\n"},

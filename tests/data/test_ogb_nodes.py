@@ -169,7 +169,7 @@ def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
 @pytest.mark.parametrize(
     ("name", "part", "text", "said"),
     [
-        ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5 + "0,5\n", "row 6: 5 is no node of the graph"),
+        ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5 + "0,5\n", "row 6: 5 is not a node of the graph"),
         ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5, "has 5 rows"),
         ("ogbn-arxiv", "raw/node-label.csv.gz", "1\n40\n1\n1\n1\n", "row 2: 40 is not one of 40 classes"),
         ("ogbn-arxiv", "raw/num-node-list.csv.gz", "2\n3\n", "2 graphs instead of 1"),

@@ -142,8 +142,8 @@ class LinkData(Stored, Sized):
     def negative_sampler(self) -> Negatives:
         """The sampler of the negatives in training."""
         edges = self.graph.batch.edge_index.numpy().T
-        unique = edges[edges[:, 0] <= edges[:, 1]]  # as edges go both ways
-        return self.source.negatives(np.concatenate([unique, self.graphs.splits["train"]]), self.graph.batch.num_nodes)
+        one_way = edges[edges[:, 0] <= edges[:, 1]]  # as edges go both ways
+        return self.source.negatives(np.concatenate([one_way, self.graphs.splits["train"]]), self.graph.batch.num_nodes)
 
     @cached_property
     def late_graph(self) -> SingleGraph:
@@ -180,11 +180,11 @@ class LinkData(Stored, Sized):
         """Evaluation uses the graph in memory: a worker would have to send a copy."""
         return self.workers if split == "train" else 0
 
-    def batches(self, split: str, **position: int) -> Batches:
+    def batches(self, split: str, **state: int) -> Batches:
         sizes = self.dataset(split).sizes
         if split == "train":
-            return LinkBatches(sizes, self.batch_size, shuffle=True, seed=self.seed, **position)
-        return Batches(sizes, 1, shuffle=False, seed=self.seed, **position)
+            return LinkBatches(sizes, self.batch_size, shuffle=True, seed=self.seed, **state)
+        return Batches(sizes, 1, shuffle=False, seed=self.seed, **state)
 
     def targets(self, split: str) -> Tensor:
         if split == "train":

@@ -233,9 +233,9 @@ class NodeData(Stored):
         """The whole graph stays in the training process: a worker would have to send a copy each epoch."""
         return 0 if isinstance(self._datasets[split].sampler, Full) else self.workers
 
-    def batches(self, split: str, **position: int) -> Steps:
+    def batches(self, split: str, **state: int) -> Steps:
         dataset = self.dataset(split)
-        return Steps(dataset.sampler.steps(len(dataset), position.get("world", 1)), split == "train", **position)
+        return Steps(dataset.sampler.steps(len(dataset), state.get("world", 1)), split == "train", **state)
 
     def targets(self, split: str) -> Tensor:
         return tensor(self.graphs.nodes["y"][np.asarray(self.graphs.splits[split], np.int64)])

@@ -106,7 +106,7 @@ def _refuse_two(table: Table, names: Sequence[str], shares: Mapping[str, tuple[f
 
 
 def _texts(cells: np.ndarray) -> list[str]:
-    """The non-empty cells among the first `SAMPLE` that are text."""
+    """The text among the first `SAMPLE` non-empty cells."""
     return [cell for cell in cells[~pd.isna(cells)][:SAMPLE] if isinstance(cell, str)]
 
 

@@ -71,8 +71,8 @@ def reason(text: str) -> str:
 def not_one_smiles(text: str) -> str | None:
     """Why a text is not the SMILES of one molecule: an InChI, a reaction or several molecules; None otherwise.
 
-    Dot-separated parts of one SMILES, such as the ions of a salt, are one molecule. What follows a space may be a name,
-    as which RDKit reads it.
+    Dot-separated parts of one SMILES, such as the ions of a salt, are one molecule. RDKit reads what follows a space as
+    a name, and it may be one.
     """
     if text.startswith(INCHI):
         return "InChI instead of SMILES: convert it with RDKit's Chem.MolToSmiles(Chem.MolFromInchi(...))"

@@ -102,9 +102,8 @@ def _tables() -> tuple[list[np.ndarray], list[np.ndarray]]:
     ]
     bonds = [
         indices(chem.BondType.values, "possible_bond_type_list"),
-        indices(
-            chem.BondStereo.values, "possible_bond_stereo_list"
-        ),  # OGB raises for other values; here they become STEREOANY
+        # OGB raises for values outside its list; here they become STEREOANY
+        indices(chem.BondStereo.values, "possible_bond_stereo_list"),
         np.arange(2),
     ]
     return atoms, bonds

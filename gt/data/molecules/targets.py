@@ -40,12 +40,14 @@ class Targets:
         return len(self.classes) if self.kind == "multiclass" else self.y.shape[1]
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """The targets of some rows as model input: (rows,) int64 classes, or (rows, outputs) float32."""
+        """The targets of some rows in the form a model expects: (rows,) int64 classes, or (rows, outputs) float32."""
         y = self.y[rows]
         return y[:, 0].astype(np.int64) if self.kind == "multiclass" else y.astype(np.float32)
 
     def strata(self, rows: np.ndarray, name: str) -> np.ndarray:
         """(rows,) the strata of a stratified split: the class, or the decile of a regression target.
+
+        Fewer than 100 rows have fewer quantiles.
 
         Raises:
             UserError: there are several targets.

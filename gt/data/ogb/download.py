@@ -80,7 +80,7 @@ def locate(name: str, root: Path, store_bytes: int = 0) -> Path:
     Args:
         name: the dataset, of any level.
         root: the parent of the dataset's folder.
-        store_bytes: size of the store that will be built from the files under the same root, if known.
+        store_bytes: size of the store that will then be built under the same root, if known.
 
     Raises:
         UserError: an unknown name, an incomplete folder or one of an older release, or a failed download.

@@ -1,7 +1,7 @@
 """Graph-level datasets of the Open Graph Benchmark (Hu et al. 2020), read from OGB's raw CSV files.
 
-OGB's own classes pickle what they read; here the CSV files are read directly, a few graphs at a time. `OGBGraphs` is
-the base class, `OGBMolecules` reads molecules; other kinds of graphs have a module each.
+OGB's own classes pickle what they read; here the CSV files are read directly, in pieces. `OGBGraphs` is the base
+class, `OGBMolecules` reads molecules; other kinds of graphs have a module each.
 """
 
 import csv
@@ -89,8 +89,8 @@ class OGBGraphs(Source):
 class OGBMolecules(OGBGraphs):
     """Molecules with 9 categories per atom, 3 per bond, and binary or regression tasks, partly unlabelled (NaN).
 
-    Each bond, stored once in the files, becomes an edge in either direction. Splits are by scaffold. Regression targets
-    are standardised on the training set and learned by squared error, as the metric is its root.
+    Each bond, stored once in the files, becomes two edges, one in each direction. Splits are by scaffold. Regression
+    targets are standardised on the training set and learned by squared error, as the metric is its root.
     """
 
     version = 2

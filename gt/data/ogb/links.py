@@ -60,7 +60,7 @@ def build(name: str, root: Path) -> Graphs:
     raw = files(name, locate(name, root))
     nodes = one_graph(raw["num-node-list"])
     pairs = numbers(raw["edge"], 2, np.int64, int(counts(raw["num-edge-list"], 1)[0]))
-    refuse(raw["edge"], (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
+    refuse(raw["edge"], (pairs < 0) | (pairs >= nodes), pairs, "is not a node of the graph")
     split_arrays = {part: arrays(raw[part]) for part in SPLITS}
     splits = _links(raw, split_arrays, nodes)
 
@@ -143,7 +143,7 @@ def _links(raw: Mapping[str, Path], split_arrays: Mapping[str, Mapping[str, np.n
                 raise UserError(f"{path}: links have the shape {pairs.shape} instead of two columns")
             if not len(pairs):
                 raise UserError(f"{path} has no links: replace the file by OGB's")
-            refuse(path, (pairs < 0) | (pairs >= nodes), pairs, "is no node of the graph")
+            refuse(path, (pairs < 0) | (pairs >= nodes), pairs, "is not a node of the graph")
     return splits
 
 
@@ -159,7 +159,7 @@ def _hidden(pairs: np.ndarray, splits: Arrays, nodes: int) -> np.ndarray:
 
 
 def _collaboration(path: Path, weight: np.ndarray, year: np.ndarray, last: int) -> np.ndarray:
-    """(K, 2) float32: the logarithm of the number of papers (K, 1), and their age in decades from their year (K, 1)."""
+    """(K, 2) float32: the logarithm of the papers (K, 1) of a year (K, 1), and decades from it to ``last``."""
     refuse(path, ~(weight >= 1), weight, "papers written together")
     return np.column_stack([np.log(weight), (last - year) / 10]).astype(np.float32)
 

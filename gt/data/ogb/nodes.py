@@ -99,7 +99,7 @@ def build(name: str, root: Path, undirected: bool = True) -> Graphs:
     lines = int(counts(raw["num-edge-list"], 1)[0])
     id_dtype: DType = np.int32
     ends = numbers(raw["edge"], 2, id_dtype, lines)
-    refuse(raw["edge"], (ends < 0) | (ends >= nodes), ends, "is no node of the graph")
+    refuse(raw["edge"], (ends < 0) | (ends >= nodes), ends, "is not a node of the graph")
     if name == "ogbn-proteins":
         return proteins(raw, nodes, ends)
     if undirected or info["add_inverse_edge"] == "True":

@@ -19,8 +19,8 @@ STRENGTHS = 7  # kinds of evidence for an association of two proteins, each from
 class ProteinAssociations(OGBGraphs):
     """ogbg-ppa: 158,100 graphs without node features, edges with 7 strengths in [0, 1], 37 classes, split by species.
 
-    Every node has the same category, 0. Each association, stored once in the files, becomes an edge in either
-    direction, 359 million in all. Strengths are float32, which their three decimals in the files require.
+    Every node has the same category, 0. Each association, stored once in the files, becomes two edges, one in
+    each direction, 359 million in all. Strengths are float32, which their three decimals in the files require.
 
     Args:
         root: the folder that holds, or will hold, ``ogbg_ppa``.

@@ -66,7 +66,7 @@ class Piece:
         return slice(self.first, self.first + len(self.sizes))
 
     def both_ways(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each line as two edges, one after the other in either direction: (G + 1,) offsets, (2, E) endpoints."""
+        """Each line as two consecutive edges, one in each direction: (G + 1,) offsets, (2, E) endpoints."""
         return pointers(2 * self.lines), np.stack([self.ends.ravel(), self.ends[:, ::-1].ravel()])
 
 
@@ -98,7 +98,7 @@ def pieces(
         node_counts, line_counts = sizes[graphs], lines[graphs]
         pairs = ends.take(int(line_counts.sum()))
         invalid = (pairs < 0) | (pairs >= np.repeat(node_counts, line_counts)[:, None])
-        refuse(files["edge"], invalid, pairs, "is no node of its graph", first_row)
+        refuse(files["edge"], invalid, pairs, "is not a node of its graph", first_row)
         tables = {name: reader.take(int(node_counts.sum())) for name, reader in node_tables.items()}
         tables |= {name: reader.take(int(line_counts.sum())) for name, reader in edge_tables.items()}
         yield Piece(low, node_counts, line_counts, pairs, tables)

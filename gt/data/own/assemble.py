@@ -184,6 +184,6 @@ def _split_rows(table: Table | None, targets: Targets, choices: Choices, name: s
 
 
 def _excluded(table: Table | None, targets: Targets, of_graphs: bool) -> dict[str, int]:
-    """How many samples are in no split because they have none, and how many graphs because they have no target."""
+    """How many samples are in no split because their cell is empty, and how many graphs because they have no target."""
     without = 0 if table is None else int(without_split(table.columns.get("split", np.empty(0))).sum())
     return {"no split": without, "no target": int((~targets.labelled).sum()) if of_graphs else 0}

@@ -20,7 +20,7 @@ def read_table(
     aliases: Mapping[str, str] = MappingProxyType({}),
     text_columns: Collection[str] = (),
 ) -> Table:
-    """Read a file with a header: integers as int64, floats as float64 (empty: NaN), text and ids as objects (or None).
+    """Read a file with a header: integers as int64, floats as float64, text and ids as objects; empty is NaN or None.
 
     Id columns get their canonical names; ``header`` keeps those of the file.
 

@@ -44,7 +44,7 @@ def is_named(make: Callable[..., Any]) -> bool:
 
 
 def takes_split(make: "partial[Any]") -> bool:
-    """Whether a class has an unset ``split`` that defaults to training, as in LRGBDataset, ZINC and MalNetTiny."""
+    """Whether a class has an unset ``split`` whose default is training or None, as LRGBDataset, ZINC and MalNetTiny."""
     try:
         parameter = inspect.signature(make.func).parameters.get("split")
     except ValueError:  # some built-in callables have no signature

@@ -13,9 +13,9 @@ from gt.ranges import at_least
 class HiddenGrid(Puzzle):
     """How many of the neighbours of each cell of a square grid hold a mine?
 
-    The features of a cell are its name, the same in all graphs, and whether it holds a mine, as half of them do. Nodes
-    are in random order. Edges join adjacent cells; names are as informative, once the model has learned which are
-    adjacent.
+    The features of a cell are its name, the same in all graphs, and whether it holds a mine, with probability 1/2.
+    Nodes are in random order. Edges join adjacent cells; names are as informative, once the model has learned which
+    are adjacent.
 
     Args:
         side: cells per row and column.

@@ -29,7 +29,7 @@ class SequencePuzzle(Puzzle):
 class Copying(SequencePuzzle):
     """The copying problem (Hochreiter & Schmidhuber 1997; Arjovsky et al. 2016): repeat what came before a pause.
 
-    ``length`` random symbols, ``pause`` blanks, and ``length`` marks; each mark predicts the symbol at its position.
+    ``length`` random symbols, ``pause`` blanks, and ``length`` marks; the i-th mark predicts the i-th symbol.
 
         a c b . . . . . . ? ? ?  ->  a c b
 

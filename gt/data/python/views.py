@@ -22,7 +22,7 @@ def build_vocabulary(words: Iterable[Sequence[str]], with_hidden: bool) -> dict[
     counts = Counter(word for sample in words for word in sample if word)
     first = HIDDEN + with_hidden
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: VOCABULARY_SIZE - first]
-    vocabulary = {word: vocabulary for vocabulary, (word, _) in enumerate(ranked, first)} | {"": NONE}
+    vocabulary = {word: index for index, (word, _) in enumerate(ranked, first)} | {"": NONE}
     return vocabulary | {HIDDEN_WORD: HIDDEN} if with_hidden else vocabulary
 
 

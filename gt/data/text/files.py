@@ -13,7 +13,7 @@ from gt.errors import UserError
 from gt.schema import format_list
 
 PIECE = 1 << 18  # approximate characters of a piece
-MAX_NAME = 40  # characters of a store's name
+MAX_NAME = 40  # characters of the path's part of a store's name
 MAX_LISTED = 3  # files listed per split in a message
 WILDCARD = re.compile(r"[*?\[]")
 
@@ -46,7 +46,7 @@ def find(path: str) -> tuple[Path, list[Path]]:
 
 
 def store_name(path: str) -> str:
-    """The name of the store of a path: its last component up to a dot or a wildcard."""
+    """The part of a store's name that tells its path: the last component up to a dot or a wildcard."""
     name = Path(WILDCARD.split(path)[0]).absolute().name
     return re.sub(r"\W+", "-", name.partition(".")[0])[:MAX_NAME].strip("-")  # file systems allow 255 bytes
 
@@ -142,7 +142,7 @@ def in_groups(text: Iterable[str], count: int) -> Iterator[list[str]]:
 
 
 def digest(splits: Mapping[str, Sequence[Path]]) -> str:
-    """A hash of the contents of files and of their splits; their order matters, their names do not."""
+    """A hash of the contents of files and of their splits; the order of files matters, their names do not."""
     total = hashlib.sha256()
     for split, paths in sorted(splits.items()):
         for path in paths:

@@ -97,7 +97,7 @@ class LanguageData(Sized):
     """Predict each next token of a text.
 
     Args:
-        context: tokens in a block, the maximum path length of a model.
+        context: tokens in a block, the longest path that the model reads.
     """
 
     source: Corpus = field(kw_only=False)
@@ -194,6 +194,6 @@ class LanguageData(Sized):
     def targets(self, split: str) -> Tensor:
         return tensor(self.tokens[split][1:])
 
-    def batches(self, split: str, **position: int) -> Batches:
+    def batches(self, split: str, **state: int) -> Batches:
         sizes, train = self.dataset(split).sizes, split == "train"
-        return TextBatches(sizes, self.context, shuffle=train, seed=self.seed, **self.measure(split), **position)
+        return TextBatches(sizes, self.context, shuffle=train, seed=self.seed, **self.measure(split), **state)
