@@ -87,10 +87,10 @@ def random_numbers(entropy: Sequence[int], samples: np.ndarray) -> np.ndarray:
 
 def hashed(numbers: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """uint64 hashes of non-negative integers and seeds (uint64), which broadcast."""
-    hashed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ seeds  # Steele et al. 2014
+    bits = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ seeds  # Steele et al. 2014
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
-    return hashed ^ (hashed >> np.uint64(31))
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    return bits ^ (bits >> np.uint64(31))
 
 
 def prepare_all(batch: GraphBatch, readings: Iterable[Reading]) -> GraphBatch:

@@ -116,7 +116,7 @@ def features_of(nodes: Table, edges: Table, roles: dict[str, dict[str, str]]) ->
         names, categories = _feature_columns(table, roles[f"{kind}s"])
         vocab, floats = widths(categories)
         features = {"names": names, "categories": categories, "vocab": vocab, "floats": floats}
-        fields |= {f"{kind}_{field}": value for field, value in features.items()}
+        fields |= {f"{kind}_{key}": value for key, value in features.items()}
     return fields
 
 

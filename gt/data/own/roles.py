@@ -89,7 +89,7 @@ def _is_row_id(name: str, values: np.ndarray, graph: np.ndarray | None) -> bool:
 
 
 def unsuitable_as_classes(name: str, values: np.ndarray, rows: str) -> str | None:
-    """Why a column (rows,) cannot be used as classes: nearly every row would be a class of its own; else None."""
+    """Why a column (rows,) cannot be used as classes: most values, or all, occur in a single row; else None."""
     present = values[~pd.isna(values)]
     distinct = len(pd.unique(present))
     if values.dtype.kind == "f" or not (tells_apart(distinct, len(present)) or distinct == len(present) > 2):
@@ -172,7 +172,7 @@ def _unsuitable(name: str, nodes: Table, unused: Mapping[str, str], kind: str | 
 
 
 def _feature_role(values: np.ndarray) -> str:
-    """The role of a feature column: integers that are nearly all distinct measure something, as floats do."""
+    """The role of a feature column: integers most of which occur in a single row measure something, as floats do."""
     return NUMBER if values.dtype.kind in "iu" and tells_apart(len(pd.unique(values)), len(values)) else FEATURE
 
 
