@@ -67,7 +67,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` by `dropout`; p must be below 1."""
+    """`torch.nn.Dropout` that calls `dropout`; p must be below 1."""
 
     def __init__(self, p: float) -> None:
         below_one(p, "dropout")

@@ -83,7 +83,7 @@ def by_position(batch: GraphBatch, limits: tuple[int | None, int | None]) -> Blo
     nodes = batch.num_nodes
     first = torch.arange(0, nodes, SIDE, device=batch.device)
     last = (first + SIDE - 1).clamp(max=nodes - 1)
-    low, high = batch.ptr[batch.batch[first]], batch.ptr[batch.batch[last] + 1] - 1  # range of a row of blocks
+    low, high = batch.ptr[batch.batch[first]], batch.ptr[batch.batch[last] + 1] - 1  # what a row of blocks may read
     if back is not None:
         low = torch.maximum(low, first - back)
     if ahead is not None:

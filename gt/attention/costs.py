@@ -96,7 +96,7 @@ class Demand:
         compiled: bool = False,
         settled: Settled = frozenset(),
     ) -> Self:
-        """The demand of a call to `gt.attention.attend`, also ahead of it: of pair terms only their presence counts."""
+        """The demand of a call to `gt.attention.attend`, known ahead of it: only the presence of pair terms counts."""
         hint = bias if isinstance(bias, Hint) else None
         return cls(
             device=device,

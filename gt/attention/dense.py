@@ -33,7 +33,7 @@ def dense_bias(pairs: Pairs, bias: Tensor) -> Tensor:
 def _mask_bias(pairs: Pairs, dtype: torch.dtype) -> Tensor | None:
     """(B, 1 or H, L or 1, L) to add to scores: minus infinity at masked pairs, else 0; built once per batch.
 
-    None if there is no padding and every pair is allowed. The contents of rows that read nobody are arbitrary.
+    None if there is no padding and every pair is allowed. The contents of rows that read no node are arbitrary.
     """
     batch = pairs.batch
     unmasked = pairs.limits == (None, None)
@@ -104,7 +104,7 @@ def _pad(pairs: Pairs, *packed: Tensor) -> tuple[Tensor, ...]:
 
 
 def _unpad(pairs: Pairs, out: Tensor) -> Tensor:
-    """(B, H, L, D) to (N, H, D), with zeros at nodes that read nobody."""
+    """(B, H, L, D) to (N, H, D), with zeros at nodes that read no node."""
     batch, (_, heads, _, channels) = pairs.batch, out.shape
     if not pairs.all_read:
         out = out.masked_fill(~pairs.readers, 0.0)
@@ -129,7 +129,7 @@ def add_scores(product: Tensor | None, bias: Tensor | None) -> Tensor:
 def dense_weights(q: Tensor | None, k: Tensor | None, pairs: Pairs, bias: Tensor | None = None) -> Tensor:
     """The attention weights (B, H, L, L) of queries and keys (N, H, D), or None, and a bias (B, 1 or H, L, L).
 
-    Rows that read nobody are meaningless.
+    Rows that read no node are meaningless.
     """
     if q is not None and k is not None:
         q, k = _pad(pairs, q / math.sqrt(q.shape[-1]), k)
@@ -194,7 +194,7 @@ def attend_sdpa(
 
 
 def prepare_dense(pairs: Pairs, demand: Demand) -> None:
-    """Precompute the padded positions of nodes, the mask, and which nodes read nobody."""
+    """Precompute the padded positions of nodes, the mask, and which nodes read no node."""
     if not demand.half:
         _mask_bias(pairs, torch.float32)
     elif pairs.limits != (None, None):  # which of the two 16-bit dtypes is not known yet

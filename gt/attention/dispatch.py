@@ -227,7 +227,7 @@ def attend(
         pair_value: (P, H, D) added to the source's value for each pair (Ma et al. 2023).
 
     Returns:
-        (N, H, D); zeros for a node that reads nobody, or for which the bias hides every source.
+        (N, H, D); zeros for a node that reads no node, or for which the bias hides every source.
 
     Raises:
         ValueError: an unknown backend or one that cannot be used here, or shapes that do not match.

@@ -60,7 +60,7 @@ def prepare_listed(pairs: Pairs, demand: Demand) -> None:
 
 
 class _Listed(torch.autograd.Function):
-    """(N, H, D) to (N, H, D); saves one number per pair and head beside its inputs and output."""
+    """(N, H, D) to (N, H, D); saves one number per pair and head besides its inputs and output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:

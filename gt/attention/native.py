@@ -95,7 +95,7 @@ def _consistent(pairs: Pairs) -> bool:
 
 
 class _Attention(torch.autograd.Function):
-    """(N, H, D) to (N, H, D); saves two numbers per node and head beside its inputs and output."""
+    """(N, H, D) to (N, H, D); saves two numbers per node and head besides its inputs and output."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pairs: Pairs, dropout: float) -> Tensor:
@@ -201,8 +201,8 @@ def attend_native(
     """Each graph and head on its own, without padding; fastest for many small graphs. (N, H, D) to (N, H, D).
 
     The bias is (B, 1 or H, L, L), and ignored at masked pairs; check `native_obstacle` first. Falls back to plain
-    matrix products for tensors that are not float32, are being traced or transformed, or whose batch was assembled by
-    hand.
+    matrix products for tensors that are not float32 or are being traced or transformed, and for batches whose ``ptr``
+    does not describe their rows.
     """
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
     if not addressable(*inputs) or v.shape != q.shape or dropout >= 1 or not _consistent(pairs):

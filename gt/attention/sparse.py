@@ -2,7 +2,7 @@
 
 With P pairs, the weights of one head form a sparse N x N matrix whose rows are the readers; those of all heads form one
 block-diagonal matrix A of H N rows. Attention needs a sampled product (Q K^T at the entries of A) and a sparse-dense
-product (A V); so does the backward pass. No tensor of shape (P, D) is ever materialised: beside q, k and v, only one
+product (A V); so does the backward pass. No tensor of shape (P, D) is ever materialised: besides q, k and v, only one
 number per pair and head is saved for the backward pass.
 """
 

@@ -83,7 +83,7 @@ def forward(
     HEADS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_P: tl.constexpr, ACC: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Loop over a reader's pairs in blocks: writes ``out`` and ``lse``, the latter +inf for readers of nobody."""
+    """Loop over a reader's pairs in blocks: writes ``out`` and ``lse``, the latter +inf for readers without sources."""
     node, head = node_and_head(HEADS)
     scale = 1 / tl.sqrt(tl.full((), D, ACC))  # a float argument would arrive in single precision
     query = load_row(q, node, head, D, BLOCK_D, ACC) * scale

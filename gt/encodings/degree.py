@@ -20,7 +20,7 @@ class Degree(Encoding):
     def __init__(self, most: int = 64) -> None:
         super().__init__()
         if most < 0:
-            raise UserError(f"the largest degree of an encoding must be 0 or more, not {most}")
+            raise UserError(f"the largest degree with its own embedding must be 0 or more, not {most}")
         self.most = most
 
     def build(self, width: int, schema: Schema) -> None:

@@ -107,7 +107,7 @@ def paths_of(pairs: Pairs, length: int) -> Tensor:
 
 
 def edge_paths(batch: GraphBatch, length: int) -> tuple[Tensor, Tensor]:
-    """For all connected pairs of nodes of a batch, the first ``length`` edges on a shortest path.
+    """For all pairs of a reader and a source with a path between them, the first ``length`` edges of a shortest one.
 
     A path of d edges is an edge plus a path of d - 1 edges, so paths are ranked by their edge features in order of
     increasing distance; of several paths from i to j the first in rank is kept.

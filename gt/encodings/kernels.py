@@ -24,7 +24,7 @@ from gt.norms import apply_norm
 from gt.schema import Schema
 
 MAX_NODES = 4096  # of a connected component, whose dense matrix is decomposed
-EPS = 1e-8  # smaller degrees count as zero
+EPS = 1e-8  # lower bound of degrees, against division by zero
 
 
 class Kernel(Encoding):

@@ -15,12 +15,12 @@ from gt.inference.whole_graph import predict
 from gt.layers import attention_layers
 from gt.masks import WideBatch
 
-LONGEST = 512  # nodes; the attention analysis, which is quadratic, skips larger graphs
+LONGEST = 512  # nodes; the attention analysis, which is quadratic, skips batches with larger graphs
 
 
 @torch.no_grad()
 def predictions(net: nn.Module, batches: Iterable[GraphBatch], limit: int) -> tuple[Tensor, Tensor]:
-    """Predictions (rows, outputs) and targets of the first batches, up to about ``limit`` rows; on the CPU."""
+    """Predictions (rows, outputs) and targets of the first batches that have ``limit`` rows or more; on the CPU."""
     outputs: list[Tensor] = []
     targets: list[Tensor] = []
     rows = 0
@@ -137,7 +137,7 @@ def attention_reach(net: nn.Module, batches: Iterable[GraphBatch], max_hops: int
             layer_calls = calls[name]
             for arguments in layer_calls:
                 allowed = arguments[2].dense & real
-                weights = layer.weights(*arguments) * allowed  # excludes padding and virtual readers
+                weights = layer.weights(*arguments) * allowed  # excludes padding, virtual readers and masked pairs
                 uniform = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
                 share[index] += _by_distance(weights, distance, max_hops + 2).cpu() / len(layer_calls)
                 even[index] += _by_distance(uniform, distance, max_hops + 2).mean(0).cpu() / len(layer_calls)

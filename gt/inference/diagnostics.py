@@ -122,8 +122,8 @@ def diagnose(
         Columns ``layer``; ``dirichlet_energy`` and ``effective_rank``, means over graphs; ``attention_entropy`` and
         ``sink_mass``, means over nodes and over graphs, of all heads and, with ``_head_0``, ..., of each;
         ``even_sink_mass``, that of uniform attention under the mask; ``sensitivity_0``, ... and
-        ``sensitivity_further``, the root mean square of ``|dh_i / dx_j|`` over pairs so many hops apart, h_i the state
-        of a node, x_j the embedded features of another, before encodings. NaN where there is nothing to measure.
+        ``sensitivity_further``, the root mean square of ``|dh_i / dx_j|`` over pairs that many hops apart, h_i the
+        state of a node, x_j the embedded features of another, before encodings. NaN where there is nothing to measure.
     """
     names = ["input", *map(str, range(len(net.blocks)))]
     values: dict[tuple[str, str], list[Tensor]] = defaultdict(list)  # by layer and column

@@ -199,7 +199,7 @@ class Edges:
 
 
 class Reads:
-    """The pairs that a range of targets reads under a mask or None; for `Hops` computed for the range only."""
+    """The pairs that a range of targets reads under a mask, none without it; for `Hops` found for the range only."""
 
     def __init__(self, mask: Mask | None, wide: GraphBatch) -> None:
         self.mask, self.wide = mask, wide

@@ -114,7 +114,7 @@ class Attention(Layer):
         """(N, H, D) and twice (N, kv_heads, D); rotary encodings are applied to queries and keys."""
         heads = [self.heads, self.kv_heads, self.kv_heads]
         q, k, v = self.project(state, batch).unflatten(1, (sum(heads), -1)).split(heads, dim=1)
-        q, k = self.norm_q(q).type_as(v), self.norm_k(k).type_as(v)  # a norm may return float32 in half precision
+        q, k = self.norm_q(q).type_as(v), self.norm_k(k).type_as(v)  # a norm may return float32 where the rest is half
         for encoding in state.encodings:
             q, k = encoding.rotate(q, k, batch)
         return q, k, v
@@ -153,7 +153,7 @@ class Attention(Layer):
         return state.p if self.hint is None else state.p + self.hint.bias(pairs, dense=False)
 
     def weights(self, state: State, batch: GraphBatch, pairs: Pairs) -> Tensor:
-        """The attention weights of `forward`, (B, H, L, L), zeros where the mask allows nothing."""
+        """The attention weights of `forward`, (B, H, L, L), zeros at masked pairs."""
         q, k, _ = self.queries_keys_values(state, batch)
         q, k = q.float(), self.expand_kv(k).float()
         pair = self.pairs(state, pairs).view(-1, *k.shape[1:]) if self.pairs is not None and self.edges else None

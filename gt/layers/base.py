@@ -210,7 +210,7 @@ class Parallel(Composite):
                 raise ValueError(f"branches: {name} is a {type(branch).__name__}: wrap it in a gt.layers.Residual")
         prenorms = {branch.prenorm for branch in self.branches.values()}
         if len(prenorms) != 1:
-            raise ValueError("branches: at least one is needed" if not prenorms else "branches: prenorm differs")
+            raise ValueError("branches: at least one is needed" if not prenorms else "branches: prenorm must be equal")
         (self.prenorm,) = prenorms
 
     @property

@@ -72,8 +72,8 @@ class FeedForward(Layer):
     """Two linear maps around an activation; the hidden layer is ``ratio`` times as wide.
 
     Args:
-        gated: gate the hidden channels by the activation of a second linear map (GLU, Shazeer 2020; with SiLU:
-            SwiGLU); the first map computes both.
+        gated: multiply each hidden channel by the activation of another (GLU, Shazeer 2020; with SiLU: SwiGLU); the
+            first map computes both.
     """
 
     reads = "self"

@@ -17,10 +17,10 @@ def draw_glorot(module: nn.Module) -> None:
 
 
 def draw_normal(module: nn.Module, std: float, depth: int) -> None:
-    """Initialise linear maps and embeddings from a normal distribution, in place; biases start at 0.
+    """Initialise linear maps and embeddings from a normal distribution of standard deviation ``std``, in place.
 
     Projections into the residual stream, ``project_out``, use ``std / sqrt(2 depth)``, since as many are summed (GPT-2,
-    Radford et al. 2019).
+    Radford et al. 2019). Biases start at 0.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding | nn.EmbeddingBag):

@@ -133,7 +133,7 @@ class Pairs:
         return source - target
 
     def hops(self, limit: int) -> Tensor:
-        """(P,) the number of hops from source to target; ``limit + 1`` if larger or unreachable."""
+        """(P,) the number of hops from target to source; ``limit + 1`` if larger or unreachable."""
         source, target = self.edges
         return self.cached(f"hops_{limit}", lambda: hops_between(self.batch, source, target, limit))
 

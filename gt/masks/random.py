@@ -90,9 +90,9 @@ class Expander(Mask):
     complete. Like random regular graphs, this one is nearly Ramanujan with high probability (Friedman 2008 covers
     cycles, too): the second eigenvalue barely exceeds ``2 sqrt(degree - 1)``, so random walks mix in O(log n) steps.
 
-    Exphormer combines random permutations and resamples until the graph is good enough. Permutations decompose into
-    cycles, have fixed points and may leave the graph disconnected; a single cycle does not, so nothing needs checking
-    and a batch takes one sort per cycle. An edge that two cycles share counts once.
+    Exphormer combines random permutations and resamples until the graph is good enough. A permutation may
+    decompose into several cycles, have fixed points and leave the graph disconnected; a single cycle does none of this,
+    so nothing needs checking and a batch takes one sort per cycle. An edge that two cycles share counts once.
     """
 
     degree: int = 4

@@ -88,9 +88,8 @@ def wide_keys(batch: WideBatch, real_keys: Tensor, used: int) -> Tensor:
     reader, source = real_keys // len(real), real_keys % len(real)
     virtual = batch.virtual[:, :used]  # (B, used)
     lengths = (batch.sizes - batch.virtual_nodes + used).repeat_interleave(used)
-    virtual_reader = virtual.flatten().repeat_interleave(
-        lengths
-    )  # reads all real nodes and the virtual ones after them
+    # each virtual node reads all real nodes and the virtual ones after them
+    virtual_reader = virtual.flatten().repeat_interleave(lengths)
     virtual_source = real[:, None] * nodes + virtual[batch.batch[real]]
     keys = [
         real[reader] * nodes + real[source],
@@ -107,9 +106,8 @@ def wide_heads(
     virtual_per_head: tuple[int, ...],
 ) -> Tensor:
     """(P, H) bool, the heads that use each pair (2, P) of the wide batch; ``allows`` is the method of a mask."""
-    rank = (
-        batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]
-    )  # (N,): negative if real, else the virtual index
+    # (N,): negative if real, else the virtual index
+    rank = batch.position - (batch.sizes - batch.virtual_nodes)[batch.batch]
     highest = rank[edges].amax(0)
     heads = highest[:, None] < _tensor(batch, virtual_per_head)
     between = highest < 0

@@ -35,7 +35,7 @@ COMPILE = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-ffp-contract
 LINK = ["-shared"]
 COMPILE_TIMEOUT = 120  # seconds for each of the two runs of the compiler
 WORK_PREFIX = ".native-"  # of folders that it compiles in
-STALE_AFTER = 600  # seconds after which such a folder was left by a process that was killed
+STALE_AFTER = 600  # seconds after which such a folder is taken for one left by a process that was killed
 SWITCH = "GT_NATIVE"
 LEVELS = 2**32  # values of a random number
 

@@ -19,7 +19,7 @@ typedef struct {
     int64_t heads, channels, largest, threads;
     int64_t back, ahead;      /* how many positions before and after itself a node reads */
     const uint8_t *allowed;   /* (graphs, 1 or H, side, side): whether i reads j; or null: positions decide */
-    const float *bias;        /* of the same shape, added to scores, or null */
+    const float *bias;        /* (graphs, 1 or H, side, side), added to scores, or null */
     float *dbias;             /* (graphs, H, side, side): its gradient, initially zeros; or null */
     int64_t allowed_heads, bias_heads, side;
     uint64_t seed;
@@ -132,14 +132,14 @@ void attention_forward(const Attention *t) {
                     for (long j = LANES; j < width; j += LANES) most = pick(load(row + j) > most, load(row + j), most);
                     float top = most[0];
                     for (int lane = 1; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
-                    if ((t->allowed || t->bias) && top == -INFINITY) top = 0; /* reads nobody, or scores are NaN */
+                    if ((t->allowed || t->bias) && top == -INFINITY) top = 0; /* nothing to read, or scores are NaN */
                     for (long j = 0; j < width; j += LANES) {
                         floats weight = exponential(load(row + j) - top);
                         total += weight;
                         store(row + j, t->dropped ? keep(t, key, low + j, weight) : weight);
                     }
                     float sum = sum_of(total);
-                    share[r] = sum == 0 ? 0 : t->kept / sum; /* 0 for readers of nobody */
+                    share[r] = sum == 0 ? 0 : t->kept / sum; /* 0 if nothing is read */
                     t->norm[2 * reader] = top;
                     t->norm[2 * reader + 1] = sum == 0 ? 0 : 1 / sum;
                 }

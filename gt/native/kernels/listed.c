@@ -94,7 +94,7 @@ void listed_forward(const Listed *t) {
                 if (t->allowed && !t->allowed[(first + p) * heads + h]) weights[p] = -INFINITY;
                 top = weights[p] > top ? weights[p] : top;
             }
-            if (top == -INFINITY) top = 0; /* reads nobody, or scores are NaN */
+            if (top == -INFINITY) top = 0; /* nothing to read, or scores are NaN */
             floats total = all(0);
             for (long p = 0; p < count; p += LANES) {
                 const ints real = PLACES < (uint32_t)least(count - p, LANES);
