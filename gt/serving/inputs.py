@@ -127,7 +127,7 @@ def tensors_of(value: dict[str, Any], schema: Schema) -> Data:
     try:
         arrays = {key: np.asarray(content, dtype=np.float64) for key, content in value.items() if content is not None}
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"x, edge_index and edge_attr must each be rows of numbers of one length: {error}") from None
+        raise UserError(f"x, edge_index and edge_attr must each be rows of numbers of equal length: {error}") from None
     x, ends = arrays["x"], arrays["edge_index"]
     if not ends.size:
         ends, arrays["edge_attr"] = ends.reshape(2, 0), np.zeros((0, len(schema.edge_vocab) or schema.edge_floats))

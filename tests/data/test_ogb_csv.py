@@ -21,11 +21,11 @@ def root(tmp_path: Path) -> Path:
     [
         ("num-node-list", "", ["num-node-list.csv.gz is empty"]),
         ("num-node-list", "3\n-1\n4\n4\n", ["row 2", "-1 is less than 1"]),
-        ("num-node-list", "3\n2\n1\n4\n", ["edge.csv.gz, row 3", "1 is no node"]),
+        ("num-node-list", "3\n2\n1\n4\n", ["edge.csv.gz, row 3", "1 is not a node"]),
         ("num-node-list", "3,1\n1,1\n2,1\n4,1\n", ["row 1", "2 columns, expected 1"]),
         ("num-edge-list", "2\n0\n1\n", ["num-edge-list.csv.gz has 3 rows", "imply 4"]),
         ("num-edge-list", "2\n0\n1\n4\n", ["has 6 rows", "imply 7"]),
-        ("edge", "0,1\n1,2\n0,1\n0,1\n1,-1\n2,0\n", ["row 5", "-1 is no node"]),
+        ("edge", "0,1\n1,2\n0,1\n0,1\n1,-1\n2,0\n", ["row 5", "-1 is not a node"]),
         ("edge", "0,1\n1,2\n0,1\n0,1,5\n1,2\n2,0\n", ["row 4", "3 columns, expected 2"]),
         ("edge", "0,1\n1,2\n0,\n0,1\n1,2\n2,0\n", ["row 3", "'' is not an integer"]),
         ("edge", "0,1\n1,2\n0,1.5\n0,1\n1,2\n2,0\n", ["row 3", "'1.5' is not an integer"]),

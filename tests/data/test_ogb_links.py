@@ -192,11 +192,11 @@ def test_sets_of_another_kind(name: str) -> None:
     ("name", "changed", "parts"),
     [
         ("ogbl-ddi", {"edge": [[0, 1]]}, ("edge.csv.gz has 1 rows",)),
-        ("ogbl-ddi", {"edge": [[0, 30], *[[0, 1]] * (K - 1)]}, ("edge.csv.gz, row 1: 30 is no node",)),
+        ("ogbl-ddi", {"edge": [[0, 30], *[[0, 1]] * (K - 1)]}, ("edge.csv.gz, row 1: 30 is not a node",)),
         ("ogbl-ddi", {"num_node_list": [NODES, 3]}, ("num-node-list.csv.gz", "2 graphs")),
         ("ogbl-ppa", {"node-feat": np.zeros((NODES, 58), dtype=int)}, ("node-feat.csv.gz, row 1: 0 species",)),
         ("ogbl-ppa", {"node-feat": np.full((NODES, 58), 2)}, ("row 1: 2 is neither 0 nor 1",)),
-        ("ogbl-ddi", {"train": {"edge": np.array([[0, 1], [-1, 3]])}}, ("train.pt, row 2: -1 is no node",)),
+        ("ogbl-ddi", {"train": {"edge": np.array([[0, 1], [-1, 3]])}}, ("train.pt, row 2: -1 is not a node",)),
         ("ogbl-ddi", {"valid": {"edge": np.array([[0, 1]])}}, ("valid.pt has no 'edge_neg', only edge",)),
         ("ogbl-ddi", {"train": {"edge": np.array([0, 1])}}, ("train.pt: links have the shape (2,)",)),
         ("ogbl-ddi", {"train": {"edge": np.array([[0.5, 1]])}}, ("train.pt: links are not integers",)),
