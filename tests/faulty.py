@@ -1,6 +1,6 @@
 """Faults that occur once, at the start of a run's eighth batch: ``callbacks.fault._target_=faulty.NAME``.
 
-`tests/test_faults.py` copies this file next to the run, as a user's own module.
+`tests/train/test_faults.py` copies this file next to the run, as a user's own module.
 """
 
 import ctypes

@@ -203,7 +203,7 @@ def test_a_class_of_a_single_text_is_known_in_every_fold(tmp_path):
 
 
 def test_all_folds_in_one_command_end_in_one_row(monkeypatch, tmp_path, capsys):
-    from tests.test_sweep import sweep
+    from tests.cli.test_sweep import sweep
 
     (tmp_path / "nodes.csv").write_text(
         "graph,node,kind\n" + "".join(f"{g},{n},{'ab'[g % 2]}\n" for g in range(12) for n in "xy")

@@ -19,11 +19,11 @@ from gt.data.own.pyg import PyG
 from gt.errors import UserError
 from gt.graph import GraphBatch
 from gt.train.network import build
-from tests.data.test_nodes_run import train
-from tests.data.test_pyg import Kept
-from tests.data.test_pyg_metric import contacts
+from tests.data.large.test_nodes_run import train
+from tests.data.own.test_pyg import Kept
+from tests.data.own.test_pyg_metric import contacts
 from tests.runs import network, predictions
-from tests.test_link_metrics import with_links
+from tests.train.test_link_metrics import with_links
 
 
 def rings(sizes=(5, 3, 8, 1, 4, 7, 6, 2, 9, 3, 5, 4), seed=0) -> list[Data]:

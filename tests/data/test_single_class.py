@@ -12,7 +12,7 @@ from gt.data.own.pyg import PyG
 from gt.data.text.classification import TextClassification
 from gt.errors import UserError
 from gt.metrics import metrics
-from tests.data.test_partial_tables import write_graphs
+from tests.data.own.test_partial_tables import write_graphs
 
 ROWS = 12
 

@@ -1,4 +1,4 @@
-"""Writes what networks say of small fixed batches, with every gradient, for `tests/test_golden.py` to compare with.
+"""Write the outputs and gradients of networks on small fixed batches, for `tests/models/test_golden.py` to compare.
 
 python -m tests.golden.make FOLDER: a file for each configuration. They were written by commit 53b9b34.
 """

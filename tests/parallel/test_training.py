@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.test_distributed import logged, train
+from tests.train.test_distributed import logged, train
 
 SHORT = ("model.width=16", "model.depth=2", "logger=csv", "trainer.log_every_n_steps=1")
 

@@ -19,8 +19,8 @@ from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.prediction.models import Models
+from tests.prediction.test_prediction import one_graph, write_tables
 from tests.runs import network, predictions, run_of
-from tests.test_prediction import one_graph, write_tables
 
 SMALL = ("model=gps", "model.depth=2", "model.block.attention.heads=4", "mask.hops=1")
 NEW = ["word1 word2 word3", "  ", "word4", "word5 word1 word1 word2 word9 word3"]

@@ -28,8 +28,8 @@ from gt.prediction.one_graph import OneGraph
 from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
 from tests.data.modules import over
+from tests.prediction.test_prediction import graphs_of, write_tables
 from tests.runs import network, run_of
-from tests.test_prediction import graphs_of, write_tables
 
 
 def of_many_sizes(folder: Path, *overrides: str) -> tuple[Path, GraphData]:

@@ -26,10 +26,10 @@ from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.train import checkpoint
 from gt.train.network import encodings_of
+from tests.data.large.test_links import NODES, Links
 from tests.data.modules import over
-from tests.data.test_links import NODES, Links
+from tests.prediction.test_prediction import as_json, graphs_of, one_graph, write_tables
 from tests.runs import network, predictions, run_folder, run_of
-from tests.test_prediction import as_json, graphs_of, one_graph, write_tables
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
 SMILES = [f"{'C' * (n % 7 + 1)}{end}" for n in range(10) for end in ("O", "N", "Cl")]

@@ -1,0 +1,353 @@
+"""Every configuration file holds what its classes take, and what they do not take is named."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from gt.cli.config import Config, check, check_path
+from gt.cli.config_files import CONFIGS
+from gt.cli.signatures import describe, fits, parameters
+from gt.errors import UserError, nearest
+
+OPTIONS = sorted(
+    path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS
+)
+# groups that only some options of another have
+NEEDS = {"data/sampler": "data=ogbn_arxiv", "sweep/sampler": "sweep=optuna"}
+CHOICES = [
+    f"{option.parent.as_posix()}={option.name}"
+    for option in OPTIONS
+    if option.parts[0] != "hydra" and option.parent.name != "wandb"  # whose sweeps have a test of their own
+]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def complete(*choices: str) -> DictConfig:
+    """What is composed for the choices, with a value for each key that they leave for the user to give."""
+    parts = [NEEDS[group] for choice in choices if (group := choice.split("=")[0]) in NEEDS]
+    cfg = composed(*parts, *choices)
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, "somewhere")
+    return cfg
+
+
+def test_the_folder_was_found():
+    assert {"data=text", "model=gps", "model/local=gcn", "experiment=shakespeare_char", "debug=smoke"} <= set(CHOICES)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_holds_only_what_its_classes_take(choice):
+    check(complete(choice))
+
+
+def of(group: str) -> list[str]:
+    return [choice for choice in CHOICES if choice.startswith(f"{group}=")]
+
+
+# all combinations take minutes: of each model and each dataset every eighth is tried at once
+COMBINATIONS = [
+    pytest.param(data, model, marks=[] if (row + column) % 8 == 0 else pytest.mark.slow)
+    for row, data in enumerate(of("data"))
+    for column, model in enumerate(of("model"))
+]
+
+
+@pytest.mark.parametrize(("data", "model"), COMBINATIONS)
+def test_every_model_goes_with_every_dataset(data, model):
+    check(complete(data, model))
+
+
+def test_all_encodings_go_together():
+    names = [choice.split("=")[1] for choice in of("encoding")]
+    cfg = composed(f"encoding=[{','.join(names)}]")
+    check(cfg)
+    assert len(cfg.encoding) >= len(names) - 1  # one of them is none
+
+
+# ---- which value fits which type
+
+
+class Base: ...
+
+
+class Derived(Base): ...
+
+
+AnyType = TypeVar("AnyType")
+OBJECT = {"_target_": "somewhere.Thing"}
+
+
+@pytest.mark.parametrize(
+    ("hint", "good", "bad"),
+    [
+        (int, [0, -3], [1.5, "1", True, None, [1], {}, OBJECT | {"_target_": 3} and [OBJECT]]),
+        (float, [0, 1.5], ["1", False, None, [1.0]]),
+        (bool, [True, False], [0, 1, "true", None]),
+        (str, ["", "a"], [1, None, ["a"], True]),
+        (Path, ["a/b"], [1, None, True]),
+        (None, [None], [0, "", False]),
+        (Any, [None, 1, "a", [1], {"a": 1}], []),
+        (AnyType, [None, 1, "a"], []),
+        (object, [1, "a", True, {"a": 1}, [1]], []),
+        (int | None, [1, None], [1.5, "a"]),
+        (Optional[str], ["a", None], [1]),  # noqa: UP045
+        (Union[int, str], [1, "a"], [1.5, None]),  # noqa: UP007
+        (Literal["a", "b"], ["a", "b"], ["c", None, 1, ["a"]]),
+        (Literal["a"] | None, ["a", None], ["b"]),
+        (Annotated[int, "of something"], [1], ["a"]),
+        (list, [[], [1, "a"]], ["ab", 1, None]),
+        (list[int], [[], [1, 2]], [["a"], [1.5], 1, "12"]),
+        (Sequence[str], [[], ["a"]], ["a", [1], None]),
+        (tuple[float, float], [[1, 2.5]], [[1], [1, 2, 3], ["a", "b"], 1]),
+        (tuple[int, ...], [[], [1], [1, 2]], [["a"], 1]),
+        (list[int] | int, [[1], 1], ["a", ["a"]]),
+        (dict, [{}, {"a": 1}], [[], "a", 1]),
+        (dict[str, Any], [{"a": 1}], ["a", None]),
+        (Mapping[str, int], [{"a": 1}], ["a"]),
+        (Base, [OBJECT], [{"a": 1}, 1, "a", None, [OBJECT]]),
+        (Base | None, [OBJECT, None], [1]),
+        (Sequence[Base], [[OBJECT, OBJECT]], [[1]]),
+        (Callable[..., int], [OBJECT], [1, "a", None, {"a": 1}]),
+    ],
+    ids=str,
+)
+def test_fits(hint, good, bad):
+    for value in good:
+        assert fits(value, hint), value
+    for value in bad:
+        assert not fits(value, hint), value
+
+
+def test_types_are_shown_as_a_person_would_say_them():
+    assert describe(int) == "a whole number"
+    assert describe(float | None) == "a number or null"
+    assert describe(Literal["graph", "sequence"]) == "graph or sequence"
+    assert describe(Literal[64, 32] | Literal["64", "bf16"] | None) == "64 or 32 or bf16 or null"
+    assert describe(tuple[float, float]) == "a list of 2"
+    assert describe(Sequence[int] | bool) == "a list or true or false"
+    assert describe(dict[str, Any]) == "a section"
+    assert describe(Callable[..., Any]) == "a section with a _target_"
+    assert describe(Base) == "Base"
+
+
+def test_the_nearest_name_or_all_of_them():
+    assert nearest("dpeth", ["width", "depth"]) == "did you mean 'depth'?"
+    assert nearest("--temp", ["--help", "--temperature"]) == "did you mean '--temperature'?"  # what begins so is first
+    assert nearest("GatedGCN", ["gin", "gated_gcn"]) == "did you mean 'gated_gcn'?"
+    assert nearest("RWSE", ["rrwp", "rwse"]) == "did you mean 'rwse'?"
+    assert nearest("epochs", ["max_epochs", "max_steps", "min_epochs"]) == "did you mean 'max_epochs' or 'min_epochs'?"
+    assert nearest("xyz", ["width", "depth"]) == "there are depth, width"
+    assert nearest("xyz", []) == "nothing may be set here"
+
+
+@dataclass
+class Thing:
+    """What the sections below name as their target."""
+
+    size: int = 1
+    mode: Literal["fast", "slow"] = "fast"
+    parts: Sequence[Any] = ()
+    inner: Base | None = None
+    table: dict[str, int] | None = None
+    monitor: str = ""
+    betas: tuple[float, float] = (0.0, 1.0)
+
+
+class Greedy:
+    def __init__(self, first, *more, named: int = 0, **others):
+        self.first = first
+
+
+def target(name: str = "Thing", **values) -> dict[str, Any]:
+    return {"_target_": f"{__name__ if '.' in __name__ else 'tests.cli.test_config'}.{name}", **values}
+
+
+def test_parameters_are_those_that_can_be_named():
+    assert parameters(Greedy) == {"first": Any, "named": int}
+    assert parameters(Thing)["mode"] == Literal["fast", "slow"]
+    assert list(parameters(nearest)) == ["name", "options"]
+
+
+def config(**sections) -> DictConfig:
+    plain = {name: target() for name in ("data", "mask", "model", "optim", "trainer")}
+    return OmegaConf.create(plain | sections)
+
+
+GOOD = {
+    "the least": {},
+    "all keys of the top": {"name": "a", "seed": 3, "resume": "folder", "encoding": {}, "callbacks": {}, "logger": {}},
+    "empty sections": {"callbacks": None, "logger": None, "encoding": None},
+    "parts taken out": {"callbacks": {"one": target(), "two": None}},
+    "what only the run knows": {"callbacks": {"one": target(monitor=None)}},
+    "sections in sections": {"model": target(inner=target(inner=target(size=2)))},
+    "sections in lists": {"model": target(parts=[target(), 3, [target(size=2)]])},
+    "a list of masks": {"mask": [target(), target(size=3)]},
+    "a plain mapping": {"model": target(table={"a": 1})},
+    "Hydra's own keys": {"model": target(_partial_=True, _convert_="all", _recursive_=False)},
+    "interpolation": {"seed": 4, "model": target(size="${seed}")},
+    "a fixed list": {"model": target(betas=[1, 2])},
+}
+
+
+@pytest.mark.parametrize("sections", GOOD.values(), ids=GOOD)
+def test_good_configurations_pass(sections):
+    check(config(**sections))
+
+
+BAD = {
+    "unknown section": ({"modle": target()}, "unknown key 'modle': did you mean 'model'?"),
+    "unknown key": ({"model": target(sise=1)}, "unknown key 'model.sise': did you mean 'size'?"),
+    "deep key": ({"model": target(inner=target(sise=1))}, "unknown key 'model.inner.sise': did you mean 'size'?"),
+    "key in a list": ({"mask": [target(), target(sise=1)]}, "unknown key 'mask.1.sise': did you mean 'size'?"),
+    "key in lists": (
+        {"model": target(parts=[[target(mood="fast")]])},
+        "unknown key 'model.parts.0.0.mood': did you mean 'mode'?",
+    ),
+    "key of a part": ({"logger": {"csv": target(sise=1)}}, "unknown key 'logger.csv.sise': did you mean 'size'?"),
+    "key into what takes any": ({"data": target("Greedy", nmed=1)}, "unknown key 'data.nmed': did you mean 'named'?"),
+    "wrong type": ({"model": target(size="big")}, "model.size='big' has the wrong type: it should be a whole number"),
+    "null": ({"model": target(size=None)}, "model.size=None has the wrong type: it should be a whole number"),
+    "wrong option": ({"model": target(mode="fats")}, "model.mode='fats': did you mean 'fast'?"),
+    "wrong length": ({"model": target(betas=[1])}, "model.betas=[1] has the wrong type: it should be a list of 2"),
+    "several for one": (
+        {"seed": [0, 1]},
+        "seed=[0, 1] has the wrong type: it should be a whole number; to run each: python train.py -m seed=0,1",
+    ),
+    "wrong type at the top": ({"seed": "x"}, "seed='x' has the wrong type: it should be a whole number"),
+    "a name for a section": ({"data": "text"}, "data='text' has the wrong type: it should be a section"),
+    "a name for sections": (
+        {"encoding": "rwse"},
+        "encoding='rwse' has the wrong type: it should be a section with a section for each part",
+    ),
+    "no target": (
+        {"model": {"size": 1}},
+        "'model' has no _target_: choose an option, such as model=NAME",
+    ),
+    "no target of a part": (
+        {"logger": {"csv": target(), "cvs": {"size": 1}}},
+        "'logger.cvs' has no _target_: did you mean 'csv'?",
+    ),
+    "a part that is a value": (
+        {"logger": {"csv": target(), "cvs": 1}},
+        "'logger.cvs' has no _target_: did you mean 'csv'?",
+    ),
+    "no such class": (
+        {"model": {"_target_": "gt.model.Nope"}},
+        "model._target_: there is nothing called 'gt.model.Nope' to import",
+    ),
+    "no such module": (
+        {"model": target(inner={"_target_": "nope.Nope"})},
+        "model.inner._target_: there is nothing called 'nope.Nope' to import",
+    ),
+    "missing value": ({"data": target(size="???")}, "data.size is not set: give data.size=VALUE"),
+    "interpolation to nothing": ({"model": target(size="${nope}")}, "model.size: Interpolation key 'nope' not found"),
+}
+
+
+@pytest.mark.parametrize(("sections", "said"), BAD.values(), ids=BAD)
+def test_bad_configurations_are_one_line(sections, said):
+    with pytest.raises(UserError) as caught:
+        check(config(**sections))
+    assert str(caught.value) == said
+
+
+def test_a_section_that_must_be_there():
+    cfg = config()
+    del cfg.optim
+    with pytest.raises(UserError, match=r"^there is no 'optim': choose an option, optim=NAME$"):
+        check(cfg)
+
+
+def test_a_default_passes_and_is_what_the_dataclass_says():
+    cfg = composed()
+    check(cfg)
+    unset = {"loss", "metrics", "baseline", "sweep", "objective"}  # the dataset's own, and none, until a command says
+    assert set(map(str, cfg)) == set(Config.__dataclass_fields__) - unset
+
+
+# ---- dotted keys
+
+
+@pytest.mark.parametrize(
+    ("key", "there"),
+    [
+        ("seed", True),
+        ("model.size", True),
+        ("model.inner.size", True),
+        ("model.inner.mode", False),
+        ("model.mode", False),
+        ("model.betas", False),
+        ("data.size", True),
+        ("mask.0.size", True),
+        ("mask.1.mode", False),
+        ("callbacks.one.size", True),
+        ("callbacks.two", True),
+        ("optim.broken", True),
+    ],
+)
+def test_paths_that_stand_or_could(key, there):
+    cfg = config(
+        seed=1,
+        model=target(size=1, inner=target(size=2)),
+        mask=[target(size=1), target()],
+        data=target(size="???"),
+        callbacks={"one": target(size=1), "two": None},
+        optim={"broken": "${nope}"},
+    )
+    assert check_path(cfg, key) is there
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("model.sise", "unknown key 'model.sise': did you mean 'size'?"),
+        ("modle.size", "unknown key 'modle': did you mean 'model'?"),
+        ("model.iner.size", "unknown key 'model.iner': did you mean 'inner'?"),
+        ("model.inner.sise", "unknown key 'model.inner.sise': did you mean 'size'?"),
+        ("mask.0.sise", "unknown key 'mask.0.sise': did you mean 'size'?"),
+        ("mask.7.size", "unknown key 'mask.7': there are 0"),
+        ("model.size.more", "unknown key 'model.size.more': 'model.size' is a single value"),
+        ("callbacks.onne", "unknown key 'callbacks.onne': did you mean 'one'?"),
+        ("optim.size", "optim._target_: there is nothing called 'nope.Nope' to import"),
+    ],
+)
+def test_paths_that_cannot_be(key, said):
+    cfg = config(
+        model=target(size=1, inner=target(size=2)),
+        mask=[target(size=1)],
+        callbacks={"one": target()},
+        optim={"_target_": "nope.Nope"},
+    )
+    with pytest.raises(UserError) as caught:
+        check_path(cfg, key)
+    assert str(caught.value) == said
+
+
+def test_a_graph_that_is_trained_whole_takes_many_epochs_of_one_step():
+    usual, whole = (composed(f"data={data}").trainer.max_epochs for data in ("molecules", "planetoid"))
+    assert whole >= 100 > usual
+    for choices, epochs in (
+        (["data=planetoid", "data/sampler=neighbours"], usual),
+        (["data=ogbl_ddi"], usual),  # whose epoch is many batches of links
+        (["data=planetoid", "trainer=ddp"], whole),
+        (["data=tu"], 100),
+        (["data=tu", "trainer=gpu"], 100),
+        (["data=planetoid", "trainer.max_epochs=3"], 3),
+        (["data=planetoid", "debug=smoke"], 1),
+    ):
+        assert composed(*choices).trainer.max_epochs == epochs, choices
+
+
+def test_the_keys_of_blocks_by_name_are_checked_too():
+    with pytest.raises(UserError, match=r"model\.block\.L\.dropuot"):
+        check(composed("model=interleaved", "+model.block.L.dropuot=0.1"))
+    check(composed("model=interleaved", "model.pattern=LG", "model/local@model.block.L.local=gine"))

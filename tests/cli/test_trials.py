@@ -1,0 +1,337 @@
+"""Sweeps whose trials Optuna chooses: shared by workers, stopped and gone on with, pruned, failed, averaged."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import optuna
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from gt.cli import trials
+from gt.cli.arguments import alternatives, parse_overrides
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
+from gt.cli.settings import failures, job_results, ranked
+from gt.cli.spectrum import pool
+from gt.cli.sweep import Ranking, ranking
+from gt.cli.trials.run import Sweep, sweep
+from gt.cli.trials.search import distribution, lines, split
+from gt.errors import UserError
+from gt.train.job import Pruned
+from gt.train.network import network_config, rehearse
+from gt.train.study import FILES, RUNS, STUDY, curve, load, report, storage, trial_of
+from tests.small_runs import TINY, train, write_graphs
+
+ROOT = Path(__file__).parents[2]
+# in place of train.py: the score is the learning rate
+FAKE = """
+import json, os, sys, time
+from pathlib import Path
+words = [word for word in sys.argv[1:] if "=" in word]
+values = dict(word.split("=", 1) for word in words)
+run = Path((values.get("resume") or values["hydra.run.dir"]).strip('"'))
+run.mkdir(parents=True, exist_ok=True)
+if values.get("stage") == "prepare":
+    (run / "prepared.json").write_text(json.dumps({"criterion": "accuracy", "mode": "max"}))
+    sys.exit()
+begun = run / "begun.json"
+if not begun.exists():
+    begun.write_text(json.dumps(words))
+words = json.loads(begun.read_text())
+values = dict(word.split("=", 1) for word in words)
+lr, started = float(values.get("optim.lr", 0)), time.time()
+while lr == 9 and time.time() < started + 30 and len(list(run.parent.glob("*/begun.json"))) < 2:
+    time.sleep(0.05)  # until another one has begun
+if lr == 13:
+    sys.exit("error: out of luck")
+if lr == 5 and "resume" not in sys.argv[1]:  # stops at once, for good
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    time.sleep(60)
+score = float("nan") if lr == 7 else lr + 10 * float(values.get("seed", 0))
+(run / "result.json").write_text(json.dumps({
+    "split": "test", "criterion": "accuracy", "mode": "max", "best_valid": score, "scores": {"accuracy": score},
+    "baseline": {"accuracy": 0.25}, "parameters": int(lr * lr),
+    "seconds_per_batch": None if lr == 8 else 0.1,
+    "overrides": [word for word in words if not word.startswith("hydra.")]}))
+"""
+
+
+@pytest.fixture
+def faked(tmp_path, monkeypatch):
+    """Runs that train nothing; returns what sweeps over some values in a folder."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setattr(pool, "TRAIN", tmp_path / "fake.py")
+    monkeypatch.setattr(trials.run, "TRAIN", tmp_path / "fake.py")
+
+    def run(folder: Path, *words: str, resumes: bool = False) -> optuna.Study:
+        cfg = compose_config([word for word in words if "sweep" in word])
+        hydra = {"sweep": {"dir": str(folder)}, "callbacks": {"ranking": {"resumes": resumes}}}
+        cfg = OmegaConf.create({"sweep": cfg.sweep, "seed": 0, "hydra": hydra})
+        sweep(cfg, ["-m", *words])
+        return load(folder / FILES[cfg.sweep.storage])
+
+    return run
+
+
+def test_two_workers_share_a_grid_and_what_fails_stands_in_the_table(faked, tmp_path, monkeypatch, capsys):
+    study = faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.workers=2", "optim.lr=9,13,7,3")
+    states = {trial.params["optim.lr"]: trial.state for trial in study.trials}
+    good, bad = TrialState.COMPLETE, TrialState.FAIL
+    assert states == {"9": good, "13": bad, "7": bad, "3": good}
+    assert study.best_value == 9
+    assert study.trials[0].duration > study.trials[1].datetime_start - study.trials[0].datetime_start
+    (failed,) = failures(tmp_path / "a")
+    assert failed["reason"] == "out of luck"
+    assert "optim.lr=13" in failed["overrides"]
+    monkeypatch.setattr(Ranking, "folder", None)
+    with (
+        pytest.raises(UserError, match=r"of the jobs failed: 1; failed trials are not retried.*sweep\.trials"),
+        ranking(),
+    ):
+        Ranking.folder = tmp_path / "a"
+    said = capsys.readouterr().out
+    assert all(f"optim.lr={value}" in said for value in (3, 7, 9, 13))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_sweep_that_was_stopped_ends_at_its_total(kind, faked, monkeypatch, tmp_path):
+    words = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,5,3,2", "sweep.trials=3")
+    looks = itertools.count()
+    monkeypatch.setattr(trials.run.time, "sleep", lambda seconds: time_or_stop())
+
+    def time_or_stop() -> None:
+        if (tmp_path / "a" / "1" / "checkpoints" / "last.ckpt").exists() or next(looks) > 1e6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        faked(tmp_path / "a", *words)
+    monkeypatch.undo()
+    (tmp_path / "a" / "0" / "mark").touch()
+    monkeypatch.setattr(pool, "TRAIN", tmp_path / "fake.py")
+    study = faked(tmp_path / "a", *words, resumes=True)
+    assert [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE] == [1, 5, 3]
+    assert [trial.state for trial in study.trials].count(TrialState.WAITING) == 1
+    assert (tmp_path / "a" / "0" / "mark").exists()
+    study = faked(tmp_path / "a", *words[:-1], "sweep.trials=4", resumes=True)
+    assert [trial.value for trial in study.trials] == [1, 5, 3, 2]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_sweep_goes_on_that_was_killed_while_it_began_or_drew_a_trial(kind, faked, tmp_path):
+    words = ("sweep=optuna", "sweep/sampler=grid", f"sweep.storage={kind}", "optim.lr=1,2,3", "model.width=4,8")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / FILES[kind]).touch()
+    faked(tmp_path / "a", *words, "sweep.trials=2")
+    study = load(tmp_path / "a" / FILES[kind])
+    study._pop_waiting_trial_id()  # as it does before it draws
+    begun = optuna.trial.Trial(study, study._pop_waiting_trial_id())
+    begun._suggest("optim.lr", CategoricalDistribution(["1", "2", "3"]))
+    if kind == "journal":
+        with open(tmp_path / "a" / FILES[kind], "a") as file:
+            file.write('{"op_code":5,"worker_id')  # half of how the next value is kept
+    study = faked(tmp_path / "a", *words, resumes=True)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    drawn = [(int(trial.params["optim.lr"]), int(trial.params["model.width"])) for trial in study.trials]
+    assert drawn == list(itertools.product((1, 2, 3), (4, 8)))
+
+
+def test_a_journal_whose_writer_was_killed_is_taken_over(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    path = Path("a") / FILES["journal"]
+    storage(path)._backend._lock.acquire()
+    kept = storage(path)
+    kept._backend._lock.grace_period = 0.2
+    create = threading.Thread(target=optuna.create_study, kwargs={"study_name": STUDY, "storage": kept}, daemon=True)
+    create.start()
+    create.join(10)
+    assert load(path).trials == []
+
+
+def test_what_was_drawn_before_has_its_answer_and_counts_once(faked, tmp_path, capsys):
+    words = (
+        "sweep=optuna",
+        "sweep/sampler=random",
+        "sweep.trials=6",
+        "sweep.seeds=2",
+        "optim.lr=1,2",
+        "sweep.workers=2",
+    )
+    study = faked(tmp_path / "a", "sweep=optuna", *words)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    assert [trial.value for trial in study.trials] == [int(trial.params["optim.lr"]) + 5 for trial in study.trials]
+    assert "as trial 0" in capsys.readouterr().out
+    jobs = job_results(tmp_path / "a")
+    assert 4 <= len(jobs) <= 6  # of the two that begin at the same time neither knows the other's answer
+    again = [job | {"job": f"9-{job['job']}"} for job in jobs]
+    assert [len(each) for each in ranked([*jobs, *again])] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_commands_that_begin_a_sweep_together_draw_other_values(kind, faked, tmp_path):
+    search = instantiate(compose_config(["sweep=optuna", f"sweep.storage={kind}"]).sweep)
+    common, swept = split(["optim.lr=interval(0.0,1.0)"])
+    several = [Sweep(tmp_path / "a", search, [], common, swept, seed=0) for _ in range(4)]
+    drawn = [each.study.ask(each.space).params["optim.lr"] for each in several for _ in range(3)]
+    assert len(set(drawn)) == 12
+    alone = Sweep(tmp_path / "b", search, [], common, swept, seed=0)
+    assert [alone.study.ask(alone.space).params["optim.lr"] for _ in range(3)] == drawn[:3]
+
+
+def test_a_trial_of_several_seeds_is_their_mean(faked, tmp_path):
+    study = faked(tmp_path / "a", "sweep=optuna", "sweep.trials=2", "sweep.seeds=3", "optim.lr=range(1,3)", "seed=4")
+    assert [trial.value for trial in study.trials] == [trial.params["optim.lr"] + 10 for trial in study.trials]
+    seeds = {line for job in job_results(tmp_path / "a") for line in job["overrides"] if "seed" in line}
+    assert seeds == {"seed=0", "seed=1", "seed=2"}  # as composed
+
+
+def test_score_against_cost(faked, tmp_path):
+    words = ("sweep=optuna", "sweep/sampler=nsga2", "sweep.cost=parameters", "sweep.trials=3", "optim.lr=range(1,5)")
+    study = faked(tmp_path / "a", *words)
+    assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert all(trial.values == [trial.params["optim.lr"], trial.params["optim.lr"] ** 2] for trial in study.trials)
+
+
+def test_a_cost_that_is_not_known_is_named(faked, tmp_path, capsys):
+    faked(tmp_path / "a", "sweep=optuna", "sweep/sampler=grid", "sweep.cost=seconds_per_batch", "optim.lr=8,3")
+    assert "failed: its seconds_per_batch is nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "value", "shown"),
+    [
+        ("a=interval(0.5,2)", FloatDistribution(0.5, 2), 0.123456789, "a=0.123457"),
+        ("a=tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True), 1e-3, "a=0.001"),
+        ("a=tag(log,int(interval(1,64)))", IntDistribution(1, 64, log=True), 8, "a=8"),
+        ("a=range(2,7)", IntDistribution(2, 6), 3, "a=3"),
+        ("a=range(4,11,2)", IntDistribution(4, 10, step=2), 4, "a=4"),
+        ("a=range(5,1,-1)", IntDistribution(2, 5), 3, "a=3"),
+        ("a=range(9,2,-3)", IntDistribution(3, 9, step=3), 6, "a=6"),
+        ("a=range(0,1,0.5)", CategoricalDistribution(["0.0", "0.5"]), "0.5", "a=0.5"),
+        ("a=1,null,[x]", CategoricalDistribution(["1", "null", "[x]"]), "[x]", "a=[x]"),
+        ("+a=b,c", CategoricalDistribution(["b", "c"]), "c", "+a=c"),
+        ("a=glob(*)", CategoricalDistribution(["x", "y"]), "x", "a=x"),
+    ],
+)
+def test_what_values_are_drawn_from(line, expected, value, shown):
+    (override,) = parse_overrides([line])
+    assert distribution(override, ["x", "y"]) == expected
+    assert lines([override], {"a": value}) == [shown]
+
+
+@pytest.mark.parametrize("words", [["optim.lr=1"], ["seed=1,2"]])
+def test_what_is_no_sweep_is_refused(words):
+    with pytest.raises(UserError, match=r"seeds=3|model\.depth"):
+        split(words)
+
+
+def test_a_range_of_no_numbers_is_refused():
+    with pytest.raises(UserError, match=r"a=range\(2,1\)"):
+        distribution(*parse_overrides(["a=range(2,1)"]), ())
+
+
+def test_a_command_with_a_sweep_is_one_of_several_over_its_space():
+    said = prepare_arguments(["sweep=python_functions", "model.depth=3", "optim.lr=1,2", "seeds=2"])
+    assert {"-m", "model.depth=3", "optim.lr=1,2", "mask.hops=1,2,4,null", "sweep.seeds=2"} <= {*said}
+    assert sum(word.startswith("optim.lr") for word in said) == 1
+    assert prepare_arguments(["--run", "sweep=python_functions"]) == ["--run", "sweep=python_functions"]
+    with pytest.raises(UserError, match=r"sweep\.trails"):
+        prepare_arguments(["sweep=optuna", "sweep.trails=3"])
+
+
+@pytest.mark.parametrize(
+    "name", ["python_functions", *(pytest.param(name, marks=pytest.mark.slow) for name in ("molhiv", "text"))]
+)
+def test_both_ends_of_every_dimension_can_be_built(name):
+    data = [f"data.source.path={__file__}"] if name == "text" else []
+    _, *words = prepare_arguments([f"sweep={name}", *data])
+    overrides = parse_overrides(words)
+    lines = [alternatives(override) for override in overrides]
+    first = [each[0] for each in lines]
+    built = [[*first[:n], line, *first[n + 1 :]] for n, each in enumerate(lines) for line in each]
+    assert len(built) > 8
+    for words in built:
+        rehearse(network_config(compose_config(words)))
+
+
+def new_study(path: Path, direction: str = "maximize") -> optuna.Study:
+    optuna.create_study(study_name=STUDY, storage=storage(path), direction=direction)
+    return load(path, pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0))
+
+
+@pytest.mark.parametrize("kind", FILES.values())
+def test_trials_are_pruned_by_the_mean_over_their_runs(kind, tmp_path):
+    """Held against the median of running means, by hand."""
+    study, draw = new_study(tmp_path / kind), np.random.default_rng(0)
+    curves = draw.random((6, 2, 4)).cumsum(axis=2)  # trials, runs, validations: better from one to the next
+    for number, runs in enumerate(curves):
+        assert study.ask().number == number
+        given_up = False
+        for run, validation in itertools.product(range(2), range(4)):
+            own = runs[: run + 1, validation].mean()
+            others = curves[:number, : run + 1, validation].mean(axis=1)
+            now = report(study, number, run, validation + 1, runs[run, validation])
+            assert report(study, number, run, validation + 1, -1.0) == now  # said once more, by a run that goes on
+            assert now == (number >= 2 and bool(own < np.median(others)))
+            assert curve(study.trials[number], run)[validation + 1] == pytest.approx(own)
+            given_up |= now
+        study.tell(number, runs[:, -1].mean())  # all to the end, to compare with
+    assert trial_of(Path("a/7-2")) == (7, 2)
+    assert trial_of(Path("a/7")) == (7, 0)
+    assert trial_of(Path("a/prepare")) is None
+
+
+def test_a_run_that_falls_behind_its_sweep_is_given_up(tmp_path):
+    folder, pruning = tmp_path / "sweep", "+callbacks.pruning"
+    folder.mkdir()
+    study = new_study(folder / FILES["sqlite"])
+    for number in range(3):
+        study.ask()
+        for validation in (1, 2, 3):
+            report(study, number, 0, validation, 2.0)  # no accuracy is
+        study.tell(number, 2.0)
+    study.ask()
+    words = [*write_graphs(tmp_path), *[f"{pruning}.{name}=null" for name in ("monitor", "mode", "dirpath")],
+             f"{pruning}._target_=gt.train.callbacks.Pruning", f"{pruning}.pruner.n_startup_trials=2",
+             f"{pruning}.pruner._target_=optuna.pruners.MedianPruner", "trainer.max_epochs=4"]  # fmt: skip
+    with pytest.raises(Pruned, match="after 1 validation"):
+        train(folder / "3", *words)
+    assert list(load(folder / FILES["sqlite"]).trials[3].intermediate_values) == [1]
+    assert RUNS > 1
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_at_its_total_with_pruned_trials(tmp_path):
+    words = [*TINY, *write_graphs(tmp_path), "trainer.max_epochs=8", "sweep=optuna", "sweep.workers=2",
+             "sweep.trials=12", "optim.lr=tag(log, interval(1e-6, 1e-1))", "model.width=4,8",
+             "callbacks.pruning.pruner.n_startup_trials=2", f"hydra.sweep.dir={tmp_path}/sweep"]  # fmt: skip
+    end = {signal.SIGKILL: -9, signal.SIGTERM: 143}
+    for how, finished in ((signal.SIGKILL, 3), (signal.SIGTERM, 6), (None, 12)):
+        process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], cwd=ROOT)
+        words = ["-m", f"resume={tmp_path}/sweep"]
+        path, done = tmp_path / "sweep" / FILES["sqlite"], 0
+        while how is not None and done < finished and process.poll() is None:
+            time.sleep(1)
+            done = sum(trial.state.is_finished() for trial in load(path).trials) if path.exists() else 0
+        if how is not None:
+            os.kill(process.pid, how)
+            assert process.wait(60) == end[how]
+    assert process.wait(600) == 0
+    states = [trial.state for trial in load(path).trials]
+    assert len(states) == 12
+    assert states.count(TrialState.PRUNED) >= 2
+    assert states.count(TrialState.COMPLETE) == 12 - states.count(TrialState.PRUNED)
+    assert math.isfinite(fmean(job["best_valid"] for job in job_results(tmp_path / "sweep")))

@@ -1,0 +1,417 @@
+"""Parts and configurations of one's own, outside this package: found, checked as its own are, trained and loaded."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import gt
+import gt.train.run
+import train
+from gt.cli.command import prepare_arguments
+from gt.cli.composing import compose_config
+from gt.cli.config_files import CONFIGS
+from gt.errors import UserError
+from gt.layers.steps import broadcasts_to
+from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
+from tests.small_runs import write_graphs
+
+MODULE = '''
+from dataclasses import dataclass
+import torch
+from torch import nn
+from gt.encodings import Encoding
+from gt.heads import Mean, Pool
+from gt.masks.base import Mask
+
+@dataclass(frozen=True)
+class Ring(Mask):
+    """A node reads itself and as many after it, around the end of its graph."""
+
+    size: int
+
+    def keys(self, batch):
+        node = torch.arange(batch.num_nodes)
+        first, count = batch.ptr[batch.batch], batch.sizes[batch.batch]
+        read = [first + (batch.position + step) % count for step in range(self.size + 1)]
+        return torch.unique(torch.cat([node * batch.num_nodes + other for other in read]))
+
+@dataclass(frozen=True)
+class Wide(Ring):
+    width: list[int]
+
+def scaled(prediction, target, scale=2.0):
+    return scale * nn.functional.cross_entropy(prediction, target)
+
+class Counts(Encoding):
+    """In-degrees of nodes and of edges' targets, and whether a pair is a node and itself."""
+
+    writes = ("x", "e", "p")
+
+    def build(self, width, schema):
+        self.maps = nn.ModuleDict({stream: nn.Linear(1, width) for stream in self.writes})
+        for linear in self.maps.values():
+            nn.init.ones_(linear.weight)
+
+    def nodes(self, batch):
+        return self.maps["x"](batch.in_degree[:, None].float())
+
+    def edges(self, batch):
+        return self.maps["e"](batch.in_degree[batch.edge_index[1]][:, None].float())
+
+    def pairs(self, pairs):
+        return self.maps["p"]((pairs.edges[0] == pairs.edges[1])[:, None].float())
+
+class Gated(Pool):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(width, 1)
+
+    def forward(self, x, batch):
+        return Mean()(self.weigh(x).sigmoid() * x, batch)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder outside this project, in which the command runs."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "lacking.py").write_text("import a_library_that_is_not_installed\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "lacking.py").write_text("import torch\n\ntorch.no_such_thing\n")
+    for name, text in {
+        "mask/ring": "_target_: mine.Ring\nsize: 2\n",
+        "mask/wrong": "_target_: mine.Ring\nsizes: 2\n",
+        "experiment/own": "# @package _global_\ndefaults:\n  - override /mask: ring\nmodel:\n  depth: 1\n",
+        "experiment/typo": "# @package _global_\nmodel:\n  dpeth: 1\n",
+        "experiment/type": "# @package _global_\nmodel:\n  depth: deep\n",
+        "experiment/group": "# @package _global_\ndefaults:\n  - override /maks: ring\n",
+        "experiment/lost": "# @package _global_\ndefaults:\n  - override /mask: rnig\n",
+    }.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    graphs = [
+        {
+            "graph": {"label": "ab"[n % 2]},
+            "nodes": [{"id": i, "kind": "xy"[(i * n) % 2]} for i in range(3 + n % 3)],
+            "links": [{"source": i, "target": i + 1} for i in range(2 + n % 3)],
+        }
+        for n in range(40)
+    ]
+    (tmp_path / "graphs.jsonl").write_text("".join(json.dumps(graph) + "\n" for graph in graphs))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder):
+    swap = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
+    checked = ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
+    assert prepare_arguments(swap) == checked
+    assert OmegaConf.to_container(compose_config(checked).mask) == {"_target_": "mine.Ring", "size": 2}
+    shown = prepare_arguments([*swap, "--cfg", "job"])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", shown[2:])
+    assert cfg == compose_config(checked)
+
+
+def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
+    for name, text in {
+        "model/own": "defaults:\n  - /model/gps@_here_\n  - _self_\nblock:\n  local:\n    _target_: gt.layers.GCN\n",
+        "experiment/after": "# @package _global_\ndefaults:\n  - override /model: own\n"
+        "model:\n  block:\n    local:\n      dropout: 0.1\n",
+    }.items():
+        (folder / "conf" / name).parent.mkdir(exist_ok=True)
+        (folder / "conf" / f"{name}.yaml").write_text(text)
+    search = "hydra.searchpath=[conf]"
+    local = compose_config(prepare_arguments([search, "model=own"])).model.block.local
+    assert OmegaConf.to_container(local) == {"_target_": "gt.layers.GCN", "_partial_": True}
+    for arguments in (["model=own", "model.block.local.dropout=0.1"], ["experiment=after"]):
+        with pytest.raises(UserError, match=r"unknown key 'model\.block\.local\.dropout'"):
+            prepare_arguments([search, *arguments])
+
+
+def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(folder):
+    (folder / "conf" / "experiment").mkdir(exist_ok=True)
+    (folder / "conf" / "experiment" / "fixed.yaml").write_text(
+        "# @package _global_\nmask:\n  _target_: gt.masks.Window\n  width: 3\n"
+        "optim:\n  schedule:\n    _target_: torch.optim.lr_scheduler.ExponentialLR\n    gamma: 0.5\n"
+    )
+    fixed = ["hydra.searchpath=[conf]", "experiment=fixed"]
+    assert compose_config(prepare_arguments(fixed)).mask == {"_target_": "gt.masks.Window", "width": 3}
+    assert compose_config(prepare_arguments([*fixed, "mask=window"])).mask.width == 3
+    with pytest.raises(UserError, match=r"^optim/schedule=plateau has no effect: .*fixed\.yaml sets"):
+        prepare_arguments([*fixed, "optim/schedule=plateau"])
+    with pytest.raises(UserError, match=r"^mask=hops .*; to keep it, add mask\._target_=gt\.masks\.Hops$"):
+        prepare_arguments([*fixed, "-m", "mask=window,hops"])
+    assert (
+        compose_config(prepare_arguments([*fixed, "mask=hops", "mask._target_=gt.masks.Hops"])).mask._target_
+        == "gt.masks.Hops"
+    )
+
+
+def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
+    (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
+    swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]
+    optimizer = compose_config(prepare_arguments(swap)).optim.optimizer
+    assert OmegaConf.to_container(optimizer) == {
+        "_target_": "steps.Sign", "_partial_": True, "fused": True, "momentum": 0.5,
+    }  # fmt: skip
+    whole = compose_config(
+        prepare_arguments(["++optim.schedule={_target_:torch.optim.lr_scheduler.ConstantLR,factor:1}"])
+    ).optim
+    assert whole.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
+    masks = compose_config(
+        prepare_arguments(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])
+    ).mask
+    assert masks.masks[0] == {"_target_": "mine.Ring", "size": 1}
+    loss = compose_config(prepare_arguments(["loss._target_=mine.scaled", "loss._partial_=true", "loss.scale=3"])).loss
+    assert loss == {"_target_": "mine.scaled", "_partial_": True, "scale": 3}
+
+
+def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder, monkeypatch):
+    kept = []
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: kept.append(OmegaConf.to_container(cfg.optim.optimizer)))
+    targets = ["torch.optim.AdamW", "torch.optim.SGD", "torch.optim.Muon"]
+    sweep = ["-m", f"optim.optimizer._target_={','.join(targets)}", "hydra.sweep.dir=sweep", "logger=csv"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *sweep])
+    train.command()
+    common = {"_partial_": True}
+    assert kept == [
+        {"_target_": targets[0], "betas": [0.9, 0.999], "fused": True, **common},
+        {"_target_": targets[1], "fused": True, **common},
+        {"_target_": targets[2], **common},
+    ]
+    for number, section in enumerate(kept):
+        saved = OmegaConf.load(folder / "sweep" / str(number) / ".hydra" / "config.yaml")
+        assert OmegaConf.to_container(saved.optim.optimizer) == section
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mask._target_=mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
+        (["mask._target_=mine.Rnig"], "mask._target_: there is nothing called 'mine.Rnig' to import"),
+        (["mask._target_=nothing.Ring"], "mask._target_: there is nothing called 'nothing.Ring' to import"),
+        (["mask._target_=mine"], "mask._target_: 'mine' cannot be called"),
+        (["mask._target_=mine..Ring"], "mask._target_: there is nothing called 'mine..Ring' to import"),
+        (["mask._target_=broken.Ring"], "mask._target_: 'broken.Ring' cannot be imported: ZeroDivisionError"),
+        (["mask._target_=lacking.Ring"], "mask._target_: 'lacking.Ring' cannot be imported: ModuleNotFoundError: No"),
+        (["mask._target_=parts.lacking.Ring"], "mask._target_: 'parts.lacking.Ring' cannot be imported: Attribute"),
+        (["mask._target_=mine.Ring", "mask.size=2", "mask.hops=1"], "unknown key 'mask.hops': there are size"),
+        (["-m", "mask._target_=gt.masks.Hops,mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
+        (["-m", "mask._target_=mine.Ring,gt.masks.Hops", "mask.size=2"], "unknown key 'mask.size': there are hops"),
+        (["loss._target_=mine.scaled"], "loss.prediction is not set: give loss.prediction=VALUE, or loss._partial_="),
+        (["mask=window", "mask._target_=mine.Wide"], "mask.width=8 has the wrong type: it should be a list"),
+        (["mask._target_=mine.Ring", "mask.size=two"], "mask.size='two' has the wrong type: it should be a whole"),
+        (["--config-dir", "conf", "mask=rnig"], "no option 'rnig' in group 'mask': did you mean 'ring'?"),
+        (["--config-dir=conf", "mask=wrong"], "conf/mask/wrong.yaml: unknown key 'mask.sizes': did you mean 'size'?"),
+        (["hydra.searchpath=[conf]", "experiment=typo"], "conf/experiment/typo.yaml: unknown key 'model.dpeth': did"),
+        (["-cd", "conf", "experiment=type"], "conf/experiment/type.yaml: model.depth='deep' has the wrong type"),
+        (["-cd", "conf", "experiment=group"], "conf/experiment/group.yaml: no group 'maks': did you mean 'mask'?"),
+        (["experiment=lost", "-cd", "conf"], "conf/experiment/lost.yaml: no option 'rnig' in group 'mask': did you"),
+        (["--config-dir", "conf", "mask=ring", "modle.depth=1"], "unknown key 'modle': did you mean 'model'?"),
+        (["--config-dir", "conf"], None),
+        (["--config-dir", "nowhere"], "there is no configuration folder at nowhere"),
+        (["hydra.searchpath=[pkg://nowhere]"], "there is no configuration folder at pkg://nowhere"),
+        (["--config-name", "trian"], "Cannot find primary config 'trian'."),
+    ],
+)
+def test_own_folders_and_classes_are_checked_as_the_package_s_are(arguments, said, folder):
+    if said is None:
+        assert prepare_arguments(arguments) == arguments
+        return
+    with pytest.raises(UserError) as caught:
+        prepare_arguments(arguments)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config-dir", "conf", "experiment=own", "mask.size=1"],
+        ["hydra.searchpath=[conf]", "experiment=own", "mask.size=1"],
+        ["mask._target_=mine.Ring", "mask.size=1", "model.depth=1"],
+    ],
+)
+def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments, folder, monkeypatch, capsys):
+    options = [
+        "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
+        "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
+        "model.head.pool=[{_target_:mine.Gated,_partial_:true}]",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *options])
+    train.command()
+    path = folder / "run" / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError) as caught:
+        gt.load(path)
+    assert "mine.Gated" in str(caught.value)
+    assert "mine.Ring" in str(caught.value)
+    assert "trust=True" in str(caught.value)
+    task = gt.load(path, trust=True)
+    assert str(task.net.masks[0]) == "Ring(size=1)"
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    assert torch.equal(task.net.head.pools[0].weigh.weight, saved["net.head.pools.0.weigh.weight"])
+    assert (folder / "run" / "train.log").read_text().count("parameters") == 1
+
+
+def test_an_encoding_of_nodes_edges_and_pairs_is_trained_saved_and_loaded(folder, monkeypatch):
+    options = [
+        "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
+        "+encoding.own._target_=mine.Counts", "model.block.attention.heads=1", "model.block.attention.edges=true",
+        "model.depth=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    train.command()
+    task = gt.load(folder / "run", trust=True)
+    saved = torch.load(folder / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    (encoding,) = task.net.encodings
+    for stream, linear in encoding.maps.items():
+        assert torch.equal(linear.weight, saved["state_dict"][f"net.encodings.0.maps.{stream}.weight"])
+        assert (linear.weight != 1).any(), stream
+
+
+WRONG = """
+import numpy as np
+import torch
+import torchmetrics
+
+from gt.encodings import Encoding
+from gt.heads import Pool, Sum
+from gt.layers import Layer
+
+
+class Wide(Layer):
+    def __init__(self, width):
+        super().__init__()
+        self.map = torch.nn.Linear(width, width + 1)
+
+    def forward(self, state, batch, pairs):
+        return {"x": self.map(state.x)}
+
+
+class Bare(Wide):
+    def forward(self, state, batch, pairs):
+        return state.x
+
+
+class Broken(Wide):
+    def forward(self, state, batch, pairs):
+        return {"x": self.map(state.x) @ state.x}
+
+
+class Named(Wide):
+    def forward(self, state, batch, pairs):
+        return {"X": state.x}
+
+
+class Far(Wide):
+    reads = "edge"
+
+    def forward(self, state, batch, pairs):
+        return {"x": state.x}
+
+
+class Narrow(Encoding):
+    def build(self, width, schema):
+        self.map = torch.nn.Linear(1, width - 1)
+
+    def nodes(self, batch):
+        return self.map(torch.ones(batch.num_nodes, 1))
+
+
+class Silent(Narrow):
+    def nodes(self, batch):
+        self.map(torch.ones(batch.num_nodes, 1))
+
+
+class Keyless(Narrow):
+    arrays = ("ones",)
+
+    def compute(self, graphs, progress=iter):
+        return {"ones": np.ones((graphs.node_ptr[-1], 1), np.float32)}
+
+
+class Nameless(Keyless):
+    arrays = ()
+
+    def key(self):
+        return {"encoding": "nameless", "version": 1}
+
+
+class AllNodes(Pool):
+    def forward(self, x, batch):
+        return x
+
+
+class Nothing(Pool):
+    def forward(self, x, batch):
+        Sum()(x, batch)
+
+
+class Number(torch.nn.Module):
+    def forward(self, prediction, target):
+        return torch.nn.functional.cross_entropy(prediction, target).item()
+
+
+class Scoreless(torchmetrics.Metric):
+    higher_is_better = True
+
+    def update(self, prediction, target):
+        pass
+
+    def compute(self):
+        pass
+
+
+class Plain:
+    def on_train_epoch_end(self, trainer, module):
+        print("an epoch")
+"""
+
+
+def test_what_is_added_may_be_the_same_for_all_rows():
+    assert all(broadcasts_to(shape, (3, 4)) for shape in ((3, 4), (1, 4), (3, 1), (4,), ()))
+    assert not any(broadcasts_to(shape, (3, 4)) for shape in ((4, 3), (2, 4), (3, 5), (3,), (1, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.block.local._target_=wrong.Wide", r"Wide .*9\).* 8\)"),
+        ("model.block.local._target_=wrong.Bare", r"Bare returns a Tensor"),
+        ("model.block.local._target_=wrong.Broken", r"wrong\.py, line 27, in forward"),
+        ("model.block.local._target_=wrong.Named", r"Named returns 'X': did you mean 'x'"),
+        ("model.block.local._target_=wrong.Far", r"Far\.reads is 'edge': did you mean 'edges'\?"),
+        ("model.block.local._target_=torch_geometric.nn.GINEConv", r"GINEConv .*model/local=pyg"),
+        ("encoding.narrow._target_=wrong.Narrow", r"Narrow .*7\).* 8\)"),
+        ("encoding.silent._target_=wrong.Silent", r"Silent gives nodes None; .* 8\)"),
+        ("encoding.keyless._target_=wrong.Keyless", r"wrong\.Keyless has compute but no key"),
+        ("encoding.nameless._target_=wrong.Nameless", r"wrong\.Nameless\.arrays is empty"),
+        ("model.head.pool=[{_target_:wrong.AllNodes}]", r"pool AllNodes gives \(\d+, 8\); .* \(\d, 8\)"),
+        ("model.head.pool=[{_target_:wrong.Nothing}]", r"pool Nothing gives None"),
+        ("loss._target_=wrong.Number", r"loss: no gradient flows through it"),
+        ("metrics.plain._target_=wrong.Plain", r"metrics\.plain: a Plain is not a torchmetrics\.Metric"),
+        ("metrics.own._target_=wrong.Scoreless", r"metrics\.own: it returns a NoneType"),
+        ("callbacks.plain._target_=wrong.Plain", r"callbacks: a Plain is not a pytorch_lightning\.Callback"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, capsys):
+    (folder / "wrong.py").write_text(WRONG)
+    monkeypatch.setattr(sys, "argv", ["train.py", *write_graphs(folder), "data=graph_files", "data.batch_size=8",
+                                      "model=gps", "model.width=8", "model.depth=1", "encoding=none", override,
+                                      "trainer=cpu", "logger=csv", "hydra.run.dir=run"])  # fmt: skip
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit):
+        train.command()
+    sys.modules.pop("wrong", None)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(said, line)

@@ -1,0 +1,156 @@
+"""What W&B is shown of a run, read back from the log that it keeps offline."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import wandb
+
+from gt.schema import Schema
+from gt.train.logging import wandb_logger
+from gt.train.task import Task
+from gt.train.wandb_run import charts
+from tests.small_runs import train, write_graphs
+from tests.train.test_interrupts import stopped
+from tests.wandb_records import read_log, records, values
+from tests.wandb_server import recorder
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Records by kind, and the run's folder."""
+    folder = tmp_path_factory.mktemp("wandb")
+    train(folder / "run", *write_graphs(folder), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01")
+    wandb.finish()
+    by_kind: dict = {}
+    for record in records(folder / "run"):
+        kind = record.WhichOneof("record_type")
+        by_kind.setdefault(kind, []).append(getattr(record, kind))
+    return by_kind, folder / "run"
+
+
+def test_a_run_is_told_with_all_that_it_is(told):
+    by_kind, folder = told
+    config = {}
+    for record in by_kind["config"]:
+        config |= values(record.update)
+    assert config["optim"]["lr"] == 0.01
+    assert config["data"]["batch_size"] == 8
+    assert config["seed"] == 0
+    assert config["dataset"]["samples"] == {"train": 36, "valid": 36, "test": 20}
+    assert config["parameters"] == json.loads((folder / "result.json").read_text())["parameters"]
+    assert list(by_kind["run"][0].tags) == ["a", "b"]
+
+
+def test_a_log_that_is_being_written_gives_the_records_that_are_whole(told):
+    (path,) = told[1].glob("wandb/offline-run-*/*.wandb")
+    log = path.read_bytes()
+    whole = [record.SerializeToString() for record in read_log(log)]
+    for end in range(0, len(log), 997):
+        read = [record.SerializeToString() for record in read_log(log[:end])]
+        assert read == whole[: len(read)]
+        assert len(read) < len(whole)
+
+
+def test_names_with_a_summary(told):
+    by_kind, _ = told
+    wanted = {m.name or m.glob_name: m.summary for m in by_kind["metric"]}
+    assert wanted["valid/accuracy"].max
+    assert wanted["valid/loss"].min
+    assert wanted["speed/*"].mean
+
+
+def test_what_is_measured_by_the_way(told):
+    by_kind, _ = told
+    history = [values(record.item) for record in by_kind["history"]]
+    speeds = [row for row in history if "speed/graphs_per_s" in row]
+    assert len(speeds) == 10  # five batches in each of two epochs
+    for row in speeds:
+        assert row["speed/nodes_per_s"] > row["speed/graphs_per_s"] > 0
+        assert row["optim/gradient_norm"] > 0
+        assert row["optim/update_to_weight"] > 0
+        assert row["memory/peak_gib"] > 0.1
+
+
+def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
+    by_kind, folder = told
+    result, summary, last = json.loads((folder / "result.json").read_text()), {}, {}
+    for record in by_kind["summary"]:
+        summary |= values(record.update)
+    for record in by_kind["history"]:
+        last |= values(record.item)
+    assert summary["result/accuracy"] == result["scores"]["accuracy"]
+    assert summary["baseline/accuracy"] == result["baseline"]["accuracy"]
+    assert summary["best_valid"] == result["best_valid"]
+    assert summary["attention"].startswith("attention in layer 0: ")
+    for name in ("report/curves", "report/predictions", "report/reach"):
+        assert last[f"{name}._type"] == "image-file"
+    assert last["predictions/worst._type"] == "table-file"
+    (table,) = folder.glob("wandb/offline-run-*/files/media/table/predictions/worst_*.json")
+    rows = json.loads(table.read_text())["data"]
+    assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), reverse=True)
+
+
+def test_a_run_that_went_on_is_uploaded_whole_and_its_best_is_that_of_all_of_it(tmp_path, capsys):
+    overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "trainer.max_epochs=4"]
+    stopped((Task, "training_step", 13), signal.SIGTERM, tmp_path / "run", *overrides)  # of 20 steps
+    wandb.finish()
+    capsys.readouterr()
+    train(tmp_path / "run", *overrides, resume=True)
+    wandb.finish()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "wandb sync" in line)
+    folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert line == f"upload with wandb sync {folders[0]} {folders[1]}"
+    result, summary = json.loads((tmp_path / "run" / "result.json").read_text()), {}
+    for record in records(tmp_path / "run"):
+        if record.WhichOneof("record_type") == "summary":
+            summary |= values(record.summary.update)
+    assert summary["valid/accuracy"] == {"max": result["best_valid"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "prediction", "target", "names"),
+    [
+        (Schema(kind="regression"), np.array([[1.0], [2.0]]), np.array([[1.5], [np.nan]]), {"parity"}),
+        (Schema(kind="regression", outputs=3), np.ones((2, 3)), np.array([[1e-4, np.nan, 5], [np.nan, np.nan, 1e3]]),
+         {"parity_0", "parity_2"}),
+        (Schema(kind="binary", outputs=2), np.zeros((3, 2)), np.zeros((3, 2)), set()),
+        (Schema(kind="binary"), np.array([[3.0], [-2.0]]), np.array([[1.0], [0.0]]),
+         {"confusion", "calibration", "roc", "precision_recall"}),
+        (Schema(outputs=3), np.eye(3), np.zeros(3, int), {"confusion", "calibration"}),  # one class has no curve
+        (Schema(outputs=3), np.zeros((0, 3)), np.zeros(0, int), set()),
+    ],
+)  # fmt: skip
+def test_charts_suit_the_target(schema, prediction, target, names):
+    assert {name.removeprefix("charts/") for name in charts(schema, prediction, target)} == names
+
+
+def test_whatever_wandb_takes_can_be_passed(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("gt.train.logging._logger", lambda mode, **facts: seen.update(facts))
+    wandb_logger("gt", "a", str(tmp_path), group="g", tags=["t"], init={"save_code": True})
+    assert (seen["group"], seen["tags"], seen["save_code"]) == ("g", ["t"], True)
+    assert "entity" not in seen
+
+
+def test_a_server_is_sent_the_same(told, tmp_path, monkeypatch):
+    """Online, to a server on this machine: steps, summary and pictures as they are kept offline."""
+    overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01"]
+    wandb.teardown()  # its service has read its settings
+    with recorder() as server:
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        train(tmp_path / "run", *overrides)
+        wandb.teardown()
+    offline = [values(record.item) for record in told[0]["history"]]
+    online = server.lines["wandb-history.jsonl"]
+    for name in ("train/loss", "valid/accuracy", "test/accuracy"):
+        assert [row[name] for row in online if name in row] == [row[name] for row in offline if name in row]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert json.loads(server.uploads["wandb-summary.json"])["result/accuracy"] == result["scores"]["accuracy"]
+    assert any(path.startswith("media/images/report/curves") for path in server.uploads)
+    told_of = [json.loads(asked["config"]) for name, asked in server.operations if name == "UpsertBucket"]
+    assert told_of[-1]["optim"]["value"]["lr"] == 0.01
