@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import gt
 from gt.data.datamodule import DataModule
-from tests.data import ogb_files, tables_of, test_ogb_links, test_ogb_nodes, test_ogb_pcqm4mv2, test_pyg
+from tests.data import ogb_files, tables_of
+from tests.data.ogb import test_ogb_links, test_ogb_nodes, test_ogb_pcqm4mv2
+from tests.data.own import test_pyg
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
 # of a file: what it holds instead, what its bytes become, or that it is not there; text is gzipped where the name says
