@@ -14,6 +14,7 @@ from gt.cli.program import device_of, importing, quick_exit
 from gt.errors import Parser, UserError, nearest, one_line
 
 PIPE_WIDTH = 180  # columns when the output is not a terminal
+MODES = ("default", "reduce-overhead", "max-autotune")
 NAMES = ("gps_molhiv", "gps_molhiv_128", "gps_zinc", "gpt_small", "gpt", "large")
 
 
@@ -24,6 +25,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--rounds", type=int, default=20, help="timed steps per program (default: 20)")
+    parser.add_argument("--compile", choices=MODES, help="also time the network compiled in this mode of torch.compile")
     parser.add_argument("--compare", type=Path, metavar="bench.json", help="compare with an earlier result")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the table and the picture")
     return parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
     peak, rows = peaks(device.type, torch.bfloat16 if half else torch.float32), []
     for name in args.only or [name for name in NAMES if half or name != "gpt"]:
         print(f"{name} ...", flush=True)
-        rows += measure(SHAPES[name](), device, half, args.rounds, peak)
+        rows += measure(SHAPES[name](), device, half, args.rounds, peak, args.compile)
     metadata = {"device": device_name(device.type), "torch": torch.__version__, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     args.out.mkdir(parents=True, exist_ok=True)
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table(rows))

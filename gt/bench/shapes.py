@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch_geometric.nn import GCNConv, GINEConv, GPSConv, ResGatedGraphConv, Tr
 
 from gt.attention import prepare
 from gt.cli.config_files import CONFIGS
+from gt.data.static import enclosing_shape, pad_batch
 from gt.graph import GraphBatch, path_graphs
 from gt.lottery.workloads import random_graphs, spread
 from gt.model import GraphTransformer
@@ -48,8 +50,14 @@ class Shape:
             cfg = compose("train", overrides=list(self.overrides))
         return build(network_config(cfg), self.schema)  # type: ignore[return-value]
 
-    def batches(self, net: GraphTransformer, device: torch.device, half: bool) -> list[GraphBatch]:
-        """Batches with features, targets and everything that attention needs, on a device."""
+    def batches(
+        self, net: GraphTransformer, device: torch.device, half: bool, static: bool = False
+    ) -> list[GraphBatch]:
+        """Batches with features, targets and everything that attention needs, on a device.
+
+        Args:
+            static: pad them to one shape if they differ, as a compiled network requires.
+        """
         out = []
         for seed in range(BATCHES):
             batch, draw = self.batch(seed), torch.Generator().manual_seed(seed)
@@ -61,14 +69,24 @@ class Shape:
                 batch.y = torch.randint(self.schema.outputs, (rows,), generator=draw)
             else:
                 batch.y = torch.randint(2, (rows, self.schema.outputs), generator=draw).float()
+            out.append(batch)
+        out = padded(out, self.schema) if static else out
+        for batch in out:
             for mask, demand in net.readings(device.type, half):
                 prepare(mask(batch), demand)
-            out.append(batch.finish().to(device))
-        return out
+        return [batch.finish().to(device) for batch in out]
 
     def count(self, batch: GraphBatch) -> int:
         """Number of units in a batch."""
         return batch.num_graphs if self.unit == "graphs" else batch.num_nodes
+
+
+def padded(batches: list[GraphBatch], schema: Schema) -> list[GraphBatch]:
+    """Pad batches that differ in size to the smallest shape that holds them all."""
+    sizes = np.array([(b.num_graphs, b.num_nodes, b.num_edges, b.max_nodes) for b in batches])
+    if (sizes == sizes[0]).all():
+        return batches
+    return [pad_batch(batch, [enclosing_shape(sizes)], schema) for batch in batches]
 
 
 def random_features(vocabulary: tuple[int, ...], rows: int, draw: torch.Generator) -> Tensor:

@@ -20,11 +20,14 @@ from gt.lottery.flops import matrix_flops
 from gt.lottery.timing import once, wait
 from gt.metrics import metrics
 from gt.schema import Schema
+from gt.train.compile import Compiled
 from gt.train.optim import Optimisation
 from gt.train.task import Task
 
 PARTS = ("forward", "backward", "optimiser")
 TRAINER = "gt, by its trainer"
+COMPILED = "gt, compiled"
+WARM_UP = 3  # steps: a compiled network compiles, records CUDA graphs, replays them
 
 
 class Loop:
@@ -91,18 +94,26 @@ class Row:
         return statistics.median(self.times)
 
 
-def measure(shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks) -> list[Row]:
-    """Time the network of a shape in a bare loop and with the trainer, and its rival, in turn."""
+def measure(
+    shape: Shape, device: torch.device, half: bool, rounds: int, peak: Peaks, mode: str | None = None
+) -> list[Row]:
+    """Time the network of a shape in a bare loop and with the trainer, and its rival, in turn.
+
+    Args:
+        mode: of `torch.compile`, to also time the network compiled, on batches of a static shape; None: do not.
+    """
     net, (name, make_rival) = shape.network().to(device), shape.rival
     batches = shape.batches(net, device, half)
     count = statistics.fmean(map(shape.count, batches))
-    loops = {
-        "gt": Loop(net, shape.schema, batches, half),
-        name: Loop(make_rival().to(device), shape.schema, batches, half),
-    }
+    loops = {"gt": Loop(net, shape.schema, batches, half)}
+    if mode is not None and shape.unit != "nodes":  # compiled, a CPU would compute all pairs of the large graph
+        twin = shape.network().to(device)
+        Compiled(twin, mode)
+        loops[COMPILED] = Loop(twin, shape.schema, shape.batches(twin, device, half, static=True), half)
+    loops[name] = Loop(make_rival().to(device), shape.schema, batches, half)
     times: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
-        for _ in range(2):
+        for _ in range(WARM_UP):
             loop.step()
         loop.parts = {part: [] for part in PARTS}
     for _ in range(rounds):
@@ -113,8 +124,9 @@ def measure(shape: Shape, device: torch.device, half: bool, rounds: int, peak: P
         row = Row(shape.about, program, times[program], count, shape.unit)
         row.parts = {part: statistics.median(seconds) for part, seconds in loop.parts.items() if seconds}
         row.memory = peak_memory(loop.step, device.type)
-        row.flops = matrix_flops(loop.step)
-        row.reached = row.flops / row.median / peak.operations
+        if program != COMPILED:  # its products are not seen one by one
+            row.flops = matrix_flops(loop.step)
+            row.reached = row.flops / row.median / peak.operations
         rows.append(row)
     trainer_times = trainer_steps(shape, net, batches, half, rounds)
     return [rows[0], Row(shape.about, TRAINER, trainer_times, count, shape.unit), *rows[1:]]

@@ -27,14 +27,17 @@ Mode = bool | Literal["default", "reduce-overhead", "max-autotune"]
 Precision = Literal["highest", "high", "medium"]
 TIMINGS = "compile.json"  # in the run folder: whether compiled steps were faster
 RECOMPILE_LIMIT = 64  # compilations of a block: one for each static shape, in training and in evaluation
+WARM_UP = 2  # steps before them: one compiles or fills caches, one records CUDA graphs
 TRIALS = 3  # timed steps per variant, of which the fastest counts
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes that record CUDA graphs on a GPU, and replay them
 
 
 class Trainer(pl.Trainer):
     """Lightning's trainer, with options for compilation.
 
     Args:
-        compile: a mode of `torch.compile`; True compiles the network if a measurement shows that it is faster.
+        compile: a mode of `torch.compile`; True compiles the network if a measurement shows that it is faster, on a
+            GPU with CUDA graphs.
         matmul_precision: of float32, see `torch.set_float32_matmul_precision`.
         options: passed on to Lightning's trainer.
 
@@ -77,9 +80,26 @@ class Compiled:
         torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
         counters.clear()  # an earlier job of a sweep may have run in this process
         self.parts = list(getattr(net, "blocks", [net]))
+        self.replays = mode in CUDA_GRAPHS
         for part in self.parts:
             part.compile(mode=mode, dynamic=False)
-        self.hook = net.register_forward_pre_hook(_prepare_batch)
+        self.hook = net.register_forward_pre_hook(self._begin_pass)
+
+    def _begin_pass(self, net: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Compute the cached indices of a batch before tracing, as they take a lock, which cannot be traced."""
+        (batch,) = arguments
+        batch.finish()
+        if self.replays:  # otherwise each block would count as a step, whose replay may overwrite the block before
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def hold_gradients(self) -> None:
+        """Copy the gradients of compiled parts out of the memory of CUDA graphs, which their next replay overwrites.
+
+        Gradients of further batches are then added to the copies.
+        """
+        for parameter in {p for part in self.parts for p in part.parameters()} if self.replays else ():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
 
     def summary(self) -> str:
         """The number of graphs compiled so far, and of graph breaks."""
@@ -94,12 +114,6 @@ class Compiled:
         for part in self.parts:
             part._compiled_call_impl = None
         self.hook.remove()
-
-
-def _prepare_batch(net: nn.Module, arguments: tuple[Any, ...]) -> None:
-    """Compute the cached indices of a batch before tracing, as they take a lock, which cannot be traced."""
-    (batch,) = arguments
-    batch.finish()
 
 
 def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: Path) -> str:
@@ -119,34 +133,34 @@ def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: 
     if trainer.compile is not True:
         trainer.compiled = Compiled(net, str(trainer.compile))
         return f"blocks are compiled, mode {trainer.compile}{note}"
-    path = folder / TIMINGS
+    path, device = folder / TIMINGS, trainer.strategy.root_device
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
     if not path.exists():
         if started_outside() and trainer.world_size > 1:
             raise UserError(
                 "trainer.compile=true measures on one process: choose a mode, such as trainer.compile=default"
             )
-        device = trainer.strategy.root_device
         net.to(device)
         context = trainer.precision_plugin.forward_context
-        write_json(path, time_steps(net, lambda: next(iter(data.loader("train"))).to(device), context))
+        write_json(path, time_steps(net, lambda: next(iter(data.loader("train"))).to(device), context, mode))
     times = json.loads(path.read_text())
     timing = f"a step takes {1e3 * times['compiled']:.1f} ms compiled, {1e3 * times['as it is']:.1f} ms as it is"
     if times["compiled"] < times["as it is"]:
-        trainer.compiled = Compiled(net)
-        return f"blocks are compiled: {timing}{note}"
+        trainer.compiled = Compiled(net, mode)
+        return f"blocks are compiled, mode {mode}: {timing}{note}"
     if isinstance(data, GraphData):
         data.go_by_shapes(False)
     return f"the network is not compiled: {timing}"
 
 
 def time_steps(
-    net: nn.Module, batch: Callable[[], GraphBatch], context: Callable[[], AbstractContextManager[Any]]
+    net: nn.Module, batch: Callable[[], GraphBatch], context: Callable[[], AbstractContextManager[Any]], mode: str
 ) -> dict[str, float]:
     """Seconds of a forward and backward pass ``as it is`` and ``compiled``; the network itself is left unchanged."""
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     with torch.random.fork_rng():
         times = {"as it is": _fastest(net, batch(), context)}
-        compiled = Compiled(net)
+        compiled = Compiled(net, mode)
         times["compiled"] = _fastest(net, batch(), context)  # a new batch, prepared for compiled layers
         compiled.undo()
     for name, buffer in net.named_buffers():
@@ -156,7 +170,7 @@ def time_steps(
 
 def _fastest(net: nn.Module, batch: GraphBatch, context: Callable[[], AbstractContextManager[Any]]) -> float:
     times = []
-    for _ in range(1 + TRIALS):  # the first one compiles, or fills caches
+    for _ in range(WARM_UP + TRIALS):
         start = time.perf_counter()
         with context():
             out: Tensor = net(batch)
@@ -164,5 +178,5 @@ def _fastest(net: nn.Module, batch: GraphBatch, context: Callable[[], AbstractCo
         if out.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    net.zero_grad(set_to_none=True)
-    return min(times[1:])
+        net.zero_grad(set_to_none=True)
+    return min(times[WARM_UP:])

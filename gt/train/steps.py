@@ -52,6 +52,12 @@ class Steps(pl.LightningModule):
             torch.manual_seed(seed)
         self._context = StepContext(batch, self.current_epoch, batch_idx, seed)
 
+    def on_after_backward(self) -> None:
+        trainer: Any = self.trainer
+        compiled, batches = getattr(trainer, "compiled", None), trainer.accumulate_grad_batches
+        if compiled is not None and batches > 1 and self._context.index % batches == 0:
+            compiled.hold_gradients()
+
     def _persistent_buffers(self) -> Iterator[tuple[str, Tensor]]:
         parameters = {name for name, _ in self.net.named_parameters(remove_duplicate=False)}
         return ((f"net.{k}", v) for k, v in self.net.state_dict().items() if k not in parameters)

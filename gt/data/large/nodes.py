@@ -25,6 +25,8 @@ from gt.inference.whole_graph import WholeGraph
 from gt.ranges import at_least
 from gt.schema import UNLABELLED, Schema
 
+COMPILED_MATRICES = 8  # of pairs, that a compiled layer and its gradients hold at once
+
 
 def as_tensor(values: np.ndarray) -> Tensor:
     """A float32 or int64 tensor of a possibly memory-mapped array, sharing its memory if the dtype matches."""
@@ -47,8 +49,18 @@ def scatter_targets(y: np.ndarray, rows: int, positions: np.ndarray, ids: np.nda
 
 
 def refuse_dense(batch: GraphBatch, readings: Iterable[Reading]) -> None:
-    """Refuse masks with so many pairs that the attention weights of one layer would not fit into memory."""
+    """Refuse masks with so many pairs that the attention weights of one layer would not fit into memory.
+
+    On a CPU a compiled layer computes all pairs of nodes, and keeps several matrices of them.
+    """
     for mask, demand in readings:
+        if getattr(demand, "compiled", False) and getattr(demand, "device", "") == "cpu":
+            if COMPILED_MATRICES * 4 * batch.num_nodes**2 * getattr(demand, "heads", 1) > memory():
+                raise UserError(
+                    f"compiled attention on {batch.num_nodes:,} nodes computes all pairs of them, which do not fit "
+                    "into memory: set trainer.compile=false, or choose a smaller graph"
+                )
+            continue
         pairs = mask.pair_count(batch) or 0
         if 4 * pairs * getattr(demand, "heads", 1) > memory():
             raise UserError(
