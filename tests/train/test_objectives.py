@@ -1,4 +1,4 @@
-"""Losses that need no labels: what they hide, that nothing tells it, what they come to, and runs that learn by them."""
+"""Self-supervised objectives: what they mask, that the network cannot see it, and their losses against a loop."""
 
 import json
 from itertools import pairwise
@@ -34,7 +34,7 @@ def network(schema, *overrides):
     return build(config, schema).double().eval()
 
 
-def a_batch(schema):
+def make_batch(schema):
     batch = random_batch(SIZES, directed=False)
     if schema.node_floats:
         draw = torch.Generator().manual_seed(0)
@@ -43,7 +43,7 @@ def a_batch(schema):
     return batch
 
 
-def made(kind, net, schema, **options):
+def make_objective(kind, net, schema, **options):
     objective = kind(**options)
     torch.manual_seed(1)
     objective.build(net, schema)
@@ -53,118 +53,118 @@ def made(kind, net, schema, **options):
     return objective.double()
 
 
-COLUMN = {MaskedNodes: "x", MaskedEdges: "edge_attr", Denoising: "x"}
+CHANGED_COLUMN = {MaskedNodes: "x", MaskedEdges: "edge_attr", Denoising: "x"}
 
 
 @pytest.mark.parametrize("schema", [CATEGORIES, NUMBERS], ids=["categories", "numbers"])
 @pytest.mark.parametrize("kind", [MaskedNodes, MaskedEdges])
-def test_a_mask_hides_a_share_of_one_column_and_nothing_else(kind, schema):
-    batch = a_batch(schema)
+def test_mask_hides_share_of_one_column_only(kind, schema):
+    batch = make_batch(schema)
     before = {name: getattr(batch, name).clone() for name in ("x", "edge_attr", "edge_index", "y")}
-    objective, shares = made(kind, network(schema), schema, share=0.3), []
+    objective, shares = make_objective(kind, network(schema), schema, share=0.3), []
     for draw in range(200):
-        read, question = objective.disturb(batch, draw)
-        values, name = getattr(read, COLUMN[kind]), COLUMN[kind]
+        masked, question = objective.disturb(batch, draw)
+        values, name = getattr(masked, CHANGED_COLUMN[kind]), CHANGED_COLUMN[kind]
         assert not values[question.asked].any()
         assert torch.equal(values[~question.asked], before[name][~question.asked])
         assert torch.equal(question.values, before[name])
-        others = before.keys() - {name}
-        assert all(torch.equal(getattr(read, other), before[other]) for other in others)
+        unmasked = before.keys() - {name}
+        assert all(torch.equal(getattr(masked, column), before[column]) for column in unmasked)
         shares.append(question.asked.double().mean())
     assert torch.stack(shares).mean() == pytest.approx(0.3, abs=0.03)
     assert len({tuple(objective.disturb(batch, draw)[1].asked.tolist()) for draw in range(5)}) == 5
     assert all(torch.equal(getattr(batch, name), value) for name, value in before.items())
-    assert made(kind, network(schema), schema, share=1.0).disturb(batch, 0)[1].asked.all()
+    assert make_objective(kind, network(schema), schema, share=1.0).disturb(batch, 0)[1].asked.all()
 
 
-def test_both_directions_of_an_edge_are_hidden_together():
-    batch = a_batch(CATEGORIES)
-    hidden = made(MaskedEdges, network(CATEGORIES), CATEGORIES, share=0.5).disturb(batch, 3)[1].asked.tolist()
+def test_both_directions_of_edge_are_masked_together():
+    batch = make_batch(CATEGORIES)
+    hidden = make_objective(MaskedEdges, network(CATEGORIES), CATEGORIES, share=0.5).disturb(batch, 3)[1].asked.tolist()
     ends = list(map(tuple, batch.edge_index.T.tolist()))
-    of = dict(zip(ends, hidden, strict=True))
-    assert all(of[target, source] == of[source, target] for source, target in ends)
+    is_hidden = dict(zip(ends, hidden, strict=True))
+    assert all(is_hidden[target, source] == is_hidden[source, target] for source, target in ends)
     assert 0 < sum(hidden) < len(hidden)
 
 
-def test_what_fills_up_a_static_shape_is_never_asked_for():
-    batch = pad_batch(a_batch(CATEGORIES), [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], CATEGORIES)
+def test_padding_is_never_masked():
+    batch = pad_batch(make_batch(CATEGORIES), [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], CATEGORIES)
     for kind in (MaskedNodes, MaskedEdges):
-        question = made(kind, network(CATEGORIES), CATEGORIES, share=1.0).disturb(batch, 0)[1]
+        question = make_objective(kind, network(CATEGORIES), CATEGORIES, share=1.0).disturb(batch, 0)[1]
         assert torch.equal(question.asked, batch.node_mask if kind is MaskedNodes else batch.edge_mask)
 
 
-READERS = {  # of edges by layers, by pairs, by both, beside virtual nodes
+MODELS = {  # edges read by layers, by pairs, by both, beside virtual nodes
     "gps": [], "gps with edges": ["+model.block.attention.edges=true"], "gt": ["model=gt", "encoding=none"],
     "grit": ["model=grit", "encoding=[rrwp_pairs,edges_only]"], "egt": ["model=egt", "encoding=[distance,edges]"],
     "exphormer": ["model=exphormer", "encoding=[edges]"], "grass": ["model=grass", "encoding=[edges]"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("kind", "schema"),
     [(MaskedNodes, CATEGORIES), (MaskedNodes, NUMBERS), (MaskedEdges, CATEGORIES), (MaskedEdges, NUMBERS)],
 )
 @torch.no_grad()
-def test_what_is_hidden_cannot_be_read(kind, schema, reader):
-    net = network(schema, "encoding=none", *READERS[reader])
-    objective, name = made(kind, net, schema, share=0.4), COLUMN[kind]
+def test_network_cannot_see_masked_values(kind, schema, model):
+    net = network(schema, "encoding=none", *MODELS[model])
+    objective, name = make_objective(kind, net, schema, share=0.4), CHANGED_COLUMN[kind]
 
-    def said(batch):
-        prepare_all(batch, frozenset(net.readings()))  # what the loader works out beforehand, before anything is hidden
+    def outputs(batch):
+        prepare_all(batch, frozenset(net.readings()))  # as in the loader, before anything is masked
         states = []
         hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
         prediction, _ = run_objectives(net, batch, [objective], 5)
         hook.remove()
         return torch.cat([prediction.flatten(), *(state.flatten() for state in states)])
 
-    batch, other, third = a_batch(schema), a_batch(schema), a_batch(schema)
-    for each in (batch, other, third):  # two batches that differ where it is hidden, and one elsewhere too
+    batch, hidden_differs, visible_differs = make_batch(schema), make_batch(schema), make_batch(schema)
+    for each in (batch, hidden_differs, visible_differs):  # differ from the batch where it is masked, or elsewhere
         setattr(each, name, getattr(batch, name).clone())
     hidden = objective.disturb(batch, 5)[1].asked
-    changed = getattr(batch, name) + 1 if schema.node_floats else (getattr(batch, name) + 1) % 3
-    getattr(other, name)[hidden] = changed[hidden]
-    getattr(third, name)[~hidden] = changed[~hidden]
-    assert not torch.equal(getattr(other, name), getattr(batch, name))
-    assert torch.equal(said(batch), said(other))
-    assert not torch.equal(said(batch), said(third))
+    values = getattr(batch, name) + 1 if schema.node_floats else (getattr(batch, name) + 1) % 3
+    getattr(hidden_differs, name)[hidden] = values[hidden]
+    getattr(visible_differs, name)[~hidden] = values[~hidden]
+    assert not torch.equal(getattr(hidden_differs, name), getattr(batch, name))
+    assert torch.equal(outputs(batch), outputs(hidden_differs))
+    assert not torch.equal(outputs(batch), outputs(visible_differs))
 
 
-def test_what_the_loader_worked_out_refers_to_what_is_read():
-    net, batch = network(CATEGORIES, "model=exphormer", "encoding=[edges]"), a_batch(CATEGORIES)
+def test_memoised_pairs_refer_to_masked_batch():
+    net, batch = network(CATEGORIES, "model=exphormer", "encoding=[edges]"), make_batch(CATEGORIES)
     prepare_all(batch, frozenset(net.readings()))
-    read, _ = made(MaskedEdges, net, CATEGORIES, share=0.5).disturb(batch, 0)
-    pairs = [value for value in read.memo.values() if isinstance(value, Pairs)]
-    pairs += [value for wide in read.memo.values() for value in getattr(wide, "memo", {}).values()]
+    masked, _ = make_objective(MaskedEdges, net, CATEGORIES, share=0.5).disturb(batch, 0)
+    pairs = [value for value in masked.memo.values() if isinstance(value, Pairs)]
+    pairs += [value for wide in masked.memo.values() for value in getattr(wide, "memo", {}).values()]
     assert pairs
-    assert all(with_virtual_nodes(each.batch, 0) is read for each in pairs)
+    assert all(with_virtual_nodes(each.batch, 0) is masked for each in pairs)
 
 
 def brute_force(kind, objective, net, schema, batch, draw):
-    """The mean loss of an objective, one row after the other."""
-    read, question = objective.disturb(batch, draw)
+    """The mean loss of an objective, row by row."""
+    masked, question = objective.disturb(batch, draw)
     states = []
     with objective.reading(question):
         hook = net.head.register_forward_pre_hook(lambda module, arguments: states.append(arguments[0]))
-        net(read)
+        net(masked)
         hook.remove()
     x, losses = states[0], []
     for row in question.asked.nonzero().flatten().tolist():
         if kind is Denoising:
-            noise = (read.x[row] - batch.x[row]) / (0.1 * torch.tensor([1.0, 2.0, 4.0]))
+            noise = (masked.x[row] - batch.x[row]) / (0.1 * torch.tensor([1.0, 2.0, 4.0]))
             losses.append(F.mse_loss(objective.noise(x[row]), noise.double()))
             continue
         source, target = batch.edge_index[:, row] if kind is MaskedEdges else (row, row)
-        said = objective.columns(x[source] + x[target] if kind is MaskedEdges else x[row])
+        prediction = objective.columns(x[source] + x[target] if kind is MaskedEdges else x[row])
         values = (batch.edge_attr if kind is MaskedEdges else batch.x)[row]
         if schema.node_floats:
             mean, scale = (values.new_tensor(m) for m in ((1, 2, 3), (1, 2, 4)))
             values = (values - mean) / scale if kind is MaskedNodes else values
-            losses.append(F.mse_loss(said, values.double()))
+            losses.append(F.mse_loss(prediction, values.double()))
         else:
             sizes = (3,) if kind is MaskedEdges else (5, 5)
             ends = [0, *torch.tensor(sizes).cumsum(0).tolist()]
-            parts = [said[low:high].log_softmax(0) for low, high in pairwise(ends)]
+            parts = [prediction[low:high].log_softmax(0) for low, high in pairwise(ends)]
             losses.append(-sum(part[value] for part, value in zip(parts, values, strict=True)) / len(parts))
     return torch.stack(losses).mean()
 
@@ -179,52 +179,52 @@ def brute_force(kind, objective, net, schema, batch, draw):
         (Denoising, NUMBERS),
     ],
 )
-def test_losses_are_those_of_a_loop(kind, schema):
-    net, batch = network(schema, "encoding=none"), a_batch(schema)
-    objective = made(kind, net, schema, **({} if kind is Denoising else {"share": 0.4}))
+def test_loss_matches_loop(kind, schema):
+    net, batch = network(schema, "encoding=none"), make_batch(schema)
+    objective = make_objective(kind, net, schema, **({} if kind is Denoising else {"share": 0.4}))
     (total, count), *_ = run_objectives(net, batch, [objective], 7)[1]
     expected = brute_force(kind, objective, net, schema, batch, 7)
     torch.testing.assert_close(total / count, expected, rtol=1e-5, atol=1e-7)
     parameters = list(objective.parameters())
     gradients = [torch.autograd.grad(value, parameters, allow_unused=True) for value in (total / count, expected)]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    for actual, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-5, atol=1e-7)
 
 
-def test_noise_is_added_to_the_columns_that_are_named():
-    net, batch = network(NUMBERS, "encoding=none"), a_batch(NUMBERS)
-    objective = made(Denoising, net, NUMBERS, columns=[2, 0], deviation=0.5)
+def test_noise_is_added_to_named_columns_only():
+    net, batch = network(NUMBERS, "encoding=none"), make_batch(NUMBERS)
+    objective = make_objective(Denoising, net, NUMBERS, columns=[2, 0], deviation=0.5)
     added = torch.stack([objective.disturb(batch, draw)[0].x - batch.x for draw in range(200)])
     assert not added[..., 1].any()
     assert added[..., 0].std() == pytest.approx(0.5, rel=0.05)
     assert added[..., 2].std() == pytest.approx(2.0, rel=0.05)
 
 
-def test_several_objectives_share_one_pass():
-    net, batch = network(CATEGORIES, "encoding=none"), a_batch(CATEGORIES)
-    kinds = [made(kind, net, CATEGORIES, share=0.4) for kind in (MaskedNodes, MaskedEdges)]
+def test_objectives_share_one_forward_pass():
+    net, batch = network(CATEGORIES, "encoding=none"), make_batch(CATEGORIES)
+    objectives = [make_objective(kind, net, CATEGORIES, share=0.4) for kind in (MaskedNodes, MaskedEdges)]
     passes = []
     hook = net.register_forward_hook(lambda *_: passes.append(1))
-    together = run_objectives(net, batch, kinds, 7)[1]
+    together = run_objectives(net, batch, objectives, 7)[1]
     hook.remove()
     assert len(passes) == 1
-    alone = [run_objectives(net, batch, [kind], 7)[1][0] for kind in kinds]
+    alone = [run_objectives(net, batch, [objective], 7)[1][0] for objective in objectives]
     for (total, count), (own, own_count) in zip(together, alone, strict=True):
         assert count == own_count
-        assert total != own  # of two things hidden the one is predicted without the other
+        assert total != own  # with both masked, neither helps to predict the other
 
 
-def test_edges_are_hidden_beside_an_encoding_with_tables_of_its_own():
-    net, batch = network(CATEGORIES, "encoding=[colours]"), a_batch(CATEGORIES)
-    objective, colours = made(MaskedEdges, net, CATEGORIES), net.encodings[0].nodes(batch)
-    read, question = objective.disturb(batch, 3)
+def test_edge_masking_leaves_encoding_tables_unchanged():
+    net, batch = network(CATEGORIES, "encoding=[colours]"), make_batch(CATEGORIES)
+    objective, colours = make_objective(MaskedEdges, net, CATEGORIES), net.encodings[0].nodes(batch)
+    masked, question = objective.disturb(batch, 3)
     assert question.asked.any()
-    assert torch.equal(net.encodings[0].nodes(read), colours)
+    assert torch.equal(net.encodings[0].nodes(masked), colours)
     run_objectives(net, batch, [objective], 3)
 
 
 @pytest.mark.parametrize(
-    ("kind", "schema", "overrides", "words"),
+    ("kind", "schema", "overrides", "message"),
     [
         (Denoising, CATEGORIES, [], "mask_nodes"),
         (MaskedEdges, Schema(node_vocab=(5, 5), outputs=3), [], "no edge features"),
@@ -232,35 +232,35 @@ def test_edges_are_hidden_beside_an_encoding_with_tables_of_its_own():
         (MaskedEdges, CATEGORIES, ["model=graphormer"], "edge_path_bias"),
     ],
 )
-def test_what_could_not_be_asked_for_is_refused(kind, schema, overrides, words):
+def test_unsuitable_objective_is_rejected(kind, schema, overrides, message):
     net = network(schema, *(overrides or ["encoding=none"]))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         kind().build(net, schema)
 
 
 @pytest.mark.parametrize("options", [{"share": 0.0}, {"share": 1.5}, {"weight": 0.0}])
-def test_numbers_that_cannot_be_are_refused(options):
+def test_invalid_numbers_are_rejected(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         MaskedNodes(**options)
 
 
-def molecules(folder: Path) -> list[str]:
-    """Rings of letters, whose bonds and heights follow from them; a label that does too."""
-    draw, lines = torch.Generator().manual_seed(0), []
+def write_molecules(folder: Path) -> list[str]:
+    """Write rings of letters, which determine their bonds and labels; returns the overrides for them."""
+    generator, lines = torch.Generator().manual_seed(0), []
     for number in range(72):
         split = "train" if number < 36 else "valid" if number < 54 else "test"
-        kinds = torch.randint(3, (6,), generator=draw).tolist()
+        kinds = torch.randint(3, (6,), generator=generator).tolist()
         nodes = [{"id": n, "kind": "CON"[kind]} for n, kind in enumerate(kinds)]
         edges = [{"source": n, "target": (n + 1) % 6, "bond": "sd"[kinds[n] == kinds[(n + 1) % 6]]} for n in range(6)]
-        facts = {"split": split, "y": int(sum(kinds) > 6)}
-        lines.append(json.dumps({"directed": False, "graph": facts, "nodes": nodes, "edges": edges}))
+        attributes = {"split": split, "y": int(sum(kinds) > 6)}
+        lines.append(json.dumps({"directed": False, "graph": attributes, "nodes": nodes, "edges": edges}))
     (folder / "graphs.jsonl").write_text("\n".join(lines))
     return [f"data.source.path={folder / 'graphs.jsonl'}", f"data.source.root={folder}", "data.source.target=y"]
 
 
-def points(folder: Path) -> list[str]:
-    """The same in places of their own."""
-    overrides = molecules(folder)
+def write_points(folder: Path) -> list[str]:
+    """Write the same graphs with coordinates, which follow from the letters, in place of these."""
+    overrides = write_molecules(folder)
     lines = [json.loads(line) for line in (folder / "graphs.jsonl").read_text().splitlines()]
     for line in lines:
         for node in line["nodes"]:
@@ -269,16 +269,16 @@ def points(folder: Path) -> list[str]:
     return overrides
 
 
-def logged(folder: Path) -> dict[str, float]:
+def read_result(folder: Path) -> dict[str, float]:
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize(("data", "names"), [(molecules, "mask_nodes,mask_edges"), (points, "denoise")])
-def test_a_run_pretrains_and_another_begins_with_it(data, names, tmp_path, capsys):
+@pytest.mark.parametrize(("data", "names"), [(write_molecules, "mask_nodes,mask_edges"), (write_points, "denoise")])
+def test_fine_tuning_starts_from_pretrained_run(data, names, tmp_path, capsys):
     overrides = [*data(tmp_path), "model.depth=2", "optim.lr=0.01", "optim/schedule=constant", "optim.warmup=0"]
     train(tmp_path / "first", *overrides, f"objective=[{names}]", "supervised=0", "trainer.max_epochs=6")
     assert "trivial" not in capsys.readouterr().out
-    result = logged(tmp_path / "first")
+    result = read_result(tmp_path / "first")
     assert (result["criterion"], result["mode"], result["baseline"]) == ("loss", "min", {})
     assert result["scores"].keys() == {"loss", *names.split(",")}
     assert result["scores"]["loss"] == pytest.approx(sum(result["scores"][name] for name in names.split(",")))
@@ -291,25 +291,25 @@ def test_a_run_pretrains_and_another_begins_with_it(data, names, tmp_path, capsy
     trunk = [name for name in tuned if name.startswith("net.") and not name.startswith("net.head.")]
     assert all(torch.equal(tuned[name], learned[name]) for name in trunk)
     assert not [name for name in tuned if name.startswith("objectives.")]
-    assert "accuracy" in logged(tmp_path / "second")["scores"]
+    assert "accuracy" in read_result(tmp_path / "second")["scores"]
 
 
 def test_masked_bonds_are_learned(tmp_path):
-    """Each follows from its two letters: without reading labels a run comes to know that."""
+    """A bond follows from its two letters, which a run learns without labels."""
     options = ["objective=[mask_edges]", "supervised=0", "objective.mask_edges.share=0.5", "trainer.max_epochs=30"]
     rate = ["optim.lr=0.02", "model.width=16", "model.depth=2", "model.block.dropout=0"]
-    train(tmp_path / "run", *molecules(tmp_path), *options, *rate)
-    assert logged(tmp_path / "run")["scores"]["mask_edges"] < 0.3  # a guess: 0.64
+    train(tmp_path / "run", *write_molecules(tmp_path), *options, *rate)
+    assert read_result(tmp_path / "run")["scores"]["mask_edges"] < 0.3  # guessing: 0.64
 
 
-def test_an_objective_beside_labels_counts_by_its_weight(tmp_path, monkeypatch):
+def test_objective_is_weighted_against_supervised_loss(tmp_path, monkeypatch):
     seen = []
     train_step = "gt.train.task.Task.training_step"
     from gt.train.task import Task
 
-    def step(self, batch, batch_idx, own=Task.training_step):
+    def step(self, batch, batch_idx, training_step=Task.training_step):
         state = torch.get_rng_state()
-        loss = own(self, batch, batch_idx)
+        loss = training_step(self, batch, batch_idx)
         torch.set_rng_state(state)
         draw = int(torch.randint(1 << 62, (1,)))
         prediction, [(total, count)] = run_objectives(self.net, batch, self.objectives.values(), draw)
@@ -319,27 +319,27 @@ def test_an_objective_beside_labels_counts_by_its_weight(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_step, step)
     options = ["objective=[mask_nodes]", "objective.mask_nodes.weight=3", "supervised=0.5", "trainer.max_epochs=1"]
-    train(tmp_path / "run", *molecules(tmp_path), *options)
+    train(tmp_path / "run", *write_molecules(tmp_path), *options)
     assert len(seen) == 5
     for loss, expected in seen:
         torch.testing.assert_close(loss, expected)
-    scores = logged(tmp_path / "run")["scores"]
+    scores = read_result(tmp_path / "run")["scores"]
     assert scores.keys() >= {"loss", "accuracy", "mask_nodes"}
 
 
-def test_a_run_that_goes_on_hides_what_it_would_have_hidden(tmp_path):
+def test_resumed_run_masks_identically(tmp_path):
     options = ["objective=[mask_nodes]", "optim.warmup=0", "optim/schedule=constant"]
-    data = molecules(tmp_path)
+    data = write_molecules(tmp_path)
     train(tmp_path / "whole", *data, *options, "trainer.max_epochs=2")
     train(tmp_path / "half", *data, *options, "trainer.max_epochs=1")
     train(tmp_path / "half", *data, *options, "trainer.max_epochs=2", resume=True)
-    half = weights(tmp_path / "half")
+    resumed = weights(tmp_path / "half")
     for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(half[name], value), name
+        assert torch.equal(resumed[name], value), name
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (["supervised=0"], "leaves nothing to learn"),
         (["supervised=-1", "objective=[mask_nodes]"], "0 or more"),
@@ -347,14 +347,14 @@ def test_a_run_that_goes_on_hides_what_it_would_have_hidden(tmp_path):
         (["objective=[mask_nodes]", "objective.mask_nodes.share=2"], r"objective\.mask_nodes\.share=2"),
     ],
 )
-def test_what_cannot_be_learned_is_said_in_one_line(overrides, words, tmp_path):
-    with pytest.raises(UserError, match=words):
-        train(tmp_path / "run", *molecules(tmp_path), *overrides)
+def test_invalid_objective_settings_are_rejected(overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "run", *write_molecules(tmp_path), *overrides)
 
 
-def test_options_are_checked_like_any_other():
+def test_objective_options_are_validated():
     prepare_arguments(["objective=[mask_nodes,denoise]", "objective.denoise.columns=[0,1]"])
     prepare_arguments(["objective=null"])
-    for wrong, words in {"objective=[mask_node]": "mask_nodes", "objective.mask_nodes.shar=1": "share"}.items():
-        with pytest.raises(UserError, match=words):
-            prepare_arguments(["objective=[mask_nodes]", wrong])
+    for override, message in {"objective=[mask_node]": "mask_nodes", "objective.mask_nodes.shar=1": "share"}.items():
+        with pytest.raises(UserError, match=message):
+            prepare_arguments(["objective=[mask_nodes]", override])

@@ -1,4 +1,4 @@
-"""Optimisers and schedules beside PyTorch's own: which parameters are decayed, how, and at which learning rates."""
+"""Optimisers and schedules against PyTorch's own: which parameters are decayed, and the learning rate at each step."""
 
 import copy
 import math
@@ -23,23 +23,23 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
 
 
-def trained(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, schedule=None, seed=1) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
+def fit(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, schedule=None, seed=1) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         optimizer.zero_grad()
-        net(torch.randn(8, 4, generator=draw)).square().sum().backward()
+        net(torch.randn(8, 4, generator=generator)).square().sum().backward()
         optimizer.step()
         if schedule is not None:
             schedule.step()
     return [parameter.detach() for parameter in net.parameters()]
 
 
-def rates(optim: Optimisation, steps: int, more: int = 0) -> list[float]:
-    """The share of ``lr`` at each step."""
+def rate_shares(optim: Optimisation, steps: int, extra: int = 0) -> list[float]:
+    """The learning rate at each step as a share of ``lr``."""
     configured = optim.configure(network(), steps)
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     shares = []
-    for _ in range(steps + more):
+    for _ in range(steps + extra):
         [rate] = {group["lr"] for group in optimizer.param_groups}
         shares.append(rate / optim.lr)
         optimizer.step()
@@ -50,20 +50,20 @@ def rates(optim: Optimisation, steps: int, more: int = 0) -> list[float]:
 @pytest.mark.parametrize(
     "kind", [torch.optim.Adam, torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9), torch.optim.RMSprop]
 )
-def test_named_parameters_alone_are_decayed_as_pytorch_does_at_a_constant_rate(kind):
-    net, other = network(), network()
+def test_only_named_parameters_are_decayed(kind):
+    net, reference = network(), network()
     optim = Optimisation(lr=0.01, weight_decay=0.3, decayed=["0.*"], warmup=0, final=1.0, optimizer=kind)
     configured = optim.configure(net, 20)
     groups = [
-        {"params": other[0].parameters(), "weight_decay": 0.3},
-        {"params": [*other[1].parameters(), *other[2].parameters()], "weight_decay": 0.0},
+        {"params": reference[0].parameters(), "weight_decay": 0.3},
+        {"params": [*reference[1].parameters(), *reference[2].parameters()], "weight_decay": 0.0},
     ]
-    moved = trained(net, configured["optimizer"], 20, configured["lr_scheduler"]["scheduler"])
-    for parameter, expected in zip(moved, trained(other, kind(groups, lr=0.01), 20), strict=True):
+    updated = fit(net, configured["optimizer"], 20, configured["lr_scheduler"]["scheduler"])
+    for parameter, expected in zip(updated, fit(reference, kind(groups, lr=0.01), 20), strict=True):
         torch.testing.assert_close(parameter, expected)
 
 
-def test_unless_named_matrices_are_decayed():
+def test_matrices_are_decayed_by_default():
     net = network()
     groups = Optimisation(weight_decay=0.1).configure(net, 10)["optimizer"].param_groups
     assert {id(p): group["weight_decay"] for group in groups for p in group["params"]} == {
@@ -72,16 +72,16 @@ def test_unless_named_matrices_are_decayed():
 
 
 @pytest.mark.parametrize("block", [partial(PairBlock, attention=GRASS), partial(PolynormerBlock, local=GCN)])
-def test_biases_and_gates_of_channels_are_vectors_which_are_not_decayed(block):
+def test_biases_and_channel_gates_are_not_decayed(block):
     net = GraphTransformer(Schema((5,), level="node", outputs=3), 16, 1, block)
     groups = Optimisation(weight_decay=0.1).configure(net, 10)["optimizer"].param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    kept = [name for name, p in net.named_parameters() if "bias" in name or "logit" in name]
-    assert kept
-    assert {decay[id(net.get_parameter(name))] for name in kept} == {0.0}
+    undecayed = [name for name, p in net.named_parameters() if "bias" in name or "logit" in name]
+    assert undecayed
+    assert {decay[id(net.get_parameter(name))] for name in undecayed} == {0.0}
 
 
-def test_a_pattern_that_names_no_parameter_is_refused():
+def test_pattern_without_match_is_rejected():
     with pytest.raises(UserError, match=r"'1\.wieght'.*1\.\*"):
         Optimisation(decayed=["0.*", "1.wieght"]).configure(network(), 10)
 
@@ -89,21 +89,21 @@ def test_a_pattern_that_names_no_parameter_is_refused():
 MUON = partial(torch.optim.Muon, momentum=0.9)
 
 
-def test_muon_steps_matrices_and_adamw_the_rest():
-    net, other = network(), network()
+def test_muon_updates_matrices_and_adamw_the_rest():
+    net, reference = network(), network()
     configured = Optimisation(lr=0.01, weight_decay=0.1, optimizer=MUON, warmup=0, final=1.0).configure(net, 5)
-    moved = trained(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
-    parts = [
-        MUON([p for p in other.parameters() if p.dim() == 2], lr=0.01, weight_decay=0.1),
-        torch.optim.AdamW([p for p in other.parameters() if p.dim() == 1], lr=0.01, weight_decay=0.0),
+    updated = fit(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
+    optimizers = [
+        MUON([p for p in reference.parameters() if p.dim() == 2], lr=0.01, weight_decay=0.1),
+        torch.optim.AdamW([p for p in reference.parameters() if p.dim() == 1], lr=0.01, weight_decay=0.0),
     ]
-    draw = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     for _ in range(5):
-        other.zero_grad()
-        other(torch.randn(8, 4, generator=draw)).square().sum().backward()
-        for part in parts:
-            part.step()
-    for parameter, expected in zip(moved, other.parameters(), strict=True):
+        reference.zero_grad()
+        reference(torch.randn(8, 4, generator=generator)).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for parameter, expected in zip(updated, reference.parameters(), strict=True):
         torch.testing.assert_close(parameter, expected.detach())
 
 
@@ -117,22 +117,22 @@ def test_muon_steps_matrices_and_adamw_the_rest():
         stable_then_decay,
     ],
 )
-def test_what_is_saved_and_loaded_goes_on_as_if_it_never_stopped(optimizer, schedule):
+def test_optimiser_and_schedule_resume_from_saved_state(optimizer, schedule):
     optim = Optimisation(lr=0.01, weight_decay=0.1, warmup=2, optimizer=optimizer, schedule=schedule)
     net = network()
     configured = optim.configure(net, 12)
-    trained(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
+    fit(net, configured["optimizer"], 5, configured["lr_scheduler"]["scheduler"])
     states = copy.deepcopy(
         (net.state_dict(), configured["optimizer"].state_dict(), configured["lr_scheduler"]["scheduler"].state_dict())
     )
-    straight = trained(net, configured["optimizer"], 7, configured["lr_scheduler"]["scheduler"], seed=2)
-    again = network()
-    resumed = optim.configure(again, 12)
-    parts = (again, resumed["optimizer"], resumed["lr_scheduler"]["scheduler"])
+    uninterrupted = fit(net, configured["optimizer"], 7, configured["lr_scheduler"]["scheduler"], seed=2)
+    restored = network()
+    resumed = optim.configure(restored, 12)
+    parts = (restored, resumed["optimizer"], resumed["lr_scheduler"]["scheduler"])
     for part, state in zip(parts, states, strict=True):
         part.load_state_dict(state)
-    for one, other in zip(straight, trained(again, *parts[1:2], 7, parts[2], seed=2), strict=True):
-        assert torch.equal(one, other)
+    for expected, actual in zip(uninterrupted, fit(restored, *parts[1:2], 7, parts[2], seed=2), strict=True):
+        assert torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +142,11 @@ def test_what_is_saved_and_loaded_goes_on_as_if_it_never_stopped(optimizer, sche
         (0, 0.0, [0.5 + 0.5 * math.cos(math.pi * n / 8) for n in range(8)]),
         (2, 1.0, [1 / 3, 2 / 3, *[1.0] * 6]),
         (0.25, 0.5, [1 / 3, 2 / 3, *[0.75 + 0.25 * math.cos(math.pi * n / 6) for n in range(6)]]),
-        (0.01, 1.0, [0.5, *[1.0] * 7]),  # a warm-up that is wanted takes a step at least
+        (0.01, 1.0, [0.5, *[1.0] * 7]),  # any warm-up takes at least one step
     ],
 )
-def test_the_rate_rises_for_the_warmup_and_falls_to_the_last(warmup, final, expected):
-    assert rates(Optimisation(lr=0.2, warmup=warmup, final=final), 8) == pytest.approx(expected)
+def test_rate_rises_in_warmup_and_decays_to_final(warmup, final, expected):
+    assert rate_shares(Optimisation(lr=0.2, warmup=warmup, final=final), 8) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -157,21 +157,21 @@ def test_the_rate_rises_for_the_warmup_and_falls_to_the_last(warmup, final, expe
         (partial(lr_scheduler.PolynomialLR, power=1.0), [1 / 3, 2 / 3, *[1 - n / 10 for n in range(11)], 0.0]),
     ],
 )
-def test_a_schedule_follows_the_warmup_for_the_rest_of_the_steps(schedule, expected):
-    assert rates(Optimisation(lr=0.2, warmup=2, final=0.5, schedule=schedule), 12, 2) == pytest.approx(expected)
+def test_schedule_spans_the_steps_after_warmup(schedule, expected):
+    assert rate_shares(Optimisation(lr=0.2, warmup=2, final=0.5, schedule=schedule), 12, 2) == pytest.approx(expected)
 
 
-def test_one_cycle_is_pytorchs():
-    other = torch.optim.SGD(network().parameters(), 0.2)
-    expected = lr_scheduler.OneCycleLR(other, 0.2, 20, cycle_momentum=False)
+def test_one_cycle_matches_pytorch():
+    optimizer = torch.optim.SGD(network().parameters(), 0.2)
+    expected = lr_scheduler.OneCycleLR(optimizer, 0.2, 20, cycle_momentum=False)
     schedule = partial(lr_scheduler.OneCycleLR, cycle_momentum=False)
-    for share in rates(Optimisation(lr=0.2, warmup=0, schedule=schedule), 20, 0):
+    for share in rate_shares(Optimisation(lr=0.2, warmup=0, schedule=schedule), 20, 0):
         assert share == pytest.approx(expected.get_last_lr()[0] / 0.2)
-        other.step()
+        optimizer.step()
         expected.step()
 
 
-def test_on_a_plateau_the_criterion_decides():
+def test_plateau_schedule_monitors_criterion():
     schedule = partial(lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0)
     optim = Optimisation(lr=0.2, warmup=0, schedule=schedule)
     configured = optim.configure(network(), 100, Criterion("auroc", "max"))["lr_scheduler"]
@@ -181,19 +181,19 @@ def test_on_a_plateau_the_criterion_decides():
         assert configured["scheduler"].get_last_lr()[0] == pytest.approx(0.2 * share)
 
 
-def test_a_plateau_is_looked_for_where_something_was_validated(tmp_path):
+def test_plateau_counts_only_validated_epochs(tmp_path):
     plateau = ["optim/schedule=plateau", "optim.schedule.patience=0", "+optim.schedule.threshold=10", "optim.lr=0.008"]
-    every = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6"]
-    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *every)
+    validation = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *validation)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 4  # of three, the first is the best
 
 
-def test_a_plateau_is_looked_for_at_validations_within_an_epoch(tmp_path):
-    """Ten steps in two epochs, validated after 3, 6 and 9: the first is the best."""
+def test_plateau_counts_validations_within_epoch(tmp_path):
+    """Ten steps in two epochs, validated after steps 3, 6 and 9, of which the first is the best."""
     plateau = ["optim/schedule=plateau", "optim.schedule.patience=0", "+optim.schedule.threshold=10", "optim.lr=0.008"]
-    every = ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"]
-    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *every)
+    validation = ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"]
+    train(tmp_path / "run", *write_graphs(tmp_path), *plateau, *validation)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.008 / 4
 
@@ -205,16 +205,16 @@ def test_a_plateau_is_looked_for_at_validations_within_an_epoch(tmp_path):
         ({"optimizer": partial(torch.optim.AdamW, lr=0.1)}, "lr"),
         ({"optimizer": partial(torch.optim.AdamW, betas=(0.9, 1.5))}, "beta"),
         ({"schedule": partial(lr_scheduler.OneCycleLR, pct_start=2.0)}, "pct_start"),
-        ({"schedule": partial(stable_then_decay, decay=20)}, "decay"),  # per cent, or steps
+        ({"schedule": partial(stable_then_decay, decay=20)}, "decay"),  # a percentage, or steps
     ],
 )
-def test_what_a_part_refuses_is_said_at_once(options, name):
+def test_invalid_options_are_rejected_at_construction(options, name):
     with pytest.raises(ValueError, match=name):
         Optimisation(**options)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_training_of_a_step_or_two_has_a_schedule(steps):
+def test_schedule_of_one_or_two_steps(steps):
     configured = Optimisation(warmup=100).configure(network(), steps)
     assert configured["optimizer"].param_groups[0]["lr"] > 0
 
@@ -227,7 +227,7 @@ def test_a_training_of_a_step_or_two_has_a_schedule(steps):
         (partial(lr_scheduler.CosineAnnealingLR, T_max=2), [1 / 4, 2 / 4, 3 / 4, 1, 1 / 2, 0]),
     ],
 )
-def test_a_training_without_an_end_has_a_warmup_and_a_schedule(schedule, expected):
+def test_endless_training_has_warmup_and_schedule(schedule, expected):
     configured = Optimisation(lr=1.0, warmup=3, schedule=schedule).configure(network(), -1)
     optimizer, seen = configured["optimizer"], []
     for _ in expected:
@@ -238,23 +238,23 @@ def test_a_training_without_an_end_has_a_warmup_and_a_schedule(schedule, expecte
 
 
 @pytest.mark.parametrize("schedule", [lr_scheduler.CosineAnnealingLR, lr_scheduler.OneCycleLR, stable_then_decay])
-def test_a_share_of_a_training_without_an_end_is_refused(schedule):
+def test_endless_training_rejects_shares_of_its_length(schedule):
     with pytest.raises(UserError, match=rf"^optim\.schedule \({schedule.__name__}\): .* set trainer\.max_epochs"):
         Optimisation(schedule=schedule, warmup=3).configure(network(), -1)
     with pytest.raises(UserError, match=r"^optim\.warmup=0\.1: .* optim\.warmup in steps"):
         Optimisation(schedule=lr_scheduler.ConstantLR, warmup=0.1).configure(network(), -1)
 
 
-@pytest.mark.parametrize(("scaling", "times"), [("linear", 4), ("sqrt", 2)])
-def test_the_rate_follows_the_global_batch(scaling, times, tmp_path):
+@pytest.mark.parametrize(("scaling", "factor"), [("linear", 4), ("sqrt", 2)])
+def test_rate_scales_with_global_batch_size(scaling, factor, tmp_path):
     options = ["data.batch_size=8", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "optim.base_batch=4"]
     optim = ["optim.lr=0.001", "optim/schedule=constant", "optim.warmup=0", f"optim.scaling={scaling}"]
     train(tmp_path / "run", *write_graphs(tmp_path), *options, *optim)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     for group in saved["optimizer_states"][0]["param_groups"]:
-        assert group["lr"] == pytest.approx(0.001 * times)
+        assert group["lr"] == pytest.approx(0.001 * factor)
 
 
-def test_batches_of_no_fixed_size_have_no_rate_for_one(tmp_path):
+def test_rate_scaling_requires_fixed_batch_size(tmp_path):
     with pytest.raises(UserError, match=r"optim\.base_batch"):
         train(tmp_path / "run", *write_graphs(tmp_path), "data.batch_nodes=50", "optim.base_batch=4")

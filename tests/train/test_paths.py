@@ -1,4 +1,4 @@
-"""A run that began with relative paths goes on, and predicts, from any folder."""
+"""Relative paths in a configuration: a run can be resumed, and predict, from any folder."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from gt.train.paths import anchor
 from tests.cli.test_sweep import own_logging  # noqa: F401  a fixture
 
 
-def test_only_paths_that_are_relative_change(tmp_path, monkeypatch):
+def test_only_relative_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = OmegaConf.create(
         {
@@ -30,38 +30,38 @@ def test_only_paths_that_are_relative_change(tmp_path, monkeypatch):
     assert OmegaConf.is_missing(cfg, "needed_path")
 
 
-def test_a_run_goes_on_and_predicts_elsewhere(tmp_path, monkeypatch, capsys):
-    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    for folder in (here, elsewhere):
+def test_run_resumes_and_predicts_from_another_folder(tmp_path, monkeypatch, capsys):
+    original, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (original, elsewhere):
         folder.mkdir()
-    (here / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
-    monkeypatch.chdir(here)
+    (original / "input.txt").write_text("".join(f"{a} and {b} make {a + b};\n" for a in range(9) for b in range(9)))
+    monkeypatch.chdir(original)
     options = ["data=text", "data.path=input.txt", "data.context=8", "model.width=8", "model.depth=1", "logger=csv",
                "model.block.attention.heads=1", "trainer=cpu", "debug=smoke", "hydra.run.dir=run"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["train.py", *options])
     train.command()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={here / 'run'}", "trainer.max_epochs=2"])
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={original / 'run'}", "trainer.max_epochs=2"])
     train.command()
-    gt.predict.main([str(here / "run"), "--split", "valid"])
-    assert str(here / "run" / "predictions-valid.csv") in capsys.readouterr().out
+    gt.predict.main([str(original / "run"), "--split", "valid"])
+    assert str(original / "run" / "predictions-valid.csv") in capsys.readouterr().out
     assert [path.name for path in elsewhere.iterdir()] == []
-    log = (here / "run" / "train.log").read_text()
+    log = (original / "run" / "train.log").read_text()
     assert log.count("test metric") + log.count("valid metric") == 2
 
 
 @pytest.mark.parametrize("sweep", [False, True])
-def test_the_configuration_that_is_kept_names_the_files_in_full(sweep, tmp_path, monkeypatch):
+def test_saved_configuration_has_absolute_paths(sweep, tmp_path, monkeypatch):
     import gt.train.run
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "input.txt").write_text("some text")
     seen = []
     monkeypatch.setattr(gt.train.run, "run", lambda cfg: seen.append(cfg.data.source.path))
-    where = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"] if sweep else ["hydra.run.dir=sweep/0"]
-    monkeypatch.setattr(sys, "argv", ["train.py", "data=text", "data.path=input.txt", *where])
+    folder = ["-m", "seed=1,2", "hydra.sweep.dir=sweep"] if sweep else ["hydra.run.dir=sweep/0"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "data=text", "data.path=input.txt", *folder])
     train.command()
     assert set(seen) == {str(tmp_path / "input.txt")}
-    kept = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
-    assert (kept.data.source.path, kept.data.source.root) == (str(tmp_path / "input.txt"), str(tmp_path / "data"))
-    assert OmegaConf.is_interpolation(kept.data, "seed")
+    saved = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
+    assert (saved.data.source.path, saved.data.source.root) == (str(tmp_path / "input.txt"), str(tmp_path / "data"))
+    assert OmegaConf.is_interpolation(saved.data, "seed")
