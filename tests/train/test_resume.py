@@ -1,4 +1,4 @@
-"""A run goes on: from the last optimiser step, bit by bit, and under the settings that it is now given."""
+"""Resuming a run: bit by bit from the last optimiser step, and under the settings that it is now given."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -35,15 +35,15 @@ SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=9)
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Steps are so small that a second thread only costs."""
-    before = torch.get_num_threads()
+    """Steps are so small that a second thread only slows them down."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
 
 
 class Random(Source):
-    """Random graphs, from nowhere: 14 training batches."""
+    """Random graphs, made in memory: 14 training batches."""
 
     name = "random"
 
@@ -64,7 +64,7 @@ class Stop(Exception):
 
 
 class StopAt(pl.Callback):
-    """Saves a checkpoint and stops, after so many batches of the second epoch."""
+    """Saves a checkpoint and stops after the given number of batches of the second epoch."""
 
     def __init__(self, batches: int, path: Path) -> None:
         self.batches, self.path = batches, path
@@ -76,7 +76,7 @@ class StopAt(pl.Callback):
 
 
 class Rates(pl.Callback):
-    """Keeps the learning rate of each optimiser step."""
+    """Records the learning rate of each optimiser step."""
 
     def __init__(self) -> None:
         self.rates: dict[int, float] = {}
@@ -87,14 +87,14 @@ class Rates(pl.Callback):
 
 def make_task(width: int = 8, **options: Any) -> Task:
     torch.manual_seed(0)
-    # batch norm, whose statistics move with each batch, and dropout, which draws anew at each
+    # batch norm, whose statistics change with each batch, and dropout, which is drawn anew for each
     block = partial(ParallelBlock, local=GINE, attention=partial(Attention, heads=2), dropout=0.1)
     net = GraphTransformer(SCHEMA, width, 2, block)
     return Task(net, SCHEMA, *metrics(SCHEMA), Optimisation(**options))
 
 
 def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = None, width: int = 8, **options: Any):
-    """Train, from a checkpoint or from the start; returns the task."""
+    """Train from a checkpoint or from scratch; returns the task."""
     task = make_task(width, **(optim or {}))
     data = GraphData(Random(root), batch_size=4)
     data.open([])
@@ -108,23 +108,23 @@ def fit(root: Path, callbacks: Any = (), ckpt: Path | None = None, optim: Any = 
     return task
 
 
-def assert_equal(task: Task, other: Task) -> None:
-    for (name, value), expected in zip(task.state_dict().items(), other.state_dict().values(), strict=True):
+def assert_equal(task: Task, expected_task: Task) -> None:
+    for (name, value), expected in zip(task.state_dict().items(), expected_task.state_dict().values(), strict=True):
         assert torch.equal(value, expected), name
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("stop", [2, 4, 6, 13, 14])  # of 14: the last step of an epoch takes two batches
-def test_a_run_goes_on_to_the_same_weights_wherever_it_stops(tmp_path, accumulate, stop):
-    whole = fit(tmp_path, accumulate_grad_batches=accumulate)
+@pytest.mark.parametrize("stop", [2, 4, 6, 13, 14])  # of 14: the last accumulated step takes two
+def test_resumed_run_reaches_identical_weights(tmp_path, accumulate, stop):
+    uninterrupted = fit(tmp_path, accumulate_grad_batches=accumulate)
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(stop, tmp_path / "last.ckpt")], accumulate_grad_batches=accumulate)
     resumed = fit(tmp_path, ckpt=tmp_path / "last.ckpt", accumulate_grad_batches=accumulate)
-    assert_equal(resumed, whole)
+    assert_equal(resumed, uninterrupted)
 
 
 class SaveAtValidation(pl.Callback):
-    """Keeps a checkpoint of each validation of the second epoch."""
+    """Saves a checkpoint at each validation of the second epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -135,19 +135,19 @@ class SaveAtValidation(pl.Callback):
             trainer.save_checkpoint(self.folder / f"{batches}.ckpt")
 
 
-@pytest.mark.parametrize(("every", "accumulate"), [(3, 4), (7, 1), (7, 4)])  # 7: also at the end of the epoch
-def test_a_run_goes_on_from_any_validation_to_the_same_weights(tmp_path, every, accumulate):
+@pytest.mark.parametrize(("every", "accumulate"), [(3, 4), (7, 1), (7, 4)])  # 7: also validated at the end of the epoch
+def test_run_resumes_identically_from_any_validation(tmp_path, every, accumulate):
     options = {"accumulate_grad_batches": accumulate, "val_check_interval": every}
-    whole = fit(tmp_path, [SaveAtValidation(tmp_path)], **options)
+    uninterrupted = fit(tmp_path, [SaveAtValidation(tmp_path)], **options)
     paths = sorted(tmp_path.glob("*.ckpt"))
     assert len(paths) == 14 // every
     for path in paths:
-        assert_equal(fit(tmp_path, ckpt=path, **options), whole)
+        assert_equal(fit(tmp_path, ckpt=path, **options), uninterrupted)
 
 
-def test_a_validation_between_the_batches_of_a_step_counts_once(tmp_path):
-    """At it a checkpoint is saved, from which these batches are repeated, and it with them."""
-    schedule = partial(ReduceLROnPlateau, patience=0, threshold=1e9)  # no validation but the first is better
+def test_validation_within_accumulated_step_counts_once(tmp_path):
+    """A checkpoint saved at it repeats the batches of the step, and the validation with them."""
+    schedule = partial(ReduceLROnPlateau, patience=0, threshold=1e9)  # no validation but the first is an improvement
 
     def run(ckpt: Path | None = None, batches: int = 99) -> tuple[EarlyStopping, list[float]]:
         stopping = EarlyStopping("valid/loss", patience=99, min_delta=1e9)
@@ -157,15 +157,15 @@ def test_a_validation_between_the_batches_of_a_step_counts_once(tmp_path):
             fit(tmp_path, callbacks, ckpt, {"schedule": schedule, "warmup": 0}, **options)
         return stopping, [rate for step, rate in rates.rates.items() if step >= 5]
 
-    whole, expected = run()
+    uninterrupted, expected = run()
     at_validation = (tmp_path / "5.ckpt").rename(tmp_path / "at_validation.ckpt")
     run(batches=7)
     for path in (at_validation, tmp_path / "last.ckpt"):
         stopping, rates = run(path)
-        assert (stopping.wait_count, rates) == (whole.wait_count, expected)
+        assert (stopping.wait_count, rates) == (uninterrupted.wait_count, expected)
 
 
-def test_a_longer_schedule_is_that_of_a_run_that_had_it_from_the_start(tmp_path):
+def test_extended_schedule_matches_uninterrupted_run(tmp_path):
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
     settings = {
@@ -178,62 +178,62 @@ def test_a_longer_schedule_is_that_of_a_run_that_had_it_from_the_start(tmp_path)
         },
         "max_epochs": 6,
     }
-    straight, resumed = Rates(), Rates()
-    fit(tmp_path, [straight], **settings)
+    uninterrupted, resumed = Rates(), Rates()
+    fit(tmp_path, [uninterrupted], **settings)
     task = fit(tmp_path, [resumed], ckpt=tmp_path / "last.ckpt", **settings)
     assert sorted(resumed.rates) == list(range(20, 84))
-    assert resumed.rates == {step: straight.rates[step] for step in range(20, 84)}
-    assert straight.rates[83] < straight.rates[60] < straight.rates[20]  # it does not climb back
+    assert resumed.rates == {step: uninterrupted.rates[step] for step in range(20, 84)}
+    assert uninterrupted.rates[83] < uninterrupted.rates[60] < uninterrupted.rates[20]  # it does not rise again
     group, vectors = task.trainer.optimizers[0].param_groups
     assert (group["weight_decay"], vectors["weight_decay"], group["betas"]) == (0.1, 0.0, (0.8, 0.9))
 
 
-def test_steps_that_end_the_training_are_those_of_a_straight_run(tmp_path):
+def test_max_steps_schedule_matches_uninterrupted_run(tmp_path):
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
-    straight, resumed = Rates(), Rates()
-    fit(tmp_path, [straight], max_epochs=-1, max_steps=30)
+    uninterrupted, resumed = Rates(), Rates()
+    fit(tmp_path, [uninterrupted], max_epochs=-1, max_steps=30)
     fit(tmp_path, [resumed], ckpt=tmp_path / "last.ckpt", max_epochs=-1, max_steps=30)
-    assert resumed.rates == {step: straight.rates[step] for step in range(20, 30)}
+    assert resumed.rates == {step: uninterrupted.rates[step] for step in range(20, 30)}
 
 
 CONSTANT = {"warmup": 0, "final": 1.0}
 
 
 @pytest.mark.parametrize("longer", [{"max_steps": 25}, {"max_epochs": 3}, {"max_steps": 31, "max_epochs": -1}])
-@pytest.mark.parametrize(("steps", "every"), [(9, 14), (6, 3), (14, 14), (20, 5)])  # of 14; 6: validated there
-def test_a_run_whose_steps_ended_goes_on_where_they_did(tmp_path, steps, every, longer):
+@pytest.mark.parametrize(("steps", "every"), [(9, 14), (6, 3), (14, 14), (20, 5)])  # of 14 an epoch; 6: validated there
+def test_run_continues_beyond_max_steps(tmp_path, steps, every, longer):
     options = {"optim": CONSTANT, "val_check_interval": every}
-    whole = fit(tmp_path, **options, **longer)
+    uninterrupted = fit(tmp_path, **options, **longer)
     fit(tmp_path, [SaveLast(str(tmp_path))], **options, max_steps=steps)
     resumed = fit(tmp_path, [SaveLast(str(tmp_path))], ckpt=tmp_path / "last.ckpt", **options, **longer)
-    assert_equal(resumed, whole)
+    assert_equal(resumed, uninterrupted)
     assert (resumed.trainer.global_step, resumed.trainer.current_epoch) == (
-        whole.trainer.global_step,
-        whole.trainer.current_epoch,
+        uninterrupted.trainer.global_step,
+        uninterrupted.trainer.current_epoch,
     )
 
 
-def test_a_run_whose_steps_ended_twice_within_an_epoch_goes_on_there(tmp_path):
-    options = {"optim": CONSTANT, "accumulate_grad_batches": 4}  # 4 steps an epoch, the last one takes two batches
-    whole = fit(tmp_path, **options)
+def test_run_continues_after_two_limits_within_epoch(tmp_path):
+    options = {"optim": CONSTANT, "accumulate_grad_batches": 4}  # four steps an epoch, the last one of two batches
+    uninterrupted = fit(tmp_path, **options)
     fit(tmp_path, [SaveLast(str(tmp_path))], **options, max_steps=5)
     fit(tmp_path, [SaveLast(str(tmp_path))], ckpt=tmp_path / "last.ckpt", **options, max_steps=7)
-    assert_equal(fit(tmp_path, ckpt=tmp_path / "last.ckpt", **options), whole)
+    assert_equal(fit(tmp_path, ckpt=tmp_path / "last.ckpt", **options), uninterrupted)
 
 
-def test_early_stopping_within_an_epoch_leaves_the_rest_of_it_for_more_patience(tmp_path):
+def test_more_patience_completes_the_stopped_epoch(tmp_path):
     def callbacks(patience: int) -> list[pl.Callback]:
         return [EarlyStopping("valid/loss", patience=patience, min_delta=1e9), SaveLast(str(tmp_path))]
 
     options = {"optim": CONSTANT, "val_check_interval": 4}
-    whole = fit(tmp_path, **options)
+    uninterrupted = fit(tmp_path, **options)
     stopped = fit(tmp_path, callbacks(4), **options)
     assert stopped.trainer.global_step == 14 + 8  # the fifth validation
-    assert_equal(fit(tmp_path, callbacks(99), ckpt=tmp_path / "last.ckpt", **options), whole)
+    assert_equal(fit(tmp_path, callbacks(99), ckpt=tmp_path / "last.ckpt", **options), uninterrupted)
 
 
-def test_an_end_that_is_past_is_refused(tmp_path):
+def test_length_already_exceeded_is_rejected(tmp_path):
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
     with pytest.raises(UserError, match=r"trainer\.max_steps=19: .* 20 steps"):
@@ -242,8 +242,8 @@ def test_an_end_that_is_past_is_refused(tmp_path):
         fit(tmp_path, ckpt=tmp_path / "last.ckpt", max_epochs=0)
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
-    """As where ``trainer.devices=auto`` takes all GPUs of another machine."""
+def test_different_number_of_processes_is_rejected(tmp_path):
+    """As when ``trainer.devices=auto`` takes all GPUs of another machine."""
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(6, tmp_path / "last.ckpt")])
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -255,7 +255,7 @@ def test_another_number_of_processes_is_refused(tmp_path):
     assert changes(auto, two) == ["trainer.devices=2, was auto"]
 
 
-def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
+def test_checkpoint_of_different_network_is_rejected(tmp_path):
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(2, tmp_path / "last.ckpt")])
     with pytest.raises(UserError, match=r"different network.*nodes\.table\.weight .*\(10, 8\).*\(10, 16\)"):
@@ -268,7 +268,8 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
         task.on_load_checkpoint(saved)
 
 
-def test_a_norm_that_an_earlier_version_took_from_pytorch_is_the_same_network(tmp_path):
+def test_norm_formerly_from_pytorch_is_the_same_network(tmp_path):
+    """Earlier versions used PyTorch's RMSNorm."""
     with pytest.raises(Stop):
         fit(tmp_path, [StopAt(2, tmp_path / "last.ckpt")])
     configs = [{"model": {"norm": {"_target_": name}}} for name in ("torch.nn.RMSNorm", "gt.norms.RMSNorm")]
@@ -279,7 +280,7 @@ def test_a_norm_that_an_earlier_version_took_from_pytorch_is_the_same_network(tm
     check_network(task, saved)
 
 
-def test_early_stopping_is_as_patient_as_it_is_now_told_to_be(tmp_path):
+def test_resumed_early_stopping_uses_new_patience(tmp_path):
     def stopping(patience: int) -> EarlyStopping:
         return EarlyStopping("valid/loss", patience=patience)
 
@@ -292,22 +293,22 @@ def test_early_stopping_is_as_patient_as_it_is_now_told_to_be(tmp_path):
 
 
 @pytest.mark.parametrize(("steps", "warmup", "final"), [(100, 0.05, 0.0), (40, 7, 0.1), (3, 0.5, 0.0), (2, 0.05, 0.0)])
-def test_the_schedule_is_pytorchs_warm_up_and_cosine(steps, warmup, final):
+def test_schedule_matches_pytorch_warm_up_and_cosine(steps, warmup, final):
     net = torch.nn.Linear(2, 2)
-    found = Optimisation(0.1, warmup=warmup, final=final).configure(net, steps)["lr_scheduler"]["scheduler"]
-    warm = max(1, int(warmup if warmup >= 1 else warmup * steps))
-    other = torch.optim.SGD(net.parameters(), 0.1)
-    parts = [
-        LinearLR(other, 1 / (warm + 1), total_iters=warm),
-        CosineAnnealingLR(other, max(1, steps - warm), 0.1 * final),
+    schedule = Optimisation(0.1, warmup=warmup, final=final).configure(net, steps)["lr_scheduler"]["scheduler"]
+    warmup_steps = max(1, int(warmup if warmup >= 1 else warmup * steps))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    schedules = [
+        LinearLR(optimizer, 1 / (warmup_steps + 1), total_iters=warmup_steps),
+        CosineAnnealingLR(optimizer, max(1, steps - warmup_steps), 0.1 * final),
     ]
-    expected = SequentialLR(other, parts, [warm])
+    expected = SequentialLR(optimizer, schedules, [warmup_steps])
     for _ in range(steps):
-        assert found.get_last_lr()[0] == pytest.approx(expected.get_last_lr()[0], abs=1e-12)
-        found.optimizer.step()
-        other.step()
-        found.step()
+        assert schedule.get_last_lr()[0] == pytest.approx(expected.get_last_lr()[0], abs=1e-12)
+        schedule.optimizer.step()
+        optimizer.step()
+        schedule.step()
         expected.step()
-    for _ in range(2):  # beyond its end it stays there
-        found.step()
-        assert found.get_last_lr()[0] == pytest.approx(0.1 * final)
+    for _ in range(2):  # beyond its end it stays constant
+        schedule.step()
+        assert schedule.get_last_lr()[0] == pytest.approx(0.1 * final)

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: train, stop, resume, several processes, reload."""
+"""Complete runs from the command line: training, stopping, resuming, several processes, reloading."""
 
 import json
 import math
@@ -57,29 +57,29 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def whole(text, tmp_path_factory) -> Path:
-    """A run that was never stopped."""
+def finished_run(text, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = train("data=text", f"data.path={text}", *SMALL, f"hydra.run.dir={folder}", cwd=folder.parent)
-    assert done.returncode == 0, done.stderr
-    for said in ("run folder", "checkpoint", "report", "trivial baseline"):
-        assert said in done.stdout
+    completed = train("data=text", f"data.path={text}", *SMALL, f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert completed.returncode == 0, completed.stderr
+    for words in ("run folder", "checkpoint", "report", "trivial baseline"):
+        assert words in completed.stdout
     return folder
 
 
-def test_a_run_learns_and_leaves_a_page_with_pictures(whole):
-    result = json.loads((whole / "result.json").read_text())
+def test_run_learns_and_writes_report_with_figures(finished_run):
+    result = json.loads((finished_run / "result.json").read_text())
     assert result["scores"]["loss"] < result["baseline"]["loss"] - 0.2
-    page = (whole / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3  # curves, predictions, reach: a GPT blends nothing
+    page = (finished_run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3  # curves, predictions, reach; no blend: a GPT has none
     assert "http" not in page
     for name in ("curves", "predictions", "reach"):
-        assert (whole / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert (whole / "csv" / "version_0" / "metrics.csv").stat().st_size > 0
+        assert (finished_run / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished_run / "csv" / "version_0" / "metrics.csv").stat().st_size > 0
 
 
-def test_a_reloaded_checkpoint_gives_identical_outputs(whole, text):
-    task, again = (gt.load(whole / "checkpoints" / "best.ckpt") for _ in range(2))
+def test_reloaded_checkpoint_gives_identical_outputs(finished_run, text):
+    task, reloaded = (gt.load(finished_run / "checkpoints" / "best.ckpt") for _ in range(2))
     assert not task.training
     data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
@@ -88,19 +88,19 @@ def test_a_reloaded_checkpoint_gives_identical_outputs(whole, text):
     with torch.no_grad():
         for batch in data.loader("valid"):
             prediction = task(batch)
-            assert torch.equal(prediction, again(batch))
+            assert torch.equal(prediction, reloaded(batch))
             losses.append(torch.nn.functional.cross_entropy(prediction, batch.y, reduction="sum"))
             targets += len(batch.y)
-    assert float(sum(losses)) / targets == pytest.approx(scores(whole)["loss"], rel=1e-5)
+    assert float(sum(losses)) / targets == pytest.approx(scores(finished_run)["loss"], rel=1e-5)
 
 
-def test_load_refuses_what_it_should(tmp_path, whole):
+def test_load_rejects_invalid_checkpoints(tmp_path, finished_run):
     with pytest.raises(gt.errors.UserError, match="no checkpoint at"):
         gt.load(tmp_path / "none.ckpt")
     (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(gt.errors.UserError, match="not a checkpoint of this program"):
         gt.load(tmp_path / "bad.ckpt")
-    saved = torch.load(whole / "checkpoints" / "best.ckpt", weights_only=True)
+    saved = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
     saved["hyper_parameters"]["config"]["model"]["_target_"] = "os.system"
     torch.save(saved, tmp_path / "foreign.ckpt")
     with pytest.raises(gt.errors.UserError, match=r"os\.system"):
@@ -108,7 +108,7 @@ def test_load_refuses_what_it_should(tmp_path, whole):
 
 
 @pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_numbers(stop, whole, text, tmp_path):
+def test_stopped_run_resumes_to_identical_weights(stop, finished_run, text, tmp_path):
     folder = tmp_path / "run"
     overrides = ("data=text", f"data.path={text}", *SMALL, f"hydra.run.dir={folder}")
     process = subprocess.Popen(
@@ -116,7 +116,7 @@ def test_a_stopped_run_resumes_to_the_same_numbers(stop, whole, text, tmp_path):
     )
     last = folder / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
-    while not last.exists():  # the first epoch is validated: stop somewhere in the second
+    while not last.exists():  # it follows the first validation: the signal comes in the second epoch
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -127,59 +127,59 @@ def test_a_stopped_run_resumes_to_the_same_numbers(stop, whole, text, tmp_path):
     assert process.returncode == (-stop if stop == signal.SIGKILL else 128 + stop), err
     if stop != signal.SIGKILL:
         assert f"resume with: python train.py resume={folder}" in out
-    done = train(f"resume={folder}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for name, value in weights(whole).items():
+    completed = train(f"resume={folder}", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    for name, value in weights(finished_run).items():
         assert torch.equal(value, weights(folder)[name]), name
-    assert scores(folder) == pytest.approx(scores(whole), rel=1e-6)
+    assert scores(folder) == pytest.approx(scores(finished_run), rel=1e-6)
 
 
 def test_two_processes_evaluate_every_sample_once(text, tmp_path):
     folder = tmp_path / "run"
     ddp = [o for o in SMALL if o != "trainer=cpu"]
-    done = train("data=text", f"data.path={text}", *ddp, "trainer=ddp", "trainer.accelerator=cpu",
-                 f"hydra.run.dir={folder}", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    completed = train("data=text", f"data.path={text}", *ddp, "trainer=ddp", "trainer.accelerator=cpu",
+                      f"hydra.run.dir={folder}", cwd=tmp_path)  # fmt: skip
+    assert completed.returncode == 0, completed.stderr
     task = gt.load(folder / "checkpoints" / "best.ckpt")
     data = LanguageData(Text(str(text)), context=16, batch_size=8)
     data.open([])
     data.readings = task.net.readings
-    right = targets = total = 0.0
+    correct = targets = total = 0.0
     with torch.no_grad():
         for batch in data.loader("valid"):
             prediction = task(batch)
-            right += float((prediction.argmax(1) == batch.y).sum())
+            correct += float((prediction.argmax(1) == batch.y).sum())
             total += float(torch.nn.functional.cross_entropy(prediction, batch.y, reduction="sum"))
             targets += len(batch.y)
-    assert scores(folder)["accuracy"] == pytest.approx(right / targets, abs=1e-6)
+    assert scores(folder)["accuracy"] == pytest.approx(correct / targets, abs=1e-6)
     assert scores(folder)["loss"] == pytest.approx(total / targets, rel=1e-5)
 
 
-def test_a_grid_ends_with_a_ranked_table(text, tmp_path):
+def test_grid_search_ends_with_ranking(text, tmp_path):
     folder = tmp_path / "sweep"
-    done = train("-m", "data=text", f"data.path={text}", *SMALL, "mask=hops", "mask.hops=0,2", "debug=smoke",
-                 f"hydra.sweep.dir={folder}", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "best first" in done.stdout
+    completed = train("-m", "data=text", f"data.path={text}", *SMALL, "mask=hops", "mask.hops=0,2", "debug=smoke",
+                      f"hydra.sweep.dir={folder}", cwd=tmp_path)  # fmt: skip
+    assert completed.returncode == 0, completed.stderr
+    assert "best first" in completed.stdout
     ranking = (folder / "ranking.txt").read_text()
     results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
     assert len(results) == 2
     assert all(f"mask.hops={hops}" in ranking for hops in (0, 2))
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(text, tmp_path):
-    done = train("data=text", f"data.path={text}", *SMALL, "optim.lr=1e30", "trainer.gradient_clip_val=null",
-                 f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 1
-    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+def test_nan_loss_is_reported_in_one_line(text, tmp_path):
+    completed = train("data=text", f"data.path={text}", *SMALL, "optim.lr=1e30", "trainer.gradient_clip_val=null",
+                      f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)  # fmt: skip
+    assert completed.returncode == 1
+    error = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
     assert "the loss is" in error[0]
     assert "lower optim.lr" in error[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("data=text", "data.path=nowhere.txt"), "nowhere.txt"),
         (("data=text", "data.path=empty.txt"), "empty.txt is empty"),
@@ -188,18 +188,18 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_one_line(text, tmp_path)
         (("resume=nowhere",), "no run in nowhere"),
     ],
 )
-def test_bad_input_is_one_line(overrides, said, tmp_path):
+def test_bad_input_is_reported_in_one_line(overrides, message, tmp_path):
     if "trainer=gpu" in overrides and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     (tmp_path / "empty.txt").write_text("")
-    done = train(*overrides, "logger=csv", cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert said in done.stderr
+    completed = train(*overrides, "logger=csv", cwd=tmp_path)
+    assert completed.returncode == 1
+    assert len(completed.stderr.splitlines()) == 1
+    assert completed.stderr.startswith("error: ")
+    assert message in completed.stderr
 
 
-def test_a_metric_that_a_split_of_one_class_leaves_undefined_is_no_number(tmp_path):
+def test_auroc_of_single_class_split_is_undefined(tmp_path):
     path, lines = tmp_path / "graphs.jsonl", []
     for n in range(30):
         split = ("train", "valid", "test")[n % 3]
@@ -208,41 +208,42 @@ def test_a_metric_that_a_split_of_one_class_leaves_undefined_is_no_number(tmp_pa
         lines.append(json.dumps({"directed": False, "graph": graph, "nodes": nodes, "edges": edges}))
     path.write_text("\n".join(lines))
     folder = tmp_path / "run"
-    done = train("data=graph_files", f"data.path={path}", "data.kind=binary", "model.width=16", "encoding=none",
-                 "logger=csv", "trainer=cpu", "trainer.max_epochs=1", f"hydra.run.dir={folder}",
-                 cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("auroc")]
-    assert [line.split() for line in said] == [["auroc", *2 * ["undefined", "(one", "class)"]]]
-    assert any("test split" in line and "one class" in line for line in done.stdout.splitlines())
+    completed = train("data=graph_files", f"data.path={path}", "data.kind=binary", "model.width=16", "encoding=none",
+                      "logger=csv", "trainer=cpu", "trainer.max_epochs=1", f"hydra.run.dir={folder}",
+                      cwd=tmp_path)  # fmt: skip
+    assert completed.returncode == 0, completed.stderr
+    scored = [line for line in completed.stdout.splitlines() if line.startswith("auroc")]
+    assert [line.split() for line in scored] == [["auroc", *2 * ["undefined", "(one", "class)"]]]
+    assert any("test split" in line and "one class" in line for line in completed.stdout.splitlines())
     result = json.loads((folder / "result.json").read_text())
     assert all(math.isnan(result[which]["auroc"]) for which in ("scores", "baseline"))
     assert math.isfinite(result["best_valid"])
     assert "undefined (one class)" in (folder / "report.html").read_text()
-    assert "Warning" not in done.stderr
+    assert "Warning" not in completed.stderr
 
 
-# those whose data a few lines can make up; of the others tests/cli/test_presets.py trains the networks
+# those whose data a few lines can generate; tests/cli/test_presets.py trains the networks of the others
 EXPERIMENTS = ("cora_gcn", "gps_molhiv", "molhiv_gnn_plus", "molhiv_gps", "shakespeare_char")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_takes_a_step_and_reports(experiment, text, tmp_path):
+def test_experiment_trains_a_step_and_reports(experiment, text, tmp_path):
     ogb_files.write(tmp_path / "ogbg_molhiv", [0, 1, 0, 1])
     planetoid_files.write(tmp_path / "data" / "pyg" / "Cora" / "raw", "cora")
     source = f"data.path={text}" if "data: text" in (ROOT / f"configs/experiment/{experiment}.yaml").read_text() else ""
-    done = train(f"experiment={experiment}", source or f"data.root={tmp_path}", "logger=csv", "trainer.max_steps=1",
-                 "trainer.accelerator=cpu", "trainer.devices=1", "trainer.limit_val_batches=1",
-                 "trainer.val_check_interval=1", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    completed = train(f"experiment={experiment}", source or f"data.root={tmp_path}", "logger=csv",
+                      "trainer.max_steps=1", "trainer.accelerator=cpu", "trainer.devices=1",
+                      "trainer.limit_val_batches=1", "trainer.val_check_interval=1",
+                      f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)  # fmt: skip
+    assert completed.returncode == 0, completed.stderr
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_run_says_which_backend_each_layer_used():
+def test_backends_of_layers_are_summarised():
     net = GraphTransformer(Schema((5, 5)), 8, 4, partial(ParallelBlock, attention=partial(Attention, heads=2)))
-    for layer, used in zip((layer for _, layer in attention_layers(net)), ("ab", "ab", "b", ""), strict=True):
-        layer.used.update(used)
+    for layer, backends in zip((layer for _, layer in attention_layers(net)), ("ab", "ab", "b", ""), strict=True):
+        layer.used.update(backends)
     layer.used.update("bbba")
     assert backends_used(net) == [
         "attention in layers 0 to 1: a 50%, b 50%",

@@ -1,4 +1,4 @@
-"""Close calls among backends: timed once, stored and applied, without affecting what a run computes."""
+"""Close calls among attention backends: timed once, cached and applied, without affecting what a run computes."""
 
 import json
 import re
@@ -21,21 +21,20 @@ from tests.small_runs import train, write_graphs
 SOON = "callbacks.backends.steps=1"
 
 
-def test_what_is_settled_stands_above_the_table_for_batches_that_are_alike(monkeypatch):
+def test_settled_backend_overrides_the_estimate(monkeypatch):
     monkeypatch.setattr(dispatch, "explain", lambda pairs, demand: {"dense": 1.0, "sparse": 2.0, "sdpa": "cannot"})
-    few, many = (Complete()(random_batch(sizes)) for sizes in ((5, 4), (50, 40)))
-    assert choose(few, Demand()) == "dense"
-    settled = frozenset({(case_key(few, Demand()), "sparse"), (case_key(many, Demand()), "sdpa")})
-    assert choose(few, Demand(settled=settled)) == "sparse"
-    assert choose(few, Demand(settled=settled, backend="sdpa")) == "sdpa"
-    assert choose(few, Demand(settled=settled, heads=2)) == "dense"
-    assert (
-        choose(many, Demand(settled=settled)) == "dense"
-    )  # a backend that cannot be used is not chosen, whatever the record says
-    assert choose(Hops(1)(few.batch), Demand(settled=settled)) == "dense"
+    small, large = (Complete()(random_batch(sizes)) for sizes in ((5, 4), (50, 40)))
+    assert choose(small, Demand()) == "dense"
+    settled = frozenset({(case_key(small, Demand()), "sparse"), (case_key(large, Demand()), "sdpa")})
+    assert choose(small, Demand(settled=settled)) == "sparse"
+    assert choose(small, Demand(settled=settled, backend="sdpa")) == "sdpa"
+    assert choose(small, Demand(settled=settled, heads=2)) == "dense"
+    # a backend that cannot be used is not chosen, whatever the record says
+    assert choose(large, Demand(settled=settled)) == "dense"
+    assert choose(Hops(1)(small.batch), Demand(settled=settled)) == "dense"
 
 
-def test_batches_are_alike_where_their_sizes_nearly_are():
+def test_batches_of_similar_sizes_share_a_key():
     def key(*sizes, mask=None, **options):
         return case_key((mask or Complete())(random_batch(sizes)), Demand(**options))
 
@@ -47,20 +46,20 @@ def test_batches_are_alike_where_their_sizes_nearly_are():
     assert key(20, 20, backend="dense", settled=frozenset({("a", "b")})) == key(20, 20)
 
 
-def test_calls_are_close_where_either_may_be_faster():
+def test_close_calls_are_within_a_factor_of_best():
     assert close_calls({"a": 1.4, "b": 1.0, "c": 2.0, "d": "no", "e": float("inf")}) == ["b", "a"]
     assert close_calls({"a": 1.0}) == ["a"]
     assert close_calls({"a": float("inf"), "b": "no", "c": float("inf")}) == ["a"]
 
 
-def test_what_is_expected_stays_unless_it_is_beaten_well():
+def test_expected_backend_wins_unless_clearly_beaten():
     assert fastest({"dense": [1.0, 9.0, 1.1], "sdpa": [1.0, 1.05, 1.2]}) == "dense"
     assert fastest({"dense": [1.0, 0.5, 1.1], "sdpa": [0.8, 0.9, 1.2]}) == "sdpa"
     assert fastest({"dense": [1.0]}) == "dense"
 
 
 @every_model
-def test_timing_leaves_a_network_as_it_was(name, monkeypatch):
+def test_timing_leaves_network_unchanged(name, monkeypatch):
     """Every attention layer of every model can be timed."""
     monkeypatch.setattr(settle, "close_calls", lambda _: ["dense", "sparse"])
     monkeypatch.setattr(settle, "SETTLING", (1, 1, 0.0))
@@ -83,24 +82,24 @@ def test_timing_leaves_a_network_as_it_was(name, monkeypatch):
 
 @pytest.fixture
 def timing(monkeypatch, tmp_path):
-    """Makes every call a close one that sparse products win; records what is timed."""
+    """Makes every choice a close call that the sparse backend wins; records what is timed."""
     timed = []
 
-    def in_turn(steps, *_):
+    def fake_side_by_side(steps, *_):
         timed.append(list(steps))
         for step in steps.values():
             step()
         return {name: [0.001 if name == "sparse" else 0.002] for name in steps}
 
     monkeypatch.setattr(settle, "close_calls", lambda _: ["dense", "sparse"])
-    monkeypatch.setattr(settle, "side_by_side", in_turn)
+    monkeypatch.setattr(settle, "side_by_side", fake_side_by_side)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return timed
 
 
-def test_a_run_goes_by_what_it_timed_and_so_does_the_next(timing, tmp_path, capsys):
+def test_timed_backend_is_used_and_cached(timing, tmp_path, capsys):
     data = write_graphs(tmp_path)
-    train(tmp_path / "table", *data)  # ten steps are too few
+    train(tmp_path / "table", *data)  # too few steps to pay off
     assert not timing
     assert not (tmp_path / "table" / settle.RECORD).exists()
     train(tmp_path / "a", *data, SOON)
@@ -119,7 +118,7 @@ def test_a_run_goes_by_what_it_timed_and_so_does_the_next(timing, tmp_path, caps
     assert not (tmp_path / "c" / settle.RECORD).exists()
 
 
-def test_a_run_that_goes_on_computes_as_it_did(timing, tmp_path, capsys):
+def test_resumed_run_keeps_its_backends(timing, tmp_path, capsys):
     data = [*write_graphs(tmp_path), "optim/schedule=constant"]
     train(tmp_path / "timed", *data, SOON)
     train(tmp_path / "table", *data)
@@ -136,7 +135,7 @@ def test_a_run_that_goes_on_computes_as_it_did(timing, tmp_path, capsys):
     assert not timing
 
 
-def test_the_first_to_settle_a_case_settles_it(tmp_path):
+def test_first_cached_choice_wins(tmp_path):
     path = tmp_path / "new" / "settled.json"
     assert read_cases(path) == {}
     assert cache_cases(path, {"a": "dense"}) == {"a": "dense"}
@@ -149,6 +148,6 @@ def test_the_first_to_settle_a_case_settles_it(tmp_path):
     assert cache_cases(path, {"a": "sparse"}) == read_cases(path) == {"a": "sparse"}
 
 
-def test_a_cache_that_cannot_be_written_to_keeps_nothing(tmp_path):
+def test_unwritable_cache_is_ignored(tmp_path):
     Path(tmp_path / "file").write_text("")
     assert cache_cases(tmp_path / "file" / "settled.json", {"a": "dense"}) == {"a": "dense"}
