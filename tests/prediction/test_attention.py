@@ -19,7 +19,7 @@ from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.prediction.models import Models
-from tests.prediction.test_prediction import one_graph, write_tables
+from tests.prediction.test_prediction import single_graph_tables, write_tables
 from tests.runs import network, predictions, run_of
 
 SMALL = ("model=gps", "model.depth=2", "model.block.attention.heads=4", "mask.hops=1")
@@ -178,7 +178,7 @@ def test_what_has_no_weights_is_refused(run: Path, tmp_path: Path) -> None:
     plain = run_of(tmp_path, TextClassification, network("model=gin"), path=str(tmp_path / "mine.tsv"))
     with pytest.raises(UserError, match="no layer with pairwise attention"):
         predictions(plain, "--attention", str(out))
-    nodes, edges = one_graph()
+    nodes, edges = single_graph_tables()
     write_tables(tmp_path / "graph", nodes, edges, None)
     (tmp_path / "large").mkdir()
     large = run_of(tmp_path / "large", CSVGraphs, network(), NodeData, path=str(tmp_path / "graph"))

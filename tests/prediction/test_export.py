@@ -28,13 +28,13 @@ from gt.prediction.one_graph import OneGraph
 from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
 from tests.data.modules import over
-from tests.prediction.test_prediction import graphs_of, write_tables
+from tests.prediction.test_prediction import graph_tables, write_tables
 from tests.runs import network, run_of
 
 
 def of_many_sizes(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
     """A run on graphs of 3 to 9 nodes, and its data."""
-    nodes, edges, graphs = graphs_of(real=True)
+    nodes, edges, graphs = graph_tables(with_numbers=True)
     for older, newer in (("m24", "m25"), ("m26", "m27"), ("m27", "m28")):  # which takes in the former
         nodes.loc[nodes["graph"] == older, "graph"] = newer
         edges.loc[edges["graph"] == older, "graph"] = newer

@@ -1,4 +1,4 @@
-"""How predictions are spelled: each column against a formula."""
+"""The columns of a table of predictions, against a formula."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from gt.schema import Schema
         ),
     ],
 )
-def test_no_and_yes_have_the_sigmoid_of_the_logits(schema: Schema, names: list[str]) -> None:
+def test_binary_probabilities_are_sigmoids_of_logits(schema: Schema, names: list[str]) -> None:
     logits = 3 * torch.randn(7, schema.outputs, generator=torch.Generator().manual_seed(0))
     columns = Columns(schema, every=True)(Answer(logits), None, lambda answers: None)
     assert [name for name in columns if name.startswith("probability")] == names

@@ -1,4 +1,4 @@
-"""``python -m gt.predict``: several runs as one, dropout, calibration, intervals, sets and embeddings."""
+"""``python -m gt.predict``: ensembles of runs, dropout, calibration, prediction sets and embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,28 @@ from tests.runs import network, numbers, predictions, run_of
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two runs with different weights on the same texts."""
     folder = tmp_path_factory.mktemp("runs")
-    draw = np.random.default_rng(0)
-    rows = [f"{' '.join(draw.choice(list('abcdefgh'), 6))}\t{n % 3}" for n in range(300)]
+    rng = np.random.default_rng(0)
+    rows = [f"{' '.join(rng.choice(list('abcdefgh'), 6))}\t{n % 3}" for n in range(300)]
     (folder / "mine.tsv").write_text("\n".join(["text\tlabel", *rows]))
     net = network("model.block.dropout=0.2")
     for seed in range(2):
         (folder / "sweep" / str(seed)).mkdir(parents=True)
-        made = run_of(folder / "sweep" / str(seed), TextClassification, net, path=str(folder / "mine.tsv"), seed=seed)
-        made.rename(folder / "moved")
+        run = run_of(folder / "sweep" / str(seed), TextClassification, net, path=str(folder / "mine.tsv"), seed=seed)
+        run.rename(folder / "moved")
         (folder / "sweep" / str(seed)).rename(folder / f"root-{seed}")
         (folder / "moved").rename(folder / "sweep" / str(seed))
     return folder / "sweep"
 
 
-def test_a_folder_of_runs_is_asked_as_one(runs: Path, capsys: Any) -> None:
+def test_folder_of_runs_is_an_ensemble(runs: Path, capsys: Any) -> None:
     each = [numbers(predictions(run, "--probabilities"), *PROBABILITIES) for run in (runs / "0", runs / "1")]
-    found = predictions(runs, "--probabilities")
-    np.testing.assert_allclose(numbers(found, *PROBABILITIES), np.mean(each, 0), atol=1e-6)
-    best = found["prediction"].astype(int).to_numpy()[:, None]
+    table = predictions(runs, "--probabilities")
+    np.testing.assert_allclose(numbers(table, *PROBABILITIES), np.mean(each, 0), atol=1e-6)
+    best = table["prediction"].astype(int).to_numpy()[:, None]
     deviation = np.take_along_axis(np.std(each, 0, ddof=1), best, 1)
-    np.testing.assert_allclose(numbers(found, "deviation"), deviation, atol=1e-6)
+    np.testing.assert_allclose(numbers(table, "deviation"), deviation, atol=1e-6)
     assert "2 models" in capsys.readouterr().out
-    assert predictions(runs / "0", str(runs / "1"), "--probabilities").equals(found)
+    assert predictions(runs / "0", str(runs / "1"), "--probabilities").equals(table)
 
 
 PROBABILITIES = [f"probability_{n}" for n in range(3)]
@@ -44,20 +44,20 @@ PROBABILITIES = [f"probability_{n}" for n in range(3)]
 
 def test_dropout_calibration_and_sets_of_new_data(runs: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "new.tsv").write_text("text\na b c\nd e f\n\n")
-    ways = ("--dropout", "4", "--calibrate", "--level", "0.8")
-    found = predictions(runs / "0", f"data.path={tmp_path / 'new.tsv'}", *ways)
-    assert (numbers(found, "deviation") > 0).all()
-    assert all({*row.split(" | ")} <= {"0", "1", "2"} for row in found["set"])
-    said = capsys.readouterr().out
-    assert "temperature" in said
-    assert "sets at 0.8" in said
+    options = ("--dropout", "4", "--calibrate", "--level", "0.8")
+    table = predictions(runs / "0", f"data.path={tmp_path / 'new.tsv'}", *options)
+    assert (numbers(table, "deviation") > 0).all()
+    assert all({*row.split(" | ")} <= {"0", "1", "2"} for row in table["set"])
+    output = capsys.readouterr().out
+    assert "temperature" in output
+    assert "sets at 0.8" in output
     with pytest.raises(UserError, match="another split"):
         predictions(runs / "0", "--split", "valid", "--level", "0.8")
     with pytest.raises(UserError, match="--dropout 1"):
         predictions(runs / "0", "--dropout", "1")
 
 
-def test_embeddings_are_in_the_order_of_the_table(runs: Path, tmp_path: Path) -> None:
+def test_embeddings_follow_the_order_of_the_table(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text('text\n"a b c"\n" "\n"d e"\n"a b c"\n')
     table = predictions(runs / "0", f"data.path={tmp_path / 'new.csv'}", "--embeddings", str(tmp_path / "rows"))
     rows = np.load(tmp_path / "rows.npy")
