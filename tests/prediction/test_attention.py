@@ -19,7 +19,7 @@ from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.layers import attention_layers
 from gt.prediction.models import Models
-from tests.prediction.test_prediction import single_graph_tables, write_tables
+from tests.prediction.tables import single_graph_tables, write_tables
 from tests.runs import network, predictions, run_of
 
 SMALL = ("model=gps", "model.depth=2", "model.block.attention.heads=4", "mask.hops=1")

@@ -28,7 +28,7 @@ from gt.prediction.one_graph import OneGraph
 from gt.train.low_rank import add_low_rank
 from gt.train.network import encodings_of
 from tests.data.modules import over
-from tests.prediction.test_prediction import graph_tables, write_tables
+from tests.prediction.tables import graph_tables, write_tables
 from tests.runs import network, run_of
 
 

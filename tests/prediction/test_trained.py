@@ -28,7 +28,7 @@ from gt.train import checkpoint
 from gt.train.network import encodings_of
 from tests.data.large.test_links import NODES, Links
 from tests.data.modules import over
-from tests.prediction.test_prediction import as_json, graph_tables, single_graph_tables, write_tables
+from tests.prediction.tables import as_json, graph_tables, single_graph_tables, write_tables
 from tests.runs import network, predictions, run_folder, run_of
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
