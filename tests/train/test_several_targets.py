@@ -1,4 +1,4 @@
-"""Several targets of one's own data, each with its name, its place in the order that was asked for, and its unit."""
+"""Several targets of custom data: their names, their requested order and their units."""
 
 import json
 from pathlib import Path
@@ -28,18 +28,18 @@ UNITS = Schema(
 )
 
 
-def rows(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets in the units of `UNITS`, of which some are missing."""
-    draw = np.random.default_rng(0)
-    learned = draw.normal(size=(2, count, 3))
-    prediction, target = learned * UNITS.scale + np.array(UNITS.mean)
-    target[draw.random(target.shape) < 0.3] = np.nan
+def make_rows(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets in the units of `UNITS`; some targets are missing."""
+    rng = np.random.default_rng(0)
+    standardised = rng.normal(size=(2, count, 3))
+    prediction, target = standardised * UNITS.scale + np.array(UNITS.mean)
+    target[rng.random(target.shape) < 0.3] = np.nan
     return prediction.astype(np.float32), target.astype(np.float32)
 
 
 @pytest.fixture
 def nodes_run(tmp_path: Path, capsys: Any) -> tuple[Path, str]:
-    """A run on a graph whose nodes have an age before a score, asked for the other way round; and what was printed."""
+    """A run on a graph whose nodes have an age before a score, with targets in the reverse order; and its output."""
     graph = nx.cycle_graph(60)
     for node, data in graph.nodes.data():
         data |= {"age": 20 + node % 7 + 0.5, "kind": "ab"[node % 2], "score": 1000.0 * node}
@@ -49,54 +49,54 @@ def nodes_run(tmp_path: Path, capsys: Any) -> tuple[Path, str]:
     return run, capsys.readouterr().out
 
 
-def test_targets_keep_the_order_and_the_names_that_were_asked_for(nodes_run: tuple[Path, str], capsys: Any) -> None:
+def test_targets_keep_requested_order_and_names(nodes_run: tuple[Path, str], capsys: Any) -> None:
     run, printed = nodes_run
     assert "nodes  target: score, age; categories: kind\n" in printed
     table = predictions(run, "--split", "test")
     names = ["prediction_score", "prediction_age", "target_score", "target_age"]
     assert table.columns.tolist() == ["node", *names]
-    of_node = table["node"].astype(int).to_numpy()
-    np.testing.assert_allclose(numbers(table, *names[2:]), np.stack([1000 * of_node, 20.5 + of_node % 7], axis=1))
+    node = table["node"].astype(int).to_numpy()
+    np.testing.assert_allclose(numbers(table, *names[2:]), np.stack([1000 * node, 20.5 + node % 7], axis=1))
     capsys.readouterr()
-    fresh = predictions(run, f"data.path={run.parent / 'g.graphml'}")
-    assert fresh.columns.tolist() == ["node", "age", "kind", "score", *names[:2]]
+    new = predictions(run, f"data.path={run.parent / 'g.graphml'}")
+    assert new.columns.tolist() == ["node", "age", "kind", "score", *names[:2]]
     lines = capsys.readouterr().out.splitlines()
     for name, line in zip(("score", "age"), lines[-2:], strict=True):
-        error = np.subtract(*numbers(fresh, f"prediction_{name}", name).T)
-        word, mae, found, rmse, root = line.split()
-        assert (word, mae, rmse) == (name, "mae", "rmse")
-        assert float(found) == pytest.approx(np.abs(error).mean(), rel=1e-3)
-        assert float(root) == pytest.approx(np.sqrt((error**2).mean()), rel=1e-3)
+        error = np.subtract(*numbers(new, f"prediction_{name}", name).T)
+        label, mae, mae_value, rmse, rmse_value = line.split()
+        assert (label, mae, rmse) == (name, "mae", "rmse")
+        assert float(mae_value) == pytest.approx(np.abs(error).mean(), rel=1e-3)
+        assert float(rmse_value) == pytest.approx(np.sqrt((error**2).mean()), rel=1e-3)
     assert "prediction" in lines[-3]
     assert "mae_" not in lines[-3]
 
 
-def test_a_checkpoint_without_names_numbers_its_targets(nodes_run: tuple[Path, str]) -> None:
+def test_checkpoint_without_names_numbers_its_targets(nodes_run: tuple[Path, str]) -> None:
     run = nodes_run[0]
     path = run / "checkpoints" / "best.ckpt"
-    kept = torch.load(path, weights_only=True)
-    kept["hyper_parameters"]["schema"]["names"] = []
-    torch.save(kept, path)
-    for asked in (["--split", "test"], [f"data.path={run.parent / 'g.graphml'}"]):
-        names = [name for name in predictions(run, *asked) if name.startswith("prediction")]
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"]["schema"]["names"] = []
+    torch.save(saved, path)
+    for arguments in (["--split", "test"], [f"data.path={run.parent / 'g.graphml'}"]):
+        names = [name for name in predictions(run, *arguments) if name.startswith("prediction")]
         assert names == ["prediction_0", "prediction_1"]
 
 
-def test_columns_of_graphs_have_their_names_and_none_is_learned_twice(tmp_path: Path) -> None:
+def test_graph_targets_are_named_and_deduplicated(tmp_path: Path) -> None:
     graphs = "graph,b,a,split\nm3,1.5,7,train\nm1,0.25,8,valid\nm2,-2,9,train\n"
     path = write(tmp_path / "csv", graphs=graphs)
-    for asked, names in (
+    for requested, names in (
         (["a", "b"], ("a", "b")), (None, ("b", "a")), (["a", "b", "a"], ("a", "b")), ("b", ("b",))
     ):  # fmt: skip
-        data = over(GraphData, CSVGraphs, path=str(path), target=asked, root=str(tmp_path / "root"))
+        data = over(GraphData, CSVGraphs, path=str(path), target=requested, root=str(tmp_path / "root"))
         data.open([])
         assert data.schema.names == data.schema.target == names
         roles = data.graphs.notes["attributes"]["graphs"]
         assert [name for name, role in roles.items() if role == "target"] == list(names)
 
 
-def test_each_target_is_drawn_on_axes_of_its_own() -> None:
-    prediction, target = rows()
+def test_each_target_has_its_own_axes() -> None:
+    prediction, target = make_rows()
     figure = prediction_figure(UNITS, prediction, target)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == list(UNITS.names)
@@ -109,37 +109,37 @@ def test_each_target_is_drawn_on_axes_of_its_own() -> None:
     target[:, 1] = np.nan
     figure = prediction_figure(UNITS, prediction, target)
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == ["logS", "tiny"]  # nothing to show of the other
+    assert [axes.get_title() for axes in figure.axes] == ["logS", "tiny"]  # the other has nothing to show
 
 
-def test_of_many_targets_the_first_are_drawn_and_the_others_counted() -> None:
+def test_figure_shows_first_targets_and_counts_the_rest() -> None:
     schema = Schema(kind="regression", outputs=MAX_TARGETS + 4)
     values = np.random.default_rng(0).normal(size=(2, 30, schema.outputs))
     figure = prediction_figure(schema, *values)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == [f"target {n}" for n in range(MAX_TARGETS)]
     assert "4 more" in figure.get_suptitle()
-    of_one = prediction_figure(Schema(kind="regression"), *values[:, :, :1])
-    assert of_one is not None
-    assert of_one.get_suptitle() == ""
+    single = prediction_figure(Schema(kind="regression"), *values[:, :, :1])
+    assert single is not None
+    assert single.get_suptitle() == ""
 
 
-def test_errors_of_each_target_are_those_of_a_loop() -> None:
-    prediction, target = map(torch.tensor, rows())
+def test_errors_by_target_match_loop() -> None:
+    prediction, target = map(torch.tensor, make_rows())
     target[:, 2] = torch.nan
-    counted, metric = Breakdown(UNITS), ErrorsByTarget(UNITS)
+    breakdown, metric = Breakdown(UNITS), ErrorsByTarget(UNITS)
     for part in (slice(0, 15), slice(15, None)):
-        counted.add(prediction[part], target[part], None)
+        breakdown.add(prediction[part], target[part], None)
         metric.update(prediction[part], target[part])
     scores = {name: float(value) for name, value in metric.compute().items()}
     lines = metric.lines(scores)
-    for n, row in enumerate(counted.targets().to_dict("records")):
+    for n, row in enumerate(breakdown.targets().to_dict("records")):
         error = (prediction - target)[:, n].double().numpy()
         known = error[~np.isnan(error)]
         assert (row["target"], row["targets"]) == (UNITS.names[n], len(known))
         mae, rmse = (np.abs(known).mean(), np.sqrt((known**2).mean())) if len(known) else (np.nan, np.nan)
-        found = [row["mae"], row["rmse"], *(scores[f"{score}_{UNITS.names[n]}"] for score in ("mae", "rmse"))]
-        np.testing.assert_allclose(found, [mae, rmse, mae, rmse], rtol=1e-5)
+        actual = [row["mae"], row["rmse"], *(scores[f"{score}_{UNITS.names[n]}"] for score in ("mae", "rmse"))]
+        np.testing.assert_allclose(actual, [mae, rmse, mae, rmse], rtol=1e-5)
         assert lines[n].startswith(f"  {UNITS.names[n].ljust(5)}  mae ")
     assert "undefined" in lines[2]
     many = ErrorsByTarget(Schema(kind="regression", outputs=12))
@@ -147,22 +147,26 @@ def test_errors_of_each_target_are_those_of_a_loop() -> None:
     assert len(Breakdown(Schema(kind="regression")).targets()) == 0
 
 
-def test_samples_are_ranked_by_errors_in_units_of_the_scale() -> None:
+def test_sample_losses_are_in_units_of_the_scale() -> None:
     mean, scale = (torch.tensor(values) for values in (UNITS.mean, UNITS.scale))
-    away = torch.tensor([[0.1, 0.1, 0.1], [torch.nan, torch.nan, 3.0], [torch.nan, 0.5, torch.nan]])
-    target = (mean + away * scale).where(~away.isnan(), torch.nan)
-    found = sample_losses(UNITS, mean.expand(3, 3), target)
-    torch.testing.assert_close(found, torch.tensor([0.1, 3.0, 0.5]), rtol=1e-3, atol=1e-4)
-    one = Schema(kind="regression", mean=(3.0,), scale=(10.0,))
-    assert sample_losses(one, torch.tensor([[5.0]]), torch.tensor([[9.0]])).item() == 4  # in the data's unit
+    errors = torch.tensor([[0.1, 0.1, 0.1], [torch.nan, torch.nan, 3.0], [torch.nan, 0.5, torch.nan]])
+    target = (mean + errors * scale).where(~errors.isnan(), torch.nan)
+    actual = sample_losses(UNITS, mean.expand(3, 3), target)
+    torch.testing.assert_close(actual, torch.tensor([0.1, 3.0, 0.5]), rtol=1e-3, atol=1e-4)
+    single = Schema(kind="regression", mean=(3.0,), scale=(10.0,))
+    assert sample_losses(single, torch.tensor([[5.0]]), torch.tensor([[9.0]])).item() == 4  # in the unit of the data
 
 
-def test_the_report_of_a_run_has_a_row_for_each_target(tmp_path: Path) -> None:
-    draw, lines = np.random.default_rng(0), []
+def test_report_has_a_row_for_each_target(tmp_path: Path) -> None:
+    rng, lines = np.random.default_rng(0), []
     for n in range(36):
-        facts = {"split": ("train", "valid", "test")[n % 3], "tiny": 1e-4 * draw.normal(), "twice": 1e3 + draw.normal()}
-        nodes = [{"id": k, "kind": int(draw.integers(3))} for k in range(2 + n % 5)]
-        lines.append(json.dumps({"graph": facts, "nodes": nodes, "edges": [{"source": 0, "target": 1}]}))
+        attributes = {
+            "split": ("train", "valid", "test")[n % 3],
+            "tiny": 1e-4 * rng.normal(),
+            "twice": 1e3 + rng.normal(),
+        }
+        nodes = [{"id": k, "kind": int(rng.integers(3))} for k in range(2 + n % 5)]
+        lines.append(json.dumps({"graph": attributes, "nodes": nodes, "edges": [{"source": 0, "target": 1}]}))
     (tmp_path / "g.jsonl").write_text("\n".join(lines))
     options = (f"path={tmp_path / 'g.jsonl'}", f"root={tmp_path}", "target=[twice,tiny]")
     train(tmp_path / "run", *(f"data.source.{option}" for option in options), "trainer.max_epochs=1")

@@ -1,4 +1,4 @@
-"""What is computed again is what was kept before; what cannot be shared out is refused."""
+"""Activation checkpointing and sharding: training as without them, and what cannot be sharded is rejected."""
 
 import copy
 from functools import partial
@@ -27,46 +27,48 @@ from tests.graphs import random_batch
 from tests.parallel.ranks import on_ranks
 
 
-def step(net, batch):
-    """The gradients and statistics after a step; how many tensors were kept for it."""
-    kept = []
+def train_step(net, batch):
+    """The gradients and statistics after a step, and the number of tensors saved for its backward pass."""
+    saved = []
     torch.manual_seed(0)
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         loss = net(batch).square().sum()
-    count = len(kept)
+    count = len(saved)
     loss.backward()
     return [p.grad for p in net.parameters() if p.grad is not None], list(net.buffers()), count
 
 
-def test_computing_blocks_again_changes_nothing_but_what_is_kept():
+def test_activation_checkpointing_only_saves_fewer_tensors():
     schema, batch = Schema((5, 5), edge_vocab=(3,), outputs=2), random_batch((4, 1, 6))
     block = partial(ParallelBlock, local=GatedGCN, attention=Attention, feed_forward=FeedForward, dropout=0.3)
     torch.manual_seed(0)
     net = GraphTransformer(schema, 16, 3, partial(block, norm=nn.BatchNorm1d))
-    again = copy.deepcopy(net)
-    ActivationCheckpointing().setup(SimpleNamespace(strategy=None), SimpleNamespace(net=again), "fit")
-    gradients, statistics, kept = step(net, batch)
-    *same, fewer = step(again, batch)
-    torch.testing.assert_close(same, [gradients, statistics], rtol=0, atol=0)
-    assert fewer < kept / 2
-    assert again.state_dict().keys() == net.state_dict().keys()
+    checkpointed = copy.deepcopy(net)
+    ActivationCheckpointing().setup(SimpleNamespace(strategy=None), SimpleNamespace(net=checkpointed), "fit")
+    gradients, statistics, saved = train_step(net, batch)
+    *checkpointed_results, fewer = train_step(checkpointed, batch)
+    torch.testing.assert_close(checkpointed_results, [gradients, statistics], rtol=0, atol=0)
+    assert fewer < saved / 2
+    assert checkpointed.state_dict().keys() == net.state_dict().keys()
 
 
-def test_a_model_without_blocks_is_refused():
+def test_checkpointing_rejects_model_without_blocks():
     with pytest.raises(UserError, match="activation_checkpointing"):
         ActivationCheckpointing().setup(None, SimpleNamespace(net=nn.Linear(1, 1)), "fit")
 
 
 @pytest.mark.parametrize(
-    ("callbacks", "loss", "objectives", "why"),
+    ("callbacks", "loss", "objectives", "message"),
     [
         ([WeightAverage()], None, {}, "leave ema and swa out"),
         ([], nn.Linear(1, 1), {}, "this loss has parameters"),
         ([], None, {"mask_nodes": nn.Linear(1, 1)}, "objectives have parameters"),
     ],
 )
-def test_what_cannot_be_shared_out_is_refused_before_callbacks_are_set_up(callbacks, loss, objectives, why):
-    class Asked(pl.LightningModule):
+def test_unshardable_training_is_rejected_early(callbacks, loss, objectives, message):
+    """Before any callback is set up."""
+
+    class Unshardable(pl.LightningModule):
         def __init__(self):
             super().__init__()
             self.loss, self.objectives = loss, objectives
@@ -86,44 +88,44 @@ def test_what_cannot_be_shared_out_is_refused_before_callbacks_are_set_up(callba
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, strategy=Sharded(), callbacks=callbacks, logger=False, max_epochs=1
     )
-    with pytest.raises(UserError, match=why):
-        trainer.fit(Asked())
+    with pytest.raises(UserError, match=message):
+        trainer.fit(Unshardable())
 
 
-def test_an_optimiser_that_cannot_step_parts_is_refused(monkeypatch):
+def test_optimiser_that_cannot_step_shards_is_rejected(monkeypatch):
     fused = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, fused=True)
     monkeypatch.setattr(ModelParallelStrategy, "setup_optimizers", lambda self, trainer: self._optimizers.append(fused))
     with pytest.raises(UserError, match=r"SGD .* optim\.optimizer\.fused=false"):
         Sharded().setup_optimizers(None)
 
 
-def by_muon(net, steps):
-    """Makes the optimiser of a network; returns what takes some steps with it."""
+def make_muon(net, steps):
+    """A Muon optimiser for a network, and a function that takes some steps with it."""
     optimisation = Optimisation(lr=0.01, weight_decay=0.1, optimizer=partial(torch.optim.Muon, momentum=0.9))
     optimizer = optimisation.configure(net, 10)["optimizer"]
 
     def train():
-        for number in range(steps):
+        for step in range(steps):
             optimizer.zero_grad()
-            net(torch.full((4, 3), 1.0 + number)).square().sum().backward()
+            net(torch.full((4, 3), 1.0 + step)).square().sum().backward()
             optimizer.step()
 
     return optimizer, train
 
 
-def two_maps():
+def two_layers():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
 
 
-def muon_on_parts(rank, world):
-    """The weights and momenta after some steps on parts of a network, two of them after a checkpoint was loaded."""
-    net = two_maps()
+def train_shards_with_muon(rank, world):
+    """The weights and momenta after steps on shards of a network, the last two after a checkpoint was loaded."""
+    net = two_layers()
     fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
     strategy, state = Sharded(), None
     Sharded.is_global_zero = rank == 0
     for steps in (3, 2):
-        optimizer, train = by_muon(net, steps)
+        optimizer, train = make_muon(net, steps)
         strategy.optimizers = [optimizer]
         with mock.patch.object(ModelParallelStrategy, "setup_optimizers"):
             strategy.setup_optimizers(None)
@@ -135,29 +137,29 @@ def muon_on_parts(rank, world):
     return {name: value.full_tensor() for name, value in net.state_dict().items()}, state[0]["state"]
 
 
-def test_muon_steps_parts_as_it_does_the_whole(tmp_path):
-    net, state = two_maps(), None
+def test_muon_on_shards_matches_whole_network(tmp_path):
+    net, state = two_layers(), None
     for steps in (3, 2):
-        optimizer, train = by_muon(net, steps)
+        optimizer, train = make_muon(net, steps)
         if state is not None:
             optimizer.load_state_dict(state)
         train()
         state = copy.deepcopy(optimizer.state_dict())
-    for weights, moments in on_ranks(2, tmp_path, muon_on_parts):
+    for weights, moments in on_ranks(2, tmp_path, train_shards_with_muon):
         torch.testing.assert_close(weights, dict(net.state_dict()))
         torch.testing.assert_close(moments, state["state"])
 
 
 @pytest.fixture
 def mesh():
-    """That of a single process, whose parts are the whole."""
+    """The mesh of a single process, whose shard is the whole network."""
     init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
     destroy_process_group()
 
 
-class Scaled(nn.Module):
-    """A map, and a single number that it is multiplied by."""
+class ScaledLinear(nn.Module):
+    """A linear layer, multiplied by a scalar parameter."""
 
     def __init__(self):
         super().__init__()
@@ -167,19 +169,19 @@ class Scaled(nn.Module):
         return self.scale * self.map(x)
 
 
-def shared_out(mesh, monkeypatch, make):
-    """The strategy of a network that is shared out, with an optimiser of its own."""
+def make_sharded(mesh, monkeypatch, make_optimizer):
+    """The strategy of a sharded network, with an optimiser, and the network."""
     strategy, task = Sharded(), nn.Module()
-    task.net = Scaled()
+    task.net = ScaledLinear()
     monkeypatch.setattr(Sharded, "is_global_zero", True)
     monkeypatch.setattr(Sharded, "device_mesh", {"data_parallel": mesh["data_parallel"]})
     strategy._lightning_module = task
     strategy.shard(task.net)
-    strategy.optimizers = [make(task.net.parameters())]
+    strategy.optimizers = [make_optimizer(task.net.parameters())]
     return strategy, task.net
 
 
-def stepped(net, optimizer):
+def take_steps(net, optimizer):
     torch.manual_seed(0)
     for _ in range(2):
         optimizer.zero_grad()
@@ -187,49 +189,49 @@ def stepped(net, optimizer):
         optimizer.step()
 
 
-def kept(net):
-    """The weights of a network in the state of its task."""
+def task_state(net):
+    """The weights of a network as its task saves them."""
     return {f"net.{name}": value for name, value in net.state_dict().items()}
 
 
 OPTIMISERS = [torch.optim.AdamW, torch.optim.NAdam, partial(torch.optim.SGD, lr=0.01, momentum=0.9)]
 
 
-@pytest.mark.parametrize("make", OPTIMISERS)
-def test_a_single_number_is_kept_as_one_and_shared_out_again(make, mesh, monkeypatch):
-    strategy, parts = shared_out(mesh, monkeypatch, make)
-    whole = Scaled()
-    whole.load_state_dict({"scale": parts.scale.full_tensor()[0]}, strict=False)
-    whole.map.load_state_dict({name: value.full_tensor() for name, value in parts.map.state_dict().items()})
-    alone = make(whole.parameters())
-    stepped(whole, alone)
-    stepped(parts, strategy.optimizers[0])
-    torch.testing.assert_close(dict(strategy.lightning_module_state_dict()), kept(whole))
-    found, expected = strategy.optimizer_state(strategy.optimizers[0]), copy.deepcopy(alone.state_dict())
-    torch.testing.assert_close(found["state"], expected["state"])
+@pytest.mark.parametrize("make_optimizer", OPTIMISERS)
+def test_scalar_parameter_is_saved_whole_and_resharded(make_optimizer, mesh, monkeypatch):
+    strategy, sharded = make_sharded(mesh, monkeypatch, make_optimizer)
+    whole = ScaledLinear()
+    whole.load_state_dict({"scale": sharded.scale.full_tensor()[0]}, strict=False)
+    whole.map.load_state_dict({name: value.full_tensor() for name, value in sharded.map.state_dict().items()})
+    optimizer = make_optimizer(whole.parameters())
+    take_steps(whole, optimizer)
+    take_steps(sharded, strategy.optimizers[0])
+    torch.testing.assert_close(dict(strategy.lightning_module_state_dict()), task_state(whole))
+    actual, expected = strategy.optimizer_state(strategy.optimizers[0]), copy.deepcopy(optimizer.state_dict())
+    torch.testing.assert_close(actual["state"], expected["state"])
 
-    other, parts = shared_out(mesh, monkeypatch, make)  # goes on from what any strategy keeps
-    other.load_model_state_dict({"state_dict": kept(whole)})
-    other.load_optimizer_state_dict({"optimizer_states": [expected]})
-    assert isinstance(parts.scale, DTensor)
-    stepped(whole, alone)
-    stepped(parts, other.optimizers[0])
-    torch.testing.assert_close(dict(other.lightning_module_state_dict()), kept(whole))
+    restored, sharded = make_sharded(mesh, monkeypatch, make_optimizer)  # resumes from what any strategy saves
+    restored.load_model_state_dict({"state_dict": task_state(whole)})
+    restored.load_optimizer_state_dict({"optimizer_states": [expected]})
+    assert isinstance(sharded.scale, DTensor)
+    take_steps(whole, optimizer)
+    take_steps(sharded, restored.optimizers[0])
+    torch.testing.assert_close(dict(restored.lightning_module_state_dict()), task_state(whole))
 
 
-def test_a_single_number_that_was_kept_as_a_vector_is_loaded(mesh, monkeypatch):
-    strategy, parts = shared_out(mesh, monkeypatch, torch.optim.AdamW)
-    stepped(parts, strategy.optimizers[0])
+def test_scalar_saved_as_vector_is_loaded(mesh, monkeypatch):
+    strategy, sharded = make_sharded(mesh, monkeypatch, torch.optim.AdamW)
+    take_steps(sharded, strategy.optimizers[0])
     state, moments = strategy.lightning_module_state_dict(), strategy.optimizer_state(strategy.optimizers[0])
-    before = {
+    checkpoint = {
         "state_dict": state | {"net.scale": state["net.scale"][None]},
         "optimizer_states": [copy.deepcopy(moments)],
     }
-    [number] = [n for n, values in moments["state"].items() if not values["exp_avg"].dim()]
-    values = before["optimizer_states"][0]["state"][number]
+    [index] = [n for n, values in moments["state"].items() if not values["exp_avg"].dim()]
+    values = checkpoint["optimizer_states"][0]["state"][index]
     values |= {name: values[name][None] for name in ("exp_avg", "exp_avg_sq")}
-    other, _ = shared_out(mesh, monkeypatch, torch.optim.AdamW)
-    other.load_model_state_dict(before)
-    other.load_optimizer_state_dict(before)
-    torch.testing.assert_close(dict(other.lightning_module_state_dict()), dict(state))
-    torch.testing.assert_close(other.optimizer_state(other.optimizers[0])["state"], moments["state"])
+    restored, _ = make_sharded(mesh, monkeypatch, torch.optim.AdamW)
+    restored.load_model_state_dict(checkpoint)
+    restored.load_optimizer_state_dict(checkpoint)
+    torch.testing.assert_close(dict(restored.lightning_module_state_dict()), dict(state))
+    torch.testing.assert_close(restored.optimizer_state(restored.optimizers[0])["state"], moments["state"])

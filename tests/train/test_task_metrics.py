@@ -1,4 +1,4 @@
-"""Metrics of several tasks against scikit-learn, task by task, whatever the precision of the predictions."""
+"""Multitask metrics against scikit-learn, task by task, in any precision of the predictions."""
 
 import math
 
@@ -27,53 +27,53 @@ from gt.train.task import Task
 NAN = math.nan
 
 
-def table(tasks: int = 4, rows: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-odds, whose level differs from task to task, and answers of tasks, some of them missing."""
-    draw = torch.Generator().manual_seed(0)
-    target = (torch.rand(rows, tasks, generator=draw) < torch.linspace(0.1, 0.8, tasks)).float()
-    logits = torch.randn(rows, tasks, generator=draw) + target + torch.linspace(-3, 30, tasks)
-    return logits, target.masked_fill(torch.rand(rows, tasks, generator=draw) < 0.3, NAN)
+def make_table(tasks: int = 4, rows: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-odds, whose level differs from task to task, and binary targets, some of them missing."""
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(rows, tasks, generator=generator) < torch.linspace(0.1, 0.8, tasks)).float()
+    logits = torch.randn(rows, tasks, generator=generator) + target + torch.linspace(-3, 30, tasks)
+    return logits, target.masked_fill(torch.rand(rows, tasks, generator=generator) < 0.3, NAN)
 
 
-def scores(
+def compute_scores(
     metric: Ranking | Errors | MetricCollection, prediction: torch.Tensor, target: torch.Tensor
 ) -> dict[str, float]:
-    """What a metric says of samples that come in three batches, one of them empty."""
+    """A metric of samples that come in three batches, one of them empty."""
     for rows in torch.arange(len(target)).tensor_split([1, 1]):
         metric.update(prediction[rows], target[rows])
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def by_sklearn(score: object, prediction: torch.Tensor, target: torch.Tensor, tasks: range) -> float:
+def sklearn_mean(score: object, prediction: torch.Tensor, target: torch.Tensor, tasks: range) -> float:
     known = ~target.isnan()
     return float(np.mean([score(target[known[:, n], n], prediction[known[:, n], n]) for n in tasks]))
 
 
-def test_ranking_is_the_mean_over_tasks_of_sklearns_scores() -> None:
-    logits, target = table()
-    found = scores(Ranking(4), logits, target)
-    assert found["auroc"] == pytest.approx(by_sklearn(roc_auc_score, logits, target, range(4)), abs=1e-6)
-    assert found["ap"] == pytest.approx(by_sklearn(average_precision_score, logits, target, range(4)), abs=1e-6)
+def test_ranking_is_mean_of_sklearn_scores() -> None:
+    logits, target = make_table()
+    actual = compute_scores(Ranking(4), logits, target)
+    assert actual["auroc"] == pytest.approx(sklearn_mean(roc_auc_score, logits, target, range(4)), abs=1e-6)
+    assert actual["ap"] == pytest.approx(sklearn_mean(average_precision_score, logits, target, range(4)), abs=1e-6)
     known = ~target.isnan()
     pooled = roc_auc_score(target[known], logits[known])
-    assert abs(found["auroc"] - pooled) > 0.05  # the levels of the tasks alone would make it another number
+    assert abs(actual["auroc"] - pooled) > 0.05  # where the levels of the tasks alone make a difference
 
 
-def test_rankings_of_ones_own_are_those_of_tasks_and_of_two_classes_by_their_log_odds() -> None:
-    """Also far out, where probabilities in float32 are all 1."""
-    logits, target = table()
-    named = {"auroc": AUROC(4), "ap": AveragePrecision(4)}
-    measures, criterion = custom_metrics(Schema(kind="binary", outputs=4), named)
-    assert scores(measures, logits, target) == scores(Ranking(4), logits, target)
+def test_custom_ranking_metrics_match_references() -> None:
+    """Of several tasks and of two classes, by log-odds: also far out, where probabilities in float32 are all 1."""
+    logits, target = make_table()
+    custom = {"auroc": AUROC(4), "ap": AveragePrecision(4)}
+    measures, criterion = custom_metrics(Schema(kind="binary", outputs=4), custom)
+    assert compute_scores(measures, logits, target) == compute_scores(Ranking(4), logits, target)
     assert (criterion.name, criterion.mode) == ("auroc", "max")
 
     logits = torch.stack([-40 * torch.rand(120), torch.randn(120)], 1)
     classes = torch.randint(2, (120,)).index_fill(0, torch.arange(10), UNLABELLED)
-    two, _ = custom_metrics(Schema(outputs=2), {"auroc": AUROC(1), "ap": AveragePrecision(1)})
-    found = scores(two, logits, classes)
-    odds, known = logits[:, 1] - logits[:, 0], classes != UNLABELLED
-    assert found["auroc"] == pytest.approx(roc_auc_score(classes[known], odds[known]), abs=1e-6)
-    assert found["ap"] == pytest.approx(average_precision_score(classes[known], odds[known]), abs=1e-6)
+    two_classes, _ = custom_metrics(Schema(outputs=2), {"auroc": AUROC(1), "ap": AveragePrecision(1)})
+    actual = compute_scores(two_classes, logits, classes)
+    log_odds, known = logits[:, 1] - logits[:, 0], classes != UNLABELLED
+    assert actual["auroc"] == pytest.approx(roc_auc_score(classes[known], log_odds[known]), abs=1e-6)
+    assert actual["ap"] == pytest.approx(average_precision_score(classes[known], log_odds[known]), abs=1e-6)
 
     for schema in (Schema(outputs=3), Schema(kind="regression")):
         measures, _ = custom_metrics(schema, {"auroc": AUROC(1)})
@@ -82,14 +82,14 @@ def test_rankings_of_ones_own_are_those_of_tasks_and_of_two_classes_by_their_log
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_metrics_of_classes_score_each_yes_or_no_task(tasks: int) -> None:
-    prediction, target = table(tasks)
+def test_class_metrics_score_each_binary_task(tasks: int) -> None:
+    prediction, target = make_table(tasks)
     prediction = prediction - prediction.mean(0)
-    own = {
+    custom = {
         "f1": torchmetrics.classification.MulticlassF1Score(2, average="macro"),
         "mcc": torchmetrics.classification.BinaryMatthewsCorrCoef(),
     }
-    measures, _ = custom_metrics(Schema(kind="binary", outputs=tasks), own)
+    measures, _ = custom_metrics(Schema(kind="binary", outputs=tasks), custom)
     measures.update(prediction, target)
     answers = [
         ((p > 0).numpy()[~y.isnan()], y.numpy()[~y.isnan()]) for p, y in zip(prediction.T, target.T, strict=True)
@@ -99,11 +99,16 @@ def test_metrics_of_classes_score_each_yes_or_no_task(tasks: int) -> None:
     assert float(scores["mcc"]) == pytest.approx(np.mean([matthews_corrcoef(y, p) for p, y in answers]))
 
 
-def test_a_task_without_a_label_or_with_too_few_is_left_out() -> None:
+def test_tasks_with_too_few_labels_are_left_out() -> None:
     target = torch.tensor([[1.0, NAN, NAN], [2.0, NAN, 3.0], [4.0, NAN, NAN]])
     prediction = torch.tensor([[1.5, 0.0, 0.0], [2.0, 0.0, 5.0], [3.0, 0.0, 0.0]])
-    own = {"pearson": Pearson(3), "r2": R2(3), "mae": torchmetrics.MeanAbsoluteError(), "other": torchmetrics.R2Score()}
-    measures, criterion = custom_metrics(Schema(kind="regression", outputs=3), own)
+    custom = {
+        "pearson": Pearson(3),
+        "r2": R2(3),
+        "mae": torchmetrics.MeanAbsoluteError(),
+        "other": torchmetrics.R2Score(),
+    }
+    measures, criterion = custom_metrics(Schema(kind="regression", outputs=3), custom)
     assert criterion == Criterion("pearson", "max")
     measures.update(prediction, target)
     scores = measures.compute()
@@ -116,10 +121,10 @@ def test_a_task_without_a_label_or_with_too_few_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
-def test_fits_are_those_of_sklearn_and_numpy_in_any_unit(unit: float) -> None:
-    draw = np.random.default_rng(0)
-    target = unit * (5 + draw.standard_normal((80, 2)))
-    prediction = target + unit * draw.standard_normal((80, 2))
+def test_r2_and_pearson_match_references_in_any_unit(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    target = unit * (5 + rng.standard_normal((80, 2)))
+    prediction = target + unit * rng.standard_normal((80, 2))
     measures, _ = custom_metrics(Schema(kind="regression", outputs=2), {"r2": R2(2), "pearson": Pearson(2)})
     for rows in (slice(0, 30), slice(30, 80)):
         measures.update(torch.tensor(prediction[rows]), torch.tensor(target[rows]))
@@ -133,26 +138,26 @@ def test_fits_are_those_of_sklearn_and_numpy_in_any_unit(unit: float) -> None:
     assert measures.compute()["pearson"].isnan()
 
 
-def test_a_task_with_one_answer_or_none_counts_for_nothing() -> None:
-    logits, target = table()
+def test_ranking_skips_tasks_without_both_classes() -> None:
+    logits, target = make_table()
     target[:, 0], target[:, 3] = 1.0, NAN
-    found = scores(Ranking(4), logits, target)
-    assert found["auroc"] == pytest.approx(by_sklearn(roc_auc_score, logits, target, range(1, 3)), abs=1e-6)
+    actual = compute_scores(Ranking(4), logits, target)
+    assert actual["auroc"] == pytest.approx(sklearn_mean(roc_auc_score, logits, target, range(1, 3)), abs=1e-6)
 
 
 @pytest.mark.parametrize("level", [0, 12, 30])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
-def test_ranks_are_those_of_the_logits_at_any_level_and_in_any_precision(level: int, precision: torch.dtype) -> None:
-    draw = torch.Generator().manual_seed(1)
-    target = (torch.rand(200, 1, generator=draw) < 0.4).float()
-    logits = (level + 2 * torch.randn(200, 1, generator=draw) + target).to(precision)
-    found = scores(Ranking(1), logits, target)
-    assert found["auroc"] == pytest.approx(roc_auc_score(target, logits.float()), abs=1e-6)
-    assert found["ap"] == pytest.approx(average_precision_score(target, logits.float()), abs=1e-6)
+def test_ranking_is_exact_at_any_level_and_precision(level: int, precision: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    target = (torch.rand(200, 1, generator=generator) < 0.4).float()
+    logits = (level + 2 * torch.randn(200, 1, generator=generator) + target).to(precision)
+    actual = compute_scores(Ranking(1), logits, target)
+    assert actual["auroc"] == pytest.approx(roc_auc_score(target, logits.float()), abs=1e-6)
+    assert actual["ap"] == pytest.approx(average_precision_score(target, logits.float()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("rated", "target"),
+    ("logits", "target"),
     [
         ([0.1, 0.2], [0.0, 0.0]),
         ([0.1, 0.2], [1.0, NAN]),
@@ -162,60 +167,62 @@ def test_ranks_are_those_of_the_logits_at_any_level_and_in_any_precision(level: 
         ([NAN, 0.2], [1.0, 0.0]),
     ],
 )
-def test_a_ranking_that_is_not_defined_is_nan(rated: list[float], target: list[float]) -> None:
-    found = scores(Ranking(1), torch.tensor(rated).view(-1, 1), torch.tensor(target).view(-1, 1))
-    assert math.isnan(found["auroc"])
-    assert math.isnan(found["ap"])
+def test_undefined_ranking_is_nan(logits: list[float], target: list[float]) -> None:
+    actual = compute_scores(Ranking(1), torch.tensor(logits).view(-1, 1), torch.tensor(target).view(-1, 1))
+    assert math.isnan(actual["auroc"])
+    assert math.isnan(actual["ap"])
 
 
-def test_errors_are_the_mean_over_tasks_of_sklearns() -> None:
-    _, missing = table()
-    draw = torch.Generator().manual_seed(2)
+def test_errors_are_mean_of_sklearn_scores() -> None:
+    _, with_missing = make_table()
+    generator = torch.Generator().manual_seed(2)
     unit = torch.tensor([1.0, 10.0, 0.1, 1000.0])
-    target = torch.randn(120, 4, generator=draw) * unit + 0 * missing
-    prediction = torch.randn(120, 4, generator=draw) * unit
-    found = scores(Errors(4), prediction, target)
-    assert found["mae"] == pytest.approx(by_sklearn(mean_absolute_error, prediction, target, range(4)), rel=1e-5)
-    assert found["rmse"] == pytest.approx(by_sklearn(root_mean_squared_error, prediction, target, range(4)), rel=1e-5)
+    target = torch.randn(120, 4, generator=generator) * unit + 0 * with_missing
+    prediction = torch.randn(120, 4, generator=generator) * unit
+    actual = compute_scores(Errors(4), prediction, target)
+    assert actual["mae"] == pytest.approx(sklearn_mean(mean_absolute_error, prediction, target, range(4)), rel=1e-5)
+    assert actual["rmse"] == pytest.approx(
+        sklearn_mean(root_mean_squared_error, prediction, target, range(4)), rel=1e-5
+    )
     target[:, 2] = NAN
     three = [0, 1, 3]
-    found = scores(Errors(4), prediction, target)
-    assert found["mae"] == pytest.approx(by_sklearn(mean_absolute_error, prediction, target, three), rel=1e-5)
+    actual = compute_scores(Errors(4), prediction, target)
+    assert actual["mae"] == pytest.approx(sklearn_mean(mean_absolute_error, prediction, target, three), rel=1e-5)
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1.0, 1e20, 1e30])
-def test_errors_of_any_unit_are_those_of_another_times_the_unit(unit) -> None:
-    draw = torch.Generator().manual_seed(3)
-    target, prediction = torch.randn(2, 90, 3, generator=draw).unbind()
+def test_errors_scale_with_the_unit(unit) -> None:
+    generator = torch.Generator().manual_seed(3)
+    target, prediction = torch.randn(2, 90, 3, generator=generator).unbind()
     target[::7, 1] = NAN
-    metric, expected = Errors(3), scores(Errors(3), prediction, target)
+    metric, expected = Errors(3), compute_scores(Errors(3), prediction, target)
     for rows in (slice(0, 50), slice(50, 50), slice(50, 90)):
         metric.update(prediction[rows] * unit, target[rows] * unit)
-    found = metric.compute()
+    actual = metric.compute()
     for name in ("mae", "rmse"):
-        assert float(found[name]) / unit == pytest.approx(float(expected[name]), rel=1e-5)
+        assert float(actual[name]) / unit == pytest.approx(float(expected[name]), rel=1e-5)
 
 
-def test_errors_without_end_are_inf_and_without_any_error_0() -> None:
-    found = scores(Errors(1), torch.tensor([[math.inf], [1.0]]), torch.tensor([[1.0], [1.0]]))
-    assert found["rmse"] == found["mae"] == math.inf
-    found = scores(Errors(1), torch.ones(2, 1), torch.ones(2, 1))
-    assert found["rmse"] == found["mae"] == 0
+def test_errors_of_infinite_and_perfect_predictions() -> None:
+    actual = compute_scores(Errors(1), torch.tensor([[math.inf], [1.0]]), torch.tensor([[1.0], [1.0]]))
+    assert actual["rmse"] == actual["mae"] == math.inf
+    actual = compute_scores(Errors(1), torch.ones(2, 1), torch.ones(2, 1))
+    assert actual["rmse"] == actual["mae"] == 0
 
 
-def test_a_prediction_that_is_no_number_is_not_taken_for_a_missing_label() -> None:
-    found = scores(Errors(1), torch.tensor([[NAN], [1.0]]), torch.tensor([[1.0], [1.0]]))
-    assert math.isnan(found["mae"])
+def test_nan_prediction_is_not_a_missing_label() -> None:
+    actual = compute_scores(Errors(1), torch.tensor([[NAN], [1.0]]), torch.tensor([[1.0], [1.0]]))
+    assert math.isnan(actual["mae"])
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
-def test_a_run_in_16_bits_adds_up_its_scores_in_32(kind: str) -> None:
+def test_16_bit_run_accumulates_scores_in_float32(kind: str) -> None:
     schema = Schema(node_floats=1, kind=kind, outputs=2 if kind == "multiclass" else 1)
     task = Task(nn.Identity(), schema, *metrics(schema)).to(torch.bfloat16)  # as Lightning casts a task in bf16-true
-    draw = torch.Generator().manual_seed(0)
-    # a score of 16 bits would not grow beyond 256 by steps of 1
-    parts = [(2 * torch.randn(1, schema.outputs, generator=draw)).bfloat16() for _ in range(700)]
-    target = torch.randint(2, (700, 1), generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    # in 16 bits, a sum would not grow beyond 256 in steps of 1
+    parts = [(2 * torch.randn(1, schema.outputs, generator=generator)).bfloat16() for _ in range(700)]
+    target = torch.randint(2, (700, 1), generator=generator)
     target = target.flatten() if kind == "multiclass" else target.float()
     measures, _ = metrics(schema)
     task.on_validation_epoch_start()
@@ -225,5 +232,5 @@ def test_a_run_in_16_bits_adds_up_its_scores_in_32(kind: str) -> None:
         measures.update(part.float(), y)
     mean = task.losses["valid"].means()["loss"]
     assert float(mean) == pytest.approx(float(loss(schema, torch.cat(parts).float(), target)))
-    found = {name.removeprefix("valid/"): float(value) for name, value in task.measures["valid"].compute().items()}
-    assert found == pytest.approx({name: float(value) for name, value in measures.compute().items()})
+    actual = {name.removeprefix("valid/"): float(value) for name, value in task.measures["valid"].compute().items()}
+    assert actual == pytest.approx({name: float(value) for name, value in measures.compute().items()})

@@ -1,4 +1,4 @@
-"""A log reads as the screen does at last."""
+"""The log of a run: it reads as the screen does in the end."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def copied(text: str, stream: io.StringIO) -> str:
+def log_of(text: str, stream: io.StringIO) -> str:
     log = io.StringIO()
     copy = Copied(stream, log)
     copy.write(text)
@@ -28,7 +28,7 @@ def copied(text: str, stream: io.StringIO) -> str:
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "logged"),
     [
         ("", ""),
         ("one\ntwo\n", "one\ntwo\n"),
@@ -40,11 +40,11 @@ def copied(text: str, stream: io.StringIO) -> str:
         ("".join(f"line {n}\n" for n in range(30)), "".join(f"line {n}\n" for n in range(30))),
     ],
 )
-def test_control_codes_are_carried_out(text, kept, stream):
-    assert copied(text, stream()) == kept
+def test_control_codes_are_applied(text, logged, stream):
+    assert log_of(text, stream()) == logged
 
 
-def test_a_progress_bar_leaves_only_what_stays_on_the_screen():
+def test_transient_progress_bars_are_not_logged():
     terminal, log = Terminal(), io.StringIO()
     copy = Copied(terminal, log)
     console = Console(file=copy, force_terminal=True, width=60)
@@ -62,7 +62,7 @@ def test_a_progress_bar_leaves_only_what_stays_on_the_screen():
     assert log.getvalue().split("\n") == ["before", *(f"step {n} is done" for n in range(3)), "after", ""]
 
 
-def test_both_streams_and_the_command_are_kept(tmp_path, capsys, monkeypatch):
+def test_both_streams_and_the_command_are_logged(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "name=two words"])
     log = tmp_path / "train.log"
     for end in ("a", "b"):
@@ -72,26 +72,26 @@ def test_both_streams_and_the_command_are_kept(tmp_path, capsys, monkeypatch):
     lines = log.read_text().splitlines()
     assert [line for line in lines if "$" not in line] == ["out a", "err a", "out b", "err b"]
     assert sum(line.endswith("python train.py 'name=two words'") for line in lines) == 2
-    said = capsys.readouterr()
-    assert said.out == "out a\nout b\nlater\n"
-    assert said.err == "err a\nerr b\n"
+    captured = capsys.readouterr()
+    assert captured.out == "out a\nout b\nlater\n"
+    assert captured.err == "err a\nerr b\n"
 
 
-def test_a_line_is_in_the_log_before_the_run_ends(tmp_path):
+def test_lines_are_logged_immediately(tmp_path):
     with transcript(tmp_path / "train.log"):
         print("now")
         assert (tmp_path / "train.log").read_text().splitlines()[-1] == "now"
 
 
 class SlowLog(io.StringIO):
-    """One that lets other threads go on in the middle of a line."""
+    """A log that lets other threads run in the middle of a line."""
 
     def write(self, text: str) -> int:
         time.sleep(0.001)
         return super().write(text)
 
 
-def test_what_several_threads_write_is_kept_once():
+def test_lines_of_several_threads_are_logged_once():
     log = SlowLog()
     copy = Copied(io.StringIO(), log)
     with ThreadPoolExecutor(4) as threads:
@@ -99,7 +99,7 @@ def test_what_several_threads_write_is_kept_once():
     assert sorted(log.getvalue().splitlines()) == sorted(f"line {n}" for n in range(100))
 
 
-class Unread(io.StringIO):
+class BrokenPipe(io.StringIO):
     def write(self, text: str) -> int:
         raise BrokenPipeError
 
@@ -107,9 +107,9 @@ class Unread(io.StringIO):
         raise BrokenPipeError
 
 
-def test_a_run_goes_on_when_nobody_reads_it():
+def test_broken_pipe_does_not_stop_the_run():
     log = io.StringIO()
-    copy = Copied(Unread(), log)
+    copy = Copied(BrokenPipe(), log)
     print("unread", file=copy, flush=True)
     copy.close_copy()
     assert log.getvalue() == "unread\n"

@@ -1,4 +1,4 @@
-"""What no number says nothing of: predictions of NaN, and classes that do not occur."""
+"""Undefined metrics: predictions of NaN, absent classes and too few labels."""
 
 import math
 import warnings
@@ -19,8 +19,8 @@ from tests.train.test_metrics import NAN, measured, numbers
     ("kind", "outputs", "names"),
     [("multiclass", 3, ("accuracy", "f1")), ("binary", 2, ("auroc", "ap")), ("regression", 2, ("mae", "rmse"))],
 )
-def test_a_prediction_of_nan_leaves_all_metrics_and_the_loss_undefined(kind, outputs, names):
-    """It is no answer: not one that counts for nothing, nor the first class."""
+def test_nan_prediction_makes_metrics_and_loss_nan(kind, outputs, names):
+    """It counts neither as missing nor as the first class."""
     prediction, target = numbers(kind, outputs)
     schema = Schema(kind=kind, outputs=outputs)
     broken = prediction[:8].clone()
@@ -29,17 +29,17 @@ def test_a_prediction_of_nan_leaves_all_metrics_and_the_loss_undefined(kind, out
     assert set(values) == {*names}
     assert all(math.isnan(value) for value in values.values())
     losses = MeanLosses(["loss"])
-    for some, right in ((broken, target[:8]), (prediction[8:], target[8:])):
-        losses.add({"loss": total_loss(schema, some, right)})
+    for part, part_target in ((broken, target[:8]), (prediction[8:], target[8:])):
+        losses.add({"loss": total_loss(schema, part, part_target)})
     assert losses.means()["loss"].isnan()
-    assert losses.means()["loss"].isnan()  # nothing was added since
+    assert losses.means()["loss"].isnan()  # although nothing was added since
 
 
 @pytest.mark.parametrize(("metric", "kind"), [
     (R2(2), "regression"), (Pearson(2), "regression"), (torchmetrics.MeanAbsoluteError(), "regression"),
     (torchmetrics.classification.BinaryF1Score(), "binary"),
 ])  # fmt: skip
-def test_a_prediction_of_nan_leaves_a_metric_of_one_s_own_undefined_and_one_without_a_label_does_not(metric, kind):
+def test_nan_prediction_counts_only_where_labelled(metric, kind):
     prediction, target = numbers(kind, 2)
     prediction[3, 1] = NAN
     schema = Schema(kind=kind, outputs=2)
@@ -51,34 +51,34 @@ def test_a_prediction_of_nan_leaves_a_metric_of_one_s_own_undefined_and_one_with
 
 
 @pytest.mark.parametrize("absent", [(), (1,), (0, 3)])
-def test_balanced_accuracy_is_that_of_scikit_learn(absent):
+def test_balanced_accuracy_matches_scikit_learn(absent):
     prediction, target = numbers("multiclass", 4, rows=60)
-    for number in absent:
-        target[target == number] = 2
+    for label in absent:
+        target[target == label] = 2
     measures, _ = custom_metrics(Schema(kind="multiclass", outputs=4), {"own": BalancedAccuracy(4)})
     for rows in (slice(0, 7), slice(7, 60)):
         measures.update(prediction[rows], target[rows])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes without samples
-        right = balanced_accuracy_score(target, prediction.argmax(1))
-    assert float(measures.compute()["own"]) == pytest.approx(right)
+        expected = balanced_accuracy_score(target, prediction.argmax(1))
+    assert float(measures.compute()["own"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize(("metric", "labels"), [
     (torchmetrics.R2Score(), 0), (torchmetrics.R2Score(), 1), (torchmetrics.SpearmanCorrCoef(), 0)
 ])  # fmt: skip
-def test_a_metric_that_takes_more_labels_than_there_are_is_undefined(metric, outputs, labels):
+def test_metric_with_too_few_labels_is_undefined(metric, outputs, labels):
     prediction, target = numbers("regression", outputs)
     target[labels:] = NAN
     measures, _ = custom_metrics(Schema(kind="regression", outputs=outputs), {"own": deepcopy(metric)})
     measures.update(prediction, target)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a metric that nothing was shown would warn
+        warnings.simplefilter("error")  # a metric that was never updated would warn
         assert measures.compute()["own"].isnan()
 
 
-def test_several_scores_of_one_metric_are_kept():
+def test_metric_may_return_named_scores():
     class Extremes(torchmetrics.MaxMetric):
         higher_is_better = True
 

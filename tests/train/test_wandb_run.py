@@ -1,4 +1,4 @@
-"""What W&B is shown of a run, read back from the log that it keeps offline."""
+"""What a run sends to W&B, read back from its offline log or from a local server."""
 
 import json
 import signal
@@ -18,8 +18,8 @@ from tests.wandb_server import recorder
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """Records by kind, and the run's folder."""
+def logged_run(tmp_path_factory):
+    """The records of a run by kind, and its folder."""
     folder = tmp_path_factory.mktemp("wandb")
     train(folder / "run", *write_graphs(folder), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01")
     wandb.finish()
@@ -30,8 +30,8 @@ def told(tmp_path_factory):
     return by_kind, folder / "run"
 
 
-def test_a_run_is_told_with_all_that_it_is(told):
-    by_kind, folder = told
+def test_configuration_and_dataset_are_logged(logged_run):
+    by_kind, folder = logged_run
     config = {}
     for record in by_kind["config"]:
         config |= values(record.update)
@@ -43,26 +43,26 @@ def test_a_run_is_told_with_all_that_it_is(told):
     assert list(by_kind["run"][0].tags) == ["a", "b"]
 
 
-def test_a_log_that_is_being_written_gives_the_records_that_are_whole(told):
-    (path,) = told[1].glob("wandb/offline-run-*/*.wandb")
+def test_partial_log_yields_complete_records(logged_run):
+    (path,) = logged_run[1].glob("wandb/offline-run-*/*.wandb")
     log = path.read_bytes()
-    whole = [record.SerializeToString() for record in read_log(log)]
+    complete = [record.SerializeToString() for record in read_log(log)]
     for end in range(0, len(log), 997):
-        read = [record.SerializeToString() for record in read_log(log[:end])]
-        assert read == whole[: len(read)]
-        assert len(read) < len(whole)
+        partial = [record.SerializeToString() for record in read_log(log[:end])]
+        assert partial == complete[: len(partial)]
+        assert len(partial) < len(complete)
 
 
-def test_names_with_a_summary(told):
-    by_kind, _ = told
-    wanted = {m.name or m.glob_name: m.summary for m in by_kind["metric"]}
-    assert wanted["valid/accuracy"].max
-    assert wanted["valid/loss"].min
-    assert wanted["speed/*"].mean
+def test_metrics_define_their_summaries(logged_run):
+    by_kind, _ = logged_run
+    summaries = {m.name or m.glob_name: m.summary for m in by_kind["metric"]}
+    assert summaries["valid/accuracy"].max
+    assert summaries["valid/loss"].min
+    assert summaries["speed/*"].mean
 
 
-def test_what_is_measured_by_the_way(told):
-    by_kind, _ = told
+def test_speed_updates_and_memory_are_logged(logged_run):
+    by_kind, _ = logged_run
     history = [values(record.item) for record in by_kind["history"]]
     speeds = [row for row in history if "speed/graphs_per_s" in row]
     assert len(speeds) == 10  # five batches in each of two epochs
@@ -73,8 +73,8 @@ def test_what_is_measured_by_the_way(told):
         assert row["memory/peak_gib"] > 0.1
 
 
-def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
-    by_kind, folder = told
+def test_scores_baseline_figures_and_samples_are_logged(logged_run):
+    by_kind, folder = logged_run
     result, summary, last = json.loads((folder / "result.json").read_text()), {}, {}
     for record in by_kind["summary"]:
         summary |= values(record.update)
@@ -92,7 +92,7 @@ def test_scores_stand_beside_the_baseline_and_pictures_are_there(told):
     assert [row[-1] for row in rows] == sorted((row[-1] for row in rows), reverse=True)
 
 
-def test_a_run_that_went_on_is_uploaded_whole_and_its_best_is_that_of_all_of_it(tmp_path, capsys):
+def test_resumed_run_uploads_both_logs_and_overall_best(tmp_path, capsys):
     overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "trainer.max_epochs=4"]
     stopped((Task, "training_step", 13), signal.SIGTERM, tmp_path / "run", *overrides)  # of 20 steps
     wandb.finish()
@@ -123,20 +123,20 @@ def test_a_run_that_went_on_is_uploaded_whole_and_its_best_is_that_of_all_of_it(
         (Schema(outputs=3), np.zeros((0, 3)), np.zeros(0, int), set()),
     ],
 )  # fmt: skip
-def test_charts_suit_the_target(schema, prediction, target, names):
+def test_charts_depend_on_the_target(schema, prediction, target, names):
     assert {name.removeprefix("charts/") for name in charts(schema, prediction, target)} == names
 
 
-def test_whatever_wandb_takes_can_be_passed(tmp_path, monkeypatch):
+def test_wandb_options_are_passed_on(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("gt.train.logging._logger", lambda mode, **facts: seen.update(facts))
+    monkeypatch.setattr("gt.train.logging._logger", lambda mode, **options: seen.update(options))
     wandb_logger("gt", "a", str(tmp_path), group="g", tags=["t"], init={"save_code": True})
     assert (seen["group"], seen["tags"], seen["save_code"]) == ("g", ["t"], True)
     assert "entity" not in seen
 
 
-def test_a_server_is_sent_the_same(told, tmp_path, monkeypatch):
-    """Online, to a server on this machine: steps, summary and pictures as they are kept offline."""
+def test_server_receives_the_same_records(logged_run, tmp_path, monkeypatch):
+    """Online, to a server on this machine: the same steps, summary and figures as offline."""
     overrides = [*write_graphs(tmp_path), "logger=[csv,wandb]", "logger.wandb.tags=[a,b]", "optim.lr=0.01"]
     wandb.teardown()  # its service has read its settings
     with recorder() as server:
@@ -145,12 +145,12 @@ def test_a_server_is_sent_the_same(told, tmp_path, monkeypatch):
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         train(tmp_path / "run", *overrides)
         wandb.teardown()
-    offline = [values(record.item) for record in told[0]["history"]]
+    offline = [values(record.item) for record in logged_run[0]["history"]]
     online = server.lines["wandb-history.jsonl"]
     for name in ("train/loss", "valid/accuracy", "test/accuracy"):
         assert [row[name] for row in online if name in row] == [row[name] for row in offline if name in row]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert json.loads(server.uploads["wandb-summary.json"])["result/accuracy"] == result["scores"]["accuracy"]
     assert any(path.startswith("media/images/report/curves") for path in server.uploads)
-    told_of = [json.loads(asked["config"]) for name, asked in server.operations if name == "UpsertBucket"]
-    assert told_of[-1]["optim"]["value"]["lr"] == 0.01
+    configs = [json.loads(variables["config"]) for name, variables in server.operations if name == "UpsertBucket"]
+    assert configs[-1]["optim"]["value"]["lr"] == 0.01
