@@ -1,4 +1,4 @@
-"""``python -m gt.export``: files that say what the network says, for graphs of any size."""
+"""``python -m gt.export``: exported files give the outputs of the network, for graphs of any size."""
 
 import sys
 import warnings
@@ -32,10 +32,10 @@ from tests.prediction.tables import graph_tables, write_tables
 from tests.runs import network, run_of
 
 
-def of_many_sizes(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
+def make_run(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
     """A run on graphs of 3 to 9 nodes, and its data."""
     nodes, edges, graphs = graph_tables(with_numbers=True)
-    for older, newer in (("m24", "m25"), ("m26", "m27"), ("m27", "m28")):  # which takes in the former
+    for older, newer in (("m24", "m25"), ("m26", "m27"), ("m27", "m28")):  # merge the former into the latter
         nodes.loc[nodes["graph"] == older, "graph"] = newer
         edges.loc[edges["graph"] == older, "graph"] = newer
         graphs = graphs[graphs["graph"] != older]
@@ -53,24 +53,24 @@ def of_many_sizes(folder: Path, *overrides: str) -> tuple[Path, GraphData]:
         ("model=transformer", "mask.hops=null", "encoding=[laplacian]", "encoding.laplacian.dim=4"),
     ],
 )
-def test_each_file_says_what_the_network_says(
+def test_exported_files_match_network(
     overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, data = of_many_sizes(tmp_path, *overrides)
+    run, data = make_run(tmp_path, *overrides)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         main([str(run), "--graphs", "9", "--aoti"])
     folder = run / "export"
-    said = capsys.readouterr().out
-    assert "model.pt2: within" in said
+    output = capsys.readouterr().out
+    assert "model.pt2: within" in output
     assert "for each graph: active, one of 2 classes" in (folder / "README.md").read_text()
     task = gt.load(run)
     data.open(encodings_of(task.hparams["config"]))
-    one, batches = OneGraph(task.net), single_graphs(data, 100)
+    one_graph, batches = OneGraph(task.net), single_graphs(data, 100)
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
-    assert largest_error(run_program(folder / "model.pt2", one, batches), expected) < TOLERANCE
-    assert largest_error(run_compiled(folder / "model-aoti.pt2", one, batches), expected) < TOLERANCE
+    assert largest_error(run_program(folder / "model.pt2", one_graph, batches), expected) < TOLERANCE
+    assert largest_error(run_compiled(folder / "model-aoti.pt2", one_graph, batches), expected) < TOLERANCE
     from safetensors.torch import load_file
 
     weights = load_file(folder / "weights.safetensors")
@@ -79,7 +79,7 @@ def test_each_file_says_what_the_network_says(
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    assert largest_error(run_onnx(folder / "model.onnx", one, batches), expected) < TOLERANCE
+    assert largest_error(run_onnx(folder / "model.onnx", one_graph, batches), expected) < TOLERANCE
 
 
 @pytest.mark.slow
@@ -90,10 +90,10 @@ def test_each_file_says_what_the_network_says(
         ("model=transformer", "mask.hops=null", "encoding=[laplacian]", "encoding.laplacian.dim=8"),
     ],
 )
-def test_molecules_of_all_sizes_are_answered_as_by_the_network(
+def test_exports_match_network_on_molecules_of_all_sizes(
     overrides: tuple[str, ...], real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100 of ESOL's molecules, those of one atom and of the most among them."""
+    """100 molecules of ESOL, the smallest and the largest among them."""
     pytest.importorskip("rdkit")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -110,61 +110,63 @@ def test_molecules_of_all_sizes_are_answered_as_by_the_network(
     data = over(GraphData, Molecules, root=str(tmp_path / "root"), **options)
     task = gt.load(run)
     data.open(encodings_of(task.hparams["config"]))
-    every = sorted(single_graphs(data, 2000), key=lambda graph: graph.num_nodes)
-    batches = [every[place] for place in torch.linspace(0, len(every) - 1, 100).long().tolist()]
+    by_size = sorted(single_graphs(data, 2000), key=lambda graph: graph.num_nodes)
+    batches = [by_size[place] for place in torch.linspace(0, len(by_size) - 1, 100).long().tolist()]
     assert len({graph.num_nodes for graph in batches}) > 20
-    one, example = OneGraph(task.net), example_of(batches)
+    one_graph, example = OneGraph(task.net), example_of(batches)
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
-    results = save_traced(one, example, batches, expected, tmp_path, compiled=True)
-    assert all(isinstance(off, float) for off in results.values()), results
-    ways = ((run_program, "model.pt2"), (run_onnx, "model.onnx"), (run_compiled, "model-aoti.pt2"))
-    for ask, name in ways:
-        answers = ask(tmp_path / name, one, batches)
-        off = max(float((answer - said).abs().max()) for answer, said in zip(answers, expected, strict=True))
-        print(f"{name}: within {off:.1e} on graphs of {every[0].num_nodes} to {every[-1].num_nodes} nodes")
-        assert off < 1e-4
+    results = save_traced(one_graph, example, batches, expected, tmp_path, compiled=True)
+    assert all(isinstance(error, float) for error in results.values()), results
+    runners = ((run_program, "model.pt2"), (run_onnx, "model.onnx"), (run_compiled, "model-aoti.pt2"))
+    for run_export, name in runners:
+        answers = run_export(tmp_path / name, one_graph, batches)
+        error = max(
+            float((actual - reference).abs().max()) for actual, reference in zip(answers, expected, strict=True)
+        )
+        print(f"{name}: within {error:.1e} on graphs of {by_size[0].num_nodes} to {by_size[-1].num_nodes} nodes")
+        assert error < 1e-4
 
 
-def test_a_function_of_one_graph_is_the_network_and_a_wrong_mask_is_not(tmp_path: Path) -> None:
-    run, data = of_many_sizes(tmp_path, "mask.hops=1")
+def test_one_graph_matches_network_unless_mask_is_wrong(tmp_path: Path) -> None:
+    run, data = make_run(tmp_path, "mask.hops=1")
     task = gt.load(run)
     data.open([])
-    one = OneGraph(task.net)
-    batch = max(single_graphs(data, 100), key=lambda each: each.num_nodes)
-    others = one.inputs(batch)
-    x, edge_index = others.pop("x"), others.pop("edge_index")
+    one_graph = OneGraph(task.net)
+    batch = max(single_graphs(data, 100), key=lambda graph: graph.num_nodes)
+    inputs = one_graph.inputs(batch)
+    x, edge_index = inputs.pop("x"), inputs.pop("edge_index")
     with torch.no_grad():
-        torch.testing.assert_close(one(x, edge_index, others), task(batch))
-        others["reads_0"] = torch.ones_like(others["reads_0"])
-        assert not torch.allclose(one(x, edge_index, others), task(batch))
+        torch.testing.assert_close(one_graph(x, edge_index, inputs), task(batch))
+        inputs["reads_0"] = torch.ones_like(inputs["reads_0"])
+        assert not torch.allclose(one_graph(x, edge_index, inputs), task(batch))
 
 
-def test_a_table_of_positions_is_traced_for_as_many_nodes_as_it_has_rows(tmp_path: Path) -> None:
-    run, data = of_many_sizes(tmp_path, "mask.hops=null", "encoding=[learned]")
+def test_position_table_is_traced_for_all_its_rows(tmp_path: Path) -> None:
+    run, data = make_run(tmp_path, "mask.hops=null", "encoding=[learned]")
     task = gt.load(run)
     data.open([])
-    one, batches = OneGraph(task.net), single_graphs(data, 100)
-    program = program_of(one, example_of(batches)).module()
+    one_graph, batches = OneGraph(task.net), single_graphs(data, 100)
+    program = program_of(one_graph, example_of(batches)).module()
     for batch in batches:
-        others = one.inputs(batch)
-        x, edge_index = others.pop("x"), others.pop("edge_index")
+        inputs = one_graph.inputs(batch)
+        x, edge_index = inputs.pop("x"), inputs.pop("edge_index")
         with torch.no_grad():
-            torch.testing.assert_close(program(x, edge_index, others), task(batch), atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(program(x, edge_index, inputs), task(batch), atol=TOLERANCE, rtol=TOLERANCE)
 
 
-def fails(error: Exception) -> Callable[..., None]:
-    def fail(*given: object) -> None:
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*args: object) -> None:
         raise error
 
     return fail
 
 
-def test_what_is_off_is_not_left_and_the_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, _ = of_many_sizes(tmp_path, "mask.hops=1")
+def test_inaccurate_export_is_removed_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = make_run(tmp_path, "mask.hops=1")
     wrong = lambda path, one, batches: [torch.full((1, 2), 9.0) for _ in batches]  # noqa: E731
     monkeypatch.setattr("gt.prediction.export.run_program", wrong)
-    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(RuntimeError("no such operator\nmore")))
+    monkeypatch.setattr("gt.prediction.export.save_onnx", failing(RuntimeError("no such operator\nmore")))
     (run / "export").mkdir()
     (run / "export" / "model.onnx").write_text("of an earlier export")
     with pytest.raises(
@@ -179,11 +181,11 @@ def test_what_is_off_is_not_left_and_the_card_says_so(tmp_path: Path, monkeypatc
     assert "Inputs of" not in card
 
 
-def test_a_network_that_has_no_onnx_form_has_a_card_of_the_others(
+def test_card_reports_missing_onnx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, _ = of_many_sizes(tmp_path, "mask.hops=1")
-    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(ImportError("gone", name="onnx")))
+    run, _ = make_run(tmp_path, "mask.hops=1")
+    monkeypatch.setattr("gt.prediction.export.save_onnx", failing(ImportError("gone", name="onnx")))
     main([str(run)])
     assert "no model.onnx: onnx is not installed" in capsys.readouterr().out
     card = (run / "export" / "README.md").read_text()
@@ -192,11 +194,11 @@ def test_a_network_that_has_no_onnx_form_has_a_card_of_the_others(
     assert "Inputs of the traced network" in card
 
 
-def test_without_a_compiler_there_is_no_compiled_package(
+def test_missing_compiler_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, _ = of_many_sizes(tmp_path, "mask.hops=1")
-    monkeypatch.setattr("gt.prediction.export.save_onnx", fails(ImportError("gone", name="onnx")))
+    run, _ = make_run(tmp_path, "mask.hops=1")
+    monkeypatch.setattr("gt.prediction.export.save_onnx", failing(ImportError("gone", name="onnx")))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     with pytest.raises(UserError, match=r"^no model-aoti\.pt2: PyTorch finds no C\+\+ compiler: install one"):
         main([str(run), "--aoti"])
@@ -205,40 +207,38 @@ def test_without_a_compiler_there_is_no_compiled_package(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "why"),
+    ("overrides", "reason"),
     [
         (("mask=virtual",), "virtual nodes"),
         (("model=san",), "SAN computes a row for each pair of nodes"),
         (("+model.block.attention.edges=true",), "Attention computes a row for each pair of nodes"),
     ],
 )
-def test_a_network_that_is_not_traced_has_its_weights_and_a_card(
-    overrides: tuple[str, ...], why: str, tmp_path: Path
-) -> None:
-    run, _ = of_many_sizes(tmp_path, *overrides)
-    with pytest.raises(UserError, match=rf"no model\.pt2 and no model\.onnx: {why}"):
+def test_untraceable_network_exports_weights_and_card(overrides: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path, *overrides)
+    with pytest.raises(UserError, match=rf"no model\.pt2 and no model\.onnx: {reason}"):
         main([str(run)])
     assert {path.name for path in (run / "export").iterdir()} == {"weights.safetensors", "README.md"}
 
 
-def test_a_trace_that_fails_is_one_line(
+def test_failed_trace_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, _ = of_many_sizes(tmp_path)
+    run, _ = make_run(tmp_path)
 
-    def fails(*given: object, **options: object) -> None:
-        print("def forward(self, arg0_1):", file=sys.stderr)  # as PyTorch does where sizes go by values
+    def fail(*args: object, **options: object) -> None:
+        print("def forward(self, arg0_1):", file=sys.stderr)  # as PyTorch does for data-dependent sizes
         raise RuntimeError("no sizes")
 
-    monkeypatch.setattr(torch.export, "export", fails)
+    monkeypatch.setattr(torch.export, "export", fail)
     with pytest.raises(UserError, match=r"^no model\.pt2 and no model\.onnx: this network cannot be traced") as caught:
         main([str(run)])
     assert "\n" not in str(caught.value)
     assert not capsys.readouterr().err
 
 
-def test_low_rank_changes_are_merged_in_a_copy(tmp_path: Path) -> None:
-    run, data = of_many_sizes(tmp_path, "mask.hops=2")
+def test_low_rank_updates_are_merged_in_a_copy(tmp_path: Path) -> None:
+    run, data = make_run(tmp_path, "mask.hops=2")
     task = gt.load(run)
     add_low_rank(task.net, 2)
     with torch.no_grad():
@@ -249,9 +249,11 @@ def test_low_rank_changes_are_merged_in_a_copy(tmp_path: Path) -> None:
     batches = single_graphs(data, 5)
     with torch.no_grad():
         expected = [task(batch) for batch in batches]
-        one = OneGraph(task.net)
-        answers = [one(*(inputs.pop("x"), inputs.pop("edge_index"), inputs)) for inputs in map(one.inputs, batches)]
-        again = [task(batch) for batch in batches]  # the network that was copied is as it was
-    for first, copy, later in zip(expected, answers, again, strict=True):
-        torch.testing.assert_close(copy, first, rtol=1e-4, atol=1e-4)
-        assert torch.equal(later, first)
+        one_graph = OneGraph(task.net)
+        answers = [
+            one_graph(*(inputs.pop("x"), inputs.pop("edge_index"), inputs)) for inputs in map(one_graph.inputs, batches)
+        ]
+        after_copy = [task(batch) for batch in batches]  # the original network is unchanged
+    for reference, actual, repeated in zip(expected, answers, after_copy, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-4)
+        assert torch.equal(repeated, reference)

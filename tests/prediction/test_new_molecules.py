@@ -31,9 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rdkit_warnings_are_suppressed(capfd: Any) -> None:
-    odd = "[H+].CC"  # RDKit warns of a hydrogen without neighbours
-    assert atoms_of(odd) == ["H", "C", "C"]
-    assert "<svg" in molecule(odd, np.zeros(3))
+    smiles = "[H+].CC"  # RDKit warns of a hydrogen without neighbours
+    assert atoms_of(smiles) == ["H", "C", "C"]
+    assert "<svg" in molecule(smiles, np.zeros(3))
     assert capfd.readouterr().err == ""
 
 
@@ -52,9 +52,9 @@ def test_new_file_of_test_rows_matches_split(run: Path, capsys: Any) -> None:
     assert table.columns.tolist() == ["id", "smiles", "logS", "prediction"]
     assert table["id"].tolist() == ["n4", "n3", "n2", "n1", "n0"]
     np.testing.assert_allclose(numbers(table, "prediction")[::-1], numbers(split, "prediction"), **CLOSE)
-    again = re.findall(r"[\d.]+", capsys.readouterr().out.partition(".csv")[2])
+    repeated = re.findall(r"[\d.]+", capsys.readouterr().out.partition(".csv")[2])
     assert scores
-    np.testing.assert_allclose(np.array(again, float), np.array(scores, float), rtol=1e-6)
+    np.testing.assert_allclose(np.array(repeated, float), np.array(scores, float), rtol=1e-6)
 
 
 def test_every_row_is_kept_even_without_molecule(run: Path, capsys: Any) -> None:
@@ -108,9 +108,9 @@ def test_ensemble_with_different_molecule_columns(run: Path, tmp_path: Path) -> 
 
 def test_predicted_file_can_be_predicted_again(run: Path) -> None:
     first = predictions(run, write_csv(run, "smiles\nCCO\n"))
-    again = predictions(run, write_csv(run, first.to_csv(index=False)))
-    assert again.columns.tolist() == ["smiles", "prediction of the file", "prediction"]
-    assert again["prediction of the file"].tolist() == again["prediction"].tolist()
+    repeated = predictions(run, write_csv(run, first.to_csv(index=False)))
+    assert repeated.columns.tolist() == ["smiles", "prediction of the file", "prediction"]
+    assert repeated["prediction of the file"].tolist() == repeated["prediction"].tolist()
 
 
 def test_read_only_root_and_no_files_left_behind(run: Path, tmp_path: Path, monkeypatch: Any) -> None:

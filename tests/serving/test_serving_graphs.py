@@ -9,8 +9,8 @@ import gt
 from gt.data.own.graph_files import GraphFiles
 from gt.prediction.trained import Trained
 from gt.serving.app import Limits, service
-from tests.prediction.test_unreadable_graphs import Graph, emptied, first
-from tests.prediction.test_unreadable_graphs import graph as made
+from tests.prediction.test_unreadable_graphs import Graph, remove_nodes, set_first_node
+from tests.prediction.test_unreadable_graphs import make_graph as made
 from tests.runs import run_of
 from tests.serving.test_serving import asked, predict
 
@@ -42,16 +42,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 TWICE = [{"source": 0, "target": 1, "key": key, "bond": bond} for key, bond in enumerate("ab")]
 UNREAD: dict[str, tuple[Graph, str]] = {
-    "no nodes": (changed(emptied), "has no nodes"),
+    "no nodes": (changed(remove_nodes), "has no nodes"),
     "directed": (graph(3, directed=True), "must be an undirected graph"),
     "an edge twice": (
         graph(3, multigraph=True, edges=TWICE),
         "edge '0' -> '1': edge '0' -> '1' already exists with other values, see ",
     ),
-    "a number for a word": (changed(first(element=7)), "node '0': 'element' is '7', which the model has not learned"),
-    "a list for a word": (changed(first(element=[1])), "node '0': 'element' is '[1]', which the model has not"),
-    "an unknown word": (changed(first(element="Xe")), "node '0': 'element' is 'Xe', which the model has not learned"),
-    "a reserved name": (changed(first(graph="a")), "node '0': the attribute name 'graph' is reserved"),
+    "a number for a word": (
+        changed(set_first_node(element=7)),
+        "node '0': 'element' is '7', which the model has not learned",
+    ),
+    "a list for a word": (
+        changed(set_first_node(element=[1])),
+        "node '0': 'element' is '[1]', which the model has not",
+    ),
+    "an unknown word": (
+        changed(set_first_node(element="Xe")),
+        "node '0': 'element' is 'Xe', which the model has not learned",
+    ),
+    "a reserved name": (changed(set_first_node(graph="a")), "node '0': the attribute name 'graph' is reserved"),
     "an id of no kind": (graph(3, nodes=[{"id": True}], edges=[]), "node 'True': node is True, but an id"),
     "no attribute": (without("element"), ""),  # there is no such column where it is alone
     "attributes in a list": (
@@ -110,7 +119,7 @@ def test_nobody_sees_what_another_sends(model: Trained) -> None:
 
 def test_an_error_names_no_place_in_a_batch(model: Trained) -> None:
     app = service(model, "model", Limits(wait=0.1, longest=20))
-    bad = changed(first(element="Xe"))
+    bad = changed(set_first_node(element="Xe"))
     large = graph(3, nodes=[{"id": n} for n in range(21)])
     answers = asked(app, predict(graph(0)), predict(bad), predict(large, bad))
     errors = [each.get("error") for answer in answers for each in answer.json()["predictions"]]

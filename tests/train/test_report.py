@@ -48,8 +48,8 @@ def test_smoothed_loss_is_a_moving_mean():
 
 
 def test_plotted_baseline_is_scored_on_validation(tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(gt.train.report, "curves", lambda log, criterion, scores: drawn.update(scores))
+    plotted = {}
+    monkeypatch.setattr(gt.train.report, "curves", lambda log, criterion, scores: plotted.update(scores))
     train(tmp_path / "run", *write_graphs(tmp_path, train=40, valid=30, test=9), "trainer.max_epochs=1")
     labels = {}
     for line in (tmp_path / "graphs.jsonl").read_text().splitlines():
@@ -58,7 +58,7 @@ def test_plotted_baseline_is_scored_on_validation(tmp_path, monkeypatch):
     majority = np.bincount(labels["train"]).argmax()
     valid_accuracy, test_accuracy = (np.mean(np.equal(labels[split], majority)) for split in ("valid", "test"))
     assert abs(valid_accuracy - test_accuracy) > 0.01
-    assert drawn["accuracy"] == pytest.approx(valid_accuracy)
+    assert plotted["accuracy"] == pytest.approx(valid_accuracy)
 
 
 def test_figures_are_saved_in_requested_formats(tmp_path):

@@ -69,13 +69,13 @@ def test_latest_unfinished_run_of_command_is_resumed(cwd):
     day = cwd / "runs" / "2026-01-02"
     write_run(day / "10-00-00-gcn-tu", *command, saved=5)
     newer = write_run(day / "09-00-00-gcn-tu", *command, saved=6)
-    other = write_run(day / "11-00-00-gcn-tu", "seed=4", "model=gcn", saved=7)
+    other_seed = write_run(day / "11-00-00-gcn-tu", "seed=4", "model=gcn", saved=7)
     write_run(day / "12-00-00-gcn-tu", *command, saved=8, finished=True)
     write_run(day / "13-00-00-gcn-tu", *command, saved=None)
     locked = write_run(day / "14-00-00-gcn-tu", *command, saved=9)
     with working_process(locked):
         assert unfinished_run(run_dir([]), command[::-1]) == newer.relative_to(cwd)
-        assert unfinished_run(run_dir([]), []) == other.relative_to(cwd)
+        assert unfinished_run(run_dir([]), []) == other_seed.relative_to(cwd)
     assert unfinished_run(run_dir([]), command) == locked.relative_to(cwd)
 
 
