@@ -101,7 +101,7 @@ def test_non_finite_weights_are_reported(data, tmp_path):
 
 
 def test_replay_keeps_degrees_of_the_whole_graph():
-    """Of a batch with sampled neighbours."""
+    """A batch with sampled neighbours stores the degrees in the whole graph, and so does its replay."""
     batch = path_graphs([3])
     batch.memo[WHOLE_DEGREES] = torch.tensor([[4, 5, 6], [7, 8, 9]])
     replayed = GraphBatch(**_replay(StepContext(batch, 0, 0, 1), ())["batch"])

@@ -1,4 +1,4 @@
-"""The plan of a training: its measured step against the network, and its model of many devices against formulas."""
+"""The plan of a training run: its measured step against the network, and its model of many devices against formulas."""
 
 from statistics import fmean
 from types import SimpleNamespace

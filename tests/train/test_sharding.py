@@ -66,7 +66,7 @@ def test_checkpointing_rejects_model_without_blocks():
     ],
 )
 def test_unshardable_training_is_rejected_early(callbacks, loss, objectives, message):
-    """Before any callback is set up."""
+    """It is rejected before any callback is set up."""
 
     class Unshardable(pl.LightningModule):
         def __init__(self):

@@ -56,7 +56,7 @@ def test_ranking_is_mean_of_sklearn_scores() -> None:
     assert actual["ap"] == pytest.approx(sklearn_mean(average_precision_score, logits, target, range(4)), abs=1e-6)
     known = ~target.isnan()
     pooled = roc_auc_score(target[known], logits[known])
-    assert abs(actual["auroc"] - pooled) > 0.05  # where the levels of the tasks alone make a difference
+    assert abs(actual["auroc"] - pooled) > 0.05  # pooled scores depend on the levels of the tasks
 
 
 def test_custom_ranking_metrics_match_references() -> None:
