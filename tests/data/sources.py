@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 import gt
 from gt.data.datamodule import DataModule
 from tests.data import ogb_files, tables_of
-from tests.data.ogb import test_ogb_links, test_ogb_nodes, test_ogb_pcqm4mv2
+from tests.data.ogb import test_links, test_nodes, test_pcqm4mv2
 from tests.data.own import test_pyg
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
@@ -84,9 +84,9 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str, dict[str, Any]]] = {
         "ogbg_code2",
         {"root": ""},
     ),
-    "pcqm4m": (test_ogb_pcqm4mv2.write, "pcqm4mv2", {"root": "", "processes": 1}),
-    "arxiv": (lambda at: test_ogb_nodes.write("ogbn-arxiv", at), "ogbn_arxiv", {"root": ""}),
-    "ddi": (lambda at: test_ogb_links.write(at, "ogbl-ddi"), "ogbl_ddi", {"root": ""}),
+    "pcqm4m": (test_pcqm4mv2.write, "pcqm4mv2", {"root": "", "processes": 1}),
+    "arxiv": (lambda at: test_nodes.write("ogbn-arxiv", at), "ogbn_arxiv", {"root": ""}),
+    "ddi": (lambda at: test_links.write(at, "ogbl-ddi"), "ogbl_ddi", {"root": ""}),
 }
 
 

@@ -1,4 +1,4 @@
-"""OGB's molecule datasets, against OGB's own reader."""
+"""OGB's molecule datasets: graphs, labels and splits against OGB's own reader; schema, store and baseline."""
 
 import ast
 import gzip
@@ -36,19 +36,19 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ogb_is_never_imported_while_it_would_ask_for_a_newer_release() -> None:
-    guard, guarded = "sys.modules.setdefault('outdated', None)", []
+def test_update_check_is_disabled_before_ogb_is_imported() -> None:
+    stub, importers = "sys.modules.setdefault('outdated', None)", []
     for path in Path(gt.__path__[0]).rglob("*.py"):
-        lines = [ast.unparse(statement) for statement in ast.parse(path.read_text()).body]
-        imports = [n for n, line in enumerate(lines) if line.startswith(("from ogb", "import ogb"))]
-        package = ast.parse((path.parent / "__init__.py").read_text()).body  # runs before the file does
+        statements = [ast.unparse(statement) for statement in ast.parse(path.read_text()).body]
+        imports = [n for n, line in enumerate(statements) if line.startswith(("from ogb", "import ogb"))]
+        package = ast.parse((path.parent / "__init__.py").read_text()).body  # runs before the module does
         if imports:
-            assert guard in [*map(ast.unparse, package), *lines[: imports[0]]], path
-            guarded.append(path.name)
-    assert "graphs.py" in guarded
+            assert stub in [*map(ast.unparse, package), *statements[: imports[0]]], path
+            importers.append(path.name)
+    assert "graphs.py" in importers
 
 
-def test_build_on_four_molecules(root: Path) -> None:
+def test_graphs_and_schema_of_four_molecules(root: Path) -> None:
     graphs = molecules("ogbg-molhiv", root)
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6, 10]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6, 12]
@@ -62,17 +62,17 @@ def test_build_on_four_molecules(root: Path) -> None:
     same_as_ogb("ogbg-molhiv", root)
 
 
-def test_tasks_are_called_as_the_table_of_smiles_calls_them(root: Path) -> None:
+def test_task_names_from_header_of_smiles_table(root: Path) -> None:
     assert molecules("ogbg-molhiv", root).schema.target == ()
     mapping = root / "ogbg_molhiv" / "mapping" / "mol.csv.gz"
     put(mapping, "HIV_active,smiles,mol_id\n0,C,a\n")
     assert molecules("ogbg-molhiv", root).schema.target == ("HIV_active",)
-    for other in (b"no gzip", gzip.compress(b"one,two,smiles\n"), gzip.compress(b"\xff\n"), b""):
-        mapping.write_bytes(other)
+    for content in (b"no gzip", gzip.compress(b"one,two,smiles\n"), gzip.compress(b"\xff\n"), b""):
+        mapping.write_bytes(content)
         assert molecules("ogbg-molhiv", root).schema.target == ()
 
 
-def test_several_tasks_some_unlabelled(tmp_path: Path) -> None:
+def test_multitask_labels_with_missing_values(tmp_path: Path) -> None:
     labels = np.tile([0, 1, np.nan], 16).reshape(4, 12)
     labels[2] = np.nan
     write(tmp_path / "ogbg_moltox21", labels)
@@ -80,12 +80,12 @@ def test_several_tasks_some_unlabelled(tmp_path: Path) -> None:
     assert molecules("ogbg-moltox21", tmp_path).schema.outputs == 12
 
 
-def test_one_task_unlabelled(tmp_path: Path) -> None:
+def test_single_task_with_missing_labels(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molbbbp", [0, np.nan, 1, np.nan])
     same_as_ogb("ogbg-molbbbp", tmp_path)
 
 
-def test_regression_is_learned_in_units_of_the_training_set(tmp_path: Path) -> None:
+def test_regression_scale_is_that_of_training_set(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_mollipo", [0.1, -3.25, 1e-3, 4.0])
     same_as_ogb("ogbg-mollipo", tmp_path)
     schema = molecules("ogbg-mollipo", tmp_path).schema
@@ -94,28 +94,28 @@ def test_regression_is_learned_in_units_of_the_training_set(tmp_path: Path) -> N
     assert schema.scale == pytest.approx((1.95,))
 
 
-@pytest.mark.parametrize("room", [1, 7, 12])
-def test_chunks_are_the_whole(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+@pytest.mark.parametrize("piece_size", [1, 7, 12])
+def test_chunked_read_equals_whole_read(root: Path, monkeypatch: pytest.MonkeyPatch, piece_size: int) -> None:
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
     data.open([])
     whole = data.graphs
-    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", room)
+    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", piece_size)
     chunks = list(data.source.read(data.source.files()))
     assert 1 < len(chunks) <= 4
     same_as_ogb("ogbg-molhiv", root)
     save(iter(chunks), root / "again")
-    again = load(root / "again")
+    restored = load(root / "again")
     for name in ("node_ptr", "edge_ptr", "edge_index"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-    np.testing.assert_array_equal(again.nodes["x"], whole.nodes["x"])
-    assert again.schema == whole.schema
+        np.testing.assert_array_equal(getattr(restored, name), getattr(whole, name))
+    np.testing.assert_array_equal(restored.nodes["x"], whole.nodes["x"])
+    assert restored.schema == whole.schema
 
 
-def test_large_files_are_told_apart_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_of_large_file_covers_size_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ogb_raw, "FULL_HASH_LIMIT", 100)
     monkeypatch.setattr(ogb_raw, "HASHED_ENDS", 10)
-    seen = set()
-    for text in (
+    digests = set()
+    for content in (
         b"a" * 101,
         b"a" * 102,
         b"a" * 100 + b"b",
@@ -123,12 +123,12 @@ def test_large_files_are_told_apart_by_their_ends(tmp_path: Path, monkeypatch: p
         b"a" * 100,
         b"a" * 50 + b"b" + b"a" * 49,
     ):
-        (tmp_path / "file").write_bytes(text)
-        seen.add(ogb_raw.digest(tmp_path / "file"))
-    assert len(seen) == 6
+        (tmp_path / "file").write_bytes(content)
+        digests.add(ogb_raw.digest(tmp_path / "file"))
+    assert len(digests) == 6
 
 
-def test_molecules_of_one_atom_only(root: Path) -> None:
+def test_molecules_without_bonds(root: Path) -> None:
     raw = root / "ogbg_molhiv" / "raw"
     for part, text in {
         "num-node-list": "1\n" * 4,
@@ -145,12 +145,12 @@ def test_molecules_of_one_atom_only(root: Path) -> None:
 
 
 @needs_data
-def test_same_as_ogb_on_real_molecules() -> None:
+def test_real_molecules_match_ogb() -> None:
     same_as_ogb("ogbg-molhiv", Path(DATA or "", "ogb_mini"))
 
 
 @needs_data
-def test_published_facts_of_molhiv() -> None:
+def test_molhiv_matches_published_statistics() -> None:
     graphs = molecules("ogbg-molhiv", Path(DATA or ""))
     y = graphs.graphs["y"][:, 0]
     assert len(graphs) == 41_127
@@ -161,28 +161,28 @@ def test_published_facts_of_molhiv() -> None:
     assert counts == {"train": (32_901, 1_232), "valid": (4_113, 81), "test": (4_113, 130)}
 
 
-def test_key_follows_contents(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = tmp_path_factory.mktemp("copy")
-    shutil.copytree(root / "ogbg_molhiv", other / "ogbg_molhiv")
-    os.utime(other / "ogbg_molhiv" / "raw" / "edge.csv.gz", (1, 1))
-    assert OGBMolecules("ogbg-molhiv", str(other)).key() == OGBMolecules("ogbg-molhiv", str(root)).key()
-    put(other / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", "1\n1\n1\n0\n")
-    assert OGBMolecules("ogbg-molhiv", str(other)).key() != OGBMolecules("ogbg-molhiv", str(root)).key()
+def test_key_depends_on_contents_only(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(root / "ogbg_molhiv", copy / "ogbg_molhiv")
+    os.utime(copy / "ogbg_molhiv" / "raw" / "edge.csv.gz", (1, 1))
+    assert OGBMolecules("ogbg-molhiv", str(copy)).key() == OGBMolecules("ogbg-molhiv", str(root)).key()
+    put(copy / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", "1\n1\n1\n0\n")
+    assert OGBMolecules("ogbg-molhiv", str(copy)).key() != OGBMolecules("ogbg-molhiv", str(root)).key()
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "closest"),
     [("ogbg_molhiv", "ogbg-molhiv"), ("molpcba", "ogbg-molpcba"), ("ogbg-ppa", "ogbg-mol"), ("", "ogbg")],
 )
-def test_unknown_name(tmp_path: Path, name: str, near: str) -> None:
-    fails(lambda: GraphData(OGBMolecules(name, str(tmp_path))).open([]), repr(name), near)
+def test_unknown_name_suggests_closest(tmp_path: Path, name: str, closest: str) -> None:
+    fails(lambda: GraphData(OGBMolecules(name, str(tmp_path))).open([]), repr(name), closest)
 
 
-def test_metric_of_an_unknown_name() -> None:
+def test_metric_with_unknown_name_suggests_closest() -> None:
     fails(lambda: OGBMetric("ogbg-molhif"), "ogbg-molhiv")
 
 
-def test_data_module(root: Path) -> None:
+def test_data_module_loads_batches_and_targets(root: Path) -> None:
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)), batch_size=2)
     data.open([])
     assert data.schema == molecules("ogbg-molhiv", root).schema
@@ -195,7 +195,7 @@ def test_data_module(root: Path) -> None:
     assert data.has("test")
 
 
-def test_another_label_is_another_store(root: Path) -> None:
+def test_changed_labels_get_a_new_store(root: Path) -> None:
     for label in (0, 1):
         put(root / "ogbg_molhiv" / "raw" / "graph-label.csv.gz", f"0\n{label}\n1\n0\n")
         data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
@@ -204,9 +204,9 @@ def test_another_label_is_another_store(root: Path) -> None:
     assert sum(path.is_dir() for path in (root / "stores").iterdir()) == 2
 
 
-def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_store_is_reused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     GraphData(OGBMolecules("ogbg-molhiv", str(root))).open([])
-    monkeypatch.setattr(OGBMolecules, "read", lambda *args: pytest.fail("built again"))
+    monkeypatch.setattr(OGBMolecules, "read", lambda *args: pytest.fail("rebuilt"))
     GraphData(OGBMolecules("ogbg-molhiv", str(root))).open([])
 
 
@@ -214,14 +214,14 @@ def test_store_is_not_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -
     ("name", "measure", "mode"),
     [("ogbg-molhiv", "rocauc", "max"), ("ogbg-molpcba", "ap", "max"), ("ogbg-mollipo", "rmse", "min")],
 )
-def test_measures(name: str, measure: str, mode: str) -> None:
+def test_metric_and_criterion_by_dataset(name: str, measure: str, mode: str) -> None:
     no_graphs = Graphs(np.zeros(1), np.zeros(1), np.empty((2, 0)), Schema())
     measures, criterion = OGBMolecules(name).measures(no_graphs)
     assert list(measures) == [measure]
     assert (criterion.name, criterion.mode) == (measure, mode)
 
 
-def test_baseline_is_a_coin_or_not_defined(root: Path) -> None:
+def test_baseline_auc_is_half_or_nan(root: Path) -> None:
     for part, ids in {"train": "3\n", "valid": "0\n1\n", "test": "2\n"}.items():
         put(root / "ogbg_molhiv" / "split" / "scaffold" / f"{part}.csv.gz", ids)
     data = GraphData(OGBMolecules("ogbg-molhiv", str(root)))
@@ -230,7 +230,7 @@ def test_baseline_is_a_coin_or_not_defined(root: Path) -> None:
     assert np.isnan(baseline(data, data.targets("test"))["rocauc"])
 
 
-def test_baseline_of_a_task_without_a_label_to_learn_from(tmp_path: Path) -> None:
+def test_baseline_for_task_unlabelled_in_training(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molclintox", [[0, np.nan], [1, 1], [0, 0], [1, np.nan]])
     for part, ids in {"train": "3\n0\n", "valid": "1\n2\n", "test": ""}.items():
         put(tmp_path / "ogbg_molclintox" / "split" / "scaffold" / f"{part}.csv.gz", ids)
@@ -251,10 +251,10 @@ CONFIGURED = {
 
 
 @pytest.mark.parametrize("option", CONFIGURED)
-def test_configuration(option: str) -> None:
-    kind, name = CONFIGURED[option]
+def test_config_instantiates_source(option: str) -> None:
+    source_class, name = CONFIGURED[option]
     overrides = [f"data={option}", "seed=3", *([f"data.source.dataset={name}"] if option == "ogbg_mol" else [])]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         data = instantiate(compose("train", overrides=overrides).data)
-    assert (type(data), type(data.source)) == (GraphData, kind)
+    assert (type(data), type(data.source)) == (GraphData, source_class)
     assert (data.source.name, data.source.root, data.seed) == (name, Path("data"), 3)

@@ -1,4 +1,4 @@
-"""PCQM4Mv2, against OGB's own reading of SMILES and its Evaluator."""
+"""PCQM4Mv2, against OGB's own SMILES parser and its Evaluator."""
 
 import shutil
 from pathlib import Path
@@ -40,23 +40,24 @@ def root(tmp_path: Path) -> Path:
     return write(tmp_path)
 
 
-def same_as_ogb(source: PCQM4Mv2, smiles: list[str]) -> None:
+def assert_matches_ogb(source: PCQM4Mv2, smiles: list[str]) -> None:
     graphs = read(source)
     assert len(graphs) == len(smiles)
     for g, text in enumerate(smiles):
         nodes, edges = (slice(p[g], p[g + 1]) for p in (graphs.node_ptr, graphs.edge_ptr))
-        other = smiles2graph(text)
-        np.testing.assert_array_equal(graphs.nodes["x"][nodes], other["node_feat"])
-        mine = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
-        expected = np.c_[other["edge_index"].T, other["edge_feat"]]
-        np.testing.assert_array_equal(mine, expected[np.lexsort((expected[:, 0], expected[:, 1]))])
+        reference = smiles2graph(text)
+        np.testing.assert_array_equal(graphs.nodes["x"][nodes], reference["node_feat"])
+        actual = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
+        expected = np.c_[reference["edge_index"].T, reference["edge_feat"]]
+        np.testing.assert_array_equal(actual, expected[np.lexsort((expected[:, 0], expected[:, 1]))])
 
 
-@pytest.mark.parametrize("part", [1, 3, 100])
-def test_rows_are_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    monkeypatch.setattr(ogb_pcqm4mv2, "PART", part)
+@pytest.mark.parametrize("part_size", [1, 3, 100])
+def test_rows_become_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part_size: int) -> None:
+    monkeypatch.setattr(ogb_pcqm4mv2, "PART", part_size)
     data = GraphData(PCQM4Mv2(str(root), processes=1))
-    same_as_ogb(data.source, [*SMILES[:3], "*", *SMILES[4:]])  # what is no molecule is one atom of no kind
+    # an invalid SMILES becomes one atom of unknown element
+    assert_matches_ogb(data.source, [*SMILES[:3], "*", *SMILES[4:]])
     graphs = read(data.source)
     assert graphs.splits["train"].tolist() == [0, 2]
     assert graphs.splits["valid"].tolist() == [1, 4]
@@ -69,15 +70,15 @@ def test_rows_are_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, part: int)
     assert schema.scale == pytest.approx([np.std([5.5, 1.0, 2.0])])
 
 
-def test_same_as_ogb_on_real_molecules(real_data: Path) -> None:
+def test_real_molecules_match_ogb(real_data: Path) -> None:
     data = GraphData(PCQM4Mv2(str(real_data / "ogb_mini"), processes=2))
-    same_as_ogb(data.source, pd.read_csv(data.source.files()["data"])["smiles"].tolist())
+    assert_matches_ogb(data.source, pd.read_csv(data.source.files()["data"])["smiles"].tolist())
     splits = torch.load(data.source.files()["split"], weights_only=False)
     for split, ids in read(data.source).splits.items():
         np.testing.assert_array_equal(ids, splits[split])
 
 
-def test_splits_under_either_name_of_numpys_module(real_data: Path, tmp_path: Path) -> None:
+def test_splits_saved_by_numpy_1_and_2_agree(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "pcqm4m-v2", tmp_path / "pcqm4m-v2")
     before = read(PCQM4Mv2(str(tmp_path), processes=1)).splits
     shutil.copy(tmp_path / "pcqm4m-v2" / "split_dict_np2.pt", tmp_path / "pcqm4m-v2" / "split_dict.pt")
@@ -86,7 +87,7 @@ def test_splits_under_either_name_of_numpys_module(real_data: Path, tmp_path: Pa
         np.testing.assert_array_equal(after[split], ids)
 
 
-def test_data_module(root: Path) -> None:
+def test_data_module_metrics_splits_and_baseline(root: Path) -> None:
     data = GraphData(PCQM4Mv2(str(root), processes=1))
     data.open([])
     measures, criterion = data.measures()
@@ -96,13 +97,13 @@ def test_data_module(root: Path) -> None:
     assert baseline(data, data.targets("valid"))["mae"] == pytest.approx(np.abs(np.array([4.25, 3.5]) - 1.0).mean())
 
 
-def test_metric_is_the_evaluators() -> None:
+def test_metric_matches_evaluator() -> None:
     torch.manual_seed(0)
     preds, target = torch.randn(40, 1), torch.randn(40, 1)
     target[7] = torch.nan
     metric = PCQM4Mv2Metric()
-    for some in torch.arange(40).split([1, 20, 19]):
-        metric.update(preds[some], target[some])
+    for rows in torch.arange(40).split([1, 20, 19]):
+        metric.update(preds[rows], target[rows])
     known = ~target[:, 0].isnan()
     expected = PCQM4Mv2Evaluator().eval({"y_true": target[known, 0].numpy(), "y_pred": preds[known, 0].numpy()})["mae"]
     assert float(metric.compute()) == pytest.approx(expected)
@@ -112,19 +113,19 @@ def test_metric_is_the_evaluators() -> None:
 
 
 @pytest.mark.parametrize("split", [*OFFICIAL])
-def test_submission_is_the_evaluators_file(tmp_path: Path, split: str) -> None:
+def test_submission_matches_evaluator(tmp_path: Path, split: str) -> None:
     values = np.random.default_rng(0).normal(size=(OFFICIAL[split], 1))
     path = PCQM4Mv2(str(tmp_path)).submission(split, values, tmp_path / "new")
     PCQM4Mv2Evaluator().save_test_submission({"y_pred": values[:, 0]}, str(tmp_path / "theirs"), split)
     assert path is not None
     assert [p.name for p in (tmp_path / "new").iterdir()] == [path.name]
-    theirs = np.load(tmp_path / "theirs" / path.name)
-    ours = np.load(path)
-    assert ours.files == theirs.files
-    np.testing.assert_array_equal(ours["y_pred"], theirs["y_pred"])
+    expected = np.load(tmp_path / "theirs" / path.name)
+    actual = np.load(path)
+    assert actual.files == expected.files
+    np.testing.assert_array_equal(actual["y_pred"], expected["y_pred"])
 
 
-def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_path: Path) -> None:
+def test_submission_of_partial_and_other_splits(tmp_path: Path) -> None:
     data = GraphData(PCQM4Mv2(str(tmp_path)))
     path = data.source.submission("test-dev", np.ones((3, 1)), tmp_path)
     assert path == tmp_path / "y_pred_pcqm4m-v2_test-dev.npz"
@@ -133,7 +134,7 @@ def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_
 
 
 @pytest.mark.parametrize(
-    ("splits", "says"),
+    ("splits", "message"),
     [
         ({"train": [0], "valid": [1], "test": [2]}, "holds train, valid, test instead of"),
         (SPLITS | {"train": [0, 7]}, "out of range for data.csv.gz"),
@@ -142,19 +143,19 @@ def test_submission_of_fewer_molecules_and_of_splits_that_are_not_handed_in(tmp_
         (SPLITS | {"train": [0, 2, 5], "test-challenge": [3]}, "molecule 5 is in train, but has no gap"),
     ],
 )
-def test_splits_that_do_not_fit(tmp_path: Path, splits: dict[str, list[int]], says: str) -> None:
+def test_invalid_splits_are_reported(tmp_path: Path, splits: dict[str, list[int]], message: str) -> None:
     write(tmp_path, splits=splits)
-    fails(lambda: read(PCQM4Mv2(str(tmp_path), processes=1)), "split_dict.pt", says)
+    fails(lambda: read(PCQM4Mv2(str(tmp_path), processes=1)), "split_dict.pt", message)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("idx,smiles\n0,C\n", "has the columns idx, smiles instead of idx, smiles, homolumogap"),
         ("idx,smiles,homolumogap\n", "holds no molecules"),
         ("idx,smiles,homolumogap\n0,C,1.0\n2,C,1.0\n", "row 2: idx is not 1"),
     ],
 )
-def test_malformed_table(root: Path, text: str, says: str) -> None:
+def test_malformed_table_is_reported(root: Path, text: str, message: str) -> None:
     put(root / "pcqm4m-v2" / "raw" / "data.csv.gz", text)
-    fails(lambda: read(PCQM4Mv2(str(root), processes=1)), "data.csv.gz", says)
+    fails(lambda: read(PCQM4Mv2(str(root), processes=1)), "data.csv.gz", message)

@@ -1,4 +1,4 @@
-"""ogbg-ppa, against OGB's own class."""
+"""ogbg-ppa, against OGB's own class and Evaluator."""
 
 import shutil
 from pathlib import Path
@@ -30,9 +30,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("room", [1, 4, 10**6])
-def test_three_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", room)
+@pytest.mark.parametrize("piece_size", [1, 4, 10**6])
+def test_graphs_for_any_piece_size(root: Path, monkeypatch: pytest.MonkeyPatch, piece_size: int) -> None:
+    monkeypatch.setattr(ogb_raw, "PIECE_SIZE", piece_size)
     graphs = read(ProteinAssociations(str(root)))
     assert graphs.node_ptr.tolist() == [0, 3, 4, 6]
     assert graphs.edge_ptr.tolist() == [0, 4, 4, 6]
@@ -45,24 +45,24 @@ def test_three_graphs(root: Path, monkeypatch: pytest.MonkeyPatch, room: int) ->
     assert (schema.node_vocab, schema.edge_floats, schema.outputs, schema.max_nodes) == ((1,), 7, 37, 3)
 
 
-def test_same_as_ogb(real_data: Path, tmp_path: Path) -> None:
+def test_real_graphs_match_ogb(real_data: Path, tmp_path: Path) -> None:
     shutil.copytree(real_data / "ogb_mini" / "ogbg_ppa", tmp_path / "ogbg_ppa")
-    graphs, theirs = read(ProteinAssociations(str(tmp_path))), official("ogbg-ppa", tmp_path)
-    assert len(graphs) == len(theirs)
-    for g, other in enumerate(theirs):
+    graphs, expected_graphs = read(ProteinAssociations(str(tmp_path))), official("ogbg-ppa", tmp_path)
+    assert len(graphs) == len(expected_graphs)
+    for g, expected_graph in enumerate(expected_graphs):
         edges = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
-        mine = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
-        expected = np.c_[other.edge_index.T, other.edge_attr]
-        # edges between the same nodes may come in any order
-        np.testing.assert_array_equal(mine[np.lexsort(mine.T)], expected[np.lexsort(expected.T)])
-        assert graphs.graphs["y"][g] == other.y[0]
-        assert graphs.sizes[g] == other.num_nodes
-    for split, ids in theirs.get_idx_split().items():
+        actual = np.c_[graphs.edge_index[:, edges].T, graphs.edges["edge_attr"][edges]]
+        expected = np.c_[expected_graph.edge_index.T, expected_graph.edge_attr]
+        # parallel edges may come in any order
+        np.testing.assert_array_equal(actual[np.lexsort(actual.T)], expected[np.lexsort(expected.T)])
+        assert graphs.graphs["y"][g] == expected_graph.y[0]
+        assert graphs.sizes[g] == expected_graph.num_nodes
+    for split, ids in expected_graphs.get_idx_split().items():
         np.testing.assert_array_equal(graphs.splits[split], ids.numpy())
 
 
 @pytest.mark.parametrize(
-    ("part", "text", "says"),
+    ("part", "text", "messages"),
     [
         ("graph-label", "36\n37\n0\n", ["row 2", "37 is not one of 37 classes"]),
         ("edge-feat", "0,0,0,0,0,0,0\n0,0,0,0,0,0,1.5\n0,0,0,0,0,0,0\n", ["row 2", "1.5 is not a strength"]),
@@ -70,12 +70,12 @@ def test_same_as_ogb(real_data: Path, tmp_path: Path) -> None:
         ("edge-feat", "0,0,0,0,0,0,0\n" * 4, ["has 4 rows", "imply 3"]),
     ],
 )
-def test_malformed_file(root: Path, part: str, text: str, says: list[str]) -> None:
+def test_malformed_file_is_reported(root: Path, part: str, text: str, messages: list[str]) -> None:
     put(root / "ogbg_ppa" / "raw" / f"{part}.csv.gz", text)
-    fails(lambda: read(ProteinAssociations(str(root))), *says)
+    fails(lambda: read(ProteinAssociations(str(root))), *messages)
 
 
-def test_data_module(root: Path) -> None:
+def test_data_module_metrics_and_baseline(root: Path) -> None:
     data = GraphData(ProteinAssociations(str(root)))
     data.open([])
     measures, criterion = data.measures()
@@ -85,14 +85,14 @@ def test_data_module(root: Path) -> None:
     assert baseline(data, data.targets("valid"))["acc"] == 0.0
 
 
-def test_accuracy_is_the_evaluators() -> None:
+def test_accuracy_matches_evaluator() -> None:
     torch.manual_seed(0)
     scores, target = torch.randn(50, 37), torch.randint(37, (50, 1))
     scores[:20].scatter_(1, target[:20], 9.0)
     target[45:] = UNLABELLED
     metric = OGBAccuracy("ogbg-ppa")
-    for some in torch.arange(50).split([1, 30, 19]):
-        metric.update(scores[some], target[some])
+    for rows in torch.arange(50).split([1, 30, 19]):
+        metric.update(scores[rows], target[rows])
     y_pred = scores[:45].argmax(1, keepdim=True).numpy()
     assert float(metric.compute()) == pytest.approx(
         metric.evaluator.eval({"y_true": target[:45].numpy(), "y_pred": y_pred})["acc"]

@@ -1,4 +1,4 @@
-"""OGB's link sets, against OGB's own reader and Evaluator."""
+"""OGB's link datasets against OGB's own reader; malformed, unsupported and unsafe files."""
 
 import os
 import shutil
@@ -28,107 +28,109 @@ sys.modules.setdefault("outdated", None)  # type: ignore[arg-type]
 from ogb.linkproppred import PygLinkPropPredDataset  # noqa: E402
 
 CONFIGS = Path(gt.__path__[0]).parent / "configs"
-KINDS = {"ogbl-collab": "time", "ogbl-ppa": "throughput", "ogbl-ddi": "target", "ogbl-citation2": "time"}
-NODES, K = 30, 40
+SPLITS = {"ogbl-collab": "time", "ogbl-ppa": "throughput", "ogbl-ddi": "target", "ogbl-citation2": "time"}
+NODES, LINKS = 30, 40
 
 
-def split(name: str, count: int, draw: np.random.Generator, part: str) -> dict[str, np.ndarray]:
-    """What one of OGB's split files holds."""
-    pairs = draw.integers(NODES, size=(count, 2))
+def split_contents(name: str, count: int, rng: np.random.Generator, part: str) -> dict[str, np.ndarray]:
+    """The random contents of one of OGB's split files."""
+    pairs = rng.integers(NODES, size=(count, 2))
     if name == "ogbl-citation2":
-        found = {"source_node": pairs[:, 0], "target_node": pairs[:, 1]}
-        return found | ({} if part == "train" else {"target_node_neg": draw.integers(NODES, size=(count, 7))})
-    found = {"edge": pairs}
+        contents = {"source_node": pairs[:, 0], "target_node": pairs[:, 1]}
+        return contents | ({} if part == "train" else {"target_node_neg": rng.integers(NODES, size=(count, 7))})
+    contents = {"edge": pairs}
     if name == "ogbl-collab":
-        found |= {"weight": draw.integers(1, 5, size=count), "year": draw.integers(1990, 2018, size=count)}
-    return found | ({} if part == "train" else {"edge_neg": draw.integers(NODES, size=(count + 130, 2))})
+        contents |= {"weight": rng.integers(1, 5, size=count), "year": rng.integers(1990, 2018, size=count)}
+    return contents | ({} if part == "train" else {"edge_neg": rng.integers(NODES, size=(count + 130, 2))})
 
 
 def write(root: Path, name: str, tensors: bool = False, **changed: Any) -> Path:
-    """A random dataset in OGB's layout, the training links its graph; files that are ``changed`` hold what is given."""
-    draw = np.random.default_rng(0)
+    """A random dataset in OGB's layout, its edges the training links; ``changed`` replaces files by name."""
+    rng = np.random.default_rng(0)
     folder = root / name.replace("-", "_")
-    splits = {part: split(name, count, draw, part) for part, count in {"train": K, "valid": 6, "test": 7}.items()}
+    splits = {
+        part: split_contents(name, count, rng, part) for part, count in {"train": LINKS, "valid": 6, "test": 7}.items()
+    }
     train = splits["train"]
     pairs = train["edge"] if "edge" in train else np.stack([train["source_node"], train["target_node"]], axis=1)
-    raw: dict[str, object] = {"num-node-list": [NODES], "num-edge-list": [K], "edge": pairs}
+    raw: dict[str, object] = {"num-node-list": [NODES], "num-edge-list": [LINKS], "edge": pairs}
     if name == "ogbl-ppa":
-        raw["node-feat"] = np.eye(58, dtype=int)[draw.integers(58, size=NODES)]
+        raw["node-feat"] = np.eye(58, dtype=int)[rng.integers(58, size=NODES)]
     elif name != "ogbl-ddi":
-        raw["node-feat"] = draw.random((NODES, 128)).round(3)
+        raw["node-feat"] = rng.random((NODES, 128)).round(3)
     if name == "ogbl-collab":
         raw |= {"edge_weight": train["weight"], "edge_year": train["year"]}
     if name == "ogbl-citation2":
-        raw["node_year"] = draw.integers(1990, 2018, size=NODES)
+        raw["node_year"] = rng.integers(1990, 2018, size=NODES)
     for part, rows in {**raw, **{k: v for k, v in changed.items() if k not in splits}}.items():
         put(folder / "raw" / f"{part.replace('num_', 'num-').replace('_list', '-list')}.csv.gz", table(rows))
-    folder.joinpath("split", KINDS[name]).mkdir(parents=True)
+    folder.joinpath("split", SPLITS[name]).mkdir(parents=True)
     for part, values in {**splits, **{k: v for k, v in changed.items() if k in splits}}.items():
         values = {k: torch.from_numpy(v) for k, v in values.items()} if tensors else values
-        torch.save(values, folder / "split" / KINDS[name] / f"{part}.pt", pickle_protocol=4 if tensors else 2)
+        torch.save(values, folder / "split" / SPLITS[name] / f"{part}.pt", pickle_protocol=4 if tensors else 2)
     (folder / "RELEASE_v1.txt").touch()
     return folder
 
 
-def same_as_ogb(name: str, root: Path, scratch: Path, patch: pytest.MonkeyPatch) -> None:
-    """Every edge, feature and link is what OGB's own class makes of the same files."""
+def assert_matches_ogb(name: str, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that every edge, feature and link equals that of OGB's own class on the same files."""
     folder = scratch / name.replace("-", "_")
     shutil.copytree(root / folder.name, folder)
     graphs = build(name, root)
-    patch.setattr(torch, "load", partial(torch.load, weights_only=False))  # OGB's class predates the safe default
+    monkeypatch.setattr(torch, "load", partial(torch.load, weights_only=False))  # OGB's class predates the safe default
     dataset = PygLinkPropPredDataset(name, root=str(scratch))
-    theirs, links = dataset[0], dataset.get_edge_split()
-    edge_index = theirs.edge_index.numpy()
+    expected, links = dataset[0], dataset.get_edge_split()
+    edge_index = expected.edge_index.numpy()
     columns = [edge_index[1], edge_index[0]]
-    if name == "ogbl-citation2":  # one way there
+    if name == "ogbl-citation2":  # directed in OGB
         columns = [np.concatenate([edge_index[1], edge_index[0]]), np.concatenate([edge_index[0], edge_index[1]])]
     if name == "ogbl-collab":
-        weight, year = theirs.edge_weight.numpy()[:, 0], theirs.edge_year.numpy()[:, 0]
+        weight, year = expected.edge_weight.numpy()[:, 0], expected.edge_year.numpy()[:, 0]
         columns += [np.log(weight), (year.max() - year) / 10]
 
     def pairs(part: Mapping[str, torch.Tensor]) -> np.ndarray:
         ends = part["edge"] if "edge" in part else torch.stack([part["source_node"], part["target_node"]], dim=1)
         return np.asarray(ends)
 
-    trained = {frozenset(p) for p in pairs(links["train"]).tolist()}
-    asked = {frozenset(p) for s in ("valid", "test") for p in pairs(links[s]).tolist()} - trained
-    rows = [row for row in zip(*columns, strict=True) if frozenset(row[:2]) not in asked]
-    mine = [graphs.edge_index[1], graphs.edge_index[0], *graphs.edges.get("edge_attr", np.empty((0, 0))).T]
-    np.testing.assert_allclose(sorted(zip(*mine, strict=True)), sorted(rows), rtol=1e-6)
+    training = {frozenset(p) for p in pairs(links["train"]).tolist()}
+    held_out = {frozenset(p) for s in ("valid", "test") for p in pairs(links[s]).tolist()} - training
+    rows = [row for row in zip(*columns, strict=True) if frozenset(row[:2]) not in held_out]
+    actual = [graphs.edge_index[1], graphs.edge_index[0], *graphs.edges.get("edge_attr", np.empty((0, 0))).T]
+    np.testing.assert_allclose(sorted(zip(*actual, strict=True)), sorted(rows), rtol=1e-6)
     assert graphs.notes["edges left out because they are asked for"] == (len(columns[0]) - len(rows)) / 2
     if name == "ogbl-ppa":
-        np.testing.assert_array_equal(np.eye(58)[graphs.nodes["x"][:, 0]], theirs.x)
+        np.testing.assert_array_equal(np.eye(58)[graphs.nodes["x"][:, 0]], expected.x)
     elif name == "ogbl-ddi":
-        assert graphs.nodes["x"][:, 0].tolist() == list(range(theirs.num_nodes))
+        assert graphs.nodes["x"][:, 0].tolist() == list(range(expected.num_nodes))
     else:
-        np.testing.assert_array_equal(graphs.nodes["x"], theirs.x)
-    for part, found in links.items():
-        np.testing.assert_array_equal(graphs.splits[part], pairs(found))
+        np.testing.assert_array_equal(graphs.nodes["x"], expected.x)
+    for part, values in links.items():
+        np.testing.assert_array_equal(graphs.splits[part], pairs(values))
         if part != "train":
-            other, key = ("targets", "target_node_neg") if "source_node" in found else ("negatives", "edge_neg")
-            np.testing.assert_array_equal(graphs.splits[f"{part}_{other}"], found[key])
+            kind, key = ("targets", "target_node_neg") if "source_node" in values else ("negatives", "edge_neg")
+            np.testing.assert_array_equal(graphs.splits[f"{part}_{kind}"], values[key])
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_same_as_ogb(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", SPLITS)
+def test_random_dataset_matches_ogb(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, name)
-    same_as_ogb(name, tmp_path, tmp_path / "scratch", monkeypatch)
+    assert_matches_ogb(name, tmp_path, tmp_path / "scratch", monkeypatch)
 
 
-def test_same_as_ogb_on_shared_files(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    same_as_ogb("ogbl-collab", real_data / "ogb_mini", tmp_path, monkeypatch)
+def test_real_collaborations_match_ogb(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_matches_ogb("ogbl-collab", real_data / "ogb_mini", tmp_path, monkeypatch)
 
 
-def test_edges_that_are_asked_for_are_left_out(tmp_path: Path) -> None:
+def test_held_out_links_are_removed_from_edges(tmp_path: Path) -> None:
     edge = np.array([[0, 1], [2, 3], [3, 2], [4, 5], [6, 7], [9, 9]])
-    asked = {"edge": np.array([[1, 0], [2, 3], [20, 21]]), "edge_neg": np.array([[1, 2]])}
+    valid = {"edge": np.array([[1, 0], [2, 3], [20, 21]]), "edge_neg": np.array([[1, 2]])}
     write(
         tmp_path,
         "ogbl-ddi",
         num_edge_list=[6],
         edge=edge,
         train={"edge": edge[:1]},
-        valid=asked,
+        valid=valid,
         test={"edge": np.array([[7, 6]]), "edge_neg": np.array([[1, 2]])},
     )
     graphs = build("ogbl-ddi", tmp_path)
@@ -136,13 +138,13 @@ def test_edges_that_are_asked_for_are_left_out(tmp_path: Path) -> None:
     assert graphs.notes == {"edges left out because they are asked for": 3}
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SPLITS)
+def test_config_trains_and_evaluates(name: str, tmp_path: Path) -> None:
     write(tmp_path, name)
-    config = f"data={name.replace('-', '_')}"
+    option = f"data={name.replace('-', '_')}"
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        small = ["model.width=16", "model.depth=2", "data.batch_size=9"]
-        cfg = compose("train", [config, f"data.source.root={tmp_path}", *small])
+        overrides = ["model.width=16", "model.depth=2", "data.batch_size=9"]
+        cfg = compose("train", [option, f"data.source.root={tmp_path}", *overrides])
     data = instantiate(cfg.data)
     assert (data.source.name, data.seed) == (name, 0)
     data.open(encodings_of(cfg))
@@ -159,40 +161,40 @@ def test_configuration_trains_and_evaluates(name: str, tmp_path: Path) -> None:
         for batch in data.loader("test"):
             measures.update(net(batch), batch.y)
     assert 0 <= measures.compute()[measure] <= 1
-    expected = 1 / 4.5 if name == "ogbl-citation2" else 0  # 7 others that are tied: the middle of the ranks 1 to 8
+    expected = 1 / 4.5 if name == "ogbl-citation2" else 0  # tied with 7 negatives: the middle of ranks 1 to 8
     assert baseline(data, data.targets("valid"))[measure] == pytest.approx(expected)
 
 
-def test_validation_links_as_input_are_for_collaborations_only(tmp_path: Path) -> None:
+def test_validation_links_as_input_only_for_collab(tmp_path: Path) -> None:
     write(tmp_path, "ogbl-collab")
     data = LinkData(OGBLinks("ogbl-collab", str(tmp_path)), valid_as_input=True)
     data.open([])
-    read = (data.graph.batch, *data.loader("valid"), *data.loader("test"))
-    edges = [batch.num_edges for batch in read]
+    batches = (data.graph.batch, *data.loader("valid"), *data.loader("test"))
+    edges = [batch.num_edges for batch in batches]
     assert edges == [edges[0], edges[0], edges[0] + 12]
     fails(lambda: LinkData(OGBLinks("ogbl-ppa"), valid_as_input=True), "ogbl-ppa", "valid_as_input=false")
 
 
-def test_another_file_is_another_store(tmp_path: Path) -> None:
+def test_key_depends_on_file_contents(tmp_path: Path) -> None:
     folder = write(tmp_path, "ogbl-ddi")
-    data = OGBLinks("ogbl-ddi", str(tmp_path))
-    before = data.key()
+    source = OGBLinks("ogbl-ddi", str(tmp_path))
+    before = source.key()
     assert OGBLinks("ogbl-ddi", str(tmp_path)).key() == before
     torch.save({"edge": np.array([[0, 1]])}, folder / "split" / "target" / "train.pt")
-    assert data.key() != before
+    assert source.key() != before
 
 
 @pytest.mark.parametrize("name", ["ogbl-wikikg2", "ogbl-biokg", "ogbl-vessel"])
-def test_sets_of_another_kind(name: str) -> None:
+def test_unsupported_or_unknown_dataset_is_reported(name: str) -> None:
     fails(lambda: LinkData(OGBLinks(name)), name, "ogbl-collab, ogbl-citation2")
     fails(lambda: LinkData(OGBLinks(name.replace("ogbl", "ogbx"))), "did you mean ogbl-")
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "parts"),
+    ("name", "changed", "messages"),
     [
         ("ogbl-ddi", {"edge": [[0, 1]]}, ("edge.csv.gz has 1 rows",)),
-        ("ogbl-ddi", {"edge": [[0, 30], *[[0, 1]] * (K - 1)]}, ("edge.csv.gz, row 1: 30 is not a node",)),
+        ("ogbl-ddi", {"edge": [[0, 30], *[[0, 1]] * (LINKS - 1)]}, ("edge.csv.gz, row 1: 30 is not a node",)),
         ("ogbl-ddi", {"num_node_list": [NODES, 3]}, ("num-node-list.csv.gz", "2 graphs")),
         ("ogbl-ppa", {"node-feat": np.zeros((NODES, 58), dtype=int)}, ("node-feat.csv.gz, row 1: 0 species",)),
         ("ogbl-ppa", {"node-feat": np.full((NODES, 58), 2)}, ("row 1: 2 is neither 0 nor 1",)),
@@ -205,7 +207,7 @@ def test_sets_of_another_kind(name: str) -> None:
             {"test": {"source_node": np.array([1]), "target_node": np.array([2, 3]), "target_node_neg": np.eye(2)}},
             ("test.pt: 'target_node' has 2 rows, 'source_node' 1",),
         ),
-        ("ogbl-collab", {"edge_weight": [1, 0, *[1] * (K - 2)]}, ("edge_weight.csv.gz, row 2: 0.0 papers",)),
+        ("ogbl-collab", {"edge_weight": [1, 0, *[1] * (LINKS - 2)]}, ("edge_weight.csv.gz, row 2: 0.0 papers",)),
         (
             "ogbl-collab",
             {"valid": {"edge": np.array([[1, 2]]), "edge_neg": np.array([[1, 2]])}},
@@ -213,71 +215,73 @@ def test_sets_of_another_kind(name: str) -> None:
         ),
     ],
 )
-def test_malformed_files(name: str, changed: dict[str, Any], parts: tuple[str, ...], tmp_path: Path) -> None:
+def test_malformed_file_is_reported(
+    name: str, changed: dict[str, Any], messages: tuple[str, ...], tmp_path: Path
+) -> None:
     write(tmp_path, name, **changed)
-    fails(lambda: build(name, tmp_path), *parts)
+    fails(lambda: build(name, tmp_path), *messages)
 
 
-def renamed(path: Path) -> None:
-    """The same file as numpy 1 would have written it."""
+def convert_to_numpy_1(path: Path) -> None:
+    """Rewrite a file as NumPy 1 would have written it."""
     with zipfile.ZipFile(path) as old:
         entries = {entry.filename: old.read(entry) for entry in old.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
-        for name, held in entries.items():
-            new.writestr(name, held.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+        for name, content in entries.items():
+            new.writestr(name, content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     assert b"cnumpy.core.multiarray\n" in path.read_bytes()
 
 
-def test_arrays_however_they_were_saved(tmp_path: Path) -> None:
+def test_arrays_from_every_torch_save_format(tmp_path: Path) -> None:
     values = {"edge": np.arange(6).reshape(3, 2), "year": np.array([1, 2, 3], dtype=np.int32)}
     paths = [tmp_path / name for name in ("new.pt", "before_numpy_2.pt", "before_zip.pt", "tensors.pt", "fortran.pt")]
     torch.save(values, paths[0])
     torch.save(values, paths[1])
-    renamed(paths[1])
+    convert_to_numpy_1(paths[1])
     torch.save(values, paths[2], _use_new_zipfile_serialization=False)
     torch.save({name: torch.from_numpy(value) for name, value in values.items()}, paths[3])
     torch.save({name: np.asfortranarray(value) for name, value in values.items()}, paths[4])
     for path in paths:
-        found = arrays(path)
-        assert list(found) == list(values)
+        loaded = arrays(path)
+        assert list(loaded) == list(values)
         for name, value in values.items():
-            assert found[name].dtype == value.dtype
-            np.testing.assert_array_equal(found[name], value)
+            assert loaded[name].dtype == value.dtype
+            np.testing.assert_array_equal(loaded[name], value)
 
 
-class Trap:
-    """Runs a command where a pickle of it is opened."""
+class Malicious:
+    """Creates a folder when unpickled."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
+        return os.mkdir, (str(self.marker),)
 
 
-@pytest.mark.parametrize("held", ["trap", "trap in an array", "list", "text", "nothing", "half"])
-def test_files_that_hold_something_else(held: str, tmp_path: Path) -> None:
-    path, mark = tmp_path / "train.pt", tmp_path / "sprung"
+@pytest.mark.parametrize("content", ["trap", "trap in an array", "list", "text", "nothing", "half"])
+def test_other_contents_are_rejected_without_unpickling(content: str, tmp_path: Path) -> None:
+    path, marker = tmp_path / "train.pt", tmp_path / "sprung"
     values = {
-        "trap": {"edge": Trap(mark)},
-        "trap in an array": {"edge": np.array([Trap(mark)], dtype=object)},
+        "trap": {"edge": Malicious(marker)},
+        "trap in an array": {"edge": np.array([Malicious(marker)], dtype=object)},
         "list": [1],
         "text": {"edge": "0,1"},
     }
-    torch.save(values.get(held, {"edge": np.arange(9)}), path)
-    if held in ("nothing", "half"):
-        path.write_bytes(b"" if held == "nothing" else path.read_bytes()[: path.stat().st_size // 2])
+    torch.save(values.get(content, {"edge": np.arange(9)}), path)
+    if content in ("nothing", "half"):
+        path.write_bytes(b"" if content == "nothing" else path.read_bytes()[: path.stat().st_size // 2])
     fails(lambda: arrays(path), str(path), "replace the file by OGB's")
-    assert not mark.exists()
+    assert not marker.exists()
 
 
-def test_what_is_safe_to_load_is_as_before(tmp_path: Path) -> None:
+def test_safe_globals_are_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "train.pt"
     torch.save({"edge": np.arange(9)}, path)
     before = list(torch.serialization.get_safe_globals())
     try:
         torch.serialization.clear_safe_globals()  # other tests may have added some
-        torch.serialization.add_safe_globals([np.ndarray])  # a user's own
+        torch.serialization.add_safe_globals([np.ndarray])  # added by the user
         arrays(path)
         assert np.ndarray in torch.serialization.get_safe_globals()
         assert np.dtype not in torch.serialization.get_safe_globals()

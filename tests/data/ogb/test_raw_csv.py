@@ -1,4 +1,4 @@
-"""Malformed files: an error names the file, the row and what is wrong there."""
+"""OGB's raw tables: errors that name the file, row and fault, and reading in blocks."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("part", "text", "says"),
+    ("part", "text", "messages"),
     [
         ("num-node-list", "", ["num-node-list.csv.gz is empty"]),
         ("num-node-list", "3\n-1\n4\n4\n", ["row 2", "-1 is less than 1"]),
@@ -41,43 +41,43 @@ def root(tmp_path: Path) -> Path:
         ("test", "2\n1\n", ["test.csv.gz, row 2", "1 is in the splits more than once"]),
     ],
 )
-def test_malformed_table(root: Path, part: str, text: str, says: list[str]) -> None:
+def test_malformed_table_is_reported_by_row(root: Path, part: str, text: str, messages: list[str]) -> None:
     put(files("ogbg-molhiv", root / "ogbg_molhiv")[part], text)
-    fails(lambda: molecules("ogbg-molhiv", root), *says)
+    fails(lambda: molecules("ogbg-molhiv", root), *messages)
 
 
-def test_label_rows_that_are_short_are_not_taken_for_unlabelled(tmp_path: Path) -> None:
+def test_short_label_row_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molclintox", [[0, 1], [1, 1], [0, 0], [1, np.nan]])
     put(tmp_path / "ogbg_molclintox" / "raw" / "graph-label.csv.gz", "0,1\n1,1\n0\n1,\n")
     fails(lambda: molecules("ogbg-molclintox", tmp_path), "row 3: 1 columns, expected 2")
 
 
-def test_infinite_target(tmp_path: Path) -> None:
+def test_infinite_target_is_rejected(tmp_path: Path) -> None:
     write(tmp_path / "ogbg_molesol", [1, 2, np.inf, 3])
     fails(lambda: molecules("ogbg-molesol", tmp_path), "graph-label.csv.gz, row 3: inf is not finite")
 
 
 @pytest.mark.parametrize("block", [1, 5, 2**24])
-def test_blocks_are_the_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_blockwise_read_equals_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(ogb_csv, "BLOCK", block)
     expected = np.arange(40).reshape(20, 2)
-    put(tmp_path / "t.csv.gz", table(expected).rstrip("\n"))  # a last line may lack its end
+    put(tmp_path / "t.csv.gz", table(expected).rstrip("\n"))  # the last line may lack a line break
     np.testing.assert_array_equal(ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64, 20), expected)
-    kept = ogb_csv.categories(tmp_path / "t.csv.gz", (39, 40), 20)
-    np.testing.assert_array_equal(kept, expected)
-    assert kept.dtype == np.uint8
+    categories = ogb_csv.categories(tmp_path / "t.csv.gz", (39, 40), 20)
+    np.testing.assert_array_equal(categories, expected)
+    assert categories.dtype == np.uint8
     fails(lambda: ogb_csv.categories(tmp_path / "t.csv.gz", (39, 33), 20), "row 17: 33 is outside")
     reader = ogb_csv.Rows(tmp_path / "t.csv.gz", 2, np.int64, 20)
     np.testing.assert_array_equal(np.concatenate([reader.take(n) for n in (0, 7, 1, 0, 12, 0)]), expected)
 
 
-def test_a_piece_beyond_the_end_and_rows_that_are_left_over(tmp_path: Path) -> None:
+def test_too_few_or_too_many_rows_are_reported(tmp_path: Path) -> None:
     put(tmp_path / "t.csv.gz", "1\n2\n3\n")
     fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 4).take(4), "has 3 rows", "imply 4")
     fails(lambda: ogb_csv.Rows(tmp_path / "t.csv.gz", 1, np.int64, 2).take(2), "has 3 rows", "imply 2")
 
 
-def test_fault_in_a_later_block_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_in_later_block_names_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ogb_csv, "BLOCK", 4)
     put(tmp_path / "t.csv.gz", "1,1\n2,2\n3,3\n4,x\n5,5\n")
     fails(lambda: ogb_csv.numbers(tmp_path / "t.csv.gz", 2, np.int64), "row 4: 'x' is not an integer")

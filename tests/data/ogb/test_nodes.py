@@ -1,4 +1,4 @@
-"""OGB's node sets, against OGB's own reader and Evaluator."""
+"""OGB's node datasets, against OGB's own reader and Evaluator."""
 
 import os
 import shutil
@@ -25,24 +25,25 @@ DATA = os.environ.get("GT_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="GT_DATA names no folder with real data")
 RELEASE = {"ogbn-arxiv": 1, "ogbn-products": 1, "ogbn-proteins": 1, "ogbn-mag": 2}
 SPLITS = {"ogbn-arxiv": "time", "ogbn-products": "sales_ranking", "ogbn-proteins": "species", "ogbn-mag": "time"}
-EDGES = np.array([[0, 1], [1, 0], [2, 1], [2, 2], [4, 0], [4, 0]])  # both directions, a self-loop, one twice; 3 alone
+# both directions, a self-loop, a duplicate; node 3 is isolated
+EDGES = np.array([[0, 1], [1, 0], [2, 1], [2, 2], [4, 0], [4, 0]])
 
 
 def write(name: str, root: Path) -> Path:
     """A dataset of five nodes in OGB's layout."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     folder = root / name.replace("-", "_")
     raw, split = folder / "raw", folder / "split" / SPLITS[name]
-    edges, feats, labels = raw, raw, raw
+    edges, features, labels = raw, raw, raw
     if name == "ogbn-mag":
-        edges, feats = raw / "relations" / "paper___cites___paper", raw / "node-feat" / "paper"
+        edges, features = raw / "relations" / "paper___cites___paper", raw / "node-feat" / "paper"
         labels, split = raw / "node-label" / "paper", split / "paper"
         put(raw / "num-node-dict.csv.gz", "author,paper\n2,5\n")
         put(raw / "triplet-type-list.csv.gz", "paper,cites,paper\n")
         put(split.parent / "nodetype-has-split.csv.gz", "author,paper\nFalse,True\n")
         put(raw / "nodetype-has-feat.csv.gz", "author,paper\nFalse,True\n")
         put(edges / "edge_reltype.csv.gz", table(np.zeros(6, int)))
-        put(feats / "node_year.csv.gz", table(np.arange(5) + 2000))
+        put(features / "node_year.csv.gz", table(np.arange(5) + 2000))
     else:
         put(raw / "num-node-list.csv.gz", "5\n")
         put(raw / "node_year.csv.gz", table(np.arange(5) + 2000))
@@ -51,18 +52,18 @@ def write(name: str, root: Path) -> Path:
     put(edges / "num-edge-list.csv.gz", "6\n")
     put(edges / "edge.csv.gz", table(EDGES))
     if name == "ogbn-proteins":
-        put(raw / "edge-feat.csv.gz", table(draw.random((6, 8)).round(3)))
-        put(raw / "node-label.csv.gz", table(draw.integers(0, 2, (5, 112))))
+        put(raw / "edge-feat.csv.gz", table(rng.random((6, 8)).round(3)))
+        put(raw / "node-label.csv.gz", table(rng.integers(0, 2, (5, 112))))
     else:
-        put(feats / "node-feat.csv.gz", table(draw.normal(size=(5, ogb_nodes.FLOATS[name])).round(4)))
+        put(features / "node-feat.csv.gz", table(rng.normal(size=(5, ogb_nodes.FLOATS[name])).round(4)))
         put(labels / "node-label.csv.gz", table(np.array([0, 3, 1, 2, 3])))
     for part, ids in {"train": [4, 0], "valid": [1, 3], "test": [2]}.items():
         put(split / f"{part}.csv.gz", table(ids))
     return folder
 
 
-def theirs(name: str, folder: Path) -> dict:
-    """What OGB reads."""
+def read_with_ogb(name: str, folder: Path) -> dict:
+    """The graph from OGB's own reader."""
     if name == "ogbn-mag":
         graph = read_csv_heterograph_raw(str(folder / "raw"), additional_node_files=["node_year"])[0]
         key = ("paper", "cites", "paper")
@@ -70,25 +71,25 @@ def theirs(name: str, folder: Path) -> dict:
     return read_csv_graph_raw(str(folder / "raw"), add_inverse_edge=name in ("ogbn-products", "ogbn-proteins"))[0]
 
 
-def same_as_ogb(name: str, root: Path, undirected: bool = True) -> None:
-    """Edges, features, labels and split are what OGB's own reader makes of the same files."""
+def assert_matches_ogb(name: str, root: Path, undirected: bool = True) -> None:
+    """Assert that edges, features, labels and split equal those of OGB's own reader on the same files."""
     folder = root / name.replace("-", "_")
-    graphs, other = ogb_nodes.build(name, root, undirected), theirs(name, folder)
-    edges = other["edge_index"]
+    graphs, reference = ogb_nodes.build(name, root, undirected), read_with_ogb(name, folder)
+    edges = reference["edge_index"]
     if name == "ogbn-proteins":
-        mine = np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]
-        expected = np.c_[edges.T, other["edge_feat"].astype(np.float32)]
-        np.testing.assert_array_equal(mine[np.lexsort(mine.T)], expected[np.lexsort(expected.T)])
+        actual = np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]
+        expected = np.c_[edges.T, reference["edge_feat"].astype(np.float32)]
+        np.testing.assert_array_equal(actual[np.lexsort(actual.T)], expected[np.lexsort(expected.T)])
         nodes = int(graphs.node_ptr[-1])
         for node in range(nodes):
-            at_node = other["edge_feat"][edges[1] == node]
-            mean = at_node.mean(0) if len(at_node) else np.zeros(8)
+            incoming = reference["edge_feat"][edges[1] == node]
+            mean = incoming.mean(0) if len(incoming) else np.zeros(8)
             np.testing.assert_allclose(graphs.nodes["x"][node], mean, atol=1e-6)
     else:
         if undirected or name == "ogbn-products":
             edges = np.unique(np.concatenate([edges, edges[::-1]], 1), axis=1)
         np.testing.assert_array_equal(graphs.edge_index, edges[:, np.lexsort(edges)])
-        np.testing.assert_array_equal(graphs.nodes["x"], other["node_feat"].astype(np.float32))
+        np.testing.assert_array_equal(graphs.nodes["x"], reference["node_feat"].astype(np.float32))
     order = np.lexsort(graphs.edge_index)
     np.testing.assert_array_equal(graphs.edge_index[:, order], graphs.edge_index)
     assert graphs.edge_ptr.tolist() == [0, graphs.edge_index.shape[1]]
@@ -101,26 +102,26 @@ def same_as_ogb(name: str, root: Path, undirected: bool = True) -> None:
 
 
 @pytest.mark.parametrize("name", RELEASE)
-def test_five_nodes_as_ogb_reads_them(name, tmp_path):
+def test_small_dataset_matches_ogb(name, tmp_path):
     write(name, tmp_path)
-    same_as_ogb(name, tmp_path)
+    assert_matches_ogb(name, tmp_path)
 
 
-def test_citations_may_stay_directed(tmp_path):
+def test_directed_edges_match_ogb(tmp_path):
     write("ogbn-arxiv", tmp_path)
-    same_as_ogb("ogbn-arxiv", tmp_path, undirected=False)
-    one, other = (NodeData(OGBNodes("ogbn-arxiv", str(tmp_path), undirected=way)) for way in (True, False))
-    assert one.source.key() != other.source.key()
+    assert_matches_ogb("ogbn-arxiv", tmp_path, undirected=False)
+    both, one = (NodeData(OGBNodes("ogbn-arxiv", str(tmp_path), undirected=undirected)) for undirected in (True, False))
+    assert both.source.key() != one.source.key()
 
 
 @needs_data
 @pytest.mark.parametrize("name", ["ogbn-arxiv", "ogbn-proteins"])
-def test_miniatures_as_ogb_reads_them(name):
-    same_as_ogb(name, Path(DATA or "", "ogb_mini"))
+def test_real_dataset_matches_ogb(name):
+    assert_matches_ogb(name, Path(DATA or "", "ogb_mini"))
 
 
 @needs_data
-def test_schema_and_batches_of_a_miniature(tmp_path):
+def test_schema_and_batches_of_real_proteins(tmp_path):
     shutil.copytree(Path(DATA or "", "ogb_mini", "ogbn_proteins"), tmp_path / "ogbn_proteins")
     data = NodeData(OGBNodes("ogbn-proteins", str(tmp_path)))
     data.open([])
@@ -136,26 +137,26 @@ def test_schema_and_batches_of_a_miniature(tmp_path):
     assert batch.edge_attr.shape == (1200, 8)
 
 
-def test_accuracy_is_ogbs_own_and_passes_over_other_nodes():
-    draw = torch.Generator().manual_seed(0)
-    scores, target = torch.randn(50, 40, generator=draw), torch.randint(0, 40, (50,), generator=draw)
+def test_accuracy_matches_evaluator_and_ignores_unlabelled():
+    generator = torch.Generator().manual_seed(0)
+    scores, target = torch.randn(50, 40, generator=generator), torch.randint(0, 40, (50,), generator=generator)
     scores[:20, :].scatter_(1, target[:20, None], 9.0)
-    split = torch.rand(50, generator=draw) < 0.6
+    labelled = torch.rand(50, generator=generator) < 0.6
     metric = OGBNodeMetric("ogbn-arxiv")
     for rows in (slice(0, 31), slice(31, 50)):
-        metric.update(scores[rows], torch.where(split, target, UNLABELLED)[rows])
-    answer = {"y_true": target[split, None], "y_pred": scores[split].argmax(1, keepdim=True)}
+        metric.update(scores[rows], torch.where(labelled, target, UNLABELLED)[rows])
+    inputs = {"y_true": target[labelled, None], "y_pred": scores[labelled].argmax(1, keepdim=True)}
     assert metric.measure == "acc"
-    assert float(metric.compute()) == pytest.approx(Evaluator("ogbn-arxiv").eval(answer)["acc"])
+    assert float(metric.compute()) == pytest.approx(Evaluator("ogbn-arxiv").eval(inputs)["acc"])
     metric.reset()
     metric.update(scores, torch.full((50,), UNLABELLED))
     assert metric.compute().isnan()
 
 
-def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
-    draw = torch.Generator().manual_seed(0)
-    scores = torch.randn(60, 112, generator=draw)
-    target = (torch.rand(60, 112, generator=draw) < 0.4).float()
+def test_roc_auc_matches_evaluator_and_ignores_unlabelled():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(60, 112, generator=generator)
+    target = (torch.rand(60, 112, generator=generator) < 0.4).float()
     target[:30] = torch.nan
     metric = OGBNodeMetric("ogbn-proteins")
     metric.update(scores, target)
@@ -163,11 +164,11 @@ def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
     assert float(metric.compute()) == pytest.approx(expected)
     metric.reset()
     metric.update(scores[:31], target[:31])
-    assert metric.compute().isnan()  # one class in every task
+    assert metric.compute().isnan()  # a single class in every task
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "text", "said"),
+    ("name", "part", "text", "message"),
     [
         ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5 + "0,5\n", "row 6: 5 is not a node of the graph"),
         ("ogbn-arxiv", "raw/edge.csv.gz", "0,1\n" * 5, "has 5 rows"),
@@ -177,12 +178,12 @@ def test_roc_auc_is_ogbs_own_and_passes_over_other_nodes():
         ("ogbn-proteins", "raw/node-label.csv.gz", (",".join(["3"] * 112) + "\n") * 5, "row 1: 3.0 is neither 0 nor 1"),
     ],
 )
-def test_a_malformed_file_is_named(name, part, text, said, tmp_path):
+def test_malformed_file_is_reported(name, part, text, message, tmp_path):
     put(write(name, tmp_path) / part, text)
-    fails(lambda: ogb_nodes.build(name, tmp_path), part, said)
+    fails(lambda: ogb_nodes.build(name, tmp_path), part, message)
 
 
-def test_what_is_missing_or_unknown_is_one_line(tmp_path):
+def test_missing_file_or_unsupported_dataset_is_reported(tmp_path):
     folder = write("ogbn-mag", tmp_path)
     (folder / ogb_nodes.PAPERS["edge"]).unlink()
     fails(lambda: ogb_nodes.build("ogbn-mag", tmp_path), "edge.csv.gz is missing")

@@ -1,4 +1,4 @@
-"""Getting a dataset of OGB, from servers that are slow, wrong or not there."""
+"""Downloading OGB datasets, also from servers that are slow, faulty or unreachable, and locating their files."""
 
 import http.server
 import shutil
@@ -27,13 +27,13 @@ RAW = ("num-node-list", "num-edge-list", "node-feat", "edge", "edge-feat", "grap
 
 
 @pytest.mark.parametrize("part", [*RAW, *ogb_download.SPLITS])
-def test_missing_file(root: Path, part: str) -> None:
+def test_missing_file_is_reported(root: Path, part: str) -> None:
     path = ogb_download.files("ogbg-molhiv", root / "ogbg_molhiv")[part]
     path.unlink()
     fails(lambda: molecules("ogbg-molhiv", root), f"{path} is missing", "data.root")
 
 
-def test_another_release(root: Path) -> None:
+def test_older_release_is_reported(root: Path) -> None:
     (root / "ogbg_molhiv" / "RELEASE_v1.txt").rename(root / "ogbg_molhiv" / "RELEASE_v0.txt")
     fails(lambda: molecules("ogbg-molhiv", root), "RELEASE_v1.txt is missing", "older release", "data.root")
 
@@ -42,24 +42,24 @@ MINI = ("ogbg-molhiv", "ogbg-ppa", "ogbg-code2", "ogbn-arxiv", "ogbn-proteins", 
 
 
 @pytest.mark.parametrize("name", MINI)
-def test_files_are_all_that_a_dataset_of_any_level_has(real_data: Path, name: str) -> None:
+def test_files_lists_every_file_of_a_dataset(real_data: Path, name: str) -> None:
     folder = ogb_download.locate(name, real_data / "ogb_mini")
-    unread = {"mol.csv.gz", "split_dict_np2.pt", f"RELEASE_v{ogb_catalogue.metadata(name)['version']}.txt"}
-    there = {path for path in folder.rglob("*") if path.is_file() and path.name not in unread}
-    assert set(ogb_download.files(name, folder).values()) == there
+    ignored = {"mol.csv.gz", "split_dict_np2.pt", f"RELEASE_v{ogb_catalogue.metadata(name)['version']}.txt"}
+    present = {path for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
+    assert set(ogb_download.files(name, folder).values()) == present
 
 
-def test_the_file_of_species_has_two_names(tmp_path: Path) -> None:
+def test_species_file_under_either_name(tmp_path: Path) -> None:
     raw = tmp_path / "ogbn_proteins" / "raw"
     raw.mkdir(parents=True)
-    found = ogb_download.files("ogbn-proteins", tmp_path / "ogbn_proteins")
-    assert found["node_species"] == raw / "node_species.csv.gz"
+    files = ogb_download.files("ogbn-proteins", tmp_path / "ogbn_proteins")
+    assert files["node_species"] == raw / "node_species.csv.gz"
     (raw / "species.csv.gz").touch()
     assert ogb_download.files("ogbn-proteins", tmp_path / "ogbn_proteins")["node_species"] == raw / "species.csv.gz"
 
 
-def test_facts_of_every_level() -> None:
-    levels = {name: facts["level"] for name, facts in ogb_catalogue.catalogue().items()}
+def test_catalogue_has_datasets_of_every_level() -> None:
+    levels = {name: info["level"] for name, info in ogb_catalogue.catalogue().items()}
     assert (levels["ogbg-code2"], levels["ogbn-mag"], levels["ogbl-ddi"]) == ("graph", "node", "link")
     for name in levels:
         assert ogb_download.files(name, Path("x"))
@@ -69,31 +69,31 @@ def test_facts_of_every_level() -> None:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one answer, whatever is asked."""
+    """Gives the same answer to every request."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.body = b""
         self.headers: dict[str, str] = {}
         self.stall = threading.Event()
-        self.asked = 0
+        self.requests = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/hiv.zip"
 
 
-class Answer(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked += 1
+        self.server.requests += 1
         self.send_response(200)
         for name, value in {"Content-Length": str(len(self.server.body)), **self.server.headers}.items():
             if value:
                 self.send_header(name, value)
         self.end_headers()
-        if self.server.stall.is_set() and self.server.asked > 1:
+        if self.server.stall.is_set() and self.server.requests > 1:
             self.wfile.write(self.server.body[:10])
             self.wfile.flush()
             threading.Event().wait(1)
@@ -106,51 +106,51 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on this machine that OGB's facts name as the source of ogbg-molhiv; it has a good archive."""
-    packed = tmp_path_factory.mktemp("packed")
-    write(packed / "hiv", [0, 1, 1, 0])
-    archive = shutil.make_archive(str(packed / "archive"), "zip", packed, "hiv")
-    with Server() as found:
-        found.body = Path(archive).read_bytes()
+    """A local server with a valid archive, to which the URL of ogbg-molhiv in OGB's metadata points."""
+    folder = tmp_path_factory.mktemp("packed")
+    write(folder / "hiv", [0, 1, 1, 0])
+    archive = shutil.make_archive(str(folder / "archive"), "zip", folder, "hiv")
+    with Server() as server:
+        server.body = Path(archive).read_bytes()
         real = ogb_catalogue.catalogue()
-        known = real | {"ogbg-molhiv": real["ogbg-molhiv"] | {"url": found.url}}
-        monkeypatch.setattr(ogb_catalogue, "catalogue", lambda: known)
+        patched = real | {"ogbg-molhiv": real["ogbg-molhiv"] | {"url": server.url}}
+        monkeypatch.setattr(ogb_catalogue, "catalogue", lambda: patched)
         monkeypatch.setenv("no_proxy", "*")
         monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked a question"))
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield found
-        found.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def left_in(root: Path) -> list[str]:
+def remaining_files(root: Path) -> list[str]:
     return [path.name for path in root.iterdir() if path.suffix != ".lock"]
 
 
-def test_download(server: Server, tmp_path: Path) -> None:
+def test_download_into_new_folder(server: Server, tmp_path: Path) -> None:
     root = tmp_path / "new"
     before = socket.getdefaulttimeout()
     assert ogb_download.locate("ogbg-molhiv", root) == root / "ogbg_molhiv"
     same_as_ogb("ogbg-molhiv", root)
-    assert left_in(root) == ["ogbg_molhiv"]
+    assert remaining_files(root) == ["ogbg_molhiv"]
     assert socket.getdefaulttimeout() == before
-    asked = server.asked
+    requests = server.requests
     ogb_download.locate("ogbg-molhiv", root)
-    assert server.asked == asked
+    assert server.requests == requests
 
 
-def test_download_replaces_what_a_failed_one_left(server: Server, tmp_path: Path) -> None:
+def test_download_replaces_remains_of_failed_one(server: Server, tmp_path: Path) -> None:
     (tmp_path / "ogbg_molhiv" / "raw").mkdir(parents=True)
     same_as_ogb("ogbg-molhiv", ogb_download.locate("ogbg-molhiv", tmp_path).parent)
 
 
-def test_several_processes_download_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched, real = [], ogb_download.download_url
+def test_concurrent_calls_download_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls, original = [], ogb_download.download_url
 
     def download(url: str, folder: str) -> str:
-        fetched.append(url)
-        return real(url, folder)
+        urls.append(url)
+        return original(url, folder)
 
     monkeypatch.setattr(ogb_download, "download_url", download)
     threads = [threading.Thread(target=ogb_download.locate, args=("ogbg-molhiv", tmp_path)) for _ in range(4)]
@@ -158,12 +158,12 @@ def test_several_processes_download_once(server: Server, tmp_path: Path, monkeyp
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(fetched) == 1
-    assert left_in(tmp_path) == ["ogbg_molhiv"]
+    assert len(urls) == 1
+    assert remaining_files(tmp_path) == ["ogbg_molhiv"]
 
 
-def test_no_network(server: Server, tmp_path: Path) -> None:
-    with socket.socket() as closed:  # bound and not listening: a connection is refused
+def test_refused_connection_is_reported(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as closed:  # bound but not listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/hiv.zip"
         ogb_catalogue.catalogue()["ogbg-molhiv"]["url"] = url
@@ -173,7 +173,7 @@ def test_no_network(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_room_for_what_will_be_built(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_check_includes_store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**21 + 2 * len(server.body)))
     fails(
@@ -182,63 +182,61 @@ def test_room_for_what_will_be_built(server: Server, tmp_path: Path, monkeypatch
         "2 are free",
         "larger disk",
     )
-    assert left_in(tmp_path) == []
+    assert remaining_files(tmp_path) == []
     ogb_download.locate("ogbg-molhiv", tmp_path, store_bytes=2**20)
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "page", "other", "incomplete", "no size", "stalled", "disk", "short"])
+@pytest.mark.parametrize("fault", ["truncated", "page", "other", "incomplete", "no size", "stalled", "disk", "short"])
 def test_failed_download_leaves_nothing(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    says = [str(tmp_path)]
-    if spoil == "truncated":
+    messages = [str(tmp_path)]
+    if fault == "truncated":
         server.body = server.body[:-100]
-        says += ["not a zip file"]
-    elif spoil == "page":
+        messages += ["not a zip file"]
+    elif fault == "page":
         server.body = b"<html>please log in</html>"
-        says += ["not a zip file"]
-    elif spoil in ("other", "incomplete"):
+        messages += ["not a zip file"]
+    elif fault in ("other", "incomplete"):
         path = tmp_path / "other.zip"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("hiv/raw/num-node-list.csv.gz" if spoil == "incomplete" else "readme", b"x")
+            archive.writestr("hiv/raw/num-node-list.csv.gz" if fault == "incomplete" else "readme", b"x")
         server.body = path.read_bytes()
         path.unlink()
-        says += ["lacks hiv/raw/num-" + ("edge" if spoil == "incomplete" else "node")]
-    elif spoil == "no size":
+        messages += ["lacks hiv/raw/num-" + ("edge" if fault == "incomplete" else "node")]
+    elif fault == "no size":
         server.headers = {"Content-Length": ""}
-        says += ["does not report its size"]
-    elif spoil == "stalled":
+        messages += ["does not report its size"]
+    elif fault == "stalled":
         server.stall.set()
         monkeypatch.setattr(ogb_download, "TIMEOUT", 0.2)
-        says += ["timed out"]
-    elif spoil == "disk":
+        messages += ["timed out"]
+    elif fault == "disk":
         usage = namedtuple("usage", "free")
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2 * len(server.body) - 1))
-        says += ["MiB", "data.root"]
+        messages += ["MiB", "data.root"]
     else:
-        server.headers = {"Content-Length": str(len(server.body) + 5)}  # the connection ends before that
+        server.headers = {"Content-Length": str(len(server.body) + 5)}  # the connection closes before that
         server.body = server.body[:200]
     before = socket.getdefaulttimeout()
-    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path), *says)
-    assert left_in(tmp_path) == []
+    fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path), *messages)
+    assert remaining_files(tmp_path) == []
     assert socket.getdefaulttimeout() == before
 
 
-def test_root_that_is_a_file(server: Server, tmp_path: Path) -> None:
+def test_root_must_not_be_a_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(lambda: ogb_download.locate("ogbg-molhiv", tmp_path / "file"), "data.root")
 
 
-def test_interrupted_download_stays_an_interruption(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keyboard_interrupt_is_not_swallowed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object) -> str:
         try:
             raise KeyboardInterrupt
-        except:  # noqa: E722  OGB's code catches everything
+        except:  # noqa: E722  OGB's code has a bare except
             raise RuntimeError("Stopped downloading due to interruption.")  # noqa: B904
 
     monkeypatch.setattr(ogb_download, "download_url", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ogb_download.locate("ogbg-molhiv", tmp_path)
-    assert left_in(tmp_path) == []
+    assert remaining_files(tmp_path) == []
