@@ -1,4 +1,4 @@
-"""The data module for targets at the nodes of one graph, and a run through Lightning's trainer."""
+"""The data module for node targets on one graph: sampled batches, exact evaluation, training with Lightning."""
 
 from functools import partial
 from pathlib import Path
@@ -33,21 +33,21 @@ from tests.data.modules import over
 NODES = 300
 
 
-def made(binary: bool = False) -> Graphs:
-    """A graph whose nodes are of the class that most of their neighbours' features tell."""
-    draw = np.random.default_rng(0)
-    group = draw.integers(0, 3, NODES)
-    ends = draw.integers(0, NODES, (2, 6 * NODES))
-    ends = ends[:, (group[ends[0]] == group[ends[1]]) | (draw.random(ends.shape[1]) < 0.1)]
-    x = (2 * np.eye(3)[group] + draw.normal(size=(NODES, 3))).astype(np.float32)
-    order = draw.permutation(NODES - 20)
-    labels = np.where(draw.random((NODES, 2)) < 0.2, np.nan, np.eye(3)[group][:, :2]).astype(np.float32)
+def make_graph(binary: bool = False) -> Graphs:
+    """A random graph in which most neighbours share a class, and noisy features indicate the class."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, NODES)
+    ends = rng.integers(0, NODES, (2, 6 * NODES))
+    ends = ends[:, (classes[ends[0]] == classes[ends[1]]) | (rng.random(ends.shape[1]) < 0.1)]
+    x = (2 * np.eye(3)[classes] + rng.normal(size=(NODES, 3))).astype(np.float32)
+    order = rng.permutation(NODES - 20)
+    labels = np.where(rng.random((NODES, 2)) < 0.2, np.nan, np.eye(3)[classes][:, :2]).astype(np.float32)
     return Graphs(
         node_ptr=pointers(np.array([NODES])),
         edge_ptr=pointers(np.array([ends.shape[1]])),
         edge_index=ends,
-        nodes={"x": x, "y": labels if binary else group, "extra": x[:, :1]},
-        edges={"edge_attr": draw.random((ends.shape[1], 2)).astype(np.float32)},
+        nodes={"x": x, "y": labels if binary else classes, "extra": x[:, :1]},
+        edges={"edge_attr": rng.random((ends.shape[1], 2)).astype(np.float32)},
         splits={"train": np.sort(order[:150]), "valid": order[150:220], "test": order[220:]},
         schema=Schema(
             node_floats=3, edge_floats=2, level="node", max_nodes=NODES,
@@ -56,7 +56,7 @@ def made(binary: bool = False) -> Graphs:
     ).sort_edges()  # fmt: skip
 
 
-class Made(Source):
+class RandomGraph(Source):
     name = "made"
 
     def __init__(self, folder: Path, binary: bool = False):
@@ -66,11 +66,11 @@ class Made(Source):
         return {"binary": self.binary}
 
     def build(self) -> Graphs:
-        return made(self.binary)
+        return make_graph(self.binary)
 
 
-def opened(folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", **options: Any) -> NodeData:
-    data: NodeData = over(NodeData, Made, folder, **{"chunk": 500} | options, sampler=sampler, evaluate=evaluate)
+def open_data(folder: Path, sampler: Sampler | None = None, evaluate: Any = "full", **options: Any) -> NodeData:
+    data: NodeData = over(NodeData, RandomGraph, folder, **{"chunk": 500} | options, sampler=sampler, evaluate=evaluate)
     data.open([])
     return data
 
@@ -91,68 +91,68 @@ def network(data: NodeData, mask=Hops(1)) -> GraphTransformer:  # noqa: B008
 
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("binary", [False, True])
-def test_batches_are_parts_of_the_graph_with_targets_at_the_roots_of_the_split(make, binary, tmp_path):
-    data, graphs = over(NodeData, Made, tmp_path, sampler=make(), chunk=500, binary=binary), made(binary)
+def test_batches_are_subgraphs_with_targets_at_roots(make, binary, tmp_path):
+    data, graphs = over(NodeData, RandomGraph, tmp_path, sampler=make(), chunk=500, binary=binary), make_graph(binary)
     data.open([RandomWalk(3)])
     walks = RandomWalk(3).compute(graphs)["random_walk"]
-    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
-    rooted = []
+    index = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+    roots = []
     for batch in data.loader("train"):
-        nodes = np.array([numbers[tuple(row)] for row in batch.x.numpy()])
+        nodes = np.array([index[tuple(row)] for row in batch.x.numpy()])
         assert (np.diff(nodes) > 0).all()
         assert batch.ptr.tolist() == [0, len(nodes)]
         assert (batch.rowptr[1:] >= batch.rowptr[:-1]).all()
         torch.testing.assert_close(batch.extras["extra"][:, 0], batch.x[:, 0])
         np.testing.assert_allclose(batch.extras["random_walk"].numpy(), walks[nodes], rtol=2**-11, atol=1e-7)
-        # each edge of the batch, with its features, is one of the graph
-        mine = np.c_[nodes[batch.edge_index.numpy()].T, batch.edge_attr.numpy()]
-        theirs = {tuple(row) for row in np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]}
-        assert {tuple(row) for row in mine} <= theirs
+        # each edge of the batch, with its features, is an edge of the graph
+        actual = np.c_[nodes[batch.edge_index.numpy()].T, batch.edge_attr.numpy()]
+        allowed = {tuple(row) for row in np.c_[graphs.edge_index.T, graphs.edges["edge_attr"]]}
+        assert {tuple(row) for row in actual} <= allowed
         y = batch.y.numpy()
-        known = (~np.isnan(y)).any(1) if binary else y != UNLABELLED
-        np.testing.assert_array_equal(y[known], graphs.nodes["y"][nodes[known]])
-        rooted += nodes[known].tolist()
+        at_roots = (~np.isnan(y)).any(1) if binary else y != UNLABELLED
+        np.testing.assert_array_equal(y[at_roots], graphs.nodes["y"][nodes[at_roots]])
+        roots += nodes[at_roots].tolist()
     train = graphs.splits["train"]
     labelled = train[~np.isnan(graphs.nodes["y"][train]).all(1)] if binary else train
-    assert sorted(rooted) == labelled.tolist()
+    assert sorted(roots) == labelled.tolist()
     assert len(data.dataset("train")) == 150
     torch.testing.assert_close(data.targets("train").numpy(), graphs.nodes["y"][train], equal_nan=True)
 
 
-@pytest.mark.parametrize("what", ["smooth", "messages", "sums"])
-def test_drawn_edges_estimate_the_sums_over_all_without_bias(what, tmp_path):
-    """Else a layer would be evaluated on other sums than it was trained on, and a node at the rim would weigh most."""
+@pytest.mark.parametrize("operation", ["smooth", "messages", "sums"])
+def test_sums_over_sampled_edges_are_unbiased(operation, tmp_path):
+    """Otherwise a layer would be evaluated on other sums than in training, and outermost nodes would weigh most."""
 
-    def read(batch: GraphBatch) -> torch.Tensor:
-        if what == "smooth":
+    def apply(batch: GraphBatch) -> torch.Tensor:
+        if operation == "smooth":
             return smooth(batch.x, batch)
-        return sum_of_messages(batch.x, batch.edge_attr @ torch.ones(2, 3) if what == "messages" else None, batch)
+        return sum_of_messages(batch.x, batch.edge_attr @ torch.ones(2, 3) if operation == "messages" else None, batch)
 
-    data, graphs = opened(tmp_path, Neighbours([3, 2], 40)), made()
-    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
-    whole = read(SingleGraph(graphs).batch(None))
+    data, graphs = open_data(tmp_path, Neighbours([3, 2], 40)), make_graph()
+    index = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+    exact = apply(SingleGraph(graphs).batch(None))
     total, squares, count = torch.zeros(NODES, 3), torch.zeros(NODES, 3), torch.zeros(NODES, 1)
     loader = data.loader("train")
     for _ in range(150):
         for batch in loader:
-            nodes = torch.tensor([numbers[tuple(row)] for row in batch.x.numpy()])
+            nodes = torch.tensor([index[tuple(row)] for row in batch.x.numpy()])
             roots = (batch.y != UNLABELLED).nonzero()[:, 0]
-            values = read(batch)[roots]
+            values = apply(batch)[roots]
             total.index_add_(0, nodes[roots], values)
             squares.index_add_(0, nodes[roots], values.square())
             count.index_add_(0, nodes[roots], torch.ones(len(roots), 1))
         loader.sampler.set_epoch(loader.sampler.epoch + 1)
-    known = count[:, 0] > 0
-    mean, n = total[known] / count[known], count[known]
-    error = ((squares[known] / n - mean.square()).clamp(min=0) / n).sqrt()
-    assert int(known.sum()) == 150
-    assert ((mean - whole[known]).abs() <= 5 * error + 1e-4).all()
-    assert error.max() > 0.01  # some nodes read more than three
+    sampled = count[:, 0] > 0
+    mean, n = total[sampled] / count[sampled], count[sampled]
+    error = ((squares[sampled] / n - mean.square()).clamp(min=0) / n).sqrt()
+    assert int(sampled.sum()) == 150
+    assert ((mean - exact[sampled]).abs() <= 5 * error + 1e-4).all()
+    assert error.max() > 0.01  # some nodes have more than three neighbours
 
 
-def test_all_edges_drawn_are_the_graph_itself(tmp_path):
-    data, graphs = opened(tmp_path, Neighbours([None, None], 40)), made()
-    numbers = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
+def test_unlimited_fanout_gives_exact_outputs(tmp_path):
+    data, graphs = open_data(tmp_path, Neighbours([None, None], 40)), make_graph()
+    index = {tuple(row): node for node, row in enumerate(graphs.nodes["x"])}
     torch.manual_seed(0)
     block = partial(ParallelBlock, local=GCN)
     net = GraphTransformer(data.schema, 16, 2, block, head=partial(Head, hidden=0)).eval()
@@ -160,40 +160,40 @@ def test_all_edges_drawn_are_the_graph_itself(tmp_path):
         expected = net(SingleGraph(graphs).batch(None))
         for batch in data.loader("train"):
             roots = (batch.y != UNLABELLED).nonzero()[:, 0]
-            nodes = [numbers[tuple(row)] for row in batch.x[roots].numpy()]
+            nodes = [index[tuple(row)] for row in batch.x[roots].numpy()]
             torch.testing.assert_close(net(batch)[roots], expected[nodes], rtol=1e-4, atol=1e-4)
 
 
-def test_epochs_differ_and_a_seed_gives_the_same_again(tmp_path):
-    data = opened(tmp_path, Neighbours([2], 40))
+def test_sampling_is_reproducible_and_varies_by_epoch(tmp_path):
+    data = open_data(tmp_path, Neighbours([2], 40))
 
-    def drawn(epoch: int, first: int = 0) -> list[torch.Tensor]:
+    def samples(epoch: int, first: int = 0) -> list[torch.Tensor]:
         steps = Steps(4, True, epoch=epoch, first=first)
         return [data.dataset("train")[request].x for request in steps]
 
-    one, again, other = drawn(0), drawn(0), drawn(1)
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not torch.equal(one[0], other[0])
-    resumed = drawn(0, first=3)
+    first_epoch, repeated, second_epoch = samples(0), samples(0), samples(1)
+    assert all(torch.equal(a, b) for a, b in zip(first_epoch, repeated, strict=True))
+    assert not torch.equal(first_epoch[0], second_epoch[0])
+    resumed = samples(0, first=3)
     assert len(resumed) == 1
-    assert torch.equal(resumed[0], one[3])
+    assert torch.equal(resumed[0], first_epoch[3])
 
 
 @pytest.mark.parametrize("evaluate", ["full", "sampled"])
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
-def test_several_processes_evaluate_each_node_once(make, evaluate, tmp_path):
-    data = opened(tmp_path, make(), evaluate)
+def test_ranks_evaluate_each_node_once(make, evaluate, tmp_path):
+    data = open_data(tmp_path, make(), evaluate)
     labels = []
     for rank in range(3):
-        order = data.batches("valid", rank=rank, world=3)
-        for request in order:
+        requests = data.batches("valid", rank=rank, world=3)
+        for request in requests:
             y = data.dataset("valid")[request].y
             labels += y[y != UNLABELLED].tolist()
     assert sorted(labels) == sorted(data.targets("valid").tolist())
 
 
-def test_exact_evaluation_is_of_the_whole_graph_in_chunks_and_shares_its_arrays(tmp_path):
-    data = opened(tmp_path, Neighbours([2], 40))
+def test_full_evaluation_is_chunked_and_shares_arrays(tmp_path):
+    data = open_data(tmp_path, Neighbours([2], 40))
     valid, test = (next(iter(data.loader(split))) for split in ("valid", "test"))
     assert isinstance(valid, WholeGraph)
     assert (valid.num_nodes, valid.chunk) == (NODES, 500)
@@ -206,18 +206,18 @@ def test_exact_evaluation_is_of_the_whole_graph_in_chunks_and_shares_its_arrays(
         torch.testing.assert_close(predict(net, valid), net(GraphBatch(**parts)), atol=1e-5, rtol=1e-5)
 
 
-def test_workers_draw_the_same_samples_and_leave_the_whole_graph_alone(tmp_path):
-    data = opened(tmp_path, Neighbours([2], 40))
-    alone = [batch.x for batch in data.loader("train")]
+def test_workers_draw_the_same_samples(tmp_path):
+    data = open_data(tmp_path, Neighbours([2], 40))
+    expected = [batch.x for batch in data.loader("train")]
     data.workers = 2
     assert [data.workers_for(split) for split in ("train", "valid")] == [2, 0]
-    for one, other in zip(data.loader("train"), alone, strict=True):
-        assert torch.equal(one.x, other)
+    for parallel, single in zip(data.loader("train"), expected, strict=True):
+        assert torch.equal(parallel.x, single)
 
 
 @pytest.mark.parametrize("mask", [Hops(2), Hops(1) | Expander(4)], ids=["hops", "expander"])
-def test_masks_see_the_sample(mask, tmp_path):
-    data = opened(tmp_path, Partition(4))
+def test_masks_are_computed_on_the_sample(mask, tmp_path):
+    data = open_data(tmp_path, Partition(4))
     data.readings = network(data, mask).readings
     for batch in data.loader("train"):
         (pairs,) = batch.memo.values()
@@ -225,8 +225,8 @@ def test_masks_see_the_sample(mask, tmp_path):
 
 
 @pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
-def test_training_learns(make, tmp_path):
-    data = opened(tmp_path, make())
+def test_training_reaches_accuracy(make, tmp_path):
+    data = open_data(tmp_path, make())
     measures, criterion = data.measures()
     task = Task(network(data), data.schema, measures, criterion, Optimisation(lr=1e-2, warmup=0), seed=0)
     trainer = pl.Trainer(
@@ -234,25 +234,25 @@ def test_training_learns(make, tmp_path):
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(task, datamodule=Feed(data))
-    found = trainer.test(task, datamodule=Feed(data), verbose=False)[0]
-    assert found["test/accuracy"] > 0.75  # a third at chance
+    scores = trainer.test(task, datamodule=Feed(data), verbose=False)[0]
+    assert scores["test/accuracy"] > 0.75  # chance is 1/3
 
 
-def test_a_mask_whose_weights_do_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
-    data = opened(tmp_path)
+def test_mask_that_exceeds_memory_is_rejected(tmp_path, monkeypatch):
+    data = open_data(tmp_path)
     batch = next(iter(data.loader("train")))
     demand = Demand(device="cpu", half=False, heads=4, channels=4)
     refuse_dense(batch, [(Complete(), demand), (Hops(1), demand)])
-    monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a million bytes
+    monkeypatch.setattr("os.sysconf", lambda name: 1000)  # a million bytes of memory
     refuse_dense(batch, [(Hops(1), demand)])
     with pytest.raises(UserError, match=r"90,000 pairs.*mask=one_hop"):
         refuse_dense(batch, [(Complete(), demand)])
 
 
-def test_several_graphs_are_refused(tmp_path):
-    class Two(Made):
+def test_several_graphs_are_rejected(tmp_path):
+    class Two(RandomGraph):
         def build(self) -> Graphs:
-            graphs = made()
+            graphs = make_graph()
             graphs.node_ptr = np.array([0, NODES, NODES])
             graphs.edge_ptr = np.array([0, graphs.edge_index.shape[1], graphs.edge_index.shape[1]])
             return graphs
@@ -260,13 +260,13 @@ def test_several_graphs_are_refused(tmp_path):
     with pytest.raises(UserError, match="2 graphs"):
         NodeData(Two(tmp_path)).open([])
     with pytest.raises(ValueError, match="chunk"):
-        NodeData(Made(tmp_path), chunk=0)
+        NodeData(RandomGraph(tmp_path), chunk=0)
 
 
-def test_it_is_said_that_neighbours_are_drawn_less_deep_than_the_network_reads(tmp_path):
-    data = opened(tmp_path, Neighbours([3, None], 40))
+def test_notice_if_sampling_is_shallower_than_network(tmp_path):
+    data = open_data(tmp_path, Neighbours([3, None], 40))
     assert depth_notice(data, network(data)) == ""
     deeper = GraphTransformer(data.schema, 16, 4, partial(ParallelBlock, local=GCN))
     assert "2 hops deep and the network has 4 layers" in depth_notice(data, deeper)
     assert "data.sampler.fanout=[3,null,null,null]" in depth_notice(data, deeper)
-    assert depth_notice(opened(tmp_path, Full()), deeper) == ""
+    assert depth_notice(open_data(tmp_path, Full()), deeper) == ""
