@@ -1,4 +1,4 @@
-"""Graphs that have broken encodings before, and ways to hand them to both halves of an encoding."""
+"""Graphs that have broken encodings before, as stored datasets and as batches."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def graph_of(nodes: int, pairs: Sequence[tuple[int, int]], directed: bool = Fals
 
 
 def random_graph(nodes: int, edges: int, seed: int) -> Data:
-    """Simple, undirected and connected: a random tree and some more edges."""
+    """A simple, undirected, connected graph: a random tree with additional edges."""
     rng = np.random.default_rng(seed)
     pairs = {(int(rng.integers(i)), i) for i in range(1, nodes)}
     pairs |= {(int(min(pair)), int(max(pair))) for pair in rng.integers(nodes, size=(edges, 2)) if pair[0] != pair[1]}
@@ -26,7 +26,7 @@ def random_graph(nodes: int, edges: int, seed: int) -> Data:
 
 
 def random_directed(nodes: int, edges: int, seed: int, simple: bool = True) -> Data:
-    """Edges of one direction; also self-loops and repeated edges where it need not be simple."""
+    """A directed graph; unless simple, with self-loops and repeated edges."""
     pairs = [(int(i), int(j)) for i, j in np.random.default_rng(seed).integers(nodes, size=(edges, 2))]
     if simple:
         pairs = sorted({(i, j) for i, j in pairs if i != j})
@@ -59,11 +59,12 @@ def pack(graphs: Sequence[Data]) -> Graphs:
 
 
 def per_graph(graphs: Sequence[Data], array: np.ndarray) -> list[np.ndarray]:
+    """The rows of each graph."""
     return np.split(array, np.cumsum([graph.num_nodes for graph in graphs])[:-1])
 
 
 def batch_of(graphs: Sequence[Data], *encodings: Encoding) -> GraphBatch:
-    """A batch with what the encodings precompute."""
+    """A batch with the precomputed arrays of the encodings."""
     batch = GraphBatch.from_data_list(graphs)
     for encoding in encodings:
         arrays = encoding.compute(pack(graphs))
@@ -72,5 +73,5 @@ def batch_of(graphs: Sequence[Data], *encodings: Encoding) -> GraphBatch:
 
 
 def relabelled(graph: Data, order: np.ndarray) -> Data:
-    """The same graph with node i called ``order[i]``."""
+    """The same graph with node i renumbered as ``order[i]``."""
     return Data(edge_index=torch.from_numpy(order)[graph.edge_index], num_nodes=graph.num_nodes)

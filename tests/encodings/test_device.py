@@ -1,4 +1,4 @@
-"""No encoding waits for its device: fake tensors have no values that anybody could wait for."""
+"""No encoding synchronises with its device: it runs on fake tensors, which have no values to wait for."""
 
 import pytest
 import torch
@@ -23,9 +23,9 @@ from tests.encodings.samples import AWKWARD, batch_of
     ],
     ids=lambda encoding: type(encoding).__name__,
 )
-def test_forward_asks_for_no_value(encoding):
+def test_forward_does_not_synchronise(encoding):
     batch, mask = batch_of(AWKWARD, encoding), Hops(1)
-    _ = mask(batch).dense_entry  # of which the loader takes care where a layer reads pairs
+    _ = mask(batch).dense_entry  # precomputed by the loader where a layer reads pairs
     with FakeTensorMode() as mode:
         batch = batch.apply(mode.from_tensor)
         module = encoding.module(32, Schema(max_nodes=90)).train()
@@ -40,7 +40,7 @@ def test_forward_asks_for_no_value(encoding):
             assert module.rotate(q, q, batch)[0].shape == q.shape
 
 
-def test_waiting_would_be_seen():
+def test_fake_tensors_detect_synchronisation():
     batch = batch_of(AWKWARD)
     with FakeTensorMode() as mode:
         batch = batch.apply(mode.from_tensor)

@@ -1,4 +1,4 @@
-"""Heat and resistance against NetworkX and scipy, node by node, and what reads them."""
+"""Heat kernel and resistance against NetworkX and SciPy, node by node, and models that read them."""
 
 from functools import partial
 
@@ -21,67 +21,71 @@ from tests.encodings.samples import AWKWARD, batch_of, graph_of, pack, per_graph
 from tests.graphs import random_batch
 
 GRAPHS = [*AWKWARD[:10], random_directed(9, 14, seed=2), random_directed(8, 20, seed=1, simple=False)]
-KINDS = [HeatKernel((0.5, 3.0), ("x", "p")), Resistance(("x", "p"))]
+ENCODINGS = [HeatKernel((0.5, 3.0), ("x", "p")), Resistance(("x", "p"))]
 
 
-def weighted(graph):
-    """The undirected NetworkX graph: an edge weighs as often as it is there, in its more frequent direction."""
+def weighted_graph(graph):
+    """The undirected NetworkX graph; edge weights count the repetitions in the more frequent direction."""
     count = np.zeros((graph.num_nodes, graph.num_nodes))
     for source, target in graph.edge_index.T.tolist():
         count[source, target] += source != target
     return nx.from_numpy_array(np.maximum(count, count.T))
 
 
-def heat(graph):
+def expected_heat(graph):
     laplacian = nx.normalized_laplacian_matrix(graph).toarray()
     return np.stack([expm(-t * laplacian) for t in (0.5, 3.0)], axis=-1)
 
 
-def resistances(graph):
+def expected_resistances(graph):
     out = np.zeros((len(graph), len(graph), 3))
-    for part in map(sorted, nx.connected_components(graph)):
-        inside = graph.subgraph(part)
-        inverse = np.linalg.pinv(nx.laplacian_matrix(inside, nodelist=part).toarray())
-        volume = sum(dict(inside.degree(weight="weight")).values())
-        for a, i in enumerate(part):
-            for b, j in enumerate(part):
-                r = nx.resistance_distance(inside, i, j, "weight", invert_weight=False) if i != j else 0.0
+    for component in map(sorted, nx.connected_components(graph)):
+        subgraph = graph.subgraph(component)
+        inverse = np.linalg.pinv(nx.laplacian_matrix(subgraph, nodelist=component).toarray())
+        volume = sum(dict(subgraph.degree(weight="weight")).values())
+        for a, i in enumerate(component):
+            for b, j in enumerate(component):
+                r = nx.resistance_distance(subgraph, i, j, "weight", invert_weight=False) if i != j else 0.0
                 out[i, j] = r, np.log1p(r * volume), inverse[a, b]
     return out
 
 
-TRUTH = dict(zip(KINDS, (heat, resistances), strict=True))
-kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+EXPECTED = dict(zip(ENCODINGS, (expected_heat, expected_resistances), strict=True))
+each_encoding = pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: type(encoding).__name__)
 
 
-@kinds
-def test_pairs_are_those_of_each_graph(kind):
-    batch, module = GraphBatch.from_data_list(GRAPHS), kind.module(kind.pair_channels, Schema())
+@each_encoding
+def test_pair_features_match_reference(encoding):
+    batch, module = GraphBatch.from_data_list(GRAPHS), encoding.module(encoding.pair_channels, Schema())
     nn.init.eye_(module.of_p.weight)
     rows = module.pairs(Complete()(batch))
-    expected = [TRUTH[kind](weighted(graph)).reshape(-1, kind.pair_channels) for graph in GRAPHS]
+    expected = [EXPECTED[encoding](weighted_graph(graph)).reshape(-1, encoding.pair_channels) for graph in GRAPHS]
     np.testing.assert_allclose(rows.detach(), np.concatenate(expected), atol=2e-5)
     for mask in (Hops(1), Hops(1) | VirtualNodes(1)):
-        wide = with_virtual_nodes(batch, mask.virtual_nodes)
-        some, (source, target) = module.pairs(mask(wide)), mask(wide).edges
-        virtual = torch.tensor([False]) if wide is batch else torch.isin(mask(wide).edges, wide.virtual).any(0)
-        assert not some[virtual.expand(len(some))].any()
+        augmented = with_virtual_nodes(batch, mask.virtual_nodes)
+        masked_rows, (source, target) = module.pairs(mask(augmented)), mask(augmented).edges
+        virtual = (
+            torch.tensor([False]) if augmented is batch else torch.isin(mask(augmented).edges, augmented.virtual).any(0)
+        )
+        assert not masked_rows[virtual.expand(len(masked_rows))].any()
         real = source == target
-        assert len(some[real & ~virtual.expand(len(some))]) == batch.num_nodes
+        assert len(masked_rows[real & ~virtual.expand(len(masked_rows))]) == batch.num_nodes
 
 
-@kinds
-def test_nodes_are_those_of_each_graph(kind):
-    for graph, found in zip(GRAPHS, per_graph(GRAPHS, kind.compute(pack(GRAPHS))[kind.name]), strict=True):
-        whole, truth = weighted(graph), TRUTH[kind](weighted(graph))
+@each_encoding
+def test_node_features_match_reference(encoding):
+    for graph, actual in zip(GRAPHS, per_graph(GRAPHS, encoding.compute(pack(GRAPHS))[encoding.name]), strict=True):
+        undirected, reference = weighted_graph(graph), EXPECTED[encoding](weighted_graph(graph))
         for i in range(graph.num_nodes):
-            part = sorted(nx.node_connected_component(whole, i))
-            rows = truth[i, part]
+            component = sorted(nx.node_connected_component(undirected, i))
+            rows = reference[i, component]
             expected = np.concatenate([rows.mean(0), rows.std(0), rows.min(0), rows.max(0)])
-            np.testing.assert_allclose(found[i], truth[i, i] if isinstance(kind, HeatKernel) else expected, atol=2e-5)
+            np.testing.assert_allclose(
+                actual[i], reference[i, i] if isinstance(encoding, HeatKernel) else expected, atol=2e-5
+            )
 
 
-def test_by_hand():
+def test_resistance_features_of_triangle():
     triangle = graph_of(3, [(0, 1), (1, 2), (0, 2)])
     resistance, commute, potential = Resistance().compute(pack([triangle]))["resistance"][0].reshape(4, 3).T
     np.testing.assert_allclose(resistance, [4 / 9, 2 * 2**0.5 / 9, 0, 2 / 3], atol=1e-6)
@@ -89,32 +93,36 @@ def test_by_hand():
     np.testing.assert_allclose(potential[3], 2 / 9, atol=1e-6)
 
 
-@kinds
+@each_encoding
 @torch.no_grad()
-def test_a_graph_alone_renumbered_and_in_a_batch(kind):
+def test_model_is_batch_independent_and_permutation_invariant(encoding):
     torch.manual_seed(0)
     block = partial(ParallelBlock, attention=partial(Attention, heads=2, edges=True), norm=nn.LayerNorm)
-    net = GraphTransformer(Schema((5, 5), outputs=3), 8, 2, block, Complete(), [kind]).eval()
+    net = GraphTransformer(Schema((5, 5), outputs=3), 8, 2, block, Complete(), [encoding]).eval()
     order = np.random.default_rng(0).permutation(9)
     graphs = [GRAPHS[10], GRAPHS[0], GRAPHS[4]]
     x = torch.randint(0, 5, (17, 2))
 
-    def said(graphs, x):
-        batch = batch_of(graphs, kind)
+    def predict(graphs, x):
+        batch = batch_of(graphs, encoding)
         batch.x = x
         return net(batch)
 
-    together = said(graphs, x)
-    alone = [said([graph], part) for graph, part in zip(graphs, x.split([9, 1, 7]), strict=True)]
+    together = predict(graphs, x)
+    alone = [predict([graph], part) for graph, part in zip(graphs, x.split([9, 1, 7]), strict=True)]
     torch.testing.assert_close(torch.cat(alone), together)
-    again = torch.cat([x[:9][np.argsort(order)], x[9:]])
-    torch.testing.assert_close(said([relabelled(GRAPHS[10], order), *graphs[1:]], again), together)
+    permuted = torch.cat([x[:9][np.argsort(order)], x[9:]])
+    torch.testing.assert_close(predict([relabelled(GRAPHS[10], order), *graphs[1:]], permuted), together)
 
 
-def test_what_cannot_be_is_refused(monkeypatch):
-    for make, options in ((HeatKernel, {"times": [0.0]}), (HeatKernel, {"times": []}), (Resistance, {"writes": ["e"]})):
+def test_invalid_options_and_large_graphs_are_rejected(monkeypatch):
+    for encoding, options in (
+        (HeatKernel, {"times": [0.0]}),
+        (HeatKernel, {"times": []}),
+        (Resistance, {"writes": ["e"]}),
+    ):
         with pytest.raises(UserError):
-            make(**options)
+            encoding(**options)
     assert Resistance(("p",)).key() is None
     assert HeatKernel((1.0,)).key() != HeatKernel((2.0,)).key()
     monkeypatch.setattr(kernels, "MAX_NODES", 8)
@@ -124,12 +132,12 @@ def test_what_cannot_be_is_refused(monkeypatch):
         Resistance(("p",)).module(8, Schema()).pairs(Hops(1)(random_batch((9,))))
 
 
-def test_of_a_tree_the_resistance_is_the_distance_however_long_it_is():
-    """A hub with 800 leaves and a chain of 300 nodes: its eigenvalues lie ten orders of magnitude apart."""
+def test_resistance_of_tree_equals_distance():
+    """A hub with 800 leaves and a chain of 300 nodes, whose eigenvalues span ten orders of magnitude."""
     tree = nx.star_graph(800)
     nx.add_path(tree, [0, *range(801, 1101)])
-    every = Resistance().matrices(kernels.undirected(torch.from_numpy(nx.to_numpy_array(tree))[None]))[0]
+    features = Resistance().matrices(kernels.undirected(torch.from_numpy(nx.to_numpy_array(tree))[None]))[0]
     chain = torch.tensor([1, 0, *range(801, 1101)])
-    torch.testing.assert_close(every[1, chain, 0], torch.arange(302.0, dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(features[1, chain, 0], torch.arange(302.0, dtype=torch.float64), rtol=0, atol=1e-6)
     rows = Resistance().compute(pack([from_networkx(tree)]))["resistance"]
     assert rows[:, 9].max() == pytest.approx(301)  # from a leaf to the end of the chain

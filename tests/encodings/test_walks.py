@@ -1,4 +1,4 @@
-"""Return probabilities against PyG and powers of matrices, and the module against GPS's parameter counts."""
+"""Return probabilities against PyG and matrix powers, and the module with the parameter counts of GPS."""
 
 import numpy as np
 import pytest
@@ -21,84 +21,90 @@ from tests.encodings.samples import (
 )
 
 DIRECTED = [random_directed(n, 2 * n, seed=n) for n in (2, 5, 9, 9, 30)]
-TANGLED = [random_directed(n, 3 * n, seed=n, simple=False) for n in (1, 3, 6, 20)]
+MULTIGRAPHS = [random_directed(n, 3 * n, seed=n, simple=False) for n in (1, 3, 6, 20)]
 
 
-def walk(graphs, steps=6):
+def return_probabilities(graphs, steps=6):
     return RandomWalk(steps=steps).compute(pack(graphs))["random_walk"]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 16])
 @pytest.mark.parametrize("graphs", [AWKWARD, DIRECTED], ids=["undirected", "directed"])
-def test_same_as_pyg(graphs, steps):
+def test_probabilities_match_pyg(graphs, steps):
     expected = [AddRandomWalkPE(steps)(graph.clone()).random_walk_pe for graph in graphs]
-    found = walk(graphs, steps)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, torch.cat(expected).numpy(), atol=1e-6)
+    actual = return_probabilities(graphs, steps)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, torch.cat(expected).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("graphs", [AWKWARD, DIRECTED, TANGLED], ids=["undirected", "directed", "loops and repeats"])
-def test_same_as_powers_of_the_walk_matrix(graphs):
-    for graph, found in zip(graphs, per_graph(graphs, walk(graphs, 5)), strict=True):
+@pytest.mark.parametrize(
+    "graphs", [AWKWARD, DIRECTED, MULTIGRAPHS], ids=["undirected", "directed", "loops and repeats"]
+)
+def test_probabilities_match_matrix_powers(graphs):
+    for graph, actual in zip(graphs, per_graph(graphs, return_probabilities(graphs, 5)), strict=True):
         adjacency = np.zeros((graph.num_nodes, graph.num_nodes))
         for source, target in graph.edge_index.T.tolist():
             adjacency[source, target] += 1
-        chance = adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)
-        expected = [np.diag(np.linalg.matrix_power(chance, k)) for k in range(1, 6)]
-        np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-6)
+        transition = adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)
+        expected = [np.diag(np.linalg.matrix_power(transition, k)) for k in range(1, 6)]
+        np.testing.assert_allclose(actual, np.stack(expected, 1), atol=1e-6)
 
 
-def test_triangle_with_a_tail_by_hand():
-    found = walk([graph_of(4, [(0, 1), (1, 2), (0, 2), (2, 3)])], 3)
-    np.testing.assert_allclose(found[3], [0, 1 / 3, 0], atol=1e-7)
-    np.testing.assert_allclose(found[0], [0, 1 / 2 * 1 / 2 + 1 / 2 * 1 / 3, 2 * 1 / 2 * 1 / 2 * 1 / 3], atol=1e-7)
+def test_probabilities_of_triangle_with_tail():
+    actual = return_probabilities([graph_of(4, [(0, 1), (1, 2), (0, 2), (2, 3)])], 3)
+    np.testing.assert_allclose(actual[3], [0, 1 / 3, 0], atol=1e-7)
+    np.testing.assert_allclose(actual[0], [0, 1 / 2 * 1 / 2 + 1 / 2 * 1 / 3, 2 * 1 / 2 * 1 / 2 * 1 / 3], atol=1e-7)
 
 
-def test_large_graphs_go_by_columns(monkeypatch):
+def test_large_graphs_are_computed_by_columns(monkeypatch):
     graphs = [random_graph(100, 150, seed=seed) for seed in (1, 2)]
-    expected = walk(graphs, 9)
+    expected = return_probabilities(graphs, 9)
     monkeypatch.setattr(walks, "MAX_FULL", 50)
-    monkeypatch.setattr(walks, "ENTRIES", 1)  # several rounds of columns, the last one shorter
-    np.testing.assert_allclose(walk(graphs, 9), expected, atol=1e-6)
+    monkeypatch.setattr(walks, "ENTRIES", 1)  # several blocks of columns, the last one smaller
+    np.testing.assert_allclose(return_probabilities(graphs, 9), expected, atol=1e-6)
     graphs = [random_directed(100, 300, seed=2)]
-    np.testing.assert_allclose(walk(graphs, 9), AddRandomWalkPE(9)(graphs[0].clone()).random_walk_pe, atol=1e-6)
+    np.testing.assert_allclose(
+        return_probabilities(graphs, 9), AddRandomWalkPE(9)(graphs[0].clone()).random_walk_pe, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("slab", "entries"), [(1, 1), (40, 60), (10**6, 300)])
-def test_the_way_it_is_cut_does_not_matter(monkeypatch, slab, entries):
-    expected = walk(AWKWARD)
-    monkeypatch.setattr(pieces, "CHUNK", slab)
+@pytest.mark.parametrize(("chunk", "entries"), [(1, 1), (40, 60), (10**6, 300)])
+def test_result_does_not_depend_on_chunk_size(monkeypatch, chunk, entries):
+    expected = return_probabilities(AWKWARD)
+    monkeypatch.setattr(pieces, "CHUNK", chunk)
     monkeypatch.setattr(pieces, "ENTRIES", entries)
-    np.testing.assert_allclose(walk(AWKWARD), expected, atol=1e-7)
+    np.testing.assert_allclose(return_probabilities(AWKWARD), expected, atol=1e-7)
 
 
-def test_a_graph_alone_and_among_others():
-    for graph, found in zip(AWKWARD, per_graph(AWKWARD, walk(AWKWARD)), strict=True):
-        np.testing.assert_allclose(found, walk([graph]), atol=1e-7)
+def test_result_does_not_depend_on_other_graphs():
+    for graph, actual in zip(AWKWARD, per_graph(AWKWARD, return_probabilities(AWKWARD)), strict=True):
+        np.testing.assert_allclose(actual, return_probabilities([graph]), atol=1e-7)
 
 
-def test_follows_a_renumbering():
+def test_probabilities_are_permutation_equivariant():
     for graph in DIRECTED + AWKWARD:
         order = np.random.default_rng(0).permutation(graph.num_nodes)
-        np.testing.assert_allclose(walk([relabelled(graph, order)])[order], walk([graph]), atol=1e-6)
+        np.testing.assert_allclose(
+            return_probabilities([relabelled(graph, order)])[order], return_probabilities([graph]), atol=1e-6
+        )
 
 
-def test_progress_sees_every_part(monkeypatch):
+def test_progress_covers_all_graphs(monkeypatch):
     monkeypatch.setattr(pieces, "CHUNK", 50)
-    seen = []
+    ranges = []
 
     def progress(parts):
         for part in parts:
-            seen.append(part)
+            ranges.append(part)
             yield part
 
     RandomWalk(2).compute(pack(AWKWARD), progress)
-    assert [low for low, _ in seen[1:]] == [high for _, high in seen[:-1]]
-    assert (seen[0][0], seen[-1][1]) == (0, len(AWKWARD))
+    assert [low for low, _ in ranges[1:]] == [high for _, high in ranges[:-1]]
+    assert (ranges[0][0], ranges[-1][1]) == (0, len(AWKWARD))
 
 
 @pytest.mark.parametrize(("steps", "dim", "count"), [(20, 28, 628), (16, 16, 304)])
-def test_parameter_counts_of_gps(steps, dim, count):
+def test_parameter_counts_match_gps(steps, dim, count):
     module = RandomWalk(steps, dim).module(64, Schema())
     assert module.concat == dim
     assert sum(p.numel() for p in module.parameters()) == count
@@ -109,14 +115,14 @@ def test_module_normalises_then_maps():
     batch = batch_of(AWKWARD, encoding)
     module = encoding.module(32, Schema())
     raw = batch.extras["random_walk"]
-    # the first column is constant, as no graph has a loop: normalised with the default epsilon
+    # the first column is constant, as no graph has a self-loop: normalised with the default epsilon
     normal = (raw - raw.mean(0)) / (raw.var(0, unbiased=False) + 1e-5).sqrt()
     expected = normal @ module.linear.weight.T + module.linear.bias
     torch.testing.assert_close(module.nodes(batch), expected, atol=1e-4, rtol=1e-4)
     assert module.nodes(batch).shape == (batch.num_nodes, 6)
 
 
-def test_unprepared_batch_and_bad_options_are_reported():
+def test_unprepared_batch_and_invalid_options_are_reported():
     with pytest.raises(UserError, match="do not contain 'random_walk'"):
         RandomWalk().module(64, Schema()).nodes(GraphBatch.from_data_list(AWKWARD))
     for options in ({"steps": 0}, {"dim": 0}):
