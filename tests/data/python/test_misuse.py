@@ -1,3 +1,5 @@
+"""Variable misuse: hidden uses against renamed source code, batches, labels and printed examples."""
+
 import ast
 import shutil
 import textwrap
@@ -68,7 +70,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def opened(folder, view, tmp_path, **settings) -> GraphData:
+def open_data(folder, view, tmp_path, **settings) -> GraphData:
     data = GraphData(PythonFunctions("misuse", view, str(folder), root=str(tmp_path)), batch_size=8, **settings)
     data.open([])
     return data
@@ -77,10 +79,10 @@ def opened(folder, view, tmp_path, **settings) -> GraphData:
 @pytest.fixture(scope="module")
 def stores(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
-    return {view: opened(folder, view, root) for view in ("graph", "sequence")}
+    return {view: open_data(folder, view, root) for view in ("graph", "sequence")}
 
 
-def parsed(source: str) -> ast.AST:
+def parse_function(source: str) -> ast.AST:
     return ast.parse(textwrap.dedent(source)).body[0]
 
 
@@ -94,34 +96,36 @@ def parsed(source: str) -> ast.AST:
         ("def f():\n with a as b, c() as d.e: import g as h", {"b"}),
     ],
 )
-def test_variables(source, local):
-    assert variables(preorder(parsed(source))) == local
+def test_local_variables(source, local):
+    assert variables(preorder(parse_function(source))) == local
 
 
-def test_functions_without_a_choice_are_left_out():
-    kept = {function.name for function in ast.walk(ast.parse(LIBRARY)) if isinstance(function, ast.FunctionDef)}
+def test_functions_without_choice_are_skipped():
+    all_names = {function.name for function in ast.walk(ast.parse(LIBRARY)) if isinstance(function, ast.FunctionDef)}
     lines = {sample.line for sample in samples(ast.parse(LIBRARY))}
-    names = {f.name for f in ast.walk(ast.parse(LIBRARY)) if isinstance(f, ast.FunctionDef) and f.lineno in lines}
-    assert kept - names == {"nothing", "alone"}
-    many = "def f(): " + "; ".join(f"v{number} = v{number - 1}" for number in range(1, 36))
-    assert samples(ast.parse(many)) == []
+    sampled_names = {
+        f.name for f in ast.walk(ast.parse(LIBRARY)) if isinstance(f, ast.FunctionDef) and f.lineno in lines
+    }
+    assert all_names - sampled_names == {"nothing", "alone"}
+    many_variables = "def f(): " + "; ".join(f"v{number} = v{number - 1}" for number in range(1, 36))
+    assert samples(ast.parse(many_variables)) == []
 
 
-def renamed(source: str, place: tuple[int, int], name: str) -> str:
-    """The canonical source with another name at one place."""
+def rename_at(source: str, position: tuple[int, int], name: str) -> str:
+    """The canonical source with another name at one position (line, column)."""
     module = ast.parse(source)
-    (node,) = (n for n in ast.walk(module) if isinstance(n, ast.Name) and (n.lineno, n.col_offset) == place)
+    (node,) = (n for n in ast.walk(module) if isinstance(n, ast.Name) and (n.lineno, n.col_offset) == position)
     node.id = name
     return ast.unparse(module)
 
 
-def test_a_hidden_use_is_that_of_the_source(stores):
-    """Every slot of every function against the same function whose source has another name there."""
+def test_hiding_equals_renaming_in_source(stores):
+    """Every slot of every function, against the function whose source has a placeholder name there."""
     data = stores["graph"]
     words = data.schema.node_categories[1]
     module = ast.parse(LIBRARY)
-    docless = samples(module)  # takes docstrings off the module, too
-    for sample in docless:
+    functions = samples(module)  # also strips the docstrings of the module
+    for sample in functions:
         function = next(f for f in ast.walk(module) if isinstance(f, ast.FunctionDef) and f.lineno == sample.line)
         source = ast.unparse(function)
         order = preorder(ast.parse(source).body[0])
@@ -130,22 +134,22 @@ def test_a_hidden_use_is_that_of_the_source(stores):
             for node, *_ in order
             if isinstance(node, ast.Name | ast.arg)
         }
-        for place, (hole, token) in enumerate(zip(*sample.slots, strict=True)):
+        for slot, (hole, token) in enumerate(zip(*sample.slots, strict=True)):
             node = order[hole][0]
-            other = preorder(ast.parse(renamed(source, (node.lineno, node.col_offset), "hole")).body[0])
-            expected = tree(other, unjoined={"hole"})
-            batch = misuse.hide(as_batch(sample), np.array([place], np.uint64), word=1, joined=True)
-            found = {
+            renamed_order = preorder(ast.parse(rename_at(source, (node.lineno, node.col_offset), "hole")).body[0])
+            expected = tree(renamed_order, unjoined={"hole"})
+            batch = misuse.hide(batch_of(sample), np.array([slot], np.uint64), word=1, joined=True)
+            edges = {
                 (*edge, int(kind))
                 for edge, kind in zip(batch.edge_index.T.tolist(), batch.edge_attr[:, 0], strict=True)
             }
-            assert found == set(expected.edges)
+            assert edges == set(expected.edges)
             assert batch.num_edges == len(expected.edges)
             key = batch.edge_index[1] * batch.num_nodes + batch.edge_index[0]
             assert (key.diff() >= 0).all()
             assert batch.x[hole, 1] == HIDDEN
             assert batch.extras["query"].nonzero().flatten().tolist() == [hole]
-            mentioned = [misuse.name_of(other[n][0]) for n in range(len(other))]
+            mentioned = [misuse.name_of(renamed_order[n][0]) for n in range(len(renamed_order))]
             local = variables(order)
             counts = Counter(name for name in mentioned if name in local)
             ranked = sorted(counts, key=lambda name: (-counts[name], mentioned.index(name)))
@@ -157,7 +161,7 @@ def test_a_hidden_use_is_that_of_the_source(stores):
     assert words[HIDDEN] == HIDDEN_WORD
 
 
-def as_batch(sample) -> GraphBatch:
+def batch_of(sample) -> GraphBatch:
     size = len(sample.tree.words)
     edges = np.array(sample.tree.edges)
     edges = edges[np.lexsort((edges[:, 0], edges[:, 1]))]
@@ -174,49 +178,51 @@ def as_batch(sample) -> GraphBatch:
 
 
 @pytest.mark.parametrize("view", [0, 1])
-def test_what_is_hidden_leaves_no_trace(view):
-    """Functions that differ in the hidden variable alone look alike once it is hidden."""
-    looks = []
+def test_hidden_variable_does_not_leak(view):
+    """Functions that differ only in the hidden variable are equal once it is hidden."""
+    views = []
     for name in ("first", "second", "third"):
         (sample,) = samples(ast.parse(f"def f(first, second, third):\n    first(third)\n    return second({name})"))
-        place = next(n for n, token in enumerate(sample.slots[1]) if sample.tokens[token + 1] == ")" and n > 1)
-        assert sample.tokens[sample.slots[1][place]] == name
+        slot = next(n for n, token in enumerate(sample.slots[1]) if sample.tokens[token + 1] == ")" and n > 1)
+        assert sample.tokens[sample.slots[1][slot]] == name
         if view == 0:
-            batch = misuse.hide(as_batch(sample), np.array([place], np.uint64), word=1, joined=True)
-            looks.append((batch.edge_index.tolist(), batch.edge_attr.tolist(), batch.extras["candidate"].tolist()))
+            batch = misuse.hide(batch_of(sample), np.array([slot], np.uint64), word=1, joined=True)
+            views.append((batch.edge_index.tolist(), batch.edge_attr.tolist(), batch.extras["candidate"].tolist()))
         else:
-            sample.tokens[sample.slots[1][place]] = HIDDEN_WORD
-            looks.append((sample.tokens,))
-    assert looks[0] == looks[1] == looks[2]
+            sample.tokens[sample.slots[1][slot]] = HIDDEN_WORD
+            views.append((sample.tokens,))
+    assert views[0] == views[1] == views[2]
 
 
-def test_both_views_hide_the_same(stores):
-    """The hidden words of the two views, found from the variables of the store, are the same, slot by slot."""
+def test_views_hide_the_same_uses(stores):
+    """The hidden words, read from the stored words, are the same in both views, sample by sample."""
     hidden = {}
     for view, data in stores.items():
         dataset = data.dataset("test")
         column = 1 if view == "graph" else 0
         batch = dataset[Request(tuple(range(len(dataset))))]
-        whole = data.graphs.nodes["x"][:, column]
-        at = batch.extras["query"].nonzero().flatten()
+        stored_words = data.graphs.nodes["x"][:, column]
+        holes = batch.extras["query"].nonzero().flatten()
         start = torch.from_numpy(data.graphs.node_ptr[dataset.ids].astype(np.int64))
-        hidden[view] = [data.schema.node_categories[column][n] for n in whole[(start + batch.position[at]).numpy()]]
-        assert (batch.x[at, column] == HIDDEN).all()
+        hidden[view] = [
+            data.schema.node_categories[column][n] for n in stored_words[(start + batch.position[holes]).numpy()]
+        ]
+        assert (batch.x[holes, column] == HIDDEN).all()
     assert hidden["graph"] == hidden["sequence"]
 
 
-def test_a_slot_depends_on_the_sample_and_the_epoch_alone(stores):
+def test_slot_depends_on_sample_and_epoch_only(stores):
     dataset = stores["graph"].dataset("train")
-    everyone = dataset[Request(tuple(range(len(dataset))), draw=(3,))]
-    holes = everyone.position[everyone.extras["query"].nonzero().flatten()]
+    forwards = dataset[Request(tuple(range(len(dataset))), draw=(3,))]
+    holes = forwards.position[forwards.extras["query"].nonzero().flatten()]
     backwards = dataset[Request(tuple(range(len(dataset)))[::-1], draw=(3,))]
     assert torch.equal(backwards.position[backwards.extras["query"].nonzero().flatten()].flip(0), holes)
-    assert torch.equal(dataset[Request((5,), draw=(3,))].y, everyone.y[5:6])
+    assert torch.equal(dataset[Request((5,), draw=(3,))].y, forwards.y[5:6])
     later = dataset[Request(tuple(range(len(dataset))), draw=(4,))]
     assert not torch.equal(later.position[later.extras["query"].nonzero().flatten()], holes)
 
 
-def test_every_slot_is_drawn(stores):
+def test_every_slot_is_drawn_eventually(stores):
     dataset = stores["graph"].dataset("train")
     holes = set()
     for epoch in range(200):
@@ -227,27 +233,27 @@ def test_every_slot_is_drawn(stores):
     assert holes == set(slots.tolist())
 
 
-def test_targets_are_those_of_the_batches(stores, folder, tmp_path):
-    for data in (stores["graph"], opened(folder, "graph", tmp_path, static=True)):
+def test_targets_match_batches(stores, folder, tmp_path):
+    for data in (stores["graph"], open_data(folder, "graph", tmp_path, static=True)):
         y = torch.cat([batch.y for batch in data.loader("test")])
         assert torch.equal(y[y >= 0].sort().values, data.targets("test").sort().values)
         assert len(data.targets("test")) == 2 * len(np.unique(data.graphs.splits["test"]))
 
 
 @pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_filled_batches_predict_the_same(stores, folder, tmp_path, view):
+def test_padded_batches_predict_the_same(stores, folder, tmp_path, view):
     torch.manual_seed(0)
     block = partial(ParallelBlock, local=GatedGCN, attention=Attention, feed_forward=FeedForward)
     net = GraphTransformer(stores[view].schema, 16, 1, block, Hops(None), head=partial(Head, hidden=1)).eval()
-    filled = opened(folder, view, tmp_path, static=True)
-    one, other = next(iter(stores[view].loader("valid"))), next(iter(filled.loader("valid")))
-    real = other.num_graphs - other.padding[0]
-    assert real == one.num_graphs
-    torch.testing.assert_close(net(other)[:real], net(one), rtol=1e-4, atol=1e-4)
+    padded_data = open_data(folder, view, tmp_path, static=True)
+    plain, padded = next(iter(stores[view].loader("valid"))), next(iter(padded_data.loader("valid")))
+    real = padded.num_graphs - padded.padding[0]
+    assert real == plain.num_graphs
+    torch.testing.assert_close(net(padded)[:real], net(plain), rtol=1e-4, atol=1e-4)
 
 
-def test_examples_show_the_code(stores):
-    class Sure(torch.nn.Module):
+def test_examples_print_source_and_prediction(stores):
+    class Oracle(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.unused = torch.nn.Parameter(torch.zeros(1))
@@ -256,31 +262,31 @@ def test_examples_show_the_code(stores):
             return 50.0 * torch.nn.functional.one_hot(batch.y, misuse.MAX_VARIABLES)
 
     for data in stores.values():
-        shown = data.examples(Sure(), "test")
-        assert shown.count(misuse.HOLE) == 3
-        for part in shown.strip().split("\n\n"):
-            says = part.splitlines()[-1].split()
-            assert says[1] == says[-1]  # what is surest is right
-            assert says[2].startswith("1.00")
-            code = "\n".join(part.splitlines()[1:-1])
-            whole = textwrap.dedent(code).replace(misuse.HOLE, says[1])
-            assert whole in sources_of(data)
+        printed = data.examples(Oracle(), "test")
+        assert printed.count(misuse.HOLE) == 3
+        for example in printed.strip().split("\n\n"):
+            words = example.splitlines()[-1].split()
+            assert words[1] == words[-1]  # the most probable variable is correct
+            assert words[2].startswith("1.00")
+            code = "\n".join(example.splitlines()[1:-1])
+            restored = textwrap.dedent(code).replace(misuse.HOLE, words[1])
+            assert restored in function_sources(data)
 
 
-def unknown_words(data):
-    """What is said of functions of the test with words that training lacks: labels, names of variables, and the truth.
+def functions_with_unknown_words(data):
+    """Yield the test functions with words outside the training vocabulary, with their expected and actual labels.
 
-    For each its node that is hidden, the words of its file, what stands for each node, and for each choice its first
-    mention and its name.
+    For each: its hidden node, the words from its file, the label of each node, and the name of each candidate variable
+    by the node of its first mention.
     """
     dataset, source, column = data.dataset("test"), data.source, data.source.column
-    about = source.names(data.graphs)
-    for place, number in enumerate(dataset.ids):
-        batch = dataset[Request((place,))]
+    locations = source.names(data.graphs)
+    for index, number in enumerate(dataset.ids):
+        batch = dataset[Request((index,))]
         if not (batch.x[:, column] == UNKNOWN).any():
             continue
-        module = ast.parse((source.path / about["file"][number]).read_text())
-        (sample,) = (each for each in samples(module) if each.line == about["line"][number])
+        module = ast.parse((source.path / locations["file"][number]).read_text())
+        (sample,) = (found for found in samples(module) if found.line == locations["line"][number])
         words = [word or NODE_TYPES[kind] for word, kind in zip(sample.tree.words, sample.tree.types, strict=True)]
         choices = range(int(batch.extras["candidate"].max()))
         first = [int((batch.extras["candidate"] == choice + 1).nonzero()[0]) for choice in choices]
@@ -291,35 +297,37 @@ def unknown_words(data):
 
 
 @pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_words_that_training_lacks_are_those_of_the_file(stores, view):
-    told = list(unknown_words(stores[view]))
-    assert told
-    for hole, words, labels, names in told:
+def test_unknown_words_are_read_from_the_file(stores, view):
+    functions = list(functions_with_unknown_words(stores[view]))
+    assert functions
+    for hole, words, labels, names in functions:
         assert labels[hole] == HIDDEN_WORD
         assert [*labels[:hole], *labels[hole + 1 :]] == [*words[:hole], *words[hole + 1 :]]
         assert names == {node: words[node] for node in names}
 
 
-def test_words_of_a_file_that_has_changed_are_unknown(folder, tmp_path):
-    data = opened(shutil.copytree(folder, tmp_path / "copy"), "graph", tmp_path)
+def test_words_of_changed_file_stay_unknown(folder, tmp_path):
+    data = open_data(shutil.copytree(folder, tmp_path / "copy"), "graph", tmp_path)
     for path in data.source.path.glob("*.py"):
         path.write_text(path.read_text().replace("width * height", "width * height * 1"))
-    told = [(words, labels, names) for _, words, labels, names in unknown_words(data) if "area" in words]
-    assert told
-    for words, labels, names in told:
+    functions = [
+        (words, labels, names) for _, words, labels, names in functions_with_unknown_words(data) if "area" in words
+    ]
+    assert functions
+    for words, labels, names in functions:
         assert len(words) > len(labels)
         assert "<unknown>" in labels
         assert {f"node {node}" for node in names if labels[node] == "<unknown>"} <= {*names.values()}
 
 
-def sources_of(data):
+def function_sources(data):
     modules = [ast.parse(path.read_text()) for path in data.source.path.glob("*.py")]
     for module in modules:
-        samples(module)  # takes docstrings off
+        samples(module)  # strips docstrings
     return {ast.unparse(node) for module in modules for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}
 
 
-def test_tokens_are_lexed_as_the_names_lie(stores):
+def test_slots_agree_between_tree_and_tokens(stores):
     for sample in samples(ast.parse(LIBRARY)):
         for node, token in zip(*sample.slots, strict=True):
             assert sample.tree.words[node] == sample.tokens[token]
@@ -327,12 +335,12 @@ def test_tokens_are_lexed_as_the_names_lie(stores):
     assert tokens("a = ä") == ["a", "=", "ä"]
 
 
-def test_a_file_that_has_changed_has_no_example(tmp_path):
+def test_changed_or_missing_file_has_no_example(tmp_path):
     path = tmp_path / "file.py"
     path.write_text(LIBRARY)
     first = samples(ast.parse(LIBRARY))[0]
-    hole, other = first.slots[0][:2]
-    assert misuse.describe(path, first.line, 0, hole, {other: 1.0})
+    hole, mention = first.slots[0][:2]
+    assert misuse.describe(path, first.line, 0, hole, {mention: 1.0})
     for text in (
         "",
         "def broken(",
@@ -340,23 +348,25 @@ def test_a_file_that_has_changed_has_no_example(tmp_path):
         LIBRARY.replace("width * height", "1"),
     ):
         path.write_text(text)
-        assert misuse.describe(path, first.line, 0, hole, {other: 1.0}) == ""
+        assert misuse.describe(path, first.line, 0, hole, {mention: 1.0}) == ""
     path.unlink()
-    assert misuse.describe(path, first.line, 0, hole, {other: 1.0}) == ""
+    assert misuse.describe(path, first.line, 0, hole, {mention: 1.0}) == ""
 
 
-def test_each_epoch_hides_another_use(stores):
-    """In training; what is validated stays what it is."""
+def test_hidden_use_varies_by_epoch_in_training(stores):
+    """Only in training; validation hides the same uses in every epoch."""
 
-    def seen(split: str, epoch: int) -> list[tuple[list[int], int]]:
+    def epoch_batches(split: str, epoch: int) -> list[tuple[list[int], int]]:
         loader = stores["graph"].loader(split)
         loader.sampler.set_epoch(epoch)
         batches = [(batch.x[:, 1].tolist(), batch.y.sum().item()) for batch in loader]
         return sorted(batches)
 
-    assert seen("valid", 0) == seen("valid", 1)
-    assert seen("train", 0) == seen("train", 0)
-    hidden = [np.sort([np.count_nonzero(np.array(x) == HIDDEN) for x, _ in seen("train", epoch)]) for epoch in (0, 1)]
+    assert epoch_batches("valid", 0) == epoch_batches("valid", 1)
+    assert epoch_batches("train", 0) == epoch_batches("train", 0)
+    hidden = [
+        np.sort([np.count_nonzero(np.array(x) == HIDDEN) for x, _ in epoch_batches("train", epoch)]) for epoch in (0, 1)
+    ]
     assert hidden[0].sum() == hidden[1].sum() == len(stores["graph"].dataset("train"))
     dataset = stores["graph"].dataset("train")
     draws = [next(iter(stores["graph"].batches("train", epoch=epoch))).draw for epoch in (0, 1)]
@@ -364,8 +374,8 @@ def test_each_epoch_hides_another_use(stores):
     assert not torch.equal(first, second)
 
 
-def test_choices_are_no_classes(stores, monkeypatch):
-    """That a split alone has functions of 20 variables is nothing to tell."""
+def test_choices_are_not_reported_as_classes(stores, monkeypatch):
+    """A choice that only occurs in validation, such as a 20th variable, is not a missing class."""
     data = stores["graph"]
     monkeypatch.setattr(data, "targets", lambda split: torch.tensor([0, 1, 20 if split == "valid" else 2]))
     assert notices(data) == []

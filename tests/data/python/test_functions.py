@@ -1,3 +1,5 @@
+"""Functions of Python's library: classes of return values, hidden answers, trees, tokens, and the packed dataset."""
+
 import ast
 import io
 import itertools
@@ -24,7 +26,7 @@ from gt.errors import UserError
 build, key = partial(python_functions.build, "returns"), partial(python_functions.key, "returns")
 
 
-def tree(function: ast.AST) -> Tree:
+def answer_tree(function: ast.AST) -> Tree:
     return graph_of(preorder(function), unjoined={ANSWER})
 
 
@@ -35,15 +37,15 @@ def parse(source: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
 
 
 def views(source: str) -> tuple[Tree, list[str]]:
-    shown = hidden(parse(source))
-    return tree(shown), tokens(ast.unparse(shown))
+    function = hidden(parse(source))
+    return answer_tree(function), tokens(ast.unparse(function))
 
 
-def silent(items, what):
+def no_progress(items, description):
     return items
 
 
-# --- what a function returns ---
+# --- classes of return values ---
 
 BODIES = {
     "pass": "nothing",
@@ -92,19 +94,19 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("body", "expected"), BODIES.items(), ids=BODIES)
-def test_label(body, expected):
+def test_class_of_return_values(body, expected):
     for start in ("def f(a, b, c):\n ", "async def f(a, b, c):\n "):
         if "yield from" in body or ("yield" in body and "return " in body):
             start = "def f(a, b, c):\n "  # not allowed in an async function
         assert CLASSES[label(answers(parse(start + body)))] == expected
 
 
-def test_awaited_value_decides():
+def test_class_of_awaited_value():
     assert CLASSES[label(answers(parse("async def f(a): return await a.b()")))] == "call"
     assert CLASSES[label(answers(parse("async def f(a): return await a")))] == "reference"
 
 
-# --- what is hidden ---
+# --- hidden answers ---
 
 EQUAL = {
     "value": ("def f(a): return a + 1", "def f(a): return g(a)[3]"),
@@ -139,9 +141,9 @@ EQUAL = {
 }
 
 
-@pytest.mark.parametrize(("one", "other"), EQUAL.values(), ids=EQUAL)
-def test_hidden(one, other):
-    assert views(one) == views(other)
+@pytest.mark.parametrize(("first", "second"), EQUAL.values(), ids=EQUAL)
+def test_hidden_details_do_not_change_views(first, second):
+    assert views(first) == views(second)
 
 
 DIFFERENT = {
@@ -162,13 +164,13 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT)
-def test_not_hidden(one, other):
-    for a, b in zip(views(one), views(other), strict=True):
+@pytest.mark.parametrize(("first", "second"), DIFFERENT.values(), ids=DIFFERENT)
+def test_other_details_change_both_views(first, second):
+    for a, b in zip(views(first), views(second), strict=True):
         assert a != b
 
 
-def test_hiding_leaves_the_function_alone():
+def test_hiding_does_not_modify_the_function():
     function = parse(SOURCE)
     before = ast.dump(function, include_attributes=True)
     hidden(function)
@@ -195,52 +197,52 @@ def walk(self, first, *rest, last: int = limit, **named):
 
 
 def names_in_order(source: str) -> list[str]:
-    """Every name and argument by its place in the text."""
-    found = [node for node in ast.walk(parse(source)) if isinstance(node, ast.Name | ast.arg)]
-    found.sort(key=lambda node: (node.lineno, node.col_offset))
-    return [node.id if isinstance(node, ast.Name) else node.arg for node in found]
+    """Every name and argument, in source order."""
+    nodes = [node for node in ast.walk(parse(source)) if isinstance(node, ast.Name | ast.arg)]
+    nodes.sort(key=lambda node: (node.lineno, node.col_offset))
+    return [node.id if isinstance(node, ast.Name) else node.arg for node in nodes]
 
 
-def test_tree_holds_the_nodes_of_python():
-    shown = hidden(parse(SOURCE))
-    graph = tree(shown)
-    kept = [
+def test_tree_has_the_nodes_of_the_syntax_tree():
+    function = hidden(parse(SOURCE))
+    graph = answer_tree(function)
+    expected = [
         type(node).__name__
-        for node in ast.walk(shown)
+        for node in ast.walk(function)
         if not isinstance(node, ast.expr_context | ast.operator | ast.unaryop | ast.boolop | ast.cmpop)
     ]
-    assert sorted(NODE_TYPES[number] for number in graph.types) == sorted(kept)
+    assert sorted(NODE_TYPES[number] for number in graph.types) == sorted(expected)
 
 
-def test_nodes_are_in_the_order_of_the_source():
+def test_nodes_are_in_source_order():
     source = SOURCE.replace("yield first, last", "pass").replace("return walk(first)", "pass")
-    graph = tree(hidden(parse(source)))
+    graph = answer_tree(hidden(parse(source)))
     variables = [w for t, w in zip(graph.types, graph.words, strict=True) if NODE_TYPES[t] in ("Name", "arg")]
     assert variables == names_in_order(source)
 
 
-def test_parents_and_depths():
-    graph = tree(hidden(parse(SOURCE)))
+def test_parents_and_depths_are_depth_first():
+    graph = answer_tree(hidden(parse(SOURCE)))
     parents = {target: source for source, target, kind in graph.edges if EDGE_KINDS[kind] == "child"}
     assert sorted(parents) == list(range(1, len(graph.types)))
     for node, parent in parents.items():
         assert parent < node  # parents first
         assert graph.depths[node] == graph.depths[parent] + 1
-        # depth first: between a parent and its child lie descendants of the parent only
+        # depth first: only descendants of the parent lie between it and its child
         assert all(graph.depths[between] > graph.depths[parent] for between in range(parent + 1, node))
     assert graph.depths[0] == 0
 
 
 def test_leaves_form_a_path():
-    graph = tree(hidden(parse(SOURCE)))
+    graph = answer_tree(hidden(parse(SOURCE)))
     parents = {source for source, _, kind in graph.edges if EDGE_KINDS[kind] == "child"}
     leaves = [node for node in range(len(graph.types)) if node not in parents]
-    found = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next leaf"]
-    assert found == list(itertools.pairwise(leaves))
+    edges = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next leaf"]
+    assert edges == list(itertools.pairwise(leaves))
 
 
-def test_same_variable_against_a_loop():
-    graph = tree(hidden(parse(SOURCE)))
+def test_next_use_edges_match_loop():
+    graph = answer_tree(hidden(parse(SOURCE)))
     named = [NODE_TYPES[number] in ("Name", "arg") for number in graph.types]
     expected = []
     for second in range(len(named)):
@@ -248,26 +250,26 @@ def test_same_variable_against_a_loop():
             if named[first] and named[second] and graph.words[first] == graph.words[second] != "HIDDEN_VALUE":
                 expected.append((first, second))
                 break
-    found = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next use"]
-    assert len(found) > 20
-    assert sorted(found) == sorted(expected)
+    edges = [(source, target) for source, target, kind in graph.edges if EDGE_KINDS[kind] == "next use"]
+    assert len(edges) > 20
+    assert sorted(edges) == sorted(expected)
 
 
 def test_every_edge_has_its_reverse():
-    graph = tree(hidden(parse(SOURCE)))
+    graph = answer_tree(hidden(parse(SOURCE)))
     assert len(set(graph.edges)) == len(graph.edges)
     assert {(target, source, kind ^ 1) for source, target, kind in graph.edges} == set(graph.edges)
 
 
-def test_hidden_values_are_no_variable():
-    graph = tree(hidden(parse("def f(a):\n if a: return 1\n return 2")))
+def test_hidden_values_are_not_joined():
+    graph = answer_tree(hidden(parse("def f(a):\n if a: return 1\n return 2")))
     assert [EDGE_KINDS[kind] for _, _, kind in graph.edges if kind >= 4] == ["next use", "previous use"]
 
 
 # --- the tokens ---
 
 
-def test_tokens_against_tokenize():
+def test_tokens_match_tokenize():
     source = ast.unparse(hidden(parse(SOURCE.replace("f'{first} {limit!r}'", "b'x'").replace("a rather long ", ""))))
     expected: list[str] = []
     level = 0
@@ -284,15 +286,15 @@ def test_tokens_against_tokenize():
 
 
 def test_long_strings_are_one_token():
-    found = tokens("f('''a\nb''', 'a long string, \\'quoted\\'', r\"a\\b\")\n\n    g(f'{a} and {b} and {c}')")
-    assert found == ["f", "(", "'''a\nb'''", ",", "str", ",", 'r"a\\b"', ")", "line:1", "g", "(", "str", ")"]
+    actual = tokens("f('''a\nb''', 'a long string, \\'quoted\\'', r\"a\\b\")\n\n    g(f'{a} and {b} and {c}')")
+    assert actual == ["f", "(", "'''a\nb'''", ",", "str", ",", 'r"a\\b"', ")", "line:1", "g", "(", "str", ")"]
 
 
 # --- the dataset ---
 
 
-def fake(function: int) -> str:
-    """A function unlike those of other numbers, of a class that goes by the number."""
+def function_source(function: int) -> str:
+    """A function that is unique for each number, of a class that depends on the number."""
     value = ("a", "g(a)", "a < 1", "None", "a + 1")[function % 5]
     return f"def name{function}(a, b=0):\n    a.set{function}(b, {function})\n    return {value}\n\n\n"
 
@@ -305,17 +307,17 @@ def folder(tmp_path_factory) -> Path:
     for file in range(40):
         path = root / ("inner" if file % 2 else ".") / f"file{file}.py"
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(fake(next(number)) for _ in range(1 + file % 3)))
+        path.write_text("".join(function_source(next(number)) for _ in range(1 + file % 3)))
     return root
 
 
 @pytest.fixture(scope="module")
-def both(folder) -> dict[str, Graphs]:
-    return {"graph": build("graph", folder, silent), "sequence": build("sequence", folder, silent)}
+def stores(folder) -> dict[str, Graphs]:
+    return {"graph": build("graph", folder, no_progress), "sequence": build("sequence", folder, no_progress)}
 
 
-def check(graphs: Graphs) -> None:
-    """Everything that any store of this dataset must hold."""
+def assert_sound(graphs: Graphs) -> None:
+    """Assert the invariants of every store of this dataset."""
     schema, sizes = graphs.schema, graphs.sizes
     x, kinds = graphs.nodes["x"], graphs.edges["edge_attr"]
     assert schema.names == CLASSES
@@ -341,61 +343,61 @@ def check(graphs: Graphs) -> None:
 
 
 @pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_stores_are_sound(both, view):
-    check(both[view])
+def test_stores_are_sound(stores, view):
+    assert_sound(stores[view])
 
 
-def test_both_views_hold_the_same_functions(both):
-    graph, sequence = both["graph"], both["sequence"]
+def test_views_have_the_same_functions(stores):
+    graph, sequence = stores["graph"], stores["sequence"]
     assert np.array_equal(graph.graphs["y"], sequence.graphs["y"])
     for split in ("train", "valid", "test"):
         assert np.array_equal(graph.splits[split], sequence.splits[split])
     assert graph.notes == sequence.notes
 
 
-def test_order_split_and_labels(both, folder):
-    graphs = both["graph"]
+def test_labels_by_split_in_source_order(stores, folder):
+    graphs = stores["graph"]
     expected: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     for path in sources(folder):
-        found = [node for node in ast.parse((folder / path).read_text()).body if isinstance(node, FUNCTIONS)]
-        expected[split_of(path)] += [CLASSES[label(answers(node))] for node in found]
+        functions = [node for node in ast.parse((folder / path).read_text()).body if isinstance(node, FUNCTIONS)]
+        expected[split_of(path)] += [CLASSES[label(answers(node))] for node in functions]
     assert all(expected.values())
     for split, names in expected.items():
         assert [CLASSES[y] for y in graphs.graphs["y"][graphs.splits[split]]] == names
 
 
-def test_split_goes_by_the_whole_path():
+def test_split_depends_on_whole_path():
     shares = {
         name: [split_of(Path(f"folder{i}/{name}")) for i in range(1000)].count("train") for name in ("a.py", "b.py")
     }
     assert all(740 < share < 860 for share in shares.values())
 
 
-def test_words_come_from_training_files(both):
-    graphs = both["graph"]
+def test_vocabulary_comes_from_training_files(stores):
+    graphs = stores["graph"]
     attribute = graphs.nodes["x"][:, 0] == NODE_TYPES.index("Attribute")
-    of_train = np.repeat(np.isin(np.arange(len(graphs)), graphs.splits["train"]), graphs.sizes)
+    in_train = np.repeat(np.isin(np.arange(len(graphs)), graphs.splits["train"]), graphs.sizes)
     word = graphs.nodes["x"][:, 1]
-    assert (word[attribute & of_train] > UNKNOWN).all()  # each function sets an attribute of its own
-    assert (word[attribute & ~of_train] == UNKNOWN).all()
+    assert (word[attribute & in_train] > UNKNOWN).all()  # each function sets an attribute with a unique name
+    assert (word[attribute & ~in_train] == UNKNOWN).all()
     assert (word[graphs.nodes["x"][:, 0] == NODE_TYPES.index("arguments")] == NONE).all()
 
 
-def test_sequences_are_paths(both):
-    graphs = both["sequence"]
+def test_sequences_are_paths(stores):
+    graphs = stores["sequence"]
     for g, size in enumerate(graphs.sizes):
-        own = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
-        found = {
+        rows = slice(graphs.edge_ptr[g], graphs.edge_ptr[g + 1])
+        edges = {
             (*pair, kind)
-            for *pair, kind in np.vstack([graphs.edge_index[:, own], graphs.edges["edge_attr"][own].T]).T.tolist()
+            for *pair, kind in np.vstack([graphs.edge_index[:, rows], graphs.edges["edge_attr"][rows].T]).T.tolist()
         }
-        assert found == {(i, i + 1, 0) for i in range(size - 1)} | {(i + 1, i, 1) for i in range(size - 1)}
+        assert edges == {(i, i + 1, 0) for i in range(size - 1)} | {(i + 1, i, 1) for i in range(size - 1)}
 
 
-def test_graphs_are_the_trees(both, folder):
+def test_stored_graph_equals_tree(stores, folder):
     first = next(path for path in sources(folder) if split_of(path) == "train")
-    graph = tree(hidden(parse((folder / first).read_text())))
-    graphs = both["graph"]
+    graph = answer_tree(hidden(parse((folder / first).read_text())))
+    graphs = stores["graph"]
     count, edges = graphs.node_ptr[1], graphs.edge_ptr[1]
     assert graphs.nodes["x"][:count, 0].tolist() == graph.types
     assert graphs.nodes["x"][:count, 2].tolist() == graph.depths
@@ -404,18 +406,18 @@ def test_graphs_are_the_trees(both, folder):
 
 
 @pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_two_builds_are_equal(both, folder, view):
-    again = build(view, folder, silent)
-    assert np.array_equal(again.edge_index, both[view].edge_index)
+def test_build_is_deterministic(stores, folder, view):
+    rebuilt = build(view, folder, no_progress)
+    assert np.array_equal(rebuilt.edge_index, stores[view].edge_index)
     for group in ("nodes", "edges", "graphs", "splits"):
-        for name, values in getattr(both[view], group).items():
-            assert np.array_equal(values, getattr(again, group)[name])
-    assert again.schema == both[view].schema
-    assert again.notes == both[view].notes
+        for name, values in getattr(stores[view], group).items():
+            assert np.array_equal(values, getattr(rebuilt, group)[name])
+    assert rebuilt.schema == stores[view].schema
+    assert rebuilt.notes == stores[view].notes
 
 
-def with_files(folder: Path, tmp_path: Path, files: dict[str, str]) -> Path:
-    """A copy of the folder with more files."""
+def copy_with_files(folder: Path, tmp_path: Path, files: dict[str, str]) -> Path:
+    """Copy the folder and add files."""
     for path in sources(folder):
         files = {path.as_posix(): (folder / path).read_text(), **files}
     for name, text in files.items():
@@ -424,20 +426,20 @@ def with_files(folder: Path, tmp_path: Path, files: dict[str, str]) -> Path:
     return tmp_path
 
 
-def test_duplicates(both, folder, tmp_path):
+def test_duplicate_functions_are_dropped(stores, folder, tmp_path):
     body = "    a.set0(b, 0)\n    return "
     files = {
-        "zz_same.py": fake(0) + fake(1),
+        "zz_same.py": function_source(0) + function_source(1),
         "zz_name_and_docstring.py": f"def other(a, b=0) -> int:\n    'Doc.'\n{body}a",
         "zz_other_answer.py": f"def name0(a, b=0):\n{body}b",
     }
-    notes = build("sequence", with_files(folder, tmp_path, files), silent).notes
-    before = both["sequence"].notes
+    notes = build("sequence", copy_with_files(folder, tmp_path, files), no_progress).notes
+    before = stores["sequence"].notes
     assert notes["duplicates"] - before["duplicates"] == 3
     assert notes["functions"] - before["functions"] == 4
 
 
-def test_sizes_that_are_left_out(both, folder, tmp_path):
+def test_small_and_large_functions_are_skipped(stores, folder, tmp_path):
     long = ", ".join("a" for _ in range(100))
     body = "\n    ".join(f"g({long[:30]}, {i})" for i in range(200))
     files = {
@@ -446,12 +448,12 @@ def test_sizes_that_are_left_out(both, folder, tmp_path):
         "wide.py": f"def f(a):\n    g({', '.join(['()'] * 200)})",  # 410 nodes, over 512 tokens
         "fits.py": f"def f(a):\n    g({', '.join(['()'] * 150)})",
     }
-    root = with_files(folder, tmp_path, files)
+    root = copy_with_files(folder, tmp_path, files)
     for view in ("graph", "sequence"):
-        assert len(build(view, root, silent)) == len(both[view]) + 1
+        assert len(build(view, root, no_progress)) == len(stores[view]) + 1
 
 
-def test_files_that_are_left_out(both, folder, tmp_path):
+def test_excluded_and_unparsable_files_are_skipped(stores, folder, tmp_path):
     function = "def f(a, b, c): return a + b + c"
     files = {
         **{f"{name}/file.py": function for name in ("test", "inner/tests", "idlelib/idle_test", "site-packages/x")},
@@ -459,22 +461,22 @@ def test_files_that_are_left_out(both, folder, tmp_path):
         "bad_syntax.py": function + "\n print 1",
         "bad_encoding.py": "# coding: klingon\n" + function,
     }
-    root = with_files(folder, tmp_path, files)
+    root = copy_with_files(folder, tmp_path, files)
     (root / "bad_bytes.py").write_bytes(b"x = '\xff'")
     (root / "null.py").write_bytes(b"x = 1\0")
     (root / "long_sum.py").write_text(f"x = {' + '.join(['1'] * 20_000)}")
     (root / "deep.py").write_text(f"x = {'-' * 50_000}1")
     (root / ".#open_in_emacs.py").symlink_to("somebody@somewhere.1")
     key("graph", root)
-    graphs = build("graph", root, silent)
-    assert len(graphs) == len(both["graph"])
-    assert graphs.notes["files"] == both["graph"].notes["files"] + 6
+    graphs = build("graph", root, no_progress)
+    assert len(graphs) == len(stores["graph"])
+    assert graphs.notes["files"] == stores["graph"].notes["files"] + 6
     assert graphs.notes["files that do not parse"] == 6
-    assert both["graph"].notes["files that do not parse"] == 0
+    assert stores["graph"].notes["files that do not parse"] == 0
 
 
 @pytest.mark.parametrize("samples", [misuse.samples, returns.samples])
-def test_functions_that_python_cannot_write_are_left_out(samples):
+def test_functions_that_cannot_be_unparsed_are_skipped(samples):
     body = "def f(a, b):\n    c = a + b\n    return {} + c\n"
     module = ast.parse(body.format("0x" + "f" * 8000) + body.format("c"))
     assert [sample.line for sample in samples(module)] == [4]
@@ -482,37 +484,37 @@ def test_functions_that_python_cannot_write_are_left_out(samples):
 
 def test_depth_is_capped(folder, tmp_path):
     files = {"deep.py": f"def f(a):\n    g({'-' * 100}a)"}
-    graphs = build("graph", with_files(folder, tmp_path, files), silent)
+    graphs = build("graph", copy_with_files(folder, tmp_path, files), no_progress)
     assert graphs.nodes["x"][:, 2].max() == MAX_DEPTH
-    check(graphs)
+    assert_sound(graphs)
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_no_sources(tmp_path, name):
+def test_folder_without_sources_is_an_error(tmp_path, name):
     (tmp_path / "empty" / "test").mkdir(parents=True)
-    (tmp_path / "empty" / "test" / "file.py").write_text(fake(0))
-    for act in (build, key):
+    (tmp_path / "empty" / "test" / "file.py").write_text(function_source(0))
+    for function in (build, key):
         with pytest.raises(UserError, match=r"no Python files in .*: data.path takes a folder of them"):
-            act("graph", tmp_path / name)
+            function("graph", tmp_path / name)
 
 
-def test_too_few_functions(tmp_path):
-    (tmp_path / "file.py").write_text(fake(0))
+def test_too_few_functions_is_an_error(tmp_path):
+    (tmp_path / "file.py").write_text(function_source(0))
     with pytest.raises(UserError, match="too few functions"):
-        build("graph", tmp_path, silent)
+        build("graph", tmp_path, no_progress)
 
 
-def test_key(folder, tmp_path):
-    root = with_files(folder, tmp_path, {"more.py": "x = 1"})
+def test_key_depends_on_view_and_sources(folder, tmp_path):
+    root = copy_with_files(folder, tmp_path, {"more.py": "x = 1"})
     first = key("graph", root)
     assert first == key("graph", root)
     assert first != key("sequence", root)
     assert first != key("graph", folder)
-    (root / "more.py").write_text("x = 2")  # as long
+    (root / "more.py").write_text("x = 2")  # of the same size
     assert first != key("graph", root)
 
 
-def test_module_serves_batches(folder, tmp_path, monkeypatch):
+def test_data_module_loads_batches(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(python_functions, "library", lambda: folder)
     data = GraphData(PythonFunctions("returns", "graph", root=str(tmp_path)), batch_size=4)
     data.open([])
@@ -522,20 +524,20 @@ def test_module_serves_batches(folder, tmp_path, monkeypatch):
     assert set(batch.y.tolist()) <= set(range(7))
 
 
-def test_a_real_package():
+def test_real_package():
     package = library.library() / "asyncio"
-    graph, sequence = build("graph", package, silent), build("sequence", package, silent)
-    check(graph)
-    check(sequence)
+    graph, sequence = build("graph", package, no_progress), build("sequence", package, no_progress)
+    assert_sound(graph)
+    assert_sound(sequence)
     assert 400 < len(graph) < 2000
     assert np.array_equal(graph.graphs["y"], sequence.graphs["y"])
     assert (np.bincount(graph.graphs["y"], minlength=7) > 0).all()
 
 
 @pytest.mark.slow
-def test_the_standard_library():
-    graphs = build("sequence", library.library(), silent)
-    check(graphs)
+def test_standard_library():
+    graphs = build("sequence", library.library(), no_progress)
+    assert_sound(graphs)
     assert 12_000 < len(graphs) < 18_000
     assert graphs.notes["files that do not parse"] < 5
     assert graphs.sizes.max() <= MAX_TOKENS
@@ -547,7 +549,7 @@ def test_the_standard_library():
     sizes = {split: len(ids) / len(y) for split, ids in graphs.splits.items()}
     assert 0.75 < sizes["train"] < 0.85
     assert min(sizes.values()) > 0.07
-    for ids in graphs.splits.values():  # splits are alike
+    for ids in graphs.splits.values():  # similar class shares in each split
         assert np.abs(np.bincount(y[ids], minlength=7) / len(ids) - share).sum() < 0.2
     token = graphs.nodes["x"][:, 0]
     assert (token == UNKNOWN).mean() < 0.1
