@@ -26,7 +26,7 @@ from gt.data.text.language import LanguageData
 from gt.errors import UserError
 from gt.train import checkpoint
 from gt.train.network import encodings_of
-from tests.data.large.test_links import NODES, Links
+from tests.data.large.small_links import NODES, Links
 from tests.data.modules import over
 from tests.prediction.tables import as_json, graph_tables, single_graph_tables, write_tables
 from tests.runs import network, predictions, run_folder, run_of
