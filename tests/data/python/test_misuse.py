@@ -1,7 +1,6 @@
-"""Variable misuse: hidden uses against renamed source code, batches, labels and printed examples."""
+"""Variable misuse: hidden uses against renamed source code, slots by epoch, and batches."""
 
 import ast
-import shutil
 import textwrap
 from collections import Counter
 from functools import partial
@@ -11,75 +10,17 @@ import pytest
 import torch
 
 from gt.data.batch_sampler import Request
-from gt.data.graphs import GraphData
 from gt.data.notices import notices
 from gt.data.python import misuse
-from gt.data.python.functions import PythonFunctions
 from gt.data.python.misuse import samples, variables
-from gt.data.python.syntax import NODE_TYPES, preorder, tokens, tree
+from gt.data.python.syntax import preorder, tokens, tree
 from gt.data.python.views import HIDDEN, HIDDEN_WORD, UNKNOWN
 from gt.graph import GraphBatch
 from gt.heads import Head
 from gt.layers import Attention, FeedForward, GatedGCN, ParallelBlock
 from gt.masks import Hops
 from gt.model import GraphTransformer
-
-LIBRARY = '''
-def area(width, height):
-    """The product: width * height."""
-    size = width * height
-    return size
-
-def walk(tree, found=None):
-    for name, child in tree.items():
-        found = walk(child, found or [name]) if child else found
-    return [item for item in found if item is not name]
-
-class Store:
-    def add(self, key, *values, **options):
-        global total
-        total = len(values)
-        text = f"{key}: {values}"
-        if key in self.kept:
-            raise KeyError(key, text)
-        self.kept[key] = [value.copy() for value in values]
-        def undo(value, key=key):
-            nonlocal values
-            values = (value, key, options)
-            return self.kept.pop(key)
-        return undo
-
-def nothing():
-    return print("ä", open, None, 1, 2, 3)
-
-def alone(word):
-    return word.upper().lower().strip().title() + word
-
-def ünïcode(größe, maß):
-    länge = 'ä' + größe * maß; print('öö', länge, maß, größe)
-'''
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("library")
-    for number in range(40):
-        (root / f"file{number}.py").write_text(
-            LIBRARY.replace("kept", f"kept{number}").replace("size", f"size{number}")
-        )
-    return root
-
-
-def open_data(folder, view, tmp_path, **settings) -> GraphData:
-    data = GraphData(PythonFunctions("misuse", view, str(folder), root=str(tmp_path)), batch_size=8, **settings)
-    data.open([])
-    return data
-
-
-@pytest.fixture(scope="module")
-def stores(folder, tmp_path_factory):
-    root = tmp_path_factory.mktemp("root")
-    return {view: open_data(folder, view, root) for view in ("graph", "sequence")}
+from tests.data.python.misuse_library import LIBRARY, open_data
 
 
 def parse_function(source: str) -> ast.AST:
@@ -119,9 +60,9 @@ def rename_at(source: str, position: tuple[int, int], name: str) -> str:
     return ast.unparse(module)
 
 
-def test_hiding_equals_renaming_in_source(stores):
+def test_hiding_equals_renaming_in_source(misuse_stores):
     """Every slot of every function, against the function whose source has a placeholder name there."""
-    data = stores["graph"]
+    data = misuse_stores["graph"]
     words = data.schema.node_categories[1]
     module = ast.parse(LIBRARY)
     functions = samples(module)  # also strips the docstrings of the module
@@ -194,10 +135,10 @@ def test_hidden_variable_does_not_leak(view):
     assert views[0] == views[1] == views[2]
 
 
-def test_views_hide_the_same_uses(stores):
+def test_views_hide_the_same_uses(misuse_stores):
     """The hidden words, read from the stored words, are the same in both views, sample by sample."""
     hidden = {}
-    for view, data in stores.items():
+    for view, data in misuse_stores.items():
         dataset = data.dataset("test")
         column = 1 if view == "graph" else 0
         batch = dataset[Request(tuple(range(len(dataset))))]
@@ -211,8 +152,8 @@ def test_views_hide_the_same_uses(stores):
     assert hidden["graph"] == hidden["sequence"]
 
 
-def test_slot_depends_on_sample_and_epoch_only(stores):
-    dataset = stores["graph"].dataset("train")
+def test_slot_depends_on_sample_and_epoch_only(misuse_stores):
+    dataset = misuse_stores["graph"].dataset("train")
     forwards = dataset[Request(tuple(range(len(dataset))), draw=(3,))]
     holes = forwards.position[forwards.extras["query"].nonzero().flatten()]
     backwards = dataset[Request(tuple(range(len(dataset)))[::-1], draw=(3,))]
@@ -222,8 +163,8 @@ def test_slot_depends_on_sample_and_epoch_only(stores):
     assert not torch.equal(later.position[later.extras["query"].nonzero().flatten()], holes)
 
 
-def test_every_slot_is_drawn_eventually(stores):
-    dataset = stores["graph"].dataset("train")
+def test_every_slot_is_drawn_eventually(misuse_stores):
+    dataset = misuse_stores["graph"].dataset("train")
     holes = set()
     for epoch in range(200):
         batch = dataset[Request((0,), draw=(epoch,))]
@@ -233,101 +174,26 @@ def test_every_slot_is_drawn_eventually(stores):
     assert holes == set(slots.tolist())
 
 
-def test_targets_match_batches(stores, folder, tmp_path):
-    for data in (stores["graph"], open_data(folder, "graph", tmp_path, static=True)):
+def test_targets_match_batches(misuse_stores, misuse_folder, tmp_path):
+    for data in (misuse_stores["graph"], open_data(misuse_folder, "graph", tmp_path, static=True)):
         y = torch.cat([batch.y for batch in data.loader("test")])
         assert torch.equal(y[y >= 0].sort().values, data.targets("test").sort().values)
         assert len(data.targets("test")) == 2 * len(np.unique(data.graphs.splits["test"]))
 
 
 @pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_padded_batches_predict_the_same(stores, folder, tmp_path, view):
+def test_padded_batches_predict_the_same(misuse_stores, misuse_folder, tmp_path, view):
     torch.manual_seed(0)
     block = partial(ParallelBlock, local=GatedGCN, attention=Attention, feed_forward=FeedForward)
-    net = GraphTransformer(stores[view].schema, 16, 1, block, Hops(None), head=partial(Head, hidden=1)).eval()
-    padded_data = open_data(folder, view, tmp_path, static=True)
-    plain, padded = next(iter(stores[view].loader("valid"))), next(iter(padded_data.loader("valid")))
+    net = GraphTransformer(misuse_stores[view].schema, 16, 1, block, Hops(None), head=partial(Head, hidden=1)).eval()
+    padded_data = open_data(misuse_folder, view, tmp_path, static=True)
+    plain, padded = next(iter(misuse_stores[view].loader("valid"))), next(iter(padded_data.loader("valid")))
     real = padded.num_graphs - padded.padding[0]
     assert real == plain.num_graphs
     torch.testing.assert_close(net(padded)[:real], net(plain), rtol=1e-4, atol=1e-4)
 
 
-def test_examples_print_source_and_prediction(stores):
-    class Oracle(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.unused = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, batch):
-            return 50.0 * torch.nn.functional.one_hot(batch.y, misuse.MAX_VARIABLES)
-
-    for data in stores.values():
-        printed = data.examples(Oracle(), "test")
-        assert printed.count(misuse.HOLE) == 3
-        for example in printed.strip().split("\n\n"):
-            words = example.splitlines()[-1].split()
-            assert words[1] == words[-1]  # the most probable variable is correct
-            assert words[2].startswith("1.00")
-            code = "\n".join(example.splitlines()[1:-1])
-            restored = textwrap.dedent(code).replace(misuse.HOLE, words[1])
-            assert restored in function_sources(data)
-
-
-def functions_with_unknown_words(data):
-    """Yield the test functions with words outside the training vocabulary, with their expected and actual labels.
-
-    For each: its hidden node, the words from its file, the label of each node, and the name of each candidate variable
-    by the node of its first mention.
-    """
-    dataset, source, column = data.dataset("test"), data.source, data.source.column
-    locations = source.names(data.graphs)
-    for index, number in enumerate(dataset.ids):
-        batch = dataset[Request((index,))]
-        if not (batch.x[:, column] == UNKNOWN).any():
-            continue
-        module = ast.parse((source.path / locations["file"][number]).read_text())
-        (sample,) = (found for found in samples(module) if found.line == locations["line"][number])
-        words = [word or NODE_TYPES[kind] for word, kind in zip(sample.tree.words, sample.tree.types, strict=True)]
-        choices = range(int(batch.extras["candidate"].max()))
-        first = [int((batch.extras["candidate"] == choice + 1).nonzero()[0]) for choice in choices]
-        names = [source.spelled(data.graphs, [number], torch.tensor([[choice]]), batch)[0] for choice in choices]
-        labels = source.labels(data.graphs, number, batch)
-        hole = int(batch.extras["query"].argmax())
-        yield hole, words if source.view == "graph" else sample.tokens, labels, dict(zip(first, names, strict=True))
-
-
-@pytest.mark.parametrize("view", ["graph", "sequence"])
-def test_unknown_words_are_read_from_the_file(stores, view):
-    functions = list(functions_with_unknown_words(stores[view]))
-    assert functions
-    for hole, words, labels, names in functions:
-        assert labels[hole] == HIDDEN_WORD
-        assert [*labels[:hole], *labels[hole + 1 :]] == [*words[:hole], *words[hole + 1 :]]
-        assert names == {node: words[node] for node in names}
-
-
-def test_words_of_changed_file_stay_unknown(folder, tmp_path):
-    data = open_data(shutil.copytree(folder, tmp_path / "copy"), "graph", tmp_path)
-    for path in data.source.path.glob("*.py"):
-        path.write_text(path.read_text().replace("width * height", "width * height * 1"))
-    functions = [
-        (words, labels, names) for _, words, labels, names in functions_with_unknown_words(data) if "area" in words
-    ]
-    assert functions
-    for words, labels, names in functions:
-        assert len(words) > len(labels)
-        assert "<unknown>" in labels
-        assert {f"node {node}" for node in names if labels[node] == "<unknown>"} <= {*names.values()}
-
-
-def function_sources(data):
-    modules = [ast.parse(path.read_text()) for path in data.source.path.glob("*.py")]
-    for module in modules:
-        samples(module)  # strips docstrings
-    return {ast.unparse(node) for module in modules for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}
-
-
-def test_slots_agree_between_tree_and_tokens(stores):
+def test_slots_agree_between_tree_and_tokens(misuse_stores):
     for sample in samples(ast.parse(LIBRARY)):
         for node, token in zip(*sample.slots, strict=True):
             assert sample.tree.words[node] == sample.tokens[token]
@@ -335,29 +201,11 @@ def test_slots_agree_between_tree_and_tokens(stores):
     assert tokens("a = ä") == ["a", "=", "ä"]
 
 
-def test_changed_or_missing_file_has_no_example(tmp_path):
-    path = tmp_path / "file.py"
-    path.write_text(LIBRARY)
-    first = samples(ast.parse(LIBRARY))[0]
-    hole, mention = first.slots[0][:2]
-    assert misuse.describe(path, first.line, 0, hole, {mention: 1.0})
-    for text in (
-        "",
-        "def broken(",
-        LIBRARY.replace("def area", "\n\n\ndef area"),
-        LIBRARY.replace("width * height", "1"),
-    ):
-        path.write_text(text)
-        assert misuse.describe(path, first.line, 0, hole, {mention: 1.0}) == ""
-    path.unlink()
-    assert misuse.describe(path, first.line, 0, hole, {mention: 1.0}) == ""
-
-
-def test_hidden_use_varies_by_epoch_in_training(stores):
+def test_hidden_use_varies_by_epoch_in_training(misuse_stores):
     """Only in training; validation hides the same uses in every epoch."""
 
     def epoch_batches(split: str, epoch: int) -> list[tuple[list[int], int]]:
-        loader = stores["graph"].loader(split)
+        loader = misuse_stores["graph"].loader(split)
         loader.sampler.set_epoch(epoch)
         batches = [(batch.x[:, 1].tolist(), batch.y.sum().item()) for batch in loader]
         return sorted(batches)
@@ -367,15 +215,15 @@ def test_hidden_use_varies_by_epoch_in_training(stores):
     hidden = [
         np.sort([np.count_nonzero(np.array(x) == HIDDEN) for x, _ in epoch_batches("train", epoch)]) for epoch in (0, 1)
     ]
-    assert hidden[0].sum() == hidden[1].sum() == len(stores["graph"].dataset("train"))
-    dataset = stores["graph"].dataset("train")
-    draws = [next(iter(stores["graph"].batches("train", epoch=epoch))).draw for epoch in (0, 1)]
+    assert hidden[0].sum() == hidden[1].sum() == len(misuse_stores["graph"].dataset("train"))
+    dataset = misuse_stores["graph"].dataset("train")
+    draws = [next(iter(misuse_stores["graph"].batches("train", epoch=epoch))).draw for epoch in (0, 1)]
     first, second = (dataset[Request(tuple(range(len(dataset))), draw=draw)].extras["query"] for draw in draws)
     assert not torch.equal(first, second)
 
 
-def test_choices_are_not_reported_as_classes(stores, monkeypatch):
+def test_choices_are_not_reported_as_classes(misuse_stores, monkeypatch):
     """A choice that only occurs in validation, such as a 20th variable, is not a missing class."""
-    data = stores["graph"]
+    data = misuse_stores["graph"]
     monkeypatch.setattr(data, "targets", lambda split: torch.tensor([0, 1, 20 if split == "valid" else 2]))
     assert notices(data) == []
