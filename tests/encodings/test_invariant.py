@@ -27,12 +27,12 @@ def rotated(batch, encoding, eigenspaces):
     for low, high in zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True):
         eigenvalues = values[low, ~values[low].isnan()]
         for value in eigenvalues.unique():
-            same = ((eigenvalues - value).abs() < 1e-4).nonzero()[:, 0]
+            members = ((eigenvalues - value).abs() < 1e-4).nonzero()[:, 0]
             if eigenspaces:
-                rotation = torch.from_numpy(np.linalg.qr(rng.standard_normal((len(same), len(same))))[0]).float()
+                rotation = torch.from_numpy(np.linalg.qr(rng.standard_normal((len(members), len(members))))[0]).float()
             else:
-                rotation = torch.diag(torch.from_numpy(rng.choice([-1.0, 1.0], len(same)))).float()
-            vectors[low:high, same] = vectors[low:high, same] @ rotation
+                rotation = torch.diag(torch.from_numpy(rng.choice([-1.0, 1.0], len(members)))).float()
+            vectors[low:high, members] = vectors[low:high, members] @ rotation
     result = GraphBatch.from_data_list(GRAPHS)
     result.extras = dict(zip(encoding.arrays, (vectors, values), strict=True))
     return result

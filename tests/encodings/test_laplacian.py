@@ -69,7 +69,7 @@ def test_smallest_nonzero_eigenpairs(normalised):
 
 
 def test_zero_modes_by_component_size():
-    graph = graph_of(7, [(0, 3), (3, 5), (1, 2)])  # parts 0-3-5, 1-2, 4, 6
+    graph = graph_of(7, [(0, 3), (3, 5), (1, 2)])  # components 0-3-5, 1-2, 4, 6
     ((values, vectors),) = eigenpairs([graph], k=7)
     assert (values[:4] == 0).all()
     assert (values[4:] > 0).all()

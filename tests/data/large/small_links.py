@@ -18,7 +18,8 @@ from gt.schema import Schema
 from tests.data.modules import over
 
 NODES = 12
-EDGES = np.array([[0, 1], [1, 2], [2, 1], [2, 3], [4, 4], [5, 0], [5, 0], [6, 7], [7, 8], [9, 10]])  # not node 11
+# node 11 is isolated
+EDGES = np.array([[0, 1], [1, 2], [2, 1], [2, 3], [4, 4], [5, 0], [5, 0], [6, 7], [7, 8], [9, 10]])
 TRAIN = np.array([[0, 1], [2, 1], [3, 2], [4, 4], [0, 5], [8, 3]])  # the last is not an edge
 VALID, TEST = np.array([[0, 2], [1, 3], [9, 11]]), np.array([[8, 9], [3, 11]])
 NEGATIVES = np.array([[0, 11], [1, 11], [2, 11], [3, 9], [4, 9]])

@@ -45,7 +45,7 @@ def split_contents(name: str, count: int, rng: np.random.Generator, part: str) -
 
 
 def write(root: Path, name: str, tensors: bool = False, **changed: Any) -> Path:
-    """A random dataset in OGB's layout, its edges the training links; ``changed`` replaces files by name."""
+    """A random dataset in OGB's layout, with the training links as edges; ``changed`` replaces files by name."""
     rng = np.random.default_rng(0)
     folder = root / name.replace("-", "_")
     splits = {

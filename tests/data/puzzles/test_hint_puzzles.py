@@ -13,25 +13,27 @@ SMALL = {"train": 40, "valid": 16, "test": 24}
 
 def test_hidden_grid_targets_count_adjacent_mines():
     orders = set()
-    for graph, x, target in labelled_graphs(HiddenGrid(side=3, **SMALL)):
+    for graph, x, targets in labelled_graphs(HiddenGrid(side=3, **SMALL)):
         names = [name for name, _ in x]
         assert sorted(names) == list(range(9))
         orders.add(tuple(names))
-        for one in graph:
-            for other in graph:
-                rows, columns = np.abs(np.subtract(*(divmod(names[n], 3) for n in (one, other))))
-                assert graph.has_edge(one, other) == (rows + columns == 1)
-        assert target == {node: sum(x[other][1] for other in graph[node]) for node in graph}
+        for first in graph:
+            for second in graph:
+                rows, columns = np.abs(np.subtract(*(divmod(names[n], 3) for n in (first, second))))
+                assert graph.has_edge(first, second) == (rows + columns == 1)
+        assert targets == {node: sum(x[second][1] for second in graph[node]) for node in graph}
     assert len(orders) > 70  # the order of nodes is random
 
 
 def test_core_is_dense_and_features_are_mostly_correct():
     correct, degrees = [], {0: [], 1: []}
-    for graph, x, target in labelled_graphs(CorePeriphery(size=20, degree=6, honest=0.8, train=300, valid=50, test=50)):
+    for graph, x, targets in labelled_graphs(
+        CorePeriphery(size=20, degree=6, honest=0.8, train=300, valid=50, test=50)
+    ):
         assert graph.number_of_edges() == 60
         assert not nx.number_of_selfloops(graph)
-        assert len(target) == 20
-        for node, label in target.items():
+        assert len(targets) == 20
+        for node, label in targets.items():
             correct.append(x[node] == [label])
             degrees[label].append(graph.degree[node])
     assert abs(np.mean(correct) - 0.8) < 0.02
