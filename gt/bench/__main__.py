@@ -14,7 +14,7 @@ from gt.cli.program import device_of, importing, quick_exit
 from gt.errors import Parser, UserError, nearest, one_line
 
 PIPE_WIDTH = 180  # columns when the output is not a terminal
-MODES = ("default", "reduce-overhead", "max-autotune")
+MODES = ("default", "reduce-overhead", "max-autotune", "cuda-graphs")
 NAMES = ("gps_molhiv", "gps_molhiv_128", "gps_zinc", "gpt_small", "gpt", "large")
 
 
@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--rounds", type=int, default=20, help="timed steps per program (default: 20)")
-    parser.add_argument("--compile", choices=MODES, help="also time the network compiled in this mode of torch.compile")
+    parser.add_argument("--compile", choices=MODES, help="also time the network in this mode of trainer.compile")
     parser.add_argument("--compare", type=Path, metavar="bench.json", help="compare with an earlier result")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for the table and the picture")
     return parser.parse_args()
@@ -52,6 +52,8 @@ def main() -> None:
         from gt.train.logging import quiet
     earlier = read(args.compare) if args.compare else []
     device = device_of(args.device)
+    if args.compile == "cuda-graphs" and device.type != "cuda":
+        raise UserError("--compile cuda-graphs needs a GPU: choose another mode")
     quiet()
     keep_freed_memory()  # as runs do; the alternatives gain as much
     half = device.type == "cuda"  # as trainer=gpu does

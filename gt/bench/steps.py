@@ -21,6 +21,7 @@ from gt.lottery.timing import once, wait
 from gt.metrics import metrics
 from gt.schema import Schema
 from gt.train.compile import Compiled
+from gt.train.cuda_graphs import Replayed
 from gt.train.optim import Optimisation
 from gt.train.task import Task
 
@@ -100,7 +101,7 @@ def measure(
     """Time the network of a shape in a bare loop and with the trainer, and its rival, in turn.
 
     Args:
-        mode: of `torch.compile`, to also time the network compiled, on batches of a static shape; None: do not.
+        mode: of ``trainer.compile``, to also time the network compiled, on batches of a static shape; None: do not.
     """
     net, (name, make_rival) = shape.network().to(device), shape.rival
     batches = shape.batches(net, device, half)
@@ -108,7 +109,7 @@ def measure(
     loops = {"gt": Loop(net, shape.schema, batches, half)}
     if mode is not None and shape.unit != "nodes":  # compiled, a CPU would compute all pairs of the large graph
         twin = shape.network().to(device)
-        Compiled(twin, mode)
+        Replayed(twin) if mode == "cuda-graphs" else Compiled(twin, mode)
         loops[COMPILED] = Loop(twin, shape.schema, shape.batches(twin, device, half, static=True), half)
     loops[name] = Loop(make_rival().to(device), shape.schema, batches, half)
     times: dict[str, list[float]] = {name: [] for name in loops}

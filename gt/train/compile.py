@@ -18,12 +18,12 @@ from gt.data.graphs import GraphData
 from gt.data.large.sampling import Full
 from gt.errors import UserError
 from gt.graph import GraphBatch
-from gt.layers import attention_layers
 from gt.schema import pluralise
+from gt.train.cuda_graphs import Replayed, clone_gradients, use_static_backends
 from gt.train.job import write_json
 from gt.train.launch import started_outside
 
-Mode = bool | Literal["default", "reduce-overhead", "max-autotune"]
+Mode = bool | Literal["default", "reduce-overhead", "max-autotune", "cuda-graphs"]
 Precision = Literal["highest", "high", "medium"]
 TIMINGS = "compile.json"  # in the run folder: whether compiled steps were faster
 RECOMPILE_LIMIT = 64  # compilations of a block: one for each static shape, in training and in evaluation
@@ -37,7 +37,7 @@ class Trainer(pl.Trainer):
 
     Args:
         compile: a mode of `torch.compile`; True compiles the network if a measurement shows that it is faster, on a
-            GPU with CUDA graphs.
+            GPU with CUDA graphs; ``cuda-graphs`` does not compile, but replays, see `gt.train.cuda_graphs`.
         matmul_precision: of float32, see `torch.set_float32_matmul_precision`.
         options: passed on to Lightning's trainer.
 
@@ -47,7 +47,7 @@ class Trainer(pl.Trainer):
     """
 
     passes_on = True
-    compiled: "Compiled | None"
+    compiled: "Compiled | Replayed | None"
 
     def __init__(self, *, compile: Mode = False, matmul_precision: Precision = "highest", **options: Any) -> None:
         super().__init__(**options)
@@ -69,14 +69,7 @@ class Compiled:
     """
 
     def __init__(self, net: nn.Module, mode: str = "default") -> None:
-        self.layers = [layer for _, layer in attention_layers(net)]
-        for name, layer in attention_layers(net):
-            if layer.backend in UNTRACED:
-                raise UserError(
-                    f"the backend '{layer.backend}' of {name} cannot be compiled: choose another, or set "
-                    "trainer.compile=false"
-                )
-            layer.compiled = True
+        self.layers = use_static_backends(net)
         torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
         counters.clear()  # an earlier job of a sweep may have run in this process
         self.parts = list(getattr(net, "blocks", [net]))
@@ -93,13 +86,9 @@ class Compiled:
             torch.compiler.cudagraph_mark_step_begin()
 
     def hold_gradients(self) -> None:
-        """Copy the gradients of compiled parts out of the memory of CUDA graphs, which their next replay overwrites.
-
-        Gradients of further batches are then added to the copies.
-        """
-        for parameter in {p for part in self.parts for p in part.parameters()} if self.replays else ():
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad.clone()
+        """See `clone_gradients`."""
+        if self.replays:
+            clone_gradients({p for part in self.parts for p in part.parameters()})
 
     def summary(self) -> str:
         """The number of graphs compiled so far, and of graph breaks."""
@@ -129,11 +118,21 @@ def compile_network(trainer: Trainer, net: nn.Module, data: DataModule, folder: 
             f"trainer.compile={trainer.compile}: the samples of {type(sampler).__name__} vary in shape, and each shape "
             "would be compiled: choose data/sampler=full, or trainer.compile=false"
         )
+    device = trainer.strategy.root_device
+    if trainer.compile == "cuda-graphs":
+        if device.type != "cuda" or trainer.world_size > 1:
+            raise UserError(
+                f"trainer.compile=cuda-graphs records on one GPU, but this run trains on "
+                f"{pluralise(trainer.world_size, 'device')} of type {device.type}: choose trainer=gpu "
+                "trainer.devices=1, or trainer.compile=false"
+            )
+        trainer.compiled = Replayed(net)
+        return "training passes are recorded once for each batch shape and replayed as CUDA graphs"
     note = f"; attention does not use {' and '.join(UNTRACED)}, which cannot be traced"
     if trainer.compile is not True:
         trainer.compiled = Compiled(net, str(trainer.compile))
         return f"blocks are compiled, mode {trainer.compile}{note}"
-    path, device = folder / TIMINGS, trainer.strategy.root_device
+    path = folder / TIMINGS
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     if not path.exists():
         if started_outside() and trainer.world_size > 1:
