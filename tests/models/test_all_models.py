@@ -1,4 +1,4 @@
-"""Every file of configs/model, whoever adds it: it trains, and does not notice what it must not."""
+"""Every model of configs/model: it trains, handles edge cases, and has the invariances that it should."""
 
 from copy import deepcopy
 from functools import cache
@@ -24,11 +24,11 @@ from gt.masks.random import redraw_mask
 from gt.schema import Schema
 from gt.train.network import build, encodings_of, network_config
 from tests.graphs import random_graph
-from tests.models.test_invariance import renumbered
+from tests.models.test_invariance import permute_nodes
 from tests.races import NoRaces
 
 MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-WAITING = ("grass", "polynormer", "tokengt")  # for a GPU, see docs/concepts.md
+SYNCHRONISING = ("grass", "polynormer", "tokengt")  # their forward pass waits for a GPU, see docs/concepts.md
 every_model = pytest.mark.parametrize("name", MODELS)
 TOKENS = 7
 GRAPHS = Schema(node_vocab=(TOKENS,), edge_vocab=(3,), outputs=TOKENS, max_nodes=12)
@@ -36,21 +36,21 @@ NODES = Schema(node_vocab=(TOKENS,), edge_vocab=(3,), outputs=TOKENS, max_nodes=
 TEXT = Schema(node_vocab=(TOKENS,), outputs=TOKENS, max_nodes=12, level="node")
 
 
-def everything(encoding):
+def any_encoding(encoding):
     return True
 
 
-def without_order(encoding):
+def order_free(encoding):
     return encoding.reads != "position" and not encoding.rotates
 
 
-def without_arrays(encoding):
+def not_precomputed(encoding):
     return not encoding.key()
 
 
 @cache
-def configured(name):
-    """The model of a file, small."""
+def small_config(name):
+    """The configuration of a model, made small."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = network_config(compose("train", overrides=[f"model={name}"]))
     model = config["model"] | {"width": 32, "depth": min(config["model"]["depth"], 2)}
@@ -58,16 +58,16 @@ def configured(name):
 
 
 @cache
-def network(name, schema=GRAPHS, keep=everything, mask=None):
-    """A network in double precision and eval mode whose parameters are not those that it began with.
+def network(name, schema=GRAPHS, keep=any_encoding, mask=None):
+    """A network in double precision and eval mode, its parameters perturbed so that none keeps its initial value.
 
     Args:
-        keep: which of its encodings are to be kept.
-        mask: instead of its own; one that is drawn at random gives way to the complete one.
+        keep: predicate of the encodings to keep.
+        mask: name of the mask to use instead of the configured one; a random mask is replaced by `Complete`.
     """
-    config = configured(name)
-    kept = zip(config["encoding"].items(), encodings_of(config), strict=True)
-    config = config | {"encoding": dict(entry for entry, encoding in kept if keep(encoding))}
+    config = small_config(name)
+    selected = zip(config["encoding"].items(), encodings_of(config), strict=True)
+    config = config | {"encoding": dict(entry for entry, encoding in selected if keep(encoding))}
     torch.manual_seed(0)
     net = build(config if mask is None else config | {"mask": {"_target_": f"gt.masks.{mask}"}}, schema)
     if any(redraw_mask(each, 1) != each for each in net.masks):
@@ -78,67 +78,69 @@ def network(name, schema=GRAPHS, keep=everything, mask=None):
     return net.double().eval()
 
 
-def same(a, b):
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)  # chances of walks are of 32 bits
+def assert_same(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)  # random walk encodings have float32 precision
 
 
-def by_order(net):
-    """Whether a layer goes along the nodes."""
+def reads_order(net):
+    """Whether a layer processes the nodes in order."""
     return any(getattr(part, "positions", False) for block in net.blocks for part in parts_of(block))
 
 
 def graphs(*sizes):
-    """Random graphs with nodes of one column, isolated ones among them."""
+    """Random graphs with one node column; some nodes are isolated."""
     out = [random_graph(n, seed) for seed, n in enumerate(sizes)]
     for graph in out:
         graph.x = graph.x[:, :1]
     return out
 
 
-def encoded(net, some: list[Data]) -> list[Data]:
-    """The graphs, with what the network's encodings compute beforehand."""
-    ends = (np.cumsum([0, *sizes]) for sizes in ([g.num_nodes for g in some], [g.num_edges for g in some]))
+def encoded(net, data_list: list[Data]) -> list[Data]:
+    """The graphs with the precomputed arrays of the network's encodings."""
+    ends = (np.cumsum([0, *sizes]) for sizes in ([g.num_nodes for g in data_list], [g.num_edges for g in data_list]))
     node_ptr, edge_ptr = ends
-    edge_index = torch.cat([graph.edge_index for graph in some], dim=1).numpy()
+    edge_index = torch.cat([graph.edge_index for graph in data_list], dim=1).numpy()
     packed = Packed(node_ptr=node_ptr, edge_ptr=edge_ptr, edge_index=edge_index, sizes=np.diff(node_ptr))
     for encoding in net.encodings:
         for key, rows in (encoding.compute(packed) if encoding.key() else {}).items():
-            for graph, low in zip(some, node_ptr, strict=False):
-                graph[key] = torch.from_numpy(rows[low : low + graph.num_nodes]).double()
-    return some
+            for graph, start in zip(data_list, node_ptr, strict=False):
+                graph[key] = torch.from_numpy(rows[start : start + graph.num_nodes]).double()
+    return data_list
 
 
 class Packed(SimpleNamespace):
+    """The attributes of packed graphs that encodings read."""
+
     def __len__(self):
         return len(self.sizes)
 
 
-def batch_of(some):
-    return GraphBatch.from_data_list(some)
+def batch_of(data_list):
+    return GraphBatch.from_data_list(data_list)
 
 
 SIZES = (7, 1, 12, 4, 1, 9)
 
 
 @every_model
-def test_it_learns(name):
+def test_training_reduces_the_loss(name):
     net = deepcopy(network(name)).float().train()
     batch = batch_of(encoded(net, graphs(*SIZES)))
     optimiser = torch.optim.Adam(net.parameters(), 0.01)
-    costs = []
+    losses = []
     for _ in range(4):
-        torch.manual_seed(0)  # the same draws at each step
-        costs.append(loss(GRAPHS, net(batch), batch.y))
+        torch.manual_seed(0)  # the same random numbers at each step
+        losses.append(loss(GRAPHS, net(batch), batch.y))
         optimiser.zero_grad()
         with NoRaces():
-            costs[-1].backward()
+            losses[-1].backward()
         optimiser.step()
-    assert costs[-1] < costs[0]
+    assert losses[-1] < losses[0]
     assert all(parameter.isfinite().all() for parameter in net.parameters())
 
 
 @every_model
-def test_a_batch_that_was_predicted_can_be_trained_with(name):
+def test_training_on_a_batch_used_in_inference_mode(name):
     net = deepcopy(network(name))
     batch = batch_of(encoded(net, graphs(*SIZES)))
     with torch.inference_mode():
@@ -148,13 +150,13 @@ def test_a_batch_that_was_predicted_can_be_trained_with(name):
     assert any(parameter.grad is not None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in WAITING])
-def test_a_forward_pass_waits_for_no_device(name, monkeypatch):
-    monkeypatch.setattr(Features, "_check_categories", lambda *_: None)  # which is done on a CPU alone
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SYNCHRONISING])
+def test_forward_pass_does_not_wait_for_the_device(name, monkeypatch):
+    monkeypatch.setattr(Features, "_check_categories", lambda *_: None)  # it only runs on a CPU
     net = deepcopy(network(name)).float().train()
     batch = batch_of(encoded(net, graphs(*SIZES)))
     prepare_all(batch, net.readings())
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # of which no value can be read
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # values of fake tensors cannot be read
         assert net(batch.apply(mode.from_tensor)).shape == (len(SIZES), TOKENS)
 
 
@@ -163,10 +165,10 @@ def test_a_forward_pass_waits_for_no_device(name, monkeypatch):
 @pytest.mark.parametrize("sizes", [(1,), (1, 5, 1)], ids=["one node", "isolated nodes"])
 def test_graphs_without_edges(name, sizes):
     net = deepcopy(network(name))
-    some = graphs(*sizes)
-    for graph in some:
+    data_list = graphs(*sizes)
+    for graph in data_list:
         graph.edge_index, graph.edge_attr = graph.edge_index[:, :0], graph.edge_attr[:0]
-    batch = batch_of(encoded(net, some))
+    batch = batch_of(encoded(net, data_list))
     assert net(batch).isfinite().all()
     net.train()
     net(batch).square().sum().backward()
@@ -177,12 +179,12 @@ def test_graphs_without_edges(name, sizes):
 @pytest.mark.parametrize("sizes", [(0,), (0, 5, 0)], ids=["no nodes", "graphs without nodes"])
 def test_graphs_without_nodes(name, sizes):
     net = deepcopy(network(name))
-    some = graphs(*(max(size, 1) for size in sizes))
-    for graph, size in zip(some, sizes, strict=True):
+    data_list = graphs(*(max(size, 1) for size in sizes))
+    for graph, size in zip(data_list, sizes, strict=True):
         if not size:
             graph.x, graph.edge_index, graph.edge_attr = graph.x[:0], graph.edge_index[:, :0], graph.edge_attr[:0]
             graph.num_nodes = 0
-    batch = batch_of(encoded(net, some))
+    batch = batch_of(encoded(net, data_list))
     out = net(batch)
     assert out.shape == (len(sizes), TOKENS)
     assert out.isfinite().all()
@@ -194,42 +196,42 @@ def test_graphs_without_nodes(name, sizes):
 @pytest.mark.slow
 @every_model
 @torch.no_grad()
-def test_nodes_have_no_numbers_but_where_order_is_read(name):
-    net = network(name, NODES, without_order)
-    some = encoded(net, graphs(*SIZES))
-    others, orders = zip(*(renumbered(graph, seed) for seed, graph in enumerate(some)), strict=True)
-    for graph, other, order in zip(some, others, orders, strict=True):
+def test_node_outputs_are_permutation_equivariant(name):
+    net = network(name, NODES, order_free)
+    data_list = encoded(net, graphs(*SIZES))
+    permuted, orders = zip(*(permute_nodes(graph, seed) for seed, graph in enumerate(data_list)), strict=True)
+    for graph, copy, order in zip(data_list, permuted, orders, strict=True):
         for key in graph.keys():  # noqa: SIM118  a Data object iterates over pairs
             if graph.is_node_attr(key):
-                other[key] = graph[key][order]
-    out = net(batch_of(some))
+                copy[key] = graph[key][order]
+    out = net(batch_of(data_list))
     expected = torch.cat([rows[order] for rows, order in zip(out.split(SIZES), orders, strict=True)])
-    if by_order(net):
-        assert not torch.allclose(net(batch_of(others)), expected, atol=1e-3)
+    if reads_order(net):
+        assert not torch.allclose(net(batch_of(permuted)), expected, atol=1e-3)
     else:
-        same(net(batch_of(others)), expected)
-        assert (out.std(0) > 1e-4).all()  # no constant passes for an equivariant
+        assert_same(net(batch_of(permuted)), expected)
+        assert (out.std(0) > 1e-4).all()  # a constant would pass as equivariant
 
 
 @pytest.mark.slow
 @every_model
 @torch.no_grad()
-def test_a_graph_alone_is_predicted_as_in_company(name):
+def test_predictions_do_not_depend_on_the_batch(name):
     net = network(name)
-    some = encoded(net, graphs(*SIZES))
-    together = net(batch_of(some))
-    same(torch.cat([net(batch_of([graph])) for graph in some]), together)
+    data_list = encoded(net, graphs(*SIZES))
+    together = net(batch_of(data_list))
+    assert_same(torch.cat([net(batch_of([graph])) for graph in data_list]), together)
     assert (together.std(0) > 1e-4).all()
 
 
 @pytest.mark.slow
 @every_model
 @torch.no_grad()
-def test_filling_up_a_static_shape_changes_nothing(name):
+def test_static_padding_does_not_change_predictions(name):
     net = network(name)
     batch = batch_of(encoded(net, graphs(*SIZES)))
-    full = pad_batch(batch, [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], GRAPHS)
-    same(net(full)[: len(SIZES)], net(batch))
+    padded = pad_batch(batch, [Shape(max_nodes=12, nodes=45, edges=110, graphs=9)], GRAPHS)
+    assert_same(net(padded)[: len(SIZES)], net(batch))
 
 
 SEQUENTIAL = {"gpt", "llama", "qwen3", "transformer", "linear_transformer", "performer", "lstm", "gru", "mamba2", "gps"}
@@ -238,8 +240,8 @@ SEQUENTIAL = {"gpt", "llama", "qwen3", "transformer", "linear_transformer", "per
 @pytest.mark.slow
 @every_model
 @torch.no_grad()
-def test_a_model_of_text_reads_nothing_ahead_or_is_refused(name):
-    net = network(name, TEXT, without_arrays, "Causal")
+def test_text_models_are_causal_or_rejected(name):
+    net = network(name, TEXT, not_precomputed, "Causal")
     try:
         check_causal(net, 12)
     except UserError:
@@ -248,14 +250,14 @@ def test_a_model_of_text_reads_nothing_ahead_or_is_refused(name):
     text = path_graphs([12, 5])
     text.x = torch.arange(17)[:, None] % TOKENS
     before = net(text)
-    for place in (0, 3, 11):
-        text.x[place] = (text.x[place] + 1) % TOKENS
+    for position in (0, 3, 11):
+        text.x[position] = (text.x[position] + 1) % TOKENS
         after = net(text)
-        text.x[place] = place % TOKENS
-        assert torch.equal(after[:place], before[:place])  # exactly
-        assert torch.equal(after[12:], before[12:])
-        assert not torch.equal(after[place], before[place])
+        text.x[position] = position % TOKENS
+        assert torch.equal(after[:position], before[:position])  # exactly
+        assert torch.equal(after[12:], before[12:])  # the other text
+        assert not torch.equal(after[position], before[position])
 
 
-def test_there_are_models():
+def test_sequential_models_are_among_the_configs():
     assert set(MODELS) >= SEQUENTIAL

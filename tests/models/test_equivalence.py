@@ -23,30 +23,30 @@ BACKENDS = ("dense", "sdpa", "sparse", "auto")
 LENGTHS = [7, 1, 12]
 
 
-def scattered(model):
-    """Weights large enough that every part of the architecture shows."""
+def randomise_weights(model):
+    """The model with weights large enough that every part of the architecture matters."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
-tied_or_not = pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+tied_or_untied = pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
 
 
-@tied_or_not
+@tied_or_untied
 def gpt2(request):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     sizes = {"vocab_size": 61, "n_positions": 16, "n_embd": 24, "n_layer": 3, "n_head": 3}
-    return scattered(GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=request.param)))
+    return randomise_weights(GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=request.param)))
 
 
-@tied_or_not
+@tied_or_untied
 def bert(request):
     from transformers import BertConfig, BertForMaskedLM
 
-    return scattered(BertForMaskedLM(BertConfig(
+    return randomise_weights(BertForMaskedLM(BertConfig(
         vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
         max_position_embeddings=16, tie_word_embeddings=request.param,
     )))  # fmt: skip
@@ -68,14 +68,14 @@ def llama(request):
         "num_key_value_heads": 2, "intermediate_size": 40, "max_position_embeddings": 16,
     }  # fmt: skip
     if request.param == "Qwen3":
-        return scattered(Qwen3ForCausalLM(Qwen3Config(**sizes)))
+        return randomise_weights(Qwen3ForCausalLM(Qwen3Config(**sizes)))
     if request.param == "Mistral":
-        return scattered(MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)))
-    return scattered(LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings="tied" in request.param)))
+        return randomise_weights(MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)))
+    return randomise_weights(LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings="tied" in request.param)))
 
 
-def documents(columns):
-    """Paths of several lengths with a random number in each column of each node."""
+def random_documents(columns):
+    """Paths of several lengths with random token ids in each column."""
     batch = path_graphs(LENGTHS)
     draw = torch.Generator().manual_seed(1)
     batch.x = torch.stack([torch.randint(top, (sum(LENGTHS),), generator=draw) for top in columns], dim=1)
@@ -84,7 +84,7 @@ def documents(columns):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gpt2_is_message_passing_on_the_causal_complete_graph(gpt2, backend):
-    net, batch = from_gpt2(gpt2, backend), documents((61,))
+    net, batch = from_gpt2(gpt2, backend), random_documents((61,))
     assert set(net.masks) == {Causal()}
     with torch.no_grad():
         logits = net(batch)
@@ -95,47 +95,47 @@ def test_gpt2_is_message_passing_on_the_causal_complete_graph(gpt2, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_llama_and_qwen3_share_keys_among_queries(llama, backend):
-    net, batch = from_llama(llama, backend), documents((61,))
+def test_llama_mistral_and_qwen3_logits_and_gradients(llama, backend):
+    net, batch = from_llama(llama, backend), random_documents((61,))
     logits = net(batch)
-    theirs = torch.cat([llama(text[None, :, 0]).logits[0] for text in batch.x.split(LENGTHS)])
-    torch.testing.assert_close(logits, theirs, rtol=1e-4, atol=1e-4)
+    expected = torch.cat([llama(text[None, :, 0]).logits[0] for text in batch.x.split(LENGTHS)])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert logits.std() > 0.1
     assert net.parameter_count() == sum(p.numel() for p in llama.parameters())
-    # each gradient: ours of a map are theirs of its parts, one below the other
+    # gradients: one of our maps stacks several of theirs, with the rotary channels of queries and keys reordered
     llama.zero_grad()
-    for out in (logits, theirs):
+    for out in (logits, expected):
         (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
-    block, layer, turned = net.blocks[1], llama.model.layers[1], torch.arange(4).view(2, 2).T.flatten()
+    block, layer, order = net.blocks[1], llama.model.layers[1], torch.arange(4).view(2, 2).T.flatten()
     q, k, v = (getattr(layer.self_attn, f"{part}_proj").weight.grad for part in "qkv")
-    q, k = (rows.unflatten(0, (-1, 4))[:, turned].flatten(0, 1) for rows in (q, k))
-    for ours, expected in (
+    q, k = (rows.unflatten(0, (-1, 4))[:, order].flatten(0, 1) for rows in (q, k))
+    for ours, expected_grad in (
         (block.attention.project_in, torch.cat([q, k, v])),
         (block.feed_forward.expand, torch.cat([layer.mlp.gate_proj.weight.grad, layer.mlp.up_proj.weight.grad])),
         (block.norm_attention, layer.input_layernorm.weight.grad),
         (net.nodes.table, llama.model.embed_tokens.weight.grad),
     ):
-        torch.testing.assert_close(ours.weight.grad, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(ours.weight.grad, expected_grad, rtol=1e-3, atol=1e-3)
     if hasattr(layer.self_attn, "q_norm"):
-        theirs = layer.self_attn.q_norm.weight.grad[turned]
-        torch.testing.assert_close(block.attention.norm_q.weight.grad, theirs, rtol=1e-3, atol=1e-3)
+        expected_grad = layer.self_attn.q_norm.weight.grad[order]
+        torch.testing.assert_close(block.attention.norm_q.weight.grad, expected_grad, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bert_is_message_passing_on_the_complete_graph(bert, backend):
-    net, batch = from_bert(bert, backend), documents((61, 2))
+    net, batch = from_bert(bert, backend), random_documents((61, 2))
     assert set(net.masks) == {Complete()}
     with torch.no_grad():
         logits = net(batch)
         for part, x in zip(logits.split(LENGTHS), batch.x.split(LENGTHS), strict=True):
-            theirs = bert(input_ids=x[None, :, 0], token_type_ids=x[None, :, 1]).logits[0]
-            torch.testing.assert_close(part, theirs, rtol=1e-4, atol=1e-4)
+            expected = bert(input_ids=x[None, :, 0], token_type_ids=x[None, :, 1]).logits[0]
+            torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
     assert logits.std() > 0.1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
-def test_models_of_real_size(backend):
+def test_full_size_models(backend):
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -146,24 +146,24 @@ def test_models_of_real_size(backend):
         batch = path_graphs([100])
         batch.x = torch.stack([torch.randint(top, (100,)) for top in columns], dim=1)
         with torch.no_grad():
-            theirs = model(**dict(zip(("input_ids", "token_type_ids"), batch.x.T[:, None], strict=False))).logits[0]
-            torch.testing.assert_close(build(model, backend)(batch), theirs, rtol=1e-4, atol=1e-4)
+            expected = model(**dict(zip(("input_ids", "token_type_ids"), batch.x.T[:, None], strict=False))).logits[0]
+            torch.testing.assert_close(build(model, backend)(batch), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_architectures_that_differ_are_refused(gpt2):
+def test_unsupported_gpt2_options_are_rejected(gpt2):
     import copy
 
-    other = copy.deepcopy(gpt2)
-    other.config.scale_attn_by_inverse_layer_idx = True
+    changed = copy.deepcopy(gpt2)
+    changed.config.scale_attn_by_inverse_layer_idx = True
     with pytest.raises(UserError, match="attention scaling of this GPT-2"):
-        from_gpt2(other)
-    other = copy.deepcopy(gpt2)
-    other.config.activation_function = "swish"
+        from_gpt2(changed)
+    changed = copy.deepcopy(gpt2)
+    changed.config.activation_function = "swish"
     with pytest.raises(UserError, match="the activation 'swish' is not supported; there are gelu"):
-        from_gpt2(other)
+        from_gpt2(changed)
 
 
-def test_a_llama_of_another_make_is_refused(llama):
+def test_unsupported_llama_options_are_rejected(llama):
     import copy
 
     for changes in (
@@ -171,14 +171,14 @@ def test_a_llama_of_another_make_is_refused(llama):
         {"rope_parameters": {"rope_type": "llama3"}},
         {"sliding_window": 3, "use_sliding_window": True},
     ):
-        other = copy.copy(llama)
-        other.config = copy.copy(llama.config)
-        vars(other.config).update(changes)
+        changed = copy.copy(llama)
+        changed.config = copy.copy(llama.config)
+        vars(changed.config).update(changes)
         with pytest.raises(UserError, match="not supported"):
-            from_llama(other)
+            from_llama(changed)
 
 
-def test_rotary_positions_are_read_of_configurations_old_and_new():
+def test_rotary_base_of_old_and_new_configurations():
     plain = {"rope_type": "default", "rope_theta": 5e5}
     assert rotary_base(SimpleNamespace(rope_parameters=plain)) == 5e5
     assert rotary_base(SimpleNamespace(rope_scaling=None, rope_theta=1e4)) == 1e4
@@ -188,7 +188,7 @@ def test_rotary_positions_are_read_of_configurations_old_and_new():
 
 
 @pytest.mark.parametrize(
-    ("take_over", "config", "word"),
+    ("convert", "config", "word"),
     [
         (from_gpt2, {"model_type": "gpt_neo"}, "gpt_neo"),
         (from_gpt2, {"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention"),
@@ -198,13 +198,13 @@ def test_rotary_positions_are_read_of_configurations_old_and_new():
         (from_bert, {"model_type": "bert", "is_decoder": True}, "is_decoder"),
     ],
 )
-def test_a_model_of_another_kind_is_refused(take_over, config, word):
+def test_unsupported_model_types_are_rejected(convert, config, word):
     with pytest.raises(UserError, match=word):
-        take_over(SimpleNamespace(config=SimpleNamespace(**config), state_dict=dict, get_output_embeddings=dict))
+        convert(SimpleNamespace(config=SimpleNamespace(**config), state_dict=dict, get_output_embeddings=dict))
 
 
-def test_a_model_that_scores_no_tokens_is_refused(gpt2, llama, bert):
-    for take_over, model, loader in (
+def test_model_without_language_head_is_rejected(gpt2, llama, bert):
+    for convert, model, loader in (
         (from_gpt2, gpt2, "Causal"),
         (from_llama, llama, "Causal"),
         (from_bert, bert, "Masked"),
@@ -212,19 +212,20 @@ def test_a_model_that_scores_no_tokens_is_refused(gpt2, llama, bert):
         with pytest.raises(
             UserError, match=f"Model has no language-model head: load it with transformers.AutoModelFor{loader}LM"
         ):
-            take_over(model.base_model)
+            convert(model.base_model)
 
 
-# ---- PyG's layers, values and gradients, on graphs where some nodes read nobody
+# ---- PyG's layers, values and gradients, on graphs where some nodes have no incoming edges
 
 HEADS, CHANNELS, WIDTH = 3, 4, 12
 
 
-def same(ours, theirs, asked):
-    torch.testing.assert_close(ours, theirs)
-    weights = torch.randn_like(theirs)
-    own, other = (torch.autograd.grad((out * weights).sum(), asked) for out in (ours, theirs))
-    for a, b in zip(own, other, strict=True):
+def assert_same(ours, expected, leaves):
+    """Equal tensors, and equal gradients of one random sum of them."""
+    torch.testing.assert_close(ours, expected)
+    weights = torch.randn_like(expected)
+    our_grads, expected_grads = (torch.autograd.grad((out * weights).sum(), leaves) for out in (ours, expected))
+    for a, b in zip(our_grads, expected_grads, strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -239,7 +240,7 @@ def graph():
     return batch, pairs, x, e
 
 
-def rows(linear, x):
+def split_heads(linear, x):
     return linear(x).view(-1, HEADS, CHANNELS)
 
 
@@ -247,63 +248,63 @@ def rows(linear, x):
 @pytest.mark.parametrize("with_edges", [False, True])
 def test_gat(graph, backend, with_edges):
     batch, pairs, x, e = graph
-    theirs = GATConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
+    reference = GATConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
     score = Separable(HEADS, CHANNELS).double()
-    score.of_source, score.of_target = (nn.Parameter(p[0]) for p in (theirs.att_src.data, theirs.att_dst.data))
+    score.of_source, score.of_target = (nn.Parameter(p[0]) for p in (reference.att_src.data, reference.att_dst.data))
     pair = None
     if with_edges:
-        score.of_pair = nn.Parameter(theirs.att_edge.data[0])
-        pair = rows(theirs.lin_edge, e)
-    h = rows(theirs.lin, x)
-    ours = attend(h, h, h, pairs, backend=backend, score=score, pair=pair).flatten(1) + theirs.bias
-    asked = [x, theirs.lin.weight, *([e] if with_edges else [])]
-    same(ours, theirs(x, batch.edge_index, e if with_edges else None), asked)
+        score.of_pair = nn.Parameter(reference.att_edge.data[0])
+        pair = split_heads(reference.lin_edge, e)
+    h = split_heads(reference.lin, x)
+    ours = attend(h, h, h, pairs, backend=backend, score=score, pair=pair).flatten(1) + reference.bias
+    leaves = [x, reference.lin.weight, *([e] if with_edges else [])]
+    assert_same(ours, reference(x, batch.edge_index, e if with_edges else None), leaves)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
 @pytest.mark.parametrize("with_edges", [False, True])
 def test_gatv2(graph, backend, with_edges):
     batch, pairs, x, e = graph
-    theirs = GATv2Conv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
+    reference = GATv2Conv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None, add_self_loops=False).double()
     score = Additive(HEADS, CHANNELS).double()
-    score.vector = nn.Parameter(theirs.att.data[0])
-    pair = rows(theirs.lin_edge, e) if with_edges else None
-    sent = rows(theirs.lin_l, x)
-    ours = attend(rows(theirs.lin_r, x), sent, sent, pairs, backend=backend, score=score, pair=pair)
-    asked = [x, theirs.lin_l.weight, theirs.lin_r.weight, *([e] if with_edges else [])]
-    same(ours.flatten(1) + theirs.bias, theirs(x, batch.edge_index, e if with_edges else None), asked)
+    score.vector = nn.Parameter(reference.att.data[0])
+    pair = split_heads(reference.lin_edge, e) if with_edges else None
+    sent = split_heads(reference.lin_l, x)
+    ours = attend(split_heads(reference.lin_r, x), sent, sent, pairs, backend=backend, score=score, pair=pair)
+    leaves = [x, reference.lin_l.weight, reference.lin_r.weight, *([e] if with_edges else [])]
+    assert_same(ours.flatten(1) + reference.bias, reference(x, batch.edge_index, e if with_edges else None), leaves)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse", "auto"])
 @pytest.mark.parametrize("with_edges", [False, True])
 def test_transformer_conv(graph, backend, with_edges):
     batch, pairs, x, e = graph
-    theirs = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None).double()
-    pair = rows(theirs.lin_edge, e) if with_edges else None
-    q, k, v = (rows(linear, x) for linear in (theirs.lin_query, theirs.lin_key, theirs.lin_value))
-    ours = attend(q, k, v, pairs, backend=backend, pair=pair, pair_value=pair).flatten(1) + theirs.lin_skip(x)
-    asked = [x, theirs.lin_query.weight, theirs.lin_value.weight, *([e] if with_edges else [])]
-    same(ours, theirs(x, batch.edge_index, e if with_edges else None), asked)
+    reference = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH if with_edges else None).double()
+    pair = split_heads(reference.lin_edge, e) if with_edges else None
+    q, k, v = (split_heads(linear, x) for linear in (reference.lin_query, reference.lin_key, reference.lin_value))
+    ours = attend(q, k, v, pairs, backend=backend, pair=pair, pair_value=pair).flatten(1) + reference.lin_skip(x)
+    leaves = [x, reference.lin_query.weight, reference.lin_value.weight, *([e] if with_edges else [])]
+    assert_same(ours, reference(x, batch.edge_index, e if with_edges else None), leaves)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
-def test_the_attention_layer_reads_edges_as_transformer_conv_does(graph, backend):
+def test_attention_layer_with_edges_matches_transformer_conv(graph, backend):
     batch, _, x, e = graph
     pairs = Hops(1)(batch)
     layer = Attention(WIDTH, HEADS, backend=backend, edges=True, edge_values=True).double()
-    theirs = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH, root_weight=False).double()
+    reference = TransformerConv(WIDTH, CHANNELS, HEADS, edge_dim=WIDTH, root_weight=False).double()
     for linear, weight, bias in zip(
-        (theirs.lin_query, theirs.lin_key, theirs.lin_value),
+        (reference.lin_query, reference.lin_key, reference.lin_value),
         layer.project_in.weight.chunk(3),
         layer.project_in.bias.chunk(3),
         strict=True,
     ):
         linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-    theirs.lin_edge.weight = nn.Parameter(layer.pairs.project.weight.detach())
-    loop = pairs.edges[0] == pairs.edges[1]  # a node reads itself by no edge: what it sees there is learned
-    own = torch.empty(pairs.count, WIDTH, dtype=torch.float64)
-    own[loop], own[~loop] = layer.pairs.no_edge.detach(), e.detach()
-    expected = layer.project_out(theirs(x, pairs.edges, own))
+    reference.lin_edge.weight = nn.Parameter(layer.pairs.project.weight.detach())
+    loop = pairs.edges[0] == pairs.edges[1]  # a node and itself have no edge: that feature is learned
+    features = torch.empty(pairs.count, WIDTH, dtype=torch.float64)
+    features[loop], features[~loop] = layer.pairs.no_edge.detach(), e.detach()
+    expected = layer.project_out(reference(x, pairs.edges, features))
     torch.testing.assert_close(layer(State(x, e), pairs.batch, pairs)["x"], expected)
 
 
@@ -314,7 +315,7 @@ def test_gps_conv(training):
     x = torch.randn(batch.num_nodes, WIDTH, dtype=torch.float64, requires_grad=True)
     e = torch.randn(batch.num_edges, WIDTH, dtype=torch.float64, requires_grad=True)
     mlp = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
-    theirs = GPSConv(WIDTH, GINEConv(mlp, train_eps=False), HEADS, norm="batch_norm").double()
+    reference = GPSConv(WIDTH, GINEConv(mlp, train_eps=False), HEADS, norm="batch_norm").double()
     ours = ParallelBlock(
         WIDTH, GINE, partial(Attention, heads=HEADS), partial(FeedForward, ratio=2), nn.BatchNorm1d
     ).double()
@@ -329,18 +330,18 @@ def test_gps_conv(training):
         "feed_forward.expand": "mlp.0",
         "feed_forward.project_out": "mlp.3",
     }
-    given, state = theirs.state_dict(), ours.state_dict()
+    given, state = reference.state_dict(), ours.state_dict()
     for name in state:
         prefix = next((p for p in names if name.startswith(p)), None)
         if prefix is not None:
             state[name] = given[names[prefix] + name.removeprefix(prefix)]
     ours.load_state_dict(state)
-    ours.train(training), theirs.train(training)
-    found = ours(State(x, e), batch, Complete()(batch)).x
-    same(found, theirs(x, batch.edge_index, batch.batch, edge_attr=e), [x, e])
+    ours.train(training), reference.train(training)
+    out = ours(State(x, e), batch, Complete()(batch)).x
+    assert_same(out, reference(x, batch.edge_index, batch.batch, edge_attr=e), [x, e])
 
 
-def test_a_batch_from_pyg_feeds_gpt2(gpt2):
+def test_gpt2_on_a_pyg_graph(gpt2):
     from torch_geometric.data import Data
 
     tokens = torch.randint(61, (5, 1))

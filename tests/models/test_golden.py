@@ -1,4 +1,4 @@
-"""What networks said, with every gradient, before the layers were rewritten: files that an earlier version wrote."""
+"""Outputs and gradients of networks, against files written by an earlier version, before the layers were rewritten."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,16 @@ FOLDER = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_those_of_before(name):
+def test_outputs_and_gradients_match_the_stored_ones(name):
     saved = torch.load(FOLDER / f"{name}.pt", weights_only=True)
     schema = Schema.from_dict(CASES[name][1])
     net = build(json.loads(saved["config"]), schema)
     net.load_state_dict(saved["state"])
-    now = computed(net, batch(name, schema))
-    before = saved["computed"]
-    assert now.keys() == before.keys()
-    for key, value in before.items():
+    actual = computed(net, batch(name, schema))
+    expected = saved["computed"]
+    assert actual.keys() == expected.keys()
+    for key, value in expected.items():
         largest = max(1.0, float(value.abs().max()))
         torch.testing.assert_close(
-            now[key] / largest, value / largest, rtol=0, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            actual[key] / largest, value / largest, rtol=0, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
         )

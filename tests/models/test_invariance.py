@@ -1,4 +1,4 @@
-"""What a configured model must not notice: the order of nodes, the company of other graphs, the future."""
+"""Invariance of configured models to node order, to the other graphs of the batch, and to later tokens."""
 
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ GRAPHS = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3, max_nodes=64)
 TOKENS = Schema(node_vocab=(11,), edge_vocab=(3,), level="node", outputs=11, max_nodes=64)
 
 SMALL = ("model.width=16", "model.depth=2")
-DEGREE, NONE = "encoding=[degree]", "encoding=[none]"  # neither goes by a node's number
+DEGREE, NONE = "encoding=[degree]", "encoding=[none]"  # neither depends on the numbering of nodes
 MODELS = {
     "GPS": ("model=gps", DEGREE),
     "GPS within one hop": ("model=gps", NONE, "mask.hops=1"),
@@ -38,14 +38,14 @@ MODELS = {
     "virtual node": ("model=virtual_node", "model/jump=concatenate", NONE),
     "GT within two hops": ("model=gt", "+model.block.pairs=true", "encoding=[degree,edges]", "mask.hops=2"),
     "Graphormer": ("model=graphormer",),
-    "GRIT": ("model=grit", "encoding=[degree,edges_only]"),  # walks have 32 bits
+    "GRIT": ("model=grit", "encoding=[degree,edges_only]"),  # random walk encodings have float32 precision
     "SAN": ("model=san", "encoding=[degree,edges]", "model.block.attention.gamma=0.1"),
     "EGT": ("model=egt", "encoding=[degree,distance,edges]"),
     "GRASS": ("model=grass", "encoding=[degree,edges]", "mask=hops", "mask.hops=2"),
     "Exphormer": ("model=exphormer", "encoding=[degree,edges]", "mask=virtual", "mask.masks.0.hops=1"),
 }  # fmt: skip
 BACKENDS = ("auto", "dense", "sdpa", "sparse")
-# the backend is a matter of attention alone, so each of the others is tried once
+# the backend only affects attention, so the others are tried with GPS and Transformer only
 CASES = {
     f"{name}, {backend}": (*choices, *([f"+model.block.attention.backend={backend}"] if backend != "auto" else []))
     for name, choices in MODELS.items()
@@ -56,25 +56,25 @@ every_model = pytest.mark.parametrize("choices", CASES.values(), ids=CASES)
 
 
 @cache
-def configured(choices):
+def compose_network(choices):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return network_config(compose("train", overrides=[*SMALL, *choices]))
 
 
 def model(choices, schema=GRAPHS):
-    """A configured model in double precision and eval mode, whose running statistics are not those it began with."""
+    """A configured model in double precision and eval mode, its parameters and running statistics changed."""
     torch.manual_seed(0)
-    net = build(configured(choices), schema).double()
+    net = build(compose_network(choices), schema).double()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))  # norms and biases start where mistakes do not show
-        some = [tokens(9, seed) if schema is TOKENS else random_graph(9, seed) for seed in range(4)]
-        net.train()(GraphBatch.from_data_list(some))
+            parameter.add_(0.2 * torch.randn_like(parameter))  # initial norms and biases would hide mistakes
+        data_list = [token_path(9, seed) if schema is TOKENS else random_graph(9, seed) for seed in range(4)]
+        net.train()(GraphBatch.from_data_list(data_list))
     return net.eval()
 
 
-def renumbered(graph, seed):
-    """The same graph with its nodes in another order; row n of the new one is row order[n] of the old."""
+def permute_nodes(graph, seed):
+    """The graph with its nodes in another order, and that order: row n of the new graph is row order[n] of the old."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(graph.num_nodes, generator=generator)
     shuffle = torch.randperm(graph.num_edges, generator=generator)
@@ -85,35 +85,35 @@ def renumbered(graph, seed):
     return new, order
 
 
-def same(a, b):
+def assert_same(a, b):
     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-SOME = [random_graph(n, seed) for seed, n in enumerate((7, 1, 12, 4, 1, 9))]
+SAMPLE = [random_graph(n, seed) for seed, n in enumerate((7, 1, 12, 4, 1, 9))]
 
 
 @every_model
 @torch.no_grad()
-def test_the_numbering_of_nodes_does_not_matter(choices):
+def test_predictions_are_permutation_invariant(choices):
     net = model(choices)
-    others = [renumbered(graph, seed)[0] for seed, graph in enumerate(SOME)]
-    out = net(GraphBatch.from_data_list(SOME))
-    same(net(GraphBatch.from_data_list(others)), out)
-    assert (out.std(0) > 1e-3).all()  # graphs are told apart: no constant passes for an invariant
+    permuted = [permute_nodes(graph, seed)[0] for seed, graph in enumerate(SAMPLE)]
+    out = net(GraphBatch.from_data_list(SAMPLE))
+    assert_same(net(GraphBatch.from_data_list(permuted)), out)
+    assert (out.std(0) > 1e-3).all()  # graphs are told apart: a constant would pass as invariant
 
 
 @pytest.mark.parametrize("choices", MODELS.values(), ids=MODELS)
 @torch.no_grad()
-def test_predictions_for_nodes_follow_their_numbering(choices):
+def test_node_predictions_are_permutation_equivariant(choices):
     net = model(choices, Schema(node_vocab=(5, 5), edge_vocab=(3,), level="node", outputs=3))
     graph = random_graph(12, seed=3)
-    other, order = renumbered(graph, seed=1)
-    same(net(GraphBatch.from_data_list([other])), net(GraphBatch.from_data_list([graph]))[order])
+    permuted, order = permute_nodes(graph, seed=1)
+    assert_same(net(GraphBatch.from_data_list([permuted])), net(GraphBatch.from_data_list([graph]))[order])
 
 
 @torch.no_grad()
-def test_the_numbering_does_matter_to_positions_and_causal_masks():
-    batches = [GraphBatch.from_data_list(g) for g in (SOME, [renumbered(graph, 1)[0] for graph in SOME])]
+def test_positions_and_causal_masks_depend_on_node_order():
+    batches = [GraphBatch.from_data_list(g) for g in (SAMPLE, [permute_nodes(graph, 1)[0] for graph in SAMPLE])]
     for choices in (("model=transformer",), ("model=transformer", NONE, "mask=causal")):
         net = model(choices)
         assert not torch.allclose(*map(net, batches), atol=1e-3)
@@ -121,19 +121,19 @@ def test_the_numbering_does_matter_to_positions_and_causal_masks():
 
 @every_model
 @torch.no_grad()
-def test_a_graph_alone_is_predicted_as_in_company(choices):
+def test_predictions_do_not_depend_on_the_batch(choices):
     net = model(choices)
-    together = net(GraphBatch.from_data_list(SOME))
-    same(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in SOME]), together)
-    same(net(GraphBatch.from_data_list(SOME[::-1])), together.flip(0))
+    together = net(GraphBatch.from_data_list(SAMPLE))
+    assert_same(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in SAMPLE]), together)
+    assert_same(net(GraphBatch.from_data_list(SAMPLE[::-1])), together.flip(0))
 
 
 @every_model
 @torch.no_grad()
-def test_padding_does_not_matter(choices):
+def test_padding_does_not_change_predictions(choices):
     net = model(choices)
-    padded = net(GraphBatch.from_data_list([*SOME[:3], random_graph(120, seed=9, density=0.02), *SOME[3:]]))
-    same(padded[[0, 1, 2, 4, 5, 6]], net(GraphBatch.from_data_list(SOME)))
+    padded = net(GraphBatch.from_data_list([*SAMPLE[:3], random_graph(120, seed=9, density=0.02), *SAMPLE[3:]]))
+    assert_same(padded[[0, 1, 2, 4, 5, 6]], net(GraphBatch.from_data_list(SAMPLE)))
 
 
 MASKS = [
@@ -151,20 +151,20 @@ MASKS = [
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mask", MASKS, ids=str)
 @torch.no_grad()
-def test_no_mask_crosses_graphs(mask, backend):
+def test_masks_do_not_cross_graphs(mask, backend):
     net = model(("model=gps", DEGREE, f"+model.block.attention.backend={backend}"))
     net.masks = [mask] * len(net.masks)
-    batch, changed = (GraphBatch.from_data_list(SOME) for _ in range(2))
+    batch, changed = (GraphBatch.from_data_list(SAMPLE) for _ in range(2))
     for graph in (0, 2, 5):
         own = batch.batch == graph
         changed.x = torch.where(own[:, None], 4 - batch.x, batch.x)
         before, after = net(batch), net(changed)
-        others = torch.arange(len(SOME)) != graph
+        others = torch.arange(len(SAMPLE)) != graph
         assert torch.equal(after[others], before[others])  # exactly
         assert not torch.allclose(after[graph], before[graph])
 
 
-def tokens(length, seed):
+def token_path(length, seed):
     """A path whose nodes are characters."""
     text = path(length, seed)
     text.x = torch.randint(0, 11, (length, 1), generator=torch.Generator().manual_seed(seed))
@@ -187,16 +187,16 @@ CAUSAL = {
 @pytest.mark.parametrize("lengths", [(20, 20, 20), (20, 1, 7, 33)], ids=["equal lengths", "many lengths"])
 @pytest.mark.parametrize("choices", CAUSAL.values(), ids=CAUSAL)
 @torch.no_grad()
-def test_nothing_before_a_changed_token_moves(choices, lengths, backend):
+def test_changed_token_leaves_earlier_outputs_unchanged(choices, lengths, backend):
     net = model((*choices, f"+model.block.attention.backend={backend}"), TOKENS)
-    texts = [tokens(length, seed) for seed, length in enumerate(lengths)]
+    texts = [token_path(length, seed) for seed, length in enumerate(lengths)]
     before = net(GraphBatch.from_data_list(texts))
-    for place in (0, 1, 10, 19):
+    for position in (0, 1, 10, 19):
         changed = [text.clone() for text in texts]
-        changed[0].x[place] = (changed[0].x[place] + 1) % 11
+        changed[0].x[position] = (changed[0].x[position] + 1) % 11
         after = net(GraphBatch.from_data_list(changed))
-        assert torch.equal(after[:place], before[:place])  # exactly
-        assert torch.equal(after[20:], before[20:])  # nor does any other text
-        assert not torch.equal(after[place], before[place])
-        if place + 1 < 20:
-            assert not torch.equal(after[place + 1], before[place + 1])
+        assert torch.equal(after[:position], before[:position])  # exactly
+        assert torch.equal(after[20:], before[20:])  # the other texts
+        assert not torch.equal(after[position], before[position])
+        if position + 1 < 20:
+            assert not torch.equal(after[position + 1], before[position + 1])

@@ -1,4 +1,4 @@
-"""The whole model: published parameter counts, masks and blocks by layer, tying, training."""
+"""Whole networks: published parameter counts, masks and blocks per layer, weight tying, predictions, training."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.graphs import SIZES, path, random_batch, random_graph
 
-SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3)  # of the random graphs
+SCHEMA = Schema(node_vocab=(5, 5), edge_vocab=(3,), outputs=3)  # of `random_graph`
 TwoHeads = partial(Attention, heads=2)
 
 
@@ -39,13 +39,13 @@ def gps(local=GINE, heads=4, block=ParallelBlock, **options):
     return partial(block, local=local, attention=partial(Attention, heads=heads), feed_forward=FeedForward, **options)
 
 
-# GraphGPS's released configurations; the papers counted with an atom table of 173 rows, OGB now makes it 174
+# GraphGPS's released configurations; the atom table of the papers has 173 rows, OGB's now has one more
 
 ATOMS, BONDS = tuple(get_atom_feature_dims()), tuple(get_bond_feature_dims())
 NEW_ROWS = sum(ATOMS) - 173
 MOLECULES = partial(Schema, node_vocab=ATOMS, edge_vocab=BONDS)
 WALK, MODES = RandomWalk(16, 20), Laplacian(k=10, dim=16)
-GOLDEN = {  # published count, schema, width, depth, heads, encoding, channels that it takes, layers of the head
+PUBLISHED = {  # parameter count, schema, width, depth, heads, encoding and its channels, hidden layers of the head
     "ZINC": (423_717, Schema((28,), edge_vocab=(4,), kind="regression"), 64, 10, 4, RandomWalk(20, 28), 28, 2),
     "molhiv": (558_625, MOLECULES(kind="binary"), 64, 10, 4, RandomWalk(16, 16), 16, 2),
     "molpcba": (9_744_496, MOLECULES(kind="binary", outputs=128), 384, 5, 4, WALK, 20, 0),
@@ -57,13 +57,13 @@ GOLDEN = {  # published count, schema, width, depth, heads, encoding, channels t
 }
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_parameters_of_gps_are_as_published(name):
-    published, schema, width, depth, heads, encoding, taken, hidden = GOLDEN[name]
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_gps_parameter_counts_match_the_papers(name):
+    published, schema, width, depth, heads, encoding, encoding_width, hidden = PUBLISHED[name]
     block = gps(GINE if name == "ZINC" else GatedGCN, heads)
     with torch.device("meta"):  # counting needs no memory
         net = GraphTransformer(schema, width, depth, block, encodings=[encoding], head=partial(Head, hidden=hidden))
-    new = NEW_ROWS * (width - taken) if schema.node_vocab == ATOMS else 0
+    new = NEW_ROWS * (width - encoding_width) if schema.node_vocab == ATOMS else 0
     assert net.parameter_count() == published + new
 
 
@@ -89,7 +89,7 @@ def nano_gpt(depth=4):
     )
 
 
-def test_parameters_of_nano_gpt():
+def test_nano_gpt_parameter_count():
     assert nano_gpt().parameter_count() == 804_096
 
 
@@ -100,10 +100,10 @@ def test_tied_head_shares_storage_and_gradient():
     batch = GraphBatch.from_data_list([path(6)])
     batch.x = torch.randint(0, 30, (6, 1))
     net(batch).logsumexp(1).sum().backward()
-    assert (table.grad[40:] != 0).any()  # characters that were never read: their gradient comes from the head
+    assert (table.grad[40:] != 0).any()  # characters absent from the input: their gradient comes from the head
 
 
-def test_narrow_initialisation_of_gpt():
+def test_gpt_initialisation_scale():
     torch.manual_seed(0)
     net = nano_gpt(depth=8)
     for name, parameter in net.named_parameters():
@@ -112,7 +112,7 @@ def test_narrow_initialisation_of_gpt():
             assert abs(parameter.std() / expected - 1) < 0.05, name
 
 
-def test_each_layer_reads_by_its_own_mask():
+def test_each_layer_uses_its_own_mask():
     torch.manual_seed(0)
     masks = [Hops(0), Window(1), PerHead((Causal(), Hops(1)))]
     block = partial(ParallelBlock, attention=TwoHeads, norm=nn.LayerNorm)
@@ -124,14 +124,14 @@ def test_each_layer_reads_by_its_own_mask():
         state = layer(state, batch, mask(batch))
     x = state.x
     torch.testing.assert_close(net(batch), net.head(x, batch))
-    for other in ([Hops(0), Window(1), Complete()], [Complete(), Window(1), masks[2]]):
-        net.masks = other
+    for changed in ([Hops(0), Window(1), Complete()], [Complete(), Window(1), masks[2]]):
+        net.masks = changed
         assert not torch.allclose(net(batch), net.head(x, batch))
 
 
-def test_blocks_take_turns():
-    turns = [partial(ParallelBlock, local=GINE), partial(ParallelBlock, attention=TwoHeads), gps(GatedGCN, 2)]
-    net = GraphTransformer(SCHEMA, 8, 5, turns, mask=Hops(1))
+def test_list_of_blocks_is_cycled():
+    blocks = [partial(ParallelBlock, local=GINE), partial(ParallelBlock, attention=TwoHeads), gps(GatedGCN, 2)]
+    net = GraphTransformer(SCHEMA, 8, 5, blocks, mask=Hops(1))
     kinds = [(type(b.local), type(b.attention)) for b in net.blocks]
     local, attention, both = (GINE, type(None)), (type(None), Attention), (GatedGCN, Attention)
     assert kinds == [local, attention, both, local, attention]
@@ -140,24 +140,24 @@ def test_blocks_take_turns():
     assert net.blend_weights() == [0.5]
 
 
-def test_a_pattern_spells_blocks_by_name():
+def test_pattern_of_named_blocks():
     named = {"L": partial(ParallelBlock, local=GINE), "G": partial(ParallelBlock, attention=TwoHeads)}
 
-    def spelled(**options):
+    def layout(**options):
         net = GraphTransformer(SCHEMA, 8, 5, named, **options)
         return "".join("L" if block.attention is None else "G" for block in net.blocks)
 
-    assert spelled(pattern="LLG") == spelled(pattern=["L", "L", "G"]) == "LLGLL"
-    assert spelled(pattern="G") == "GGGGG"
-    assert spelled() == "LGLGL"
+    assert layout(pattern="LLG") == layout(pattern=["L", "L", "G"]) == "LLGLL"
+    assert layout(pattern="G") == "GGGGG"
+    assert layout() == "LGLGL"
 
 
-def test_blend_weights_are_named_layer_by_layer():
+def test_blend_weights_are_reported_per_layer():
     block = gps(heads=2, blend=partial(Blend, 0.3, learned=True))
     assert GraphTransformer(SCHEMA, 8, 2, block).blend_weights() == pytest.approx([0.3, 0.3])
 
 
-def test_masks_of_layers_without_attention_are_not_in_use():
+def test_layers_without_attention_read_no_masks():
     assert GraphTransformer(SCHEMA, 8, 2, partial(ParallelBlock, local=GINE)).readings() == set()
 
 
@@ -177,32 +177,32 @@ def test_masks_of_layers_without_attention_are_not_in_use():
         ("a width of 8 cannot be halved 4 times", {"head": partial(Head, hidden=4)}),
     ],
 )  # fmt: skip
-def test_parts_that_do_not_fit_are_refused(message, options):
-    given = {"width": 8, "depth": 2, "block": partial(ParallelBlock, local=GINE)} | options
+def test_inconsistent_options_are_rejected(message, options):
+    arguments = {"width": 8, "depth": 2, "block": partial(ParallelBlock, local=GINE)} | options
     with pytest.raises(ValueError, match=message):
-        GraphTransformer(SCHEMA, **given)
+        GraphTransformer(SCHEMA, **arguments)
 
 
-def test_a_tied_head_needs_the_whole_embedding():
+def test_tied_head_with_concatenated_encodings_is_rejected():
     schema, head = Schema((5,), level="node", outputs=5), partial(Head, hidden=0, tied=True)
     with pytest.raises(ValueError, match="encodings take 3 of its channels"):
         GraphTransformer(schema, 8, 0, encodings=[RandomWalk(4, 3)], head=head)
 
 
-def test_bad_batches_say_what_is_wrong():
+def test_missing_or_malformed_features_are_rejected():
     net = GraphTransformer(SCHEMA, 8, 1, partial(ParallelBlock, local=GINE))
     batch = random_batch((3,))
     x = batch.x
-    for wrong, said in ((None, "has none"), (x.float(), "float32"), (x[:, :0], r"\(3, 0\)")):
+    for wrong, message in ((None, "has none"), (x.float(), "float32"), (x[:, :0], r"\(3, 0\)")):
         batch.x = wrong
-        with pytest.raises(ValueError, match=f"expects x .* categories as whole numbers; this batch .*{said}"):
+        with pytest.raises(ValueError, match=f"expects x .* categories as whole numbers; this batch .*{message}"):
             net(batch)
     batch.x, batch.edge_attr = x, None
     with pytest.raises(ValueError, match=r"expects edge_attr .*; this batch has none"):
         net(batch)
 
 
-def test_edges_are_embedded_only_where_a_layer_reads_them():
+def test_edges_are_embedded_only_if_a_layer_reads_them():
     for block, embedded in [
         (gps(GINE, 2), True),
         (gps(GatedGCN, 2), True),
@@ -214,7 +214,7 @@ def test_edges_are_embedded_only_where_a_layer_reads_them():
         assert GraphTransformer(Schema((5, 5)), 8, 2, block).edges is None
 
 
-def test_columns_have_tables_of_their_own():
+def test_each_column_has_its_own_embedding_table():
     torch.manual_seed(0)
     net = GraphTransformer(Schema((3, 2)), 8, 0)
     x = torch.tensor([[2, 0], [0, 1], [2, 1]])
@@ -224,7 +224,7 @@ def test_columns_have_tables_of_their_own():
     )
 
 
-def test_real_numbers_are_mapped_linearly():
+def test_real_features_are_mapped_linearly():
     net = GraphTransformer(Schema(node_floats=4, edge_floats=2, outputs=2), 8, 1, gps(GINE, 2))
     batch = random_batch((3, 2))
     batch.x, batch.edge_attr = torch.randn(5, 4), torch.randn(batch.num_edges, 2)
@@ -233,13 +233,13 @@ def test_real_numbers_are_mapped_linearly():
 
 
 @pytest.mark.parametrize("pool", [Mean(), Sum(), Max()])
-@pytest.mark.parametrize("filled", [False, True])
-def test_pools_equal_a_loop(pool, filled):
+@pytest.mark.parametrize("padded", [False, True])
+def test_pools_match_a_loop_over_graphs(pool, padded):
     batch = random_batch((3, 1, 4))
-    if filled:  # the last node of a graph only fills a static shape
+    if padded:  # the last node of a graph is padding of a static shape
         batch.node_mask = torch.tensor([True, True, False, True, True, True, True, False])
     x = torch.randn(8, 5)
-    kept = batch.node_mask if filled else torch.ones(8, dtype=torch.bool)
+    kept = batch.node_mask if padded else torch.ones(8, dtype=torch.bool)
     for graph in range(3):
         own = x[(batch.batch == graph) & kept]
         expected = {Mean: own.mean, Sum: own.sum, Max: own.amax}[type(pool)](0)
@@ -261,7 +261,7 @@ every_block = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 @every_block
 @pytest.mark.parametrize("level", ["graph", "node"])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_one_row_a_graph_or_a_node(block, level, sizes):
+def test_output_has_one_row_per_graph_or_node(block, level, sizes):
     schema = Schema((5, 5), edge_vocab=(3,), level=level, outputs=3)
     batch = GraphBatch.from_data_list([random_graph(n, seed) for seed, n in enumerate(sizes)])
     net = GraphTransformer(schema, 16, 2, block, encodings=[Degree()]).eval()
@@ -271,25 +271,25 @@ def test_one_row_a_graph_or_a_node(block, level, sizes):
 
 
 @every_block
-def test_one_batch_is_learned_by_heart(block):
+def test_network_overfits_one_batch(block):
     torch.manual_seed(0)
     batch = random_batch((6, 4, 7, 5, 9, 3, 6, 8))
     net = GraphTransformer(SCHEMA, 32, 2, block, encodings=[Degree(), Rotary()])
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
-    seen = []
+    losses = []
     for _ in range(30):
         optimiser.zero_grad()
         value = loss(SCHEMA, net(batch), batch.y)
         value.backward()
         optimiser.step()
-        seen.append(value.item())
-    assert seen[0] > 0.8  # about log 3 at first
-    assert seen[-1] < 0.25 * seen[0], seen
+        losses.append(value.item())
+    assert losses[0] > 0.8  # log 3 = 1.1 for random predictions
+    assert losses[-1] < 0.25 * losses[0], losses
 
 
 @every_block
 @pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse"])
-def test_mixed_precision_trains(block, backend):
+def test_mixed_precision_training(block, backend):
     torch.manual_seed(0)
     batch = random_batch((6, 1, 4))
     net = GraphTransformer(SCHEMA, 16, 2, block, mask=Hops(1), encodings=[Degree()])
@@ -306,20 +306,20 @@ def test_mixed_precision_trains(block, backend):
 
 
 @every_block
-def test_every_parameter_is_trained(block):
+def test_every_parameter_receives_a_gradient(block):
     net = GraphTransformer(SCHEMA, 16, 2, block, encodings=[Degree()])
     net(random_batch((6, 4, 7))).square().sum().backward()
     untrained = {name for name, p in net.named_parameters() if p.grad is None}
     last = net.blocks[-1]
-    nobody_reads = set()  # the edge stream that the last layer leaves
+    unread = set()  # the last layer's edge stream
     if isinstance(last, EdgeGatedBlock):
-        nobody_reads = {n for n, _ in net.named_parameters() if n.startswith("blocks.1.") and ".e." in n}
+        unread = {n for n, _ in net.named_parameters() if n.startswith("blocks.1.") and ".e." in n}
     elif isinstance(last.local, GatedGCN):
-        nobody_reads = {"blocks.1.local.norm_e.weight", "blocks.1.local.norm_e.bias"}
-    assert untrained == nobody_reads
+        unread = {"blocks.1.local.norm_e.weight", "blocks.1.local.norm_e.bias"}
+    assert untrained == unread
 
 
-def test_predictions_of_a_scaled_regression_are_in_its_own_unit() -> None:
+def test_regression_predictions_have_the_units_of_the_target() -> None:
     torch.manual_seed(0)
     batch = random_batch((3, 5), seed=1)
     plain, scaled = (
@@ -328,26 +328,26 @@ def test_predictions_of_a_scaled_regression_are_in_its_own_unit() -> None:
     )
     nets = [GraphTransformer(schema, width=16, depth=0).eval() for schema in (plain, scaled)]
     nets[1].load_state_dict(nets[0].state_dict())
-    wanted = nets[0](batch) * torch.tensor([10.0, 0.5]) + torch.tensor([5.0, -1.0])
-    torch.testing.assert_close(nets[1](batch), wanted)
+    expected = nets[0](batch) * torch.tensor([10.0, 0.5]) + torch.tensor([5.0, -1.0])
+    torch.testing.assert_close(nets[1](batch), expected)
 
 
-def test_a_link_is_predicted_from_its_two_nodes_whatever_its_direction() -> None:
+def test_link_predictions_are_symmetric() -> None:
     torch.manual_seed(0)
     batch = random_batch((6, 5), seed=1)
     net = GraphTransformer(Schema(node_vocab=(5, 5), level="link", kind="binary"), width=16, depth=0).eval()
     with pytest.raises(ValueError, match="no links"):
         net(batch)
     batch.links = torch.tensor([[0, 4, 8], [3, 4, 7]])
-    found = net(batch)
-    assert found.shape == (3, 1)
+    out = net(batch)
+    assert out.shape == (3, 1)
     batch.links = batch.links.flip(0)
-    torch.testing.assert_close(net(batch), found)
+    torch.testing.assert_close(net(batch), out)
     x = net.embed(batch)
-    torch.testing.assert_close(net.head.mlp(x[4] * x[4]), found[1])
+    torch.testing.assert_close(net.head.mlp(x[4] * x[4]), out[1])
 
 
-def test_columns_of_real_numbers_are_read_in_the_units_that_the_schema_keeps() -> None:
+def test_real_features_are_standardised_by_the_schema() -> None:
     torch.manual_seed(0)
     batch = random_batch((3, 5), seed=1)
     x, attr = torch.randn(batch.num_nodes, 2), torch.randn(batch.num_edges, 1)
@@ -355,15 +355,15 @@ def test_columns_of_real_numbers_are_read_in_the_units_that_the_schema_keeps() -
     units = {"node_mean": (300.0, 0.0), "node_scale": (40.0, 1.0), "edge_mean": (-9.0,), "edge_scale": (0.5,)}
     block = partial(ParallelBlock, local=GINE)
     plain, raw = (GraphTransformer(Schema(**floats, **more), 8, 1, block).eval() for more in ({}, units))
-    raw.load_state_dict(plain.state_dict())  # a checkpoint of before has no units, and none is among the weights
+    raw.load_state_dict(plain.state_dict())  # units are not part of the state dict, so that older checkpoints load
     batch.x, batch.edge_attr = x, attr
-    wanted = plain(batch)
+    expected = plain(batch)
     batch.x = x * torch.tensor([40.0, 1.0]) + torch.tensor([300.0, 0.0])
     batch.edge_attr = attr * 0.5 - 9
-    torch.testing.assert_close(raw(batch), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(raw(batch), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_units_keep_their_precision_in_a_network_of_16_bits() -> None:
+def test_units_stay_precise_in_a_bfloat16_network() -> None:
     schema = Schema(
         node_floats=1, node_mean=(1801.0,), node_scale=(3.0,), kind="regression", mean=(1803.0,), scale=(5.0,)
     )
@@ -372,18 +372,18 @@ def test_units_keep_their_precision_in_a_network_of_16_bits() -> None:
     assert net.in_units(torch.tensor([[1.0]], dtype=torch.bfloat16)) == 1808.0
 
 
-def test_logarithms_are_undone_whatever_the_network_says() -> None:
+def test_log_targets_stay_positive_and_finite() -> None:
     net = GraphTransformer(Schema(node_floats=1, kind="regression", mean=(2.0,), scale=(3.0,), log=True), 8, 0)
     out = torch.tensor([[0.0], [1.0], [1e9], [-1e9]], requires_grad=True)
-    found = net.in_units(out)
-    torch.testing.assert_close(found[:2].flatten(), torch.tensor([2.0, 5.0]).exp())
-    assert (found > 0).all()
-    assert found.isfinite().all()
-    assert torch.autograd.grad(found.log().sum(), out)[0].isfinite().all()
+    predictions = net.in_units(out)
+    torch.testing.assert_close(predictions[:2].flatten(), torch.tensor([2.0, 5.0]).exp())
+    assert (predictions > 0).all()
+    assert predictions.isfinite().all()
+    assert torch.autograd.grad(predictions.log().sum(), out)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("categorical", [True, False])
-def test_input_dropout_drops_columns_of_nodes_and_scales_the_others(categorical):
+def test_input_dropout_drops_feature_columns(categorical):
     columns, rows = 4, 500
     vocab, floats = ((3,) * columns, 0) if categorical else ((), columns)
     schema = Schema(node_vocab=vocab, node_floats=floats)
@@ -396,53 +396,53 @@ def test_input_dropout_drops_columns_of_nodes_and_scales_the_others(categorical)
         parts = x[:, :, None] * net.nodes.linear.weight.T
     parts = parts.detach().double()
     torch.testing.assert_close(net.eval().nodes(x).double(), parts.sum(1))
-    found = net.train().nodes(x).detach().double() * 0.75
-    kept = torch.linalg.lstsq(parts.mT, found[:, :, None]).solution[:, :, 0]  # the share of each column
+    out = net.train().nodes(x).detach().double() * 0.75
+    kept = torch.linalg.lstsq(parts.mT, out[:, :, None]).solution[:, :, 0]  # the factor of each column
     torch.testing.assert_close(kept, kept.round(), atol=1e-3, rtol=0)
     assert set(kept.round().flatten().tolist()) == {0.0, 1.0}
     assert 0.2 < 1 - kept.mean() < 0.3
 
 
-def test_real_features_may_be_read_as_they_are_beside_zeros():
-    """The first convolution is then one of PyG that reads three columns: it has no more weights that anything moves."""
+def test_zero_padded_features_match_a_narrower_convolution():
+    """The first convolution then equals PyG's on three columns: its weights for the padding receive no gradient."""
     schema, width = Schema(node_floats=3, node_mean=(1.0, 2.0, 3.0), node_scale=(1.0, 1.0, 2.0)), 8
     block = partial(ConvolutionBlock, local=GCN, activation=None, residual=False)
     net = GraphTransformer(schema, width, depth=1, block=block, input_linear=False)
     batch = random_batch(sizes=(4, 1, 6))
     batch.x = torch.randn(batch.num_nodes, 3)
-    theirs = GCNConv(3, width)
-    theirs.lin.weight.data = net.blocks[0].local.linear.weight.data[:, :3]
-    theirs.bias.data = net.blocks[0].local.linear.bias.data
-    mine = net.blocks[0](State(net.embed(batch)), batch, None).x
-    read = (batch.x - torch.tensor([1.0, 2.0, 3.0])) / torch.tensor([1.0, 1.0, 2.0])
-    torch.testing.assert_close(mine, theirs(read, batch.edge_index))
-    mine.sum().backward()
+    reference = GCNConv(3, width)
+    reference.lin.weight.data = net.blocks[0].local.linear.weight.data[:, :3]
+    reference.bias.data = net.blocks[0].local.linear.bias.data
+    ours = net.blocks[0](State(net.embed(batch)), batch, None).x
+    standardised = (batch.x - torch.tensor([1.0, 2.0, 3.0])) / torch.tensor([1.0, 1.0, 2.0])
+    torch.testing.assert_close(ours, reference(standardised, batch.edge_index))
+    ours.sum().backward()
     assert not net.blocks[0].local.linear.weight.grad[:, 3:].any()
 
 
-def test_features_are_not_read_as_they_are_by_fewer_channels():
+def test_zero_padding_needs_a_channel_per_feature():
     with pytest.raises(ValueError, match="a width of at least 9"):
         GraphTransformer(Schema(node_floats=9), width=8, depth=0, input_linear=False)
 
 
-def test_the_embedding_of_real_features_may_have_no_bias():
+def test_feature_embedding_without_bias():
     schema = Schema(node_floats=3)
     assert GraphTransformer(schema, width=8, depth=0, input_bias=False).nodes.linear.bias is None
     assert GraphTransformer(schema, width=8, depth=0).nodes.linear.bias is not None
 
 
-@pytest.mark.parametrize("given", [random_graph(3, 0), [random_graph(3, 0)]])
-def test_what_is_no_batch_is_refused(given):
+@pytest.mark.parametrize("data", [random_graph(3, 0), [random_graph(3, 0)]])
+def test_pyg_data_instead_of_a_batch_is_rejected(data):
     net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
     with pytest.raises(
-        TypeError, match=rf"a network takes a GraphBatch, not a {type(given).__name__}: use GraphBatch\.from"
+        TypeError, match=rf"a network takes a GraphBatch, not a {type(data).__name__}: use GraphBatch\.from"
     ):
-        net(given)
+        net(data)
 
 
-@pytest.mark.parametrize(("value", "said"), [(5, "0 to 5 in column 0"), (-1, "-1 to 0 in column 0")])
-def test_a_category_that_there_is_not_reads_no_other_column(value, said):
+@pytest.mark.parametrize(("value", "message"), [(5, "0 to 5 in column 0"), (-1, "-1 to 0 in column 0")])
+def test_out_of_range_category_is_rejected(value, message):
     net = GraphTransformer(Schema(node_vocab=(5, 5)), width=8, depth=0)
     graph = Data(x=torch.tensor([[0, 0], [value, 1]]), edge_index=torch.empty(2, 0).long())
-    with pytest.raises(ValueError, match=rf"x has values {said}, but the network was built for 0 to 4"):
+    with pytest.raises(ValueError, match=rf"x has values {message}, but the network was built for 0 to 4"):
         net(GraphBatch.from_data_list([graph]))

@@ -1,4 +1,4 @@
-"""Layers, a pool and blocks of one's own, in a folder outside the package: trained, resumed and used as any other."""
+"""Custom layers, pools and blocks in a folder outside the package: training, resuming, and every kind of inference."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from tests.graphs import random_batch
 from tests.small_runs import weights, write_graphs
 
 CONV = "model.block.local.conv"
-PARTS = {  # how a command asks for each; who is named where inference in chunks, a text, or a cache for it is refused
+PARTS = {  # overrides; the part named where chunked inference, decoding, or a decoding cache is rejected, or None
     "SAGEConv": (["model/local=pyg"], None, None, "SAGEConv"),
     "GATv2Conv": (
         ["model/local=pyg", f"{CONV}._target_=torch_geometric.nn.GATv2Conv", f"{CONV}.heads=2"],
@@ -54,7 +54,7 @@ PARTS = {  # how a command asks for each; who is named where inference in chunks
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder outside this project, in which the command runs."""
+    """A copy of tests/own as the working directory, importable; it lies outside the project."""
     shutil.copytree(Path(__file__).parents[1] / "own", tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "own")])
@@ -72,7 +72,7 @@ def command(monkeypatch, *arguments: str) -> None:
 @pytest.mark.parametrize(
     "name", [name if name == "one block for each" else pytest.param(name, marks=pytest.mark.slow) for name in PARTS]
 )
-def test_each_part_is_trained_resumed_and_predicts(name, folder, monkeypatch):
+def test_training_resuming_and_prediction(name, folder, monkeypatch):
     data = write_graphs(folder)
     options = ["data=graph_files", *data, "data.batch_size=8", "logger=csv", "trainer=cpu", "hydra.run.dir=run",
                "model.head.hidden=0"]  # fmt: skip
@@ -91,95 +91,95 @@ def test_each_part_is_trained_resumed_and_predicts(name, folder, monkeypatch):
 
 
 @pytest.fixture
-def nodes(folder):
-    """A graph of forty nodes with labels, in a file; the overrides that train on it and evaluate in chunks."""
+def node_data(folder):
+    """Overrides that train on a file with one graph of forty labelled nodes."""
     ends = [{"source": (3 * i) % 40, "target": (7 * i + i // 40) % 40} for i in range(90)]
-    own = [{"id": i, "kind": "abc"[i * i % 3], "label": "xy"[i * i % 3 % 2]} for i in range(40)]
-    (folder / "nodes.json").write_text(json.dumps({"directed": True, "nodes": own, "links": ends}))
+    nodes = [{"id": i, "kind": "abc"[i * i % 3], "label": "xy"[i * i % 3 % 2]} for i in range(40)]
+    (folder / "nodes.json").write_text(json.dumps({"directed": True, "nodes": nodes, "links": ends}))
     return ["data=graph_file_nodes", "data.path=nodes.json", f"data.root={folder}", "trainer.max_epochs=2",
             "model.width=8", "logger=csv", "trainer=cpu"]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PNAConv", "own block"])
-def test_a_run_that_is_scored_in_chunks_says_what_it_says_of_the_whole(name, nodes, folder, monkeypatch):
+def test_scores_in_chunks_match_whole_graph_scores(name, node_data, folder, monkeypatch):
     results = []
     for chunk in (30, 1000):
-        command(monkeypatch, *PARTS[name][0], *nodes, f"data.chunk={chunk}", f"hydra.run.dir={chunk}")
+        command(monkeypatch, *PARTS[name][0], *node_data, f"data.chunk={chunk}", f"hydra.run.dir={chunk}")
         results.append(json.loads((folder / str(chunk) / "result.json").read_text())["scores"])
     assert results[0] == pytest.approx(results[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["recurrent"])
-def test_a_run_that_no_chunk_can_score_ends_in_one_line(name, nodes, monkeypatch, capsys):
+def test_unsupported_chunked_scoring_fails_in_one_line(name, node_data, monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        command(monkeypatch, *PARTS[name][0], *nodes, "data.chunk=30", "hydra.run.dir=run")
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert len(said) == 1
-    assert "Recurrent in block 0" in said[0]
+        command(monkeypatch, *PARTS[name][0], *node_data, "data.chunk=30", "hydra.run.dir=run")
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert "Recurrent in block 0" in errors[0]
 
 
 @cache
-def config(*arguments: str) -> str:
-    """What a command in the folder says of its network."""
-    searched = f"hydra.searchpath=[file://{Path.cwd()}/conf]"
-    lines = [searched if line == "hydra.searchpath=[conf]" else line for line in prepare_arguments([*arguments])]
+def network_json(*arguments: str) -> str:
+    """The network configuration of a command in the working directory, as JSON."""
+    search_path = f"hydra.searchpath=[file://{Path.cwd()}/conf]"
+    lines = [search_path if line == "hydra.searchpath=[conf]" else line for line in prepare_arguments([*arguments])]
     return json.dumps(network_config(compose_config(lines)))
 
 
-def network(arguments: list[str], schema: Schema, mask: str = "Complete", alone: bool = False, **of_mask: int):
-    """The network of a command under a mask; alone, its attention has no local branch beside it."""
-    said = json.loads(config(*arguments, "model.width=8", "encoding=none"))
-    said["mask"] = {"_target_": f"gt.masks.{mask}", **of_mask}
+def network(arguments: list[str], schema: Schema, mask: str = "Complete", alone: bool = False, **mask_options: int):
+    """The network of a command with the given mask; ``alone`` removes the local branch."""
+    settings = json.loads(network_json(*arguments, "model.width=8", "encoding=none"))
+    settings["mask"] = {"_target_": f"gt.masks.{mask}", **mask_options}
     if alone:
-        said["model"]["block"]["local"] = None
+        settings["model"]["block"]["local"] = None
     torch.manual_seed(0)
-    net = build(said, schema)
+    net = build(settings, schema)
     net.set_degrees([random_batch((9, 9))])
     return net.eval()
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_inference_in_chunks_is_exact_or_refused_by_name(name, folder):
-    arguments, refused, _, _ = PARTS[name]
+def test_chunked_inference_is_exact_or_rejected(name, folder):
+    arguments, rejected, _, _ = PARTS[name]
     batch = random_batch((40,), density=0.05)
     schema = Schema((5, 5), edge_vocab=(3,), level="node", outputs=3)
     net = network(arguments, schema, "Hops", hops=1)
-    if refused is None:
+    if rejected is None:
         with torch.no_grad():
             torch.testing.assert_close(predict_chunks(net, batch, 20), net(batch), atol=1e-5, rtol=1e-5)
         return
-    with pytest.raises(UserError, match=f"{refused} in block 0") as caught:
+    with pytest.raises(UserError, match=f"{rejected} in block 0") as caught:
         predict_chunks(net, batch, 20)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_text_is_read_as_the_whole_of_it_says_or_refused_by_name(name, folder):
-    arguments, _, refused, named = PARTS[name]
+def test_incremental_reading_is_exact_or_rejected(name, folder):
+    arguments, _, rejected, uncached = PARTS[name]
     schema = Schema((11,), level="node", outputs=11, max_nodes=12)
     net = network(arguments, schema, "Causal", alone=name in ("linear attention", "pairs", "pool"))
-    if refused is not None:
-        with pytest.raises(UserError, match=rf"block 0 \({refused}\)"):
+    if rejected is not None:
+        with pytest.raises(UserError, match=rf"block 0 \({rejected}\)"):
             reader(net, 12)
         return
-    read, why = reader(net, 12), obstacle(net) or ""
-    assert named in why if named else not why
+    read, reason = reader(net, 12), obstacle(net) or ""
+    assert uncached in reason if uncached else not reason
     tokens = torch.randint(11, (2, 12))
     read.restart()
     with torch.no_grad():
         for length in range(1, 13):
             batch = path_graphs([length] * 2)
             batch.x = tokens[:, :length].reshape(-1, 1)
-            whole = net(batch).view(2, length, -1)[:, -1]
-            torch.testing.assert_close(read(tokens[:, :length]), whole, atol=1e-5, rtol=1e-5)
+            expected = net(batch).view(2, length, -1)[:, -1]
+            torch.testing.assert_close(read(tokens[:, :length]), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_block_put_together_from_its_parts_is_the_shipped_one(folder):
+def test_composed_block_equals_the_built_in_gps_block(folder):
     schema = Schema((5, 5), edge_vocab=(3,), outputs=3)
-    own = network(["hydra.searchpath=[conf]", "model=own_gps"], schema)
-    shipped = network(["model=gps"], schema)
-    places = {
+    custom = network(["hydra.searchpath=[conf]", "model=own_gps"], schema)
+    built_in = network(["model=gps"], schema)
+    names = {
         "steps.mix.branches.local.layer": "local",
         "steps.mix.branches.attention.layer": "attention",
         "steps.feed_forward.layer": "feed_forward",
@@ -189,33 +189,33 @@ def test_a_block_put_together_from_its_parts_is_the_shipped_one(folder):
         "steps.mix.blend": "blend",
     }
 
-    def shipped_name(name: str) -> str:
-        for ours, theirs in places.items():
-            name = name.replace(f".{ours}.", f".{theirs}.")
+    def built_in_name(name: str) -> str:
+        for custom_part, part in names.items():
+            name = name.replace(f".{custom_part}.", f".{part}.")
         return name
 
-    weights = {name: torch.randn_like(value) * 0.3 for name, value in own.state_dict().items()}
-    own.load_state_dict(weights)
-    shipped.load_state_dict({shipped_name(name): value for name, value in weights.items()})
+    weights = {name: torch.randn_like(value) * 0.3 for name, value in custom.state_dict().items()}
+    custom.load_state_dict(weights)
+    built_in.load_state_dict({built_in_name(name): value for name, value in weights.items()})
     batch, results = random_batch((1, 7, 4)), []
-    for net in (own.train(), shipped.train()):
-        torch.manual_seed(0)  # of dropout
+    for net in (custom.train(), built_in.train()):
+        torch.manual_seed(0)  # the same dropout masks
         out = net(batch)
         out.square().sum().backward()
-        slopes = {shipped_name(name): parameter.grad for name, parameter in net.named_parameters()}
-        results.append({"out": out, **slopes})
+        grads = {built_in_name(name): parameter.grad for name, parameter in net.named_parameters()}
+        results.append({"out": out, **grads})
     assert results[0].keys() == results[1].keys()
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("override", "named"),
+    ("override", "message"),
     [
         ("model.block.steps.mix.branches.local.layer.dorpout=0.1", "did you mean 'dropout'"),
         ("model.block.steps.mxi.blend.weight=0.1", "did you mean 'mix'"),
     ],
 )
-def test_keys_within_a_block_of_ones_own_are_checked(override, named, folder):
-    with pytest.raises(UserError, match=named):
+def test_misspelled_keys_inside_a_custom_block_are_reported(override, message, folder):
+    with pytest.raises(UserError, match=message):
         prepare_arguments(["--config-dir", "conf", "model=own_gps", override])

@@ -1,4 +1,4 @@
-"""Parts and configurations of one's own, outside this package: found, checked as its own are, trained and loaded."""
+"""Custom classes and configuration files outside the package: found, validated, trained and loaded."""
 
 import json
 import re
@@ -79,7 +79,7 @@ class Gated(Pool):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder outside this project, in which the command runs."""
+    """The working directory, outside the project, with modules, configuration files and data."""
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "lacking.py").write_text("import a_library_that_is_not_installed\n")
@@ -112,18 +112,18 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-def test_a_class_in_the_folder_of_the_command_takes_the_place_of_another(folder):
+def test_class_in_the_working_directory_replaces_a_target(folder):
     swap = ["mask._target_=mine.Ring", "mask.size=2", "seed=1"]
     checked = ["mask._target_=mine.Ring", "+mask.size=2", "seed=1"]
     assert prepare_arguments(swap) == checked
     assert OmegaConf.to_container(compose_config(checked).mask) == {"_target_": "mine.Ring", "size": 2}
-    shown = prepare_arguments([*swap, "--cfg", "job"])
+    printable = prepare_arguments([*swap, "--cfg", "job"])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", shown[2:])
+        cfg = compose("train", printable[2:])
     assert cfg == compose_config(checked)
 
 
-def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
+def test_class_in_a_later_file_drops_unknown_options(folder):
     for name, text in {
         "model/own": "defaults:\n  - /model/gps@_here_\n  - _self_\nblock:\n  local:\n    _target_: gt.layers.GCN\n",
         "experiment/after": "# @package _global_\ndefaults:\n  - override /model: own\n"
@@ -139,7 +139,7 @@ def test_what_the_class_of_a_later_file_does_not_take_is_left_out(folder):
             prepare_arguments([search, *arguments])
 
 
-def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(folder):
+def test_group_choice_overridden_by_a_file_is_rejected(folder):
     (folder / "conf" / "experiment").mkdir(exist_ok=True)
     (folder / "conf" / "experiment" / "fixed.yaml").write_text(
         "# @package _global_\nmask:\n  _target_: gt.masks.Window\n  width: 3\n"
@@ -158,17 +158,17 @@ def test_an_option_in_whose_place_a_later_file_puts_another_class_is_refused(fol
     )
 
 
-def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder):
+def test_replaced_class_keeps_the_options_it_accepts(folder):
     (folder / "steps.py").write_text("import torch\n\nclass Sign(torch.optim.SGD):\n    pass\n")
     swap = ["optim.optimizer._target_=steps.Sign", "optim.optimizer.momentum=0.5"]
     optimizer = compose_config(prepare_arguments(swap)).optim.optimizer
     assert OmegaConf.to_container(optimizer) == {
         "_target_": "steps.Sign", "_partial_": True, "fused": True, "momentum": 0.5,
     }  # fmt: skip
-    whole = compose_config(
+    optim = compose_config(
         prepare_arguments(["++optim.schedule={_target_:torch.optim.lr_scheduler.ConstantLR,factor:1}"])
     ).optim
-    assert whole.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
+    assert optim.schedule == {"_target_": "torch.optim.lr_scheduler.ConstantLR", "factor": 1, "_partial_": True}
     masks = compose_config(
         prepare_arguments(["mask=causal_window", "mask.masks.0._target_=mine.Ring", "mask.masks.0.size=1"])
     ).mask
@@ -177,26 +177,26 @@ def test_what_another_class_does_not_take_is_left_out_and_all_else_stays(folder)
     assert loss == {"_target_": "mine.scaled", "_partial_": True, "scale": 3}
 
 
-def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder, monkeypatch):
-    kept = []
-    monkeypatch.setattr(gt.train.run, "run", lambda cfg: kept.append(OmegaConf.to_container(cfg.optim.optimizer)))
+def test_sweep_jobs_drop_options_unknown_to_their_class(folder, monkeypatch):
+    optimizers = []
+    monkeypatch.setattr(gt.train.run, "run", lambda cfg: optimizers.append(OmegaConf.to_container(cfg.optim.optimizer)))
     targets = ["torch.optim.AdamW", "torch.optim.SGD", "torch.optim.Muon"]
     sweep = ["-m", f"optim.optimizer._target_={','.join(targets)}", "hydra.sweep.dir=sweep", "logger=csv"]
     monkeypatch.setattr(sys, "argv", ["train.py", *sweep])
     train.command()
     common = {"_partial_": True}
-    assert kept == [
+    assert optimizers == [
         {"_target_": targets[0], "betas": [0.9, 0.999], "fused": True, **common},
         {"_target_": targets[1], "fused": True, **common},
         {"_target_": targets[2], **common},
     ]
-    for number, section in enumerate(kept):
+    for number, section in enumerate(optimizers):
         saved = OmegaConf.load(folder / "sweep" / str(number) / ".hydra" / "config.yaml")
         assert OmegaConf.to_container(saved.optim.optimizer) == section
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["mask._target_=mine.Ring"], "mask.size is not set: give mask.size=VALUE"),
         (["mask._target_=mine.Rnig"], "mask._target_: there is nothing called 'mine.Rnig' to import"),
@@ -225,13 +225,13 @@ def test_each_job_of_a_sweep_leaves_out_what_its_own_class_does_not_take(folder,
         (["--config-name", "trian"], "Cannot find primary config 'trian'."),
     ],
 )
-def test_own_folders_and_classes_are_checked_as_the_package_s_are(arguments, said, folder):
-    if said is None:
+def test_custom_folders_and_classes_are_validated(arguments, message, folder):
+    if message is None:
         assert prepare_arguments(arguments) == arguments
         return
     with pytest.raises(UserError) as caught:
         prepare_arguments(arguments)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_own_folders_and_classes_are_checked_as_the_package_s_are(arguments, sai
         ["mask._target_=mine.Ring", "mask.size=1", "model.depth=1"],
     ],
 )
-def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments, folder, monkeypatch, capsys):
+def test_custom_parts_are_trained_and_loaded_if_trusted(arguments, folder, monkeypatch, capsys):
     options = [
         "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
         "model.block.attention.heads=1", "logger=csv", "trainer=cpu", "debug=smoke", "hydra.run.dir=run",
@@ -263,7 +263,7 @@ def test_own_parts_are_trained_saved_and_loaded_where_they_are_trusted(arguments
     assert (folder / "run" / "train.log").read_text().count("parameters") == 1
 
 
-def test_an_encoding_of_nodes_edges_and_pairs_is_trained_saved_and_loaded(folder, monkeypatch):
+def test_custom_encoding_is_trained_saved_and_loaded(folder, monkeypatch):
     options = [
         "data=graph_files", "data.path=graphs.jsonl", "data.target=label", "model.width=8", "encoding=none",
         "+encoding.own._target_=mine.Counts", "model.block.attention.heads=1", "model.block.attention.edges=true",
@@ -378,13 +378,13 @@ class Plain:
 """
 
 
-def test_what_is_added_may_be_the_same_for_all_rows():
+def test_updates_broadcast_over_rows():
     assert all(broadcasts_to(shape, (3, 4)) for shape in ((3, 4), (1, 4), (3, 1), (4,), ()))
     assert not any(broadcasts_to(shape, (3, 4)) for shape in ((4, 3), (2, 4), (3, 5), (3,), (1, 3, 4)))
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("model.block.local._target_=wrong.Wide", r"Wide .*9\).* 8\)"),
         ("model.block.local._target_=wrong.Bare", r"Bare returns a Tensor"),
@@ -404,7 +404,7 @@ def test_what_is_added_may_be_the_same_for_all_rows():
         ("callbacks.plain._target_=wrong.Plain", r"callbacks: a Plain is not a pytorch_lightning\.Callback"),
     ],
 )
-def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, capsys):
+def test_invalid_part_is_named_in_the_error(override, message, folder, monkeypatch, capsys):
     (folder / "wrong.py").write_text(WRONG)
     monkeypatch.setattr(sys, "argv", ["train.py", *write_graphs(folder), "data=graph_files", "data.batch_size=8",
                                       "model=gps", "model.width=8", "model.depth=1", "encoding=none", override,
@@ -414,4 +414,4 @@ def test_a_part_that_does_not_fit_is_named(override, said, folder, monkeypatch, 
         train.command()
     sys.modules.pop("wrong", None)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert re.search(said, line)
+    assert re.search(message, line)

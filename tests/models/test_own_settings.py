@@ -1,4 +1,4 @@
-"""Every setting of one's own, from a folder outside this package: trained, gone on with, predicted with."""
+"""Every kind of custom setting, from a folder outside the package: training, resuming, predicting."""
 
 import json
 import sys
@@ -156,7 +156,7 @@ SMALL = ["data=graph_files", "data.path=graphs.jsonl", "data.target=size", "mode
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder outside this project, in which the commands run."""
+    """The working directory, outside the project, with modules, a configuration file and data."""
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "stars.py").write_text(SOURCE)
     (tmp_path / "conf" / "data").mkdir(parents=True)
@@ -184,13 +184,13 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     train.command()
 
 
-def kept(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+def saved_weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
 LOSS = ["loss._target_=mine.Likelihood", "loss.start=0.5"]
 METRIC = ["metrics.largest._target_=mine.Largest"]
-OWN = {
+SETTINGS = {
     "mine": [
         "mask._target_=mine.Ring", "mask.size=1", *LOSS, *METRIC, "optim.schedule._target_=mine.stairs",
         "optim.schedule.steps=3", "callbacks.notes._target_=mine.Notes", "callbacks.notes.dirpath=null",
@@ -202,32 +202,34 @@ OWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("own", OWN)
-def test_settings_of_ones_own_train_go_on_and_predict(own, folder, monkeypatch):
-    """A run that an error stops, and that goes on, comes to the weights of one that was never stopped."""
-    line = [*SMALL, *OWN[own], "trainer.max_epochs=3"]
-    command(monkeypatch, *line, "hydra.run.dir=straight")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_custom_settings_train_resume_and_predict(name, folder, monkeypatch):
+    """A run that fails and is resumed ends with the weights of an uninterrupted run."""
+    arguments = [*SMALL, *SETTINGS[name], "trainer.max_epochs=3"]
+    command(monkeypatch, *arguments, "hydra.run.dir=straight")
     with pytest.raises(SystemExit):
-        command(monkeypatch, *line, "callbacks.stop._target_=mine.Stop", "callbacks.stop.epoch=1", "hydra.run.dir=run")
-    half = kept(folder / "run")
+        command(
+            monkeypatch, *arguments, "callbacks.stop._target_=mine.Stop", "callbacks.stop.epoch=1", "hydra.run.dir=run"
+        )
+    interrupted = saved_weights(folder / "run")
     command(monkeypatch, "resume=run", "callbacks.stop=null")
-    straight, resumed = kept(folder / "straight"), kept(folder / "run")
-    assert straight.keys() == resumed.keys()
-    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
-    assert any(not torch.equal(resumed[name], half[name]) for name in half)
-    gt.predict.main(["run", *(["--trust"] if own == "mine" else []), "--split", "test", "--device", "cpu"])
+    uninterrupted, resumed = saved_weights(folder / "straight"), saved_weights(folder / "run")
+    assert uninterrupted.keys() == resumed.keys()
+    assert all(torch.equal(resumed[key], uninterrupted[key]) for key in uninterrupted)
+    assert any(not torch.equal(resumed[key], interrupted[key]) for key in interrupted)
+    gt.predict.main(["run", *(["--trust"] if name == "mine" else []), "--split", "test", "--device", "cpu"])
     assert len(pd.read_csv(folder / "run" / "predictions-test.csv")) == 6
-    if own != "mine":
+    if name != "mine":
         return
     assert (folder / "run" / "checkpoints-notes.txt").read_text().split() == ["3", "6", "9"]
-    assert {name for name in straight if name.startswith("net.encodings")} == {
-        f"net.encodings.0.maps.{stream}.{name}" for stream in "xep" for name in ("weight", "bias")
+    assert {key for key in uninterrupted if key.startswith("net.encodings")} == {
+        f"net.encodings.0.maps.{stream}.{kind}" for stream in "xep" for kind in ("weight", "bias")
     }
 
 
-def test_a_source_of_ones_own_trains_goes_on_predicts_and_is_looked_at(folder, monkeypatch, capsys):
-    line = ["--config-dir", "conf", "data=stars", *SMALL[3:], "hydra.run.dir=run"]
-    command(monkeypatch, *line, "trainer.max_epochs=1")
+def test_custom_source_trains_resumes_predicts_and_is_inspected(folder, monkeypatch, capsys):
+    arguments = ["--config-dir", "conf", "data=stars", *SMALL[3:], "hydra.run.dir=run"]
+    command(monkeypatch, *arguments, "trainer.max_epochs=1")
     command(monkeypatch, "resume=run", "trainer.max_epochs=2")
     gt.predict.main(["run", "--trust", "--device", "cpu"])
     table = pd.read_csv(folder / "run" / "predictions-test.csv")
@@ -241,19 +243,17 @@ def test_a_source_of_ones_own_trains_goes_on_predicts_and_is_looked_at(folder, m
 
 
 @pytest.mark.parametrize("program", [gt.predict, gt.generate, gt.data.__main__])
-def test_every_program_imports_from_the_folder_that_it_runs_in(program, folder, monkeypatch):
+def test_programs_import_from_the_working_directory(program, folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gt", "inspect", "nothing"] if program is gt.data.__main__ else ["gt", "nothing"])
     with pytest.raises((UserError, OSError)):
         program.main(*([["nothing"]] if program is gt.predict else []))
     assert import_object("mine.Ring").__name__ == "Ring"
 
 
-def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_metric_of_the_run(
-    folder, monkeypatch, capsys
-):
-    own = [*LOSS, *METRIC, "metrics.mae._target_=torchmetrics.regression.MeanAbsoluteError"]
-    command(monkeypatch, *SMALL, *own, "trainer.max_epochs=3", "optim.lr=0.01", "hydra.run.dir=run")
-    assert kept(folder / "run")["loss.log_deviation"] != 0.5
+def test_custom_loss_is_trained_and_custom_metric_reported(folder, monkeypatch, capsys):
+    custom = [*LOSS, *METRIC, "metrics.mae._target_=torchmetrics.regression.MeanAbsoluteError"]
+    command(monkeypatch, *SMALL, *custom, "trainer.max_epochs=3", "optim.lr=0.01", "hydra.run.dir=run")
+    assert saved_weights(folder / "run")["loss.log_deviation"] != 0.5
     result = json.loads((folder / "run" / "result.json").read_text())
     assert (result["criterion"], result["mode"]) == ("largest", "min")
     assert set(result["scores"]) == set(result["baseline"]) == {"loss", "largest", "mae"}
@@ -265,14 +265,14 @@ def test_a_loss_with_parameters_is_trained_and_predictions_are_scored_by_the_met
     errors = (table["prediction"] - table["target"]).abs()
     assert result["scores"]["largest"] == pytest.approx(errors.max(), rel=1e-5)
     assert f"largest {format_score(errors.max())}  mae {format_score(errors.mean())}" in capsys.readouterr().out
-    best = kept(folder / "run", "best")["loss.log_deviation"]
+    log_deviation = saved_weights(folder / "run", "best")["loss.log_deviation"]
     units = gt.load(folder / "run").schema
     error = torch.tensor(errors.to_numpy()) / units.scale[0]
-    expected = (0.5 * (error / best.exp()) ** 2 + best).mean()
+    expected = (0.5 * (error / log_deviation.exp()) ** 2 + log_deviation).mean()
     assert result["scores"]["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_a_run_may_go_on_with_another_metric_that_decides_nothing_and_not_by_another_loss(folder, monkeypatch, capsys):
+def test_resuming_accepts_a_new_metric_but_no_new_loss(folder, monkeypatch, capsys):
     command(monkeypatch, *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run", "criterion=loss")
     command(monkeypatch, "resume=run", "trainer.max_epochs=2", "metrics.largest._target_=mine.Largest")
     assert json.loads((folder / "run" / "result.json").read_text())["criterion"] == "loss"
@@ -286,7 +286,7 @@ def test_a_run_may_go_on_with_another_metric_that_decides_nothing_and_not_by_ano
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         (["metrics=[f1]"], "metrics.f1: it cannot score"),
         (["metrics=[accuracy]"], "metrics.accuracy: it cannot score"),
@@ -301,38 +301,38 @@ def test_a_run_may_go_on_with_another_metric_that_decides_nothing_and_not_by_ano
         (["metrics=[mae]", "criterion=mea"], "'mae'"),
     ],
 )
-def test_a_loss_or_metric_that_cannot_serve_is_one_line(arguments, named, folder, monkeypatch, capsys):
+def test_unsuitable_loss_or_metric_is_reported_in_one_line(arguments, message, folder, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(monkeypatch, *SMALL, *arguments, "hydra.run.dir=run", "debug=smoke")
     (line,) = capsys.readouterr().err.splitlines()
-    assert named in line
+    assert message in line
     assert "traceback" not in line
 
 
-def test_the_options_of_classes_take_their_number_from_the_dataset(folder, monkeypatch):
+def test_metrics_take_the_class_count_from_the_data(folder, monkeypatch):
     text = (folder / "graphs.jsonl").read_text()
     for n in range(7):
         text = text.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"abcdefg"[n]}"')
     (folder / "graphs.jsonl").write_text(text)
-    own = ["metrics=[f1,balanced_accuracy,mcc]", "loss=cross_entropy", "loss.label_smoothing=0.1"]
-    command(monkeypatch, *SMALL, *own, "trainer.max_epochs=1", "hydra.run.dir=run")
+    options = ["metrics=[f1,balanced_accuracy,mcc]", "loss=cross_entropy", "loss.label_smoothing=0.1"]
+    command(monkeypatch, *SMALL, *options, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert set(json.loads((folder / "run" / "result.json").read_text())["scores"]) == {
         "loss", "f1", "balanced_accuracy", "mcc",
     }  # fmt: skip
 
 
-def test_two_classes_are_ranked_and_more_are_not(folder, monkeypatch, capsys):
+def test_ranking_metrics_require_two_classes(folder, monkeypatch, capsys):
     text = (folder / "graphs.jsonl").read_text()
-    two, three = text, text
+    two_classes, three_classes = text, text
     for n in range(7):
-        two = two.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"ab"[n % 2]}"')
-        three = three.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"abc"[n % 3]}"')
-    (folder / "graphs.jsonl").write_text(two)
+        two_classes = two_classes.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"ab"[n % 2]}"')
+        three_classes = three_classes.replace(f'"size": {100.0 + 5 * n}', f'"size": "{"abc"[n % 3]}"')
+    (folder / "graphs.jsonl").write_text(two_classes)
     command(monkeypatch, *SMALL, "metrics=[auroc,ap]", "trainer.max_epochs=1", "hydra.run.dir=run")
     result = json.loads((folder / "run" / "result.json").read_text())
     assert result["criterion"] == "auroc"
     assert set(result["scores"]) == {"loss", "auroc", "ap"}
-    (folder / "graphs.jsonl").write_text(three)
+    (folder / "graphs.jsonl").write_text(three_classes)
     with pytest.raises(SystemExit):
         command(monkeypatch, *SMALL, "metrics=[auroc]", "trainer.max_epochs=1", "hydra.run.dir=other")
     assert "metrics.auroc: it cannot score a target that is one of 3 classes" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Recipes of configs/experiment beside the programs whose results they promise."""
+"""Recipes of configs/experiment against the programs whose results they reproduce."""
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ class PyGNetwork(torch.nn.Module):
         return self.second(drop(x, 0.5, self.training), edge_index)
 
 
-def chequered(x, p, training):
-    """Dropout that drops what a chessboard has in black."""
+def chequered_dropout(x, p, training):
+    """Deterministic dropout of the black squares of a chequerboard."""
     black = torch.arange(x.numel()).view(x.shape).sum(-1, keepdim=True) + torch.arange(x.shape[-1])
     return x * (black % 2) / (1 - p) if training and p else x
 
@@ -45,49 +45,49 @@ def graph():
     return Data(x=x / x.sum(1, keepdim=True), edge_index=edge_index, y=y)
 
 
-def test_cora_gcn_is_the_network_and_the_optimiser_of_pyg_s_example(graph, monkeypatch):
-    """Values, gradients and thirty steps of training, with the same numbers dropped."""
+def test_cora_gcn_matches_pyg_example(graph, monkeypatch):
+    """Values, gradients and thirty training steps, with the same elements dropped."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=["experiment=cora_gcn"])
     assert cfg.trainer.gradient_clip_val is None
     torch.manual_seed(0)
     schema = Schema(node_floats=COLUMNS, level="node", kind="multiclass", outputs=CLASSES)
-    net, theirs = build(network_config(cfg), schema), PyGNetwork()
-    pairs = {
-        "nodes.linear.weight": theirs.first.lin.weight,
-        "blocks.0.local.bias": theirs.first.bias,
-        "head.mlp.0.weight": theirs.second.lin.weight,
-        "head.mlp.0.bias": theirs.second.bias,
+    net, reference = build(network_config(cfg), schema), PyGNetwork()
+    counterparts = {
+        "nodes.linear.weight": reference.first.lin.weight,
+        "blocks.0.local.bias": reference.first.bias,
+        "head.mlp.0.weight": reference.second.lin.weight,
+        "head.mlp.0.bias": reference.second.bias,
     }
     ours = dict(net.named_parameters())
-    assert ours.keys() == pairs.keys()
-    for name, parameter in ours.items():  # both begin alike, uniform within the same limits
-        assert parameter.abs().max().item() == pytest.approx(pairs[name].abs().max().item(), rel=0.05)
-        assert parameter.std().item() == pytest.approx(pairs[name].std().item(), rel=0.15)
+    assert ours.keys() == counterparts.keys()
+    for name, parameter in ours.items():  # both are initialised uniformly within the same bounds
+        assert parameter.abs().max().item() == pytest.approx(counterparts[name].abs().max().item(), rel=0.05)
+        assert parameter.std().item() == pytest.approx(counterparts[name].std().item(), rel=0.15)
     with torch.no_grad():
-        torch.nn.init.normal_(theirs.first.bias)
-        torch.nn.init.normal_(theirs.second.bias)
+        torch.nn.init.normal_(reference.first.bias)
+        torch.nn.init.normal_(reference.second.bias)
         for name, parameter in ours.items():
-            parameter.copy_(pairs[name])
-    monkeypatch.setattr("gt.dropout.dropout", chequered)
+            parameter.copy_(counterparts[name])
+    monkeypatch.setattr("gt.dropout.dropout", chequered_dropout)
     batch = GraphBatch.from_data_list([graph])
-    made = instantiate(cfg.optim).configure(net, cfg.trainer.max_epochs)
-    reference = torch.optim.Adam(
+    optimisers = instantiate(cfg.optim).configure(net, cfg.trainer.max_epochs)
+    reference_optimiser = torch.optim.Adam(
         [
-            {"params": theirs.first.parameters(), "weight_decay": 5e-4},
-            {"params": theirs.second.parameters(), "weight_decay": 0},
+            {"params": reference.first.parameters(), "weight_decay": 5e-4},
+            {"params": reference.second.parameters(), "weight_decay": 0},
         ],
         lr=0.01,
     )
     for _ in range(30):
-        outs = net(batch), theirs(graph.x, graph.edge_index, chequered)
+        outs = net(batch), reference(graph.x, graph.edge_index, chequered_dropout)
         torch.testing.assert_close(*outs)
-        for out, optimiser in zip(outs, (made["optimizer"], reference), strict=True):
+        for out, optimiser in zip(outs, (optimisers["optimizer"], reference_optimiser), strict=True):
             optimiser.zero_grad()
             F.cross_entropy(out, graph.y).backward()
         for name, parameter in ours.items():
-            torch.testing.assert_close(parameter.grad, pairs[name].grad)
-        made["optimizer"].step()
-        made["lr_scheduler"]["scheduler"].step()
-        reference.step()
-    torch.testing.assert_close(net.eval()(batch), theirs.eval()(graph.x, graph.edge_index, chequered))
+            torch.testing.assert_close(parameter.grad, counterparts[name].grad)
+        optimisers["optimizer"].step()
+        optimisers["lr_scheduler"]["scheduler"].step()
+        reference_optimiser.step()
+    torch.testing.assert_close(net.eval()(batch), reference.eval()(graph.x, graph.edge_index, chequered_dropout))

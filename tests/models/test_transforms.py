@@ -27,28 +27,28 @@ def network(local, mask, seed=0):
 
 @pytest.mark.parametrize("mask", [Hops(1), Hops(None)], ids=str)
 @pytest.mark.parametrize("local", [GINE, GatedGCN, GCN])
-def test_a_network_has_the_gradients_and_derivatives_of_torch_func(local, mask):
-    net, fresh = network(local, mask), random_batch(SIZES)
+def test_func_transforms_match_autograd(local, mask):
+    net, batch = network(local, mask), random_batch(SIZES)
     values = dict(net.named_parameters())
 
     def total(values):
-        return functional_call(net, values, (fresh,)).square().sum()
+        return functional_call(net, values, (batch,)).square().sum()
 
-    grads, jacobian = grad(total)(values), jacrev(lambda values: functional_call(net, values, (fresh,))[:, 0])(values)
+    grads, jacobian = grad(total)(values), jacrev(lambda values: functional_call(net, values, (batch,))[:, 0])(values)
     direction = {name: torch.ones_like(value) for name, value in values.items()}
-    _, slope = jvp(total, (values,), (direction,))
+    _, directional = jvp(total, (values,), (direction,))
     out = net(random_batch(SIZES))  # the transforms must leave nothing behind in the batch or the network
-    torch.testing.assert_close(net(fresh), out)
+    torch.testing.assert_close(net(batch), out)
     expected = torch.autograd.grad(out.square().sum(), list(values.values()), materialize_grads=True)
     for (name, rows), reference in zip(grads.items(), expected, strict=True):
         torch.testing.assert_close(rows, reference, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(
             (2 * out.view(-1, *[1] * reference.dim()) * jacobian[name]).sum(0), reference, rtol=1e-3, atol=1e-4
         )
-    torch.testing.assert_close(slope, sum(reference.sum() for reference in expected), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(directional, sum(reference.sum() for reference in expected), rtol=1e-3, atol=1e-3)
 
 
-def test_second_derivatives_leave_nothing_of_theirs_in_a_batch():
+def test_hessian_leaves_nothing_cached_in_the_batch():
     net, batch = network(GINE, Hops(1)).double(), random_batch(SIZES)
     values = dict(net.named_parameters())
     name = "blocks.1.norm_local.bias"
@@ -64,7 +64,7 @@ def test_second_derivatives_leave_nothing_of_theirs_in_a_batch():
 
 @pytest.mark.parametrize("backend", ["dense", "sdpa", "sparse", "native", "listed"])
 @pytest.mark.parametrize("local", [GINE, GatedGCN, GCN])
-def test_many_gradients_at_once_are_those_of_one_at_a_time(local, backend, monkeypatch):
+def test_batched_gradients_match_separate_ones(local, backend, monkeypatch):
     reason = BACKENDS[backend].obstacle(Demand("cpu", False, 2, 16))
     if reason is not None:
         pytest.skip(reason)
@@ -84,7 +84,7 @@ def test_many_gradients_at_once_are_those_of_one_at_a_time(local, backend, monke
         torch.testing.assert_close(actual, [expected, expected], rtol=1e-4, atol=1e-5)
 
 
-def test_an_ensemble_is_one_network_over_stacked_parameters():
+def test_vmap_over_stacked_parameters_is_an_ensemble():
     nets, batch = [network(GINE, Hops(1), seed) for seed in range(3)], random_batch(SIZES)
     values, buffers = stack_module_state(nets)
     net = copy.deepcopy(nets[0])
