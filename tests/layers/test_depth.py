@@ -1,4 +1,4 @@
-"""Blends by node, scales, skipped blocks, read-outs of all blocks, nodes beside the graph: against loops."""
+"""Gated blends, LayerScale, stochastic depth, jumping knowledge, virtual nodes and DeepSets, against loops."""
 
 from functools import partial
 
@@ -40,7 +40,7 @@ NODES = Schema((5, 5), edge_vocab=(3,), level="node", outputs=3)
 TwoHeads = partial(Attention, heads=2)
 
 
-def composed(*overrides, schema=SCHEMA):
+def build_from_config(*overrides, schema=SCHEMA):
     with initialize_config_dir(str(CONFIGS), version_base=None):
         cfg = compose("train", ["encoding=none", "model.width=8", "model.depth=2", *overrides])
     check(cfg)
@@ -50,7 +50,7 @@ def composed(*overrides, schema=SCHEMA):
 
 @pytest.mark.parametrize("make", [ParallelBlock, SequentialBlock])
 @pytest.mark.parametrize("prenorm", [False, True])
-def test_a_gated_blend_weighs_both_branches_for_each_node_and_channel(make, prenorm):
+def test_gated_blend_weights_branches_per_node_and_channel(make, prenorm):
     torch.manual_seed(0)
     batch, x = random_batch((4, 3)), torch.randn(7, WIDTH)
     pairs = Complete()(batch)
@@ -61,16 +61,16 @@ def test_a_gated_blend_weighs_both_branches_for_each_node_and_channel(make, pren
     plain = make(WIDTH, GINE, TwoHeads, norm=nn.LayerNorm, prenorm=prenorm).eval()
     plain.load_state_dict({k: v for k, v in blocks[0].state_dict().items() if "gate" not in k})
     state = State(x)
-    torch.testing.assert_close(blocks[0](state, batch, pairs).x, plain(state, batch, pairs).x)  # at first the plain sum
+    torch.testing.assert_close(blocks[0](state, batch, pairs).x, plain(state, batch, pairs).x)  # initially a plain sum
     block = blocks[1]
     nn.init.normal_(block.blend.gate.weight)
     nn.init.normal_(block.blend.gate.bias)
 
-    def step(layer, norm, of):
-        return layer(State(norm(of) if prenorm else of), batch, pairs)["x"]
+    def step(layer, norm, value):
+        return layer(State(norm(value) if prenorm else value), batch, pairs)["x"]
 
-    def weight(of):
-        return torch.stack([1 / (1 + (-(block.blend.gate.weight @ row + block.blend.gate.bias)).exp()) for row in of])
+    def weight(rows):
+        return torch.stack([1 / (1 + (-(block.blend.gate.weight @ row + block.blend.gate.bias)).exp()) for row in rows])
 
     local, attention = block.norm_local, block.norm_attention
     first, w = step(block.local, local, x), weight(x)
@@ -89,7 +89,7 @@ def test_a_gated_blend_weighs_both_branches_for_each_node_and_channel(make, pren
 
 
 @pytest.mark.parametrize("prenorm", [False, True])
-def test_a_layer_scale_is_a_factor_of_what_each_branch_adds(prenorm):
+def test_layer_scale_multiplies_each_branch(prenorm):
     torch.manual_seed(0)
     batch, x = random_batch((4, 3)), torch.randn(7, WIDTH)
     pairs = Complete()(batch)
@@ -111,7 +111,7 @@ def test_a_layer_scale_is_a_factor_of_what_each_branch_adds(prenorm):
     torch.testing.assert_close(block(State(x), batch, pairs).x, expected)
 
 
-def test_some_graphs_skip_a_block_with_all_their_streams():
+def test_stochastic_depth_skips_whole_graphs():
     torch.manual_seed(0)
     batch = random_batch(tuple([3, 5, 4] * 40), density=0.5)
     pairs = Hops(1)(batch)
@@ -120,15 +120,15 @@ def test_some_graphs_skip_a_block_with_all_their_streams():
     out = stochastic_depth(before, after, batch, pairs, 0.25)
     kept = []
     for graph in range(batch.num_graphs):
-        of = {
+        selections = {
             "x": batch.batch == graph,
             "e": batch.batch[batch.edge_index[0]] == graph,
             "p": batch.batch[pairs.edges[0]] == graph,
             "g": torch.arange(batch.num_graphs) == graph,
         }
         factors = [
-            (getattr(out, name) - getattr(before, name))[some] / (getattr(after, name) - getattr(before, name))[some]
-            for name, some in of.items()
+            (getattr(out, name) - getattr(before, name))[rows] / (getattr(after, name) - getattr(before, name))[rows]
+            for name, rows in selections.items()
         ]
         factor = factors[-1].mean()
         kept.append(bool(factor > 0.5))
@@ -136,10 +136,10 @@ def test_some_graphs_skip_a_block_with_all_their_streams():
             torch.testing.assert_close(each, torch.full_like(each, 4 / 3 if kept[-1] else 0.0), rtol=1e-2, atol=1e-3)
     assert 0.6 < sum(kept) / len(kept) < 0.9
     fresh = stochastic_depth(State(before.x), after, batch, pairs, 0.25)
-    assert torch.equal(fresh.e, after.e)  # a stream that the block began
+    assert torch.equal(fresh.e, after.e)  # a stream that the block created
 
 
-def test_blocks_are_skipped_in_training_alone_the_later_the_more(monkeypatch):
+def test_stochastic_depth_rate_grows_with_depth(monkeypatch):
     block = partial(ParallelBlock, local=GatedGCN, norm=nn.LayerNorm)
     torch.manual_seed(0)
     net = GraphTransformer(SCHEMA, WIDTH, 4, block, stochastic_depth=0.8)
@@ -157,9 +157,9 @@ def test_blocks_are_skipped_in_training_alone_the_later_the_more(monkeypatch):
 
 
 @pytest.mark.parametrize("jump", ["concatenate", "max"])
-def test_jumping_knowledge_reads_all_blocks(jump):
+def test_jumping_knowledge_combines_all_blocks(jump):
     choices = ("model=gin", f"model/jump={jump}", "model.depth=3", "model.head.hidden=0")
-    net = composed(*choices, schema=NODES).eval()
+    net = build_from_config(*choices, schema=NODES).eval()
     batch, states = random_batch((9,)), []
     for block in net.blocks:
         block.register_forward_hook(lambda module, args, out: states.append(out.x))
@@ -175,7 +175,7 @@ def test_jumping_knowledge_reads_all_blocks(jump):
         torch.testing.assert_close(predict_chunks(net, batch, chunk), out.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_what_does_not_know_of_all_blocks_says_so():
+def test_unsupported_uses_of_depth_options_are_rejected():
     block = partial(ParallelBlock, attention=TwoHeads, norm=nn.LayerNorm)
     for options, name in (({"jump": JumpMax}, "jump"), ({"stochastic_depth": 0.1}, "stochastic_depth")):
         net = GraphTransformer(NODES, WIDTH, 2, block, Window(2), **options)
@@ -187,7 +187,7 @@ def test_what_does_not_know_of_all_blocks_says_so():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_virtual_node_equals_a_loop(training):
+def test_virtual_node_matches_a_loop(training):
     torch.manual_seed(0)
     batch, layer = random_batch((5, 1, 3)), VirtualNode(WIDTH).train(training)
     network = nn.Sequential(
@@ -195,8 +195,8 @@ def test_a_virtual_node_equals_a_loop(training):
         nn.Linear(2 * WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(),
     ).train(training)  # fmt: skip
     parts = [layer.linear[0], layer.norms[0], layer.linear[1], layer.norms[1]]
-    for mine, own in zip(parts, (network[0], network[1], network[3], network[4]), strict=True):
-        own.load_state_dict(mine.state_dict())
+    for ours, reference in zip(parts, (network[0], network[1], network[3], network[4]), strict=True):
+        reference.load_state_dict(ours.state_dict())
     x, g = torch.randn(9, WIDTH), torch.randn(3, WIDTH)
     for state in (None, g):
         steps = layer(State(x, g=state), batch, None)
@@ -210,8 +210,8 @@ def test_a_virtual_node_equals_a_loop(training):
 
 @pytest.mark.parametrize("model", ["virtual_node", "deepsets"])
 @torch.no_grad()
-def test_order_and_company_of_graphs_change_nothing(model):
-    net = composed(f"model={model}").double().eval()
+def test_invariance_to_node_order_and_batch(model):
+    net = build_from_config(f"model={model}").double().eval()
     graphs = [random_graph(n, seed) for seed, n in enumerate((6, 1, 4))]
     out = net(GraphBatch.from_data_list(graphs))
     torch.testing.assert_close(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in graphs]), out)
@@ -222,12 +222,12 @@ def test_order_and_company_of_graphs_change_nothing(model):
 
 
 @torch.no_grad()
-def test_deep_sets_are_a_sum_over_nodes_that_read_no_other():
-    net = composed("model=deepsets").eval()
+def test_deepsets_sums_independent_nodes():
+    net = build_from_config("model=deepsets").eval()
     batch = random_batch((5, 1, 3))
     bare = random_batch((5, 1, 3), density=0.0)
     bare.x = batch.x
-    torch.testing.assert_close(net(bare), net(batch))  # edges are not read
+    torch.testing.assert_close(net(bare), net(batch))  # edges are ignored
     table, rows = net.nodes.table.weight, []
     for first, second in batch.x.tolist():
         x = table[first] + table[5 + second]
@@ -247,7 +247,7 @@ def test_deep_sets_are_a_sum_over_nodes_that_read_no_other():
         (("model=gps", "model/blend=gated", "model.width=16"), 2 * (16 * 16 + 16)),
     ],
 )
-def test_blends_are_options_of_their_group(choices, parameters):
-    net = composed(*choices)
+def test_blends_of_the_config_group(choices, parameters):
+    net = build_from_config(*choices)
     assert sum(p.numel() for name, p in net.named_parameters() if "blend" in name) == parameters
     assert net(random_batch((4, 3))).isfinite().all()

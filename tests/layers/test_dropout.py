@@ -1,56 +1,56 @@
-"""Dropout on a CPU: the dropped share, the scale of the rest, gradients, and independence of elements."""
+"""Dropout on a CPU: drop rate, scale of the kept elements, gradients, and independence of elements."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from gt import dropout as module
+from gt import dropout as dropout_module
 from gt.dropout import Dropout, dropout
 from gt.native.library import obstacle, random_seed
 from tests.native_numbers import numbers
 
 
 @pytest.fixture(autouse=True, params=["by a kernel", "by bits"])
-def way(request, monkeypatch):
-    """Both implementations; without a compiler there is only the second."""
+def implementation(request, monkeypatch):
+    """Run each test with both implementations; without a compiler only with the second."""
     if request.param == "by bits":
-        monkeypatch.setattr(module, "obstacle", lambda: "no kernels in this test")
+        monkeypatch.setattr(dropout_module, "obstacle", lambda: "no kernels in this test")
     elif reason := obstacle():
         pytest.skip(reason)
     return request.param
 
 
-def test_a_kernel_drops_by_numbers_that_are_known(way):
-    if way == "by bits":
+def test_kernel_follows_the_reference_generator(implementation):
+    if implementation == "by bits":
         pytest.skip("needs the kernel")
     x, chunk, p = torch.rand(4096 + 37).add(1), 4096, 0.3
     torch.manual_seed(6)
     seed = random_seed()
     torch.manual_seed(6)
     out = dropout(x, p)
-    random = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
-    torch.testing.assert_close(out, torch.where(random < round(p * 2**32), 0.0, x / (1 - p)))
+    random_numbers = torch.tensor(numbers(seed, 0, chunk) + numbers(seed, 1, len(x) - chunk))
+    torch.testing.assert_close(out, torch.where(random_numbers < round(p * 2**32), 0.0, x / (1 - p)))
 
 
-def test_a_kernel_keeps_nothing_and_drops_alike_by_any_number_of_threads(way):
-    x, saved, threads, results = torch.rand(3, 40_001, requires_grad=True), [], torch.get_num_threads(), []
+def test_kernel_saves_no_tensors_and_ignores_thread_count(implementation):
+    x, saved_tensors, threads, results = torch.rand(3, 40_001, requires_grad=True), [], torch.get_num_threads(), []
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
             torch.manual_seed(7)
-            with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: saved_tensors.append(t) or t, lambda t: t):
                 out = dropout(x, 0.5)
             results += [(out, *torch.autograd.grad(out.sum(), x))]
     finally:
         torch.set_num_threads(threads)
-    assert (saved == []) == (way == "by a kernel")
+    assert (saved_tensors == []) == (implementation == "by a kernel")
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
-def test_drops_a_share_and_scales_the_rest(p):
+def test_drop_rate_scale_and_independence(p):
     torch.manual_seed(0)
     x = torch.rand(401, 499) + 1
     out = dropout(x, p)
@@ -66,7 +66,7 @@ def test_drops_a_share_and_scales_the_rest(p):
         assert share == pytest.approx(1 - p, abs=10 * (p * (1 - p) / x.numel()) ** 0.5)
 
 
-def test_every_level_of_the_bits_is_drawn_alike():
+def test_drop_rate_over_the_whole_range():
     torch.manual_seed(1)
     shares = [float((dropout(torch.ones(2**18), p) == 0).float().mean()) for p in np.linspace(0.02, 0.98, 25)]
     np.testing.assert_allclose(shares, np.linspace(0.02, 0.98, 25), atol=0.005)
@@ -74,7 +74,7 @@ def test_every_level_of_the_bits_is_drawn_alike():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (5, 7), (3, 2, 2), (1, 1001)])
-def test_gradients_reach_what_was_kept(dtype, shape):
+def test_gradients_reach_only_kept_elements(dtype, shape):
     torch.manual_seed(2)
     x = torch.rand(shape, dtype=dtype).add(1).requires_grad_()
     out = dropout(x, 0.3)
@@ -85,7 +85,7 @@ def test_gradients_reach_what_was_kept(dtype, shape):
     assert ((x.grad != 0) == (out != 0)).all()
 
 
-def test_gradients_of_gradients_reach_what_was_kept():
+def test_second_derivatives_reach_only_kept_elements():
     x = torch.rand(50).add(1).requires_grad_()
     out = dropout(x, 0.5)
     results = []
@@ -95,7 +95,7 @@ def test_gradients_of_gradients_reach_what_was_kept():
     torch.testing.assert_close(*results, rtol=1e-3, atol=0)
 
 
-def test_rows_that_do_not_lie_one_after_the_other():
+def test_non_contiguous_input():
     x = torch.rand(6, 8).add(1).T.requires_grad_()
     out = dropout(x, 0.5)
     out.square().sum().backward()
@@ -104,7 +104,7 @@ def test_rows_that_do_not_lie_one_after_the_other():
     torch.testing.assert_close(x.grad, 2 * out * kept * 2)
 
 
-def test_follows_the_seed_and_draws_anew():
+def test_mask_follows_the_seed_and_differs_between_calls():
     x = torch.ones(1000)
     torch.manual_seed(3)
     first, second = dropout(x, 0.5), dropout(x, 0.5)
@@ -114,7 +114,7 @@ def test_follows_the_seed_and_draws_anew():
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_nothing_and_everything(p):
+def test_probabilities_zero_and_one(p):
     x = torch.rand(9, requires_grad=True)
     out = dropout(x, p)
     torch.testing.assert_close(out, x * (1 - p))
@@ -122,16 +122,16 @@ def test_nothing_and_everything(p):
     torch.testing.assert_close(grad, torch.full_like(x, 1 - p))
 
 
-def test_evaluation_changes_nothing_and_impossible_shares_are_refused():
-    x, module = torch.rand(9), Dropout(0.7)
-    assert torch.equal(module.eval()(x), x)
-    assert not torch.equal(module.train()(x), x)
+def test_eval_is_identity_and_invalid_rates_are_rejected():
+    x, layer = torch.rand(9), Dropout(0.7)
+    assert torch.equal(layer.eval()(x), x)
+    assert not torch.equal(layer.train()(x), x)
     for p in (-0.1, 1.1):
         with pytest.raises(ValueError, match="probability"):
             dropout(x, p)
 
 
-def test_a_compiled_network_has_that_of_pytorch(monkeypatch):
+def test_compiled_code_uses_pytorch_dropout(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(F, "dropout", lambda x, *args: calls.append(args) or x)

@@ -1,4 +1,4 @@
-"""SGFormer, Polynormer, SAT, NAGphormer, TokenGT: each against its formula, written out graph by graph."""
+"""SGFormer, Polynormer, SAT, NAGphormer and TokenGT, each against its equations, graph by graph."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 block = partial(ParallelBlock, attention=partial(Attention, heads=2), feed_forward=FeedForward, norm=nn.LayerNorm)
 
 
-def made(kind, **options):
+def random_layer(kind, **options):
     torch.manual_seed(0)
     layer = kind(WIDTH, **options).double()
     for parameter in layer.parameters():
@@ -39,48 +39,48 @@ def made(kind, **options):
     return layer
 
 
-def state_of(batch):
+def random_state(batch):
     generator = torch.Generator().manual_seed(1)
     x, e = (torch.randn(n, WIDTH, generator=generator).double() for n in (batch.num_nodes, batch.num_edges))
     return State(x.requires_grad_(), e.requires_grad_())
 
 
-def graphs(batch, state):
-    """Each graph by itself: its state and its edges (2, E), numbered from 0."""
+def split_graphs(batch, state):
+    """Yield each graph: its number, node and edge states, edges (2, E) counted from 0, and its first node."""
     for b, (low, high) in enumerate(zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True)):
         own = batch.batch[batch.edge_index[1]] == b
         edges = batch.edge_index[:, own] - low
         yield b, state.x[low:high], state.e[own], edges, low
 
 
-def alone(edges, nodes):
+def single_graph(edges, nodes):
     return GraphBatch(torch.tensor([0, nodes]), edges, nodes).finish()
 
 
-def smoothed(edges, nodes):
-    """The adjacency of a GCN with self-loops, as a matrix."""
+def normalised_adjacency(edges, nodes):
+    """The symmetrically normalised adjacency matrix of a GCN, with self-loops."""
     a = torch.eye(nodes, dtype=torch.float64)
     a[edges[1], edges[0]] = 1.0
     return a / (a.sum(1)[:, None] * a.sum(1)[None]).sqrt()
 
 
-def same(layer, batch, expected, mask=Complete()):  # noqa: B008
-    """Values, and gradients with respect to nodes and every parameter."""
-    state = state_of(batch)
+def assert_matches(layer, batch, reference, mask=Complete()):  # noqa: B008
+    """Assert equal values, and equal gradients of nodes and every parameter."""
+    state = random_state(batch)
     out = layer(state, batch, mask(batch))
     ours = out.x if isinstance(out, State) else out["x"]
-    theirs = torch.cat([expected(*each) for each in graphs(batch, state)])
-    torch.testing.assert_close(ours, theirs)
-    weights, wanted = torch.randn_like(ours), [state.x, *layer.parameters()]
-    gradients = [torch.autograd.grad((each * weights).sum(), wanted, allow_unused=True) for each in (ours, theirs)]
-    for one, other in zip(*gradients, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    expected = torch.cat([reference(*each) for each in split_graphs(batch, state)])
+    torch.testing.assert_close(ours, expected)
+    weights, leaves = torch.randn_like(ours), [state.x, *layer.parameters()]
+    gradients = [torch.autograd.grad((each * weights).sum(), leaves, allow_unused=True) for each in (ours, expected)]
+    for actual, wanted in zip(*gradients, strict=True):
+        assert (actual is None) == (wanted is None)
+        if actual is not None:
+            torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-8)
 
 
-def simple(layer, x):
-    """SGFormer's attention on one graph, by matrices of all pairs."""
+def reference_simple_attention(layer, x):
+    """SGFormer's attention on one graph, with matrices of all pairs."""
     out = []
     rows = layer.project_in(x).view(len(x), 3, layer.heads, WIDTH).permute(1, 2, 0, 3)
     norm_q, norm_k = rows[0].norm(), rows[1].norm()
@@ -93,30 +93,30 @@ def simple(layer, x):
 @pytest.mark.parametrize("heads", [1, 2])
 @every_size
 def test_simple_attention(sizes, heads):
-    layer = made(SimpleAttention, heads=heads)
-    same(layer, random_batch(sizes), lambda b, x, e, edges, low: simple(layer, x))
+    layer = random_layer(SimpleAttention, heads=heads)
+    assert_matches(layer, random_batch(sizes), lambda b, x, e, edges, low: reference_simple_attention(layer, x))
 
 
 @every_size
 def test_sgformer(sizes):
     convolution = partial(ConvolutionBlock, local=GCN)
-    layer = made(SGFormerBlock, convolution=convolution, layers=2, weight=0.7, mix=0.4)
+    layer = random_layer(SGFormerBlock, convolution=convolution, layers=2, weight=0.7, mix=0.4)
 
     def expected(b, x, e, edges, low):
-        local, a = x, smoothed(edges, len(x))
+        local, a = x, normalised_adjacency(edges, len(x))
         for each in layer.convolutions:
             local = local + each.local.linear(a @ local).relu()
-        return 0.7 * local + 0.3 * layer.norm(0.4 * simple(layer.attention, x) + 0.6 * x)
+        return 0.7 * local + 0.3 * layer.norm(0.4 * reference_simple_attention(layer.attention, x) + 0.6 * x)
 
-    same(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), expected)
 
 
 @every_size
 def test_polynormer(sizes):
-    layer = made(PolynormerBlock, local=GCN, local_layers=2, global_layers=2, heads=2)
+    layer = random_layer(PolynormerBlock, local=GCN, local_layers=2, global_layers=2, heads=2)
 
     def expected(b, x, e, edges, low):
-        total, a = 0, smoothed(edges, len(x))
+        total, a = 0, normalised_adjacency(edges, len(x))
         for i in range(2):
             z = (layer.local[i].linear(a @ x) + layer.maps[i](x)).relu()
             share = layer.logits[i].sigmoid()
@@ -132,14 +132,14 @@ def test_polynormer(sizes):
             x = layer.project_out(attention.norm(torch.cat(read, dim=1)) * gate).relu()
         return x
 
-    same(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), expected)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
 @pytest.mark.parametrize("mask", [Complete(), Hops(1)], ids=str)
 @every_size
 def test_sat(sizes, mask, backend):
-    layer = made(StructureAwareAttention, local=GINE, hops=2, heads=2, backend=backend).eval()
+    layer = random_layer(StructureAwareAttention, local=GINE, hops=2, heads=2, backend=backend).eval()
     batch = random_batch(sizes)
 
     def expected(b, x, e, edges, low):
@@ -157,15 +157,15 @@ def test_sat(sizes, mask, backend):
             read.append(scores.softmax(1) @ v[:, h])
         return layer.project_out(torch.cat(read, dim=1))
 
-    same(layer, batch, expected, mask)
+    assert_matches(layer, batch, expected, mask)
 
 
 @every_size
 def test_nagphormer(sizes):
-    layer = made(NAGphormerBlock, block=block, hops=3, depth=2)
+    layer = random_layer(NAGphormerBlock, block=block, hops=3, depth=2)
 
     def expected(b, x, e, edges, low):
-        a, out = smoothed(edges, len(x)), []
+        a, out = normalised_adjacency(edges, len(x)), []
         for i in range(len(x)):
             tokens = torch.stack([(torch.linalg.matrix_power(a, k) @ x)[i] for k in range(4)])
             state, sequence = State(tokens), path_graphs([4])
@@ -176,12 +176,12 @@ def test_nagphormer(sizes):
             out.append(rows[0] + (scores.softmax(0) * rows[1:]).sum(0))
         return torch.stack(out)
 
-    same(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), expected)
 
 
 @every_size
 def test_tokengt(sizes):
-    layer, batch = made(TokenGTBlock, block=block, depth=2, identifiers=3).eval(), random_batch(sizes)
+    layer, batch = random_layer(TokenGTBlock, block=block, depth=2, identifiers=3).eval(), random_batch(sizes)
     batch.extras["laplacian_vectors"] = torch.randn(batch.num_nodes, 3).double()
     batch.extras["laplacian_vectors"][0, 2] = torch.nan
 
@@ -190,16 +190,16 @@ def test_tokengt(sizes):
         tokens = [layer.embed(torch.cat([x[v], p[v], p[v]])) + layer.kinds[0] for v in range(len(x))]
         for (u, v), features in zip(edges.T.tolist(), e, strict=True):
             tokens.append(layer.embed(torch.cat([features, p[u], p[v]])) + layer.kinds[1])
-        state, whole = State(torch.stack(tokens)), path_graphs([len(tokens)])
+        state, sequence = State(torch.stack(tokens)), path_graphs([len(tokens)])
         for each in layer.blocks:
-            state = each(state, whole, Complete()(whole))
+            state = each(state, sequence, Complete()(sequence))
         return state.x[: len(x)]
 
-    same(layer, batch, expected)
+    assert_matches(layer, batch, expected)
 
 
-def test_identifiers_of_a_graph_are_orthonormal_as_far_as_there_are_channels():
-    layer, batch = made(TokenGTBlock, block=block, identifiers=5, laplacian=False), path_graphs([5, 1, 9])
+def test_identifiers_are_orthonormal_up_to_the_channel_count():
+    layer, batch = random_layer(TokenGTBlock, block=block, identifiers=5, laplacian=False), path_graphs([5, 1, 9])
     some, single, many = layer._orthonormal(batch).split([5, 1, 9])
     for rows in (some, single, many[:5]):
         torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
@@ -216,7 +216,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_mask_that_cannot_be_followed_is_refused(name):
+def test_unsupported_masks_are_rejected(name):
     batch = path_graphs([3])
     with pytest.raises(UserError, match=rf"{name} .*Window"):
         LAYERS[name](8)(State(torch.randn(3, 8)), batch, Window(1)(batch))

@@ -1,4 +1,4 @@
-"""GNN+ beside the same put together by hand from PyG and `torch.nn`, from the batch to the prediction."""
+"""GNN+ against the same network assembled from PyG and `torch.nn`, from the batch to the prediction."""
 
 from itertools import product
 
@@ -25,7 +25,7 @@ SWITCHES = {
 }
 
 
-def configured(local, off):
+def random_network(local, off):
     with initialize_config_dir(str(CONFIGS), version_base=None):
         small = [f"model.width={WIDTH}", "model.depth=2", "model.block.dropout=0", f"encoding.rwse.dim={DIM}"]
         cfg = compose("train", ["model=gnn_plus", f"model/local={local}", *small, *(SWITCHES[part] for part in off)])
@@ -37,24 +37,24 @@ def configured(local, off):
     return net
 
 
-def convolved(local, layer, x, e, batch):
-    """What a convolution gives of nodes and edges; GatedGCN has normalised, activated and added."""
+def reference_convolution(local, layer, x, e, batch):
+    """Nodes and edges after a convolution; GatedGCN includes the norm, the activation and the residual."""
     if local == "gcn":
         conv = GCNConv(WIDTH, WIDTH).double()
         conv.lin.weight, conv.bias = layer.linear.weight, layer.linear.bias
         return conv(x, batch.edge_index), e
     if local == "gine":
         conv = GINEConv(nn.Linear(WIDTH, WIDTH))
-        conv.nn = layer.mlp  # which the constructor would draw anew
+        conv.nn = layer.mlp  # the constructor would reset its parameters
         return conv(x, batch.edge_index, e), e
     return looped_gated_gcn(layer, x, e, batch, True)
 
 
-def norm(part, x, off):
+def batch_norm(part, x, off):
     return x if "norm" in off else nn.functional.batch_norm(x, None, None, part.weight, part.bias, training=True)
 
 
-def by_hand(net, local, batch, off):
+def reference_network(net, local, batch, off):
     walks = net.encodings[0]
     table = net.nodes.table.weight
     x = table[batch.x[:, 0]] + table[5 + batch.x[:, 1]]
@@ -64,19 +64,19 @@ def by_hand(net, local, batch, off):
     x = torch.cat([x, walks.linear(walk)], 1)
     e = None if local == "gcn" else net.edges.table.weight[batch.edge_attr[:, 0]]
     for block in net.blocks:
-        new, new_e = convolved(local, block.local, x, e, batch)
+        new, new_e = reference_convolution(local, block.local, x, e, batch)
         if local == "gated_gcn":
             x, e = (new, new_e) if "residual" not in off else (new - x, new_e - e)
         else:
-            new = norm(block.norm, new, off)
+            new = batch_norm(block.norm, new, off)
             new = new if "activation" in off else new.relu()
             x = new if "residual" in off else x + new
         if "feed_forward" not in off:
             first, second = block.norm_feed_forward, block.feed_forward.norm["x"]
-            x = norm(first, x, off)
+            x = batch_norm(first, x, off)
             network = block.feed_forward.layer
             assert network.expand.out_features == 2 * WIDTH
-            x = norm(second, x + network.project_out(network.expand(x).relu()), off)
+            x = batch_norm(second, x + network.project_out(network.expand(x).relu()), off)
     return net.head.mlp(global_mean_pool(x, batch.batch))
 
 
@@ -87,30 +87,30 @@ CASES = [
 
 
 @pytest.mark.parametrize(("local", "off"), CASES)
-def test_gnn_plus_is_put_together_as_published(local, off, monkeypatch):
+def test_gnn_plus_matches_its_reference(local, off, monkeypatch):
     torch.set_default_dtype(torch.float64)
     monkeypatch.setattr("tests.layers.test_layers.WIDTH", WIDTH)
     try:
-        net, batch = configured(local, off), random_batch((5, 1, 7))
+        net, batch = random_network(local, off), random_batch((5, 1, 7))
         batch.extras["random_walk"] = torch.rand(batch.num_nodes, STEPS)
         results = []
-        for out in (net(batch), by_hand(net, local, batch, off)):
+        for out in (net(batch), reference_network(net, local, batch, off)):
             total = (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum()
-            slopes = torch.autograd.grad(total, list(net.parameters()), allow_unused=True, materialize_grads=True)
-            results.append([out, *slopes])
+            grads = torch.autograd.grad(total, list(net.parameters()), allow_unused=True, materialize_grads=True)
+            results.append([out, *grads])
         torch.testing.assert_close(*results, rtol=1e-8, atol=1e-8)
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def test_a_gated_convolution_does_without_norms_too():
-    net, batch = configured("gated_gcn", ("norm",)), random_batch((5, 3))
+def test_gated_convolution_without_norms():
+    net, batch = random_network("gated_gcn", ("norm",)), random_batch((5, 3))
     batch.extras["random_walk"] = torch.rand(batch.num_nodes, STEPS, dtype=torch.float64)
     assert not any("norm" in name for name, _ in net.blocks.named_parameters())
     assert net(batch).isfinite().all()
 
 
-def test_hidden_layers_of_a_head_are_halved_or_as_wide_as_a_node():
+def test_head_widths_with_and_without_halving():
     for choice, widths in (("true", [12, 6, 3, 3]), ("false", [12, 12, 12, 3])):
         with initialize_config_dir(str(CONFIGS), version_base=None):
             cfg = compose(

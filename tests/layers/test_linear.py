@@ -1,4 +1,4 @@
-"""Linear layers by the C kernel: values and gradients against PyTorch's, and what is left to PyTorch."""
+"""`gt.linear` with its C kernel: values and gradients against PyTorch, and the cases left to PyTorch."""
 
 import copy
 
@@ -16,7 +16,7 @@ ROWS = [0, 1, 7, 8, 9, 33, 511, 512, 513, 1000, 1537]
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Records the shapes that the kernel multiplies, which is used for products of any size."""
+    """Use the kernel for products of any size, and record the shapes that it multiplies."""
     if reason := obstacle():
         pytest.skip(reason)
     shapes, matmul, outer = [], gt.linear._matmul, gt.linear._outer
@@ -32,23 +32,23 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("width", "out", "bias"), [(64, 64, True), (7, 130, False), (130, 7, True), (1, 1, True), (96, 40, True)]
 )
-def test_values_and_gradients_are_those_of_pytorch(calls, rows, width, out, bias):
+def test_values_and_gradients_match_pytorch(calls, rows, width, out, bias):
     torch.manual_seed(rows)
-    ours, theirs = Linear(width, out, bias), nn.Linear(width, out, bias, dtype=torch.float64)
-    theirs.load_state_dict(ours.state_dict())
+    layer, reference = Linear(width, out, bias), nn.Linear(width, out, bias, dtype=torch.float64)
+    reference.load_state_dict(layer.state_dict())
     x, grad = torch.randn(rows, width, requires_grad=True), torch.randn(rows, out)
     exact = x.detach().double().requires_grad_()
-    y, z = ours(x), theirs(exact)
-    torch.testing.assert_close(y, z.float(), rtol=1e-5, atol=1e-5)
-    y.backward(grad)
-    z.backward(grad.double())
-    pairs = zip([x, *ours.parameters()], [exact, *theirs.parameters()], strict=True)
-    for our, their in pairs:
-        torch.testing.assert_close(our.grad, their.grad.float(), rtol=1e-5, atol=1e-5 * max(1, rows) ** 0.5)
+    actual, expected = layer(x), reference(exact)
+    torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
+    actual.backward(grad)
+    expected.backward(grad.double())
+    pairs = zip([x, *layer.parameters()], [exact, *reference.parameters()], strict=True)
+    for actual, expected in pairs:
+        torch.testing.assert_close(actual.grad, expected.grad.float(), rtol=1e-5, atol=1e-5 * max(1, rows) ** 0.5)
     assert len(calls) == 3
 
 
-def test_rows_in_any_strides_and_gradients_that_are_spread_out(calls):
+def test_strided_inputs_and_expanded_gradients(calls):
     torch.manual_seed(0)
     layer, storage = Linear(16, 24), torch.randn(100, 40, requires_grad=True)
     for rows in (storage[:, 3:19], storage[::3, :16], storage.T[:, :16]):
@@ -61,14 +61,14 @@ def test_rows_in_any_strides_and_gradients_that_are_spread_out(calls):
     assert calls
 
 
-def test_a_bias_in_any_strides(calls):
+def test_strided_bias(calls):
     x, weight, bias = torch.randn(100, 16), torch.randn(24, 16), torch.randn(24, 2)
     for strided in (bias[:, 0], bias[:1, 0].expand(24)):
         torch.testing.assert_close(linear(x, weight, strided), nn.functional.linear(x, weight, strided))
     assert calls
 
 
-def test_only_the_gradients_that_are_wanted_are_worked_out(calls):
+def test_only_required_gradients_are_computed(calls):
     layer = Linear(8, 8)
     layer.weight.requires_grad_(False)
     x = torch.randn(64, 8)
@@ -77,7 +77,7 @@ def test_only_the_gradients_that_are_wanted_are_worked_out(calls):
     torch.testing.assert_close(layer.bias.grad, torch.full((8,), 64.0))
 
 
-def test_gradients_of_gradients(calls):
+def test_second_derivatives(calls):
     torch.manual_seed(3)
     x, weight = torch.randn(70, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
 
@@ -91,19 +91,19 @@ def test_gradients_of_gradients(calls):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_numbers_are_left_to_pytorch(calls, dtype):
+def test_other_dtypes_are_left_to_pytorch(calls, dtype):
     layer = Linear(64, 64, dtype=dtype)
     assert layer(torch.randn(64, 64, dtype=dtype)).dtype == dtype
     assert not calls
 
 
-def test_sixteen_bits_by_autocast_are_left_to_pytorch(calls):
+def test_autocast_is_left_to_pytorch(calls):
     with torch.autocast("cpu", torch.bfloat16):
         assert Linear(64, 64)(torch.randn(64, 64)).dtype == torch.bfloat16
     assert not calls
 
 
-def test_small_narrow_and_stacked_products_are_left_to_pytorch(calls, monkeypatch):
+def test_small_narrow_and_batched_products_are_left_to_pytorch(calls, monkeypatch):
     assert Linear(8, 8)(torch.randn(4, 64, 8)).shape == (4, 64, 8)
     monkeypatch.setattr(gt.linear, "MIN_MULTIPLICATIONS", 96 * 8 * 8)
     Linear(8, 8)(torch.randn(95, 8))
@@ -115,7 +115,7 @@ def test_small_narrow_and_stacked_products_are_left_to_pytorch(calls, monkeypatc
     assert len(calls) == 1
 
 
-def test_as_many_threads_as_there_are_change_nothing(calls):
+def test_thread_count_does_not_change_results(calls):
     layer, x, threads, results = Linear(64, 72), torch.randn(1100, 64, requires_grad=True), torch.get_num_threads(), []
     try:
         for count in (1, 2, 5):
@@ -124,13 +124,13 @@ def test_as_many_threads_as_there_are_change_nothing(calls):
             results.append((out, *torch.autograd.grad(out.square().sum(), [x, layer.weight])))
     finally:
         torch.set_num_threads(threads)
-    for other in results[1:]:
-        for a, b in zip(other, results[0], strict=True):
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert calls
 
 
-def test_long_sums_stay_exact(calls):
+def test_long_sums_stay_accurate(calls):
     torch.manual_seed(0)
     layer, x, grad = Linear(32, 8, bias=False), torch.rand(100_000, 32), torch.rand(100_000, 8)
     (actual,) = torch.autograd.grad(layer(x), layer.weight, grad)
@@ -138,7 +138,7 @@ def test_long_sums_stay_exact(calls):
     assert calls
 
 
-def test_transforms_of_functions_and_traces_are_left_to_pytorch(calls):
+def test_func_transforms_and_tracing_are_left_to_pytorch(calls):
     layer, x = Linear(8, 8), torch.randn(64, 8)
     (expected,) = torch.autograd.grad(nn.functional.linear(x, layer.weight, layer.bias).square().sum(), layer.weight)
     grad = torch.func.grad(lambda weight: linear(x, weight, layer.bias).square().sum())(layer.weight)
@@ -154,7 +154,7 @@ def test_transforms_of_functions_and_traces_are_left_to_pytorch(calls):
     assert not calls
 
 
-def test_a_compiler_is_given_pytorchs_own_map(calls):
+def test_compiler_sees_pytorchs_linear(calls):
     layer, x, targets = Linear(8, 8), torch.randn(64, 8), []
 
     def backend(graph, _):
@@ -166,13 +166,13 @@ def test_a_compiler_is_given_pytorchs_own_map(calls):
     assert not any("autograd" in name for name in targets)
 
 
-def test_what_does_not_fit_is_refused_in_pytorchs_words(calls):
+def test_shape_mismatch_raises_pytorchs_error(calls):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Linear(8, 8)(torch.randn(64, 9))
     assert not calls
 
 
-def test_copies_and_names_of_weights_are_those_of_pytorch(calls):
+def test_state_dict_and_initialisation_match_pytorch(calls):
     layer = copy.deepcopy(Linear(64, 32))
     assert list(layer.state_dict()) == ["weight", "bias"]
     torch.manual_seed(5)
@@ -181,7 +181,7 @@ def test_copies_and_names_of_weights_are_those_of_pytorch(calls):
     torch.testing.assert_close(nn.Linear(3, 4).weight, weight, rtol=0, atol=0)
 
 
-def test_a_product_is_counted_whoever_works_it_out(calls):
+def test_products_of_the_kernel_count_as_flops(calls):
     layer, x = Linear(32, 24), torch.randn(96, 32, requires_grad=True)
     assert matrix_flops(lambda: layer(x)) == 2 * 96 * 32 * 24
     assert matrix_flops(lambda: layer(x).sum().backward()) == 3 * 2 * 96 * 32 * 24
@@ -200,7 +200,7 @@ def test_a_product_is_counted_whoever_works_it_out(calls):
         (None, "AVX512", False),
     ],
 )
-def test_whose_processor_it_is_decides(monkeypatch, tmp_path, cpuinfo, capability, slow):
+def test_mkl_is_slow_on_amd_with_avx512(monkeypatch, tmp_path, cpuinfo, capability, slow):
     path = tmp_path / "cpuinfo"
     if cpuinfo is not None:
         path.write_text(cpuinfo)

@@ -1,4 +1,4 @@
-"""Layers with a state of each pair: against their equations, one reader, source and head at a time."""
+"""Layers with a state for each pair, against their equations, one target, source and head at a time."""
 
 import math
 from functools import partial
@@ -20,9 +20,9 @@ from gt.model import GraphTransformer
 from gt.schema import Schema
 from tests.attention.masks import Neighbours
 from tests.graphs import random_batch
-from tests.layers.test_layers import assert_same, stirred
+from tests.layers.test_layers import assert_same, redraw
 from tests.models.test_model import ATOMS, BONDS, NEW_ROWS
-from tests.models.test_static import both, same
+from tests.models.test_static import assert_padding_is_neutral, plain_and_padded
 
 WIDTH, HEADS = 6, 2
 D = WIDTH // HEADS
@@ -30,7 +30,7 @@ SCHEMA = Schema((5, 5), edge_vocab=(3,), outputs=3)
 
 
 @pytest.fixture
-def _double():
+def double_precision():
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
     yield
@@ -45,13 +45,13 @@ def zeros(*shape):
     return torch.zeros(shape)
 
 
-def weighed(scores, gate=None):
-    """Softmax of a list of numbers; with a gate times each."""
+def softmax_weights(scores, gate=None):
+    """Softmax of a list of numbers, optionally times a list of gates."""
     weights = torch.stack(scores).softmax(0)
     return list(weights if gate is None else weights * torch.stack(gate))
 
 
-def heads_of(vector):
+def split_heads(vector):
     return vector.view(HEADS, D)
 
 
@@ -66,15 +66,15 @@ def grit(layer, x, p, pairs):
         state.append(F.relu(signed + shift))
     read = []
     for i in range(len(x)):
-        mine = [pair for pair in range(len(source)) if target[pair] == i]
+        incoming = [pair for pair in range(len(source)) if target[pair] == i]
         heads = []
         for h in range(HEADS):
             own = slice(h * D, (h + 1) * D)
-            if not mine:
+            if not incoming:
                 heads.append(zeros(D))
                 continue
-            w = weighed([(state[pair][own] @ layer.score[h]).clamp(-5, 5) for pair in mine])
-            values = [v[source[pair]][own] + state[pair][own] @ layer.pair_value[h] for pair in mine]
+            w = softmax_weights([(state[pair][own] @ layer.score[h]).clamp(-5, 5) for pair in incoming])
+            values = [v[source[pair]][own] + state[pair][own] @ layer.pair_value[h] for pair in incoming]
             heads.append(sum(a * b for a, b in zip(w, values, strict=True)))
         h = torch.cat(heads)
         degree = math.log(1 + int((pairs.batch.edge_index[1] == i).sum()))
@@ -88,19 +88,19 @@ def egt(layer, x, p, pairs):
     bias, gate = layer.of_pair(p).chunk(2, 1)
     scores = []
     for pair, (j, i) in enumerate(zip(source, target, strict=True)):
-        product = (heads_of(q[i]) * heads_of(k[j])).sum(1) / math.sqrt(D)
+        product = (split_heads(q[i]) * split_heads(k[j])).sum(1) / math.sqrt(D)
         scores.append(product.clamp(-5, 5) + bias[pair])
     read = []
     for i in range(len(x)):
-        mine = [pair for pair in range(len(source)) if target[pair] == i]
+        incoming = [pair for pair in range(len(source)) if target[pair] == i]
         heads = []
         for h in range(HEADS):
-            if not mine:
+            if not incoming:
                 heads.append(zeros(D))
                 continue
-            gates = [torch.sigmoid(gate[pair, h]) for pair in mine]
-            w = weighed([scores[pair][h] for pair in mine], gates)
-            total = sum(a * heads_of(v[source[pair]])[h] for a, pair in zip(w, mine, strict=True))
+            gates = [torch.sigmoid(gate[pair, h]) for pair in incoming]
+            w = softmax_weights([scores[pair][h] for pair in incoming], gates)
+            total = sum(a * split_heads(v[source[pair]])[h] for a, pair in zip(w, incoming, strict=True))
             heads.append(total * torch.log(1 + sum(gates)))
         read.append(torch.cat(heads))
     return {"x": layer.project_out(rows(read)), "p": layer.project_pair_out(rows(scores, HEADS))}
@@ -111,16 +111,18 @@ def san(layer, x, p, pairs):
     edges = {tuple(edge) for edge in pairs.batch.edge_index.T.tolist()}
     v, read = layer.value(x), []
     for i in range(len(x)):
-        top, below = zeros(HEADS, D), zeros(HEADS, 1)
+        numerator, denominator = zeros(HEADS, D), zeros(HEADS, 1)
         for pair, j in enumerate(source):
             if target[pair] != i or (i == j and (j, i) not in edges):
                 continue
             kind, share = ("edge", 1.0) if (j, i) in edges else ("other", layer.gamma)
-            q, k = (heads_of(part) for part in (layer.query_key[kind](x[n]).chunk(2)[c] for c, n in ((0, i), (1, j))))
-            s = (q * k * heads_of(layer.gate[kind](p[pair]))).sum(1, keepdim=True) / math.sqrt(D)
+            q, k = (
+                split_heads(part) for part in (layer.query_key[kind](x[n]).chunk(2)[c] for c, n in ((0, i), (1, j)))
+            )
+            s = (q * k * split_heads(layer.gate[kind](p[pair]))).sum(1, keepdim=True) / math.sqrt(D)
             w = s.clamp(-5, 5).exp() * share / (1 + layer.gamma)
-            top, below = top + w * heads_of(v[j]), below + w
-        read.append((top / (below + 1e-6)).flatten())
+            numerator, denominator = numerator + w * split_heads(v[j]), denominator + w
+        read.append((numerator / (denominator + 1e-6)).flatten())
     return {"x": layer.project_out(rows(read))}
 
 
@@ -130,13 +132,13 @@ def grass(layer, x, p, pairs):
     kept, carried, scores = layer.of_pair(p).chunk(3, 1)
     read, states = [], []
     for i in range(len(x)):
-        mine = [pair for pair in range(len(source)) if target[pair] == i]
-        top, below = zeros(WIDTH), zeros(WIDTH)
-        for pair in mine:
-            largest = torch.stack([scores[other] for other in mine]).max(0)[0].detach()
+        incoming = [pair for pair in range(len(source)) if target[pair] == i]
+        numerator, denominator = zeros(WIDTH), zeros(WIDTH)
+        for pair in incoming:
+            largest = torch.stack([scores[other] for other in incoming]).max(0)[0].detach()
             w = (scores[pair] - largest).exp() + 1e-7**0.5
-            top, below = top + w * (sent[source[pair]] + carried[pair]), below + w
-        read.append(F.mish(own[i] + top / (below + 1e-7) + layer.bias["x"]))
+            numerator, denominator = numerator + w * (sent[source[pair]] + carried[pair]), denominator + w
+        read.append(F.mish(own[i] + numerator / (denominator + 1e-7) + layer.bias["x"]))
     for pair, (j, i) in enumerate(zip(source, target, strict=True)):
         states.append(F.mish(of_source[j] + of_target[i] + kept[pair] + layer.bias["p"]))
     x, p = layer.project_out["x"](rows(read)), layer.project_out["p"](rows(states))
@@ -152,12 +154,12 @@ def gated(layer, x, p, pairs):
     ]
     read = []
     for i in range(len(x)):
-        top, below = zeros(HEADS, D), zeros(HEADS, 1)
+        numerator, denominator = zeros(HEADS, D), zeros(HEADS, 1)
         for pair, j in enumerate(source):
             if target[pair] == i:
-                w = heads_of(state[pair]).sum(1, keepdim=True).clamp(-5, 5).exp()
-                top, below = top + w * heads_of(v[j]), below + w
-        read.append((top / (below + 1e-6)).flatten())
+                w = split_heads(state[pair]).sum(1, keepdim=True).clamp(-5, 5).exp()
+                numerator, denominator = numerator + w * split_heads(v[j]), denominator + w
+        read.append((numerator / (denominator + 1e-6)).flatten())
     return {"x": layer.project_out["x"](rows(read)), "p": layer.project_out["p"](rows(state))}
 
 
@@ -171,24 +173,24 @@ LAYERS = {
 }
 
 
-@pytest.mark.usefixtures("_double")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("mask", [Complete(), Neighbours()], ids=["complete", "edges"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_is_its_equation(name, mask):
-    make, loop = LAYERS[name]
+def test_layer_matches_its_equations(name, mask):
+    make, reference = LAYERS[name]
     for sizes, density in (((1, 5, 3), 0.4), ((2,), 0.0)):
         batch = random_batch(sizes, density=density)
-        pairs, layer = mask(batch), stirred(make(WIDTH))
+        pairs, layer = mask(batch), redraw(make(WIDTH))
         x = torch.randn(batch.num_nodes, WIDTH, requires_grad=True)
         p = torch.randn(pairs.count, WIDTH, requires_grad=True)
-        ours, theirs = layer(State(x, p=p), batch, pairs), loop(layer, x, p, pairs)
+        ours, expected = layer(State(x, p=p), batch, pairs), reference(layer, x, p, pairs)
         assert tuple(ours) == layer.writes
-        assert_same(list(ours.values()), [theirs[stream] for stream in ours], [x, p, *layer.parameters()])
+        assert_same(list(ours.values()), [expected[stream] for stream in ours], [x, p, *layer.parameters()])
 
 
-@pytest.mark.usefixtures("_double")
-def test_states_of_zero_are_trained():
-    """The square root of a product that is zero has no slope; a state that nobody has written is zero."""
+@pytest.mark.usefixtures("double_precision")
+def test_zero_states_have_finite_gradients():
+    """The square root has no finite slope at zero, and a state that no layer has written is zero."""
     for make, _ in LAYERS.values():
         batch, layer = random_batch((4, 3)), make(WIDTH)
         x = torch.zeros(7, WIDTH, requires_grad=True)
@@ -196,10 +198,10 @@ def test_states_of_zero_are_trained():
         assert all(t.grad is None or t.grad.isfinite().all() for t in (x, *layer.parameters()))
 
 
-@pytest.mark.usefixtures("_double")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", ["GRIT", "EGT", "SAN", "GT under a mask"])
-def test_each_head_reads_by_its_own_mask(name):
-    batch, layer = random_batch((5, 3)), stirred(LAYERS[name][0](WIDTH))
+def test_each_head_uses_its_own_mask(name):
+    batch, layer = random_batch((5, 3)), redraw(LAYERS[name][0](WIDTH))
     mask = PerHead((Hops(0), Complete()))
     x, before = torch.randn(8, WIDTH), None
     if isinstance(layer.project_out, nn.ModuleDict):
@@ -215,23 +217,23 @@ def test_each_head_reads_by_its_own_mask(name):
         before = after
 
 
-def test_virtual_nodes_are_not_scaled_by_what_they_read():
-    layer, mask = stirred(EGT(WIDTH, HEADS)), Complete() | VirtualNodes(1)
+def test_egt_does_not_scale_virtual_nodes_by_degree():
+    layer, mask = redraw(EGT(WIDTH, HEADS)), Complete() | VirtualNodes(1)
     narrow = random_batch((3, 5))
     wide = with_virtual_nodes(narrow, 1)
     x = torch.randn(wide.num_nodes, WIDTH)
     pairs = mask(wide)
     ours = layer(State(x), wide, pairs)["x"]
-    theirs = egt(layer, x, torch.zeros(pairs.count, WIDTH), pairs)["x"] - layer.project_out.bias
-    gates = torch.sigmoid(layer.of_pair.bias[HEADS:])  # of a state of zero, the same for all
+    reference = egt(layer, x, torch.zeros(pairs.count, WIDTH), pairs)["x"] - layer.project_out.bias
+    gates = torch.sigmoid(layer.of_pair.bias[HEADS:])  # the same for all pairs, whose states are zero
     scale = torch.log(1 + gates * (wide.sizes[wide.batch])[:, None])
     scale[wide.virtual.flatten()] = 1.0
-    plain = torch.linalg.solve(layer.project_out.weight, theirs.T).T.view(-1, HEADS, D)
+    plain = torch.linalg.solve(layer.project_out.weight, reference.T).T.view(-1, HEADS, D)
     plain = plain / torch.log(1 + gates * wide.sizes[wide.batch][:, None])[..., None]
     torch.testing.assert_close(ours, layer.project_out((plain * scale[..., None]).flatten(1)), rtol=1e-3, atol=1e-3)
 
 
-feed = partial(FeedForward, ratio=2)
+mlp = partial(FeedForward, ratio=2)
 RRWP, EDGES = RelativeWalks(3, ("x", "p")), Edges(others=False)
 
 
@@ -241,10 +243,10 @@ def model(block, encodings=(), mask=Complete(), schema=SCHEMA, depth=2, width=8,
 
 
 def grit_of(heads):
-    return partial(PairBlock, attention=partial(GRIT, heads=heads), feed_forward=feed)
+    return partial(PairBlock, attention=partial(GRIT, heads=heads), feed_forward=mlp)
 
 
-def test_parameters_of_grit_are_as_published():
+def test_grit_parameter_counts_match_the_paper():
     zinc = Schema((21,), edge_vocab=(4,), kind="regression")
     net = model(grit_of(8), [RelativeWalks(21, ("x", "p")), EDGES], schema=zinc, width=64, depth=10)
     assert net.parameter_count() == 473_473
@@ -258,16 +260,16 @@ BLOCKS = {
     "GRIT": (grit_of(2), [RRWP, EDGES]),
     "EGT": (
         partial(
-            PairBlock, attention=partial(EGT, heads=2), feed_forward=feed, pair_feed_forward=feed, prenorm=True
+            PairBlock, attention=partial(EGT, heads=2), feed_forward=mlp, pair_feed_forward=mlp, prenorm=True
         ),
         [Distance(3), Edges()],
     ),
-    "SAN": (partial(PairBlock, attention=partial(SAN, heads=2, gamma=0.1), feed_forward=feed), [Edges()]),
+    "SAN": (partial(PairBlock, attention=partial(SAN, heads=2, gamma=0.1), feed_forward=mlp), [Edges()]),
     "GRASS": ([partial(PairBlock, attention=partial(GRASS, reverse=back)) for back in (False, True)], [RRWP]),
     "GT": (partial(EdgeGatedBlock, heads=2, pairs=True), [Edges()]),
     "Graphormer": (
         partial(
-            ParallelBlock, attention=partial(Attention, heads=2, pair_bias=True), feed_forward=feed, prenorm=True
+            ParallelBlock, attention=partial(Attention, heads=2, pair_bias=True), feed_forward=mlp, prenorm=True
         ),
         [Degree(), Distance(3, 2), EdgePath(2, 2)],
     ),
@@ -276,11 +278,11 @@ BLOCKS = {
 
 @pytest.mark.parametrize("mask", [Hops(2), Complete() | VirtualNodes(1)], ids=str)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_padding_changes_nothing(name, mask):
-    same(model(*BLOCKS[name], mask), *both())
+def test_padding_does_not_change_results(name, mask):
+    assert_padding_is_neutral(model(*BLOCKS[name], mask), *plain_and_padded())
 
 
-def test_a_pair_starts_from_its_edge_or_from_what_it_is():
+def test_pairs_start_from_edge_features_or_their_kind():
     batch = random_batch((4, 1))
     wide, mask, module = with_virtual_nodes(batch, 2), Complete() | VirtualNodes(2), Edges(virtual=2).module(8, SCHEMA)
     p, pairs = module.pairs(mask(wide)), mask(wide)
@@ -292,9 +294,9 @@ def test_a_pair_starts_from_its_edge_or_from_what_it_is():
     assert not Edges(others=False).module(8, SCHEMA).pairs(Hops(0)(batch)).any()
 
 
-@pytest.mark.usefixtures("_double")
-def test_graphormer_is_its_equations():
-    """Ying et al. 2021, a graph at a time, its token first: values and gradients."""
+@pytest.mark.usefixtures("double_precision")
+def test_graphormer_matches_its_equations():
+    """Values and gradients against Ying et al. 2021, one graph at a time, its token first."""
     encodings = [Degree(3), Distance(2, HEADS), EdgePath(2, HEADS)]
     block = partial(
         ParallelBlock, attention=partial(Attention, heads=HEADS, pair_bias=True), feed_forward=FeedForward,
@@ -302,7 +304,7 @@ def test_graphormer_is_its_equations():
     )  # fmt: skip
     head = partial(Head, hidden=0, pool=Virtual())
     net = model(block, encodings, Complete() | VirtualNodes(1), norm=nn.LayerNorm, head=head, width=WIDTH)
-    stirred(net).eval()
+    redraw(net).eval()
     degree, distance, path = net.encodings
     batch, out = random_batch((5, 1, 4), density=0.35), []
     for graph in batch.to_data_list():
@@ -314,27 +316,27 @@ def test_graphormer_is_its_equations():
             for i in range(n)
         ])  # fmt: skip
         x = torch.cat([net.virtual, x])
-        bias = distance.table.weight[4].repeat(n + 1, n + 1, 1)  # t, of row 0 and column 0
+        bias = distance.table.weight[4].repeat(n + 1, n + 1, 1)  # of the token, which is row 0 and column 0
         kinds = {(t, s): graph.edge_attr[number, 0] for number, (s, t) in enumerate(edges)}
         for i in range(n):
-            ways = {i: [()]}  # to each node reached, all shortest paths as pairs of nodes
-            front = [i]
-            while front:
+            paths = {i: [()]}  # by node reached, all shortest paths as lists of (target, source)
+            frontier = [i]
+            while frontier:
                 new = {}
-                for a in front:
+                for a in frontier:
                     for s, t in edges:
-                        if t == a and s not in ways:
-                            new.setdefault(s, []).extend([*way, (a, s)] for way in ways[a])
-                ways |= new
-                front = list(new)
+                        if t == a and s not in paths:
+                            new.setdefault(s, []).extend([*steps, (a, s)] for steps in paths[a])
+                paths |= new
+                frontier = list(new)
             for j in range(n):
-                if j not in ways:
+                if j not in paths:
                     bias = bias.index_put((torch.tensor(i + 1), torch.tensor(j + 1)), distance.table.weight[3])
                     continue
-                way = min(ways[j], key=lambda way: [int(kinds[step]) for step in way])
-                b = distance.table.weight[min(len(way), 2)]
-                for k, step in enumerate(way[:2]):
-                    b = b + path.edge.features.table.weight[kinds[step]] @ path.maps[k] / min(len(way), 2)
+                steps = min(paths[j], key=lambda steps: [int(kinds[step]) for step in steps])
+                b = distance.table.weight[min(len(steps), 2)]
+                for k, step in enumerate(steps[:2]):
+                    b = b + path.edge.features.table.weight[kinds[step]] @ path.maps[k] / min(len(steps), 2)
                 bias = bias.index_put((torch.tensor(i + 1), torch.tensor(j + 1)), b)
         for each in net.blocks:
             q, k, v = each.attention.project_in(each.norm_attention(x)).chunk(3, 1)
@@ -349,25 +351,25 @@ def test_graphormer_is_its_equations():
     assert_same([net(batch)], [torch.stack(out)], list(net.parameters()))
 
 
-def test_a_pool_of_virtual_nodes_needs_some():
+def test_virtual_pool_requires_virtual_nodes():
     block = partial(ParallelBlock, attention=partial(Attention, heads=2))
     with pytest.raises(ValueError, match="mask=virtual"):
         model(block, head=partial(Head, pool=Virtual()))
     net = model(block, mask=Complete() | VirtualNodes(2), head=partial(Head, pool=Virtual(), hidden=0)).eval()
-    seen = []
-    net.head.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
+    virtual_states = []
+    net.head.register_forward_pre_hook(lambda _, args: virtual_states.append(args[2]))
     out = net(random_batch((4, 1)))
-    torch.testing.assert_close(out, net.head.mlp(seen[0].mean(1)))
+    torch.testing.assert_close(out, net.head.mlp(virtual_states[0].mean(1)))
 
 
-def test_random_masks_are_drawn_anew_and_evaluation_is_a_mean():
+def test_random_masks_are_redrawn_and_averaged_in_evaluation():
     mask = Hops(1) | Expander(2, seed=3)
     assert redraw_mask(mask, 5) == redraw_mask(mask, 5) != redraw_mask(mask, 6)
     assert redraw_mask(Hops(1) | Complete(), 5) == Hops(1) | Complete()
     net = model(partial(PairBlock, attention=GRASS, norm=nn.LayerNorm), [RRWP], mask, redraw=3)
     batch = random_batch((9, 12), density=0.1)
-    drawn = [net(batch) for _ in range(4)]
-    assert len({tuple(out.flatten().tolist()) for out in drawn}) > 2
+    outputs = [net(batch) for _ in range(4)]
+    assert len({tuple(out.flatten().tolist()) for out in outputs}) > 2
     assert not any(isinstance(key, type(mask)) for key in batch.memo)
     expected = []
     for draw in range(3):
@@ -379,7 +381,7 @@ def test_random_masks_are_drawn_anew_and_evaluation_is_a_mean():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_stays_in_16_bits(name):
+def test_layer_runs_in_bfloat16(name):
     torch.manual_seed(0)
     net = model(partial(PairBlock, attention=LAYERS[name][0], norm=nn.LayerNorm), [RRWP]).to(torch.bfloat16)
     batch = random_batch((4, 1, 6))
@@ -389,10 +391,10 @@ def test_a_layer_stays_in_16_bits(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_a_layer_adds_is_dropped_in_training_alone(name):
+def test_dropout_acts_only_in_training(name):
     layer = LAYERS[name][0]
-    own = layer(WIDTH).residual
-    options = {"attention": partial(layer, dropout=0.5)} if own else {"attention": layer, "dropout": 0.5}
+    residual = layer(WIDTH).residual
+    options = {"attention": partial(layer, dropout=0.5)} if residual else {"attention": layer, "dropout": 0.5}
     net = model(partial(PairBlock, norm=nn.LayerNorm, **options), [RRWP], head=partial(Head, hidden=0))
     batch = random_batch((5, 9))
     assert not torch.equal(net(batch), net(batch))
@@ -401,8 +403,8 @@ def test_what_a_layer_adds_is_dropped_in_training_alone(name):
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d, GraphNorm], ids=lambda norm: norm.__name__)
-def test_a_pool_of_virtual_nodes_reads_those_of_its_own_graph(norm):
-    """Each graph alone says what it says among others, whatever normalises the last states."""
+def test_virtual_pool_does_not_mix_graphs(norm):
+    """A graph has the same prediction alone and in a batch, whatever the final norm."""
     block = partial(ParallelBlock, attention=partial(Attention, heads=2), norm=nn.LayerNorm)
     net = model(block, mask=Hops(1) | VirtualNodes(2), norm=norm, head=partial(Head, pool=Virtual()))
     graphs = random_batch((5, 9, 4))

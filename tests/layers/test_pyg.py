@@ -1,4 +1,4 @@
-"""Convolutions of PyG as local branches: against PyG's own layers called directly."""
+"""PyG convolutions as local branches, against PyG's layers called directly."""
 
 from functools import partial
 from itertools import product
@@ -26,14 +26,17 @@ WIDTH = 8
 PNA = partial(pyg.PNAConv, aggregators=["mean", "max", "std"], scalers=["identity", "amplification", "attenuation"])
 
 
-def two_maps():
+def two_layer_mlp():
     return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
 
 
-EDGES = {  # what looks at a node's own edges and their sources: as one names it here, and as PyG is called directly
+EDGES = {  # layers that read a node's incoming edges and their sources: the factory given to gt, and the PyG layer
     "sage": (pyg.SAGEConv, lambda: pyg.SAGEConv(WIDTH, WIDTH)),
-    "gin": (pyg.GINConv, lambda: pyg.GINConv(two_maps())),
-    "gine": (partial(pyg.GINEConv, train_eps=True), lambda: pyg.GINEConv(two_maps(), train_eps=True, edge_dim=WIDTH)),
+    "gin": (pyg.GINConv, lambda: pyg.GINConv(two_layer_mlp())),
+    "gine": (
+        partial(pyg.GINEConv, train_eps=True),
+        lambda: pyg.GINEConv(two_layer_mlp(), train_eps=True, edge_dim=WIDTH),
+    ),
     "gat, no edges": (partial(pyg.GATConv, heads=2, edge_dim=None), lambda: pyg.GATConv(WIDTH, WIDTH // 2, heads=2)),
     "gat": (partial(pyg.GATv2Conv, heads=2), lambda: pyg.GATv2Conv(WIDTH, WIDTH // 2, heads=2, edge_dim=WIDTH)),
     "gat, mean of heads": (
@@ -54,7 +57,7 @@ EDGES = {  # what looks at a node's own edges and their sources: as one names it
         lambda: pyg.GeneralConv(WIDTH, WIDTH, in_edge_channels=WIDTH, attention=True, heads=2),
     ),
 }
-GRAPH = {  # several hops, degrees of sources, edges the other way, a whole graph
+GRAPH = {  # layers that read several hops, degrees of sources, reversed edges, or the whole graph
     "gcn": (pyg.GCNConv, lambda: pyg.GCNConv(WIDTH, WIDTH)),
     "chebyshev": (partial(pyg.ChebConv, K=3), lambda: pyg.ChebConv(WIDTH, WIDTH, K=3)),
     "tag": (partial(pyg.TAGConv, K=2, normalize=False), lambda: pyg.TAGConv(WIDTH, WIDTH, K=2, normalize=False)),
@@ -78,39 +81,42 @@ def streams(batch, with_edges=True):
     return x, e
 
 
-def called(layer, x, e, batch):
+def apply_layer(layer, x, e, batch):
     return layer(State(x, e), batch, None)["x"]
 
 
-@pytest.mark.parametrize(("ours", "theirs"), ALL.values(), ids=ALL)
-def test_values_and_gradients_are_those_of_pyg(ours, theirs):
+@pytest.mark.parametrize(("conv", "make_reference"), ALL.values(), ids=ALL)
+def test_values_and_gradients_match_pyg(conv, make_reference):
     torch.manual_seed(0)
-    layer, reference = PyGConvolution(WIDTH, ours).double(), theirs().double()
+    layer, reference = PyGConvolution(WIDTH, conv).double(), make_reference().double()
     reference.load_state_dict(layer.conv.state_dict())
     for (sizes, density), with_edges in product(SHAPES, (True, False)):
         batch = random_batch(sizes, density=density)
         x, e = streams(batch, with_edges)
-        takes = {"edge_attr": x.new_zeros(batch.num_edges, WIDTH) if e is None else e} if layer.reads_edges else {}
-        takes |= {"batch": batch.batch} if isinstance(reference, pyg.GPSConv | pyg.ChebConv) else {}
+        kwargs = {"edge_attr": x.new_zeros(batch.num_edges, WIDTH) if e is None else e} if layer.reads_edges else {}
+        kwargs |= {"batch": batch.batch} if isinstance(reference, pyg.GPSConv | pyg.ChebConv) else {}
         results = []
-        for out, module in ((called(layer, x, e, batch), layer), (reference(x, batch.edge_index, **takes), reference)):
+        for out, module in (
+            (apply_layer(layer, x, e, batch), layer),
+            (reference(x, batch.edge_index, **kwargs), reference),
+        ):
             weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
             leaves = [x, *([e] if e is not None else []), *module.parameters()]
-            slopes = torch.autograd.grad((out * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
-            results.append([out, *slopes])
+            grads = torch.autograd.grad((out * weights).sum(), leaves, allow_unused=True, materialize_grads=True)
+            results.append([out, *grads])
         torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("ours", [ours for ours, _ in ALL.values()], ids=ALL)
-def test_a_batch_gives_what_its_graphs_give_alone(ours):
-    batch, layer = random_batch((1, 6, 3, 9)), PyGConvolution(WIDTH, ours).double().eval()
+@pytest.mark.parametrize("conv", [conv for conv, _ in ALL.values()], ids=ALL)
+def test_outputs_do_not_depend_on_the_batch(conv):
+    batch, layer = random_batch((1, 6, 3, 9)), PyGConvolution(WIDTH, conv).double().eval()
     x, e = streams(batch)
-    rows, edges = batch.ptr.tolist(), batch.rowptr[batch.ptr].tolist()
+    nodes, edges = batch.ptr.tolist(), batch.rowptr[batch.ptr].tolist()
     alone = [
-        called(layer, x[rows[b] : rows[b + 1]], e[edges[b] : edges[b + 1]], GraphBatch.from_data_list([graph]))
+        apply_layer(layer, x[nodes[b] : nodes[b + 1]], e[edges[b] : edges[b + 1]], GraphBatch.from_data_list([graph]))
         for b, graph in enumerate(batch.to_data_list())
     ]
-    torch.testing.assert_close(called(layer, x, e, batch), torch.cat(alone), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(apply_layer(layer, x, e, batch), torch.cat(alone), rtol=1e-9, atol=1e-9)
 
 
 def network(conv, schema, mask=Hops(1)):  # noqa: B008  masks are frozen values
@@ -120,14 +126,14 @@ def network(conv, schema, mask=Hops(1)):  # noqa: B008  masks are frozen values
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_inference_in_chunks_is_exact_or_refused_by_name(name):
+def test_chunked_inference_is_exact_or_rejected(name):
     batch = random_batch((24,), density=0.06)
     net = network(ALL[name][0], Schema((5, 5), edge_vocab=(3,), level="node", outputs=3)).eval()
-    kind = net.blocks[0].local.name
+    layer_name = net.blocks[0].local.name
     assert net.blocks[0].local.reads == ("edges" if name in EDGES else "graph")
-    assert kind in str(obstacle(net))
+    assert layer_name in str(obstacle(net))
     if name in GRAPH:
-        with pytest.raises(UserError, match=f"{kind} in block 0"):
+        with pytest.raises(UserError, match=f"{layer_name} in block 0"):
             predict_chunks(net, batch, 7)
         return
     with torch.no_grad():
@@ -145,11 +151,11 @@ def test_virtual_nodes_have_no_edges():
         torch.testing.assert_close(net(batch), alone, atol=1e-5, rtol=1e-5)
 
 
-NAMED = {  # options of model/local, and what its name makes a reader expect of PyG
+NAMED = {  # options of model/local, and the PyG layer that each name stands for
     "gat": lambda: pyg.GATConv(WIDTH, WIDTH // 4, heads=4, edge_dim=WIDTH),
     "gatv2": lambda: pyg.GATv2Conv(WIDTH, WIDTH // 4, heads=4, edge_dim=WIDTH),
     "sage": lambda: pyg.SAGEConv(WIDTH, WIDTH),
-    "gin": lambda: pyg.GINConv(two_maps()),
+    "gin": lambda: pyg.GINConv(two_layer_mlp()),
     "pna": lambda: pyg.PNAConv(
         WIDTH,
         WIDTH,
@@ -162,7 +168,7 @@ NAMED = {  # options of model/local, and what its name makes a reader expect of 
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_local_layer_is_had_by_its_name(name):
+def test_named_local_layers_match_pyg(name):
     torch.manual_seed(0)
     with initialize_config_dir(str(CONFIGS), version_base=None):
         cfg = compose("train", ["model=gin", f"model/local={name}", f"model.width={WIDTH}", "encoding=none"])
@@ -172,25 +178,25 @@ def test_a_local_layer_is_had_by_its_name(name):
     reference, batch = NAMED[name]().double(), random_batch((1, 6, 3))
     reference.load_state_dict(net.blocks[0].local.conv.state_dict())
     x, e = streams(batch)
-    takes = {"edge_attr": e} if net.blocks[0].local.reads_edges else {}
-    torch.testing.assert_close(called(net.blocks[0].local, x, e, batch), reference(x, batch.edge_index, **takes))
+    kwargs = {"edge_attr": e} if net.blocks[0].local.reads_edges else {}
+    torch.testing.assert_close(apply_layer(net.blocks[0].local, x, e, batch), reference(x, batch.edge_index, **kwargs))
     assert net(batch).isfinite().all()
 
 
-def test_no_two_layers_share_a_parameter():
-    convolutions = (partial(pyg.GINConv, nn=two_maps()), GRAPH["both ways"][0])
+def test_layers_share_no_parameters():
+    convolutions = (partial(pyg.GINConv, nn=two_layer_mlp()), GRAPH["both ways"][0])
     for conv in convolutions:
-        one, other = PyGConvolution(WIDTH, conv), PyGConvolution(WIDTH, conv)
-        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        first, second = PyGConvolution(WIDTH, conv), PyGConvolution(WIDTH, conv)
+        for a, b in zip(first.parameters(), second.parameters(), strict=True):
             assert a is not b
             assert not torch.equal(a, b)
 
 
-def test_the_degrees_of_the_training_data_are_counted():
+def test_pna_uses_the_degrees_of_the_training_data():
     batches = [random_batch((4, 1, 7), seed=seed) for seed in range(3)]
     degrees = torch.cat([torch.bincount(b.edge_index[1], minlength=b.num_nodes) for b in batches]).bincount()
     net = network(PNA, Schema((5, 5), outputs=3))
-    assert net(batches[0]).isnan().all()  # until they are known
+    assert net(batches[0]).isnan().all()  # until the degrees are set
     net.set_degrees(iter(batches))
     for block in net.blocks:
         aggregation = PNA(WIDTH, WIDTH, deg=degrees).aggr_module
@@ -199,11 +205,12 @@ def test_the_degrees_of_the_training_data_are_counted():
     assert net(batches[0]).isfinite().all()
     with pytest.raises(ValueError, match=r"PNAConv .* no edges"):
         net.set_degrees([random_batch((3,), density=0.0)])
-    network(pyg.SAGEConv, Schema((5, 5), outputs=3)).set_degrees(1 / 0 for _ in range(1))  # nobody asks
+    # no layer needs degrees: the batches are not read
+    network(pyg.SAGEConv, Schema((5, 5), outputs=3)).set_degrees(1 / 0 for _ in range(1))
 
 
 @pytest.mark.parametrize(
-    ("conv", "named"),
+    ("conv", "message"),
     [
         (pyg.PNAConv, r"PNAConv needs conv\.aggregators and conv\.scalers"),
         (pyg.GCN2Conv, r"GCN2Conv needs conv\.alpha"),
@@ -216,7 +223,7 @@ def test_the_degrees_of_the_training_data_are_counted():
         (pyg.WLConv, "WLConv"),
     ],
 )
-def test_what_cannot_be_a_local_branch_says_why_in_one_line(conv, named):
-    with pytest.raises(ValueError, match=named) as caught:
+def test_unusable_convolutions_are_rejected_in_one_line(conv, message):
+    with pytest.raises(ValueError, match=message) as caught:
         PyGConvolution(WIDTH, conv)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Layers in linear time, over a whole graph or along its nodes: each against a loop, or a library, graph by graph."""
+"""Linear-time layers, over a whole graph or along its nodes, each against a loop or a library, graph by graph."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ every_size = pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 FEATURES = {"elu": PositiveELU, "random": partial(RandomFeatures, features=10)}
 
 
-def made(kind, *args, **options):
+def random_layer(kind, *args, **options):
     torch.manual_seed(0)
     layer = kind(WIDTH, *args, **options).double()
     for parameter in layer.parameters():
@@ -28,31 +28,31 @@ def made(kind, *args, **options):
     return layer
 
 
-def rows_of(sizes):
+def random_rows(sizes):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(sum(sizes), WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
 
 
-def same(layer, sizes, mask, alone):
-    """Values and gradients of a layer on a batch are those of ``alone(x)`` on the nodes of each graph."""
-    batch, x = path_graphs(sizes), rows_of(sizes)
+def assert_matches_per_graph(layer, sizes, mask, reference):
+    """Assert that a layer on a batch has the values and gradients of ``reference(x)`` on each graph."""
+    batch, x = path_graphs(sizes), random_rows(sizes)
     ours = layer(State(x), batch, mask(batch))["x"]
-    theirs = torch.cat([alone(part) for part in x.split(sizes)])
-    torch.testing.assert_close(ours, theirs)
+    expected = torch.cat([reference(part) for part in x.split(sizes)])
+    torch.testing.assert_close(ours, expected)
     weights = torch.randn_like(ours)
-    wanted = [x, *layer.parameters()]
-    gradients = [torch.autograd.grad((out * weights).sum(), wanted) for out in (ours, theirs)]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    leaves = [x, *layer.parameters()]
+    gradients = [torch.autograd.grad((out * weights).sum(), leaves) for out in (ours, expected)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("channels", [None, 5])
 @every_size
-def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, channels, causal, features, monkeypatch):
+def test_linear_attention_matches_a_loop(sizes, channels, causal, features, monkeypatch):
     monkeypatch.setattr(linear, "CHUNK", 4)
-    layer = made(LinearAttention, heads=3, feature_map=FEATURES[features], channels=channels)
+    layer = random_layer(LinearAttention, heads=3, feature_map=FEATURES[features], channels=channels)
     size = channels or 4
 
     def phi(x):
@@ -61,7 +61,7 @@ def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, channels, ca
         x = x / size**0.25
         return (x @ layer.feature_map.directions.T - (x * x).sum(1, keepdim=True) / 2).exp()
 
-    def alone(x):
+    def reference(x):
         q, k, v = (rows.view(-1, 3, size) for rows in layer.project_in(x).chunk(3, dim=1))
         out = []
         for i in range(len(x)):
@@ -71,10 +71,10 @@ def test_linear_attention_is_a_sum_over_the_nodes_of_a_graph(sizes, channels, ca
                 out.append(weights / weights.sum() @ v[seen, h])
         return layer.project_out(torch.stack(out).view(len(x), 3 * size))
 
-    same(layer, sizes, Causal() if causal else Complete(), alone)
+    assert_matches_per_graph(layer, sizes, Causal() if causal else Complete(), reference)
 
 
-def test_what_linear_attention_gives_is_dropped_in_training_alone():
+def test_linear_attention_dropout_acts_only_in_training():
     torch.manual_seed(0)
     batch, layer, state = path_graphs([50]), LinearAttention(8, dropout=0.25), State(torch.randn(50, 8))
     dropped, kept = layer(state, batch, Complete()(batch))["x"], layer.eval()(state, batch, Complete()(batch))["x"]
@@ -83,7 +83,7 @@ def test_what_linear_attention_gives_is_dropped_in_training_alone():
     torch.testing.assert_close(dropped[~zeros], kept[~zeros] / 0.75)
 
 
-def test_random_features_approach_the_softmax():
+def test_random_features_approximate_the_softmax_kernel():
     torch.manual_seed(0)
     feature_map = RandomFeatures(4, 40000)
     q, k = 0.7 * torch.randn(2, 6, 4)
@@ -95,8 +95,8 @@ def test_random_features_approach_the_softmax():
 
 @pytest.mark.parametrize("mask", [Complete(), Causal()], ids=str)
 @pytest.mark.parametrize("length", [1, 3, 30])
-def test_keys_too_long_for_an_exponential_are_read_by_their_differences(mask, length, monkeypatch):
-    """In 32 bits as in 64: the exponents of these keys are about -140, and e to the power of that is 0 in 32 bits."""
+def test_long_keys_do_not_underflow(mask, length, monkeypatch):
+    """In float32 as in float64: the exponents of these keys are about -140, and exp(-140) is 0 in float32."""
     monkeypatch.setattr(linear, "CHUNK", 4)
     torch.manual_seed(0)
     layer = LinearAttention(64, heads=1, feature_map=partial(RandomFeatures, features=266)).double()
@@ -110,20 +110,20 @@ def test_keys_too_long_for_an_exponential_are_read_by_their_differences(mask, le
 
 
 @pytest.mark.parametrize("mask", [Hops(1), Hops(2) & Causal()], ids=str)
-def test_linear_attention_refuses_what_it_cannot_follow(mask):
+def test_linear_attention_rejects_unsupported_masks(mask):
     batch = path_graphs([3])
     with pytest.raises(UserError, match="mask=causal"):
         LinearAttention(8)(State(torch.randn(3, 8)), batch, mask(batch))
 
 
-def test_linear_attention_refuses_virtual_nodes_of_a_mask():
+def test_linear_attention_rejects_virtual_nodes():
     wide = with_virtual_nodes(path_graphs([3]), 1)
     with pytest.raises(UserError, match="VirtualNodes"):
         LinearAttention(8)(State(torch.randn(4, 8)), wide, (Complete() | VirtualNodes(1))(wide))
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 9, 16])
-def test_what_was_read_before_fades_by_the_product_of_all_decays_since(length, monkeypatch):
+def test_decayed_linear_attention_matches_its_recurrence(length, monkeypatch):
     monkeypatch.setattr(linear, "CHUNK", 4)
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, length, 3, 5, dtype=torch.float64)
@@ -140,49 +140,51 @@ def test_what_was_read_before_fades_by_the_product_of_all_decays_since(length, m
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("rnn", [nn.LSTM, nn.GRU])
 @every_size
-def test_recurrent_layers_are_those_of_torch_on_each_graph_alone(sizes, rnn, bidirectional):
-    layer = made(Recurrent, rnn, bidirectional)
-    theirs = rnn(WIDTH, WIDTH // (1 + bidirectional), batch_first=True, bidirectional=bidirectional).double()
-    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in layer.parameters())
-    own = dict(layer.forwards.named_parameters())
+def test_recurrent_layers_match_torch_per_graph(sizes, rnn, bidirectional):
+    layer = random_layer(Recurrent, rnn, bidirectional)
+    library_layer = rnn(WIDTH, WIDTH // (1 + bidirectional), batch_first=True, bidirectional=bidirectional).double()
+    assert sum(p.numel() for p in library_layer.parameters()) == sum(p.numel() for p in layer.parameters())
+    parameters = dict(layer.forwards.named_parameters())
     if bidirectional:
-        own |= {f"{name}_reverse": value for name, value in layer.backwards.named_parameters()}
-    same(layer, sizes, Complete(), lambda x: torch.func.functional_call(theirs, own, (x[None],))[0][0])
+        parameters |= {f"{name}_reverse": value for name, value in layer.backwards.named_parameters()}
+    assert_matches_per_graph(
+        layer, sizes, Complete(), lambda x: torch.func.functional_call(library_layer, parameters, (x[None],))[0][0]
+    )
 
 
 @every_size
-def test_mamba_is_that_of_hugging_face_on_each_graph_alone(sizes, monkeypatch):
+def test_mamba_matches_hugging_face_per_graph(sizes, monkeypatch):
     from transformers import Mamba2Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
     monkeypatch.setattr(linear, "CHUNK", 4)
-    layer = made(Mamba2, heads=3, states=5)
+    layer = random_layer(Mamba2, heads=3, states=5)
     config = Mamba2Config(
         hidden_size=WIDTH, num_heads=3, head_dim=8, state_size=5, n_groups=1, expand=2, conv_kernel=4, chunk_size=4,
         use_bias=False, layer_norm_epsilon=1e-5, time_step_limit=(0.0, math.inf),
     )  # fmt: skip
-    theirs = Mamba2Mixer(config, 0)
-    names = {
+    library_layer = Mamba2Mixer(config, 0)
+    parameters = {
         "in_proj.weight": layer.project_in.weight, "conv1d.weight": layer.convolution.weight,
         "conv1d.bias": layer.convolution.bias, "A_log": layer.log_rate, "dt_bias": layer.step_bias, "D": layer.skip,
         "norm.weight": layer.norm.weight, "out_proj.weight": layer.project_out.weight,
     }  # fmt: skip
-    assert names.keys() == dict(theirs.named_parameters()).keys()
-    batch, x = path_graphs(sizes), rows_of(sizes).float()
+    assert parameters.keys() == dict(library_layer.named_parameters()).keys()
+    batch, x = path_graphs(sizes), random_rows(sizes).float()
     layer.float()
-    names = {name: value.float() for name, value in names.items()}
+    parameters = {name: value.float() for name, value in parameters.items()}
     ours = layer(State(x), batch, None)["x"]
-    alone = [torch.func.functional_call(theirs, names, (part[None],))[0] for part in x.split(sizes)]
-    torch.testing.assert_close(ours, torch.cat(alone), rtol=1e-3, atol=1e-4)
+    expected = [torch.func.functional_call(library_layer, parameters, (part[None],))[0] for part in x.split(sizes)]
+    torch.testing.assert_close(ours, torch.cat(expected), rtol=1e-3, atol=1e-4)
 
 
 @every_size
-def test_mamba_is_a_recurrence_along_each_graph(sizes, monkeypatch):
+def test_mamba_matches_its_recurrence_per_graph(sizes, monkeypatch):
     monkeypatch.setattr(linear, "CHUNK", 4)
-    layer = made(Mamba2, heads=3, states=5)
+    layer = random_layer(Mamba2, heads=3, states=5)
     weight, bias = layer.convolution.weight[:, 0], layer.convolution.bias
 
-    def alone(rows):
+    def reference(rows):
         out, state, seen = [], torch.zeros(3, 5, 8, dtype=torch.float64), torch.zeros(4, 34, dtype=torch.float64)
         for row in rows:
             gate, mixed, step = layer.project_in(row).split([24, 34, 3])
@@ -196,21 +198,21 @@ def test_mamba_is_a_recurrence_along_each_graph(sizes, monkeypatch):
             out.append(layer.project_out(y))
         return torch.stack(out)
 
-    same(layer, sizes, Causal(), alone)
+    assert_matches_per_graph(layer, sizes, Causal(), reference)
 
 
 @pytest.mark.parametrize(
     "kind", [LinearAttention, partial(LinearAttention, feature_map=RandomFeatures), Recurrent, Mamba2]
 )
 @torch.no_grad()
-def test_nothing_before_a_changed_node_moves(kind):
-    layer, sizes = made(kind), (9, 70)
-    batch, x = path_graphs(sizes), rows_of(sizes)
+def test_changed_node_leaves_earlier_outputs_unchanged(kind):
+    layer, sizes = random_layer(kind), (9, 70)
+    batch, x = path_graphs(sizes), random_rows(sizes)
     mask = Causal()(batch)
     before = layer(State(x), batch, mask)["x"]
-    for place in (9, 40, 78):
+    for position in (9, 40, 78):
         changed = x.clone()
-        changed[place] += 1
+        changed[position] += 1
         after = layer(State(changed), batch, mask)["x"]
-        assert torch.equal(after[:place], before[:place])  # exactly
-        assert (after[place:] != before[place:]).any(1).all()
+        assert torch.equal(after[:position], before[:position])  # exactly
+        assert (after[position:] != before[position:]).any(1).all()

@@ -1,4 +1,4 @@
-"""States of pairs and of graphs, kept by layers from outside the package."""
+"""Pair and graph states of custom layers, and blocks composed of `Residual`, `Parallel` and `Chain`."""
 
 from functools import partial
 
@@ -29,13 +29,13 @@ def network(attention, mask, depth=2, schema=SCHEMA):
 
 
 @pytest.mark.parametrize(("layer", "name"), [(PairAttention, "p"), (VirtualNode, "g")])
-def test_a_state_goes_from_layer_to_layer_and_is_trained(layer, name):
-    batch, net, seen = random_batch((5, 1, 3)), network(layer, Hops(2), 3), []
+def test_state_passes_between_layers_and_is_trained(layer, name):
+    batch, net, incoming = random_batch((5, 1, 3)), network(layer, Hops(2), 3), []
     for block in net.blocks:
-        block.register_forward_pre_hook(lambda _, args: seen.append(getattr(args[0], name)))
+        block.register_forward_pre_hook(lambda _, args: incoming.append(getattr(args[0], name)))
     net(batch).square().sum().backward()
     rows = Hops(2)(batch).edges.shape[1] if name == "p" else 3
-    assert [None if s is None else tuple(s.shape) for s in seen] == [None, (rows, 8), (rows, 8)]
+    assert [None if s is None else tuple(s.shape) for s in incoming] == [None, (rows, 8), (rows, 8)]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.blocks[0].attention.parameters())
     with torch.no_grad():
         together = net.eval()(batch)
@@ -43,7 +43,7 @@ def test_a_state_goes_from_layer_to_layer_and_is_trained(layer, name):
     torch.testing.assert_close(together, alone)
 
 
-def test_a_state_of_pairs_needs_one_mask():
+def test_pair_state_requires_a_single_mask():
     for masks in ([Hops(1), Hops(2)], [Window(1), Complete()]):
         with pytest.raises(ValueError, match="PairAttention") as caught:
             network(PairAttention, masks)
@@ -53,7 +53,7 @@ def test_a_state_of_pairs_needs_one_mask():
 
 
 @pytest.mark.parametrize("layer", [PairAttention, VirtualNode])
-def test_exact_inference_and_caching_refuse_what_they_do_not_hold(layer):
+def test_chunked_inference_and_decoding_reject_states(layer):
     net = network(layer, Hops(1), schema=NODES).eval()
     with pytest.raises(UserError, match=layer.__name__):
         predict_chunks(net, random_batch((9,)), 3)
@@ -61,7 +61,7 @@ def test_exact_inference_and_caching_refuse_what_they_do_not_hold(layer):
 
 
 @pytest.mark.parametrize("norm", [GraphNorm, partial(nn.BatchNorm1d, track_running_stats=False)])
-def test_exact_inference_and_caching_refuse_norms_that_mix_the_nodes_of_a_graph(norm):
+def test_chunked_inference_and_decoding_reject_row_mixing_norms(norm):
     block = partial(ParallelBlock, attention=Attention, norm=norm)
     net = GraphTransformer(NODES, 8, 1, block, Hops(1)).eval()
     with pytest.raises(UserError, match="Norm"):
@@ -69,12 +69,12 @@ def test_exact_inference_and_caching_refuse_norms_that_mix_the_nodes_of_a_graph(
     assert "Norm" in str(obstacle(net))
     last = GraphTransformer(NODES, 8, 1, partial(block, norm=nn.LayerNorm), Hops(1), norm=norm).eval()
     assert "Norm" in str(obstacle(last))
-    batch = random_batch((9,))  # after the last block the whole graph is there
+    batch = random_batch((9,))  # the norm after the last block is applied to the whole graph
     with torch.no_grad():
         torch.testing.assert_close(predict_chunks(last, batch, 3), last(batch))
 
 
-def test_streams_are_dropped_and_normalised_each_by_itself():
+def test_each_stream_has_its_own_norm():
     batch = random_batch((4, 3))
     pairs = Complete()(batch)
     norms = {"x": nn.LayerNorm(8), "p": nn.LayerNorm(8, elementwise_affine=False)}
@@ -88,7 +88,7 @@ def test_streams_are_dropped_and_normalised_each_by_itself():
     torch.testing.assert_close(before.x, state.x + steps["x"])
 
 
-def test_what_a_layer_adds_is_dropped_unless_it_brings_a_dropout_of_its_own():
+def test_dropout_skips_layers_that_apply_their_own():
     batch = random_batch((4, 3))
     pairs, state = Complete()(batch), State(torch.randn(7, 8))
     layer, norms = PairAttention(8), {"x": nn.Identity()}
@@ -112,7 +112,7 @@ class Gate(nn.Module):
 
 @pytest.mark.parametrize("prenorm", [False, True])
 @pytest.mark.parametrize("blend", [partial(Blend, 0.3), partial(Gate, 8)])
-def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
+def test_composed_block_equals_parallel_block(prenorm, blend):
     torch.manual_seed(0)
     batch = random_batch((4, 3))
     options = {"feed_forward": FeedForward, "norm": nn.LayerNorm, "blend": blend, "prenorm": prenorm}
@@ -121,10 +121,10 @@ def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
         Residual(8, getattr(block, name), getattr(block, f"norm_{name}"), prenorm) for name in ("local", "attention")
     )
     mix = Parallel(8, {"local": local, "attention": attention}, block.blend)
-    own = Chain(8, {"mix": mix, "feed_forward": Residual(8, block.feed_forward, block.norm_feed_forward, prenorm)})
+    composed = Chain(8, {"mix": mix, "feed_forward": Residual(8, block.feed_forward, block.norm_feed_forward, prenorm)})
     state, pairs = State(torch.randn(7, 8)), Complete()(batch)
-    assert torch.equal(own(state, batch, pairs).x, block(state, batch, pairs).x)
-    assert len(list(own.parameters())) == len(list(block.parameters()))
+    assert torch.equal(composed(state, batch, pairs).x, block(state, batch, pairs).x)
+    assert len(list(composed.parameters())) == len(list(block.parameters()))
     x = state.x
     factors = block.blend(state, batch)
     steps = [
@@ -138,7 +138,7 @@ def test_the_parts_of_ones_own_block_make_a_parallel_block(prenorm, blend):
     torch.testing.assert_close(mix(state, batch, pairs).x, mixed)
 
 
-def test_parts_that_do_not_fit_together_are_refused_by_name():
+def test_incompatible_branches_are_rejected():
     def branch(prenorm=False):
         return partial(Residual, layer=FeedForward, norm=nn.LayerNorm, prenorm=prenorm)
 
