@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gt.errors import UserError
-from gt.graph import GraphBatch, path_graphs
+from gt.graph import path_graphs
 from gt.layers import (
     GCN,
     GINE,
@@ -51,10 +51,6 @@ def split_graphs(batch, state):
         own = batch.batch[batch.edge_index[1]] == b
         edges = batch.edge_index[:, own] - low
         yield b, state.x[low:high], state.e[own], edges, low
-
-
-def single_graph(edges, nodes):
-    return GraphBatch(torch.tensor([0, nodes]), edges, nodes).finish()
 
 
 def normalised_adjacency(edges, nodes):
