@@ -13,7 +13,7 @@ from gt.cli.config_files import CONFIGS
 from gt.schema import Schema
 from gt.train.network import build, network_config
 from tests.graphs import random_batch
-from tests.layers.test_layers import looped_gated_gcn
+from tests.layers.references import looped_gated_gcn
 
 WIDTH, STEPS, DIM = 12, 16, 4
 SCHEMA = Schema((5, 5), edge_vocab=(3,), outputs=3)
@@ -89,7 +89,7 @@ CASES = [
 @pytest.mark.parametrize(("local", "off"), CASES)
 def test_gnn_plus_matches_its_reference(local, off, monkeypatch):
     torch.set_default_dtype(torch.float64)
-    monkeypatch.setattr("tests.layers.test_layers.WIDTH", WIDTH)
+    monkeypatch.setattr("tests.layers.references.WIDTH", WIDTH)
     try:
         net, batch = random_network(local, off), random_batch((5, 1, 7))
         batch.extras["random_walk"] = torch.rand(batch.num_nodes, STEPS)

@@ -1,11 +1,11 @@
-"""Message passing against PyG or a loop over nodes, and blocks against their equations."""
+"""Blocks against their equations; their blends, dropout and norms."""
 
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GCNConv, GINEConv, GraphNorm, PairNorm
+from torch_geometric.nn import GraphNorm, PairNorm
 
 from gt.graph import GraphBatch
 from gt.layers import (
@@ -13,230 +13,38 @@ from gt.layers import (
     GINE,
     Attention,
     Blend,
-    ConvolutionBlock,
     EdgeGatedBlock,
-    EdgeGCN,
     FeedForward,
     GatedGCN,
     ParallelBlock,
     SequentialBlock,
-    Smoothing,
     State,
     norms_of,
 )
 from gt.masks import Complete, Hops
 from gt.norms import mixes_rows
-from tests.graphs import SIZES, random_batch
+from tests.graphs import random_batch
+from tests.layers.references import (
+    WIDTH,
+    apply,
+    assert_same,
+    batch_norm,
+    edge_features,
+    looped_edges,
+    redraw,
+    rows,
+    run,
+    shapes,
+    streams,
+)
 
-WIDTH = 6
 TwoHeads = partial(Attention, heads=2)
-SHAPES = {  # sizes, density of edges
-    **{name: (sizes, 0.3) for name, sizes in SIZES.items()},
-    "no edges": ((3, 2), 0.0),
-    "crowded": ((6, 5), 0.9),
-}
-shapes = pytest.mark.parametrize(("sizes", "density"), SHAPES.values(), ids=SHAPES)
-edge_features = pytest.mark.parametrize("with_edges", [True, False], ids=["edge features", "no edge features"])
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def streams(batch, with_edges=True):
-    """Random x (N, WIDTH) and e (E, WIDTH) or None, leaves that require gradients."""
-    x = torch.randn(batch.num_nodes, WIDTH, requires_grad=True)
-    return x, torch.randn(batch.num_edges, WIDTH, requires_grad=True) if with_edges else None
-
-
-def apply(layer, x, e, batch):
-    """(x, e) after a local layer; the output of a residual layer is added to its input."""
-    steps = layer(State(x, e), batch, None)
-    out = State(x, e).plus(steps)
-    return (out.x if layer.residual else steps["x"]), out.e
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def attend(layer, x, pairs):
     """What an attention layer adds to x."""
     return layer(State(x), pairs.batch, pairs)["x"]
-
-
-def run(block, x, e, batch, pairs=None):
-    """(x, e) after a block."""
-    state = block(State(x, e), batch, pairs)
-    return state.x, state.e
-
-
-def redraw(module):
-    """The module with every parameter redrawn: initial norms and biases would hide mistakes."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.7)
-    return module
-
-
-def assert_same(ours, expected, leaves):
-    """Assert equal tensors, None in the same places, and equal gradients of one random sum of them."""
-    assert [t is None for t in ours] == [t is None for t in expected]
-    ours, expected = ([t for t in tensors if t is not None] for tensors in (ours, expected))
-    weights = [torch.randn_like(t) for t in ours]
-    leaves = [leaf for leaf in leaves if leaf is not None]
-    grads = []
-    for tensors in (ours, expected):
-        total = sum((t * w).sum() for t, w in zip(tensors, weights, strict=True))
-        grads.append(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
-    for a, b in zip([*ours, *grads[0]], [*expected, *grads[1]], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-@shapes
-@edge_features
-@pytest.mark.parametrize("eps", [0.0, 0.3])
-def test_gine_matches_pyg(sizes, density, with_edges, eps):
-    batch = random_batch(sizes, density=density)
-    layer = GINE(WIDTH, eps)
-    x, e = streams(batch, with_edges)
-    no_features = torch.zeros(batch.num_edges, WIDTH)
-    expected = GINEConv(layer.mlp, eps=eps)(x, batch.edge_index, no_features if e is None else e)
-    assert_same(apply(layer, x, e, batch), (expected, e), [x, e, *layer.parameters()])
-
-
-@shapes
-@edge_features
-def test_edge_gcn_matches_a_loop(sizes, density, with_edges):
-    batch = random_batch(sizes, density=density)
-    layer, (x, e) = redraw(EdgeGCN(WIDTH)), streams(batch, with_edges)
-    new = [layer.bias for _ in range(batch.num_nodes)]
-    for number, source, target in looped_edges(batch):
-        message = layer.linear.weight @ x[source] + (e[number] if with_edges else 0)
-        new[target] = new[target] + message.relu()
-    assert_same(apply(layer, x, e, batch), (torch.stack(new), e), [x, e, *layer.parameters()])
-
-
-@shapes
-@pytest.mark.parametrize("directed", [True, False])
-def test_gcn_matches_pyg(sizes, density, directed):
-    batch = random_batch(sizes, directed=directed, density=density)
-    layer, reference = redraw(GCN(WIDTH)), GCNConv(WIDTH, WIDTH)
-    reference.lin.weight, reference.bias = layer.linear.weight, layer.linear.bias
-    x, e = streams(batch)
-    assert_same(apply(layer, x, e, batch), (reference(x, batch.edge_index), e), [x, *layer.parameters()])
-    with_root = redraw(GCN(WIDTH, root=True))
-    reference.lin.weight, reference.bias = with_root.linear.weight, with_root.linear.bias
-    expected = reference(x, batch.edge_index) + x @ with_root.root.weight.T + with_root.root.bias
-    assert_same(apply(with_root, x, e, batch), (expected, e), [x, *with_root.parameters()])
-
-
-def test_gcn_initialisation_matches_pyg():
-    torch.manual_seed(0)
-    layer, reference = GCN(64, root=True), GCNConv(64, 64)
-    ours, expected = layer.linear.weight, reference.lin.weight
-    assert ours.abs().max().item() == pytest.approx(expected.abs().max().item(), rel=0.05)
-    assert ours.std().item() == pytest.approx(expected.std().item(), rel=0.1)
-    assert not layer.linear.bias.any()
-
-
-@shapes
-@pytest.mark.parametrize("directed", [True, False])
-def test_smoothing_after_a_linear_map_matches_pyg_gcn(sizes, density, directed):
-    batch = random_batch(sizes, directed=directed, density=density)
-    before, layer, reference = nn.Linear(9, WIDTH, bias=False), redraw(Smoothing(WIDTH)), GCNConv(9, WIDTH)
-    reference.lin.weight, reference.bias = before.weight, layer.bias
-    x = torch.randn(batch.num_nodes, 9, requires_grad=True)
-    assert_same(
-        apply(layer, before(x), None, batch),
-        (reference(x, batch.edge_index), None),
-        [x, before.weight, *layer.parameters()],
-    )
-    plain, reference.bias = Smoothing(WIDTH, bias=False), None
-    assert_same(apply(plain, before(x), None, batch), (reference(x, batch.edge_index), None), [x, before.weight])
-
-
-@edge_features
-@pytest.mark.parametrize("local", [GCN, GINE, Smoothing])
-@pytest.mark.parametrize("norm", [None, nn.BatchNorm1d])
-@pytest.mark.parametrize("activation", [None, nn.Tanh])
-@pytest.mark.parametrize("residual", [True, False])
-def test_convolution_block_matches_its_equation(local, norm, activation, residual, with_edges):
-    batch = random_batch((5, 3))
-    block = redraw(ConvolutionBlock(WIDTH, local, norm, activation, residual=residual))
-    x, e = streams(batch, with_edges)
-    new, _ = apply(block.local, x, e, batch)
-    new = batch_norm(block.norm, new, True) if norm else new
-    new = new.tanh() if activation else new
-    assert_same(run(block, x, e, batch, None), (x + new if residual else new, e), [x, *block.parameters()])
-
-
-def test_convolution_block_applies_dropout_to_the_update():
-    batch = random_batch((40,))
-    block = ConvolutionBlock(WIDTH, GCN, activation=None, dropout=0.25)
-    x, _ = streams(batch)
-    added, undropped = run(block, x, None, batch, None)[0] - x, apply(block.local, x, None, batch)[0]
-    kept = added != 0
-    torch.testing.assert_close(added[kept], undropped[kept] / 0.75)
-    assert 0.1 < 1 - kept.double().mean() < 0.4
-    torch.testing.assert_close(run(block.eval(), x, None, batch)[0], x + undropped)
-
-
-def test_convolution_block_rejects_a_second_activation():
-    with pytest.raises(ValueError, match="GatedGCN"):
-        ConvolutionBlock(WIDTH, GatedGCN, activation=nn.Tanh)
-
-
-def looped_edges(batch):
-    """[(edge number, source, target)] as Python integers."""
-    return [(number, j, i) for number, (j, i) in enumerate(batch.edge_index.T.tolist())]
-
-
-def rows(values, width=WIDTH):
-    """Stack rows, of which there may be none."""
-    return torch.stack(values) if values else torch.zeros(0, width)
-
-
-def batch_norm(norm, values, training):
-    """Reference batch normalisation; in training, fewer than two rows are returned unchanged."""
-    if training and len(values) < 2:
-        return values
-    mean = values.mean(0) if training else norm.running_mean
-    variance = values.var(0, correction=0) if training else norm.running_var
-    return (values - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
-
-
-def looped_gated_gcn(layer, x, e, batch, training):
-    """(x, e) after a `GatedGCN`, one edge and one node at a time."""
-    self_weight, key_weight, value_weight, query_weight = layer.of_node.weight.split(WIDTH)
-    self_bias, key_bias, value_bias, query_bias = layer.of_node.bias.split(WIDTH)
-    edges = looped_edges(batch)
-    e = torch.zeros(len(edges), WIDTH) if e is None else e
-    mixed = {
-        n: (key_weight @ x[i] + key_bias) + (query_weight @ x[j] + query_bias) + layer.of_edge(e[n])
-        for n, j, i in edges
-    }
-    new_x = []
-    for node in range(len(x)):
-        gates = [(mixed[n].sigmoid(), j) for n, j, i in edges if i == node]
-        weighted = sum((s * (value_weight @ x[j] + value_bias) for s, j in gates), torch.zeros(WIDTH))
-        total = sum((s for s, _ in gates), torch.zeros(WIDTH))
-        new_x.append(self_weight @ x[node] + self_bias + weighted / (total + 1e-6))
-    new_x = x + batch_norm(layer.norm_x, rows(new_x), training).relu()
-    return new_x, e + batch_norm(layer.norm_e, rows([mixed[n] for n, _, _ in edges]), training).relu()
-
-
-@shapes
-@edge_features
-@pytest.mark.parametrize("training", [True, False])
-def test_gated_gcn_matches_a_loop(sizes, density, with_edges, training):
-    if training and sum(sizes) == 1:
-        pytest.skip("batch normalisation cannot train on one node")
-    batch = random_batch(sizes, density=density)
-    layer = redraw(GatedGCN(WIDTH))
-    apply(layer, *streams(random_batch((9, 9))), random_batch((9, 9)))  # running statistics of another batch
-    layer.train(training)
-    x, e = streams(batch, with_edges)
-    assert_same(apply(layer, x, e, batch), looped_gated_gcn(layer, x, e, batch, training), [x, e, *layer.parameters()])
 
 
 def looped_edge_gated(block, x, e, batch, training):
@@ -448,9 +256,9 @@ def test_graph_norms_normalise_each_graph_separately(kind, prenorm):
     norm = (lambda width: GraphNorm(width)) if kind is GraphNorm else (lambda width: PairNorm())
     block, x = redraw(ParallelBlock(WIDTH, GCN, norm=norm, prenorm=prenorm)), streams(batch)[0]
     together = run(block, x, None, batch)[0]
-    for graph, rows in enumerate(x.split(batch.sizes.tolist())):
+    for graph, x_alone in enumerate(x.split(batch.sizes.tolist())):
         alone = GraphBatch.from_data_list([batch.to_data_list()[graph]])
-        torch.testing.assert_close(run(block, rows, None, alone)[0], together[batch.batch == graph])
+        torch.testing.assert_close(run(block, x_alone, None, alone)[0], together[batch.batch == graph])
 
 
 def test_graph_norm_normalises_edges_per_graph():
