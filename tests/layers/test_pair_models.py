@@ -20,7 +20,7 @@ from gt.schema import Schema
 from tests.graphs import random_batch
 from tests.layers.pair_references import HEADS, LAYERS, WIDTH, D
 from tests.layers.references import assert_same, redraw, rows
-from tests.models.test_model import ATOMS, BONDS, NEW_ROWS
+from tests.models.networks import ATOMS, BONDS, NEW_ROWS
 from tests.models.test_static import assert_padding_is_neutral, plain_and_padded
 
 SCHEMA = Schema((5, 5), edge_vocab=(3,), outputs=3)
