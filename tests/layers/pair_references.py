@@ -42,12 +42,12 @@ def grit(layer, x, p, pairs):
         incoming = [pair for pair in range(len(source)) if target[pair] == i]
         heads = []
         for h in range(HEADS):
-            own = slice(h * D, (h + 1) * D)
+            channels = slice(h * D, (h + 1) * D)
             if not incoming:
                 heads.append(zeros(D))
                 continue
-            w = softmax_weights([(state[pair][own] @ layer.score[h]).clamp(-5, 5) for pair in incoming])
-            values = [v[source[pair]][own] + state[pair][own] @ layer.pair_value[h] for pair in incoming]
+            w = softmax_weights([(state[pair][channels] @ layer.score[h]).clamp(-5, 5) for pair in incoming])
+            values = [v[source[pair]][channels] + state[pair][channels] @ layer.pair_value[h] for pair in incoming]
             heads.append(sum(a * b for a, b in zip(w, values, strict=True)))
         h = torch.cat(heads)
         degree = math.log(1 + int((pairs.batch.edge_index[1] == i).sum()))
@@ -101,7 +101,7 @@ def san(layer, x, p, pairs):
 
 def grass(layer, x, p, pairs):
     source, target = (pairs.edges.flip(0) if layer.reverse else pairs.edges).tolist()
-    own, sent, of_source, of_target = layer.of_node(x).chunk(4, 1)
+    self_term, sent, of_source, of_target = layer.of_node(x).chunk(4, 1)
     kept, carried, scores = layer.of_pair(p).chunk(3, 1)
     read, states = [], []
     for i in range(len(x)):
@@ -111,7 +111,7 @@ def grass(layer, x, p, pairs):
             largest = torch.stack([scores[other] for other in incoming]).max(0)[0].detach()
             w = (scores[pair] - largest).exp() + 1e-7**0.5
             numerator, denominator = numerator + w * (sent[source[pair]] + carried[pair]), denominator + w
-        read.append(F.mish(own[i] + numerator / (denominator + 1e-7) + layer.bias["x"]))
+        read.append(F.mish(self_term[i] + numerator / (denominator + 1e-7) + layer.bias["x"]))
     for pair, (j, i) in enumerate(zip(source, target, strict=True)):
         states.append(F.mish(of_source[j] + of_target[i] + kept[pair] + layer.bias["p"]))
     x, p = layer.project_out["x"](rows(read)), layer.project_out["p"](rows(states))

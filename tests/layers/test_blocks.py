@@ -255,19 +255,19 @@ def test_graph_norms_normalise_each_graph_separately(kind, prenorm):
     batch = random_batch((5, 1, 3))
     norm = (lambda width: GraphNorm(width)) if kind is GraphNorm else (lambda width: PairNorm())
     block, x = redraw(ParallelBlock(WIDTH, GCN, norm=norm, prenorm=prenorm)), streams(batch)[0]
-    together = run(block, x, None, batch)[0]
+    batched = run(block, x, None, batch)[0]
     for graph, x_alone in enumerate(x.split(batch.sizes.tolist())):
         alone = GraphBatch.from_data_list([batch.to_data_list()[graph]])
-        torch.testing.assert_close(run(block, x_alone, None, alone)[0], together[batch.batch == graph])
+        torch.testing.assert_close(run(block, x_alone, None, alone)[0], batched[batch.batch == graph])
 
 
 def test_graph_norm_normalises_edges_per_graph():
     batch = random_batch((5, 4))
     block, (x, e) = redraw(EdgeGatedBlock(WIDTH, heads=2, norm=GraphNorm)), streams(batch)
-    together = run(block, x, e, batch)[1]
+    batched = run(block, x, e, batch)[1]
     first = batch.batch[batch.edge_index[1]] == 0
     alone = GraphBatch.from_data_list(batch.to_data_list()[:1])
-    torch.testing.assert_close(run(block, x[:5], e[first], alone)[1], together[first])
+    torch.testing.assert_close(run(block, x[:5], e[first], alone)[1], batched[first])
 
 
 def test_norms_that_mix_rows_are_recognised():

@@ -13,7 +13,7 @@ from tests.graphs import SIZES, random_batch
 def reference(node, edge_term, batch):
     """Reference implementation: one edge and node at a time."""
     width = edge_term.shape[1]
-    own, key, value, query = node.split(width, dim=1)
+    self_term, key, value, query = node.split(width, dim=1)
     edges, rows = [], []
     for index, (source, target) in enumerate(batch.edge_index.T.tolist()):
         edges.append(key[target] + query[source] + edge_term[index])
@@ -21,7 +21,9 @@ def reference(node, edge_term, batch):
         incoming = [(edges[n], s) for n, (s, t) in enumerate(batch.edge_index.T.tolist()) if t == i]
         gates = [edge.sigmoid() for edge, _ in incoming]
         total = sum(gates, torch.zeros(width, dtype=node.dtype)) + EPSILON
-        rows.append(own[i] + sum((g * value[s] for g, (_, s) in zip(gates, incoming, strict=True)), 0 * total) / total)
+        rows.append(
+            self_term[i] + sum((g * value[s] for g, (_, s) in zip(gates, incoming, strict=True)), 0 * total) / total
+        )
     return torch.stack(edges) if edges else edge_term, torch.stack(rows)
 
 

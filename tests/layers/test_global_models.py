@@ -47,10 +47,10 @@ def random_state(batch):
 
 def split_graphs(batch, state):
     """Yield each graph: its number, node and edge states, edges (2, E) counted from 0, and its first node."""
-    for b, (low, high) in enumerate(zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True)):
-        own = batch.batch[batch.edge_index[1]] == b
-        edges = batch.edge_index[:, own] - low
-        yield b, state.x[low:high], state.e[own], edges, low
+    for b, (start, end) in enumerate(zip(batch.ptr[:-1].tolist(), batch.ptr[1:].tolist(), strict=True)):
+        in_graph = batch.batch[batch.edge_index[1]] == b
+        edges = batch.edge_index[:, in_graph] - start
+        yield b, state.x[start:end], state.e[in_graph], edges, start
 
 
 def normalised_adjacency(edges, nodes):
@@ -69,10 +69,10 @@ def assert_matches(layer, batch, reference, mask=Complete()):  # noqa: B008
     torch.testing.assert_close(ours, expected)
     weights, leaves = torch.randn_like(ours), [state.x, *layer.parameters()]
     gradients = [torch.autograd.grad((each * weights).sum(), leaves, allow_unused=True) for each in (ours, expected)]
-    for actual, wanted in zip(*gradients, strict=True):
-        assert (actual is None) == (wanted is None)
-        if actual is not None:
-            torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-8)
+    for a, b in zip(*gradients, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
 def reference_simple_attention(layer, x):
@@ -90,7 +90,7 @@ def reference_simple_attention(layer, x):
 @every_size
 def test_simple_attention(sizes, heads):
     layer = random_layer(SimpleAttention, heads=heads)
-    assert_matches(layer, random_batch(sizes), lambda b, x, e, edges, low: reference_simple_attention(layer, x))
+    assert_matches(layer, random_batch(sizes), lambda b, x, e, edges, start: reference_simple_attention(layer, x))
 
 
 @every_size
@@ -98,20 +98,20 @@ def test_sgformer(sizes):
     convolution = partial(ConvolutionBlock, local=GCN)
     layer = random_layer(SGFormerBlock, convolution=convolution, layers=2, weight=0.7, mix=0.4)
 
-    def expected(b, x, e, edges, low):
+    def reference(b, x, e, edges, start):
         local, a = x, normalised_adjacency(edges, len(x))
         for each in layer.convolutions:
             local = local + each.local.linear(a @ local).relu()
         return 0.7 * local + 0.3 * layer.norm(0.4 * reference_simple_attention(layer.attention, x) + 0.6 * x)
 
-    assert_matches(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), reference)
 
 
 @every_size
 def test_polynormer(sizes):
     layer = random_layer(PolynormerBlock, local=GCN, local_layers=2, global_layers=2, heads=2)
 
-    def expected(b, x, e, edges, low):
+    def reference(b, x, e, edges, start):
         total, a = 0, normalised_adjacency(edges, len(x))
         for i in range(2):
             z = (layer.local[i].linear(a @ x) + layer.maps[i](x)).relu()
@@ -128,7 +128,7 @@ def test_polynormer(sizes):
             x = layer.project_out(attention.norm(torch.cat(read, dim=1)) * gate).relu()
         return x
 
-    assert_matches(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), reference)
 
 
 @pytest.mark.parametrize("backend", ["dense", "sparse"])
@@ -138,7 +138,7 @@ def test_sat(sizes, mask, backend):
     layer = random_layer(StructureAwareAttention, local=GINE, hops=2, heads=2, backend=backend).eval()
     batch = random_batch(sizes)
 
-    def expected(b, x, e, edges, low):
+    def reference(b, x, e, edges, start):
         rows = [x]
         for local in layer.local:
             read = torch.zeros_like(x).index_add(0, edges[1], (rows[-1][edges[0]] + e).relu())
@@ -153,14 +153,14 @@ def test_sat(sizes, mask, backend):
             read.append(scores.softmax(1) @ v[:, h])
         return layer.project_out(torch.cat(read, dim=1))
 
-    assert_matches(layer, batch, expected, mask)
+    assert_matches(layer, batch, reference, mask)
 
 
 @every_size
 def test_nagphormer(sizes):
     layer = random_layer(NAGphormerBlock, block=block, hops=3, depth=2)
 
-    def expected(b, x, e, edges, low):
+    def reference(b, x, e, edges, start):
         a, out = normalised_adjacency(edges, len(x)), []
         for i in range(len(x)):
             tokens = torch.stack([(torch.linalg.matrix_power(a, k) @ x)[i] for k in range(4)])
@@ -172,7 +172,7 @@ def test_nagphormer(sizes):
             out.append(rows[0] + (scores.softmax(0) * rows[1:]).sum(0))
         return torch.stack(out)
 
-    assert_matches(layer, random_batch(sizes, directed=False), expected)
+    assert_matches(layer, random_batch(sizes, directed=False), reference)
 
 
 @every_size
@@ -181,8 +181,8 @@ def test_tokengt(sizes):
     batch.extras["laplacian_vectors"] = torch.randn(batch.num_nodes, 3).double()
     batch.extras["laplacian_vectors"][0, 2] = torch.nan
 
-    def expected(b, x, e, edges, low):
-        p = batch.extras["laplacian_vectors"][low : low + len(x)].nan_to_num(0.0)
+    def reference(b, x, e, edges, start):
+        p = batch.extras["laplacian_vectors"][start : start + len(x)].nan_to_num(0.0)
         tokens = [layer.embed(torch.cat([x[v], p[v], p[v]])) + layer.kinds[0] for v in range(len(x))]
         for (u, v), features in zip(edges.T.tolist(), e, strict=True):
             tokens.append(layer.embed(torch.cat([features, p[u], p[v]])) + layer.kinds[1])
@@ -191,16 +191,16 @@ def test_tokengt(sizes):
             state = each(state, sequence, Complete()(sequence))
         return state.x[: len(x)]
 
-    assert_matches(layer, batch, expected)
+    assert_matches(layer, batch, reference)
 
 
 def test_identifiers_are_orthonormal_up_to_the_channel_count():
     layer, batch = random_layer(TokenGTBlock, block=block, identifiers=5, laplacian=False), path_graphs([5, 1, 9])
-    some, single, many = layer._orthonormal(batch).split([5, 1, 9])
-    for rows in (some, single, many[:5]):
+    first, single, many = layer._orthonormal(batch).split([5, 1, 9])
+    for rows in (first, single, many[:5]):
         torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
     torch.testing.assert_close(many.norm(dim=1), torch.ones(9))
-    assert not torch.equal(layer._orthonormal(batch)[:5], some)
+    assert not torch.equal(layer._orthonormal(batch)[:5], first)
 
 
 LAYERS = {

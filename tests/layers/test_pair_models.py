@@ -133,8 +133,10 @@ def test_graphormer_matches_its_equations():
             q, k, v = each.attention.project_in(each.norm_attention(x)).chunk(3, 1)
             read = []
             for h in range(HEADS):
-                own = slice(h * D, (h + 1) * D)
-                read.append((q[:, own] @ k[:, own].T / math.sqrt(D) + bias[..., h]).softmax(1) @ v[:, own])
+                channels = slice(h * D, (h + 1) * D)
+                read.append(
+                    (q[:, channels] @ k[:, channels].T / math.sqrt(D) + bias[..., h]).softmax(1) @ v[:, channels]
+                )
             x = x + each.attention.project_out(torch.cat(read, 1))
             y = each.norm_feed_forward(x)
             x = x + each.feed_forward.project_out(F.relu(each.feed_forward.expand(y)))

@@ -65,10 +65,10 @@ def test_linear_attention_matches_a_loop(sizes, channels, causal, features, monk
         q, k, v = (rows.view(-1, 3, size) for rows in layer.project_in(x).chunk(3, dim=1))
         out = []
         for i in range(len(x)):
-            seen = slice(i + 1 if causal else len(x))
+            visible = slice(i + 1 if causal else len(x))
             for h in range(3):
-                weights = phi(k[seen, h]) @ phi(q[i : i + 1, h])[0]
-                out.append(weights / weights.sum() @ v[seen, h])
+                weights = phi(k[visible, h]) @ phi(q[i : i + 1, h])[0]
+                out.append(weights / weights.sum() @ v[visible, h])
         return layer.project_out(torch.stack(out).view(len(x), 3 * size))
 
     assert_matches_per_graph(layer, sizes, Causal() if causal else Complete(), reference)
@@ -185,11 +185,11 @@ def test_mamba_matches_its_recurrence_per_graph(sizes, monkeypatch):
     weight, bias = layer.convolution.weight[:, 0], layer.convolution.bias
 
     def reference(rows):
-        out, state, seen = [], torch.zeros(3, 5, 8, dtype=torch.float64), torch.zeros(4, 34, dtype=torch.float64)
+        out, state, window = [], torch.zeros(3, 5, 8, dtype=torch.float64), torch.zeros(4, 34, dtype=torch.float64)
         for row in rows:
             gate, mixed, step = layer.project_in(row).split([24, 34, 3])
-            seen = torch.cat([seen[1:], mixed[None]])
-            x, b, c = F.silu((seen.T * weight).sum(1) + bias).split([24, 5, 5])
+            window = torch.cat([window[1:], mixed[None]])
+            x, b, c = F.silu((window.T * weight).sum(1) + bias).split([24, 5, 5])
             x, step = x.view(3, 8), (1 + (step + layer.step_bias).exp()).log()
             decay = (-step * layer.log_rate.exp()).exp()
             state = decay[:, None, None] * state + step[:, None, None] * b[None, :, None] * x[:, None]

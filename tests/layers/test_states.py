@@ -38,9 +38,9 @@ def test_state_passes_between_layers_and_is_trained(layer, name):
     assert [None if s is None else tuple(s.shape) for s in incoming] == [None, (rows, 8), (rows, 8)]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.blocks[0].attention.parameters())
     with torch.no_grad():
-        together = net.eval()(batch)
+        batched = net.eval()(batch)
         alone = torch.cat([net(type(batch).from_data_list([graph])) for graph in batch.to_data_list()])
-    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(batched, alone)
 
 
 def test_pair_state_requires_a_single_mask():

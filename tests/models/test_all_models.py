@@ -219,9 +219,9 @@ def test_node_outputs_are_permutation_equivariant(name):
 def test_predictions_do_not_depend_on_the_batch(name):
     net = network(name)
     data_list = encoded(net, graphs(*SIZES))
-    together = net(batch_of(data_list))
-    assert_same(torch.cat([net(batch_of([graph])) for graph in data_list]), together)
-    assert (together.std(0) > 1e-4).all()
+    batched = net(batch_of(data_list))
+    assert_same(torch.cat([net(batch_of([graph])) for graph in data_list]), batched)
+    assert (batched.std(0) > 1e-4).all()
 
 
 @pytest.mark.slow

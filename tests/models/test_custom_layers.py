@@ -127,11 +127,13 @@ def network_json(*arguments: str) -> str:
     return json.dumps(network_config(compose_config(lines)))
 
 
-def network(arguments: list[str], schema: Schema, mask: str = "Complete", alone: bool = False, **mask_options: int):
-    """The network of a command with the given mask; ``alone`` removes the local branch."""
+def network(
+    arguments: list[str], schema: Schema, mask: str = "Complete", without_local: bool = False, **mask_options: int
+):
+    """The network of a command with the given mask; ``without_local`` removes its local branch."""
     settings = json.loads(network_json(*arguments, "model.width=8", "encoding=none"))
     settings["mask"] = {"_target_": f"gt.masks.{mask}", **mask_options}
-    if alone:
+    if without_local:
         settings["model"]["block"]["local"] = None
     torch.manual_seed(0)
     net = build(settings, schema)
@@ -158,7 +160,7 @@ def test_chunked_inference_is_exact_or_rejected(name, folder):
 def test_incremental_reading_is_exact_or_rejected(name, folder):
     arguments, _, rejected, uncached = PARTS[name]
     schema = Schema((11,), level="node", outputs=11, max_nodes=12)
-    net = network(arguments, schema, "Causal", alone=name in ("linear attention", "pairs", "pool"))
+    net = network(arguments, schema, "Causal", without_local=name in ("linear attention", "pairs", "pool"))
     if rejected is not None:
         with pytest.raises(UserError, match=rf"block 0 \({rejected}\)"):
             reader(net, 12)

@@ -123,9 +123,9 @@ def test_positions_and_causal_masks_depend_on_node_order():
 @torch.no_grad()
 def test_predictions_do_not_depend_on_the_batch(choices):
     net = model(choices)
-    together = net(GraphBatch.from_data_list(SAMPLE))
-    assert_same(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in SAMPLE]), together)
-    assert_same(net(GraphBatch.from_data_list(SAMPLE[::-1])), together.flip(0))
+    batched = net(GraphBatch.from_data_list(SAMPLE))
+    assert_same(torch.cat([net(GraphBatch.from_data_list([graph])) for graph in SAMPLE]), batched)
+    assert_same(net(GraphBatch.from_data_list(SAMPLE[::-1])), batched.flip(0))
 
 
 @every_model
@@ -156,8 +156,8 @@ def test_masks_do_not_cross_graphs(mask, backend):
     net.masks = [mask] * len(net.masks)
     batch, changed = (GraphBatch.from_data_list(SAMPLE) for _ in range(2))
     for graph in (0, 2, 5):
-        own = batch.batch == graph
-        changed.x = torch.where(own[:, None], 4 - batch.x, batch.x)
+        in_graph = batch.batch == graph
+        changed.x = torch.where(in_graph[:, None], 4 - batch.x, batch.x)
         before, after = net(batch), net(changed)
         others = torch.arange(len(SAMPLE)) != graph
         assert torch.equal(after[others], before[others])  # exactly

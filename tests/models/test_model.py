@@ -183,8 +183,8 @@ def test_pools_match_a_loop_over_graphs(pool, padded):
     x = torch.randn(8, 5)
     kept = batch.node_mask if padded else torch.ones(8, dtype=torch.bool)
     for graph in range(3):
-        own = x[(batch.batch == graph) & kept]
-        expected = {Mean: own.mean, Sum: own.sum, Max: own.amax}[type(pool)](0)
+        rows = x[(batch.batch == graph) & kept]
+        expected = {Mean: rows.mean, Sum: rows.sum, Max: rows.amax}[type(pool)](0)
         torch.testing.assert_close(pool(x, batch)[graph], expected)
 
 

@@ -127,11 +127,11 @@ def test_gps_conv(training):
         "feed_forward.expand": "mlp.0",
         "feed_forward.project_out": "mlp.3",
     }
-    given, state = reference.state_dict(), ours.state_dict()
+    reference_state, state = reference.state_dict(), ours.state_dict()
     for name in state:
         prefix = next((p for p in names if name.startswith(p)), None)
         if prefix is not None:
-            state[name] = given[names[prefix] + name.removeprefix(prefix)]
+            state[name] = reference_state[names[prefix] + name.removeprefix(prefix)]
     ours.load_state_dict(state)
     ours.train(training), reference.train(training)
     out = ours(State(x, e), batch, Complete()(batch)).x
